@@ -1,0 +1,121 @@
+# The daily habits. `make` alone prints what there is.
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKED := $(VENV)/.locked
+INSTALLED := $(VENV)/.installed
+PACKAGES := actors broker gateway observability chaos
+
+# Runs a command as root when that needs no password, and fails otherwise.
+AS_ROOT := as_root() { if [ "$$(id -u)" -eq 0 ]; then "$$@"; else sudo -n "$$@"; fi; }
+# Installs Debian packages: install_packages NAME...
+INSTALL := $(AS_ROOT); install_packages() { \
+    command -v apt-get >/dev/null && as_root true 2>/dev/null || return 1; \
+    echo "Installing $$* with apt-get"; \
+    as_root apt-get update -qq && \
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "$$@" >/dev/null; }
+
+.PHONY: help
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ── Install ───────────────────────────────────────────────────────────────────
+
+.PHONY: install
+install: $(INSTALLED) ## Make .venv from requirements.lock, and nothing else
+
+$(LOCKED): requirements.lock
+	@$(INSTALL); \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Synod needs Python 3.11 or newer; name one with: make PYTHON=python3.12" >&2; exit 1; }; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv || { \
+	    echo "Python's venv is missing; install it: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing into $(VENV) from requirements.lock"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --require-hashes --requirement requirements.lock
+	@touch $@
+
+$(INSTALLED): $(LOCKED) pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --no-index --no-build-isolation --no-deps --editable .
+	@touch $@
+
+# ── Run ───────────────────────────────────────────────────────────────────────
+
+.PHONY: run
+run: $(INSTALLED) ## Install and serve a whole cluster on this machine (ARGS="--port 8081")
+	@exec $(BIN)/synod up $(ARGS)
+
+.PHONY: cluster-up
+cluster-up: $(INSTALLED) ## Start a local cluster: RabbitMQ and one process per node
+	@exec $(BIN)/python -m chaos.local up $(ARGS)
+
+.PHONY: cluster-down
+cluster-down: $(INSTALLED) ## Stop the local cluster
+	@exec $(BIN)/python -m chaos.local down $(ARGS)
+
+.PHONY: cluster-status
+cluster-status: $(INSTALLED) ## Print the processes of the local cluster
+	@exec $(BIN)/python -m chaos.local status $(ARGS)
+
+# ── Check ─────────────────────────────────────────────────────────────────────
+
+.PHONY: test
+test: $(INSTALLED) test-broker ## Install what the tests need and run them all (ARGS="-k paxos")
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+# The tests take a broker from SYNOD_TEST_AMQP_URL, else from Docker, else they start
+# their own rabbitmq-server. Debian starts a system-wide one on installation; that one
+# is not needed here and is switched off again.
+.PHONY: test-broker
+test-broker:
+	@$(INSTALL); \
+	if [ -n "$${SYNOD_TEST_AMQP_URL:-}" ] || docker info >/dev/null 2>&1 || \
+	    [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null; then \
+	    exit 0; \
+	fi; \
+	install_packages rabbitmq-server || { \
+	    echo "The tests need a RabbitMQ. Do one of these: install the package" \
+	        "(apt-get install rabbitmq-server), start Docker, or set SYNOD_TEST_AMQP_URL" >&2; \
+	    exit 1; }; \
+	if [ -d /run/systemd/system ]; then \
+	    as_root systemctl disable --quiet --now rabbitmq-server; \
+	fi
+
+.PHONY: lint
+lint: $(INSTALLED) ## Check style, types and the direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict $(PACKAGES) tests
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: format
+format: $(INSTALLED) ## Rewrite the code in the house style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+# ── Keep ──────────────────────────────────────────────────────────────────────
+
+# uv resolves for every platform and Python at once; it lives in a throw-away folder.
+.PHONY: lock
+lock: ## Renew requirements.lock (ARGS="--upgrade" for newer versions)
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(PYTHON) -m venv "$$folder"; \
+	"$$folder/bin/pip" install --quiet --disable-pip-version-check uv; \
+	"$$folder/bin/uv" pip compile pyproject.toml --group dev --universal --python-version 3.11 \
+	    --generate-hashes --no-header --quiet --output-file requirements.lock $(ARGS)
+
+.PHONY: clean
+clean: ## Remove .venv, caches and built files (data stays)
+	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+	    .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Everything that carries an actor's effects out: runtime, transports, journal."""

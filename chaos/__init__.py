@@ -1,0 +1,1 @@
+"""Breaks a cluster on purpose and judges what is left."""

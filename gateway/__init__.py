@@ -1,0 +1,1 @@
+"""Every door to a cluster: HTTP, command line, client library and web page."""

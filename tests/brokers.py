@@ -1,0 +1,72 @@
+"""Where the tests get a real RabbitMQ from: the environment, Docker, or a server of their own."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from chaos.rabbitmq import BrokerFailedError, PrivateBroker
+
+IMAGE = "rabbitmq:3.13-management"
+
+
+@dataclass(frozen=True)
+class FoundBroker:
+    """A broker that serves, and where it came from."""
+
+    url: str
+    origin: str
+
+
+@contextmanager
+def real_broker(folder: Path) -> Iterator[FoundBroker]:
+    """Yield a RabbitMQ that serves; raise with the remedies where there is none."""
+    with ExitStack() as stack:
+        yield _find(folder, stack)
+
+
+def _find(folder: Path, stack: ExitStack) -> FoundBroker:
+    if url := os.environ.get("SYNOD_TEST_AMQP_URL"):
+        return FoundBroker(url, "SYNOD_TEST_AMQP_URL")
+    obstacles: list[str] = []
+    if docker_answers():
+        try:
+            return FoundBroker(_container(stack), f"container {IMAGE}")
+        except Exception as error:  # Docker fails in many ways, and each leaves the next choice.
+            obstacles.append(f"Docker answers but gave no broker: {error!r}")
+    else:
+        obstacles.append("no Docker engine answers")
+    try:
+        broker = PrivateBroker(folder)
+        broker.start()
+    except BrokerFailedError as error:
+        obstacles.append(str(error))
+    else:
+        stack.callback(broker.stop)
+        return FoundBroker(broker.url, "private rabbitmq-server")
+    raise BrokerFailedError(
+        "No RabbitMQ for the tests:\n  - "
+        + "\n  - ".join(obstacles)
+        + "\nDo one of these: set SYNOD_TEST_AMQP_URL to a broker that may be filled with test"
+        " queues; start Docker; install the server (apt-get install rabbitmq-server)."
+    )
+
+
+def docker_answers() -> bool:
+    """Tell whether a Docker engine, not just its client, is there."""
+    try:
+        answer = subprocess.run(["docker", "info"], capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return answer.returncode == 0
+
+
+def _container(stack: ExitStack) -> str:
+    # Imported here, for it looks for an engine and is slow to load.
+    from testcontainers.rabbitmq import RabbitMqContainer
+
+    container = stack.enter_context(RabbitMqContainer(IMAGE))
+    host, port = container.get_container_host_ip(), container.get_exposed_port(5672)
+    return f"amqp://{container.username}:{container.password}@{host}:{port}/"

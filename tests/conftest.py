@@ -1,0 +1,46 @@
+"""Fixtures that all tests share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chaos.rabbitmq import BrokerFailedError, PrivateBroker
+from tests.brokers import real_broker
+
+
+@pytest.fixture(scope="session")
+def amqp_url(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """Give the URL of a real RabbitMQ which all tests share; fail, never skip, without one."""
+    try:
+        with real_broker(tmp_path_factory.mktemp("rabbitmq")) as broker:
+            request.config.stash[_ORIGIN] = broker.origin
+            yield broker.url
+    except BrokerFailedError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture
+def private_broker(tmp_path: Path) -> Iterator[PrivateBroker]:
+    """Give a running RabbitMQ of the test's own, which it may kill and start again."""
+    broker = PrivateBroker(tmp_path / "rabbitmq")
+    try:
+        broker.start()
+        yield broker
+    except BrokerFailedError as error:
+        pytest.fail(str(error), pytrace=False)
+    finally:
+        broker.stop()
+
+
+_ORIGIN = pytest.StashKey[str]()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say which broker the tests spoke to."""
+    if origin := config.stash.get(_ORIGIN, None):
+        terminalreporter.write_line(f"RabbitMQ: {origin}")

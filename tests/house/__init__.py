@@ -1,0 +1,1 @@
+"""Tests of the house itself: imports, tidiness and the private broker."""

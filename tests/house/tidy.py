@@ -1,0 +1,86 @@
+"""What tidy means here: each rule takes a file's text and returns what it finds, a line each."""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+
+LINES_MAX = 600
+
+# Put together from parts, so that this file does not hold what it forbids.
+REGISTRY_HOSTS = tuple(
+    ".".join(parts)
+    for parts in (
+        ("pypi", "org"),
+        ("pythonhosted", "org"),
+        ("registry", "npmjs", "org"),
+        ("registry", "yarnpkg", "com"),
+        ("proxy", "golang", "org"),
+        ("crates", "io"),
+        ("deb", "debian", "org"),
+    )
+)
+
+_MACHINE_PATH = re.compile(r"(?<![\w.\-}])/(?:" + "home|root|work|Users" + r")/[\w.]")
+_REQUIREMENT = re.compile(r"^[A-Za-z0-9][\w.\-]*(?:\[[\w,\-]+\])?==[\w.+!]+( ; .*)? \\$")
+_HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}( \\)?$")
+
+Rule = Callable[[str], Iterator[str]]
+
+
+def whitespace(text: str) -> Iterator[str]:
+    """No tabs, no trailing blanks, one newline at the end, no carriage returns."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if "\t" in line:
+            yield f"{number}: tab"
+        if line != line.rstrip():
+            yield f"{number}: trailing whitespace"
+    if text and (not text.endswith("\n") or text.endswith("\n\n")):
+        yield "does not end with exactly one newline"
+
+
+def no_machine_paths(text: str) -> Iterator[str]:
+    """No path that exists on one person's machine only."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if found := _MACHINE_PATH.search(line):
+            yield f"{number}: machine path {found.group()}…"
+
+
+def no_registry_hosts(text: str) -> Iterator[str]:
+    """Where packages come from is the business of whoever installs them."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        for host in REGISTRY_HOSTS:
+            if host in line:
+                yield f"{number}: registry host {host}"
+
+
+def short_enough(text: str) -> Iterator[str]:
+    """A longer file wants to be two rooms."""
+    if (lines := text.count("\n")) > LINES_MAX:
+        yield f"{lines} lines, more than {LINES_MAX}"
+
+
+def has_docstring(text: str) -> Iterator[str]:
+    """A public module says what it is for."""
+    if not ast.get_docstring(ast.parse(text)):
+        yield "no module docstring"
+
+
+def locked(text: str) -> Iterator[str]:
+    """Every entry of the lock is pinned and hashed, and no line names a source."""
+    entry: str | None = None
+    hashes = 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        if _HASH.match(line):
+            hashes += 1
+        elif _REQUIREMENT.match(line):
+            if entry is not None and not hashes:
+                yield f"{entry} has no hash"
+            entry, hashes = line.partition(" ")[0], 0
+        elif line.strip() and not line.lstrip().startswith("#"):
+            yield f"{number}: neither a pinned requirement nor a hash: {line}"
+        if "://" in line:
+            yield f"{number}: an address"
+    if entry is None:
+        yield "locks nothing"
+    elif not hashes:
+        yield f"{entry} has no hash"
