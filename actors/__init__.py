@@ -1,0 +1,1 @@
+"""The protocol: deterministic, synchronous actors without clock, randomness or input and output."""

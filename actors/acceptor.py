@@ -1,0 +1,209 @@
+"""The acceptor: promises and accepts, durably (Paxos Made Simple, section 2.2).
+
+Safety depends on its journal alone: whatever it answers was committed first (`Effects` order).
+The lease depends on its own clock's rate, never on wall time, and on waiting one full lease
+after every restart, because a lease given by the former incarnation is not journalled.
+"""
+
+from typing import ClassVar
+
+from pydantic import TypeAdapter
+
+from actors.ballot import NO_BALLOT, Ballot
+from actors.effects import Group, Record
+from actors.errors import InvariantViolation
+from actors.messages import (
+    Accept,
+    Accepted,
+    AcceptedRange,
+    LeaseGranted,
+    LeaseHeartbeat,
+    Prepare,
+    Promise,
+    PullChosen,
+    Reject,
+    Truncate,
+)
+from actors.node import Node, read_record
+from actors.options import Identity, Options
+from actors.values import AcceptedValue, Batch
+
+_BALLOT = TypeAdapter(Ballot)
+_ACCEPTED = TypeAdapter(AcceptedValue)
+_SLOT = TypeAdapter(int)
+_PAGE_BYTES = 1024 * 1024
+
+
+def weight(value: object) -> int:
+    """Roughly how many bytes a slot's value takes in a message."""
+    if not isinstance(value, Batch):
+        return 256
+    total = 128
+    for command in value.commands:
+        content = getattr(command.operation, "content", None)
+        total += 512 + len(getattr(content, "data", b"")) * 4 // 3
+        total += 70 * len(getattr(content, "chunks", ()))
+    return total
+
+
+class Acceptor(Node):
+    """One of the voters. State: `promised`, and for each slot what was accepted last."""
+
+    handlers: ClassVar = {
+        "paxos.prepare": "_on_prepare",
+        "paxos.accept": "_on_accept",
+        "lease.heartbeat": "_on_lease_heartbeat",
+        "learn.pull": "_on_pull",
+        "log.truncate": "_on_truncate",
+    }
+
+    def __init__(self, identity: Identity, options: Options) -> None:
+        super().__init__(identity, options)
+        self.promised = NO_BALLOT
+        self.accepted: dict[int, AcceptedValue] = {}
+        self.truncated_below = 1
+        self._highest_slot = 0
+        self._lease_holder = NO_BALLOT
+        self._lease_until = 0
+        self._silent_until = 0
+
+    def _restore(self, records: list[Record]) -> None:
+        for record in records:
+            if record.key == "promised":
+                self.promised = read_record(_BALLOT, record)
+            elif record.key == "truncated":
+                self.truncated_below = read_record(_SLOT, record)
+            elif record.key.startswith("accepted/"):
+                accepted = read_record(_ACCEPTED, record)
+                self.accepted[accepted.slot] = accepted
+        self._highest_slot = max(self.accepted, default=0)
+
+    def _start(self) -> None:
+        # Its former incarnation may have given a lease a moment ago, and an older copy of its
+        # disk must hear of it (StaleDisk) before it votes.
+        self._silent_until = self.now + self.options.lease_ms
+
+    # -- phase 1 ---------------------------------------------------------------------------------
+
+    def _on_prepare(self, sender: str, message: Prepare) -> None:
+        if self._refuses(sender, message.ballot):
+            return
+        self._promise(message.ballot)
+        entries: list[AcceptedValue] = []
+        size = 0
+        next_slot: int | None = None
+        for slot in range(max(message.first_slot, self.truncated_below), self._highest_slot + 1):
+            accepted = self.accepted.get(slot)
+            if accepted is None:
+                continue
+            if size > _PAGE_BYTES:
+                next_slot = slot
+                break
+            entries.append(accepted)
+            size += weight(accepted.value)
+        self._send(
+            sender,
+            Promise(
+                ballot=message.ballot,
+                first_slot=message.first_slot,
+                next_slot=next_slot,
+                accepted=tuple(entries),
+                truncated_below=self.truncated_below,
+            ),
+        )
+
+    # -- phase 2 ---------------------------------------------------------------------------------
+
+    def _on_accept(self, sender: str, message: Accept) -> None:
+        if message.slot < self.truncated_below:
+            self._reject(sender, message.ballot)
+            return
+        if self._refuses(sender, message.ballot):
+            return
+        former = self.accepted.get(message.slot)
+        if former is None or former.ballot != message.ballot:
+            self._promise(message.ballot)
+            accepted = AcceptedValue(slot=message.slot, ballot=message.ballot, value=message.value)
+            self.accepted[message.slot] = accepted
+            self._highest_slot = max(self._highest_slot, message.slot)
+            self._journal(f"accepted/{message.slot:016x}", accepted)
+        elif former.value != message.value:
+            raise InvariantViolation(
+                f"ballot {message.ballot} proposed two values for slot {message.slot}: "
+                f"{former.value!r} and {message.value!r}"
+            )
+        self._send(Group.LEARNERS, Accepted(ballot=message.ballot, slot=message.slot))
+
+    # -- the leader's lease ----------------------------------------------------------------------
+
+    def _on_lease_heartbeat(self, sender: str, message: LeaseHeartbeat) -> None:
+        """Promise no other ballot for one lease from now (section 3, rule 8)."""
+        if self._refuses(sender, message.ballot):
+            return
+        self._promise(message.ballot)
+        self._lease_holder = message.ballot
+        self._lease_until = self.now + self.options.lease_ms
+        self._send(sender, LeaseGranted(ballot=message.ballot, number=message.number))
+
+    # -- what learners ask -----------------------------------------------------------------------
+
+    def _on_pull(self, sender: str, message: PullChosen) -> None:
+        entries: list[AcceptedValue] = []
+        size = 0
+        for slot in range(
+            max(message.first_slot, self.truncated_below),
+            min(message.last_slot, self._highest_slot) + 1,
+        ):
+            accepted = self.accepted.get(slot)
+            if accepted is not None:
+                entries.append(accepted)
+                size += weight(accepted.value)
+            if size > _PAGE_BYTES:
+                break
+        self._send(
+            sender,
+            AcceptedRange(entries=tuple(entries), truncated_below=self.truncated_below),
+        )
+
+    def _on_truncate(self, sender: str, message: Truncate) -> None:
+        """Forget what all learners and stores hold durably."""
+        if message.below <= self.truncated_below:
+            return
+        for slot in range(self.truncated_below, min(message.below, self._highest_slot + 1)):
+            if self.accepted.pop(slot, None) is not None:
+                self._journal(f"accepted/{slot:016x}", None)
+        self.truncated_below = message.below
+        self._journal("truncated", _SLOT.dump_json(message.below))
+
+    # -- promises --------------------------------------------------------------------------------
+
+    def _refuses(self, sender: str, ballot: Ballot) -> bool:
+        """Whether a promise, the silence after a restart or a lease forbids to serve `ballot`."""
+        leased = ballot != self._lease_holder and self.now < self._lease_until
+        if self.now < self._silent_until or ballot < self.promised or leased:
+            self._reject(sender, ballot)
+            return True
+        return False
+
+    def _reject(self, sender: str, ballot: Ballot) -> None:
+        self.counters["rejects"] += 1
+        until = max(self._silent_until, self._lease_until)
+        self._send(
+            sender,
+            Reject(
+                ballot=ballot,
+                promised=self.promised,
+                lease_left_ms=max(0, until - self.now),
+                truncated_below=self.truncated_below,
+            ),
+        )
+
+    def _promise(self, ballot: Ballot) -> None:
+        if ballot < self.promised:
+            raise InvariantViolation(
+                f"{self.name} promised {self.promised} and was about to promise {ballot}"
+            )
+        if ballot > self.promised:
+            self.promised = ballot
+            self.counters["promises"] += 1
+            self._journal("promised", _BALLOT.dump_json(ballot))

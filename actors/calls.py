@@ -1,0 +1,136 @@
+"""What the doors ask of their own node's client actor, and what they are told.
+
+A call never crosses the broker: the runtime hands it to the actor in an `Envelope` from the node
+itself, and carries the `Answer` with the same `token` back to whoever waits.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from actors.effects import Milliseconds
+from actors.messages import NodeHeartbeat, ReadReply, ReadRequest
+from actors.values import Frozen, IdempotencyKey, Operation, Outcome, View
+
+
+class Call(Frozen):
+    """A local call. `token` is the runtime's; it comes back in the answer."""
+
+    token: int
+
+
+class Write(Call):
+    """Run `operation` once; `retry_aborted` allows one more try, as a new sequence, if aborted."""
+
+    type: Literal["call.write"] = "call.write"
+    operation: Operation
+    idempotency: IdempotencyKey | None = None
+    retry_aborted: bool = True
+
+
+class Read(Call):
+    """Ask a store. `request.number` is ignored; the actor numbers what it sends."""
+
+    type: Literal["call.read"] = "call.read"
+    request: ReadRequest
+
+
+class Upload(Call):
+    """Make a chunk durable on every store of the view."""
+
+    type: Literal["call.upload"] = "call.upload"
+    sha256: str
+    manifest: bool
+    data: bytes
+
+
+class Fetch(Call):
+    """Get a chunk from any store, checked against its name."""
+
+    type: Literal["call.fetch"] = "call.fetch"
+    sha256: str
+
+
+class Survey(Call):
+    """What this node has heard of the cluster."""
+
+    type: Literal["call.survey"] = "call.survey"
+
+
+AnyCall = Write | Read | Upload | Fetch | Survey
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The command was decided; `retried` tells that an aborted first try came before it."""
+
+    request: str
+    outcome: Outcome
+    retried: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """It did not happen and never will; `fact` names what makes that final, `reason` the cause."""
+
+    reason: str
+    fact: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The command may or may not happen; the actor goes on asking. `request` names it."""
+
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDone:
+    """A store's reply, and which store gave it."""
+
+    store: str
+    reply: ReadReply
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """The chunk is durable on every store of the view."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The chunk's bytes; their SHA-256 was checked."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Every store of the view answered that it does not hold the chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSeen:
+    """A node's last heartbeat and how long ago it came."""
+
+    age_ms: Milliseconds
+    incarnation: int
+    heartbeat: NodeHeartbeat
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """The cluster as this node knows it; `ready` tells whether a write could start now."""
+
+    cluster: str
+    leader: str | None
+    ready: bool
+    view: View | None
+    session: str | None
+    nodes: dict[str, NodeSeen] = field(default_factory=dict)
+    expected: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+WriteAnswer = Decided | Unavailable | Unknown
+ReadAnswer = ReadDone | Unavailable
+UploadAnswer = Uploaded | Unavailable
+FetchAnswer = Fetched | Absent | Unavailable

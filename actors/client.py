@@ -1,0 +1,474 @@
+"""The client: the gateway's actor, through which every door reaches the cluster.
+
+It numbers commands within a session and sends each to the leader it has heard of, again and again
+under the same `(session, sequence)`, until the outcome is known; the replicated session makes
+that exactly once. `Unknown` is said only when a copy may still be proposed: each copy names the
+ballot it is meant for, and a ballot that was given up for good can't propose it any more
+(section 3, rule 1). Reads and chunks go to the stores of the view, one after the other.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pydantic import TypeAdapter
+
+from actors.ballot import NO_BALLOT, Ballot
+from actors.calls import (
+    AnyCall,
+    Decided,
+    Fetch,
+    NodeSeen,
+    Read,
+    ReadDone,
+    Survey,
+    Surveyed,
+    Unavailable,
+    Unknown,
+    Upload,
+    Write,
+)
+from actors.effects import Answer, Milliseconds, Record
+from actors.estimator import Estimator
+from actors.messages import (
+    ChunkData,
+    ChunkMissing,
+    ChunkRefused,
+    ChunkStored,
+    LeaderBeat,
+    NodeHeartbeat,
+    ReadReply,
+    ReadRequest,
+    Redirect,
+    Result,
+    Submit,
+)
+from actors.node import Node, read_record
+from actors.options import Identity, Options
+from actors.transfers import Transfers
+from actors.values import AnyOperation, CloseSession, Command, OpenSession, Outcome, View
+
+_TICK_MS = 100
+_UNRESOLVED_COMMANDS = 4_096
+_BACKGROUND_MS = 2_000
+_NAME = TypeAdapter(str)
+
+
+@dataclass(slots=True)
+class Pending:
+    """A command whose outcome is not known yet."""
+
+    command: Command
+    token: int | None
+    """Whom to answer; `None` once they were told `Unknown`, and for the actor's own commands."""
+    began_at: Milliseconds
+    deadline: Milliseconds
+    retry_aborted: bool
+    retried: bool = False
+    sent_at: Milliseconds = 0
+    open_ballots: set[Ballot] = field(default_factory=set)
+    """The ballots that a copy was sent to and that may still propose it, or have done so."""
+
+
+@dataclass(slots=True)
+class PendingRead:
+    """A read that no store has answered yet."""
+
+    token: int
+    request: ReadRequest
+    deadline: Milliseconds
+    sent_at: Milliseconds
+    store: str
+    refused: str = ""
+
+
+class Client(Node):
+    """The cluster, seen from a gateway."""
+
+    handlers: ClassVar = {
+        "leader.beat": "_on_leader_beat",
+        "client.redirect": "_on_redirect",
+        "client.result": "_on_result",
+        "read.reply": "_on_read_reply",
+        "chunk.stored": "_on_chunk_stored",
+        "chunk.refused": "_on_chunk_refused",
+        "chunk.data": "_on_chunk_data",
+        "chunk.missing": "_on_chunk_missing",
+    }
+    timers: ClassVar = {"tick": "_on_tick", "session": "_on_session_due"}
+
+    def __init__(self, identity: Identity, options: Options) -> None:
+        super().__init__(identity, options)
+        self.session = f"{identity.name}.{identity.fresh_id[:16]}"
+        self.session_open = False
+        self.leader: Ballot = NO_BALLOT
+        self.view: View | None = None
+        self.nodes: dict[str, tuple[Milliseconds, int, NodeHeartbeat]] = {}
+        self._former_sessions: list[str] = []
+        self._leader_heard_at = -10 * options.lease_ms
+        self._leader_ready = False
+        self._next_sequence = 1
+        self._pending: dict[int, Pending] = {}
+        self._waiting: list[Write] = []
+        """Writes that came before the session was open, with their deadline in `_waiting_until`."""
+        self._waiting_until: dict[int, Milliseconds] = {}
+        self._floor = 0
+        self._reads: dict[int, PendingRead] = {}
+        self._next_number = 1
+        self._next_store = 0
+        self._write_time = Estimator(least_ms=300, most_ms=2_000)
+        self._read_time = Estimator(least_ms=200, most_ms=1_500)
+        self.transfers = Transfers(self)
+
+    # -- restart and session ---------------------------------------------------------------------
+
+    def _restore(self, records: list[Record]) -> None:
+        for record in records:
+            if record.key.startswith("session/"):
+                self._former_sessions.append(read_record(_NAME, record))
+
+    def _start(self) -> None:
+        """A new start is a new session; a former one is closed, so that its end is final."""
+        self._journal(f"session/{self.session}", _NAME.dump_json(self.session))
+        self._open_session()
+
+    def _open_session(self) -> None:
+        self._submit(OpenSession(), token=None, retry_aborted=False, sequence=0)
+        self._set_timer("session", 3_600_000, 3_700_000)
+
+    def _on_session_due(self, subject: str) -> None:
+        """An idle session would expire with log time; any command keeps it."""
+        if self.session_open:
+            self._submit(OpenSession(), token=None, retry_aborted=False)
+        self._set_timer("session", 3_600_000, 3_700_000)
+
+    def _session_opened(self) -> None:
+        self.session_open = True
+        for session in self._former_sessions:
+            self._submit(CloseSession(target=session), token=None, retry_aborted=True)
+        waiting, self._waiting = self._waiting, []
+        self._waiting_until.clear()
+        for call in waiting:
+            self._on_write(call)
+
+    def _session_lost(self) -> None:
+        """The session expired, so what it left open was refused, never applied: start afresh."""
+        self.counters["sessions_lost"] += 1
+        lost = [self._pending[sequence] for sequence in sorted(self._pending)]
+        self._pending.clear()
+        self.session = f"{self.session.partition('+')[0]}+{self._next_sequence}"
+        self._next_sequence = 1
+        self._floor = 0
+        self.session_open = False
+        self._journal(f"session/{self.session}", _NAME.dump_json(self.session))
+        self._open_session()
+        for pending in lost:
+            if pending.token is not None:
+                # Another copy may have been applied before the session expired.
+                self.out.answers.append(Answer(pending.token, Unknown(pending.command.request)))
+
+    # -- calls -----------------------------------------------------------------------------------
+
+    def _on_call(self, call: AnyCall) -> None:
+        if not self._started and not isinstance(call, Survey):
+            self._refuse(call.token, "the cluster is not founded yet", "nothing was sent")
+            return
+        match call:
+            case Write():
+                self._on_write(call)
+            case Read():
+                self._on_read(call)
+            case Survey():
+                self.out.answers.append(Answer(call.token, self._survey()))
+            case Upload():
+                self.transfers.upload(call)
+            case Fetch():
+                self.transfers.fetch(call)
+        self._arm("tick", _TICK_MS, _TICK_MS)
+
+    def _refuse(self, token: int, reason: str, fact: str) -> None:
+        self.out.answers.append(Answer(token, Unavailable(reason, fact)))
+
+    # -- writes ----------------------------------------------------------------------------------
+
+    def _on_write(self, call: Write) -> None:
+        if not self.session_open:
+            self._waiting.append(call)
+            until = self.now + self.options.request_deadline_ms // 2
+            self._waiting_until.setdefault(call.token, until)
+        elif self._next_sequence - self._floor > _UNRESOLVED_COMMANDS:
+            self._refuse(
+                call.token,
+                "too many commands of this gateway wait for their outcome",
+                "nothing was sent",
+            )
+        else:
+            self._submit(call.operation, call.token, call.retry_aborted, call=call)
+
+    def _submit(
+        self,
+        operation: AnyOperation,
+        token: int | None,
+        retry_aborted: bool,
+        sequence: int | None = None,
+        call: Write | None = None,
+        retried: bool = False,
+    ) -> None:
+        if sequence is None:
+            sequence = self._next_sequence
+            self._next_sequence += 1
+        command = Command.model_construct(
+            session=self.session,
+            sequence=sequence,
+            acknowledged=self._floor if sequence else -1,
+            reply_to=self.name,
+            operation=operation,
+            idempotency=call.idempotency if call else None,
+        )
+        pending = Pending(
+            command=command,
+            token=token,
+            began_at=self.now,
+            deadline=self.now + self.options.request_deadline_ms,
+            retry_aborted=retry_aborted,
+            retried=retried,
+        )
+        self._pending[sequence] = pending
+        self._send_command(pending)
+        self._arm("tick", _TICK_MS, _TICK_MS)
+
+    def _send_command(self, pending: Pending) -> None:
+        if not self._leader_known():
+            return
+        pending.sent_at = self.now
+        pending.open_ballots.add(self.leader)
+        self._send(self.leader.proposer, Submit(ballot=self.leader, command=pending.command))
+
+    def _leader_known(self) -> bool:
+        """Somebody said not long ago that it leads, holds its lease and takes commands."""
+        silence = self.now - self._leader_heard_at
+        return self._leader_ready and silence < 2 * self.options.lease_ms
+
+    def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
+        if message.ballot < self.leader:
+            return
+        former = (self.leader, self._leader_known())
+        self.leader = message.ballot
+        self._leader_heard_at = self.now
+        self._leader_ready = message.ready
+        if self._leader_known() and former != (self.leader, True):
+            self.counters["leaders_seen"] += 1
+            for sequence in sorted(self._pending):
+                self._send_command(self._pending[sequence])
+
+    def _on_redirect(self, sender: str, message: Redirect) -> None:
+        """The ballot leads no more. The copy is dead only if it was never proposed under it."""
+        pending = self._pending.get(message.sequence)
+        if pending is None or message.session != self.session:
+            return
+        if message.never_proposed:
+            pending.open_ballots.discard(message.ballot)
+        if message.ballot == self.leader:
+            self._leader_ready = False
+        elif self.leader not in pending.open_ballots:
+            self._send_command(pending)
+
+    def _on_result(self, sender: str, message: Result) -> None:
+        if message.session != self.session:
+            return
+        pending = self._pending.pop(message.sequence, None)
+        if pending is None:
+            return
+        self._write_time.observe(self.now - pending.began_at)
+        self._raise_floor()
+        self._conclude(pending, message.outcome)
+
+    def _conclude(self, pending: Pending, outcome: Outcome) -> None:
+        command = pending.command
+        match command.operation:
+            case OpenSession() if command.sequence == 0:
+                if outcome.status == "done":
+                    self._session_opened()
+                else:
+                    self._open_session()
+                return
+            case CloseSession(target=target) if outcome.status == "done":
+                self._journal(f"session/{target}", None)
+                if target in self._former_sessions:
+                    self._former_sessions.remove(target)
+        if outcome.status in ("unknown_session", "forgotten"):
+            if pending.token is not None:
+                # Not an answer of the log about this command: an earlier copy may have been.
+                request = Unknown(command.request)
+                self.out.answers.append(Answer(pending.token, request))
+            if outcome.status == "unknown_session" and self.session_open:
+                self._session_lost()
+        elif outcome.status == "aborted" and pending.retry_aborted:
+            # The aborted sequence is final; trying again is a new one.
+            self.counters["retried_aborts"] += 1
+            self._retry(pending)
+        elif pending.token is not None:
+            self.out.answers.append(
+                Answer(pending.token, Decided(command.request, outcome, pending.retried))
+            )
+
+    def _retry(self, pending: Pending) -> None:
+        former = pending.command
+        sequence = self._next_sequence
+        self._next_sequence += 1
+        update = {"sequence": sequence, "acknowledged": self._floor}
+        again = Pending(
+            command=former.model_copy(update=update),
+            token=pending.token,
+            began_at=self.now,
+            deadline=max(pending.deadline, self.now + self.options.request_deadline_ms // 2),
+            retry_aborted=False,
+            retried=True,
+        )
+        self._pending[sequence] = again
+        self._send_command(again)
+
+    def _raise_floor(self) -> None:
+        """Everything up to the floor has its outcome; the cluster may forget it."""
+        lowest = min(self._pending, default=self._next_sequence)
+        self._floor = max(self._floor, lowest - 1)
+
+    # -- reads -----------------------------------------------------------------------------------
+
+    def _on_read(self, call: Read) -> None:
+        number = self._next_number
+        self._next_number += 1
+        request = call.request.model_copy(update={"number": number})
+        read = PendingRead(
+            token=call.token,
+            request=request,
+            deadline=self.now + self.options.request_deadline_ms // 2,
+            sent_at=self.now,
+            store=self.next_store(),
+        )
+        self._reads[number] = read
+        self._send(read.store, request)
+
+    def next_store(self, after: str = "") -> str:
+        """A store of the view, in turn; those heard of lately first."""
+        stores = self.stores
+        patience = 3 * self.options.heartbeat_ms
+        lively = [
+            name
+            for name in stores
+            if name in self.nodes and self.now - self.nodes[name][0] < patience and name != after
+        ]
+        choice = lively or [name for name in stores if name != after] or list(stores)
+        self._next_store += 1
+        return choice[self._next_store % len(choice)]
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """The stores of the view as last heard; stale knowledge costs time, not safety."""
+        view = self.view or self.genesis.view
+        return tuple(store.name for store in view.stores)
+
+    def _on_read_reply(self, sender: str, message: ReadReply) -> None:
+        read = self._reads.get(message.number)
+        if read is None:
+            return
+        if message.status == "not_served":
+            if sender == read.store:
+                read.refused = message.detail
+                self._read_elsewhere(read)
+            return
+        del self._reads[message.number]
+        self._read_time.observe(self.now - read.sent_at)
+        self.out.answers.append(Answer(read.token, ReadDone(sender, message)))
+
+    def _read_elsewhere(self, read: PendingRead) -> None:
+        read.store = self.next_store(after=read.store)
+        read.sent_at = self.now
+        self._send(read.store, read.request)
+
+    # -- chunks ----------------------------------------------------------------------------------
+
+    def _on_chunk_stored(self, sender: str, message: ChunkStored) -> None:
+        self.transfers.on_stored(sender, message)
+
+    def _on_chunk_refused(self, sender: str, message: ChunkRefused) -> None:
+        self.transfers.on_refused(sender, message)
+
+    def _on_chunk_data(self, sender: str, message: ChunkData) -> None:
+        self.transfers.on_data(sender, message)
+
+    def _on_chunk_missing(self, sender: str, message: ChunkMissing) -> None:
+        self.transfers.on_missing(sender, message)
+
+    # -- patience --------------------------------------------------------------------------------
+
+    def _on_tick(self, subject: str) -> None:
+        for sequence in sorted(self._pending):
+            self._mind(self._pending[sequence])
+        for call in [c for c in self._waiting if self.now >= self._waiting_until[c.token]]:
+            self._waiting.remove(call)
+            del self._waiting_until[call.token]
+            reason = "no leader has been heard of" if not self._leader_known() else "no session yet"
+            self._refuse(call.token, reason, "the command was never sent to a proposer")
+        for number in sorted(self._reads):
+            read = self._reads[number]
+            if self.now >= read.deadline:
+                del self._reads[number]
+                cause = read.refused or f"{read.store} did not answer"
+                self._refuse(read.token, f"no store could serve the read ({cause})", "a read")
+            elif self.now - read.sent_at >= self._read_time.timeout_ms + 1_000:
+                self._read_time.observe(self.now - read.sent_at)
+                self._read_elsewhere(read)
+        self.transfers.tick()
+        if self._pending or self._waiting or self._reads or self.transfers.busy:
+            self._arm("tick", _TICK_MS, _TICK_MS)
+
+    def _mind(self, pending: Pending) -> None:
+        """Send again, or tell the caller that the wait is over."""
+        lost = self.now - pending.sent_at >= self._write_time.timeout_ms
+        if pending.token is None and pending.command.sequence:
+            lost = self.now - pending.sent_at >= _BACKGROUND_MS
+        if lost:
+            self._send_command(pending)
+        unsent = not pending.open_ballots
+        patience = self.options.request_deadline_ms // (2 if unsent else 1)
+        if pending.token is None or self.now < pending.began_at + patience:
+            return
+        token, pending.token = pending.token, None
+        if unsent:
+            # Its sequence is not used again, and no ballot that got a copy can propose it.
+            del self._pending[pending.command.sequence]
+            self._raise_floor()
+            self._refuse(
+                token,
+                "no leader has a quorum of acceptors",
+                "no copy of the command is with a ballot that can still propose it",
+            )
+        else:
+            self.counters["unknown"] += 1
+            self.out.answers.append(Answer(token, Unknown(pending.command.request)))
+
+    # -- what it knows ---------------------------------------------------------------------------
+
+    def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
+        disk = self.founding.disks.get(sender, "")
+        self.nodes[sender] = (self.now, self._incarnations.get((sender, disk), 0), message)
+        if message.view and (self.view is None or message.view.epoch > self.view.epoch):
+            self.view = message.view
+
+    def _survey(self) -> Surveyed:
+        ready = self._started and self.session_open and self._leader_known()
+        return Surveyed(
+            cluster=self.cluster,
+            leader=self.leader.proposer if self._leader_known() else None,
+            ready=ready,
+            view=(self.view or self.genesis.view) if self._started else None,
+            session=self.session if self.session_open else None,
+            nodes={
+                name: NodeSeen(self.now - at, incarnation, heartbeat)
+                for name, (at, incarnation, heartbeat) in self.nodes.items()
+            },
+            expected={
+                role: self.options.names(role)
+                for role in ("proposer", "acceptor", "learner", "store")
+            },
+        )

@@ -1,0 +1,268 @@
+"""The coordinator of one epoch: two-phase commit over the stores of its View.
+
+Non-blocking because the log and the stores' journals hold all that a decision rests on (in the
+spirit of Gray and Lamport, Consensus on Transaction Commit, section 4): a commit needs every
+store of the view to have journalled the slot; an abort is a value in the log. The coordinator
+journals nothing. One object lives for one epoch and one incarnation; a new View makes a new one,
+which first asks the stores what became of the slots before it (termination, section 4, rule 5).
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from actors.effects import Group, Milliseconds
+from actors.estimator import Estimator
+from actors.messages import (
+    Fenced,
+    Refusal,
+    TxnDecision,
+    TxnInquiry,
+    TxnPrepare,
+    TxnProgress,
+    TxnState,
+    TxnVote,
+)
+from actors.values import Abort, Batch, StoreMember, View
+
+if TYPE_CHECKING:
+    from actors.learner import Learner
+
+_RESEND_MS = 400
+_ASK_MS = 400
+_VOTE_LEAST_MS = 300
+_VOTE_MOST_MS = 3_000
+
+
+@dataclass(slots=True)
+class Round:
+    """2PC of one slot: who voted, and what waits for an abort."""
+
+    began_at: Milliseconds
+    deadline: Milliseconds
+    sent_at: Milliseconds
+    votes: dict[str, tuple[Refusal, ...]] = field(default_factory=dict)
+    committed: bool = False
+    """A store has applied the slot, so its commands commit but for counted aborts."""
+    not_prepared: set[str] = field(default_factory=set)
+    """Stores with a say that answered, fenced in this epoch, that they have not prepared it."""
+    abort: Abort | None = None
+    """Asked of the log; from then on its commands are not committed in this epoch."""
+
+
+class Coordinator:
+    """Drives `learner` through the slots that are scanned and not decided."""
+
+    def __init__(self, learner: "Learner", view: View, view_slot: int) -> None:
+        self._learner = learner
+        self.view = view
+        self.view_slot = view_slot
+        self.rounds: dict[int, Round] = {}
+        self._states: dict[str, TxnState] = {}
+        self._asked_at = -_ASK_MS
+        self._vote_time = Estimator(least_ms=_VOTE_LEAST_MS, most_ms=_VOTE_MOST_MS)
+        self._fenced_by = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to wait for."""
+        learner = self._learner
+        return learner.decided < learner.scanned or self._unanswered() != []
+
+    # -- the beginning of an epoch ---------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Ask every store about every slot that is not decided, and fence it."""
+        learner = self._learner
+        learner.counters["epochs_coordinated"] += 1
+        for slot in range(learner.decided + 1, learner.scanned + 1):
+            if slot > self.view_slot:
+                self.slot_scanned(slot)
+        if self.view_slot:
+            self._ask()
+        learner._arm("tick", 100, 200)
+
+    def _unanswered(self) -> list[StoreMember]:
+        """The stores whose answer the slots before this epoch still wait for."""
+        if self._learner.decided >= self.view_slot:
+            return []
+        return [store for store in self.view.stores if store.name not in self._states]
+
+    def _ask(self) -> None:
+        self._asked_at = self._learner.now
+        for store in self._unanswered():
+            self._learner._send(
+                store.name, TxnInquiry(view=self.view, decided=self._learner.decided)
+            )
+
+    def _on_state(self, sender: str, message: TxnState) -> None:
+        """What one store, fenced in this epoch, holds of the slots before it."""
+        learner = self._learner
+        if message.epoch != self.view.epoch:
+            return
+        first_answer = sender not in self._states
+        self._states[sender] = message
+        learner.counters["in_doubt_asked"] += 1
+        prepared = {entry.slot: entry.refused for entry in message.prepared}
+        for slot in range(learner.decided + 1, self.view_slot):
+            known = learner.log.get(slot)
+            if known is None or not isinstance(known.value, Batch):
+                continue
+            round_ = self._round(slot)
+            if message.applied >= slot:
+                round_.committed = True
+            elif slot in prepared:
+                round_.votes.setdefault(sender, prepared[slot])
+            elif first_answer and self._has_say(sender, slot):
+                round_.not_prepared.add(sender)
+                self._prepare(sender, slot)
+
+    # -- phase 1 ---------------------------------------------------------------------------------
+
+    def slot_scanned(self, slot: int) -> None:
+        """A slot joined the chosen prefix. Slots before this epoch are asked about, not sent."""
+        if slot > self.view_slot and isinstance(self._learner.log[slot].value, Batch):
+            self._round(slot)
+            self._prepare(Group.STORES, slot)
+
+    def _round(self, slot: int) -> Round:
+        now = self._learner.now
+        if slot not in self.rounds:
+            self.rounds[slot] = Round(now, now + self._vote_time.timeout_ms, now)
+        return self.rounds[slot]
+
+    def _prepare(self, to: str, slot: int) -> None:
+        batch = self._learner.log[slot].value
+        assert isinstance(batch, Batch)
+        self._learner._send(to, TxnPrepare(epoch=self.view.epoch, slot=slot, batch=batch))
+
+    def receive(self, sender: str, message: Any) -> None:
+        """Any answer of a store."""
+        if not any(store.name == sender for store in self.view.stores):
+            self._learner.counters["dropped_outside_view"] += 1
+            return
+        match message:
+            case TxnVote():
+                self._on_vote(sender, message)
+            case TxnProgress():
+                self._on_progress(message)
+            case TxnState():
+                self._on_state(sender, message)
+            case Fenced():
+                self._fenced_by = max(self._fenced_by, message.epoch)
+                self._learner.counters["fenced"] += 1
+
+    def _on_vote(self, sender: str, message: TxnVote) -> None:
+        """A store has journalled the slot. Votes are tagged with the epoch they were asked in."""
+        round_ = self.rounds.get(message.slot)
+        if message.epoch != self.view.epoch or round_ is None:
+            return
+        if sender not in round_.votes:
+            round_.votes[sender] = message.refused
+            if len(round_.votes) == len(self.view.stores):
+                self._vote_time.observe(self._learner.now - round_.began_at)
+
+    def _on_progress(self, message: TxnProgress) -> None:
+        round_ = self.rounds.get(message.slot)
+        if message.epoch == self.view.epoch and round_ is not None:
+            round_.deadline = self._learner.now + 2 * self._vote_time.timeout_ms
+
+    # -- phase 2 ---------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Decide, in slot order, all that can be decided now."""
+        learner = self._learner
+        while learner.decided < learner.scanned:
+            slot = learner.decided + 1
+            value = learner.log[slot].value
+            if isinstance(value, Batch):
+                aborted = self._decidable(slot, value)
+                if aborted is None:
+                    return
+            else:
+                aborted = ()
+            self.rounds.pop(slot, None)
+            outcomes = learner.decide(slot, aborted)
+            decision = TxnDecision(
+                epoch=self.view.epoch,
+                slot=slot,
+                aborted=aborted,
+                value=None if isinstance(value, Batch) else value,
+            )
+            learner._send(Group.STORES, decision)
+            learner._send(Group.LEARNERS, decision)
+            learner.tell_results(slot, outcomes)
+
+    def _decidable(self, slot: int, batch: Batch) -> tuple[int, ...] | None:
+        """The aborted commands of the slot, or `None` while its outcome is open."""
+        counted = self._learner.aborts.get(slot, {})
+        aborted = tuple(sorted(counted))
+        if len(aborted) == len(batch.commands):
+            return aborted  # The log says so; no store is asked.
+        round_ = self.rounds.get(slot)
+        if round_ is None:
+            return None  # Before this epoch, and no store has answered yet.
+        if round_.committed:
+            return aborted
+        if round_.abort is not None and any(i not in counted for i in round_.abort.commands):
+            return None  # Waits for the abort; it may not commit them in this epoch.
+        survivors = [store for store in self.view.stores if self._has_say(store.name, slot)]
+        if not survivors or any(store.name not in round_.votes for store in survivors):
+            return None
+        refusals = {
+            refusal.index: f"{store.name}: {refusal.reason}"
+            for store in survivors
+            for refusal in round_.votes[store.name]
+            if refusal.index not in counted
+        }
+        if refusals:
+            reason = next(iter(refusals.values()))
+            self._abort(slot, round_, tuple(sorted(refusals)), reason)
+            return None
+        return aborted
+
+    def _has_say(self, store: str, slot: int) -> bool:
+        """Whether `store` votes on `slot`: a View added it before, and kept it since."""
+        member = next((m for m in self.view.stores if m.name == store), None)
+        return member is not None and member.added_slot is not None and member.added_slot < slot
+
+    # -- aborts and patience ---------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Ask again, or give up what took too long."""
+        learner = self._learner
+        now = learner.now
+        if self._unanswered() and now - self._asked_at >= _ASK_MS:
+            self._ask()
+        for slot in sorted(self.rounds):
+            round_ = self.rounds[slot]
+            batch = learner.log[slot].value
+            assert isinstance(batch, Batch)
+            missing = [
+                store.name
+                for store in self.view.stores
+                if self._has_say(store.name, slot) and store.name not in round_.votes
+            ]
+            if round_.abort is not None:
+                learner.propose(round_.abort)
+            elif missing and now >= round_.deadline and self._may_abort(slot, round_):
+                waited = now - round_.began_at
+                self._vote_time.observe(waited)
+                reason = f"{', '.join(missing)} did not vote within {waited} ms"
+                self._abort(slot, round_, tuple(range(len(batch.commands))), reason)
+            elif missing and now - round_.sent_at >= _RESEND_MS and not round_.committed:
+                round_.sent_at = now
+                for name in missing:
+                    if slot > self.view_slot or name in self._states:
+                        self._prepare(name, slot)
+
+    def _may_abort(self, slot: int, round_: Round) -> bool:
+        """Section 4, rule 3: a slot before this epoch may have been committed and told already,
+        unless a store with a say in it has said, fenced, that it is not prepared.
+        """
+        return slot > self.view_slot or bool(round_.not_prepared)
+
+    def _abort(self, slot: int, round_: Round, commands: tuple[int, ...], reason: str) -> None:
+        """Ask the log for an abort. A command that a fenced store refused is not prepared there."""
+        round_.abort = Abort(slot=slot, commands=commands, epoch=self.view.epoch, reason=reason)
+        self._learner.counters["aborts_proposed"] += 1
+        self._learner.propose(round_.abort)

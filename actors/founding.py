@@ -1,0 +1,262 @@
+"""How a cluster comes to be, and how a starting node learns whether it belongs (section 3, rule 9).
+
+acceptor-1 asks every member for its disk identity and whether it is empty; only when all of them
+have said so does it mint the cluster's id. All acceptors hold the genesis durably before any of
+them votes. Every answer that could be left over from another cluster in a durable queue echoes
+the asking disk and incarnation, or is tied to a disk identity, which is never used twice.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from actors.effects import Envelope, Group, Record
+from actors.errors import JournalUnreadable
+from actors.messages import Census, Founded, HoldsGenesis, Inquiry, Present, ProposeGenesis
+from actors.quorum import majority
+from actors.values import FoundingMember, Genesis, StoreMember, View
+
+if TYPE_CHECKING:
+    from actors.node import Node
+
+_GENESIS = TypeAdapter(Genesis)
+_HELD = "genesis/held"
+_FOUNDED = "genesis/founded"
+_RETRY_MS = 500
+
+
+class Founding:
+    """The part of every node that knows, or finds out, which cluster it belongs to."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+        self.genesis: Genesis | None = None
+        """Set once all acceptors are known to hold it."""
+        self.disks: dict[str, str] = {}
+        """The disk identity of every member."""
+        self._held: Genesis | None = None
+        self._confirmed = False
+        self._present: dict[str, tuple[str, int]] = {}
+        self._holders: set[str] = set()
+        self._founded_answers: dict[str, Genesis] = {}
+        self._is_acceptor = node.identity.role == "acceptor"
+        self._is_founder = node.name == node.options.names("acceptor")[0]
+
+    # -- restart ---------------------------------------------------------------------------------
+
+    def restore(self, record: Record) -> bool:
+        """Take in a row if it is one of founding's."""
+        if record.key not in (_HELD, _FOUNDED):
+            return False
+        try:
+            genesis = _GENESIS.validate_json(record.value or b"")
+        except ValueError as error:
+            raise JournalUnreadable(f"record {record.key!r} can't be read: {error}") from error
+        self._held = genesis
+        if record.key == _FOUNDED:
+            self._adopt(genesis)
+        return True
+
+    def begin(self) -> None:
+        """Start, or go on, finding out."""
+        self.expire()
+
+    def confirm(self) -> None:
+        """Ask once more, with every heartbeat, until the living cluster has confirmed this disk."""
+        if not self._confirmed:
+            self._inquire()
+
+    def expire(self) -> None:
+        """Whatever is not answered yet is asked again."""
+        if self.genesis is not None:
+            return
+        if self._is_founder and self._held is not None:
+            self._propose()
+        elif self._is_founder:
+            self._ask_census()
+        self._inquire()
+        self._node._set_timer("founding", _RETRY_MS, _RETRY_MS + _RETRY_MS // 4)
+
+    # -- messages --------------------------------------------------------------------------------
+
+    def receive(self, envelope: Envelope) -> None:
+        """Any `genesis.*` message; these are exempt from the fit of cluster and disk."""
+        message: Any = envelope.message
+        match message:
+            case Census():
+                self._on_census(envelope.sender, message)
+            case Present():
+                self._on_present(envelope, message)
+            case ProposeGenesis():
+                self._on_propose(envelope.sender, message)
+            case HoldsGenesis():
+                self._on_held(envelope, message)
+            case Inquiry():
+                self._on_inquiry(envelope)
+            case Founded():
+                self._on_founded(envelope.sender, message)
+
+    def _on_census(self, sender: str, message: Census) -> None:
+        held = self._held.cluster if self._held else ""
+        self._node._send(
+            sender,
+            Present(
+                asker_disk=message.disk,
+                asker_incarnation=message.incarnation,
+                cluster=held,
+            ),
+        )
+
+    def _on_present(self, envelope: Envelope, message: Present) -> None:
+        me = self._node.identity
+        fits = (message.asker_disk, message.asker_incarnation) == (me.disk, me.incarnation)
+        if not self._is_founder or self._held is not None or not fits:
+            return
+        if message.cluster:
+            # Somebody holds a cluster, so this is not the time to found one. If the disk that
+            # founded it was this node's, the acceptors' answers to the inquiry will say so.
+            self._present.pop(envelope.sender, None)
+            return
+        self._present[envelope.sender] = (envelope.disk, envelope.incarnation)
+        others = [name for name in self._node.options.members if name != self._node.name]
+        if all(name in self._present for name in others):
+            self._mint()
+
+    def _mint(self) -> None:
+        node = self._node
+        me = node.identity
+        seen = {**self._present, node.name: (me.disk, me.incarnation)}
+        coordinator = node.options.names("learner")[0]
+        stores = tuple(
+            StoreMember(name=name, disk=seen[name][0], added_slot=0)
+            for name in node.options.names("store")
+        )
+        self._held = Genesis(
+            cluster=me.fresh_id,
+            lease_ms=node.options.lease_ms,
+            members=tuple(
+                FoundingMember(name=name, disk=seen[name][0]) for name in node.options.members
+            ),
+            view=View(
+                epoch=0,
+                coordinator=coordinator,
+                coordinator_incarnation=seen[coordinator][1],
+                stores=stores,
+            ),
+        )
+        node._journal(_HELD, self._held)
+        self._propose()
+
+    def _propose(self) -> None:
+        assert self._held is not None
+        for name in self._node.options.names("acceptor"):
+            if name != self._node.name:
+                self._node._send(name, ProposeGenesis(genesis=self._held))
+
+    def _on_propose(self, sender: str, message: ProposeGenesis) -> None:
+        """Hold it, if it names this very disk; a proposal left over from elsewhere can't."""
+        if not self._is_acceptor or not self._names_this_disk(message.genesis):
+            return
+        if self._held is None:
+            self._held = message.genesis
+            self._node._journal(_HELD, message.genesis)
+        if self._held.cluster == message.genesis.cluster:
+            self._node._send(sender, HoldsGenesis(cluster=self._held.cluster))
+
+    def _on_held(self, envelope: Envelope, message: HoldsGenesis) -> None:
+        if not self._is_founder or self._held is None or self.genesis is not None:
+            return
+        disks = {member.name: member.disk for member in self._held.members}
+        if message.cluster != self._held.cluster or disks.get(envelope.sender) != envelope.disk:
+            return
+        self._holders.add(envelope.sender)
+        acceptors = self._node.options.names("acceptor")
+        if all(name in self._holders for name in acceptors if name != self._node.name):
+            genesis = self._held
+            self._record_founded(genesis)
+            for name in self._node.options.members:
+                if name != self._node.name:
+                    self._node._send(name, Founded(genesis=genesis))
+
+    def _on_inquiry(self, envelope: Envelope) -> None:
+        if self._is_acceptor and self.genesis is not None:
+            self._node._send(
+                envelope.sender,
+                Founded(
+                    genesis=self.genesis,
+                    asker_disk=envelope.disk,
+                    asker_incarnation=envelope.incarnation,
+                ),
+            )
+
+    def _on_founded(self, sender: str, message: Founded) -> None:
+        me = self._node.identity
+        answered = (message.asker_disk, message.asker_incarnation) == (me.disk, me.incarnation)
+        if answered:
+            self._founded_answers[sender] = message.genesis
+        if self.genesis is None and self._names_this_disk(message.genesis):
+            self._record_founded(message.genesis)
+        if self.genesis is not None and self.genesis.cluster == message.genesis.cluster:
+            self._confirmed = True
+        elif answered:
+            self._judge()
+
+    # -- judging ---------------------------------------------------------------------------------
+
+    def _judge(self) -> None:
+        """A majority of acceptors name one cluster, and it is not known here as ours."""
+        clusters = [genesis.cluster for genesis in self._founded_answers.values()]
+        most = max(sorted(set(clusters)), key=clusters.count)
+        if clusters.count(most) < majority(self._node.options.acceptors):
+            return
+        genesis = next(g for g in self._founded_answers.values() if g.cluster == most)
+        known = {member.name: member.disk for member in genesis.members}
+        name = self._node.name
+        mine = self._held.cluster if self._held else ""
+        if mine and mine != most:
+            self._node.out.halt = (
+                f"{name}: this data folder belongs to cluster {mine}, but the cluster behind this "
+                f"broker is {most}. Use the folder with its own cluster, or start {name} on "
+                "another cluster name."
+            )
+        elif name in known and known[name] != self._node.identity.disk:
+            self._node.out.halt = (
+                f"{name}: this disk ({self._node.identity.disk}) is empty, but cluster {most} "
+                f"knows {name} by disk {known[name]}. A member that lost its disk must not act as "
+                "the member it was, because it has forgotten what it promised. Put the former "
+                "data folder back."
+            )
+        elif name in known or name.startswith("gateway-"):
+            self._record_founded(genesis)
+            self._confirmed = True
+        else:
+            self._node.out.halt = f"{name}: cluster {most} has no member of this name."
+
+    def _names_this_disk(self, genesis: Genesis) -> bool:
+        me = FoundingMember(name=self._node.name, disk=self._node.identity.disk)
+        return me in genesis.members
+
+    def _record_founded(self, genesis: Genesis) -> None:
+        self._node._journal(_FOUNDED, genesis)
+        self._adopt(genesis)
+
+    def _adopt(self, genesis: Genesis) -> None:
+        if genesis.lease_ms != self._node.options.lease_ms:
+            self._node.out.halt = (
+                f"{self._node.name}: the lease is fixed at {genesis.lease_ms} ms when a cluster is "
+                f"founded; the settings say {self._node.options.lease_ms} ms. Set it back."
+            )
+        self.genesis = genesis
+        self.disks = {member.name: member.disk for member in genesis.members}
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    def _inquire(self) -> None:
+        held = self._held.cluster if self._held else ""
+        self._node._send(Group.ACCEPTORS, Inquiry(cluster=held))
+
+    def _ask_census(self) -> None:
+        me = self._node.identity
+        for name in self._node.options.members:
+            if name != self._node.name and name not in self._present:
+                self._node._send(name, Census(disk=me.disk, incarnation=me.incarnation))

@@ -1,0 +1,440 @@
+"""The replicated state machine: files, directories, sessions, idempotency keys.
+
+Learners and stores run this same class on the same slots in the same order, so they hold the same
+state (state machine replication: Schneider 1990). It keeps metadata only; contents are chunks
+named by their SHA-256. Exactly-once results per `(session, sequence)` follow Raft's dissertation,
+section 6.3, with results kept for every sequence that the client has not acknowledged.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pydantic import TypeAdapter, ValidationError
+
+from actors.effects import Record
+from actors.errors import InvariantViolation, JournalUnreadable
+from actors.options import Options
+from actors.values import (
+    Abort,
+    Batch,
+    Chunked,
+    CloseSession,
+    Command,
+    DeleteFile,
+    DirectoryEntry,
+    FileEntry,
+    Frozen,
+    Indirect,
+    MakeDirectory,
+    NoOp,
+    OpenSession,
+    Outcome,
+    Precondition,
+    PutFile,
+    RemoveDirectory,
+    Status,
+    View,
+    stored,
+)
+
+_ENTRY: TypeAdapter[FileEntry | DirectoryEntry] = TypeAdapter(FileEntry | DirectoryEntry)
+_EXPIRY_STEP_MS = 60_000
+
+
+class SessionRow(Frozen):
+    """What a replica keeps of a session beside its results."""
+
+    acknowledged: int
+    last_log_time_ms: int
+    closed: bool = False
+
+
+class KeyRow(Frozen):
+    """An idempotency key: the request it stood for, and its result."""
+
+    fingerprint: str
+    outcome: Outcome
+    log_time_ms: int
+
+
+class StateRow(Frozen):
+    """The end of the applied prefix, its log time and the hash chained over it."""
+
+    applied: int
+    log_time_ms: int
+    state_hash: str
+
+
+@dataclass(slots=True)
+class Session:
+    """A session: its row, and the results above the acknowledged mark."""
+
+    row: SessionRow
+    results: dict[int, Outcome] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Namespace:
+    """The state after `applied` slots; `rows` collects the journal rows that changed."""
+
+    options: Options
+    applied: int = 0
+    log_time_ms: int = 0
+    state_hash: str = ""
+    entries: dict[str, FileEntry | DirectoryEntry] = field(default_factory=dict)
+    children: dict[str, set[str]] = field(default_factory=lambda: {"": set()})
+    sessions: dict[str, Session] = field(default_factory=dict)
+    keys: dict[str, KeyRow] = field(default_factory=dict)
+    rows: dict[str, bytes | None] = field(default_factory=dict)
+    dropped: list[FileEntry] = field(default_factory=list)
+    """Versions that ceased to be current; whoever keeps contents empties this list."""
+
+    # -- journal ---------------------------------------------------------------------------------
+
+    def restore(self, record: Record) -> bool:
+        """Take in a journal row if it is one of the state's."""
+        kind, _, rest = record.key.partition("/")
+        value = record.value or b""
+        try:
+            match kind:
+                case "entry":
+                    self._keep(_ENTRY.validate_json(value))
+                case "session":
+                    row = SessionRow.model_validate_json(value)
+                    self._session_or_new(rest).row = row
+                case "result":
+                    session, _, sequence = rest.rpartition("/")
+                    outcome = Outcome.model_validate_json(value)
+                    self._session_or_new(session).results[int(sequence, 16)] = outcome
+                case "key":
+                    self.keys[rest] = KeyRow.model_validate_json(value)
+                case "state":
+                    state = StateRow.model_validate_json(value)
+                    self.applied = state.applied
+                    self.log_time_ms = state.log_time_ms
+                    self.state_hash = state.state_hash
+                case _:
+                    return False
+        except (ValidationError, ValueError) as error:
+            raise JournalUnreadable(f"record {record.key!r} can't be read: {error}") from error
+        return True
+
+    def restored(self) -> None:
+        """All rows are in: bring what depends on their order into the order of the log."""
+        ordered = sorted(
+            self.keys.items(), key=lambda kv: (kv[1].outcome.slot, kv[1].outcome.index)
+        )
+        self.keys = dict(ordered)
+
+    def take_rows(self) -> Iterable[tuple[str, bytes | None]]:
+        """The rows that changed since the last call."""
+        rows = self.rows
+        self.rows = {}
+        return rows.items()
+
+    # -- the log ---------------------------------------------------------------------------------
+
+    def apply(
+        self, slot: int, value: Batch | View | Abort | NoOp, aborted: tuple[int, ...]
+    ) -> list[Outcome]:
+        """Apply the next slot; the outcomes of its commands, in order."""
+        if slot != self.applied + 1:
+            raise InvariantViolation(f"slot {slot} applied on top of slot {self.applied}")
+        before = len(self.rows)
+        changed: dict[str, bytes | None] = {}
+        outer, self.rows = self.rows, changed
+        outcomes: list[Outcome] = []
+        if isinstance(value, Batch):
+            self._advance_log_time(value.stamp_ms)
+            for index, command in enumerate(value.commands):
+                outcomes.append(self._run(slot, index, command, index in aborted))
+        self.applied = slot
+        digest = hashlib.blake2b(self.state_hash.encode(), digest_size=16)
+        for key, row in changed.items():
+            digest.update(b"%d:%d:" % (len(key), -1 if row is None else len(row)))
+            digest.update(key.encode())
+            digest.update(row or b"")
+        self.state_hash = digest.hexdigest()
+        outer.update(changed)
+        self.rows = outer
+        state = StateRow(applied=slot, log_time_ms=self.log_time_ms, state_hash=self.state_hash)
+        self.rows["state"] = state.model_dump_json().encode()
+        assert len(self.rows) >= before
+        return outcomes
+
+    def _run(self, slot: int, index: int, command: Command, aborted: bool) -> Outcome:
+        session = self.sessions.get(command.session)
+        if session is None and isinstance(command.operation, OpenSession) and not aborted:
+            session = self._session_or_new(command.session)
+        if session is None:
+            return self._outcome("unknown_session", slot, index, "the session was never opened")
+        known = session.results.get(command.sequence)
+        if known is not None:
+            return known
+        if command.sequence <= session.row.acknowledged:
+            return self._outcome("forgotten", slot, index, "the client has acknowledged it")
+        if session.row.closed:
+            return self._outcome("unknown_session", slot, index, "the session was closed")
+        if aborted:
+            outcome = self._outcome("aborted", slot, index, "a store could not take part")
+        else:
+            outcome = self._once_per_key(slot, index, command)
+        self._record_result(command, session, outcome)
+        return outcome
+
+    def _once_per_key(self, slot: int, index: int, command: Command) -> Outcome:
+        idempotency = command.idempotency
+        if idempotency is None:
+            return self._operate(slot, index, command)
+        known = self.keys.get(idempotency.key)
+        if known is not None:
+            if known.fingerprint == idempotency.fingerprint:
+                return known.outcome
+            return self._outcome("key_reused", slot, index, "the key stood for another request")
+        outcome = self._operate(slot, index, command)
+        row = KeyRow(
+            fingerprint=idempotency.fingerprint, outcome=outcome, log_time_ms=self.log_time_ms
+        )
+        self.keys[idempotency.key] = row
+        self.rows[f"key/{idempotency.key}"] = row.model_dump_json().encode()
+        return outcome
+
+    def _operate(self, slot: int, index: int, command: Command) -> Outcome:
+        operation = command.operation
+        match operation:
+            case OpenSession():
+                return self._outcome("done", slot, index)
+            case CloseSession():
+                return self._close_session(slot, index, operation)
+            case PutFile():
+                return self._put_file(slot, index, operation)
+            case DeleteFile():
+                return self._delete_file(slot, index, operation)
+            case MakeDirectory():
+                return self._make_directory(slot, index, operation)
+            case RemoveDirectory():
+                return self._remove_directory(slot, index, operation)
+
+    # -- operations ------------------------------------------------------------------------------
+
+    def _put_file(self, slot: int, index: int, operation: PutFile) -> Outcome:
+        former = self.entries.get(operation.path)
+        if operation.path == "" or isinstance(former, DirectoryEntry):
+            return self._outcome("conflict", slot, index, f"{operation.path!r} is a directory")
+        obstacle = self._file_above(operation.path)
+        if obstacle is not None:
+            return self._outcome("conflict", slot, index, f"{obstacle!r} is a file")
+        if not self._holds(operation.when, former):
+            return self._precondition_failed(slot, index, former)
+        self._make_parents(slot, index, operation.path)
+        if former is not None:
+            self.dropped.append(former)
+        entry = FileEntry(
+            path=operation.path,
+            slot=slot,
+            index=index,
+            version=former.version + 1 if former else 1,
+            content=stored(operation.content),
+            content_type=operation.content_type,
+            modified_ms=operation.modified_ms,
+            executable=operation.executable,
+            meta=operation.meta,
+        )
+        self._write(entry)
+        return self._outcome("done", slot, index, created=former is None)
+
+    def _delete_file(self, slot: int, index: int, operation: DeleteFile) -> Outcome:
+        former = self.entries.get(operation.path)
+        if isinstance(former, DirectoryEntry) or operation.path == "":
+            return self._outcome("conflict", slot, index, f"{operation.path!r} is a directory")
+        if not self._holds(operation.when, former):
+            return self._precondition_failed(slot, index, former)
+        if former is None:
+            return self._outcome("not_found", slot, index, f"{operation.path!r} does not exist")
+        self._erase(former)
+        return self._outcome("done", slot, index)
+
+    def _make_directory(self, slot: int, index: int, operation: MakeDirectory) -> Outcome:
+        former = self.entries.get(operation.path)
+        if operation.path == "" or isinstance(former, DirectoryEntry):
+            return self._outcome("done", slot, index)
+        if former is not None:
+            return self._outcome("conflict", slot, index, f"{operation.path!r} is a file")
+        obstacle = self._file_above(operation.path)
+        if obstacle is not None:
+            return self._outcome("conflict", slot, index, f"{obstacle!r} is a file")
+        self._make_parents(slot, index, operation.path)
+        self._write(DirectoryEntry(path=operation.path, slot=slot, index=index))
+        return self._outcome("done", slot, index, created=True)
+
+    def _remove_directory(self, slot: int, index: int, operation: RemoveDirectory) -> Outcome:
+        former = self.entries.get(operation.path)
+        if operation.path == "":
+            return self._outcome("conflict", slot, index, "the root can't be removed")
+        if former is None:
+            return self._outcome("not_found", slot, index, f"{operation.path!r} does not exist")
+        if isinstance(former, FileEntry):
+            return self._outcome("conflict", slot, index, f"{operation.path!r} is a file")
+        if self.children.get(operation.path) and not operation.recursive:
+            return self._outcome("not_empty", slot, index, f"{operation.path!r} is not empty")
+        for entry in self._subtree(operation.path):
+            self._erase(entry)
+        return self._outcome("done", slot, index)
+
+    def _close_session(self, slot: int, index: int, operation: CloseSession) -> Outcome:
+        session = self.sessions.get(operation.target)
+        if session is None:
+            # Remembered as closed, so that a late command of it that opens it is refused too.
+            session = self._session_or_new(operation.target)
+        self._write_session(operation.target, session, closed=True)
+        return self._outcome("done", slot, index)
+
+    # -- sessions and time -----------------------------------------------------------------------
+
+    def _record_result(self, command: Command, session: Session, outcome: Outcome) -> None:
+        for sequence in sorted(s for s in session.results if s <= command.acknowledged):
+            del session.results[sequence]
+            self.rows[f"result/{command.session}/{sequence:016x}"] = None
+        session.results[command.sequence] = outcome
+        row = outcome.model_dump_json().encode()
+        self.rows[f"result/{command.session}/{command.sequence:016x}"] = row
+        acknowledged = max(session.row.acknowledged, command.acknowledged)
+        self._write_session(command.session, session, acknowledged=acknowledged)
+
+    def _write_session(
+        self,
+        name: str,
+        session: Session,
+        acknowledged: int | None = None,
+        closed: bool = False,
+    ) -> None:
+        session.row = SessionRow(
+            acknowledged=session.row.acknowledged if acknowledged is None else acknowledged,
+            last_log_time_ms=self.log_time_ms,
+            closed=session.row.closed or closed,
+        )
+        self.rows[f"session/{name}"] = session.row.model_dump_json().encode()
+
+    def _session_or_new(self, name: str) -> Session:
+        session = self.sessions.get(name)
+        if session is None:
+            row = SessionRow(acknowledged=-1, last_log_time_ms=self.log_time_ms)
+            session = self.sessions[name] = Session(row)
+        return session
+
+    def _advance_log_time(self, stamp_ms: int) -> None:
+        """Log time never goes back; expiry looks at it about once a minute of it."""
+        former = self.log_time_ms
+        self.log_time_ms = max(former, stamp_ms)
+        if former // _EXPIRY_STEP_MS == self.log_time_ms // _EXPIRY_STEP_MS:
+            return
+        for key in list(self.keys):
+            age = self.log_time_ms - self.keys[key].log_time_ms
+            if age <= self.options.idempotency_expiry_ms:
+                break  # Kept in the order of the log, so the rest is younger.
+            del self.keys[key]
+            self.rows[f"key/{key}"] = None
+        for name in sorted(self.sessions):
+            session = self.sessions[name]
+            if self.log_time_ms - session.row.last_log_time_ms > self.options.session_expiry_ms:
+                for sequence in sorted(session.results):
+                    self.rows[f"result/{name}/{sequence:016x}"] = None
+                self.rows[f"session/{name}"] = None
+                del self.sessions[name]
+
+    # -- the tree --------------------------------------------------------------------------------
+
+    def list_directory(
+        self, path: str, after: str, limit: int
+    ) -> tuple[tuple[FileEntry | DirectoryEntry, ...], bool]:
+        """The children of `path` after the name `after`, by name, and if there are more."""
+        names = sorted(name for name in self.children.get(path, ()) if name > after)
+        prefix = f"{path}/" if path else ""
+        page = tuple(self.entries[prefix + name] for name in names[:limit])
+        return page, len(names) > limit
+
+    def lookup(self, path: str) -> FileEntry | DirectoryEntry | None:
+        """The entry at `path`; the root is always a directory."""
+        return DirectoryEntry(path="", slot=0, index=0) if path == "" else self.entries.get(path)
+
+    def _file_above(self, path: str) -> str | None:
+        """The nearest ancestor of `path` that is a file."""
+        parent = _parent(path)
+        while parent:
+            if isinstance(self.entries.get(parent), FileEntry):
+                return parent
+            parent = _parent(parent)
+        return None
+
+    def _make_parents(self, slot: int, index: int, path: str) -> None:
+        parent = _parent(path)
+        missing: list[str] = []
+        while parent and parent not in self.entries:
+            missing.append(parent)
+            parent = _parent(parent)
+        for name in reversed(missing):
+            self._write(DirectoryEntry(path=name, slot=slot, index=index))
+
+    def _subtree(self, path: str) -> list[FileEntry | DirectoryEntry]:
+        """`path` and all below it, children before their directory."""
+        found: list[FileEntry | DirectoryEntry] = []
+        todo = [path]
+        while todo:
+            here = todo.pop()
+            found.append(self.entries[here])
+            todo.extend(f"{here}/{name}" for name in sorted(self.children.get(here, ())))
+        return found[::-1]
+
+    def _keep(self, entry: FileEntry | DirectoryEntry) -> None:
+        parent, name = _parent(entry.path), entry.path.rpartition("/")[2]
+        self.entries[entry.path] = entry
+        self.children.setdefault(parent, set()).add(name)
+
+    def _write(self, entry: FileEntry | DirectoryEntry) -> None:
+        self._keep(entry)
+        self.rows[f"entry/{entry.path}"] = entry.model_dump_json().encode()
+
+    def _erase(self, entry: FileEntry | DirectoryEntry) -> None:
+        if isinstance(entry, FileEntry):
+            self.dropped.append(entry)
+        else:
+            self.children.pop(entry.path, None)
+        del self.entries[entry.path]
+        self.children[_parent(entry.path)].discard(entry.path.rpartition("/")[2])
+        self.rows[f"entry/{entry.path}"] = None
+
+    # -- results ---------------------------------------------------------------------------------
+
+    def _holds(self, when: Precondition, former: FileEntry | DirectoryEntry | None) -> bool:
+        """RFC 9110, section 13.2.2, for methods that change state."""
+        tag = former.etag if isinstance(former, FileEntry) else None
+        if when.if_match is not None and (
+            tag is None or ("*" not in when.if_match and tag not in when.if_match)
+        ):
+            return False
+        return (
+            when.if_none_match is None
+            or tag is None
+            or not ("*" in when.if_none_match or tag in when.if_none_match)
+        )
+
+    def _precondition_failed(
+        self, slot: int, index: int, former: FileEntry | DirectoryEntry | None
+    ) -> Outcome:
+        current = former.etag if isinstance(former, FileEntry) else ""
+        return self._outcome("precondition_failed", slot, index, current)
+
+    def _outcome(
+        self, status: Status, slot: int, index: int, detail: str = "", created: bool = False
+    ) -> Outcome:
+        return Outcome(status=status, slot=slot, index=index, detail=detail, created=created)
+
+
+def chunks_of(content: Chunked | Indirect) -> tuple[str, ...]:
+    """The chunks that `content` names itself; an `Indirect` one names its manifest."""
+    return content.chunks if isinstance(content, Chunked) else (content.manifest,)
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]

@@ -1,0 +1,265 @@
+"""What every role shares: who it is, which messages fit it, its heartbeat and its disk's honesty.
+
+A role's file holds the role's own transitions; this one holds rules 9 and 10 of DESIGN section 3
+together with `actors.founding`.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from actors.effects import (
+    CancelTimer,
+    Effects,
+    Envelope,
+    Group,
+    Milliseconds,
+    Outbox,
+    Record,
+    Send,
+    SetTimer,
+    TimerKey,
+)
+from actors.errors import JournalUnreadable
+from actors.founding import Founding
+from actors.messages import NodeHeartbeat, StaleDisk
+from actors.options import Identity, Options
+from actors.values import Frozen, Genesis
+
+Handler = Callable[[Any, Any], None]
+T = TypeVar("T")
+
+
+def read_record(adapter: TypeAdapter[T], record: Record) -> T:
+    """The value of a journal row. Raises `JournalUnreadable` naming the row."""
+    try:
+        return adapter.validate_json(record.value or b"")
+    except ValidationError as error:
+        raise JournalUnreadable(f"record {record.key!r} can't be read: {error}") from error
+
+
+class Node:
+    """The base of every actor; see `actors.effects.Actor` for the three doors and `settle`."""
+
+    handlers: ClassVar[Mapping[str, str]] = {}
+    """Message type to the name of the method that takes `(sender, message)`."""
+
+    timers: ClassVar[Mapping[str, str]] = {}
+    """Timer name to the name of the method that takes the timer's subject."""
+
+    def __init__(self, identity: Identity, options: Options) -> None:
+        self.identity = identity
+        self.name = identity.name
+        self.options = options
+        self.now: Milliseconds = 0
+        self.counters: Counter[str] = Counter()
+        """What happened, by name; read by observers, never by the protocol."""
+        self.out = Outbox()
+        self._commits = identity.journal_commits
+        self._commit_pending = False
+        self._started = False
+        self._armed: set[TimerKey] = set()
+        self._incarnations: dict[tuple[str, str], int] = {}
+        self._commits_seen: dict[tuple[str, str], int] = {}
+        self.founding = Founding(self)
+        methods = {**self.handlers, "node.heartbeat": "_on_heartbeat"}
+        self._handlers: dict[str, Handler] = {k: getattr(self, m) for k, m in methods.items()}
+
+    # -- what the runtime reads ------------------------------------------------------------------
+
+    @property
+    def cluster(self) -> str:
+        """The cluster's id, or nothing before it is founded."""
+        genesis = self.founding.genesis
+        return genesis.cluster if genesis else ""
+
+    @property
+    def genesis(self) -> Genesis:
+        """The cluster's slot 0; only asked for once it is founded."""
+        genesis = self.founding.genesis
+        assert genesis is not None, "asked for the genesis before the cluster was founded"
+        return genesis
+
+    # -- the doors -------------------------------------------------------------------------------
+
+    def restore(self, records: Iterable[Record], now: Milliseconds) -> Effects:
+        """See `Actor.restore`."""
+        self.now = now
+        own = [record for record in records if not self.founding.restore(record)]
+        self._restore(own)
+        self.founding.begin()
+        self._start_if_founded()
+        return self._take()
+
+    def receive(self, envelope: Envelope, now: Milliseconds) -> Effects:
+        """See `Actor.receive`. What does not fit is dropped and counted (section 3, rule 10)."""
+        self.now = now
+        message: Any = envelope.message
+        kind: str = message.type
+        if envelope.sender == self.name:
+            if kind.startswith("call."):
+                self._on_call(message)
+        elif kind.startswith("genesis."):
+            self.founding.receive(envelope)
+            self._start_if_founded()
+        elif kind == "node.stale_disk":
+            self._on_stale_disk(message)
+        elif self._fits(envelope):
+            handler = self._handlers.get(kind)
+            if handler is None:
+                self.counters["not_for_this_role"] += 1
+            elif kind == "node.heartbeat":
+                self._check_disk_age(envelope)
+                handler(envelope.sender, message)
+            else:
+                handler(envelope.sender, message)
+        return self._take()
+
+    def expire(self, timer: TimerKey, now: Milliseconds) -> Effects:
+        """See `Actor.expire`."""
+        self.now = now
+        self._armed.discard(timer)
+        if timer.name == "founding":
+            self.founding.expire()
+        elif self._started:
+            if timer.name == "heartbeat":
+                self._beat()
+            else:
+                getattr(self, self.timers[timer.name])(timer.subject)
+        return self._take()
+
+    def settle(self, now: Milliseconds) -> Effects:
+        """See `Actor.settle`."""
+        self.now = now
+        if self._started:
+            self._settle()
+        effects = self._take()
+        if self._commit_pending:
+            self._commit_pending = False
+            self._commits += 1
+        return effects
+
+    # -- what a role fills in --------------------------------------------------------------------
+
+    def _restore(self, records: list[Record]) -> None:
+        """Take in the journal's rows that belong to the role."""
+
+    def _start(self) -> None:
+        """The cluster is founded and this node is the member it says: begin."""
+
+    def _settle(self) -> None:
+        """The turn's inbox is drained."""
+
+    def _vitals(self) -> NodeHeartbeat:
+        """The heartbeat to send."""
+        return NodeHeartbeat(role=self.identity.role, journal_commits=self._commits)
+
+    def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
+        """Somebody else's sign of life."""
+
+    def _on_call(self, call: Any) -> None:
+        """A door of this node wants something."""
+        raise TypeError(f"{self.name} is no gateway: it takes no {call.type}")
+
+    # -- tools for the roles ---------------------------------------------------------------------
+
+    def _send(self, to: str, message: Frozen) -> None:
+        self.out.sends.append(Send(to, message))
+
+    def _journal(self, key: str, value: BaseModel | bytes | None) -> None:
+        data = value.model_dump_json().encode() if isinstance(value, BaseModel) else value
+        self.out.records.append(Record(key, data))
+
+    def _set_timer(self, name: str, least: int, most: int, subject: str = "") -> None:
+        """Arm, replacing what was armed under the same key."""
+        key = TimerKey(name, subject)
+        self._armed.add(key)
+        self.out.timers.append(SetTimer(key, least, most))
+
+    def _arm(self, name: str, least: int, most: int, subject: str = "") -> None:
+        """Arm unless it is armed already, so that a busy node has one timer message under way."""
+        if TimerKey(name, subject) not in self._armed:
+            self._set_timer(name, least, most, subject)
+
+    def _cancel_timer(self, name: str, subject: str = "") -> None:
+        key = TimerKey(name, subject)
+        if key in self._armed:
+            self._armed.discard(key)
+            self.out.timers.append(CancelTimer(key))
+
+    def _beat(self) -> None:
+        self._send(Group.HEARTBEATS, self._vitals())
+        every = self.options.heartbeat_ms
+        self._set_timer("heartbeat", every, every + every // 20)
+        self.founding.confirm()
+
+    # -- fitting ---------------------------------------------------------------------------------
+
+    def _start_if_founded(self) -> None:
+        if not self._started and self.founding.genesis is not None and self.out.halt is None:
+            self._started = True
+            self._start()
+            self._beat()
+
+    def _fits(self, envelope: Envelope) -> bool:
+        if not self._started:
+            self.counters["dropped_before_founding"] += 1
+            return False
+        if envelope.cluster != self.cluster:
+            self.counters["dropped_foreign_cluster"] += 1
+            return False
+        member_disk = self.founding.disks.get(envelope.sender)
+        if member_disk != envelope.disk and not (
+            member_disk is None and envelope.sender.startswith("gateway-")
+        ):
+            self.counters["dropped_foreign_disk"] += 1
+            return False
+        key = (envelope.sender, envelope.disk)
+        seen = self._incarnations.get(key, 0)
+        if envelope.incarnation < seen:
+            self.counters["dropped_former_incarnation"] += 1
+            if envelope.message.__class__ is NodeHeartbeat:
+                self._tell_stale(envelope, self._commits_seen.get(key, 0))
+            return False
+        self._incarnations[key] = envelope.incarnation
+        return True
+
+    def _check_disk_age(self, envelope: Envelope) -> None:
+        """Remember how far a disk has come, and tell an older copy of it (section 3, rule 9)."""
+        message: Any = envelope.message
+        key = (envelope.sender, envelope.disk)
+        seen = self._commits_seen.get(key, 0)
+        if message.journal_commits < seen:
+            self._tell_stale(envelope, seen)
+        else:
+            self._commits_seen[key] = message.journal_commits
+
+    def _tell_stale(self, envelope: Envelope, commits: int) -> None:
+        incarnation = self._incarnations[(envelope.sender, envelope.disk)]
+        self._send(
+            envelope.sender,
+            StaleDisk(disk=envelope.disk, incarnation=incarnation, journal_commits=commits),
+        )
+
+    def _on_stale_disk(self, message: StaleDisk) -> None:
+        """Halt if somebody saw this very disk further on than it is; old reports are lower."""
+        if message.disk != self.identity.disk:
+            return
+        newer_start = message.incarnation > self.identity.incarnation
+        # One commit may be under way whose count this actor has not raised yet.
+        if newer_start or message.journal_commits > self._commits + 1:
+            self.out.halt = (
+                f"{self.name}: this disk is older than what it once reported (commit "
+                f"{message.journal_commits} of start {message.incarnation}; it holds commit "
+                f"{self._commits} of start {self.identity.incarnation}). An older copy was "
+                "restored, or another process uses the same disk. It must not act as the member "
+                "it was: put the newest copy back, or stop the other process."
+            )
+
+    def _take(self) -> Effects:
+        effects = self.out.take()
+        if effects.records or effects.blobs:
+            self._commit_pending = True
+        return effects

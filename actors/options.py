@@ -1,0 +1,94 @@
+"""What an actor is told when it is made: the members' names, the protocol's settings, itself."""
+
+from dataclasses import dataclass
+
+from actors.effects import Milliseconds
+
+ROLES = ("proposer", "acceptor", "learner", "store", "gateway")
+MEMBER_ROLES = ("proposer", "acceptor", "learner", "store")
+
+
+def role_of(name: str) -> str:
+    """The role that a node's name starts with. Raises `ValueError` for anything else."""
+    role, _, number = name.rpartition("-")
+    if role not in ROLES or not number.isdecimal() or number != str(int(number)) or number == "0":
+        raise ValueError(
+            f"{name!r} is not a node's name: use one of {', '.join(ROLES)}, a hyphen and a number "
+            "from 1, such as store-2"
+        )
+    return role
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Settings that all nodes of a cluster share. Durations are milliseconds.
+
+    `lease_margin_ms` covers the difference between two nodes' clock rates over one lease.
+    """
+
+    proposers: int = 5
+    acceptors: int = 5
+    learners: int = 2
+    stores: int = 3
+    heartbeat_ms: Milliseconds = 2_000
+    leader_heartbeat_ms: Milliseconds = 300
+    lease_ms: Milliseconds = 1_200
+    lease_margin_ms: Milliseconds = 120
+    window_slots: int = 8
+    batch_commands: int = 256
+    batch_bytes: int = 1024 * 1024
+    sync_ms: Milliseconds = 10_000
+    request_deadline_ms: Milliseconds = 10_000
+    session_expiry_ms: Milliseconds = 24 * 3_600_000
+    idempotency_expiry_ms: Milliseconds = 24 * 3_600_000
+    chunk_grace_ms: Milliseconds = 15 * 60_000
+
+    def __post_init__(self) -> None:
+        if self.acceptors < 3 or self.acceptors % 2 == 0:
+            raise ValueError(f"acceptors must be odd and at least 3, not {self.acceptors}")
+        if self.learners < 2:
+            raise ValueError(f"learners must be at least 2, not {self.learners}")
+        if self.stores < 1 or self.proposers < 1:
+            raise ValueError("there must be at least one store and one proposer")
+        if self.lease_ms <= 2 * self.leader_heartbeat_ms + self.lease_margin_ms:
+            raise ValueError(
+                f"a lease of {self.lease_ms} ms is too short for a leader heartbeat every "
+                f"{self.leader_heartbeat_ms} ms and a margin of {self.lease_margin_ms} ms"
+            )
+
+    def names(self, role: str) -> tuple[str, ...]:
+        """All members of a role, in order. Gateways are not members: there may be any number."""
+        count = {
+            "proposer": self.proposers,
+            "acceptor": self.acceptors,
+            "learner": self.learners,
+            "store": self.stores,
+        }[role]
+        return tuple(f"{role}-{number}" for number in range(1, count + 1))
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Every member of every role."""
+        return tuple(name for role in MEMBER_ROLES for name in self.names(role))
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this start of this process is.
+
+    `disk` was minted with the empty journal; `incarnation` counts starts (and rebuilds) on it from
+    1; `journal_commits` is the journal's count of commits when it was opened; `fresh_id` is random
+    text, new at every start; adding `wall_offset_ms` to the monotonic clock gives Unix time.
+    """
+
+    name: str
+    disk: str
+    incarnation: int
+    journal_commits: int
+    fresh_id: str
+    wall_offset_ms: int
+
+    @property
+    def role(self) -> str:
+        """The role in the name."""
+        return role_of(self.name)

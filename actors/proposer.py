@@ -1,0 +1,511 @@
+"""The proposer: election, phase 1 for all slots, pipelined phase 2 and the leader's lease.
+
+Multi-Paxos after Paxos Made Simple, section 3, and Paxos Made Moderately Complex, section 2.3.
+What is safe here rests on the journalled round (a ballot is never used twice, nor after a
+restart) and on the acceptors' promises. The lease adds one thing only: while it holds, no other
+leader can have been elected, so read leases may be granted. Timers only start attempts.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pydantic import TypeAdapter
+
+from actors.ballot import NO_BALLOT, Ballot
+from actors.effects import Group, Milliseconds, Record
+from actors.errors import InvariantViolation
+from actors.messages import (
+    Accept,
+    LeaderBeat,
+    LeaseAsk,
+    LeaseGrant,
+    LeaseGranted,
+    LeaseHeartbeat,
+    NodeHeartbeat,
+    Prepare,
+    Progress,
+    Promise,
+    ProposeValue,
+    Redirect,
+    Reject,
+    Submit,
+)
+from actors.node import Node, read_record
+from actors.options import Identity, Options
+from actors.quorum import has_quorum, nth_highest_by_quorum
+from actors.values import (
+    NOOP,
+    Abort,
+    AcceptedValue,
+    Batch,
+    Command,
+    NoOp,
+    StoreMember,
+    View,
+)
+
+_ROUND = TypeAdapter(int)
+_TICK_MS = 100
+_RESEND_SLOTS = 16
+_QUEUE_COMMANDS = 8192
+
+SlotValue = Batch | View | Abort | NoOp
+
+
+@dataclass(slots=True)
+class Following:
+    """Somebody else leads, or nobody does and an election is due."""
+
+    heard_at: Milliseconds
+
+
+@dataclass(slots=True)
+class Answer:
+    """One acceptor's promise, page by page; whole when `next_slot` is `None`."""
+
+    truncated_below: int
+    next_slot: int | None
+    accepted: dict[int, AcceptedValue] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Electing:
+    """Phase 1 runs under `ballot` for all slots from `first_slot`."""
+
+    ballot: Ballot
+    first_slot: int
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> dict[str, Answer]:
+        """The promises that cover every slot."""
+        return {name: a for name, a in self.answers.items() if a.next_slot is None}
+
+
+@dataclass(slots=True)
+class InFlight:
+    """A proposed slot that no learner has reported as chosen yet."""
+
+    value: SlotValue
+    sent_at: Milliseconds
+
+
+@dataclass(slots=True)
+class Leading:
+    """Phase 2 under `ballot`."""
+
+    ballot: Ballot
+    elected_at: Milliseconds
+    next_slot: int
+    recovered_through: int
+    """The last slot that phase 1 found in use: up to here others' values may be chosen."""
+    in_flight: dict[int, InFlight] = field(default_factory=dict)
+    queue: deque[Command] = field(default_factory=deque)
+    underway: set[tuple[str, int]] = field(default_factory=set)
+    """The commands in `queue` and `in_flight`."""
+    heartbeat_number: int = 0
+    sent_at: dict[int, Milliseconds] = field(default_factory=dict)
+    granted: dict[str, Milliseconds] = field(default_factory=dict)
+    """For each acceptor, when the newest heartbeat that it acknowledged was sent."""
+    read_grants: dict[str, Milliseconds] = field(default_factory=dict)
+    """For each store, the end of the read lease it may hold, on this clock."""
+    waiting_views: list[View] = field(default_factory=list)
+    """Views that drop a store whose read lease may still run."""
+
+
+class Proposer(Node):
+    """One of the would-be leaders."""
+
+    handlers: ClassVar = {
+        "paxos.promise": "_on_promise",
+        "paxos.reject": "_on_reject",
+        "lease.granted": "_on_lease_granted",
+        "leader.beat": "_on_leader_beat",
+        "client.submit": "_on_submit",
+        "log.propose": "_on_propose_value",
+        "learn.progress": "_on_progress",
+        "lease.ask": "_on_lease_ask",
+    }
+    timers: ClassVar = {
+        "election": "_on_election_due",
+        "leader": "_on_leader_due",
+        "tick": "_on_tick",
+    }
+
+    def __init__(self, identity: Identity, options: Options) -> None:
+        super().__init__(identity, options)
+        self.round = 0
+        self.phase: Following | Electing | Leading = Following(heard_at=0)
+        self.chosen_through = 0
+        self.view: View | None = None
+        """The view in force at `chosen_through`, from a learner."""
+        self._highest_ballot = NO_BALLOT
+        self._low_water = 1
+        self._last_led = NO_BALLOT
+        self._highest_proposed: dict[str, int] = {}
+        """For each session, the highest sequence proposed under `_last_led`."""
+
+    def _restore(self, records: list[Record]) -> None:
+        for record in records:
+            if record.key == "round":
+                self.round = read_record(_ROUND, record)
+
+    def _start(self) -> None:
+        self.phase = Following(heard_at=self.now)
+        # The first of the proposers tries first; after that, jitter decides.
+        own_turn = self.options.names("proposer").index(self.name) if self.round == 0 else 0
+        wait = self.options.lease_ms + own_turn * self.options.leader_heartbeat_ms
+        self._set_timer("election", wait, wait + self.options.leader_heartbeat_ms)
+
+    def _vitals(self) -> NodeHeartbeat:
+        leading = self.phase.ballot if isinstance(self.phase, Leading) else None
+        pending = len(self.phase.queue) if isinstance(self.phase, Leading) else 0
+        return NodeHeartbeat(
+            role="proposer",
+            journal_commits=self._commits,
+            ballot=leading,
+            scanned=self.chosen_through,
+            pending=pending,
+        )
+
+    # -- election --------------------------------------------------------------------------------
+
+    def _on_election_due(self, subject: str) -> None:
+        phase = self.phase
+        if isinstance(phase, Leading):
+            return
+        patience = self.options.lease_ms + self.options.leader_heartbeat_ms
+        if isinstance(phase, Following) and self.now - phase.heard_at < patience:
+            self._wait_for_leader(patience - (self.now - phase.heard_at))
+            return
+        self._stand()
+
+    def _wait_for_leader(self, least: Milliseconds) -> None:
+        self._set_timer("election", least, least + self.options.lease_ms // 2)
+
+    def _stand(self) -> None:
+        """Use a new ballot: journalled by the same turn, before the message leaves."""
+        self.round = max(self.round, self._highest_ballot.round) + 1
+        self._journal("round", _ROUND.dump_json(self.round))
+        ballot = Ballot(self.round, self.name)
+        self._highest_ballot = ballot
+        self.phase = Electing(ballot=ballot, first_slot=self._low_water)
+        self.counters["elections"] += 1
+        self._send(Group.ACCEPTORS, Prepare(ballot=ballot, first_slot=self._low_water))
+        self._wait_for_leader(self.options.lease_ms)
+
+    def _on_promise(self, sender: str, message: Promise) -> None:
+        phase = self.phase
+        if not isinstance(phase, Electing) or message.ballot != phase.ballot:
+            return
+        answer = phase.answers.get(sender)
+        if message.first_slot == phase.first_slot:
+            answer = Answer(message.truncated_below, message.next_slot)
+        elif answer is None or answer.next_slot != message.first_slot:
+            return  # A page that was not asked for now: a duplicate.
+        elif answer.truncated_below != message.truncated_below:
+            # Slots vanished between two pages, so the pages no longer cover them.
+            del phase.answers[sender]
+            self._send(sender, Prepare(ballot=phase.ballot, first_slot=phase.first_slot))
+            return
+        phase.answers[sender] = answer
+        answer.next_slot = message.next_slot
+        for accepted in message.accepted:
+            answer.accepted[accepted.slot] = accepted
+        if message.next_slot is not None:
+            self._send(sender, Prepare(ballot=phase.ballot, first_slot=message.next_slot))
+        elif has_quorum(set(phase.whole), self.options.acceptors):
+            self._lead(phase)
+
+    def _lead(self, phase: Electing) -> None:
+        """Take for each slot the value of the highest ballot in the quorum's answers."""
+        answers = phase.whole.values()
+        low = max(phase.first_slot, *(answer.truncated_below for answer in answers))
+        last = max((max(answer.accepted, default=0) for answer in answers), default=0)
+        leading = Leading(
+            ballot=phase.ballot,
+            elected_at=self.now,
+            next_slot=max(low, last + 1),
+            recovered_through=max(low - 1, last),
+        )
+        self._low_water = low
+        self.phase = leading
+        self._last_led = phase.ballot
+        self._highest_proposed = {}
+        self.counters["led"] += 1
+        for slot in range(low, last + 1):
+            found = [a.accepted[slot] for a in answers if slot in a.accepted]
+            if not found:
+                self.counters["gaps_filled"] += 1
+                self._propose(leading, slot, NOOP)
+                continue
+            best = max(found, key=lambda accepted: accepted.ballot)
+            if sum(a.ballot == best.ballot for a in found) <= self.options.acceptors // 2:
+                self._propose(leading, slot, best.value)
+            # Else a quorum accepted it at one ballot: it is chosen, and only this leader, who
+            # leaves it alone, could overwrite those entries. Learners pull it.
+        self._on_leader_due("")
+
+    def _on_reject(self, sender: str, message: Reject) -> None:
+        """Somebody promised a higher ballot, a lease runs, or slots are gone."""
+        self._highest_ballot = max(self._highest_ballot, message.promised)
+        phase = self.phase
+        if isinstance(phase, Electing) and message.ballot == phase.ballot:
+            if message.promised > phase.ballot or message.lease_left_ms > 0:
+                self.phase = Following(heard_at=self.now - self.options.lease_ms)
+                self._wait_for_leader(message.lease_left_ms + self.options.leader_heartbeat_ms // 4)
+        elif isinstance(phase, Leading) and message.ballot == phase.ballot:
+            self.counters["rejected"] += 1
+
+    def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
+        """Somebody leads. A lease is what keeps two from doing so, not this message."""
+        self._highest_ballot = max(self._highest_ballot, message.ballot)
+        phase = self.phase
+        if isinstance(phase, Following):
+            phase.heard_at = self.now
+        elif message.ballot > phase.ballot:
+            self._step_down(f"{sender} leads under {message.ballot}")
+
+    # -- the leader's lease ----------------------------------------------------------------------
+
+    @property
+    def lease_until(self) -> Milliseconds:
+        """The end of the lease on this node's clock, counted from sending, less the margin."""
+        if not isinstance(self.phase, Leading):
+            return 0
+        sent_at = nth_highest_by_quorum(self.phase.granted.values(), self.options.acceptors)
+        if sent_at is None:
+            return 0
+        return sent_at + self.options.lease_ms - self.options.lease_margin_ms
+
+    @property
+    def holds_lease(self) -> bool:
+        """Compared with the clock at each use (section 3, rule 8)."""
+        return self.now < self.lease_until
+
+    def _on_leader_due(self, subject: str) -> None:
+        """Renew the lease, or step down without one."""
+        phase = self.phase
+        if not isinstance(phase, Leading):
+            return
+        if self.now >= max(self.lease_until, phase.elected_at + self.options.lease_ms):
+            self._step_down("no quorum renewed the lease")
+            return
+        phase.heartbeat_number += 1
+        phase.sent_at[phase.heartbeat_number] = self.now
+        phase.sent_at.pop(phase.heartbeat_number - 64, None)
+        self._send(
+            Group.ACCEPTORS, LeaseHeartbeat(ballot=phase.ballot, number=phase.heartbeat_number)
+        )
+        self._announce(phase)
+        every = self.options.leader_heartbeat_ms
+        self._set_timer("leader", every, every)
+
+    def _announce(self, phase: Leading) -> None:
+        self._send(
+            Group.HEARTBEATS,
+            LeaderBeat(
+                ballot=phase.ballot,
+                ready=self.holds_lease,
+                chosen_through=max(self.chosen_through, phase.recovered_through),
+            ),
+        )
+
+    def _on_lease_granted(self, sender: str, message: LeaseGranted) -> None:
+        phase = self.phase
+        if not isinstance(phase, Leading) or message.ballot != phase.ballot:
+            return
+        sent_at = phase.sent_at.get(message.number)
+        if sent_at is None:
+            return
+        had_lease = self.holds_lease
+        phase.granted[sender] = max(phase.granted.get(sender, sent_at), sent_at)
+        if self.holds_lease and not had_lease:
+            self._announce(phase)
+
+    def _step_down(self, reason: str) -> None:
+        """Give the ballot up for good; commands that were never proposed are sent back."""
+        phase = self.phase
+        self.phase = Following(heard_at=self.now)
+        if isinstance(phase, Leading):
+            self.counters["stepped_down"] += 1
+            for command in phase.queue:
+                self._redirect(command, phase.ballot, reason)
+        self._wait_for_leader(self.options.leader_heartbeat_ms)
+
+    # -- commands --------------------------------------------------------------------------------
+
+    def _on_submit(self, sender: str, message: Submit) -> None:
+        phase = self.phase
+        command = message.command
+        if not isinstance(phase, Leading) or message.ballot != phase.ballot:
+            self._redirect(command, message.ballot, f"{message.ballot} does not lead")
+            return
+        key = (command.session, command.sequence)
+        if key in phase.underway:
+            return
+        if len(phase.queue) >= _QUEUE_COMMANDS:
+            self.counters["overload"] += 1
+            return  # Not an answer: the client asks again.
+        phase.underway.add(key)
+        phase.queue.append(command)
+
+    def _redirect(self, command: Command, ballot: Ballot, reason: str) -> None:
+        """Refuse. Nobody proposes under `ballot` any more; whether anybody did, is said with care.
+
+        `never_proposed` holds only for the ballot led last in this very incarnation, because
+        what a former one proposed is not journalled, and only for sequences above all proposed.
+        """
+        never_proposed = ballot == self._last_led and command.sequence > (
+            self._highest_proposed.get(command.session, -1)
+        )
+        self._send(
+            command.reply_to,
+            Redirect(
+                session=command.session,
+                sequence=command.sequence,
+                ballot=ballot,
+                never_proposed=never_proposed,
+                reason=reason,
+            ),
+        )
+
+    def _on_propose_value(self, sender: str, message: ProposeValue) -> None:
+        """A View or an Abort goes past the queue: it ends what is under way."""
+        phase = self.phase
+        if not isinstance(phase, Leading):
+            return
+        if any(f.value == message.value for f in phase.in_flight.values()):
+            return
+        if isinstance(message.value, View) and self._lease_outlives(phase, message.value):
+            if message.value not in phase.waiting_views:
+                phase.waiting_views.append(message.value)
+            self._arm("tick", _TICK_MS, _TICK_MS * 2)
+            return
+        self._propose(phase, self._take_slot(phase), message.value)
+
+    def _settle(self) -> None:
+        """Put what this turn brought into as few slots as the window allows."""
+        phase = self.phase
+        if not isinstance(phase, Leading):
+            return
+        while phase.queue and len(phase.in_flight) < self.options.window_slots:
+            commands: list[Command] = []
+            size = 0
+            while (
+                phase.queue
+                and len(commands) < self.options.batch_commands
+                and size < self.options.batch_bytes
+            ):
+                command = phase.queue.popleft()
+                commands.append(command)
+                size += 512 + len(getattr(getattr(command.operation, "content", None), "data", b""))
+                highest = self._highest_proposed.get(command.session, -1)
+                self._highest_proposed[command.session] = max(highest, command.sequence)
+            stamp = self.now + self.identity.wall_offset_ms
+            batch = Batch(stamp_ms=stamp, commands=tuple(commands))
+            self._propose(phase, self._take_slot(phase), batch)
+
+    def _take_slot(self, phase: Leading) -> int:
+        slot = phase.next_slot
+        phase.next_slot += 1
+        return slot
+
+    def _propose(self, phase: Leading, slot: int, value: SlotValue) -> None:
+        if slot in phase.in_flight:
+            raise InvariantViolation(f"{phase.ballot} proposes slot {slot} twice: {value!r}")
+        phase.in_flight[slot] = InFlight(value=value, sent_at=self.now)
+        self._send_accept(phase, slot)
+        self._arm("tick", _TICK_MS, _TICK_MS * 2)
+
+    def _send_accept(self, phase: Leading, slot: int) -> None:
+        accept = Accept(ballot=phase.ballot, slot=slot, value=phase.in_flight[slot].value)
+        self._send(Group.ACCEPTORS, accept)
+        self._send(Group.LEARNERS, accept)
+
+    def _on_progress(self, sender: str, message: Progress) -> None:
+        """A learner knows all slots up to `scanned` as chosen."""
+        if message.scanned < self.chosen_through:
+            return
+        self.chosen_through = message.scanned
+        self.view = message.view
+        phase = self.phase
+        if not isinstance(phase, Leading):
+            return
+        for slot in [s for s in phase.in_flight if s <= message.scanned]:
+            value = phase.in_flight.pop(slot).value
+            if isinstance(value, Batch):
+                for command in value.commands:
+                    phase.underway.discard((command.session, command.sequence))
+
+    def _on_tick(self, subject: str) -> None:
+        """Send again what was not reported as chosen; propose Views whose time has come."""
+        phase = self.phase
+        if not isinstance(phase, Leading):
+            return
+        patience = 2 * _TICK_MS
+        for slot in sorted(phase.in_flight)[:_RESEND_SLOTS]:
+            flight = phase.in_flight[slot]
+            if self.now - flight.sent_at >= patience:
+                flight.sent_at = self.now
+                self.counters["retransmissions"] += 1
+                self._send_accept(phase, slot)
+        for view in list(phase.waiting_views):
+            if not self._lease_outlives(phase, view):
+                phase.waiting_views.remove(view)
+                self._propose(phase, self._take_slot(phase), view)
+        if phase.in_flight or phase.waiting_views:
+            self._arm("tick", _TICK_MS, _TICK_MS * 2)
+
+    # -- read leases (section 4, rule 8) -----------------------------------------------------------
+
+    def _on_lease_ask(self, sender: str, message: LeaseAsk) -> None:
+        """Grant for no longer than the own lease, to members that no pending View drops."""
+        phase = self.phase
+        if not isinstance(phase, Leading) or not self.holds_lease:
+            return
+        if self.view is None or self.chosen_through < phase.recovered_through:
+            return  # The view in force is not known yet.
+        member = _member(self.view, sender)
+        if member is None or member.added_slot is None:
+            return
+        pending = [f.value for f in phase.in_flight.values() if isinstance(f.value, View)]
+        if any(_drops(view, member) for view in pending + phase.waiting_views):
+            return
+        until = self.lease_until
+        phase.read_grants[sender] = max(until, phase.read_grants.get(sender, 0))
+        self._send(
+            sender,
+            LeaseGrant(
+                number=message.number,
+                epoch=self.view.epoch,
+                disk=member.disk,
+                added_slot=member.added_slot,
+                duration_ms=until - self.now,
+            ),
+        )
+
+    def _lease_outlives(self, phase: Leading, view: View) -> bool:
+        """Whether a store that `view` drops may still serve reads under a grant.
+
+        Grants of earlier leaders are over: each was no longer than its leader's lease, and this
+        one could not be elected before that had lapsed.
+        """
+        if self.view is None:
+            return bool(phase.read_grants)
+        return any(
+            phase.read_grants.get(member.name, 0) > self.now
+            for member in self.view.stores
+            if _drops(view, member)
+        )
+
+
+def _member(view: View, name: str) -> StoreMember | None:
+    return next((member for member in view.stores if member.name == name), None)
+
+
+def _drops(view: View, member: StoreMember) -> bool:
+    """Whether `member` is not in `view` without a break."""
+    kept = _member(view, member.name)
+    return kept is None or (kept.disk, kept.added_slot) != (member.disk, member.added_slot)

@@ -1,0 +1,564 @@
+"""The store: journalled votes, commits in slot order, contents by SHA-256, reads under a lease.
+
+A vote is a promise to commit, so the slot and its contents are in the journal before it leaves
+(`Effects` order). A store in doubt never decides alone. It refuses coordinators of older epochs
+once it has answered a newer one (the fence, journalled). A linearizable read is served under a
+lease granted by the leader, and waits for what was prepared before it arrived and touches it:
+every acknowledged write was prepared here first, so none can be missed (section 4, rule 8).
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pydantic import TypeAdapter
+
+from actors.ballot import NO_BALLOT, Ballot
+from actors.chunks import ChunkRow, Chunks, read_manifest
+from actors.effects import Blob, Milliseconds, Record, SendBlob
+from actors.errors import InvariantViolation
+from actors.messages import (
+    ChunkData,
+    ChunkGet,
+    ChunkMissing,
+    ChunkPut,
+    ChunkRefused,
+    ChunkStored,
+    Decided,
+    DecidedSlot,
+    Fenced,
+    LeaderBeat,
+    LeaseAsk,
+    LeaseGrant,
+    NodeHeartbeat,
+    PreparedSlot,
+    PullDecided,
+    ReadReply,
+    ReadRequest,
+    Refusal,
+    TxnDecision,
+    TxnInquiry,
+    TxnPrepare,
+    TxnProgress,
+    TxnState,
+    TxnVote,
+)
+from actors.namespace import Namespace
+from actors.node import Node, read_record
+from actors.options import Identity, Options
+from actors.reads import answer_read, touches
+from actors.values import Abort, Batch, Command, FileEntry, Frozen, NoOp, PutFile, View, stored
+
+_TICK_MS = 100
+_READ_WAIT_MS = 1_000
+_ASK_AGAIN_MS = 150
+_SWEEP_MS = 60_000
+_PULL_AGAIN_MS = 1_000
+_AHEAD_SLOTS = 4_096
+_FENCE = TypeAdapter(int)
+
+
+class Prepared(Frozen):
+    """A journalled slot: its commands without inline contents, and those this store refused."""
+
+    slot: int
+    batch: Batch
+    refused: tuple[Refusal, ...]
+
+
+@dataclass(slots=True)
+class Fetching:
+    """A prepare that waits for contents from a peer."""
+
+    coordinator: str
+    message: TxnPrepare
+    asked_at: Milliseconds
+    denied: dict[str, set[str]] = field(default_factory=dict)
+    """For each chunk, the peers that do not hold it."""
+
+
+@dataclass(slots=True)
+class WaitingRead:
+    """A read that waits for a lease, for prepared slots or for a slot to be applied."""
+
+    sender: str
+    request: ReadRequest
+    until: Milliseconds
+    after_slots: set[int]
+
+
+@dataclass(slots=True)
+class ReadLease:
+    """The store may serve linearizable reads before `until` on its own clock."""
+
+    until: Milliseconds
+    added_slot: int
+
+
+class Store(Node):
+    """One of those who hold the data."""
+
+    handlers: ClassVar = {
+        "txn.prepare": "_on_prepare",
+        "txn.decision": "_on_decision",
+        "txn.inquiry": "_on_inquiry",
+        "sync.decided": "_on_decided",
+        "leader.beat": "_on_leader_beat",
+        "lease.grant": "_on_lease_grant",
+        "read.request": "_on_read",
+        "chunk.put": "_on_chunk_put",
+        "chunk.data": "_on_chunk_data",
+        "chunk.get": "_on_chunk_get",
+        "chunk.missing": "_on_chunk_missing",
+    }
+    timers: ClassVar = {"tick": "_on_tick", "sync": "_on_sync_due", "sweep": "_on_sweep"}
+
+    def __init__(self, identity: Identity, options: Options) -> None:
+        super().__init__(identity, options)
+        self.state = Namespace(options)
+        self.chunks = Chunks()
+        self.fence = 0
+        """The highest epoch that this store has answered; older ones are refused."""
+        self.prepared: dict[int, Prepared] = {}
+        self.lease = ReadLease(until=0, added_slot=0)
+        self.leader: Ballot = NO_BALLOT
+        self._decisions: dict[int, TxnDecision | DecidedSlot] = {}
+        self._fetching: dict[int, Fetching] = {}
+        self._reads: list[WaitingRead] = []
+        self._lease_asked: dict[int, Milliseconds] = {}
+        self._lease_number = 0
+        self._heard_through = 0
+        self._sync_asked_at = -_PULL_AGAIN_MS
+        self._peers = [name for name in options.names("store") if name != self.name]
+
+    # -- restart ---------------------------------------------------------------------------------
+
+    def _restore(self, records: list[Record]) -> None:
+        for record in records:
+            if record.key == "fence":
+                self.fence = read_record(_FENCE, record)
+            elif record.key.startswith("prepared/"):
+                prepared = read_record(TypeAdapter(Prepared), record)
+                self.prepared[prepared.slot] = prepared
+            elif record.key.startswith("chunk/"):
+                row = read_record(TypeAdapter(ChunkRow), record)
+                self.chunks.add(record.key.removeprefix("chunk/"), row, self.now)
+            else:
+                self.state.restore(record)
+        self.state.restored()
+        for entry in self.state.entries.values():
+            if isinstance(entry, FileEntry):
+                self.chunks.use(entry.content)
+        for prepared in self.prepared.values():
+            for command in prepared.batch.commands:
+                if isinstance(command.operation, PutFile):
+                    self.chunks.use(command.operation.content)
+
+    def _start(self) -> None:
+        self._set_timer("sync", 0, self.options.sync_ms)
+        self._set_timer("sweep", _SWEEP_MS, _SWEEP_MS * 2)
+        if self.prepared:
+            self._pull_decided()
+
+    def _vitals(self) -> NodeHeartbeat:
+        return NodeHeartbeat(
+            role="store",
+            journal_commits=self._commits,
+            applied=self.state.applied,
+            durable=self.state.applied,
+            state_hash=self.state.state_hash,
+            pending=len(self._reads),
+            in_doubt=len(self.prepared),
+        )
+
+    # -- phase 1: prepare and vote ---------------------------------------------------------------
+
+    def _on_prepare(self, sender: str, message: TxnPrepare) -> None:
+        if not self._passes_fence(sender, message.epoch):
+            return
+        if message.slot <= self.state.applied:
+            self._send_state(sender, message.epoch)  # Its coordinator missed the outcome.
+            return
+        known = self.prepared.get(message.slot)
+        if known is not None:
+            self._vote(sender, message.epoch, known)
+            return
+        self._store_inline(message.batch)
+        if self._missing_contents(message.batch):
+            self._fetch(sender, message)
+            return
+        self._record_prepared(sender, message, ())
+
+    def _record_prepared(
+        self, coordinator: str, message: TxnPrepare, refused: tuple[Refusal, ...]
+    ) -> None:
+        prepared = Prepared(slot=message.slot, batch=_stripped(message.batch), refused=refused)
+        self.prepared[message.slot] = prepared
+        for command in prepared.batch.commands:
+            if isinstance(command.operation, PutFile):
+                self.chunks.use(command.operation.content)
+        self._journal(f"prepared/{message.slot:016x}", prepared)
+        self._vote(coordinator, message.epoch, prepared)
+
+    def _vote(self, coordinator: str, epoch: int, prepared: Prepared) -> None:
+        self.counters["votes"] += 1
+        self._send(
+            coordinator,
+            TxnVote(
+                epoch=epoch,
+                slot=prepared.slot,
+                refused=prepared.refused,
+                durable=self.state.applied,
+            ),
+        )
+
+    def _passes_fence(self, sender: str, epoch: int) -> bool:
+        """Refuse older epochs; a newer one is journalled before it is answered."""
+        if epoch < self.fence:
+            self.counters["fenced"] += 1
+            self._send(sender, Fenced(epoch=self.fence))
+            return False
+        if epoch > self.fence:
+            self.fence = epoch
+            self._journal("fence", _FENCE.dump_json(epoch))
+        return True
+
+    # -- contents that a prepare lacks -----------------------------------------------------------
+
+    def _store_inline(self, batch: Batch) -> None:
+        for command in batch.commands:
+            content = getattr(command.operation, "content", None)
+            data = getattr(content, "data", b"")
+            if not data or content is None or content.sha256 in self.chunks.rows:
+                continue
+            # A wrong name leaves the chunk missing, so that the command ends up refused.
+            if hashlib.sha256(data).hexdigest() == content.sha256:
+                self._keep_chunk(content.sha256, ChunkRow(), data)
+
+    def _missing_contents(self, batch: Batch) -> dict[int, tuple[str, ...]]:
+        """For each command that lacks chunks here, which."""
+        missing = {}
+        for index, command in enumerate(batch.commands):
+            if isinstance(command.operation, PutFile):
+                names = self.chunks.missing(stored(command.operation.content))
+                if names:
+                    missing[index] = names
+        return missing
+
+    def _fetch(self, coordinator: str, message: TxnPrepare) -> None:
+        """Pull what is missing from the peers, and ask the coordinator for patience."""
+        fetching = self._fetching.get(message.slot)
+        if fetching is None:
+            fetching = Fetching(coordinator, message, -_PULL_AGAIN_MS)
+            self._fetching[message.slot] = fetching
+        fetching.coordinator = coordinator
+        fetching.message = message
+        self._send(coordinator, TxnProgress(epoch=message.epoch, slot=message.slot))
+        self._ask_peers(fetching)
+        self._arm("tick", _TICK_MS, _TICK_MS * 2)
+
+    def _ask_peers(self, fetching: Fetching) -> None:
+        if self.now - fetching.asked_at < _PULL_AGAIN_MS:
+            return
+        fetching.asked_at = self.now
+        missing = self._missing_contents(fetching.message.batch)
+        for name in sorted({name for names in missing.values() for name in names})[:4]:
+            denied = fetching.denied.get(name, set())
+            for peer in [p for p in self._peers if p not in denied][:1]:
+                self._send(peer, ChunkGet(sha256=name))
+
+    def _on_chunk_missing(self, sender: str, message: ChunkMissing) -> None:
+        for fetching in self._fetching.values():
+            fetching.denied.setdefault(message.sha256, set()).add(sender)
+            fetching.asked_at = -_PULL_AGAIN_MS
+        self._try_fetched()
+
+    def _try_fetched(self) -> None:
+        """Vote on the prepares that have their contents now, or that can't get them."""
+        for slot in sorted(self._fetching):
+            fetching = self._fetching[slot]
+            missing = self._missing_contents(fetching.message.batch)
+            hopeless = [
+                Refusal(index=index, reason="contents are not on any store")
+                for index, names in missing.items()
+                if any(len(fetching.denied.get(n, ())) >= len(self._peers) for n in names)
+            ]
+            if slot <= self.state.applied or slot in self.prepared:
+                del self._fetching[slot]
+            elif len(hopeless) == len(missing):
+                del self._fetching[slot]
+                self._record_prepared(fetching.coordinator, fetching.message, tuple(hopeless))
+            else:
+                self._ask_peers(fetching)
+
+    # -- phase 2: decisions in slot order --------------------------------------------------------
+
+    def _on_decision(self, sender: str, message: TxnDecision) -> None:
+        """A decision is final whatever its epoch, but it is applied only in slot order."""
+        self._hear(message.slot)
+        if self.state.applied < message.slot <= self.state.applied + _AHEAD_SLOTS:
+            self._decisions.setdefault(message.slot, message)
+            self._apply_decided()
+
+    def _on_decided(self, sender: str, message: Decided) -> None:
+        for entry in message.entries:
+            if entry.slot > self.state.applied:
+                self._decisions[entry.slot] = entry
+        if message.first_kept > self.state.applied + 1:
+            self.counters["behind_truncation"] += 1
+        self._apply_decided()
+        if message.entries and self.state.applied < self._heard_through:
+            self._pull_decided()
+
+    def _apply_decided(self) -> None:
+        while self.state.applied + 1 in self._decisions:
+            slot = self.state.applied + 1
+            decision = self._decisions[slot]
+            value: Batch | View | Abort | NoOp | None = decision.value
+            prepared = self.prepared.get(slot)
+            if value is None and prepared is None:
+                break  # Its commands are not known here: pull the slot with its value.
+            if prepared is not None:
+                value = prepared.batch
+            assert value is not None
+            self._apply(slot, value, decision.aborted, prepared)
+            del self._decisions[slot]
+        self._wake_reads()
+        if self._decisions:
+            self._pull_decided()
+
+    def _apply(
+        self,
+        slot: int,
+        value: Batch | View | Abort | NoOp,
+        aborted: tuple[int, ...],
+        prepared: Prepared | None,
+    ) -> None:
+        if prepared is None and isinstance(value, Batch):
+            self._store_inline(value)
+        elif prepared is not None:
+            refused = {refusal.index for refusal in prepared.refused}
+            if not refused <= set(aborted):
+                raise InvariantViolation(
+                    f"slot {slot} commits commands that {self.name} refused: {refused} are not "
+                    f"among the aborted {aborted}"
+                )
+            self._journal(f"prepared/{slot:016x}", None)
+        outcomes = self.state.apply(slot, value, aborted)
+        if isinstance(value, Batch):
+            for index, (command, outcome) in enumerate(zip(value.commands, outcomes, strict=True)):
+                wrote = (outcome.slot, outcome.index) == (slot, index)
+                if isinstance(command.operation, PutFile) and wrote and outcome.status == "done":
+                    self.chunks.use(command.operation.content)
+        for entry in self.state.dropped:
+            self.chunks.release(entry.content, self.now)
+        self.state.dropped.clear()
+        if prepared is not None:
+            del self.prepared[slot]
+            for command in prepared.batch.commands:
+                if isinstance(command.operation, PutFile):
+                    self.chunks.release(command.operation.content, self.now)
+        for key, row in self.state.take_rows():
+            self._journal(key, row)
+        self.counters["applied"] += 1
+
+    # -- termination and sync --------------------------------------------------------------------
+
+    def _on_inquiry(self, sender: str, message: TxnInquiry) -> None:
+        """A new epoch begins: fence, and say what is prepared and what is applied."""
+        if self._passes_fence(sender, message.view.epoch):
+            self._send_state(sender, message.view.epoch)
+
+    def _send_state(self, to: str, epoch: int) -> None:
+        self._send(
+            to,
+            TxnState(
+                epoch=epoch,
+                applied=self.state.applied,
+                prepared=tuple(
+                    PreparedSlot(slot=slot, refused=self.prepared[slot].refused)
+                    for slot in sorted(self.prepared)
+                ),
+            ),
+        )
+
+    def _hear(self, slot: int) -> None:
+        self._heard_through = max(self._heard_through, slot)
+        if self._heard_through > self.state.applied:
+            self._arm("tick", _TICK_MS, _TICK_MS * 2)
+
+    def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
+        if message.role == "learner" and message.applied > self.state.applied:
+            self._hear(message.applied)
+
+    def _pull_decided(self) -> None:
+        """Ask the learners for what was decided; they tell only what is final."""
+        if self.now - self._sync_asked_at >= _ASK_AGAIN_MS:
+            self._sync_asked_at = self.now
+            for name in self.options.names("learner"):
+                self._send(name, PullDecided(applied=self.state.applied))
+
+    def _on_sync_due(self, subject: str) -> None:
+        self._pull_decided()
+        self._set_timer("sync", self.options.sync_ms, self.options.sync_ms + 1_000)
+
+    def _on_tick(self, subject: str) -> None:
+        behind = self._heard_through > self.state.applied
+        if behind:
+            self._pull_decided()
+        if self._fetching:
+            for fetching in self._fetching.values():
+                self._send(
+                    fetching.coordinator,
+                    TxnProgress(epoch=fetching.message.epoch, slot=fetching.message.slot),
+                )
+            self._try_fetched()
+        self._wake_reads()
+        if behind or self._fetching or self._reads:
+            self._arm("tick", _TICK_MS, _TICK_MS * 2)
+
+    # -- reads (section 4, rule 8) ---------------------------------------------------------------
+
+    def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
+        self.leader = max(self.leader, message.ballot)
+
+    def _on_read(self, sender: str, message: ReadRequest) -> None:
+        after_slots: set[int] = set()
+        if message.consistency == "linearizable":
+            after_slots = {
+                slot
+                for slot, prepared in self.prepared.items()
+                if any(touches(command, message) for command in prepared.batch.commands)
+            }
+        read = WaitingRead(sender, message, self.now + _READ_WAIT_MS, after_slots)
+        if not self._serve(read):
+            self._reads.append(read)
+            self._arm("tick", _TICK_MS, _TICK_MS * 2)
+
+    def _wake_reads(self) -> None:
+        if self._reads:
+            self._reads = [read for read in self._reads if not self._serve(read)]
+
+    def _serve(self, read: WaitingRead) -> bool:
+        """Answer, if that is allowed now or if the wait is over; never guess."""
+        request = read.request
+        obstacle = self._obstacle(read)
+        if obstacle is None:
+            self._send(read.sender, answer_read(self.state, request))
+        elif self.now >= read.until:
+            self.counters["reads_refused"] += 1
+            self._send(
+                read.sender,
+                ReadReply(
+                    number=request.number,
+                    status="not_served",
+                    applied=self.state.applied,
+                    detail=f"{self.name}: {obstacle}",
+                ),
+            )
+        else:
+            return False
+        return True
+
+    def _obstacle(self, read: WaitingRead) -> str | None:
+        """Why `read` can't be served now; the lease is compared with the clock at each use."""
+        if self.state.applied < read.request.at_least:
+            return f"slot {read.request.at_least} is not applied here yet"
+        if read.request.consistency == "stale":
+            return None
+        if self.now >= self.lease.until or self.state.applied < self.lease.added_slot:
+            self._ask_lease()
+            return "no read lease"
+        if any(slot > self.state.applied for slot in read.after_slots):
+            return "a write to this path is not decided yet"
+        return None
+
+    def _ask_lease(self) -> None:
+        """Ask the leader, at most every so often. The lease counts from this sending."""
+        newest = self._lease_asked.get(self._lease_number, -_ASK_AGAIN_MS)
+        if self.leader == NO_BALLOT or self.now - newest < _ASK_AGAIN_MS:
+            return
+        self._lease_number += 1
+        self._lease_asked[self._lease_number] = self.now
+        self._lease_asked.pop(self._lease_number - 16, None)
+        self._send(self.leader.proposer, LeaseAsk(number=self._lease_number))
+
+    def _on_lease_grant(self, sender: str, message: LeaseGrant) -> None:
+        asked_at = self._lease_asked.get(message.number)
+        if asked_at is None or message.disk != self.identity.disk:
+            return
+        until = asked_at + message.duration_ms - self.options.lease_margin_ms
+        if until > self.lease.until:
+            self.lease = ReadLease(until=until, added_slot=message.added_slot)
+        self._wake_reads()
+
+    # -- contents --------------------------------------------------------------------------------
+
+    def _on_chunk_put(self, sender: str, message: ChunkPut) -> None:
+        """Journal the chunk, then give the credit back; the same chunk again is no work."""
+        name = message.sha256
+        if name in self.chunks.rows:
+            self.chunks.touch(name, self.now)
+            self._send(sender, ChunkStored(sha256=name))
+            return
+        names = read_manifest(message.data) if message.manifest else None
+        if hashlib.sha256(message.data).hexdigest() != name:
+            self._send(sender, ChunkRefused(sha256=name, reason="its SHA-256 is another"))
+        elif message.manifest and names is None:
+            self._send(sender, ChunkRefused(sha256=name, reason="it is not a manifest"))
+        else:
+            self._keep_chunk(name, ChunkRow(names=names), message.data)
+            self._send(sender, ChunkStored(sha256=name))
+            self._try_fetched()
+
+    def _on_chunk_data(self, sender: str, message: ChunkData) -> None:
+        """A peer's copy of a chunk that a prepare here lacks."""
+        name = message.sha256
+        if name in self.chunks.rows or hashlib.sha256(message.data).hexdigest() != name:
+            return
+        manifests = {
+            content.manifest
+            for fetching in self._fetching.values()
+            for command in fetching.message.batch.commands
+            if (content := getattr(command.operation, "content", None)) is not None
+            and content.kind == "indirect"
+        }
+        names = read_manifest(message.data) if name in manifests else None
+        self._keep_chunk(name, ChunkRow(names=names), message.data)
+        for fetching in self._fetching.values():
+            fetching.asked_at = -_PULL_AGAIN_MS
+        self._try_fetched()
+
+    def _keep_chunk(self, name: str, row: ChunkRow, data: bytes) -> None:
+        self.out.blobs.append(Blob(name, data))
+        self._journal(f"chunk/{name}", row)
+        self.chunks.add(name, row, self.now)
+
+    def _on_chunk_get(self, sender: str, message: ChunkGet) -> None:
+        if message.sha256 in self.chunks.rows:
+            self.chunks.touch(message.sha256, self.now)
+            self.out.sends.append(SendBlob(sender, message.sha256))
+        else:
+            self._send(sender, ChunkMissing(sha256=message.sha256))
+
+    def _on_sweep(self, subject: str) -> None:
+        """Delete what nobody has needed for the grace time: check and deletion are one step."""
+        for name in self.chunks.expired(self.now, self.options.chunk_grace_ms):
+            self.chunks.remove(name)
+            self._journal(f"chunk/{name}", None)
+            self.out.blobs.append(Blob(name, None))
+            self.counters["chunks_deleted"] += 1
+        self._set_timer("sweep", _SWEEP_MS, _SWEEP_MS * 2)
+
+
+def _stripped(batch: Batch) -> Batch:
+    """The batch with inline contents replaced by their names; their bytes are chunks now."""
+    return batch.model_copy(update={"commands": tuple(_strip(c) for c in batch.commands)})
+
+
+def _strip(command: Command) -> Command:
+    operation = command.operation
+    if not isinstance(operation, PutFile) or operation.content.kind != "inline":
+        return command
+    bare = operation.model_copy(update={"content": stored(operation.content)})
+    return command.model_copy(update={"operation": bare})

@@ -1,0 +1,312 @@
+"""What a slot of the log holds, and what commands do to the namespace.
+
+A slot's value is a `Batch` of commands, a `View`, an `Abort` or a `NoOp` (DESIGN, section 3,
+rule 5). All of these are replicated state: a replica that applies the same slots in the same
+order has the same namespace, sessions and results.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from actors.ballot import Ballot
+
+INLINE_LIMIT_BYTES = 16 * 1024
+"""Contents up to this size travel inside the command."""
+
+CHUNK_BYTES = 1024 * 1024
+"""Larger contents are cut into chunks of this size (the last one may be shorter)."""
+
+CHUNKS_IN_COMMAND = 128
+"""A manifest of more chunks than this is itself a chunk."""
+
+
+class Frozen(BaseModel):
+    """An immutable value that crosses a border; unknown fields are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64"
+    )
+
+
+# -- contents ---------------------------------------------------------------------------------
+
+
+class Inline(Frozen):
+    """Contents that travel inside the command."""
+
+    kind: Literal["inline"] = "inline"
+    sha256: str
+    data: bytes
+
+
+class Chunked(Frozen):
+    """Contents stored as chunks, in order, each named by its SHA-256. No chunks: an empty file."""
+
+    kind: Literal["chunked"] = "chunked"
+    size: int
+    sha256: str
+    chunks: tuple[str, ...]
+
+
+class Indirect(Frozen):
+    """Contents whose list of chunks is itself a chunk: `manifest` names a JSON list of names."""
+
+    kind: Literal["indirect"] = "indirect"
+    size: int
+    sha256: str
+    manifest: str
+
+
+Content = Annotated[Inline | Chunked | Indirect, Field(discriminator="kind")]
+StoredContent = Annotated[Chunked | Indirect, Field(discriminator="kind")]
+
+
+def stored(content: Inline | Chunked | Indirect) -> Chunked | Indirect:
+    """How a replica keeps `content`: inline bytes become one chunk, named by their SHA-256."""
+    if isinstance(content, Inline):
+        chunks = (content.sha256,) if content.data else ()
+        return Chunked(size=len(content.data), sha256=content.sha256, chunks=chunks)
+    return content
+
+
+# -- operations -------------------------------------------------------------------------------
+
+
+class Precondition(Frozen):
+    """RFC 9110, section 13.1. Tags are strong; `*` stands for any current version."""
+
+    if_match: tuple[str, ...] | None = None
+    if_none_match: tuple[str, ...] | None = None
+
+
+ALWAYS = Precondition()
+
+
+class OpenSession(Frozen):
+    """Makes the command's own session known. Commands of unknown sessions are refused."""
+
+    kind: Literal["open_session"] = "open_session"
+
+
+class CloseSession(Frozen):
+    """From here on nothing of session `target` is applied any more; its results stay readable."""
+
+    kind: Literal["close_session"] = "close_session"
+    target: str
+
+
+class PutFile(Frozen):
+    """Create or replace a file; missing parent directories are made in the same command."""
+
+    kind: Literal["put_file"] = "put_file"
+    path: str
+    content: Content
+    content_type: str = "application/octet-stream"
+    modified_ms: int = 0
+    executable: bool = False
+    meta: tuple[tuple[str, str], ...] = ()
+    when: Precondition = ALWAYS
+
+
+class DeleteFile(Frozen):
+    """Remove a file."""
+
+    kind: Literal["delete_file"] = "delete_file"
+    path: str
+    when: Precondition = ALWAYS
+
+
+class MakeDirectory(Frozen):
+    """Make a directory and its missing parents; done already is done."""
+
+    kind: Literal["make_directory"] = "make_directory"
+    path: str
+
+
+class RemoveDirectory(Frozen):
+    """Remove a directory, with all below it if `recursive`."""
+
+    kind: Literal["remove_directory"] = "remove_directory"
+    path: str
+    recursive: bool = False
+
+
+AnyOperation = OpenSession | CloseSession | PutFile | DeleteFile | MakeDirectory | RemoveDirectory
+Operation = Annotated[AnyOperation, Field(discriminator="kind")]
+
+
+class IdempotencyKey(Frozen):
+    """A caller's own name for one request; `fingerprint` tells a retry from another request."""
+
+    key: str
+    fingerprint: str
+
+
+class Command(Frozen):
+    """One request of a client, applied at most once for each `(session, sequence)`.
+
+    `acknowledged` says that the client knows the results of all sequences up to it, so that they
+    may be forgotten. `reply_to` is the node that waits for the result.
+    """
+
+    session: str
+    sequence: int
+    acknowledged: int
+    reply_to: str
+    operation: Operation
+    idempotency: IdempotencyKey | None = None
+
+    @property
+    def request(self) -> str:
+        """The request's id, as `Synod-Request-Id` shows it."""
+        return f"{self.session}-{self.sequence}"
+
+
+Status = Literal[
+    "done",
+    "precondition_failed",
+    "not_found",
+    "conflict",
+    "not_empty",
+    "aborted",
+    "unknown_session",
+    "forgotten",
+    "key_reused",
+]
+
+
+class Outcome(Frozen):
+    """The result of a command, the same on every replica, decided at `slot` and `index`.
+
+    Anything but `done` says that the command did not happen and never will under this sequence:
+    the durable fact is the log up to `slot`.
+    """
+
+    status: Status
+    slot: int
+    index: int
+    created: bool = False
+    detail: str = ""
+
+    @property
+    def etag(self) -> str:
+        """The strong tag of the version that a `done` write made."""
+        return f"{self.slot}-{self.index}"
+
+
+# -- values of slots --------------------------------------------------------------------------
+
+
+class Batch(Frozen):
+    """Commands, in the order in which they are applied. `stamp_ms` is the leader's wall clock."""
+
+    kind: Literal["batch"] = "batch"
+    stamp_ms: int
+    commands: tuple[Command, ...]
+
+
+class StoreMember(Frozen):
+    """A store of a view. `added_slot` last added this disk; `None` stands for the View's own."""
+
+    name: str
+    disk: str
+    added_slot: int | None
+
+
+class View(Frozen):
+    """Who holds the data and who coordinates, from the slot at which it takes effect.
+
+    It takes effect only if the epoch is `epoch - 1` when the log reaches it.
+    """
+
+    kind: Literal["view"] = "view"
+    epoch: int
+    coordinator: str
+    coordinator_incarnation: int
+    stores: tuple[StoreMember, ...]
+
+
+class Abort(Frozen):
+    """The coordinator of `epoch` gives up `commands` (indices) of `slot`.
+
+    It counts only if it is scanned while `epoch` is current.
+    """
+
+    kind: Literal["abort"] = "abort"
+    slot: int
+    commands: tuple[int, ...]
+    epoch: int
+    reason: str
+
+
+class NoOp(Frozen):
+    """Fills a gap."""
+
+    kind: Literal["noop"] = "noop"
+
+
+Value = Annotated[Batch | View | Abort | NoOp, Field(discriminator="kind")]
+NOOP = NoOp()
+
+
+class AcceptedValue(Frozen):
+    """What an acceptor accepted for a slot, and under which ballot."""
+
+    slot: int
+    ballot: Ballot
+    value: Value
+
+
+# -- the namespace as clients see it ----------------------------------------------------------
+
+
+class FileEntry(Frozen):
+    """A file. `version` counts the writes applied to the path since the file was created."""
+
+    kind: Literal["file"] = "file"
+    path: str
+    slot: int
+    index: int
+    version: int
+    content: StoredContent
+    content_type: str
+    modified_ms: int
+    executable: bool
+    meta: tuple[tuple[str, str], ...]
+
+    @property
+    def etag(self) -> str:
+        """The strong tag of this version."""
+        return f"{self.slot}-{self.index}"
+
+
+class DirectoryEntry(Frozen):
+    """A directory; the root has the empty path and is always there."""
+
+    kind: Literal["directory"] = "directory"
+    path: str
+    slot: int
+    index: int
+
+
+Entry = Annotated[FileEntry | DirectoryEntry, Field(discriminator="kind")]
+
+
+# -- the cluster's founding -------------------------------------------------------------------
+
+
+class FoundingMember(Frozen):
+    """A node of the cluster and the identity of its disk."""
+
+    name: str
+    disk: str
+
+
+class Genesis(Frozen):
+    """Slot 0: who founded the cluster. All later membership starts from here."""
+
+    cluster: str
+    lease_ms: int
+    members: tuple[FoundingMember, ...]
+    view: View
