@@ -59,6 +59,9 @@ class VirtualCluster:
         self.loss = 0.0
         self.doubling = 0.0
         self.delay_ms = (1, 5)
+        self.crash_rate = 0.0
+        """How often a turn ends in a crash: before its commit, after it, or between two sends."""
+        self.on_crash: Callable[[str], None] = lambda name: None
         self.cut: Callable[[str, str], bool] = lambda sender, to: False
         self.disks: dict[str, Disk] = {}
         self.running: dict[str, Running] = {}
@@ -221,6 +224,13 @@ class VirtualCluster:
             self.halted[name] = effects.halt
             del self.running[name]
             return
+        dies = self.random.random() < self.crash_rate and name.rpartition("-")[0] != "gateway"
+        sends = effects.sends
+        if dies:
+            if self.random.random() < 0.3:
+                self._die(name)  # Before the commit: it never was.
+                return
+            sends = sends[: self.random.randint(0, len(sends))]
         if effects.records or effects.blobs:
             disk.commits += 1
         for record in effects.records:
@@ -233,8 +243,11 @@ class VirtualCluster:
                 disk.blobs.pop(blob.sha256, None)
             else:
                 disk.blobs[blob.sha256] = blob.data
-        for send in effects.sends:
+        for send in sends:
             self._send(name, running, send)
+        if dies:
+            self._die(name)
+            return
         for timer in effects.timers:
             generation = running.generations.get(timer.key, 0) + 1
             running.generations[timer.key] = generation
@@ -245,6 +258,10 @@ class VirtualCluster:
                 assert isinstance(timer, CancelTimer)
         for answer in effects.answers:
             self.answers[answer.token] = answer.value
+
+    def _die(self, name: str) -> None:
+        self.crash(name)
+        self.on_crash(name)
 
     def _expiry(
         self, name: str, running: Running, key: TimerKey, generation: int
