@@ -216,7 +216,7 @@ class Client(Node):
         if sequence is None:
             sequence = self._next_sequence
             self._next_sequence += 1
-        command = Command.model_construct(
+        command = Command(
             session=self.session,
             sequence=sequence,
             acknowledged=self._floor if sequence else -1,

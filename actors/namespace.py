@@ -68,10 +68,19 @@ class StateRow(Frozen):
 
 @dataclass(slots=True)
 class Session:
-    """A session: its row, and the results above the acknowledged mark."""
+    """A session, and its results above the acknowledged mark."""
 
-    row: SessionRow
+    acknowledged: int
+    last_log_time_ms: int
+    closed: bool = False
     results: dict[int, Outcome] = field(default_factory=dict)
+
+    def row(self, log_time_ms: int) -> bytes:
+        """Its journal row, after it was used at `log_time_ms`."""
+        self.last_log_time_ms = log_time_ms
+        return SessionRow(
+            acknowledged=self.acknowledged, last_log_time_ms=log_time_ms, closed=self.closed
+        ).to_json()
 
 
 @dataclass(slots=True)
@@ -87,6 +96,8 @@ class Namespace:
     sessions: dict[str, Session] = field(default_factory=dict)
     keys: dict[str, KeyRow] = field(default_factory=dict)
     rows: dict[str, bytes | None] = field(default_factory=dict)
+    touched: dict[str, None] = field(default_factory=dict)
+    """The sessions that the slot being applied has changed, in order."""
     dropped: list[FileEntry] = field(default_factory=list)
     """Versions that ceased to be current; whoever keeps contents empties this list."""
 
@@ -102,11 +113,14 @@ class Namespace:
                     self._keep(_ENTRY.validate_json(value))
                 case "session":
                     row = SessionRow.model_validate_json(value)
-                    self._session_or_new(rest).row = row
+                    session = self._session_or_new(rest)
+                    session.acknowledged = row.acknowledged
+                    session.last_log_time_ms = row.last_log_time_ms
+                    session.closed = row.closed
                 case "result":
-                    session, _, sequence = rest.rpartition("/")
+                    name, _, sequence = rest.rpartition("/")
                     outcome = Outcome.model_validate_json(value)
-                    self._session_or_new(session).results[int(sequence, 16)] = outcome
+                    self._session_or_new(name).results[int(sequence, 16)] = outcome
                 case "key":
                     self.keys[rest] = KeyRow.model_validate_json(value)
                 case "state":
@@ -141,7 +155,6 @@ class Namespace:
         """Apply the next slot; the outcomes of its commands, in order."""
         if slot != self.applied + 1:
             raise InvariantViolation(f"slot {slot} applied on top of slot {self.applied}")
-        before = len(self.rows)
         changed: dict[str, bytes | None] = {}
         outer, self.rows = self.rows, changed
         outcomes: list[Outcome] = []
@@ -149,6 +162,9 @@ class Namespace:
             self._advance_log_time(value.stamp_ms)
             for index, command in enumerate(value.commands):
                 outcomes.append(self._run(slot, index, command, index in aborted))
+            for name in self.touched:
+                self.rows[f"session/{name}"] = self.sessions[name].row(self.log_time_ms)
+            self.touched.clear()
         self.applied = slot
         digest = hashlib.blake2b(self.state_hash.encode(), digest_size=16)
         for key, row in changed.items():
@@ -159,8 +175,7 @@ class Namespace:
         outer.update(changed)
         self.rows = outer
         state = StateRow(applied=slot, log_time_ms=self.log_time_ms, state_hash=self.state_hash)
-        self.rows["state"] = state.model_dump_json().encode()
-        assert len(self.rows) >= before
+        self.rows["state"] = state.to_json()
         return outcomes
 
     def _run(self, slot: int, index: int, command: Command, aborted: bool) -> Outcome:
@@ -172,9 +187,9 @@ class Namespace:
         known = session.results.get(command.sequence)
         if known is not None:
             return known
-        if command.sequence <= session.row.acknowledged:
+        if command.sequence <= session.acknowledged:
             return self._outcome("forgotten", slot, index, "the client has acknowledged it")
-        if session.row.closed:
+        if session.closed:
             return self._outcome("unknown_session", slot, index, "the session was closed")
         if aborted:
             outcome = self._outcome("aborted", slot, index, "a store could not take part")
@@ -197,7 +212,7 @@ class Namespace:
             fingerprint=idempotency.fingerprint, outcome=outcome, log_time_ms=self.log_time_ms
         )
         self.keys[idempotency.key] = row
-        self.rows[f"key/{idempotency.key}"] = row.model_dump_json().encode()
+        self.rows[f"key/{idempotency.key}"] = row.to_json()
         return outcome
 
     def _operate(self, slot: int, index: int, command: Command) -> Outcome:
@@ -287,7 +302,8 @@ class Namespace:
         if session is None:
             # Remembered as closed, so that a late command of it that opens it is refused too.
             session = self._session_or_new(operation.target)
-        self._write_session(operation.target, session, closed=True)
+        session.closed = True
+        self.touched[operation.target] = None
         return self._outcome("done", slot, index)
 
     # -- sessions and time -----------------------------------------------------------------------
@@ -297,30 +313,15 @@ class Namespace:
             del session.results[sequence]
             self.rows[f"result/{command.session}/{sequence:016x}"] = None
         session.results[command.sequence] = outcome
-        row = outcome.model_dump_json().encode()
+        row = outcome.to_json()
         self.rows[f"result/{command.session}/{command.sequence:016x}"] = row
-        acknowledged = max(session.row.acknowledged, command.acknowledged)
-        self._write_session(command.session, session, acknowledged=acknowledged)
-
-    def _write_session(
-        self,
-        name: str,
-        session: Session,
-        acknowledged: int | None = None,
-        closed: bool = False,
-    ) -> None:
-        session.row = SessionRow(
-            acknowledged=session.row.acknowledged if acknowledged is None else acknowledged,
-            last_log_time_ms=self.log_time_ms,
-            closed=session.row.closed or closed,
-        )
-        self.rows[f"session/{name}"] = session.row.model_dump_json().encode()
+        session.acknowledged = max(session.acknowledged, command.acknowledged)
+        self.touched[command.session] = None
 
     def _session_or_new(self, name: str) -> Session:
         session = self.sessions.get(name)
         if session is None:
-            row = SessionRow(acknowledged=-1, last_log_time_ms=self.log_time_ms)
-            session = self.sessions[name] = Session(row)
+            session = self.sessions[name] = Session(-1, self.log_time_ms)
         return session
 
     def _advance_log_time(self, stamp_ms: int) -> None:
@@ -337,7 +338,7 @@ class Namespace:
             self.rows[f"key/{key}"] = None
         for name in sorted(self.sessions):
             session = self.sessions[name]
-            if self.log_time_ms - session.row.last_log_time_ms > self.options.session_expiry_ms:
+            if self.log_time_ms - session.last_log_time_ms > self.options.session_expiry_ms:
                 for sequence in sorted(session.results):
                     self.rows[f"result/{name}/{sequence:016x}"] = None
                 self.rows[f"session/{name}"] = None
@@ -393,7 +394,7 @@ class Namespace:
 
     def _write(self, entry: FileEntry | DirectoryEntry) -> None:
         self._keep(entry)
-        self.rows[f"entry/{entry.path}"] = entry.model_dump_json().encode()
+        self.rows[f"entry/{entry.path}"] = entry.to_json()
 
     def _erase(self, entry: FileEntry | DirectoryEntry) -> None:
         if isinstance(entry, FileEntry):

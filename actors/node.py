@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from actors.effects import (
     CancelTimer,
@@ -168,8 +168,8 @@ class Node:
     def _send(self, to: str, message: Frozen) -> None:
         self.out.sends.append(Send(to, message))
 
-    def _journal(self, key: str, value: BaseModel | bytes | None) -> None:
-        data = value.model_dump_json().encode() if isinstance(value, BaseModel) else value
+    def _journal(self, key: str, value: Frozen | bytes | None) -> None:
+        data = value.to_json() if isinstance(value, Frozen) else value
         self.out.records.append(Record(key, data))
 
     def _set_timer(self, name: str, least: int, most: int, subject: str = "") -> None:

@@ -42,9 +42,9 @@ def _answer_result(state: Namespace, request: ReadRequest) -> ReadReply:
         return ReadReply(
             number=request.number, status="found", applied=state.applied, outcome=outcome
         )
-    if request.sequence <= session.row.acknowledged:
+    if request.sequence <= session.acknowledged:
         return ReadReply(number=request.number, status="forgotten", applied=state.applied)
-    status = "absent" if session.row.closed else "running"
+    status = "absent" if session.closed else "running"
     return ReadReply.model_validate(
         {"number": request.number, "status": status, "applied": state.applied}
     )

@@ -1,7 +1,9 @@
 """The store: journalled votes, commits in slot order, contents by SHA-256, reads under a lease.
 
 A vote is a promise to commit, so the slot and its contents are in the journal before it leaves
-(`Effects` order). A store in doubt never decides alone. It refuses coordinators of older epochs
+(`Effects` order). What is applied may reach the journal later, with the next vote: until then the
+prepared slot stands there, and its outcome is in the log, which nobody truncates before it is
+durable here. A store in doubt never decides alone. It refuses coordinators of older epochs
 once it has answered a newer one (the fence, journalled). A linearizable read is served under a
 lease granted by the leader, and waits for what was prepared before it arrived and touches it:
 every acknowledged write was prepared here first, so none can be missed (section 4, rule 8).
@@ -55,6 +57,8 @@ _ASK_AGAIN_MS = 150
 _SWEEP_MS = 60_000
 _PULL_AGAIN_MS = 1_000
 _AHEAD_SLOTS = 4_096
+_PERSIST_SLOTS = 64
+_PERSIST_MS = 300
 _FENCE = TypeAdapter(int)
 
 
@@ -111,7 +115,12 @@ class Store(Node):
         "chunk.get": "_on_chunk_get",
         "chunk.missing": "_on_chunk_missing",
     }
-    timers: ClassVar = {"tick": "_on_tick", "sync": "_on_sync_due", "sweep": "_on_sweep"}
+    timers: ClassVar = {
+        "tick": "_on_tick",
+        "sync": "_on_sync_due",
+        "sweep": "_on_sweep",
+        "persist": "_on_persist_due",
+    }
 
     def __init__(self, identity: Identity, options: Options) -> None:
         super().__init__(identity, options)
@@ -120,6 +129,10 @@ class Store(Node):
         self.fence = 0
         """The highest epoch that this store has answered; older ones are refused."""
         self.prepared: dict[int, Prepared] = {}
+        self.durable = 0
+        """The applied slots that the journal holds; those up to `state.applied` follow."""
+        self._outlived: list[int] = []
+        """Applied slots whose prepared record is still in the journal."""
         self.lease = ReadLease(until=0, added_slot=0)
         self.leader: Ballot = NO_BALLOT
         self._decisions: dict[int, TxnDecision | DecidedSlot] = {}
@@ -146,6 +159,7 @@ class Store(Node):
             else:
                 self.state.restore(record)
         self.state.restored()
+        self.durable = self.state.applied
         for entry in self.state.entries.values():
             if isinstance(entry, FileEntry):
                 self.chunks.use(entry.content)
@@ -165,7 +179,7 @@ class Store(Node):
             role="store",
             journal_commits=self._commits,
             applied=self.state.applied,
-            durable=self.state.applied,
+            durable=self.durable,
             state_hash=self.state.state_hash,
             pending=len(self._reads),
             in_doubt=len(self.prepared),
@@ -208,7 +222,7 @@ class Store(Node):
                 epoch=epoch,
                 slot=prepared.slot,
                 refused=prepared.refused,
-                durable=self.state.applied,
+                durable=self.durable,
             ),
         )
 
@@ -343,7 +357,7 @@ class Store(Node):
                     f"slot {slot} commits commands that {self.name} refused: {refused} are not "
                     f"among the aborted {aborted}"
                 )
-            self._journal(f"prepared/{slot:016x}", None)
+            self._outlived.append(slot)
         outcomes = self.state.apply(slot, value, aborted)
         if isinstance(value, Batch):
             for index, (command, outcome) in enumerate(zip(value.commands, outcomes, strict=True)):
@@ -358,9 +372,27 @@ class Store(Node):
             for command in prepared.batch.commands:
                 if isinstance(command.operation, PutFile):
                     self.chunks.release(command.operation.content, self.now)
+        self.counters["applied"] += 1
+
+    def _settle(self) -> None:
+        """Journal what was applied beside what this turn commits anyway, or a little later."""
+        behind = self.state.applied - self.durable
+        if behind and (self._commit_pending or behind >= _PERSIST_SLOTS):
+            self._persist()
+        elif behind:
+            self._arm("persist", _PERSIST_MS, _PERSIST_MS * 2)
+
+    def _on_persist_due(self, subject: str) -> None:
+        if self.state.applied > self.durable:
+            self._persist()
+
+    def _persist(self) -> None:
+        for slot in self._outlived:
+            self._journal(f"prepared/{slot:016x}", None)
+        self._outlived.clear()
         for key, row in self.state.take_rows():
             self._journal(key, row)
-        self.counters["applied"] += 1
+        self.durable = self.state.applied
 
     # -- termination and sync --------------------------------------------------------------------
 
@@ -553,12 +585,27 @@ class Store(Node):
 
 def _stripped(batch: Batch) -> Batch:
     """The batch with inline contents replaced by their names; their bytes are chunks now."""
-    return batch.model_copy(update={"commands": tuple(_strip(c) for c in batch.commands)})
+    return Batch(stamp_ms=batch.stamp_ms, commands=tuple(_strip(c) for c in batch.commands))
 
 
 def _strip(command: Command) -> Command:
     operation = command.operation
     if not isinstance(operation, PutFile) or operation.content.kind != "inline":
         return command
-    bare = operation.model_copy(update={"content": stored(operation.content)})
-    return command.model_copy(update={"operation": bare})
+    bare = PutFile(
+        path=operation.path,
+        content=stored(operation.content),
+        content_type=operation.content_type,
+        modified_ms=operation.modified_ms,
+        executable=operation.executable,
+        meta=operation.meta,
+        when=operation.when,
+    )
+    return Command(
+        session=command.session,
+        sequence=command.sequence,
+        acknowledged=command.acknowledged,
+        reply_to=command.reply_to,
+        operation=bare,
+        idempotency=command.idempotency,
+    )

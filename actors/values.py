@@ -28,6 +28,10 @@ class Frozen(BaseModel):
         frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64"
     )
 
+    def to_json(self) -> bytes:
+        """The value as JSON, for a journal row."""
+        return self.__pydantic_serializer__.to_json(self)
+
 
 # -- contents ---------------------------------------------------------------------------------
 
