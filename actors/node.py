@@ -248,8 +248,8 @@ class Node:
         if message.disk != self.identity.disk:
             return
         newer_start = message.incarnation > self.identity.incarnation
-        # One commit may be under way whose count this actor has not raised yet.
-        if newer_start or message.journal_commits > self._commits + 1:
+        # Whatever this start has reported is not above what it counts now.
+        if newer_start or message.journal_commits > self._commits:
             self.out.halt = (
                 f"{self.name}: this disk is older than what it once reported (commit "
                 f"{message.journal_commits} of start {message.incarnation}; it holds commit "

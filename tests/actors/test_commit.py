@@ -1,0 +1,213 @@
+"""Two-phase commit at its edges: a dead store, a restarted coordinator, contents that lack."""
+
+import hashlib
+
+from actors.calls import Decided, Unavailable, Unknown, Upload, Uploaded
+from actors.messages import TxnDecision, TxnPrepare, TxnVote
+from actors.values import Chunked, IdempotencyKey, Precondition, PutFile
+from tests.actors.storm import put
+from tests.actors.virtual import VirtualCluster
+
+
+def founded(seed: int = 1, gateways: int = 1) -> VirtualCluster:
+    cluster = VirtualCluster(seed, gateways=gateways)
+    cluster.start()
+    for number in range(gateways):
+        cluster.ready(f"gateway-{number + 1}")
+    return cluster
+
+
+def test_a_write_is_six_hops_on_its_way_to_the_client() -> None:
+    """Given a kind network of one millisecond a hop, then the client waits for six of them."""
+    cluster = founded()
+    cluster.delay_ms = (1, 1)
+    cluster.run(1_000)
+    began = cluster.now
+
+    cluster.done(put("a", b"1"))
+
+    assert cluster.now - began == 6
+
+
+def test_a_write_aborts_while_a_store_is_away_and_never_happens_later() -> None:
+    cluster = founded()
+    cluster.done(put("a", b"1"))
+    cluster.crash("store-2")
+
+    answer = cluster.answer(cluster.write(put("a", b"2")))
+
+    assert isinstance(answer, Decided)
+    assert answer.outcome.status == "aborted"
+    cluster.start("store-2")
+    cluster.settled()
+    entry = cluster.read("a").reply.entry
+    assert entry is not None
+    assert entry.kind == "file"
+    assert entry.version == 1
+    cluster.done(put("a", b"3"), retry=True)
+
+
+def test_the_retry_after_an_abort_is_a_new_sequence() -> None:
+    cluster = founded()
+    cluster.crash("store-2")
+    token = cluster.write(put("a", b"2"), retry=True)
+    cluster.run_until(lambda: cluster.actor("gateway-1").counters["retried_aborts"] > 0, 10_000)
+    cluster.start("store-2")
+
+    answer = cluster.answer(token)
+
+    assert isinstance(answer, Decided)
+    assert (answer.outcome.status, answer.retried) == ("done", True)
+
+
+def test_a_restarted_coordinator_ends_what_its_former_start_left_open() -> None:
+    """Given all votes were cast and the coordinator died before any answer, then it commits."""
+    cluster = founded()
+    cluster.done(put("a", b"0"))
+    votes: list[str] = []
+
+    def watch(sender: str, to: str, message: object) -> None:
+        if isinstance(message, TxnVote):
+            votes.append(sender)
+
+    cluster.watch = watch
+    cluster.cut = lambda sender, to: (sender, to) == ("store-3", "learner-1")
+    token = cluster.write(put("a", b"1"))
+    cluster.run_until(lambda: len(votes) == 3, 5_000)
+    cluster.crash("learner-1")
+    cluster.cut = lambda sender, to: False
+    cluster.start("learner-1")
+
+    answer = cluster.answer(token)
+
+    assert isinstance(answer, Decided)
+    assert answer.outcome.status == "done"
+    assert cluster.actor("learner-1").view.epoch == 1
+    assert {cluster.actor(f"store-{n}").fence for n in (1, 2, 3)} == {1}
+
+
+def test_a_store_that_answered_a_new_epoch_refuses_the_old_coordinator() -> None:
+    cluster = founded()
+    cluster.done(put("a", b"0"))
+    cluster.crash("learner-1")
+    cluster.start("learner-1")
+    cluster.run_until(lambda: cluster.actor("store-1").fence == 1, 20_000)
+    decided: list[object] = []
+    cluster.watch = lambda sender, to, message: (
+        decided.append(message) if isinstance(message, TxnVote) and message.epoch == 0 else None
+    )
+    store = cluster.actor("store-1")
+    batch = next(iter(cluster.actor("acceptor-1").accepted.values())).value
+
+    effects = store._on_prepare("learner-1", TxnPrepare(epoch=0, slot=99, batch=batch))
+
+    assert effects is None
+    assert [send.message.type for send in store._take().sends] == ["txn.fenced"]
+    assert not decided
+
+
+def test_decisions_that_get_lost_only_cost_time() -> None:
+    cluster = founded()
+    send = cluster._send
+    lost: list[object] = []
+
+    def lossy(name: str, running: object, item: object) -> None:
+        if isinstance(getattr(item, "message", None), TxnDecision):
+            lost.append(item)
+        else:
+            send(name, running, item)  # type: ignore[arg-type]
+
+    cluster._send = lossy  # type: ignore[method-assign, assignment]
+    for number in range(10):
+        cluster.done(put("a", b"%d" % number))
+    cluster.settled()
+
+    assert lost
+    assert cluster.actor("store-3").state.entries["a"].version == 10
+
+
+def test_a_retry_with_the_same_key_returns_the_first_result() -> None:
+    cluster = founded(gateways=2)
+    key = IdempotencyKey(key="k", fingerprint="f")
+
+    first = cluster.done(put("a", b"1"), key=key)
+    cluster.crash("gateway-1")
+    again = cluster.done(put("a", b"1"), key=key, gateway="gateway-2")
+    other = cluster.done(
+        put("a", b"2"), key=IdempotencyKey(key="k", fingerprint="g"), gateway="gateway-2"
+    )
+
+    assert again.outcome == first.outcome
+    assert other.outcome.status == "key_reused"
+    assert cluster.actor("store-1").state.entries["a"].version == 1
+
+
+def test_without_a_quorum_nothing_is_unknown_that_was_never_sent() -> None:
+    cluster = founded()
+    cluster.crash("acceptor-1", "acceptor-2", "acceptor-3")
+    cluster.run(5_000)
+    began = cluster.now
+
+    answer = cluster.answer(cluster.write(put("a", b"1")))
+
+    assert isinstance(answer, Unavailable)
+    assert cluster.now - began <= 6_000
+    cluster.start("acceptor-1")
+    cluster.ready()
+    cluster.done(put("a", b"2"))
+    assert cluster.actor("store-1").state.entries["a"].version == 1
+
+
+def test_a_copy_that_a_dead_leader_may_have_proposed_is_unknown_and_then_resolved() -> None:
+    cluster = founded()
+    cluster.crash("acceptor-1", "acceptor-2", "acceptor-3")
+
+    answer = cluster.answer(cluster.write(put("a", b"1")))
+
+    assert isinstance(answer, Unknown)
+    cluster.start("acceptor-1")
+    cluster.run_until(lambda: "a" in cluster.actor("store-1").state.entries, 20_000)
+    session, _, sequence = answer.request.rpartition("-")
+    outcome = cluster.actor("store-1").state.sessions[session].results[int(sequence)]
+    assert outcome.status == "done"
+
+
+def test_a_store_that_lacks_contents_pulls_them_from_a_peer() -> None:
+    cluster = founded()
+    data = b"c" * 100_000
+    name = hashlib.sha256(data).hexdigest()
+    uploaded = cluster.call(
+        lambda token: Upload(token=token, sha256=name, manifest=False, data=data)
+    )
+    assert isinstance(cluster.answer(uploaded), Uploaded)
+    store = cluster.actor("store-2")
+    store.chunks.remove(name)
+    cluster.disks["store-2"].blobs.clear()
+    content = Chunked(size=len(data), sha256=name, chunks=(name,))
+
+    cluster.done(PutFile(path="a", content=content))
+    cluster.settled()
+
+    assert cluster.disks["store-2"].blobs[name] == data
+
+
+def test_contents_that_no_store_holds_abort_the_write() -> None:
+    cluster = founded()
+    nowhere = "0" * 64
+    content = Chunked(size=1, sha256=nowhere, chunks=(nowhere,))
+
+    answer = cluster.done(PutFile(path="a", content=content))
+
+    assert answer.outcome.status == "aborted"
+    cluster.done(put("a", b"1"), retry=True)
+
+
+def test_compare_and_set_lets_one_of_two_win() -> None:
+    cluster = founded(gateways=2)
+    first = cluster.done(put("a", b"1"))
+    when = Precondition(if_match=(first.outcome.etag,))
+    tokens = [cluster.write(put("a", b"%d" % n, when=when), gateway=f"gateway-{n}") for n in (1, 2)]
+
+    statuses = sorted(cluster.answer(token).outcome.status for token in tokens)
+
+    assert statuses == ["done", "precondition_failed"]
