@@ -189,7 +189,8 @@ class Coordinator:
                 value=None if isinstance(value, Batch) else value,
             )
             learner._send(Group.STORES, decision)
-            learner._send(Group.LEARNERS, decision)
+            for peer in learner.peers:
+                learner._send(peer, decision)
             learner.tell_results(slot, outcomes)
 
     def _decidable(self, slot: int, batch: Batch) -> tuple[int, ...] | None:

@@ -42,7 +42,7 @@ from actors.options import Identity, Options
 from actors.quorum import has_quorum
 from actors.values import Abort, Batch, NoOp, Outcome, View
 
-_TICK_MS = 100
+_TICK_MS = 150
 _PAGE_SLOTS = 256
 _PAGE_BYTES = 1024 * 1024
 _PERSIST_SLOTS = 64
@@ -114,13 +114,14 @@ class Learner(Node):
         """Decisions of other coordinators for slots that are not applied yet."""
         self._heard_through = 0
         self._scanned_at_tick = 0
-        self._told_progress = 0
         self._progress_due = False
+        self._asked = False
         self._unpersisted_bytes = 0
         self._durable_marks: dict[str, int] = {}
         self._truncated_below = 1
         self._pull_turn = 0
-        self._peers = [name for name in options.names("learner") if name != self.name]
+        self.peers = [name for name in options.names("learner") if name != self.name]
+        """The other learners."""
 
     @property
     def decided(self) -> int:
@@ -170,7 +171,7 @@ class Learner(Node):
         """The value of a slot under a ballot; the votes come from the acceptors."""
         self.leader = max(self.leader, message.ballot)
         if self._is_known(message.slot):
-            self._progress_due = True  # The leader asks again: tell it.
+            self._progress_due = self._asked = True  # The leader sends again: tell it.
             return
         slot = self._open.setdefault(message.slot, Open())
         slot.values[message.ballot] = message.value
@@ -258,7 +259,7 @@ class Learner(Node):
     def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
         if message.ballot > self.leader:
             self.leader = message.ballot
-            self._progress_due = True
+            self._progress_due = self._asked = True
         self._hear(message.chosen_through)
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
@@ -281,7 +282,7 @@ class Learner(Node):
         """Ask the other learners, and every other time the acceptors too."""
         pull = PullChosen(first_slot=first, last_slot=first + _PAGE_SLOTS - 1)
         self.counters["pulls"] += 1
-        for peer in self._peers:
+        for peer in self.peers:
             self._send(peer, pull)
         if self._pull_turn % 2:
             self._send(Group.ACCEPTORS, pull)
@@ -414,7 +415,7 @@ class Learner(Node):
         self._set_timer("sync", self.options.sync_ms, self.options.sync_ms + 1000)
 
     def _pull_decided(self) -> None:
-        for peer in self._peers:
+        for peer in self.peers:
             self._send(peer, PullDecided(applied=self.decided))
 
     def _on_pull_decided(self, sender: str, message: PullDecided) -> None:
@@ -447,9 +448,8 @@ class Learner(Node):
             self.coordinator.settle()
         else:
             self._apply_told()
-        if self._progress_due and self.leader != NO_BALLOT and self.view is not None:
-            self._progress_due = False
-            self._send(self.leader.proposer, Progress(scanned=self.scanned, view=self.view))
+        if self._progress_due and (self.coordinator is not None or self._asked):
+            self._tell_progress()
         behind = self.decided - self.durable
         if behind >= _PERSIST_SLOTS or self._unpersisted_bytes >= _PERSIST_BYTES:
             self._persist()
@@ -458,7 +458,14 @@ class Learner(Node):
         if self.scanned < self._heard_through or self.decided < self.scanned or self._busy():
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
+    def _tell_progress(self) -> None:
+        """Free the leader's window: the coordinator at once, others when asked or in time."""
+        if self._progress_due and self.leader != NO_BALLOT and self.view is not None:
+            self._progress_due = self._asked = False
+            self._send(self.leader.proposer, Progress(scanned=self.scanned, view=self.view))
+
     def _on_persist_due(self, subject: str) -> None:
+        self._tell_progress()
         if self.decided > self.durable:
             self._persist()
 
@@ -480,7 +487,7 @@ class Learner(Node):
     def _truncate_if_due(self, least_slots: int) -> None:
         """Let everybody forget what all learners and stores hold durably (section 4, rule 11)."""
         assert self.view is not None
-        holders = [*self._peers, *(store.name for store in self.view.stores)]
+        holders = [*self.peers, *(store.name for store in self.view.stores)]
         below = 1 + min(self.durable, *(self._durable_marks.get(name, 0) for name in holders))
         if below - self._truncated_below >= least_slots:
             self._truncated_below = below

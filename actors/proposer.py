@@ -46,7 +46,7 @@ from actors.values import (
 )
 
 _ROUND = TypeAdapter(int)
-_TICK_MS = 100
+_TICK_MS = 150
 _RESEND_SLOTS = 16
 _QUEUE_COMMANDS = 8192
 

@@ -51,7 +51,7 @@ from actors.options import Identity, Options
 from actors.reads import answer_read, touches
 from actors.values import Abort, Batch, Command, FileEntry, Frozen, NoOp, PutFile, View, stored
 
-_TICK_MS = 100
+_TICK_MS = 150
 _READ_WAIT_MS = 1_000
 _ASK_AGAIN_MS = 150
 _SWEEP_MS = 60_000

@@ -31,6 +31,8 @@ from typing import Self
 
 import aio_pika
 
+from chaos.processes import session_members, started_at
+
 _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 _METHOD_FRAME = b"\x01"
 
@@ -61,7 +63,7 @@ class Identity:
     @classmethod
     def mint(cls) -> Self:
         """Draw free ports and new credentials."""
-        amqp, distribution, epmd, management = _free_ports(4)
+        amqp, distribution, epmd, management = free_ports(4)
         return cls(
             node=f"synod-{amqp}@localhost",
             amqp_port=amqp,
@@ -189,7 +191,7 @@ class PrivateBroker:
     def _end_session(self) -> None:
         """Kill what the last start left, the server's own children included, and wait for it."""
         leader = self._process.pid if self._process is not None else self._recorded_leader()
-        while leader is not None and (members := _session(leader)):
+        while leader is not None and (members := session_members(leader)):
             for member in members:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(member, signal.SIGKILL)
@@ -205,13 +207,13 @@ class PrivateBroker:
         (self.folder / "process.json").unlink(missing_ok=True)
 
     def _record(self, process_id: int) -> None:
-        content = {"process_id": process_id, "started_at": _started_at(process_id)}
+        content = {"process_id": process_id, "started_at": started_at(process_id)}
         (self.folder / "process.json").write_text(json.dumps(content))
 
     def _recorded_process_id(self) -> int | None:
         """Return the process a former object started, if it still runs."""
         leader = self._recorded_leader()
-        return None if leader is None or _started_at(leader) is None else leader
+        return None if leader is None or started_at(leader) is None else leader
 
     def _recorded_leader(self) -> int | None:
         """Return the session a former object founded, unless its number was given away since.
@@ -224,7 +226,7 @@ class PrivateBroker:
         except FileNotFoundError:
             return None
         leader = int(content["process_id"])
-        return leader if _started_at(leader) in (None, content["started_at"]) else None
+        return leader if started_at(leader) in (None, content["started_at"]) else None
 
     # ── Readiness ─────────────────────────────────────────────────────────────
 
@@ -344,7 +346,7 @@ def _server_program() -> Path:
     return Path(found)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Draw `count` distinct ports of the loopback interface on which nobody listens."""
     found: list[int] = []
     for port in random.sample(_PORTS, 200 + count):
@@ -358,26 +360,3 @@ def _free_ports(count: int) -> list[int]:
         if len(found) == count:
             return found
     raise BrokerFailedError(f"no {count} free ports between {_PORTS.start} and {_PORTS.stop}")
-
-
-def _started_at(process_id: int) -> str | None:
-    """Return when a process started, in clock ticks since boot; None if it runs no more."""
-    fields = _stat(process_id)
-    return None if fields is None else fields[19]
-
-
-def _session(leader: int) -> list[int]:
-    """Return the running processes of the session that `leader` founded."""
-    numbers = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
-    found = ((number, _stat(number)) for number in numbers)
-    return sorted(n for n, fields in found if fields is not None and int(fields[3]) == leader)
-
-
-def _stat(process_id: int) -> list[str] | None:
-    """Return the fields of proc(5)'s stat from the third, the state, on; None if it ended."""
-    try:
-        content = Path(f"/proc/{process_id}/stat").read_text()
-    except OSError:
-        return None
-    fields = content.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields

@@ -139,6 +139,7 @@ def test_a_retry_with_the_same_key_returns_the_first_result() -> None:
 
     assert again.outcome == first.outcome
     assert other.outcome.status == "key_reused"
+    cluster.settled()
     assert cluster.actor("store-1").state.entries["a"].version == 1
 
 
@@ -155,6 +156,7 @@ def test_without_a_quorum_nothing_is_unknown_that_was_never_sent() -> None:
     cluster.start("acceptor-1")
     cluster.ready()
     cluster.done(put("a", b"2"))
+    cluster.settled()
     assert cluster.actor("store-1").state.entries["a"].version == 1
 
 

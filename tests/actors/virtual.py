@@ -159,7 +159,7 @@ class VirtualCluster:
         self.run_until(is_ready, 60_000, step_ms=50)
 
     def settled(self) -> None:
-        """Wait until all stores and learners have applied the same slots."""
+        """Wait until all stores and learners have applied the same slots and none is in doubt."""
 
         def equal() -> bool:
             states = [
@@ -167,7 +167,10 @@ class VirtualCluster:
                 for name, running in self.running.items()
                 if name.startswith(("store", "learner"))
             ]
-            return len({(state.applied, state.state_hash) for state in states}) == 1
+            in_doubt = any(
+                running.actor._vitals().in_doubt > 0 for running in self.running.values()
+            )
+            return not in_doubt and len({(s.applied, s.state_hash) for s in states}) == 1
 
         self.run_until(equal, 60_000, step_ms=50)
 
