@@ -1,0 +1,181 @@
+"""Commands for the cluster itself: up, node, status, config."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from actors.options import role_of
+from gateway.console import note, out, print_json
+from gateway.sdk import DEFAULT_URL, AsyncSynod
+from gateway.settings import Settings, effective, load_settings
+from observability.logs import configure_logs
+
+Broker = Annotated[
+    str | None,
+    typer.Option(help="memory:// (one process) or amqp://user:password@host:5672/", metavar="URL"),
+]
+Data = Annotated[Path | None, typer.Option(help="Holds a folder for each node.", metavar="DIR")]
+Host = Annotated[str | None, typer.Option(help="Where HTTP is served; loopback only.")]
+Port = Annotated[int | None, typer.Option(help="Where HTTP is served; 0 takes any free port.")]
+ClusterName = Annotated[
+    str | None, typer.Option("--cluster", help="Names the queues on the broker.")
+]
+Url = Annotated[
+    str, typer.Option("--url", envvar="SYNOD_URL", help="Where the gateway is.", metavar="URL")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(cli: typer.Typer) -> None:
+    """Add the commands."""
+    for name, command in (("up", up), ("node", node), ("status", status), ("config", config)):
+        cli.command(name)(command)
+
+
+def up(
+    broker: Broker = None,
+    data: Data = None,
+    port: Port = None,
+    host: Host = None,
+    cluster: ClusterName = None,
+) -> None:
+    """Run a whole cluster and a gateway in this process."""
+    settings = load_settings(broker=broker, data=data, port=port, host=host, cluster=cluster)
+    _host(settings, None)
+
+
+def node(
+    name: Annotated[str, typer.Argument(help="Such as store-2 or gateway-1.")],
+    broker: Broker = None,
+    data: Data = None,
+    port: Port = None,
+    host: Host = None,
+    cluster: ClusterName = None,
+) -> None:
+    """Run one node in this process; a gateway also serves HTTP."""
+    settings = load_settings(broker=broker, data=data, port=port, host=host, cluster=cluster)
+    try:
+        role = role_of(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="NAME") from None
+    members = settings.options().members
+    if role != "gateway" and name not in members:
+        raise typer.BadParameter(
+            f"{name} is not a member: the settings have {', '.join(members)} and any gateway",
+            param_hint="NAME",
+        )
+    if settings.broker.startswith("memory:"):
+        raise typer.BadParameter(
+            "a node in a process of its own needs a broker that others reach, too: "
+            "--broker amqp://…",
+            param_hint="--broker",
+        )
+    _host(settings, name)
+
+
+def status(url: Url = DEFAULT_URL, json: Json = False) -> None:
+    """Show the nodes, the leader and the view."""
+
+    async def ask() -> dict[str, Any]:
+        async with AsyncSynod(url, patience_s=5) as synod:
+            return await synod.cluster()
+
+    answer = asyncio.run(ask())
+    if json:
+        print_json(answer)
+    else:
+        _print_status(answer)
+
+
+def config(
+    broker: Broker = None,
+    data: Data = None,
+    port: Port = None,
+    host: Host = None,
+    cluster: ClusterName = None,
+    json: Json = False,
+) -> None:
+    """Print the settings in force, secrets masked, and where each one comes from."""
+    flags = {"broker": broker, "data": data, "port": port, "host": host, "cluster": cluster}
+    settings = load_settings(**flags)
+    rows = effective(settings, **flags)
+    if json:
+        print_json({row.name: {"value": row.value, "source": row.source} for row in rows})
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("setting", "value", "from"):
+        table.add_column(heading)
+    for row in rows:
+        value = "" if row.value is None else str(row.value)
+        table.add_row(row.name, Text(value), Text(row.source))
+    out().print(table)
+
+
+def _host(settings: Settings, name: str | None) -> None:
+    # Only here: the doors of a client need neither the broker nor a server.
+    from gateway.hosting import HostingFailed, run_cluster, run_single
+
+    configure_logs(settings.log_level)
+
+    def announce(text: str) -> None:
+        typer.echo(text)
+
+    try:
+        if name is None:
+            run_cluster(settings, announce)
+        else:
+            run_single(name, settings, announce)
+    except HostingFailed as error:
+        note(f"synod: {error}")
+        raise typer.Exit(1) from None
+
+
+def _print_status(answer: dict[str, Any]) -> None:
+    view = answer["view"] or {}
+    stores = ", ".join(member["name"] for member in view.get("stores", ()))
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, value in (
+        ("cluster", answer["cluster"] or "not founded yet"),
+        ("writes", "are taken" if answer["ready"] else "are not taken at the moment"),
+        ("leader", answer["leader"] or "none"),
+        ("view", f"epoch {view.get('epoch', '?')}: {stores}" if view else "none"),
+        ("coordinator", view.get("coordinator", "none")),
+    ):
+        facts.add_row(name, Text(str(value)))
+    out().print(facts)
+    out().print()
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("node", "is", "heard", "start", "applied", "epoch", "waiting"):
+        table.add_column(heading, justify="left" if heading in ("node", "is") else "right")
+    for member in answer["nodes"]:
+        table.add_row(*_node_row(member))
+    out().print(table)
+
+
+def _node_row(member: dict[str, Any]) -> tuple[Text, ...]:
+    marks = [mark for mark in ("leader", "coordinator") if member.get(mark)]
+    if member["role"] == "store":
+        marks.append("in the view" if member["in_view"] else "not in the view")
+    if member.get("halted"):
+        marks.append(f"halted: {member['halted']}")
+    if not member["seen"]:
+        cells = (member["name"], ", ".join(marks), "never", "", "", "", "")
+    else:
+        epoch = member["epoch"]
+        # Acceptors and proposers apply nothing.
+        applies = member["role"] in ("learner", "store")
+        cells = (
+            member["name"],
+            ", ".join(marks),
+            f"{member['age_ms'] / 1000:.1f} s ago",
+            str(member["incarnation"]),
+            str(member["applied"]) if applies else "",
+            "" if epoch is None else str(epoch),
+            str(member["pending"]),
+        )
+    style = "" if member["seen"] and not member.get("halted") else "red"
+    return tuple(Text(cell, style=style) for cell in cells)

@@ -1,0 +1,242 @@
+"""The gateway's side of its own client actor: typed calls that answer or raise a `Problem`.
+
+This is the one place where the actor's answers become what HTTP clients are told.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from actors.calls import (
+    Absent,
+    Call,
+    Decided,
+    Fetch,
+    Fetched,
+    Read,
+    ReadDone,
+    Survey,
+    Surveyed,
+    Unavailable,
+    Unknown,
+    Upload,
+    Uploaded,
+    Write,
+)
+from actors.messages import ReadRequest
+from actors.values import IdempotencyKey, Operation, Outcome
+from broker.runtime import CallLost, CallRefused, NodeHalted
+from gateway.problems import (
+    ABORTED,
+    CONFLICT,
+    KEY_REUSED,
+    NOT_EMPTY,
+    NOT_FOUND,
+    PRECONDITION_FAILED,
+    UNAVAILABLE,
+    UNKNOWN,
+    Kind,
+    Problem,
+)
+
+RETRY_AFTER = {"retry-after": "1"}
+
+_GRACE_S = 5.0
+"""The actor keeps the deadlines; the gateway gives up so much later, for its own sake."""
+
+_UPLOAD_TIMEOUT_S = 120.0
+_SURVEY_TIMEOUT_S = 2.0
+
+_REFUSED: dict[str, Kind] = {
+    "precondition_failed": PRECONDITION_FAILED,
+    "not_found": NOT_FOUND,
+    "conflict": CONFLICT,
+    "not_empty": NOT_EMPTY,
+    "key_reused": KEY_REUSED,
+}
+
+_REFUSED_DETAIL = {
+    "precondition_failed": "",
+    "not_found": "there is no file or directory of this name",
+    "conflict": "there is a file where a directory is meant, or the reverse",
+    "not_empty": "the directory holds something; remove it with ?recursive=true",
+    "key_reused": "the Idempotency-Key belongs to another request; take a new one",
+}
+
+
+class ClusterPort(Protocol):
+    """Where calls go: the host of this node's client actor.
+
+    `make` is given the call's token. `broker.runtime.NodeHost` is one.
+    """
+
+    async def call(self, make: Callable[[int], Call]) -> Any:
+        """The actor's answer. Raises `CallRefused`, `CallLost` or `NodeHalted`."""
+        ...
+
+
+class Cluster:
+    """The cluster as the doors see it; `obstacle` says why nothing can be sent, if it can't."""
+
+    def __init__(
+        self,
+        port: ClusterPort,
+        request_deadline_ms: int,
+        obstacle: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._port = port
+        self._deadline_s = request_deadline_ms / 1000 + _GRACE_S
+        self._obstacle = obstacle
+
+    async def write(
+        self, operation: Operation, key: IdempotencyKey | None, *, retry_aborted: bool
+    ) -> Decided:
+        """Run `operation` once; returns only if it was done. Raises `Problem`."""
+
+        def make(token: int) -> Write:
+            return Write(
+                token=token, operation=operation, idempotency=key, retry_aborted=retry_aborted
+            )
+
+        self._refuse_without_broker()
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                answer = await self._port.call(make)
+        except CallRefused as error:
+            raise _unavailable(Unavailable(f"{error}", "no command was submitted")) from None
+        except (TimeoutError, CallLost, NodeHalted):
+            raise _unknown("") from None
+        if isinstance(answer, Decided):
+            if answer.outcome.status != "done":
+                raise refused(answer.request, answer.outcome)
+            return answer
+        if isinstance(answer, Unknown):
+            raise _unknown(answer.request)
+        raise _unavailable(answer)
+
+    async def read(self, request: ReadRequest) -> ReadDone:
+        """Ask a store. Raises `Problem`."""
+        self._refuse_without_broker()
+        answer = await self._bounded(lambda token: Read(token=token, request=request))
+        if not isinstance(answer, ReadDone):
+            raise _unavailable(answer)
+        if answer.reply.status == "not_served":
+            raise _unavailable(Unavailable(answer.reply.detail, "a read changes nothing"))
+        return answer
+
+    async def upload(self, sha256: str, data: bytes, *, manifest: bool) -> None:
+        """Make a chunk durable on all stores. Raises `Problem`."""
+        self._refuse_without_broker()
+        answer = await self._bounded(
+            lambda token: Upload(token=token, sha256=sha256, manifest=manifest, data=data),
+            _UPLOAD_TIMEOUT_S,
+        )
+        if not isinstance(answer, Uploaded):
+            raise _unavailable(answer)
+
+    async def fetch(self, sha256: str) -> bytes | None:
+        """A chunk, checked against its name; `None` if no store holds it. Raises `Problem`."""
+        answer = await self._bounded(lambda token: Fetch(token=token, sha256=sha256))
+        if isinstance(answer, Fetched):
+            return answer.data
+        if isinstance(answer, Absent):
+            return None
+        raise _unavailable(answer)
+
+    async def survey(self) -> Surveyed:
+        """What this node has heard. Raises `Problem`."""
+        answer = await self._bounded(lambda token: Survey(token=token), _SURVEY_TIMEOUT_S)
+        if not isinstance(answer, Surveyed):
+            raise _unavailable(answer)
+        return answer
+
+    def _refuse_without_broker(self) -> None:
+        """Timers are messages, too: without a broker the actor would not even give up."""
+        reason = self._obstacle()
+        if reason:
+            raise _unavailable(Unavailable(reason, "no command was submitted"))
+
+    async def _bounded(self, make: Callable[[int], Call], seconds: float | None = None) -> Any:
+        """A call that changes no file, so that to give up on it is final."""
+        try:
+            async with asyncio.timeout(self._deadline_s if seconds is None else seconds):
+                return await self._port.call(make)
+        except (CallRefused, CallLost, NodeHalted) as error:
+            raise _unavailable(Unavailable(f"{error}", "no command was submitted")) from None
+        except TimeoutError:
+            raise _unavailable(
+                Unavailable(
+                    "the gateway's own actor does not answer; is the broker there?",
+                    "no command was submitted",
+                )
+            ) from None
+
+
+def refused(request: str, outcome: Outcome) -> Problem:
+    """The problem that a decided outcome other than `done` stands for."""
+    headers = {"synod-slot": str(outcome.slot)}
+    fields: dict[str, Any] = {"slot": outcome.slot, "index": outcome.index}
+    if request:
+        headers["synod-request-id"] = request
+        fields["request"] = request
+    kind = _REFUSED.get(outcome.status)
+    if kind is not None:
+        detail = outcome.detail or _REFUSED_DETAIL[outcome.status]
+        if kind is PRECONDITION_FAILED:
+            # The log keeps the current tag as the detail, or nothing if there is no file.
+            fields["current_etag"] = outcome.detail or None
+            detail = (
+                f'the current version is "{outcome.detail}"'
+                if outcome.detail
+                else "the file does not exist"
+            )
+        return Problem(kind, detail, headers=headers, fields=fields)
+    if outcome.status == "forgotten":
+        return Problem(
+            UNKNOWN,
+            "the cluster no longer keeps the result of this request; read the file to see",
+            headers=headers,
+            fields=fields,
+        )
+    because = f" ({outcome.detail})" if outcome.detail else ""
+    if outcome.status == "aborted":
+        kind = ABORTED
+        fact = (
+            f"an Abort of this request is chosen in the log; it was decided at slot {outcome.slot}"
+        )
+        detail = (
+            f"The write did not happen and never will: {fact}{because}. Sending it again makes a "
+            "new request, also with the same Idempotency-Key."
+        )
+    else:
+        kind = UNAVAILABLE
+        fact = f"at slot {outcome.slot} the log refuses it: the gateway's session was not open"
+        detail = f"The write did not happen and never will: {fact}{because}. Send it again."
+    return Problem(
+        kind, detail, headers={**headers, **RETRY_AFTER}, fields={**fields, "fact": fact}
+    )
+
+
+def _unavailable(answer: object) -> Problem:
+    if not isinstance(answer, Unavailable):
+        raise TypeError(f"the client actor gave {type(answer).__name__}, which is no answer here")
+    return Problem(
+        UNAVAILABLE,
+        f"Not accepted: {answer.reason}. It did not happen and never will: {answer.fact}.",
+        headers=RETRY_AFTER,
+        fields={"reason": answer.reason, "fact": answer.fact},
+    )
+
+
+def _unknown(request: str) -> Problem:
+    how = "Send it again with the same Idempotency-Key, or read the file"
+    if not request:
+        return Problem(UNKNOWN, f"The write may or may not happen. {how}.", headers=RETRY_AFTER)
+    link = f"/v1/requests/{quote(request, safe='')}"
+    return Problem(
+        UNKNOWN,
+        f"The write may or may not happen. Ask {link} what became of it. {how}.",
+        headers={**RETRY_AFTER, "synod-request-id": request},
+        fields={"request": request, "result": link},
+    )

@@ -1,0 +1,113 @@
+"""What the command line prints: results on standard output, all else on standard error."""
+
+import json
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+
+def out() -> Console:
+    """Standard output. Made anew each time, as tests put another stream in its place."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def err() -> Console:
+    """Standard error."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """A line for people, on standard error. The text is no markup."""
+    err().print(text, markup=False)
+
+
+def print_json(value: Any) -> None:
+    """A value for programs, on standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def size_text(size_bytes: int) -> str:
+    """A size for people."""
+    size = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size_bytes} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+class Bar:
+    """A progress bar for bytes and files on standard error, if that is a terminal.
+
+    Satisfies `gateway.transfer.Progress`.
+    """
+
+    def __init__(self, *, shown: bool, many: bool) -> None:
+        console = err()
+        shown = shown and console.is_terminal
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not shown,
+            transient=True,
+        )
+        self._shown = shown
+        self._byte_task = self._bars.add_task("bytes", total=0)
+        self._many = many
+        self._total_bytes = 0
+        self._total_files = 0
+        self._done_files = 0
+
+    def __enter__(self) -> Self:
+        if self._shown:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._shown:
+            self._bars.stop()
+
+    def expect(self, files: int, size_bytes: int) -> None:
+        """So much more is to be done."""
+        self._total_files += files
+        self._total_bytes += size_bytes
+        if self._shown:
+            self._bars.update(self._byte_task, total=self._total_bytes)
+            self._describe()
+
+    def moved(self, size_bytes: int) -> None:
+        """So many more bytes went through."""
+        if self._shown:
+            self._bars.update(self._byte_task, advance=size_bytes)
+
+    def finished(self, files: int) -> None:
+        """So many more files are done."""
+        self._done_files += files
+        if self._shown:
+            self._describe()
+
+    def _describe(self) -> None:
+        if self._many:
+            text = f"{self._done_files}/{self._total_files} files"
+            self._bars.update(self._byte_task, description=text)

@@ -1,0 +1,110 @@
+"""`/v1/directories/{path}`: GET a page of names, PUT, DELETE."""
+
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from actors.values import DirectoryEntry, FileEntry, MakeDirectory, RemoveDirectory
+from gateway.cluster import Cluster
+from gateway.conditions import refuse_conditions
+from gateway.fields import choice, header_fields, number, query_fields
+from gateway.files import read_request, run_write, written_headers
+from gateway.keys import RunningKeys
+from gateway.paths import path_to_url
+from gateway.problems import CONFLICT, NOT_FOUND, Problem
+
+PAGE_DEFAULT = 1000
+PAGE_MAX = 1000
+
+_CONDITIONS = ("if-match", "if-none-match", "if-unmodified-since")
+_NO_TAGS = "directories have no ETag"
+
+
+class Directories:
+    """The endpoints for directories."""
+
+    def __init__(self, cluster: Cluster, keys: RunningKeys) -> None:
+        self._cluster = cluster
+        self._keys = keys
+
+    async def get(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """A page of a directory's entries, in the order of their names."""
+        query = query_fields(scope)
+        limit = number(query, "limit", default=PAGE_DEFAULT, least=1, most=PAGE_MAX)
+        request = read_request(path, "list", query, after=query.get("after", ""), limit=limit)
+        done = await self._cluster.read(request)
+        reply = done.reply
+        headers = {"synod-slot": str(reply.applied), "synod-store": done.store}
+        if isinstance(reply.entry, FileEntry):
+            raise Problem(
+                CONFLICT, f"{path!r} is a file", headers=headers, fields={"found": "file"}
+            )
+        if reply.status != "found":
+            raise Problem(NOT_FOUND, f"there is no directory {path!r}", headers=headers)
+        entries = [entry_json(child) for child in reply.children]
+        following = entries[-1]["name"] if reply.more and entries else None
+        if following is not None:
+            query["after"] = following
+            link = f"/v1/directories/{path_to_url(path)}?{urlencode(query)}"
+            headers["link"] = f'<{link}>; rel="next"'
+        page = {"path": path, "slot": reply.applied, "entries": entries, "next": following}
+        await JSONResponse(page, headers=headers)(scope, receive, send)
+
+    async def put(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Make a directory and its missing parents."""
+        fields = header_fields(scope)
+        refuse_conditions(fields, _CONDITIONS, _NO_TAGS)
+        operation = MakeDirectory(path=path)
+        decided = await run_write(self._cluster, self._keys, "PUT/", path, fields, operation)
+        headers = written_headers(decided)
+        created = decided.outcome.created
+        if created:
+            headers["location"] = f"/v1/directories/{path_to_url(path)}"
+        response = JSONResponse(
+            {
+                "path": path,
+                "created": created,
+                "request": decided.request,
+                "slot": decided.outcome.slot,
+            },
+            status_code=HTTPStatus.CREATED if created else HTTPStatus.OK,
+            headers=headers,
+        )
+        await response(scope, receive, send)
+
+    async def delete(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Remove a directory; with `?recursive=true` all that is below it, too."""
+        fields = header_fields(scope)
+        refuse_conditions(fields, _CONDITIONS, _NO_TAGS)
+        if not path:
+            raise Problem(CONFLICT, "the root can't be removed")
+        recursive = choice(query_fields(scope), "recursive", ("false", "true")) == "true"
+        operation = RemoveDirectory(path=path, recursive=recursive)
+        method = f"DELETE/{recursive}"
+        decided = await run_write(self._cluster, self._keys, method, path, fields, operation)
+        response = Response(status_code=HTTPStatus.NO_CONTENT, headers=written_headers(decided))
+        await response(scope, receive, send)
+
+
+def entry_json(entry: FileEntry | DirectoryEntry) -> dict[str, Any]:
+    """An entry as listings show it."""
+    name = entry.path.rpartition("/")[2]
+    if isinstance(entry, DirectoryEntry):
+        return {"kind": "directory", "name": name, "path": entry.path, "slot": entry.slot}
+    return {
+        "kind": "file",
+        "name": name,
+        "path": entry.path,
+        "slot": entry.slot,
+        "etag": entry.etag,
+        "version": entry.version,
+        "size": entry.content.size,
+        "sha256": entry.content.sha256,
+        "content_type": entry.content_type,
+        "modified_ms": entry.modified_ms,
+        "executable": entry.executable,
+        "meta": dict(entry.meta),
+    }

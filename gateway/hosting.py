@@ -1,0 +1,227 @@
+"""The composition root: nodes and doors put together in one process, and ended together.
+
+`synod up` runs all members and a gateway in one TaskGroup; `synod node` runs one node. Whatever
+fails ends the process with its reason.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from actors.calls import Survey, Surveyed
+from actors.options import Options, role_of
+from broker.journal import JournalError
+from broker.launch import run_node
+from broker.memory import MemoryBroker
+from broker.observer import Observer
+from broker.rabbitmq import RabbitOptions, RabbitTransport
+from broker.runtime import CallLost, CallRefused, HostOptions, NodeHalted, NodeHost
+from broker.topology import Topology
+from broker.transport import Transport, TransportRefused
+from gateway.app import GatewayApp
+from gateway.server import PortInUse, Server, listen, server
+from gateway.settings import Settings, masked_url
+from observability.metrics import NodeMetrics, NodesMetrics, process_registry
+
+log = logging.getLogger("synod.hosting")
+
+_READY_LOOK_S = 0.05
+
+
+class HostingFailed(RuntimeError):
+    """The process can't go on; the text says why, for people."""
+
+
+class _NodeObserver(NodeMetrics, Observer):
+    """The metrics of a node, in the form that its runtime takes."""
+
+
+class Process:
+    """What runs in this process: nodes, and HTTP for the gateway among them."""
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        settings: Settings,
+        announce: Callable[[str], None],
+        *,
+        wait_for_broker: bool,
+    ) -> None:
+        self._names = names
+        self._settings = settings
+        self._options: Options = settings.options()
+        self._announce = announce
+        self._wait_for_broker = wait_for_broker
+        self._registry: CollectorRegistry = process_registry()
+        self._metrics = NodesMetrics(self._registry)
+        self._memory = MemoryBroker() if settings.broker.startswith("memory:") else None
+        self._topology = Topology(settings.cluster)
+        self._stop = asyncio.Event()
+        self._server: Server | None = None
+
+    async def run(self) -> None:
+        """Run until SIGINT or SIGTERM. Raises `HostingFailed`."""
+        gateways = [name for name in self._names if role_of(name) == "gateway"]
+        settings = self._settings
+        try:
+            listener = listen(settings.host, settings.port) if gateways else None
+        except PortInUse as error:
+            raise HostingFailed(str(error)) from None
+        except OSError as error:
+            raise HostingFailed(f"can't listen at {settings.url}: {error.strerror}") from None
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop.set)
+        try:
+            await self._run_all(listener)
+        except BaseExceptionGroup as failures:
+            first = _first_of(failures)
+            if isinstance(first, NodeHalted | JournalError | TransportRefused | ValueError):
+                raise HostingFailed(str(first)) from failures
+            raise
+        finally:
+            if listener is not None:
+                listener.close()
+
+    async def _run_all(self, listener: socket.socket | None) -> None:
+        async with asyncio.TaskGroup() as group:
+            nodes = [
+                group.create_task(self._run_node(name, group, listener), name=name)
+                for name in self._names
+            ]
+            await self._stop.wait()
+            log.info("ending")
+            if self._server is not None:
+                # Requests under way are answered before the nodes that work on them go.
+                self._server.should_exit = True
+                await self._server.ended.wait()
+            for node in nodes:
+                node.cancel()
+
+    async def _run_node(
+        self, name: str, group: asyncio.TaskGroup, listener: socket.socket | None
+    ) -> None:
+        observer = _NodeObserver(self._metrics, name)
+        transport = self._transport(name)
+
+        def started(host: NodeHost) -> None:
+            health = transport.health
+            observer.watch(
+                connected=lambda: transport.health.connected,
+                blocked=lambda: transport.health.blocked,
+                dropped=lambda: health.dropped,
+                inbox=lambda: host.inbox_messages,
+                armed=lambda: host.timers_armed,
+            )
+            if listener is not None and role_of(name) == "gateway":
+                group.create_task(self._serve(host, transport, listener), name="http")
+            elif len(self._names) == 1:
+                group.create_task(self._tell_started(host), name="announce")
+
+        await run_node(
+            name,
+            self._options,
+            self._settings.data / name,
+            transport,
+            cluster_name=self._settings.cluster,
+            host_options=HostOptions(commit_in_thread=len(self._names) > 1),
+            observer=observer,
+            started=started,
+        )
+
+    def _transport(self, name: str) -> Transport:
+        if self._memory is not None:
+            return self._memory.transport(name)
+        options = RabbitOptions(wait=self._wait_for_broker)
+        return RabbitTransport(self._settings.broker, self._topology, name, options)
+
+    async def _serve(self, host: NodeHost, transport: Transport, listener: socket.socket) -> None:
+        app = GatewayApp(
+            host,
+            self._settings,
+            node=host.name,
+            registry=self._registry,
+            obstacle=lambda: obstacle(transport),
+        )
+        self._server = server(app)
+        async with asyncio.TaskGroup() as group:
+            announcing = group.create_task(self._tell_ready(host, listener))
+            try:
+                await self._server.serve(sockets=[listener])
+            finally:
+                self._server.ended.set()
+                announcing.cancel()
+
+    async def _tell_started(self, host: NodeHost) -> None:
+        await host.ready()
+        self._announce(f"{host.name} runs, on {masked_url(self._settings.broker)}")
+
+    async def _tell_ready(self, host: NodeHost, listener: socket.socket) -> None:
+        """Say when the first write could be taken."""
+        await host.ready()
+        while True:
+            try:
+                survey: Any = await host.call(lambda token: Survey(token=token))
+            except (CallLost, CallRefused):
+                survey = None
+            if isinstance(survey, Surveyed) and survey.ready:
+                break
+            await asyncio.sleep(_READY_LOOK_S)
+        address, port = listener.getsockname()[:2]
+        shown = f"[{address}]" if ":" in address else address
+        self._announce(f"Synod is ready at http://{shown}:{port}")
+
+
+def obstacle(transport: Transport) -> str:
+    """Why the node can send nothing at present; empty if it can."""
+    health = transport.health
+    if not health.connected:
+        return "the gateway has no connection to the broker"
+    if health.blocked:
+        return "the broker takes no messages at present (its memory or disk alarm)"
+    return ""
+
+
+def run_cluster(settings: Settings, announce: Callable[[str], None]) -> None:
+    """All members and one gateway in this process. Raises `HostingFailed`."""
+    names = (*settings.options().members, "gateway-1")
+    _run(names, settings, announce, wait_for_broker=False)
+
+
+def run_single(name: str, settings: Settings, announce: Callable[[str], None]) -> None:
+    """One node in this process. Raises `HostingFailed`."""
+    _run((name,), settings, announce, wait_for_broker=True)
+
+
+def _run(
+    names: tuple[str, ...],
+    settings: Settings,
+    announce: Callable[[str], None],
+    *,
+    wait_for_broker: bool,
+) -> None:
+    async def run() -> None:
+        await Process(names, settings, announce, wait_for_broker=wait_for_broker).run()
+
+    with asyncio.Runner(loop_factory=_event_loop) as runner:
+        runner.run(run())
+
+
+def _event_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # Not on every Python; asyncio's own loop does the same more slowly.
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def _first_of(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = failures
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

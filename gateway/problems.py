@@ -1,0 +1,87 @@
+"""Errors as `application/problem+json` (RFC 9457), with types that stay.
+
+A problem whose type is `aborted` or `unavailable` is final: what was asked for did not happen and
+never will, and the problem's `fact` names what makes that so. `unknown` is the only one that
+leaves a write open.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from starlette.responses import Response
+
+TYPE_PREFIX = "urn:synod:problem:"
+
+
+class Kind(NamedTuple):
+    """A type of problem: the last part of its URN, its status, its title."""
+
+    name: str
+    status: int
+    title: str
+
+
+INVALID_PATH = Kind("invalid-path", 400, "The path breaks a rule for names")
+INVALID_HEADER = Kind("invalid-header", 400, "A header can't be understood")
+INVALID_QUERY = Kind("invalid-query", 400, "A query parameter can't be understood")
+INVALID_REQUEST = Kind("invalid-request", 400, "The request is not valid HTTP")
+INCOMPLETE_BODY = Kind("incomplete-body", 400, "The body was cut off; nothing was written")
+DIGEST_MISMATCH = Kind("digest-mismatch", 400, "The body is not what its digest says")
+NOT_FOUND = Kind("not-found", 404, "There is no such thing")
+METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "The method is not allowed here")
+BODY_TIMEOUT = Kind("body-timeout", 408, "The body did not arrive in time; nothing was written")
+CONFLICT = Kind("conflict", 409, "The path is in the way of the request")
+NOT_EMPTY = Kind("not-empty", 409, "The directory is not empty")
+RUNNING = Kind("running", 409, "A request with this Idempotency-Key is still running")
+FORGOTTEN = Kind("forgotten", 410, "The result of the request is no longer kept")
+PRECONDITION_FAILED = Kind("precondition-failed", 412, "A precondition does not hold")
+TOO_LARGE = Kind("too-large", 413, "The content is too large")
+UNSUPPORTED_CODING = Kind("unsupported-coding", 415, "Content codings are not kept")
+RANGE_NOT_SATISFIABLE = Kind("range-not-satisfiable", 416, "The range lies outside of the file")
+KEY_REUSED = Kind("key-reused", 422, "The Idempotency-Key was used for another request")
+HEAD_TOO_LARGE = Kind("head-too-large", 431, "The URL and headers are too large")
+INTERNAL = Kind("internal", 500, "The gateway made a mistake")
+ABORTED = Kind("aborted", 503, "The write was aborted; it did not happen and never will")
+UNAVAILABLE = Kind("unavailable", 503, "The request was not accepted")
+UNKNOWN = Kind("unknown", 504, "It is not known yet whether the write happened")
+
+
+class Problem(Exception):
+    """Ends a request with an error answer. `fields` are members beyond those of RFC 9457."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.fields = dict(fields or {})
+
+    def body(self) -> bytes:
+        """The problem as JSON."""
+        return json.dumps(
+            {
+                "type": TYPE_PREFIX + self.kind.name,
+                "title": self.kind.title,
+                "status": self.kind.status,
+                "detail": self.detail,
+                **self.fields,
+            },
+            ensure_ascii=False,
+        ).encode()
+
+    def response(self) -> Response:
+        """The answer to the client."""
+        return Response(
+            self.body(),
+            status_code=self.kind.status,
+            headers={**self.headers, "cache-control": "no-store"},
+            media_type="application/problem+json",
+        )

@@ -1,0 +1,90 @@
+"""What the client library gives back, and how it reads that from answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from gateway.metadata import META_PREFIX, sha256_of_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A write that was done."""
+
+    request: str
+    slot: int
+    created: bool = False
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file or a directory; a directory has a path and nothing else."""
+
+    path: str
+    is_directory: bool
+    size: int = 0
+    etag: str = ""
+    sha256: str = ""
+    version: int = 0
+    content_type: str = ""
+    modified_ms: int = 0
+    executable: bool = False
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+
+def written_of(response: httpx.Response) -> Written:
+    """What the answer to a write says."""
+    headers = response.headers
+    return Written(
+        request=headers.get("synod-request-id", ""),
+        slot=int(headers.get("synod-slot", 0)),
+        created=response.status_code == 201,
+        etag=headers.get("etag", "").strip('"'),
+    )
+
+
+def entry_of_headers(path: str, headers: httpx.Headers) -> Entry:
+    """The file that the answer to a GET or HEAD describes."""
+    length = headers.get("content-range", "").rpartition("/")[2] or headers["content-length"]
+    return Entry(
+        path=path,
+        is_directory=False,
+        size=int(length),
+        etag=headers["etag"].strip('"'),
+        sha256=sha256_of_digest(headers["repr-digest"], "Repr-Digest") or "",
+        version=int(headers["synod-version"]),
+        content_type=headers["content-type"],
+        modified_ms=int(headers["synod-modified"]),
+        executable=headers.get("synod-executable") == "1",
+        meta={
+            name.removeprefix(META_PREFIX): value
+            for name, value in headers.items()
+            if name.startswith(META_PREFIX)
+        },
+    )
+
+
+def entry_of_json(item: Mapping[str, Any]) -> Entry:
+    """An entry of a listing."""
+    if item["kind"] == "directory":
+        return Entry(item["path"], is_directory=True)
+    return Entry(
+        path=item["path"],
+        is_directory=False,
+        size=item["size"],
+        etag=item["etag"],
+        sha256=item["sha256"],
+        version=item["version"],
+        content_type=item["content_type"],
+        modified_ms=item["modified_ms"],
+        executable=item["executable"],
+        meta=item["meta"],
+    )

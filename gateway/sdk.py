@@ -1,0 +1,431 @@
+"""The client library: `AsyncSynod`, and `Synod` for programs without an event loop.
+
+Contents stream in both directions. Every write carries an Idempotency-Key, so that it is sent
+again without harm when an answer is lost, until the patience is used up; reads go on where the
+connection broke::
+
+    with Synod() as synod:
+        written = synod.put("notes/today.txt", b"hello")
+        assert synod.read("notes/today.txt") == b"hello"
+        synod.put("notes/today.txt", b"again", if_match=written.etag)
+"""
+
+import asyncio
+import hashlib
+import importlib.util
+import random
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from gateway.bodies import Body, OnBytes, Pieces, Source
+from gateway.errors import (
+    Conflict,
+    Damaged,
+    NotFound,
+    PreconditionFailed,
+    SynodError,
+    Unreachable,
+    error_of,
+)
+from gateway.metadata import META_PREFIX, digest_header
+from gateway.paths import checked_path, path_to_url
+from gateway.replies import (
+    Entry,
+    Written,
+    entry_of_headers,
+    entry_of_json,
+    written_of,
+)
+
+__all__ = ["DEFAULT_URL", "AsyncSynod", "Body", "Entry", "OnBytes", "Source", "Synod", "Written"]
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+PATIENCE_S = 60.0
+"""How long a request is tried again before its error is told."""
+
+# httpcore asks for this optional module at every step of every request; one that is not there is
+# searched for on the disk each time, unless the interpreter is told once that it is not there.
+if importlib.util.find_spec("sniffio") is None:
+    sys.modules["sniffio"] = None  # type: ignore[assignment]
+
+_PAUSE_LEAST_S = 0.05
+_PAUSE_MOST_S = 2.0
+_T = TypeVar("_T")
+
+
+class AsyncSynod:
+    """A client of one gateway. Use it as a context manager, or close it."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        patience_s: float = PATIENCE_S,
+        connections: int = 32,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        parts = urlsplit(self.url)
+        self._patience_s = patience_s
+        self._transport = transport
+        self._reached = False
+        self._http = httpx.AsyncClient(
+            base_url=self.url,
+            timeout=httpx.Timeout(30.0, connect=5.0, read=120.0, pool=None),
+            limits=httpx.Limits(max_connections=connections),
+            transport=transport,
+            # Certificates take 20 ms to load, which a plain connection need not wait for.
+            verify=parts.scheme == "https",
+            # A proxy for the world outside must not catch what stays on this machine.
+            trust_env=(parts.hostname or "") not in ("127.0.0.1", "::1", "localhost"),
+        )
+
+    def sibling(self) -> "AsyncSynod":
+        """Another client of the same gateway, with connections of its own.
+
+        httpx looks at all connections of a client several times for each request, so that many
+        at once are served better by a client each.
+        """
+        again = AsyncSynod(
+            self.url, patience_s=self._patience_s, connections=1, transport=self._transport
+        )
+        again._reached = self._reached
+        return again
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    # -- files ------------------------------------------------------------------------------------
+
+    async def put(
+        self,
+        path: str,
+        body: Body,
+        *,
+        content_type: str | None = None,
+        modified_ms: int | None = None,
+        executable: bool = False,
+        meta: Mapping[str, str] | None = None,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+        key: str | None = None,
+        on_bytes: OnBytes | None = None,
+    ) -> Written:
+        """Create or replace a file. Tags are given bare, or `*`. Raises `SynodError`."""
+        headers = _conditions(if_match, if_none_match)
+        if content_type is not None:
+            headers["content-type"] = content_type
+        if modified_ms is not None:
+            headers["synod-modified"] = str(modified_ms)
+        if executable:
+            headers["synod-executable"] = "1"
+        for name, value in (meta or {}).items():
+            headers[META_PREFIX + name] = value
+        if isinstance(body, bytes):
+            headers["repr-digest"] = digest_header(hashlib.sha256(body).hexdigest())
+            headers["content-length"] = str(len(body))
+        elif isinstance(body, Source):
+            headers["content-length"] = str(body.size)
+        answer = await self._write("PUT", _file_url(path), headers, key, body, on_bytes)
+        return written_of(answer)
+
+    async def read(self, path: str, *, stale: bool = False, at_least: int = 0) -> bytes:
+        """A whole file in memory. Raises `SynodError`."""
+        parts: list[bytes] = []
+        await self.download(path, parts.append, stale=stale, at_least=at_least)
+        return b"".join(parts)
+
+    async def download(
+        self,
+        path: str,
+        sink: Callable[[bytes], Any],
+        *,
+        stale: bool = False,
+        at_least: int = 0,
+    ) -> Entry:
+        """Give a file's bytes to `sink`, in order and checked. Raises `SynodError`.
+
+        If the connection breaks, the rest of the same version is asked for. Only after the
+        return are the bytes known to be right: their digest is compared at the end.
+        """
+        headers: dict[str, str] = {}
+        digest = hashlib.sha256()
+        received = 0
+        retry = _Retry(self._patience_s)
+        while True:
+            request = self._http.build_request(
+                "GET", _file_url(path), params=_consistency(stale, at_least), headers=headers
+            )
+            try:
+                response = await self._answer(request, retry, stream=True)
+            except PreconditionFailed:
+                raise Damaged(f"{path!r} was replaced while it was read; try again") from None
+            entry = entry_of_headers(path, response.headers)
+            broken = "it ended early"
+            try:
+                async for piece in response.aiter_raw():
+                    sink(piece)
+                    digest.update(piece)
+                    received += len(piece)
+            except httpx.TransportError as error:
+                broken = f"{error}"
+            finally:
+                await response.aclose()
+            if received >= entry.size:
+                break
+            await retry.pause(Damaged(f"the transfer of {path!r} broke off: {broken}"))
+            headers = {"range": f"bytes={received}-", "if-match": f'"{entry.etag}"'}
+        if received != entry.size or digest.hexdigest() != entry.sha256:
+            raise Damaged(f"what arrived of {path!r} is not what its digest says; try again")
+        return entry
+
+    async def delete(
+        self, path: str, *, if_match: str | None = None, key: str | None = None
+    ) -> Written:
+        """Remove a file. Raises `SynodError`."""
+        headers = _conditions(if_match, None)
+        return written_of(await self._write("DELETE", _file_url(path), headers, key))
+
+    async def stat(self, path: str) -> Entry:
+        """What is at `path`. Raises `SynodError`."""
+        if not path:
+            return Entry("", is_directory=True)
+        try:
+            response = await self._read("HEAD", _file_url(path))
+        except Conflict:
+            return Entry(path, is_directory=True)
+        except NotFound:  # An answer to HEAD has no body that would say so.
+            raise NotFound(f"there is no file or directory {path!r}") from None
+        return entry_of_headers(path, response.headers)
+
+    # -- directories ------------------------------------------------------------------------------
+
+    async def list(self, path: str, *, page: int = 1000) -> AsyncIterator[Entry]:
+        """The entries of a directory by name. Raises `SynodError`."""
+        after: str | None = ""
+        while after is not None:
+            params = {"after": after, "limit": str(page)}
+            answer = (await self._read("GET", _directory_url(path), params)).json()
+            for item in answer["entries"]:
+                yield entry_of_json(item)
+            after = answer["next"]
+
+    async def make_directory(self, path: str, *, key: str | None = None) -> Written:
+        """Make a directory and its missing parents. Raises `SynodError`."""
+        return written_of(await self._write("PUT", _directory_url(path), {}, key))
+
+    async def remove_directory(
+        self, path: str, *, recursive: bool = False, key: str | None = None
+    ) -> Written:
+        """Remove a directory. Raises `SynodError`."""
+        url = _directory_url(path) + ("?recursive=true" if recursive else "")
+        return written_of(await self._write("DELETE", url, {}, key))
+
+    # -- the cluster ------------------------------------------------------------------------------
+
+    async def cluster(self) -> dict[str, Any]:
+        """What the gateway knows of the cluster. Raises `SynodError`."""
+        answer: dict[str, Any] = (await self._read("GET", "/v1/cluster")).json()
+        return answer
+
+    async def result(self, request: str) -> dict[str, Any]:
+        """What became of a write, by its request id. Raises `SynodError`."""
+        url = f"/v1/requests/{quote(request, safe='')}"
+        answer: dict[str, Any] = (await self._read("GET", url)).json()
+        return answer
+
+    # -- sending ----------------------------------------------------------------------------------
+
+    async def _read(
+        self, method: str, url: str, params: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        request = self._http.build_request(method, url, params=params)
+        return await self._answer(request, _Retry(self._patience_s))
+
+    async def _write(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        key: str | None,
+        body: Body | None = None,
+        on_bytes: OnBytes | None = None,
+    ) -> httpx.Response:
+        headers["idempotency-key"] = key or uuid.uuid4().hex
+        # What can be read only once can be sent only once.
+        once = not (body is None or isinstance(body, bytes | Source))
+        retry = _Retry(0 if once else self._patience_s)
+        while True:
+            pieces = Pieces(body, on_bytes) if body else None
+            request = self._http.build_request(
+                method, url, headers=headers, content=pieces or (b"" if body == b"" else None)
+            )
+            try:
+                return await self._answer(request, retry, attempts=1)
+            except SynodError as error:
+                if pieces is not None:
+                    pieces.take_back()
+                if not error.again or not self._reached:
+                    raise
+                await retry.pause(error)
+
+    async def _answer(
+        self,
+        request: httpx.Request,
+        retry: "_Retry",
+        *,
+        stream: bool = False,
+        attempts: int | None = None,
+    ) -> httpx.Response:
+        """Send `request` until it is answered well. Raises `SynodError`."""
+        while True:
+            error: SynodError
+            try:
+                response = await self._http.send(request, stream=stream)
+                if response.is_success:
+                    self._reached = True
+                    return response
+                error = error_of(response.status_code, await response.aread())
+                self._reached = self._reached or bool(error.problem)
+                await response.aclose()
+            except httpx.ConnectError:
+                error = Unreachable(
+                    f"nothing answers at {self.url}: is `synod up` running there? "
+                    "(--url or SYNOD_URL names another place)"
+                )
+            except httpx.TransportError as failure:
+                reason = f"{failure}" or type(failure).__name__
+                error = Unreachable(f"no answer from {self.url}: {reason}")
+            except httpx.InvalidURL as failure:
+                raise SynodError(f"{self.url} is no URL: {failure}") from None
+            if attempts == 1 or not error.again or not self._reached:
+                raise error
+            await retry.pause(error)
+
+
+class Synod:
+    """The same client for programs without an event loop. Not for use by several threads."""
+
+    def __init__(self, url: str = DEFAULT_URL, *, patience_s: float = PATIENCE_S) -> None:
+        self._runner = asyncio.Runner()
+        self._client = AsyncSynod(url, patience_s=patience_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._run(self._client.close())
+        self._runner.close()
+
+    def put(self, path: str, body: Body, **options: Any) -> Written:
+        """See `AsyncSynod.put`."""
+        return self._run(self._client.put(path, body, **options))
+
+    def read(self, path: str, *, stale: bool = False, at_least: int = 0) -> bytes:
+        """See `AsyncSynod.read`."""
+        return self._run(self._client.read(path, stale=stale, at_least=at_least))
+
+    def download(self, path: str, sink: Callable[[bytes], Any]) -> Entry:
+        """See `AsyncSynod.download`."""
+        return self._run(self._client.download(path, sink))
+
+    def delete(self, path: str, *, if_match: str | None = None, key: str | None = None) -> Written:
+        """See `AsyncSynod.delete`."""
+        return self._run(self._client.delete(path, if_match=if_match, key=key))
+
+    def stat(self, path: str) -> Entry:
+        """See `AsyncSynod.stat`."""
+        return self._run(self._client.stat(path))
+
+    def list(self, path: str) -> list[Entry]:
+        """See `AsyncSynod.list`."""
+
+        async def collect() -> list[Entry]:
+            return [entry async for entry in self._client.list(path)]
+
+        return self._run(collect())
+
+    def make_directory(self, path: str, *, key: str | None = None) -> Written:
+        """See `AsyncSynod.make_directory`."""
+        return self._run(self._client.make_directory(path, key=key))
+
+    def remove_directory(
+        self, path: str, *, recursive: bool = False, key: str | None = None
+    ) -> Written:
+        """See `AsyncSynod.remove_directory`."""
+        return self._run(self._client.remove_directory(path, recursive=recursive, key=key))
+
+    def cluster(self) -> dict[str, Any]:
+        """See `AsyncSynod.cluster`."""
+        return self._run(self._client.cluster())
+
+    def result(self, request: str) -> dict[str, Any]:
+        """See `AsyncSynod.result`."""
+        return self._run(self._client.result(request))
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return self._runner.run(work)
+
+
+class _Retry:
+    """How long to go on, and the pauses: each about twice the last, drawn from a range."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._ends = time.monotonic() + patience_s
+        self._pause_s = _PAUSE_LEAST_S
+
+    async def pause(self, error: SynodError) -> None:
+        """Wait before the next attempt. Raises `error` if there is no time for one."""
+        pause_s = self._pause_s * random.uniform(0.5, 1.5)
+        if time.monotonic() + pause_s >= self._ends:
+            raise error
+        self._pause_s = min(_PAUSE_MOST_S, self._pause_s * 2)
+        await asyncio.sleep(pause_s)
+
+
+def _file_url(path: str) -> str:
+    return f"/v1/files/{path_to_url(checked_path(path))}"
+
+
+def _directory_url(path: str) -> str:
+    return f"/v1/directories/{path_to_url(checked_path(path))}"
+
+
+def _conditions(if_match: str | None, if_none_match: str | None) -> dict[str, str]:
+    given = (("if-match", if_match), ("if-none-match", if_none_match))
+    return {name: tag if tag == "*" else f'"{tag}"' for name, tag in given if tag is not None}
+
+
+def _consistency(stale: bool, at_least: int) -> dict[str, str]:
+    params = {"consistency": "stale"} if stale else {}
+    if at_least:
+        params["at_least"] = str(at_least)
+    return params

@@ -1,0 +1,235 @@
+"""The settings: flags over `SYNOD_…` environment over `synod.toml` over defaults.
+
+Durations are whole milliseconds, sizes are bytes.
+"""
+
+import dataclasses
+import ipaddress
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from actors.options import Options
+from actors.values import CHUNK_BYTES, INLINE_LIMIT_BYTES
+
+DEFAULT_FILE = "synod.toml"
+MASK = "********"
+_MIB = 1024 * 1024
+_DEFAULTS = Options()
+# Greedy up to the last "@": a password that should have been percent-encoded is masked as well.
+_USER_INFO = re.compile(r"(?<=://)(?P<user>[^:/@]*)(:.*)?@")
+
+MANIFEST_NAME_BYTES = len(f'"{"0" * 64}",')
+"""What one chunk's name takes up in a manifest."""
+
+
+class SettingsError(ValueError):
+    """A setting can't be used; the message names it and where it came from."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, with its default."""
+
+    model_config = SettingsConfigDict(env_prefix="SYNOD_", extra="forbid", frozen=True)
+
+    cluster: str = Field("synod", pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
+    """Names the queues and exchanges on the broker."""
+    broker: str = "memory://"
+    """`memory://` (one process) or an `amqp://` URL."""
+    data: Path = Path("synod-data")
+    """Holds one folder for each node."""
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    token: SecretStr | None = None
+    """Bearer token for HTTP. Not in use yet."""
+
+    proposers: int = Field(_DEFAULTS.proposers, ge=1, le=99)
+    acceptors: int = Field(_DEFAULTS.acceptors, ge=3, le=99)
+    learners: int = Field(_DEFAULTS.learners, ge=2, le=99)
+    stores: int = Field(_DEFAULTS.stores, ge=1, le=99)
+
+    heartbeat_ms: int = Field(_DEFAULTS.heartbeat_ms, ge=50)
+    leader_heartbeat_ms: int = Field(_DEFAULTS.leader_heartbeat_ms, ge=10)
+    lease_ms: int = Field(_DEFAULTS.lease_ms, ge=50)
+    """Fixed when the cluster is founded."""
+    lease_margin_ms: int = Field(_DEFAULTS.lease_margin_ms, ge=1)
+    sync_ms: int = Field(_DEFAULTS.sync_ms, ge=100)
+    request_deadline_ms: int = Field(_DEFAULTS.request_deadline_ms, ge=100)
+    """After this a write is answered with what is known by then."""
+    session_expiry_ms: int = Field(_DEFAULTS.session_expiry_ms, ge=60_000)
+    idempotency_expiry_ms: int = Field(_DEFAULTS.idempotency_expiry_ms, ge=60_000)
+    chunk_grace_ms: int = Field(_DEFAULTS.chunk_grace_ms, ge=1_000)
+
+    min_stores: int = Field(2, ge=1)
+    """With fewer stores in the view, writes are refused. In effect once views can shrink."""
+    rowa: Literal["available", "strict"] = "available"
+    """`strict`: writes are refused while any store is missing. In effect once views can shrink."""
+    window_slots: int = Field(_DEFAULTS.window_slots, ge=1, le=1024)
+    batch_commands: int = Field(_DEFAULTS.batch_commands, ge=1)
+    batch_bytes: int = Field(_DEFAULTS.batch_bytes, ge=64 * 1024, le=8 * _MIB)
+
+    chunk_bytes: int = Field(CHUNK_BYTES, ge=64 * 1024, le=CHUNK_BYTES)
+    inline_bytes: int = Field(INLINE_LIMIT_BYTES, ge=0, le=INLINE_LIMIT_BYTES)
+    """Contents up to this size travel inside the command."""
+    versions_kept: int = Field(1, ge=1)
+    """How many versions of a file keep their contents. Not in use yet: one does."""
+    max_file_bytes: int = Field(5 * 1024 * _MIB, ge=0)
+    upload_memory_bytes: int = Field(16 * _MIB, ge=4 * _MIB)
+    """What all uploads of a gateway together may hold in memory; the same again for downloads."""
+    body_timeout_ms: int = Field(60_000, ge=100)
+    """An upload or download that does not move for so long is given up."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, settings_file())
+
+    @field_validator("broker")
+    @classmethod
+    def _known_broker(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("memory", "amqp", "amqps"):
+            raise ValueError("it must start with memory://, amqp:// or amqps://")
+        if parts.scheme != "memory" and not parts.hostname:
+            raise ValueError("it names no host, as in amqp://user:password@localhost:5672/")
+        return url
+
+    @field_validator("host")
+    @classmethod
+    def _loopback_only(cls, host: str) -> str:
+        try:
+            loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            loopback = False
+        if not loopback:
+            raise ValueError(
+                "HTTP has no access control yet, so it is served on loopback only: "
+                "use 127.0.0.1, ::1 or localhost"
+            )
+        return host
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self.options()
+        if self.min_stores > self.stores:
+            raise ValueError(f"min_stores is {self.min_stores}, but stores is only {self.stores}")
+        return self
+
+    def options(self) -> Options:
+        """What the actors are told. Raises `ValueError`."""
+        names = {field.name for field in dataclasses.fields(Options)} & set(type(self).model_fields)
+        return Options(**{name: getattr(self, name) for name in names})
+
+    @property
+    def greatest_file_bytes(self) -> int:
+        """The greatest file: what is allowed, and what one manifest of a chunk's size can list."""
+        return min(self.max_file_bytes, (CHUNK_BYTES - 2) // MANIFEST_NAME_BYTES * self.chunk_bytes)
+
+    @property
+    def url(self) -> str:
+        """Where HTTP is served."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+class Effective(NamedTuple):
+    """One setting as it is in force, fit to be shown, and where it came from."""
+
+    name: str
+    value: Any
+    source: Literal["flag", "environment", "file", "default"]
+
+
+def settings_file() -> Path:
+    """The file that is read: `$SYNOD_CONFIG`, or `synod.toml` in the current folder."""
+    return Path(os.environ.get("SYNOD_CONFIG") or DEFAULT_FILE)
+
+
+def load_settings(**flags: Any) -> Settings:
+    """The settings in force; flags that are `None` were not given. Raises `SettingsError`."""
+    if "SYNOD_CONFIG" in os.environ and not settings_file().is_file():
+        raise SettingsError(f"SYNOD_CONFIG names {settings_file()}, which is no file")
+    try:
+        return Settings(**_given(flags))
+    except ValidationError as error:
+        problems = "; ".join(_readable(detail, flags) for detail in error.errors())
+        raise SettingsError(problems) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SettingsError(f"{settings_file()} can't be read: {error}") from None
+
+
+def effective(settings: Settings, **flags: Any) -> list[Effective]:
+    """Every setting with secrets masked, in the order of their definition."""
+    return [
+        Effective(name, shown(name, getattr(settings, name)), _source(name, flags))
+        for name in Settings.model_fields
+    ]
+
+
+def shown(name: str, value: Any) -> Any:
+    """A setting's value as it may be shown to anybody."""
+    if isinstance(value, SecretStr):
+        return MASK
+    if isinstance(value, Path):
+        return str(value)
+    return masked_url(value) if name == "broker" else value
+
+
+def masked_url(url: str) -> str:
+    """`url` without its password. The user's name is kept."""
+
+    def mask(found: re.Match[str]) -> str:
+        return f"{found['user']}:{MASK}@" if found[2] else f"{found['user']}@"
+
+    return _USER_INFO.sub(mask, url)
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def _source(name: str, flags: dict[str, Any]) -> Literal["flag", "environment", "file", "default"]:
+    if flags.get(name) is not None:
+        return "flag"
+    if f"SYNOD_{name}".upper() in {variable.upper() for variable in os.environ}:
+        return "environment"
+    if settings_file().is_file() and name in tomllib.loads(settings_file().read_text()):
+        return "file"
+    return "default"
+
+
+def _readable(detail: Any, flags: dict[str, Any]) -> str:
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if not detail["loc"]:
+        return message
+    name = str(detail["loc"][0])
+    if detail["type"] == "extra_forbidden":
+        return f"there is no setting named {name!r} (in {settings_file()})"
+    where = {
+        "flag": f"--{name.replace('_', '-')}",
+        "environment": f"SYNOD_{name.upper()}",
+        "file": f"{name} in {settings_file()}",
+        "default": name,
+    }[_source(name, flags)]
+    secret = name == "token"
+    value = MASK if secret else shown(name, detail["input"])
+    return f"{where} is {value!r}: {message}"

@@ -1,0 +1,171 @@
+"""What the cluster and this gateway say of themselves."""
+
+from http import HTTPStatus
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from actors.calls import NodeSeen, Surveyed
+from actors.messages import ReadRequest
+from actors.options import role_of
+from gateway.cluster import Cluster
+from gateway.problems import FORGOTTEN, NOT_FOUND, UNAVAILABLE, Problem
+from gateway.settings import Settings
+
+_NO_STORE = {"cache-control": "no-store"}
+
+_INDEX = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Synod</title>
+<style>
+  body { font: 16px/1.5 system-ui, sans-serif; max-width: 40em; margin: 3em auto; padding: 0 1em }
+  code { background: #8882; padding: .1em .3em; border-radius: .2em }
+  :root { color-scheme: light dark }
+</style>
+<h1>Synod</h1>
+<p>A small, strongly consistent, replicated file system: Paxos orders every change, and two-phase
+commit writes it to all stores. This is one of its gateways.</p>
+<ul>
+<li><a href="/v1/directories/">/v1/directories/</a> — what is in the root</li>
+<li><code>/v1/files/{path}</code> — PUT, GET, HEAD, DELETE</li>
+<li><a href="/v1/cluster">/v1/cluster</a> — the nodes, the leader and the view</li>
+<li><a href="/readyz">/readyz</a>, <a href="/healthz">/healthz</a>,
+<a href="/metrics">/metrics</a> — for machines</li>
+</ul>
+<p>Try <code>echo hello | synod put - hello.txt</code> and <code>synod get hello.txt -</code>.</p>
+</html>
+"""
+
+
+class System:
+    """The endpoints that are about no file."""
+
+    def __init__(
+        self, cluster: Cluster, settings: Settings, registry: CollectorRegistry, node: str
+    ) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._registry = registry
+        self._node = node
+
+    async def index(self, request: Request) -> Response:
+        """A page for whoever comes with a browser."""
+        return HTMLResponse(_INDEX)
+
+    async def cluster(self, request: Request) -> Response:
+        """What this gateway knows of the cluster."""
+        survey = await self._cluster.survey()
+        body = {
+            "cluster": survey.cluster,
+            "gateway": self._node,
+            "ready": survey.ready,
+            "leader": survey.leader,
+            "session": survey.session,
+            "view": None if survey.view is None else survey.view.model_dump(mode="json"),
+            "nodes": nodes_json(survey),
+            "limits": {
+                "greatest_file_bytes": self._settings.greatest_file_bytes,
+                "inline_bytes": self._settings.inline_bytes,
+                "chunk_bytes": self._settings.chunk_bytes,
+            },
+        }
+        return JSONResponse(body, headers=_NO_STORE)
+
+    async def result(self, request: Request) -> Response:
+        """What became of a write."""
+        name = request.path_params["request"]
+        session, _, sequence = name.rpartition("-")
+        if not (session and sequence.isascii() and sequence.isdecimal() and len(sequence) < 19):
+            raise Problem(NOT_FOUND, f"{name!a} is not the id of a request")
+        done = await self._cluster.read(
+            ReadRequest(number=0, what="result", session=session, sequence=int(sequence))
+        )
+        reply = done.reply
+        headers = {**_NO_STORE, "synod-slot": str(reply.applied)}
+        if reply.status == "running":
+            return JSONResponse({"request": name, "state": "running"}, headers=headers)
+        if reply.status == "forgotten":
+            raise Problem(FORGOTTEN, f"the result of {name} is no longer kept", headers=headers)
+        outcome = reply.outcome
+        if outcome is None:
+            raise Problem(
+                NOT_FOUND,
+                f"no request {name} is decided or under way up to slot {reply.applied}",
+                headers=headers,
+                fields={"slot": reply.applied},
+            )
+        body = {"request": name, "state": "decided", "result": outcome.status}
+        body |= outcome.model_dump(mode="json", exclude={"status"})
+        if outcome.status == "done":
+            body["etag"] = outcome.etag
+        return JSONResponse(body, headers=headers)
+
+    async def healthz(self, request: Request) -> Response:
+        """200 while this node is alive and did not halt."""
+        await self._cluster.survey()
+        return JSONResponse({"status": "ok", "node": self._node}, headers=_NO_STORE)
+
+    async def readyz(self, request: Request) -> Response:
+        """200 if a write could start now."""
+        survey = await self._cluster.survey()
+        if not survey.ready:
+            raise Problem(UNAVAILABLE, _why_not_ready(survey), headers={"retry-after": "1"})
+        body = {"status": "ready", "node": self._node, "leader": survey.leader}
+        return JSONResponse(body, status_code=HTTPStatus.OK, headers=_NO_STORE)
+
+    async def metrics(self, request: Request) -> Response:
+        """All metrics of this process, for Prometheus."""
+        return Response(
+            generate_latest(self._registry), headers={"content-type": CONTENT_TYPE_LATEST}
+        )
+
+
+def nodes_json(survey: Surveyed) -> list[dict[str, Any]]:
+    """Every expected or seen node, in the order of roles and numbers."""
+    expected = [name for names in survey.expected.values() for name in names]
+    others = sorted(set(survey.nodes) - set(expected))
+    return [_node_json(name, survey.nodes.get(name), survey) for name in expected + others]
+
+
+def _node_json(name: str, seen: NodeSeen | None, survey: Surveyed) -> dict[str, Any]:
+    view = survey.view
+    about = {
+        "name": name,
+        "role": role_of(name),
+        "seen": seen is not None,
+        "leader": name == survey.leader,
+        "coordinator": view is not None and name == view.coordinator,
+        "in_view": view is not None and any(member.name == name for member in view.stores),
+    }
+    if seen is None:
+        return about
+    heartbeat = seen.heartbeat
+    return {
+        **about,
+        "age_ms": seen.age_ms,
+        "incarnation": seen.incarnation,
+        "applied": heartbeat.applied,
+        "durable": heartbeat.durable,
+        "scanned": heartbeat.scanned,
+        "state_hash": heartbeat.state_hash,
+        "epoch": None if heartbeat.view is None else heartbeat.view.epoch,
+        "pending": heartbeat.pending,
+        "in_doubt": heartbeat.in_doubt,
+        "journal_commits": heartbeat.journal_commits,
+        "halted": heartbeat.halted,
+    }
+
+
+def _why_not_ready(survey: Surveyed) -> str:
+    if not survey.cluster:
+        return "this gateway does not know its cluster yet"
+    if survey.leader is None:
+        return "no proposer leads: a quorum of acceptors and one proposer are needed"
+    if survey.session is None:
+        return "this gateway's session is not open yet"
+    return "the cluster takes no writes at the moment"

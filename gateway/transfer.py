@@ -1,0 +1,310 @@
+"""Copies files and whole folders into the cluster and out of it, several at a time."""
+
+import asyncio
+import contextlib
+import mimetypes
+import os
+import stat
+import tempfile
+import unicodedata
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol, TypeVar
+
+from gateway.bodies import Source
+from gateway.errors import SynodError
+from gateway.metadata import MODIFIED_MS_MAX, MODIFIED_MS_MIN
+from gateway.paths import InvalidPath, checked_path, child
+from gateway.replies import Entry, Written
+from gateway.sdk import AsyncSynod
+
+PARALLEL = 16
+_T = TypeVar("_T")
+
+
+class Progress(Protocol):
+    """Who is told how a transfer gets on."""
+
+    def expect(self, files: int, size_bytes: int) -> None:
+        """So much more is to be done."""
+        ...
+
+    def moved(self, size_bytes: int) -> None:
+        """So many more bytes went through."""
+        ...
+
+    def finished(self, files: int) -> None:
+        """So many more files are done."""
+        ...
+
+
+class Silent:
+    """A progress that nobody looks at."""
+
+    def expect(self, files: int, size_bytes: int) -> None:
+        """Nothing."""
+
+    def moved(self, size_bytes: int) -> None:
+        """Nothing."""
+
+    def finished(self, files: int) -> None:
+        """Nothing."""
+
+
+class Failure(NamedTuple):
+    """A file or folder that could not be copied."""
+
+    path: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of a transfer."""
+
+    files: int = 0
+    directories: int = 0
+    size_bytes: int = 0
+    skipped: list[Failure] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    stopped: str = ""
+    """Why the rest was not tried; empty if everything was."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that was to be copied was copied."""
+        return not self.failures and not self.stopped
+
+
+class LocalItem(NamedTuple):
+    """A local file, or an empty folder, and its path in the cluster."""
+
+    source: Path
+    target: str
+    is_directory: bool
+    size: int = 0
+
+
+async def put_file(
+    synod: AsyncSynod,
+    source: Path,
+    target: str,
+    *,
+    progress: Progress,
+    if_match: str | None = None,
+    if_none_match: str | None = None,
+    key: str | None = None,
+) -> Written:
+    """Copy one local file, with its modification time and executable bit. Raises `SynodError`."""
+    status = os.stat(source)
+    return await synod.put(
+        target,
+        Source(status.st_size, lambda: source.open("rb")),
+        content_type=guess_type(target),
+        modified_ms=min(max(status.st_mtime_ns // 1_000_000, MODIFIED_MS_MIN), MODIFIED_MS_MAX),
+        executable=bool(status.st_mode & stat.S_IXUSR),
+        if_match=if_match,
+        if_none_match=if_none_match,
+        key=key,
+        on_bytes=progress.moved,
+    )
+
+
+async def put_tree(
+    synod: AsyncSynod, source: Path, target: str, *, progress: Progress, parallel: int = PARALLEL
+) -> Tally:
+    """Copy all that is below the folder `source` to below the directory `target`."""
+    tally = Tally()
+    items = list(_walk(source, target, tally))
+    files = [item for item in items if not item.is_directory]
+    progress.expect(len(files), sum(item.size for item in files))
+
+    async def copy(synod: AsyncSynod, item: LocalItem) -> None:
+        if item.is_directory:
+            await synod.make_directory(item.target)
+            tally.directories += 1
+        else:
+            await put_file(synod, item.source, item.target, progress=progress)
+            tally.files += 1
+            tally.size_bytes += item.size
+            progress.finished(1)
+
+    async def all_items() -> AsyncIterator[LocalItem]:
+        for item in items:
+            yield item
+
+    await _in_parallel(synod, all_items(), copy, lambda item: str(item.source), tally, parallel)
+    return tally
+
+
+async def get_file(synod: AsyncSynod, source: str, target: Path, *, progress: Progress) -> Entry:
+    """Copy one file to `target`, which appears whole or not at all. Raises `SynodError`."""
+    with _replacing(target) as (file, place):
+
+        def sink(piece: bytes) -> None:
+            file.write(piece)
+            progress.moved(len(piece))
+
+        entry = await synod.download(source, sink)
+        file.flush()
+        os.fchmod(file.fileno(), _mode(entry.executable))
+        os.utime(file.fileno(), ns=(entry.modified_ms * 1_000_000,) * 2)
+        place()
+    return entry
+
+
+async def get_tree(
+    synod: AsyncSynod, source: str, target: Path, *, progress: Progress, parallel: int = PARALLEL
+) -> Tally:
+    """Copy all that is below the directory `source` to below the folder `target`."""
+    tally = Tally()
+
+    async def found() -> AsyncIterator[Entry]:
+        todo = [source]
+        while todo:
+            directory = todo.pop()
+            async for entry in synod.list(directory):
+                # A name is checked before it becomes a local path, whoever answers.
+                checked_path(entry.path)
+                if entry.is_directory:
+                    todo.append(entry.path)
+                else:
+                    progress.expect(1, entry.size)
+                yield entry
+
+    async def copy(synod: AsyncSynod, entry: Entry) -> None:
+        place = target / (entry.path[len(source) :].lstrip("/") if source else entry.path)
+        if entry.is_directory:
+            place.mkdir(parents=True, exist_ok=True)
+            tally.directories += 1
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        copied = await get_file(synod, entry.path, place, progress=progress)
+        tally.files += 1
+        tally.size_bytes += copied.size
+        progress.finished(1)
+
+    os.makedirs(target, exist_ok=True)
+    await _in_parallel(synod, found(), copy, lambda entry: entry.path, tally, parallel)
+    return tally
+
+
+def guess_type(name: str) -> str:
+    """The media type that a file's name suggests."""
+    kind, encoding = mimetypes.guess_type(name)
+    if encoding is not None:
+        return "application/gzip" if encoding == "gzip" else "application/octet-stream"
+    return kind or "application/octet-stream"
+
+
+async def _in_parallel(
+    synod: AsyncSynod,
+    items: AsyncIterator[_T],
+    copy: Callable[[AsyncSynod, _T], Awaitable[None]],
+    name: Callable[[_T], str],
+    tally: Tally,
+    parallel: int,
+) -> None:
+    """Copy every item; note those that fail and go on, unless it is the cluster that fails."""
+    queue: asyncio.Queue[_T | None] = asyncio.Queue(parallel * 2)
+
+    async def work() -> None:
+        async with synod.sibling() as mine:
+            while (item := await queue.get()) is not None:
+                if tally.stopped:
+                    continue
+                try:
+                    await copy(mine, item)
+                except (SynodError, OSError, InvalidPath) as error:
+                    tally.failures.append(Failure(name(item), _reason(error)))
+                    # It was tried again for as long as patience allows; the others would fare
+                    # alike.
+                    if isinstance(error, SynodError) and error.again:
+                        tally.stopped = str(error)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(parallel):
+            group.create_task(work())
+        try:
+            async for item in items:
+                if tally.stopped:
+                    break
+                await queue.put(item)
+        except (SynodError, InvalidPath) as error:
+            tally.stopped = str(error)
+        for _ in range(parallel):
+            await queue.put(None)
+
+
+def _walk(source: Path, target: str, tally: Tally) -> Iterator[LocalItem]:
+    """What is below `source`, in the order of names; what can't be copied goes to the tally."""
+    taken: dict[str, Path] = {}
+    todo = [(source, target)]
+    while todo:
+        folder, above = todo.pop()
+        try:
+            children = sorted(os.scandir(folder), key=lambda found: found.name)
+        except OSError as error:
+            tally.failures.append(Failure(str(folder), _reason(error)))
+            continue
+        if not children and above:
+            yield LocalItem(folder, above, is_directory=True)
+        for found in children:
+            here = Path(found.path)
+            try:
+                inside = checked_path(child(above, unicodedata.normalize("NFC", found.name)))
+                status = found.stat(follow_symlinks=False)
+            except (InvalidPath, OSError) as error:
+                tally.failures.append(Failure(str(here), _reason(error)))
+                continue
+            if inside in taken:
+                reason = f"its name is the same as that of {taken[inside]} in normal form C"
+                tally.failures.append(Failure(str(here), reason))
+                continue
+            taken[inside] = here
+            if stat.S_ISDIR(status.st_mode):
+                todo.append((here, inside))
+            elif stat.S_ISREG(status.st_mode):
+                yield LocalItem(here, inside, is_directory=False, size=status.st_size)
+            else:
+                what = "a symbolic link" if found.is_symlink() else "not a regular file"
+                tally.skipped.append(Failure(str(here), what))
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[tuple[BinaryIO, Callable[[], None]]]:
+    """A temporary file beside `target`, and what puts it in `target`'s place."""
+    number, name = tempfile.mkstemp(prefix=".synod-", suffix=".part", dir=target.parent)
+    placed = False
+
+    def place() -> None:
+        nonlocal placed
+        os.replace(name, target)
+        placed = True
+
+    try:
+        with os.fdopen(number, "wb") as file:
+            yield file, place
+    finally:
+        if not placed:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+
+
+def _mode(executable: bool) -> int:
+    return (0o777 if executable else 0o666) & ~_UMASK
+
+
+def _umask() -> int:
+    # There is no way to look at it but to set it.
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+_UMASK = _umask()
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)

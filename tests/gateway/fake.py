@@ -1,0 +1,133 @@
+"""A cluster of one namespace in memory, to test what HTTP makes of its answers.
+
+It runs the real state machine, without Paxos, stores or a broker. Faults are put in by setting
+`answers` (the next calls get these instead) and `missing` (chunks that nobody holds).
+"""
+
+import asyncio
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from actors.calls import (
+    Absent,
+    Call,
+    Decided,
+    Fetch,
+    Fetched,
+    Read,
+    ReadDone,
+    Survey,
+    Surveyed,
+    Upload,
+    Uploaded,
+    Write,
+)
+from actors.namespace import Namespace
+from actors.options import Options
+from actors.reads import answer_read
+from actors.values import Batch, Command, Frozen, Inline, OpenSession, PutFile, StoreMember, View
+
+SESSION = "fake-session"
+
+
+class FakeCluster:
+    """Answers calls as a healthy cluster would."""
+
+    def __init__(self) -> None:
+        self.options = Options()
+        self.state = Namespace(self.options)
+        self.chunks: dict[str, bytes] = {}
+        self.calls: list[Frozen] = []
+        self.answers: deque[Any] = deque()
+        self.missing: set[str] = set()
+        self.ready = True
+        self.hold: asyncio.Event | None = None
+        self.called = asyncio.Event()
+        self.uploads_under_way = 0
+        self.uploads_under_way_max = 0
+        self._sequence = 0
+        self._apply(OpenSession())
+
+    async def call(self, make: Callable[[int], Call]) -> Any:
+        call = make(1)
+        self.calls.append(call)
+        self.called.set()
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.answers and not isinstance(call, Survey):
+            answer = self.answers.popleft()
+            if isinstance(answer, Exception):
+                raise answer
+            if answer is not None:
+                return answer
+        match call:
+            case Write():
+                return self._write(call)
+            case Read():
+                return ReadDone("store-1", answer_read(self.state, call.request))
+            case Upload():
+                return await self._upload(call)
+            case Fetch():
+                await asyncio.sleep(0)
+                data = None if call.sha256 in self.missing else self.chunks.get(call.sha256)
+                return Absent() if data is None else Fetched(data)
+            case Survey():
+                return self._survey()
+            case _:
+                raise AssertionError(call)
+
+    def submitted(self) -> list[Write]:
+        """All writes that were asked for."""
+        return [call for call in self.calls if isinstance(call, Write)]
+
+    def _write(self, call: Write) -> Decided:
+        if isinstance(call.operation, PutFile) and isinstance(call.operation.content, Inline):
+            content = call.operation.content
+            assert hashlib.sha256(content.data).hexdigest() == content.sha256
+            self.chunks[content.sha256] = content.data
+        return self._apply(call.operation, call.idempotency)
+
+    def _apply(self, operation: Any, idempotency: Any = None) -> Decided:
+        self._sequence += 1
+        command = Command(
+            session=SESSION,
+            sequence=self._sequence,
+            acknowledged=0,
+            reply_to="gateway-1",
+            operation=operation,
+            idempotency=idempotency,
+        )
+        batch = Batch(stamp_ms=time.time_ns() // 1_000_000, commands=(command,))
+        (outcome,) = self.state.apply(self.state.applied + 1, batch, ())
+        self.state.dropped.clear()
+        self.state.rows.clear()
+        return Decided(command.request, outcome)
+
+    async def _upload(self, call: Upload) -> Uploaded:
+        assert hashlib.sha256(call.data).hexdigest() == call.sha256
+        self.uploads_under_way += 1
+        self.uploads_under_way_max = max(self.uploads_under_way_max, self.uploads_under_way)
+        await asyncio.sleep(0.001)
+        self.uploads_under_way -= 1
+        self.chunks[call.sha256] = call.data
+        return Uploaded()
+
+    def _survey(self) -> Surveyed:
+        view = View(
+            epoch=3,
+            coordinator="learner-1",
+            coordinator_incarnation=1,
+            stores=(StoreMember(name="store-1", disk="d", added_slot=0),),
+        )
+        roles = ("proposer", "acceptor", "learner", "store")
+        return Surveyed(
+            cluster="c1",
+            leader="proposer-2" if self.ready else None,
+            ready=self.ready,
+            view=view,
+            session=SESSION,
+            expected={role: self.options.names(role) for role in roles},
+        )

@@ -1,0 +1,99 @@
+"""`synod up` as its own process: it says when it is ready, ends cleanly, and refuses clearly."""
+
+import asyncio
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway.sdk import AsyncSynod
+
+ROOT = Path(__file__).parents[2]
+
+
+@asynccontextmanager
+async def _started(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gateway.cli",
+        *arguments,
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def _url_of(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    line = (await process.stdout.readline()).decode()
+    found = re.fullmatch(r"Synod is ready at (http://127\.0\.0\.1:\d+)\n", line)
+    assert found, line
+    return found[1]
+
+
+async def _refusal_of(*arguments: str) -> str:
+    """What a command that must fail says."""
+    async with _started(*arguments) as process:
+        out, err = await process.communicate()
+        assert (process.returncode, out) == (1, b"")
+    assert b"Traceback" not in err
+    return err.decode().splitlines()[-1]
+
+
+async def test_a_cluster_in_one_process(tmp_path: Path) -> None:
+    data = ("--data", str(tmp_path / "data"))
+    async with _started("up", "--port", "0", *data) as process:
+        url = await _url_of(process)
+        async with AsyncSynod(url) as synod:
+            written = await synod.put("a/b", b"hello")
+            large = bytes(range(256)) * 10_000
+            await synod.put("large", large)
+            assert await synod.read("large") == large
+
+        busy = await _refusal_of("up", "--port", "0", *data)
+        assert re.search(r"in use by process \d+", busy)
+        taken = await _refusal_of("up", "--port", url.rpartition(":")[2], *data)
+        assert re.search(r"port \d+ on 127.0.0.1 is in use", taken)
+
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+
+    async with _started("up", "--port", "0", *data) as process:
+        async with AsyncSynod(await _url_of(process)) as synod:
+            assert await synod.read("a/b") == b"hello"
+            assert (await synod.stat("a/b")).etag == written.etag
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("up", "--broker", "amqp://me:hunter2@127.0.0.1:1/"), "can't be reached"),
+        (("up", "--cluster", "other"), "other"),
+    ],
+)
+async def test_what_can_not_start_says_why(
+    tmp_path: Path, arguments: tuple[str, ...], reason: str
+) -> None:
+    data = ("--data", str(tmp_path / "data"))
+    if "--cluster" in arguments:
+        async with _started("up", "--port", "0", *data) as process:
+            await _url_of(process)
+
+    said = await _refusal_of(*arguments, "--port", "0", *data)
+
+    assert said.startswith("synod: ")
+    assert reason in said
+    assert "hunter2" not in said

@@ -1,0 +1,107 @@
+"""Flags over environment over file over defaults; secrets never shown."""
+
+from pathlib import Path
+
+import pytest
+
+from actors.options import Options
+from gateway.settings import Settings, SettingsError, effective, load_settings, masked_url
+
+
+def test_defaults_are_those_of_the_actors() -> None:
+    settings = load_settings()
+
+    assert settings.options() == Options()
+    assert (settings.broker, settings.url) == ("memory://", "http://127.0.0.1:8080")
+
+
+def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("synod.toml").write_text('stores = 4\nlearners = 3\nacceptors = 7\ncluster = "file"\n')
+    monkeypatch.setenv("SYNOD_LEARNERS", "4")
+    monkeypatch.setenv("SYNOD_CLUSTER", "environment")
+
+    settings = load_settings(cluster="flag", port=None)
+
+    shown = {row.name: (row.value, row.source) for row in effective(settings, cluster="flag")}
+    assert shown["proposers"] == (5, "default")
+    assert shown["stores"] == (4, "file")
+    assert shown["learners"] == (4, "environment")
+    assert shown["cluster"] == ("flag", "flag")
+    assert settings.options().names("store") == ("store-1", "store-2", "store-3", "store-4")
+
+
+def test_another_file_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text("stores = 5\n")
+    monkeypatch.setenv("SYNOD_CONFIG", str(tmp_path / "other.toml"))
+    assert load_settings().stores == 5
+
+    monkeypatch.setenv("SYNOD_CONFIG", str(tmp_path / "nothing.toml"))
+    with pytest.raises(SettingsError, match=r"nothing\.toml"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ({"acceptors": 4}, "odd"),
+        ({"lease_ms": 300}, "too short"),
+        ({"port": 65536}, "--port is 65536"),
+        ({"broker": "http://localhost"}, "memory://"),
+        ({"broker": "amqp:///"}, "host"),
+        ({"host": "0.0.0.0"}, "loopback"),
+        ({"host": "example.org"}, "loopback"),
+        ({"cluster": "a b"}, "--cluster"),
+        ({"stores": 1}, "min_stores"),
+    ],
+)
+def test_what_can_not_be_used(flags: dict[str, object], reason: str) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        load_settings(**flags)
+
+
+def test_the_source_of_a_mistake_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNOD_PORT", "many")
+    with pytest.raises(SettingsError, match="SYNOD_PORT is 'many'"):
+        load_settings()
+
+    monkeypatch.delenv("SYNOD_PORT")
+    Path("synod.toml").write_text("colour = 1\n")
+    with pytest.raises(SettingsError, match=r"no setting named 'colour' \(in synod.toml\)"):
+        load_settings()
+
+    Path("synod.toml").write_text("= 1\n")
+    with pytest.raises(SettingsError, match=r"synod.toml can't be read"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://user:hunter2@host:5672/vhost",
+        "amqp://user:hunter2@hunter2@host/",
+        "amqp://:hunter2@host/",
+        "amqps://user:hunter2/@host/",
+    ],
+)
+def test_a_password_is_never_shown(url: str) -> None:
+    assert "hunter2" not in masked_url(url)
+
+    settings = Settings(broker="amqp://u:hunter2@h/", token="hunter2")  # type: ignore[arg-type]
+    shown = effective(settings)
+    assert "hunter2" not in str(shown)
+    assert "hunter2" not in repr(shown)
+
+
+def test_a_password_is_not_shown_in_a_complaint_either() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(broker="http://user:hunter2@host/")
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_greatest_file_is_what_one_manifest_can_list() -> None:
+    assert load_settings().greatest_file_bytes == 5 * 2**30
+    small_chunks = load_settings(chunk_bytes=64 * 1024)
+    assert small_chunks.greatest_file_bytes == (2**20 - 2) // 67 * 64 * 1024
