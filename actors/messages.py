@@ -40,7 +40,7 @@ One read::
       | chunk.get ------>|
       |<----- chunk.data |
 
-Whoever misses something asks: `learn.pull` for chosen slots, `sync.pull` for decided ones.
+Whoever misses something asks: `learn.pull` (chosen slots), `sync.pull` (decided ones).
 """
 
 from typing import Annotated, Literal
@@ -116,7 +116,7 @@ class NodeHeartbeat(Frozen):
     """A sign of life. `journal_commits` counts the commits of the sender's journal so far.
 
     `applied` is the end of the applied prefix, `durable` what of it would survive a crash;
-    `scanned` is a learner's end of the chosen prefix; `state_hash` chains all applied slots.
+    `scanned` ends the chosen prefix; `state_hash` chains all applied slots.
     """
 
     type: Literal["node.heartbeat"] = "node.heartbeat"
@@ -437,7 +437,7 @@ class Result(Frozen):
 
 
 class LeaseAsk(Frozen):
-    """A store asks the leader for a read lease."""
+    """A store asks for a read lease."""
 
     type: Literal["lease.ask"] = "lease.ask"
     number: int
@@ -458,8 +458,7 @@ class LeaseGrant(Frozen):
 
 
 class ReadRequest(Frozen):
-    """`what`: `entry` (a file or directory), `list` (a page of names after `after`), or `result`
-    (of the command `session`, `sequence`).
+    """`what`: `entry`, `list` (a page after the name `after`) or `result` (of a command).
 
     A linearizable read needs the store's lease; a `stale` one any state at or above `at_least`.
     """
@@ -497,10 +496,7 @@ class ReadReply(Frozen):
 
 
 class ChunkPut(Frozen):
-    """A chunk for a store. On the broker `data` is the raw body and the rest are headers.
-
-    `manifest` says that the chunk is a JSON list of chunk names.
-    """
+    """A chunk for a store; on the broker `data` is the raw body. A `manifest` lists chunk names."""
 
     type: Literal["chunk.put"] = "chunk.put"
     sha256: str
@@ -597,7 +593,7 @@ Message = Annotated[
 ]
 
 AnyMessage = Frozen
-"""Any of the above; the type of a field that holds one without naming it."""
+"""Any of the above."""
 
 MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
 """Reads and writes the messages of one turn to one destination, as a JSON list."""
