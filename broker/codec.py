@@ -1,0 +1,228 @@
+"""How messages are written on the broker, and read back without trust.
+
+A body is a JSON list of messages, so that a person can read it in the RabbitMQ console; contents
+(`actors.messages.BULK`) are raw bytes with headers. The properties repeat what people filter by.
+"""
+
+import functools
+import itertools
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from actors.effects import TimerKey
+from actors.messages import BULK, MESSAGES, AnyMessage, ChunkData, ChunkPut
+from broker.transport import Lane, Parcel, Wakeup
+from broker.wire import HeaderValue, Properties
+
+BODY_BYTES_MAX = 16 * 1024 * 1024
+"""RabbitMQ 4's own limit; whatever is larger was not sent by a node."""
+
+SPLIT_BYTES = 4 * 1024 * 1024
+"""A parcel of more than this is sent in several messages."""
+
+TIMER = "timer"
+PING = "ping"
+
+_TIMERS: TypeAdapter[list[tuple[str, str, int]]] = TypeAdapter(list[tuple[str, str, int]])
+_numbers = itertools.count(1)
+
+
+class Undecodable(ValueError):
+    """The message was not written by a node of this version; the text says why."""
+
+
+class Encoded(NamedTuple):
+    """One message of the broker, ready to be published on a lane of its destination."""
+
+    lane: str
+    properties: Properties
+    body: bytes
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+def encode(parcel: Parcel, split_bytes: int = SPLIT_BYTES) -> Iterator[Encoded]:
+    """The broker's messages for a parcel: contents alone, the others together, in order."""
+    together: list[AnyMessage] = []
+    bodies: list[bytes] = []
+    size_bytes = 0
+    for message in parcel.messages:
+        if isinstance(message, ChunkPut | ChunkData):
+            yield _encode_bulk(parcel, message)
+            continue
+        body = _to_json(message)
+        if bodies and size_bytes + len(body) > split_bytes:
+            yield _encode_control(parcel, together, bodies)
+            together, bodies, size_bytes = [], [], 0
+        together.append(message)
+        bodies.append(body)
+        size_bytes += len(body) + 1
+    if bodies:
+        yield _encode_control(parcel, together, bodies)
+
+
+def encode_wakeup(name: str, wakeup: Wakeup) -> Encoded:
+    """The delayed message of some timers of the node `name`."""
+    rows = [(key.name, key.subject, generation) for key, generation in wakeup.timers]
+    headers: dict[str, HeaderValue] = {"disk": wakeup.disk, "incarnation": wakeup.incarnation}
+    return Encoded(Lane.CONTROL, _properties(TIMER, name, headers), _TIMERS.dump_json(rows))
+
+
+def encode_ping(name: str, number: int) -> Encoded:
+    """A message of a node to itself, to see whether it comes back."""
+    return Encoded(Lane.CONTROL, _properties(PING, name, {"number": number}), b"")
+
+
+def _encode_bulk(parcel: Parcel, message: ChunkPut | ChunkData) -> Encoded:
+    headers = _identity_headers(parcel)
+    headers["sha256"] = message.sha256
+    headers["manifest"] = message.manifest if isinstance(message, ChunkPut) else False
+    properties = _properties(
+        message.type, parcel.sender, headers, content_type="application/octet-stream"
+    )
+    return Encoded(Lane.BULK, properties, message.data)
+
+
+def _encode_control(parcel: Parcel, messages: list[AnyMessage], bodies: list[bytes]) -> Encoded:
+    # Broker-side readers filter by these; a parcel of several slots shows the first.
+    headers = _identity_headers(parcel)
+    first: Any = messages[0]
+    kind: type[AnyMessage] = type(first)
+    shown = _shown(kind)
+    if shown.slot:
+        headers["slot"] = first.slot
+    if shown.ballot and first.ballot is not None:
+        headers["ballot"] = f"{first.ballot[0]}.{first.ballot[1]}"
+    if shown.epoch:
+        headers["epoch"] = first.epoch
+    properties = _properties(
+        _type_of(messages),
+        parcel.sender,
+        headers,
+        correlation_id=first.request if shown.request else "",
+    )
+    return Encoded(Lane.CONTROL, properties, b"[%b]" % b",".join(bodies))
+
+
+class _Shown(NamedTuple):
+    """Which of a message type's fields the properties repeat."""
+
+    slot: bool
+    ballot: bool
+    epoch: bool
+    request: bool
+
+
+@functools.cache
+def _shown(kind: type[AnyMessage]) -> _Shown:
+    fields = kind.model_fields
+    # The request's id is a property of some types; of `ReadRequest` it is no field either.
+    request = isinstance(getattr(kind, "request", None), property)
+    return _Shown("slot" in fields, "ballot" in fields, "epoch" in fields, request)
+
+
+def _to_json(message: AnyMessage) -> bytes:
+    # What `model_dump_json` does, without the detour through text.
+    return message.__pydantic_serializer__.to_json(message)
+
+
+def _type_of(messages: list[AnyMessage]) -> str:
+    """The distinct types, in order of appearance; as many as fit into the property."""
+    if len(messages) == 1:
+        return _kind(messages[0])
+    joined = ""
+    for kind in dict.fromkeys(map(_kind, messages)):
+        if len(joined) + 1 + len(kind) > 255:
+            break
+        joined = f"{joined},{kind}" if joined else kind
+    return joined
+
+
+def _kind(message: AnyMessage) -> str:
+    kind: str = message.type  # type: ignore[attr-defined]
+    return kind
+
+
+def _identity_headers(parcel: Parcel) -> dict[str, HeaderValue]:
+    return {
+        "cluster": parcel.cluster,
+        "disk": parcel.disk,
+        "incarnation": parcel.incarnation,
+    }
+
+
+def _properties(
+    kind: str,
+    sender: str,
+    headers: dict[str, HeaderValue],
+    *,
+    content_type: str = "application/json",
+    correlation_id: str = "",
+) -> Properties:
+    return Properties(
+        kind,
+        sender,
+        f"{sender}-{next(_numbers)}",
+        int(time.time()),
+        headers,
+        content_type,
+        correlation_id[:255],
+    )
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+def decode(properties: Properties, body: bytes) -> Parcel | Wakeup:
+    """What a node wrote. Raises `Undecodable` for everything else."""
+    if len(body) > BODY_BYTES_MAX:
+        raise Undecodable(f"{len(body)} bytes are more than {BODY_BYTES_MAX}")
+    headers = properties.headers
+    disk, incarnation = headers.get("disk"), headers.get("incarnation")
+    if not isinstance(disk, str) or not isinstance(incarnation, int):
+        raise Undecodable("the headers disk (text) and incarnation (number) are missing or wrong")
+    if properties.type == TIMER:
+        return _decode_wakeup(disk, incarnation, body)
+    cluster = headers.get("cluster")
+    if not isinstance(cluster, str):
+        raise Undecodable("the header cluster (text) is missing or wrong")
+    if not properties.app_id:
+        raise Undecodable("app_id does not name the sender")
+    if properties.type in BULK:
+        messages: tuple[AnyMessage, ...] = (_decode_bulk(properties, body),)
+    else:
+        try:
+            messages = MESSAGES.validate_json(body)
+        except ValidationError as error:
+            raise Undecodable(_explain(properties.type, error)) from None
+        if any(message.type in BULK for message in messages):
+            raise Undecodable("contents came as JSON; they travel as raw bytes")
+    return Parcel(cluster, properties.app_id, disk, incarnation, messages)
+
+
+def _decode_wakeup(disk: str, incarnation: int, body: bytes) -> Wakeup:
+    try:
+        rows = _TIMERS.validate_json(body)
+    except ValidationError as error:
+        raise Undecodable(_explain(TIMER, error)) from None
+    timers = tuple((TimerKey(name, subject), generation) for name, subject, generation in rows)
+    return Wakeup(disk, incarnation, timers)
+
+
+def _decode_bulk(properties: Properties, body: bytes) -> ChunkPut | ChunkData:
+    sha256, manifest = properties.headers.get("sha256"), properties.headers.get("manifest")
+    if not isinstance(sha256, str) or not isinstance(manifest, bool):
+        raise Undecodable("the headers sha256 (text) and manifest (true or false) are missing")
+    if properties.type == "chunk.put":
+        return ChunkPut(sha256=sha256, manifest=manifest, data=body)
+    return ChunkData(sha256=sha256, data=body)
+
+
+def _explain(kind: str, error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the body"
+    return f"{kind or 'a message without a type'}: {where}: {first['msg']}"[:500]

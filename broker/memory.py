@@ -1,0 +1,221 @@
+"""A broker inside one process: the embedded default, and the tests' own.
+
+It means what RabbitMQ means to a node (durable bounded queues, groups, delayed messages, at least
+once delivery with acknowledgement), but passes message objects without encoding them.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from actors.calls import Call
+from actors.effects import Milliseconds
+from actors.messages import BULK, AnyMessage
+from broker.transport import (
+    Delivery,
+    Lane,
+    Parcel,
+    Receipt,
+    TransportHealth,
+    Wakeup,
+    groups_of,
+)
+
+CONTROL_MESSAGE_BYTES = 512
+"""What a control message is taken to weigh; only the bound of a queue depends on it."""
+
+
+@dataclass(slots=True)
+class _Queue:
+    """One lane of one node. It outlives the node's process, as a durable queue does."""
+
+    lane: str
+    bytes_max: int
+    prefetch: int
+    ready: deque[tuple[Parcel | Wakeup, int]] = field(default_factory=deque)
+    unacknowledged: deque[tuple[int, Parcel | Wakeup, int]] = field(default_factory=deque)
+    held_bytes: int = 0
+    last_tag: int = 0
+    session: int = 0
+    deliver: Callable[[Delivery], None] | None = None
+
+    def put(self, item: Parcel | Wakeup, size_bytes: int) -> int:
+        """Take `item` in; return how many older ones had to go to keep within the bound."""
+        self.ready.append((item, size_bytes))
+        self.held_bytes += size_bytes
+        dropped = 0
+        while self.held_bytes > self.bytes_max and self.ready:
+            self.held_bytes -= self.ready.popleft()[1]
+            dropped += 1
+        self.pump()
+        return dropped
+
+    def attach(self, session: int, deliver: Callable[[Delivery], None]) -> None:
+        self.session = session
+        self.deliver = deliver
+        self.pump()
+
+    def detach(self) -> None:
+        """The consumer is gone: what it did not acknowledge comes again."""
+        self.deliver = None
+        while self.unacknowledged:
+            _, item, size_bytes = self.unacknowledged.pop()
+            self.ready.appendleft((item, size_bytes))
+
+    def acknowledge(self, receipt: Receipt) -> None:
+        if receipt.session != self.session:
+            return
+        while self.unacknowledged and self.unacknowledged[0][0] <= receipt.tag:
+            self.held_bytes -= self.unacknowledged.popleft()[2]
+        self.pump()
+
+    def pump(self) -> None:
+        while self.deliver and self.ready and len(self.unacknowledged) < self.prefetch:
+            item, size_bytes = self.ready.popleft()
+            self.last_tag += 1
+            self.unacknowledged.append((self.last_tag, item, size_bytes))
+            self.deliver(
+                Delivery(item, Receipt(self.session, self.lane, self.last_tag), size_bytes)
+            )
+
+
+class MemoryBroker:
+    """All queues of a cluster that lives in one process (and on one event loop)."""
+
+    def __init__(
+        self,
+        *,
+        control_bytes_max: int = 64 * 1024 * 1024,
+        bulk_bytes_max: int = 64 * 1024 * 1024,
+        prefetch: int = 256,
+        bulk_prefetch: int = 4,
+    ) -> None:
+        self._control_bytes_max = control_bytes_max
+        self._bulk_bytes_max = bulk_bytes_max
+        self._prefetch = prefetch
+        self._bulk_prefetch = bulk_prefetch
+        self._queues: dict[tuple[str, str], _Queue] = {}
+        self._groups: dict[str, list[str]] = {}
+        self.quarantined: deque[tuple[Parcel, str]] = deque(maxlen=1000)
+        """The latest messages that nobody could digest, and why."""
+
+    def transport(self, name: str) -> "MemoryTransport":
+        """The connection of the node `name`, whose queues exist from now on."""
+        if (name, Lane.CONTROL) not in self._queues:
+            self._queues[name, Lane.CONTROL] = _Queue(
+                Lane.CONTROL, self._control_bytes_max, self._prefetch
+            )
+            self._queues[name, Lane.BULK] = _Queue(
+                Lane.BULK, self._bulk_bytes_max, self._bulk_prefetch
+            )
+            for group in groups_of(name):
+                self._groups.setdefault(group, []).append(name)
+        return MemoryTransport(self, name)
+
+    def lanes(self, name: str) -> tuple[_Queue, _Queue]:
+        """The node's control and bulk queue."""
+        return self._queues[name, Lane.CONTROL], self._queues[name, Lane.BULK]
+
+    def receivers(self, to: str, sender: str) -> Iterable[str]:
+        """Who hears what `sender` says to `to`; a sender does not hear itself in a group."""
+        if to.startswith("@"):
+            return [name for name in self._groups.get(to, ()) if name != sender]
+        return (to,) if (to, Lane.CONTROL) in self._queues else ()
+
+    def put(self, name: str, lane: str, item: Parcel | Wakeup, size_bytes: int) -> int:
+        """Put `item` into a queue; return how many messages that pushed out."""
+        return self._queues[name, lane].put(item, size_bytes)
+
+
+class MemoryTransport:
+    """One node's connection to a `MemoryBroker`."""
+
+    def __init__(self, broker: MemoryBroker, name: str) -> None:
+        self._broker = broker
+        self._name = name
+        self._health = TransportHealth()
+        self._delayed: set[asyncio.TimerHandle] = set()
+        self._receipts: list[Receipt] = []
+        self._staged: list[tuple[str, Parcel]] = []
+
+    @property
+    def health(self) -> TransportHealth:
+        """Live figures, updated in place."""
+        return self._health
+
+    async def run(self, deliver: Callable[[Delivery], None], connected: Callable[[], None]) -> None:
+        """Deliver until cancelled."""
+        lanes = self._broker.lanes(self._name)
+        self._health.sessions += 1
+        self._health.connected = True
+        connected()
+        try:
+            for lane in lanes:
+                lane.attach(lane.session + 1, deliver)
+            await asyncio.Event().wait()
+        finally:
+            self._health.connected = False
+            for lane in lanes:
+                lane.detach()
+            for handle in self._delayed:
+                handle.cancel()
+            self._delayed.clear()
+
+    def publish(self, to: str, parcel: Parcel) -> None:
+        """Stage `parcel` for a node or a group."""
+        self._staged.append((to, parcel))
+
+    def delay(self, delay_ms: Milliseconds, wakeup: Wakeup) -> None:
+        """Have `wakeup` come back to this node after `delay_ms`."""
+
+        def arrive() -> None:
+            self._delayed.discard(handle)
+            self._put(self._name, Lane.CONTROL, wakeup, CONTROL_MESSAGE_BYTES)
+
+        handle = asyncio.get_running_loop().call_later(delay_ms / 1000, arrive)
+        self._delayed.add(handle)
+
+    def quarantine(self, parcel: Parcel, reason: str) -> None:
+        """Keep a message that this node can't digest, for whoever looks."""
+        self._health.quarantined += 1
+        self._broker.quarantined.append((parcel, reason))
+
+    def acknowledge(self, receipt: Receipt) -> None:
+        """Stage the acknowledgement of `receipt` and all before it on its lane."""
+        self._receipts.append(receipt)
+
+    async def flush(self) -> None:
+        """Deliver what is staged, then acknowledge."""
+        staged, self._staged = self._staged, []
+        receipts, self._receipts = self._receipts, []
+        if self._health.connected:
+            for to, parcel in staged:
+                self._send(to, parcel)
+        else:
+            self._health.dropped += len(staged)
+        control, bulk = self._broker.lanes(self._name)
+        for receipt in receipts:
+            (control if receipt.lane == Lane.CONTROL else bulk).acknowledge(receipt)
+
+    def _send(self, to: str, parcel: Parcel) -> None:
+        control = tuple(message for message in parcel.messages if not _is_bulk(message))
+        if any(isinstance(message, Call) for message in control):
+            raise TypeError(f"a local call can't leave its node: {control}")
+        for name in self._broker.receivers(to, self._name):
+            if control:
+                part = parcel._replace(messages=control)
+                self._put(name, Lane.CONTROL, part, CONTROL_MESSAGE_BYTES * len(control))
+            if len(control) < len(parcel.messages):
+                for message in parcel.messages:
+                    if _is_bulk(message):
+                        size_bytes = len(message.data)  # type: ignore[attr-defined]
+                        part = parcel._replace(messages=(message,))
+                        self._put(name, Lane.BULK, part, size_bytes + CONTROL_MESSAGE_BYTES)
+
+    def _put(self, name: str, lane: str, item: Parcel | Wakeup, size_bytes: int) -> None:
+        self._health.dropped += self._broker.put(name, lane, item, size_bytes)
+
+
+def _is_bulk(message: AnyMessage) -> bool:
+    return message.type in BULK  # type: ignore[attr-defined]

@@ -1,0 +1,431 @@
+"""A node's connection to RabbitMQ; `broker.topology` names what is declared there.
+
+Whatever goes wrong ends the session, and the next one is built from nothing: a reconnect that
+mends is a second way of starting that is hardly ever tried. What can't be sent is dropped and
+counted: the protocol sends it again, and nothing here may wait for the broker or grow without it.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import aiormq
+from yarl import URL
+
+from actors.effects import Group, Milliseconds
+from broker.codec import (
+    BODY_BYTES_MAX,
+    PING,
+    Encoded,
+    Undecodable,
+    decode,
+    encode,
+    encode_ping,
+    encode_wakeup,
+)
+from broker.session import BrokerClosed, Session
+from broker.topology import Topology, rung_ms
+from broker.transport import (
+    Delivery,
+    Lane,
+    Parcel,
+    Receipt,
+    TransportHealth,
+    TransportRefused,
+    Wakeup,
+)
+from broker.wire import Delivered, HeaderValue, Properties, encode_publish
+
+log = logging.getLogger("synod.rabbitmq")
+
+_REFUSALS = {403: "user name or password", 530: "virtual host"}
+"""What the broker means by a code with which it closes a new connection."""
+
+REPEATED_AFTER_S = 30.0
+"""A broker that stays away for the same reason is complained about this often."""
+
+ACKNOWLEDGED_AFTER_S = 0.02
+"""How long an acknowledgement may wait for others of its lane."""
+
+QUARANTINED_BYTES_MAX = 256 * 1024
+"""Of a larger message only the beginning is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class RabbitOptions:
+    """How a node deals with the broker.
+
+    With `wait` an unreachable broker is tried for ever, else the first failure is final.
+    A session that has heard nothing for `silence_s` sends a message to itself and must hear it
+    within `ping_patience_s`. `flush_patience_s` is how long a turn may be held up by a socket that
+    takes nothing; above `unsent_bytes_max` what is to be sent is dropped.
+    """
+
+    wait: bool = True
+    connect_patience_s: float = 5.0
+    heartbeat_s: int = 5
+    prefetch: int = 256
+    bulk_prefetch: int = 4
+    backoff_least_s: float = 0.1
+    backoff_most_s: float = 2.0
+    silence_s: float = 5.0
+    ping_patience_s: float = 5.0
+    flush_patience_s: float = 1.0
+    unsent_bytes_max: int = 32 * 1024 * 1024
+
+
+class RabbitTransport:
+    """Keeps one node connected to one RabbitMQ."""
+
+    def __init__(
+        self, url: str, topology: Topology, name: str, options: RabbitOptions | None = None
+    ) -> None:
+        self._url = url
+        self._topology = topology
+        self._name = name
+        self._options = options or RabbitOptions()
+        self._prefetch = {
+            Lane.CONTROL: self._options.prefetch,
+            Lane.BULK: self._options.bulk_prefetch,
+        }
+        self._health = TransportHealth()
+        self._session: Session | None = None
+        self._staged: list[bytes] = []
+        self._receipts: dict[str, Receipt] = {}
+        self._acknowledged: dict[str, int] = {}
+        self._acknowledging: asyncio.TimerHandle | None = None
+        self._deliver: Callable[[Delivery], None] | None = None
+        self._said_s = 0.0
+        self._pings = itertools.count(1)
+        self._quarantined = itertools.count(1)
+        # Every failure is told by this module in words; the libraries' own lines repeat it.
+        logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+        logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
+
+    @property
+    def health(self) -> TransportHealth:
+        """Live figures, updated in place."""
+        session = self._session
+        self._health.blocked = session is not None and session.blocked
+        return self._health
+
+    # -- sessions ---------------------------------------------------------------------------------
+
+    async def run(self, deliver: Callable[[Delivery], None], connected: Callable[[], None]) -> None:
+        """Stay connected until cancelled. Raises `TransportRefused`."""
+        self._deliver = deliver
+        failures = 0
+        while True:
+            session = Session(self._health.sessions + 1, self._name, self._topology)
+            politely = False
+            try:
+                async with asyncio.timeout(2 * self._options.connect_patience_s):
+                    await self._open(session)
+                # Nothing may be delivered before the node knows that a new session began.
+                self._begin(session)
+                connected()
+                async with asyncio.timeout(self._options.connect_patience_s):
+                    await self._consume(session)
+                failures = 0
+                self._say_up()
+                reason = await self._watch(session)
+            except asyncio.CancelledError:
+                politely = True
+                raise
+            except (aiormq.AMQPError, OSError, TimeoutError, RuntimeError) as error:
+                self._refuse_for_good(error)
+                reason = _explain(error)
+            finally:
+                self._end(politely=politely)
+                await session.close(politely=politely)
+            failures += 1
+            self._health.failures += 1
+            await self._back_off(failures, reason)
+
+    async def _open(self, session: Session) -> None:
+        options = self._options
+        await session.open(
+            self._url,
+            self._on_delivered,
+            timeout_s=options.connect_patience_s,
+            heartbeat_s=options.heartbeat_s,
+        )
+
+    async def _consume(self, session: Session) -> None:
+        await session.consume(self._prefetch)
+
+    async def _watch(self, session: Session) -> str:
+        """Wait for the session's end and return its reason. Pings through the node's own queue."""
+        loop, options = asyncio.get_running_loop(), self._options
+        pinged_s = 0.0
+        while True:
+            done, _ = await asyncio.wait([session.failure], timeout=options.silence_s / 5)
+            if done:
+                return session.failure.result()
+            now_s = loop.time()
+            if session.blocked or now_s - session.heard_s < options.silence_s:
+                pinged_s = 0.0
+            elif not pinged_s:
+                pinged_s = now_s
+                self._stage(encode_ping(self._name, next(self._pings)), self._name)
+                await self.flush()
+            elif now_s - pinged_s > options.ping_patience_s:
+                return "nothing came back through the node's own queue"
+
+    def _begin(self, session: Session) -> None:
+        self._session = session
+        self._staged.clear()
+        self._receipts.clear()
+        self._acknowledged.clear()
+        self._health.sessions = session.number
+        self._health.connected = True
+
+    def _end(self, *, politely: bool) -> None:
+        if politely:
+            self._acknowledge_all()
+        self._session = None
+        self._health.connected = False
+
+    def _say_up(self) -> None:
+        if self._health.last_error:
+            log.warning("%s is connected to %s again", self._name, self._where())
+            self._health.last_error = ""
+
+    async def _back_off(self, failures: int, reason: str) -> None:
+        options = self._options
+        now_s = asyncio.get_running_loop().time()
+        if reason != self._health.last_error or now_s - self._said_s > REPEATED_AFTER_S:
+            self._health.last_error = reason
+            self._said_s = now_s
+            log.warning("%s: no connection to %s: %s", self._name, self._where(), reason)
+        most_s = min(options.backoff_most_s, options.backoff_least_s * 2 ** min(failures, 10))
+        await asyncio.sleep(random.uniform(options.backoff_least_s, most_s))
+
+    def _refuse_for_good(self, error: BaseException) -> None:
+        """Raise if another try is of no use: only known for a node that never was connected."""
+        if isinstance(error, aiormq.exceptions.ChannelPreconditionFailed):
+            raise TransportRefused(
+                f"{self._name}: {self._where()} holds a queue or exchange of this cluster with "
+                f"other settings: {error}. Delete it, or use another cluster name"
+            ) from error
+        if self._health.sessions:
+            return
+        where = f"{self._name}: the broker {self._where()}"
+        if isinstance(error, BrokerClosed) and error.code in _REFUSALS:
+            raise TransportRefused(
+                f"{where} refused the {_REFUSALS[error.code]}: {error}"
+            ) from error
+        if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
+            raise TransportRefused(f"{where} refused a permission: {_explain(error)}") from error
+        if not self._options.wait:
+            raise TransportRefused(f"{where} can't be reached: {_explain(error)}") from error
+
+    def _where(self) -> str:
+        return str(URL(self._url).with_user(None))
+
+    # -- receiving --------------------------------------------------------------------------------
+
+    def _on_delivered(self, session: Session, delivered: Delivered) -> None:
+        session.heard_s = asyncio.get_running_loop().time()
+        if self._deliver is None or session.failure.done():
+            return
+        lane = session.lanes[delivered.channel]
+        receipt = Receipt(session.number, lane, delivered.delivery_tag)
+        item = self._read(delivered)
+        self._deliver(Delivery(item, receipt, delivered.size_bytes))
+
+    def _read(self, delivered: Delivered) -> Parcel | Wakeup | None:
+        """Parse before anything else; what can't be parsed goes to quarantine."""
+        properties = delivered.properties
+        try:
+            if properties is None:
+                raise Undecodable("the properties can't be read")
+            if properties.app_id == self._name:
+                if properties.type == PING:
+                    return None
+                if delivered.exchange != self._topology.nodes:
+                    # A sender hears its own message to a group; nobody waits for it.
+                    return None
+            if delivered.size_bytes > BODY_BYTES_MAX:
+                raise Undecodable(f"{delivered.size_bytes} bytes are more than {BODY_BYTES_MAX}")
+            return decode(properties, delivered.body)
+        except Undecodable as error:
+            self._quarantine(delivered, str(error))
+            return None
+
+    def _quarantine(self, delivered: Delivered, reason: str) -> None:
+        properties = delivered.properties
+        self._put_into_quarantine(
+            reason,
+            delivered.exchange,
+            delivered.routing_key,
+            properties.type if properties else "",
+            properties.app_id if properties else "",
+            properties.content_type if properties else "",
+            delivered.body,
+        )
+
+    def _put_into_quarantine(
+        self,
+        reason: str,
+        exchange: str,
+        routing_key: str,
+        kind: str,
+        app_id: str,
+        content_type: str,
+        body: bytes,
+    ) -> None:
+        self._health.quarantined += 1
+        log.warning("%s: a message goes to quarantine: %s", self._name, reason)
+        headers: dict[str, HeaderValue] = {
+            "reason": reason,
+            "node": self._name,
+            "exchange": exchange,
+            "routing_key": routing_key,
+            "sender": app_id,
+            "size": len(body),
+        }
+        properties = Properties(
+            kind,
+            self._name,
+            f"{self._name}-quarantined-{next(self._quarantined)}",
+            int(time.time()),
+            headers,
+            content_type or "application/octet-stream",
+            persistent=True,
+        )
+        self._stage_frames(self._topology.quarantine, "", properties, body[:QUARANTINED_BYTES_MAX])
+
+    # -- sending ----------------------------------------------------------------------------------
+
+    def publish(self, to: str, parcel: Parcel) -> None:
+        """Stage `parcel` for a node or a group."""
+        if self._can_send():
+            for encoded in encode(parcel):
+                self._stage(encoded, to)
+
+    def delay(self, delay_ms: Milliseconds, wakeup: Wakeup) -> None:
+        """Stage `wakeup` for this node, by way of the queue of its rung of the ladder."""
+        session = self._session
+        if session is None or not self._can_send():
+            return
+        rung = rung_ms(delay_ms)
+        declaration = session.declare_delay(rung)
+        if declaration:
+            self._staged.append(declaration)
+        encoded = encode_wakeup(self._name, wakeup)
+        self._stage_frames(self._topology.delay(rung), self._name, encoded.properties, encoded.body)
+
+    def quarantine(self, parcel: Parcel, reason: str) -> None:
+        """Stage a message that the actor can't digest for the quarantine."""
+        for encoded in encode(parcel):
+            self._put_into_quarantine(
+                reason,
+                self._topology.nodes,
+                self._name,
+                encoded.properties.type,
+                parcel.sender,
+                encoded.properties.content_type,
+                encoded.body,
+            )
+
+    def acknowledge(self, receipt: Receipt) -> None:
+        """Stage the acknowledgement of `receipt` and all before it on its lane."""
+        self._receipts[receipt.lane] = receipt
+
+    async def flush(self) -> None:
+        """Write what is staged, wait a moment if the socket is full, then acknowledge."""
+        staged, self._staged = self._staged, []
+        session = self._session
+        if session is None:
+            self._health.dropped += len(staged)
+            return
+        if staged:
+            session.write(staged[0] if len(staged) == 1 else b"".join(staged))
+            if session.unsent_bytes:
+                with contextlib.suppress(TimeoutError, ConnectionError):
+                    async with asyncio.timeout(self._options.flush_patience_s):
+                        await session.drain()
+        if self._receipts:
+            self._acknowledge_soon(session)
+
+    def _acknowledge_soon(self, session: Session) -> None:
+        """Acknowledge several turns at once: late is always safe, and each costs a packet.
+
+        A lane is acknowledged as soon as a quarter of its prefetch has been dealt with, so that
+        deliveries never stop for it.
+        """
+        for receipt in list(self._receipts.values()):
+            dealt_with = receipt.tag - self._acknowledged.get(receipt.lane, 0)
+            if dealt_with * 4 >= self._prefetch[receipt.lane]:
+                self._acknowledge(session, receipt)
+        if self._receipts and self._acknowledging is None:
+            self._acknowledging = asyncio.get_running_loop().call_later(
+                ACKNOWLEDGED_AFTER_S, self._acknowledge_all
+            )
+
+    def _acknowledge_all(self) -> None:
+        if self._acknowledging is not None:
+            self._acknowledging.cancel()
+            self._acknowledging = None
+        if self._session is not None:
+            for receipt in list(self._receipts.values()):
+                self._acknowledge(self._session, receipt)
+
+    def _acknowledge(self, session: Session, receipt: Receipt) -> None:
+        del self._receipts[receipt.lane]
+        if receipt.session == session.number and not session.failure.done():
+            self._acknowledged[receipt.lane] = receipt.tag
+            session.acknowledge(receipt.lane, receipt.tag)
+
+    def _can_send(self) -> bool:
+        session = self._session
+        if (
+            session is None
+            or session.blocked
+            or session.failure.done()
+            or session.unsent_bytes > self._options.unsent_bytes_max
+        ):
+            self._health.dropped += 1
+            return False
+        return True
+
+    def _stage(self, encoded: Encoded, to: str) -> None:
+        topology = self._topology
+        if encoded.lane == Lane.BULK:
+            self._stage_frames(
+                topology.nodes, topology.bulk_key(to), encoded.properties, encoded.body
+            )
+        elif to in Group.ALL:
+            self._stage_frames(topology.group(to), "", encoded.properties, encoded.body)
+        else:
+            self._stage_frames(topology.nodes, to, encoded.properties, encoded.body)
+
+    def _stage_frames(
+        self, exchange: str, routing_key: str, properties: Properties, body: bytes
+    ) -> None:
+        session = self._session
+        if session is None:
+            self._health.dropped += 1
+            return
+        self._staged.append(
+            encode_publish(
+                session.publish_channel,
+                exchange,
+                routing_key,
+                properties,
+                body,
+                session.frame_bytes_max,
+            )
+        )
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer in time"
+    return str(error) or type(error).__name__

@@ -1,0 +1,569 @@
+"""The runtime of one node: it gives an actor its turns and carries out what comes of them.
+
+A turn takes in what has come, makes it durable in one commit, and only then lets anything out::
+
+    drain -> receive* -> expire* -> settle -> commit -> sends -> timers -> answers -> acknowledge
+
+If the actor raises, nothing of its turn was committed or sent: it is thrown away and rebuilt from
+its journal, and what it was given is tried again piece by piece (DESIGN, section 2).
+"""
+
+import asyncio
+import itertools
+import logging
+import random
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from actors.calls import Call
+from actors.effects import (
+    BLOB_ROW,
+    Actor,
+    Answer,
+    Blob,
+    Effects,
+    Envelope,
+    Milliseconds,
+    Record,
+    Send,
+    SendBlob,
+    SetTimer,
+)
+from actors.errors import InvariantViolation, JournalUnreadable
+from actors.messages import AnyMessage, ChunkData, ChunkMissing
+from actors.options import Identity
+from broker.journal import Journal, JournalCorrupt, JournalError
+from broker.observer import Observer, Tap
+from broker.timers import TimerBook
+from broker.transport import Delivery, Lane, Parcel, Receipt, Transport, Wakeup
+
+log = logging.getLogger("synod.runtime")
+
+OVERDUE_LOOK_S = 0.1
+HELD_LOOK_S = 0.02
+
+
+def now_ms() -> Milliseconds:
+    """The node's monotonic clock. It goes on while the machine is suspended, as leases do."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+class HostedActor(Actor, Protocol):
+    """An actor that says which cluster it is in, for the envelopes of what it sends."""
+
+    @property
+    def cluster(self) -> str:
+        """The cluster's id; empty while the node does not know it."""
+        ...
+
+
+class NodeHalted(RuntimeError):
+    """The node refuses to go on; the text says why and what to do."""
+
+
+class CallLost(RuntimeError):
+    """The actor was rebuilt while a call was under way: its outcome is unknown here."""
+
+
+class CallRefused(RuntimeError):
+    """The call was not taken: too many are under way. It has no effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostOptions:
+    """How a node is run. `commit_in_thread` is for many nodes on one event loop."""
+
+    drain_messages_max: int = 512
+    drain_bytes_max: int = 4 * 1024 * 1024
+    blob_bytes_staged_max: int = 4 * 1024 * 1024
+    calls_max: int = 10_000
+    commit_in_thread: bool = False
+    first_connection_patience_s: float = 5.0
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one turn takes in, and what acknowledges it."""
+
+    items: list[Envelope | Wakeup] = field(default_factory=list)
+    receipts: dict[str, Receipt] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What the steps of one turn ask for, together."""
+
+    records: list[Record] = field(default_factory=list)
+    blobs: list[Blob] = field(default_factory=list)
+    sends: list[Send | SendBlob] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    halt: str | None = None
+
+
+class NodeHost:
+    """Runs one actor on its journal and its transport, until cancelled or halted."""
+
+    def __init__(
+        self,
+        name: str,
+        make_actor: Callable[[Identity], HostedActor],
+        journal: Journal,
+        transport: Transport,
+        *,
+        options: HostOptions | None = None,
+        observer: Observer | None = None,
+        tap: Tap | None = None,
+        clock: Callable[[], Milliseconds] = now_ms,
+        draw: Callable[[int, int], int] = random.randint,
+    ) -> None:
+        self.name = name
+        self.halted = ""
+        """Why the node refuses to go on; empty while it does not."""
+        self._make_actor = make_actor
+        self._journal = journal
+        self._transport = transport
+        self._options = options or HostOptions()
+        self._observer = observer or Observer()
+        self._tap = tap
+        self._clock = clock
+        self._draw = draw
+        self._identity = self._new_identity()
+        self._actor = make_actor(self._identity)
+        self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._last_token = 0
+        self._local: deque[Call] = deque()
+        self._control: deque[Delivery] = deque()
+        self._bulk: deque[Delivery] = deque()
+        self._timers = TimerBook()
+        self._work = asyncio.Event()
+        self._timers_held = asyncio.Event()
+        self._connected = asyncio.Event()
+        self._ready = asyncio.Event()
+
+    # -- doors ------------------------------------------------------------------------------------
+
+    @property
+    def identity(self) -> Identity:
+        """Who the running start of the node is."""
+        return self._identity
+
+    @property
+    def actor(self) -> HostedActor:
+        """The running actor, to look at; a rebuild replaces it."""
+        return self._actor
+
+    @property
+    def transport(self) -> Transport:
+        """The node's connection."""
+        return self._transport
+
+    @property
+    def inbox_messages(self) -> int:
+        """What waits for a turn."""
+        return len(self._local) + len(self._control) + len(self._bulk)
+
+    @property
+    def timers_armed(self) -> int:
+        """How many timers are armed."""
+        return len(self._timers)
+
+    async def ready(self) -> None:
+        """Wait until the actor has been restored and takes messages."""
+        await self._ready.wait()
+
+    async def call(self, make: Callable[[int], Call]) -> Any:
+        """Hand the call that `make` makes for a token to the actor; return its answer.
+
+        Raises `CallRefused`, `CallLost` or `NodeHalted`. Cancelling the caller does not take the
+        call back.
+        """
+        if self.halted:
+            raise NodeHalted(self.halted)
+        if len(self._calls) >= self._options.calls_max:
+            raise CallRefused(f"{self.name} has {len(self._calls)} calls under way")
+        self._last_token += 1
+        token = self._last_token
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._calls[token] = future
+        self._local.append(make(token))
+        self._work.set()
+        try:
+            return await future
+        finally:
+            self._calls.pop(token, None)
+
+    async def run(self) -> None:
+        """Run the node. Raises `NodeHalted`, `TransportRefused` or a `JournalError`."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._transport.run(self._deliver, self._on_session))
+                group.create_task(self._tend_timers())
+                group.create_task(self._take_turns())
+        except BaseExceptionGroup as failures:
+            raise _first_leaf(failures) from failures
+        finally:
+            for token in list(self._calls):
+                self._fail_call(token, NodeHalted(self.halted or f"{self.name} was stopped"))
+
+    # -- inbox ------------------------------------------------------------------------------------
+
+    def _deliver(self, delivery: Delivery) -> None:
+        # The transport's prefetch bounds both lanes: nothing is acknowledged before its turn.
+        lane = self._bulk if delivery.receipt.lane == Lane.BULK else self._control
+        lane.append(delivery)
+        self._work.set()
+
+    def _on_session(self) -> None:
+        # What the former session delivered can't be acknowledged any more and comes again.
+        self._control.clear()
+        self._bulk.clear()
+        self._timers.rearm(self._clock())
+        self._timers_held.set()
+        self._connected.set()
+
+    def _drain(self) -> _Batch:
+        batch = _Batch()
+        size_bytes = 0
+        while self._local and len(batch.items) < self._options.drain_messages_max:
+            batch.items.append(self._envelope_of_call(self._local.popleft()))
+        for lane in (self._control, self._bulk):
+            # At least one of each lane, so that neither starves the other.
+            first = True
+            while lane and (
+                first
+                or (
+                    len(batch.items) < self._options.drain_messages_max
+                    and size_bytes + lane[0].size_bytes <= self._options.drain_bytes_max
+                )
+            ):
+                first = False
+                delivery = lane.popleft()
+                size_bytes += delivery.size_bytes
+                batch.receipts[delivery.receipt.lane] = delivery.receipt
+                batch.items.extend(_items_of(delivery))
+        return batch
+
+    def _envelope_of_call(self, call: Call) -> Envelope:
+        identity = self._identity
+        return Envelope(self._actor.cluster, self.name, identity.disk, identity.incarnation, call)
+
+    # -- turns ------------------------------------------------------------------------------------
+
+    async def _take_turns(self) -> None:
+        # What the actor says first would be lost without a connection, and cost a timeout.
+        try:
+            async with asyncio.timeout(self._options.first_connection_patience_s):
+                await self._connected.wait()
+        except TimeoutError:
+            log.warning("%s starts without a connection to the broker", self.name)
+        try:
+            await self._restore()
+            self._ready.set()
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                while self.inbox_messages or self._timers.has_immediate:
+                    await self._turn()
+                    if self.inbox_messages or self._timers.has_immediate:
+                        # Let the other tasks of this event loop in.
+                        await asyncio.sleep(0)
+        except InvariantViolation as violation:
+            self._halt(f"an invariant is violated: {violation}")
+        except JournalUnreadable as error:
+            self._halt(f"the journal {self._journal.path} means nothing to this Synod: {error}")
+        except JournalCorrupt as error:
+            self._halt(str(error))
+
+    async def _turn(self) -> None:
+        started = time.perf_counter()
+        batch = self._drain()
+        try:
+            outcome = await self._step(batch.items)
+        except InvariantViolation:
+            raise
+        except Exception as error:
+            log.exception("%s: the actor failed in a turn", self.name)
+            await self._rebuild(error, keep=batch.items)
+            await self._try_one_by_one(batch.items)
+            outcome = _Outcome()
+        await self._carry_out(outcome, batch.receipts)
+        self._observer.turned(len(batch.items), time.perf_counter() - started)
+
+    async def _step(self, items: Iterable[Envelope | Wakeup]) -> _Outcome:
+        """Let the actor take `items` in, and settle. Raises whatever the actor raises."""
+        outcome = _Outcome()
+        actor, clock, observer, tap = self._actor, self._clock, self._observer, self._tap
+        for item in items:
+            if isinstance(item, Wakeup):
+                self._wake(item, outcome)
+                continue
+            message = item.message
+            if tap:
+                await tap.receiving(message)
+            self._absorb(actor.receive(item, clock()), outcome)
+            if tap:
+                await tap.received(message)
+            observer.received(message)
+            self._expire_immediate(outcome)
+        self._expire_immediate(outcome)
+        self._absorb(actor.settle(clock()), outcome)
+        return outcome
+
+    def _wake(self, wakeup: Wakeup, outcome: _Outcome) -> None:
+        identity = self._identity
+        if (wakeup.disk, wakeup.incarnation) != (identity.disk, identity.incarnation):
+            return
+        for key, generation in wakeup.timers:
+            now = self._clock()
+            late_ms = self._timers.arrived(key, generation, now)
+            if late_ms is not None:
+                self._observer.expired(key, late_ms)
+                self._absorb(self._actor.expire(key, now), outcome)
+
+    def _expire_immediate(self, outcome: _Outcome) -> None:
+        # A timer without a delay that sets itself again waits for the next turn.
+        for _ in range(100):
+            key = self._timers.take_immediate()
+            if key is None:
+                return
+            self._absorb(self._actor.expire(key, self._clock()), outcome)
+
+    def _absorb(self, effects: Effects, outcome: _Outcome) -> None:
+        outcome.records.extend(effects.records)
+        outcome.blobs.extend(effects.blobs)
+        outcome.sends.extend(effects.sends)
+        outcome.answers.extend(effects.answers)
+        outcome.halt = outcome.halt or effects.halt
+        for timer in effects.timers:
+            # Only noted here: the messages leave after the sends, and a rebuild forgets the notes.
+            if isinstance(timer, SetTimer):
+                delay_ms = self._draw(timer.least_ms, timer.most_ms)
+                self._timers.set(timer.key, delay_ms, self._clock())
+            else:
+                self._timers.cancel(timer.key)
+
+    async def _carry_out(
+        self, outcome: _Outcome, receipts: dict[str, Receipt] | None = None
+    ) -> None:
+        if outcome.records or outcome.blobs:
+            await self._commit(outcome.records, outcome.blobs)
+        if outcome.sends:
+            await self._send(outcome.sends)
+        self._publish_timers()
+        for receipt in (receipts or {}).values():
+            self._transport.acknowledge(receipt)
+        # The transport sends what is staged in order, acknowledgements last.
+        await self._transport.flush()
+        for answer in outcome.answers:
+            future = self._calls.pop(answer.token, None)
+            if future is not None and not future.done():
+                future.set_result(answer.value)
+        if self._timers.held:
+            self._timers_held.set()
+        if self._timers.has_immediate:
+            self._work.set()
+        if outcome.halt is not None:
+            self._halt(outcome.halt)
+
+    async def _commit(self, records: list[Record], blobs: list[Blob]) -> None:
+        started = time.perf_counter()
+        if self._options.commit_in_thread:
+            await asyncio.to_thread(self._journal.commit, records, blobs)
+        else:
+            self._journal.commit(records, blobs)
+        self._observer.committed(len(records) + len(blobs), time.perf_counter() - started)
+
+    # -- sending ----------------------------------------------------------------------------------
+
+    async def _send(self, sends: list[Send | SendBlob]) -> None:
+        if self._tap:
+            await self._send_one_by_one(sends, self._tap)
+            return
+        by_destination: dict[str, list[AnyMessage]] = {}
+        blob_bytes = 0
+        for send in sends:
+            message = await self._message_of(send)
+            self._observer.sent(send.to, message)
+            by_destination.setdefault(send.to, []).append(message)
+            if isinstance(message, ChunkData):
+                blob_bytes += len(message.data)
+                if blob_bytes > self._options.blob_bytes_staged_max:
+                    self._publish(by_destination)
+                    await self._transport.flush()
+                    by_destination, blob_bytes = {}, 0
+        self._publish(by_destination)
+
+    async def _send_one_by_one(self, sends: list[Send | SendBlob], tap: Tap) -> None:
+        for send in sends:
+            message = await self._message_of(send)
+            await tap.sending(send.to, message)
+            self._observer.sent(send.to, message)
+            self._publish({send.to: [message]})
+            await self._transport.flush()
+            await tap.sent(send.to, message)
+
+    async def _message_of(self, send: Send | SendBlob) -> AnyMessage:
+        if isinstance(send, Send):
+            return send.message
+        if self._options.commit_in_thread:
+            data = await asyncio.to_thread(self._journal.read_blob, send.sha256)
+        else:
+            data = self._journal.read_blob(send.sha256)
+        if data is None:
+            return ChunkMissing(sha256=send.sha256)
+        return ChunkData(sha256=send.sha256, data=data)
+
+    def _publish(self, by_destination: dict[str, list[AnyMessage]]) -> None:
+        for to, messages in by_destination.items():
+            self._transport.publish(to, self._parcel(tuple(messages)))
+
+    def _parcel(self, messages: tuple[AnyMessage, ...]) -> Parcel:
+        # The cluster's id is read after the turn: the founding may have brought it just now.
+        identity = self._identity
+        return Parcel(self._actor.cluster, self.name, identity.disk, identity.incarnation, messages)
+
+    # -- timers -----------------------------------------------------------------------------------
+
+    def _publish_timers(self) -> None:
+        identity = self._identity
+        for publication in self._timers.publications(self._clock()):
+            self._transport.delay(
+                publication.delay_ms,
+                Wakeup(identity.disk, identity.incarnation, publication.timers),
+            )
+
+    async def _tend_timers(self) -> None:
+        """Send what was held back, and look for timers whose message was lost."""
+        looked_ms = 0
+        while True:
+            try:
+                async with asyncio.timeout(OVERDUE_LOOK_S):
+                    await self._timers_held.wait()
+                self._timers_held.clear()
+                await asyncio.sleep(HELD_LOOK_S)
+            except TimeoutError:
+                pass
+            now = self._clock()
+            if self._transport.health.connected and now - looked_ms >= OVERDUE_LOOK_S * 1000:
+                looked_ms = now
+                lost = self._timers.lost
+                self._timers.look_for_overdue(now)
+                if self._timers.lost > lost:
+                    self._observer.timers_lost(self._timers.lost - lost)
+            if self._timers.held:
+                self._publish_timers()
+                await self._transport.flush()
+            if self._timers.held:
+                self._timers_held.set()
+
+    # -- trouble ----------------------------------------------------------------------------------
+
+    def _new_identity(self) -> Identity:
+        disk, incarnation, journal_commits = self._journal.identity
+        return Identity(
+            name=self.name,
+            disk=disk,
+            incarnation=incarnation,
+            journal_commits=journal_commits,
+            fresh_id=secrets.token_hex(16),
+            wall_offset_ms=time.time_ns() // 1_000_000 - self._clock(),
+        )
+
+    async def _restore(self) -> None:
+        outcome = _Outcome()
+        rows = itertools.chain(
+            (Record(BLOB_ROW + name, b"") for name in self._journal.blob_names()),
+            self._journal.records(),
+        )
+        self._absorb(self._actor.restore(rows, self._clock()), outcome)
+        self._expire_immediate(outcome)
+        self._absorb(self._actor.settle(self._clock()), outcome)
+        await self._carry_out(outcome)
+
+    async def _rebuild(self, error: Exception, keep: Iterable[Envelope | Wakeup]) -> None:
+        """Begin a new incarnation; the calls that the actor took in before `keep` are lost."""
+        reason = f"{type(error).__name__}: {error}"
+        self._timers.clear()
+        kept = {call.token for call in self._local}
+        kept.update(token for item in keep if (token := _token_of(item)) is not None)
+        lost = CallLost(f"{self.name} was rebuilt from its journal after {reason}")
+        for token in self._calls.keys() - kept:
+            self._fail_call(token, lost)
+        self._journal.reincarnate()
+        self._identity = self._new_identity()
+        self._actor = self._make_actor(self._identity)
+        self._observer.rebuilt(reason)
+        try:
+            await self._restore()
+        except (InvariantViolation, JournalUnreadable, JournalError, NodeHalted):
+            raise
+        except Exception as failure:
+            raise InvariantViolation(
+                f"the actor of {self.name} can't be rebuilt from its journal: {failure!r}"
+            ) from failure
+
+    async def _try_one_by_one(self, items: list[Envelope | Wakeup]) -> None:
+        for index, item in enumerate(items):
+            # The timers that these messages wake ended with the former incarnation.
+            if isinstance(item, Wakeup):
+                continue
+            if isinstance(item.message, Call):
+                item = self._envelope_of_call(item.message)
+            try:
+                outcome = await self._step([item])
+            except InvariantViolation:
+                raise
+            except Exception as error:
+                log.exception("%s: %r goes to quarantine", self.name, item.message)
+                self._reject(item, f"{type(error).__name__}: {error}")
+                await self._rebuild(error, keep=items[index + 1 :])
+            else:
+                await self._carry_out(outcome)
+
+    def _reject(self, envelope: Envelope, reason: str) -> None:
+        self._observer.quarantined(reason)
+        cluster, sender, disk, incarnation, message = envelope
+        if isinstance(message, Call):
+            self._fail_call(message.token, CallLost(f"{self.name} failed on it: {reason}"))
+        else:
+            parcel = Parcel(cluster, sender, disk, incarnation, (message,))
+            self._transport.quarantine(parcel, f"{self.name}: {reason}")
+
+    def _fail_call(self, token: int, error: Exception) -> None:
+        future = self._calls.pop(token, None)
+        if future is not None and not future.done():
+            future.set_exception(error)
+
+    def _halt(self, reason: str) -> None:
+        self.halted = reason
+        log.critical("%s halts: %s", self.name, reason)
+        self._observer.halted(reason)
+        raise NodeHalted(f"{self.name} halts: {reason}")
+
+
+def _items_of(delivery: Delivery) -> Iterable[Envelope | Wakeup]:
+    item = delivery.item
+    if item is None:
+        return ()
+    if isinstance(item, Wakeup):
+        return (item,)
+    cluster, sender, disk, incarnation, messages = item
+    return [Envelope(cluster, sender, disk, incarnation, message) for message in messages]
+
+
+def _token_of(item: Envelope | Wakeup) -> int | None:
+    if isinstance(item, Envelope) and isinstance(item.message, Call):
+        return item.message.token
+    return None
+
+
+def _first_leaf(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure that ended the node; the others were cancelled because of it."""
+    error: BaseException = failures
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

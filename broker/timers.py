@@ -1,0 +1,159 @@
+"""The armed timers of one node, and which delayed messages are under way for them.
+
+A timer's message is only a hint, so two things are free to choose here that save most of the
+traffic: a message that is under way already serves a timer that was set again for later (on
+arrival the rest of the time is sent anew), and a timer that is not urgent is held back a little,
+for most are cancelled within milliseconds and the others can share one message.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from actors.effects import Milliseconds, TimerKey
+from broker.topology import rung_ms
+
+OVERDUE_MS = 250
+"""A timer is looked into when it is overdue by this much, or by half its delay if that is more."""
+
+HELD_MS_MAX = 20
+"""How long the message of a timer may be held back; a tenth of its delay if that is less."""
+
+EARLY_MS = 2
+"""Two clocks that are read in whole milliseconds may differ by this much."""
+
+_BACKED_OFF_MS_MAX = 30_000
+_FORGOTTEN_AFTER_MS = 60_000
+
+
+class Publication(NamedTuple):
+    """One delayed message to send: it wakes `timers`, each with the message's generation."""
+
+    delay_ms: Milliseconds
+    timers: tuple[tuple[TimerKey, int], ...]
+
+
+@dataclass(slots=True)
+class _Armed:
+    due_ms: Milliseconds
+    delay_ms: Milliseconds
+    retry_ms: Milliseconds
+    tries: int = 0
+
+
+class _UnderWay(NamedTuple):
+    generation: int
+    arrives_ms: Milliseconds
+
+
+class TimerBook:
+    """What is armed, what is under way, and what to send. Times are the node's clock's."""
+
+    def __init__(self) -> None:
+        self._armed: dict[TimerKey, _Armed] = {}
+        self._under_way: dict[TimerKey, _UnderWay] = {}
+        self._held: dict[TimerKey, Milliseconds] = {}
+        self._immediate: list[TimerKey] = []
+        self._generation = 0
+        self._swept_ms = 0
+        self.lost = 0
+        """Messages that had to be sent again because the timer was overdue."""
+
+    def __len__(self) -> int:
+        return len(self._armed)
+
+    @property
+    def held(self) -> bool:
+        """Whether a message waits for `publications`."""
+        return bool(self._held)
+
+    def set(self, key: TimerKey, delay_ms: Milliseconds, now: Milliseconds) -> None:
+        """Arm `key`, in place of what it was. Without a delay it is due in this turn."""
+        if delay_ms <= 0:
+            self.cancel(key)
+            self._immediate.append(key)
+            return
+        due_ms = now + delay_ms
+        patience_ms = max(OVERDUE_MS, delay_ms // 2)
+        self._armed[key] = _Armed(due_ms, delay_ms, due_ms + patience_ms)
+        under_way = self._under_way.get(key)
+        if under_way is not None and now <= under_way.arrives_ms <= due_ms:
+            self._held.pop(key, None)
+        else:
+            self._held[key] = now + min(HELD_MS_MAX, delay_ms // 10)
+
+    def cancel(self, key: TimerKey) -> None:
+        """Forget `key`; a message that is under way for it finds nothing."""
+        self._armed.pop(key, None)
+        self._held.pop(key, None)
+        if key in self._immediate:
+            self._immediate.remove(key)
+
+    def take_immediate(self) -> TimerKey | None:
+        """The next timer that was set without a delay."""
+        return self._immediate.pop(0) if self._immediate else None
+
+    @property
+    def has_immediate(self) -> bool:
+        """Whether a timer that was set without a delay still waits."""
+        return bool(self._immediate)
+
+    def arrived(self, key: TimerKey, generation: int, now: Milliseconds) -> Milliseconds | None:
+        """A message came back. If its timer is due, forget it and return how late it is."""
+        under_way = self._under_way.get(key)
+        if under_way is None or under_way.generation != generation:
+            return None
+        del self._under_way[key]
+        armed = self._armed.get(key)
+        if armed is None:
+            return None
+        late_ms = now - armed.due_ms
+        if late_ms < -EARLY_MS:
+            # It was set again for later while this message was under way.
+            self._held[key] = now
+            return None
+        del self._armed[key]
+        self._held.pop(key, None)
+        return max(0, late_ms)
+
+    def publications(self, now: Milliseconds) -> list[Publication]:
+        """The messages to send now; timers with the same delay share one."""
+        if not self._held:
+            return []
+        by_rung: dict[Milliseconds, list[tuple[TimerKey, int]]] = {}
+        for key in [key for key, until_ms in self._held.items() if until_ms <= now]:
+            del self._held[key]
+            rung = rung_ms(max(1, self._armed[key].due_ms - now))
+            self._generation += 1
+            self._under_way[key] = _UnderWay(self._generation, now + rung)
+            by_rung.setdefault(rung, []).append((key, self._generation))
+        return [Publication(rung, tuple(timers)) for rung, timers in by_rung.items()]
+
+    def look_for_overdue(self, now: Milliseconds) -> None:
+        """Have the messages of overdue timers sent again: one at a time for each, backing off."""
+        for key, armed in self._armed.items():
+            if now >= armed.retry_ms and key not in self._held:
+                self.lost += 1
+                armed.tries += 1
+                patience_ms = max(OVERDUE_MS, armed.delay_ms // 2) * 2**armed.tries
+                armed.retry_ms = now + min(patience_ms, _BACKED_OFF_MS_MAX)
+                self._held[key] = now
+        if now - self._swept_ms > _FORGOTTEN_AFTER_MS:
+            self._swept_ms = now
+            for key, under_way in list(self._under_way.items()):
+                if key not in self._armed and now - under_way.arrives_ms > _FORGOTTEN_AFTER_MS:
+                    del self._under_way[key]
+
+    def rearm(self, now: Milliseconds) -> None:
+        """The broker was away: nothing that was under way is relied on any more."""
+        self._under_way.clear()
+        for key, armed in self._armed.items():
+            armed.tries = 0
+            armed.retry_ms = max(now, armed.due_ms) + max(OVERDUE_MS, armed.delay_ms // 2)
+            self._held[key] = now
+
+    def clear(self) -> None:
+        """The actor is thrown away, and its timers with it."""
+        self._armed.clear()
+        self._under_way.clear()
+        self._held.clear()
+        self._immediate.clear()

@@ -1,0 +1,126 @@
+"""The names of everything on the broker, and the ladder of delays (DESIGN, section 6)."""
+
+import bisect
+from dataclasses import dataclass
+from typing import Any
+
+from actors.effects import Group, Milliseconds
+
+LADDER_STEP = 1.15
+"""Small enough that the jitter of a timer survives being rounded up to the next rung."""
+
+LONGEST_DELAY_MS = 60_000
+
+
+def _ladder() -> tuple[Milliseconds, ...]:
+    rungs = [10]
+    while rungs[-1] < LONGEST_DELAY_MS:
+        rungs.append(min(max(rungs[-1] + 1, round(rungs[-1] * LADDER_STEP)), LONGEST_DELAY_MS))
+    return tuple(rungs)
+
+
+DELAYS_MS = _ladder()
+"""One queue each: a message behind one with a longer life would outstay its own."""
+
+
+def rung_ms(delay_ms: Milliseconds) -> Milliseconds:
+    """The shortest delay on the ladder that is no shorter than `delay_ms`, or the top of it."""
+    return DELAYS_MS[min(bisect.bisect_left(DELAYS_MS, delay_ms), len(DELAYS_MS) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The names and queue arguments of one cluster on a broker.
+
+    `queue_type` is `classic` on a single broker and `quorum` on a cluster of brokers. All queues
+    are durable and bounded in bytes and in the age of what they hold: a dead node's queue must
+    not fill the broker, and a message that old has been sent again or is of no use.
+    """
+
+    cluster: str
+    queue_type: str = "classic"
+    control_bytes_max: int = 64 * 1024 * 1024
+    bulk_bytes_max: int = 64 * 1024 * 1024
+    delay_bytes_max: int = 16 * 1024 * 1024
+    quarantine_bytes_max: int = 16 * 1024 * 1024
+    message_age_ms_max: Milliseconds = 120_000
+
+    def __post_init__(self) -> None:
+        if self.queue_type not in ("classic", "quorum"):
+            raise ValueError(f"queue_type must be classic or quorum, not {self.queue_type!r}")
+        if not self.cluster or len(self.cluster.encode()) > 128:
+            raise ValueError(f"a cluster's name has 1 to 128 bytes, not {self.cluster!r}")
+
+    def _name(self, last: str) -> str:
+        return f"synod.{self.cluster}.{last}"
+
+    @property
+    def nodes(self) -> str:
+        """The direct exchange of all nodes; the routing key is the node's name."""
+        return self._name("nodes")
+
+    @property
+    def events(self) -> str:
+        """The topic exchange for whoever looks on."""
+        return self._name("events")
+
+    @property
+    def quarantine(self) -> str:
+        """The exchange and the queue of what nobody could digest."""
+        return self._name("quarantine")
+
+    def group(self, group: str) -> str:
+        """The fanout exchange of a `Group`."""
+        return self._name(group.removeprefix("@"))
+
+    def node_queue(self, node: str) -> str:
+        """The queue of the node's control messages."""
+        return self._name(node)
+
+    def bulk_queue(self, node: str) -> str:
+        """The queue of the contents for the node."""
+        return self._name(self.bulk_key(node))
+
+    @staticmethod
+    def bulk_key(node: str) -> str:
+        """The routing key of the node's bulk queue."""
+        return f"{node}.bulk"
+
+    def delay(self, delay_ms: Milliseconds) -> str:
+        """The fanout exchange and the queue of one rung of the ladder."""
+        return self._name(f"delay.{delay_ms}")
+
+    @property
+    def exchanges(self) -> dict[str, str]:
+        """All exchanges but the delays', with their types."""
+        return {
+            self.nodes: "direct",
+            **{self.group(group): "fanout" for group in Group.ALL},
+            self.events: "topic",
+            self.quarantine: "fanout",
+        }
+
+    def node_arguments(self, bytes_max: int) -> dict[str, Any]:
+        """The arguments of a node's queue."""
+        return {
+            **self._type(),
+            "x-single-active-consumer": True,
+            "x-max-length-bytes": bytes_max,
+            "x-message-ttl": self.message_age_ms_max,
+        }
+
+    def delay_arguments(self, delay_ms: Milliseconds) -> dict[str, Any]:
+        """The arguments of a delay's queue: what expires goes to the node it names."""
+        return {
+            **self._type(),
+            "x-message-ttl": delay_ms,
+            "x-dead-letter-exchange": self.nodes,
+            "x-max-length-bytes": self.delay_bytes_max,
+        }
+
+    def quarantine_arguments(self) -> dict[str, Any]:
+        """The arguments of the quarantine's queue: the oldest go first."""
+        return {**self._type(), "x-max-length-bytes": self.quarantine_bytes_max}
+
+    def _type(self) -> dict[str, Any]:
+        return {"x-queue-type": self.queue_type}

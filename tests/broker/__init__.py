@@ -1,0 +1,1 @@
+"""Tests of the runtime, the journal and the transports."""

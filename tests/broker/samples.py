@@ -1,0 +1,169 @@
+"""One instance of every message type, with values in every field."""
+
+from actors import messages as m
+from actors.ballot import Ballot
+from actors.messages import AnyMessage
+from actors.values import (
+    NOOP,
+    Abort,
+    AcceptedValue,
+    Batch,
+    Chunked,
+    CloseSession,
+    Command,
+    DeleteFile,
+    DirectoryEntry,
+    FileEntry,
+    FoundingMember,
+    Genesis,
+    IdempotencyKey,
+    Indirect,
+    Inline,
+    MakeDirectory,
+    OpenSession,
+    Outcome,
+    Precondition,
+    PutFile,
+    RemoveDirectory,
+    StoreMember,
+    View,
+)
+
+HASH = "ab" * 32
+BALLOT = Ballot(7, "proposer-2")
+VIEW = View(
+    epoch=4,
+    coordinator="learner-1",
+    coordinator_incarnation=2,
+    stores=(
+        StoreMember(name="store-1", disk="d1", added_slot=0),
+        StoreMember(name="store-2", disk="d2", added_slot=None),
+    ),
+)
+GENESIS = Genesis(
+    cluster="c1", lease_ms=1200, members=(FoundingMember(name="store-1", disk="d1"),), view=VIEW
+)
+OUTCOME = Outcome(status="done", slot=9, index=1, created=True, detail="ü")
+
+
+def command(sequence: int, operation: object) -> Command:
+    return Command.model_validate(
+        {
+            "session": "s",
+            "sequence": sequence,
+            "acknowledged": 1,
+            "reply_to": "gateway-1",
+            "operation": operation,
+            "idempotency": IdempotencyKey(key="k", fingerprint="f"),
+        }
+    )
+
+
+BATCH = Batch(
+    stamp_ms=1_700_000_000_000,
+    commands=tuple(
+        command(sequence, operation)
+        for sequence, operation in enumerate(
+            (
+                OpenSession(),
+                CloseSession(target="t"),
+                PutFile(
+                    path="a/ü",
+                    content=Inline(sha256=HASH, data=bytes(range(256))),
+                    content_type="text/plain",
+                    modified_ms=5,
+                    executable=True,
+                    meta=(("k", "v"),),
+                    when=Precondition(if_match=("1-0",), if_none_match=("*",)),
+                ),
+                PutFile(path="b", content=Chunked(size=3, sha256=HASH, chunks=(HASH,))),
+                PutFile(path="c", content=Indirect(size=3, sha256=HASH, manifest=HASH)),
+                DeleteFile(path="a"),
+                MakeDirectory(path="d"),
+                RemoveDirectory(path="d", recursive=True),
+            )
+        )
+    ),
+)
+ABORT = Abort(slot=9, commands=(0, 2), epoch=4, reason="no vote")
+FILE = FileEntry(
+    path="a",
+    slot=9,
+    index=0,
+    version=2,
+    content=Chunked(size=3, sha256=HASH, chunks=(HASH,)),
+    content_type="text/plain",
+    modified_ms=5,
+    executable=False,
+    meta=(),
+)
+ACCEPTED = AcceptedValue(slot=9, ballot=BALLOT, value=BATCH)
+REFUSAL = m.Refusal(index=1, reason="no room")
+
+SAMPLES: tuple[AnyMessage, ...] = (
+    m.Census(disk="d1", incarnation=3),
+    m.Present(asker_disk="d1", asker_incarnation=3, cluster=""),
+    m.ProposeGenesis(genesis=GENESIS),
+    m.HoldsGenesis(cluster="c1"),
+    m.Inquiry(cluster=""),
+    m.Founded(genesis=GENESIS, asker_disk="d", asker_incarnation=2),
+    m.NodeHeartbeat(
+        role="store",
+        journal_commits=12,
+        applied=9,
+        durable=8,
+        scanned=10,
+        state_hash=HASH,
+        ballot=BALLOT,
+        view=VIEW,
+        pending=3,
+        in_doubt=1,
+        halted="why",
+    ),
+    m.StaleDisk(disk="d1", incarnation=3, journal_commits=99),
+    m.Prepare(ballot=BALLOT, first_slot=5),
+    m.Promise(ballot=BALLOT, first_slot=5, next_slot=None, accepted=(ACCEPTED,), truncated_below=2),
+    m.Accept(ballot=BALLOT, slot=9, value=BATCH),
+    m.Accepted(ballot=BALLOT, slot=9),
+    m.Reject(ballot=BALLOT, promised=Ballot(8, "p"), lease_left_ms=100, truncated_below=2),
+    m.LeaseHeartbeat(ballot=BALLOT, number=4),
+    m.LeaseGranted(ballot=BALLOT, number=4),
+    m.LeaderBeat(ballot=BALLOT, ready=True, chosen_through=9),
+    m.Progress(scanned=9, view=VIEW),
+    m.PullChosen(first_slot=1, last_slot=9),
+    m.Chosen(entries=(m.SlotValue(slot=9, value=NOOP), m.SlotValue(slot=10, value=ABORT))),
+    m.AcceptedRange(entries=(ACCEPTED,), truncated_below=2),
+    m.ProposeValue(value=ABORT),
+    m.Truncate(below=4),
+    m.TxnPrepare(epoch=4, slot=9, batch=BATCH),
+    m.TxnVote(epoch=4, slot=9, refused=(REFUSAL,), durable=8),
+    m.TxnProgress(epoch=4, slot=9),
+    m.TxnDecision(epoch=4, slot=9, aborted=(1,), value=VIEW),
+    m.TxnInquiry(view=VIEW, decided=8),
+    m.TxnState(epoch=4, applied=8, prepared=(m.PreparedSlot(slot=9, refused=(REFUSAL,)),)),
+    m.Fenced(epoch=5),
+    m.PullDecided(applied=8),
+    m.Decided(entries=(m.DecidedSlot(slot=9, value=BATCH, aborted=(1,)),), first_kept=2),
+    m.Submit(ballot=BALLOT, command=BATCH.commands[2]),
+    m.Redirect(session="s", sequence=2, ballot=BALLOT, reason="not leading", never_proposed=True),
+    m.Result(session="s", sequence=2, outcome=OUTCOME),
+    m.LeaseAsk(number=3),
+    m.LeaseGrant(number=3, epoch=4, disk="d1", added_slot=0, duration_ms=900),
+    m.ReadRequest(number=5, what="list", path="d", after="a", limit=10, consistency="stale"),
+    m.ReadReply(
+        number=5,
+        status="found",
+        applied=9,
+        entry=FILE,
+        children=(FILE, DirectoryEntry(path="d", slot=3, index=0)),
+        more=True,
+        outcome=OUTCOME,
+        detail="d",
+    ),
+    m.ChunkPut(sha256=HASH, manifest=True, data=bytes(range(256)) * 5000),
+    m.ChunkStored(sha256=HASH),
+    m.ChunkRefused(sha256=HASH, reason="no room"),
+    m.ChunkGet(sha256=HASH),
+    m.ChunkData(sha256=HASH, data=b"\xff\x00\xce"),
+    m.ChunkMissing(sha256=HASH),
+)

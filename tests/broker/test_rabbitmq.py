@@ -1,0 +1,504 @@
+"""The runtime on a real RabbitMQ: what crosses it, what it survives, what it refuses."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import aio_pika
+import pytest
+from yarl import URL
+
+from actors.calls import Survey
+from actors.effects import Answer, Envelope, Group, TimerKey
+from actors.messages import ChunkData, ChunkPut
+from broker.codec import BODY_BYTES_MAX
+from broker.observer import Observer
+from broker.rabbitmq import RabbitOptions, RabbitTransport
+from broker.topology import Topology, rung_ms
+from broker.transport import TransportRefused
+from chaos.rabbitmq import BrokerFailedError, PrivateBroker
+from tests.broker.actors import Puppet, fail, note
+from tests.broker.hosting import House, puppet, until
+from tests.broker.samples import HASH, SAMPLES
+
+pytestmark = pytest.mark.rabbitmq
+
+
+def survey(token: int) -> Survey:
+    return Survey(token=token)
+
+
+def answered(behaviour: Callable[[Puppet], None]) -> Any:
+    """A call that does `behaviour`."""
+
+    def on_call(this: Puppet, envelope: Envelope) -> None:
+        behaviour(this)
+        this.out.answers.append(Answer(envelope.message.token, None))  # type: ignore[attr-defined]
+
+    return on_call
+
+
+def rabbit_house(
+    folder: Path, url: str, topology: Topology, options: RabbitOptions | None = None
+) -> House:
+    return House(folder, lambda name: RabbitTransport(url, topology, name, options))
+
+
+@pytest.fixture
+def topology() -> Topology:
+    return Topology(f"test-{uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def house(tmp_path: Path, amqp_url: str, topology: Topology) -> House:
+    return rabbit_house(tmp_path, amqp_url, topology)
+
+
+@pytest.fixture(scope="module")
+def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateBroker]:
+    """A RabbitMQ that these tests may kill, stop and fill, as long as it runs again after them."""
+    broker = PrivateBroker(tmp_path_factory.mktemp("own-rabbitmq"))
+    try:
+        broker.start()
+        yield broker
+    except BrokerFailedError as error:
+        pytest.fail(str(error), pytrace=False)
+    finally:
+        broker.kill()
+
+
+@asynccontextmanager
+async def channel_to(url: str) -> AsyncIterator[aio_pika.abc.AbstractChannel]:
+    """A plain client beside the nodes."""
+    async with await aio_pika.connect(url) as connection, connection.channel() as channel:
+        yield channel
+
+
+async def take(queue: aio_pika.abc.AbstractQueue) -> aio_pika.abc.AbstractIncomingMessage:
+    """Wait for a message in the queue."""
+    async with asyncio.timeout(10):
+        while True:
+            if (message := await queue.get(fail=False)) is not None:
+                return message
+            await asyncio.sleep(0.01)
+
+
+# -- crossing -------------------------------------------------------------------------------------
+
+
+async def test_every_message_crosses_as_it_was(house: House) -> None:
+    # A message of more than one frame among them, and the lanes' orders apart.
+    large = ChunkPut(sha256=HASH, manifest=False, data=os.urandom(1024 * 1024))
+    sent = [*SAMPLES, large]
+
+    def tell(this: Puppet) -> None:
+        for message in sent:
+            this.send("store-1", message)
+
+    one = house.host("gateway-1", {"call.survey": answered(tell)})
+    two = house.host("store-1")
+    async with house.running(one, two):
+        await one.call(survey)
+        await until(lambda: len(puppet(two).envelopes) == len(sent))
+        envelopes = puppet(two).envelopes
+        bulk = [m for m in sent if isinstance(m, ChunkPut | ChunkData)]
+        control = [m for m in sent if m not in bulk]
+        received = [envelope.message for envelope in envelopes]
+        assert [m for m in received if isinstance(m, ChunkPut | ChunkData)] == bulk
+        assert [m for m in received if m not in bulk] == control
+        assert {e[:4] for e in envelopes} == {
+            ("cluster-id", "gateway-1", one.identity.disk, one.identity.incarnation)
+        }
+
+
+async def test_what_a_turn_says_to_one_node_is_one_message(
+    house: House, amqp_url: str, topology: Topology
+) -> None:
+    def tell(this: Puppet) -> None:
+        for number in range(20):
+            this.send("store-1", f"{number}")
+            this.send("learner-1", f"{number}")
+
+    host = house.host("gateway-1", {"call.survey": answered(tell)})
+    async with house.running(host), channel_to(amqp_url) as channel:
+        spy = await channel.declare_queue(exclusive=True)
+        await spy.bind(topology.nodes, "store-1")
+        await spy.bind(topology.nodes, "learner-1")
+        await host.call(survey)
+        first = await take(spy)
+        second = await take(spy)
+        assert {first.routing_key, second.routing_key} == {"store-1", "learner-1"}
+        for message in (first, second):
+            assert message.type == "chunk.refused"
+            assert message.app_id == "gateway-1"
+            assert message.message_id
+            assert message.timestamp
+            assert message.headers["cluster"] == "cluster-id"
+            texts = [each["reason"] for each in json.loads(message.body)]
+            assert texts == [str(number) for number in range(20)]
+        await host.call(survey)
+
+
+async def test_groups_reach_their_members_but_not_the_sender(house: House) -> None:
+    def tell(this: Puppet) -> None:
+        for group in Group.ALL:
+            this.send(group, group)
+
+    names = ("store-1", "store-2", "learner-1", "acceptor-1", "proposer-1", "gateway-1")
+    hosts = {name: house.host(name, {"call.survey": answered(tell)}) for name in names}
+    heard = {
+        "store-1": ["call.survey"],
+        "store-2": [Group.HEARTBEATS, Group.STORES],
+        "learner-1": [Group.HEARTBEATS, Group.LEARNERS],
+        "acceptor-1": [Group.ACCEPTORS],
+        "proposer-1": [Group.HEARTBEATS],
+        "gateway-1": [Group.HEARTBEATS],
+    }
+    async with house.running(*hosts.values()):
+        await hosts["store-1"].call(survey)
+        await until(
+            lambda: {name: sorted(puppet(host).seen) for name, host in hosts.items()} == heard
+        )
+
+
+async def test_a_timer_comes_back_within_its_step_of_the_ladder(house: House) -> None:
+    delays_ms = (10, 45, 130, 400, 900)
+    came: dict[str, float] = {}
+    late: dict[str, int] = {}
+
+    class Watcher(Observer):
+        def expired(self, timer: TimerKey, late_ms: int) -> None:
+            came[timer.name] = time.monotonic()
+            late[timer.name] = late_ms
+
+    def arm(this: Puppet) -> None:
+        for delay_ms in delays_ms:
+            this.set_timer(str(delay_ms), delay_ms)
+
+    host = house.host("gateway-1", {"call.survey": answered(arm)}, observer=Watcher())
+    async with house.running(host):
+        armed_s = time.monotonic()
+        await host.call(survey)
+        await until(lambda: len(came) == len(delays_ms))
+        for delay_ms in delays_ms:
+            took_ms = (came[str(delay_ms)] - armed_s) * 1000
+            # A step of the ladder, and a moment for a busy machine.
+            assert delay_ms - 3 <= took_ms <= rung_ms(delay_ms) * 1.15 + 150, late
+        assert host.timers_armed == 0
+
+
+async def test_a_restarted_node_is_not_woken_by_its_former_timers(house: House) -> None:
+    def arm(this: Puppet) -> None:
+        this.set_timer("old", 200)
+
+    first = house.host("gateway-1", {"call.survey": answered(arm)})
+    async with house.running(first):
+        await first.call(survey)
+        await until(lambda: not first._timers.held)
+    second = house.host("gateway-1", {"restore": lambda this, _: this.set_timer("new", 600)})
+    async with house.running(second):
+        await until(lambda: puppet(second).expired)
+        assert puppet(second).expired == [TimerKey("new")]
+
+
+async def test_what_is_not_acknowledged_comes_again(house: House) -> None:
+    # Given a node that took a message and died in its turn
+    def die(this: Puppet, envelope: Envelope) -> None:
+        raise KeyboardInterrupt
+
+    host = house.host("store-1", {"die": die})
+    sender = house.host("gateway-1", {"call.survey": answered(lambda p: p.send("store-1", "die"))})
+    async with house.running(sender):
+        running = asyncio.create_task(host.run())
+        await host.ready()
+        host._actor.receive = _cancel(running)  # type: ignore[method-assign]
+        await sender.call(survey)
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        host._journal.close()
+        again = house.host("store-1")
+        async with house.running(again):
+            await until(lambda: puppet(again).seen == ["die"])
+
+
+def _cancel(task: "asyncio.Task[None]") -> Callable[..., Any]:
+    def receive(*_: object) -> Any:
+        task.cancel()
+        raise asyncio.CancelledError
+
+    return receive
+
+
+# -- poison ---------------------------------------------------------------------------------------
+
+
+async def test_what_can_not_be_digested_goes_to_quarantine_and_the_node_lives_on(
+    house: House, amqp_url: str, topology: Topology
+) -> None:
+    host = house.host("store-1", {"poison": fail})
+    good_headers = {"cluster": "c", "disk": "d", "incarnation": 1}
+    async with house.running(host), channel_to(amqp_url) as channel:
+        nodes = await channel.get_exchange(topology.nodes)
+
+        async def put(body: bytes, key: str = "store-1", **properties: Any) -> None:
+            await nodes.publish(aio_pika.Message(body, **properties), key)
+
+        def text(reason: str) -> bytes:
+            return b"[" + note(reason).model_dump_json().encode() + b"]"
+
+        await put(b"\x00garbage\xff")
+        await put(b"[]", headers=good_headers)
+        await put(
+            b'[{"type": "paxos.surprise"}]',
+            type="paxos.surprise",
+            app_id="store-9",
+            headers=good_headers,
+        )
+        await put(
+            b" " * (BODY_BYTES_MAX + 1), type="paxos.accept", app_id="store-9", headers=good_headers
+        )
+        await put(b"no hash", "store-1.bulk", type="chunk.put", app_id="x", headers=good_headers)
+        await put(text("poison"), type="chunk.refused", app_id="store-9", headers=good_headers)
+        await put(text("good"), type="chunk.refused", app_id="store-9", headers=good_headers)
+        await until(lambda: puppet(host).seen[-1:] == ["good"])
+
+        quarantine = await channel.get_queue(topology.quarantine)
+        found = [await take(quarantine) for _ in range(6)]
+        reasons = {message.headers["reason"]: message for message in found}
+        for expected in (
+            "disk (text) and incarnation",
+            "app_id",
+            "paxos.surprise",
+            "bytes are more than",
+            "sha256",
+            "the actor's own mistake",
+        ):
+            assert any(expected in str(reason) for reason in reasons), reasons.keys()
+        assert {message.headers["routing_key"] for message in found} == {
+            "store-1",
+            "store-1.bulk",
+        }
+        garbage = next(m for r, m in reasons.items() if "disk (text)" in str(r))
+        assert garbage.body == b"\x00garbage\xff"
+        # All of it was acknowledged: the queue is empty after the node is gone.
+        await until(lambda: host.inbox_messages == 0)
+    async with channel_to(amqp_url) as channel:
+        queue = await channel.get_queue(topology.node_queue("store-1"))
+        assert queue.declaration_result.message_count == 0
+
+
+async def test_a_local_call_from_the_network_is_refused(
+    house: House, amqp_url: str, topology: Topology
+) -> None:
+    host = house.host("gateway-1")
+    async with house.running(host), channel_to(amqp_url) as channel:
+        nodes = await channel.get_exchange(topology.nodes)
+        await nodes.publish(
+            aio_pika.Message(
+                b'[{"type": "call.survey", "token": 1}]',
+                type="call.survey",
+                app_id="gateway-1",
+                headers={"cluster": "", "disk": host.identity.disk, "incarnation": 1},
+            ),
+            "gateway-1",
+        )
+        await until(lambda: host.transport.health.quarantined)
+        assert puppet(host).seen == []
+
+
+# -- losing the broker ----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+async def test_a_killed_broker_comes_back_and_the_nodes_go_on(
+    tmp_path: Path, own_broker: PrivateBroker, topology: Topology
+) -> None:
+    # Given two nodes that talk, with a timer under way
+    house = rabbit_house(tmp_path, own_broker.url, topology)
+
+    def tell(this: Puppet) -> None:
+        this.send("store-1", "hello")
+
+    one = house.host(
+        "gateway-1",
+        {"call.survey": answered(tell), "restore": lambda this, _: this.set_timer("long", 3000)},
+    )
+    two = house.host("store-1")
+    async with house.running(one, two):
+        await one.call(survey)
+        await until(lambda: puppet(two).seen == ["hello"])
+        await until(lambda: not one._timers.held)
+        # When the broker is killed
+        await asyncio.to_thread(own_broker.kill)
+        await until(lambda: not one.transport.health.connected)
+        # Then turns go on at once, and what they send is lost and counted
+        async with asyncio.timeout(1):
+            await one.call(survey)
+        assert one.transport.health.dropped > 0
+        await asyncio.to_thread(own_broker.start)
+        back_s = time.monotonic()
+        # And both go on within ten seconds, in the same process
+        await until(lambda: one.transport.health.connected and two.transport.health.connected)
+
+        async def talk() -> None:
+            while len(puppet(two).seen) < 2:
+                await one.call(survey)
+                await asyncio.sleep(0.05)
+
+        await asyncio.wait_for(talk(), 10)
+        await until(lambda: puppet(one).expired == [TimerKey("long")])
+        assert time.monotonic() - back_s < 10
+        assert one.identity.incarnation == two.identity.incarnation == 1
+        assert one.transport.health.sessions == 2
+
+
+async def test_a_broker_that_falls_silent_is_given_up(
+    tmp_path: Path, own_broker: PrivateBroker, topology: Topology
+) -> None:
+    options = RabbitOptions(silence_s=0.5, ping_patience_s=0.5, connect_patience_s=0.5)
+    host = rabbit_house(tmp_path, own_broker.url, topology, options).host("store-1")
+    house = rabbit_house(tmp_path, own_broker.url, topology, options)
+    async with house.running(host):
+        sessions = host.transport.health.sessions
+        # A living broker passes the self-test again and again.
+        await until(lambda: host.transport._pings.__reduce__()[1][0] > 2)  # type: ignore[attr-defined]
+        assert host.transport.health.sessions == sessions
+        process_id = own_broker.process_id
+        assert process_id is not None
+        os.kill(process_id, signal.SIGSTOP)
+        try:
+            await until(lambda: not host.transport.health.connected)
+        finally:
+            os.kill(process_id, signal.SIGCONT)
+        await until(lambda: host.transport.health.sessions > sessions)
+
+
+async def test_a_cut_connection_and_a_deleted_queue_are_made_anew(
+    house: House, amqp_url: str, topology: Topology
+) -> None:
+    host = house.host("store-1", {"call.survey": answered(lambda p: p.send("store-1", "self"))})
+    async with house.running(host):
+        for deed in ("cut", "delete"):
+            sessions = host.transport.health.sessions
+            if deed == "cut":
+                session = host.transport._session  # type: ignore[attr-defined]
+                session._consuming._writer.transport.abort()
+            else:
+                async with channel_to(amqp_url) as channel:
+                    await channel.queue_delete(topology.node_queue("store-1"))
+            await until(lambda: host.transport.health.sessions > sessions)  # noqa: B023
+            await until(lambda: host.transport.health.connected)
+            seen = len(puppet(host).seen)
+            await host.call(survey)
+            await until(lambda: puppet(host).seen[seen:] == ["call.survey", "self"])  # noqa: B023
+
+
+async def test_a_blocked_broker_is_told_and_nothing_waits_for_it(
+    tmp_path: Path, own_broker: PrivateBroker, topology: Topology
+) -> None:
+    house = rabbit_house(tmp_path, own_broker.url, topology)
+    host = house.host("store-1", {"call.survey": answered(lambda p: p.send("store-2", "x"))})
+    async with house.running(host):
+        await asyncio.to_thread(control, own_broker, "set_vm_memory_high_watermark", "0.0001")
+        await host.call(survey)
+        await until(lambda: host.transport.health.blocked)
+        dropped = host.transport.health.dropped
+        async with asyncio.timeout(1):
+            for _ in range(50):
+                await host.call(survey)
+        assert host.transport.health.dropped >= dropped + 50
+        await asyncio.to_thread(control, own_broker, "set_vm_memory_high_watermark", "0.4")
+        await until(lambda: not host.transport.health.blocked)
+        assert host.transport.health.sessions == 1
+
+
+def control(broker: PrivateBroker, *command: str) -> None:
+    """Run rabbitmqctl against a private broker."""
+    subprocess.run(
+        ["/usr/lib/rabbitmq/bin/rabbitmqctl", "-n", broker.identity.node, *command],
+        env=broker._environment(),
+        check=True,
+        capture_output=True,
+    )
+
+
+# -- refusals -------------------------------------------------------------------------------------
+
+
+async def test_wrong_credentials_end_the_node_with_a_clear_word(
+    tmp_path: Path, amqp_url: str, topology: Topology
+) -> None:
+    url = str(URL(amqp_url).with_password("wrong"))
+    host = rabbit_house(tmp_path, url, topology).host("store-1")
+    with pytest.raises(TransportRefused, match="refused the user name or password") as refusal:
+        await asyncio.wait_for(host.run(), 10)
+    assert "wrong" not in str(refusal.value).replace("refused", "")
+    host._journal.close()
+
+
+async def test_a_virtual_host_that_is_not_there_ends_the_node(
+    tmp_path: Path, amqp_url: str, topology: Topology
+) -> None:
+    url = str(URL(amqp_url).with_path("/nowhere"))
+    host = rabbit_house(tmp_path, url, topology).host("store-1")
+    with pytest.raises(TransportRefused, match=r"refused the virtual host.*nowhere"):
+        await asyncio.wait_for(host.run(), 10)
+    host._journal.close()
+
+
+async def test_a_queue_with_other_settings_is_named(
+    tmp_path: Path, amqp_url: str, topology: Topology
+) -> None:
+    async with channel_to(amqp_url) as channel:
+        await channel.declare_queue(topology.node_queue("store-1"), durable=True)
+        host = rabbit_house(tmp_path, amqp_url, topology).host("store-1")
+        with pytest.raises(TransportRefused, match=topology.node_queue("store-1")):
+            await asyncio.wait_for(host.run(), 10)
+        host._journal.close()
+
+
+async def test_an_unreachable_broker_is_waited_for_or_not(
+    tmp_path: Path, topology: Topology, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"amqp://guest:secret@127.0.0.1:{unused.getsockname()[1]}/"
+        house = rabbit_house(tmp_path, url, topology, RabbitOptions(wait=False))
+        host = house.host("store-1")
+        with pytest.raises(TransportRefused, match=r"amqp://127\.0\.0\.1.*can't be reached"):
+            await asyncio.wait_for(host.run(), 10)
+        host._journal.close()
+
+        patient = rabbit_house(tmp_path, url, topology).host("store-2")
+        running = asyncio.create_task(patient.run())
+        await until(lambda: patient.transport.health.failures >= 2)
+        assert not running.done()
+        assert "no connection to amqp://127.0.0.1" in caplog.text
+        assert "secret" not in caplog.text
+        running.cancel()
+        await asyncio.wait([running])
+        patient._journal.close()
+
+
+async def test_a_socket_that_says_nothing_does_not_hold_the_node(
+    tmp_path: Path, topology: Topology
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"amqp://guest:guest@127.0.0.1:{silent.getsockname()[1]}/"
+        options = RabbitOptions(connect_patience_s=0.2)
+        host = rabbit_house(tmp_path, url, topology, options).host("store-1")
+        running = asyncio.create_task(host.run())
+        await until(lambda: host.transport.health.failures >= 2)
+        assert host.transport.health.last_error == "no answer in time"
+        running.cancel()
+        await asyncio.wait([running])
+        host._journal.close()
