@@ -38,8 +38,16 @@ class Record(NamedTuple):
     value: bytes | None
 
 
+BLOB_ROW = "blob/"
+"""What the keys begin with under which `Actor.restore` is told of the blobs in the journal."""
+
+
 class Blob(NamedTuple):
-    """Bytes under their SHA-256 (lower-case hex); `data=None` removes them."""
+    """Bytes under their SHA-256 (lower-case hex); `data=None` removes them.
+
+    After a restart the actor is told which blobs there are by rows with empty values and the keys
+    `BLOB_ROW` + SHA-256.
+    """
 
     sha256: str
     data: bytes | None
@@ -159,7 +167,10 @@ class Actor(Protocol):
     """
 
     def restore(self, records: Iterable[Record], now: Milliseconds) -> Effects:
-        """Called once, first: the journal's rows in key order. Raises `JournalUnreadable`."""
+        """Called once, first: the names of the blobs, then the rows in key order.
+
+        Raises `JournalUnreadable`.
+        """
         ...
 
     def receive(self, envelope: Envelope, now: Milliseconds) -> Effects:

@@ -386,11 +386,19 @@ class Proposer(Node):
         self._propose(phase, self._take_slot(phase), message.value)
 
     def _settle(self) -> None:
-        """Put what this turn brought into as few slots as the window allows."""
+        """Put what has come into as few slots as possible: messages cost, commands hardly do.
+
+        While a slot is under way, commands gather for the next one until there are enough of
+        them (Nagle's algorithm, RFC 896), so the busier the leader, the fuller its slots.
+        """
         phase = self.phase
         if not isinstance(phase, Leading):
             return
-        while phase.queue and len(phase.in_flight) < self.options.window_slots:
+        while (
+            phase.queue
+            and len(phase.in_flight) < self.options.window_slots
+            and (not phase.in_flight or len(phase.queue) >= self.options.batch_enough)
+        ):
             commands: list[Command] = []
             size = 0
             while (

@@ -16,8 +16,8 @@ from typing import ClassVar
 from pydantic import TypeAdapter
 
 from actors.ballot import NO_BALLOT, Ballot
-from actors.chunks import ChunkRow, Chunks, read_manifest
-from actors.effects import Blob, Milliseconds, Record, SendBlob
+from actors.chunks import Chunks, Manifest, read_manifest
+from actors.effects import BLOB_ROW, Blob, Milliseconds, Record, SendBlob
 from actors.errors import InvariantViolation
 from actors.messages import (
     ChunkData,
@@ -68,6 +68,10 @@ class Prepared(Frozen):
     slot: int
     batch: Batch
     refused: tuple[Refusal, ...]
+
+
+_PREPARED = TypeAdapter(Prepared)
+_MANIFEST = TypeAdapter(Manifest)
 
 
 @dataclass(slots=True)
@@ -151,11 +155,13 @@ class Store(Node):
             if record.key == "fence":
                 self.fence = read_record(_FENCE, record)
             elif record.key.startswith("prepared/"):
-                prepared = read_record(TypeAdapter(Prepared), record)
+                prepared = read_record(_PREPARED, record)
                 self.prepared[prepared.slot] = prepared
-            elif record.key.startswith("chunk/"):
-                row = read_record(TypeAdapter(ChunkRow), record)
-                self.chunks.add(record.key.removeprefix("chunk/"), row, self.now)
+            elif record.key.startswith(BLOB_ROW):
+                self.chunks.add(record.key.removeprefix(BLOB_ROW), self.now)
+            elif record.key.startswith("manifest/"):
+                manifest = read_record(_MANIFEST, record)
+                self.chunks.add_manifest(record.key.removeprefix("manifest/"), manifest)
             else:
                 self.state.restore(record)
         self.state.restored()
@@ -243,11 +249,11 @@ class Store(Node):
         for command in batch.commands:
             content = getattr(command.operation, "content", None)
             data = getattr(content, "data", b"")
-            if not data or content is None or content.sha256 in self.chunks.rows:
+            if not data or content is None or content.sha256 in self.chunks.held:
                 continue
             # A wrong name leaves the chunk missing, so that the command ends up refused.
             if hashlib.sha256(data).hexdigest() == content.sha256:
-                self._keep_chunk(content.sha256, ChunkRow(), data)
+                self._keep_chunk(content.sha256, None, data)
 
     def _missing_contents(self, batch: Batch) -> dict[int, tuple[str, ...]]:
         """For each command that lacks chunks here, which."""
@@ -529,25 +535,23 @@ class Store(Node):
     def _on_chunk_put(self, sender: str, message: ChunkPut) -> None:
         """Journal the chunk, then give the credit back; the same chunk again is no work."""
         name = message.sha256
-        if name in self.chunks.rows:
+        if self.chunks.has(name, message.manifest):
             self.chunks.touch(name, self.now)
             self._send(sender, ChunkStored(sha256=name))
             return
-        names = read_manifest(message.data) if message.manifest else None
+        manifest = read_manifest(message.data) if message.manifest else None
         if hashlib.sha256(message.data).hexdigest() != name:
             self._send(sender, ChunkRefused(sha256=name, reason="its SHA-256 is another"))
-        elif message.manifest and names is None:
+        elif message.manifest and manifest is None:
             self._send(sender, ChunkRefused(sha256=name, reason="it is not a manifest"))
         else:
-            self._keep_chunk(name, ChunkRow(names=names), message.data)
+            self._keep_chunk(name, manifest, message.data)
             self._send(sender, ChunkStored(sha256=name))
             self._try_fetched()
 
     def _on_chunk_data(self, sender: str, message: ChunkData) -> None:
         """A peer's copy of a chunk that a prepare here lacks."""
         name = message.sha256
-        if name in self.chunks.rows or hashlib.sha256(message.data).hexdigest() != name:
-            return
         manifests = {
             content.manifest
             for fetching in self._fetching.values()
@@ -555,19 +559,24 @@ class Store(Node):
             if (content := getattr(command.operation, "content", None)) is not None
             and content.kind == "indirect"
         }
-        names = read_manifest(message.data) if name in manifests else None
-        self._keep_chunk(name, ChunkRow(names=names), message.data)
+        wanted = name in manifests
+        if self.chunks.has(name, wanted) or hashlib.sha256(message.data).hexdigest() != name:
+            return
+        manifest = read_manifest(message.data) if wanted else None
+        self._keep_chunk(name, manifest, message.data)
         for fetching in self._fetching.values():
             fetching.asked_at = -_PULL_AGAIN_MS
         self._try_fetched()
 
-    def _keep_chunk(self, name: str, row: ChunkRow, data: bytes) -> None:
+    def _keep_chunk(self, name: str, manifest: Manifest | None, data: bytes) -> None:
         self.out.blobs.append(Blob(name, data))
-        self._journal(f"chunk/{name}", row)
-        self.chunks.add(name, row, self.now)
+        self.chunks.add(name, self.now)
+        if manifest is not None:
+            self._journal(f"manifest/{name}", manifest)
+            self.chunks.add_manifest(name, manifest)
 
     def _on_chunk_get(self, sender: str, message: ChunkGet) -> None:
-        if message.sha256 in self.chunks.rows:
+        if message.sha256 in self.chunks.held:
             self.chunks.touch(message.sha256, self.now)
             self.out.sends.append(SendBlob(sender, message.sha256))
         else:
@@ -576,8 +585,8 @@ class Store(Node):
     def _on_sweep(self, subject: str) -> None:
         """Delete what nobody has needed for the grace time: check and deletion are one step."""
         for name in self.chunks.expired(self.now, self.options.chunk_grace_ms):
-            self.chunks.remove(name)
-            self._journal(f"chunk/{name}", None)
+            if self.chunks.remove(name):
+                self._journal(f"manifest/{name}", None)
             self.out.blobs.append(Blob(name, None))
             self.counters["chunks_deleted"] += 1
         self._set_timer("sweep", _SWEEP_MS, _SWEEP_MS * 2)

@@ -13,6 +13,7 @@ from typing import Any
 
 from actors.calls import Decided, Read, ReadDone, Survey, Unavailable, Unknown, Write
 from actors.effects import (
+    BLOB_ROW,
     CancelTimer,
     Effects,
     Envelope,
@@ -94,7 +95,10 @@ class VirtualCluster:
             )
             actor = build_actor(identity, self.options)
             self.running[name] = Running(actor)
-            records = [Record(key, disk.records[key]) for key in sorted(disk.records)]
+            records = [
+                *(Record(BLOB_ROW + name, b"") for name in sorted(disk.blobs)),
+                *(Record(key, disk.records[key]) for key in sorted(disk.records)),
+            ]
             self._carry_out(name, actor.restore(records, self.now))
 
     def crash(self, *names: str) -> None:
