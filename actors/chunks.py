@@ -61,7 +61,7 @@ class Chunks:
                 return (content.manifest,)
             wanted = self._manifests[content.manifest]
         else:
-            wanted = content.chunks if isinstance(content, Chunked) else ()
+            wanted = self._named_by(content)
         return tuple(dict.fromkeys(name for name in wanted if name not in self.held))
 
     def use(self, content: Contents) -> None:

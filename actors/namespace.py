@@ -7,7 +7,6 @@ section 6.3, with results kept for every sequence that the client has not acknow
 """
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pydantic import TypeAdapter, ValidationError
@@ -75,17 +74,23 @@ class Session:
     closed: bool = False
     results: dict[int, Outcome] = field(default_factory=dict)
 
-    def row(self, log_time_ms: int) -> bytes:
-        """Its journal row, after it was used at `log_time_ms`."""
-        self.last_log_time_ms = log_time_ms
+    @property
+    def row(self) -> SessionRow:
+        """Its journal row; the results have rows of their own."""
         return SessionRow(
-            acknowledged=self.acknowledged, last_log_time_ms=log_time_ms, closed=self.closed
-        ).to_json()
+            acknowledged=self.acknowledged,
+            last_log_time_ms=self.last_log_time_ms,
+            closed=self.closed,
+        )
 
 
 @dataclass(slots=True)
 class Namespace:
-    """The state after `applied` slots; `rows` collects the journal rows that changed."""
+    """The state after `applied` slots.
+
+    What changed is noted by the key of its journal row, and the rows are made when they are taken:
+    of a file that was written ten times since, only the last version ever reaches the disk.
+    """
 
     options: Options
     applied: int = 0
@@ -95,11 +100,14 @@ class Namespace:
     children: dict[str, set[str]] = field(default_factory=lambda: {"": set()})
     sessions: dict[str, Session] = field(default_factory=dict)
     keys: dict[str, KeyRow] = field(default_factory=dict)
-    rows: dict[str, bytes | None] = field(default_factory=dict)
-    touched: dict[str, None] = field(default_factory=dict)
-    """The sessions that the slot being applied has changed, in order."""
     dropped: list[FileEntry] = field(default_factory=list)
     """Versions that ceased to be current; whoever keeps contents empties this list."""
+    _changed: dict[str, None] = field(default_factory=dict)
+    """The keys of the rows to be made, in order."""
+    _journalled_results: set[str] = field(default_factory=set)
+    """The keys of results that the journal holds; most are forgotten before they get there."""
+    _summary: list[str] = field(default_factory=list)
+    """What the slot being applied has done, for the state hash."""
 
     # -- journal ---------------------------------------------------------------------------------
 
@@ -121,6 +129,7 @@ class Namespace:
                     name, _, sequence = rest.rpartition("/")
                     outcome = Outcome.model_validate_json(value)
                     self._session_or_new(name).results[int(sequence, 16)] = outcome
+                    self._journalled_results.add(record.key)
                 case "key":
                     self.keys[rest] = KeyRow.model_validate_json(value)
                 case "state":
@@ -141,11 +150,39 @@ class Namespace:
         )
         self.keys = dict(ordered)
 
-    def take_rows(self) -> Iterable[tuple[str, bytes | None]]:
-        """The rows that changed since the last call."""
-        rows = self.rows
-        self.rows = {}
-        return rows.items()
+    def take_rows(self) -> list[tuple[str, bytes | None]]:
+        """The rows that changed since the last call; `None` removes one."""
+        rows: list[tuple[str, bytes | None]] = []
+        for key in self._changed:
+            row = self._row(key)
+            if key.startswith("result/"):
+                if row is not None:
+                    self._journalled_results.add(key)
+                elif key in self._journalled_results:
+                    self._journalled_results.discard(key)
+                else:
+                    continue
+            rows.append((key, None if row is None else row.to_json()))
+        self._changed.clear()
+        state = StateRow(
+            applied=self.applied, log_time_ms=self.log_time_ms, state_hash=self.state_hash
+        )
+        rows.append(("state", state.to_json()))
+        return rows
+
+    def _row(self, key: str) -> Frozen | None:
+        """What the journal is to hold under `key` now."""
+        kind, _, rest = key.partition("/")
+        if kind == "entry":
+            return self.entries.get(rest)
+        if kind == "session":
+            session = self.sessions.get(rest)
+            return session.row if session else None
+        if kind == "result":
+            name, _, sequence = rest.rpartition("/")
+            session = self.sessions.get(name)
+            return session.results.get(int(sequence, 16)) if session else None
+        return self.keys.get(rest)
 
     # -- the log ---------------------------------------------------------------------------------
 
@@ -155,27 +192,15 @@ class Namespace:
         """Apply the next slot; the outcomes of its commands, in order."""
         if slot != self.applied + 1:
             raise InvariantViolation(f"slot {slot} applied on top of slot {self.applied}")
-        changed: dict[str, bytes | None] = {}
-        outer, self.rows = self.rows, changed
         outcomes: list[Outcome] = []
         if isinstance(value, Batch):
             self._advance_log_time(value.stamp_ms)
             for index, command in enumerate(value.commands):
                 outcomes.append(self._run(slot, index, command, index in aborted))
-            for name in self.touched:
-                self.rows[f"session/{name}"] = self.sessions[name].row(self.log_time_ms)
-            self.touched.clear()
         self.applied = slot
-        digest = hashlib.blake2b(self.state_hash.encode(), digest_size=16)
-        for key, row in changed.items():
-            digest.update(b"%d:%d:" % (len(key), -1 if row is None else len(row)))
-            digest.update(key.encode())
-            digest.update(row or b"")
-        self.state_hash = digest.hexdigest()
-        outer.update(changed)
-        self.rows = outer
-        state = StateRow(applied=slot, log_time_ms=self.log_time_ms, state_hash=self.state_hash)
-        self.rows["state"] = state.to_json()
+        summary = "\n".join((self.state_hash, str(slot), *self._summary))
+        self._summary.clear()
+        self.state_hash = hashlib.blake2b(summary.encode(), digest_size=16).hexdigest()
         return outcomes
 
     def _run(self, slot: int, index: int, command: Command, aborted: bool) -> Outcome:
@@ -212,7 +237,7 @@ class Namespace:
             fingerprint=idempotency.fingerprint, outcome=outcome, log_time_ms=self.log_time_ms
         )
         self.keys[idempotency.key] = row
-        self.rows[f"key/{idempotency.key}"] = row.to_json()
+        self._note(f"key/{idempotency.key}", idempotency.fingerprint)
         return outcome
 
     def _operate(self, slot: int, index: int, command: Command) -> Outcome:
@@ -303,7 +328,7 @@ class Namespace:
             # Remembered as closed, so that a late command of it that opens it is refused too.
             session = self._session_or_new(operation.target)
         session.closed = True
-        self.touched[operation.target] = None
+        self._touch(operation.target, session)
         return self._outcome("done", slot, index)
 
     # -- sessions and time -----------------------------------------------------------------------
@@ -311,12 +336,21 @@ class Namespace:
     def _record_result(self, command: Command, session: Session, outcome: Outcome) -> None:
         for sequence in sorted(s for s in session.results if s <= command.acknowledged):
             del session.results[sequence]
-            self.rows[f"result/{command.session}/{sequence:016x}"] = None
+            self._changed[f"result/{command.session}/{sequence:016x}"] = None
         session.results[command.sequence] = outcome
-        row = outcome.to_json()
-        self.rows[f"result/{command.session}/{command.sequence:016x}"] = row
+        key = f"result/{command.session}/{command.sequence:016x}"
+        self._note(key, f"{outcome.status} {outcome.slot}-{outcome.index}")
         session.acknowledged = max(session.acknowledged, command.acknowledged)
-        self.touched[command.session] = None
+        self._touch(command.session, session)
+
+    def _touch(self, name: str, session: Session) -> None:
+        session.last_log_time_ms = self.log_time_ms
+        self._changed[f"session/{name}"] = None
+
+    def _note(self, key: str, what: str) -> None:
+        """A row changed, in a way that every replica must agree on."""
+        self._changed[key] = None
+        self._summary.append(f"{key} {what}")
 
     def _session_or_new(self, name: str) -> Session:
         session = self.sessions.get(name)
@@ -335,13 +369,13 @@ class Namespace:
             if age <= self.options.idempotency_expiry_ms:
                 break  # Kept in the order of the log, so the rest is younger.
             del self.keys[key]
-            self.rows[f"key/{key}"] = None
+            self._note(f"key/{key}", "expired")
         for name in sorted(self.sessions):
             session = self.sessions[name]
             if self.log_time_ms - session.last_log_time_ms > self.options.session_expiry_ms:
                 for sequence in sorted(session.results):
-                    self.rows[f"result/{name}/{sequence:016x}"] = None
-                self.rows[f"session/{name}"] = None
+                    self._changed[f"result/{name}/{sequence:016x}"] = None
+                self._note(f"session/{name}", "expired")
                 del self.sessions[name]
 
     # -- the tree --------------------------------------------------------------------------------
@@ -394,7 +428,8 @@ class Namespace:
 
     def _write(self, entry: FileEntry | DirectoryEntry) -> None:
         self._keep(entry)
-        self.rows[f"entry/{entry.path}"] = entry.to_json()
+        what = entry.content.sha256 if isinstance(entry, FileEntry) else "directory"
+        self._note(f"entry/{entry.path}", f"{entry.slot}-{entry.index} {what}")
 
     def _erase(self, entry: FileEntry | DirectoryEntry) -> None:
         if isinstance(entry, FileEntry):
@@ -403,7 +438,7 @@ class Namespace:
             self.children.pop(entry.path, None)
         del self.entries[entry.path]
         self.children[_parent(entry.path)].discard(entry.path.rpartition("/")[2])
-        self.rows[f"entry/{entry.path}"] = None
+        self._note(f"entry/{entry.path}", "gone")
 
     # -- results ---------------------------------------------------------------------------------
 

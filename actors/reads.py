@@ -1,6 +1,16 @@
-"""What a replica answers to a read, and which commands a read must wait for."""
+"""Reads at a store: when one may be served, and what is answered (DESIGN section 4, rule 8).
 
-from actors.messages import ReadReply, ReadRequest
+A linearizable read is served under a lease that the leader granted to this disk, and only once
+nothing that was prepared before it arrived, and that touches it, is undecided. Every acknowledged
+write was prepared on every store of the view first, so no read can miss one.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from actors.ballot import NO_BALLOT, Ballot
+from actors.effects import Milliseconds
+from actors.messages import LeaseAsk, LeaseGrant, ReadReply, ReadRequest
 from actors.namespace import Namespace
 from actors.values import (
     Command,
@@ -10,6 +20,124 @@ from actors.values import (
     PutFile,
     RemoveDirectory,
 )
+
+if TYPE_CHECKING:
+    from actors.store import Store
+
+_WAIT_MS = 1_000
+_ASK_AGAIN_MS = 150
+
+
+@dataclass(slots=True)
+class WaitingRead:
+    """A read that waits for a lease, for prepared slots or for a slot to be applied."""
+
+    sender: str
+    request: ReadRequest
+    until: Milliseconds
+    after_slots: set[int]
+
+
+@dataclass(slots=True)
+class ReadLease:
+    """The store may serve linearizable reads before `until` on its own clock."""
+
+    until: Milliseconds
+    added_slot: int
+
+
+class Reads:
+    """The reads that wait at one store, and its lease."""
+
+    def __init__(self, store: "Store") -> None:
+        self._store = store
+        self.leader: Ballot = NO_BALLOT
+        self.lease = ReadLease(until=0, added_slot=0)
+        self._waiting: list[WaitingRead] = []
+        self._asked: dict[int, Milliseconds] = {}
+        """When each of the last requests for a lease was sent."""
+        self._number = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def begin(self, sender: str, request: ReadRequest) -> None:
+        """Serve the read now, or when that is allowed."""
+        store = self._store
+        after_slots: set[int] = set()
+        if request.consistency == "linearizable":
+            after_slots = {
+                slot
+                for slot, prepared in store.prepared.items()
+                if any(touches(command, request) for command in prepared.batch.commands)
+            }
+        read = WaitingRead(sender, request, store.now + _WAIT_MS, after_slots)
+        if not self._serve(read):
+            self._waiting.append(read)
+            store._arm("tick", 100, 200)
+
+    def wake(self) -> None:
+        """Something changed, or time passed."""
+        if self._waiting:
+            self._waiting = [read for read in self._waiting if not self._serve(read)]
+
+    def _serve(self, read: WaitingRead) -> bool:
+        """Answer, if that is allowed now or if the wait is over; never guess."""
+        store = self._store
+        obstacle = self._obstacle(read)
+        if obstacle is None:
+            store._send(read.sender, answer_read(store.state, read.request))
+        elif store.now >= read.until:
+            store.counters["reads_refused"] += 1
+            store._send(
+                read.sender,
+                ReadReply(
+                    number=read.request.number,
+                    status="not_served",
+                    applied=store.state.applied,
+                    detail=f"{store.name}: {obstacle}",
+                ),
+            )
+        else:
+            return False
+        return True
+
+    def _obstacle(self, read: WaitingRead) -> str | None:
+        """Why `read` can't be served now; the lease is compared with the clock at each use."""
+        store = self._store
+        applied = store.state.applied
+        if applied < read.request.at_least:
+            return f"slot {read.request.at_least} is not applied here yet"
+        if read.request.consistency == "stale":
+            return None
+        if store.now >= self.lease.until or applied < self.lease.added_slot:
+            self._ask_lease()
+            return "no read lease"
+        if any(slot > applied for slot in read.after_slots):
+            return "a write to this path is not decided yet"
+        return None
+
+    def _ask_lease(self) -> None:
+        """Ask the leader, at most every so often. The lease counts from this sending."""
+        store = self._store
+        newest = self._asked.get(self._number, -_ASK_AGAIN_MS)
+        if self.leader == NO_BALLOT or store.now - newest < _ASK_AGAIN_MS:
+            return
+        self._number += 1
+        self._asked[self._number] = store.now
+        self._asked.pop(self._number - 16, None)
+        store._send(self.leader.proposer, LeaseAsk(number=self._number))
+
+    def on_lease_grant(self, message: LeaseGrant) -> None:
+        """Hold the lease until it has run from the asking, less the margin."""
+        store = self._store
+        asked_at = self._asked.get(message.number)
+        if asked_at is None or message.disk != store.identity.disk:
+            return
+        until = asked_at + message.duration_ms - store.options.lease_margin_ms
+        if until > self.lease.until:
+            self.lease = ReadLease(until=until, added_slot=message.added_slot)
+        self.wake()
 
 
 def answer_read(state: Namespace, request: ReadRequest) -> ReadReply:

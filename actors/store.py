@@ -1,12 +1,12 @@
 """The store: journalled votes, commits in slot order, contents by SHA-256, reads under a lease.
 
 A vote is a promise to commit, so the slot and its contents are in the journal before it leaves
-(`Effects` order). What is applied may reach the journal later, with the next vote: until then the
-prepared slot stands there, and its outcome is in the log, which nobody truncates before it is
-durable here. A store in doubt never decides alone. It refuses coordinators of older epochs
-once it has answered a newer one (the fence, journalled). A linearizable read is served under a
-lease granted by the leader, and waits for what was prepared before it arrived and touches it:
-every acknowledged write was prepared here first, so none can be missed (section 4, rule 8).
+(`Effects` order). What is applied reaches the journal a little later: until then the prepared
+slot stands there, and its outcome is in the log, which nobody truncates before it is durable
+here. A store in doubt never decides alone. It refuses coordinators of older epochs once it has
+answered a newer one (the fence, journalled). A linearizable read is served under a lease granted
+by the leader, and waits for what was prepared before it arrived and touches it: every
+acknowledged write was prepared here first, so none can be missed (section 4, rule 8).
 """
 
 import hashlib
@@ -15,7 +15,6 @@ from typing import ClassVar
 
 from pydantic import TypeAdapter
 
-from actors.ballot import NO_BALLOT, Ballot
 from actors.chunks import Chunks, Manifest, read_manifest
 from actors.effects import BLOB_ROW, Blob, Milliseconds, Record, SendBlob
 from actors.errors import InvariantViolation
@@ -30,12 +29,10 @@ from actors.messages import (
     DecidedSlot,
     Fenced,
     LeaderBeat,
-    LeaseAsk,
     LeaseGrant,
     NodeHeartbeat,
     PreparedSlot,
     PullDecided,
-    ReadReply,
     ReadRequest,
     Refusal,
     TxnDecision,
@@ -48,11 +45,10 @@ from actors.messages import (
 from actors.namespace import Namespace
 from actors.node import Node, read_record
 from actors.options import Identity, Options
-from actors.reads import answer_read, touches
+from actors.reads import Reads
 from actors.values import Abort, Batch, Command, FileEntry, Frozen, NoOp, PutFile, View, stored
 
 _TICK_MS = 150
-_READ_WAIT_MS = 1_000
 _ASK_AGAIN_MS = 150
 _SWEEP_MS = 60_000
 _PULL_AGAIN_MS = 1_000
@@ -83,24 +79,6 @@ class Fetching:
     asked_at: Milliseconds
     denied: dict[str, set[str]] = field(default_factory=dict)
     """For each chunk, the peers that do not hold it."""
-
-
-@dataclass(slots=True)
-class WaitingRead:
-    """A read that waits for a lease, for prepared slots or for a slot to be applied."""
-
-    sender: str
-    request: ReadRequest
-    until: Milliseconds
-    after_slots: set[int]
-
-
-@dataclass(slots=True)
-class ReadLease:
-    """The store may serve linearizable reads before `until` on its own clock."""
-
-    until: Milliseconds
-    added_slot: int
 
 
 class Store(Node):
@@ -137,13 +115,9 @@ class Store(Node):
         """The applied slots that the journal holds; those up to `state.applied` follow."""
         self._outlived: list[int] = []
         """Applied slots whose prepared record is still in the journal."""
-        self.lease = ReadLease(until=0, added_slot=0)
-        self.leader: Ballot = NO_BALLOT
+        self.reads = Reads(self)
         self._decisions: dict[int, TxnDecision | DecidedSlot] = {}
         self._fetching: dict[int, Fetching] = {}
-        self._reads: list[WaitingRead] = []
-        self._lease_asked: dict[int, Milliseconds] = {}
-        self._lease_number = 0
         self._heard_through = 0
         self._sync_asked_at = -_PULL_AGAIN_MS
         self._peers = [name for name in options.names("store") if name != self.name]
@@ -187,7 +161,7 @@ class Store(Node):
             applied=self.state.applied,
             durable=self.durable,
             state_hash=self.state.state_hash,
-            pending=len(self._reads),
+            pending=len(self.reads),
             in_doubt=len(self.prepared),
         )
 
@@ -260,7 +234,7 @@ class Store(Node):
         missing = {}
         for index, command in enumerate(batch.commands):
             if isinstance(command.operation, PutFile):
-                names = self.chunks.missing(stored(command.operation.content))
+                names = self.chunks.missing(command.operation.content)
                 if names:
                     missing[index] = names
         return missing
@@ -343,7 +317,7 @@ class Store(Node):
             assert value is not None
             self._apply(slot, value, decision.aborted, prepared)
             del self._decisions[slot]
-        self._wake_reads()
+        self.reads.wake()
         if self._decisions:
             self._pull_decided()
 
@@ -381,9 +355,9 @@ class Store(Node):
         self.counters["applied"] += 1
 
     def _settle(self) -> None:
-        """Journal what was applied beside what this turn commits anyway, or a little later."""
+        """Journal what was applied, a little later."""
         behind = self.state.applied - self.durable
-        if behind and (self._commit_pending or behind >= _PERSIST_SLOTS):
+        if behind >= _PERSIST_SLOTS:
             self._persist()
         elif behind:
             self._arm("persist", _PERSIST_MS, _PERSIST_MS * 2)
@@ -451,84 +425,20 @@ class Store(Node):
                     TxnProgress(epoch=fetching.message.epoch, slot=fetching.message.slot),
                 )
             self._try_fetched()
-        self._wake_reads()
-        if behind or self._fetching or self._reads:
+        self.reads.wake()
+        if behind or self._fetching or self.reads:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
-    # -- reads (section 4, rule 8) ---------------------------------------------------------------
+    # -- reads, see `actors.reads` ----------------------------------------------------------------
 
     def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
-        self.leader = max(self.leader, message.ballot)
+        self.reads.leader = max(self.reads.leader, message.ballot)
 
     def _on_read(self, sender: str, message: ReadRequest) -> None:
-        after_slots: set[int] = set()
-        if message.consistency == "linearizable":
-            after_slots = {
-                slot
-                for slot, prepared in self.prepared.items()
-                if any(touches(command, message) for command in prepared.batch.commands)
-            }
-        read = WaitingRead(sender, message, self.now + _READ_WAIT_MS, after_slots)
-        if not self._serve(read):
-            self._reads.append(read)
-            self._arm("tick", _TICK_MS, _TICK_MS * 2)
-
-    def _wake_reads(self) -> None:
-        if self._reads:
-            self._reads = [read for read in self._reads if not self._serve(read)]
-
-    def _serve(self, read: WaitingRead) -> bool:
-        """Answer, if that is allowed now or if the wait is over; never guess."""
-        request = read.request
-        obstacle = self._obstacle(read)
-        if obstacle is None:
-            self._send(read.sender, answer_read(self.state, request))
-        elif self.now >= read.until:
-            self.counters["reads_refused"] += 1
-            self._send(
-                read.sender,
-                ReadReply(
-                    number=request.number,
-                    status="not_served",
-                    applied=self.state.applied,
-                    detail=f"{self.name}: {obstacle}",
-                ),
-            )
-        else:
-            return False
-        return True
-
-    def _obstacle(self, read: WaitingRead) -> str | None:
-        """Why `read` can't be served now; the lease is compared with the clock at each use."""
-        if self.state.applied < read.request.at_least:
-            return f"slot {read.request.at_least} is not applied here yet"
-        if read.request.consistency == "stale":
-            return None
-        if self.now >= self.lease.until or self.state.applied < self.lease.added_slot:
-            self._ask_lease()
-            return "no read lease"
-        if any(slot > self.state.applied for slot in read.after_slots):
-            return "a write to this path is not decided yet"
-        return None
-
-    def _ask_lease(self) -> None:
-        """Ask the leader, at most every so often. The lease counts from this sending."""
-        newest = self._lease_asked.get(self._lease_number, -_ASK_AGAIN_MS)
-        if self.leader == NO_BALLOT or self.now - newest < _ASK_AGAIN_MS:
-            return
-        self._lease_number += 1
-        self._lease_asked[self._lease_number] = self.now
-        self._lease_asked.pop(self._lease_number - 16, None)
-        self._send(self.leader.proposer, LeaseAsk(number=self._lease_number))
+        self.reads.begin(sender, message)
 
     def _on_lease_grant(self, sender: str, message: LeaseGrant) -> None:
-        asked_at = self._lease_asked.get(message.number)
-        if asked_at is None or message.disk != self.identity.disk:
-            return
-        until = asked_at + message.duration_ms - self.options.lease_margin_ms
-        if until > self.lease.until:
-            self.lease = ReadLease(until=until, added_slot=message.added_slot)
-        self._wake_reads()
+        self.reads.on_lease_grant(message)
 
     # -- contents --------------------------------------------------------------------------------
 

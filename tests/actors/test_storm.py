@@ -10,7 +10,7 @@ from actors.acceptor import Acceptor
 from actors.coordinator import Coordinator
 from actors.namespace import Namespace
 from actors.proposer import Proposer
-from actors.store import Store
+from actors.reads import Reads
 from tests.actors.storm import Storm
 
 SEEDS = range(1, 13)
@@ -55,7 +55,7 @@ def _forgetful_run(self: Namespace, slot: int, index: int, command: Any, aborted
     return _run_command(self, slot, index, command, aborted)
 
 
-def _always_leased(self: Store, read: Any) -> None:
+def _always_leased(self: Reads, read: Any) -> None:
     return None
 
 
@@ -71,7 +71,7 @@ def _say_of_one(self: Coordinator, store: str, slot: int) -> bool:
         (Acceptor, "_refuses", _no_refusals),
         (Proposer, "_lead", _everyone_may_lead),
         (Namespace, "_run", _forgetful_run),
-        (Store, "_obstacle", _always_leased),
+        (Reads, "_obstacle", _always_leased),
         (Coordinator, "_has_say", _say_of_one),
     ],
     ids=[
