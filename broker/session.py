@@ -24,6 +24,7 @@ from broker.transport import Lane, groups_of, has_bulk_lane
 from broker.wire import Delivered, Splitter, encode_ack
 
 CLOSE_PATIENCE_S = 1.0
+FRAME_BYTES_MAX = 128 * 1024
 
 
 class BrokerClosed(ConnectionError):
@@ -79,7 +80,8 @@ class Link:
         self.splitter: Splitter = connection.streams.splitter
         self._writer: asyncio.StreamWriter = connection.streams.writer
         self._underlay = connection.transport.connection
-        self.frame_bytes_max: int = self._underlay.connection_tune.frame_max
+        # No limit is written as 0.
+        self.frame_bytes_max: int = self._underlay.connection_tune.frame_max or FRAME_BYTES_MAX
 
     @classmethod
     async def open(cls, url: str, name: str, timeout_s: float, heartbeat_s: int) -> "Link":
@@ -90,7 +92,8 @@ class Link:
         )
         try:
             await connection.connect(timeout=timeout_s)
-        except Exception as error:
+        except BaseException as error:
+            await connection.close()
             # aiormq tells less than the broker did.
             splitter = connection.streams.splitter
             if splitter is not None and splitter.farewell is not None:

@@ -62,7 +62,11 @@ _FIXED = {ord("f"): 4, ord("D"): 5, ord("d"): 8, ord("V"): 0}
 
 
 class Properties(NamedTuple):
-    """The properties of a message that Synod sets and reads."""
+    """The properties of a message that Synod sets and reads.
+
+    `persistent` costs the broker a fifth more for each message, and what would survive its restart
+    is sent again anyway: timers by the runtime on reconnect, the rest by the protocol.
+    """
 
     type: str
     app_id: str

@@ -196,6 +196,22 @@ async def test_a_timer_comes_back_within_its_step_of_the_ladder(house: House) ->
         assert host.timers_armed == 0
 
 
+async def test_nodes_run_on_quorum_queues_too(tmp_path: Path, amqp_url: str) -> None:
+    topology = Topology(f"test-{uuid4().hex[:12]}", queue_type="quorum")
+    house = rabbit_house(tmp_path, amqp_url, topology)
+
+    def tell(this: Puppet) -> None:
+        this.send("store-1", "hello")
+        this.send("store-1", ChunkData(sha256=HASH, data=b"x" * 1000))
+        this.set_timer("t", 50)
+
+    one, two = house.host("gateway-1", {"call.survey": answered(tell)}), house.host("store-1")
+    async with house.running(one, two):
+        await one.call(survey)
+        await until(lambda: sorted(puppet(two).seen) == ["chunk.data", "hello"])
+        await until(lambda: puppet(one).expired == [TimerKey("t")])
+
+
 async def test_a_restarted_node_is_not_woken_by_its_former_timers(house: House) -> None:
     def arm(this: Puppet) -> None:
         this.set_timer("old", 200)
