@@ -132,7 +132,9 @@ class Acceptor(Node):
                 f"ballot {message.ballot} proposed two values for slot {message.slot}: "
                 f"{former.value!r} and {message.value!r}"
             )
-        self._send(Group.LEARNERS, Accepted(ballot=message.ballot, slot=message.slot))
+        self._send(
+            message.learner or Group.LEARNERS, Accepted(ballot=message.ballot, slot=message.slot)
+        )
 
     # -- the leader's lease ----------------------------------------------------------------------
 

@@ -185,12 +185,12 @@ class Coordinator:
             decision = TxnDecision(
                 epoch=self.view.epoch,
                 slot=slot,
+                ballot=learner.log[slot].ballot,
                 aborted=aborted,
                 value=None if isinstance(value, Batch) else value,
             )
             learner._send(Group.STORES, decision)
-            for peer in learner.peers:
-                learner._send(peer, decision)
+            learner._send(Group.LEARNERS, decision)
             learner.tell_results(slot, outcomes)
 
     def _decidable(self, slot: int, batch: Batch) -> tuple[int, ...] | None:

@@ -65,9 +65,10 @@ class Open:
 
 @dataclass(slots=True)
 class Known:
-    """A chosen slot; `aborted` is set once it is decided."""
+    """A chosen slot and a ballot under which it was; `aborted` is set once it is decided."""
 
     value: AnyValue
+    ballot: Ballot
     aborted: tuple[int, ...] | None = None
 
 
@@ -114,8 +115,8 @@ class Learner(Node):
         """Decisions of other coordinators for slots that are not applied yet."""
         self._heard_through = 0
         self._scanned_at_tick = 0
-        self._progress_due = False
         self._asked = False
+        self._told_progress = (0, 0)
         self._unpersisted_bytes = 0
         self._durable_marks: dict[str, int] = {}
         self._truncated_below = 1
@@ -134,7 +135,7 @@ class Learner(Node):
         for record in records:
             if record.key.startswith("log/"):
                 slot = read_record(_DECIDED_SLOT, record)
-                self.log[slot.slot] = Known(slot.value, slot.aborted)
+                self.log[slot.slot] = Known(slot.value, NO_BALLOT, slot.aborted)
             elif record.key == "view":
                 self._decided_view = read_record(_VIEW, record)
             else:
@@ -171,7 +172,7 @@ class Learner(Node):
         """The value of a slot under a ballot; the votes come from the acceptors."""
         self.leader = max(self.leader, message.ballot)
         if self._is_known(message.slot):
-            self._progress_due = self._asked = True  # The leader sends again: tell it.
+            self._asked = True  # The leader sends again: tell it.
             return
         slot = self._open.setdefault(message.slot, Open())
         slot.values[message.ballot] = message.value
@@ -197,7 +198,7 @@ class Learner(Node):
     def _on_chosen(self, sender: str, message: Chosen) -> None:
         """Another learner's answer to a pull."""
         for entry in message.entries:
-            self._choose(entry.slot, entry.value)
+            self._choose(entry.slot, entry.value, NO_BALLOT)
 
     def _is_known(self, slot: int) -> bool:
         return slot <= self.scanned or slot in self.log
@@ -209,9 +210,9 @@ class Learner(Node):
         if not has_quorum(votes, self.options.acceptors):
             return
         if ballot in seen.values:
-            self._choose(slot, seen.values[ballot])
+            self._choose(slot, seen.values[ballot], ballot)
 
-    def _choose(self, slot: int, value: AnyValue) -> None:
+    def _choose(self, slot: int, value: AnyValue, ballot: Ballot) -> None:
         known = self.log.get(slot)
         if known is not None:
             if known.value != value:
@@ -221,12 +222,11 @@ class Learner(Node):
             return
         if slot <= self.scanned:
             return
-        self.log[slot] = Known(value)
+        self.log[slot] = Known(value, ballot)
         self._open.pop(slot, None)
         self._heard_through = max(self._heard_through, slot)
         while self.scanned + 1 in self.log:
             self.scanned += 1
-            self._progress_due = True
             self._scan(self.scanned, self.log[self.scanned].value)
 
     def _scan(self, slot: int, value: AnyValue) -> None:
@@ -259,7 +259,7 @@ class Learner(Node):
     def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
         if message.ballot > self.leader:
             self.leader = message.ballot
-            self._progress_due = self._asked = True
+            self._asked = True
         self._hear(message.chosen_through)
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
@@ -305,6 +305,7 @@ class Learner(Node):
         if behind and self.scanned == self._scanned_at_tick:
             self._pull_missing(self.scanned + 1)
         self._scanned_at_tick = self.scanned
+        self._tell_progress()
         undecided = self.decided < self.scanned
         if undecided and self.coordinator is None:
             self._pull_decided()
@@ -401,6 +402,10 @@ class Learner(Node):
         """A decision is told only once it is final, so its epoch does not matter here."""
         if self.coordinator is None and message.slot > self.decided:
             self._told[message.slot] = message.aborted
+            seen = self._open.get(message.slot)
+            if seen is not None and message.ballot in seen.values:
+                # A decided slot is chosen; the votes may have gone to the coordinator only.
+                self._choose(message.slot, seen.values[message.ballot], message.ballot)
             self._hear(message.slot)
             self._apply_told()
 
@@ -435,7 +440,7 @@ class Learner(Node):
             return
         for entry in message.entries:
             if entry.slot > self.decided:
-                self._choose(entry.slot, entry.value)
+                self._choose(entry.slot, entry.value, NO_BALLOT)
                 self._told[entry.slot] = entry.aborted
         self._apply_told()
         if message.first_kept > self.decided + 1:
@@ -448,7 +453,7 @@ class Learner(Node):
             self.coordinator.settle()
         else:
             self._apply_told()
-        if self._progress_due and (self.coordinator is not None or self._asked):
+        if self._asked or (self.coordinator is not None and self.decided > self._told_progress[1]):
             self._tell_progress()
         behind = self.decided - self.durable
         if behind >= _PERSIST_SLOTS or self._unpersisted_bytes >= _PERSIST_BYTES:
@@ -459,10 +464,17 @@ class Learner(Node):
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _tell_progress(self) -> None:
-        """Free the leader's window: the coordinator at once, others when asked or in time."""
-        if self._progress_due and self.leader != NO_BALLOT and self.view is not None:
-            self._progress_due = self._asked = False
-            self._send(self.leader.proposer, Progress(scanned=self.scanned, view=self.view))
+        """Tell the leader: the coordinator with each decision, others when asked or in time."""
+        progress = (self.scanned, self.decided)
+        if self.leader == NO_BALLOT or self.view is None:
+            return
+        if self._asked or progress != self._told_progress:
+            self._asked = False
+            self._told_progress = progress
+            self._send(
+                self.leader.proposer,
+                Progress(scanned=self.scanned, decided=self.decided, view=self.view),
+            )
 
     def _on_persist_due(self, subject: str) -> None:
         self._tell_progress()

@@ -168,12 +168,13 @@ class Promise(Frozen):
 
 
 class Accept(Frozen):
-    """Phase 2a. The same message carries the value to the learners."""
+    """Phase 2a, to acceptors and learners. `learner` is to hear the votes; empty: all learners."""
 
     type: Literal["paxos.accept"] = "paxos.accept"
     ballot: Ballot
     slot: int
     value: Value
+    learner: str = ""
 
 
 class Accepted(Frozen):
@@ -223,10 +224,11 @@ class LeaderBeat(Frozen):
 
 
 class Progress(Frozen):
-    """A learner's end of the chosen prefix, with the view in force there, to whoever leads."""
+    """A learner's end of the chosen prefix, with the view there, and of the decided one."""
 
     type: Literal["learn.progress"] = "learn.progress"
     scanned: int
+    decided: int
     view: View
 
 
@@ -314,13 +316,14 @@ class TxnProgress(Frozen):
 class TxnDecision(Frozen):
     """A decided slot: all its commands commit but `aborted`.
 
-    `value` is given for slots that hold no commands. A decision is told only once it is final,
-    so it is true in every epoch.
+    It was chosen under `ballot`. `value` is given for slots that hold no commands. A decision is
+    told only once it is final, so it is true in every epoch.
     """
 
     type: Literal["txn.decision"] = "txn.decision"
     epoch: int
     slot: int
+    ballot: Ballot
     aborted: tuple[int, ...] = ()
     value: Annotated[View | Abort | NoOp, Field(discriminator="kind")] | None = None
 

@@ -36,7 +36,6 @@ class Options:
     lease_margin_ms: Milliseconds = 120
     window_slots: int = 8
     batch_commands: int = 256
-    batch_enough: int = 32
     batch_bytes: int = 1024 * 1024
     sync_ms: Milliseconds = 10_000
     request_deadline_ms: Milliseconds = 10_000

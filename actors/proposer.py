@@ -101,6 +101,8 @@ class Leading:
     recovered_through: int
     """The last slot that phase 1 found in use: up to here others' values may be chosen."""
     in_flight: dict[int, InFlight] = field(default_factory=dict)
+    undecided: dict[int, int] = field(default_factory=dict)
+    """How many commands each slot brought that no learner has reported as decided."""
     queue: deque[Command] = field(default_factory=deque)
     underway: set[tuple[str, int]] = field(default_factory=set)
     """The commands in `queue` and `in_flight`."""
@@ -388,8 +390,8 @@ class Proposer(Node):
     def _settle(self) -> None:
         """Put what has come into as few slots as possible: messages cost, commands hardly do.
 
-        While a slot is under way, commands gather for the next one until there are enough of
-        them (Nagle's algorithm, RFC 896), so the busier the leader, the fuller its slots.
+        While commands are under way, others gather until they are as many (a kin of Nagle's
+        algorithm, RFC 896), so the busier the cluster, the fuller its slots.
         """
         phase = self.phase
         if not isinstance(phase, Leading):
@@ -397,7 +399,7 @@ class Proposer(Node):
         while (
             phase.queue
             and len(phase.in_flight) < self.options.window_slots
-            and (not phase.in_flight or len(phase.queue) >= self.options.batch_enough)
+            and len(phase.queue) >= min(sum(phase.undecided.values()), self.options.batch_commands)
         ):
             commands: list[Command] = []
             size = 0
@@ -413,7 +415,9 @@ class Proposer(Node):
                 self._highest_proposed[command.session] = max(highest, command.sequence)
             stamp = self.now + self.identity.wall_offset_ms
             batch = Batch(stamp_ms=stamp, commands=tuple(commands))
-            self._propose(phase, self._take_slot(phase), batch)
+            slot = self._take_slot(phase)
+            phase.undecided[slot] = len(commands)
+            self._propose(phase, slot, batch)
 
     def _take_slot(self, phase: Leading) -> int:
         slot = phase.next_slot
@@ -427,8 +431,14 @@ class Proposer(Node):
         self._send_accept(phase, slot)
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
-    def _send_accept(self, phase: Leading, slot: int) -> None:
-        accept = Accept(ballot=phase.ballot, slot=slot, value=phase.in_flight[slot].value)
+    def _send_accept(self, phase: Leading, slot: int, first: bool = True) -> None:
+        """Ask for votes. At first the coordinator alone hears them, who tells the others."""
+        accept = Accept(
+            ballot=phase.ballot,
+            slot=slot,
+            value=phase.in_flight[slot].value,
+            learner=self.view.coordinator if first and self.view else "",
+        )
         self._send(Group.ACCEPTORS, accept)
         self._send(Group.LEARNERS, accept)
 
@@ -441,6 +451,8 @@ class Proposer(Node):
         phase = self.phase
         if not isinstance(phase, Leading):
             return
+        for slot in [s for s in phase.undecided if s <= message.decided]:
+            del phase.undecided[slot]
         for slot in [s for s in phase.in_flight if s <= message.scanned]:
             value = phase.in_flight.pop(slot).value
             if isinstance(value, Batch):
@@ -458,7 +470,7 @@ class Proposer(Node):
             if self.now - flight.sent_at >= patience:
                 flight.sent_at = self.now
                 self.counters["retransmissions"] += 1
-                self._send_accept(phase, slot)
+                self._send_accept(phase, slot, first=False)
         for view in list(phase.waiting_views):
             if not self._lease_outlives(phase, view):
                 phase.waiting_views.remove(view)
