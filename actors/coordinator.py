@@ -14,7 +14,6 @@ from actors.effects import Group, Milliseconds
 from actors.estimator import Estimator
 from actors.messages import (
     Fenced,
-    Refusal,
     TxnDecision,
     TxnInquiry,
     TxnPrepare,
@@ -22,7 +21,7 @@ from actors.messages import (
     TxnState,
     TxnVote,
 )
-from actors.values import Abort, Batch, StoreMember, View
+from actors.values import Abort, Batch, Refusal, StoreMember, View
 
 if TYPE_CHECKING:
     from actors.learner import Learner

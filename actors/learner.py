@@ -24,7 +24,6 @@ from actors.messages import (
     AcceptedRange,
     Chosen,
     Decided,
-    DecidedSlot,
     LeaderBeat,
     NodeHeartbeat,
     Progress,
@@ -32,7 +31,6 @@ from actors.messages import (
     PullChosen,
     PullDecided,
     Result,
-    SlotValue,
     Truncate,
     TxnDecision,
 )
@@ -40,7 +38,7 @@ from actors.namespace import Namespace
 from actors.node import Node, read_record
 from actors.options import Identity, Options
 from actors.quorum import has_quorum
-from actors.values import Abort, Batch, NoOp, Outcome, View
+from actors.values import Abort, Batch, DecidedSlot, NoOp, Outcome, SlotValue, View
 
 _TICK_MS = 150
 _PAGE_SLOTS = 256

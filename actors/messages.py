@@ -53,11 +53,15 @@ from actors.values import (
     AcceptedValue,
     Batch,
     Command,
+    DecidedSlot,
     Entry,
     Frozen,
     Genesis,
     NoOp,
     Outcome,
+    PreparedSlot,
+    Refusal,
+    SlotValue,
     Value,
     View,
 )
@@ -240,13 +244,6 @@ class PullChosen(Frozen):
     last_slot: int
 
 
-class SlotValue(Frozen):
-    """A chosen slot."""
-
-    slot: int
-    value: Value
-
-
 class Chosen(Frozen):
     """Chosen slots, from a learner."""
 
@@ -286,13 +283,6 @@ class TxnPrepare(Frozen):
     epoch: int
     slot: int
     batch: Batch
-
-
-class Refusal(Frozen):
-    """A command of a slot that a store can't promise to commit."""
-
-    index: int
-    reason: str
 
 
 class TxnVote(Frozen):
@@ -336,13 +326,6 @@ class TxnInquiry(Frozen):
     decided: int
 
 
-class PreparedSlot(Frozen):
-    """A slot that the store has journalled and not yet applied."""
-
-    slot: int
-    refused: tuple[Refusal, ...]
-
-
 class TxnState(Frozen):
     """The answer: older epochs are refused from now on. A slot not named is not prepared."""
 
@@ -364,14 +347,6 @@ class PullDecided(Frozen):
 
     type: Literal["sync.pull"] = "sync.pull"
     applied: int
-
-
-class DecidedSlot(Frozen):
-    """A slot with its value and its outcome."""
-
-    slot: int
-    value: Value
-    aborted: tuple[int, ...]
 
 
 class Decided(Frozen):

@@ -26,15 +26,12 @@ from actors.messages import (
     ChunkRefused,
     ChunkStored,
     Decided,
-    DecidedSlot,
     Fenced,
     LeaderBeat,
     LeaseGrant,
     NodeHeartbeat,
-    PreparedSlot,
     PullDecided,
     ReadRequest,
-    Refusal,
     TxnDecision,
     TxnInquiry,
     TxnPrepare,
@@ -46,7 +43,20 @@ from actors.namespace import Namespace
 from actors.node import Node, read_record
 from actors.options import Identity, Options
 from actors.reads import Reads
-from actors.values import Abort, Batch, Command, FileEntry, Frozen, NoOp, PutFile, View, stored
+from actors.values import (
+    Abort,
+    Batch,
+    Command,
+    DecidedSlot,
+    FileEntry,
+    Frozen,
+    NoOp,
+    PreparedSlot,
+    PutFile,
+    Refusal,
+    View,
+    stored,
+)
 
 _TICK_MS = 150
 _ASK_AGAIN_MS = 150

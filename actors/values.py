@@ -262,6 +262,35 @@ class AcceptedValue(Frozen):
     value: Value
 
 
+class SlotValue(Frozen):
+    """A chosen slot."""
+
+    slot: int
+    value: Value
+
+
+class Refusal(Frozen):
+    """A command of a slot that a store can't promise to commit."""
+
+    index: int
+    reason: str
+
+
+class PreparedSlot(Frozen):
+    """A slot that the store has journalled and not yet applied."""
+
+    slot: int
+    refused: tuple[Refusal, ...]
+
+
+class DecidedSlot(Frozen):
+    """A slot with its value and its outcome."""
+
+    slot: int
+    value: Value
+    aborted: tuple[int, ...]
+
+
 # -- the namespace as clients see it ----------------------------------------------------------
 
 

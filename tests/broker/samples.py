@@ -11,6 +11,7 @@ from actors.values import (
     Chunked,
     CloseSession,
     Command,
+    DecidedSlot,
     DeleteFile,
     DirectoryEntry,
     FileEntry,
@@ -23,8 +24,11 @@ from actors.values import (
     OpenSession,
     Outcome,
     Precondition,
+    PreparedSlot,
     PutFile,
+    Refusal,
     RemoveDirectory,
+    SlotValue,
     StoreMember,
     View,
 )
@@ -98,7 +102,7 @@ FILE = FileEntry(
     meta=(),
 )
 ACCEPTED = AcceptedValue(slot=9, ballot=BALLOT, value=BATCH)
-REFUSAL = m.Refusal(index=1, reason="no room")
+REFUSAL = Refusal(index=1, reason="no room")
 
 SAMPLES: tuple[AnyMessage, ...] = (
     m.Census(disk="d1", incarnation=3),
@@ -131,7 +135,7 @@ SAMPLES: tuple[AnyMessage, ...] = (
     m.LeaderBeat(ballot=BALLOT, ready=True, chosen_through=9),
     m.Progress(scanned=9, decided=8, view=VIEW),
     m.PullChosen(first_slot=1, last_slot=9),
-    m.Chosen(entries=(m.SlotValue(slot=9, value=NOOP), m.SlotValue(slot=10, value=ABORT))),
+    m.Chosen(entries=(SlotValue(slot=9, value=NOOP), SlotValue(slot=10, value=ABORT))),
     m.AcceptedRange(entries=(ACCEPTED,), truncated_below=2),
     m.ProposeValue(value=ABORT),
     m.Truncate(below=4),
@@ -140,10 +144,10 @@ SAMPLES: tuple[AnyMessage, ...] = (
     m.TxnProgress(epoch=4, slot=9),
     m.TxnDecision(epoch=4, slot=9, ballot=BALLOT, aborted=(1,), value=VIEW),
     m.TxnInquiry(view=VIEW, decided=8),
-    m.TxnState(epoch=4, applied=8, prepared=(m.PreparedSlot(slot=9, refused=(REFUSAL,)),)),
+    m.TxnState(epoch=4, applied=8, prepared=(PreparedSlot(slot=9, refused=(REFUSAL,)),)),
     m.Fenced(epoch=5),
     m.PullDecided(applied=8),
-    m.Decided(entries=(m.DecidedSlot(slot=9, value=BATCH, aborted=(1,)),), first_kept=2),
+    m.Decided(entries=(DecidedSlot(slot=9, value=BATCH, aborted=(1,)),), first_kept=2),
     m.Submit(ballot=BALLOT, command=BATCH.commands[2]),
     m.Redirect(session="s", sequence=2, ballot=BALLOT, reason="not leading", never_proposed=True),
     m.Result(session="s", sequence=2, outcome=OUTCOME),
