@@ -38,7 +38,7 @@ from actors.namespace import Namespace
 from actors.node import Node, read_record
 from actors.options import Identity, Options
 from actors.quorum import has_quorum
-from actors.values import Abort, Batch, DecidedSlot, NoOp, Outcome, SlotValue, View
+from actors.values import Abort, AnyValue, Batch, DecidedSlot, Outcome, SlotValue, View
 
 _TICK_MS = 150
 _PAGE_SLOTS = 256
@@ -49,8 +49,6 @@ _PERSIST_MS = 500
 _TRUNCATE_SLOTS = 128
 _VIEW = TypeAdapter(View)
 _DECIDED_SLOT = TypeAdapter(DecidedSlot)
-
-AnyValue = Batch | View | Abort | NoOp
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from actors.effects import Record
 from actors.errors import InvariantViolation, JournalUnreadable
 from actors.options import Options
 from actors.values import (
-    Abort,
+    AnyValue,
     Batch,
     Chunked,
     CloseSession,
@@ -26,14 +26,12 @@ from actors.values import (
     Frozen,
     Indirect,
     MakeDirectory,
-    NoOp,
     OpenSession,
     Outcome,
     Precondition,
     PutFile,
     RemoveDirectory,
     Status,
-    View,
     stored,
 )
 
@@ -186,9 +184,7 @@ class Namespace:
 
     # -- the log ---------------------------------------------------------------------------------
 
-    def apply(
-        self, slot: int, value: Batch | View | Abort | NoOp, aborted: tuple[int, ...]
-    ) -> list[Outcome]:
+    def apply(self, slot: int, value: AnyValue, aborted: tuple[int, ...]) -> list[Outcome]:
         """Apply the next slot; the outcomes of its commands, in order."""
         if slot != self.applied + 1:
             raise InvariantViolation(f"slot {slot} applied on top of slot {self.applied}")

@@ -36,11 +36,10 @@ from actors.options import Identity, Options
 from actors.quorum import has_quorum, nth_highest_by_quorum
 from actors.values import (
     NOOP,
-    Abort,
     AcceptedValue,
+    AnyValue,
     Batch,
     Command,
-    NoOp,
     StoreMember,
     View,
 )
@@ -49,8 +48,6 @@ _ROUND = TypeAdapter(int)
 _TICK_MS = 150
 _RESEND_SLOTS = 16
 _QUEUE_COMMANDS = 8192
-
-SlotValue = Batch | View | Abort | NoOp
 
 
 @dataclass(slots=True)
@@ -87,7 +84,7 @@ class Electing:
 class InFlight:
     """A proposed slot that no learner has reported as chosen yet."""
 
-    value: SlotValue
+    value: AnyValue
     sent_at: Milliseconds
 
 
@@ -424,7 +421,7 @@ class Proposer(Node):
         phase.next_slot += 1
         return slot
 
-    def _propose(self, phase: Leading, slot: int, value: SlotValue) -> None:
+    def _propose(self, phase: Leading, slot: int, value: AnyValue) -> None:
         if slot in phase.in_flight:
             raise InvariantViolation(f"{phase.ballot} proposes slot {slot} twice: {value!r}")
         phase.in_flight[slot] = InFlight(value=value, sent_at=self.now)

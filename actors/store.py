@@ -44,17 +44,15 @@ from actors.node import Node, read_record
 from actors.options import Identity, Options
 from actors.reads import Reads
 from actors.values import (
-    Abort,
+    AnyValue,
     Batch,
     Command,
     DecidedSlot,
     FileEntry,
     Frozen,
-    NoOp,
     PreparedSlot,
     PutFile,
     Refusal,
-    View,
     stored,
 )
 
@@ -318,7 +316,7 @@ class Store(Node):
         while self.state.applied + 1 in self._decisions:
             slot = self.state.applied + 1
             decision = self._decisions[slot]
-            value: Batch | View | Abort | NoOp | None = decision.value
+            value: AnyValue | None = decision.value
             prepared = self.prepared.get(slot)
             if value is None and prepared is None:
                 break  # Its commands are not known here: pull the slot with its value.
@@ -334,7 +332,7 @@ class Store(Node):
     def _apply(
         self,
         slot: int,
-        value: Batch | View | Abort | NoOp,
+        value: AnyValue,
         aborted: tuple[int, ...],
         prepared: Prepared | None,
     ) -> None:

@@ -250,7 +250,8 @@ class NoOp(Frozen):
     kind: Literal["noop"] = "noop"
 
 
-Value = Annotated[Batch | View | Abort | NoOp, Field(discriminator="kind")]
+AnyValue = Batch | View | Abort | NoOp
+Value = Annotated[AnyValue, Field(discriminator="kind")]
 NOOP = NoOp()
 
 
