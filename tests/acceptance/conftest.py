@@ -1,0 +1,82 @@
+"""One real cluster for all stories: RabbitMQ and sixteen processes, started once."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from chaos.local import Description, LocalCluster
+from chaos.processes import ProcessFailed
+from chaos.rabbitmq import BrokerFailedError
+
+MIB = 1024 * 1024
+GREATEST_FILE_BYTES = 400 * MIB
+
+_FIGURES = pytest.StashKey[list[str]]()
+
+Figure = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Length:
+    """How much a story asks for: the short form runs with all tests, the long one by choice."""
+
+    long: bool
+
+    def pick(self, short: int, long: int) -> int:
+        return long if self.long else short
+
+
+@pytest.fixture(scope="session")
+def length() -> Length:
+    """Tell whether `SYNOD_LONG=1` asks for the long forms."""
+    return Length(os.environ.get("SYNOD_LONG", "") == "1")
+
+
+@pytest.fixture(scope="session")
+def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """Give the cluster that all stories share."""
+    settings = {"max_file_bytes": str(GREATEST_FILE_BYTES)}
+    description = Description.mint(settings=settings)
+    cluster = LocalCluster(tmp_path_factory.mktemp("cluster"), description)
+    try:
+        cluster.start()
+        yield cluster
+    except (BrokerFailedError, ProcessFailed) as error:
+        pytest.fail(str(error), pytrace=False)
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def idle_peaks_kib(running_cluster: LocalCluster) -> dict[str, int]:
+    """Tell the peak memory of each process before anybody asked anything of it."""
+    return {name: running_cluster.vm_hwm_kib(name) for name in running_cluster.nodes}
+
+
+@pytest.fixture
+def cluster(
+    running_cluster: LocalCluster, idle_peaks_kib: dict[str, int]
+) -> Iterator[LocalCluster]:
+    """Give the shared cluster, whole and ready; make it whole again afterwards."""
+    running_cluster.start()
+    running_cluster.wait_whole()
+    yield running_cluster
+    for name in running_cluster.nodes:
+        running_cluster.resume(name)
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Figure:
+    """Give a way to have a line printed at the end of the run."""
+    lines = request.config.stash.setdefault(_FIGURES, [])
+    return lambda line: lines.append(f"{request.node.name}: {line}")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print what the stories measured."""
+    for line in config.stash.get(_FIGURES, []):
+        terminalreporter.write_line(line)
