@@ -50,7 +50,9 @@ from actors.values import AnyOperation, CloseSession, Command, OpenSession, Outc
 _TICK_MS = 100
 _UNRESOLVED_COMMANDS = 4_096
 _BACKGROUND_MS = 2_000
+_RESOLVED_KEPT = 10_000
 _NAME = TypeAdapter(str)
+_OUTCOME = TypeAdapter(Outcome)
 
 
 @dataclass(slots=True)
@@ -59,11 +61,12 @@ class Pending:
 
     command: Command
     token: int | None
-    """Whom to answer; `None` once they were told `Unknown`, and for the actor's own commands."""
+    """Whom to answer; `None` for the actor's own commands and once `told_unknown`."""
     began_at: Milliseconds
     deadline: Milliseconds
     retry_aborted: bool
     retried: bool = False
+    told_unknown: bool = False
     sent_at: Milliseconds = 0
     open_ballots: set[Ballot] = field(default_factory=set)
     """The ballots that a copy was sent to and that may still propose it, or have done so."""
@@ -112,6 +115,8 @@ class Client(Node):
         """Writes that came before the session was open, with their deadline in `_waiting_until`."""
         self._waiting_until: dict[int, Milliseconds] = {}
         self._floor = 0
+        self.resolved: dict[str, Outcome] = {}
+        """What became of requests whose callers had been told `Unknown`; the newest ones."""
         self._reads: dict[int, PendingRead] = {}
         self._next_number = 1
         self._next_store = 0
@@ -125,6 +130,9 @@ class Client(Node):
         for record in records:
             if record.key.startswith("session/"):
                 self._former_sessions.append(read_record(_NAME, record))
+            elif record.key.startswith("resolved/"):
+                name = record.key.removeprefix("resolved/")
+                self.resolved[name] = read_record(_OUTCOME, record)
 
     def _start(self) -> None:
         """A new start is a new session; a former one is closed, so that its end is final."""
@@ -302,6 +310,9 @@ class Client(Node):
                 self.out.answers.append(Answer(pending.token, request))
             if outcome.status == "unknown_session" and self.session_open:
                 self._session_lost()
+        elif pending.told_unknown:
+            # Whoever asks about this request learns just this; so there is no retry either.
+            self._keep_resolved(command.request, outcome)
         elif outcome.status == "aborted" and pending.retry_aborted:
             # The aborted sequence is final; trying again is a new one.
             self.counters["retried_aborts"] += 1
@@ -310,6 +321,15 @@ class Client(Node):
             self.out.answers.append(
                 Answer(pending.token, Decided(command.request, outcome, pending.retried))
             )
+
+    def _keep_resolved(self, request: str, outcome: Outcome) -> None:
+        """The cluster forgets the result soon, but its caller has not heard it yet."""
+        self.resolved[request] = outcome
+        self._journal(f"resolved/{request}", outcome)
+        if len(self.resolved) > _RESOLVED_KEPT:
+            oldest = next(iter(self.resolved))
+            del self.resolved[oldest]
+            self._journal(f"resolved/{oldest}", None)
 
     def _retry(self, pending: Pending) -> None:
         former = pending.command
@@ -335,6 +355,11 @@ class Client(Node):
     # -- reads -----------------------------------------------------------------------------------
 
     def _on_read(self, call: Read) -> None:
+        resolved = self.resolved.get(f"{call.request.session}-{call.request.sequence}")
+        if call.request.what == "result" and resolved is not None:
+            reply = ReadReply(number=0, status="found", applied=resolved.slot, outcome=resolved)
+            self.out.answers.append(Answer(call.token, ReadDone(self.name, reply)))
+            return
         number = self._next_number
         self._next_number += 1
         request = call.request.model_copy(update={"number": number})
@@ -445,6 +470,7 @@ class Client(Node):
             )
         else:
             self.counters["unknown"] += 1
+            pending.told_unknown = True
             self.out.answers.append(Answer(token, Unknown(pending.command.request)))
 
     # -- what it knows ---------------------------------------------------------------------------

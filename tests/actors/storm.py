@@ -175,19 +175,15 @@ class Storm:
         assert not cluster.halted, cluster.halted
         state = cluster.actor("store-1").state
         happened: Counter[str] = Counter()
-        forgotten = 0
         for path, request in self.unknown:
-            session, _, sequence = request.rpartition("-")
-            outcome = state.sessions[session].results.get(int(sequence))
-            if outcome is None:
-                forgotten += 1
-            elif outcome.status == "done":
+            gateway = cluster.actor(request.partition(".")[0])
+            assert request in gateway.resolved, f"nobody knows what became of {request}"
+            if gateway.resolved[request].status == "done":
                 happened[path] += 1
         for path in PATHS:
             entry = state.entries.get(path)
             version = entry.version if isinstance(entry, FileEntry) else 0
-            least = self.acknowledged[path] + happened[path]
-            assert least <= version <= least + forgotten, (
+            assert version == self.acknowledged[path] + happened[path], (
                 f"{path} has {version} versions, but {self.acknowledged[path]} writes were "
                 f"acknowledged and {happened[path]} of the unknown ones happened"
             )

@@ -2,8 +2,8 @@
 
 import hashlib
 
-from actors.calls import Decided, Unavailable, Unknown, Upload, Uploaded
-from actors.messages import TxnDecision, TxnPrepare, TxnVote
+from actors.calls import Decided, Read, Unavailable, Unknown, Upload, Uploaded
+from actors.messages import ReadRequest, TxnDecision, TxnPrepare, TxnVote
 from actors.values import Chunked, IdempotencyKey, Precondition, PutFile
 from tests.actors.storm import put
 from tests.actors.virtual import VirtualCluster
@@ -172,6 +172,31 @@ def test_a_copy_that_a_dead_leader_may_have_proposed_is_unknown_and_then_resolve
     session, _, sequence = answer.request.rpartition("-")
     outcome = cluster.actor("store-1").state.sessions[session].results[int(sequence)]
     assert outcome.status == "done"
+
+
+def test_an_unknown_request_can_be_asked_about_later_also_at_a_restarted_gateway() -> None:
+    cluster = founded()
+    cluster.crash("acceptor-1", "acceptor-2", "acceptor-3")
+    unknown = cluster.answer(cluster.write(put("a", b"1"), retry=True))
+    assert isinstance(unknown, Unknown)
+    cluster.start("acceptor-1", "acceptor-2")
+    cluster.ready()
+    session, _, sequence = unknown.request.rpartition("-")
+    request = ReadRequest(number=0, what="result", session=session, sequence=int(sequence))
+
+    for number in range(20):
+        cluster.done(put("b", b"%d" % number), retry=True)
+    before = cluster.answer(cluster.call(lambda token: Read(token=token, request=request)))
+    cluster.crash("gateway-1")
+    cluster.start("gateway-1")
+    cluster.ready()
+    after = cluster.answer(cluster.call(lambda token: Read(token=token, request=request)))
+
+    assert before.reply.outcome.status == "done"
+    assert after.reply.outcome == before.reply.outcome
+    entry = cluster.read("a").reply.entry
+    assert entry is not None
+    assert entry.slot == before.reply.outcome.slot
 
 
 def test_a_store_that_lacks_contents_pulls_them_from_a_peer() -> None:
