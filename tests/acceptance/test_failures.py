@@ -166,6 +166,7 @@ async def test_the_broker_is_killed_under_load(cluster: LocalCluster, figure: Fi
         await asyncio.sleep(OUTAGE_S)
         await asyncio.to_thread(cluster.broker.start)
         back_ns = time.monotonic_ns()
+        cluster.check_alive()
 
         # then the cluster goes on by itself within ten seconds,
         resumed = await load.acknowledged_since(back_ns)
