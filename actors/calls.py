@@ -27,6 +27,17 @@ class Write(Call):
     retry_aborted: bool = True
 
 
+class GiveUp(Call):
+    """The caller of the write with token `write` waits no longer: what is certain by now?
+
+    The actor's own patience is counted by delayed messages, which don't come while the broker is
+    away; a call needs no broker.
+    """
+
+    type: Literal["call.give_up"] = "call.give_up"
+    write: int
+
+
 class Read(Call):
     """Ask a store. `request.number` is ignored; the actor numbers what it sends."""
 
@@ -56,7 +67,7 @@ class Survey(Call):
     type: Literal["call.survey"] = "call.survey"
 
 
-AnyCall = Write | Read | Upload | Fetch | Survey
+AnyCall = Write | GiveUp | Read | Upload | Fetch | Survey
 
 
 @dataclass(frozen=True, slots=True)

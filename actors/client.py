@@ -17,6 +17,7 @@ from actors.calls import (
     AnyCall,
     Decided,
     Fetch,
+    GiveUp,
     NodeSeen,
     Read,
     ReadDone,
@@ -183,6 +184,8 @@ class Client(Node):
         match call:
             case Write():
                 self._on_write(call)
+            case GiveUp():
+                self._on_give_up(call)
             case Read():
                 self._on_read(call)
             case Survey():
@@ -456,10 +459,26 @@ class Client(Node):
             self._send_command(pending)
         unsent = not pending.open_ballots
         patience = self.options.request_deadline_ms // (2 if unsent else 1)
-        if pending.token is None or self.now < pending.began_at + patience:
-            return
-        token, pending.token = pending.token, None
-        if unsent:
+        if pending.token is not None and self.now >= pending.began_at + patience:
+            self._end_wait(pending, pending.token)
+
+    def _on_give_up(self, call: GiveUp) -> None:
+        for waiting in self._waiting:
+            if waiting.token == call.write:
+                self._waiting.remove(waiting)
+                del self._waiting_until[call.write]
+                self._refuse(call.token, "no session yet", "the command was never sent")
+                return
+        for pending in self._pending.values():
+            if pending.token == call.write:
+                self._end_wait(pending, call.token)
+                return
+        self.out.answers.append(Answer(call.token, Unknown("")))
+
+    def _end_wait(self, pending: Pending, token: int) -> None:
+        """Tell the caller what is certain: that it never happens, or nothing."""
+        pending.token = None
+        if not pending.open_ballots:
             # Its sequence is not used again, and no ballot that got a copy can propose it.
             del self._pending[pending.command.sequence]
             self._raise_floor()

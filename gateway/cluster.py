@@ -14,6 +14,7 @@ from actors.calls import (
     Decided,
     Fetch,
     Fetched,
+    GiveUp,
     Read,
     ReadDone,
     Survey,
@@ -42,6 +43,7 @@ from gateway.problems import (
 
 RETRY_AFTER = {"retry-after": "1"}
 
+_GIVE_UP_S = 2.0
 _GRACE_S = 5.0
 """The actor keeps the deadlines; the gateway gives up so much later, for its own sake."""
 
@@ -94,15 +96,25 @@ class Cluster:
     ) -> Decided:
         """Run `operation` once; returns only if it was done. Raises `Problem`."""
 
+        tokens: list[int] = []
+
         def make(token: int) -> Write:
+            tokens.append(token)
             return Write(
                 token=token, operation=operation, idempotency=key, retry_aborted=retry_aborted
             )
 
         self._refuse_without_broker()
         try:
-            async with asyncio.timeout(self._deadline_s):
-                answer = await self._port.call(make)
+            try:
+                async with asyncio.timeout(self._deadline_s):
+                    answer = await self._port.call(make)
+            except TimeoutError:
+                # The actor would have said so itself, but without a broker no timer comes.
+                async with asyncio.timeout(_GIVE_UP_S):
+                    answer = await self._port.call(
+                        lambda token: GiveUp(token=token, write=tokens[0])
+                    )
         except CallRefused as error:
             raise _unavailable(Unavailable(f"{error}", "no command was submitted")) from None
         except (TimeoutError, CallLost, NodeHalted):

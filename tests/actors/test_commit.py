@@ -2,7 +2,7 @@
 
 import hashlib
 
-from actors.calls import Decided, Read, Unavailable, Unknown, Upload, Uploaded
+from actors.calls import Decided, GiveUp, Read, Unavailable, Unknown, Upload, Uploaded
 from actors.messages import ReadRequest, TxnDecision, TxnPrepare, TxnVote
 from actors.values import Chunked, IdempotencyKey, Precondition, PutFile
 from tests.actors.storm import put
@@ -172,6 +172,21 @@ def test_a_copy_that_a_dead_leader_may_have_proposed_is_unknown_and_then_resolve
     session, _, sequence = answer.request.rpartition("-")
     outcome = cluster.actor("store-1").state.sessions[session].results[int(sequence)]
     assert outcome.status == "done"
+
+
+def test_a_caller_that_gives_up_learns_what_to_ask_for_also_without_any_timer() -> None:
+    cluster = founded()
+    cluster.cut = lambda sender, to: True
+    write = cluster.write(put("a", b"1"))
+
+    given_up = cluster.call(lambda token: GiveUp(token=token, write=write))
+
+    answer = cluster.answers[given_up]
+    assert isinstance(answer, Unknown)
+    assert answer.request == f"{cluster.actor('gateway-1').session}-1"
+    cluster.cut = lambda sender, to: False
+    cluster.run_until(lambda: answer.request in cluster.actor("gateway-1").resolved, 20_000)
+    assert write not in cluster.answers
 
 
 def test_an_unknown_request_can_be_asked_about_later_also_at_a_restarted_gateway() -> None:
