@@ -110,8 +110,12 @@ class Link:
         self._underlay.closing.add_done_callback(_teller("the connection", tell))
 
     def write(self, frames: bytes) -> None:
-        """Hand whole frames to the socket; never waits."""
-        self._writer.write(frames)
+        """Hand whole frames to the socket; never waits.
+
+        A closing socket loses them, and uvloop would raise: the session's end is on its way.
+        """
+        if not self._writer.transport.is_closing():
+            self._writer.write(frames)
 
     @property
     def unsent_bytes(self) -> int:
