@@ -41,7 +41,7 @@ class Options:
     request_deadline_ms: Milliseconds = 10_000
     session_expiry_ms: Milliseconds = 24 * 3_600_000
     idempotency_expiry_ms: Milliseconds = 24 * 3_600_000
-    chunk_grace_ms: Milliseconds = 24 * 3_600_000
+    chunk_grace_ms: Milliseconds = 3_600_000
 
     def __post_init__(self) -> None:
         if self.acceptors < 3 or self.acceptors % 2 == 0:
