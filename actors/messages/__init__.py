@@ -1,0 +1,214 @@
+"""Every message that crosses the broker, and the flows they make.
+
+Founding (once; `actors.membership`)::
+
+    acceptor-1            every member           acceptors
+        | genesis.census ----->|                     |
+        |<---- genesis.present |                     |
+        | genesis.propose -------------------------->|   journalled
+        |<------------------------------ genesis.held|
+        | genesis.founded ---->|-------------------->|   journalled; voting may begin
+    any node | genesis.inquiry --> acceptors ; acceptor | genesis.founded --> node
+
+Election and lease (Paxos Made Simple, section 3; leases as in Paxos Made Live, section 5.2)::
+
+    proposer              acceptors                everybody
+        | paxos.prepare ----->|   journalled
+        |<----- paxos.promise |   (or paxos.reject)
+        | lease.heartbeat --->|
+        |<------ lease.granted|
+        | leader.beat ----------------------------------->|
+
+One write, six hops::
+
+    gateway     leader      acceptors   learners     stores     coordinator (a learner)
+      | client.submit ->|        |          |           |           |
+      |         | paxos.accept ->|          |           |           |
+      |         | paxos.accept ------------>|           |           |
+      |         |        | paxos.accepted ->|           |           |
+      |         |        |          | txn.prepare ----->|           |
+      |         |        |          |           | txn.vote -------->|
+      |<------------------------------------------- client.result   |
+      |         |        |          |           |<-- txn.decision   |
+      |         |<----------------- learn.progress      |           |
+
+One read::
+
+    gateway            store            leader
+      | read.request --->| lease.ask ----->|   (unless it holds a lease)
+      |<----- read.reply |<--- lease.grant |
+      | chunk.get ------>|
+      |<----- chunk.data |
+
+Whoever misses something asks: `learn.pull` (chosen slots), `sync.pull` (decided ones).
+"""
+
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+
+from actors.messages.clients import (
+    LeaseAsk,
+    LeaseGrant,
+    ReadReply,
+    ReadRequest,
+    ReadStatus,
+    Redirect,
+    Result,
+    Submit,
+)
+from actors.messages.commit import (
+    Decided,
+    Fenced,
+    PullDecided,
+    TxnDecision,
+    TxnInquiry,
+    TxnPrepare,
+    TxnProgress,
+    TxnState,
+    TxnVote,
+)
+from actors.messages.contents import (
+    ChunkData,
+    ChunkGet,
+    ChunkMissing,
+    ChunkPut,
+    ChunkRefused,
+    ChunkStored,
+)
+from actors.messages.founding import (
+    Census,
+    Founded,
+    HoldsGenesis,
+    Inquiry,
+    NodeHeartbeat,
+    Present,
+    ProposeGenesis,
+    StaleDisk,
+)
+from actors.messages.paxos import (
+    Accept,
+    Accepted,
+    AcceptedRange,
+    Chosen,
+    LeaderBeat,
+    LeaseGranted,
+    LeaseHeartbeat,
+    Prepare,
+    Progress,
+    Promise,
+    ProposeValue,
+    PullChosen,
+    Reject,
+    Truncate,
+)
+from actors.values import Frozen
+
+BULK = ("chunk.put", "chunk.data")
+"""Types whose `data` is a raw body and which travel on the receiver's bulk lane."""
+
+Message = Annotated[
+    Census
+    | Present
+    | ProposeGenesis
+    | HoldsGenesis
+    | Inquiry
+    | Founded
+    | NodeHeartbeat
+    | StaleDisk
+    | Prepare
+    | Promise
+    | Accept
+    | Accepted
+    | Reject
+    | LeaseHeartbeat
+    | LeaseGranted
+    | LeaderBeat
+    | Progress
+    | PullChosen
+    | Chosen
+    | AcceptedRange
+    | ProposeValue
+    | Truncate
+    | TxnPrepare
+    | TxnVote
+    | TxnProgress
+    | TxnDecision
+    | TxnInquiry
+    | TxnState
+    | Fenced
+    | PullDecided
+    | Decided
+    | Submit
+    | Redirect
+    | Result
+    | LeaseAsk
+    | LeaseGrant
+    | ReadRequest
+    | ReadReply
+    | ChunkPut
+    | ChunkStored
+    | ChunkRefused
+    | ChunkGet
+    | ChunkData
+    | ChunkMissing,
+    Field(discriminator="type"),
+]
+
+AnyMessage = Frozen
+"""Any of the above."""
+
+MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
+"""Reads and writes the messages of one turn to one destination, as a JSON list."""
+
+__all__ = [
+    "BULK",
+    "MESSAGES",
+    "Accept",
+    "Accepted",
+    "AcceptedRange",
+    "AnyMessage",
+    "Census",
+    "Chosen",
+    "ChunkData",
+    "ChunkGet",
+    "ChunkMissing",
+    "ChunkPut",
+    "ChunkRefused",
+    "ChunkStored",
+    "Decided",
+    "Fenced",
+    "Founded",
+    "HoldsGenesis",
+    "Inquiry",
+    "LeaderBeat",
+    "LeaseAsk",
+    "LeaseGrant",
+    "LeaseGranted",
+    "LeaseHeartbeat",
+    "Message",
+    "NodeHeartbeat",
+    "Prepare",
+    "Present",
+    "Progress",
+    "Promise",
+    "ProposeGenesis",
+    "ProposeValue",
+    "PullChosen",
+    "PullDecided",
+    "ReadReply",
+    "ReadRequest",
+    "ReadStatus",
+    "Redirect",
+    "Reject",
+    "Result",
+    "StaleDisk",
+    "Submit",
+    "Truncate",
+    "TxnDecision",
+    "TxnInquiry",
+    "TxnPrepare",
+    "TxnProgress",
+    "TxnState",
+    "TxnVote",
+]

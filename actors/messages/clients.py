@@ -1,0 +1,113 @@
+"""What gateways ask and are told: commands and reads, and the leases behind reads."""
+
+from typing import Literal
+
+from actors.ballot import Ballot
+from actors.values import Command, Entry, Frozen, Outcome
+
+
+class Submit(Frozen):
+    """A command for the leader of `ballot`, and of that ballot only.
+
+    A proposer that is not leading under `ballot` refuses for good: a ballot is never used again
+    once given up (section 3, rule 1), so a late copy of this message can't be proposed either.
+    """
+
+    type: Literal["client.submit"] = "client.submit"
+    ballot: Ballot
+    command: Command
+
+    @property
+    def request(self) -> str:
+        """The request's id."""
+        return self.command.request
+
+
+class Redirect(Frozen):
+    """The refusal of a `Submit`: `ballot` does not lead and never will again.
+
+    `never_proposed`: its owner, in the one incarnation that led it, also never proposed this
+    command under it. So no copy sent to this ballot can ever be in the log.
+    """
+
+    type: Literal["client.redirect"] = "client.redirect"
+    session: str
+    sequence: int
+    ballot: Ballot
+    never_proposed: bool
+    reason: str
+
+    @property
+    def request(self) -> str:
+        """The request's id."""
+        return f"{self.session}-{self.sequence}"
+
+
+class Result(Frozen):
+    """A decided command's outcome, to the node that waits for it."""
+
+    type: Literal["client.result"] = "client.result"
+    session: str
+    sequence: int
+    outcome: Outcome
+
+    @property
+    def request(self) -> str:
+        """The request's id."""
+        return f"{self.session}-{self.sequence}"
+
+
+class LeaseAsk(Frozen):
+    """A store asks for a read lease."""
+
+    type: Literal["lease.ask"] = "lease.ask"
+    number: int
+
+
+class LeaseGrant(Frozen):
+    """The store may serve reads for `duration_ms` from its sending of `number`, less the margin.
+
+    It holds for this disk as added at `added_slot`, once the store has applied that slot.
+    """
+
+    type: Literal["lease.grant"] = "lease.grant"
+    number: int
+    epoch: int
+    disk: str
+    added_slot: int
+    duration_ms: int
+
+
+class ReadRequest(Frozen):
+    """`what`: `entry`, `list` (a page after the name `after`) or `result` (of a command).
+
+    A linearizable read needs the store's lease; a `stale` one any state at or above `at_least`.
+    """
+
+    type: Literal["read.request"] = "read.request"
+    number: int
+    what: Literal["entry", "list", "result"]
+    path: str = ""
+    session: str = ""
+    sequence: int = 0
+    after: str = ""
+    limit: int = 1000
+    consistency: Literal["linearizable", "stale"] = "linearizable"
+    at_least: int = 0
+
+
+ReadStatus = Literal["found", "absent", "not_served", "running", "forgotten", "unknown_session"]
+
+
+class ReadReply(Frozen):
+    """The state at `applied`. `not_served` says why this store can't answer; ask another."""
+
+    type: Literal["read.reply"] = "read.reply"
+    number: int
+    status: ReadStatus
+    applied: int
+    entry: Entry | None = None
+    children: tuple[Entry, ...] = ()
+    more: bool = False
+    outcome: Outcome | None = None
+    detail: str = ""

@@ -1,0 +1,89 @@
+"""Two-phase commit over the stores of a view (DESIGN section 4)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from actors.ballot import Ballot
+from actors.values import Abort, Batch, DecidedSlot, Frozen, NoOp, PreparedSlot, Refusal, View
+
+
+class TxnPrepare(Frozen):
+    """Phase 1 of 2PC for one slot."""
+
+    type: Literal["txn.prepare"] = "txn.prepare"
+    epoch: int
+    slot: int
+    batch: Batch
+
+
+class TxnVote(Frozen):
+    """The store has journalled the slot; all commands but `refused` are prepared."""
+
+    type: Literal["txn.vote"] = "txn.vote"
+    epoch: int
+    slot: int
+    refused: tuple[Refusal, ...]
+    durable: int
+
+
+class TxnProgress(Frozen):
+    """A store still works on a prepare (it pulls contents from a peer): have patience."""
+
+    type: Literal["txn.progress"] = "txn.progress"
+    epoch: int
+    slot: int
+
+
+class TxnDecision(Frozen):
+    """A decided slot: all its commands commit but `aborted`.
+
+    It was chosen under `ballot`. `value` is given for slots that hold no commands. A decision is
+    told only once it is final, so it is true in every epoch.
+    """
+
+    type: Literal["txn.decision"] = "txn.decision"
+    epoch: int
+    slot: int
+    ballot: Ballot
+    aborted: tuple[int, ...] = ()
+    value: Annotated[View | Abort | NoOp, Field(discriminator="kind")] | None = None
+
+
+class TxnInquiry(Frozen):
+    """A new coordinator asks what became of all slots above `decided`, and fences the store."""
+
+    type: Literal["txn.inquiry"] = "txn.inquiry"
+    view: View
+    decided: int
+
+
+class TxnState(Frozen):
+    """The answer: older epochs are refused from now on. A slot not named is not prepared."""
+
+    type: Literal["txn.state"] = "txn.state"
+    epoch: int
+    applied: int
+    prepared: tuple[PreparedSlot, ...]
+
+
+class Fenced(Frozen):
+    """The sender has answered a coordinator of a newer epoch and won't serve the receiver's."""
+
+    type: Literal["txn.fenced"] = "txn.fenced"
+    epoch: int
+
+
+class PullDecided(Frozen):
+    """Send me the decided slots after `applied`."""
+
+    type: Literal["sync.pull"] = "sync.pull"
+    applied: int
+
+
+class Decided(Frozen):
+    """Decided slots in order; `first_kept` is the lowest one that the sender still has."""
+
+    type: Literal["sync.decided"] = "sync.decided"
+    entries: tuple[DecidedSlot, ...]
+    first_kept: int

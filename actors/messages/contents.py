@@ -1,0 +1,51 @@
+"""Chunks of contents, which travel on the bulk lane (DESIGN section 4, rule 9)."""
+
+from typing import Literal
+
+from actors.values import Frozen
+
+
+class ChunkPut(Frozen):
+    """A chunk for a store; on the broker `data` is the raw body. A `manifest` lists chunk names."""
+
+    type: Literal["chunk.put"] = "chunk.put"
+    sha256: str
+    manifest: bool
+    data: bytes
+
+
+class ChunkStored(Frozen):
+    """The chunk is durable at the sender: one credit back."""
+
+    type: Literal["chunk.stored"] = "chunk.stored"
+    sha256: str
+
+
+class ChunkRefused(Frozen):
+    """The chunk was not stored: it is not what its name says, or there is no room."""
+
+    type: Literal["chunk.refused"] = "chunk.refused"
+    sha256: str
+    reason: str
+
+
+class ChunkGet(Frozen):
+    """Send me this chunk."""
+
+    type: Literal["chunk.get"] = "chunk.get"
+    sha256: str
+
+
+class ChunkData(Frozen):
+    """A chunk on its way to a reader or to a store that lacks it; sent by the runtime."""
+
+    type: Literal["chunk.data"] = "chunk.data"
+    sha256: str
+    data: bytes
+
+
+class ChunkMissing(Frozen):
+    """The sender does not hold this chunk."""
+
+    type: Literal["chunk.missing"] = "chunk.missing"
+    sha256: str

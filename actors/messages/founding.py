@@ -1,0 +1,83 @@
+"""How a cluster is founded, and signs of life (DESIGN section 3, rule 9; section 5)."""
+
+from typing import Literal
+
+from actors.ballot import Ballot
+from actors.values import Frozen, Genesis, View
+
+
+class Census(Frozen):
+    """acceptor-1 asks every member whether its disk is empty, in order to found a cluster."""
+
+    type: Literal["genesis.census"] = "genesis.census"
+    disk: str
+    incarnation: int
+
+
+class Present(Frozen):
+    """The answer to one `Census`, echoing it. `cluster` is what the answering disk holds."""
+
+    type: Literal["genesis.present"] = "genesis.present"
+    asker_disk: str
+    asker_incarnation: int
+    cluster: str
+
+
+class ProposeGenesis(Frozen):
+    """acceptor-1 to the other acceptors: hold this durably."""
+
+    type: Literal["genesis.propose"] = "genesis.propose"
+    genesis: Genesis
+
+
+class HoldsGenesis(Frozen):
+    """The sender's disk holds the genesis of this cluster."""
+
+    type: Literal["genesis.held"] = "genesis.held"
+    cluster: str
+
+
+class Inquiry(Frozen):
+    """A starting node asks the acceptors which cluster lives here."""
+
+    type: Literal["genesis.inquiry"] = "genesis.inquiry"
+    cluster: str
+
+
+class Founded(Frozen):
+    """All acceptors hold `genesis`. `asker_*` echo the `Inquiry`; empty: nobody asked."""
+
+    type: Literal["genesis.founded"] = "genesis.founded"
+    genesis: Genesis
+    asker_disk: str = ""
+    asker_incarnation: int = 0
+
+
+class NodeHeartbeat(Frozen):
+    """A sign of life. `journal_commits` counts the commits of the sender's journal so far.
+
+    `applied` is the end of the applied prefix, `durable` what of it would survive a crash;
+    `scanned` ends the chosen prefix; `state_hash` chains all applied slots.
+    """
+
+    type: Literal["node.heartbeat"] = "node.heartbeat"
+    role: str
+    journal_commits: int
+    applied: int = 0
+    durable: int = 0
+    scanned: int = 0
+    state_hash: str = ""
+    ballot: Ballot | None = None
+    view: View | None = None
+    pending: int = 0
+    in_doubt: int = 0
+    halted: str = ""
+
+
+class StaleDisk(Frozen):
+    """The receiver's disk once reported more commits than it holds now: it is an older copy."""
+
+    type: Literal["node.stale_disk"] = "node.stale_disk"
+    disk: str
+    incarnation: int
+    journal_commits: int

@@ -1,0 +1,129 @@
+"""Paxos, the leader's lease, and learning what was chosen (DESIGN section 3)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from actors.ballot import Ballot
+from actors.values import Abort, AcceptedValue, Frozen, SlotValue, Value, View
+
+
+class Prepare(Frozen):
+    """Phase 1a for all slots from `first_slot` on."""
+
+    type: Literal["paxos.prepare"] = "paxos.prepare"
+    ballot: Ballot
+    first_slot: int
+
+
+class Promise(Frozen):
+    """Phase 1b, one page: covers the slots `first_slot <= s < next_slot` (`None`: all that follow).
+
+    A covered slot that is not in `accepted` is empty at this acceptor.
+    """
+
+    type: Literal["paxos.promise"] = "paxos.promise"
+    ballot: Ballot
+    first_slot: int
+    next_slot: int | None
+    accepted: tuple[AcceptedValue, ...]
+    truncated_below: int
+
+
+class Accept(Frozen):
+    """Phase 2a, to acceptors and learners. `learner` is to hear the votes; empty: all learners."""
+
+    type: Literal["paxos.accept"] = "paxos.accept"
+    ballot: Ballot
+    slot: int
+    value: Value
+    learner: str = ""
+
+
+class Accepted(Frozen):
+    """Phase 2b, to the learners. The value is not repeated."""
+
+    type: Literal["paxos.accepted"] = "paxos.accepted"
+    ballot: Ballot
+    slot: int
+
+
+class Reject(Frozen):
+    """`ballot` can't be served: a higher one is promised, a lease runs, or slots are gone."""
+
+    type: Literal["paxos.reject"] = "paxos.reject"
+    ballot: Ballot
+    promised: Ballot
+    lease_left_ms: int
+    truncated_below: int
+
+
+class LeaseHeartbeat(Frozen):
+    """The leader asks for its lease; `number` rises with every heartbeat of a ballot."""
+
+    type: Literal["lease.heartbeat"] = "lease.heartbeat"
+    ballot: Ballot
+    number: int
+
+
+class LeaseGranted(Frozen):
+    """The acceptor promises no other ballot for one lease from its receipt of `number`."""
+
+    type: Literal["lease.granted"] = "lease.granted"
+    ballot: Ballot
+    number: int
+
+
+class LeaderBeat(Frozen):
+    """Who leads, to everybody. `ready`: it holds a lease and takes commands."""
+
+    type: Literal["leader.beat"] = "leader.beat"
+    ballot: Ballot
+    ready: bool
+    chosen_through: int
+
+
+class Progress(Frozen):
+    """A learner's end of the chosen prefix, with the view there, and of the decided one."""
+
+    type: Literal["learn.progress"] = "learn.progress"
+    scanned: int
+    decided: int
+    view: View
+
+
+class PullChosen(Frozen):
+    """Send me what you know of the slots `first_slot <= s <= last_slot`."""
+
+    type: Literal["learn.pull"] = "learn.pull"
+    first_slot: int
+    last_slot: int
+
+
+class Chosen(Frozen):
+    """Chosen slots, from a learner."""
+
+    type: Literal["learn.chosen"] = "learn.chosen"
+    entries: tuple[SlotValue, ...]
+
+
+class AcceptedRange(Frozen):
+    """What one acceptor accepted in a range, with values: an `Accepted` for each entry."""
+
+    type: Literal["learn.accepted"] = "learn.accepted"
+    entries: tuple[AcceptedValue, ...]
+    truncated_below: int
+
+
+class ProposeValue(Frozen):
+    """The coordinator asks the leader to put a View or an Abort into the log."""
+
+    type: Literal["log.propose"] = "log.propose"
+    value: Annotated[View | Abort, Field(discriminator="kind")]
+
+
+class Truncate(Frozen):
+    """Everything below `below` is durable at all learners and stores; acceptors may forget it."""
+
+    type: Literal["log.truncate"] = "log.truncate"
+    below: int
