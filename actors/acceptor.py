@@ -26,24 +26,12 @@ from actors.messages import (
 )
 from actors.node import Node, read_record
 from actors.options import Identity, Options
-from actors.values import AcceptedValue, Batch
+from actors.values import AcceptedValue, weight
 
 _BALLOT = TypeAdapter(Ballot)
 _ACCEPTED = TypeAdapter(AcceptedValue)
 _SLOT = TypeAdapter(int)
 _PAGE_BYTES = 1024 * 1024
-
-
-def weight(value: object) -> int:
-    """Roughly how many bytes a slot's value takes in a message."""
-    if not isinstance(value, Batch):
-        return 256
-    total = 128
-    for command in value.commands:
-        content = getattr(command.operation, "content", None)
-        total += 512 + len(getattr(content, "data", b"")) * 4 // 3
-        total += 70 * len(getattr(content, "chunks", ()))
-    return total
 
 
 class Acceptor(Node):

@@ -1,10 +1,11 @@
 """Which chunks a store holds, and who still needs them (DESIGN section 4, rule 9).
 
 Contents live in the journal as blobs; the store's actor knows only their names. A chunk goes away
-when no version, prepared slot or recent upload names it, and the check and the deletion happen in
-one step of the actor, so nothing can begin to need it in between.
+when no version, prepared slot, upload or running read has named it for a while, and the check and
+the deletion happen in one step of the actor, so nothing can begin to need it in between.
 """
 
+import heapq
 import json
 from collections.abc import Iterable
 from typing import TypeAlias
@@ -15,6 +16,12 @@ from actors.effects import Milliseconds
 from actors.values import Chunked, Frozen, Indirect, Inline
 
 _NAMES = TypeAdapter(tuple[str, ...])
+
+RELEASED_GRACE_MS = 60_000
+"""How long the only chunk of a replaced version is kept for a reader who was just told of it."""
+
+READING_GRACE_MS = 600_000
+"""The same for a version of several chunks, which takes longer to read, and after each read."""
 
 Contents: TypeAlias = Inline | Chunked | Indirect
 
@@ -32,26 +39,44 @@ class Chunks:
         self.held: set[str] = set()
         self._manifests: dict[str, tuple[str, ...]] = {}
         self._users: dict[str, int] = {}
-        self._unused_since: dict[str, Milliseconds] = {}
+        self._unused_until: dict[str, Milliseconds] = {}
+        """When each chunk without a user may go."""
+        self._due: list[tuple[Milliseconds, str]] = []
+        """The same as a heap; an entry that does not match `_unused_until` is out of date."""
 
-    def add(self, name: str, now: Milliseconds) -> None:
-        """The chunk is held from now on, and has its grace time before it."""
+    def add(self, name: str, until: Milliseconds) -> None:
+        """The chunk is held from now on, and kept until then if nobody begins to use it."""
         self.held.add(name)
         if name not in self._users:
-            self._unused_since[name] = now
+            self._keep_until(name, until)
 
     def add_manifest(self, name: str, manifest: Manifest) -> None:
-        """The chunk `name` lists others."""
+        """The chunk `name` lists others, which have the same users from now on."""
+        if name in self._manifests:
+            return
         self._manifests[name] = manifest.names
+        users = self._users.get(name, 0)
+        if users:
+            for listed in manifest.names:
+                self._users[listed] = self._users.get(listed, 0) + users
+                self._unused_until.pop(listed, None)
 
     def has(self, name: str, as_manifest: bool) -> bool:
         """Whether the chunk is held, and known as a manifest if it is wanted as one."""
         return name in self.held and (not as_manifest or name in self._manifests)
 
-    def touch(self, name: str, now: Milliseconds) -> None:
-        """Somebody uploads or reads it: its grace time starts again."""
-        if name in self._unused_since:
-            self._unused_since[name] = now
+    def lists(self, name: str) -> bool:
+        """Whether the chunk is known as a manifest."""
+        return name in self._manifests
+
+    def is_used(self, name: str) -> bool:
+        """Whether any version or prepared slot names it."""
+        return name in self._users
+
+    def touch(self, name: str, until: Milliseconds) -> None:
+        """Somebody uploads or reads it."""
+        if self._unused_until.get(name, until) < until:
+            self._keep_until(name, until)
 
     def missing(self, content: Contents) -> tuple[str, ...]:
         """The chunks of `content` that are not held; a missing manifest hides those it lists."""
@@ -68,28 +93,50 @@ class Chunks:
         """One more version or prepared slot names this content."""
         for name in self._named_by(content):
             self._users[name] = self._users.get(name, 0) + 1
-            self._unused_since.pop(name, None)
+            self._unused_until.pop(name, None)
 
     def release(self, content: Contents, now: Milliseconds) -> None:
         """One fewer does."""
-        for name in self._named_by(content):
+        names = self._named_by(content)
+        grace_ms = RELEASED_GRACE_MS if len(names) == 1 else READING_GRACE_MS
+        for name in names:
             left = self._users.get(name, 0) - 1
             if left > 0:
                 self._users[name] = left
             else:
                 self._users.pop(name, None)
                 if name in self.held:
-                    self._unused_since[name] = now
+                    self._keep_until(name, now + grace_ms)
 
-    def expired(self, now: Milliseconds, grace_ms: Milliseconds) -> list[str]:
-        """The chunks that nobody has needed for the grace time."""
-        return [name for name, since in self._unused_since.items() if now - since > grace_ms]
+    def forget_users(self, now: Milliseconds) -> None:
+        """Another state is about to say who uses what."""
+        self._users.clear()
+        for name in sorted(self.held - self._unused_until.keys()):
+            self._keep_until(name, now + READING_GRACE_MS)
+
+    def take_expired(self, now: Milliseconds, most: int) -> list[str]:
+        """Up to `most` chunks that nobody has needed for their time, the oldest first."""
+        expired: list[str] = []
+        while self._due and self._due[0][0] <= now and len(expired) < most:
+            until, name = heapq.heappop(self._due)
+            if self._unused_until.get(name) == until:
+                expired.append(name)
+        return expired
 
     def remove(self, name: str) -> bool:
         """The chunk is gone; whether it was a manifest."""
         self.held.discard(name)
-        self._unused_since.pop(name, None)
+        self._unused_until.pop(name, None)
         return self._manifests.pop(name, None) is not None
+
+    def lose(self, name: str) -> None:
+        """Its bytes are gone or rotten, but whoever needs it still does."""
+        self.held.discard(name)
+        self._unused_until.pop(name, None)
+
+    def _keep_until(self, name: str, until: Milliseconds) -> None:
+        self._unused_until[name] = until
+        heapq.heappush(self._due, (until, name))
 
     def _named_by(self, content: Contents) -> tuple[str, ...]:
         if isinstance(content, Inline):

@@ -495,8 +495,8 @@ class Client(Node):
     # -- what it knows ---------------------------------------------------------------------------
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
-        disk = self.founding.disks.get(sender, "")
-        self.nodes[sender] = (self.now, self._incarnations.get((sender, disk), 0), message)
+        incarnation = self._incarnations.get((sender, self.sender_disk), 0)
+        self.nodes[sender] = (self.now, incarnation, message)
         if message.view and (self.view is None or message.view.epoch > self.view.epoch):
             self.view = message.view
 

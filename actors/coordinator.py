@@ -5,6 +5,8 @@ spirit of Gray and Lamport, Consensus on Transaction Commit, section 4): a commi
 store of the view to have journalled the slot; an abort is a value in the log. The coordinator
 journals nothing. One object lives for one epoch and one incarnation; a new View makes a new one,
 which first asks the stores what became of the slots before it (termination, section 4, rule 5).
+Who belongs to the view is watched by `actors.membership`; what it finds only ever becomes true by
+way of the log.
 """
 
 from dataclasses import dataclass, field
@@ -12,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from actors.effects import Group, Milliseconds
 from actors.estimator import Estimator
+from actors.membership import Membership
 from actors.messages import (
     Fenced,
+    JoinRequest,
     TxnDecision,
     TxnInquiry,
     TxnPrepare,
@@ -21,7 +25,15 @@ from actors.messages import (
     TxnState,
     TxnVote,
 )
-from actors.values import Abort, Batch, Refusal, StoreMember, View
+from actors.values import (
+    Abort,
+    Batch,
+    CloseSession,
+    OpenSession,
+    Refusal,
+    StoreMember,
+    View,
+)
 
 if TYPE_CHECKING:
     from actors.learner import Learner
@@ -30,6 +42,7 @@ _RESEND_MS = 400
 _ASK_MS = 400
 _VOTE_LEAST_MS = 300
 _VOTE_MOST_MS = 3_000
+_BLAME_MS = 5_000
 
 
 @dataclass(slots=True)
@@ -59,13 +72,15 @@ class Coordinator:
         self._states: dict[str, TxnState] = {}
         self._asked_at = -_ASK_MS
         self._vote_time = Estimator(least_ms=_VOTE_LEAST_MS, most_ms=_VOTE_MOST_MS)
-        self._fenced_by = 0
+        self.membership = Membership(learner, view)
+        self._blamed: dict[str, Milliseconds] = {}
+        """The stores that made a slot abort, since when, and that have not voted since."""
 
     @property
     def busy(self) -> bool:
         """Whether there is anything to wait for."""
         learner = self._learner
-        return learner.decided < learner.scanned or self._unanswered() != []
+        return learner.decided < learner.scanned or self._unanswered() != [] or self.membership.busy
 
     # -- the beginning of an epoch ---------------------------------------------------------------
 
@@ -80,6 +95,11 @@ class Coordinator:
             self._ask()
         learner._arm("tick", 100, 200)
 
+    def forget_through(self, slot: int) -> None:
+        """A snapshot stands for the slots up to `slot`: they are decided."""
+        for former in [s for s in self.rounds if s <= slot]:
+            del self.rounds[former]
+
     def _unanswered(self) -> list[StoreMember]:
         """The stores whose answer the slots before this epoch still wait for."""
         if self._learner.decided >= self.view_slot:
@@ -89,6 +109,7 @@ class Coordinator:
     def _ask(self) -> None:
         self._asked_at = self._learner.now
         for store in self._unanswered():
+            self.membership.owes(store.name)
             self._learner._send(
                 store.name, TxnInquiry(view=self.view, decided=self._learner.decided)
             )
@@ -101,9 +122,10 @@ class Coordinator:
         first_answer = sender not in self._states
         self._states[sender] = message
         learner.counters["in_doubt_asked"] += 1
+        self._note_answer(sender)
         prepared = {entry.slot: entry.refused for entry in message.prepared}
         for slot in range(learner.decided + 1, self.view_slot):
-            known = learner.log.get(slot)
+            known = learner.log.known.get(slot)
             if known is None or not isinstance(known.value, Batch):
                 continue
             round_ = self._round(slot)
@@ -121,6 +143,8 @@ class Coordinator:
         """A slot joined the chosen prefix. Slots before this epoch are asked about, not sent."""
         if slot > self.view_slot and isinstance(self._learner.log[slot].value, Batch):
             self._round(slot)
+            for store in self.view.stores:
+                self.membership.owes(store.name)
             self._prepare(Group.STORES, slot)
 
     def _round(self, slot: int) -> Round:
@@ -134,35 +158,53 @@ class Coordinator:
         assert isinstance(batch, Batch)
         self._learner._send(to, TxnPrepare(epoch=self.view.epoch, slot=slot, batch=batch))
 
-    def receive(self, sender: str, message: Any) -> None:
-        """Any answer of a store."""
-        if not any(store.name == sender for store in self.view.stores):
+    def receive(self, sender: str, disk: str, message: Any) -> None:
+        """Any answer of a store. One that lost its disk is not the member that it was."""
+        if isinstance(message, JoinRequest):
+            self.membership.on_join(sender, disk, message)
+            return
+        member = self.view.member(sender)
+        if member is None or member.disk != disk:
             self._learner.counters["dropped_outside_view"] += 1
             return
         match message:
             case TxnVote():
                 self._on_vote(sender, message)
             case TxnProgress():
-                self._on_progress(message)
+                self._on_progress(sender, message)
             case TxnState():
                 self._on_state(sender, message)
             case Fenced():
-                self._fenced_by = max(self._fenced_by, message.epoch)
                 self._learner.counters["fenced"] += 1
+
+    def watch(self) -> None:
+        """Time has passed: see who is still there."""
+        self.membership.watch()
 
     def _on_vote(self, sender: str, message: TxnVote) -> None:
         """A store has journalled the slot. Votes are tagged with the epoch they were asked in."""
         round_ = self.rounds.get(message.slot)
         if message.epoch != self.view.epoch or round_ is None:
             return
+        self._blamed.pop(sender, None)
         if sender not in round_.votes:
             round_.votes[sender] = message.refused
+            self._note_answer(sender)
             if len(round_.votes) == len(self.view.stores):
                 self._vote_time.observe(self._learner.now - round_.began_at)
 
-    def _on_progress(self, message: TxnProgress) -> None:
+    def _note_answer(self, store: str) -> None:
+        """It answered something; does it still owe an answer to anything else?"""
+        waits = any(
+            store not in round_.votes and not round_.committed and self._has_say(store, slot)
+            for slot, round_ in self.rounds.items()
+        )
+        self.membership.answered(store, owes_more=waits)
+
+    def _on_progress(self, sender: str, message: TxnProgress) -> None:
         round_ = self.rounds.get(message.slot)
         if message.epoch == self.view.epoch and round_ is not None:
+            self.membership.answered(sender, owes_more=True)
             round_.deadline = self._learner.now + 2 * self._vote_time.timeout_ms
 
     # -- phase 2 ---------------------------------------------------------------------------------
@@ -179,6 +221,8 @@ class Coordinator:
                     return
             else:
                 aborted = ()
+            if slot < self.view_slot and isinstance(value, Batch):
+                learner.counters["in_doubt_resolved"] += 1
             self.rounds.pop(slot, None)
             outcomes = learner.decide(slot, aborted)
             decision = TxnDecision(
@@ -192,10 +236,10 @@ class Coordinator:
             learner._send(Group.LEARNERS, decision)
             learner.tell_results(slot, outcomes)
 
-    def _decidable(self, slot: int, batch: Batch) -> tuple[int, ...] | None:
+    def _decidable(self, slot: int, batch: Batch) -> tuple[Refusal, ...] | None:
         """The aborted commands of the slot, or `None` while its outcome is open."""
         counted = self._learner.aborts.get(slot, {})
-        aborted = tuple(sorted(counted))
+        aborted = tuple(Refusal(index=i, reason=counted[i]) for i in sorted(counted))
         if len(aborted) == len(batch.commands):
             return aborted  # The log says so; no store is asked.
         round_ = self.rounds.get(slot)
@@ -205,24 +249,40 @@ class Coordinator:
             return aborted
         if round_.abort is not None and any(i not in counted for i in round_.abort.commands):
             return None  # Waits for the abort; it may not commit them in this epoch.
-        survivors = [store for store in self.view.stores if self._has_say(store.name, slot)]
-        if not survivors or any(store.name not in round_.votes for store in survivors):
+        voters = [store for store in self.view.stores if self._has_say(store.name, slot)]
+        if not voters or any(store.name not in round_.votes for store in voters):
             return None
-        refusals = {
-            refusal.index: f"{store.name}: {refusal.reason}"
-            for store in survivors
-            for refusal in round_.votes[store.name]
-            if refusal.index not in counted
-        }
-        if refusals:
-            reason = next(iter(refusals.values()))
-            self._abort(slot, round_, tuple(sorted(refusals)), reason)
+        refusals = self._refusals(slot, batch, round_, voters)
+        open_refusals = {i: reason for i, reason in refusals.items() if i not in counted}
+        if open_refusals:
+            reason = next(iter(open_refusals.values()))
+            self._abort(slot, round_, tuple(sorted(open_refusals)), reason)
             return None
         return aborted
 
+    def _refusals(
+        self, slot: int, batch: Batch, round_: Round, voters: list[StoreMember]
+    ) -> dict[int, str]:
+        """The commands that can't be committed, and why; all voters have voted.
+
+        Below the wanted number of stores only new writes are refused, never the ending of what a
+        former epoch began: its coordinator may have told the client already.
+        """
+        refusals = {
+            refusal.index: f"{store.name}: {refusal.reason}"
+            for store in voters
+            for refusal in round_.votes[store.name]
+        }
+        shortage = self.membership.shortage
+        if shortage and slot > self.view_slot:
+            for index, command in enumerate(batch.commands):
+                if not isinstance(command.operation, OpenSession | CloseSession):
+                    refusals.setdefault(index, shortage)
+        return refusals
+
     def _has_say(self, store: str, slot: int) -> bool:
         """Whether `store` votes on `slot`: a View added it before, and kept it since."""
-        member = next((m for m in self.view.stores if m.name == store), None)
+        member = self.view.member(store)
         return member is not None and member.added_slot is not None and member.added_slot < slot
 
     # -- aborts and patience ---------------------------------------------------------------------
@@ -231,12 +291,11 @@ class Coordinator:
         """Ask again, or give up what took too long."""
         learner = self._learner
         now = learner.now
+        self.membership.watch()
         if self._unanswered() and now - self._asked_at >= _ASK_MS:
             self._ask()
         for slot in sorted(self.rounds):
             round_ = self.rounds[slot]
-            batch = learner.log[slot].value
-            assert isinstance(batch, Batch)
             missing = [
                 store.name
                 for store in self.view.stores
@@ -244,22 +303,38 @@ class Coordinator:
             ]
             if round_.abort is not None:
                 learner.propose(round_.abort)
-            elif missing and now >= round_.deadline and self._may_abort(slot, round_):
-                waited = now - round_.began_at
-                self._vote_time.observe(waited)
-                reason = f"{', '.join(missing)} did not vote within {waited} ms"
-                self._abort(slot, round_, tuple(range(len(batch.commands))), reason)
+            elif missing and now >= round_.deadline and self._may_abort(slot, round_, missing):
+                self._abort_silent(slot, round_, missing)
             elif missing and now - round_.sent_at >= _RESEND_MS and not round_.committed:
                 round_.sent_at = now
                 for name in missing:
                     if slot > self.view_slot or name in self._states:
                         self._prepare(name, slot)
 
-    def _may_abort(self, slot: int, round_: Round) -> bool:
+    def _abort_silent(self, slot: int, round_: Round, missing: list[str]) -> None:
+        """A vote is missing past the adaptive timeout, and that counts as a sample of it."""
+        batch = self._learner.log[slot].value
+        assert isinstance(batch, Batch)
+        waited_ms = self._learner.now - round_.began_at
+        self._vote_time.observe(waited_ms)
+        for name in missing:
+            self._blamed.setdefault(name, self._learner.now)
+        reason = f"{', '.join(missing)} did not vote within {waited_ms} ms"
+        self._abort(slot, round_, tuple(range(len(batch.commands))), reason)
+
+    def _may_abort(self, slot: int, round_: Round, missing: list[str]) -> bool:
         """Section 4, rule 3: a slot before this epoch may have been committed and told already,
         unless a store with a say in it has said, fenced, that it is not prepared.
+
+        A later slot may always be aborted, but to wait for the View without a store that has made
+        one abort already spares the others: they are prepared, and will be committed there.
         """
-        return slot > self.view_slot or bool(round_.not_prepared)
+        if slot <= self.view_slot:
+            return bool(round_.not_prepared)
+        now = self._learner.now
+        return any(now - self._blamed.get(name, -_BLAME_MS) >= _BLAME_MS for name in missing) or (
+            not self.membership.may_drop(missing)
+        )
 
     def _abort(self, slot: int, round_: Round, commands: tuple[int, ...], reason: str) -> None:
         """Ask the log for an abort. A command that a fenced store refused is not prepared there."""

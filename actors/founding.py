@@ -140,6 +140,7 @@ class Founding:
             view=View(
                 epoch=0,
                 coordinator=coordinator,
+                coordinator_disk=seen[coordinator][0],
                 coordinator_incarnation=seen[coordinator][1],
                 stores=stores,
             ),
@@ -219,6 +220,11 @@ class Founding:
                 f"broker is {most}. Use the folder with its own cluster, or start {name} on "
                 "another cluster name."
             )
+        elif name in known and self._node.identity.role in ("learner", "store"):
+            # A newcomer with an empty disk: nobody takes it for the member that it was, because
+            # views name disks. It copies what it lacks from its peers.
+            self._record_founded(genesis)
+            self._confirmed = True
         elif name in known and known[name] != self._node.identity.disk:
             self._node.out.halt = (
                 f"{name}: this disk ({self._node.identity.disk}) is empty, but cluster {most} "

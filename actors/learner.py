@@ -2,22 +2,20 @@
 
 It keeps two marks on the log (DESIGN, section 4): `scanned`, the end of the chosen prefix, where
 Views and Aborts are read ahead of time; and `decided`, the end of the prefix whose every slot is
-committed or aborted, which is what its namespace has applied. What it knows as chosen rests on
-distinct acceptors' answers at one ballot (section 3, rule 4); nothing depends on a notification
-arriving, because it pulls what it misses (rule 6). Two-phase commit is driven by
-`actors.coordinator`, which this actor owns while a View names its running incarnation.
+committed or aborted, which is what its namespace has applied. Nothing depends on a notification
+arriving, because it pulls what it misses (section 3, rule 6), and copies another replica's state
+where the log is gone. Two-phase commit is driven by `actors.coordinator`, which this actor owns
+while a View names this very start of it; `actors.succession` says when it proposes to be named.
 """
 
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from pydantic import TypeAdapter
 
-from actors.acceptor import weight
 from actors.ballot import NO_BALLOT, Ballot
+from actors.chosen import ChosenLog
 from actors.coordinator import Coordinator
-from actors.effects import Group, Record
-from actors.errors import InvariantViolation
+from actors.effects import Effects, Envelope, Group, Milliseconds, Record
 from actors.messages import (
     Accept,
     Accepted,
@@ -31,14 +29,30 @@ from actors.messages import (
     PullChosen,
     PullDecided,
     Result,
+    SnapshotPage,
+    SnapshotPull,
+    SnapshotRow,
     Truncate,
     TxnDecision,
 )
 from actors.namespace import Namespace
 from actors.node import Node, read_record
 from actors.options import Identity, Options
-from actors.quorum import has_quorum
-from actors.values import Abort, AnyValue, Batch, DecidedSlot, Outcome, SlotValue, View
+from actors.replicas import Replicas
+from actors.snapshots import SnapshotInstaller, SnapshotServer
+from actors.succession import Succession
+from actors.suspicion import Suspicion
+from actors.values import (
+    Abort,
+    AnyValue,
+    Batch,
+    DecidedSlot,
+    Outcome,
+    Refusal,
+    SlotValue,
+    View,
+    weight,
+)
 
 _TICK_MS = 150
 _PAGE_SLOTS = 256
@@ -47,25 +61,8 @@ _PERSIST_SLOTS = 64
 _PERSIST_BYTES = 1024 * 1024
 _PERSIST_MS = 500
 _TRUNCATE_SLOTS = 128
-_VIEW = TypeAdapter(View)
+_STUCK_TICKS = 4
 _DECIDED_SLOT = TypeAdapter(DecidedSlot)
-
-
-@dataclass(slots=True)
-class Open:
-    """A slot that is not known as chosen yet."""
-
-    values: dict[Ballot, AnyValue] = field(default_factory=dict)
-    accepted: dict[Ballot, set[str]] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Known:
-    """A chosen slot and a ballot under which it was; `aborted` is set once it is decided."""
-
-    value: AnyValue
-    ballot: Ballot
-    aborted: tuple[int, ...] | None = None
 
 
 class Learner(Node):
@@ -86,16 +83,16 @@ class Learner(Node):
         "txn.progress": "_on_coordination",
         "txn.state": "_on_coordination",
         "txn.fenced": "_on_coordination",
+        "view.join": "_on_coordination",
+        "snapshot.pull": "_on_snapshot_pull",
+        "snapshot.page": "_on_snapshot_page",
     }
     timers: ClassVar = {"tick": "_on_tick", "persist": "_on_persist_due", "sync": "_on_sync_due"}
 
     def __init__(self, identity: Identity, options: Options) -> None:
         super().__init__(identity, options)
         self.state = Namespace(options)
-        self.log: dict[int, Known] = {}
-        """Chosen slots from `first_kept` on, also beyond a gap."""
-        self.first_kept = 1
-        self.scanned = 0
+        self.log = ChosenLog(options.acceptors)
         self.durable = 0
         self.aborts: dict[int, dict[int, str]] = {}
         """Counted aborts of undecided slots: index of the command to the reason."""
@@ -105,25 +102,40 @@ class Learner(Node):
         """The slot of the View that began the epoch."""
         self.leader: Ballot = NO_BALLOT
         self.coordinator: Coordinator | None = None
-        self._decided_view: View | None = None
-        self._open: dict[int, Open] = {}
-        self._told: dict[int, tuple[int, ...]] = {}
+        self.suspicion = Suspicion(options.heartbeat_ms)
+        self.replicas = Replicas(self)
+        self.peers = [name for name in options.names("learner") if name != self.name]
+        """The other learners."""
+        self._succession = Succession(self)
+        self._snapshots = SnapshotServer(self)
+        self._installer = SnapshotInstaller(
+            self, [*self.peers, *options.names("store")], self._install
+        )
+        self._told: dict[int, tuple[Refusal, ...]] = {}
         """Decisions of other coordinators for slots that are not applied yet."""
-        self._heard_through = 0
         self._scanned_at_tick = 0
+        self._ticks_stuck = 0
+        self._acceptors_keep_from = 1
         self._asked = False
         self._told_progress = (0, 0)
         self._unpersisted_bytes = 0
-        self._durable_marks: dict[str, int] = {}
         self._truncated_below = 1
         self._pull_turn = 0
-        self.peers = [name for name in options.names("learner") if name != self.name]
-        """The other learners."""
+
+    @property
+    def scanned(self) -> int:
+        """The end of the chosen prefix."""
+        return self.log.scanned
 
     @property
     def decided(self) -> int:
         """The end of the decided prefix."""
         return self.state.applied
+
+    @property
+    def is_installing(self) -> bool:
+        """Whether this learner copies another replica's state, because its own is too old."""
+        return self._installer.busy
 
     # -- restart ---------------------------------------------------------------------------------
 
@@ -131,24 +143,27 @@ class Learner(Node):
         for record in records:
             if record.key.startswith("log/"):
                 slot = read_record(_DECIDED_SLOT, record)
-                self.log[slot.slot] = Known(slot.value, NO_BALLOT, slot.aborted)
-            elif record.key == "view":
-                self._decided_view = read_record(_VIEW, record)
+                self.log.restore(slot.slot, slot.value, slot.aborted)
             else:
                 self.state.restore(record)
         self.state.restored()
-        self.scanned = self.durable = self.state.applied
-        self.first_kept = min(self.log, default=self.scanned + 1)
+        self.durable = self.state.applied
+        self.log.restored(self.state.applied)
 
     def _start(self) -> None:
-        if self._decided_view is None:
-            self._decided_view = self.genesis.view
-        self.view = self._decided_view
-        self._truncated_below = self.first_kept
-        self._follow_view(self.view, self.view_slot)
+        self.state.begin(self.genesis.view)
+        self._adopt_view()
+        self._truncated_below = self.log.first_kept
         self._set_timer("sync", self.options.sync_ms // 2, self.options.sync_ms)
         self._pull_missing(self.scanned + 1)
+        self._pull_decided()
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
+
+    def _adopt_view(self) -> None:
+        """The view in force at `decided` is the one to go on from."""
+        assert self.state.view is not None
+        self.view, self.view_slot = self.state.view, self.state.view_slot
+        self._follow_view(self.view, self.view_slot)
 
     def _vitals(self) -> NodeHeartbeat:
         return NodeHeartbeat(
@@ -160,86 +175,76 @@ class Learner(Node):
             state_hash=self.state.state_hash,
             view=self.view,
             in_doubt=self.scanned - self.decided,
+            installing=self._installer.busy,
+            rows_left=self._installer.rows_left,
         )
+
+    # -- signs of life ---------------------------------------------------------------------------
+
+    def receive(self, envelope: Envelope, now: Milliseconds) -> Effects:
+        """See `Actor.receive`. Any message is a sign of life of its sender."""
+        self.suspicion.awake(now)
+        self.suspicion.heard((envelope.sender, envelope.disk), now)
+        return super().receive(envelope, now)
+
+    def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
+        self.suspicion.beat((sender, self.sender_disk), self.now)
+        if message.role in ("learner", "store"):
+            self._hear(max(message.scanned, message.applied))
+            self.replicas.report(sender, message)
+        if message.role == "learner" and message.applied > self.decided:
+            self._arm("tick", _TICK_MS, _TICK_MS * 2)
+        if self.coordinator is not None:
+            self.coordinator.watch()
+            self._truncate_if_due(1)
+        else:
+            self._succession.watch()
 
     # -- what is chosen --------------------------------------------------------------------------
 
     def _on_accept(self, sender: str, message: Accept) -> None:
         """The value of a slot under a ballot; the votes come from the acceptors."""
         self.leader = max(self.leader, message.ballot)
-        if self._is_known(message.slot):
+        if self.log.is_known(message.slot):
             self._asked = True  # The leader sends again: tell it.
             return
-        slot = self._open.setdefault(message.slot, Open())
-        slot.values[message.ballot] = message.value
-        self._check_chosen(message.slot, message.ballot)
+        self.log.hear_value(message.slot, message.ballot, message.value)
+        self._scan_on()
 
     def _on_accepted(self, sender: str, message: Accepted) -> None:
-        """One acceptor's vote. The same acceptor counts once (section 3, rule 4)."""
-        if self._is_known(message.slot) or not sender.startswith("acceptor-"):
-            return
-        slot = self._open.setdefault(message.slot, Open())
-        slot.accepted.setdefault(message.ballot, set()).add(sender)
-        self._check_chosen(message.slot, message.ballot)
+        """One acceptor's vote (section 3, rule 4)."""
+        if sender.startswith("acceptor-"):
+            self.log.hear_vote(message.slot, message.ballot, sender)
+            self._scan_on()
 
     def _on_accepted_range(self, sender: str, message: AcceptedRange) -> None:
         """An acceptor's answer to a pull: values and votes at once."""
         for entry in message.entries:
-            if not self._is_known(entry.slot):
-                self._open.setdefault(entry.slot, Open()).values[entry.ballot] = entry.value
-                self._on_accepted(sender, Accepted(ballot=entry.ballot, slot=entry.slot))
-        if message.truncated_below > self.scanned + 1:
-            self.counters["behind_truncation"] += 1
+            self.log.hear_value(entry.slot, entry.ballot, entry.value)
+            self.log.hear_vote(entry.slot, entry.ballot, sender)
+        self._scan_on()
+        self._hear(message.truncated_below - 1)
+        self._acceptors_keep_from = max(self._acceptors_keep_from, message.truncated_below)
 
     def _on_chosen(self, sender: str, message: Chosen) -> None:
         """Another learner's answer to a pull."""
         for entry in message.entries:
-            self._choose(entry.slot, entry.value, NO_BALLOT)
+            self.log.choose(entry.slot, entry.value, NO_BALLOT)
+        self._scan_on()
 
-    def _is_known(self, slot: int) -> bool:
-        return slot <= self.scanned or slot in self.log
-
-    def _check_chosen(self, slot: int, ballot: Ballot) -> None:
-        self._heard_through = max(self._heard_through, slot)
-        seen = self._open[slot]
-        votes = seen.accepted.get(ballot, set())
-        if not has_quorum(votes, self.options.acceptors):
-            return
-        if ballot in seen.values:
-            self._choose(slot, seen.values[ballot], ballot)
-
-    def _choose(self, slot: int, value: AnyValue, ballot: Ballot) -> None:
-        known = self.log.get(slot)
-        if known is not None:
-            if known.value != value:
-                raise InvariantViolation(
-                    f"two values chosen for slot {slot}: {known.value!r} and {value!r}"
-                )
-            return
-        if slot <= self.scanned:
-            return
-        self.log[slot] = Known(value, ballot)
-        self._open.pop(slot, None)
-        self._heard_through = max(self._heard_through, slot)
-        while self.scanned + 1 in self.log:
-            self.scanned += 1
-            self._scan(self.scanned, self.log[self.scanned].value)
+    def _scan_on(self) -> None:
+        while (slot := self.log.scan()) is not None:
+            self._scan(slot, self.log[slot].value)
 
     def _scan(self, slot: int, value: AnyValue) -> None:
         """Read Views and Aborts ahead of time, in slot order, so that all learners agree."""
         assert self.view is not None
         if isinstance(value, View) and value.epoch == self.view.epoch + 1:
-            self.view = value.model_copy(
-                update={
-                    "stores": tuple(
-                        m if m.added_slot is not None else m.model_copy(update={"added_slot": slot})
-                        for m in value.stores
-                    )
-                }
-            )
-            self.view_slot = slot
+            self.view, self.view_slot = value.in_force_at(slot), slot
             self.counters["views"] += 1
             self._follow_view(self.view, slot)
+            if slot >= self.log.heard_through:
+                self._send(Group.HEARTBEATS, self._vitals())
         elif isinstance(value, Abort) and value.epoch == self.view.epoch:
             if value.slot > self.decided:
                 reasons = self.aborts.setdefault(value.slot, {})
@@ -258,19 +263,8 @@ class Learner(Node):
             self._asked = True
         self._hear(message.chosen_through)
 
-    def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
-        if message.role == "learner":
-            self._hear(message.scanned)
-        if message.role in ("learner", "store"):
-            self._durable_marks[sender] = message.durable
-        if message.role == "learner" and message.applied > self.decided:
-            self._arm("tick", _TICK_MS, _TICK_MS * 2)
-        if self.coordinator is not None:
-            self._truncate_if_due(1)
-
     def _hear(self, slot: int) -> None:
-        if slot > self._heard_through:
-            self._heard_through = slot
+        self.log.heard_through = max(self.log.heard_through, slot)
         if slot > self.scanned:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
@@ -288,7 +282,7 @@ class Learner(Node):
         entries: list[SlotValue] = []
         size = 0
         for slot in range(message.first_slot, message.last_slot + 1):
-            known = self.log.get(slot)
+            known = self.log.known.get(slot)
             if known is None or size > _PAGE_BYTES:
                 break
             entries.append(SlotValue(slot=slot, value=known.value))
@@ -297,19 +291,27 @@ class Learner(Node):
             self._send(sender, Chosen(entries=tuple(entries)))
 
     def _on_tick(self, subject: str) -> None:
-        behind = self.scanned < self._heard_through
+        behind = self.scanned < self.log.heard_through
         if behind and self.scanned == self._scanned_at_tick:
             self._pull_missing(self.scanned + 1)
+            self._ticks_stuck += 1
+            if self._ticks_stuck >= _STUCK_TICKS and self._acceptors_keep_from > self.scanned + 1:
+                # The acceptors have forgotten the next slot, and no learner has sent it.
+                self._installer.begin()
+        else:
+            self._ticks_stuck = 0
         self._scanned_at_tick = self.scanned
         self._tell_progress()
-        undecided = self.decided < self.scanned
+        self._snapshots.tick()
+        self._installer.tick()
+        undecided = self.decided < max(self.scanned, self.log.heard_through)
         if undecided and self.coordinator is None:
             self._pull_decided()
         if self.coordinator is not None:
             self.coordinator.tick()
-        elif self._owes_view():
-            self._propose_own_view()
-        if behind or undecided or self._owes_view() or self._busy():
+        else:
+            self._succession.watch()
+        if behind or undecided or self._succession.busy or self._busy():
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _busy(self) -> bool:
@@ -318,34 +320,16 @@ class Learner(Node):
     # -- who coordinates -------------------------------------------------------------------------
 
     def _follow_view(self, view: View, slot: int) -> None:
-        """Coordinate an epoch only if its View names this running incarnation."""
-        mine = (self.name, self.identity.incarnation)
-        if (view.coordinator, view.coordinator_incarnation) == mine:
+        """Coordinate an epoch only if its View names this very start on this disk."""
+        me = self.identity
+        named = (view.coordinator, view.coordinator_disk, view.coordinator_incarnation)
+        if named == (me.name, me.disk, me.incarnation):
             self.coordinator = Coordinator(self, view, slot)
             self.coordinator.begin()
         else:
             self.coordinator = None
-            self._arm("tick", _TICK_MS, _TICK_MS * 2)
-
-    def _owes_view(self) -> bool:
-        """This learner is named, but by a former start: it never goes on in that epoch."""
-        return (
-            self.view is not None
-            and self.coordinator is None
-            and self.view.coordinator == self.name
-            and self.scanned + _PAGE_SLOTS >= self._heard_through
-        )
-
-    def _propose_own_view(self) -> None:
-        assert self.view is not None
-        self.propose(
-            self.view.model_copy(
-                update={
-                    "epoch": self.view.epoch + 1,
-                    "coordinator_incarnation": self.identity.incarnation,
-                }
-            )
-        )
+        self._succession.follow(view)
+        self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def propose(self, value: View | Abort) -> None:
         """Ask whoever leads to put `value` into the log; asked again until it is scanned."""
@@ -353,36 +337,24 @@ class Learner(Node):
             self._send(self.leader.proposer, ProposeValue(value=value))
 
     def _on_coordination(self, sender: str, message: Any) -> None:
-        if sender.startswith("store-") and hasattr(message, "durable"):
-            self._durable_marks[sender] = max(message.durable, self._durable_marks.get(sender, 0))
+        self.replicas.hear_durable(sender, message)
         if self.coordinator is not None:
-            self.coordinator.receive(sender, message)
+            self.coordinator.receive(sender, self.sender_disk, message)
 
     # -- what is decided -------------------------------------------------------------------------
 
-    def decide(self, slot: int, aborted: tuple[int, ...]) -> list[Outcome]:
+    def decide(self, slot: int, aborted: tuple[Refusal, ...]) -> list[Outcome]:
         """The next slot in order is final: apply it."""
         known = self.log[slot]
         known.aborted = aborted
         outcomes = self.state.apply(slot, known.value, aborted)
         self.state.dropped.clear()
+        self.replicas.note_own_hash(slot, self.state.state_hash)
         self.aborts.pop(slot, None)
-        if isinstance(known.value, View):
-            self._note_decided_view(slot, known.value)
         self._unpersisted_bytes += weight(known.value)
         self.counters["decided"] += 1
         self.counters["aborted"] += len(aborted)
         return outcomes
-
-    def _note_decided_view(self, slot: int, value: View) -> None:
-        """Keep the view in force at `decided` beside the state, for the next start."""
-        assert self._decided_view is not None
-        if value.epoch == self._decided_view.epoch + 1:
-            stores = tuple(
-                m if m.added_slot is not None else m.model_copy(update={"added_slot": slot})
-                for m in value.stores
-            )
-            self._decided_view = value.model_copy(update={"stores": stores})
 
     def tell_results(self, slot: int, outcomes: list[Outcome]) -> None:
         """Answer those who wait for the commands of a decided slot."""
@@ -398,11 +370,9 @@ class Learner(Node):
         """A decision is told only once it is final, so its epoch does not matter here."""
         if self.coordinator is None and message.slot > self.decided:
             self._told[message.slot] = message.aborted
-            seen = self._open.get(message.slot)
-            if seen is not None and message.ballot in seen.values:
-                # A decided slot is chosen; the votes may have gone to the coordinator only.
-                self._choose(message.slot, seen.values[message.ballot], message.ballot)
+            self.log.hear_decided(message.slot, message.ballot)
             self._hear(message.slot)
+            self._scan_on()
             self._apply_told()
 
     def _apply_told(self) -> None:
@@ -420,27 +390,63 @@ class Learner(Node):
             self._send(peer, PullDecided(applied=self.decided))
 
     def _on_pull_decided(self, sender: str, message: PullDecided) -> None:
+        """Answered also when there is nothing to tell: it is a sign of life."""
         entries: list[DecidedSlot] = []
         size = 0
         for slot in range(message.applied + 1, self.decided + 1):
-            known = self.log.get(slot)
+            known = self.log.known.get(slot)
             if known is None or known.aborted is None or size > _PAGE_BYTES:
                 break
             entries.append(DecidedSlot(slot=slot, value=known.value, aborted=known.aborted))
             size += weight(known.value)
-        if entries or message.applied + 1 < self.first_kept:
-            self._send(sender, Decided(entries=tuple(entries), first_kept=self.first_kept))
+        self._send(sender, Decided(entries=tuple(entries), first_kept=self.log.first_kept))
 
     def _on_decided(self, sender: str, message: Decided) -> None:
+        if message.first_kept > self.decided + 1:
+            # The decided log begins too late for this learner, who copies the state instead.
+            self.counters["behind_truncation"] += 1
+            self._installer.begin()
+            self._arm("tick", _TICK_MS, _TICK_MS * 2)
         if self.coordinator is not None:
             return
         for entry in message.entries:
             if entry.slot > self.decided:
-                self._choose(entry.slot, entry.value, NO_BALLOT)
+                self.log.choose(entry.slot, entry.value, NO_BALLOT)
                 self._told[entry.slot] = entry.aborted
+        self._scan_on()
         self._apply_told()
-        if message.first_kept > self.decided + 1:
-            self.counters["behind_truncation"] += 1
+
+    # -- snapshots -------------------------------------------------------------------------------
+
+    def _on_snapshot_pull(self, sender: str, message: SnapshotPull) -> None:
+        self._snapshots.on_pull(sender, message, self.state)
+        self._arm("tick", _TICK_MS, _TICK_MS * 2)
+
+    def _on_snapshot_page(self, sender: str, message: SnapshotPage) -> None:
+        self._installer.on_page(sender, message, self.decided)
+
+    def _install(self, slot: int, rows: list[SnapshotRow]) -> None:
+        """The state at `slot` stands for all slots up to it; what is scanned beyond stays."""
+        for key, value in self.state.replace(Record(row.key, row.value.encode()) for row in rows):
+            self._journal(key, value)
+        for gone in self.log.start_after(slot):
+            if gone <= self.durable:
+                self._journal(_log_key(gone), None)
+        self.durable = slot
+        self._unpersisted_bytes = 0
+        self.replicas.note_own_hash(slot, self.state.state_hash)
+        for table in (self._told, self.aborts):
+            for former in [s for s in table if s <= slot]:
+                table.pop(former)
+        assert self.view is not None
+        assert self.state.view is not None
+        if self.state.view.epoch > self.view.epoch:
+            self.aborts.clear()
+            self._adopt_view()
+        elif self.coordinator is not None:
+            self.coordinator.forget_through(slot)
+        self._scan_on()
+        self._pull_decided()
 
     # -- durability and truncation ---------------------------------------------------------------
 
@@ -456,7 +462,7 @@ class Learner(Node):
             self._persist()
         elif behind:
             self._arm("persist", _PERSIST_MS, _PERSIST_MS * 2)
-        if self.scanned < self._heard_through or self.decided < self.scanned or self._busy():
+        if self.scanned < self.log.heard_through or self.decided < self.scanned or self._busy():
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _tell_progress(self) -> None:
@@ -483,20 +489,20 @@ class Learner(Node):
             known = self.log[slot]
             assert known.aborted is not None
             entry = DecidedSlot(slot=slot, value=known.value, aborted=known.aborted)
-            self._journal(f"log/{slot:016x}", entry)
+            self._journal(_log_key(slot), entry)
         for key, row in self.state.take_rows():
             self._journal(key, row)
-        self._journal("view", self._decided_view)
         self.durable = self.decided
         self._unpersisted_bytes = 0
         if self.coordinator is not None:
             self._truncate_if_due(_TRUNCATE_SLOTS)
 
     def _truncate_if_due(self, least_slots: int) -> None:
-        """Let everybody forget what all learners and stores hold durably (section 4, rule 11)."""
+        """Let the acceptors forget what the coordinator and all stores of the view hold durably
+        (section 4, rule 11). Whoever is away copies a snapshot when it comes back.
+        """
         assert self.view is not None
-        holders = [*self.peers, *(store.name for store in self.view.stores)]
-        below = 1 + min(self.durable, *(self._durable_marks.get(name, 0) for name in holders))
+        below = 1 + min(self.durable, self.replicas.durable_through(self.view.stores))
         if below - self._truncated_below >= least_slots:
             self._truncated_below = below
             self._send(Group.ACCEPTORS, Truncate(below=below))
@@ -507,7 +513,10 @@ class Learner(Node):
         self._forget(min(message.below, self.durable + 1))
 
     def _forget(self, below: int) -> None:
-        for slot in range(self.first_kept, below):
-            self.log.pop(slot, None)
-            self._journal(f"log/{slot:016x}", None)
-        self.first_kept = max(self.first_kept, below)
+        """Of what nobody in the view needs, keep some for those who were away shortly."""
+        for slot in self.log.forget(below, self.options.log_bytes):
+            self._journal(_log_key(slot), None)
+
+
+def _log_key(slot: int) -> str:
+    return f"log/{slot:016x}"

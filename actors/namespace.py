@@ -7,7 +7,8 @@ section 6.3, with results kept for every sequence that the client has not acknow
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -30,8 +31,10 @@ from actors.values import (
     Outcome,
     Precondition,
     PutFile,
+    Refusal,
     RemoveDirectory,
     Status,
+    View,
     stored,
 )
 
@@ -56,11 +59,13 @@ class KeyRow(Frozen):
 
 
 class StateRow(Frozen):
-    """The end of the applied prefix, its log time and the hash chained over it."""
+    """The end of the applied prefix, its log time, the hash chained over it and the view there."""
 
     applied: int
     log_time_ms: int
     state_hash: str
+    view: View | None
+    view_slot: int
 
 
 @dataclass(slots=True)
@@ -94,6 +99,10 @@ class Namespace:
     applied: int = 0
     log_time_ms: int = 0
     state_hash: str = ""
+    view: View | None = None
+    """The view in force at `applied`; set by the owner before the first slot (`begin`)."""
+    view_slot: int = 0
+    """The slot of the View that began the epoch."""
     entries: dict[str, FileEntry | DirectoryEntry] = field(default_factory=dict)
     children: dict[str, set[str]] = field(default_factory=lambda: {"": set()})
     sessions: dict[str, Session] = field(default_factory=dict)
@@ -108,6 +117,11 @@ class Namespace:
     """What the slot being applied has done, for the state hash."""
 
     # -- journal ---------------------------------------------------------------------------------
+
+    def begin(self, view: View) -> None:
+        """The view of the genesis, unless the journal knew a later one."""
+        if self.view is None:
+            self.view = view
 
     def restore(self, record: Record) -> bool:
         """Take in a journal row if it is one of the state's."""
@@ -135,6 +149,7 @@ class Namespace:
                     self.applied = state.applied
                     self.log_time_ms = state.log_time_ms
                     self.state_hash = state.state_hash
+                    self.view, self.view_slot = state.view, state.view_slot
                 case _:
                     return False
         except (ValidationError, ValueError) as error:
@@ -162,11 +177,45 @@ class Namespace:
                     continue
             rows.append((key, None if row is None else row.to_json()))
         self._changed.clear()
-        state = StateRow(
-            applied=self.applied, log_time_ms=self.log_time_ms, state_hash=self.state_hash
-        )
-        rows.append(("state", state.to_json()))
+        rows.append(("state", self._state_row().to_json()))
         return rows
+
+    def rows(self) -> list[tuple[str, Frozen]]:
+        """The whole state as the rows of a journal, held still: all values are immutable."""
+        found: list[tuple[str, Frozen]] = [("state", self._state_row())]
+        for name, session in self.sessions.items():
+            found.append((f"session/{name}", session.row))
+            for sequence, outcome in session.results.items():
+                found.append((_result_key(name, sequence), outcome))
+        found.extend((f"key/{key}", row) for key, row in self.keys.items())
+        found.extend((f"entry/{path}", entry) for path, entry in self.entries.items())
+        return found
+
+    def replace(self, rows: Iterable[Record]) -> list[tuple[str, bytes | None]]:
+        """Become the state that `rows` say; the changes to the journal that this takes.
+
+        Raises `JournalUnreadable` if they mean nothing, and leaves this state as it was.
+        """
+        other = Namespace(self.options)
+        changes: dict[str, bytes | None] = {key: None for key, _ in self.rows()}
+        changes.update(dict.fromkeys((*self._changed, *self._journalled_results)))
+        for row in rows:
+            if not other.restore(row):
+                raise JournalUnreadable(f"a snapshot has a row {row.key!r}")
+            changes[row.key] = row.value
+        other.restored()
+        for name in (part.name for part in fields(self)):
+            setattr(self, name, getattr(other, name))
+        return list(changes.items())
+
+    def _state_row(self) -> StateRow:
+        return StateRow(
+            applied=self.applied,
+            log_time_ms=self.log_time_ms,
+            state_hash=self.state_hash,
+            view=self.view,
+            view_slot=self.view_slot,
+        )
 
     def _row(self, key: str) -> Frozen | None:
         """What the journal is to hold under `key` now."""
@@ -184,24 +233,29 @@ class Namespace:
 
     # -- the log ---------------------------------------------------------------------------------
 
-    def apply(self, slot: int, value: AnyValue, aborted: tuple[int, ...]) -> list[Outcome]:
+    def apply(self, slot: int, value: AnyValue, aborted: tuple[Refusal, ...]) -> list[Outcome]:
         """Apply the next slot; the outcomes of its commands, in order."""
         if slot != self.applied + 1:
             raise InvariantViolation(f"slot {slot} applied on top of slot {self.applied}")
         outcomes: list[Outcome] = []
         if isinstance(value, Batch):
             self._advance_log_time(value.stamp_ms)
+            reasons = {refusal.index: refusal.reason for refusal in aborted}
             for index, command in enumerate(value.commands):
-                outcomes.append(self._run(slot, index, command, index in aborted))
+                outcomes.append(self._run(slot, index, command, reasons.get(index)))
+        elif isinstance(value, View) and self.view and value.epoch == self.view.epoch + 1:
+            self.view, self.view_slot = value.in_force_at(slot), slot
+            self._summary.append(f"epoch {value.epoch}")
         self.applied = slot
         summary = "\n".join((self.state_hash, str(slot), *self._summary))
         self._summary.clear()
         self.state_hash = hashlib.blake2b(summary.encode(), digest_size=16).hexdigest()
         return outcomes
 
-    def _run(self, slot: int, index: int, command: Command, aborted: bool) -> Outcome:
+    def _run(self, slot: int, index: int, command: Command, abort: str | None) -> Outcome:
+        """One command; `abort` is the reason of the log's abort, if it has one."""
         session = self.sessions.get(command.session)
-        if session is None and isinstance(command.operation, OpenSession) and not aborted:
+        if session is None and isinstance(command.operation, OpenSession) and abort is None:
             session = self._session_or_new(command.session)
         if session is None:
             return self._outcome("unknown_session", slot, index, "the session was never opened")
@@ -212,8 +266,8 @@ class Namespace:
             return self._outcome("forgotten", slot, index, "the client has acknowledged it")
         if session.closed:
             return self._outcome("unknown_session", slot, index, "the session was closed")
-        if aborted:
-            outcome = self._outcome("aborted", slot, index, "a store could not take part")
+        if abort is not None:
+            outcome = self._outcome("aborted", slot, index, abort)
         else:
             outcome = self._once_per_key(slot, index, command)
         self._record_result(command, session, outcome)
@@ -332,9 +386,9 @@ class Namespace:
     def _record_result(self, command: Command, session: Session, outcome: Outcome) -> None:
         for sequence in sorted(s for s in session.results if s <= command.acknowledged):
             del session.results[sequence]
-            self._changed[f"result/{command.session}/{sequence:016x}"] = None
+            self._changed[_result_key(command.session, sequence)] = None
         session.results[command.sequence] = outcome
-        key = f"result/{command.session}/{command.sequence:016x}"
+        key = _result_key(command.session, command.sequence)
         self._note(key, f"{outcome.status} {outcome.slot}-{outcome.index}")
         session.acknowledged = max(session.acknowledged, command.acknowledged)
         self._touch(command.session, session)
@@ -370,7 +424,7 @@ class Namespace:
             session = self.sessions[name]
             if self.log_time_ms - session.last_log_time_ms > self.options.session_expiry_ms:
                 for sequence in sorted(session.results):
-                    self._changed[f"result/{name}/{sequence:016x}"] = None
+                    self._changed[_result_key(name, sequence)] = None
                 self._note(f"session/{name}", "expired")
                 del self.sessions[name]
 
@@ -466,6 +520,10 @@ class Namespace:
 def chunks_of(content: Chunked | Indirect) -> tuple[str, ...]:
     """The chunks that `content` names itself; an `Indirect` one names its manifest."""
     return content.chunks if isinstance(content, Chunked) else (content.manifest,)
+
+
+def _result_key(session: str, sequence: int) -> str:
+    return f"result/{session}/{sequence:016x}"
 
 
 def _parent(path: str) -> str:

@@ -61,6 +61,8 @@ class Node:
         self._commit_pending = False
         self._started = False
         self._armed: set[TimerKey] = set()
+        self.sender_disk = ""
+        """The disk of whoever sent the message that is being handled."""
         self._incarnations: dict[tuple[str, str], int] = {}
         self._commits_seen: dict[tuple[str, str], int] = {}
         self.founding = Founding(self)
@@ -108,6 +110,7 @@ class Node:
             self._on_stale_disk(message)
         elif self._fits(envelope):
             handler = self._handlers.get(kind)
+            self.sender_disk = envelope.disk
             if handler is None:
                 self.counters["not_for_this_role"] += 1
             elif kind == "node.heartbeat":
@@ -210,10 +213,7 @@ class Node:
         if envelope.cluster != self.cluster:
             self.counters["dropped_foreign_cluster"] += 1
             return False
-        member_disk = self.founding.disks.get(envelope.sender)
-        if member_disk != envelope.disk and not (
-            member_disk is None and envelope.sender.startswith("gateway-")
-        ):
+        if not self._fits_disk(envelope):
             self.counters["dropped_foreign_disk"] += 1
             return False
         key = (envelope.sender, envelope.disk)
@@ -225,6 +225,16 @@ class Node:
             return False
         self._incarnations[key] = envelope.incarnation
         return True
+
+    def _fits_disk(self, envelope: Envelope) -> bool:
+        """Voters and ballots are bound to the disks of the genesis. What learners and stores say is
+        true whatever disk they have by now; where a store's disk matters, the view names it.
+        """
+        sender = envelope.sender
+        disk = self.founding.disks.get(sender)
+        if disk is None:
+            return sender.startswith("gateway-")
+        return disk == envelope.disk or sender.startswith(("learner-", "store-"))
 
     def _check_disk_age(self, envelope: Envelope) -> None:
         """Remember how far a disk has come, and tell an older copy of it (section 3, rule 9)."""

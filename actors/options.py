@@ -1,6 +1,7 @@
 """What an actor is told when it is made: the members' names, the protocol's settings, itself."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from actors.effects import Milliseconds
 
@@ -24,6 +25,9 @@ class Options:
     """Settings that all nodes of a cluster share. Durations are milliseconds.
 
     `lease_margin_ms` covers the difference between two nodes' clock rates over one lease.
+    With fewer than `min_stores` whole stores in the view (with all of them, if `rowa` is "strict")
+    new writes are refused. A learner keeps `log_bytes` of the decided log for those who were away;
+    a store that joins copies contents at `copy_bytes_per_s` at most.
     """
 
     proposers: int = 5
@@ -41,7 +45,11 @@ class Options:
     request_deadline_ms: Milliseconds = 10_000
     session_expiry_ms: Milliseconds = 24 * 3_600_000
     idempotency_expiry_ms: Milliseconds = 24 * 3_600_000
+    min_stores: int = 2
+    rowa: Literal["available", "strict"] = "available"
     chunk_grace_ms: Milliseconds = 3_600_000
+    log_bytes: int = 16 * 1024 * 1024
+    copy_bytes_per_s: int = 32 * 1024 * 1024
 
     def __post_init__(self) -> None:
         if self.acceptors < 3 or self.acceptors % 2 == 0:
@@ -65,6 +73,11 @@ class Options:
             "store": self.stores,
         }[role]
         return tuple(f"{role}-{number}" for number in range(1, count + 1))
+
+    @property
+    def stores_needed(self) -> int:
+        """How many whole stores a new write needs."""
+        return self.stores if self.rowa == "strict" else min(self.min_stores, self.stores)
 
     @property
     def members(self) -> tuple[str, ...]:

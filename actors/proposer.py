@@ -429,12 +429,16 @@ class Proposer(Node):
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _send_accept(self, phase: Leading, slot: int, first: bool = True) -> None:
-        """Ask for votes. At first the coordinator alone hears them, who tells the others."""
+        """Ask for votes. At first the coordinator alone hears them, who tells the others; but of a
+        View all learners hear at once, for it may be about a coordinator who hears nothing.
+        """
+        value = phase.in_flight[slot].value
+        to_one = first and self.view is not None and not isinstance(value, View)
         accept = Accept(
             ballot=phase.ballot,
             slot=slot,
-            value=phase.in_flight[slot].value,
-            learner=self.view.coordinator if first and self.view else "",
+            value=value,
+            learner=self.view.coordinator if to_one and self.view else "",
         )
         self._send(Group.ACCEPTORS, accept)
         self._send(Group.LEARNERS, accept)
@@ -484,8 +488,8 @@ class Proposer(Node):
             return
         if self.view is None or self.chosen_through < phase.recovered_through:
             return  # The view in force is not known yet.
-        member = _member(self.view, sender)
-        if member is None or member.added_slot is None:
+        member = self.view.member(sender)
+        if member is None or member.added_slot is None or member.disk != self.sender_disk:
             return
         pending = [f.value for f in phase.in_flight.values() if isinstance(f.value, View)]
         if any(_drops(view, member) for view in pending + phase.waiting_views):
@@ -518,11 +522,7 @@ class Proposer(Node):
         )
 
 
-def _member(view: View, name: str) -> StoreMember | None:
-    return next((member for member in view.stores if member.name == name), None)
-
-
 def _drops(view: View, member: StoreMember) -> bool:
     """Whether `member` is not in `view` without a break."""
-    kept = _member(view, member.name)
+    kept = view.member(member.name)
     return kept is None or (kept.disk, kept.added_slot) != (member.disk, member.added_slot)

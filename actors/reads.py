@@ -106,6 +106,10 @@ class Reads:
         """Why `read` can't be served now; the lease is compared with the clock at each use."""
         store = self._store
         applied = store.state.applied
+        if store.joining.has_diverged:
+            return "its state is not what the others have"
+        if store.joining.is_installing:
+            return "its state is being copied"
         if applied < read.request.at_least:
             return f"slot {read.request.at_least} is not applied here yet"
         if read.request.consistency == "stale":
@@ -127,6 +131,10 @@ class Reads:
         self._asked[self._number] = store.now
         self._asked.pop(self._number - 16, None)
         store._send(self.leader.proposer, LeaseAsk(number=self._number))
+
+    def give_up_lease(self) -> None:
+        """This store may not be trusted with reads, whatever was granted to it."""
+        self.lease = ReadLease(until=0, added_slot=0)
 
     def on_lease_grant(self, message: LeaseGrant) -> None:
         """Hold the lease until it has run from the asking, less the margin."""

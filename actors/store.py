@@ -7,31 +7,35 @@ here. A store in doubt never decides alone. It refuses coordinators of older epo
 answered a newer one (the fence, journalled). A linearizable read is served under a lease granted
 by the leader, and waits for what was prepared before it arrived and touches it: every
 acknowledged write was prepared here first, so none can be missed (section 4, rule 8).
+Contents are in `actors.contents`; how a store gets into the view is in `actors.joining`.
 """
 
-import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from pydantic import TypeAdapter
 
-from actors.chunks import Chunks, Manifest, read_manifest
-from actors.effects import BLOB_ROW, Blob, Milliseconds, Record, SendBlob
+from actors.chunks import Manifest
+from actors.contents import Contents
+from actors.effects import BLOB_ROW, Record
 from actors.errors import InvariantViolation
+from actors.joining import Joining
 from actors.messages import (
     ChunkData,
     ChunkGet,
     ChunkMissing,
     ChunkPut,
-    ChunkRefused,
-    ChunkStored,
     Decided,
+    Diverged,
     Fenced,
     LeaderBeat,
     LeaseGrant,
     NodeHeartbeat,
     PullDecided,
     ReadRequest,
+    SnapshotPage,
+    SnapshotPull,
+    SnapshotRow,
     TxnDecision,
     TxnInquiry,
     TxnPrepare,
@@ -43,6 +47,7 @@ from actors.namespace import Namespace
 from actors.node import Node, read_record
 from actors.options import Identity, Options
 from actors.reads import Reads
+from actors.snapshots import SnapshotServer
 from actors.values import (
     AnyValue,
     Batch,
@@ -58,8 +63,7 @@ from actors.values import (
 
 _TICK_MS = 150
 _ASK_AGAIN_MS = 150
-_SWEEP_MS = 60_000
-_PULL_AGAIN_MS = 1_000
+_SWEEP_MS = 30_000
 _AHEAD_SLOTS = 4_096
 _PERSIST_SLOTS = 64
 _PERSIST_MS = 300
@@ -84,9 +88,6 @@ class Fetching:
 
     coordinator: str
     message: TxnPrepare
-    asked_at: Milliseconds
-    denied: dict[str, set[str]] = field(default_factory=dict)
-    """For each chunk, the peers that do not hold it."""
 
 
 class Store(Node):
@@ -104,6 +105,9 @@ class Store(Node):
         "chunk.data": "_on_chunk_data",
         "chunk.get": "_on_chunk_get",
         "chunk.missing": "_on_chunk_missing",
+        "snapshot.pull": "_on_snapshot_pull",
+        "snapshot.page": "_on_snapshot_page",
+        "replica.diverged": "_on_diverged",
     }
     timers: ClassVar = {
         "tick": "_on_tick",
@@ -115,7 +119,8 @@ class Store(Node):
     def __init__(self, identity: Identity, options: Options) -> None:
         super().__init__(identity, options)
         self.state = Namespace(options)
-        self.chunks = Chunks()
+        self.contents = Contents(self)
+        self.chunks = self.contents.chunks
         self.fence = 0
         """The highest epoch that this store has answered; older ones are refused."""
         self.prepared: dict[int, Prepared] = {}
@@ -124,11 +129,13 @@ class Store(Node):
         self._outlived: list[int] = []
         """Applied slots whose prepared record is still in the journal."""
         self.reads = Reads(self)
+        self.joining = Joining(self)
         self._decisions: dict[int, TxnDecision | DecidedSlot] = {}
         self._fetching: dict[int, Fetching] = {}
-        self._heard_through = 0
-        self._sync_asked_at = -_PULL_AGAIN_MS
-        self._peers = [name for name in options.names("store") if name != self.name]
+        self._snapshots = SnapshotServer(self)
+        self.heard_through = 0
+        """The highest slot that anybody was heard to have decided."""
+        self._sync_asked_at = -_ASK_AGAIN_MS
 
     # -- restart ---------------------------------------------------------------------------------
 
@@ -140,14 +147,20 @@ class Store(Node):
                 prepared = read_record(_PREPARED, record)
                 self.prepared[prepared.slot] = prepared
             elif record.key.startswith(BLOB_ROW):
-                self.chunks.add(record.key.removeprefix(BLOB_ROW), self.now)
+                # Whether anybody began to upload it, or why it is here, is not journalled.
+                until = self.now + self.options.chunk_grace_ms
+                self.chunks.add(record.key.removeprefix(BLOB_ROW), until)
             elif record.key.startswith("manifest/"):
                 manifest = read_record(_MANIFEST, record)
                 self.chunks.add_manifest(record.key.removeprefix("manifest/"), manifest)
-            else:
+            elif not self.joining.restore(record):
                 self.state.restore(record)
         self.state.restored()
         self.durable = self.state.applied
+        self._count_users()
+
+    def _count_users(self) -> None:
+        """All that the state and the prepared slots name is in use; what is not here is missing."""
         for entry in self.state.entries.values():
             if isinstance(entry, FileEntry):
                 self.chunks.use(entry.content)
@@ -156,13 +169,24 @@ class Store(Node):
                 if isinstance(command.operation, PutFile):
                     self.chunks.use(command.operation.content)
 
+    def _copy_missing(self) -> None:
+        """Get the contents that the state names and that are not here."""
+        for entry in self.state.entries.values():
+            if isinstance(entry, FileEntry):
+                self.contents.copy(entry.content)
+        self.contents.pump()
+
     def _start(self) -> None:
+        self.state.begin(self.genesis.view)
+        self._copy_missing()
+        self._pull_decided()
+        self.joining.watch()
+        self._arm("tick", _TICK_MS, _TICK_MS * 2)
         self._set_timer("sync", 0, self.options.sync_ms)
         self._set_timer("sweep", _SWEEP_MS, _SWEEP_MS * 2)
-        if self.prepared:
-            self._pull_decided()
 
     def _vitals(self) -> NodeHeartbeat:
+        self.joining.note_heartbeat()
         return NodeHeartbeat(
             role="store",
             journal_commits=self._commits,
@@ -171,6 +195,10 @@ class Store(Node):
             state_hash=self.state.state_hash,
             pending=len(self.reads),
             in_doubt=len(self.prepared),
+            view=self.state.view,
+            installing=self.joining.is_installing,
+            rows_left=self.joining.rows_left,
+            chunks_missing=self.contents.missing,
         )
 
     # -- phase 1: prepare and vote ---------------------------------------------------------------
@@ -185,7 +213,7 @@ class Store(Node):
         if known is not None:
             self._vote(sender, message.epoch, known)
             return
-        self._store_inline(message.batch)
+        self.contents.keep_inline(message.batch)
         if self._missing_contents(message.batch):
             self._fetch(sender, message)
             return
@@ -227,16 +255,6 @@ class Store(Node):
 
     # -- contents that a prepare lacks -----------------------------------------------------------
 
-    def _store_inline(self, batch: Batch) -> None:
-        for command in batch.commands:
-            content = getattr(command.operation, "content", None)
-            data = getattr(content, "data", b"")
-            if not data or content is None or content.sha256 in self.chunks.held:
-                continue
-            # A wrong name leaves the chunk missing, so that the command ends up refused.
-            if hashlib.sha256(data).hexdigest() == content.sha256:
-                self._keep_chunk(content.sha256, None, data)
-
     def _missing_contents(self, batch: Batch) -> dict[int, tuple[str, ...]]:
         """For each command that lacks chunks here, which."""
         missing = {}
@@ -249,41 +267,23 @@ class Store(Node):
 
     def _fetch(self, coordinator: str, message: TxnPrepare) -> None:
         """Pull what is missing from the peers, and ask the coordinator for patience."""
-        fetching = self._fetching.get(message.slot)
-        if fetching is None:
-            fetching = Fetching(coordinator, message, -_PULL_AGAIN_MS)
-            self._fetching[message.slot] = fetching
-        fetching.coordinator = coordinator
-        fetching.message = message
+        self._fetching[message.slot] = Fetching(coordinator, message)
         self._send(coordinator, TxnProgress(epoch=message.epoch, slot=message.slot))
-        self._ask_peers(fetching)
-        self._arm("tick", _TICK_MS, _TICK_MS * 2)
-
-    def _ask_peers(self, fetching: Fetching) -> None:
-        if self.now - fetching.asked_at < _PULL_AGAIN_MS:
-            return
-        fetching.asked_at = self.now
-        missing = self._missing_contents(fetching.message.batch)
-        for name in sorted({name for names in missing.values() for name in names})[:4]:
-            denied = fetching.denied.get(name, set())
-            for peer in [p for p in self._peers if p not in denied][:1]:
-                self._send(peer, ChunkGet(sha256=name))
-
-    def _on_chunk_missing(self, sender: str, message: ChunkMissing) -> None:
-        for fetching in self._fetching.values():
-            fetching.denied.setdefault(message.sha256, set()).add(sender)
-            fetching.asked_at = -_PULL_AGAIN_MS
-        self._try_fetched()
+        for names in self._missing_contents(message.batch).values():
+            self.contents.want(names, message.batch)
+        self.contents.pump()
 
     def _try_fetched(self) -> None:
         """Vote on the prepares that have their contents now, or that can't get them."""
+        needed: set[str] = set()
         for slot in sorted(self._fetching):
             fetching = self._fetching[slot]
-            missing = self._missing_contents(fetching.message.batch)
+            batch = fetching.message.batch
+            missing = self._missing_contents(batch)
             hopeless = [
                 Refusal(index=index, reason="contents are not on any store")
                 for index, names in missing.items()
-                if any(len(fetching.denied.get(n, ())) >= len(self._peers) for n in names)
+                if any(self.contents.is_nowhere(name) for name in names)
             ]
             if slot <= self.state.applied or slot in self.prepared:
                 del self._fetching[slot]
@@ -291,7 +291,10 @@ class Store(Node):
                 del self._fetching[slot]
                 self._record_prepared(fetching.coordinator, fetching.message, tuple(hopeless))
             else:
-                self._ask_peers(fetching)
+                for names in missing.values():
+                    self.contents.want(names, batch)
+                    needed.update(names)
+        self.contents.end_wait(needed)
 
     # -- phase 2: decisions in slot order --------------------------------------------------------
 
@@ -307,9 +310,11 @@ class Store(Node):
             if entry.slot > self.state.applied:
                 self._decisions[entry.slot] = entry
         if message.first_kept > self.state.applied + 1:
+            # The decided log begins too late for this store, which copies the state instead.
             self.counters["behind_truncation"] += 1
+            self.joining.install()
         self._apply_decided()
-        if message.entries and self.state.applied < self._heard_through:
+        if message.entries and self.state.applied < self.heard_through:
             self._pull_decided()
 
     def _apply_decided(self) -> None:
@@ -326,6 +331,7 @@ class Store(Node):
             self._apply(slot, value, decision.aborted, prepared)
             del self._decisions[slot]
         self.reads.wake()
+        self.joining.watch()
         if self._decisions:
             self._pull_decided()
 
@@ -333,14 +339,14 @@ class Store(Node):
         self,
         slot: int,
         value: AnyValue,
-        aborted: tuple[int, ...],
+        aborted: tuple[Refusal, ...],
         prepared: Prepared | None,
     ) -> None:
         if prepared is None and isinstance(value, Batch):
-            self._store_inline(value)
+            self.contents.keep_inline(value)
         elif prepared is not None:
             refused = {refusal.index for refusal in prepared.refused}
-            if not refused <= set(aborted):
+            if not refused <= {refusal.index for refusal in aborted} and self._has_say(slot):
                 raise InvariantViolation(
                     f"slot {slot} commits commands that {self.name} refused: {refused} are not "
                     f"among the aborted {aborted}"
@@ -352,6 +358,7 @@ class Store(Node):
                 wrote = (outcome.slot, outcome.index) == (slot, index)
                 if isinstance(command.operation, PutFile) and wrote and outcome.status == "done":
                     self.chunks.use(command.operation.content)
+                    self._copy_if_missing(command.operation)
         for entry in self.state.dropped:
             self.chunks.release(entry.content, self.now)
         self.state.dropped.clear()
@@ -361,6 +368,18 @@ class Store(Node):
                 if isinstance(command.operation, PutFile):
                     self.chunks.release(command.operation.content, self.now)
         self.counters["applied"] += 1
+
+    def _has_say(self, slot: int) -> bool:
+        """Whether the view at the applied slot counts this disk's vote on `slot`."""
+        member = self.joining.membership
+        return member is not None and member.added_slot is not None and member.added_slot < slot
+
+    def _copy_if_missing(self, operation: PutFile) -> None:
+        """A slot on which this store had no say may name contents that it has to get."""
+        content = operation.content
+        if content.kind != "inline" and self.chunks.missing(content):
+            self.contents.copy(content)
+            self.contents.pump()
 
     def _settle(self) -> None:
         """Journal what was applied, a little later."""
@@ -376,7 +395,7 @@ class Store(Node):
 
     def _persist(self) -> None:
         for slot in self._outlived:
-            self._journal(f"prepared/{slot:016x}", None)
+            self._journal(_prepared_key(slot), None)
         self._outlived.clear()
         for key, row in self.state.take_rows():
             self._journal(key, row)
@@ -395,6 +414,7 @@ class Store(Node):
             TxnState(
                 epoch=epoch,
                 applied=self.state.applied,
+                whole=self.joining.is_whole,
                 prepared=tuple(
                     PreparedSlot(slot=slot, refused=self.prepared[slot].refused)
                     for slot in sorted(self.prepared)
@@ -403,8 +423,8 @@ class Store(Node):
         )
 
     def _hear(self, slot: int) -> None:
-        self._heard_through = max(self._heard_through, slot)
-        if self._heard_through > self.state.applied:
+        self.heard_through = max(self.heard_through, slot)
+        if self.heard_through > self.state.applied:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
@@ -423,7 +443,7 @@ class Store(Node):
         self._set_timer("sync", self.options.sync_ms, self.options.sync_ms + 1_000)
 
     def _on_tick(self, subject: str) -> None:
-        behind = self._heard_through > self.state.applied
+        behind = self.heard_through > self.state.applied
         if behind:
             self._pull_decided()
         if self._fetching:
@@ -433,8 +453,11 @@ class Store(Node):
                     TxnProgress(epoch=fetching.message.epoch, slot=fetching.message.slot),
                 )
             self._try_fetched()
+        self.contents.pump()
+        self._snapshots.tick()
         self.reads.wake()
-        if behind or self._fetching or self.reads:
+        self.joining.watch()
+        if behind or self._fetching or self.reads or self.contents.busy or self.joining.busy:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     # -- reads, see `actors.reads` ----------------------------------------------------------------
@@ -448,66 +471,63 @@ class Store(Node):
     def _on_lease_grant(self, sender: str, message: LeaseGrant) -> None:
         self.reads.on_lease_grant(message)
 
-    # -- contents --------------------------------------------------------------------------------
+    # -- snapshots -------------------------------------------------------------------------------
+
+    def _on_snapshot_pull(self, sender: str, message: SnapshotPull) -> None:
+        if not self.joining.is_installing:
+            self._snapshots.on_pull(sender, message, self.state)
+
+    def _on_snapshot_page(self, sender: str, message: SnapshotPage) -> None:
+        self.joining.on_page(sender, message)
+
+    def _on_diverged(self, sender: str, message: Diverged) -> None:
+        self.joining.on_diverged(message)
+
+    def install(self, slot: int, rows: list[SnapshotRow]) -> None:
+        """Another replica's state at `slot` takes the place of this one's.
+
+        What was prepared up to there is decided, so a record of it is void.
+        """
+        for key, value in self.state.replace(Record(row.key, row.value.encode()) for row in rows):
+            self._journal(key, value)
+        for former in sorted({s for s in self.prepared if s <= slot} | set(self._outlived)):
+            self._journal(_prepared_key(former), None)
+            self.prepared.pop(former, None)
+        self._outlived.clear()
+        for decided in [s for s in self._decisions if s <= slot]:
+            del self._decisions[decided]
+        self.durable = slot
+        self.chunks.forget_users(self.now)
+        self._count_users()
+        self._copy_missing()
+        self._try_fetched()
+        self._apply_decided()
+        self._pull_decided()
+
+    # -- contents, see `actors.contents` -----------------------------------------------------------
 
     def _on_chunk_put(self, sender: str, message: ChunkPut) -> None:
-        """Journal the chunk, then give the credit back; the same chunk again is no work."""
-        name = message.sha256
-        if self.chunks.has(name, message.manifest):
-            self.chunks.touch(name, self.now)
-            self._send(sender, ChunkStored(sha256=name))
-            return
-        manifest = read_manifest(message.data) if message.manifest else None
-        if hashlib.sha256(message.data).hexdigest() != name:
-            self._send(sender, ChunkRefused(sha256=name, reason="its SHA-256 is another"))
-        elif message.manifest and manifest is None:
-            self._send(sender, ChunkRefused(sha256=name, reason="it is not a manifest"))
-        else:
-            self._keep_chunk(name, manifest, message.data)
-            self._send(sender, ChunkStored(sha256=name))
-            self._try_fetched()
-
-    def _on_chunk_data(self, sender: str, message: ChunkData) -> None:
-        """A peer's copy of a chunk that a prepare here lacks."""
-        name = message.sha256
-        manifests = {
-            content.manifest
-            for fetching in self._fetching.values()
-            for command in fetching.message.batch.commands
-            if (content := getattr(command.operation, "content", None)) is not None
-            and content.kind == "indirect"
-        }
-        wanted = name in manifests
-        if self.chunks.has(name, wanted) or hashlib.sha256(message.data).hexdigest() != name:
-            return
-        manifest = read_manifest(message.data) if wanted else None
-        self._keep_chunk(name, manifest, message.data)
-        for fetching in self._fetching.values():
-            fetching.asked_at = -_PULL_AGAIN_MS
+        self.contents.on_put(sender, message)
         self._try_fetched()
 
-    def _keep_chunk(self, name: str, manifest: Manifest | None, data: bytes) -> None:
-        self.out.blobs.append(Blob(name, data))
-        self.chunks.add(name, self.now)
-        if manifest is not None:
-            self._journal(f"manifest/{name}", manifest)
-            self.chunks.add_manifest(name, manifest)
+    def _on_chunk_data(self, sender: str, message: ChunkData) -> None:
+        if self.contents.on_data(message):
+            self._try_fetched()
+            self.joining.watch()
 
     def _on_chunk_get(self, sender: str, message: ChunkGet) -> None:
-        if message.sha256 in self.chunks.held:
-            self.chunks.touch(message.sha256, self.now)
-            self.out.sends.append(SendBlob(sender, message.sha256))
-        else:
-            self._send(sender, ChunkMissing(sha256=message.sha256))
+        self.contents.on_get(sender, message)
+
+    def _on_chunk_missing(self, sender: str, message: ChunkMissing) -> None:
+        self.contents.on_missing(sender, message)
+        self._try_fetched()
 
     def _on_sweep(self, subject: str) -> None:
-        """Delete what nobody has needed for the grace time: check and deletion are one step."""
-        for name in self.chunks.expired(self.now, self.options.chunk_grace_ms):
-            if self.chunks.remove(name):
-                self._journal(f"manifest/{name}", None)
-            self.out.blobs.append(Blob(name, None))
-            self.counters["chunks_deleted"] += 1
-        self._set_timer("sweep", _SWEEP_MS, _SWEEP_MS * 2)
+        self.contents.sweep()
+
+
+def _prepared_key(slot: int) -> str:
+    return f"prepared/{slot:016x}"
 
 
 def _stripped(batch: Batch) -> Batch:

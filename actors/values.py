@@ -221,14 +221,28 @@ class StoreMember(Frozen):
 class View(Frozen):
     """Who holds the data and who coordinates, from the slot at which it takes effect.
 
-    It takes effect only if the epoch is `epoch - 1` when the log reaches it.
+    It takes effect only if the epoch is `epoch - 1` when the log reaches it. The coordinator is one
+    start of one process on one disk: a learner that lost its disk counts its starts anew.
     """
 
     kind: Literal["view"] = "view"
     epoch: int
     coordinator: str
+    coordinator_disk: str
     coordinator_incarnation: int
     stores: tuple[StoreMember, ...]
+
+    def in_force_at(self, slot: int) -> "View":
+        """This View as it takes effect at `slot`, which is when its new stores are added."""
+        stores = tuple(
+            m if m.added_slot is not None else m.model_copy(update={"added_slot": slot})
+            for m in self.stores
+        )
+        return self.model_copy(update={"stores": stores})
+
+    def member(self, name: str) -> StoreMember | None:
+        """The store of that name, if it is in the view."""
+        return next((store for store in self.stores if store.name == name), None)
 
 
 class Abort(Frozen):
@@ -255,6 +269,18 @@ Value = Annotated[AnyValue, Field(discriminator="kind")]
 NOOP = NoOp()
 
 
+def weight(value: object) -> int:
+    """Roughly how many bytes a slot's value takes in a message."""
+    if not isinstance(value, Batch):
+        return 256
+    total = 128
+    for command in value.commands:
+        content = getattr(command.operation, "content", None)
+        total += 512 + len(getattr(content, "data", b"")) * 4 // 3
+        total += 70 * len(getattr(content, "chunks", ()))
+    return total
+
+
 class AcceptedValue(Frozen):
     """What an acceptor accepted for a slot, and under which ballot."""
 
@@ -271,7 +297,7 @@ class SlotValue(Frozen):
 
 
 class Refusal(Frozen):
-    """A command of a slot that a store can't promise to commit."""
+    """A command of a slot, by its index, that is not to be committed, and why."""
 
     index: int
     reason: str
@@ -285,11 +311,11 @@ class PreparedSlot(Frozen):
 
 
 class DecidedSlot(Frozen):
-    """A slot with its value and its outcome."""
+    """A slot with its value and its outcome: `aborted` commands, by the reason in the log."""
 
     slot: int
     value: Value
-    aborted: tuple[int, ...]
+    aborted: tuple[Refusal, ...]
 
 
 # -- the namespace as clients see it ----------------------------------------------------------

@@ -72,9 +72,9 @@ class Settings(BaseSettings):
     chunk_grace_ms: int = Field(_DEFAULTS.chunk_grace_ms, ge=1_000)
 
     min_stores: int = Field(2, ge=1)
-    """With fewer stores in the view, writes are refused. In effect once views can shrink."""
+    """With fewer whole stores in the view, new writes are refused."""
     rowa: Literal["available", "strict"] = "available"
-    """`strict`: writes are refused while any store is missing. In effect once views can shrink."""
+    """`strict`: writes are refused while any store is missing."""
     window_slots: int = Field(_DEFAULTS.window_slots, ge=1, le=1024)
     batch_commands: int = Field(_DEFAULTS.batch_commands, ge=1)
     batch_bytes: int = Field(_DEFAULTS.batch_bytes, ge=64 * 1024, le=8 * _MIB)

@@ -41,6 +41,18 @@ One read::
       |<----- chunk.data |
 
 Whoever misses something asks: `learn.pull` (chosen slots), `sync.pull` (decided ones).
+
+A change of the view, and a store that joins::
+
+    learner (coordinator, or taking over)   leader            all learners        stores
+      | log.propose (View) ------------------>| paxos.accept ...-->|                 |
+      | txn.inquiry ---------------------------------------------------------------->|   fenced
+      |<---------------------------------------------------------------- txn.state   |
+    store outside the view          learners and stores         coordinator
+      | sync.pull / snapshot.pull ------>|                           |
+      |<-- sync.decided / snapshot.page  |                           |
+      | chunk.get ---------------------->|                           |
+      | view.join -------------------------------------------------->| log.propose (View) ...
 """
 
 from typing import Annotated
@@ -102,6 +114,13 @@ from actors.messages.paxos import (
     Reject,
     Truncate,
 )
+from actors.messages.replication import (
+    Diverged,
+    JoinRequest,
+    SnapshotPage,
+    SnapshotPull,
+    SnapshotRow,
+)
 from actors.values import Frozen
 
 BULK = ("chunk.put", "chunk.data")
@@ -151,7 +170,11 @@ Message = Annotated[
     | ChunkRefused
     | ChunkGet
     | ChunkData
-    | ChunkMissing,
+    | ChunkMissing
+    | SnapshotPull
+    | SnapshotPage
+    | JoinRequest
+    | Diverged,
     Field(discriminator="type"),
 ]
 
@@ -177,10 +200,12 @@ __all__ = [
     "ChunkRefused",
     "ChunkStored",
     "Decided",
+    "Diverged",
     "Fenced",
     "Founded",
     "HoldsGenesis",
     "Inquiry",
+    "JoinRequest",
     "LeaderBeat",
     "LeaseAsk",
     "LeaseGrant",
@@ -202,6 +227,9 @@ __all__ = [
     "Redirect",
     "Reject",
     "Result",
+    "SnapshotPage",
+    "SnapshotPull",
+    "SnapshotRow",
     "StaleDisk",
     "Submit",
     "Truncate",

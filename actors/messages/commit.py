@@ -46,7 +46,7 @@ class TxnDecision(Frozen):
     epoch: int
     slot: int
     ballot: Ballot
-    aborted: tuple[int, ...] = ()
+    aborted: tuple[Refusal, ...] = ()
     value: Annotated[View | Abort | NoOp, Field(discriminator="kind")] | None = None
 
 
@@ -59,11 +59,15 @@ class TxnInquiry(Frozen):
 
 
 class TxnState(Frozen):
-    """The answer: older epochs are refused from now on. A slot not named is not prepared."""
+    """The answer: older epochs are refused from now on. A slot not named is not prepared.
+
+    `whole`: the store holds all contents that its state names.
+    """
 
     type: Literal["txn.state"] = "txn.state"
     epoch: int
     applied: int
+    whole: bool
     prepared: tuple[PreparedSlot, ...]
 
 

@@ -57,7 +57,8 @@ class NodeHeartbeat(Frozen):
     """A sign of life. `journal_commits` counts the commits of the sender's journal so far.
 
     `applied` is the end of the applied prefix, `durable` what of it would survive a crash;
-    `scanned` ends the chosen prefix; `state_hash` chains all applied slots.
+    `scanned` ends the chosen prefix; `state_hash` chains all applied slots. A replica that copies
+    a snapshot has `rows_left` of it before it; a store lacks `chunks_missing` of its contents.
     """
 
     type: Literal["node.heartbeat"] = "node.heartbeat"
@@ -71,6 +72,9 @@ class NodeHeartbeat(Frozen):
     view: View | None = None
     pending: int = 0
     in_doubt: int = 0
+    installing: bool = False
+    rows_left: int = 0
+    chunks_missing: int = 0
     halted: str = ""
 
 

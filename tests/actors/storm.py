@@ -13,6 +13,7 @@ from typing import Any
 
 from actors.calls import Decided, Read, ReadDone, Unavailable, Unknown
 from actors.messages import ReadRequest
+from actors.options import Options
 from actors.values import FileEntry, Inline, PutFile
 from tests.actors.virtual import VirtualCluster
 
@@ -32,6 +33,7 @@ class Storm:
     seed: int
     duration_ms: int = 30_000
     clients: int = 6
+    disk_loss: float = 0.2
     counts: Counter[str] = field(default_factory=Counter)
     acknowledged: Counter[str] = field(default_factory=Counter)
     unknown: list[tuple[str, str]] = field(default_factory=list)
@@ -42,8 +44,10 @@ class Storm:
 
     def run(self) -> Counter[str]:
         """Storm, then calm, then the verdict; the counts tell what happened."""
-        chance = random.Random(self.seed)
-        cluster = self.cluster = VirtualCluster(self.seed, gateways=2)
+        chance = self._chance = random.Random(self.seed)
+        # A short log sends whoever was away for long to a snapshot.
+        options = Options(log_bytes=chance.choice((0, 100_000, 16_000_000)), sync_ms=3_000)
+        cluster = self.cluster = VirtualCluster(self.seed, options, gateways=2)
         cluster.start()
         cluster.ready("gateway-1")
         cluster.ready("gateway-2")
@@ -162,7 +166,25 @@ class Storm:
     def _restart_due(self) -> None:
         for name in [n for n, at in self._down.items() if at <= self.cluster.now]:
             del self._down[name]
+            self._maybe_lose_disk(name)
             self.cluster.start(name)
+
+    def _maybe_lose_disk(self, name: str) -> None:
+        """A store or learner comes back with an empty disk, if enough others hold everything."""
+        if not name.startswith(("store", "learner")) or self._chance.random() > self.disk_loss:
+            return
+        whole = [
+            other
+            for other in self.cluster.options.names("store")
+            if other != name
+            and other in self.cluster.running
+            and self.cluster.actor(other)._started
+            and self.cluster.actor(other).joining.is_whole
+            and self.cluster.actor(other).joining.membership is not None
+        ]
+        if len(whole) >= 2:
+            self.counts["disks_lost"] += 1
+            del self.cluster.disks[name]
 
     def _idle(self) -> bool:
         self._collect()
@@ -194,3 +216,5 @@ class Storm:
             self.counts["elections"] += counters["elections"]
             self.counts["gaps_filled"] += counters["gaps_filled"]
         self.counts["epochs"] += cluster.actor("learner-1").view.epoch
+        for name in (*cluster.options.names("learner"), *cluster.options.names("store")):
+            self.counts["snapshots"] += cluster.actor(name).counters["snapshots_installed"]

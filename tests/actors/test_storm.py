@@ -48,11 +48,11 @@ _lead = Proposer._lead
 _run_command = Namespace._run
 
 
-def _forgetful_run(self: Namespace, slot: int, index: int, command: Any, aborted: bool) -> Any:
+def _forgetful_run(self: Namespace, slot: int, index: int, command: Any, abort: str | None) -> Any:
     session = self.sessions.get(command.session)
     if session is not None:
         session.results.pop(command.sequence, None)
-    return _run_command(self, slot, index, command, aborted)
+    return _run_command(self, slot, index, command, abort)
 
 
 def _always_leased(self: Reads, read: Any) -> None:

@@ -38,6 +38,7 @@ BALLOT = Ballot(7, "proposer-2")
 VIEW = View(
     epoch=4,
     coordinator="learner-1",
+    coordinator_disk="d9",
     coordinator_incarnation=2,
     stores=(
         StoreMember(name="store-1", disk="d1", added_slot=0),
@@ -47,6 +48,7 @@ VIEW = View(
 GENESIS = Genesis(
     cluster="c1", lease_ms=1200, members=(FoundingMember(name="store-1", disk="d1"),), view=VIEW
 )
+ABORTED = Refusal(index=1, reason="store-2 did not vote")
 OUTCOME = Outcome(status="done", slot=9, index=1, created=True, detail="ü")
 
 
@@ -122,6 +124,9 @@ SAMPLES: tuple[AnyMessage, ...] = (
         view=VIEW,
         pending=3,
         in_doubt=1,
+        installing=True,
+        rows_left=4,
+        chunks_missing=7,
         halted="why",
     ),
     m.StaleDisk(disk="d1", incarnation=3, journal_commits=99),
@@ -142,12 +147,14 @@ SAMPLES: tuple[AnyMessage, ...] = (
     m.TxnPrepare(epoch=4, slot=9, batch=BATCH),
     m.TxnVote(epoch=4, slot=9, refused=(REFUSAL,), durable=8),
     m.TxnProgress(epoch=4, slot=9),
-    m.TxnDecision(epoch=4, slot=9, ballot=BALLOT, aborted=(1,), value=VIEW),
+    m.TxnDecision(epoch=4, slot=9, ballot=BALLOT, aborted=(ABORTED,), value=VIEW),
     m.TxnInquiry(view=VIEW, decided=8),
-    m.TxnState(epoch=4, applied=8, prepared=(PreparedSlot(slot=9, refused=(REFUSAL,)),)),
+    m.TxnState(
+        epoch=4, applied=8, whole=True, prepared=(PreparedSlot(slot=9, refused=(REFUSAL,)),)
+    ),
     m.Fenced(epoch=5),
     m.PullDecided(applied=8),
-    m.Decided(entries=(DecidedSlot(slot=9, value=BATCH, aborted=(1,)),), first_kept=2),
+    m.Decided(entries=(DecidedSlot(slot=9, value=BATCH, aborted=(ABORTED,)),), first_kept=2),
     m.Submit(ballot=BALLOT, command=BATCH.commands[2]),
     m.Redirect(session="s", sequence=2, ballot=BALLOT, reason="not leading", never_proposed=True),
     m.Result(session="s", sequence=2, outcome=OUTCOME),
@@ -170,4 +177,14 @@ SAMPLES: tuple[AnyMessage, ...] = (
     m.ChunkGet(sha256=HASH),
     m.ChunkData(sha256=HASH, data=b"\xff\x00\xce"),
     m.ChunkMissing(sha256=HASH),
+    m.SnapshotPull(slot=9, page=2),
+    m.SnapshotPage(
+        slot=9,
+        page=2,
+        rows=(m.SnapshotRow(key="entry/a", value='{"kind": "ü"}'),),
+        rows_left=3,
+        digest=HASH,
+    ),
+    m.JoinRequest(applied=9, state_hash=HASH),
+    m.Diverged(slot=9, state_hash=HASH, reported="cd" * 16),
 )

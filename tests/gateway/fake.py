@@ -119,6 +119,7 @@ class FakeCluster:
         view = View(
             epoch=3,
             coordinator="learner-1",
+            coordinator_disk="d",
             coordinator_incarnation=1,
             stores=(StoreMember(name="store-1", disk="d", added_slot=0),),
         )

@@ -1,0 +1,246 @@
+"""The contents a store holds: uploads, reads, and chunks that it has to get from its peers.
+
+Chunks are named by their SHA-256, so whatever comes under a name can be checked, and the same
+chunk from anywhere will do. A prepare that lacks chunks has precedence over the copying of a whole
+store, which is throttled, and which goes on where it stopped because every chunk that came is in
+the journal (DESIGN section 4, rules 7 and 9).
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from actors.chunks import READING_GRACE_MS, Chunks, Manifest, read_manifest
+from actors.effects import Blob, Milliseconds, SendBlob
+from actors.messages import (
+    ChunkData,
+    ChunkGet,
+    ChunkMissing,
+    ChunkPut,
+    ChunkRefused,
+    ChunkStored,
+)
+from actors.values import Batch, Chunked, Indirect, PutFile
+
+if TYPE_CHECKING:
+    from actors.store import Store
+
+_ASK_AGAIN_MS = 1_000
+_DENIED_AGAIN_MS = 5_000
+_URGENT_UNDER_WAY = 8
+_COPIES_UNDER_WAY = 4
+_COPY_WINDOW_MS = 250
+_SWEEP_MS = 30_000
+_SWEEP_CHUNKS = 1_000
+_SWEEP_ON_MS = 100
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A chunk that is not here; `denied` are the peers that don't hold it either."""
+
+    manifest: bool
+    asked_at: Milliseconds | None = None
+    turn: int = 0
+    denied: set[str] = field(default_factory=set)
+
+
+class Contents:
+    """The chunks of one store, and those it is waiting for."""
+
+    def __init__(self, store: "Store") -> None:
+        self._store = store
+        self.chunks = Chunks()
+        self._peers = [name for name in store.options.names("store") if name != store.name]
+        self._urgent: dict[str, Wanted] = {}
+        """Chunks that a prepare waits for."""
+        self._copies: dict[str, Wanted] = {}
+        """Chunks that the applied state names."""
+        self._copied_bytes = 0
+        self._window_until = 0
+
+    @property
+    def missing(self) -> int:
+        """How many chunks the applied state names and this store does not hold."""
+        return len(self._copies)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any chunk is waited for."""
+        return bool(self._urgent or self._copies)
+
+    # -- who needs what --------------------------------------------------------------------------
+
+    def copy(self, content: Chunked | Indirect) -> None:
+        """The applied state names `content`: get what is not here."""
+        manifest = isinstance(content, Indirect)
+        for name in self.chunks.missing(content):
+            is_manifest = manifest and name == getattr(content, "manifest", "")
+            self._copies.setdefault(name, Wanted(is_manifest))
+
+    def want(self, names: tuple[str, ...], batch: Batch) -> None:
+        """A prepare needs these chunks."""
+        manifests = {
+            command.operation.content.manifest
+            for command in batch.commands
+            if isinstance(command.operation, PutFile)
+            and isinstance(command.operation.content, Indirect)
+        }
+        for name in names:
+            self._urgent.setdefault(name, Wanted(name in manifests))
+
+    def is_nowhere(self, name: str) -> bool:
+        """Whether every peer has said that it does not hold the chunk."""
+        wanted = self._urgent.get(name)
+        return wanted is not None and len(wanted.denied) >= len(self._peers)
+
+    def end_wait(self, needed: set[str]) -> None:
+        """Prepares wait for the chunks `needed` only."""
+        for name in [name for name in self._urgent if name not in needed]:
+            del self._urgent[name]
+
+    # -- asking the peers ------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Ask for what may be asked for now; what was asked long ago is asked of another peer."""
+        now = self._store.now
+        if now >= self._window_until:
+            self._window_until, self._copied_bytes = now + _COPY_WINDOW_MS, 0
+        budget = self._store.options.copy_bytes_per_s * _COPY_WINDOW_MS // 1_000
+        self._ask(self._urgent, _URGENT_UNDER_WAY)
+        if self._copied_bytes < budget:
+            self._ask(self._copies, _COPIES_UNDER_WAY)
+        if self.busy:
+            self._store._arm("tick", 100, 200)
+
+    def _ask(self, table: dict[str, Wanted], most: int) -> None:
+        now = self._store.now
+        under_way = 0
+        for name, wanted in table.items():
+            if under_way >= most:
+                return
+            if wanted.denied and len(wanted.denied) >= len(self._peers):
+                if wanted.asked_at is not None and now - wanted.asked_at < _DENIED_AGAIN_MS:
+                    continue
+                wanted.denied.clear()
+            under_way += 1
+            if wanted.asked_at is None or now - wanted.asked_at >= _ASK_AGAIN_MS:
+                candidates = [peer for peer in self._peers if peer not in wanted.denied]
+                if candidates:
+                    wanted.asked_at = now
+                    wanted.turn += 1
+                    peer = candidates[wanted.turn % len(candidates)]
+                    self._store._send(peer, ChunkGet(sha256=name))
+
+    def on_missing(self, sender: str, message: ChunkMissing) -> None:
+        """That peer does not hold it: ask the next one."""
+        for table in (self._urgent, self._copies):
+            wanted = table.get(message.sha256)
+            if wanted is not None:
+                wanted.denied.add(sender)
+                if len(wanted.denied) < len(self._peers):
+                    wanted.asked_at = None
+        self.pump()
+
+    def on_data(self, message: ChunkData) -> bool:
+        """A peer's copy of a chunk; whether it was one that was waited for."""
+        name = message.sha256
+        wanted = [table[name] for table in (self._urgent, self._copies) if name in table]
+        if not wanted:
+            return False
+        self._copied_bytes += len(message.data)
+        if hashlib.sha256(message.data).hexdigest() != name:
+            self._store.counters["corrupt_chunks"] += 1
+            return False  # Asked again, of another peer, when patience ends.
+        manifest = read_manifest(message.data) if any(w.manifest for w in wanted) else None
+        if name in self._copies:
+            self._store.counters["chunks_copied"] += 1
+        self._urgent.pop(name, None)
+        self._copies.pop(name, None)
+        self.keep(name, manifest, message.data, READING_GRACE_MS)
+        if manifest is not None and self.chunks.is_used(name):
+            for listed in manifest.names:
+                if listed not in self.chunks.held:
+                    self._copies.setdefault(listed, Wanted(manifest=False))
+        self.pump()
+        return True
+
+    # -- keeping ---------------------------------------------------------------------------------
+
+    def keep(
+        self, name: str, manifest: Manifest | None, data: bytes, grace_ms: Milliseconds
+    ) -> None:
+        """Journal the chunk in this turn."""
+        store = self._store
+        store.out.blobs.append(Blob(name, data))
+        self.chunks.add(name, store.now + grace_ms)
+        if manifest is not None:
+            store._journal(f"manifest/{name}", manifest)
+            self.chunks.add_manifest(name, manifest)
+
+    def keep_inline(self, batch: Batch) -> None:
+        """The contents that travelled inside commands become chunks."""
+        for command in batch.commands:
+            content = getattr(command.operation, "content", None)
+            data = getattr(content, "data", b"")
+            if not data or content is None or content.sha256 in self.chunks.held:
+                continue
+            # A wrong name leaves the chunk missing, so that the command ends up refused.
+            if hashlib.sha256(data).hexdigest() == content.sha256:
+                self.keep(content.sha256, None, data, READING_GRACE_MS)
+
+    def on_put(self, sender: str, message: ChunkPut) -> None:
+        """Journal the chunk, then give the credit back; the same chunk again is no work."""
+        store, name = self._store, message.sha256
+        grace_ms = store.options.chunk_grace_ms
+        if self.chunks.has(name, message.manifest):
+            self.chunks.touch(name, store.now + grace_ms)
+            store._send(sender, ChunkStored(sha256=name))
+            return
+        manifest = read_manifest(message.data) if message.manifest else None
+        if hashlib.sha256(message.data).hexdigest() != name:
+            store._send(sender, ChunkRefused(sha256=name, reason="its SHA-256 is another"))
+        elif message.manifest and manifest is None:
+            store._send(sender, ChunkRefused(sha256=name, reason="it is not a manifest"))
+        else:
+            self._urgent.pop(name, None)
+            self._copies.pop(name, None)
+            self.keep(name, manifest, message.data, grace_ms)
+            store._send(sender, ChunkStored(sha256=name))
+
+    def on_get(self, sender: str, message: ChunkGet) -> None:
+        """Whoever reads a chunk finds it for a while yet, also if its version goes away."""
+        store, name = self._store, message.sha256
+        if name in self.chunks.held:
+            self.chunks.touch(name, store.now + READING_GRACE_MS)
+            store.out.sends.append(SendBlob(sender, name))
+        else:
+            store._send(sender, ChunkMissing(sha256=name))
+
+    def on_rotten(self, name: str) -> None:
+        """The journal's bytes are not what the name says any more: get them from a peer."""
+        store = self._store
+        if name not in self.chunks.held:
+            return
+        store.counters["chunks_rotten"] += 1
+        store.out.blobs.append(Blob(name, None))
+        if self.chunks.is_used(name):
+            self.chunks.lose(name)
+            self._copies.setdefault(name, Wanted(manifest=self.chunks.lists(name)))
+            self.pump()
+        elif self.chunks.remove(name):
+            store._journal(f"manifest/{name}", None)
+
+    # -- letting go ------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Delete what nobody has needed for its time: check and deletion are one step."""
+        store = self._store
+        expired = self.chunks.take_expired(store.now, _SWEEP_CHUNKS)
+        for name in expired:
+            if self.chunks.remove(name):
+                store._journal(f"manifest/{name}", None)
+            store.out.blobs.append(Blob(name, None))
+            store.counters["chunks_deleted"] += 1
+        wait_ms = _SWEEP_ON_MS if len(expired) == _SWEEP_CHUNKS else _SWEEP_MS
+        store._set_timer("sweep", wait_ms, wait_ms * 2)

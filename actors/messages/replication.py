@@ -1,0 +1,54 @@
+"""Snapshots, joining a view, and what replicas find out about each other (DESIGN section 4)."""
+
+from typing import Literal
+
+from actors.values import Frozen
+
+
+class SnapshotPull(Frozen):
+    """Send me page `page` of your snapshot at `slot`; slot 0 asks for a new one, at its page 0."""
+
+    type: Literal["snapshot.pull"] = "snapshot.pull"
+    slot: int
+    page: int
+
+
+class SnapshotRow(Frozen):
+    """A row of the replicated state, as a replica's journal keeps it; `value` is JSON."""
+
+    key: str
+    value: str
+
+
+class SnapshotPage(Frozen):
+    """Page `page` of the state at `slot`; `digest` is the SHA-256 over its rows.
+
+    The page after which no rows are left is the last one.
+    """
+
+    type: Literal["snapshot.page"] = "snapshot.page"
+    slot: int
+    page: int
+    rows_left: int
+    rows: tuple[SnapshotRow, ...]
+    digest: str
+
+
+class JoinRequest(Frozen):
+    """A store outside the view lacks nothing up to `applied` and asks to be added."""
+
+    type: Literal["view.join"] = "view.join"
+    applied: int
+    state_hash: str
+
+
+class Diverged(Frozen):
+    """The receiver reported the state `reported` at `slot`, where the others have `state_hash`.
+
+    It must copy theirs.
+    """
+
+    type: Literal["replica.diverged"] = "replica.diverged"
+    slot: int
+    state_hash: str
+    reported: str

@@ -1,0 +1,117 @@
+"""What one learner knows of the replicas: what they hold durably, and whether they agree.
+
+All of it is what a replica said of its own disk, so it stays true for that disk for ever; that is
+why everything here is kept by `(name, disk)`. States are compared by the hash that each replica
+chains over the slots it applied (DESIGN section 4, rule 10).
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from actors.effects import Milliseconds
+from actors.errors import InvariantViolation
+from actors.messages import Diverged, NodeHeartbeat, TxnState
+from actors.suspicion import Key
+from actors.values import StoreMember
+
+if TYPE_CHECKING:
+    from actors.learner import Learner
+
+_HASHES_KEPT = 4_096
+_OUTSIDE_MS = 500
+_OUTSIDE_MS_MAX = 16_000
+_FORGIVEN_MS = 300_000
+
+
+class Replicas:
+    """Reports of learners and stores, heard by `learner`."""
+
+    def __init__(self, learner: "Learner") -> None:
+        self._learner = learner
+        self.diverged: set[Key] = set()
+        """Replicas whose state is not what the others have."""
+        self._durable: dict[Key, int] = {}
+        self._whole: dict[Key, int] = {}
+        """The slot through which a store was last known to lack nothing."""
+        self._own_hashes: dict[int, str] = {}
+        self._agrees: dict[Key, bool] = {}
+        self._drops: dict[str, tuple[Milliseconds, int]] = {}
+        """When each store was last dropped, and how many times in a row."""
+
+    # -- durability ------------------------------------------------------------------------------
+
+    def hear_durable(self, sender: str, message: Any) -> None:
+        """A store's vote or state says how far its journal has come."""
+        key = (sender, self._learner.sender_disk)
+        if isinstance(message, TxnState):
+            if message.whole:
+                self._whole[key] = max(self._whole.get(key, 0), message.applied)
+        elif hasattr(message, "durable"):
+            self._durable[key] = max(self._durable.get(key, 0), message.durable)
+
+    def report(self, sender: str, message: NodeHeartbeat) -> None:
+        """A replica's heartbeat."""
+        key = (sender, self._learner.sender_disk)
+        self._durable[key] = max(self._durable.get(key, 0), message.durable)
+        if message.role == "store" and not message.installing and not message.chunks_missing:
+            self._whole[key] = max(self._whole.get(key, 0), message.applied)
+        if self._learner.coordinator is not None and message.applied:
+            self._compare(key, message.applied, message.state_hash)
+
+    def durable_through(self, stores: Iterable[StoreMember]) -> int:
+        """The slot through which all of `stores` hold everything in their journals."""
+        return min(self._durable.get((store.name, store.disk), 0) for store in stores)
+
+    def is_whole(self, store: StoreMember) -> bool:
+        """Whether a member has caught up with the slot that added it; founders always have."""
+        assert store.added_slot is not None
+        whole_through = self._whole.get((store.name, store.disk), 0)
+        return whole_through >= store.added_slot
+
+    # -- agreement -------------------------------------------------------------------------------
+
+    def note_own_hash(self, slot: int, state_hash: str) -> None:
+        """The state of this learner at `slot`."""
+        self._own_hashes[slot] = state_hash
+        self._own_hashes.pop(slot - _HASHES_KEPT, None)
+
+    def own_hash(self, slot: int) -> str | None:
+        """The hash of this learner's state at `slot`, if it is known still."""
+        return self._own_hashes.get(slot)
+
+    # -- coming and going ------------------------------------------------------------------------
+
+    def note_dropped(self, store: str) -> None:
+        """A View without `store` is proposed. The more often, the longer it stays outside."""
+        now = self._learner.now
+        former_at, count = self._drops.get(store, (now, 0))
+        self._drops[store] = (now, 1 if now - former_at > _FORGIVEN_MS else count + 1)
+
+    def may_return(self, store: str) -> bool:
+        """Whether `store` has been outside for long enough; one that flaps slows everybody."""
+        if store not in self._drops:
+            return True
+        dropped_at, count = self._drops[store]
+        outside_ms = min(_OUTSIDE_MS << (count - 1), _OUTSIDE_MS_MAX)
+        return self._learner.now - dropped_at >= outside_ms
+
+    def _compare(self, key: Key, slot: int, state_hash: str) -> None:
+        """Tell the odd one out; if most others differ from this learner, it is itself that."""
+        own_hash = self.own_hash(slot)
+        if own_hash is None:
+            return
+        self._agrees[key] = own_hash == state_hash
+        if own_hash == state_hash:
+            self.diverged.discard(key)
+            return
+        against = [other for other in sorted(self._agrees) if not self._agrees[other]]
+        if len(against) >= 2 and 2 * len(against) > len(self._agrees):
+            raise InvariantViolation(
+                f"the state of {self._learner.name} at slot {slot} has the hash "
+                f"{own_hash}, but {', '.join(name for name, _ in against)} have "
+                f"another one ({state_hash})"
+            )
+        if key not in self.diverged:
+            self._learner.counters["diverged"] += 1
+        self.diverged.add(key)
+        self._learner._send(key[0], Diverged(slot=slot, state_hash=own_hash, reported=state_hash))

@@ -1,0 +1,174 @@
+"""Snapshots: a replica that is too far behind for the log copies another one's state.
+
+After Raft's dissertation, section 5.1, page by page. The rows of a snapshot are those of the state
+machine's journal; contents are not in it, but chunks that are pulled by name afterwards. What is
+installed is a state that a prefix of the log leads to, so it is as final as that log.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from actors.effects import Milliseconds
+from actors.messages import SnapshotPage, SnapshotPull, SnapshotRow
+from actors.namespace import Namespace
+from actors.values import Frozen
+
+if TYPE_CHECKING:
+    from actors.node import Node
+
+_PAGE_BYTES = 256 * 1024
+_KEPT_MS = 60_000
+_FRESH_MS = 2_000
+_PATIENCE_MS = 2_000
+
+
+def digest_of(rows: Iterable[SnapshotRow]) -> str:
+    """SHA-256 over keys and values, lower-case hex."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(f"{len(row.key)}:{row.key}{len(row.value)}:{row.value}".encode())
+    return digest.hexdigest()
+
+
+@dataclass(slots=True)
+class _Served:
+    """A state held still for those who copy it. Rows become JSON when their page is asked for."""
+
+    slot: int
+    rows: list[tuple[str, Frozen]]
+    starts: list[int]
+    """Where each page that was made begins, and where the next one will."""
+    made_at: Milliseconds
+    asked_at: Milliseconds
+
+
+class SnapshotServer:
+    """Lets others copy this replica's state; it holds one snapshot at a time."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+        self._served: _Served | None = None
+
+    def on_pull(self, sender: str, message: SnapshotPull, state: Namespace) -> None:
+        """Send the page; a snapshot that is gone is answered with the first page of a new one."""
+        node, served = self._node, self._served
+        page = message.page
+        if served is None or message.slot != served.slot or page >= len(served.starts):
+            page = 0
+            if served is None or node.now - served.made_at >= _FRESH_MS:
+                if state.applied == 0:
+                    return
+                served = self._served = _Served(
+                    state.applied, state.rows(), [0], node.now, node.now
+                )
+                node.counters["snapshots_served"] += 1
+        served.asked_at = node.now
+        start = served.starts[page]
+        rows: list[SnapshotRow] = []
+        size = 0
+        while start < len(served.rows) and size < _PAGE_BYTES:
+            key, row = served.rows[start]
+            rows.append(SnapshotRow(key=key, value=row.to_json().decode()))
+            size += len(key) + len(rows[-1].value)
+            start += 1
+        if page + 1 == len(served.starts) and start < len(served.rows):
+            served.starts.append(start)
+        node._send(
+            sender,
+            SnapshotPage(
+                slot=served.slot,
+                page=page,
+                rows_left=len(served.rows) - start,
+                rows=tuple(rows),
+                digest=digest_of(rows),
+            ),
+        )
+
+    def tick(self) -> None:
+        """Let go of what nobody has asked for in a while."""
+        if self._served is not None and self._node.now - self._served.asked_at >= _KEPT_MS:
+            self._served = None
+
+
+@dataclass(slots=True)
+class _Copying:
+    source: str
+    asked_at: Milliseconds
+    slot: int = 0
+    page: int = 0
+    rows: list[SnapshotRow] = field(default_factory=list)
+    rows_left: int = 0
+
+
+class SnapshotInstaller:
+    """Copies another replica's state, from one after the other until one serves it whole."""
+
+    def __init__(
+        self, node: "Node", sources: list[str], installed: Callable[[int, list[SnapshotRow]], None]
+    ) -> None:
+        self._node = node
+        self._sources = sources
+        self._installed = installed
+        self._copying: _Copying | None = None
+        self._turn = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a snapshot is being copied."""
+        return self._copying is not None
+
+    @property
+    def rows_left(self) -> int:
+        """How many rows of the snapshot being copied are still to come, as far as known."""
+        return self._copying.rows_left if self._copying else 0
+
+    def begin(self) -> None:
+        """Start copying, unless that is under way."""
+        if self._copying is None:
+            self._node.counters["snapshots_begun"] += 1
+            self._ask_next_source()
+
+    def cancel(self) -> None:
+        """The log turned out to be enough."""
+        self._copying = None
+
+    def _ask_next_source(self) -> None:
+        source = self._sources[self._turn % len(self._sources)]
+        self._turn += 1
+        self._copying = _Copying(source, self._node.now)
+        self._node._send(source, SnapshotPull(slot=0, page=0))
+
+    def on_page(self, sender: str, message: SnapshotPage, applied: int) -> None:
+        """The next page, or the first one of another snapshot; duplicates are ignored."""
+        copying = self._copying
+        if copying is None or sender != copying.source:
+            return
+        if message.slot <= applied or digest_of(message.rows) != message.digest:
+            self._node.counters["snapshot_pages_refused"] += 1
+            copying.asked_at = self._node.now - _PATIENCE_MS  # The next source, with the next tick.
+            return
+        if message.slot != copying.slot:
+            if message.page != 0 or message.slot < copying.slot:
+                return
+            copying.slot, copying.page = message.slot, 0
+            copying.rows.clear()
+        if message.page != copying.page:
+            return
+        copying.page += 1
+        copying.asked_at = self._node.now
+        copying.rows.extend(message.rows)
+        copying.rows_left = message.rows_left
+        if message.rows_left:
+            self._node._send(sender, SnapshotPull(slot=copying.slot, page=copying.page))
+            return
+        self._copying = None
+        self._node.counters["snapshots_installed"] += 1
+        self._installed(copying.slot, copying.rows)
+
+    def tick(self) -> None:
+        """Ask again, somebody else, if nothing comes."""
+        copying = self._copying
+        if copying is not None and self._node.now - copying.asked_at >= _PATIENCE_MS:
+            self._ask_next_source()

@@ -1,0 +1,60 @@
+"""Who has been silent for too long (DESIGN section 5).
+
+A suspicion is a reason to propose something, never a fact: whoever acts on one goes through the
+log. So a wrong one costs time and no more. Any message is a sign of life; the patience with a
+silent node adapts to how regularly its heartbeats came, so that a slow one is not mistaken for a
+dead one twice (Chen, Toueg and Aguilera, On the Quality of Service of Failure Detectors, 2002).
+"""
+
+from actors.effects import Milliseconds
+from actors.estimator import Estimator
+
+_AWAY_MS = 1_500
+
+Key = tuple[str, str]
+"""A node's name and its disk: a node that lost its disk is another one."""
+
+
+class Suspicion:
+    """The signs of life that one node has seen."""
+
+    def __init__(self, heartbeat_ms: Milliseconds) -> None:
+        self._least_ms = heartbeat_ms * 3 // 2
+        self._most_ms = heartbeat_ms * 4
+        self._since = 0
+        """Nobody's silence counts from before: the observer itself was away until then."""
+        self._awake_at = 0
+        self._heard_at: dict[Key, Milliseconds] = {}
+        self._beat_at: dict[Key, Milliseconds] = {}
+        self._intervals: dict[Key, Estimator] = {}
+
+    def awake(self, now: Milliseconds) -> None:
+        """This node takes a turn. After a long gap it is its own absence that others filled."""
+        if now - self._awake_at > _AWAY_MS:
+            self._since = now
+            self._beat_at.clear()
+        self._awake_at = now
+
+    def heard(self, key: Key, now: Milliseconds) -> None:
+        """Any message came from it."""
+        self._heard_at[key] = now
+
+    def beat(self, key: Key, now: Milliseconds) -> None:
+        """Its heartbeat came. An interval that was taken for death is a sample like any other."""
+        former = self._beat_at.get(key)
+        self._beat_at[key] = now
+        if former is not None:
+            estimator = self._intervals.get(key)
+            if estimator is None:
+                estimator = self._intervals[key] = Estimator(self._least_ms, self._most_ms)
+            estimator.observe(now - former)
+
+    def silence_ms(self, key: Key, now: Milliseconds) -> Milliseconds:
+        """How long nothing has come from it, as far as this node would have noticed."""
+        return now - max(self._since, self._heard_at.get(key, 0))
+
+    def is_silent(self, key: Key, now: Milliseconds) -> bool:
+        """Whether even its heartbeats stay away for longer than they ever should."""
+        estimator = self._intervals.get(key)
+        patience_ms = estimator.timeout_ms if estimator else self._most_ms
+        return self.silence_ms(key, now) >= patience_ms
