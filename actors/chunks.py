@@ -7,13 +7,25 @@ the deletion happen in one step of the actor, so nothing can begin to need it in
 
 import heapq
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from pydantic import TypeAdapter
 
 from actors.effects import Milliseconds
-from actors.values import Chunked, Frozen, Indirect, Inline
+from actors.values import (
+    AnyOperation,
+    Batch,
+    Chunked,
+    Command,
+    Frozen,
+    Indirect,
+    Inline,
+    PutFile,
+    Transaction,
+    contents_of,
+    stored,
+)
 
 _NAMES = TypeAdapter(tuple[str, ...])
 
@@ -154,3 +166,46 @@ def read_manifest(data: bytes) -> Manifest | None:
         return None
     well_formed = all(len(name) == 64 and set(name) <= set("0123456789abcdef") for name in names)
     return Manifest(names=names) if well_formed else None
+
+
+def contents_in(batch: Batch) -> Iterator[Contents]:
+    """All contents that the batch's commands bring."""
+    for command in batch.commands:
+        yield from contents_of(command.operation)
+
+
+def stripped(batch: Batch) -> Batch:
+    """The batch with inline contents replaced by their names; their bytes are chunks now."""
+    return Batch(stamp_ms=batch.stamp_ms, commands=tuple(_strip(c) for c in batch.commands))
+
+
+def _strip(command: Command) -> Command:
+    operation = command.operation
+    bare: AnyOperation
+    if isinstance(operation, PutFile) and operation.content.kind == "inline":
+        bare = _bare(operation)
+    elif isinstance(operation, Transaction):
+        steps = (_bare(step) if isinstance(step, PutFile) else step for step in operation.steps)
+        bare = Transaction(steps=tuple(steps))
+    else:
+        return command
+    return Command(
+        session=command.session,
+        sequence=command.sequence,
+        acknowledged=command.acknowledged,
+        reply_to=command.reply_to,
+        operation=bare,
+        idempotency=command.idempotency,
+    )
+
+
+def _bare(operation: PutFile) -> PutFile:
+    return PutFile(
+        path=operation.path,
+        content=stored(operation.content),
+        content_type=operation.content_type,
+        modified_ms=operation.modified_ms,
+        executable=operation.executable,
+        meta=operation.meta,
+        when=operation.when,
+    )

@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from actors.chunks import READING_GRACE_MS, Chunks, Manifest, read_manifest
+from actors.chunks import READING_GRACE_MS, Chunks, Manifest, contents_in, read_manifest
 from actors.effects import Blob, Milliseconds, SendBlob
 from actors.messages import (
     ChunkData,
@@ -20,7 +20,7 @@ from actors.messages import (
     ChunkRefused,
     ChunkStored,
 )
-from actors.values import Batch, Chunked, Indirect, PutFile
+from actors.values import Batch, Chunked, Indirect
 
 if TYPE_CHECKING:
     from actors.store import Store
@@ -80,12 +80,7 @@ class Contents:
 
     def want(self, names: tuple[str, ...], batch: Batch) -> None:
         """A prepare needs these chunks."""
-        manifests = {
-            command.operation.content.manifest
-            for command in batch.commands
-            if isinstance(command.operation, PutFile)
-            and isinstance(command.operation.content, Indirect)
-        }
+        manifests = {c.manifest for c in contents_in(batch) if isinstance(c, Indirect)}
         for name in names:
             self._urgent.setdefault(name, Wanted(name in manifests))
 
@@ -180,10 +175,9 @@ class Contents:
 
     def keep_inline(self, batch: Batch) -> None:
         """The contents that travelled inside commands become chunks."""
-        for command in batch.commands:
-            content = getattr(command.operation, "content", None)
+        for content in contents_in(batch):
             data = getattr(content, "data", b"")
-            if not data or content is None or content.sha256 in self.chunks.held:
+            if not data or content.sha256 in self.chunks.held:
                 continue
             # A wrong name leaves the chunk missing, so that the command ends up refused.
             if hashlib.sha256(data).hexdigest() == content.sha256:

@@ -350,6 +350,7 @@ class Learner(Node):
         outcomes = self.state.apply(slot, known.value, aborted)
         self.state.dropped.clear()
         self.replicas.note_own_hash(slot, self.state.state_hash)
+        self.state.gained.clear()
         self.aborts.pop(slot, None)
         self._unpersisted_bytes += weight(known.value)
         self.counters["decided"] += 1

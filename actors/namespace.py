@@ -15,18 +15,24 @@ from pydantic import TypeAdapter, ValidationError
 from actors.effects import Record
 from actors.errors import InvariantViolation, JournalUnreadable
 from actors.options import Options
+from actors.tree import Undo, check, copy_entry, move_entry, transact
 from actors.values import (
+    AnyOperation,
+    AnyStep,
     AnyValue,
     Batch,
+    Check,
     Chunked,
     CloseSession,
     Command,
+    CopyEntry,
     DeleteFile,
     DirectoryEntry,
     FileEntry,
     Frozen,
     Indirect,
     MakeDirectory,
+    MoveEntry,
     OpenSession,
     Outcome,
     Precondition,
@@ -34,6 +40,7 @@ from actors.values import (
     Refusal,
     RemoveDirectory,
     Status,
+    Transaction,
     View,
     stored,
 )
@@ -109,6 +116,10 @@ class Namespace:
     keys: dict[str, KeyRow] = field(default_factory=dict)
     dropped: list[FileEntry] = field(default_factory=list)
     """Versions that ceased to be current; whoever keeps contents empties this list."""
+    gained: list[FileEntry] = field(default_factory=list)
+    """Versions that became current; whoever keeps contents empties this list, too."""
+    undo: Undo | None = None
+    """What the transaction being applied has changed, while one is."""
     _changed: dict[str, None] = field(default_factory=dict)
     """The keys of the rows to be made, in order."""
     _journalled_results: set[str] = field(default_factory=set)
@@ -276,13 +287,13 @@ class Namespace:
     def _once_per_key(self, slot: int, index: int, command: Command) -> Outcome:
         idempotency = command.idempotency
         if idempotency is None:
-            return self._operate(slot, index, command)
+            return self.operate(slot, index, command.operation)
         known = self.keys.get(idempotency.key)
         if known is not None:
             if known.fingerprint == idempotency.fingerprint:
                 return known.outcome
             return self._outcome("key_reused", slot, index, "the key stood for another request")
-        outcome = self._operate(slot, index, command)
+        outcome = self.operate(slot, index, command.operation)
         row = KeyRow(
             fingerprint=idempotency.fingerprint, outcome=outcome, log_time_ms=self.log_time_ms
         )
@@ -290,8 +301,8 @@ class Namespace:
         self._note(f"key/{idempotency.key}", idempotency.fingerprint)
         return outcome
 
-    def _operate(self, slot: int, index: int, command: Command) -> Outcome:
-        operation = command.operation
+    def operate(self, slot: int, index: int, operation: AnyOperation | AnyStep) -> Outcome:
+        """Change the tree as the command at `slot` and `index` wants it, or say why not."""
         match operation:
             case OpenSession():
                 return self._outcome("done", slot, index)
@@ -305,6 +316,14 @@ class Namespace:
                 return self._make_directory(slot, index, operation)
             case RemoveDirectory():
                 return self._remove_directory(slot, index, operation)
+            case MoveEntry():
+                return move_entry(self, slot, index, operation)
+            case CopyEntry():
+                return copy_entry(self, slot, index, operation)
+            case Check():
+                return check(self, slot, index, operation)
+            case Transaction():
+                return transact(self, slot, index, operation)
 
     # -- operations ------------------------------------------------------------------------------
 
@@ -477,11 +496,17 @@ class Namespace:
         self.children.setdefault(parent, set()).add(name)
 
     def _write(self, entry: FileEntry | DirectoryEntry) -> None:
+        if self.undo is not None:
+            self.undo.changed(entry.path, self.entries.get(entry.path))
+        if isinstance(entry, FileEntry):
+            self.gained.append(entry)
         self._keep(entry)
         what = entry.content.sha256 if isinstance(entry, FileEntry) else "directory"
         self._note(f"entry/{entry.path}", f"{entry.slot}-{entry.index} {what}")
 
     def _erase(self, entry: FileEntry | DirectoryEntry) -> None:
+        if self.undo is not None:
+            self.undo.changed(entry.path, entry)
         if isinstance(entry, FileEntry):
             self.dropped.append(entry)
         else:

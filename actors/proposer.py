@@ -42,6 +42,8 @@ from actors.values import (
     Command,
     StoreMember,
     View,
+    contents_of,
+    steps_of,
 )
 
 _ROUND = TypeAdapter(int)
@@ -407,7 +409,8 @@ class Proposer(Node):
             ):
                 command = phase.queue.popleft()
                 commands.append(command)
-                size += 512 + len(getattr(getattr(command.operation, "content", None), "data", b""))
+                size += 512 * len(steps_of(command.operation))
+                size += sum(len(getattr(c, "data", b"")) for c in contents_of(command.operation))
                 highest = self._highest_proposed.get(command.session, -1)
                 self._highest_proposed[command.session] = max(highest, command.sequence)
             stamp = self.now + self.identity.wall_offset_ms

@@ -5,20 +5,25 @@ nothing that was prepared before it arrived, and that touches it, is undecided. 
 write was prepared on every store of the view first, so no read can miss one.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from actors.ballot import NO_BALLOT, Ballot
+from actors.changes import Changes
 from actors.effects import Milliseconds
 from actors.messages import LeaseAsk, LeaseGrant, ReadReply, ReadRequest
 from actors.namespace import Namespace
+from actors.tree import is_below
 from actors.values import (
+    Check,
+    CloseSession,
     Command,
-    DeleteFile,
+    CopyEntry,
     DirectoryEntry,
-    MakeDirectory,
-    PutFile,
-    RemoveDirectory,
+    MoveEntry,
+    OpenSession,
+    steps_of,
 )
 
 if TYPE_CHECKING:
@@ -84,6 +89,11 @@ class Reads:
     def _serve(self, read: WaitingRead) -> bool:
         """Answer, if that is allowed now or if the wait is over; never guess."""
         store = self._store
+        if read.request.what == "changes":
+            due = store.state.applied >= read.request.at_least or store.now >= read.until
+            if due:
+                store._send(read.sender, answer_changes(store.changes, read.request))
+            return due
         obstacle = self._obstacle(read)
         if obstacle is None:
             store._send(read.sender, answer_read(store.state, read.request))
@@ -168,6 +178,23 @@ def answer_read(state: Namespace, request: ReadRequest) -> ReadReply:
     return ReadReply(number=request.number, status="found", applied=state.applied, entry=entry)
 
 
+def answer_changes(changes: Changes, request: ReadRequest) -> ReadReply:
+    """What changed from the slot `at_least` on; `forgotten` if not all of that is kept here.
+
+    `applied` is the last slot whose changes are told.
+    """
+    after = max(0, request.at_least - 1)
+    if after + 1 < changes.first:
+        return ReadReply(
+            number=request.number,
+            status="forgotten",
+            applied=changes.last,
+            detail=f"changes are kept from slot {changes.first} on",
+        )
+    rows, through = changes.since(after, request.limit)
+    return ReadReply(number=request.number, status="found", applied=through, changes=rows)
+
+
 def _answer_result(state: Namespace, request: ReadRequest) -> ReadReply:
     """What became of a command. Of a closed session nothing can come any more."""
     session = state.sessions.get(request.session)
@@ -192,15 +219,22 @@ def touches(command: Command, request: ReadRequest) -> bool:
     """
     if request.what == "result":
         return (command.session, command.sequence) == (request.session, request.sequence)
-    operation = command.operation
-    if not isinstance(operation, PutFile | DeleteFile | MakeDirectory | RemoveDirectory):
-        return False
-    return (
-        operation.path == request.path
-        or _is_below(request.path, operation.path)
-        or _is_below(operation.path, request.path)
+    return any(
+        path == request.path or is_below(request.path, path) or is_below(path, request.path)
+        for path in _changed_paths(command)
     )
 
 
-def _is_below(path: str, ancestor: str) -> bool:
-    return ancestor == "" or path.startswith(f"{ancestor}/")
+def _changed_paths(command: Command) -> Iterator[str]:
+    """The paths at which, and below which, the command may change something."""
+    for step in steps_of(command.operation):
+        match step:
+            case OpenSession() | CloseSession() | Check():
+                pass
+            case MoveEntry(source=source, target=target):
+                yield source
+                yield target
+            case CopyEntry(target=target):
+                yield target
+            case _:
+                yield step.path

@@ -15,7 +15,8 @@ from typing import ClassVar
 
 from pydantic import TypeAdapter
 
-from actors.chunks import Manifest
+from actors.changes import Changes
+from actors.chunks import Manifest, contents_in, stripped
 from actors.contents import Contents
 from actors.effects import BLOB_ROW, Record
 from actors.errors import InvariantViolation
@@ -51,14 +52,12 @@ from actors.snapshots import SnapshotServer
 from actors.values import (
     AnyValue,
     Batch,
-    Command,
     DecidedSlot,
     FileEntry,
     Frozen,
     PreparedSlot,
-    PutFile,
     Refusal,
-    stored,
+    contents_of,
 )
 
 _TICK_MS = 150
@@ -121,6 +120,7 @@ class Store(Node):
         self.state = Namespace(options)
         self.contents = Contents(self)
         self.chunks = self.contents.chunks
+        self.changes = Changes()
         self.fence = 0
         """The highest epoch that this store has answered; older ones are refused."""
         self.prepared: dict[int, Prepared] = {}
@@ -158,6 +158,7 @@ class Store(Node):
         self.state.restored()
         self.durable = self.state.applied
         self._count_users()
+        self.changes.restart(self.state.applied)
 
     def _count_users(self) -> None:
         """All that the state and the prepared slots name is in use; what is not here is missing."""
@@ -165,9 +166,8 @@ class Store(Node):
             if isinstance(entry, FileEntry):
                 self.chunks.use(entry.content)
         for prepared in self.prepared.values():
-            for command in prepared.batch.commands:
-                if isinstance(command.operation, PutFile):
-                    self.chunks.use(command.operation.content)
+            for content in contents_in(prepared.batch):
+                self.chunks.use(content)
 
     def _copy_missing(self) -> None:
         """Get the contents that the state names and that are not here."""
@@ -222,11 +222,10 @@ class Store(Node):
     def _record_prepared(
         self, coordinator: str, message: TxnPrepare, refused: tuple[Refusal, ...]
     ) -> None:
-        prepared = Prepared(slot=message.slot, batch=_stripped(message.batch), refused=refused)
+        prepared = Prepared(slot=message.slot, batch=stripped(message.batch), refused=refused)
         self.prepared[message.slot] = prepared
-        for command in prepared.batch.commands:
-            if isinstance(command.operation, PutFile):
-                self.chunks.use(command.operation.content)
+        for content in contents_in(prepared.batch):
+            self.chunks.use(content)
         self._journal(f"prepared/{message.slot:016x}", prepared)
         self._vote(coordinator, message.epoch, prepared)
 
@@ -259,10 +258,10 @@ class Store(Node):
         """For each command that lacks chunks here, which."""
         missing = {}
         for index, command in enumerate(batch.commands):
-            if isinstance(command.operation, PutFile):
-                names = self.chunks.missing(command.operation.content)
-                if names:
-                    missing[index] = names
+            contents = contents_of(command.operation)
+            names = tuple(name for content in contents for name in self.chunks.missing(content))
+            if names:
+                missing[index] = names
         return missing
 
     def _fetch(self, coordinator: str, message: TxnPrepare) -> None:
@@ -353,33 +352,28 @@ class Store(Node):
                 )
             self._outlived.append(slot)
         outcomes = self.state.apply(slot, value, aborted)
-        if isinstance(value, Batch):
-            for index, (command, outcome) in enumerate(zip(value.commands, outcomes, strict=True)):
-                wrote = (outcome.slot, outcome.index) == (slot, index)
-                if isinstance(command.operation, PutFile) and wrote and outcome.status == "done":
-                    self.chunks.use(command.operation.content)
-                    self._copy_if_missing(command.operation)
+        self.changes.note(slot, value, outcomes)
+        for entry in self.state.gained:
+            self.chunks.use(entry.content)
+            if prepared is None or prepared.refused:
+                # This store had no say in the slot, and may lack what the others held.
+                self.contents.copy(entry.content)
+        if self.contents.missing:
+            self.contents.pump()
         for entry in self.state.dropped:
             self.chunks.release(entry.content, self.now)
+        self.state.gained.clear()
         self.state.dropped.clear()
         if prepared is not None:
             del self.prepared[slot]
-            for command in prepared.batch.commands:
-                if isinstance(command.operation, PutFile):
-                    self.chunks.release(command.operation.content, self.now)
+            for content in contents_in(prepared.batch):
+                self.chunks.release(content, self.now)
         self.counters["applied"] += 1
 
     def _has_say(self, slot: int) -> bool:
         """Whether the view at the applied slot counts this disk's vote on `slot`."""
         member = self.joining.membership
         return member is not None and member.added_slot is not None and member.added_slot < slot
-
-    def _copy_if_missing(self, operation: PutFile) -> None:
-        """A slot on which this store had no say may name contents that it has to get."""
-        content = operation.content
-        if content.kind != "inline" and self.chunks.missing(content):
-            self.contents.copy(content)
-            self.contents.pump()
 
     def _settle(self) -> None:
         """Journal what was applied, a little later."""
@@ -497,6 +491,7 @@ class Store(Node):
         for decided in [s for s in self._decisions if s <= slot]:
             del self._decisions[decided]
         self.durable = slot
+        self.changes.restart(slot)
         self.chunks.forget_users(self.now)
         self._count_users()
         self._copy_missing()
@@ -528,31 +523,3 @@ class Store(Node):
 
 def _prepared_key(slot: int) -> str:
     return f"prepared/{slot:016x}"
-
-
-def _stripped(batch: Batch) -> Batch:
-    """The batch with inline contents replaced by their names; their bytes are chunks now."""
-    return Batch(stamp_ms=batch.stamp_ms, commands=tuple(_strip(c) for c in batch.commands))
-
-
-def _strip(command: Command) -> Command:
-    operation = command.operation
-    if not isinstance(operation, PutFile) or operation.content.kind != "inline":
-        return command
-    bare = PutFile(
-        path=operation.path,
-        content=stored(operation.content),
-        content_type=operation.content_type,
-        modified_ms=operation.modified_ms,
-        executable=operation.executable,
-        meta=operation.meta,
-        when=operation.when,
-    )
-    return Command(
-        session=command.session,
-        sequence=command.sequence,
-        acknowledged=command.acknowledged,
-        reply_to=command.reply_to,
-        operation=bare,
-        idempotency=command.idempotency,
-    )

@@ -20,6 +20,9 @@ CHUNK_BYTES = 1024 * 1024
 CHUNKS_IN_COMMAND = 128
 """A manifest of more chunks than this is itself a chunk."""
 
+PATH_BYTES_MAX = 4096
+"""The longest path, in bytes of UTF-8."""
+
 
 class Frozen(BaseModel):
     """An immutable value that crosses a border; unknown fields are refused."""
@@ -136,8 +139,80 @@ class RemoveDirectory(Frozen):
     recursive: bool = False
 
 
-AnyOperation = OpenSession | CloseSession | PutFile | DeleteFile | MakeDirectory | RemoveDirectory
+class MoveEntry(Frozen):
+    """Give a file, or a directory with all below it, another path: all of it or nothing.
+
+    `when` is about the source, `target_when` about what is at the target. What is there is replaced
+    only if `overwrite`, a file by a file and an empty directory by a directory, as rename(2) does.
+    """
+
+    kind: Literal["move"] = "move"
+    source: str
+    target: str
+    overwrite: bool = False
+    when: Precondition = ALWAYS
+    target_when: Precondition = ALWAYS
+
+
+class CopyEntry(Frozen):
+    """Make the same file, or directory with all below it, at another path: all of it or nothing.
+
+    Contents are shared, so no bytes move. The rules are those of `MoveEntry`.
+    """
+
+    kind: Literal["copy"] = "copy"
+    source: str
+    target: str
+    overwrite: bool = False
+    when: Precondition = ALWAYS
+    target_when: Precondition = ALWAYS
+
+
+class Check(Frozen):
+    """A step that changes nothing and fails unless `when` holds for `path`."""
+
+    kind: Literal["check"] = "check"
+    path: str
+    when: Precondition
+
+
+AnyStep = PutFile | DeleteFile | MakeDirectory | RemoveDirectory | MoveEntry | CopyEntry | Check
+Step = Annotated[AnyStep, Field(discriminator="kind")]
+
+
+class Transaction(Frozen):
+    """Steps of which all happen or none. Each one sees what those before it have done."""
+
+    kind: Literal["transaction"] = "transaction"
+    steps: tuple[Step, ...]
+
+
+AnyOperation = (
+    OpenSession
+    | CloseSession
+    | PutFile
+    | DeleteFile
+    | MakeDirectory
+    | RemoveDirectory
+    | MoveEntry
+    | CopyEntry
+    | Transaction
+)
 Operation = Annotated[AnyOperation, Field(discriminator="kind")]
+
+
+def steps_of(operation: AnyOperation) -> tuple[AnyStep | OpenSession | CloseSession, ...]:
+    """The steps of a transaction; any other operation is its own only step."""
+    return operation.steps if isinstance(operation, Transaction) else (operation,)
+
+
+def contents_of(operation: AnyOperation) -> tuple[Inline | Chunked | Indirect, ...]:
+    """The contents that `operation` brings with it; copies and moves bring none."""
+    if isinstance(operation, PutFile):
+        return (operation.content,)
+    if isinstance(operation, Transaction):
+        return tuple(step.content for step in operation.steps if isinstance(step, PutFile))
+    return ()
 
 
 class IdempotencyKey(Frozen):
@@ -184,7 +259,8 @@ class Outcome(Frozen):
     """The result of a command, the same on every replica, decided at `slot` and `index`.
 
     Anything but `done` says that the command did not happen and never will under this sequence:
-    the durable fact is the log up to `slot`.
+    the durable fact is the log up to `slot`. Of a refused transaction `step` is the number of the
+    step that was refused, from 0; `path` is where, if the operation names several.
     """
 
     status: Status
@@ -192,6 +268,8 @@ class Outcome(Frozen):
     index: int
     created: bool = False
     detail: str = ""
+    step: int | None = None
+    path: str | None = None
 
     @property
     def etag(self) -> str:
@@ -275,9 +353,10 @@ def weight(value: object) -> int:
         return 256
     total = 128
     for command in value.commands:
-        content = getattr(command.operation, "content", None)
-        total += 512 + len(getattr(content, "data", b"")) * 4 // 3
-        total += 70 * len(getattr(content, "chunks", ()))
+        total += 512 * len(steps_of(command.operation))
+        for content in contents_of(command.operation):
+            total += len(getattr(content, "data", b"")) * 4 // 3
+            total += 70 * len(getattr(content, "chunks", ()))
     return total
 
 

@@ -100,7 +100,7 @@ class System:
                 fields={"slot": reply.applied},
             )
         body = {"request": name, "state": "decided", "result": outcome.status}
-        body |= outcome.model_dump(mode="json", exclude={"status"})
+        body |= outcome.model_dump(mode="json", exclude={"status"}, exclude_none=True)
         if outcome.status == "done":
             body["etag"] = outcome.etag
         return JSONResponse(body, headers=headers)

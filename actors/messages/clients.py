@@ -3,6 +3,7 @@
 from typing import Literal
 
 from actors.ballot import Ballot
+from actors.changes import Change
 from actors.values import Command, Entry, Frozen, Outcome
 
 
@@ -79,14 +80,15 @@ class LeaseGrant(Frozen):
 
 
 class ReadRequest(Frozen):
-    """`what`: `entry`, `list` (a page after the name `after`) or `result` (of a command).
+    """`what`: an `entry`, a `list` (names after `after`), a command's `result`, or `changes`.
 
     A linearizable read needs the store's lease; a `stale` one any state at or above `at_least`.
+    `changes` are those from slot `at_least` on; the answer waits a while for the first of them.
     """
 
     type: Literal["read.request"] = "read.request"
     number: int
-    what: Literal["entry", "list", "result"]
+    what: Literal["entry", "list", "result", "changes"]
     path: str = ""
     session: str = ""
     sequence: int = 0
@@ -108,6 +110,7 @@ class ReadReply(Frozen):
     applied: int
     entry: Entry | None = None
     children: tuple[Entry, ...] = ()
+    changes: tuple[Change, ...] = ()
     more: bool = False
     outcome: Outcome | None = None
     detail: str = ""

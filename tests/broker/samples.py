@@ -2,15 +2,18 @@
 
 from actors import messages as m
 from actors.ballot import Ballot
+from actors.changes import Change
 from actors.messages import AnyMessage
 from actors.values import (
     NOOP,
     Abort,
     AcceptedValue,
     Batch,
+    Check,
     Chunked,
     CloseSession,
     Command,
+    CopyEntry,
     DecidedSlot,
     DeleteFile,
     DirectoryEntry,
@@ -21,6 +24,7 @@ from actors.values import (
     Indirect,
     Inline,
     MakeDirectory,
+    MoveEntry,
     OpenSession,
     Outcome,
     Precondition,
@@ -30,6 +34,7 @@ from actors.values import (
     RemoveDirectory,
     SlotValue,
     StoreMember,
+    Transaction,
     View,
 )
 
@@ -50,6 +55,7 @@ GENESIS = Genesis(
 )
 ABORTED = Refusal(index=1, reason="store-2 did not vote")
 OUTCOME = Outcome(status="done", slot=9, index=1, created=True, detail="ü")
+TAGGED = Precondition(if_match=("1-0",), if_none_match=("*",))
 
 
 def command(sequence: int, operation: object) -> Command:
@@ -87,6 +93,19 @@ BATCH = Batch(
                 DeleteFile(path="a"),
                 MakeDirectory(path="d"),
                 RemoveDirectory(path="d", recursive=True),
+                MoveEntry(source="a", target="b", overwrite=True, when=TAGGED, target_when=TAGGED),
+                CopyEntry(source="a", target="b", overwrite=True, when=TAGGED, target_when=TAGGED),
+                Transaction(
+                    steps=(
+                        PutFile(path="b", content=Inline(sha256=HASH, data=b"ab")),
+                        DeleteFile(path="a"),
+                        MakeDirectory(path="d"),
+                        RemoveDirectory(path="d"),
+                        MoveEntry(source="a", target="b"),
+                        CopyEntry(source="a", target="b"),
+                        Check(path="a", when=TAGGED),
+                    )
+                ),
             )
         )
     ),
@@ -168,6 +187,10 @@ SAMPLES: tuple[AnyMessage, ...] = (
         entry=FILE,
         children=(FILE, DirectoryEntry(path="d", slot=3, index=0)),
         more=True,
+        changes=(
+            Change(kind="put", slot=9, index=1, ordinal=0, path="a", size=3, content_type="b/c"),
+            Change(kind="move", slot=9, index=2, ordinal=1, path="b", source="a"),
+        ),
         outcome=OUTCOME,
         detail="d",
     ),

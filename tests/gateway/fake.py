@@ -103,6 +103,7 @@ class FakeCluster:
         batch = Batch(stamp_ms=time.time_ns() // 1_000_000, commands=(command,))
         (outcome,) = self.state.apply(self.state.applied + 1, batch, ())
         self.state.dropped.clear()
+        self.state.gained.clear()
         self.state.take_rows()
         return Decided(command.request, outcome)
 

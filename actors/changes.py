@@ -1,0 +1,124 @@
+"""What the last slots have changed, for those who watch (the gateway's `/v1/watch`).
+
+Every store can tell, and all tell the same, because what a slot changed is a matter of the log. It
+is kept in memory and bounded; whoever asks for more than is kept is told so, never given a gap.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from actors.values import (
+    AnyStep,
+    AnyValue,
+    Batch,
+    CopyEntry,
+    DeleteFile,
+    Frozen,
+    MakeDirectory,
+    MoveEntry,
+    Outcome,
+    PutFile,
+    RemoveDirectory,
+    steps_of,
+)
+
+_KEPT = 16_384
+"""Changes that are kept, some slots' worth more or less."""
+
+ChangeKind = Literal["put", "delete", "make_directory", "remove_directory", "move", "copy"]
+
+
+class Change(Frozen):
+    """One change that was applied; `ordinal` numbers the changes of a slot from 0.
+
+    A move or a copy names its `source`, and stands for all below it; so does the removal of a
+    directory. Of a file that was put, `size` and `content_type` are given.
+    """
+
+    kind: ChangeKind
+    slot: int
+    index: int
+    ordinal: int
+    path: str
+    source: str | None = None
+    size: int | None = None
+    content_type: str | None = None
+
+
+@dataclass(slots=True)
+class Changes:
+    """The changes of the slots `first <= s <= last`."""
+
+    first: int = 1
+    last: int = 0
+    kept: int = _KEPT
+    _rows: deque[Change] = field(default_factory=deque)
+
+    def restart(self, applied: int) -> None:
+        """The state was restored or replaced at `applied`: what led there is not known here."""
+        self._rows.clear()
+        self.first = applied + 1
+        self.last = applied
+
+    def note(self, slot: int, value: AnyValue, outcomes: Sequence[Outcome]) -> None:
+        """A slot was applied."""
+        if slot != self.last + 1:
+            self.restart(slot - 1)
+        self.last = slot
+        if not isinstance(value, Batch):
+            return
+        ordinal = 0
+        for index, (command, outcome) in enumerate(zip(value.commands, outcomes, strict=True)):
+            if outcome.status != "done" or (outcome.slot, outcome.index) != (slot, index):
+                continue  # Refused, or told again and done long ago.
+            for step in steps_of(command.operation):
+                change = _change(step, slot, index, ordinal)
+                if change is not None:
+                    self._rows.append(change)
+                    ordinal += 1
+        while len(self._rows) > self.kept and self._rows[0].slot < slot:
+            self.first = self._rows[0].slot + 1
+            while self._rows and self._rows[0].slot < self.first:
+                self._rows.popleft()
+
+    def since(self, after: int, limit: int) -> tuple[tuple[Change, ...], int]:
+        """The changes of whole slots after `after`, at least one slot's, and the last slot told.
+
+        Only to be asked for `after >= first - 1`.
+        """
+        newer: list[Change] = []
+        for row in reversed(self._rows):  # Whoever follows asks for the newest few.
+            if row.slot <= after:
+                break
+            newer.append(row)
+        newer.reverse()
+        if len(newer) > limit:
+            last = newer[limit - 1].slot
+            return tuple(row for row in newer if row.slot <= last), last
+        return tuple(newer), self.last
+
+
+def _change(step: AnyStep | Frozen, slot: int, index: int, ordinal: int) -> Change | None:
+    """What `step` changed; `None` for what changes no entry."""
+
+    def of(kind: ChangeKind, path: str, **more: str | int) -> Change:
+        fields = {"kind": kind, "slot": slot, "index": index, "ordinal": ordinal, "path": path}
+        return Change.model_validate({**fields, **more})
+
+    match step:
+        case PutFile(path=path, content=content, content_type=content_type):
+            size = len(content.data) if content.kind == "inline" else content.size
+            return of("put", path, size=size, content_type=content_type)
+        case DeleteFile(path=path):
+            return of("delete", path)
+        case MakeDirectory(path=path):
+            return of("make_directory", path)
+        case RemoveDirectory(path=path):
+            return of("remove_directory", path)
+        case MoveEntry(source=source, target=target):
+            return of("move", target, source=source)
+        case CopyEntry(source=source, target=target):
+            return of("copy", target, source=source)
+    return None

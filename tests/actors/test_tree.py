@@ -1,0 +1,329 @@
+"""Moves, copies and transactions against a model: a plain dictionary of paths.
+
+The model works the way one would explain it; the state machine must agree with it on every result
+and every tree, and a refused operation must leave no trace at all.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.chunks import Chunks
+from actors.effects import Record
+from actors.namespace import Namespace
+from actors.options import Options
+from actors.tree import is_below
+from actors.values import (
+    ALWAYS,
+    PATH_BYTES_MAX,
+    AnyOperation,
+    Batch,
+    Check,
+    Command,
+    CopyEntry,
+    DeleteFile,
+    DirectoryEntry,
+    FileEntry,
+    MakeDirectory,
+    MoveEntry,
+    OpenSession,
+    Outcome,
+    Precondition,
+    PutFile,
+    RemoveDirectory,
+    Transaction,
+)
+from tests.actors.storm import put
+
+EXISTS = Precondition(if_match=("*",))
+ABSENT = Precondition(if_none_match=("*",))
+
+
+def tagged(tag: str) -> Precondition:
+    return Precondition(if_match=(tag,))
+
+
+class Refused(Exception):
+    """The model refuses; the argument is the status."""
+
+
+Tree = dict[str, bytes | None]
+"""Contents of files by path; `None` is a directory."""
+
+
+def judged(tree: Tree, operation: Any) -> tuple[Tree, str]:
+    """The tree after `operation`, and the status it ends with."""
+    try:
+        return model(tree, operation), "done"
+    except Refused as refused:
+        return tree, str(refused)
+
+
+def model(tree: Tree, operation: Any) -> Tree:
+    """The tree after `operation`. Raises `Refused`."""
+    after = dict(tree)
+    match operation:
+        case Transaction(steps=steps):
+            for step in steps:
+                after = model(after, step)
+        case Check(path=path, when=when):
+            demand(after, path, when)
+        case PutFile(path=path, content=content):
+            if path in after and after[path] is None:
+                raise Refused("conflict")
+            make_parents(after, path)
+            after[path] = content.data  # type: ignore[union-attr]
+        case DeleteFile(path=path):
+            if path in after and after[path] is None:
+                raise Refused("conflict")
+            if path not in after:
+                raise Refused("not_found")
+            del after[path]
+        case MakeDirectory(path=path):
+            if after.get(path) is not None:
+                raise Refused("conflict")
+            make_parents(after, path)
+            after[path] = None
+        case RemoveDirectory(path=path, recursive=recursive):
+            if path not in after:
+                raise Refused("not_found")
+            if after[path] is not None:
+                raise Refused("conflict")
+            if below(after, path) and not recursive:
+                raise Refused("not_empty")
+            for name in [path, *below(after, path)]:
+                del after[name]
+        case MoveEntry() | CopyEntry():
+            transfer(after, operation)
+    return after
+
+
+def transfer(after: Tree, operation: MoveEntry | CopyEntry) -> None:
+    source, target = operation.source, operation.target
+    demand(after, source, operation.when)
+    if source not in after:
+        raise Refused("not_found")
+    demand(after, target, operation.target_when)
+    if source == target or is_below(target, source):
+        raise Refused("conflict")
+    moved = {target + name[len(source) :]: after[name] for name in [source, *below(after, source)]}
+    refuse_files_above(after, target)
+    if target in after:
+        if not operation.overwrite or (after[target] is None) != (after[source] is None):
+            raise Refused("conflict")
+        if below(after, target):
+            raise Refused("not_empty")
+    if isinstance(operation, MoveEntry):
+        for name in [source, *below(after, source)]:
+            del after[name]
+    make_parents(after, target)
+    after.update(moved)
+
+
+def demand(tree: Tree, path: str, when: Precondition) -> None:
+    if when.if_match is not None and path not in tree:
+        raise Refused("precondition_failed")
+    if when.if_none_match is not None and path in tree:
+        raise Refused("precondition_failed")
+
+
+def refuse_files_above(tree: Tree, path: str) -> None:
+    while path := path.rpartition("/")[0]:
+        if tree.get(path) is not None:
+            raise Refused("conflict")
+
+
+def make_parents(tree: Tree, path: str) -> None:
+    refuse_files_above(tree, path)
+    while path := path.rpartition("/")[0]:
+        tree.setdefault(path, None)
+
+
+def below(tree: Tree, path: str) -> list[str]:
+    return [name for name in tree if is_below(name, path)]
+
+
+@dataclass
+class Machine:
+    """The state machine with a store's counting of chunks, one command a slot."""
+
+    state: Namespace = field(default_factory=lambda: Namespace(Options()))
+    chunks: Chunks = field(default_factory=Chunks)
+    journal: dict[str, bytes] = field(default_factory=dict)
+    sequence: int = 0
+
+    def __post_init__(self) -> None:
+        self.run(OpenSession())
+
+    def run(self, operation: AnyOperation) -> Outcome:
+        command = Command(
+            session="s",
+            sequence=self.sequence,
+            acknowledged=self.sequence - 1,
+            reply_to="gateway-1",
+            operation=operation,
+        )
+        self.sequence += 1
+        batch = Batch(stamp_ms=self.sequence, commands=(command,))
+        (outcome,) = self.state.apply(self.state.applied + 1, batch, ())
+        for entry in self.state.gained:
+            self.chunks.use(entry.content)
+        for entry in self.state.dropped:
+            self.chunks.release(entry.content, 0)
+        self.state.gained.clear()
+        self.state.dropped.clear()
+        for key, row in self.state.take_rows():
+            if row is None:
+                self.journal.pop(key, None)
+            else:
+                self.journal[key] = row
+        return outcome
+
+    def tree(self) -> dict[str, str | None]:
+        return {
+            path: entry.content.sha256 if isinstance(entry, FileEntry) else None
+            for path, entry in self.state.entries.items()
+        }
+
+    def in_use(self) -> dict[str, int]:
+        return dict(self.chunks._users)
+
+
+PATHS = ("a", "b", "a/a", "a/b", "b/a", "b/a/a", "a/b/c")
+"""Few, so that operations meet."""
+
+paths = st.sampled_from(PATHS)
+conditions = st.sampled_from([ALWAYS, ALWAYS, ALWAYS, ALWAYS, EXISTS, ABSENT])
+ends = {
+    "source": paths,
+    "target": paths,
+    "overwrite": st.sampled_from([True, True, False]),
+    "when": conditions,
+    "target_when": conditions,
+}
+puts = st.builds(put, paths, st.sampled_from([b"1", b"2", b"3"]))
+moves = st.builds(MoveEntry, **ends)
+copies = st.builds(CopyEntry, **ends)
+others = st.one_of(
+    st.builds(DeleteFile, path=paths),
+    st.builds(MakeDirectory, path=paths),
+    st.builds(RemoveDirectory, path=paths, recursive=st.booleans()),
+)
+checks = st.builds(Check, path=paths, when=conditions)
+
+
+def transactions(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[Transaction]:
+    return st.builds(Transaction, steps=st.lists(st.one_of(*kinds), max_size=5).map(tuple))
+
+
+# Each line is as likely as any other.
+operations = st.sampled_from(
+    [
+        puts,
+        moves,
+        copies,
+        others,
+        transactions(puts, moves, copies, others, checks),
+        transactions(puts, puts, checks),
+    ]
+).flatmap(lambda kind: kind)
+
+
+@settings(max_examples=250)
+@given(st.lists(operations, min_size=5, max_size=30))
+def test_any_sequence_of_operations_does_what_the_model_does(sequence: list[AnyOperation]) -> None:
+    machine, tree = Machine(), Tree()
+    tags: dict[str, set[str]] = {}
+    for operation in sequence:
+        seen = machine.state.entries.copy()
+        outcome = machine.run(operation)
+
+        tree, status = judged(tree, operation)
+        assert outcome.status == status, operation
+        if status != "done":
+            assert machine.state.entries == seen
+
+        assert machine.tree() == {
+            path: None if data is None else hashlib.sha256(data).hexdigest()
+            for path, data in tree.items()
+        }
+        for path, entry in machine.state.entries.items():
+            if isinstance(entry, FileEntry) and entry is not seen.get(path):
+                assert entry == seen.get(path) or entry.etag not in tags.setdefault(path, set())
+                tags.setdefault(path, set()).add(entry.etag)
+                former = seen.get(path)
+                if isinstance(former, FileEntry) and not isinstance(operation, Transaction):
+                    assert entry.version > former.version
+        used = [e.content.sha256 for e in machine.state.entries.values() if e.kind == "file"]
+        assert machine.in_use() == {name: used.count(name) for name in used}
+        for path in ["", *(p for p, data in tree.items() if data is None)]:
+            page, _ = machine.state.list_directory(path, "", 100)
+            assert [e.path for e in page] == sorted(
+                name for name in tree if name.rpartition("/")[0] == path
+            )
+
+    again = Namespace(Options())
+    for key, row in machine.journal.items():
+        again.restore(Record(key, row))
+    assert again.entries == machine.state.entries
+
+
+def test_a_refused_transaction_leaves_no_trace_in_the_state_hash() -> None:
+    """Given two replicas of which one undid more work, then their hashes agree."""
+    one, two = Machine(), Machine()
+    fails = Check(path="nowhere", when=EXISTS)
+
+    first = one.run(Transaction(steps=(put("a", b"1"), MakeDirectory(path="b/c"), fails)))
+    second = two.run(Transaction(steps=(fails,)))
+
+    assert (first.status, first.step) == ("precondition_failed", 2)
+    assert (second.status, second.step) == ("precondition_failed", 0)
+    assert one.state.entries == {}
+    assert one.state.state_hash == two.state.state_hash
+
+
+def test_a_moved_file_keeps_what_is_known_of_it_and_gets_a_tag_of_its_own() -> None:
+    machine = Machine()
+    wrote = machine.run(
+        put("a", b"1", content_type="text/plain", executable=True, meta=(("k", "v"),))
+    )
+
+    moved = machine.run(MoveEntry(source="a", target="x/b", when=tagged(wrote.etag)))
+
+    entry = machine.state.entries["x/b"]
+    assert isinstance(entry, FileEntry)
+    assert (entry.etag, entry.version, moved.created) == (moved.etag, 2, True)
+    assert (entry.content_type, entry.executable, entry.meta) == ("text/plain", True, (("k", "v"),))
+    assert machine.run(DeleteFile(path="a")).status == "not_found"
+
+
+def test_the_precondition_that_fails_names_the_path_and_the_tag_there() -> None:
+    machine = Machine()
+    machine.run(put("a", b"1"))
+    there = machine.run(put("b", b"2"))
+
+    outcome = machine.run(
+        MoveEntry(source="a", target="b", overwrite=True, target_when=tagged("0-0"))
+    )
+
+    assert (outcome.status, outcome.path, outcome.detail) == (
+        "precondition_failed",
+        "b",
+        there.etag,
+    )
+
+
+def test_a_tree_does_not_fit_below_a_path_that_is_too_long_for_what_it_holds() -> None:
+    machine = Machine()
+    deep = "/".join(["n" * 250] * 15)
+    machine.run(put(f"a/{deep}", b"1"))
+    long = "/".join(["m" * 200] * 3)
+    assert len(f"{long}/{deep}") > PATH_BYTES_MAX
+
+    outcome = machine.run(MoveEntry(source="a", target=long))
+
+    assert (outcome.status, machine.tree()[f"a/{deep}"] is None) == ("conflict", False)
+    assert isinstance(machine.state.entries["a"], DirectoryEntry)

@@ -1,0 +1,268 @@
+"""Moves, copies and transactions on a whole cluster, and what a watcher is told of them."""
+
+import hashlib
+from typing import Any
+
+from actors.calls import Read, ReadDone, Upload, Uploaded
+from actors.changes import Changes
+from actors.messages import ReadReply, ReadRequest, TxnDecision
+from actors.reads import touches
+from actors.values import (
+    NOOP,
+    Check,
+    Chunked,
+    Command,
+    CopyEntry,
+    DeleteFile,
+    FileEntry,
+    MoveEntry,
+    Precondition,
+    PutFile,
+    Transaction,
+)
+from tests.actors.storm import put
+from tests.actors.test_commit import founded
+from tests.actors.virtual import VirtualCluster
+
+
+def test_a_tree_moves_at_once_and_its_contents_stay_where_they_are() -> None:
+    cluster = founded()
+    for number in range(10):
+        cluster.done(put(f"a/{number}", b"%d" % number))
+    blobs = {name: set(disk.blobs) for name, disk in cluster.disks.items()}
+
+    moved = cluster.done(MoveEntry(source="a", target="b/c"))
+    cluster.settled()
+
+    assert moved.outcome.status == "done"
+    assert cluster.read("a").reply.status == "absent"
+    assert len(cluster.read("b/c", "list").reply.children) == 10
+    assert {name: set(disk.blobs) for name, disk in cluster.disks.items()} == blobs
+
+
+def test_what_was_copied_outlives_its_source_also_after_a_restart() -> None:
+    """Given the source is gone and the grace time is over, then the shared chunk still is there."""
+    cluster = founded()
+    cluster.done(put("a", b"shared"))
+    cluster.done(CopyEntry(source="a", target="b"))
+    cluster.done(DeleteFile(path="a"))
+    cluster.done(put("x", b"only here"))
+    cluster.done(DeleteFile(path="x"))
+    cluster.settled()
+    cluster.crash("store-2")
+    cluster.start("store-2")
+
+    cluster.run(cluster.options.chunk_grace_ms + 300_000)
+
+    name, gone = (hashlib.sha256(data).hexdigest() for data in (b"shared", b"only here"))
+    for store in cluster.options.names("store"):
+        assert name in cluster.disks[store].blobs
+        assert gone not in cluster.disks[store].blobs
+
+
+def test_a_transaction_brings_contents_that_a_store_lacks_and_happens_whole() -> None:
+    cluster = founded()
+    data = b"c" * 100_000
+    name = hashlib.sha256(data).hexdigest()
+    uploaded = cluster.call(
+        lambda token: Upload(token=token, sha256=name, manifest=False, data=data)
+    )
+    assert isinstance(cluster.answer(uploaded), Uploaded)
+    cluster.actor("store-2").chunks.remove(name)
+    cluster.disks["store-2"].blobs.clear()
+    large = PutFile(path="a", content=Chunked(size=len(data), sha256=name, chunks=(name,)))
+
+    cluster.done(Transaction(steps=(put("b", b"small"), large, MoveEntry(source="b", target="c"))))
+    cluster.settled()
+
+    assert cluster.disks["store-2"].blobs[name] == data
+    assert sorted(cluster.actor("store-2").state.entries) == ["a", "c"]
+    assert hashlib.sha256(b"small").hexdigest() in cluster.disks["store-3"].blobs
+
+
+def test_contents_that_are_nowhere_abort_the_whole_transaction() -> None:
+    cluster = founded()
+    nowhere = "0" * 64
+    lost = PutFile(path="b", content=Chunked(size=1, sha256=nowhere, chunks=(nowhere,)))
+
+    answer = cluster.done(Transaction(steps=(put("a", b"1"), lost)))
+
+    assert answer.outcome.status == "aborted"
+    cluster.settled()
+    assert cluster.actor("store-1").state.entries == {}
+
+
+def test_of_two_transactions_on_the_same_state_one_wins_whole() -> None:
+    cluster = founded(gateways=2)
+    first = cluster.done(put("a", b"1"))
+    when = Precondition(if_match=(first.outcome.etag,))
+    tokens = [
+        cluster.write(
+            Transaction(
+                steps=(
+                    put(f"log/{number}", b"mine"),
+                    Check(path="a", when=when),
+                    put("a", b"%d" % number),
+                )
+            ),
+            gateway=f"gateway-{number}",
+        )
+        for number in (1, 2)
+    ]
+
+    outcomes = [cluster.answer(token).outcome for token in tokens]
+
+    assert sorted(outcome.status for outcome in outcomes) == ["done", "precondition_failed"]
+    loser = next(outcome for outcome in outcomes if outcome.status != "done")
+    assert loser.step == 1
+    assert len(cluster.read("log", "list").reply.children) == 1
+
+
+def test_a_read_of_either_end_waits_for_a_move_that_is_prepared() -> None:
+    """Given stores voted on a move and hear of no decision, then no end of it is read meanwhile."""
+    cluster = founded()
+    cluster.done(put("a/f", b"1"))
+    cluster.settled()
+    held: list[tuple[str, Any, Any]] = []
+    send = cluster._send
+
+    def holding(name: str, running: Any, item: Any) -> None:
+        if isinstance(getattr(item, "message", None), TxnDecision):
+            held.append((name, running, item))
+        else:
+            send(name, running, item)
+
+    cluster._send = holding  # type: ignore[method-assign, assignment]
+    write = cluster.write(MoveEntry(source="a", target="b/c"))
+    cluster.run_until(lambda: bool(held), 5_000)
+    reads = {path: begin_read(cluster, path) for path in ("a/f", "b/c/f", "b", "elsewhere")}
+    cluster.run(100)
+
+    assert {path for path, token in reads.items() if token in cluster.answers} == {"elsewhere"}
+    for item in held:
+        send(*item)
+    cluster._send = send  # type: ignore[method-assign]
+    assert cluster.answer(write).outcome.status == "done"
+    status = {path: cluster.answer(token).reply.status for path, token in reads.items()}
+    assert status == {"a/f": "absent", "b/c/f": "found", "b": "found", "elsewhere": "absent"}
+
+
+def test_what_a_command_touches_is_both_ends_of_its_moves_and_targets_of_its_copies() -> None:
+    operation = Transaction(
+        steps=(
+            MoveEntry(source="m/s", target="m/t"),
+            CopyEntry(source="c/s", target="c/t"),
+            Check(path="k", when=Precondition()),
+        )
+    )
+    command = Command(
+        session="s", sequence=1, acknowledged=0, reply_to="gateway-1", operation=operation
+    )
+
+    def touched(path: str) -> bool:
+        return touches(command, ReadRequest(number=0, what="entry", path=path))
+
+    assert [p for p in ("m", "m/s", "m/s/x", "m/t/x", "c/t", "c/s", "k", "m/u") if touched(p)] == [
+        "m",
+        "m/s",
+        "m/s/x",
+        "m/t/x",
+        "c/t",
+    ]
+
+
+# -- watching -------------------------------------------------------------------------------------
+
+
+def begin_read(cluster: VirtualCluster, path: str) -> int:
+    request = ReadRequest(number=0, what="entry", path=path)
+    return cluster.call(lambda token: Read(token=token, request=request))
+
+
+def changes(cluster: VirtualCluster, at_least: int, limit: int = 1000) -> ReadReply:
+    request = ReadRequest(
+        number=0, what="changes", at_least=at_least, limit=limit, consistency="stale"
+    )
+    answer = cluster.answer(cluster.call(lambda token: Read(token=token, request=request)))
+    assert isinstance(answer, ReadDone)
+    return answer.reply
+
+
+def test_a_watcher_is_told_what_was_done_in_order_and_nothing_else() -> None:
+    cluster = founded()
+    cluster.done(put("a", b"1"))
+    refused = cluster.done(put("a", b"2", when=Precondition(if_none_match=("*",))))
+    cluster.done(Transaction(steps=(MoveEntry(source="a", target="b"), put("a", b"3"))))
+    cluster.settled()
+
+    told = changes(cluster, 1)
+
+    assert refused.outcome.status == "precondition_failed"
+    assert [(c.kind, c.source, c.path, c.ordinal) for c in told.changes] == [
+        ("put", None, "a", 0),
+        ("move", "a", "b", 0),
+        ("put", None, "a", 1),
+    ]
+    assert told.applied == cluster.actor("store-1").state.applied
+
+
+def test_a_watcher_waits_at_the_store_and_hears_of_the_next_change_at_once() -> None:
+    cluster = founded()
+    cluster.settled()
+    applied = cluster.actor("store-1").state.applied
+    request = ReadRequest(number=0, what="changes", at_least=applied + 1)
+    token = cluster.call(lambda token: Read(token=token, request=request))
+    cluster.run(500)
+    assert token not in cluster.answers
+
+    cluster.done(put("a", b"1"))
+
+    reply = cluster.answer(token, within_ms=50).reply
+    assert [change.path for change in reply.changes] == ["a"]
+    entry = cluster.read("a").reply.entry
+    assert isinstance(entry, FileEntry)
+    assert (reply.changes[0].slot, reply.changes[0].index) == (entry.slot, entry.index)
+
+
+def test_a_watcher_that_waits_in_vain_is_told_how_far_it_is() -> None:
+    cluster = founded()
+    cluster.settled()
+    applied = cluster.actor("store-1").state.applied
+
+    reply = changes(cluster, applied + 1)
+
+    assert (reply.status, reply.changes, reply.applied) == ("found", (), applied)
+
+
+def test_a_restarted_store_says_that_it_does_not_know_what_it_did_not_see() -> None:
+    cluster = founded()
+    cluster.done(put("a", b"1"))
+    cluster.settled()
+    cluster.run(2_000)
+    cluster.crash(*cluster.options.names("store"))
+    cluster.start(*cluster.options.names("store"))
+    cluster.ready()
+
+    assert changes(cluster, 1).status == "forgotten"
+
+
+def test_changes_are_bounded_told_in_pages_and_never_with_a_gap() -> None:
+    cluster = founded()
+    store = cluster.actor("store-1")
+    for number in range(12):
+        cluster.done(put(f"f/{number}", b"x"))
+    cluster.settled()
+    rows = store.changes.since(0, 1000)[0]
+    short = Changes(kept=5)
+    assert len(rows) == 12
+
+    page, through = store.changes.since(0, 5)
+    rest, last = store.changes.since(through, 1000)
+    assert [row.path for row in page + rest] == [f"f/{number}" for number in range(12)]
+    assert last == store.state.applied
+
+    for slot in range(1, 21):
+        short.note(slot, NOOP, [])
+    assert (short.first, short.last) == (1, 20)
+    short.note(23, NOOP, [])
+    assert (short.first, short.last) == (23, 23)
