@@ -107,12 +107,14 @@ format: $(INSTALLED) ## Rewrite the code in the house style
 
 # uv resolves for every platform and Python at once; it lives in a throw-away folder.
 .PHONY: lock
-lock: ## Renew requirements.lock (ARGS="--upgrade" for newer versions)
+lock: ## Renew both locks (ARGS="--upgrade" for newer versions)
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(PYTHON) -m venv "$$folder"; \
 	"$$folder/bin/pip" install --quiet --disable-pip-version-check uv; \
-	"$$folder/bin/uv" pip compile pyproject.toml --group dev --universal --python-version 3.11 \
-	    --generate-hashes --no-header --quiet --output-file requirements.lock $(ARGS)
+	compile() { "$$folder/bin/uv" pip compile pyproject.toml --universal --python-version 3.11 \
+	    --generate-hashes --no-header --quiet "$$@" $(ARGS); }; \
+	compile --group dev --output-file requirements.lock; \
+	compile --group build --constraint requirements.lock --output-file requirements.run.lock
 
 .PHONY: clean
 clean: ## Remove .venv, caches and built files (data stays)

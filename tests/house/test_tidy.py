@@ -10,6 +10,7 @@ from tests.house import tidy
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("actors", "broker", "gateway", "observability", "chaos")
 TABS_MEANT = {"Makefile"}
+LOCKS = ("requirements.lock", "requirements.run.lock")
 
 
 def house_files() -> list[Path]:
@@ -57,7 +58,7 @@ def python_files() -> dict[str, str]:
 
 
 def test_the_house_is_seen() -> None:
-    assert {"Makefile", "pyproject.toml", "requirements.lock", "LICENSE"} <= texts().keys()
+    assert {"Makefile", "pyproject.toml", "LICENSE", *LOCKS} <= texts().keys()
     assert {name.partition("/")[0] for name in python_files()} == set(PACKAGES)
 
 
@@ -77,7 +78,7 @@ def test_modules(rule: tidy.Rule) -> None:
 
 
 def test_the_lock_is_hashed() -> None:
-    assert findings(tidy.locked, {"requirements.lock": texts()["requirements.lock"]}) == []
+    assert findings(tidy.locked, {name: texts()[name] for name in LOCKS}) == []
 
 
 @pytest.mark.parametrize(
