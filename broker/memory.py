@@ -97,6 +97,7 @@ class MemoryBroker:
         self._bulk_prefetch = bulk_prefetch
         self._queues: dict[tuple[str, str], _Queue] = {}
         self._groups: dict[str, list[str]] = {}
+        self._listeners: list[Callable[[str, str, bytes], None]] = []
         self.quarantined: deque[tuple[Parcel, str]] = deque(maxlen=1000)
         """The latest messages that nobody could digest, and why."""
 
@@ -122,6 +123,15 @@ class MemoryBroker:
         if to.startswith("@"):
             return [name for name in self._groups.get(to, ()) if name != sender]
         return (to,) if (to, Lane.CONTROL) in self._queues else ()
+
+    def listen(self, listener: Callable[[str, str, bytes], None]) -> None:
+        """Have `listener` told of every event: its topic, type and body."""
+        self._listeners.append(listener)
+
+    def emit(self, key: str, kind: str, body: bytes) -> None:
+        """Tell an event to whoever listens."""
+        for listener in self._listeners:
+            listener(key, kind, body)
 
     def put(self, name: str, lane: str, item: Parcel | Wakeup, size_bytes: int) -> int:
         """Put `item` into a queue; return how many messages that pushed out."""
@@ -197,6 +207,21 @@ class MemoryTransport:
         control, bulk = self._broker.lanes(self._name)
         for receipt in receipts:
             (control if receipt.lane == Lane.CONTROL else bulk).acknowledge(receipt)
+
+    def emit(self, key: str, kind: str, body: bytes) -> bool:
+        """Tell whoever looks on."""
+        if self._health.connected:
+            self._broker.emit(key, kind, body)
+        return self._health.connected
+
+    def on_control(self, listener: Callable[[str, bytes], None]) -> None:
+        """Have `listener` called for what comes on the topic `control.#`."""
+
+        def hear(key: str, kind: str, body: bytes) -> None:
+            if key.startswith("control."):
+                listener(kind, body)
+
+        self._broker.listen(hear)
 
     def _send(self, to: str, parcel: Parcel) -> None:
         control = tuple(message for message in parcel.messages if not _is_bulk(message))

@@ -7,8 +7,8 @@ from actors.messages import AnyMessage
 class Observer:
     """Override what is of interest. The methods are called on the node's path: be quick."""
 
-    def received(self, message: AnyMessage) -> None:
-        """The actor took in a message or a local call."""
+    def received(self, sender: str, message: AnyMessage) -> None:
+        """The actor took in a message, or a local call from its own node."""
 
     def sent(self, to: str, message: AnyMessage) -> None:
         """A message was handed to the transport."""
@@ -33,6 +33,58 @@ class Observer:
 
     def halted(self, reason: str) -> None:
         """The node refuses to go on."""
+
+
+class Observers(Observer):
+    """Several that are told the same, one after the other."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def received(self, sender: str, message: AnyMessage) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.received(sender, message)
+
+    def sent(self, to: str, message: AnyMessage) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.sent(to, message)
+
+    def committed(self, rows: int, seconds: float) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.committed(rows, seconds)
+
+    def turned(self, messages: int, seconds: float) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.turned(messages, seconds)
+
+    def expired(self, timer: TimerKey, late_ms: Milliseconds) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.expired(timer, late_ms)
+
+    def timers_lost(self, count: int) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.timers_lost(count)
+
+    def quarantined(self, reason: str) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.quarantined(reason)
+
+    def rebuilt(self, reason: str) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.rebuilt(reason)
+
+    def halted(self, reason: str) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.halted(reason)
 
 
 class Tap:

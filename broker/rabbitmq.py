@@ -52,6 +52,9 @@ REPEATED_AFTER_S = 30.0
 ACKNOWLEDGED_AFTER_S = 0.02
 """How long an acknowledgement may wait for others of its lane."""
 
+EVENTS_UNSENT_BYTES_MAX = 256 * 1024
+"""With more than this waiting for the socket, events are left out: the protocol comes first."""
+
 QUARANTINED_BYTES_MAX = 256 * 1024
 """Of a larger message only the beginning is kept."""
 
@@ -100,6 +103,8 @@ class RabbitTransport:
         self._acknowledged: dict[str, int] = {}
         self._acknowledging: asyncio.TimerHandle | None = None
         self._deliver: Callable[[Delivery], None] | None = None
+        self._controlled: Callable[[str, bytes], None] | None = None
+        self._events = itertools.count(1)
         self._said_s = 0.0
         self._pings = itertools.count(1)
         self._quarantined = itertools.count(1)
@@ -245,6 +250,10 @@ class RabbitTransport:
         try:
             if properties is None:
                 raise Undecodable("the properties can't be read")
+            if delivered.exchange == self._topology.events:
+                if self._controlled is not None:
+                    self._controlled(properties.type, delivered.body)
+                return None
             if properties.app_id == self._name:
                 if properties.type == PING:
                     return None
@@ -337,6 +346,36 @@ class RabbitTransport:
     def acknowledge(self, receipt: Receipt) -> None:
         """Stage the acknowledgement of `receipt` and all before it on its lane."""
         self._receipts[receipt.lane] = receipt
+
+    def emit(self, key: str, kind: str, body: bytes) -> bool:
+        """Publish an event, unless something is in its way."""
+        session = self._session
+        if (
+            session is None
+            or session.blocked
+            or session.failure.done()
+            or session.unsent_bytes > EVENTS_UNSENT_BYTES_MAX
+        ):
+            return False
+        number = next(self._events)
+        properties = Properties(
+            kind, self._name, f"{self._name}-event-{number}", int(time.time()), {}
+        )
+        session.write(
+            encode_publish(
+                session.publish_channel,
+                self._topology.events,
+                key,
+                properties,
+                body,
+                session.frame_bytes_max,
+            )
+        )
+        return True
+
+    def on_control(self, listener: Callable[[str, bytes], None]) -> None:
+        """Have `listener` called for what comes on the topic `control.#`."""
+        self._controlled = listener
 
     async def flush(self) -> None:
         """Write what is staged, wait a moment if the socket is full, then acknowledge."""

@@ -307,7 +307,7 @@ class NodeHost:
             self._absorb(actor.receive(item, clock()), outcome)
             if tap:
                 await tap.received(message)
-            observer.received(message)
+            observer.received(item.sender, message)
             self._expire_immediate(outcome)
         self._expire_immediate(outcome)
         self._absorb(actor.settle(clock()), outcome)

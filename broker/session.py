@@ -19,7 +19,7 @@ from yarl import URL
 
 from actors.effects import Milliseconds
 from broker.codec import BODY_BYTES_MAX
-from broker.topology import Topology
+from broker.topology import CONTROL_TOPICS, Topology
 from broker.transport import Lane, groups_of, has_bulk_lane
 from broker.wire import Delivered, Splitter, encode_ack
 
@@ -213,6 +213,7 @@ class Session:
             arguments=topology.node_arguments(topology.control_bytes_max),
         )
         await channel.queue_bind(control, topology.nodes, self._name, nowait=True)
+        await channel.queue_bind(control, topology.events, CONTROL_TOPICS, nowait=True)
         for group in groups_of(self._name):
             await channel.queue_bind(control, topology.group(group), nowait=True)
         if has_bulk_lane(self._name):

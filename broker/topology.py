@@ -11,6 +11,17 @@ LADDER_STEP = 1.15
 
 LONGEST_DELAY_MS = 60_000
 
+CONTROL_TOPICS = "control.#"
+"""Of the events exchange: what every node listens to, though its actor does not hear of it."""
+
+CONTROL_TRACE = "control.trace"
+TRACE_TOPICS = "trace.#"
+
+
+def trace_topic(node: str) -> str:
+    """Where the node's records of what it does are published."""
+    return f"trace.{node}"
+
 
 def _ladder() -> tuple[Milliseconds, ...]:
     rungs = [10]

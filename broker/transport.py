@@ -126,6 +126,17 @@ class Transport(Protocol):
         """Send what is staged. Returns within a bounded time, also when nothing can be sent."""
         ...
 
+    def emit(self, key: str, kind: str, body: bytes) -> bool:
+        """Tell whoever looks on: publish JSON of the type `kind` to the topic `key`, at once.
+
+        Returns whether it left; nobody waits for it and nothing is tried again.
+        """
+        ...
+
+    def on_control(self, listener: Callable[[str, bytes], None]) -> None:
+        """Have `listener` called with the type and body of what comes on the topic `control.#`."""
+        ...
+
 
 _GROUPS = {
     "acceptor": (Group.ACCEPTORS,),

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -16,13 +16,19 @@ from gateway.contents import Contents
 from gateway.directories import Directories
 from gateway.files import Files, GaveUp, NotModified
 from gateway.keys import RunningKeys
+from gateway.looking import Looking, nobody_hears
 from gateway.problems import INCOMPLETE_BODY, INTERNAL, INVALID_REQUEST, Problem
+from gateway.pulse import Pulse
+from gateway.requests import RequestLog
 from gateway.routing import Tree, method_not_allowed, no_such_route
 from gateway.settings import Settings
 from gateway.system import System
+from gateway.tracing import Order, Tracing
 from observability.metrics import HttpMetrics
 
 _log = logging.getLogger("synod.gateway")
+
+_ABOUT_FILES = frozenset(("files", "directories", "move", "copy", "transactions"))
 
 
 class GatewayApp:
@@ -40,6 +46,8 @@ class GatewayApp:
         node: str = "gateway-1",
         registry: CollectorRegistry | None = None,
         obstacle: Callable[[], str] = lambda: "",
+        tracing: Tracing | None = None,
+        command: Callable[[Order], bool] = nobody_hears,
     ) -> None:
         registry = CollectorRegistry() if registry is None else registry
         cluster = Cluster(port, settings.request_deadline_ms, obstacle)
@@ -48,6 +56,10 @@ class GatewayApp:
         directories = Directories(cluster, keys)
         system = System(cluster, settings, registry, node)
         self._metrics = HttpMetrics(registry)
+        self.requests = RequestLog()
+        self.pulse = Pulse(cluster, settings.heartbeat_ms)
+        tracing = Tracing("off") if tracing is None else tracing
+        looking = Looking(tracing, self.requests, self.pulse, command)
         self._router = Router(
             [
                 Tree(
@@ -69,7 +81,11 @@ class GatewayApp:
                     },
                     "directories",
                 ),
-                Route("/v1/requests/{request}", system.result, name="requests"),
+                Route("/v1/requests", looking.requests_page, name="requests"),
+                Route("/v1/requests/{request}", system.result, name="request"),
+                Route("/v1/traces", looking.traces, methods=["GET", "POST"], name="traces"),
+                Route("/v1/traces/{request}", looking.trace, name="trace"),
+                Route("/v1/events", looking.events, name="events"),
                 Route("/v1/cluster", system.cluster, name="cluster"),
                 Route("/healthz", system.healthz, name="healthz"),
                 Route("/readyz", system.readyz, name="readyz"),
@@ -87,17 +103,23 @@ class GatewayApp:
         scope["app"] = self  # Tells Starlette's router to raise instead of answering in text.
         status = 0
         sent_bytes = 0
+        method: str = scope["method"]
+        seen = self.requests.begin(method, scope["path"])
+        about_files = seen.route in _ABOUT_FILES
 
         async def count(message: Message) -> None:
             nonlocal status, sent_bytes
             if message["type"] == "http.response.start":
                 status = message["status"]
+                seen.request = _request_id(message["headers"])
             else:
                 sent_bytes += len(message.get("body", b""))
             await send(message)
 
         began = time.perf_counter()
         self._metrics.in_flight.inc()
+        if about_files:
+            self.pulse.began()
         try:
             answer = await self._serve(scope, receive, count)
             if answer is not None:
@@ -106,10 +128,12 @@ class GatewayApp:
                     return
                 await answer(scope, receive, count)
         finally:
+            seconds = time.perf_counter() - began
             self._metrics.in_flight.dec()
-            self._metrics.answered(
-                _route_name(scope), scope["method"], status, time.perf_counter() - began, sent_bytes
-            )
+            self._metrics.answered(_route_name(scope), method, status, seconds, sent_bytes)
+            self.requests.end(seen, status)
+            if about_files:
+                self.pulse.answered(method, status, seconds)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
         """Run the endpoint; what is still to be answered, if it did not answer itself."""
@@ -133,6 +157,13 @@ class GatewayApp:
                 INTERNAL, f"{type(error).__name__}; the gateway's log has more"
             ).response()
         return None
+
+
+def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    for name, value in headers:
+        if name == b"synod-request-id":
+            return value.decode("latin-1")
+    return None
 
 
 def _route_name(scope: Scope) -> str:

@@ -18,8 +18,9 @@ from actors.calls import Survey, Surveyed
 from actors.options import Options, role_of
 from broker.journal import JournalError
 from broker.launch import run_node
+from broker.listening import listen_for_events
 from broker.memory import MemoryBroker
-from broker.observer import Observer
+from broker.observer import Observer, Observers
 from broker.rabbitmq import RabbitOptions, RabbitTransport
 from broker.runtime import CallLost, CallRefused, HostOptions, NodeHalted, NodeHost
 from broker.topology import Topology
@@ -27,7 +28,9 @@ from broker.transport import Transport, TransportRefused
 from gateway.app import GatewayApp
 from gateway.server import PortInUse, Server, listen, server
 from gateway.settings import Settings, masked_url
+from gateway.tracing import Tracing
 from observability.metrics import NodeMetrics, NodesMetrics, process_registry
+from observability.traces import TraceBook
 
 log = logging.getLogger("synod.hosting")
 
@@ -62,8 +65,14 @@ class Process:
         self._metrics = NodesMetrics(self._registry)
         self._memory = MemoryBroker() if settings.broker.startswith("memory:") else None
         self._topology = Topology(settings.cluster)
+        serves = any(role_of(name) == "gateway" for name in names)
+        book = TraceBook(settings.acceptors // 2 + 1) if serves else None
+        self._tracing = Tracing(settings.trace, book)
+        if self._memory is not None and serves:
+            self._memory.listen(self._tracing.hear)
         self._stop = asyncio.Event()
         self._server: Server | None = None
+        self._app: GatewayApp | None = None
 
     async def run(self) -> None:
         """Run until SIGINT or SIGTERM. Raises `HostingFailed`."""
@@ -95,8 +104,15 @@ class Process:
                 group.create_task(self._run_node(name, group, listener), name=name)
                 for name in self._names
             ]
+            looking_on = [group.create_task(self._tracing.run(), name="tracing")]
+            if self._tracing.book is not None and self._memory is None:
+                looking_on.append(group.create_task(self._listen(), name="events"))
             await self._stop.wait()
             log.info("ending")
+            for task in looking_on:
+                task.cancel()
+            if self._app is not None:
+                self._app.pulse.end()
             if self._server is not None:
                 # Requests under way are answered before the nodes that work on them go.
                 self._server.should_exit = True
@@ -131,9 +147,13 @@ class Process:
             transport,
             cluster_name=self._settings.cluster,
             host_options=HostOptions(commit_in_thread=len(self._names) > 1),
-            observer=observer,
+            observer=Observers(observer, self._tracing.observer(name, transport)),
             started=started,
         )
+
+    async def _listen(self) -> None:
+        settings, hear = self._settings, self._tracing.hear
+        await listen_for_events(settings.broker, self._topology, self._names[-1], hear)
 
     def _transport(self, name: str) -> Transport:
         if self._memory is not None:
@@ -148,15 +168,20 @@ class Process:
             node=host.name,
             registry=self._registry,
             obstacle=lambda: obstacle(transport),
+            tracing=self._tracing,
+            command=lambda order: self._tracing.command(order, transport),
         )
+        self._app = app
         self._server = server(app)
         async with asyncio.TaskGroup() as group:
             announcing = group.create_task(self._tell_ready(host, listener))
+            looking = group.create_task(app.pulse.run(), name="pulse")
             try:
                 await self._server.serve(sockets=[listener])
             finally:
                 self._server.ended.set()
                 announcing.cancel()
+                looking.cancel()
 
     async def _tell_started(self, host: NodeHost) -> None:
         await host.ready()

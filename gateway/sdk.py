@@ -253,6 +253,24 @@ class AsyncSynod:
         answer: dict[str, Any] = (await self._read("GET", url)).json()
         return answer
 
+    async def trace(self, request: str) -> dict[str, Any]:
+        """The life of a request, message by message. Raises `SynodError`."""
+        url = f"/v1/traces/{quote(request, safe='')}"
+        answer: dict[str, Any] = (await self._read("GET", url)).json()
+        return answer
+
+    async def traces(self) -> dict[str, Any]:
+        """The newest requests that were recorded. Raises `SynodError`."""
+        answer: dict[str, Any] = (await self._read("GET", "/v1/traces")).json()
+        return answer
+
+    async def record(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Have every node record more or less; see `docs/api.md`. Raises `SynodError`."""
+        request = self._http.build_request("POST", "/v1/traces", json=order)
+        response = await self._answer(request, _Retry(self._patience_s))
+        answer: dict[str, Any] = response.json()
+        return answer
+
     # -- sending ----------------------------------------------------------------------------------
 
     async def _read(

@@ -89,6 +89,8 @@ class Settings(BaseSettings):
     """What all uploads of a gateway together may hold in memory; the same again for downloads."""
     body_timeout_ms: int = Field(60_000, ge=100)
     """An upload or download that does not move for so long is given up."""
+    trace: Literal["off", "sampled", "all"] = "sampled"
+    """Which messages are told on the events exchange; see `docs/tracing.md`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @classmethod

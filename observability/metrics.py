@@ -154,7 +154,7 @@ class NodeMetrics:
         metrics.inbox.labels(node).set_function(inbox)
         metrics.armed.labels(node).set_function(armed)
 
-    def received(self, message: AnyMessage) -> None:
+    def received(self, sender: str, message: AnyMessage) -> None:
         """The actor took in a message or a local call."""
         self._count(self._received, self._metrics.received, message)
 

@@ -21,9 +21,10 @@ from actors.calls import Survey
 from actors.effects import Answer, Envelope, Group, TimerKey
 from actors.messages import ChunkData, ChunkPut
 from broker.codec import BODY_BYTES_MAX
+from broker.listening import listen_for_events
 from broker.observer import Observer
 from broker.rabbitmq import RabbitOptions, RabbitTransport
-from broker.topology import Topology, rung_ms
+from broker.topology import CONTROL_TRACE, Topology, rung_ms
 from broker.transport import TransportRefused
 from chaos.rabbitmq import BrokerFailedError, PrivateBroker
 from tests.broker.actors import Puppet, fail, note
@@ -518,3 +519,29 @@ async def test_a_socket_that_says_nothing_does_not_hold_the_node(
         running.cancel()
         await asyncio.wait([running])
         host._journal.close()
+
+
+# -- looking on -----------------------------------------------------------------------------------
+
+
+async def test_events_are_heard_and_orders_reach_the_nodes(
+    house: House, amqp_url: str, topology: Topology
+) -> None:
+    heard: list[tuple[str, str, bytes]] = []
+    orders: list[tuple[str, bytes]] = []
+    one, two = house.host("gateway-1"), house.host("store-1")
+    two.transport.on_control(lambda kind, body: orders.append((kind, body)))
+    assert not one.transport.emit("trace.gateway-1", "trace.records", b"[]")
+    async with house.running(one, two), asyncio.TaskGroup() as group:
+        listening = group.create_task(
+            listen_for_events(amqp_url, topology, "gateway-1", lambda *event: heard.append(event))
+        )
+        # What is told before anybody listens is nobody's.
+        await until(lambda: one.transport.emit("trace.gateway-1", "kind", b"[1]") and heard)
+        assert one.transport.emit(CONTROL_TRACE, "order", b"{}")
+        await until(lambda: orders)
+        listening.cancel()
+
+    assert heard[0] == ("trace.gateway-1", "kind", b"[1]")
+    assert orders == [("order", b"{}")]
+    assert not two.inbox_messages

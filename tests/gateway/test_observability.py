@@ -67,7 +67,7 @@ def test_what_a_runtime_tells_is_counted() -> None:
     registry = CollectorRegistry()
     node = NodesMetrics(registry).node("store-1")
 
-    node.received(Inquiry(cluster=""))
+    node.received("store-1", Inquiry(cluster=""))
     node.sent("@acceptors", Inquiry(cluster=""))
     node.sent("acceptor-1", Inquiry(cluster=""))
     node.committed(3, 0.002)

@@ -1,0 +1,77 @@
+"""Hears a cluster's events on RabbitMQ, apart from any node's own connection.
+
+Whoever looks on must never hold a node up: its queue is its own, bounded, and gone with it, and
+what it misses while it is away is missed.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+import aio_pika
+import aiormq
+from aio_pika.abc import AbstractIncomingMessage
+
+from broker.topology import TRACE_TOPICS, Topology
+
+log = logging.getLogger("synod.events")
+
+_QUEUED_MAX = 2_000
+_AGAIN_S = 2.0
+_CONNECT_PATIENCE_S = 10.0
+
+
+async def listen_for_events(
+    url: str, topology: Topology, name: str, listener: Callable[[str, str, bytes], None]
+) -> None:
+    """Have `listener` told each event's topic, type and body, until cancelled.
+
+    A broker that goes away is tried again every two seconds.
+    """
+    said = ""
+    while True:
+        try:
+            await _listen(url, topology, name, listener)
+        except (aiormq.AMQPError, aio_pika.exceptions.AMQPException, OSError, TimeoutError) as why:
+            reason = str(why) or type(why).__name__
+            # The node's own connection says what is wrong with the broker, and how long.
+            log.log(
+                logging.DEBUG if reason == said else logging.INFO,
+                "%s hears no events: %s",
+                name,
+                reason,
+            )
+            said = reason
+        await asyncio.sleep(_AGAIN_S)
+
+
+async def _listen(
+    url: str, topology: Topology, name: str, listener: Callable[[str, str, bytes], None]
+) -> None:
+    """One stretch of being connected; returns when it is over."""
+
+    async def hear(message: AbstractIncomingMessage) -> None:
+        listener(message.routing_key or "", message.type or "", message.body)
+
+    gone = asyncio.Event()
+    connection = await aio_pika.connect(
+        url,
+        timeout=_CONNECT_PATIENCE_S,
+        client_properties={"connection_name": f"{name} looks on"},
+    )
+    try:
+        connection.close_callbacks.add(lambda *_: gone.set())
+        channel = await connection.channel(publisher_confirms=False)
+        channel.close_callbacks.add(lambda *_: gone.set())
+        exchange = await channel.declare_exchange(topology.events, "topic", durable=True)
+        queue = await channel.declare_queue(
+            exclusive=True, arguments={"x-max-length": _QUEUED_MAX, "x-overflow": "drop-head"}
+        )
+        await queue.bind(exchange, TRACE_TOPICS)
+        await queue.consume(hear, no_ack=True)
+        await gone.wait()
+    finally:
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(1):
+                await connection.close()

@@ -1,0 +1,110 @@
+"""The endpoints for whoever looks on: traces, requests, events."""
+
+import time
+from collections.abc import Callable
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from gateway.fields import number, query_fields
+from gateway.problems import INVALID_REQUEST, NOT_FOUND, UNAVAILABLE, Problem
+from gateway.pulse import Pulse
+from gateway.requests import RequestLog
+from gateway.tracing import ALL_S_MAX, Order, Tracing
+
+_NO_STORE = {"cache-control": "no-store"}
+_BODY_BYTES_MAX = 4_096
+_EVENT_ID_MAX = 2**63
+
+
+class Looking:
+    """What a gateway shows of requests and messages; see `docs/api.md`."""
+
+    def __init__(
+        self,
+        tracing: Tracing,
+        requests: RequestLog,
+        pulse: Pulse,
+        command: Callable[[Order], bool],
+    ) -> None:
+        self.requests = requests
+        self.pulse = pulse
+        self._tracing = tracing
+        self._command = command
+
+    async def trace(self, request: Request) -> Response:
+        """The life of one request, message by message."""
+        name = request.path_params["request"]
+        book = self._tracing.book
+        found = None if book is None else book.trace(name, self.requests.span(name))
+        if found is None:
+            raise Problem(
+                NOT_FOUND,
+                f"this gateway knows nothing of a request {name!a}: it keeps the newest ones, of "
+                "those that it answered or that were recorded while it ran",
+            )
+        return JSONResponse(found, headers=_NO_STORE)
+
+    async def traces(self, request: Request) -> Response:
+        """The newest requests, and the messages that belong to none."""
+        if request.method == "POST":
+            return await self._switch(request)
+        book, switch = self._tracing.book, self._tracing.switch
+        now_us = time.time_ns() // 1000
+        until_us = switch.all_until_us
+        body = {
+            "mode": switch.current(now_us),
+            "all_until_us": until_us if until_us > now_us else None,
+            **(book.recent() if book else {"requests": [], "events": []}),
+            "dropped": self._tracing.dropped,
+        }
+        return JSONResponse(body, headers=_NO_STORE)
+
+    async def _switch(self, request: Request) -> Response:
+        """Have all nodes record more or less."""
+        try:
+            order = Order.model_validate_json(await bounded_body(request))
+        except ValidationError:
+            raise Problem(
+                INVALID_REQUEST,
+                f'the body must be {{"seconds": 30}} (0 to {ALL_S_MAX}) or {{"mode": "sampled"}} '
+                "(off, sampled, all)",
+            ) from None
+        if not self._command(order):
+            raise Problem(
+                UNAVAILABLE,
+                "the gateway has no connection to the broker, so that no node could be told",
+                headers={"retry-after": "1"},
+            )
+        return JSONResponse(order.model_dump(exclude_none=True), status_code=202, headers=_NO_STORE)
+
+    async def requests_page(self, request: Request) -> Response:
+        """What is in flight and what was answered lately, newest first."""
+        limit = number(query_fields(request.scope), "limit", default=100, least=1, most=1000)
+        return JSONResponse({"requests": self.requests.newest(limit)}, headers=_NO_STORE)
+
+    async def events(self, request: Request) -> Response:
+        """Changes of the cluster and figures of each second, as server-sent events."""
+        given = request.headers.get("last-event-id", "")
+        known = given.isascii() and given.isdecimal() and int(given) < _EVENT_ID_MAX
+        return StreamingResponse(
+            self.pulse.listen(int(given) if known else None),
+            media_type="text/event-stream",
+            headers=_NO_STORE,
+        )
+
+
+async def bounded_body(request: Request) -> bytes:
+    """A small body. Raises `Problem` for any other."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _BODY_BYTES_MAX:
+            raise Problem(INVALID_REQUEST, f"the body has more than {_BODY_BYTES_MAX} bytes")
+    return bytes(body)
+
+
+def nobody_hears(order: Order) -> bool:
+    """For a gateway without a broker: no node can be told."""
+    return False

@@ -1,0 +1,187 @@
+"""What changes in the cluster as one gateway sees it, told to whoever listens, and its figures.
+
+Once a second the gateway looks at what its actor has heard and compares it with a second ago.
+"""
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any
+
+from actors.calls import Surveyed
+from gateway.cluster import Cluster
+from gateway.problems import Problem
+
+LOOK_S = 1.0
+SILENT_HEARTBEATS = 3
+"""A node that let so many of its heartbeats pass is told of as silent."""
+
+_WRITES = frozenset(("PUT", "DELETE", "POST"))
+_CHANGES_KEPT = 256
+_UNREAD_MAX = 64
+
+
+class Pulse:
+    """Looks, compares, tells. Listeners that don't keep up lose the oldest."""
+
+    def __init__(self, cluster: Cluster, heartbeat_ms: int) -> None:
+        self._cluster = cluster
+        self._silent_ms = SILENT_HEARTBEATS * heartbeat_ms
+        self._listeners: set[asyncio.Queue[bytes | None]] = set()
+        self._changes: deque[tuple[int, bytes]] = deque(maxlen=_CHANGES_KEPT)
+        # Ids go on rising over a restart of the gateway, so that Last-Event-ID stays in the past.
+        self._last_id = time.time_ns() // 1_000_000
+        self._state: dict[str, Any] = {}
+        self._silent: dict[str, bool] = {}
+        self._halted: set[str] = set()
+        self._writes_s: list[float] = []
+        self._reads = 0
+        self._in_flight = 0
+        self._looked_s = time.monotonic()
+
+    # -- what the gateway tells ------------------------------------------------------------------
+
+    def began(self) -> None:
+        """A request about files came in."""
+        self._in_flight += 1
+
+    def answered(self, method: str, status: int, seconds: float) -> None:
+        """A request about files ended."""
+        self._in_flight -= 1
+        if 200 <= status < 300:
+            if method in _WRITES:
+                self._writes_s.append(seconds)
+            else:
+                self._reads += 1
+
+    async def run(self) -> None:
+        """Look once a second until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self.look()
+
+    def end(self) -> None:
+        """Let all listeners go."""
+        for queue in self._listeners:
+            _offer(queue, None)
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    async def look(self) -> None:
+        """Compare with the last look, and tell."""
+        try:
+            survey: Surveyed | None = await self._cluster.survey()
+        except Problem:
+            # The actor is restarting or stuck; the figures go on, and /readyz says why.
+            survey = None
+        if survey is not None:
+            self._compare(survey)
+        self._tell_figures(survey)
+
+    def _compare(self, survey: Surveyed) -> None:
+        view = survey.view
+        state: dict[str, Any] = {
+            "leader": survey.leader,
+            "view": None if view is None else (view.epoch, tuple(m.name for m in view.stores)),
+            "coordinator": None if view is None else view.coordinator,
+            "ready": survey.ready,
+        }
+        former, self._state = self._state or state, state
+        if state["leader"] != former["leader"]:
+            leader = state["leader"]
+            text = f"{leader} leads" if leader else f"{former['leader']} leads no more"
+            self._change("leader", leader, text, former=former["leader"])
+        if state["view"] != former["view"] and view is not None:
+            stores = ", ".join(m.name for m in view.stores)
+            self._change("view", None, f"view {view.epoch}: {stores}", epoch=view.epoch)
+        if state["coordinator"] != former["coordinator"]:
+            name = state["coordinator"]
+            self._change("coordinator", name, f"{name} coordinates", former=former["coordinator"])
+        if state["ready"] != former["ready"]:
+            ready = state["ready"]
+            text = "writes are taken" if ready else "writes are not taken"
+            self._change("ready" if ready else "not_ready", None, text)
+        for name, seen in sorted(survey.nodes.items()):
+            self._compare_node(name, seen.age_ms, seen.heartbeat.halted)
+
+    def _compare_node(self, name: str, age_ms: int, halted: str) -> None:
+        silent = age_ms > self._silent_ms
+        if silent and self._silent.get(name) is False:
+            self._change("node_silent", name, f"{name} was not heard for {age_ms / 1000:.1f} s")
+        elif not silent and self._silent.get(name):
+            self._change("node_back", name, f"{name} is heard again")
+        self._silent[name] = silent
+        if halted and name not in self._halted:
+            self._halted.add(name)
+            self._change("node_halted", name, f"{name} refuses to go on: {halted}")
+        elif not halted:
+            self._halted.discard(name)
+
+    def _tell_figures(self, survey: Surveyed | None) -> None:
+        now_s = time.monotonic()
+        elapsed_s = max(now_s - self._looked_s, 1e-3)
+        self._looked_s = now_s
+        times_s = sorted(self._writes_s)
+        figures = {
+            "time_us": time.time_ns() // 1000,
+            "writes_per_s": round(len(times_s) / elapsed_s, 1),
+            "reads_per_s": round(self._reads / elapsed_s, 1),
+            "write_p50_ms": _percentile_ms(times_s, 0.50),
+            "write_p99_ms": _percentile_ms(times_s, 0.99),
+            "in_flight": self._in_flight,
+            "leader": survey.leader if survey else None,
+            "epoch": survey.view.epoch if survey and survey.view else None,
+        }
+        self._writes_s = []
+        self._reads = 0
+        self._tell(_event("figures", figures))
+
+    def _change(self, kind: str, node: str | None, summary: str, **more: Any) -> None:
+        self._last_id += 1
+        data = {"time_us": time.time_ns() // 1000, "kind": kind, "node": node, "summary": summary}
+        event = _event("change", {**data, **more}, self._last_id)
+        self._changes.append((self._last_id, event))
+        self._tell(event)
+
+    def _tell(self, event: bytes) -> None:
+        for queue in self._listeners:
+            _offer(queue, event)
+
+    # -- listening -------------------------------------------------------------------------------
+
+    async def listen(self, after: int | None) -> AsyncIterator[bytes]:
+        """Events as they come, in the form of `text/event-stream`; first the changes after `after`.
+
+        Without `after`, only what is new.
+        """
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue(_UNREAD_MAX)
+        self._listeners.add(queue)
+        try:
+            # Something at once, so that the client knows it is connected.
+            yield b"retry: 1000\n\n"
+            for number, event in list(self._changes):
+                if after is not None and number > after:
+                    yield event
+            while (event_or_end := await queue.get()) is not None:
+                yield event_or_end
+        finally:
+            self._listeners.discard(queue)
+
+
+def _offer(queue: asyncio.Queue[bytes | None], event: bytes | None) -> None:
+    if queue.full():
+        queue.get_nowait()
+    queue.put_nowait(event)
+
+
+def _event(kind: str, data: dict[str, Any], number: int | None = None) -> bytes:
+    head = f"event: {kind}\n" + (f"id: {number}\n" if number is not None else "")
+    return f"{head}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+
+
+def _percentile_ms(sorted_s: list[float], share: float) -> float | None:
+    if not sorted_s:
+        return None
+    return round(sorted_s[min(len(sorted_s) - 1, int(share * len(sorted_s)))] * 1000, 2)

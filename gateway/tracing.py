@@ -1,0 +1,122 @@
+"""Carries the recorders' records to the events exchange, and a gateway's book back from it."""
+
+import asyncio
+import json
+import logging
+import time
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from broker.observer import Observer
+from broker.topology import CONTROL_TRACE, trace_topic
+from broker.transport import Transport
+from observability.events import Mode, Recorder, TraceSwitch
+from observability.traces import TraceBook
+
+_log = logging.getLogger("synod.tracing")
+
+FLUSH_S = 0.5
+RECORDS_IN_MESSAGE = 256
+ALL_S_MAX = 600
+_KIND = "trace.records"
+_CONTROL_KIND = "trace.control"
+
+
+class Order(BaseModel):
+    """What all nodes are to record: everything for some `seconds`, or as `mode` says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seconds: int | None = Field(None, ge=0, le=ALL_S_MAX, strict=True)
+    mode: Mode | None = None
+
+
+class RecordingObserver(Observer):
+    """A recorder in the form that a runtime takes."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        # Straight to the recorder: these two are called for every message.
+        self.received = recorder.received  # type: ignore[method-assign]
+        self.sent = recorder.sent  # type: ignore[method-assign]
+        self.committed = recorder.committed  # type: ignore[method-assign]
+        self.expired = recorder.expired  # type: ignore[method-assign]
+        self._recorder = recorder
+
+    def turned(self, messages: int, seconds: float) -> None:
+        """See `Observer`."""
+        self._recorder.turned()
+
+
+class Tracing:
+    """The recorders of one process; `book` is a gateway's, who collects what all nodes tell."""
+
+    def __init__(self, mode: Mode, book: TraceBook | None = None) -> None:
+        self.switch = TraceSwitch(mode)
+        self.book = book
+        self._recorders: list[tuple[Recorder, Transport]] = []
+
+    @property
+    def dropped(self) -> int:
+        """Records of this process that were lost."""
+        lost = sum(recorder.dropped for recorder, _ in self._recorders)
+        return lost + (self.book.dropped if self.book else 0)
+
+    def observer(self, node: str, transport: Transport) -> RecordingObserver:
+        """What the runtime of `node` is to be given."""
+        recorder = Recorder(node, self.switch)
+        self._recorders.append((recorder, transport))
+        transport.on_control(self._on_control)
+        return RecordingObserver(recorder)
+
+    def recorder(self, node: str) -> Recorder:
+        """The recorder of `node`. Raises `KeyError`."""
+        for recorder, _ in self._recorders:
+            if recorder.node == node:
+                return recorder
+        raise KeyError(node)
+
+    async def run(self) -> None:
+        """Carry records out until cancelled."""
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand to the broker what was recorded; what it can't take now is lost."""
+        for recorder, transport in self._recorders:
+            records = recorder.take()
+            for start in range(0, len(records), RECORDS_IN_MESSAGE):
+                part = records[start : start + RECORDS_IN_MESSAGE]
+                body = json.dumps(part, ensure_ascii=False).encode()
+                if not transport.emit(trace_topic(recorder.node), _KIND, body):
+                    recorder.dropped += len(part)
+
+    # -- a gateway's part ------------------------------------------------------------------------
+
+    def hear(self, topic: str, kind: str, body: bytes) -> None:
+        """An event came: records go into the book. Nothing that comes can do more than be lost."""
+        if self.book is None or kind != _KIND:
+            return
+        try:
+            records: list[dict[str, Any]] = json.loads(body)
+            self.book.add(records)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            _log.warning("records on %s can't be read: %r", topic, error)
+
+    def command(self, order: Order, transport: Transport) -> bool:
+        """Tell all nodes what to record; whether the broker took it. A restart forgets it."""
+        return transport.emit(CONTROL_TRACE, _CONTROL_KIND, order.model_dump_json().encode())
+
+    def _on_control(self, kind: str, body: bytes) -> None:
+        if kind != _CONTROL_KIND:
+            return
+        try:
+            order = Order.model_validate_json(body)
+        except ValidationError as error:
+            _log.warning("a %s can't be read: %r", kind, error)
+            return
+        if order.mode is not None:
+            self.switch.mode = order.mode
+        if order.seconds is not None:
+            self.switch.all_until_us = time.time_ns() // 1000 + order.seconds * 1_000_000

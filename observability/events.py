@@ -1,0 +1,415 @@
+"""What one node received, sent and committed, as records that anybody can read.
+
+A `Recorder` is told by the node's runtime and hands out records, a few times a second. It is best
+effort and bounded: what does not fit is dropped and counted, and the node never waits for it.
+
+Which slots are recorded follows from the slot's number alone, so that all nodes pick the same ones
+without a word: each keeps the multiples of a power of two, large enough that about
+`SAMPLED_SLOTS_PER_S` a second remain. On a quiet cluster that is every slot.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from actors.effects import Milliseconds, TimerKey
+from actors.messages import AnyMessage
+from actors.values import AcceptedValue, Batch, Command, View
+
+Record = dict[str, Any]
+"""A record as JSON; see `docs/api.md`, "Traces"."""
+
+Mode = Literal["off", "sampled", "all"]
+
+SAMPLED_SLOTS_PER_S = 4.0
+PENDING_RECORDS_MAX = 1024
+SUBMITS_KEPT = 1024
+LISTED_MAX = 12
+"""Of a longer list inside a message only so many items are shown, and their number."""
+
+_SLOTTED = frozenset(
+    (
+        "paxos.accept",
+        "paxos.accepted",
+        "txn.prepare",
+        "txn.vote",
+        "txn.progress",
+        "txn.decision",
+    )
+)
+_RARE = frozenset(
+    (
+        "client.redirect",
+        "log.propose",
+        "node.stale_disk",
+        "paxos.prepare",
+        "paxos.promise",
+        "paxos.reject",
+        "txn.fenced",
+        "txn.inquiry",
+        "txn.state",
+    )
+)
+"""What tells of elections, aborts and new views: recorded always."""
+
+
+@dataclass(slots=True)
+class TraceSwitch:
+    """What the recorders of a process record; `all_until_us` is a time on the wall clock."""
+
+    mode: Mode = "sampled"
+    all_until_us: int = 0
+
+    def current(self, now_us: int) -> Mode:
+        """The mode in force."""
+        return "all" if self.mode == "all" or now_us < self.all_until_us else self.mode
+
+
+class _Seen(NamedTuple):
+    """Something that happened, kept as it is until somebody has time to describe it."""
+
+    time_us: int
+    kind: Literal["sent", "received", "committed", "timer"]
+    peer: str
+    message: AnyMessage | None
+    slot: int | None
+    duration_us: int | None = None
+    timer: str = ""
+
+
+class Recorder:
+    """Takes what `broker.observer.Observer` is told, for one node. Called on the node's path."""
+
+    def __init__(
+        self,
+        node: str,
+        switch: TraceSwitch,
+        wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self.node = node
+        self.recorded = 0
+        """Records made so far."""
+        self.dropped = 0
+        """Records that found no room, here or on the way out."""
+        self._switch = switch
+        self._wall_us = wall_us
+        self._pending: list[_Seen] = []
+        self._submits: OrderedDict[str, list[_Seen]] = OrderedDict()
+        self._turn_slots: list[int] = []
+        self._mask = 0
+        self._mode: Mode = switch.current(wall_us())
+        self._highest_slot = 0
+        self._counted_slot = 0
+        self._counted_us = wall_us()
+
+    # -- what the runtime tells ------------------------------------------------------------------
+
+    def received(self, sender: str, message: AnyMessage) -> None:
+        """The actor took in a message."""
+        kind: str = message.type  # type: ignore[attr-defined]
+        if self._take_in("received", sender, kind, message) and kind in (
+            "paxos.accept",
+            "txn.prepare",
+        ):
+            self._turn_slots.append(message.slot)  # type: ignore[attr-defined]
+
+    def sent(self, to: str, message: AnyMessage) -> None:
+        """A message was handed to the transport."""
+        kind: str = message.type  # type: ignore[attr-defined]
+        self._take_in("sent", to, kind, message)
+
+    def committed(self, rows: int, seconds: float) -> None:
+        """A commit took so long; it made the slots durable that this turn took in."""
+        if self._turn_slots or self._mode == "all":
+            duration_us = round(seconds * 1e6)
+            for slot in dict.fromkeys(self._turn_slots) or (None,):
+                seen = _Seen(self._wall_us(), "committed", "", None, slot, duration_us, f"{rows}")
+                self._keep(seen)
+
+    def turned(self) -> None:
+        """The turn is over."""
+        self._turn_slots.clear()
+
+    def expired(self, timer: TimerKey, late_ms: Milliseconds) -> None:
+        """A timer came back."""
+        if self._mode == "all":
+            name = f"{timer.name} {timer.subject}".strip()
+            late_us = max(0, late_ms) * 1000
+            self._keep(_Seen(self._wall_us(), "timer", "", None, None, late_us, name))
+
+    # -- what is recorded ------------------------------------------------------------------------
+
+    def _take_in(
+        self, kind: Literal["sent", "received"], peer: str, what: str, message: AnyMessage
+    ) -> bool:
+        mode = self._mode
+        if mode == "off":
+            return False
+        slot: int | None = None
+        if what in _SLOTTED:
+            slot = message.slot  # type: ignore[attr-defined]
+        elif what == "client.result":
+            slot = message.outcome.slot  # type: ignore[attr-defined]
+        elif what == "client.submit":
+            self._keep_submit(kind, peer, message)
+            return False
+        elif what not in _RARE and (mode != "all" or what.startswith("call.")):
+            return False
+        if slot is not None:
+            if not self._highest_slot:
+                # A node that starts may hear of a high slot at once; that is no pace.
+                self._counted_slot = slot - 1
+            if slot > self._highest_slot:
+                self._highest_slot = slot
+            if slot & self._mask and mode != "all":
+                return False
+            self._release_submits(what, message)
+        self._keep(_Seen(self._wall_us(), kind, peer, message, slot))
+        return True
+
+    def _keep(self, seen: _Seen) -> None:
+        if len(self._pending) < PENDING_RECORDS_MAX:
+            self._pending.append(seen)
+        else:
+            self.dropped += 1
+
+    def _keep_submit(
+        self, kind: Literal["sent", "received"], peer: str, message: AnyMessage
+    ) -> None:
+        """A command has no slot yet: it is kept until one is known, if not all are recorded."""
+        seen = _Seen(self._wall_us(), kind, peer, message, None)
+        if not self._mask or self._mode == "all":
+            self._keep(seen)
+            return
+        self._submits.setdefault(message.request, []).append(seen)  # type: ignore[attr-defined]
+        if len(self._submits) > SUBMITS_KEPT:
+            self._submits.popitem(last=False)
+
+    def _release_submits(self, what: str, message: AnyMessage) -> None:
+        if not self._submits:
+            return
+        if what == "paxos.accept":
+            value = message.value  # type: ignore[attr-defined]
+            requests = [c.request for c in value.commands] if isinstance(value, Batch) else []
+        elif what == "client.result":
+            requests = [message.request]  # type: ignore[attr-defined]
+        else:
+            return
+        for request in requests:
+            for seen in self._submits.pop(request, ()):
+                self._keep(seen)
+
+    # -- handing out -----------------------------------------------------------------------------
+
+    def take(self) -> list[Record]:
+        """All records since the last call; adapts what is recorded to the pace of the log."""
+        self._adapt()
+        pending, self._pending = self._pending, []
+        self.recorded += len(pending)
+        return [self._record(seen) for seen in pending]
+
+    def _adapt(self) -> None:
+        now_us = self._wall_us()
+        self._mode = self._switch.current(now_us)
+        elapsed_s = (now_us - self._counted_us) / 1e6
+        if elapsed_s <= 0:
+            return
+        pace = (self._highest_slot - self._counted_slot) / max(elapsed_s, 0.25)
+        self._counted_slot, self._counted_us = self._highest_slot, now_us
+        while pace / (self._mask + 1) > SAMPLED_SLOTS_PER_S:
+            self._mask = self._mask * 2 + 1
+        if self._mask and pace / (self._mask + 1) < SAMPLED_SLOTS_PER_S / 4:
+            self._mask //= 2
+
+    def _record(self, seen: _Seen) -> Record:
+        message: Any = seen.message
+        record: Record = {
+            "time_us": seen.time_us,
+            "node": self.node,
+            "kind": seen.kind,
+            "type": seen.timer if seen.kind == "timer" else "journal.commit",
+            "from": None,
+            "to": None,
+            "slot": seen.slot,
+            "ballot": None,
+            "epoch": None,
+            "message_id": None,
+            "summary": "",
+            "duration_us": seen.duration_us,
+            "content": {},
+        }
+        if seen.kind == "committed":
+            record["summary"] = f"{seen.timer} rows are durable"
+            record["content"] = {"rows": int(seen.timer)}
+        elif seen.kind == "timer":
+            record["summary"] = f"the timer {seen.timer} came back"
+        else:
+            sender, to = (self.node, seen.peer) if seen.kind == "sent" else (seen.peer, self.node)
+            # A receiver knows its own name only; the sender's record has the group.
+            record |= describe(seen.kind, sender, to, message)
+        return record
+
+
+def describe(kind: str, sender: str, to: str, message: Any) -> Record:
+    """The parts of a record that a message brings."""
+    ballot = getattr(message, "ballot", None)
+    slot = getattr(message, "slot", None)
+    epoch = getattr(message, "epoch", None)
+    request = getattr(message, "request", None)
+    if message.type == "client.result":
+        slot = message.outcome.slot
+    mark = request if request is not None else slot
+    ballot_text = None if ballot is None else f"{ballot.round}.{ballot.proposer}"
+    about = [sender, message.type, mark, ballot_text if ballot_text else epoch]
+    # The number of a heartbeat or a read tells it from the one before.
+    about.append(getattr(message, "number", None))
+    return {
+        "type": message.type,
+        "from": sender,
+        "to": to,
+        "slot": slot,
+        "ballot": ballot_text,
+        "epoch": epoch,
+        "message_id": "/".join(str(part) for part in about if part is not None),
+        "summary": summary_of(message),
+        # What was said stands in the record of who said it.
+        "content": plain(message) if kind == "sent" else {},
+        **requests_of(kind, message),
+    }
+
+
+def requests_of(kind: str, message: Any) -> dict[str, Any]:
+    """Which requests a message is about, and which earlier slot, as members of a record."""
+    value = getattr(message, "value", None) or getattr(message, "batch", None)
+    found: dict[str, Any] = {}
+    if isinstance(value, Batch) and kind == "sent":
+        # Once is enough: a slot may hold hundreds.
+        found["requests"] = [command.request for command in value.commands]
+    elif message.type in ("client.submit", "client.result", "client.redirect"):
+        found["requests"] = [message.request]
+    if getattr(value, "kind", "") == "abort":
+        found["about_slot"] = value.slot  # type: ignore[union-attr]
+    return found
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON without the bytes of any contents."""
+    match value:
+        case bytes():
+            return {"bytes": len(value)}
+        case Command():
+            return command_of(value)
+        case Batch():
+            return {"kind": "batch", "commands": _listed(value.commands)}
+        case View():
+            stores = [store.name for store in value.stores]
+            return {
+                "kind": "view",
+                "epoch": value.epoch,
+                "coordinator": value.coordinator,
+                "stores": stores,
+            }
+        case AcceptedValue():
+            return {"slot": value.slot, "ballot": _ballot(value.ballot), "kind": value.value.kind}
+        case tuple() if hasattr(value, "proposer"):
+            return _ballot(value)
+        case tuple() | list():
+            return _listed(value)
+        case _ if hasattr(type(value), "model_fields"):
+            names = [name for name in type(value).model_fields if name != "type"]
+            return {name: plain(getattr(value, name)) for name in names}
+        case _:
+            return value
+
+
+def command_of(command: Command) -> dict[str, Any]:
+    """A command for people: which request, what it does, where, how many bytes."""
+    operation: Any = command.operation
+    shown = {"request": command.request, "operation": operation.kind}
+    for name in ("path", "source", "target", "destination"):
+        if hasattr(operation, name):
+            shown[name] = getattr(operation, name)
+    content = getattr(operation, "content", None)
+    if content is not None:
+        shown["bytes"] = len(content.data) if content.kind == "inline" else content.size
+    return shown
+
+
+def _ballot(ballot: Any) -> str:
+    return f"{ballot.round}.{ballot.proposer}"
+
+
+def _listed(items: Any) -> Any:
+    shown = [plain(item) for item in items[:LISTED_MAX]]
+    return shown if len(items) <= LISTED_MAX else [*shown, f"… {len(items)} in all"]
+
+
+# -- summaries ------------------------------------------------------------------------------------
+
+
+def summary_of(message: Any) -> str:
+    """One line for people."""
+    make = _SUMMARIES.get(message.type)
+    return message.type.replace(".", " ") if make is None else make(message)
+
+
+def value_text(value: Any) -> str:
+    """What a slot's value is, in a few words."""
+    match value:
+        case Batch():
+            texts = [command_text(command) for command in value.commands[:2]]
+            more = len(value.commands) - len(texts)
+            return ", ".join(texts) + (f" and {more} more" if more else "")
+        case View():
+            stores = ", ".join(store.name for store in value.stores)
+            return f"view {value.epoch}: {value.coordinator} coordinates {stores}"
+        case _ if value.kind == "abort":
+            return f"abort {len(value.commands)} commands of slot {value.slot}: {value.reason}"
+        case _:
+            return str(value.kind)
+
+
+def command_text(command: Command) -> str:
+    """What a command does, in a few words."""
+    shown = command_of(command)
+    words = [str(shown["operation"]).replace("_", " ")]
+    words += [str(shown[name]) for name in ("path", "source", "target") if name in shown]
+    if "bytes" in shown:
+        words.append(f"({shown['bytes']} B)")
+    return " ".join(words)
+
+
+_SUMMARIES: dict[str, Callable[[Any], str]] = {
+    "client.submit": lambda m: f"please: {command_text(m.command)}",
+    "client.redirect": lambda m: f"ballot {_ballot(m.ballot)} does not lead: {m.reason}",
+    "client.result": lambda m: f"the outcome is {m.outcome.status}",
+    "paxos.prepare": lambda m: f"promise me ballot {_ballot(m.ballot)} from slot {m.first_slot} on",
+    "paxos.promise": lambda m: f"promised; {len(m.accepted)} slots in use from {m.first_slot} on",
+    "paxos.reject": lambda m: (
+        f"no: {_ballot(m.promised)} is promised"
+        + (f", and a lease runs for {m.lease_left_ms} ms" if m.lease_left_ms else "")
+    ),
+    "paxos.accept": lambda m: f"accept slot {m.slot}: {value_text(m.value)}",
+    "paxos.accepted": lambda m: f"slot {m.slot} is accepted and durable here",
+    "log.propose": lambda m: f"please put into the log: {value_text(m.value)}",
+    "txn.prepare": lambda m: f"prepare slot {m.slot}: {value_text(m.batch)}",
+    "txn.vote": lambda m: (
+        f"slot {m.slot}: no to {len(m.refused)} commands" if m.refused else f"slot {m.slot}: yes"
+    ),
+    "txn.progress": lambda m: f"slot {m.slot}: still fetching its contents",
+    "txn.decision": lambda m: (
+        f"slot {m.slot}: all but {len(m.aborted)} commit" if m.aborted else f"slot {m.slot}: commit"
+    ),
+    "txn.inquiry": lambda m: f"view {m.view.epoch}: what do you hold after slot {m.decided}?",
+    "txn.state": lambda m: f"applied {m.applied}, prepared {len(m.prepared)} more",
+    "txn.fenced": lambda m: f"epoch {m.epoch} has taken over",
+    "lease.heartbeat": lambda m: f"renew my lease ({m.number})",
+    "lease.granted": lambda m: f"granted ({m.number})",
+    "leader.beat": lambda m: f"I lead, chosen through {m.chosen_through}",
+    "node.heartbeat": lambda m: f"alive; applied {m.applied}, scanned {m.scanned}",
+    "learn.progress": lambda m: f"scanned {m.scanned}, decided {m.decided}",
+    "read.request": lambda m: f"read {m.what} {m.path}".strip(),
+    "read.reply": lambda m: f"{m.status} at slot {m.applied}",
+}

@@ -1,0 +1,134 @@
+"""Changes of the cluster and figures of each second, as a listener hears them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+from actors.calls import NodeSeen, Surveyed
+from actors.messages import NodeHeartbeat
+from actors.values import StoreMember, View
+from gateway.cluster import Cluster
+from gateway.pulse import Pulse
+
+
+class Changing:
+    """A cluster port that gives the survey it was set to."""
+
+    def __init__(self) -> None:
+        stores = tuple(StoreMember(name=f"store-{n}", disk="", added_slot=0) for n in (1, 2, 3))
+        view = View(epoch=0, coordinator="learner-1", coordinator_incarnation=1, stores=stores)
+        heartbeat = NodeHeartbeat(role="store", journal_commits=1)
+        seen = {store.name: NodeSeen(100, 1, heartbeat) for store in stores}
+        self.survey = Surveyed("c", "proposer-1", True, view, "s", seen)
+
+    async def call(self, make: Any) -> Any:
+        return self.survey
+
+    def hear(self, name: str, age_ms: int, halted: str = "") -> None:
+        heartbeat = NodeHeartbeat(role="store", journal_commits=1, halted=halted)
+        nodes = {**self.survey.nodes, name: NodeSeen(age_ms, 1, heartbeat)}
+        self.survey = replace(self.survey, nodes=nodes)
+
+
+def _read(event: bytes) -> tuple[str, dict[str, Any]]:
+    lines = dict(line.split(": ", 1) for line in event.decode().strip().splitlines())
+    return lines["event"], json.loads(lines["data"])
+
+
+async def _take(events: AsyncIterator[bytes], count: int) -> list[tuple[str, dict[str, Any]]]:
+    async with asyncio.timeout(5):
+        return [_read(await anext(events)) for _ in range(count)]
+
+
+async def test_each_change_is_told_once_and_the_figures_each_look() -> None:
+    port = Changing()
+    pulse = Pulse(Cluster(port, 5_000), heartbeat_ms=2_000)
+    await pulse.look()
+    events = pulse.listen(None)
+    assert (await anext(events)).startswith(b"retry:")
+
+    async def changes_of(**update: Any) -> list[tuple[str, str | None]]:
+        port.survey = replace(port.survey, **update)
+        await pulse.look()
+        await pulse.look()
+        found = []
+        figures = 0
+        while figures < 2:
+            ((kind, data),) = await _take(events, 1)
+            if kind == "figures":
+                figures += 1
+            else:
+                found.append((data["kind"], data["node"]))
+        return found
+
+    assert await changes_of() == []
+    assert await changes_of(leader=None, ready=False) == [("leader", None), ("not_ready", None)]
+    assert await changes_of(leader="proposer-2", ready=True) == [
+        ("leader", "proposer-2"),
+        ("ready", None),
+    ]
+    view = port.survey.view
+    assert view is not None
+    moved = view.model_copy(update={"epoch": 1, "coordinator": "learner-2"})
+    assert await changes_of(view=moved) == [("view", None), ("coordinator", "learner-2")]
+    port.hear("store-3", 6_500)
+    assert await changes_of() == [("node_silent", "store-3")]
+    port.hear("store-3", 100)
+    assert await changes_of() == [("node_back", "store-3")]
+    port.hear("store-2", 100, "its disk is older than what it reported")
+    assert await changes_of() == [("node_halted", "store-2")]
+
+
+async def test_the_figures_are_those_of_the_last_second() -> None:
+    pulse = Pulse(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
+    events = pulse.listen(None)
+    await anext(events)
+    for milliseconds in range(1, 101):
+        pulse.began()
+        pulse.answered("PUT", 200, milliseconds / 1000)
+    pulse.began()
+    pulse.answered("GET", 404, 1.0)
+    pulse.began()
+    await pulse.look()
+    await pulse.look()
+
+    (_, first), (_, second) = await _take(events, 2)
+
+    assert (first["write_p50_ms"], first["write_p99_ms"]) == (51.0, 100.0)
+    assert first["writes_per_s"] > 0
+    assert (first["reads_per_s"], first["in_flight"], first["leader"]) == (0, 1, "proposer-1")
+    assert (second["writes_per_s"], second["write_p50_ms"]) == (0, None)
+
+
+async def test_who_comes_back_hears_the_changes_that_were_missed() -> None:
+    port = Changing()
+    pulse = Pulse(Cluster(port, 5_000), heartbeat_ms=2_000)
+    await pulse.look()
+    for leader in ("proposer-2", "proposer-3"):
+        port.survey = replace(port.survey, leader=leader)
+        await pulse.look()
+    events = pulse.listen(0)
+    await anext(events)
+    first = await anext(events)
+    number = int(dict(line.split(": ", 1) for line in first.decode().splitlines() if line)["id"])
+
+    later = pulse.listen(number)
+    await anext(later)
+
+    assert _read(first)[1]["node"] == "proposer-2"
+    assert (await _take(later, 1))[0][1]["node"] == "proposer-3"
+
+
+async def test_a_listener_that_does_not_read_loses_the_oldest_and_ends_when_told() -> None:
+    pulse = Pulse(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
+    events = pulse.listen(None)
+    await anext(events)
+    for _ in range(200):
+        await pulse.look()
+    pulse.end()
+
+    told = [event async for event in events]
+
+    assert len(told) < 100
