@@ -2,10 +2,11 @@
 
 ::
 
-    python -m chaos.trace_cost --pairs 5 --seconds 6
+    python -m chaos.trace_cost --pairs 6 --seconds 8 --rate 40
 
-Each pair writes for some seconds with recording off and for as long with it on, in turns first;
-what is compared is the processor time of all processes for one write, and the writes a second.
+Each pair makes the same number of writes at the same moments with recording off and with it on, in
+turns first, so that nothing but the recording differs; what is compared is the processor time of
+all processes, the broker's included, and the median time of a write.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 import urllib.request
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,20 +23,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.options import role_of
-from chaos.load import Load, run_for
+from chaos.http1 import Connection
 from chaos.local import Description, LocalCluster
 from chaos.processes import ProcessFailed, cpu_seconds, session_members
 from chaos.rabbitmq import BrokerFailedError
+
+_CONTENT = bytes(1024)
 
 
 @dataclass(frozen=True)
 class Run:
     """One run of the load in one mode."""
 
-    writes_per_s: float
-    cpu_ms_per_write: float
     cpu_s: dict[str, float]
     """By role, over the run."""
+    median_ms: float
+
+    @property
+    def total_s(self) -> float:
+        """The processor time of all roles."""
+        return sum(self.cpu_s.values())
 
 
 def _switch(cluster: LocalCluster, mode: str) -> None:
@@ -61,27 +69,51 @@ def _cpu_s(cluster: LocalCluster) -> defaultdict[str, float]:
     return used
 
 
-def measure(cluster: LocalCluster, mode: str, clients: int, seconds: float) -> Run:
-    """Write for some seconds in one mode."""
+def measure(cluster: LocalCluster, mode: str, rate: float, seconds: float) -> Run:
+    """Write `rate` times a second in one mode. Raises `ProcessFailed` if a write fails."""
     _switch(cluster, mode)
     before = _cpu_s(cluster)
-    load = Load(cluster.url, clients=clients)
-    summary = asyncio.run(run_for(load, seconds))
-    writes = len(load.of_fate("acknowledged"))
-    if not writes:
-        raise ProcessFailed(f"no write was acknowledged: {summary}")
+    times_s = asyncio.run(_write(cluster.url, rate, seconds))
     after = _cpu_s(cluster)
     used_s = {role: after[role] - before[role] for role in after}
-    return Run(writes / seconds, 1000 * sum(used_s.values()) / writes, used_s)
+    return Run(used_s, 1000 * statistics.median(times_s))
+
+
+async def _write(url: str, rate: float, seconds: float) -> list[float]:
+    """Write at fixed moments, whether or not the earlier ones are through."""
+    began_s = time.perf_counter()
+    idle: asyncio.Queue[Connection] = asyncio.Queue()
+    for _ in range(32):
+        idle.put_nowait(Connection.to(url))
+    times_s: list[float] = []
+    refusals: list[str] = []
+
+    async def write(number: int, connection: Connection) -> None:
+        start_s = time.perf_counter()
+        reply = await connection.request("PUT", f"/v1/files/cost/{number % 16}", _CONTENT)
+        times_s.append(time.perf_counter() - start_s)
+        idle.put_nowait(connection)
+        if reply.status not in (200, 201):
+            refusals.append(f"{reply.status}: {reply.body[:200]!r}")
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(round(rate * seconds)):
+            await asyncio.sleep(max(0.0, began_s + number / rate - time.perf_counter()))
+            group.create_task(write(number, await idle.get()))
+    while not idle.empty():
+        idle.get_nowait().close()
+    if refusals:
+        raise ProcessFailed(f"{len(refusals)} writes were refused; the first: {refusals[0]}")
+    return times_s
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m chaos.trace_cost", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--rate", type=float, default=40.0, help="writes a second")
     parser.add_argument("--mode", choices=("sampled", "all"), default="sampled")
     options = parser.parse_args(arguments)
     try:
@@ -89,13 +121,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tempfile.TemporaryDirectory() as folder,
             LocalCluster(Path(folder), Description.mint()) as cluster,
         ):
-            measure(cluster, "off", options.clients, options.seconds)  # Warms all processes up.
+            measure(cluster, "off", options.rate, options.seconds)  # Warms all processes up.
             ratios = _pairs(cluster, options)
     except (ProcessFailed, BrokerFailedError, TimeoutError) as error:
         print(f"chaos.trace_cost: {error}", file=sys.stderr)
         return 1
     print(
-        f"{options.mode} costs x{statistics.median(ratios):.3f} of the processor time of a write "
+        f"{options.mode} costs x{statistics.median(ratios):.3f} of the processor time "
         f"(median of {len(ratios)} pairs; {min(ratios):.3f} to {max(ratios):.3f})"
     )
     return 0
@@ -105,17 +137,16 @@ def _pairs(cluster: LocalCluster, options: argparse.Namespace) -> list[float]:
     ratios = []
     for pair in range(options.pairs):
         modes = ("off", options.mode) if pair % 2 == 0 else (options.mode, "off")
-        runs = {m: measure(cluster, m, options.clients, options.seconds) for m in modes}
+        runs = {m: measure(cluster, m, options.rate, options.seconds) for m in modes}
         off, on = runs["off"], runs[options.mode]
-        ratios.append(on.cpu_ms_per_write / off.cpu_ms_per_write)
+        ratios.append(on.total_s / off.total_s)
+        more_ms = {role: f"{1000 * (on.cpu_s[role] - off.cpu_s[role]):+.0f}" for role in on.cpu_s}
         print(
-            f"pair {pair + 1}: off {off.cpu_ms_per_write:.2f} ms and {off.writes_per_s:.0f}/s, "
-            f"{options.mode} {on.cpu_ms_per_write:.2f} ms and {on.writes_per_s:.0f}/s, "
-            f"x{ratios[-1]:.3f}",
+            f"pair {pair + 1}: off {off.total_s:.2f} s, {off.median_ms:.1f} ms a write; "
+            f"{options.mode} {on.total_s:.2f} s, {on.median_ms:.1f} ms; x{ratios[-1]:.3f}; "
+            f"ms more by role {more_ms}",
             flush=True,
         )
-        by_role = {role: f"{1000 * (on.cpu_s[role] - off.cpu_s[role]):+.0f}" for role in on.cpu_s}
-        print(f"        processor time by role, ms more over the run: {by_role}", flush=True)
     return ratios
 
 

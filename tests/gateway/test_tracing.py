@@ -44,8 +44,12 @@ def command(sequence: int) -> Command:
     )
 
 
+def batch(slot: int) -> Batch:
+    return Batch(stamp_ms=1, commands=(command(slot),))
+
+
 def accept(slot: int) -> Accept:
-    return Accept(ballot=BALLOT, slot=slot, value=Batch(stamp_ms=1, commands=(command(slot),)))
+    return Accept(ballot=BALLOT, slot=slot, value=batch(slot))
 
 
 def recorder(node: str, mode: Mode = "sampled") -> tuple[Recorder, Clock]:
@@ -101,7 +105,7 @@ def test_all_nodes_record_the_same_slots_however_fast_the_log_grows() -> None:
     for second in range(8):
         for slot in range(1 + 100 * second, 101 + 100 * second):
             leader.sent("@acceptors", accept(slot))
-            store.received("learner-1", TxnPrepare(epoch=0, slot=slot, batch=accept(slot).value))
+            store.received("learner-1", TxnPrepare(epoch=0, slot=slot, batch=batch(slot)))
         its_clock.now_us += 1_000_000
         other_clock.now_us += 1_000_000
         for this in (leader, store):
@@ -199,7 +203,7 @@ def records_of_one_write() -> list[dict[str, Any]]:
     step("proposer-1", "@acceptors", accept(7))
     for number in (1, 2, 3):
         step(f"acceptor-{number}", "learner", Accepted(ballot=BALLOT, slot=7))
-    step("learner", "@stores", TxnPrepare(epoch=0, slot=7, batch=accept(7).value))
+    step("learner", "@stores", TxnPrepare(epoch=0, slot=7, batch=batch(7)))
     outcome = Outcome(status="done", slot=7, index=0)
     step("learner", "gateway-1", Result(session="gateway-1.x", sequence=7, outcome=outcome))
     clock.now_us += 1_000
