@@ -26,7 +26,7 @@ from actors.messages import (
 )
 from actors.node import Node, read_record
 from actors.options import Identity, Options
-from actors.values import AcceptedValue, weight
+from actors.values import AcceptedValue, Frozen, weight
 
 _BALLOT = TypeAdapter(Ballot)
 _ACCEPTED = TypeAdapter(AcceptedValue)
@@ -70,6 +70,14 @@ class Acceptor(Node):
         # Its former incarnation may have given a lease a moment ago, and an older copy of its
         # disk must hear of it (StaleDisk) before it votes.
         self._silent_until = self.now + self.options.lease_ms
+
+    def _remake_row(self, key: str) -> Frozen | bytes | None:
+        if key == "promised":
+            return _BALLOT.dump_json(self.promised)
+        if key == "truncated":
+            return _SLOT.dump_json(self.truncated_below)
+        kind, _, slot = key.partition("/")
+        return self.accepted.get(int(slot, 16)) if kind == "accepted" else None
 
     # -- phase 1 ---------------------------------------------------------------------------------
 
@@ -168,7 +176,13 @@ class Acceptor(Node):
     # -- promises --------------------------------------------------------------------------------
 
     def _refuses(self, sender: str, ballot: Ballot) -> bool:
-        """Whether a promise, the silence after a restart or a lease forbids to serve `ballot`."""
+        """Whether a promise, the silence after a restart or a lease forbids to serve `ballot`.
+
+        Without room on its disk it can promise nothing, and says nothing.
+        """
+        if self.disk_full:
+            self.counters["silent_disk_full"] += 1
+            return True
         leased = ballot != self._lease_holder and self.now < self._lease_until
         if self.now < self._silent_until or ballot < self.promised or leased:
             self._reject(sender, ballot)

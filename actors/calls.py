@@ -81,10 +81,14 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """It did not happen and never will; `fact` names what makes that final, `reason` the cause."""
+    """It did not happen and never will; `fact` names what makes that final, `reason` the cause.
+
+    `no_room`: a store's disk is full.
+    """
 
     reason: str
     fact: str
+    no_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,10 @@ class Chunks:
         """Whether the chunk is known as a manifest."""
         return name in self._manifests
 
+    def manifest(self, name: str) -> Manifest | None:
+        """What the chunk `name` lists, if it is a manifest."""
+        return Manifest(names=self._manifests[name]) if name in self._manifests else None
+
     def is_used(self, name: str) -> bool:
         """Whether any version or prepared slot names it."""
         return name in self._users

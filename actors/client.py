@@ -46,7 +46,7 @@ from actors.messages import (
 from actors.node import Node, read_record
 from actors.options import Identity, Options
 from actors.transfers import Transfers
-from actors.values import AnyOperation, CloseSession, Command, OpenSession, Outcome, View
+from actors.values import AnyOperation, CloseSession, Command, Frozen, OpenSession, Outcome, View
 
 _TICK_MS = 100
 _UNRESOLVED_COMMANDS = 4_096
@@ -134,6 +134,13 @@ class Client(Node):
             elif record.key.startswith("resolved/"):
                 name = record.key.removeprefix("resolved/")
                 self.resolved[name] = read_record(_OUTCOME, record)
+
+    def _remake_row(self, key: str) -> Frozen | bytes | None:
+        kind, _, name = key.partition("/")
+        if kind == "resolved":
+            return self.resolved.get(name)
+        known = name == self.session or name in self._former_sessions
+        return _NAME.dump_json(name) if kind == "session" and known else None
 
     def _start(self) -> None:
         """A new start is a new session; a former one is closed, so that its end is final."""
@@ -500,6 +507,7 @@ class Client(Node):
         self.nodes[sender] = (self.now, incarnation, message)
         if message.view and (self.view is None or message.view.epoch > self.view.epoch):
             self.view = message.view
+            self.transfers.follow_view()
 
     def _survey(self) -> Surveyed:
         ready = self._started and self.session_open and self._leader_known()

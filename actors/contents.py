@@ -20,7 +20,7 @@ from actors.messages import (
     ChunkRefused,
     ChunkStored,
 )
-from actors.values import Batch, Chunked, Indirect
+from actors.values import NO_ROOM, Batch, Chunked, Indirect
 
 if TYPE_CHECKING:
     from actors.store import Store
@@ -192,7 +192,10 @@ class Contents:
             store._send(sender, ChunkStored(sha256=name))
             return
         manifest = read_manifest(message.data) if message.manifest else None
-        if hashlib.sha256(message.data).hexdigest() != name:
+        if store.disk_full:
+            reason = f"{NO_ROOM}: the disk of {store.name} is full"
+            store._send(sender, ChunkRefused(sha256=name, reason=reason))
+        elif hashlib.sha256(message.data).hexdigest() != name:
             store._send(sender, ChunkRefused(sha256=name, reason="its SHA-256 is another"))
         elif message.manifest and manifest is None:
             store._send(sender, ChunkRefused(sha256=name, reason="it is not a manifest"))

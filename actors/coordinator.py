@@ -269,7 +269,7 @@ class Coordinator:
         former epoch began: its coordinator may have told the client already.
         """
         refusals = {
-            refusal.index: f"{store.name}: {refusal.reason}"
+            refusal.index: refusal.reason
             for store in voters
             for refusal in round_.votes[store.name]
         }

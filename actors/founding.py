@@ -57,6 +57,10 @@ class Founding:
             self._adopt(genesis)
         return True
 
+    def row(self, key: str) -> Genesis | None:
+        """What the journal is to hold under `key`, if it is one of founding's."""
+        return {_HELD: self._held, _FOUNDED: self.genesis}.get(key)
+
     def begin(self) -> None:
         """Start, or go on, finding out."""
         self.expire()

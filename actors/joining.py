@@ -74,6 +74,10 @@ class Joining:
             self.has_diverged = True
         return record.key == _DIVERGED
 
+    def row(self, key: str) -> bytes | None:
+        """What the journal is to hold under `key`, if it is one of this one's."""
+        return b"true" if key == _DIVERGED and self.has_diverged else None
+
     # -- becoming a member -----------------------------------------------------------------------
 
     def watch(self) -> None:
@@ -86,7 +90,7 @@ class Joining:
         standing = (self.is_whole, self.membership)
         if standing != self._standing:
             self._standing = standing
-            store._send(Group.HEARTBEATS, store._vitals())
+            store._say_vitals()
         near = store.heard_through - store.state.applied <= _NEAR_SLOTS
         if not (outside and self.is_whole and near and store.state.applied):
             return

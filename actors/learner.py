@@ -35,7 +35,7 @@ from actors.messages import (
     Truncate,
     TxnDecision,
 )
-from actors.namespace import Namespace
+from actors.namespace import STATE_ROWS, Namespace
 from actors.node import Node, read_record
 from actors.options import Identity, Options
 from actors.replicas import Replicas
@@ -47,6 +47,7 @@ from actors.values import (
     AnyValue,
     Batch,
     DecidedSlot,
+    Frozen,
     Outcome,
     Refusal,
     SlotValue,
@@ -159,6 +160,21 @@ class Learner(Node):
         self._pull_decided()
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
+    def _remake_row(self, key: str) -> Frozen | bytes | None:
+        """Rows of the state are written together, or a crash would find two moments mixed."""
+        if self.decided > self.durable:
+            self._persist()
+        kind, _, slot = key.partition("/")
+        if kind == "log":
+            known = self.log.known.get(int(slot, 16))
+            if known is None or known.aborted is None:
+                return None
+            return DecidedSlot(slot=int(slot, 16), value=known.value, aborted=known.aborted)
+        return self.state.row(key)
+
+    def _may_be_gone(self, key: str) -> bool:
+        return key.partition("/")[0] in ("log", *STATE_ROWS)
+
     def _adopt_view(self) -> None:
         """The view in force at `decided` is the one to go on from."""
         assert self.state.view is not None
@@ -244,7 +260,7 @@ class Learner(Node):
             self.counters["views"] += 1
             self._follow_view(self.view, slot)
             if slot >= self.log.heard_through:
-                self._send(Group.HEARTBEATS, self._vitals())
+                self._say_vitals()
         elif isinstance(value, Abort) and value.epoch == self.view.epoch:
             if value.slot > self.decided:
                 reasons = self.aborts.setdefault(value.slot, {})

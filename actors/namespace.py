@@ -17,6 +17,7 @@ from actors.errors import InvariantViolation, JournalUnreadable
 from actors.options import Options
 from actors.tree import Undo, check, copy_entry, move_entry, transact
 from actors.values import (
+    NO_ROOM,
     AnyOperation,
     AnyStep,
     AnyValue,
@@ -47,6 +48,9 @@ from actors.values import (
 
 _ENTRY: TypeAdapter[FileEntry | DirectoryEntry] = TypeAdapter(FileEntry | DirectoryEntry)
 _EXPIRY_STEP_MS = 60_000
+
+STATE_ROWS = ("entry", "session", "result", "key")
+"""The kinds of the state's rows, each with a slash and a name after it; `state` has neither."""
 
 
 class SessionRow(Frozen):
@@ -178,7 +182,7 @@ class Namespace:
         """The rows that changed since the last call; `None` removes one."""
         rows: list[tuple[str, bytes | None]] = []
         for key in self._changed:
-            row = self._row(key)
+            row = self.row(key)
             if key.startswith("result/"):
                 if row is not None:
                     self._journalled_results.add(key)
@@ -228,8 +232,10 @@ class Namespace:
             view_slot=self.view_slot,
         )
 
-    def _row(self, key: str) -> Frozen | None:
+    def row(self, key: str) -> Frozen | None:
         """What the journal is to hold under `key` now."""
+        if key == "state":
+            return self._state_row()
         kind, _, rest = key.partition("/")
         if kind == "entry":
             return self.entries.get(rest)
@@ -278,7 +284,8 @@ class Namespace:
         if session.closed:
             return self._outcome("unknown_session", slot, index, "the session was closed")
         if abort is not None:
-            outcome = self._outcome("aborted", slot, index, abort)
+            full = abort.startswith(NO_ROOM)
+            outcome = self._outcome("no_room" if full else "aborted", slot, index, abort)
         else:
             outcome = self._once_per_key(slot, index, command)
         self._record_result(command, session, outcome)

@@ -22,9 +22,10 @@ from actors.effects import (
     SetTimer,
     TimerKey,
 )
-from actors.errors import JournalUnreadable
+from actors.errors import InvariantViolation, JournalUnreadable
 from actors.founding import Founding
 from actors.messages import NodeHeartbeat, StaleDisk
+from actors.notices import DiskSpace, Notice, RowRotten
 from actors.options import Identity, Options
 from actors.values import Frozen, Genesis
 
@@ -56,6 +57,8 @@ class Node:
         self.now: Milliseconds = 0
         self.counters: Counter[str] = Counter()
         """What happened, by name; read by observers, never by the protocol."""
+        self.disk_full = False
+        """Whether the journal's disk has less room than the reserve."""
         self.out = Outbox()
         self._commits = identity.journal_commits
         self._commit_pending = False
@@ -103,6 +106,8 @@ class Node:
         if envelope.sender == self.name:
             if kind.startswith("call."):
                 self._on_call(message)
+            elif kind.startswith("disk."):
+                self._on_notice(message)
         elif kind.startswith("genesis."):
             self.founding.receive(envelope)
             self._start_if_founded()
@@ -162,6 +167,28 @@ class Node:
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
         """Somebody else's sign of life."""
 
+    def _on_notice(self, notice: Notice) -> None:
+        """The runtime says something about the disk."""
+        if isinstance(notice, DiskSpace):
+            self.disk_full = notice.low
+        elif isinstance(notice, RowRotten):
+            self.counters["rows_rotten"] += 1
+            value = self.founding.row(notice.key) or self._remake_row(notice.key)
+            if value is None and not self._may_be_gone(notice.key):
+                raise InvariantViolation(
+                    f"row {notice.key!r} of the journal of {self.name} has rotted, and its memory "
+                    "does not know the row"
+                )
+            self._journal(notice.key, value)
+
+    def _remake_row(self, key: str) -> Frozen | bytes | None:
+        """What the journal is to hold under `key`, from memory, in step with all its other rows."""
+        return None
+
+    def _may_be_gone(self, key: str) -> bool:
+        """Whether a row that memory does not know is one that was to be removed anyway."""
+        return False
+
     def _on_call(self, call: Any) -> None:
         """A door of this node wants something."""
         raise TypeError(f"{self.name} is no gateway: it takes no {call.type}")
@@ -192,8 +219,15 @@ class Node:
             self._armed.discard(key)
             self.out.timers.append(CancelTimer(key))
 
+    def _say_vitals(self) -> None:
+        """Tell everybody now, not with the next heartbeat only."""
+        vitals = self._vitals()
+        if self.disk_full:
+            vitals = vitals.model_copy(update={"disk_full": True})
+        self._send(Group.HEARTBEATS, vitals)
+
     def _beat(self) -> None:
-        self._send(Group.HEARTBEATS, self._vitals())
+        self._say_vitals()
         every = self.options.heartbeat_ms
         self._set_timer("heartbeat", every, every + every // 20)
         self.founding.confirm()

@@ -40,6 +40,7 @@ from actors.values import (
     AnyValue,
     Batch,
     Command,
+    Frozen,
     StoreMember,
     View,
     contents_of,
@@ -151,6 +152,9 @@ class Proposer(Node):
         for record in records:
             if record.key == "round":
                 self.round = read_record(_ROUND, record)
+
+    def _remake_row(self, key: str) -> Frozen | bytes | None:
+        return _ROUND.dump_json(self.round) if key == "round" else None
 
     def _start(self) -> None:
         self.phase = Following(heard_at=self.now)

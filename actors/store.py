@@ -44,12 +44,14 @@ from actors.messages import (
     TxnState,
     TxnVote,
 )
-from actors.namespace import Namespace
+from actors.namespace import STATE_ROWS, Namespace
 from actors.node import Node, read_record
+from actors.notices import BlobRotten, Notice
 from actors.options import Identity, Options
 from actors.reads import Reads
 from actors.snapshots import SnapshotServer
 from actors.values import (
+    NO_ROOM,
     AnyValue,
     Batch,
     DecidedSlot,
@@ -58,6 +60,7 @@ from actors.values import (
     PreparedSlot,
     Refusal,
     contents_of,
+    grows,
 )
 
 _TICK_MS = 150
@@ -185,6 +188,28 @@ class Store(Node):
         self._set_timer("sync", 0, self.options.sync_ms)
         self._set_timer("sweep", _SWEEP_MS, _SWEEP_MS * 2)
 
+    def _remake_row(self, key: str) -> Frozen | bytes | None:
+        """Rows of the state are written together, or a crash would find two moments mixed."""
+        if self.state.applied > self.durable:
+            self._persist()
+        if key == "fence":
+            return _FENCE.dump_json(self.fence)
+        kind, _, rest = key.partition("/")
+        if kind == "prepared":
+            return self.prepared.get(int(rest, 16))
+        if kind == "manifest":
+            return self.chunks.manifest(rest)
+        return self.joining.row(key) or self.state.row(key)
+
+    def _may_be_gone(self, key: str) -> bool:
+        return key.partition("/")[0] in ("prepared", "manifest", *STATE_ROWS)
+
+    def _on_notice(self, notice: Notice) -> None:
+        if isinstance(notice, BlobRotten):
+            self.contents.on_rotten(notice.sha256)
+        else:
+            super()._on_notice(notice)
+
     def _vitals(self) -> NodeHeartbeat:
         self.joining.note_heartbeat()
         return NodeHeartbeat(
@@ -217,7 +242,18 @@ class Store(Node):
         if self._missing_contents(message.batch):
             self._fetch(sender, message)
             return
-        self._record_prepared(sender, message, ())
+        self._record_prepared(sender, message, self._no_room(message.batch))
+
+    def _no_room(self, batch: Batch) -> tuple[Refusal, ...]:
+        """A no to all that would grow, while the disk is full. Deletions make room again."""
+        if not self.disk_full:
+            return ()
+        reason = f"{NO_ROOM}: the disk of {self.name} is full"
+        return tuple(
+            Refusal(index=index, reason=reason)
+            for index, command in enumerate(batch.commands)
+            if grows(command.operation)
+        )
 
     def _record_prepared(
         self, coordinator: str, message: TxnPrepare, refused: tuple[Refusal, ...]
@@ -250,6 +286,9 @@ class Store(Node):
         if epoch > self.fence:
             self.fence = epoch
             self._journal("fence", _FENCE.dump_json(epoch))
+            # What still waits for contents is not prepared, and the new epoch is told so: a vote
+            # in the old one could yet make its coordinator commit. The new one prepares it again.
+            self._fetching.clear()
         return True
 
     # -- contents that a prepare lacks -----------------------------------------------------------
@@ -280,7 +319,7 @@ class Store(Node):
             batch = fetching.message.batch
             missing = self._missing_contents(batch)
             hopeless = [
-                Refusal(index=index, reason="contents are not on any store")
+                Refusal(index=index, reason=f"{self.name}: contents are not on any store")
                 for index, names in missing.items()
                 if any(self.contents.is_nowhere(name) for name in names)
             ]

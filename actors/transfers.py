@@ -19,6 +19,7 @@ from actors.messages import (
     ChunkRefused,
     ChunkStored,
 )
+from actors.values import NO_ROOM
 
 if TYPE_CHECKING:
     from actors.client import Client
@@ -115,7 +116,10 @@ class Transfers:
         self._release(sender, message.sha256)
         if message.sha256 in self._uploads:
             reason = f"{sender} refused a chunk: {message.reason}"
-            self._end_upload(message.sha256, Unavailable(reason, "no command was sent"))
+            no_room = message.reason.startswith(NO_ROOM)
+            self._end_upload(
+                message.sha256, Unavailable(reason, "no command was sent", no_room=no_room)
+            )
         self._pump(sender)
 
     def _release(self, store: str, name: str) -> None:
@@ -124,6 +128,20 @@ class Transfers:
     def _end_upload(self, name: str, answer: Uploaded | Unavailable) -> None:
         for token in self._uploads.pop(name).tokens:
             self._client.out.answers.append(Answer(token, answer))
+
+    def follow_view(self) -> None:
+        """Nobody waits for a store that is not in the view any more.
+
+        One that has joined since gets what it lacks from the others when it prepares.
+        """
+        stores = self._client.stores
+        for name in sorted(self._uploads):
+            upload = self._uploads[name]
+            for store in sorted(upload.waiting - set(stores)):
+                upload.waiting.discard(store)
+                self._release(store, name)
+            if not upload.waiting:
+                self._end_upload(name, Uploaded())
 
     # -- down ------------------------------------------------------------------------------------
 

@@ -215,6 +215,17 @@ def contents_of(operation: AnyOperation) -> tuple[Inline | Chunked | Indirect, .
     return ()
 
 
+def grows(operation: AnyOperation) -> bool:
+    """Whether `operation` may need room for good."""
+    if isinstance(operation, Transaction):
+        return any(isinstance(step, PutFile | CopyEntry) for step in operation.steps)
+    return isinstance(operation, PutFile | CopyEntry | MakeDirectory)
+
+
+NO_ROOM = "no room"
+"""What the reason of an abort begins with if a store's disk was full."""
+
+
 class IdempotencyKey(Frozen):
     """A caller's own name for one request; `fingerprint` tells a retry from another request."""
 
@@ -249,6 +260,7 @@ Status = Literal[
     "conflict",
     "not_empty",
     "aborted",
+    "no_room",
     "unknown_session",
     "forgotten",
     "key_reused",

@@ -13,9 +13,7 @@ than one that is gone (DESIGN, section 3, rule 9).
 """
 
 import contextlib
-import fcntl
 import hashlib
-import json
 import os
 import secrets
 import sqlite3
@@ -27,12 +25,27 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from actors.effects import Blob, Record
+from broker.folder import (
+    CURE,
+    JOURNAL_NAME,
+    MARKER_NAME,
+    JournalCorrupt,
+    JournalFailed,
+    JournalFenced,
+    JournalForeign,
+    JournalFull,
+    check_owner,
+    connect,
+    lock_folder,
+    make_folder,
+    read_marker,
+    sync_folder,
+    transaction,
+    write_marker,
+)
 
 FORMAT_VERSION = 1
-JOURNAL_NAME = "journal.db"
-MARKER_NAME = "synod.json"
 MARK_NAME = "journal.mark"
-LOCK_NAME = "journal.lock"
 
 _CHECKED_WHOLE_BYTES_MAX = 64 * 1024 * 1024
 """Up to this size the whole file is checked at opening; above, contents are checked when read."""
@@ -66,34 +79,6 @@ _META = (
     "records_sum",
     "blobs_sum",
 )
-_CURE = (
-    "Do not copy or repair it by hand: remove the whole folder and let the node join anew "
-    "(synod replace), or restore all of the folder from a copy that is not older"
-)
-
-
-class JournalError(RuntimeError):
-    """The journal can't serve this process."""
-
-
-class JournalLocked(JournalError):
-    """Another process has the folder."""
-
-
-class JournalForeign(JournalError):
-    """The folder belongs to another node, cluster or version."""
-
-
-class JournalCorrupt(JournalError):
-    """The folder does not hold what was once committed to it."""
-
-
-class JournalFailed(JournalError):
-    """A commit failed, so nothing of its turn may be sent; the process must end."""
-
-
-class JournalFenced(JournalFailed):
-    """Another process opened the journal since: this one is a twin that was paused."""
 
 
 class JournalIdentity(NamedTuple):
@@ -133,19 +118,19 @@ class Journal:
         in the settings. Raises `JournalLocked`, `JournalForeign` or `JournalCorrupt`.
         """
         folder = Path(folder).absolute()
-        _make_folder(folder)
-        lock_fd = _lock(folder)
+        make_folder(folder)
+        lock_fd = lock_folder(folder)
         connection: sqlite3.Connection | None = None
         journal: Self | None = None
         try:
-            marker = _read_marker(folder, node, cluster)
+            marker = read_marker(folder, node, cluster)
             try:
-                connection = _connect(folder, marker)
+                connection = connect(folder, marker)
                 journal = cls(folder, lock_fd, connection)
                 journal._load(node, cluster, marker)
                 journal._begin_incarnation()
             except sqlite3.Error as error:
-                raise JournalCorrupt(f"{folder / JOURNAL_NAME}: {error}. {_CURE}") from error
+                raise JournalCorrupt(f"{folder / JOURNAL_NAME}: {error}. {CURE}") from error
             return journal
         except BaseException:
             if journal is not None and journal._mark_fd >= 0:
@@ -170,7 +155,7 @@ class Journal:
             raise JournalForeign(
                 f"{self.path} has format {meta['format']}; this Synod writes {FORMAT_VERSION}"
             )
-        _check_owner(self.path, meta, node, cluster)
+        check_owner(self.path, meta, node, cluster)
         if marker is not None and marker["disk"] != meta["disk"]:
             raise self._corrupt(
                 f"it is of disk {meta['disk']}, but {MARKER_NAME} names disk {marker['disk']}: "
@@ -184,17 +169,17 @@ class Journal:
         if marker is None:
             # The journal comes first and the marker second: a crash between them leaves a journal
             # that names its owner, while the reverse would leave a folder that refuses for ever.
-            _write_marker(self.folder, {"node": node, "cluster": cluster, "disk": self._disk})
+            write_marker(self.folder, {"node": node, "cluster": cluster, "disk": self._disk})
 
     def _create(self, node: str, cluster: str) -> None:
-        with _transaction(self._connection):
+        with transaction(self._connection):
             for statement in _SCHEMA.strip().split(";\n"):
                 self._connection.execute(statement)
             self._connection.execute(
                 "INSERT INTO meta VALUES (?, ?, ?, ?, 0, 0, 0, 0, 0)",
                 (FORMAT_VERSION, node, cluster, secrets.token_hex(16)),
             )
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def _check_pages(self) -> None:
         if self.path.stat().st_size <= _CHECKED_WHOLE_BYTES_MAX:
@@ -236,7 +221,7 @@ class Journal:
             raise self._corrupt("rows of the table blobs were lost or added")
 
     def _begin_incarnation(self) -> None:
-        with _transaction(self._connection):
+        with transaction(self._connection):
             ((self._generation,),) = self._connection.execute(
                 "UPDATE meta SET incarnation = incarnation + 1, generation = generation + 1, "
                 "commits = commits + 1 RETURNING generation"
@@ -301,6 +286,36 @@ class Journal:
                 for (name,) in self._connection.execute("SELECT sha256 FROM blobs ORDER BY sha256")
             ]
 
+    def is_sound(self, sha256: str) -> tuple[bool, int]:
+        """Whether the blob is what its name says or is gone, and how many bytes were read."""
+        try:
+            data = self.read_blob(sha256)
+        except JournalCorrupt:
+            return False, 0
+        return True, len(data or b"")
+
+    def scrub_rows(self, after: str) -> tuple[list[str], str | None, int]:
+        """Check the next page of rows after the key `after`.
+
+        Returns the keys of those that have rotted, where to go on (`None`: that was the last
+        page) and how many bytes were read.
+        """
+        rotten: list[str] = []
+        size = 0
+        try:
+            with self._guard:
+                page = self._connection.execute(
+                    "SELECT key, hash, value FROM records WHERE key > ? ORDER BY key LIMIT 64",
+                    (after,),
+                ).fetchall()
+        except sqlite3.Error as error:
+            raise self._corrupt(f"the records after {after!r}: {error}") from error
+        for key, row_hash, value in page:
+            size += len(key) + len(value)
+            if not isinstance(value, bytes) or _row_hash(key, value) != row_hash:
+                rotten.append(key)
+        return rotten, page[-1][0] if len(page) == 64 else None, size
+
     def free_bytes(self) -> int:
         """How much room is left on the journal's disk for this process."""
         figures = os.statvfs(self.folder)
@@ -330,9 +345,11 @@ class Journal:
         if self._closed:
             raise JournalFailed(f"{self.path} is closed")
         try:
-            with _transaction(self._connection):
+            with transaction(self._connection):
                 yield
         except (sqlite3.Error, ValueError, OverflowError) as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise JournalFull(f"{self.path}: its disk is full: {error}") from error
             raise JournalFailed(f"{self.path}: a commit failed: {error}") from error
         self._commits += 1
         self._incarnation, self._records_sum, self._blobs_sum = self._pending_meta
@@ -426,128 +443,7 @@ class Journal:
         os.pwrite(self._mark_fd, count + zlib.crc32(count).to_bytes(4, "big"), 0)
 
     def _corrupt(self, what: str) -> JournalCorrupt:
-        return JournalCorrupt(f"{self.path} is damaged: {what}. {_CURE}")
-
-
-# -- files ----------------------------------------------------------------------------------------
-
-
-def _connect(folder: Path, marker: dict[str, str] | None) -> sqlite3.Connection:
-    path = folder / JOURNAL_NAME
-    if marker is not None:
-        owner = f"this folder belonged to {marker['node']} of cluster {marker['cluster']!r}"
-        if not path.exists():
-            raise JournalCorrupt(f"{path} is gone, but {owner} (disk {marker['disk']}). {_CURE}")
-        if path.stat().st_size == 0:
-            raise JournalCorrupt(f"{path} is empty, but {owner} (disk {marker['disk']}). {_CURE}")
-    connection = sqlite3.connect(
-        path, isolation_level=None, check_same_thread=False, timeout=1, cached_statements=256
-    )
-    try:
-        for pragma in (
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            # Memory stays small whatever the size of the file: 2 MiB of pages, a log of 4 MiB that
-            # is cut back after a burst of contents.
-            "cache_size = -2048",
-            "wal_autocheckpoint = 1024",
-            f"journal_size_limit = {8 * 1024 * 1024}",
-            "mmap_size = 0",
-            "trusted_schema = OFF",
-        ):
-            connection.execute(f"PRAGMA {pragma}").fetchall()
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _make_folder(folder: Path) -> None:
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise JournalError(f"the data folder {folder} can't be made: {error}") from error
-    for made in missing:
-        _sync_folder(made.parent)
-
-
-def _lock(folder: Path) -> int:
-    """Take the folder for the life of this process (and of no child of it: `O_CLOEXEC`)."""
-    path = folder / LOCK_NAME
-    try:
-        lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise JournalError(f"the data folder {folder} can't be used: {error}") from error
-    try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(lock_fd, 32, 0).decode(errors="replace").strip() or "unknown"
-        os.close(lock_fd)
-        raise JournalLocked(
-            f"the data folder {folder} is in use by process {holder}: stop that process first, "
-            "or give this node a folder of its own"
-        ) from None
-    except BaseException:
-        os.close(lock_fd)
-        raise
-    os.ftruncate(lock_fd, 0)
-    os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
-    return lock_fd
-
-
-def _read_marker(folder: Path, node: str, cluster: str) -> dict[str, str] | None:
-    path = folder / MARKER_NAME
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    try:
-        marker = json.loads(raw)
-        owner = {key: str(marker[key]) for key in ("node", "cluster", "disk")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise JournalCorrupt(f"{path} can't be read: {error!r}. {_CURE}") from error
-    _check_owner(path, owner, node, cluster)
-    return owner
-
-
-def _check_owner(path: Path, owner: dict[str, str], node: str, cluster: str) -> None:
-    if (owner["node"], owner["cluster"]) != (node, cluster):
-        raise JournalForeign(
-            f"{path} belongs to {owner['node']} of cluster {owner['cluster']!r}, "
-            f"not to {node} of cluster {cluster!r}: give each node a folder of its own"
-        )
-
-
-def _write_marker(folder: Path, marker: dict[str, str]) -> None:
-    path = folder / MARKER_NAME
-    draft = folder / (MARKER_NAME + ".new")
-    with draft.open("wb") as file:
-        file.write(json.dumps(marker, indent=2).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder_fd)
-    finally:
-        os.close(folder_fd)
+        return JournalCorrupt(f"{self.path} is damaged: {what}. {CURE}")
 
 
 # -- hashes ---------------------------------------------------------------------------------------

@@ -31,6 +31,9 @@ class Observer:
     def rebuilt(self, reason: str) -> None:
         """The actor was thrown away and made anew from its journal."""
 
+    def stalled(self, reason: str) -> None:
+        """The node's disk is full: it is silent until there is room."""
+
     def halted(self, reason: str) -> None:
         """The node refuses to go on."""
 
@@ -80,6 +83,11 @@ class Observers(Observer):
         """See `Observer`."""
         for observer in self._observers:
             observer.rebuilt(reason)
+
+    def stalled(self, reason: str) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.stalled(reason)
 
     def halted(self, reason: str) -> None:
         """See `Observer`."""

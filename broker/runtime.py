@@ -14,7 +14,6 @@ import logging
 import random
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -35,16 +34,21 @@ from actors.effects import (
 )
 from actors.errors import InvariantViolation, JournalUnreadable
 from actors.messages import AnyMessage, ChunkData, ChunkMissing
+from actors.notices import BlobRotten, Notice
 from actors.options import Identity
-from broker.journal import Journal, JournalCorrupt, JournalError
+from broker.folder import JournalCorrupt, JournalError, JournalFull
+from broker.inbox import Batch, Inbox
+from broker.journal import Journal
 from broker.observer import Observer, Tap
 from broker.timers import TimerBook
-from broker.transport import Delivery, Lane, Parcel, Receipt, Transport, Wakeup
+from broker.transport import Delivery, Parcel, Receipt, Transport, Wakeup
+from broker.upkeep import Upkeep, UpkeepOptions
 
 log = logging.getLogger("synod.runtime")
 
 OVERDUE_LOOK_S = 0.1
 HELD_LOOK_S = 0.02
+FULL_LOOK_S = 1.0
 
 
 def now_ms() -> Milliseconds:
@@ -82,15 +86,8 @@ class HostOptions:
     blob_bytes_staged_max: int = 4 * 1024 * 1024
     calls_max: int = 10_000
     commit_in_thread: bool = False
+    upkeep: UpkeepOptions = field(default_factory=UpkeepOptions)
     first_connection_patience_s: float = 5.0
-
-
-@dataclass(slots=True)
-class _Batch:
-    """What one turn takes in, and what acknowledges it."""
-
-    items: list[Envelope | Wakeup] = field(default_factory=list)
-    receipts: dict[str, Receipt] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -135,9 +132,7 @@ class NodeHost:
         self._actor = make_actor(self._identity)
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._last_token = 0
-        self._local: deque[Call] = deque()
-        self._control: deque[Delivery] = deque()
-        self._bulk: deque[Delivery] = deque()
+        self._inbox = Inbox(self._options.drain_messages_max, self._options.drain_bytes_max)
         self._timers = TimerBook()
         self._work = asyncio.Event()
         self._timers_held = asyncio.Event()
@@ -164,7 +159,7 @@ class NodeHost:
     @property
     def inbox_messages(self) -> int:
         """What waits for a turn."""
-        return len(self._local) + len(self._control) + len(self._bulk)
+        return len(self._inbox)
 
     @property
     def timers_armed(self) -> int:
@@ -189,7 +184,7 @@ class NodeHost:
         token = self._last_token
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._calls[token] = future
-        self._local.append(make(token))
+        self._inbox.local.append(make(token))
         self._work.set()
         try:
             return await future
@@ -198,11 +193,13 @@ class NodeHost:
 
     async def run(self) -> None:
         """Run the node. Raises `NodeHalted`, `TransportRefused` or a `JournalError`."""
+        journal = self._journal
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._transport.run(self._deliver, self._on_session))
                 group.create_task(self._tend_timers())
                 group.create_task(self._take_turns())
+                group.create_task(Upkeep(journal, self._options.upkeep, self._notify).run())
         except BaseExceptionGroup as failures:
             raise _first_leaf(failures) from failures
         finally:
@@ -211,43 +208,21 @@ class NodeHost:
 
     # -- inbox ------------------------------------------------------------------------------------
 
+    def _notify(self, notice: Notice) -> None:
+        self._inbox.local.append(notice)
+        self._work.set()
+
     def _deliver(self, delivery: Delivery) -> None:
-        # The transport's prefetch bounds both lanes: nothing is acknowledged before its turn.
-        lane = self._bulk if delivery.receipt.lane == Lane.BULK else self._control
-        lane.append(delivery)
+        self._inbox.put(delivery)
         self._work.set()
 
     def _on_session(self) -> None:
-        # What the former session delivered can't be acknowledged any more and comes again.
-        self._control.clear()
-        self._bulk.clear()
+        self._inbox.forget_deliveries()
         self._timers.rearm(self._clock())
         self._timers_held.set()
         self._connected.set()
 
-    def _drain(self) -> _Batch:
-        batch = _Batch()
-        size_bytes = 0
-        while self._local and len(batch.items) < self._options.drain_messages_max:
-            batch.items.append(self._envelope_of_call(self._local.popleft()))
-        for lane in (self._control, self._bulk):
-            # At least one of each lane, so that neither starves the other.
-            first = True
-            while lane and (
-                first
-                or (
-                    len(batch.items) < self._options.drain_messages_max
-                    and size_bytes + lane[0].size_bytes <= self._options.drain_bytes_max
-                )
-            ):
-                first = False
-                delivery = lane.popleft()
-                size_bytes += delivery.size_bytes
-                batch.receipts[delivery.receipt.lane] = delivery.receipt
-                batch.items.extend(_items_of(delivery))
-        return batch
-
-    def _envelope_of_call(self, call: Call) -> Envelope:
+    def _envelope_of_call(self, call: Call | Notice) -> Envelope:
         identity = self._identity
         return Envelope(self._actor.cluster, self.name, identity.disk, identity.incarnation, call)
 
@@ -280,7 +255,15 @@ class NodeHost:
 
     async def _turn(self) -> None:
         started = time.perf_counter()
-        batch = self._drain()
+        batch = self._inbox.drain(self._envelope_of_call)
+        try:
+            await self._try_turn(batch)
+        except JournalFull as error:
+            await self._sit_out_full_disk(error)
+            self._inbox.put_back(batch)
+        self._observer.turned(len(batch.items), time.perf_counter() - started)
+
+    async def _try_turn(self, batch: Batch) -> None:
         try:
             outcome = await self._step(batch.items)
         except InvariantViolation:
@@ -291,7 +274,6 @@ class NodeHost:
             await self._try_one_by_one(batch.items)
             outcome = _Outcome()
         await self._carry_out(outcome, batch.receipts)
-        self._observer.turned(len(batch.items), time.perf_counter() - started)
 
     async def _step(self, items: Iterable[Envelope | Wakeup]) -> _Outcome:
         """Let the actor take `items` in, and settle. Raises whatever the actor raises."""
@@ -409,10 +391,16 @@ class NodeHost:
     async def _message_of(self, send: Send | SendBlob) -> AnyMessage:
         if isinstance(send, Send):
             return send.message
-        if self._options.commit_in_thread:
-            data = await asyncio.to_thread(self._journal.read_blob, send.sha256)
-        else:
-            data = self._journal.read_blob(send.sha256)
+        try:
+            if self._options.commit_in_thread:
+                data = await asyncio.to_thread(self._journal.read_blob, send.sha256)
+            else:
+                data = self._journal.read_blob(send.sha256)
+        except JournalCorrupt as error:
+            # Never wrong bytes: whoever asked finds a sound copy elsewhere, and this one is mended.
+            log.error("%s: %s", self.name, error)
+            self._notify(BlobRotten(sha256=send.sha256))
+            data = None
         if data is None:
             return ChunkMissing(sha256=send.sha256)
         return ChunkData(sha256=send.sha256, data=data)
@@ -488,7 +476,7 @@ class NodeHost:
         """Begin a new incarnation; the calls that the actor took in before `keep` are lost."""
         reason = f"{type(error).__name__}: {error}"
         self._timers.clear()
-        kept = {call.token for call in self._local}
+        kept = {call.token for call in self._inbox.local if isinstance(call, Call)}
         kept.update(token for item in keep if (token := _token_of(item)) is not None)
         lost = CallLost(f"{self.name} was rebuilt from its journal after {reason}")
         for token in self._calls.keys() - kept:
@@ -506,12 +494,28 @@ class NodeHost:
                 f"the actor of {self.name} can't be rebuilt from its journal: {failure!r}"
             ) from failure
 
+    async def _sit_out_full_disk(self, error: JournalFull) -> None:
+        """Nothing of the turn was kept or sent. Be silent until there is room, then start anew.
+
+        Whoever made a call in this process is told that its outcome is not known.
+        """
+        log.critical("%s is silent until its disk has room: %s", self.name, error)
+        self._observer.stalled(str(error))
+        while True:
+            try:
+                await self._rebuild(error, keep=())
+            except JournalFull:
+                await asyncio.sleep(FULL_LOOK_S)
+            else:
+                log.warning("%s goes on: its disk has room", self.name)
+                return
+
     async def _try_one_by_one(self, items: list[Envelope | Wakeup]) -> None:
         for index, item in enumerate(items):
             # The timers that these messages wake ended with the former incarnation.
             if isinstance(item, Wakeup):
                 continue
-            if isinstance(item.message, Call):
+            if isinstance(item.message, Call | Notice):
                 item = self._envelope_of_call(item.message)
             try:
                 outcome = await self._step([item])
@@ -529,7 +533,7 @@ class NodeHost:
         cluster, sender, disk, incarnation, message = envelope
         if isinstance(message, Call):
             self._fail_call(message.token, CallLost(f"{self.name} failed on it: {reason}"))
-        else:
+        elif not isinstance(message, Notice):
             parcel = Parcel(cluster, sender, disk, incarnation, (message,))
             self._transport.quarantine(parcel, f"{self.name}: {reason}")
 
@@ -543,16 +547,6 @@ class NodeHost:
         log.critical("%s halts: %s", self.name, reason)
         self._observer.halted(reason)
         raise NodeHalted(f"{self.name} halts: {reason}")
-
-
-def _items_of(delivery: Delivery) -> Iterable[Envelope | Wakeup]:
-    item = delivery.item
-    if item is None:
-        return ()
-    if isinstance(item, Wakeup):
-        return (item,)
-    cluster, sender, disk, incarnation, messages = item
-    return [Envelope(cluster, sender, disk, incarnation, message) for message in messages]
 
 
 def _token_of(item: Envelope | Wakeup) -> int | None:

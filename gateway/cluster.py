@@ -31,6 +31,7 @@ from broker.runtime import CallLost, CallRefused, NodeHalted
 from gateway.problems import (
     ABORTED,
     CONFLICT,
+    DISK_FULL,
     KEY_REUSED,
     NOT_EMPTY,
     NOT_FOUND,
@@ -212,8 +213,8 @@ def refused(request: str, outcome: Outcome) -> Problem:
             fields=fields,
         )
     because = f" ({outcome.detail})" if outcome.detail else ""
-    if outcome.status == "aborted":
-        kind = ABORTED
+    if outcome.status in ("aborted", "no_room"):
+        kind = ABORTED if outcome.status == "aborted" else DISK_FULL
         fact = (
             f"an Abort of this request is chosen in the log; it was decided at slot {outcome.slot}"
         )
@@ -234,7 +235,7 @@ def _unavailable(answer: object) -> Problem:
     if not isinstance(answer, Unavailable):
         raise TypeError(f"the client actor gave {type(answer).__name__}, which is no answer here")
     return Problem(
-        UNAVAILABLE,
+        DISK_FULL if answer.no_room else UNAVAILABLE,
         f"Not accepted: {answer.reason}. It did not happen and never will: {answer.fact}.",
         headers=RETRY_AFTER,
         fields={"reason": answer.reason, "fact": answer.fact},

@@ -57,6 +57,10 @@ class Unavailable(SynodError):
     again = True
 
 
+class DiskFull(SynodError):
+    """A store's disk is full: it did not happen and never will."""
+
+
 class StillRunning(SynodError):
     """The first request with this Idempotency-Key is still being worked on."""
 
@@ -85,6 +89,7 @@ _BY_STATUS: dict[int, type[SynodError]] = {
     413: TooLarge,
     503: Unavailable,
     504: OutcomeUnknown,
+    507: DiskFull,
 }
 
 

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from actors.calls import Survey, Surveyed
 from actors.options import Options, role_of
-from broker.journal import JournalError
+from broker.folder import JournalError
 from broker.launch import run_node
 from broker.listening import listen_for_events
 from broker.memory import MemoryBroker
@@ -25,6 +25,7 @@ from broker.rabbitmq import RabbitOptions, RabbitTransport
 from broker.runtime import CallLost, CallRefused, HostOptions, NodeHalted, NodeHost
 from broker.topology import Topology
 from broker.transport import Transport, TransportRefused
+from broker.upkeep import UpkeepOptions
 from gateway.app import GatewayApp
 from gateway.server import PortInUse, Server, listen, server
 from gateway.settings import Settings, masked_url
@@ -146,7 +147,13 @@ class Process:
             self._settings.data / name,
             transport,
             cluster_name=self._settings.cluster,
-            host_options=HostOptions(commit_in_thread=len(self._names) > 1),
+            host_options=HostOptions(
+                commit_in_thread=len(self._names) > 1,
+                upkeep=UpkeepOptions(
+                    disk_reserve_bytes=self._settings.disk_reserve_bytes,
+                    scrub_bytes_per_s=self._settings.scrub_bytes_per_s,
+                ),
+            ),
             observer=Observers(observer, self._tracing.observer(name, transport)),
             started=started,
         )

@@ -45,6 +45,7 @@ INTERNAL = Kind("internal", 500, "The gateway made a mistake")
 ABORTED = Kind("aborted", 503, "The write was aborted; it did not happen and never will")
 UNAVAILABLE = Kind("unavailable", 503, "The request was not accepted")
 UNKNOWN = Kind("unknown", 504, "It is not known yet whether the write happened")
+DISK_FULL = Kind("disk-full", 507, "A store's disk is full; it did not happen and never will")
 
 
 class Problem(Exception):

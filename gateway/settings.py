@@ -22,6 +22,7 @@ from pydantic_settings import (
 
 from actors.options import Options
 from actors.values import CHUNK_BYTES, INLINE_LIMIT_BYTES
+from broker.upkeep import UpkeepOptions
 
 DEFAULT_FILE = "synod.toml"
 MASK = "********"
@@ -70,6 +71,15 @@ class Settings(BaseSettings):
     session_expiry_ms: int = Field(_DEFAULTS.session_expiry_ms, ge=60_000)
     idempotency_expiry_ms: int = Field(_DEFAULTS.idempotency_expiry_ms, ge=60_000)
     chunk_grace_ms: int = Field(_DEFAULTS.chunk_grace_ms, ge=1_000)
+
+    log_bytes: int = Field(_DEFAULTS.log_bytes, ge=0)
+    """How much of the decided log a learner keeps for those who were away shortly."""
+    copy_bytes_per_s: int = Field(_DEFAULTS.copy_bytes_per_s, ge=64 * 1024)
+    """How fast a store that joins may copy contents from the others."""
+    disk_reserve_bytes: int = Field(UpkeepOptions().disk_reserve_bytes, ge=0)
+    """A node whose disk has less room left counts as full."""
+    scrub_bytes_per_s: int = Field(UpkeepOptions().scrub_bytes_per_s, ge=1024)
+    """How fast a node reads its own journal through in search of rot."""
 
     min_stores: int = Field(2, ge=1)
     """With fewer whole stores in the view, new writes are refused."""

@@ -75,6 +75,7 @@ class NodeHeartbeat(Frozen):
     installing: bool = False
     rows_left: int = 0
     chunks_missing: int = 0
+    disk_full: bool = False
     halted: str = ""
 
 

@@ -146,6 +146,7 @@ SAMPLES: tuple[AnyMessage, ...] = (
         installing=True,
         rows_left=4,
         chunks_missing=7,
+        disk_full=True,
         halted="why",
     ),
     m.StaleDisk(disk="d1", incarnation=3, journal_commits=99),

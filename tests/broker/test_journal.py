@@ -15,15 +15,16 @@ from pathlib import Path
 import pytest
 
 from actors.effects import Blob, Record
-from broker.journal import (
-    Journal,
+from broker.folder import (
     JournalCorrupt,
     JournalError,
     JournalFailed,
     JournalFenced,
     JournalForeign,
+    JournalFull,
     JournalLocked,
 )
+from broker.journal import Journal
 
 
 def open_journal(folder: Path) -> Journal:
@@ -367,3 +368,37 @@ def test_memory_stays_small_while_contents_pass_through(tmp_path: Path) -> None:
     memory_kib, log_kib = map(int, grown.stdout.split())
     assert memory_kib < 24 * 1024
     assert log_kib < 16 * 1024
+
+
+def test_a_full_disk_keeps_nothing_of_the_commit_and_breaks_nothing(tmp_path: Path) -> None:
+    """Given a file that may not grow, when a commit does not fit, then another one still does."""
+    with open_journal(tmp_path) as journal:
+        journal.commit([Record("a", b"1")])
+        connection = journal._connection
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+
+        with pytest.raises(JournalFull, match="disk is full"):
+            journal.commit([Record("a", b"2"), Record("b", bytes(100_000))])
+        journal.commit([Record("a", b"3")])
+
+    with open_journal(tmp_path) as journal:
+        assert list(journal.records()) == [Record("a", b"3")]
+
+
+def test_rot_is_found_by_the_scrub_and_can_be_written_over(tmp_path: Path) -> None:
+    data = b"contents"
+    name = hashlib.sha256(data).hexdigest()
+    with open_journal(tmp_path) as journal:
+        journal.commit([Record("a", b"1"), Record("b", b"2")], [Blob(name, data)])
+        journal._connection.execute("UPDATE records SET value = x'00' WHERE key = 'a'")
+        journal._connection.execute("UPDATE blobs SET data = x'00'")
+
+        assert journal.scrub_rows("") == (["a"], None, 4)
+        assert journal.is_sound(name) == (False, 0)
+        journal.commit([Record("a", b"1")], [Blob(name, None)])
+        journal.commit([], [Blob(name, data)])
+        assert journal.is_sound(name) == (True, len(data))
+
+    with open_journal(tmp_path) as journal:
+        assert list(journal.records()) == [Record("a", b"1"), Record("b", b"2")]

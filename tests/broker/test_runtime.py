@@ -9,11 +9,15 @@ import pytest
 from actors.calls import Survey
 from actors.effects import Answer, Blob, Envelope, Group, Record, SendBlob, TimerKey
 from actors.messages import AnyMessage, ChunkData, ChunkMissing, ChunkRefused
-from broker.journal import Journal, JournalCorrupt, JournalFailed
+from actors.notices import DiskSpace, RowRotten
+from broker import runtime, upkeep
+from broker.folder import JournalCorrupt, JournalFailed
+from broker.journal import Journal
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.observer import Observer, Tap
 from broker.runtime import CallLost, CallRefused, HostOptions, NodeHalted
 from broker.transport import Parcel
+from broker.upkeep import UpkeepOptions
 from tests.broker.actors import Behaviour, Puppet, fail, note, violate
 from tests.broker.hosting import House, memory_house, puppet, until
 from tests.broker.samples import HASH
@@ -305,17 +309,74 @@ async def test_an_actor_that_refuses_to_go_on_is_heard_first(
     host._journal.close()
 
 
-async def test_a_rotten_blob_halts_the_node(house: House, broker: MemoryBroker) -> None:
+async def test_rotten_contents_are_never_sent_and_the_actor_is_told(
+    house: House, broker: MemoryBroker
+) -> None:
     def work(this: Puppet, envelope: Envelope) -> None:
-        this.out.sends.append(SendBlob("store-2", HASH))
+        this.out.sends.append(SendBlob("gateway-1", HASH))
 
-    host = house.host("store-1", {"work": work})
+    host, reader = house.host("store-1", {"work": work}), house.host("gateway-1")
     host._journal.commit([], [Blob(HASH, b"not what its name says")])
-    running = asyncio.create_task(host.run())
-    inject(broker, "store-1", note("work"))
-    with pytest.raises(NodeHalted, match=f"blob {HASH}"):
-        await running
-    host._journal.close()
+    async with house.running(host, reader):
+        inject(broker, "store-1", note("work"))
+        await until(lambda: puppet(reader).envelopes and "disk.blob_rotten" in puppet(host).seen)
+        assert [each.message for each in puppet(reader).envelopes] == [ChunkMissing(sha256=HASH)]
+
+
+async def test_the_scrub_finds_rot_that_nobody_reads(house: House) -> None:
+    host = house.host("store-1", options=HostOptions(upkeep=UpkeepOptions(scrub_rest_s=0.01)))
+    host._journal.commit([Record("a", b"1"), Record("b", b"2")], [Blob(HASH, b"rotten")])
+    async with house.running(host):
+        await until(lambda: "disk.blob_rotten" in puppet(host).seen)
+        host._journal._connection.execute("UPDATE records SET value = x'00' WHERE key = 'b'")
+        await until(lambda: "disk.row_rotten" in puppet(host).seen)
+        rotten = [e.message for e in puppet(host).envelopes if isinstance(e.message, RowRotten)]
+        assert {notice.key for notice in rotten} == {"b"}
+
+
+async def test_a_full_disk_silences_the_node_until_there_is_room(
+    house: House, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a commit without room, then nothing of its turn is sent before it was made anew."""
+    monkeypatch.setattr(runtime, "FULL_LOOK_S", 0.02)
+
+    def work(this: Puppet, envelope: Envelope) -> None:
+        this.keep("work", bytes(100_000))
+        this.send("gateway-1", "done")
+
+    host, reader = house.host("store-1", {"work": work}), house.host("gateway-1")
+    connection = host._journal._connection
+    async with house.running(host, reader):
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+        first = host.identity.incarnation
+        inject(broker, "store-1", note("work"))
+        await until(lambda: host.identity.incarnation > first + 1)
+        assert puppet(reader).seen == []
+
+        connection.execute("PRAGMA max_page_count = 1000000").fetchone()
+        await until(lambda: puppet(reader).seen)
+        assert puppet(reader).seen == ["done"]
+        assert {row.key for row in host._journal.records()} == {"work"}
+
+
+async def test_the_actor_is_told_when_room_gets_scarce_and_when_it_is_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "LOOK_S", 0.01)
+    free = [10]
+    monkeypatch.setattr(Journal, "free_bytes", lambda self: free[0])
+    host = house.host("store-1", options=HostOptions(upkeep=UpkeepOptions(disk_reserve_bytes=100)))
+    async with house.running(host):
+        await until(lambda: len(puppet(host).envelopes) == 1)
+        free[0] = 110  # Not enough: it must not flicker.
+        await asyncio.sleep(0)
+        free[0] = 130
+        await until(lambda: len(puppet(host).envelopes) == 2)
+        assert [e.message for e in puppet(host).envelopes] == [
+            DiskSpace(low=True, free_bytes=10),
+            DiskSpace(low=False, free_bytes=130),
+        ]
 
 
 async def test_contents_come_from_the_journal(house: House, broker: MemoryBroker) -> None:

@@ -18,7 +18,13 @@ class Changing:
 
     def __init__(self) -> None:
         stores = tuple(StoreMember(name=f"store-{n}", disk="", added_slot=0) for n in (1, 2, 3))
-        view = View(epoch=0, coordinator="learner-1", coordinator_incarnation=1, stores=stores)
+        view = View(
+            epoch=0,
+            coordinator="learner-1",
+            coordinator_disk="d",
+            coordinator_incarnation=1,
+            stores=stores,
+        )
         heartbeat = NodeHeartbeat(role="store", journal_commits=1)
         seen = {store.name: NodeSeen(100, 1, heartbeat) for store in stores}
         self.survey = Surveyed("c", "proposer-1", True, view, "s", seen)

@@ -1,0 +1,178 @@
+"""The folder of a journal: its lock, the marker that says whose it is, and its SQLite file.
+
+What goes wrong with a journal has its names here too. Every text says what to do.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+JOURNAL_NAME = "journal.db"
+MARKER_NAME = "synod.json"
+LOCK_NAME = "journal.lock"
+
+CURE = (
+    "Do not copy or repair it by hand. A store or a learner may start on an empty folder: it "
+    "copies from the others what it needs. A proposer or an acceptor needs a copy of the folder "
+    "that is not older"
+)
+
+
+class JournalError(RuntimeError):
+    """The journal can't serve this process."""
+
+
+class JournalLocked(JournalError):
+    """Another process has the folder."""
+
+
+class JournalForeign(JournalError):
+    """The folder belongs to another node, cluster or version."""
+
+
+class JournalCorrupt(JournalError):
+    """The folder does not hold what was once committed to it."""
+
+
+class JournalFailed(JournalError):
+    """A commit failed, so nothing of its turn may be sent; the process must end."""
+
+
+class JournalFull(JournalFailed):
+    """A commit found no room on the disk: nothing of its turn was kept, and nothing is broken."""
+
+
+class JournalFenced(JournalFailed):
+    """Another process opened the journal since: this one is a twin that was paused."""
+
+
+def connect(folder: Path, marker: dict[str, str] | None) -> sqlite3.Connection:
+    """Open the SQLite file, or a new one where no marker tells of a former one.
+
+    Raises `JournalCorrupt` or `sqlite3.Error`.
+    """
+    path = folder / JOURNAL_NAME
+    if marker is not None:
+        owner = f"this folder belonged to {marker['node']} of cluster {marker['cluster']!r}"
+        if not path.exists():
+            raise JournalCorrupt(f"{path} is gone, but {owner} (disk {marker['disk']}). {CURE}")
+        if path.stat().st_size == 0:
+            raise JournalCorrupt(f"{path} is empty, but {owner} (disk {marker['disk']}). {CURE}")
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, timeout=1, cached_statements=256
+    )
+    try:
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            # Memory stays small whatever the size of the file: 2 MiB of pages, a log of 4 MiB that
+            # is cut back after a burst of contents.
+            "cache_size = -2048",
+            "wal_autocheckpoint = 1024",
+            f"journal_size_limit = {8 * 1024 * 1024}",
+            "mmap_size = 0",
+            "trusted_schema = OFF",
+        ):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of the body's changes, durably, or none of them. Raises `sqlite3.Error`."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder durably. Raises `JournalError`."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JournalError(f"the data folder {folder} can't be made: {error}") from error
+    for made in missing:
+        sync_folder(made.parent)
+
+
+def lock_folder(folder: Path) -> int:
+    """Take the folder for the life of this process (and of no child of it: `O_CLOEXEC`)."""
+    path = folder / LOCK_NAME
+    try:
+        lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise JournalError(f"the data folder {folder} can't be used: {error}") from error
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock_fd, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(lock_fd)
+        raise JournalLocked(
+            f"the data folder {folder} is in use by process {holder}: stop that process first, "
+            "or give this node a folder of its own"
+        ) from None
+    except BaseException:
+        os.close(lock_fd)
+        raise
+    os.ftruncate(lock_fd, 0)
+    os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
+    return lock_fd
+
+
+def read_marker(folder: Path, node: str, cluster: str) -> dict[str, str] | None:
+    """Who the folder belongs to, if anybody. Raises `JournalForeign` or `JournalCorrupt`."""
+    path = folder / MARKER_NAME
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        marker = json.loads(raw)
+        owner = {key: str(marker[key]) for key in ("node", "cluster", "disk")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise JournalCorrupt(f"{path} can't be read: {error!r}. {CURE}") from error
+    check_owner(path, owner, node, cluster)
+    return owner
+
+
+def check_owner(path: Path, owner: dict[str, str], node: str, cluster: str) -> None:
+    """Raises `JournalForeign` unless `owner` is this node of this cluster."""
+    if (owner["node"], owner["cluster"]) != (node, cluster):
+        raise JournalForeign(
+            f"{path} belongs to {owner['node']} of cluster {owner['cluster']!r}, "
+            f"not to {node} of cluster {cluster!r}: give each node a folder of its own"
+        )
+
+
+def write_marker(folder: Path, marker: dict[str, str]) -> None:
+    """Say durably whose the folder is."""
+    path = folder / MARKER_NAME
+    draft = folder / (MARKER_NAME + ".new")
+    with draft.open("wb") as file:
+        file.write(json.dumps(marker, indent=2).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in the folder durable."""
+    folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder_fd)
+    finally:
+        os.close(folder_fd)

@@ -1,0 +1,84 @@
+"""What waits for a node's next turn: its own calls and notices, and two lanes from the broker."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from actors.calls import Call
+from actors.effects import Envelope
+from actors.notices import Notice
+from broker.transport import Delivery, Lane, Receipt, Wakeup
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one turn takes in, and what acknowledges it."""
+
+    items: list[Envelope | Wakeup] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+    receipts: dict[str, Receipt] = field(default_factory=dict)
+
+
+class Inbox:
+    """The transport's prefetch bounds both lanes: nothing is acknowledged before its turn."""
+
+    def __init__(self, messages_max: int, bytes_max: int) -> None:
+        self.local: deque[Call | Notice] = deque()
+        self._messages_max = messages_max
+        self._bytes_max = bytes_max
+        self._control: deque[Delivery] = deque()
+        self._bulk: deque[Delivery] = deque()
+
+    def __len__(self) -> int:
+        return len(self.local) + len(self._control) + len(self._bulk)
+
+    def put(self, delivery: Delivery) -> None:
+        """Something came from the broker."""
+        self._lane_of(delivery).append(delivery)
+
+    def put_back(self, batch: Batch) -> None:
+        """The turn has not happened: what came from the broker is taken in again."""
+        for delivery in reversed(batch.deliveries):
+            self._lane_of(delivery).appendleft(delivery)
+
+    def forget_deliveries(self) -> None:
+        """The session is over: what it delivered can't be acknowledged and comes again."""
+        self._control.clear()
+        self._bulk.clear()
+
+    def drain(self, envelope_of: Callable[[Call | Notice], Envelope]) -> Batch:
+        """Take out what one turn may take in; `envelope_of` wraps the node's own."""
+        batch = Batch()
+        size_bytes = 0
+        while self.local and len(batch.items) < self._messages_max:
+            batch.items.append(envelope_of(self.local.popleft()))
+        for lane in (self._control, self._bulk):
+            # At least one of each lane, so that neither starves the other.
+            first = True
+            while lane and (
+                first
+                or (
+                    len(batch.items) < self._messages_max
+                    and size_bytes + lane[0].size_bytes <= self._bytes_max
+                )
+            ):
+                first = False
+                delivery = lane.popleft()
+                batch.deliveries.append(delivery)
+                size_bytes += delivery.size_bytes
+                batch.receipts[delivery.receipt.lane] = delivery.receipt
+                batch.items.extend(_items_of(delivery))
+        return batch
+
+    def _lane_of(self, delivery: Delivery) -> deque[Delivery]:
+        return self._bulk if delivery.receipt.lane == Lane.BULK else self._control
+
+
+def _items_of(delivery: Delivery) -> Iterable[Envelope | Wakeup]:
+    item = delivery.item
+    if item is None:
+        return ()
+    if isinstance(item, Wakeup):
+        return (item,)
+    cluster, sender, disk, incarnation, messages = item
+    return [Envelope(cluster, sender, disk, incarnation, message) for message in messages]
