@@ -1,0 +1,215 @@
+"""A cluster of real hosts and journals in one event loop, whose nodes can be stopped anywhere."""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from actors.calls import Decided, Read, ReadDone, Survey, Upload, Write
+from actors.messages import AnyMessage, ReadRequest
+from actors.options import Options
+from actors.values import AnyOperation, Inline, PutFile
+from broker.journal import Journal
+from broker.launch import make_host
+from broker.memory import MemoryBroker
+from broker.observer import Tap
+from broker.runtime import HostOptions, NodeHost
+
+
+@dataclass
+class Stop(Tap):
+    """Holds its node up before or after the `nth` message of a type since it was armed."""
+
+    when: str
+    kind: str
+    nth: int = 1
+    side: str = "before"
+    about: Callable[[AnyMessage], bool] = lambda message: True
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+    armed: bool = False
+    seen: int = 0
+
+    async def _pass(self, when: str, side: str, message: AnyMessage) -> None:
+        if (when, side) != (self.when, self.side) or message.type != self.kind:  # type: ignore[attr-defined]
+            return
+        if self.armed and self.about(message):
+            self.seen += 1
+            if self.seen == self.nth:
+                self.reached.set()
+                await self.released.wait()
+
+    async def receiving(self, message: AnyMessage) -> None:
+        await self._pass("receive", "before", message)
+
+    async def received(self, message: AnyMessage) -> None:
+        await self._pass("receive", "after", message)
+
+    async def sending(self, to: str, message: AnyMessage) -> None:
+        await self._pass("send", "before", message)
+
+    async def sent(self, to: str, message: AnyMessage) -> None:
+        await self._pass("send", "after", message)
+
+
+class MemoryCluster:
+    """Nodes by name; a killed one keeps its folder, and `start` begins it anew."""
+
+    def __init__(self, folder: Path, options: Options) -> None:
+        self.folder = folder
+        self.options = options
+        self.broker = MemoryBroker()
+        self.hosts: dict[str, NodeHost] = {}
+        self._journals: dict[str, Journal] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self.names = (*options.members, "gateway-1")
+
+    # -- nodes -----------------------------------------------------------------------------------
+
+    async def start(self, name: str, tap: Tap | None = None, **host_options: Any) -> NodeHost:
+        """Begin a process on the node's folder."""
+        journal = Journal.open(self.folder / name, name, "test")
+        host = make_host(
+            name,
+            self.options,
+            journal,
+            self.broker.transport(name),
+            host_options=HostOptions(**host_options),
+            tap=tap,
+        )
+        self.hosts[name], self._journals[name] = host, journal
+        self._running[name] = asyncio.create_task(host.run(), name=name)
+        await host.ready()
+        return host
+
+    async def kill(self, name: str) -> None:
+        """The process is gone; what it had not committed or sent never was."""
+        task = self._running.pop(name)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+        self._journals.pop(name).close()
+        del self.hosts[name]
+
+    async def restart(self, name: str, tap: Tap | None = None) -> NodeHost:
+        """Kill and start."""
+        await self.kill(name)
+        return await self.start(name, tap)
+
+    def actor(self, name: str) -> Any:
+        """A running node's actor."""
+        return self.hosts[name].actor
+
+    # -- doors -----------------------------------------------------------------------------------
+
+    async def write(self, operation: AnyOperation, retry: bool = False) -> Any:
+        """Write through the gateway's actor."""
+        return await self.hosts["gateway-1"].call(
+            lambda token: Write(token=token, operation=operation, retry_aborted=retry)
+        )
+
+    async def done(self, operation: AnyOperation, retry: bool = True) -> Decided:
+        """A write that succeeds."""
+        answer = await self.write(operation, retry)
+        assert isinstance(answer, Decided), answer
+        assert answer.outcome.status == "done", answer
+        return answer
+
+    async def read(self, path: str) -> ReadDone:
+        """A linearizable read."""
+        request = ReadRequest(number=0, what="entry", path=path)
+        answer = await self.hosts["gateway-1"].call(
+            lambda token: Read(token=token, request=request)
+        )
+        assert isinstance(answer, ReadDone), answer
+        return answer
+
+    async def version(self, path: str) -> int:
+        """The version that a linearizable read returns; 0 if there is no file."""
+        entry = (await self.read(path)).reply.entry
+        return 0 if entry is None else entry.version  # type: ignore[union-attr]
+
+    async def upload(self, data: bytes) -> str:
+        """Put a chunk on every store of the view; its name."""
+        name = hashlib.sha256(data).hexdigest()
+        await self.hosts["gateway-1"].call(
+            lambda token: Upload(token=token, sha256=name, manifest=False, data=data)
+        )
+        return name
+
+    async def ready(self) -> None:
+        """Wait until a write could start."""
+
+        async def is_ready() -> bool:
+            survey = await self.hosts["gateway-1"].call(lambda token: Survey(token=token))
+            return bool(survey.ready)
+
+        await eventually(is_ready)
+
+    async def settled(self, within_s: float = 20.0) -> None:
+        """Wait until all stores and learners are in the view, equal, whole and without doubt."""
+
+        def equal() -> bool:
+            actors = [self.actor(name) for name in self.names if name.startswith(("store", "lea"))]
+            stores = [actor for actor in actors if actor.name.startswith("store")]
+            return (
+                len({(a.state.applied, a.state.state_hash) for a in actors}) == 1
+                and all(a._vitals().in_doubt == 0 for a in actors)
+                and all(s.joining.membership is not None and s.joining.is_whole for s in stores)
+            )
+
+        await eventually(equal, within_s=within_s)
+
+    @property
+    def coordinator(self) -> str:
+        """The learner that coordinates."""
+        return next(
+            name
+            for name in self.options.names("learner")
+            if name in self.hosts and self.actor(name).coordinator is not None
+        )
+
+    @property
+    def epoch(self) -> int:
+        """The highest epoch that any learner knows."""
+        learners = [name for name in self.options.names("learner") if name in self.hosts]
+        return max(self.actor(name).view.epoch for name in learners)
+
+
+async def eventually(condition: Callable[[], Any], within_s: float = 20.0) -> None:
+    """Wait until `condition` holds, asynchronous or not."""
+    async with asyncio.timeout(within_s):
+        while True:
+            found = condition()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return
+            await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def memory_cluster(
+    folder: Path, taps: dict[str, Tap] | None = None, **options: Any
+) -> AsyncIterator[MemoryCluster]:
+    """A founded cluster that can be written to; all of it ends with the block."""
+    cluster = MemoryCluster(folder, Options(**options))
+    try:
+        await asyncio.gather(
+            *(cluster.start(name, (taps or {}).get(name)) for name in cluster.names)
+        )
+        await cluster.ready()
+        yield cluster
+    finally:
+        for name in list(cluster.hosts):
+            await cluster.kill(name)
+
+
+def put(path: str, data: bytes) -> PutFile:
+    """A write of inline contents."""
+    digest = hashlib.sha256(data).hexdigest()
+    return PutFile(path=path, content=Inline(sha256=digest, data=data))

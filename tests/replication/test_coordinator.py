@@ -1,0 +1,118 @@
+"""A coordinator that dies, or is held up and goes on later, at every point of two-phase commit."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from actors.calls import Decided, Unknown
+from actors.messages import AnyMessage, ProposeValue
+from actors.values import Abort
+from tests.replication.cluster import MemoryCluster, Stop, eventually, memory_cluster, put
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+def _is_abort(message: AnyMessage) -> bool:
+    return isinstance(message, ProposeValue) and isinstance(message.value, Abort)
+
+
+# A prepare and a decision go to all stores in one message, so "between" is where one store's copy
+# was taken in and the others' were not: the stores named here never take it in.
+POINTS = {
+    "before any prepare": (lambda: Stop("send", "txn.prepare"), ()),
+    "between prepares": (lambda: Stop("send", "txn.prepare", side="after"), ("store-2", "store-3")),
+    "with some votes": (lambda: Stop("receive", "txn.vote", 2, "after"), ()),
+    "with all votes, before the answer": (lambda: Stop("send", "txn.decision"), ()),
+    "after the answer, no store told": (
+        lambda: Stop("send", "client.result", side="after"),
+        ("store-1", "store-2", "store-3"),
+    ),
+    "after the answer, some told": (
+        lambda: Stop("send", "client.result", side="after"),
+        ("store-2", "store-3"),
+    ),
+    "after it proposed an abort": (
+        lambda: Stop("send", "log.propose", 1, "after", about=_is_abort),
+        ("store-3",),
+    ),
+}
+
+
+def _deafen(cluster: MemoryCluster, point: str, stores: tuple[str, ...], after_slot: int) -> None:
+    """The stores of this case don't hear what the coordinator says last."""
+    lost = "txn.decision" if "answer" in point else "txn.prepare"
+    put_message = cluster.broker.put
+
+    def put_unless_lost(name: str, lane: str, item: object, size_bytes: int) -> int:
+        messages = getattr(item, "messages", ())
+        epoch_0 = [m for m in messages if m.type == lost and m.epoch == 0 and m.slot > after_slot]
+        if name in stores and epoch_0 and getattr(item, "sender", "") == "learner-1":
+            return 0
+        return put_message(name, lane, item, size_bytes)  # type: ignore[arg-type]
+
+    cluster.broker.put = put_unless_lost  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("ending", ["killed", "held up"])
+async def test_the_other_learner_takes_over_and_nobody_was_told_an_untruth(
+    tmp_path: Path, point: str, ending: str
+) -> None:
+    make_stop, deaf = POINTS[point]
+    stop = make_stop()
+    async with memory_cluster(tmp_path, {"learner-1": stop}, heartbeat_ms=400) as cluster:
+        first = await cluster.done(put("a", b"1"))
+        _deafen(cluster, point, deaf, first.outcome.slot)
+        stop.armed = True
+        write = asyncio.create_task(cluster.write(put("a", b"2")))
+        await stop.reached.wait()
+        told_before = write.done()
+        if ending == "killed":
+            await cluster.kill("learner-1")
+
+        await eventually(lambda: cluster.actor("learner-2").coordinator is not None)
+        answer = await write
+        await cluster.done(put("b", b"1"))
+        if ending == "killed":
+            await cluster.start("learner-1")
+        else:
+            stop.released.set()
+
+        await cluster.settled()
+        assert isinstance(answer, Decided | Unknown), answer
+        version = cluster.actor("store-1").state.entries["a"].version
+        if isinstance(answer, Decided):
+            assert version == (2 if answer.outcome.status == "done" else 1), answer
+        if "answer" in point and "before" not in point:
+            assert told_before or answer.outcome.status == "done"
+        assert all(not cluster.actor(name).prepared for name in cluster.options.names("store"))
+        assert cluster.coordinator == "learner-2"
+        assert cluster.epoch >= 1
+
+
+async def test_a_coordinator_that_was_held_up_does_no_harm_when_it_goes_on(tmp_path: Path) -> None:
+    """Given it wakes with prepares of its old epoch to send, then they are refused by the fence."""
+    stop = Stop("send", "txn.prepare")
+    async with memory_cluster(tmp_path, {"learner-1": stop}, heartbeat_ms=400) as cluster:
+        await cluster.done(put("a", b"1"))
+        stop.armed = True
+        write = asyncio.create_task(cluster.write(put("a", b"2"), retry=True))
+        await stop.reached.wait()
+        await eventually(lambda: cluster.actor("learner-2").coordinator is not None)
+        answer = await write
+        assert answer.outcome.status == "done", answer
+        newest = await cluster.done(put("a", b"3"))
+
+        stop.released.set()
+        fenced = [cluster.actor(name) for name in cluster.options.names("store")]
+        with contextlib.suppress(TimeoutError):
+            await eventually(lambda: any(s.counters["fenced"] for s in fenced), within_s=2.0)
+
+        for _ in range(10):
+            entry = (await cluster.read("a")).reply.entry
+            assert entry is not None
+            assert (entry.slot, entry.index) == (newest.outcome.slot, newest.outcome.index)
+        await cluster.settled()
+        assert cluster.actor("learner-1").coordinator is None
