@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.cluster import Cluster, ClusterPort
 from gateway.contents import Contents
 from gateway.directories import Directories
+from gateway.door import Door
 from gateway.files import Files, GaveUp, NotModified
 from gateway.keys import RunningKeys
 from gateway.looking import Looking, nobody_hears
@@ -56,6 +57,7 @@ class GatewayApp:
         directories = Directories(cluster, keys)
         system = System(cluster, settings, registry, node)
         self._metrics = HttpMetrics(registry)
+        self._door = Door(settings.token)
         self.requests = RequestLog()
         self.pulse = Pulse(cluster, settings.heartbeat_ms)
         tracing = Tracing("off") if tracing is None else tracing
@@ -86,6 +88,8 @@ class GatewayApp:
                 Route("/v1/traces", looking.traces, methods=["GET", "POST"], name="traces"),
                 Route("/v1/traces/{request}", looking.trace, name="trace"),
                 Route("/v1/events", looking.events, name="events"),
+                Route("/v1/login", self._door.login, methods=["POST"], name="login"),
+                Route("/v1/logout", self._door.logout, methods=["POST"], name="logout"),
                 Route("/v1/cluster", system.cluster, name="cluster"),
                 Route("/healthz", system.healthz, name="healthz"),
                 Route("/readyz", system.readyz, name="readyz"),
@@ -138,6 +142,9 @@ class GatewayApp:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
         """Run the endpoint; what is still to be answered, if it did not answer itself."""
         try:
+            asking = self._door.check(scope)
+            if asking is not None:
+                return asking
             await self._router(scope, receive, send)
         except Problem as problem:
             if problem.kind is INCOMPLETE_BODY:

@@ -19,7 +19,9 @@ Broker = Annotated[
     typer.Option(help="memory:// (one process) or amqp://user:password@host:5672/", metavar="URL"),
 ]
 Data = Annotated[Path | None, typer.Option(help="Holds a folder for each node.", metavar="DIR")]
-Host = Annotated[str | None, typer.Option(help="Where HTTP is served; loopback only.")]
+Host = Annotated[
+    str | None, typer.Option(help="Where HTTP is served; without a token on loopback only.")
+]
 Port = Annotated[int | None, typer.Option(help="Where HTTP is served; 0 takes any free port.")]
 ClusterName = Annotated[
     str | None, typer.Option("--cluster", help="Names the queues on the broker.")

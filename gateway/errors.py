@@ -35,6 +35,10 @@ class InvalidRequest(SynodError):
     """The server refuses the request as it is."""
 
 
+class Unauthorized(SynodError):
+    """The gateway wants a token, or another one: see `SYNOD_TOKEN`."""
+
+
 class NotFound(SynodError):
     """There is no such file, directory or request."""
 
@@ -82,6 +86,7 @@ class Damaged(SynodError):
 
 
 _BY_STATUS: dict[int, type[SynodError]] = {
+    401: Unauthorized,
     404: NotFound,
     409: Conflict,
     410: NotFound,

@@ -12,26 +12,23 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-
 from actors.calls import Survey, Surveyed
 from actors.options import Options, role_of
 from broker.folder import JournalError
 from broker.launch import run_node
 from broker.listening import listen_for_events
 from broker.memory import MemoryBroker
-from broker.observer import Observer, Observers
 from broker.rabbitmq import RabbitOptions, RabbitTransport
 from broker.runtime import CallLost, CallRefused, HostOptions, NodeHalted, NodeHost
 from broker.topology import Topology
 from broker.transport import Transport, TransportRefused
 from broker.upkeep import UpkeepOptions
 from gateway.app import GatewayApp
+from gateway.door import Door, Guarded
+from gateway.exporter import exporter
 from gateway.server import PortInUse, Server, listen, server
 from gateway.settings import Settings, masked_url
-from gateway.tracing import Tracing
-from observability.metrics import NodeMetrics, NodesMetrics, process_registry
-from observability.traces import TraceBook
+from gateway.watching import Watching
 
 log = logging.getLogger("synod.hosting")
 
@@ -40,10 +37,6 @@ _READY_LOOK_S = 0.05
 
 class HostingFailed(RuntimeError):
     """The process can't go on; the text says why, for people."""
-
-
-class _NodeObserver(NodeMetrics, Observer):
-    """The metrics of a node, in the form that its runtime takes."""
 
 
 class Process:
@@ -62,29 +55,26 @@ class Process:
         self._options: Options = settings.options()
         self._announce = announce
         self._wait_for_broker = wait_for_broker
-        self._registry: CollectorRegistry = process_registry()
-        self._metrics = NodesMetrics(self._registry)
         self._memory = MemoryBroker() if settings.broker.startswith("memory:") else None
         self._topology = Topology(settings.cluster)
-        serves = any(role_of(name) == "gateway" for name in names)
-        book = TraceBook(settings.acceptors // 2 + 1) if serves else None
-        self._tracing = Tracing(settings.trace, book)
-        if self._memory is not None and serves:
-            self._memory.listen(self._tracing.hear)
+        self._serves = any(role_of(name) == "gateway" for name in names)
+        self._watching = Watching(settings, collects=self._serves)
+        if self._memory is not None and self._serves:
+            self._memory.listen(self._watching.tracing.hear)
         self._stop = asyncio.Event()
         self._server: Server | None = None
         self._app: GatewayApp | None = None
 
     async def run(self) -> None:
         """Run until SIGINT or SIGTERM. Raises `HostingFailed`."""
-        gateways = [name for name in self._names if role_of(name) == "gateway"]
         settings = self._settings
         try:
-            listener = listen(settings.host, settings.port) if gateways else None
+            listener = self._listen()
         except PortInUse as error:
             raise HostingFailed(str(error)) from None
         except OSError as error:
-            raise HostingFailed(f"can't listen at {settings.url}: {error.strerror}") from None
+            where = settings.url if self._serves else settings.metrics_url
+            raise HostingFailed(f"can't listen at {where}: {error.strerror}") from None
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
@@ -105,9 +95,12 @@ class Process:
                 group.create_task(self._run_node(name, group, listener), name=name)
                 for name in self._names
             ]
-            looking_on = [group.create_task(self._tracing.run(), name="tracing")]
-            if self._tracing.book is not None and self._memory is None:
-                looking_on.append(group.create_task(self._listen(), name="events"))
+            tracing = self._watching.tracing
+            looking_on = [group.create_task(tracing.run(), name="tracing")]
+            if self._serves and self._memory is None:
+                looking_on.append(group.create_task(self._hear(), name="events"))
+            if listener is not None and not self._serves:
+                group.create_task(self._serve_metrics(listener), name="metrics")
             await self._stop.wait()
             log.info("ending")
             for task in looking_on:
@@ -124,18 +117,10 @@ class Process:
     async def _run_node(
         self, name: str, group: asyncio.TaskGroup, listener: socket.socket | None
     ) -> None:
-        observer = _NodeObserver(self._metrics, name)
         transport = self._transport(name)
 
         def started(host: NodeHost) -> None:
-            health = transport.health
-            observer.watch(
-                connected=lambda: transport.health.connected,
-                blocked=lambda: transport.health.blocked,
-                dropped=lambda: health.dropped,
-                inbox=lambda: host.inbox_messages,
-                armed=lambda: host.timers_armed,
-            )
+            self._watching.watch(host)
             if listener is not None and role_of(name) == "gateway":
                 group.create_task(self._serve(host, transport, listener), name="http")
             elif len(self._names) == 1:
@@ -154,13 +139,31 @@ class Process:
                     scrub_bytes_per_s=self._settings.scrub_bytes_per_s,
                 ),
             ),
-            observer=Observers(observer, self._tracing.observer(name, transport)),
+            observer=self._watching.observer(name, transport),
             started=started,
         )
 
-    async def _listen(self) -> None:
-        settings, hear = self._settings, self._tracing.hear
-        await listen_for_events(settings.broker, self._topology, self._names[-1], hear)
+    def _listen(self) -> socket.socket | None:
+        """Where HTTP is served: a gateway's door, or a node's metrics. Raises `OSError`."""
+        settings = self._settings
+        if self._serves:
+            return listen(settings.host, settings.port)
+        if settings.metrics_port is not None:
+            return listen(settings.metrics_host, settings.metrics_port)
+        return None
+
+    async def _hear(self) -> None:
+        hear = self._watching.tracing.hear
+        await listen_for_events(self._settings.broker, self._topology, self._names[-1], hear)
+
+    async def _serve_metrics(self, listener: socket.socket) -> None:
+        watching = self._watching
+        app = exporter(self._names[0], watching.registry, watching.trouble)
+        self._server = server(Guarded(app, Door(self._settings.token)))
+        try:
+            await self._server.serve(sockets=[listener])
+        finally:
+            self._server.ended.set()
 
     def _transport(self, name: str) -> Transport:
         if self._memory is not None:
@@ -169,14 +172,15 @@ class Process:
         return RabbitTransport(self._settings.broker, self._topology, name, options)
 
     async def _serve(self, host: NodeHost, transport: Transport, listener: socket.socket) -> None:
+        tracing = self._watching.tracing
         app = GatewayApp(
             host,
             self._settings,
             node=host.name,
-            registry=self._registry,
+            registry=self._watching.registry,
             obstacle=lambda: obstacle(transport),
-            tracing=self._tracing,
-            command=lambda order: self._tracing.command(order, transport),
+            tracing=tracing,
+            command=lambda order: tracing.command(order, transport),
         )
         self._app = app
         self._server = server(app)

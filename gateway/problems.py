@@ -28,6 +28,7 @@ INVALID_QUERY = Kind("invalid-query", 400, "A query parameter can't be understoo
 INVALID_REQUEST = Kind("invalid-request", 400, "The request is not valid HTTP")
 INCOMPLETE_BODY = Kind("incomplete-body", 400, "The body was cut off; nothing was written")
 DIGEST_MISMATCH = Kind("digest-mismatch", 400, "The body is not what its digest says")
+UNAUTHORIZED = Kind("unauthorized", 401, "The request does not bear the token")
 NOT_FOUND = Kind("not-found", 404, "There is no such thing")
 METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "The method is not allowed here")
 BODY_TIMEOUT = Kind("body-timeout", 408, "The body did not arrive in time; nothing was written")

@@ -13,6 +13,7 @@ connection broke::
 import asyncio
 import hashlib
 import importlib.util
+import os
 import random
 import sys
 import time
@@ -61,12 +62,16 @@ _T = TypeVar("_T")
 
 
 class AsyncSynod:
-    """A client of one gateway. Use it as a context manager, or close it."""
+    """A client of one gateway. Use it as a context manager, or close it.
+
+    Without `token` that of the environment (`SYNOD_TOKEN`) is sent; an empty one sends none.
+    """
 
     def __init__(
         self,
         url: str = DEFAULT_URL,
         *,
+        token: str | None = None,
         patience_s: float = PATIENCE_S,
         connections: int = 32,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -75,9 +80,11 @@ class AsyncSynod:
         parts = urlsplit(self.url)
         self._patience_s = patience_s
         self._transport = transport
+        self._token = os.environ.get("SYNOD_TOKEN") or None if token is None else token
         self._reached = False
         self._http = httpx.AsyncClient(
             base_url=self.url,
+            headers={"authorization": f"Bearer {self._token}"} if self._token else None,
             timeout=httpx.Timeout(30.0, connect=5.0, read=120.0, pool=None),
             limits=httpx.Limits(max_connections=connections),
             transport=transport,
@@ -94,7 +101,11 @@ class AsyncSynod:
         at once are served better by a client each.
         """
         again = AsyncSynod(
-            self.url, patience_s=self._patience_s, connections=1, transport=self._transport
+            self.url,
+            token=self._token or "",
+            patience_s=self._patience_s,
+            connections=1,
+            transport=self._transport,
         )
         again._reached = self._reached
         return again
@@ -343,9 +354,15 @@ class AsyncSynod:
 class Synod:
     """The same client for programs without an event loop. Not for use by several threads."""
 
-    def __init__(self, url: str = DEFAULT_URL, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        token: str | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._runner = asyncio.Runner()
-        self._client = AsyncSynod(url, patience_s=patience_s)
+        self._client = AsyncSynod(url, token=token, patience_s=patience_s)
 
     def __enter__(self) -> Self:
         return self

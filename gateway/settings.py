@@ -52,8 +52,11 @@ class Settings(BaseSettings):
     """Holds one folder for each node."""
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(None, ge=0, le=65535)
+    """Where a node that is no gateway serves /metrics and /healthz; without it, nowhere."""
     token: SecretStr | None = None
-    """Bearer token for HTTP. Not in use yet."""
+    """Bearer token for HTTP, of 16 characters or more. Without one, HTTP is on loopback only."""
 
     proposers: int = Field(_DEFAULTS.proposers, ge=1, le=99)
     acceptors: int = Field(_DEFAULTS.acceptors, ge=3, le=99)
@@ -125,23 +128,32 @@ class Settings(BaseSettings):
             raise ValueError("it names no host, as in amqp://user:password@localhost:5672/")
         return url
 
-    @field_validator("host")
+    @field_validator("token")
     @classmethod
-    def _loopback_only(cls, host: str) -> str:
-        try:
-            loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            loopback = False
-        if not loopback:
-            raise ValueError(
-                "HTTP has no access control yet, so it is served on loopback only: "
-                "use 127.0.0.1, ::1 or localhost"
-            )
+    def _strong(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is None or not token.get_secret_value():
+            return None
+        if not re.fullmatch(r"[!-~]{16,}", token.get_secret_value()):
+            raise ValueError("it must have 16 or more printable ASCII characters, without spaces")
+        return token
+
+    @field_validator("host", "metrics_host")
+    @classmethod
+    def _address(cls, host: str) -> str:
+        if host != "localhost":
+            ipaddress.ip_address(host)
         return host
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self.options()
+        for name in ("host", "metrics_host"):
+            host = getattr(self, name)
+            if self.token is None and not _is_loopback(host):
+                raise ValueError(
+                    f"{name} is {host!r}: without a token HTTP is served on loopback only. Set a "
+                    "token (SYNOD_TOKEN), or use 127.0.0.1, ::1 or localhost"
+                )
         if self.min_stores > self.stores:
             raise ValueError(f"min_stores is {self.min_stores}, but stores is only {self.stores}")
         return self
@@ -162,6 +174,12 @@ class Settings(BaseSettings):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
+    @property
+    def metrics_url(self) -> str:
+        """Where a node that is no gateway serves its metrics."""
+        host = f"[{self.metrics_host}]" if ":" in self.metrics_host else self.metrics_host
+        return f"http://{host}:{self.metrics_port}"
+
 
 class Effective(NamedTuple):
     """One setting as it is in force, fit to be shown, and where it came from."""
@@ -169,6 +187,10 @@ class Effective(NamedTuple):
     name: str
     value: Any
     source: Literal["flag", "environment", "file", "default"]
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or ipaddress.ip_address(host).is_loopback
 
 
 def settings_file() -> Path:

@@ -1,9 +1,11 @@
 """What a process counts, in Prometheus's terms. One registry a process, handed in.
 
-Message types and routes are the only labels besides nodes; neither grows with use.
+Names are `paxos_<role>_<what>_<unit>`; `docs/metrics.md` lists all of them. Message types, routes
+and reasons are the only labels besides nodes; none of them grows with use. This module has what
+every node has in common, and the gateway's HTTP; `observability.roles` has what a role adds.
 """
 
-from collections.abc import Callable
+import time
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,6 +20,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from actors.effects import Milliseconds, TimerKey
 from actors.messages import AnyMessage
+from actors.options import role_of
 
 _HTTP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _METHODS = frozenset(("GET", "HEAD", "PUT", "DELETE", "POST"))
@@ -39,23 +42,23 @@ class HttpMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.in_flight = Gauge(
-            "synod_http_requests_in_flight", "Requests being worked on.", registry=registry
+            "paxos_gateway_requests_in_flight", "Requests being worked on.", registry=registry
         )
         self._requests = Counter(
-            "synod_http_requests",
+            "paxos_gateway_requests",
             "Requests by route, method and status; status 0 had no answer.",
             ("route", "method", "status"),
             registry=registry,
         )
         self._seconds = Histogram(
-            "synod_http_request_seconds",
+            "paxos_gateway_request_seconds",
             "Time from a request's head to the end of its answer.",
             ("route", "method"),
             buckets=_HTTP_SECONDS,
             registry=registry,
         )
         self._sent = Counter(
-            "synod_http_sent_bytes", "Bytes of answers' bodies.", registry=registry
+            "paxos_gateway_sent_bytes", "Bytes of answers' bodies.", registry=registry
         )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
@@ -79,7 +82,9 @@ class HttpMetrics:
 
 
 _TURN_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
+_TURN_MESSAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _LATE_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_NODE = ("node", "role")
 
 
 class NodesMetrics:
@@ -87,32 +92,30 @@ class NodesMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"synod_{name}", text, ("node", *labels), registry=registry)
+            return Counter(f"paxos_node_{name}", text, (*_NODE, *labels), registry=registry)
 
-        def seconds(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(
-                f"synod_{name}_seconds", text, ("node",), buckets=buckets, registry=registry
-            )
-
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"synod_{name}", text, ("node",), registry=registry)
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"paxos_node_{name}", text, _NODE, buckets=buckets, registry=registry)
 
         self.received = counter("messages_received", "Messages the actor took in.", "type")
         self.sent = counter("messages_sent", "Messages handed to the transport.", "type")
-        self.turn_seconds = seconds("turn", "Time of a turn of the runtime.", _TURN_SECONDS)
-        self.turn_items = counter("turn_items", "Messages and timers taken in by turns.")
-        self.commit_seconds = seconds("commit", "Time of a durable commit.", _TURN_SECONDS)
-        self.commit_rows = counter("commit_rows", "Rows and contents committed.")
-        self.late_seconds = seconds("timer_late", "How late timers came back.", _LATE_SECONDS)
+        self.turn_seconds = histogram("turn_seconds", "Time of a turn.", _TURN_SECONDS)
+        self.turn_messages = histogram(
+            "turn_messages", "Messages and timers that a turn took in.", _TURN_MESSAGES
+        )
+        self.commit_seconds = histogram(
+            "journal_commit_seconds", "Time of a durable commit of the journal.", _TURN_SECONDS
+        )
+        self.commit_rows = counter("journal_rows", "Rows and contents committed.")
+        self.late_seconds = histogram(
+            "timer_late_seconds", "How late timers came back.", _LATE_SECONDS
+        )
         self.timers_lost = counter("timers_lost", "Timers whose message had to be sent again.")
         self.quarantined = counter("quarantined", "Messages the actor could not digest.")
         self.rebuilds = counter("rebuilds", "Actors made anew after they failed in a turn.")
-        self.halted = gauge("halted", "1 if the node refuses to go on.")
-        self.connected = gauge("broker_connected", "1 while the node has its broker.")
-        self.blocked = gauge("broker_blocked", "1 while the broker takes no messages.")
-        self.dropped = gauge("broker_dropped", "Messages that the broker could not be given.")
-        self.inbox = gauge("inbox_messages", "Messages that wait for a turn.")
-        self.armed = gauge("timers_armed", "Timers that are armed.")
+        self.halted = Gauge(
+            "paxos_node_halted", "1 if the node refuses to go on.", _NODE, registry=registry
+        )
 
     def node(self, name: str) -> "NodeMetrics":
         """The part of one node, to be given to its runtime."""
@@ -124,35 +127,20 @@ class NodeMetrics:
 
     def __init__(self, metrics: NodesMetrics, node: str) -> None:
         self._metrics = metrics
-        self._node = node
+        self._labels = (node, role_of(node))
         self._received: dict[str, Counter] = {}
         self._sent: dict[str, Counter] = {}
-        self._turn_seconds = metrics.turn_seconds.labels(node)
-        self._turn_items = metrics.turn_items.labels(node)
-        self._commit_seconds = metrics.commit_seconds.labels(node)
-        self._commit_rows = metrics.commit_rows.labels(node)
-        self._late_seconds = metrics.late_seconds.labels(node)
-        self._timers_lost = metrics.timers_lost.labels(node)
-        self._quarantined = metrics.quarantined.labels(node)
-        self._rebuilds = metrics.rebuilds.labels(node)
-        self._halted = metrics.halted.labels(node)
-
-    def watch(
-        self,
-        *,
-        connected: Callable[[], float],
-        blocked: Callable[[], float],
-        dropped: Callable[[], float],
-        inbox: Callable[[], float],
-        armed: Callable[[], float],
-    ) -> None:
-        """Figures that are read when somebody asks for them."""
-        node, metrics = self._node, self._metrics
-        metrics.connected.labels(node).set_function(connected)
-        metrics.blocked.labels(node).set_function(blocked)
-        metrics.dropped.labels(node).set_function(dropped)
-        metrics.inbox.labels(node).set_function(inbox)
-        metrics.armed.labels(node).set_function(armed)
+        self._turn_seconds = metrics.turn_seconds.labels(*self._labels)
+        self._turn_messages = metrics.turn_messages.labels(*self._labels)
+        self._commit_seconds = metrics.commit_seconds.labels(*self._labels)
+        self._commit_rows = metrics.commit_rows.labels(*self._labels)
+        self._late_seconds = metrics.late_seconds.labels(*self._labels)
+        self._timers_lost = metrics.timers_lost.labels(*self._labels)
+        self._quarantined = metrics.quarantined.labels(*self._labels)
+        self._rebuilds = metrics.rebuilds.labels(*self._labels)
+        self._halted = metrics.halted.labels(*self._labels)
+        self.turned_s = time.monotonic()
+        """When the last turn ended: what tells a live node from one that hangs."""
 
     def received(self, sender: str, message: AnyMessage) -> None:
         """The actor took in a message or a local call."""
@@ -169,8 +157,9 @@ class NodeMetrics:
 
     def turned(self, messages: int, seconds: float) -> None:
         """A turn that took in so many messages and timers is over."""
+        self.turned_s = time.monotonic()
         self._turn_seconds.observe(seconds)
-        self._turn_items.inc(messages)
+        self._turn_messages.observe(messages)
 
     def expired(self, timer: TimerKey, late_ms: Milliseconds) -> None:
         """A timer came back, this much later than it was set for."""
@@ -196,5 +185,5 @@ class NodeMetrics:
         kind: str = message.type  # type: ignore[attr-defined]
         child = children.get(kind)
         if child is None:
-            child = children[kind] = parent.labels(self._node, kind)
+            child = children[kind] = parent.labels(*self._labels, kind)
         child.inc()

@@ -219,10 +219,10 @@ async def test_metrics_count_what_was_answered(client: httpx.AsyncClient) -> Non
     text = (await client.get("/metrics")).text
 
     for line in (
-        'synod_http_requests_total{method="PUT",route="files",status="201"} 1.0',
-        'synod_http_requests_total{method="GET",route="files",status="200"} 1.0',
-        'synod_http_requests_total{method="GET",route="files",status="404"} 1.0',
-        'synod_http_requests_total{method="other",route="files",status="405"} 1.0',
-        "synod_http_requests_in_flight 1.0",
+        'paxos_gateway_requests_total{method="PUT",route="files",status="201"} 1.0',
+        'paxos_gateway_requests_total{method="GET",route="files",status="200"} 1.0',
+        'paxos_gateway_requests_total{method="GET",route="files",status="404"} 1.0',
+        'paxos_gateway_requests_total{method="other",route="files",status="405"} 1.0',
+        "paxos_gateway_requests_in_flight 1.0",
     ):
         assert line in text.splitlines()

@@ -211,5 +211,5 @@ async def _until_idle(client: httpx.AsyncClient) -> None:
     """Wait until the gateway works on nothing but this."""
     while True:
         text = (await client.get("/metrics")).text
-        if "synod_http_requests_in_flight 1.0" in text.splitlines():
+        if "paxos_gateway_requests_in_flight 1.0" in text.splitlines():
             return

@@ -51,7 +51,10 @@ def test_another_file_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         ({"broker": "http://localhost"}, "memory://"),
         ({"broker": "amqp:///"}, "host"),
         ({"host": "0.0.0.0"}, "loopback"),
-        ({"host": "example.org"}, "loopback"),
+        ({"metrics_host": "::"}, "loopback"),
+        ({"host": "example.org"}, "address"),
+        ({"token": "short"}, "16 or more"),
+        ({"token": "with a space in the middle"}, "16 or more"),
         ({"cluster": "a b"}, "--cluster"),
         ({"stores": 1}, "min_stores"),
     ],
@@ -88,7 +91,7 @@ def test_the_source_of_a_mistake_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_password_is_never_shown(url: str) -> None:
     assert "hunter2" not in masked_url(url)
 
-    settings = Settings(broker="amqp://u:hunter2@h/", token="hunter2")  # type: ignore[arg-type]
+    settings = Settings(broker="amqp://u:hunter2@h/", token="hunter2-hunter2-")  # type: ignore[arg-type]
     shown = effective(settings)
     assert "hunter2" not in str(shown)
     assert "hunter2" not in repr(shown)
