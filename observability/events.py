@@ -26,6 +26,7 @@ Mode = Literal["off", "sampled", "all"]
 SAMPLED_SLOTS_PER_S = 4.0
 PENDING_RECORDS_MAX = 1024
 SUBMITS_KEPT = 1024
+TEXT_MAX = 300
 LISTED_MAX = 12
 """Of a longer list inside a message only so many items are shown, and their number."""
 
@@ -47,9 +48,12 @@ _RARE = frozenset(
         "paxos.prepare",
         "paxos.promise",
         "paxos.reject",
+        "replica.diverged",
+        "snapshot.pull",
         "txn.fenced",
         "txn.inquiry",
         "txn.state",
+        "view.join",
     )
 )
 """What tells of elections, aborts and new views: recorded always."""
@@ -299,6 +303,8 @@ def plain(value: Any) -> Any:
     match value:
         case bytes():
             return {"bytes": len(value)}
+        case str() if len(value) > TEXT_MAX:
+            return value[:TEXT_MAX] + "…"
         case Command():
             return command_of(value)
         case Batch():
@@ -404,6 +410,10 @@ _SUMMARIES: dict[str, Callable[[Any], str]] = {
     ),
     "txn.inquiry": lambda m: f"view {m.view.epoch}: what do you hold after slot {m.decided}?",
     "txn.state": lambda m: f"applied {m.applied}, prepared {len(m.prepared)} more",
+    "view.join": lambda m: f"I have all up to slot {m.applied}: add me to the view",
+    "snapshot.pull": lambda m: f"page {m.page} of your snapshot, please",
+    "snapshot.page": lambda m: f"page {m.page} of the state at slot {m.slot}",
+    "replica.diverged": lambda m: f"your state at slot {m.slot} is not that of the others",
     "txn.fenced": lambda m: f"epoch {m.epoch} has taken over",
     "lease.heartbeat": lambda m: f"renew my lease ({m.number})",
     "lease.granted": lambda m: f"granted ({m.number})",

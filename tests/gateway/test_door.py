@@ -48,7 +48,7 @@ def bearing(token: str) -> dict[str, str]:
 async def test_nothing_is_served_without_the_token(
     guarded: httpx.AsyncClient, cluster: FakeCluster, method: str, path: str
 ) -> None:
-    wrong = (
+    wrong: tuple[dict[str, str], ...] = (
         {},
         bearing(TOKEN[:-1]),
         bearing(TOKEN + "x"),

@@ -41,6 +41,7 @@ BALLOT = Ballot(1, "proposer-1")
 VIEW = View(
     epoch=2,
     coordinator="learner-1",
+    coordinator_disk="d",
     coordinator_incarnation=1,
     stores=(StoreMember(name="store-1", disk="d", added_slot=0),),
 )
@@ -158,7 +159,8 @@ def _let_them_talk(process: Process) -> None:
         "proposer-1", Reject(ballot=BALLOT, promised=BALLOT, lease_left_ms=0, truncated_below=1)
     )
     prepare = TxnPrepare(epoch=0, slot=1, batch=batch(3))
-    decision = TxnDecision(epoch=0, slot=1, ballot=BALLOT, aborted=(2,))
+    aborted = (Refusal(index=2, reason="late"),)
+    decision = TxnDecision(epoch=0, slot=1, ballot=BALLOT, aborted=aborted)
     for to in (Group.STORES, "store-1"):
         learner.sent(to, prepare)
     for to in (Group.STORES, Group.LEARNERS):
@@ -203,9 +205,19 @@ def _leading() -> Any:
 
 
 def _file() -> Any:
-    from actors.values import FileEntry
+    from actors.values import Chunked, FileEntry
 
-    return FileEntry.model_construct(path="d/f")
+    return FileEntry(
+        path="d/f",
+        slot=1,
+        index=0,
+        version=1,
+        content=Chunked(size=0, sha256="", chunks=()),
+        content_type="",
+        modified_ms=0,
+        executable=False,
+        meta=(),
+    )
 
 
 def documented() -> dict[str, tuple[str, str, str]]:
