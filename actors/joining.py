@@ -10,7 +10,7 @@ a newcomer too: had it forgotten earlier what it holds, it could break a promise
 from typing import TYPE_CHECKING
 
 from actors.effects import Group, Milliseconds, Record
-from actors.messages import Diverged, JoinRequest, SnapshotPage
+from actors.messages import Diverged, JoinRequest, SnapshotPage, SnapshotRow
 from actors.snapshots import SnapshotInstaller
 from actors.values import StoreMember
 
@@ -30,7 +30,7 @@ class Joining:
         self._store = store
         peers = [name for name in store.options.names("store") if name != store.name]
         self._installer = SnapshotInstaller(
-            store, [*store.options.names("learner"), *peers], store.install
+            store, [*store.options.names("learner"), *peers], self._install
         )
         self._asked_at: Milliseconds = -_ASK_AGAIN_MS
         self._standing: tuple[bool, StoreMember | None] | None = None
@@ -113,14 +113,16 @@ class Joining:
         if self.has_diverged and self.membership is not None:
             return
         applied = 0 if self.has_diverged else store.state.applied
-        installed = store.counters["snapshots_installed"]
         self._installer.on_page(sender, message, applied)
-        if store.counters["snapshots_installed"] > installed:
-            self._reported.clear()
-            if self.has_diverged:
-                self.has_diverged = False
-                store._journal(_DIVERGED, None)
-            self.watch()
+
+    def _install(self, slot: int, rows: list[SnapshotRow]) -> None:
+        """Another replica's state is complete; what was told of the former one counts no more."""
+        self._reported.clear()
+        if self.has_diverged:
+            self.has_diverged = False
+            self._store._journal(_DIVERGED, None)
+        self._store.install(slot, rows)
+        self.watch()
 
     # -- agreement -------------------------------------------------------------------------------
 

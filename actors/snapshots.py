@@ -130,10 +130,6 @@ class SnapshotInstaller:
             self._node.counters["snapshots_begun"] += 1
             self._ask_next_source()
 
-    def cancel(self) -> None:
-        """The log turned out to be enough."""
-        self._copying = None
-
     def _ask_next_source(self) -> None:
         source = self._sources[self._turn % len(self._sources)]
         self._turn += 1
@@ -145,7 +141,10 @@ class SnapshotInstaller:
         copying = self._copying
         if copying is None or sender != copying.source:
             return
-        if message.slot <= applied or digest_of(message.rows) != message.digest:
+        if message.slot <= applied:
+            self._copying = None  # No help from there. Whoever still needs one begins again.
+            return
+        if digest_of(message.rows) != message.digest:
             self._node.counters["snapshot_pages_refused"] += 1
             copying.asked_at = self._node.now - _PATIENCE_MS  # The next source, with the next tick.
             return

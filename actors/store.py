@@ -65,7 +65,6 @@ from actors.values import (
 
 _TICK_MS = 150
 _ASK_AGAIN_MS = 150
-_SWEEP_MS = 30_000
 _AHEAD_SLOTS = 4_096
 _PERSIST_SLOTS = 64
 _PERSIST_MS = 300
@@ -186,7 +185,7 @@ class Store(Node):
         self.joining.watch()
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
         self._set_timer("sync", 0, self.options.sync_ms)
-        self._set_timer("sweep", _SWEEP_MS, _SWEEP_MS * 2)
+        self.contents.sweep()
 
     def _remake_row(self, key: str) -> Frozen | bytes | None:
         """Rows of the state are written together, or a crash would find two moments mixed."""

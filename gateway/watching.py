@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from actors.node import Node
-from broker.journal import JOURNAL_NAME
+from broker.folder import JOURNAL_NAME
 from broker.observer import Observer, Observers
 from broker.runtime import NodeHost, now_ms
 from broker.transport import Transport

@@ -11,7 +11,7 @@ from typing import Any
 from actors.calls import Decided, Read, ReadDone, Survey, Upload, Write
 from actors.messages import AnyMessage, ReadRequest
 from actors.options import Options
-from actors.values import AnyOperation, Inline, PutFile
+from actors.values import AnyOperation, FileEntry, Inline, PutFile
 from broker.journal import Journal
 from broker.launch import make_host
 from broker.memory import MemoryBroker
@@ -131,7 +131,7 @@ class MemoryCluster:
     async def version(self, path: str) -> int:
         """The version that a linearizable read returns; 0 if there is no file."""
         entry = (await self.read(path)).reply.entry
-        return 0 if entry is None else entry.version  # type: ignore[union-attr]
+        return entry.version if isinstance(entry, FileEntry) else 0
 
     async def upload(self, data: bytes) -> str:
         """Put a chunk on every store of the view; its name."""
@@ -177,7 +177,7 @@ class MemoryCluster:
     def epoch(self) -> int:
         """The highest epoch that any learner knows."""
         learners = [name for name in self.options.names("learner") if name in self.hosts]
-        return max(self.actor(name).view.epoch for name in learners)
+        return max(int(self.actor(name).view.epoch) for name in learners)
 
 
 async def eventually(condition: Callable[[], Any], within_s: float = 20.0) -> None:
