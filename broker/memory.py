@@ -154,6 +154,11 @@ class MemoryTransport:
         """Live figures, updated in place."""
         return self._health
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Always 0: there is no socket."""
+        return 0
+
     async def run(self, deliver: Callable[[Delivery], None], connected: Callable[[], None]) -> None:
         """Deliver until cancelled."""
         lanes = self._broker.lanes(self._name)

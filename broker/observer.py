@@ -102,6 +102,11 @@ class Tap:
     `sending`, the turn is durable; after `sent`, the message is on its way.
     """
 
+    @property
+    def asleep(self) -> bool:
+        """Whether the runtime may pass it by at present, and work at full speed."""
+        return False
+
     async def receiving(self, message: AnyMessage) -> None:
         """The actor is about to take in `message`."""
 

@@ -119,6 +119,11 @@ class RabbitTransport:
         self._health.blocked = session is not None and session.blocked
         return self._health
 
+    @property
+    def unsent_bytes(self) -> int:
+        """See `Transport`."""
+        return 0 if self._session is None else self._session.unsent_bytes
+
     # -- sessions ---------------------------------------------------------------------------------
 
     async def run(self, deliver: Callable[[Delivery], None], connected: Callable[[], None]) -> None:

@@ -9,6 +9,7 @@ its journal, and what it was given is tried again piece by piece (DESIGN, sectio
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import random
@@ -49,6 +50,8 @@ log = logging.getLogger("synod.runtime")
 OVERDUE_LOOK_S = 0.1
 HELD_LOOK_S = 0.02
 FULL_LOOK_S = 1.0
+WRITTEN_PATIENCE_S = 1.0
+"""How long a node with a tap waits until the socket has taken what it sent."""
 
 
 def now_ms() -> Milliseconds:
@@ -278,7 +281,7 @@ class NodeHost:
     async def _step(self, items: Iterable[Envelope | Wakeup]) -> _Outcome:
         """Let the actor take `items` in, and settle. Raises whatever the actor raises."""
         outcome = _Outcome()
-        actor, clock, observer, tap = self._actor, self._clock, self._observer, self._tap
+        actor, clock, observer, tap = self._actor, self._clock, self._observer, self._waking_tap
         for item in items:
             if isinstance(item, Wakeup):
                 self._wake(item, outcome)
@@ -362,8 +365,8 @@ class NodeHost:
     # -- sending ----------------------------------------------------------------------------------
 
     async def _send(self, sends: list[Send | SendBlob]) -> None:
-        if self._tap:
-            await self._send_one_by_one(sends, self._tap)
+        if tap := self._waking_tap:
+            await self._send_one_by_one(sends, tap)
             return
         by_destination: dict[str, list[AnyMessage]] = {}
         blob_bytes = 0
@@ -386,7 +389,15 @@ class NodeHost:
             self._observer.sent(send.to, message)
             self._publish({send.to: [message]})
             await self._transport.flush()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WRITTEN_PATIENCE_S):
+                    while self._transport.unsent_bytes:  # noqa: ASYNC110  Nothing tells of it.
+                        await asyncio.sleep(0)
             await tap.sent(send.to, message)
+
+    @property
+    def _waking_tap(self) -> Tap | None:
+        return None if self._tap is None or self._tap.asleep else self._tap
 
     async def _message_of(self, send: Send | SendBlob) -> AnyMessage:
         if isinstance(send, Send):

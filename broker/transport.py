@@ -94,6 +94,11 @@ class Transport(Protocol):
         """Live figures, updated in place."""
         ...
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What `flush` has sent and the socket has not taken yet."""
+        ...
+
     async def run(self, deliver: Callable[[Delivery], None], connected: Callable[[], None]) -> None:
         """Connect, stay connected, deliver; until cancelled.
 

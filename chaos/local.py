@@ -206,9 +206,23 @@ class LocalCluster:
 
     # ── One node ──────────────────────────────────────────────────────────────
 
-    def start_node(self, name: str, arguments: Sequence[str] = ()) -> None:
-        """Start a node, unless it runs, without waiting for it."""
+    def start_node(self, name: str, *, failpoints: Sequence[str] = (), armed: bool = True) -> None:
+        """Start a node, unless it runs, without waiting for it.
+
+        `failpoints` are rules as in `broker.failpoints`, for this start only. With `armed=False`
+        they count from `arm` on.
+        """
+        arguments = [word for rule in failpoints for word in ("--failpoint", rule)]
+        if failpoints and not armed:
+            arguments.append("--arm-on-signal")
         self.nodes[name].start(arguments, group=self._group())
+
+    def arm(self, name: str) -> None:
+        """Let the failpoints of a node that was started with `armed=False` count from now on.
+
+        It must be ready by then: the signal ends a process that does not expect it yet.
+        """
+        self.nodes[name].signal(signal.SIGUSR1)
 
     def stop_node(self, name: str) -> None:
         """End a node in good order (SIGTERM)."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -13,6 +13,9 @@ from gateway.console import note, out, print_json
 from gateway.sdk import DEFAULT_URL, AsyncSynod
 from gateway.settings import Settings, effective, load_settings
 from observability.logs import configure_logs
+
+if TYPE_CHECKING:
+    from broker.failpoints import Failpoints
 
 Broker = Annotated[
     str | None,
@@ -57,8 +60,19 @@ def node(
     port: Port = None,
     host: Host = None,
     cluster: ClusterName = None,
+    failpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Stop exactly there, such as send:txn.vote:1:after:kill; may be repeated.",
+            metavar="RULE",
+        ),
+    ] = None,
+    arm_on_signal: Annotated[
+        bool, typer.Option("--arm-on-signal", help="Failpoints count from SIGUSR1 on.")
+    ] = False,
 ) -> None:
     """Run one node in this process; a gateway also serves HTTP."""
+    failpoints = _failpoints(failpoint or [], armed=not arm_on_signal)
     settings = load_settings(broker=broker, data=data, port=port, host=host, cluster=cluster)
     try:
         role = role_of(name)
@@ -76,7 +90,21 @@ def node(
             "--broker amqp://…",
             param_hint="--broker",
         )
-    _host(settings, name)
+    _host(settings, name, failpoints)
+
+
+def _failpoints(rules: list[str], *, armed: bool) -> "Failpoints | None":
+    # Only here: the doors of a client need none of it.
+    from broker.failpoints import BadFailpoint, Failpoint, Failpoints
+
+    if not rules:
+        if not armed:
+            raise typer.BadParameter("there is no --failpoint", param_hint="--arm-on-signal")
+        return None
+    try:
+        return Failpoints([Failpoint.parse(rule) for rule in rules], armed=armed)
+    except BadFailpoint as error:
+        raise typer.BadParameter(str(error), param_hint="--failpoint") from None
 
 
 def status(url: Url = DEFAULT_URL, json: Json = False) -> None:
@@ -117,7 +145,7 @@ def config(
     out().print(table)
 
 
-def _host(settings: Settings, name: str | None) -> None:
+def _host(settings: Settings, name: str | None, failpoints: "Failpoints | None" = None) -> None:
     # Only here: the doors of a client need neither the broker nor a server.
     from gateway.hosting import HostingFailed, run_cluster, run_single
 
@@ -130,7 +158,7 @@ def _host(settings: Settings, name: str | None) -> None:
         if name is None:
             run_cluster(settings, announce)
         else:
-            run_single(name, settings, announce)
+            run_single(name, settings, announce, failpoints)
     except HostingFailed as error:
         note(f"synod: {error}")
         raise typer.Exit(1) from None

@@ -14,6 +14,7 @@ from typing import Any
 
 from actors.calls import Survey, Surveyed
 from actors.options import Options, role_of
+from broker.failpoints import Failpoints
 from broker.folder import JournalError
 from broker.launch import run_node
 from broker.listening import listen_for_events
@@ -49,8 +50,10 @@ class Process:
         announce: Callable[[str], None],
         *,
         wait_for_broker: bool,
+        failpoints: Failpoints | None = None,
     ) -> None:
         self._names = names
+        self._failpoints = failpoints
         self._settings = settings
         self._options: Options = settings.options()
         self._announce = announce
@@ -78,6 +81,8 @@ class Process:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
+        if self._failpoints is not None:
+            loop.add_signal_handler(signal.SIGUSR1, self._failpoints.arm)
         try:
             await self._run_all(listener)
         except BaseExceptionGroup as failures:
@@ -140,6 +145,7 @@ class Process:
                 ),
             ),
             observer=self._watching.observer(name, transport),
+            tap=self._failpoints,
             started=started,
         )
 
@@ -230,9 +236,14 @@ def run_cluster(settings: Settings, announce: Callable[[str], None]) -> None:
     _run(names, settings, announce, wait_for_broker=False)
 
 
-def run_single(name: str, settings: Settings, announce: Callable[[str], None]) -> None:
-    """One node in this process. Raises `HostingFailed`."""
-    _run((name,), settings, announce, wait_for_broker=True)
+def run_single(
+    name: str,
+    settings: Settings,
+    announce: Callable[[str], None],
+    failpoints: Failpoints | None = None,
+) -> None:
+    """One node in this process; SIGUSR1 arms its failpoints. Raises `HostingFailed`."""
+    _run((name,), settings, announce, wait_for_broker=True, failpoints=failpoints)
 
 
 def _run(
@@ -241,9 +252,12 @@ def _run(
     announce: Callable[[str], None],
     *,
     wait_for_broker: bool,
+    failpoints: Failpoints | None = None,
 ) -> None:
     async def run() -> None:
-        await Process(names, settings, announce, wait_for_broker=wait_for_broker).run()
+        await Process(
+            names, settings, announce, wait_for_broker=wait_for_broker, failpoints=failpoints
+        ).run()
 
     # A node makes and drops many small objects and hardly a cycle; what is loaded by now stays.
     gc.freeze()

@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from actors.messages import AnyMessage
 from broker.journal import Journal
-from broker.memory import MemoryBroker
+from broker.memory import MemoryBroker, MemoryTransport
 from broker.observer import Observer, Tap
 from broker.runtime import HostOptions, NodeHost
-from broker.transport import Transport
+from broker.transport import Parcel, Transport
 from tests.broker.actors import Behaviour, Puppet
 
 _tokens = itertools.count(1)
@@ -76,6 +77,12 @@ def memory_house(folder: Path) -> tuple[House, MemoryBroker]:
     """A house without RabbitMQ."""
     broker = MemoryBroker()
     return House(folder, broker.transport), broker
+
+
+def inject(broker: MemoryBroker, to: str, *messages: AnyMessage, sender: str = "store-9") -> None:
+    """Put messages into a node's queue as if `sender` had sent them."""
+    transport = MemoryTransport(broker, sender)
+    transport._send(to, Parcel("cluster-id", sender, "disk", 1, messages))
 
 
 def puppet(host: NodeHost) -> Puppet:

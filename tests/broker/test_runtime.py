@@ -19,7 +19,7 @@ from broker.runtime import CallLost, CallRefused, HostOptions, NodeHalted
 from broker.transport import Parcel
 from broker.upkeep import UpkeepOptions
 from tests.broker.actors import Behaviour, Puppet, fail, note, violate
-from tests.broker.hosting import House, memory_house, puppet, until
+from tests.broker.hosting import House, inject, memory_house, puppet, until
 from tests.broker.samples import HASH
 
 
@@ -137,12 +137,6 @@ async def test_a_turn_is_carried_out_in_order(
             "acknowledge",
         ]
         del sender
-
-
-def inject(broker: MemoryBroker, to: str, *messages: AnyMessage, sender: str = "store-9") -> None:
-    """Put messages into a node's queue as if `sender` had sent them."""
-    transport = MemoryTransport(broker, sender)
-    transport._send(to, Parcel("cluster-id", sender, "disk", 1, messages))
 
 
 async def test_when_the_commit_fails_nothing_is_said(

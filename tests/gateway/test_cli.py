@@ -233,6 +233,8 @@ async def test_status(synod: Shell) -> None:
         (("node", "store-0"), 2, "not a node's name"),
         (("node", "king-1"), 2, "not a node's name"),
         (("node", "store-4", "--broker", "amqp://h/"), 2, "is not a member"),
+        (("node", "store-1", "--failpoint", "send:txn.vot:1:after:kill"), 2, "are txn.vote"),
+        (("node", "store-1", "--arm-on-signal"), 2, "there is no --failpoint"),
         (("node", "store-1"), 2, "--broker"),
         (("up", "--host", "0.0.0.0"), 2, "loopback only"),
         (("up", "--port", "99999"), 2, "--port is 99999"),
