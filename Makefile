@@ -67,10 +67,62 @@ cluster-down: $(INSTALLED) ## Stop the local cluster
 cluster-status: $(INSTALLED) ## Print the processes of the local cluster
 	@exec $(BIN)/python -m chaos.local status $(ARGS)
 
+# ── Compose ───────────────────────────────────────────────────────────────────
+
+COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+# Letters and digits only, so that they fit into a URL as they are.
+SECRET := head -c 256 /dev/urandom | LC_ALL=C tr -dc 'A-Za-z0-9' | head -c 32
+UP_PATIENCE_S ?= 240
+
+.PHONY: up
+up: .env .secrets/token ## Build and start everything in containers, and wait until it is well
+	@$(COMPOSE) build --quiet
+	@$(COMPOSE) up -d
+	@until=$$(( $$(date +%s) + $(UP_PATIENCE_S) )); \
+	while ill=$$($(COMPOSE) ps -q | xargs docker inspect \
+	        --format '{{.Name}} {{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}' \
+	        | grep -v ' running healthy$$'); do \
+	    if [ "$$(date +%s)" -gt "$$until" ]; then \
+	        echo "Not well within $(UP_PATIENCE_S) s:" >&2; echo "$$ill" >&2; exit 1; \
+	    fi; \
+	    sleep 2; \
+	done
+	@echo "Synod      http://localhost         token: SYNOD_TOKEN in .env"
+	@echo "RabbitMQ   http://localhost:15672   RABBITMQ_USER and RABBITMQ_PASSWORD in .env"
+	@echo "Grafana    http://localhost:3000    admin, GRAFANA_PASSWORD in .env"
+	@echo "Prometheus http://localhost:9090"
+
+.PHONY: down
+down: .env ## Stop and remove the containers; their data stays (ARGS="--volumes" removes it)
+	@$(COMPOSE) down $(ARGS)
+
+.PHONY: ps
+ps: .env ## Print the containers and how they are
+	@$(COMPOSE) ps
+
+.PHONY: logs
+logs: .env ## Print what the containers said last (ARGS="--follow store-1")
+	@$(COMPOSE) logs --tail 100 $(ARGS)
+
+.env:
+	@umask 077; { \
+	    echo "# Made by make up for this machine. Never part of the repository."; \
+	    echo "RABBITMQ_USER=synod"; \
+	    echo "RABBITMQ_PASSWORD=$$($(SECRET))"; \
+	    echo "SYNOD_TOKEN=$$($(SECRET))"; \
+	    echo "GRAFANA_PASSWORD=$$($(SECRET))"; \
+	} > $@.part && mv $@.part $@
+	@echo "Wrote .env with new credentials"
+
+# Prometheus runs as a user of its own and reads the token from a file; nobody else on this machine
+# gets through the folder.
+.secrets/token: .env
+	@mkdir -p -m 0700 .secrets && sed -n 's/^SYNOD_TOKEN=//p' .env | tr -d '\n' > $@ && chmod 0644 $@
+
 # ── Check ─────────────────────────────────────────────────────────────────────
 
 .PHONY: test
-test: $(INSTALLED) test-broker ## Install what the tests need and run them all (ARGS="-k paxos")
+test: $(INSTALLED) test-broker test-prometheus ## Install what the tests need and run them all (ARGS="-k paxos")
 	@exec $(BIN)/python -m pytest $(ARGS)
 
 # The tests take a broker from SYNOD_TEST_AMQP_URL, else from Docker, else they start
@@ -89,6 +141,17 @@ test-broker:
 	    exit 1; }; \
 	if [ -d /run/systemd/system ]; then \
 	    as_root systemctl disable --quiet --now rabbitmq-server; \
+	fi
+
+# The dashboards and alerts are held against a real Prometheus.
+.PHONY: test-prometheus
+test-prometheus:
+	@$(INSTALL); \
+	if command -v prometheus >/dev/null && command -v promtool >/dev/null; then exit 0; fi; \
+	install_packages prometheus || { \
+	    echo "The tests need Prometheus: apt-get install prometheus" >&2; exit 1; }; \
+	if [ -d /run/systemd/system ]; then \
+	    as_root systemctl disable --quiet --now prometheus prometheus-node-exporter 2>/dev/null || true; \
 	fi
 
 .PHONY: lint

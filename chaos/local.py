@@ -23,7 +23,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
@@ -54,6 +54,8 @@ class Description:
     learners: int = 2
     stores: int = 3
     settings: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, int] = field(default_factory=dict)
+    """Where the other nodes serve their metrics; empty: nowhere."""
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -75,19 +77,28 @@ class Description:
         gateways: int = 1,
         counts: Mapping[str, int] | None = None,
         settings: Mapping[str, str] | None = None,
+        metrics: bool = False,
     ) -> Self:
-        """A new cluster with a name that no former one had; port 0 stands for any free one."""
+        """A new cluster with a name that no former one had; port 0 stands for any free one.
+
+        With `metrics` every node serves its own.
+        """
         drawn = iter(free_ports(gateways))
         ports = {f"gateway-{number}": next(drawn) for number in range(1, gateways + 1)}
         if port:
             ports["gateway-1"] = port
-        return cls(
+        made = cls(
             f"local-{secrets.token_hex(4)}",
             broker,
             ports,
             **(counts or {}),
             settings=settings or {},
+            metrics={},
         )
+        if not metrics:
+            return made
+        members = [name for name in made.nodes if name not in ports]
+        return replace(made, metrics=dict(zip(members, free_ports(len(members)), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +373,8 @@ class LocalCluster:
         environment = self.environment
         if name in self.description.ports:
             environment["SYNOD_PORT"] = str(self.description.ports[name])
+        if name in self.description.metrics:
+            environment["SYNOD_METRICS_PORT"] = str(self.description.metrics[name])
         return Daemon(
             name,
             [sys.executable, "-m", "gateway.cli", "node", name],

@@ -1,0 +1,163 @@
+"""Every query of every panel gives figures that move, on a real cluster with a real failure."""
+
+import asyncio
+import json
+import math
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chaos.load import Load
+from chaos.local import Description, LocalCluster
+from observability.dashboard import dashboard, queries, text
+from tests.observability.prometheus import Prometheus, program
+
+ROOT = Path(__file__).parents[2]
+FILES = ROOT / "observability"
+
+
+def test_the_file_is_what_the_code_makes() -> None:
+    assert (FILES / "grafana/dashboards/synod.json").read_text() == text()
+
+
+def test_every_question_has_a_row_and_every_panel_a_place_of_its_own() -> None:
+    panels = dashboard()["panels"]
+    rows = [panel["title"] for panel in panels if panel["type"] == "row"]
+    assert rows == [
+        "Is it healthy?",
+        "Is it fast?",
+        "Who leads?",
+        "What is stuck?",
+        "What failed when?",
+    ]
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+    assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+def test_every_metric_of_a_query_or_rule_is_one_that_there_is() -> None:
+    known = set(re.findall(r"`(paxos_\w+)`", (ROOT / "docs/metrics.md").read_text()))
+    used = "\n".join(expression for _, expression in queries())
+    used += (FILES / "prometheus/rules.yml").read_text()
+    names = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"paxos_\w+", used)}
+
+    assert names - known == set()
+
+
+def test_no_query_is_padded() -> None:
+    for title, expression in queries():
+        assert not re.search(r"\b(vector|absent|label_replace)\b|\bor\b", expression), title
+
+
+def test_the_alerts_fire_when_they_should() -> None:
+    done = subprocess.run(
+        [program("promtool"), "test", "rules", "rules_test.yml"],
+        cwd=FILES / "prometheus",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rules = (FILES / "prometheus/rules.yml").read_text()
+    tests = (FILES / "prometheus/rules_test.yml").read_text()
+    for alert in re.findall(r"- alert: (\w+)", rules):
+        assert f"name: {alert}\n" in tests, f"{alert} is not tested"
+        assert f"name: {alert}, in health\n" in tests, f"the silence of {alert} is not tested"
+
+
+@pytest.mark.slow
+@pytest.mark.rabbitmq
+@pytest.mark.timeout(240)
+def test_every_query_moves_when_a_machine_fails(tmp_path: Path) -> None:
+    # One machine of a smaller cluster is lost with all it runs: leader, coordinator and a store.
+    counts = {"proposers": 2, "acceptors": 3, "learners": 2, "stores": 3}
+    description = Description.mint(counts=counts, metrics=True)
+    targets = {**description.metrics, **description.ports}
+    with (
+        LocalCluster(tmp_path / "cluster", description) as cluster,
+        Prometheus(tmp_path / "prometheus", targets) as prometheus,
+    ):
+        began_s = time.time()
+        asyncio.run(_live_through(cluster, prometheus))
+        dead = _dead(prometheus, began_s, time.time())
+
+    assert not dead, "\n".join(f"{title}: {why}: {query}" for (title, query), why in dead.items())
+
+
+async def _live_through(cluster: LocalCluster, prometheus: Prometheus) -> None:
+    """Write and read while a machine is lost and comes back; end once Prometheus has seen all."""
+    leader, coordinator = cluster.leader(), cluster.coordinator()
+    assert leader is not None
+    assert coordinator is not None
+    lost = (leader, coordinator, "store-3")
+
+    async def seen(condition: str, meanwhile: Callable[[], object] = lambda: None) -> None:
+        await asyncio.to_thread(_seen, prometheus, condition, meanwhile)
+
+    async with Load(cluster.url, clients=2, size_bytes=64 * 1024, paths=10_000) as load:
+        await load.acknowledged_since(time.monotonic_ns())
+        path = load.attempts[0].path
+        await seen('count(up{job="synod"} == 1) == 11')
+        await seen("sum(rate(paxos_gateway_requests_total[5s])) > 0")
+        for name in lost:
+            await asyncio.to_thread(cluster.kill, name)
+        killed_ns = time.monotonic_ns()
+        await seen('count(up{job="synod"} == 0) == 3')
+        # Who is left takes over and goes on without the store.
+        await load.acknowledged_since(killed_ns, timeout_s=90)
+        await seen("max(paxos_learner_view_stores) == 2")
+        for name in lost:
+            cluster.start_node(name)
+        # More clients at once put more commands into a slot.
+        async with Load(cluster.url, clients=24):
+            await asyncio.to_thread(cluster.wait_whole)
+            await seen("sum(paxos_proposer_leader) == 1 and sum(up) == 11")
+            await seen("max(paxos_learner_view_stores) == 3")
+            # A store holds a lease only while somebody reads.
+            await seen("sum(paxos_store_read_lease) > 0", lambda: cluster.ask(f"/v1/files/{path}"))
+
+
+def _seen(prometheus: Prometheus, condition: str, meanwhile: Callable[[], object]) -> None:
+    """Wait until Prometheus has seen it."""
+    deadline = time.monotonic() + 90
+    while not prometheus.ask("query", query=condition):
+        assert time.monotonic() < deadline, f"never: {condition}"
+        meanwhile()
+        time.sleep(0.25)
+
+
+def _dead(prometheus: Prometheus, began_s: float, ended_s: float) -> dict[tuple[str, str], str]:
+    """The queries without figures that move, and what is wrong with them."""
+    found = {}
+    for title, expression in queries():
+        asked = expression.replace("$__rate_interval", "5s")
+        series = prometheus.ask(
+            "query_range", query=asked, start=f"{began_s}", end=f"{ended_s}", step="1"
+        )
+        values = [
+            [number for _, text in each["values"] if not math.isnan(number := float(text))]
+            for each in series
+        ]
+        if not any(values):
+            found[title, expression] = "no data"
+        elif all(len(set(each)) < 2 for each in values) and not _is_mark(title):
+            found[title, expression] = f"constant: {json.dumps(values)[:120]}"
+    return found
+
+
+def _is_mark(title: str) -> bool:
+    """An annotation marks moments; that there are some is all it can say."""
+    return any(mark["name"] == title for mark in dashboard()["annotations"]["list"])
