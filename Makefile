@@ -104,6 +104,10 @@ ps: .env ## Print the containers and how they are
 logs: .env ## Print what the containers said last (ARGS="--follow store-1")
 	@$(COMPOSE) logs --tail 100 $(ARGS)
 
+.PHONY: trace
+trace: .env ## Print what crosses RabbitMQ for some seconds (ARGS="--seconds 5 --all")
+	@$(COMPOSE) exec -T gateway-1 synod firehose $(ARGS)
+
 .env:
 	@umask 077; { \
 	    echo "# Made by make up for this machine. Never part of the repository."; \

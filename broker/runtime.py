@@ -533,7 +533,8 @@ class NodeHost:
             except InvariantViolation:
                 raise
             except Exception as error:
-                log.exception("%s: %r goes to quarantine", self.name, item.message)
+                kind: str = item.message.type  # type: ignore[attr-defined]
+                log.exception("%s: a %s goes to quarantine", self.name, kind)
                 self._reject(item, f"{type(error).__name__}: {error}")
                 await self._rebuild(error, keep=items[index + 1 :])
             else:

@@ -62,8 +62,13 @@ class Topology:
         if not self.cluster or len(self.cluster.encode()) > 128:
             raise ValueError(f"a cluster's name has 1 to 128 bytes, not {self.cluster!r}")
 
+    @property
+    def prefix(self) -> str:
+        """What every name of the cluster begins with."""
+        return f"synod.{self.cluster}."
+
     def _name(self, last: str) -> str:
-        return f"synod.{self.cluster}.{last}"
+        return f"{self.prefix}{last}"
 
     @property
     def nodes(self) -> str:

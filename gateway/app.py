@@ -20,14 +20,18 @@ from gateway.keys import RunningKeys
 from gateway.looking import Looking, nobody_hears
 from gateway.problems import INCOMPLETE_BODY, INTERNAL, INVALID_REQUEST, Problem
 from gateway.pulse import Pulse
-from gateway.requests import RequestLog
+from gateway.requests import RequestLog, Seen
 from gateway.routing import Tree, method_not_allowed, no_such_route
 from gateway.settings import Settings
 from gateway.system import System
 from gateway.tracing import Order, Tracing
+from observability.logs import Throttle
 from observability.metrics import HttpMetrics
 
 _log = logging.getLogger("synod.gateway")
+
+_failures = logging.getLogger("synod.gateway.failures")
+_failures.addFilter(Throttle(lines_per_s=5))
 
 _ABOUT_FILES = frozenset(("files", "directories", "move", "copy", "transactions"))
 
@@ -136,6 +140,8 @@ class GatewayApp:
             self._metrics.in_flight.dec()
             self._metrics.answered(_route_name(scope), method, status, seconds, sent_bytes)
             self.requests.end(seen, status)
+            if status >= 500:
+                _log_failure(seen, method, status, seconds)
             if about_files:
                 self.pulse.answered(method, status, seconds)
 
@@ -164,6 +170,12 @@ class GatewayApp:
                 INTERNAL, f"{type(error).__name__}; the gateway's log has more"
             ).response()
         return None
+
+
+def _log_failure(seen: Seen, method: str, status: int, seconds: float) -> None:
+    fields = {"status": status, "milliseconds": round(seconds * 1000), "request": seen.request}
+    known = {name: value for name, value in fields.items() if value is not None}
+    _failures.info("%s %s was answered %d", method, seen.path, status, extra=known)
 
 
 def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:

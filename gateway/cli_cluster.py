@@ -149,7 +149,7 @@ def _host(settings: Settings, name: str | None, failpoints: "Failpoints | None" 
     # Only here: the doors of a client need neither the broker nor a server.
     from gateway.hosting import HostingFailed, run_cluster, run_single
 
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, node=name or "")
 
     def announce(text: str) -> None:
         typer.echo(text)

@@ -13,6 +13,7 @@ from broker.transport import Transport
 from gateway.settings import Settings
 from gateway.tracing import Tracing
 from observability.metrics import NodeMetrics, NodesMetrics, process_registry
+from observability.narration import Narrator
 from observability.roles import RoleMetrics, RolesMetrics
 from observability.state import StateCollector, Watched
 from observability.traces import TraceBook
@@ -34,6 +35,14 @@ class _RoleObserver(Observer):
         # Straight to the metrics: these two are called for every message.
         self.received = metrics.received  # type: ignore[method-assign]
         self.sent = metrics.sent  # type: ignore[method-assign]
+
+
+class _NarratingObserver(Observer):
+    """A narrator in that form."""
+
+    def __init__(self, narrator: Narrator) -> None:
+        self.received = narrator.received  # type: ignore[method-assign]
+        self.sent = narrator.sent  # type: ignore[method-assign]
 
 
 class Watching:
@@ -58,6 +67,7 @@ class Watching:
             runtime,
             _RoleObserver(self._roles.node(name)),
             self.tracing.observer(name, transport),
+            _NarratingObserver(Narrator(name)),
         )
 
     def watch(self, host: NodeHost) -> None:

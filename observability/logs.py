@@ -1,16 +1,40 @@
-"""Logs: one JSON object a line for machines, one readable line for people. Never any contents."""
+"""Logs: one JSON object a line for machines, one readable line for people.
+
+Never any contents and never a password: whatever looks like one is taken out of every line, because
+an error's text or a traceback may hold what nobody meant to log.
+"""
 
 import json
 import logging
+import re
 import sys
+import time
 from datetime import UTC, datetime
 from typing import TextIO
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
+_BYTES = re.compile(r"""\bb(?:'(?:[^'\\]|\\.){9,}'|"(?:[^"\\]|\\.){9,}")""")
+_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^/\s]*@")
+_BEARER = re.compile(r"(?i)(bearer\s+)[!-~]+")
+
+
+def scrubbed(text: str) -> str:
+    """`text` without bytes of contents, passwords in URLs and bearer tokens."""
+    text = _BYTES.sub(lambda found: f"<{len(found[0]) - 3} bytes>", text)
+    return _BEARER.sub(r"\1********", _PASSWORD.sub(r"\1:********@", text))
+
+
 class JsonFormatter(logging.Formatter):
-    """A line of JSON; what was given as `extra=` becomes members of the object."""
+    """A line of JSON; what was given as `extra=` becomes members of the object.
+
+    `node` is told in every line that names no other.
+    """
+
+    def __init__(self, node: str = "") -> None:
+        super().__init__()
+        self._node = {"node": node} if node else {}
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line."""
@@ -18,11 +42,12 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": scrubbed(record.getMessage()),
+            **self._node,
             **_extras(record),
         }
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            entry["exception"] = scrubbed(self.formatException(record.exc_info))
         return json.dumps(entry, ensure_ascii=False, default=str)
 
 
@@ -31,20 +56,43 @@ class HumanFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line, and a traceback below it if there is one."""
-        time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S.%f")[:-3]
+        at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S.%f")[:-3]
         name = record.name.removeprefix("synod.")
         extras = "".join(f" {key}={value}" for key, value in _extras(record).items())
-        line = f"{time} {record.levelname.lower():8}{name}: {record.getMessage()}{extras}"
+        line = f"{at} {record.levelname.lower():8}{name}: {record.getMessage()}{extras}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
-        return line
+        return scrubbed(line)
 
 
-def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
-    """Send all logs of this process to `stream` (standard error), in the form that suits it."""
+class Throttle(logging.Filter):
+    """Lets so many lines of a logger through each second, and says how many it kept back."""
+
+    def __init__(self, lines_per_s: int) -> None:
+        super().__init__()
+        self._lines_per_s = lines_per_s
+        self._second = 0
+        self._lines = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is written."""
+        second = int(time.monotonic())
+        if second != self._second:
+            if self._lines > self._lines_per_s:
+                record.kept_back = self._lines - self._lines_per_s
+            self._second, self._lines = second, 0
+        self._lines += 1
+        return self._lines <= self._lines_per_s
+
+
+def configure_logs(level: str = "info", stream: TextIO | None = None, node: str = "") -> None:
+    """Send all logs of this process to `stream` (standard error), in the form that suits it.
+
+    `node` is the one node of this process, if it has one only.
+    """
     stream = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(HumanFormatter() if stream.isatty() else JsonFormatter())
+    handler.setFormatter(HumanFormatter() if stream.isatty() else JsonFormatter(node))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)

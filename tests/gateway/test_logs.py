@@ -4,10 +4,15 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from observability.logs import configure_logs
+from actors.messages import ProposeValue, Result
+from actors.values import Abort, Outcome
+from observability.logs import Throttle, configure_logs
+from observability.narration import Narrator
+from tests.broker.samples import SAMPLES
 
 
 class _Terminal(io.StringIO):
@@ -57,3 +62,85 @@ def test_a_plain_line_for_people() -> None:
 
     assert "info    x: hello world node=store-1\n" in stream.getvalue()
     assert "not shown" not in stream.getvalue()
+
+
+def test_no_contents_and_no_passwords_whoever_logs_them() -> None:
+    stream = io.StringIO()
+    configure_logs("info", stream, node="store-1")
+    contents = b"what a file holds, 'quoted' and \"quoted\""
+    log = logging.getLogger("synod.x")
+
+    log.warning("two values for slot 3: %r and %r", contents, {"data": contents})
+    log.warning("no connection to amqp://synod:hunter2@127.0.0.1:5672/")
+    log.warning("the header was Authorization: Bearer hunter2-hunter2")
+    try:
+        raise ValueError(contents)
+    except ValueError:
+        log.exception("failed")
+
+    text = stream.getvalue()
+    assert "what a file" not in text
+    assert "hunter2" not in text
+    assert "synod:********@127.0.0.1" in text
+    assert [json.loads(line)["node"] for line in text.splitlines()] == ["store-1"] * 4
+
+
+def test_a_flood_of_lines_is_kept_back_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr("observability.logs.time.monotonic", lambda: now_s[0])
+    throttle = Throttle(lines_per_s=2)
+
+    def passes() -> logging.LogRecord | None:
+        record = logging.makeLogRecord({"msg": "x"})
+        return record if throttle.filter(record) else None
+
+    assert [passes() is not None for _ in range(5)] == [True, True, False, False, False]
+    now_s[0] += 1
+    record = passes()
+    assert record is not None
+    assert vars(record)["kept_back"] == 3
+
+
+# -- what a node tells ----------------------------------------------------------------------------
+
+
+def told(level: str, *steps: tuple[str, str, Any]) -> list[dict[str, Any]]:
+    """The lines of a narrator that is told `steps`."""
+    stream = io.StringIO()
+    configure_logs(level, stream)
+    narrator = Narrator("learner-1")
+    for what, peer, message in steps:
+        getattr(narrator, what)(peer, message)
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_change_is_told_with_its_fields_and_a_retransmission_is_not() -> None:
+    abort = Abort(slot=7, commands=(0,), epoch=3, reason="store-2 did not vote")
+    proposal = ProposeValue(value=abort)
+
+    (line,) = told("info", ("sent", "proposer-1", proposal), ("sent", "proposer-1", proposal))
+
+    assert (line["node"], line["type"], line["epoch"]) == ("learner-1", "log.propose", 3)
+    assert "abort 1 commands of slot 7: store-2 did not vote" in line["message"]
+
+
+def test_an_aborted_request_is_told_with_its_id() -> None:
+    outcome = Outcome(status="aborted", slot=9, index=0)
+    result = Result(session="gateway-1.x", sequence=4, outcome=outcome)
+    done = result.model_copy(update={"outcome": Outcome(status="done", slot=10, index=0)})
+
+    (line,) = told("info", ("received", "learner-1", result), ("received", "learner-1", done))
+
+    assert (line["request"], line["slot"]) == ("gateway-1.x-4", 9)
+
+
+def test_every_message_of_a_write_is_told_at_debug_and_none_of_it_at_info() -> None:
+    steps = [(what, "store-1", message) for message in SAMPLES for what in ("sent", "received")]
+
+    kinds = {line["type"] for line in told("debug", *steps)}
+    quiet = {line["type"] for line in told("info", *steps)}
+
+    assert {"paxos.accept", "txn.vote", "client.submit", "read.request"} <= kinds
+    assert not {"node.heartbeat", "leader.beat"} & kinds
+    assert not {"paxos.accept", "txn.vote", "client.submit", "read.request"} & quiet
+    assert "paxos.prepare" in quiet

@@ -1,0 +1,171 @@
+"""RabbitMQ's firehose, read as protocol steps: every message of a cluster, as the broker takes it.
+
+The firehose copies each message that is published to the exchange `amq.rabbitmq.trace`. It is off
+after a restart of the broker and costs throughput, so it is on only while somebody looks.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote, urlsplit
+
+import aio_pika
+import httpx
+from aio_pika.abc import AbstractIncomingMessage
+
+from actors.messages import AnyMessage
+from broker.codec import PING, TIMER, Undecodable, decode
+from broker.topology import Topology
+from broker.transport import Parcel, Wakeup
+from broker.wire import HeaderValue, Properties
+
+_TRACE_EXCHANGE = "amq.rabbitmq.trace"
+_QUEUED_MAX = 10_000
+
+
+class FirehoseRefused(RuntimeError):
+    """The management console did not switch the firehose; the text says why."""
+
+
+class Step(NamedTuple):
+    """One message as the broker took it. `to` is a node or a group; `wall_s` is Unix time."""
+
+    wall_s: float
+    sender: str
+    to: str
+    kind: str
+    message_id: str
+    slot: int | None
+    ballot: str
+    epoch: int | None
+    message: AnyMessage | None
+    """`None` for timers, pings, events and what can't be read."""
+    text: str
+    """What there is to say of those."""
+
+
+def management_url_of(broker_url: str, port: int = 15672) -> str:
+    """Where the console of a broker usually is."""
+    return f"http://{urlsplit(broker_url).hostname or 'localhost'}:{port}"
+
+
+async def watch_firehose(
+    broker_url: str,
+    management_url: str,
+    topology: Topology,
+    seconds: float,
+    tell: Callable[[Step], None],
+) -> None:
+    """Switch the firehose on, tell every step of the cluster, and switch it off again.
+
+    Raises `FirehoseRefused`, or what aio-pika raises if the broker can't be reached.
+    """
+    async with await aio_pika.connect(broker_url, timeout=10) as connection:
+        channel = await connection.channel()
+        exchange = await channel.get_exchange(_TRACE_EXCHANGE, ensure=False)
+        queue = await channel.declare_queue(
+            exclusive=True, arguments={"x-max-length": _QUEUED_MAX, "x-overflow": "drop-head"}
+        )
+        await queue.bind(exchange, f"publish.{topology.prefix}#")
+
+        async def hear(message: AbstractIncomingMessage) -> None:
+            for step in steps_of(message, topology):
+                tell(step)
+
+        await queue.consume(hear, no_ack=True)
+        async with _switched_on(broker_url, management_url):
+            await asyncio.sleep(seconds)
+
+
+def steps_of(traced: AbstractIncomingMessage, topology: Topology) -> list[Step]:
+    """What one traced message says, a step for each message inside of it."""
+    headers = {name: _text(value) for name, value in (traced.headers or {}).items()}
+    properties = headers.get("properties")
+    about: dict[str, Any] = properties if isinstance(properties, dict) else {}
+    own: dict[str, HeaderValue] = about.get("headers") or {}
+    keys = headers.get("routing_keys") or [""]
+    to = _receiver(str(headers.get("exchange_name", "")), str(keys[0]), topology)
+    base = Step(
+        wall_s=time.time(),
+        sender=str(about.get("app_id", "")),
+        to=to,
+        kind=str(about.get("type", "")),
+        message_id=str(about.get("message_id", "")),
+        slot=_number(own.get("slot")),
+        ballot=str(own.get("ballot", "")),
+        epoch=_number(own.get("epoch")),
+        message=None,
+        text="",
+    )
+    if base.kind == PING:
+        return [base._replace(text="is my queue still mine?")]
+    if to == "events":
+        return [base._replace(text=f"{len(traced.body)} bytes for whoever looks on")]
+    try:
+        item = decode(Properties(base.kind, base.sender, base.message_id, 0, own), traced.body)
+    except Undecodable as error:
+        return [base._replace(text=f"can't be read: {error}")]
+    if isinstance(item, Wakeup):
+        names = ", ".join(f"{key.name} {key.subject}".strip() for key, _ in item.timers)
+        return [base._replace(kind=TIMER, text=names)]
+    return _of_parcel(item, base)
+
+
+def _of_parcel(parcel: Parcel, base: Step) -> list[Step]:
+    return [
+        base._replace(kind=message.type, message=message)  # type: ignore[attr-defined]
+        for message in parcel.messages
+    ]
+
+
+def _receiver(exchange: str, key: str, topology: Topology) -> str:
+    """The node or group that a message was published for."""
+    last = exchange.removeprefix(topology.prefix)
+    if exchange == topology.nodes:
+        return key
+    if last.startswith("delay."):
+        return f"{key} in {last.removeprefix('delay.')} ms"
+    return last if exchange in (topology.events, topology.quarantine) else f"@{last}"
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _text(value: Any) -> Any:
+    """AMQP's long strings come as bytes."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, dict):
+        return {name: _text(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_text(inner) for inner in value]
+    return value
+
+
+@contextlib.asynccontextmanager
+async def _switched_on(broker_url: str, management_url: str) -> AsyncIterator[None]:
+    parts = urlsplit(broker_url)
+    host = quote(unquote(parts.path.removeprefix("/")) or "/", safe="")
+    user, password = unquote(parts.username or "guest"), unquote(parts.password or "guest")
+    async with httpx.AsyncClient(
+        base_url=management_url, auth=(user, password), timeout=10, trust_env=False
+    ) as console:
+
+        async def switch(on: bool) -> None:
+            try:
+                answer = await console.put(f"/api/vhosts/{host}", json={"tracing": on})
+            except httpx.TransportError as error:
+                raise FirehoseRefused(f"nothing answers at {management_url}: {error}") from None
+            if not answer.is_success:
+                raise FirehoseRefused(
+                    f"{management_url} answered {answer.status_code}: {answer.text[:200]}"
+                )
+
+        await switch(True)
+        try:
+            yield
+        finally:
+            await switch(False)
