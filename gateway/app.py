@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
+from gateway.changing import Changing
 from gateway.cluster import Cluster, ClusterPort
 from gateway.contents import Contents
 from gateway.directories import Directories
@@ -25,6 +26,7 @@ from gateway.routing import Tree, method_not_allowed, no_such_route
 from gateway.settings import Settings
 from gateway.system import System
 from gateway.tracing import Order, Tracing
+from gateway.watch import Watch
 from observability.logs import Throttle
 from observability.metrics import HttpMetrics
 
@@ -57,7 +59,10 @@ class GatewayApp:
         registry = CollectorRegistry() if registry is None else registry
         cluster = Cluster(port, settings.request_deadline_ms, obstacle)
         keys = RunningKeys()
-        files = Files(cluster, Contents(cluster, settings), keys)
+        contents = Contents(cluster, settings)
+        files = Files(cluster, contents, keys)
+        changing = Changing(cluster, contents, keys)
+        self.watch = Watch(cluster)
         directories = Directories(cluster, keys)
         system = System(cluster, settings, registry, node)
         self._metrics = HttpMetrics(registry)
@@ -94,6 +99,12 @@ class GatewayApp:
                 Route("/v1/events", looking.events, name="events"),
                 Route("/v1/login", self._door.login, methods=["POST"], name="login"),
                 Route("/v1/logout", self._door.logout, methods=["POST"], name="logout"),
+                Route("/v1/move", changing.move, methods=["POST"], name="move"),
+                Route("/v1/copy", changing.copy, methods=["POST"], name="copy"),
+                Route(
+                    "/v1/transactions", changing.transaction, methods=["POST"], name="transactions"
+                ),
+                Route("/v1/watch", self.watch.watch, name="watch"),
                 Route("/v1/cluster", system.cluster, name="cluster"),
                 Route("/healthz", system.healthz, name="healthz"),
                 Route("/readyz", system.readyz, name="readyz"),

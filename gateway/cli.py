@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from gateway import cli_cluster, cli_files, cli_firehose, cli_trace
+from gateway import cli_changes, cli_cluster, cli_files, cli_firehose, cli_trace
 from gateway.console import note
 from gateway.errors import SynodError
 from gateway.paths import InvalidPath
@@ -36,6 +36,7 @@ def build_cli() -> typer.Typer:
     cli_files.register(cli)
     cli_trace.register(cli)
     cli_firehose.register(cli)
+    cli_changes.register(cli)
     for point in sorted(entry_points(group="synod.commands"), key=lambda point: point.name):
         try:
             point.load()(cli)

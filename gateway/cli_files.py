@@ -74,14 +74,14 @@ def put(
             raise typer.BadParameter("conditions and keys are for single files, not for -r")
         with Bar(shown=not (json or quiet), many=True) as bar:
             began = time.monotonic()
-            tally = _with(
+            tally = with_synod(
                 url,
                 lambda synod: put_tree(synod, folder, remote(target), progress=bar, parallel=jobs),
                 jobs,
             )
         _report(tally, time.monotonic() - began, "put", json, quiet)
         return
-    inside = _inside(target, None if source == "-" else Path(source).name)
+    inside = target_path(target, None if source == "-" else Path(source).name)
     if source != "-" and Path(source).is_dir():
         raise typer.BadParameter(f"{source} is a folder; add -r", param_hint="SOURCE")
     with Bar(shown=not (json or quiet), many=False) as bar:
@@ -110,13 +110,13 @@ def put(
             )
 
         try:
-            written = _with(url, work)
+            written = with_synod(url, work)
         except Conflict as error:
             if error.problem.get("found") == "directory" or "is a directory" in str(error):
                 raise SynodError(f"{error}; write {target}/ to put the file into it") from None
             raise
     if json:
-        print_json({"path": inside, **_written_json(written)})
+        print_json({"path": inside, **written_json(written)})
 
 
 def get(
@@ -135,7 +135,7 @@ def get(
             raise typer.BadParameter("a directory can't go to standard output")
         with Bar(shown=not (json or quiet), many=True) as bar:
             began = time.monotonic()
-            tally = _with(
+            tally = with_synod(
                 url,
                 lambda synod: get_tree(synod, inside, Path(target), progress=bar, parallel=jobs),
                 jobs,
@@ -143,7 +143,7 @@ def get(
         _report(tally, time.monotonic() - began, "get", json, quiet)
         return
     if target == "-":
-        _with(url, lambda synod: synod.download(inside, sys.stdout.buffer.write))
+        with_synod(url, lambda synod: synod.download(inside, sys.stdout.buffer.write))
         sys.stdout.buffer.flush()
         return
     place = Path(target)
@@ -156,7 +156,7 @@ def get(
             return await get_file(synod, inside, place, progress=bar)
 
         try:
-            entry = _with(url, work)
+            entry = with_synod(url, work)
         except Conflict as error:
             raise SynodError(f"{error}; add -r to get a directory") from None
     if json:
@@ -180,7 +180,7 @@ def ls(
         except Conflict:
             return [await synod.stat(inside)]
 
-    entries = _with(url, work)
+    entries = with_synod(url, work)
     if json:
         print_json([_entry_json(entry) for entry in entries])
     elif long:
@@ -202,7 +202,7 @@ def stat(
 ) -> None:
     """Show what is kept about a file."""
     inside = remote(path)
-    entry = _with(url, lambda synod: synod.stat(inside))
+    entry = with_synod(url, lambda synod: synod.stat(inside))
     if json:
         print_json(_entry_json(entry))
         return
@@ -236,12 +236,12 @@ def rm(
         removed = []
         for path in insides:
             try:
-                removed.append({"path": path, **_written_json(await remove(synod, path))})
+                removed.append({"path": path, **written_json(await remove(synod, path))})
             except NotFound:
                 raise NotFound(f"there is no file or directory {path!r}") from None
         return removed
 
-    removed = _with(url, work)
+    removed = with_synod(url, work)
     if json:
         print_json(removed)
 
@@ -253,12 +253,12 @@ def mkdir(
 ) -> None:
     """Make a directory and its missing parents."""
     inside = remote(path)
-    written = _with(url, lambda synod: synod.make_directory(inside))
+    written = with_synod(url, lambda synod: synod.make_directory(inside))
     if json:
-        print_json({"path": inside, **_written_json(written)})
+        print_json({"path": inside, **written_json(written)})
 
 
-def _with(url: str, work: Callable[[AsyncSynod], Awaitable[_T]], jobs: int = 1) -> _T:
+def with_synod(url: str, work: Callable[[AsyncSynod], Awaitable[_T]], jobs: int = 1) -> _T:
     """Run `work` with a client."""
 
     async def run() -> _T:
@@ -268,7 +268,8 @@ def _with(url: str, work: Callable[[AsyncSynod], Awaitable[_T]], jobs: int = 1) 
     return asyncio.run(run())
 
 
-def _inside(target: str, name: str | None) -> str:
+def target_path(target: str, name: str | None) -> str:
+    """Where something called `name` goes: into `target` if that ends in a slash, else there."""
     if target in ("", "/") or target.endswith("/"):
         if name is None:
             raise typer.BadParameter("standard input has no name; give one", param_hint="TARGET")
@@ -345,7 +346,8 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _written_json(written: Written) -> dict[str, Any]:
+def written_json(written: Written) -> dict[str, Any]:
+    """A write as --json shows it."""
     return {
         "created": written.created,
         "etag": written.etag,

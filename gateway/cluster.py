@@ -193,6 +193,13 @@ def refused(request: str, outcome: Outcome) -> Problem:
     if request:
         headers["synod-request-id"] = request
         fields["request"] = request
+    where = ""
+    if outcome.step is not None:
+        fields["step"] = outcome.step
+        where = f"step {outcome.step}: "
+    if outcome.path is not None:
+        fields["path"] = outcome.path
+        where += f"{outcome.path!r}: "
     kind = _REFUSED.get(outcome.status)
     if kind is not None:
         detail = outcome.detail or _REFUSED_DETAIL[outcome.status]
@@ -204,7 +211,7 @@ def refused(request: str, outcome: Outcome) -> Problem:
                 if outcome.detail
                 else "the file does not exist"
             )
-        return Problem(kind, detail, headers=headers, fields=fields)
+        return Problem(kind, where + detail, headers=headers, fields=fields)
     if outcome.status == "forgotten":
         return Problem(
             UNKNOWN,

@@ -70,6 +70,14 @@ class Contents:
             # Chunks fail together when the cluster is away; one reason is enough for the client.
             raise first_of(group) from group
 
+    async def keep(self, data: bytes) -> Content:
+        """Contents that are in memory already. Raises `Problem`."""
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": data, "more_body": False}
+
+        return await self.take_in({}, receive)
+
     async def chunk_names(self, content: StoredContent) -> tuple[str, ...]:
         """The chunks of a file, in order. Raises `Problem`."""
         if isinstance(content, Chunked):

@@ -112,6 +112,7 @@ class Process:
                 task.cancel()
             if self._app is not None:
                 self._app.pulse.end()
+                self._app.watch.end()
             if self._server is not None:
                 # Requests under way are answered before the nodes that work on them go.
                 self._server.should_exit = True

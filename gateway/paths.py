@@ -9,8 +9,9 @@ import re
 import unicodedata
 from urllib.parse import quote, unquote_to_bytes
 
+from actors.values import PATH_BYTES_MAX
+
 SEGMENT_BYTES_MAX = 255
-PATH_BYTES_MAX = 4096
 
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")

@@ -1,5 +1,6 @@
 """What the client library gives back, and how it reads that from answers."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,50 @@ class Entry:
     def name(self) -> str:
         """The last part of the path."""
         return self.path.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An event of a watch. `kind` is `put`, `delete`, `make_directory`, `remove_directory`, `move`,
+    `copy`, or `reset`: some changes may have been missed, so look at the files anew.
+
+    `id` is what to go on after. A move or a copy has a `source` and stands for all below it.
+    """
+
+    id: str
+    kind: str
+    slot: int
+    path: str = ""
+    source: str = ""
+    etag: str = ""
+    size: int = 0
+
+
+def change_of(id: str, event: str, data: str) -> Change | None:
+    """What an event tells; `None` for one that tells no change."""
+    if event not in ("change", "reset"):
+        return None
+    item = json.loads(data)
+    return Change(
+        id=id,
+        kind=item.get("kind", "reset"),
+        slot=item["slot"],
+        path=item.get("path", ""),
+        source=item.get("source", ""),
+        etag=item.get("etag", ""),
+        size=item.get("size", 0),
+    )
+
+
+def written_of_json(response: httpx.Response) -> Written:
+    """What the answer to a move, a copy or a transaction says."""
+    item = response.json()
+    return Written(
+        request=item["request"],
+        slot=item["slot"],
+        created=item.get("created", False),
+        etag=item["etag"],
+    )
 
 
 def written_of(response: httpx.Response) -> Written:

@@ -13,12 +13,13 @@ connection broke::
 import asyncio
 import hashlib
 import importlib.util
+import json
 import os
 import random
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -38,14 +39,27 @@ from gateway.errors import (
 from gateway.metadata import META_PREFIX, digest_header
 from gateway.paths import checked_path, path_to_url
 from gateway.replies import (
+    Change,
     Entry,
     Written,
+    change_of,
     entry_of_headers,
     entry_of_json,
     written_of,
+    written_of_json,
 )
 
-__all__ = ["DEFAULT_URL", "AsyncSynod", "Body", "Entry", "OnBytes", "Source", "Synod", "Written"]
+__all__ = [
+    "DEFAULT_URL",
+    "AsyncSynod",
+    "Body",
+    "Change",
+    "Entry",
+    "OnBytes",
+    "Source",
+    "Synod",
+    "Written",
+]
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 PATIENCE_S = 60.0
@@ -228,6 +242,58 @@ class AsyncSynod:
             raise NotFound(f"there is no file or directory {path!r}") from None
         return entry_of_headers(path, response.headers)
 
+    # -- several paths at once --------------------------------------------------------------------
+
+    async def move(
+        self, source: str, target: str, *, key: str | None = None, **options: Any
+    ) -> Written:
+        """Move a file or a directory with all below it, as one change. Raises `SynodError`.
+
+        `options`: `overwrite` replaces a file or an empty directory at the target; `if_match` and
+        `if_none_match` are about the source, `target_if_match` and `target_if_none_match` about
+        what is at the target.
+        """
+        body = {"source": source, "target": target, **options}
+        return written_of_json(await self._post("/v1/move", body, key))
+
+    async def copy(
+        self, source: str, target: str, *, key: str | None = None, **options: Any
+    ) -> Written:
+        """Copy a file or a directory, as one change, without moving bytes. See `move`."""
+        body = {"source": source, "target": target, **options}
+        return written_of_json(await self._post("/v1/copy", body, key))
+
+    async def transaction(
+        self, steps: Iterable[Mapping[str, Any]], *, key: str | None = None
+    ) -> Written:
+        """Run all steps or none; `docs/transactions.md` says what a step is. Raises `SynodError`."""
+        body = {"steps": [dict(step) for step in steps]}
+        return written_of_json(await self._post("/v1/transactions", body, key))
+
+    async def watch(self, prefix: str = "", *, after: str = "") -> AsyncIterator[Change]:
+        """Changes of the paths that begin with `prefix`, from now on or after an earlier change's
+        id. Goes on where a connection broke; a change of the kind `reset` says that some were
+        missed. Raises `SynodError`.
+        """
+        retry = _Retry(self._patience_s)
+        while True:
+            headers = {"last-event-id": after} if after else {}
+            request = self._http.build_request(
+                "GET", "/v1/watch", params={"prefix": prefix}, headers=headers
+            )
+            response = await self._answer(request, retry, stream=True)
+            try:
+                async for id, event, data in _server_sent(response):
+                    after, retry = id or after, _Retry(self._patience_s)
+                    change = change_of(id, event, data)
+                    if change is not None:
+                        yield change
+            except httpx.TransportError:
+                pass  # Gone, or silent for too long; what follows `after` is asked for again.
+            finally:
+                await response.aclose()
+            await retry.pause(Unreachable(f"{self.url} ends the watch again and again"))
+
     # -- directories ------------------------------------------------------------------------------
 
     async def list(self, path: str, *, page: int = 1000) -> AsyncIterator[Entry]:
@@ -317,6 +383,11 @@ class AsyncSynod:
                     raise
                 await retry.pause(error)
 
+    async def _post(self, url: str, item: Mapping[str, Any], key: str | None) -> httpx.Response:
+        body = json.dumps(item).encode()
+        headers = {"content-type": "application/json", "content-length": str(len(body))}
+        return await self._write("POST", url, headers, key, body)
+
     async def _answer(
         self,
         request: httpx.Request,
@@ -396,6 +467,18 @@ class Synod:
         """See `AsyncSynod.delete`."""
         return self._run(self._client.delete(path, if_match=if_match, key=key))
 
+    def move(self, source: str, target: str, **options: Any) -> Written:
+        """See `AsyncSynod.move`."""
+        return self._run(self._client.move(source, target, **options))
+
+    def copy(self, source: str, target: str, **options: Any) -> Written:
+        """See `AsyncSynod.copy`."""
+        return self._run(self._client.copy(source, target, **options))
+
+    def transaction(self, steps: Iterable[Mapping[str, Any]], *, key: str | None = None) -> Written:
+        """See `AsyncSynod.transaction`."""
+        return self._run(self._client.transaction(steps, key=key))
+
     def stat(self, path: str) -> Entry:
         """See `AsyncSynod.stat`."""
         return self._run(self._client.stat(path))
@@ -444,6 +527,22 @@ class _Retry:
             raise error
         self._pause_s = min(_PAUSE_MOST_S, self._pause_s * 2)
         await asyncio.sleep(pause_s)
+
+
+async def _server_sent(response: httpx.Response) -> AsyncIterator[tuple[str, str, str]]:
+    """The events of a stream: id, type, data. The type is empty of an id that stands alone."""
+    id, event, data = "", "", ""
+    async for line in response.aiter_lines():
+        name, _, value = line.partition(": ")
+        if name == "id":
+            id = value
+        elif name == "event":
+            event = value
+        elif name == "data":
+            data = value
+        elif not line:
+            yield id, event, data
+            event, data = "", ""
 
 
 def _file_url(path: str) -> str:

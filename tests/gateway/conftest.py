@@ -48,12 +48,14 @@ async def client(cluster: FakeCluster, settings: Settings) -> AsyncIterator[http
 async def serving(cluster: FakeCluster, settings: Settings) -> AsyncIterator[int]:
     """Serves on a free port of this machine while the block runs; gives the port."""
     listener = listen("127.0.0.1", 0)
-    http = server(GatewayApp(cluster, settings))
+    app = GatewayApp(cluster, settings)
+    http = server(app)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(http.serve(sockets=[listener]))
         try:
             yield int(listener.getsockname()[1])
         finally:
+            app.watch.end()
             http.should_exit = True
             await running
             listener.close()

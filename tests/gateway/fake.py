@@ -25,10 +25,21 @@ from actors.calls import (
     Uploaded,
     Write,
 )
+from actors.changes import Changes
+from actors.messages import ReadReply, ReadRequest
 from actors.namespace import Namespace
 from actors.options import Options
-from actors.reads import answer_read
-from actors.values import Batch, Command, Frozen, Inline, OpenSession, PutFile, StoreMember, View
+from actors.reads import answer_changes, answer_read
+from actors.values import (
+    Batch,
+    Command,
+    Frozen,
+    Inline,
+    OpenSession,
+    StoreMember,
+    View,
+    contents_of,
+)
 
 SESSION = "fake-session"
 
@@ -49,6 +60,8 @@ class FakeCluster:
         self.uploads_under_way = 0
         self.uploads_under_way_max = 0
         self._sequence = 0
+        self.changes = Changes()
+        self.applied = asyncio.Event()
         self._apply(OpenSession())
 
     async def call(self, make: Callable[[int], Call]) -> Any:
@@ -66,6 +79,8 @@ class FakeCluster:
         match call:
             case Write():
                 return self._write(call)
+            case Read(request=request) if request.what == "changes":
+                return ReadDone("store-1", await self._changes(request))
             case Read():
                 return ReadDone("store-1", answer_read(self.state, call.request))
             case Upload():
@@ -84,10 +99,10 @@ class FakeCluster:
         return [call for call in self.calls if isinstance(call, Write)]
 
     def _write(self, call: Write) -> Decided:
-        if isinstance(call.operation, PutFile) and isinstance(call.operation.content, Inline):
-            content = call.operation.content
-            assert hashlib.sha256(content.data).hexdigest() == content.sha256
-            self.chunks[content.sha256] = content.data
+        for content in contents_of(call.operation):
+            if isinstance(content, Inline):
+                assert hashlib.sha256(content.data).hexdigest() == content.sha256
+                self.chunks[content.sha256] = content.data
         return self._apply(call.operation, call.idempotency)
 
     def _apply(self, operation: Any, idempotency: Any = None) -> Decided:
@@ -102,10 +117,23 @@ class FakeCluster:
         )
         batch = Batch(stamp_ms=time.time_ns() // 1_000_000, commands=(command,))
         (outcome,) = self.state.apply(self.state.applied + 1, batch, ())
+        self.changes.note(self.state.applied, batch, (outcome,))
+        self.applied.set()
+        self.applied = asyncio.Event()
         self.state.dropped.clear()
         self.state.gained.clear()
         self.state.take_rows()
         return Decided(command.request, outcome)
+
+    async def _changes(self, request: ReadRequest) -> ReadReply:
+        """As a store does: wait for the first of them, but not for ever."""
+        while self.state.applied < request.at_least:
+            try:
+                async with asyncio.timeout(0.2):
+                    await self.applied.wait()
+            except TimeoutError:
+                break
+        return answer_changes(self.changes, request)
 
     async def _upload(self, call: Upload) -> Uploaded:
         assert hashlib.sha256(call.data).hexdigest() == call.sha256

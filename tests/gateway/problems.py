@@ -14,3 +14,10 @@ def problem_of(response: httpx.Response) -> dict[str, Any]:
     assert problem["title"]
     assert problem["detail"]
     return problem
+
+
+def refused_as(response: httpx.Response, status: int, kind: str) -> dict[str, Any]:
+    """The problem of an answer that must have this status and type."""
+    problem = problem_of(response)
+    assert (problem["status"], problem["type"]) == (status, f"urn:synod:problem:{kind}")
+    return problem

@@ -1,0 +1,318 @@
+"""`POST /v1/move`, `/v1/copy`, `/v1/transactions`: changes of several paths, all or nothing."""
+
+import asyncio
+import base64
+import json
+import time
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from actors.calls import Decided
+from actors.values import (
+    ALWAYS,
+    AnyStep,
+    Check,
+    CopyEntry,
+    DeleteFile,
+    MakeDirectory,
+    MoveEntry,
+    Precondition,
+    PutFile,
+    RemoveDirectory,
+    Transaction,
+)
+from gateway.cluster import Cluster
+from gateway.conditions import refuse_conditions
+from gateway.contents import Contents
+from gateway.fields import header_fields, switch
+from gateway.files import run_write, written_headers
+from gateway.keys import RunningKeys, idempotency_key
+from gateway.metadata import CONTENT_TYPE_BYTES_MAX, DEFAULT_CONTENT_TYPE, META_BYTES_MAX
+from gateway.paths import InvalidPath, checked_path
+from gateway.problems import INVALID_HEADER, INVALID_PATH, INVALID_REQUEST, TOO_LARGE, Problem
+
+BODY_BYTES_MAX = 2 * 1024 * 1024
+"""The largest body; larger contents are put to a path of their own first and moved."""
+
+STEPS_MAX = 1000
+_BODY_TIMEOUT_S = 60.0
+_CONDITIONS = ("if-match", "if-none-match", "if-unmodified-since")
+
+Tags = str | list[str] | None
+_Body = TypeVar("_Body", bound="Strict")
+
+
+class Strict(BaseModel):
+    """A part of a request's body; what is not known is refused rather than ignored."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Transfer(Strict):
+    """The body of a move or a copy, and such a step of a transaction."""
+
+    source: str
+    target: str
+    overwrite: bool = False
+    if_match: Tags = None
+    if_none_match: Tags = None
+    target_if_match: Tags = None
+    target_if_none_match: Tags = None
+
+    def operation(self, kind: type[MoveEntry] | type[CopyEntry]) -> MoveEntry | CopyEntry:
+        """What the log is to hold. Raises `Problem`."""
+        return kind(
+            source=_path(self.source),
+            target=_path(self.target),
+            overwrite=self.overwrite,
+            when=_precondition(self.if_match, self.if_none_match),
+            target_when=_precondition(self.target_if_match, self.target_if_none_match),
+        )
+
+
+class MoveStep(Transfer):
+    """A step that moves."""
+
+    op: Literal["move"]
+
+
+class CopyStep(Transfer):
+    """A step that copies."""
+
+    op: Literal["copy"]
+
+
+class PutStep(Strict):
+    """A step that writes a file, of `text` or of `base64`."""
+
+    op: Literal["put"]
+    path: str
+    text: str | None = None
+    base64: str | None = None
+    content_type: str = Field(DEFAULT_CONTENT_TYPE, min_length=1, max_length=CONTENT_TYPE_BYTES_MAX)
+    modified_ms: int | None = None
+    executable: bool = False
+    meta: dict[str, str] = Field(default_factory=dict)
+    if_match: Tags = None
+    if_none_match: Tags = None
+
+    def data(self) -> bytes:
+        """The contents. Raises `ValueError`."""
+        if (self.text is None) == (self.base64 is None):
+            raise ValueError("give either text or base64")
+        if self.text is not None:
+            return self.text.encode()
+        return base64.b64decode(self.base64 or "", validate=True)
+
+
+class DeleteStep(Strict):
+    """A step that removes a file."""
+
+    op: Literal["delete"]
+    path: str
+    if_match: Tags = None
+    if_none_match: Tags = None
+
+
+class MakeDirectoryStep(Strict):
+    """A step that makes a directory."""
+
+    op: Literal["mkdir"]
+    path: str
+
+
+class RemoveDirectoryStep(Strict):
+    """A step that removes a directory."""
+
+    op: Literal["rmdir"]
+    path: str
+    recursive: bool = False
+
+
+class CheckStep(Strict):
+    """A step that only asks."""
+
+    op: Literal["check"]
+    path: str
+    if_match: Tags = None
+    if_none_match: Tags = None
+
+
+AnyStepBody = Annotated[
+    MoveStep
+    | CopyStep
+    | PutStep
+    | DeleteStep
+    | MakeDirectoryStep
+    | RemoveDirectoryStep
+    | CheckStep,
+    Field(discriminator="op"),
+]
+
+
+class Steps(Strict):
+    """The body of a transaction."""
+
+    steps: list[AnyStepBody] = Field(min_length=1, max_length=STEPS_MAX)
+
+
+class Changing:
+    """The endpoints."""
+
+    def __init__(self, cluster: Cluster, contents: Contents, keys: RunningKeys) -> None:
+        self._cluster = cluster
+        self._contents = contents
+        self._keys = keys
+
+    async def move(self, request: Request) -> Response:
+        """Give a file or a directory another path."""
+        return await self._transfer(request, MoveEntry)
+
+    async def copy(self, request: Request) -> Response:
+        """Make a file or a directory once more."""
+        return await self._transfer(request, CopyEntry)
+
+    async def _transfer(
+        self, request: Request, kind: type[MoveEntry] | type[CopyEntry]
+    ) -> Response:
+        fields = header_fields(request.scope)
+        body, _ = await _read(request, fields, Transfer)
+        operation = body.operation(kind)
+        target = json.dumps(operation.model_dump(mode="json"))
+        method = f"POST/{operation.kind}"
+        decided = await run_write(self._cluster, self._keys, method, target, fields, operation)
+        about = {"source": operation.source, "target": operation.target}
+        return _answer(decided, {**about, "created": decided.outcome.created})
+
+    async def transaction(self, request: Request) -> Response:
+        """Run several steps, all or none."""
+        fields = header_fields(request.scope)
+        retry = switch(fields, "synod-retry", default=True)
+        body, digest = await _read(request, fields, Steps)
+        with self._keys.claim(fields) as key:
+            steps = [await self._step(n, step) for n, step in enumerate(body.steps)]
+            named = idempotency_key(key, "POST/transactions", digest, fields)
+            decided = await self._cluster.write(
+                Transaction(steps=tuple(steps)), named, retry_aborted=retry
+            )
+        return _answer(decided, {"steps": len(steps)})
+
+    async def _step(self, number: int, step: AnyStepBody) -> AnyStep:
+        try:
+            return await self._operation(step)
+        except Problem as problem:
+            raise Problem(
+                problem.kind,
+                f"step {number}: {problem.detail}",
+                headers=problem.headers,
+                fields={**problem.fields, "step": number},
+            ) from None
+
+    async def _operation(self, step: AnyStepBody) -> AnyStep:
+        match step:
+            case MoveStep():
+                return step.operation(MoveEntry)
+            case CopyStep():
+                return step.operation(CopyEntry)
+            case PutStep():
+                return await self._put(step)
+            case MakeDirectoryStep():
+                return MakeDirectory(path=_path(step.path))
+            case RemoveDirectoryStep():
+                return RemoveDirectory(path=_path(step.path), recursive=step.recursive)
+            case DeleteStep():
+                when = _precondition(step.if_match, step.if_none_match)
+                return DeleteFile(path=_path(step.path), when=when)
+            case CheckStep():
+                when = _precondition(step.if_match, step.if_none_match)
+                if when is ALWAYS:
+                    raise Problem(INVALID_REQUEST, "a check needs if_match or if_none_match")
+                return Check(path=_path(step.path), when=when)
+
+    async def _put(self, step: PutStep) -> PutFile:
+        path = _path(step.path)
+        try:
+            data = step.data()
+        except ValueError as error:
+            raise Problem(INVALID_REQUEST, f"{path!r}: {error}") from None
+        meta = tuple(sorted((name.lower(), value) for name, value in step.meta.items()))
+        # They go out as headers again.
+        if not all(
+            name
+            and f"{name}{value}".isascii()
+            and value.isprintable()
+            and name.replace("-", "").replace("_", "").isalnum()
+            for name, value in meta
+        ):
+            raise Problem(INVALID_REQUEST, f"{path!r}: meta holds what can't be a header")
+        if sum(len(name) + len(value) for name, value in meta) > META_BYTES_MAX:
+            raise Problem(INVALID_REQUEST, f"{path!r}: meta has more than {META_BYTES_MAX} bytes")
+        modified_ms = step.modified_ms
+        return PutFile(
+            path=path,
+            content=await self._contents.keep(data),
+            content_type=step.content_type,
+            modified_ms=time.time_ns() // 1_000_000 if modified_ms is None else modified_ms,
+            executable=step.executable,
+            meta=meta,
+            when=_precondition(step.if_match, step.if_none_match),
+        )
+
+
+def _answer(decided: Decided, about: dict[str, Any]) -> Response:
+    body = {
+        **about,
+        "etag": decided.outcome.etag,
+        "request": decided.request,
+        "slot": decided.outcome.slot,
+        "retried": decided.retried,
+    }
+    return JSONResponse(body, headers=written_headers(decided))
+
+
+async def _read(request: Request, fields: dict[str, str], kind: type[_Body]) -> tuple[_Body, str]:
+    """The body, and the text that tells it from others. Raises `Problem`."""
+    refuse_conditions(fields, _CONDITIONS, "conditions are members of the body")
+    # A page of another origin can't send this type without asking first.
+    if fields.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Problem(INVALID_HEADER, "Content-Type must be application/json")
+    body = bytearray()
+    async with asyncio.timeout(_BODY_TIMEOUT_S):
+        async for piece in request.stream():
+            body += piece
+            if len(body) > BODY_BYTES_MAX:
+                raise Problem(
+                    TOO_LARGE,
+                    f"the body has more than {BODY_BYTES_MAX} bytes; put large contents to a path "
+                    "of their own first, and move them in the transaction",
+                )
+    try:
+        read = kind.model_validate_json(bytes(body))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the body"
+        raise Problem(INVALID_REQUEST, f"{where}: {first['msg']}") from None
+    return read, read.model_dump_json()
+
+
+def _path(text: str) -> str:
+    try:
+        return checked_path(text)
+    except InvalidPath as error:
+        raise Problem(INVALID_PATH, f"{error}") from None
+
+
+def _precondition(if_match: Tags, if_none_match: Tags) -> Precondition:
+    if if_match is None and if_none_match is None:
+        return ALWAYS
+    return Precondition(if_match=_tags(if_match), if_none_match=_tags(if_none_match))
+
+
+def _tags(given: Tags) -> tuple[str, ...] | None:
+    """Tags may come as headers show them, in quotation marks, or bare."""
+    if given is None:
+        return None
+    return tuple(tag.strip().strip('"') for tag in ([given] if isinstance(given, str) else given))

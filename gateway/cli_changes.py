@@ -1,0 +1,172 @@
+"""Commands for several paths at once, and for watching: mv, cp, txn, watch."""
+
+import base64
+import json
+import sys
+from collections.abc import Awaitable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from gateway.cli_files import Json, Url, remote, target_path, with_synod, written_json
+from gateway.console import note, out, print_json, size_text
+from gateway.errors import Conflict, SynodError
+from gateway.paths import checked_path
+from gateway.replies import Change, Written
+from gateway.sdk import DEFAULT_URL, AsyncSynod
+from gateway.transfer import guess_type
+
+Source = Annotated[str, typer.Argument(help="A file or a directory in Synod.")]
+Target = Annotated[str, typer.Argument(help="A path in Synod; one ending in / is a directory.")]
+Force = Annotated[
+    bool, typer.Option("--force", "-f", help="Replace a file, or an empty directory, at TARGET.")
+]
+IfMatch = Annotated[str | None, typer.Option(help="Only if the source has this ETag.")]
+Key = Annotated[str | None, typer.Option("--idempotency-key", help="The same key is applied once.")]
+
+
+def register(cli: typer.Typer) -> None:
+    """Add the commands."""
+    for name, command in (("mv", mv), ("cp", cp), ("txn", txn), ("watch", watch)):
+        cli.command(name)(command)
+
+
+def mv(
+    source: Source,
+    target: Target,
+    force: Force = False,
+    if_match: IfMatch = None,
+    key: Key = None,
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Move or rename a file, or a directory with all below it, as one change."""
+    _transfer("move", source, target, force, if_match, key, url, json)
+
+
+def cp(
+    source: Source,
+    target: Target,
+    force: Force = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="For the habit: directories go whole anyway.")
+    ] = False,
+    if_match: IfMatch = None,
+    key: Key = None,
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Copy a file, or a directory with all below it, as one change; no bytes are moved."""
+    _transfer("copy", source, target, force, if_match, key, url, json)
+
+
+def _transfer(
+    verb: str,
+    source: str,
+    target: str,
+    force: bool,
+    if_match: str | None,
+    key: str | None,
+    url: str,
+    as_json: bool,
+) -> None:
+    from_path = remote(source)
+    to_path = target_path(target, from_path.rpartition("/")[2])
+
+    def work(synod: AsyncSynod) -> Awaitable[Written]:
+        call = synod.move if verb == "move" else synod.copy
+        conditions = {} if if_match is None else {"if_match": if_match}
+        return call(from_path, to_path, key=key, overwrite=force, **conditions)
+
+    try:
+        written = with_synod(url, work)
+    except Conflict as error:
+        if "exists already" in str(error):
+            hint = f"add -f to replace it, or write {target.removesuffix('/')}/ to put it into it"
+            raise SynodError(f"{error}; {hint}") from None
+        raise
+    if as_json:
+        print_json({"source": from_path, "target": to_path, **written_json(written)})
+
+
+def txn(
+    source: Annotated[str, typer.Argument(help="A JSON file of steps, or - for stdin.")],
+    key: Key = None,
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Run several steps, all or none. A step is a JSON object, one of:
+
+    \b
+    {"op": "put", "path": …, "text": … | "base64": … | "file": LOCAL}
+    {"op": "delete", "path": …}
+    {"op": "mkdir", "path": …}   {"op": "rmdir", "path": …, "recursive": true}
+    {"op": "move" | "copy", "source": …, "target": …, "overwrite": true}
+    {"op": "check", "path": …, "if_match": TAG | "*", "if_none_match": "*"}
+
+    All but mkdir and rmdir take if_match and if_none_match. The file holds a list of steps, or
+    {"steps": […]}.
+    """
+    steps = _steps(sys.stdin.read() if source == "-" else Path(source).read_text("utf-8"))
+    written = with_synod(url, lambda synod: synod.transaction(steps, key=key))
+    if json:
+        print_json({"steps": len(steps), **written_json(written)})
+
+
+def _steps(text: str) -> list[dict[str, Any]]:
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"that is no JSON: {error}") from None
+    steps = given.get("steps") if isinstance(given, dict) else given
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise typer.BadParameter('a list of steps is needed, or {"steps": […]}')
+    return [_with_contents(step) for step in steps]
+
+
+def _with_contents(step: dict[str, Any]) -> dict[str, Any]:
+    """A step that names a local file gets its contents."""
+    if "file" not in step:
+        return step
+    data = Path(step["file"]).read_bytes()
+    rest = {name: value for name, value in step.items() if name != "file"}
+    kind = guess_type(str(step.get("path", "")))
+    return {"content_type": kind, **rest, "base64": base64.b64encode(data).decode()}
+
+
+def watch(
+    prefix: Annotated[str, typer.Argument(help="What the paths begin with.")] = "",
+    after: Annotated[str, typer.Option(help="Go on after the change of this id.")] = "",
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Print changes as they happen, until Ctrl-C; with --json one object a line."""
+    begins = prefix.removeprefix("/")
+    checked_path(begins.removesuffix("/"))
+
+    async def work(synod: AsyncSynod) -> None:
+        async for change in synod.watch(begins, after=after):
+            _print_change(change, json)
+
+    try:
+        with_synod(url, work)
+    except KeyboardInterrupt:
+        note("")
+
+
+def _print_change(change: Change, as_json: bool) -> None:
+    if as_json:
+        about = {name: getattr(change, name) for name in change.__slots__}
+        sys.stdout.write(json.dumps(about, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+        return
+    if change.kind == "reset":
+        note(f"synod: changes before slot {change.slot} were missed; look at the files anew")
+        return
+    where = f"{change.source} → {change.path}" if change.source else change.path
+    size = f"  {size_text(change.size)}" if change.kind == "put" else ""
+    time = datetime.now().strftime("%H:%M:%S")
+    out().print(Text(f"{time}  {change.kind.replace('_', ' '):<16}  {where}{size}"))

@@ -1,0 +1,199 @@
+"""`GET /v1/watch?prefix=`: changes of files as server-sent events, in the order of the log.
+
+The stores keep what the last slots changed (`actors.changes`); a gateway asks one of them for what
+follows the slot it knows, and the store answers when there is something. So nothing rests on a
+notification: a lost message costs a second. An event's id is its slot and its number within the
+slot, the same at every gateway, so `Last-Event-ID` works across gateways and restarts. What is
+older than all stores remember is told as `reset`: look at the files anew, then go on from there.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from actors.changes import Change
+from actors.messages import ReadReply, ReadRequest
+from gateway.cluster import Cluster
+from gateway.fields import query_fields
+from gateway.paths import InvalidPath, checked_path
+from gateway.problems import INVALID_HEADER, INVALID_PATH, Problem
+
+_ID = re.compile(r"(?P<slot>[0-9]{1,18})(?:\.(?P<ordinal>[0-9]{1,9}))?")
+_PAGE = 1000
+_PAUSE_S = 0.1
+"""Between two pages, so that changes which come close together travel together."""
+
+_RETRY_S = 1.0
+_QUIET_S = 10.0
+_ASK_STORES = 6
+_OPENING = b"retry: 1000\n\n"
+
+
+class Mark(NamedTuple):
+    """What was told: all of the slots below `slot`, and of `slot` the changes up to `ordinal`."""
+
+    slot: int
+    ordinal: int
+
+    @property
+    def id(self) -> str:
+        """As an event's id."""
+        return f"{self.slot}" if self.ordinal == _WHOLE else f"{self.slot}.{self.ordinal}"
+
+
+_WHOLE = 1_000_000_000
+"""An ordinal above that of any change: the slot was told whole."""
+
+
+class _LeftAlone(Exception):
+    """Whoever asked for the page went away; another has to ask."""
+
+
+class Watch:
+    """The endpoint. Watchers that stand at the same slot share one question to the stores."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._asked: dict[int, asyncio.Future[ReadReply]] = {}
+        self._ended = False
+
+    def end(self) -> None:
+        """Let all watchers go, within about a second; they come back where they left off."""
+        self._ended = True
+
+    async def watch(self, request: Request) -> Response:
+        """Tell changes below a prefix until the client goes away. Raises `Problem`."""
+        query = query_fields(request.scope)
+        prefix = query.get("prefix", "").removeprefix("/")
+        try:
+            checked_path(prefix.removesuffix("/"))
+        except InvalidPath as error:
+            raise Problem(INVALID_PATH, f"{error}") from None
+        known = request.headers.get("last-event-id") or query.get("after")
+        mark = None
+        if known is not None:
+            found = _ID.fullmatch(known)
+            if found is None:
+                raise Problem(INVALID_HEADER, f"Last-Event-ID is no id of this stream: {known!a}")
+            ordinal = found["ordinal"]
+            mark = Mark(int(found["slot"]), _WHOLE if ordinal is None else int(ordinal))
+        newest = await self._newest()
+        if mark is not None and mark.slot > newest:
+            # A slot without commands may have reached one store before another.
+            await asyncio.sleep(_RETRY_S)
+            newest = await self._newest()
+        return StreamingResponse(
+            self._events(prefix, mark, newest),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+        )
+
+    async def _events(self, prefix: str, known: Mark | None, newest: int) -> AsyncIterator[bytes]:
+        loop = asyncio.get_running_loop()
+        mark = known or Mark(newest, _WHOLE)
+        yield _OPENING + _event("ready", mark.id, {"slot": mark.slot, "prefix": prefix})
+        if mark.slot > newest:
+            mark = Mark(newest, _WHOLE)
+            about = {"slot": newest, "reason": "the id is of another cluster: no such slot is here"}
+            yield _event("reset", mark.id, about)
+        told_at = loop.time()
+        while not self._ended:
+            try:
+                reply = await self._since(mark)
+            except Problem as problem:
+                yield b": waiting, %s\n\n" % problem.detail.encode()
+                await asyncio.sleep(_RETRY_S)
+                continue
+            if reply.status == "forgotten":
+                mark = Mark(reply.applied, _WHOLE)
+                about = {"slot": mark.slot, "reason": reply.detail}
+                yield _event("reset", mark.id, about)
+                continue
+            text = b"".join(
+                _event("change", Mark(change.slot, change.ordinal).id, change_json(change))
+                for change in reply.changes
+                if (change.slot, change.ordinal) > mark and concerns(change, prefix)
+            )
+            if reply.applied > mark.slot:
+                mark = Mark(reply.applied, _WHOLE)
+                # An id alone is no event, but moves the client's Last-Event-ID on.
+                text += f"id: {mark.id}\n\n".encode()
+            if not text and loop.time() - told_at > _QUIET_S:
+                text = b": nothing new\n\n"
+            if text:
+                told_at = loop.time()
+                yield text
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _since(self, mark: Mark) -> ReadReply:
+        """What follows `mark`, or that no store asked remembers it. Raises `Problem`."""
+        at_least = mark.slot + 1 if mark.ordinal == _WHOLE else mark.slot
+        while True:
+            running = self._asked.get(at_least)
+            if running is None:
+                break
+            try:
+                return await asyncio.shield(running)
+            except _LeftAlone:
+                continue
+        future = self._asked[at_least] = asyncio.get_running_loop().create_future()
+        try:
+            reply = await self._ask(at_least)
+        except BaseException as error:
+            future.set_exception(error if isinstance(error, Problem) else _LeftAlone())
+            future.exception()  # Nobody else may be waiting for it.
+            raise
+        finally:
+            del self._asked[at_least]
+        future.set_result(reply)
+        return reply
+
+    async def _ask(self, at_least: int) -> ReadReply:
+        """Ask the stores in turn. One that was restarted has forgotten what others may know."""
+        forgot: ReadReply | None = None
+        for _ in range(_ASK_STORES):
+            reply = await self._read(at_least)
+            if reply.status != "forgotten":
+                return reply
+            if forgot is None or reply.applied > forgot.applied:
+                forgot = reply
+        assert forgot is not None
+        return forgot
+
+    async def _newest(self) -> int:
+        """How far a store is, linearizably: what was acknowledged before is not told again."""
+        request = ReadRequest(number=0, what="entry", path="")
+        return (await self._cluster.read(request)).reply.applied
+
+    async def _read(self, at_least: int) -> ReadReply:
+        request = ReadRequest(
+            number=0, what="changes", at_least=at_least, limit=_PAGE, consistency="stale"
+        )
+        return (await self._cluster.read(request)).reply
+
+
+def concerns(change: Change, prefix: str) -> bool:
+    """Whether `change` may change a path that starts with `prefix`."""
+    ends = [change.path] if change.source is None else [change.source, change.path]
+    if any(path.startswith(prefix) for path in ends):
+        return True
+    whole = change.kind in ("move", "copy", "remove_directory")
+    return whole and any(prefix.startswith(f"{path}/") for path in ends)
+
+
+def change_json(change: Change) -> dict[str, Any]:
+    """A change as watchers see it."""
+    about = change.model_dump(mode="json", exclude_none=True, exclude={"ordinal"})
+    if change.kind in ("put", "move", "copy"):
+        about["etag"] = f"{change.slot}-{change.index}"
+    return about
+
+
+def _event(kind: str, id: str, data: dict[str, Any]) -> bytes:
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {kind}\nid: {id}\ndata: {text}\n\n".encode()

@@ -1,0 +1,228 @@
+"""Watching over a real socket: order, prefixes, resuming, and that nothing is missed silently."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from actors.calls import Unavailable
+from actors.changes import Change
+from gateway.cluster import Cluster
+from gateway.replies import Change as Seen
+from gateway.sdk import AsyncSynod
+from gateway.watch import Mark, Watch, concerns
+from tests.gateway.fake import FakeCluster
+from tests.gateway.problems import refused_as
+
+
+class Stream:
+    """The events of one watch, as they come."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self.last_id = ""
+        self._lines = response.aiter_lines()
+
+    async def next(self) -> tuple[str, Any]:
+        """The next event with data; ids that stand alone are noted."""
+        kind, data = "", ""
+        async with asyncio.timeout(10):
+            async for line in self._lines:
+                name, _, value = line.partition(": ")
+                if name == "id":
+                    self.last_id = value
+                elif name == "event":
+                    kind = value
+                elif name == "data":
+                    data = value
+                elif not line and data:
+                    return kind, json.loads(data)
+        raise AssertionError("the stream ended")
+
+
+@asynccontextmanager
+async def _watching(
+    url: str, prefix: str = "", last_id: str | None = None
+) -> AsyncIterator[Stream]:
+    headers = {} if last_id is None else {"last-event-id": last_id}
+    async with (
+        httpx.AsyncClient(base_url=url) as client,
+        client.stream("GET", "/v1/watch", params={"prefix": prefix}, headers=headers) as response,
+    ):
+        assert response.headers["content-type"].startswith("text/event-stream")
+        yield Stream(response)
+
+
+@pytest.fixture
+async def synod(port: int) -> AsyncIterator[AsyncSynod]:
+    async with AsyncSynod(f"http://127.0.0.1:{port}") as synod:
+        yield synod
+
+
+async def test_changes_are_told_in_order_with_their_tags(synod: AsyncSynod) -> None:
+    async with _watching(synod.url) as stream:
+        assert (await stream.next())[0] == "ready"
+
+        put = await synod.put("a", b"12")
+        await synod.make_directory("d")
+        await synod.move("a", "d/b")
+        await synod.copy("d", "e")
+        await synod.delete("d/b")
+        await synod.remove_directory("e", recursive=True)
+
+        events = [await stream.next() for _ in range(6)]
+    assert {kind for kind, _ in events} == {"change"}
+    assert [(e["kind"], e["path"], e.get("source")) for _, e in events] == [
+        ("put", "a", None),
+        ("make_directory", "d", None),
+        ("move", "d/b", "a"),
+        ("copy", "e", "d"),
+        ("delete", "d/b", None),
+        ("remove_directory", "e", None),
+    ]
+    assert (events[0][1]["etag"], events[0][1]["size"]) == (put.etag, 2)
+
+
+async def test_what_happened_while_nobody_watched_is_told_after_the_last_id(
+    synod: AsyncSynod,
+) -> None:
+    async with _watching(synod.url) as stream:
+        await stream.next()
+        await synod.put("a", b"1")
+        await stream.next()
+        last_id = stream.last_id
+    await synod.put("b", b"1")
+    await synod.put("c", b"1")
+
+    async with _watching(synod.url, last_id=last_id) as stream:
+        await stream.next()
+        paths = [(await stream.next())[1]["path"] for _ in range(2)]
+
+    assert paths == ["b", "c"]
+
+
+async def test_a_connection_that_breaks_within_a_slot_goes_on_within_it(
+    synod: AsyncSynod,
+) -> None:
+    steps = [{"op": "put", "path": f"f{number}", "text": "x"} for number in range(5)]
+    async with _watching(synod.url) as stream:
+        await stream.next()
+        await synod.transaction(steps)
+        await stream.next()
+        await stream.next()
+        last_id = stream.last_id
+
+    async with _watching(synod.url, last_id=last_id) as stream:
+        await stream.next()
+        paths = [(await stream.next())[1]["path"] for _ in range(3)]
+
+    assert paths == ["f2", "f3", "f4"]
+
+
+async def test_what_no_store_remembers_is_told_as_a_reset(
+    synod: AsyncSynod, cluster: FakeCluster
+) -> None:
+    await synod.put("a", b"1")
+    cluster.changes.restart(cluster.state.applied)
+
+    async with _watching(synod.url, last_id="1") as stream:
+        await stream.next()
+        kind, about = await stream.next()
+        await synod.put("b", b"1")
+        following = await stream.next()
+
+    assert (kind, about["slot"]) == ("reset", cluster.state.applied - 1)
+    assert following[1]["path"] == "b"
+
+
+async def test_an_id_from_the_future_belongs_to_another_cluster(synod: AsyncSynod) -> None:
+    """Given the cluster was founded anew, then a watcher of the old one must not wait for ever."""
+    async with _watching(synod.url, last_id="99999.3") as stream:
+        await stream.next()
+        kind, _ = await stream.next()
+        await synod.put("b", b"1")
+        following = await stream.next()
+
+    assert kind == "reset"
+    assert following[1]["path"] == "b"
+
+
+async def test_a_cluster_that_is_away_for_a_while_costs_no_change(
+    synod: AsyncSynod, cluster: FakeCluster
+) -> None:
+    async with _watching(synod.url) as stream:
+        await stream.next()
+        cluster.answers.append(Unavailable("no store", "a read"))
+        await synod.put("a", b"1", key="k")
+
+        assert (await stream.next())[1]["path"] == "a"
+
+
+async def test_watchers_at_the_same_slot_share_one_question_also_when_the_first_goes_away(
+    cluster: FakeCluster,
+) -> None:
+    watching = Watch(Cluster(cluster, 1_000))
+    mark = Mark(cluster.state.applied, 0)
+    cluster.hold = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        first, *others = [group.create_task(watching._since(mark)) for _ in range(5)]
+        await cluster.called.wait()
+        assert len(cluster.calls) == 1
+
+        first.cancel()
+        cluster.called.clear()
+        await cluster.called.wait()
+        cluster.hold.set()
+
+    assert len({id(other.result()) for other in others}) == 1
+    assert len(cluster.calls) == 2
+
+
+async def test_the_library_goes_on_by_itself_and_hears_of_a_reset(
+    synod: AsyncSynod, cluster: FakeCluster
+) -> None:
+    await synod.put("a", b"1")
+    seen: list[Seen] = []
+    async with asyncio.timeout(10):
+        async for change in synod.watch(after="0"):
+            seen.append(change)
+            break
+        cluster.changes.restart(cluster.state.applied)
+        async for change in synod.watch(after="0"):
+            seen.append(change)
+            break
+
+    assert [change.kind for change in seen] == ["put", "reset"]
+
+
+@pytest.mark.parametrize("query", ["?prefix=a//b", "?after=x", "?after=1.2.3"])
+async def test_what_can_not_be_watched(client: httpx.AsyncClient, query: str) -> None:
+    answer = await client.get(f"/v1/watch{query}")
+
+    refused_as(answer, 400, "invalid-path" if "prefix" in query else "invalid-header")
+
+
+def test_prefixes_concern_trees_above_them() -> None:
+    def change(kind: str, path: str, source: str | None = None) -> Change:
+        return Change.model_validate(
+            {"kind": kind, "slot": 1, "index": 0, "ordinal": 0, "path": path, "source": source}
+        )
+
+    told = [
+        change("put", "a/b/c"),
+        change("put", "a/bc"),
+        change("remove_directory", "a"),
+        change("move", "x", "a"),
+        change("move", "a", "x"),
+    ]
+    silent = [
+        change("put", "a"),
+        change("make_directory", "a"),
+        change("put", "a/c"),
+        change("move", "x", "y"),
+    ]
+    assert [concerns(one, "a/b") for one in told + silent] == [True] * 5 + [False] * 4
