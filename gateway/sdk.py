@@ -266,7 +266,7 @@ class AsyncSynod:
     async def transaction(
         self, steps: Iterable[Mapping[str, Any]], *, key: str | None = None
     ) -> Written:
-        """Run all steps or none; `docs/transactions.md` says what a step is. Raises `SynodError`."""
+        """Run all steps or none; see `docs/transactions.md`. Raises `SynodError`."""
         body = {"steps": [dict(step) for step in steps]}
         return written_of_json(await self._post("/v1/transactions", body, key))
 
