@@ -19,6 +19,7 @@ from gateway.door import Door
 from gateway.files import Files, GaveUp, NotModified
 from gateway.keys import RunningKeys
 from gateway.looking import Looking, nobody_hears
+from gateway.pages import Pages
 from gateway.problems import INCOMPLETE_BODY, INTERNAL, INVALID_REQUEST, Problem
 from gateway.pulse import Pulse
 from gateway.requests import RequestLog, Seen
@@ -64,6 +65,7 @@ class GatewayApp:
         changing = Changing(cluster, contents, keys)
         self.watch = Watch(cluster)
         directories = Directories(cluster, keys)
+        pages = Pages()
         system = System(cluster, settings, registry, node)
         self._metrics = HttpMetrics(registry)
         self._door = Door(settings.token)
@@ -109,7 +111,8 @@ class GatewayApp:
                 Route("/healthz", system.healthz, name="healthz"),
                 Route("/readyz", system.readyz, name="readyz"),
                 Route("/metrics", system.metrics, name="metrics"),
-                Route("/", system.index, name="index"),
+                Route("/", pages.index, name="index"),
+                Route("/static/{name:path}", pages.static, name="static"),
             ],
             redirect_slashes=False,
         )

@@ -6,7 +6,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from actors.calls import NodeSeen, Surveyed
 from actors.messages import ReadRequest
@@ -16,30 +16,6 @@ from gateway.problems import FORGOTTEN, NOT_FOUND, UNAVAILABLE, Problem
 from gateway.settings import Settings
 
 _NO_STORE = {"cache-control": "no-store"}
-
-_INDEX = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>Synod</title>
-<style>
-  body { font: 16px/1.5 system-ui, sans-serif; max-width: 40em; margin: 3em auto; padding: 0 1em }
-  code { background: #8882; padding: .1em .3em; border-radius: .2em }
-  :root { color-scheme: light dark }
-</style>
-<h1>Synod</h1>
-<p>A small, strongly consistent, replicated file system: Paxos orders every change, and two-phase
-commit writes it to all stores. This is one of its gateways.</p>
-<ul>
-<li><a href="/v1/directories/">/v1/directories/</a> — what is in the root</li>
-<li><code>/v1/files/{path}</code> — PUT, GET, HEAD, DELETE</li>
-<li><a href="/v1/cluster">/v1/cluster</a> — the nodes, the leader and the view</li>
-<li><a href="/readyz">/readyz</a>, <a href="/healthz">/healthz</a>,
-<a href="/metrics">/metrics</a> — for machines</li>
-</ul>
-<p>Try <code>echo hello | synod put - hello.txt</code> and <code>synod get hello.txt -</code>.</p>
-</html>
-"""
 
 
 class System:
@@ -52,10 +28,6 @@ class System:
         self._settings = settings
         self._registry = registry
         self._node = node
-
-    async def index(self, request: Request) -> Response:
-        """A page for whoever comes with a browser."""
-        return HTMLResponse(_INDEX)
 
     async def cluster(self, request: Request) -> Response:
         """What this gateway knows of the cluster."""

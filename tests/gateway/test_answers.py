@@ -1,6 +1,7 @@
 """What the cluster's answers become over HTTP; what is final says why."""
 
 import asyncio
+import re
 
 import httpx
 import pytest
@@ -201,7 +202,16 @@ async def test_the_cluster_and_its_probes(client: httpx.AsyncClient, cluster: Fa
 async def test_the_page_and_what_is_not_there(client: httpx.AsyncClient) -> None:
     page = await client.get("/")
     assert page.headers["content-type"].startswith("text/html")
-    assert "/v1/directories/" in page.text
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    loaded = re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text)
+    assert len(loaded) > 5
+    for name in loaded:
+        part = await client.get(name)
+        assert (part.status_code, part.headers["cache-control"]) == (200, "no-cache"), name
+        again = await client.get(name, headers={"if-none-match": part.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+    assert problem_of(await client.get("/static/../app.py"))["status"] == 404
+    assert problem_of(await client.get("/static/nothing.js"))["status"] == 404
     for path in ("/v1/file/a", "/v1", "/v1/filesystem", "/v1/files%2Fa", "/nothing/"):
         assert problem_of(await client.get(path))["type"].endswith(":not-found")
     refused = await client.post("/v1/files/a", content=b"x")

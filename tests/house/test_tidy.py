@@ -10,6 +10,7 @@ from tests.house import tidy
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("actors", "broker", "gateway", "observability", "chaos")
 TABS_MEANT = {"Makefile"}
+VENDORED = "/vendor/"
 LOCKS = ("requirements.lock", "requirements.run.lock")
 
 
@@ -63,7 +64,11 @@ def test_the_house_is_seen() -> None:
 
 
 def test_whitespace() -> None:
-    files = {name: text for name, text in texts().items() if Path(name).name not in TABS_MEANT}
+    files = {
+        name: text
+        for name, text in texts().items()
+        if Path(name).name not in TABS_MEANT and VENDORED not in name
+    }
     assert findings(tidy.whitespace, files) == []
 
 

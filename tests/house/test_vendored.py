@@ -1,0 +1,23 @@
+"""What is vendored is what was released: its SHA-256 stands in the README beside it."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = (ROOT / "gateway/static/vendor", ROOT / "tests/browser/vendor")
+_ROW = re.compile(r"^\| `(?P<name>[\w.\-]+)` \|.*`(?P<sha256>[0-9a-f]{64})` \|$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.parent.name)
+def test_vendored_files_are_as_released(folder: Path) -> None:
+    told = dict(_ROW.findall((folder / "README.md").read_text()))
+    present = {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in folder.iterdir()
+        if file.name != "README.md" and not file.name.endswith(".LICENSE")
+    }
+    assert present
+    assert present == told
