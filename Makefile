@@ -158,6 +158,10 @@ test-prometheus:
 	    as_root systemctl disable --quiet --now prometheus prometheus-node-exporter 2>/dev/null || true; \
 	fi
 
+.PHONY: soak
+soak: $(INSTALLED) ## Simulate until something breaks or it is interrupted (ARGS="--faults crash,loss")
+	@exec $(BIN)/python -m chaos.simulator.soak $(ARGS)
+
 .PHONY: lint
 lint: $(INSTALLED) ## Check style, types and the direction of imports
 	@$(BIN)/ruff check .

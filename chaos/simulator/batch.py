@@ -1,0 +1,143 @@
+"""Many seeds, on several cores; and whether what should happen sometimes happened at all."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+
+from chaos.simulator.run import Plan, Report, run_plan
+
+ELECTIONS_LEAST = 2
+ELECTIONS_SHARE_LEAST = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Interesting:
+    """Something that a batch must have seen at least once to mean anything.
+
+    `counters` are named by role and name, as the actors count them; `per_seeds` is how many seeds
+    with all faults it takes for a batch without it to be suspicious.
+    """
+
+    name: str
+    counters: tuple[str, ...]
+    per_seeds: int = 20
+
+    def count(self, counters: Counter[str]) -> int:
+        """How often it happened."""
+        return sum(counters[name] for name in self.counters)
+
+
+INTERESTING = (
+    Interesting("leader changes", ("proposer.led",), 5),
+    Interesting("leaders that stepped down", ("proposer.stepped_down",)),
+    Interesting("gaps filled", ("proposer.gaps_filled",), 200),
+    Interesting("retransmissions", ("proposer.retransmissions",)),
+    Interesting("aborts", ("learner.aborted",)),
+    Interesting("view changes", ("learner.views",)),
+    Interesting("stores dropped", ("learner.stores_dropped",)),
+    Interesting("stores added again", ("learner.stores_added",)),
+    Interesting("takeovers by another learner", ("learner.takeovers_proposed",)),
+    Interesting("in-doubt slots resolved", ("learner.in_doubt_resolved",)),
+    Interesting("values of former epochs refused", ("learner.void_by_epoch",)),
+    Interesting("fenced coordinators", ("store.fenced",)),
+    Interesting(
+        "snapshots installed", ("learner.snapshots_installed", "store.snapshots_installed"), 100
+    ),
+    Interesting("reads refused", ("store.reads_refused",)),
+    Interesting("former incarnations refused", ("learner.dropped_former_incarnation",), 60),
+    Interesting("unknown outcomes", ("gateway.unknown",)),
+)
+
+
+@dataclass(slots=True)
+class Summary:
+    """All runs of a batch together."""
+
+    runs: int = 0
+    failures: list[Report] = field(default_factory=list)
+    counters: Counter[str] = field(default_factory=Counter)
+    operations: Counter[str] = field(default_factory=Counter)
+    deliveries: int = 0
+    simulated_ms: int = 0
+    simulated_ms_least: int = 0
+    acknowledged: int = 0
+    acknowledged_least: int = 0
+    with_elections: int = 0
+    """Runs with two or more elections."""
+    core_s: float = 0.0
+    """How long cores were busy with the runs, added up."""
+    wall_s: float = 0.0
+
+    def add(self, report: Report) -> None:
+        """Count one run."""
+        first = self.runs == 0
+        self.runs += 1
+        self.counters.update(report.counters)
+        self.operations.update(report.operations)
+        self.deliveries += report.deliveries
+        self.simulated_ms += report.simulated_ms
+        self.core_s += report.core_s
+        self.acknowledged += report.acknowledged
+        if not report.passed:
+            self.failures.append(report)
+            return
+        least = report.simulated_ms if first else self.simulated_ms_least
+        self.simulated_ms_least = min(least, report.simulated_ms)
+        least = report.acknowledged if first else self.acknowledged_least
+        self.acknowledged_least = min(least, report.acknowledged)
+        self.with_elections += report.elections >= ELECTIONS_LEAST
+
+    def vacuous(self) -> list[str]:
+        """What never happened, though the batch was large enough for it."""
+        missing = [
+            f"{item.name} never happened in {self.runs} runs"
+            for item in INTERESTING
+            if self.runs >= item.per_seeds and not item.count(self.counters)
+        ]
+        passed = self.runs - len(self.failures)
+        if self.runs >= 20 and self.with_elections < passed * ELECTIONS_SHARE_LEAST:
+            missing.append(
+                f"only {self.with_elections} of {passed} runs had {ELECTIONS_LEAST} elections"
+            )
+        return missing
+
+    @property
+    def deliveries_per_s(self) -> float:
+        """Message deliveries in a second of one core."""
+        return self.deliveries / self.core_s if self.core_s else 0.0
+
+    @property
+    def simulated_per_s(self) -> float:
+        """Simulated seconds in a second of one core."""
+        return self.simulated_ms / 1000 / self.core_s if self.core_s else 0.0
+
+
+def run_batch(
+    plans: Iterable[Plan],
+    jobs: int,
+    each: Callable[[Report], None] = lambda report: None,
+    failures_max: int = 1,
+) -> Summary:
+    """Run the plans, in order as far as reports go; stop after `failures_max` failures."""
+    summary = Summary()
+    began = time.perf_counter()
+    for report in _reports(plans, jobs):
+        summary.add(report)
+        each(report)
+        if len(summary.failures) >= failures_max:
+            break
+    summary.wall_s = time.perf_counter() - began
+    return summary
+
+
+def _reports(plans: Iterable[Plan], jobs: int) -> Iterator[Report]:
+    if jobs <= 1:
+        yield from map(run_plan, plans)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        try:
+            yield from pool.map(run_plan, plans, chunksize=1)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,48 @@
+"""A node's journal without the file: the same rows, counts and promises as `broker.journal`."""
+
+from collections.abc import Iterable
+
+from actors.effects import BLOB_ROW, Blob, Record
+
+
+class Disk:
+    """What survives a crash. A commit is on it as a whole or not at all.
+
+    `identity` is minted with the empty disk; `incarnation` counts the starts on it and `commits`
+    all that was ever committed, the beginnings of incarnations included.
+    """
+
+    __slots__ = ("blobs", "commits", "identity", "incarnation", "records")
+
+    def __init__(self, identity: str) -> None:
+        self.identity = identity
+        self.records: dict[str, bytes] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.incarnation = 0
+        self.commits = 0
+
+    def begin_incarnation(self) -> None:
+        """A start of a process, or a rebuild within one."""
+        self.incarnation += 1
+        self.commits += 1
+
+    def commit(self, records: Iterable[Record], blobs: Iterable[Blob]) -> None:
+        """Make all of it durable. Of two with the same key the later one counts."""
+        self.commits += 1
+        for key, value in records:
+            if value is None:
+                self.records.pop(key, None)
+            else:
+                self.records[key] = value
+        for name, data in blobs:
+            if data is None:
+                self.blobs.pop(name, None)
+            else:
+                self.blobs[name] = data
+
+    def rows(self) -> list[Record]:
+        """What a start is told: the names of the blobs, then the rows in key order."""
+        return [
+            *(Record(BLOB_ROW + name, b"") for name in sorted(self.blobs)),
+            *(Record(key, self.records[key]) for key in sorted(self.records)),
+        ]

@@ -1,0 +1,204 @@
+"""What goes wrong in a run, and when: drawn from the seed before the run begins.
+
+Some faults are conditions that last for the whole storm (messages get lost), the others are
+incidents: at one moment something happens to somebody, for a while. Every fault draws from a
+stream of its own, so that the others stay the same when one is left out.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from chaos.simulator.clock import PPM
+from chaos.simulator.machine import CRASH_POINTS
+from chaos.simulator.network import Conditions
+
+CONDITIONS = ("loss", "duplication", "reordering", "delay", "clocks", "disks")
+"""`clocks`: rates differ, within the lease margin. `disks`: commits take their time."""
+
+INCIDENTS = (
+    "crash",
+    "turn",
+    "pause",
+    "partition",
+    "one-way",
+    "partial",
+    "broker",
+    "timers",
+    "slow-disk",
+)
+"""`turn`: a process dies at one point of a turn. `partition`: nodes are cut off from the broker,
+`one-way`: nobody hears a node, or it hears nobody, `partial`: some pairs of nodes don't reach each
+other. `broker`: it restarts and loses timers and messages. `timers`: stale ones expire."""
+
+BEYOND = ("clocks-beyond",)
+"""Faults that the protocol is not meant to bear: `clocks-beyond` shows what the margin is for."""
+
+ALL = (*CONDITIONS, *INCIDENTS)
+KNOWN = (*ALL, *BEYOND)
+
+TARGETS = (
+    "leader",
+    "leader",
+    "leader",
+    "coordinator",
+    "coordinator",
+    "proposer",
+    "acceptor",
+    "acceptors-2",
+    "acceptors-3",
+    "learner",
+    "store",
+    "store",
+    "stores-2",
+    "gateway",
+    "all",
+)
+_PERIOD_MS = 9_000
+"""About how often one kind of incident happens."""
+
+WITHIN_MARGIN = 0.05
+BEYOND_MARGIN = 0.35
+
+
+class Incident(NamedTuple):
+    """At `at_ms` of the storm `fault` befalls `target` (a role in the play) for `duration_ms`.
+
+    `name` stays the same whatever other faults there are. `dice` settles what is open until then:
+    who of several, which pairs, which point of a turn.
+    """
+
+    name: str
+    at_ms: int
+    fault: str
+    target: str
+    duration_ms: int
+    dice: int
+
+
+@dataclass(frozen=True, slots=True)
+class Storm:
+    """All that goes wrong in one run."""
+
+    faults: tuple[str, ...]
+    conditions: Conditions = field(default_factory=Conditions)
+    clocks_off: float = 0.0
+    """How far a clock's rate may be from true time; the rates change now and then."""
+    disk_us: dict[str, tuple[int, int]] = field(default_factory=dict)
+    incidents: tuple[Incident, ...] = ()
+    from_the_start: bool = False
+    """Whether the founding happens in the storm, too."""
+
+
+def parse_faults(text: str) -> tuple[str, ...]:
+    """`all`, `none` or a list with commas. Raises `ValueError` naming what is not known."""
+    if text == "all":
+        return ("all",)
+    if text == "none":
+        return ()
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    unknown = [name for name in names if name not in KNOWN]
+    if unknown or not names:
+        raise ValueError(
+            f"no such fault: {', '.join(unknown) or text!r}; known are all, none, "
+            f"{', '.join(KNOWN)}"
+        )
+    return names
+
+
+def chosen_faults(faults: tuple[str, ...], stream: random.Random) -> tuple[str, ...]:
+    """With `all`, each seed has its own mixture, so that some meet a few faults undisturbed."""
+    if faults != ("all",):
+        return faults
+    share = stream.choice((0.25, 0.5, 0.8, 1.0))
+    mixture = tuple(name for name in ALL if stream.random() < share)
+    return (
+        mixture if set(mixture) & {"crash", "turn", "pause", "partition"} else (*mixture, "crash")
+    )
+
+
+def draw_storm(
+    faults: tuple[str, ...],
+    names: tuple[str, ...],
+    storm_ms: int,
+    stream: Callable[[str], random.Random],
+) -> Storm:
+    """The storm of one seed. `faults` are names; `stream` gives each its own randomness."""
+    mixture = chosen_faults(faults, stream("mixture"))
+    conditions = Conditions()
+    clocks_off = 0.0
+    disks: dict[str, tuple[int, int]] = {}
+    for fault in mixture:
+        chance = stream(f"fault {fault}")
+        match fault:
+            case "loss":
+                conditions.loss = chance.choice((0.002, 0.01, 0.03, 0.08))
+            case "duplication":
+                conditions.duplication = chance.choice((0.01, 0.05, 0.2))
+            case "reordering":
+                conditions.reordering = chance.choice((0.02, 0.1, 0.5))
+                conditions.reorder_us_max = chance.choice((5_000, 50_000, 300_000))
+            case "delay":
+                conditions.most_us = chance.choice((5_000, 30_000, 80_000))
+                conditions.lag = chance.choice((0.0, 0.002, 0.01))
+                conditions.lag_us_max = chance.choice((300_000, 2_000_000, 5_000_000))
+            case "clocks":
+                clocks_off = WITHIN_MARGIN
+            case "clocks-beyond":
+                clocks_off = BEYOND_MARGIN
+            case "disks":
+                most_us = chance.choice((2_000, 10_000, 40_000))
+                disks = dict.fromkeys(names, (most_us // 10, most_us))
+    incidents = [
+        incident
+        for fault in mixture
+        if fault in INCIDENTS
+        for incident in _incidents(fault, storm_ms, stream(f"fault {fault}"))
+    ]
+    incidents.sort(key=lambda incident: (incident.at_ms, incident.name))
+    return Storm(
+        faults=mixture,
+        conditions=conditions,
+        clocks_off=clocks_off,
+        disk_us=disks,
+        incidents=tuple(incidents),
+        from_the_start=stream("start").random() < 0.25,
+    )
+
+
+def draw_rate_ppm(chance: random.Random, off: float) -> int:
+    """Mostly one of the extremes: two clocks that agree show nothing."""
+    part = chance.choice((-1.0, 1.0, -1.0, 1.0, chance.uniform(-1, 1)))
+    return PPM + int(PPM * off * part)
+
+
+def _incidents(fault: str, storm_ms: int, chance: random.Random) -> list[Incident]:
+    """Some come alone, some close together: the worst days are those when two things happen."""
+    found: list[Incident] = []
+    at_ms = chance.randrange(_PERIOD_MS)
+    while at_ms < storm_ms:
+        target = chance.choice(TARGETS)
+        if fault in ("broker", "partial"):
+            target = "all"
+        if not found and fault in ("crash", "pause", "partition"):
+            target = "leader"  # Every such storm sees a change of leaders.
+        longest = chance.choice((150, 700, 2_500, 6_000))
+        found.append(
+            Incident(
+                name=f"{fault}.{len(found)}",
+                at_ms=at_ms,
+                fault=fault,
+                target=target,
+                duration_ms=chance.randint(longest // 10, longest),
+                dice=chance.getrandbits(32),
+            )
+        )
+        longest = chance.choice((300, 2_000, _PERIOD_MS * 2, _PERIOD_MS * 2, _PERIOD_MS * 2))
+        at_ms += chance.randint(longest // 3, longest)
+    return found
+
+
+def crash_point(dice: random.Random) -> str:
+    """One of the points of a turn at which a process can die."""
+    return dice.choice(CRASH_POINTS)

@@ -1,0 +1,96 @@
+"""What is chosen, from the acceptors' disks alone: the log that nobody in the cluster sees whole.
+
+A value is chosen once a majority of acceptors has the same slot and ballot on disk (DESIGN,
+section 3, rule 4). Views and aborts are read in slot order, as every learner must read them.
+"""
+
+from collections.abc import Callable
+
+from pydantic import TypeAdapter
+
+from actors.ballot import Ballot
+from actors.quorum import majority
+from actors.values import Abort, AcceptedValue, Genesis, View
+from chaos.simulator.violation import Violation
+
+ACCEPTED = TypeAdapter(AcceptedValue)
+_MARK = b',"value":'
+_KIND = b'{"kind":"'
+
+
+class Truth:
+    """The log as it stands on the acceptors' disks. `scanned` ends its prefix without a gap."""
+
+    def __init__(self, acceptors: int) -> None:
+        self._needed = majority(acceptors)
+        self._votes: dict[tuple[int, bytes], set[str]] = {}
+        self.chosen: dict[int, bytes] = {}
+        """For each slot the chosen value, as the journals write it."""
+        self.ballots: dict[int, Ballot] = {}
+        """For each chosen slot the lowest ballot under which a majority was seen."""
+        self.scanned = 0
+        self.genesis: Genesis | None = None
+        self.view: View | None = None
+        """The view in force at `scanned`, with every `added_slot` filled in."""
+        self.coordinators: dict[int, tuple[str, str, int]] = {}
+        """For each epoch who coordinates it, on which disk and in which incarnation."""
+        self.aborts: dict[int, set[int]] = {}
+        """For each slot the commands that a counted abort has given up."""
+        self.on_scanned: Callable[[int], None] = lambda slot: None
+
+    def founded(self, genesis: Genesis) -> None:
+        """Slot 0 is known."""
+        if self.genesis is not None:
+            if self.genesis.cluster != genesis.cluster:
+                raise Violation(
+                    "one_cluster", f"{self.genesis.cluster} and {genesis.cluster} were founded"
+                )
+            return
+        self.genesis = genesis
+        self._follow(genesis.view)
+
+    def accepted(self, acceptor: str, slot: int, row: bytes) -> None:
+        """An acceptor has committed the row of a slot: slot, ballot and value as JSON."""
+        value = row[row.index(_MARK) + len(_MARK) : -1]
+        if self.chosen.get(slot) == value:
+            return
+        votes = self._votes.setdefault((slot, row), set())
+        votes.add(acceptor)
+        if len(votes) < self._needed:
+            return
+        former = self.chosen.get(slot)
+        if former is not None:
+            raise Violation(
+                "one_value_per_slot",
+                f"slot {slot}: {former[:200]!r} was chosen, and then {value[:200]!r}",
+            )
+        self.chosen[slot] = value
+        self.ballots[slot] = ACCEPTED.validate_json(row).ballot
+        while self.scanned + 1 in self.chosen:
+            self.scanned += 1
+            self._scan(self.scanned, self.chosen[self.scanned])
+            self.on_scanned(self.scanned)
+
+    def _scan(self, slot: int, value: bytes) -> None:
+        if value.startswith(b"batch", len(_KIND)):
+            return
+        if value.startswith(b"view", len(_KIND)):
+            view = View.model_validate_json(value)
+            if self.view is not None and view.epoch == self.view.epoch + 1:
+                self._follow(view.in_force_at(slot))
+        elif value.startswith(b"abort", len(_KIND)):
+            abort = Abort.model_validate_json(value)
+            if self.view is not None and abort.epoch == self.view.epoch:
+                self.aborts.setdefault(abort.slot, set()).update(abort.commands)
+
+    def _follow(self, view: View) -> None:
+        self.view = view
+        self.coordinators[view.epoch] = (
+            view.coordinator,
+            view.coordinator_disk,
+            view.coordinator_incarnation,
+        )
+
+    def aborted(self, slot: int) -> tuple[int, ...]:
+        """The commands of a slot that the log has given up."""
+        return tuple(sorted(self.aborts.get(slot, ())))

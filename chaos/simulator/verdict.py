@@ -1,0 +1,106 @@
+"""What is judged once, when all is calm: the log, the replicas and the clients' answers agree."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from actors.calls import Read, ReadDone
+from actors.messages import ReadRequest
+from actors.values import Batch, FileEntry, PutFile, Value
+from chaos.simulator.truth import Truth
+from chaos.simulator.violation import Violation
+from chaos.simulator.workload import PATHS, Acknowledged, Process, Workload
+from chaos.simulator.world import World
+
+_VALUE: TypeAdapter[Any] = TypeAdapter(Value)
+
+
+def judge_log(world: World, truth: Truth, workload: Workload) -> None:
+    """`acknowledged_is_in_the_log`, `refused_never_happened`, `contents_are_whole`."""
+    done = _commands(truth)
+    for write in workload.told.acknowledged:
+        _check_acknowledged(write, done)
+    for machine in world.up("store"):
+        for path, entry in machine.actor.state.entries.items():
+            if not isinstance(entry, FileEntry):
+                continue
+            value = workload.value_of(entry)
+            if value in workload.told.refused:
+                raise Violation(
+                    "refused_never_happened",
+                    f"{machine.name} has {value!r} at {path!r}; its writer was told that it "
+                    "certainly did not happen",
+                )
+            for name in getattr(entry.content, "chunks", ()):
+                if name not in machine.disk.blobs:
+                    raise Violation(
+                        "contents_are_whole", f"{machine.name} lacks {name} of {path!r}"
+                    )
+
+
+def _commands(truth: Truth) -> dict[tuple[int, int], Any]:
+    """All commands of the log that no abort has given up."""
+    found = {}
+    for slot in range(1, truth.scanned + 1):
+        row = truth.chosen[slot]
+        if row.startswith(b'{"kind":"batch"'):
+            batch = _VALUE.validate_json(row)
+            assert isinstance(batch, Batch)
+            aborted = truth.aborts.get(slot, ())
+            for index, command in enumerate(batch.commands):
+                if index not in aborted:
+                    found[(slot, index)] = command
+    return found
+
+
+def _check_acknowledged(write: Acknowledged, done: dict[tuple[int, int], Any]) -> None:
+    command = done.get((write.slot, write.index))
+    operation = command.operation if command is not None else None
+    if operation is None or getattr(operation, "path", None) != write.path:
+        raise Violation(
+            "acknowledged_is_in_the_log",
+            f"{write.request} was acknowledged in slot {write.slot}, index {write.index}, where "
+            f"the log has {command!r}",
+        )
+    if isinstance(operation, PutFile) != (write.value is not None):
+        raise Violation(
+            "acknowledged_is_in_the_log", f"{write.request} stands in the log as {operation!r}"
+        )
+
+
+def ask_unknown(world: World, requests: Iterable[tuple[str, str]]) -> None:
+    """`every_request_is_answered`: also those that were unknown are known in the end."""
+    asked: dict[str, int] = {}
+    for request, gateway in requests:
+        session, _, sequence = request.rpartition("-")
+        question = ReadRequest(number=0, what="result", session=session, sequence=int(sequence))
+        asked[request] = world.call(
+            lambda token, question=question: Read(token=token, request=question),  # type: ignore[misc]
+            gateway,
+        )
+    world.run_until(
+        lambda: all(token in world.answers for token in asked.values()),
+        30_000,
+        what="an answer about every unknown request",
+    )
+    for request, token in asked.items():
+        answer = world.answers.pop(token)
+        if not isinstance(answer, ReadDone) or answer.reply.status == "running":
+            raise Violation(
+                "every_request_is_answered", f"{request} is not known in the end: {answer!r}"
+            )
+
+
+def read_all(world: World, workload: Workload) -> None:
+    """Every path once more through every gateway, as the last part of the history."""
+    for process in workload.processes[:2]:
+        for path in PATHS:
+            _read_once(world, workload, process, path)
+
+
+def _read_once(world: World, workload: Workload, process: Process, path: str) -> None:
+    workload.read_last(process, path)
+    world.run_until(
+        lambda: process.busy_since_us is None, 20_000, what=f"the last read of {path!r}"
+    )

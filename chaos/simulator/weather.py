@@ -1,0 +1,233 @@
+"""Makes a `Storm` happen to a world, and ends it."""
+
+import random
+from collections.abc import Callable, Iterable
+
+from chaos.simulator.clock import PPM
+from chaos.simulator.faults import Incident, Storm, crash_point, draw_rate_ppm
+from chaos.simulator.machine import Machine
+from chaos.simulator.network import Conditions, Wakeup
+from chaos.simulator.world import US, World
+
+_DOWN_MS = (100, 4_000)
+_DRIFT_MS = 2_000
+
+
+class Weather:
+    """Carries out the incidents of one storm. `keep` names those that happen; `None`: all."""
+
+    def __init__(self, world: World, storm: Storm, keep: frozenset[str] | None = None) -> None:
+        self._world = world
+        self._storm = storm
+        self._keep = keep
+        self._over = False
+        self._chance = world.stream("weather")
+        self._drifts = world.stream("drifts")
+        self.happened: list[str] = []
+        """The names of the incidents that came to pass."""
+        self._acts: dict[str, Callable[[Incident, random.Random], None]] = {
+            "crash": self._crash,
+            "turn": self._turn,
+            "pause": self._pause,
+            "partition": self._partition,
+            "one-way": self._one_way,
+            "partial": self._partial,
+            "broker": self._broker,
+            "timers": self._timers,
+            "slow-disk": self._slow_disk,
+        }
+
+    # -- beginning and end -----------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """From now on the conditions hold and the incidents come."""
+        world = self._world
+        self.begin_conditions()
+        world.on_death = self._restart_later
+        for incident in self._storm.incidents:
+            if self._keep is None or incident.name in self._keep:
+                world.after_us(incident.at_ms * US, self._happen, incident)
+
+    def begin_conditions(self) -> None:
+        """The clocks and disks are what they are; the network is unkind."""
+        world = self._world
+        world.network.conditions = self._storm.conditions
+        if self._storm.clocks_off:
+            self._drift(1.0)
+        for name, machine in world.machines.items():
+            machine.disk_least_us, machine.disk_most_us = self._storm.disk_us.get(name, (50, 600))
+
+    def _drift(self, share: float) -> None:
+        """Some clocks change their rates, without a jump; and again a little later."""
+        world, chance = self._world, self._drifts
+        for machine in world.machines.values():
+            if chance.random() < share:
+                rate_ppm = draw_rate_ppm(chance, self._storm.clocks_off)
+                machine.clock.set_rate(rate_ppm, world.now_us)
+        self._later(_DRIFT_MS, lambda: self._drift(0.3))
+
+    def end(self) -> None:
+        """Calm: nothing goes wrong any more, and every process runs."""
+        world = self._world
+        self._over = True
+        world.tell("the storm is over")
+        world.network.conditions = Conditions()
+        world.network.cut.clear()
+        if not world.network.up:
+            world.network.start()
+        for name in sorted(world.network.parted):
+            world.network.rejoin(name)
+        for machine in world.machines.values():
+            machine.dies_at = ""
+            machine.clock.set_rate(PPM, world.now_us)
+            machine.disk_least_us, machine.disk_most_us = 50, 600
+            if machine.is_paused:
+                machine.resume()
+        world.start()
+
+    # -- incidents -------------------------------------------------------------------------------
+
+    def _happen(self, incident: Incident) -> None:
+        if not self._over:
+            self.happened.append(incident.name)
+            self._acts[incident.fault](incident, random.Random(incident.dice))
+
+    def _tell(self, incident: Incident, what: str, names: Iterable[str] = ()) -> None:
+        who = ", ".join(names)
+        text = f"{incident.name}: {what}"
+        self._world.tell(f"{text}: {who}" if who else text)
+
+    def _crash(self, incident: Incident, dice: random.Random) -> None:
+        machines = self._cast(incident.target, dice)
+        self._tell(incident, f"{incident.duration_ms} ms down", (m.name for m in machines))
+        for machine in machines:
+            machine.crash()
+            self._restart(machine, incident.duration_ms, dice)
+
+    def _turn(self, incident: Incident, dice: random.Random) -> None:
+        point = crash_point(dice)
+        machines = self._cast(incident.target, dice)
+        self._tell(incident, f"a coming turn dies at {point}", (m.name for m in machines))
+        for machine in machines:
+            machine.dies_at = point
+
+    def _pause(self, incident: Incident, dice: random.Random) -> None:
+        machines = self._cast(incident.target, dice)
+        self._tell(incident, f"{incident.duration_ms} ms without time", (m.name for m in machines))
+        for machine in machines:
+            machine.pause(incident.duration_ms * US)
+
+    def _partition(self, incident: Incident, dice: random.Random) -> None:
+        network = self._world.network
+        names = [m.name for m in self._cast(incident.target, dice)]
+        self._tell(incident, f"{incident.duration_ms} ms without the broker", names)
+        network.parted.update(names)
+
+        def rejoin() -> None:
+            for name in names:
+                network.rejoin(name)
+
+        self._later(incident.duration_ms, rejoin)
+
+    def _one_way(self, incident: Incident, dice: random.Random) -> None:
+        names = [m.name for m in self._cast(incident.target, dice)]
+        mute = dice.random() < 0.5
+        others = self._world.names
+        pairs = {(n, o) if mute else (o, n) for n in names for o in others if n != o}
+        self._tell(incident, "nobody hears" if mute else "do not hear anybody", names)
+        self._cut(incident, pairs)
+
+    def _partial(self, incident: Incident, dice: random.Random) -> None:
+        names = self._world.names
+        share = dice.choice((0.1, 0.3, 0.6))
+        both = dice.random() < 0.5
+        pairs: set[tuple[str, str]] = set()
+        for index, first in enumerate(names):
+            for second in names[index + 1 :]:
+                if dice.random() < share:
+                    pairs |= {(first, second), (second, first)} if both else {(first, second)}
+        self._tell(incident, f"{len(pairs)} ways between two nodes are cut")
+        self._cut(incident, pairs)
+
+    def _cut(self, incident: Incident, pairs: set[tuple[str, str]]) -> None:
+        network = self._world.network
+        network.cut |= pairs
+        self._later(incident.duration_ms, lambda: network.cut.difference_update(pairs))
+
+    def _broker(self, incident: Incident, dice: random.Random) -> None:
+        network = self._world.network
+        if network.up:
+            self._tell(incident, f"the broker restarts, {incident.duration_ms} ms, and forgets")
+            network.stop()
+            self._later(incident.duration_ms, lambda: None if network.up else network.start())
+
+    def _timers(self, incident: Incident, dice: random.Random) -> None:
+        """Timers that were set once expire: early, again, or after they were cancelled."""
+        world = self._world
+        for machine in self._cast(incident.target, dice):
+            known = sorted(machine.known_timers)
+            for key in dice.sample(known, min(len(known), 3)):
+                delay_us = dice.randrange(incident.duration_ms * US)
+                wakeup = Wakeup(machine.serial, key, -1)
+                self._tell(incident, f"stale timer {key.name}", (machine.name,))
+                world.after_us(delay_us, machine.arrive, wakeup)
+
+    def _slow_disk(self, incident: Incident, dice: random.Random) -> None:
+        machines = self._cast(incident.target, dice)
+        most_us = dice.choice((50, 300, 1_500)) * US
+        self._tell(incident, f"a commit takes up to {most_us // US} ms", (m.name for m in machines))
+        former = {m.name: (m.disk_least_us, m.disk_most_us) for m in machines}
+        for machine in machines:
+            machine.disk_least_us, machine.disk_most_us = most_us // 4, most_us
+
+        def mend() -> None:
+            for machine in machines:
+                machine.disk_least_us, machine.disk_most_us = former[machine.name]
+
+        self._later(incident.duration_ms, mend)
+
+    # -- tools -----------------------------------------------------------------------------------
+
+    def _later(self, delay_ms: int, action: Callable[[], object]) -> None:
+        def act(_: object) -> None:
+            if not self._over:
+                action()
+
+        self._world.after_us(delay_ms * US, act)
+
+    def _restart(self, machine: Machine, down_ms: int, dice: random.Random) -> None:
+        reboots = dice.random() < 0.25
+        base_ms = dice.randrange(5_000)
+
+        def start() -> None:
+            if not machine.is_up:
+                if reboots:
+                    machine.clock.reboot(self._world.now_us, base_ms)
+                self._world.start(machine.name)
+
+        self._later(down_ms, start)
+
+    def _restart_later(self, machine: Machine) -> None:
+        self._restart(machine, self._chance.randint(*_DOWN_MS), self._chance)
+
+    def _cast(self, target: str, dice: random.Random) -> list[Machine]:
+        """Who plays the role of the target now; only processes that run."""
+        world = self._world
+        match target:
+            case "leader":
+                leading = [
+                    m for m in world.up("proposer") if type(m.actor.phase).__name__ == "Leading"
+                ]
+                return leading or world.up("proposer")[:1]
+            case "coordinator":
+                return [m for m in world.up("learner") if m.actor.coordinator is not None]
+            case "acceptors-2" | "acceptors-3" | "stores-2":
+                role, _, count = target.rpartition("-")
+                up = world.up(role.removesuffix("s"))
+                return dice.sample(up, min(len(up), int(count)))
+            case "all":
+                up = [machine for machine in world.machines.values() if machine.is_up]
+                return dice.sample(up, min(len(up), dice.choice((2, 5, len(up)))))
+            case role:
+                up = world.up(role)
+                return [dice.choice(up)] if up else []

@@ -1,0 +1,447 @@
+"""The clients: processes that read, write, delete and compare-and-set through the gateways.
+
+What they ask and what they are told is recorded as a history (`chaos.history`). Every value is
+unique, so that a read tells which write it saw. A process does one thing at a time; after an
+unknown outcome it goes on under a new number.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.calls import (
+    Absent,
+    Decided,
+    Fetch,
+    Fetched,
+    Read,
+    ReadDone,
+    Unavailable,
+    Unknown,
+    Upload,
+    Uploaded,
+    Write,
+)
+from actors.messages import ReadRequest
+from actors.values import (
+    Chunked,
+    DeleteFile,
+    FileEntry,
+    IdempotencyKey,
+    Inline,
+    Outcome,
+    Precondition,
+    PutFile,
+)
+from chaos.history import HistoryRecorder, RecordedClient
+from chaos.simulator.violation import Violation
+from chaos.simulator.world import US, World
+
+PATHS = ("a", "b", "d/c", "d/e", "d/f/g", "h")
+_THINK_MS = (20, 900)
+_PATIENCE_MS = 90_000
+
+
+@dataclass(slots=True)
+class Known:
+    """What some client was told of a path: its tag, its value, and the slot that made it so."""
+
+    etag: str | None
+    value: str | None
+    slot: int
+
+
+@dataclass(slots=True)
+class Process:
+    """One client, which goes through one gateway at a time."""
+
+    number: int
+    record: RecordedClient
+    gateway: str
+    busy_since_us: int | None = None
+    doing: str = ""
+    stopped: bool = False
+
+
+@dataclass(slots=True)
+class Acknowledged:
+    """A write that somebody was told of: which command of the log did it."""
+
+    path: str
+    value: str | None
+    slot: int
+    index: int
+    request: str
+
+
+@dataclass(slots=True)
+class Told:
+    """What the verdict at the end rests on, beside the history."""
+
+    acknowledged: list[Acknowledged] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+    """Values of writes that certainly did not happen."""
+    unknown: list[tuple[str, str]] = field(default_factory=list)
+    """Requests whose outcome was unknown, and through which gateway."""
+
+
+class Workload:
+    """All processes of a run."""
+
+    def __init__(self, world: World, processes: int, gateways: int) -> None:
+        self._world = world
+        self._chance = world.stream("workload")
+        self._values = 0
+        self._waiting: dict[int, Callable[[Any], None]] = {}
+        self._names = [f"gateway-{n}" for n in range(1, gateways + 1)]
+        self._digests: dict[str, str] = {}
+        self.recorder = HistoryRecorder(lambda: world.now_us * 1_000)
+        self.known: dict[str, Known] = {path: Known(None, None, 0) for path in PATHS}
+        self.told = Told()
+        self.counts: Counter[str] = Counter()
+        self.processes = [
+            Process(number, self.recorder.client(), self._names[number % gateways])
+            for number in range(processes)
+        ]
+        world.on_answer = self._on_answer
+
+    @property
+    def acknowledged(self) -> int:
+        """How many operations ended with a definite success."""
+        return self.counts["acknowledged"]
+
+    @property
+    def idle(self) -> bool:
+        """Whether no process waits for anything."""
+        return all(process.busy_since_us is None for process in self.processes)
+
+    # -- the rhythm ------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Every process starts to work."""
+        for process in self.processes:
+            process.stopped = False
+            self._think(process)
+
+    def stop(self) -> None:
+        """No process begins anything new."""
+        for process in self.processes:
+            process.stopped = True
+
+    def _think(self, process: Process) -> None:
+        least, most = _THINK_MS
+        delay_us = self._chance.randint(least * US, most * US)
+        self._world.after_us(delay_us, self._act, process)
+
+    def _act(self, process: Process) -> None:
+        if process.stopped or process.busy_since_us is not None:
+            return
+        chance = self._chance
+        if chance.random() < 0.05:
+            process.gateway = chance.choice(self._names)
+        process.busy_since_us = self._world.now_us
+        path = chance.choice(PATHS)
+        dice = chance.random()
+        if dice < 0.40:
+            self._read(process, path)
+        elif dice < 0.65:
+            self._write(process, path)
+        elif dice < 0.90:
+            self._compare_and_set(process, path)
+        else:
+            self._delete(process, path)
+
+    def _end(self, process: Process, result: str) -> None:
+        self.counts[result] += 1
+        self.counts[f"{process.doing} {result}"] += 1
+        process.busy_since_us = None
+        self._think(process)
+
+    # -- calls -----------------------------------------------------------------------------------
+
+    def _call(
+        self, process: Process, make: Callable[[int], Any], then: Callable[[Any], None]
+    ) -> None:
+        token = self._world.call(make, process.gateway)
+        if token in self._world.answers:
+            then(self._world.answers.pop(token))
+        else:
+            self._waiting[token] = then
+
+    def _on_answer(self, token: int, value: Any) -> None:
+        then = self._waiting.pop(token, None)
+        if then is not None:
+            self._world.answers.pop(token, None)
+            then(value)
+
+    def overdue(self) -> list[Process]:
+        """Processes that have waited longer than any call may take."""
+        limit_us = self._world.now_us - _PATIENCE_MS * US
+        return [p for p in self.processes if p.busy_since_us and p.busy_since_us < limit_us]
+
+    # -- reads -----------------------------------------------------------------------------------
+
+    def _read(self, process: Process, path: str) -> None:
+        if self._chance.random() < 0.15:
+            self._read_stale(process, path)
+            return
+        process.doing = "read"
+        process.record.invoke("read", path)
+        self.read_into(process, path, lambda: self._end(process, "failed"))
+
+    def read_last(self, process: Process, path: str) -> None:
+        """One read of a process that has stopped; it has to succeed."""
+
+        def failed() -> None:
+            raise Violation("every_request_is_answered", f"the last read of {path!r} failed")
+
+        process.doing = "last read"
+        process.busy_since_us = self._world.now_us
+        process.record.invoke("read", path)
+        self.read_into(process, path, failed)
+
+    def read_into(self, process: Process, path: str, otherwise: Callable[[], None]) -> None:
+        """A linearizable read that `process` has begun."""
+        request = ReadRequest(number=0, what="entry", path=path)
+        floor = self.known[path].slot
+
+        def then(answer: Any) -> None:
+            if not isinstance(answer, ReadDone):
+                process.record.fail("not read")
+                otherwise()
+                return
+            self._check_fresh(path, floor, answer)
+            entry = answer.reply.entry
+            value = self.value_of(entry)
+            process.record.ok(value)
+            self._learn(path, entry, value, answer.reply.applied)
+            self.counts["acknowledged"] += 1
+            if isinstance(entry, FileEntry) and self._chance.random() < 0.1:
+                self._fetch(process, path, entry)
+            else:
+                self._end(process, "ok")
+
+        self._call(process, lambda token: Read(token=token, request=request), then)
+
+    def _check_fresh(self, path: str, floor: int, answer: ReadDone) -> None:
+        """`reads_are_fresh`: what anybody knew of the path before the read began is in it."""
+        if answer.reply.applied < floor:
+            raise Violation(
+                "reads_are_fresh",
+                f"{answer.store} served {path!r} as of slot {answer.reply.applied}, but somebody "
+                f"knew of slot {floor} before the read began",
+            )
+
+    def value_of(self, entry: Any) -> str | None:
+        """The value that an entry stands for; `None` for no entry."""
+        if entry is None:
+            return None
+        if not isinstance(entry, FileEntry):
+            raise Violation("reads_are_fresh", f"a directory stands where a file was: {entry!r}")
+        value = self._digests.get(entry.content.sha256)
+        if value is None:
+            raise Violation("no_value_from_nowhere", f"nobody wrote what was read: {entry!r}")
+        return value
+
+    def _learn(self, path: str, entry: Any, value: str | None, applied: int) -> None:
+        known = self.known[path]
+        slot = entry.slot if isinstance(entry, FileEntry) else known.slot
+        if slot >= known.slot:
+            etag = entry.etag if isinstance(entry, FileEntry) else None
+            self.known[path] = Known(etag, value, slot)
+
+    def _read_stale(self, process: Process, path: str) -> None:
+        process.doing = "stale read"
+        floor = self.known[path].slot if self._chance.random() < 0.5 else 0
+        request = ReadRequest(
+            number=0, what="entry", path=path, consistency="stale", at_least=floor
+        )
+
+        def then(answer: Any) -> None:
+            if isinstance(answer, ReadDone):
+                self._check_fresh(path, floor, answer)
+                self.value_of(answer.reply.entry)
+            self._end(process, "ok" if isinstance(answer, ReadDone) else "failed")
+
+        self._call(process, lambda token: Read(token=token, request=request), then)
+
+    def _fetch(self, process: Process, path: str, entry: FileEntry) -> None:
+        """Read the contents, too: every byte of an acknowledged version is somewhere."""
+        process.doing = "fetch"
+        chunks = getattr(entry.content, "chunks", ())
+        if not chunks:
+            self._end(process, "ok")
+            return
+        name = chunks[self._chance.randrange(len(chunks))]
+
+        def then(answer: Any) -> None:
+            match answer:
+                case Fetched(data=data):
+                    if hashlib.sha256(data).hexdigest() != name:
+                        raise Violation("contents_are_whole", f"{path!r}: {name} is damaged")
+                case Absent():
+                    raise Violation("contents_are_whole", f"{path!r}: {name} is nowhere")
+            self._end(process, "ok" if isinstance(answer, Fetched) else "failed")
+
+        self._call(process, lambda token: Fetch(token=token, sha256=name), then)
+
+    # -- writes ----------------------------------------------------------------------------------
+
+    def _new_value(self) -> str:
+        self._values += 1
+        return f"v{self._values}"
+
+    def _content(self, value: str) -> Inline:
+        data = value.encode()
+        digest = hashlib.sha256(data).hexdigest()
+        self._digests[digest] = value
+        return Inline(sha256=digest, data=data)
+
+    def _write(self, process: Process, path: str) -> None:
+        process.doing = "write"
+        value = self._new_value()
+        process.record.invoke("write", path, value)
+        if self._chance.random() < 0.1:
+            self._upload(process, path, value)
+            return
+        self._submit(process, PutFile(path=path, content=self._content(value)), path, value)
+
+    def _upload(self, process: Process, path: str, value: str) -> None:
+        """A file of two chunks, sent to the stores before the command."""
+        parts = [value.encode() + b"/first", value.encode() + b"/second"]
+        names = tuple(hashlib.sha256(part).hexdigest() for part in parts)
+        whole = hashlib.sha256(b"".join(parts)).hexdigest()
+        self._digests[whole] = value
+        content = Chunked(size=sum(map(len, parts)), sha256=whole, chunks=names)
+        todo = list(zip(names, parts, strict=True))
+
+        def uploaded(answer: Any) -> None:
+            if not isinstance(answer, Uploaded):
+                process.record.fail("not uploaded")
+                self.told.refused.add(value)
+                self._end(process, "failed")
+            elif todo:
+                upload()
+            else:
+                self._submit(process, PutFile(path=path, content=content), path, value)
+
+        def upload() -> None:
+            name, data = todo.pop(0)
+            self._call(
+                process,
+                lambda token: Upload(token=token, sha256=name, manifest=False, data=data),
+                uploaded,
+            )
+
+        upload()
+
+    def _compare_and_set(self, process: Process, path: str) -> None:
+        process.doing = "cas"
+        known = self.known[path]
+        value = self._new_value()
+        process.record.invoke("cas", path, [known.value, value])
+        operation = PutFile(path=path, content=self._content(value), when=_only_if(known.etag))
+        self._submit(process, operation, path, value)
+
+    def _delete(self, process: Process, path: str) -> None:
+        known = self.known[path]
+        if known.etag is not None and self._chance.random() < 0.5:
+            process.doing = "cas"
+            process.record.invoke("cas", path, [known.value, None])
+            when = _only_if(known.etag)
+        else:
+            process.doing = "delete"
+            process.record.invoke("delete", path)
+            when = Precondition()
+        self._submit(process, DeleteFile(path=path, when=when), path, None)
+
+    def _submit(self, process: Process, operation: Any, path: str, value: str | None) -> None:
+        key = None
+        if self._chance.random() < 0.2:
+            name = f"key-{self._chance.getrandbits(48):012x}"
+            key = IdempotencyKey(key=name, fingerprint=name)
+        retry = self._chance.random() < 0.5
+        tries = [2 if key is not None else 1]
+
+        def send() -> None:
+            tries[0] -= 1
+            self._call(
+                process,
+                lambda token: Write(
+                    token=token, operation=operation, idempotency=key, retry_aborted=retry
+                ),
+                then,
+            )
+
+        def then(answer: Any) -> None:
+            match answer:
+                case Decided(request=request, outcome=outcome):
+                    self._on_decided(process, path, value, request, outcome, first=first[0])
+                case Unavailable(reason=reason) if first[0]:
+                    process.record.fail(reason)
+                    if value is not None:
+                        self.told.refused.add(value)
+                    self._end(process, "failed")
+                case Unknown() | Unavailable() if tries[0] > 0:
+                    # The same key again: whatever became of the first try, it is done once.
+                    self._note_unknown(process, answer)
+                    first[0] = False
+                    send()
+                case _:
+                    self._note_unknown(process, answer)
+                    process.record.unknown()
+                    self._end(process, "unknown")
+
+        first = [True]
+        send()
+
+    def _note_unknown(self, process: Process, answer: Any) -> None:
+        if isinstance(answer, Unknown) and answer.request:
+            self.told.unknown.append((answer.request, process.gateway))
+
+    def _on_decided(
+        self,
+        process: Process,
+        path: str,
+        value: str | None,
+        request: str,
+        outcome: Outcome,
+        first: bool,
+    ) -> None:
+        record = process.record
+        status = outcome.status
+        if status == "done":
+            record.ok()
+            self.counts["acknowledged"] += 1
+            self.told.acknowledged.append(
+                Acknowledged(path, value, outcome.slot, outcome.index, request)
+            )
+            known = self.known[path]
+            if outcome.slot > known.slot:
+                etag = outcome.etag if value is not None else None
+                self.known[path] = Known(etag, value, outcome.slot)
+            self._end(process, "ok")
+        elif not first:
+            record.unknown()
+            self._end(process, "unknown")
+        else:
+            if status == "precondition_failed":
+                record.fail()
+                self.counts["acknowledged"] += 1
+            elif status == "not_found" and process.doing == "delete":
+                record.ok()
+                self.counts["acknowledged"] += 1
+            else:
+                record.fail(status)
+            if value is not None:
+                self.told.refused.add(value)
+            self._end(process, status)
+
+
+def _only_if(etag: str | None) -> Precondition:
+    """The version is still `etag`, or there is none."""
+    if etag is None:
+        return Precondition(if_none_match=("*",))
+    return Precondition(if_match=(etag,))

@@ -1,0 +1,1 @@
+"""The simulator: that it is deterministic, that it judges, and what it finds."""

@@ -1,0 +1,54 @@
+"""Every fault alone, in short storms; and that each one does what its name says."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from chaos.simulator.faults import ALL, INCIDENTS, draw_storm, parse_faults
+from chaos.simulator.run import Plan, Simulation
+
+SHORT = Plan(seed=3, storm_ms=15_000, acknowledged=60)
+
+
+@pytest.mark.parametrize("fault", ALL)
+def test_one_fault_alone_is_borne(fault: str) -> None:
+    """Given one kind of fault, then nothing is violated and the incidents came to pass."""
+    simulation = Simulation(replace(SHORT, faults=(fault,)))
+    report = simulation.run()
+    assert report.passed, f"{report.plan.command}\n{report.invariant}: {report.detail}"
+    assert report.acknowledged >= 60
+    assert bool(report.incidents) == (fault in INCIDENTS)
+
+
+def test_without_faults_nothing_happens() -> None:
+    """Given no fault, then there is one leader for ever and nothing is aborted."""
+    report = Simulation(replace(SHORT, faults=())).run()
+    assert report.passed, report.detail
+    assert report.elections == 1
+    assert (report.counters["learner.aborted"], report.counters["learner.views"]) == (0, 0)
+
+
+def test_leaving_a_fault_out_leaves_the_others_as_they_are() -> None:
+    """Given a storm with and without one fault, then the incidents of the others are the same."""
+
+    def stream(name: str) -> random.Random:
+        return random.Random(f"9/{name}")
+
+    names = ("store-1", "store-2")
+    whole = draw_storm(ALL, names, 60_000, stream)
+    rest = draw_storm(tuple(f for f in ALL if f != "crash"), names, 60_000, stream)
+    assert [i for i in whole.incidents if i.fault != "crash"] == list(rest.incidents)
+    assert any(i.fault == "crash" for i in whole.incidents)
+
+
+@pytest.mark.parametrize("text", ["crsh", "loss,,nope", ""])
+def test_a_fault_that_is_not_known_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no such fault"):
+        parse_faults(text)
+
+
+def test_lists_of_faults() -> None:
+    assert parse_faults("all") == ("all",)
+    assert parse_faults("none") == ()
+    assert parse_faults("loss, crash,loss") == ("loss", "crash")

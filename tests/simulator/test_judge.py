@@ -1,0 +1,112 @@
+"""The judge can tell right from wrong: each broken protocol is found, by the rule it breaks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from actors.acceptor import Acceptor
+from actors.ballot import Ballot
+from actors.coordinator import Coordinator
+from actors.effects import Group
+from actors.learner import Learner
+from actors.messages import Prepare
+from actors.namespace import Namespace
+from actors.proposer import Electing, Leading, Proposer
+from actors.reads import Reads
+from actors.store import Store
+from chaos.simulator.run import Plan, run_plan
+
+_lead = Proposer._lead
+_run_command = Namespace._run
+_journal = Store._journal
+_scan = Learner._scan
+
+
+def _no_refusals(self: Acceptor, sender: str, ballot: Ballot) -> bool:
+    return False
+
+
+def _lead_without_looking(self: Proposer, phase: Electing) -> None:
+    for answer in phase.answers.values():
+        answer.accepted.clear()
+    _lead(self, phase)
+
+
+def _forgetful_run(self: Namespace, slot: int, index: int, command: Any, aborted: Any) -> Any:
+    session = self.sessions.get(command.session)
+    if session is not None:
+        session.results.pop(command.sequence, None)
+    return _run_command(self, slot, index, command, aborted)
+
+
+def _unwritten(self: Store, key: str, value: Any) -> None:
+    if not key.startswith("prepared/"):
+        _journal(self, key, value)
+
+
+def _stand_without_journal(self: Proposer) -> None:
+    self.round = max(self.round, self._highest_ballot.round) + 1
+    ballot = Ballot(self.round, self.name)
+    self._highest_ballot = ballot
+    self.phase = Electing(ballot=ballot, first_slot=self._low_water)
+    self._send(Group.ACCEPTORS, Prepare(ballot=ballot, first_slot=self._low_water))
+    self._wait_for_leader(self.options.lease_ms)
+
+
+def _scan_without_aborts(self: Learner, slot: int, value: Any) -> None:
+    _scan(self, slot, value)
+    if self.name == "learner-1":
+        self.aborts.clear()
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "broken", "invariants"),
+    [
+        (Acceptor, "_refuses", _no_refusals, {"promises_never_go_back", "actors_own_checks"}),
+        (Proposer, "_lead", _lead_without_looking, {"chosen_value_stands", "one_value_per_slot"}),
+        (Proposer, "_stand", _stand_without_journal, {"journal_before_answer"}),
+        (
+            Proposer,
+            "lease_until",
+            property(lambda self: self.now + 900 if isinstance(self.phase, Leading) else 0),
+            {"one_lease_holder"},
+        ),
+        (Namespace, "_run", _forgetful_run, {"applied_once"}),
+        (Reads, "_obstacle", lambda self, read: None, {"reads_are_fresh", "reads_in_the_view"}),
+        (
+            Coordinator,
+            "_has_say",
+            lambda self, store, slot: store == "store-1",
+            {"acknowledged_is_on_every_store", "outcomes_agree", "actors_own_checks"},
+        ),
+        (Store, "_journal", _unwritten, {"journal_before_answer"}),
+        (Learner, "_scan", _scan_without_aborts, {"outcomes_agree", "settled_after_healing"}),
+    ],
+    ids=[
+        "an acceptor breaks its promises",
+        "a leader ignores what was accepted",
+        "a ballot is not journalled",
+        "a lease without a quorum",
+        "retries are applied twice",
+        "a store reads without lease and waiting",
+        "commit with one vote",
+        "a vote is not journalled",
+        "a coordinator forgets aborts",
+    ],
+)
+def test_a_broken_protocol_is_found(
+    target: type,
+    name: str,
+    broken: Callable[..., Any] | property,
+    invariants: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Given a protocol broken in one place, when seeds run, then the rule it breaks says so."""
+    monkeypatch.setattr(target, name, broken)
+    for seed in range(20):
+        report = run_plan(Plan(seed, storm_ms=40_000, acknowledged=40))
+        if not report.passed:
+            assert report.invariant in invariants, f"{report.invariant}: {report.detail}"
+            return
+    pytest.fail("nobody noticed")
