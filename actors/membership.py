@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SILENT_MS = 1_000
 _MUTE_MS = 8_000
 _ASKED_MS = 4_000
-_PING_MS = 250
+_PING_MS = 500
 
 
 class Membership:

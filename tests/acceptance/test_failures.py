@@ -180,27 +180,55 @@ async def test_the_broker_is_killed_under_load(cluster: LocalCluster, figure: Fi
     await judge(load)
 
 
-@pytest.mark.parametrize("role", ["coordinator", "store"])
-async def test_writes_wait_for_a_store_or_the_coordinator(
-    cluster: LocalCluster, figure: Figure, role: str
+async def whole_again(cluster: LocalCluster) -> None:
+    """Wait until every store is in the view again."""
+
+    def whole() -> bool:
+        nodes = cluster.survey()["nodes"]
+        return all(node["in_view"] for node in nodes if node["role"] == "store")
+
+    await asyncio.to_thread(cluster.wait_until, whole, "all stores are in the view")
+
+
+async def test_writes_resume_soon_after_a_stores_death(
+    cluster: LocalCluster, figure: Figure, length: Length
 ) -> None:
-    # Given eight clients that write,
+    # Given eight clients that write to paths of their own,
+    resumed_s = []
     async with Load(cluster.url, clients=8) as load:
         await load.count(20)
 
-        # when a node that each write needs dies, and comes back five seconds later,
-        coordinator = await asyncio.to_thread(cluster.coordinator)
-        name = "store-2" if role == "store" else coordinator
-        assert name is not None
-        former = await asyncio.to_thread(incarnation, cluster, name)
-        await asyncio.to_thread(cluster.kill, name)
-        await asyncio.sleep(OUTAGE_S)
-        back_ns = time.monotonic_ns()
-        cluster.start_node(name)
-        await new_incarnation(cluster, name, former)
+        # when one store after the other is killed, and comes back,
+        for turn in range(length.pick(3, 10)):
+            resumed_s.append(await outage(cluster, load, f"store-{turn % 3 + 1}"))
+            await whole_again(cluster)
 
-        # then writes go on by themselves, and nothing is lost.
-        resumed = await load.acknowledged_since(back_ns)
+    # then writes resume in a median of two and a half seconds and four at most,
+    figure(f"resumed after {', '.join(f'{seconds:.2f}' for seconds in resumed_s)} s")
+    assert statistics.median(resumed_s) <= 2.5
+    assert max(resumed_s) <= 4.0
+
+    # and nothing was lost or applied twice.
+    await judge(load)
+
+
+async def test_writes_resume_soon_after_the_coordinators_death(
+    cluster: LocalCluster, figure: Figure, length: Length
+) -> None:
+    # Given eight clients that write to paths of their own,
+    resumed_s = []
+    async with Load(cluster.url, clients=8) as load:
         await load.count(20)
-    figure(f"{name}: went on {(resumed.ended_ns - back_ns) / 1e9:.2f} s after its process's start")
+
+        # when whoever coordinates is killed, and comes back,
+        for _ in range(length.pick(3, 10)):
+            coordinator = await asyncio.to_thread(cluster.coordinator)
+            assert coordinator is not None
+            resumed_s.append(await outage(cluster, load, coordinator))
+
+    # then the other learner has taken over within three seconds, in the median,
+    figure(f"resumed after {', '.join(f'{seconds:.2f}' for seconds in resumed_s)} s")
+    assert statistics.median(resumed_s) <= 3.0
+
+    # and nothing was lost or applied twice.
     await judge(load)
