@@ -25,7 +25,7 @@ INSTALL := $(AS_ROOT); install_packages() { \
 
 .PHONY: help
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-26s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # ── Install ───────────────────────────────────────────────────────────────────
 
@@ -66,6 +66,31 @@ cluster-down: $(INSTALLED) ## Stop the local cluster
 .PHONY: cluster-status
 cluster-status: $(INSTALLED) ## Print the processes of the local cluster
 	@exec $(BIN)/python -m chaos.local status $(ARGS)
+
+# ── Break it ──────────────────────────────────────────────────────────────────
+
+# Each starts a cluster and a RabbitMQ of its own on free ports and ends them; TARGET=compose breaks
+# the containers of this folder instead.
+TARGET ?= local
+SCENARIOS := store-crash proposer-crash acceptor-crash acceptor-quorum-loss learner-crash \
+    broker-crash pause store-cut-off
+
+.PHONY: chaos
+chaos: $(INSTALLED) ## Break a real cluster in every way, and print a verdict (TARGET=compose)
+	@exec $(BIN)/synod chaos all --target $(TARGET) $(ARGS)
+
+.PHONY: $(SCENARIOS:%=chaos-%)
+$(SCENARIOS:%=chaos-%): chaos-%: $(INSTALLED)
+	@exec $(BIN)/synod chaos $* --target $(TARGET) $(ARGS)
+
+chaos-store-crash: ## A store dies: idle, with a pending request, after it granted a write
+chaos-proposer-crash: ## The leading proposer dies
+chaos-acceptor-crash: ## Two of five acceptors die
+chaos-acceptor-quorum-loss: ## Three of five acceptors die: unavailable, then back
+chaos-learner-crash: ## The coordinator dies at each point of two-phase commit
+chaos-broker-crash: ## RabbitMQ is killed and comes back
+chaos-pause: ## Leader, coordinator and a store are held for 20 s
+chaos-store-cut-off: ## A store lives, but hears nothing that is said to all stores
 
 # ── Compose ───────────────────────────────────────────────────────────────────
 

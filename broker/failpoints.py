@@ -222,7 +222,9 @@ class Failpoints(Tap):
             self._counters.remove(counter)
         for counter in due:
             # The last words of a process that kills itself: they must be out before it does.
-            log.warning("failpoint %s strikes", counter.rule)
+            slot = getattr(message, "slot", None)
+            where = "" if slot is None else f" at slot {slot}"
+            log.warning("failpoint %s strikes%s", counter.rule, where)
             if counter.rule.action == "kill":
                 await self._strike.kill()
             elif counter.rule.action == "pause":

@@ -115,10 +115,16 @@ class LocalCluster:
     The calls block; a coroutine uses `asyncio.to_thread`. Without `outlives` everything ends when
     this process does. With a `description` the folder becomes that cluster's, if it is not one
     already; a later `LocalCluster` on the same folder takes the running processes over.
+    `programs` names nodes that run something else than `gateway.cli`: arguments of Python.
     """
 
     def __init__(
-        self, folder: Path, description: Description | None = None, *, outlives: bool = False
+        self,
+        folder: Path,
+        description: Description | None = None,
+        *,
+        outlives: bool = False,
+        programs: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.folder = folder.absolute()
         self.outlives = outlives
@@ -126,6 +132,7 @@ class LocalCluster:
         self.broker = None
         if not self.description.broker:
             self.broker = PrivateBroker(self.folder / "rabbitmq", outlives=outlives)
+        self.programs = dict(programs or {})
         self.nodes = {name: self._daemon(name) for name in self.description.nodes}
         self._watchdog: Watchdog | None = None
 
@@ -143,6 +150,13 @@ class LocalCluster:
     def broker_url(self) -> str:
         """Where the nodes find their broker, credentials included."""
         return self.broker.url if self.broker is not None else self.description.broker
+
+    @property
+    def broker_of_its_own(self) -> PrivateBroker:
+        """The private broker. Raises `ProcessFailed` if the cluster uses somebody else's."""
+        if self.broker is None:
+            raise ProcessFailed(f"the broker of {self.name} is not its own")
+        return self.broker
 
     @property
     def url(self) -> str:
@@ -322,16 +336,20 @@ class LocalCluster:
     def wait_whole(self, *, within_ms: int = 5_000, timeout_s: float = 60.0) -> None:
         """Wait until the first gateway is ready and has heard of every member lately."""
 
-        def whole() -> bool:
-            survey = self.survey()
-            ages = [
-                node.get("age_ms", within_ms)
-                for node in survey["nodes"]
-                if node["role"] != "gateway"
-            ]
-            return bool(survey["ready"]) and max(ages) < within_ms
+        self.wait_until(
+            lambda: self.looks_whole(within_ms), "every node is heard of", timeout_s=timeout_s
+        )
 
-        self.wait_until(whole, "every node is heard of", timeout_s=timeout_s)
+    def looks_whole(self, within_ms: int = 5_000) -> bool:
+        """Whether the first gateway is ready and has heard of every member lately."""
+        try:
+            survey = self.survey()
+        except OSError:
+            return False
+        ages = [
+            node.get("age_ms", within_ms) for node in survey["nodes"] if node["role"] != "gateway"
+        ]
+        return bool(survey["ready"]) and max(ages) < within_ms
 
     def check_alive(self) -> None:
         """Raise `ProcessFailed` with its last words if a node that was started has ended."""
@@ -377,7 +395,7 @@ class LocalCluster:
             environment["SYNOD_METRICS_PORT"] = str(self.description.metrics[name])
         return Daemon(
             name,
-            [sys.executable, "-m", "gateway.cli", "node", name],
+            [sys.executable, *self.programs.get(name, ("-m", "gateway.cli")), "node", name],
             environment,
             folder=self.folder,
             log=self.folder / "logs" / f"{name}.log",

@@ -1,0 +1,353 @@
+"""The scenarios: who is stopped, exactly where, and what must come of it."""
+
+from collections.abc import Awaitable, Callable
+
+from chaos.scenario import Case, Run, Scenario
+
+STORE_LIMIT_S = 6.0
+LEADER_LIMIT_S = 6.0
+COORDINATOR_LIMIT_S = 8.0
+ACCEPTOR_LIMIT_S = 2.0
+QUORUM_LIMIT_S = 8.0
+"""After the return of an acceptor's process."""
+BROKER_LIMIT_S = 15.0
+"""After the broker's return."""
+PAUSE_S = 20.0
+AFTER_S = 3.0
+"""How long the load goes on after service is back, before anything is repaired."""
+
+HEARTBEAT = "send:node.heartbeat:1:after:kill"
+PENDING = "receive:txn.prepare:1:before:kill"
+GRANTED = "send:txn.vote:1:after:kill"
+
+
+async def _mend(run: Run, *nodes: str, failpoint: str = "") -> None:
+    """Start dead nodes again, and wait until the cluster is whole."""
+    await run.restart(*nodes, failpoint=failpoint)
+    await run.whole()
+    run.note("the cluster is whole")
+
+
+# -- stores --------------------------------------------------------------------------------------
+
+
+async def _store_idle(run: Run) -> None:
+    await run.steady()
+    await run.trace_all()
+    # Nobody asks for anything while it dies, so it has nothing to do but to say that it lives.
+    await run.fleet.hold()
+    await run.target.arm("store-1")
+    await run.dies("store-1")
+    fault = "store-1 died idle"
+    at_ns = run.note(fault, "fault")
+    run.fleet.release()
+    await run.back(fault, at_ns, STORE_LIMIT_S)
+    await run.linger(AFTER_S)
+    await _mend(run, "store-1")
+
+
+async def _store_pending(run: Run) -> None:
+    await run.steady()
+    await run.trace_all()
+    await run.target.arm("store-2")
+    await run.dies("store-2")
+    fault = "store-2 died before it took in a txn.prepare"
+    at_ns = run.note(fault, "fault")
+    await run.back(fault, at_ns, STORE_LIMIT_S)
+    await run.linger(AFTER_S)
+    aborted = run.since(at_ns, "aborted")
+    run.shown += aborted[:1]
+    run.find(
+        "the pending transaction was aborted, and its client was told",
+        bool(aborted),
+        f"{len(aborted)} writes ended as aborted"
+        + (f", the first in slot {aborted[0].slot}" if aborted else ""),
+    )
+    await _mend(run, "store-2")
+
+
+async def _store_granted(run: Run) -> None:
+    await run.steady()
+    await run.trace_all()
+    await run.target.arm("store-3")
+    await run.dies("store-3")
+    fault = "store-3 died after it voted for a write"
+    at_ns = run.note(fault, "fault")
+    await run.back(fault, at_ns, STORE_LIMIT_S)
+    await run.linger(AFTER_S)
+    struck = await run.target.struck("store-3")
+    slot = None if struck is None else struck[1]
+    if slot is None:
+        run.find("the vote is known", False, "store-3 did not say what it voted for")
+    else:
+        await _judge_granted(run, "store-3", slot)
+    await _mend(run, "store-3")
+    nodes = {node["name"]: node for node in (await run.ask())["nodes"]}
+    applied = int(nodes["store-3"]["applied"])
+    run.find(
+        "the store learned on its return what became of the write",
+        slot is not None and applied >= slot,
+        f"store-3 has applied {applied}, and had voted for slot {slot}",
+    )
+
+
+async def _judge_granted(run: Run, store: str, slot: int) -> None:
+    """What a store voted for is on its disk, and two-phase commit carries it through."""
+    held = await run.target.holds_prepared(store, slot)
+    if held is not None:
+        run.find(
+            "the dead store's journal holds what it voted for",
+            held,
+            f"{store} voted for slot {slot}, and its journal {'has' if held else 'lacks'} it",
+        )
+    told = [asked for asked in run.fleet.asked if asked.changes and asked.slot == slot]
+    fates = {asked.fate for asked in told}
+    run.shown += told[:1]
+    run.find(
+        "the granted write was carried through",
+        bool(told) and fates <= {"done", "refused", "unknown", "failed"},
+        f"slot {slot}: {len(told)} requests, {', '.join(sorted(fates)) or 'nobody was told'}",
+    )
+
+
+async def _store_cut_off(run: Run) -> None:
+    """It hears nothing that is said to all stores, though it lives and answers what it is asked."""
+    await run.steady()
+    await run.trace_all()
+    await run.target.cut_off("store-2", True)
+    fault = "store-2 hears nothing more that is said to all stores"
+    at_ns = run.note(fault, "fault")
+    try:
+        await run.back(fault, at_ns, STORE_LIMIT_S)
+        await run.linger(AFTER_S)
+    finally:
+        await run.target.cut_off("store-2", False)
+    run.note("store-2 hears everything again", "heal")
+    await run.whole()
+
+
+# -- the leader, acceptors, the coordinator ------------------------------------------------------
+
+
+async def _leader_killed(run: Run) -> None:
+    await run.steady()
+    await run.trace_all()
+    leader = await run.leader()
+    at_ns = run.note(f"{leader}, the leader, is killed", "fault")
+    await run.target.kill(leader)
+    await run.back(f"the leader {leader} was killed", at_ns, LEADER_LIMIT_S)
+    await run.linger(AFTER_S)
+    await _mend(run, leader, failpoint=LEADER_POINT)
+
+
+async def _leader_between(run: Run) -> None:
+    await run.steady()
+    await run.trace_all()
+    leader = await run.leader()
+    await run.target.arm(leader)
+    await run.dies(leader)
+    fault = f"the leader {leader} died between two paxos.accept"
+    at_ns = run.note(fault, "fault")
+    await run.back(fault, at_ns, LEADER_LIMIT_S)
+    await run.linger(AFTER_S)
+    await _mend(run, leader)
+
+
+LEADER_POINT = "send:paxos.accept:1:after:kill"
+"""To the acceptors it has left, to the learners not."""
+
+
+async def _acceptors_killed(run: Run) -> None:
+    await run.steady()
+    await run.trace_all()
+    at_ns = run.note("acceptor-2 and acceptor-4 are killed", "fault")
+    for acceptor in ("acceptor-2", "acceptor-4"):
+        await run.target.kill(acceptor)
+    await run.back("two of five acceptors were killed", at_ns, ACCEPTOR_LIMIT_S)
+    await run.linger(AFTER_S)
+    await _mend(run, "acceptor-2", "acceptor-4")
+
+
+async def _quorum_lost(run: Run) -> None:
+    dead = ("acceptor-1", "acceptor-3", "acceptor-5")
+    await run.steady()
+    await run.trace_all()
+    at_ns = run.note("three of five acceptors are killed", "fault")
+    for acceptor in dead:
+        await run.target.kill(acceptor)
+    refused = await run.fleet.first(
+        lambda asked: (
+            asked.changes and asked.begun_ns > at_ns + 2e9 and asked.fate == "unavailable"
+        ),
+        30.0,
+    )
+    run.find(
+        "without a quorum writes are refused for certain",
+        refused is not None,
+        "nobody was refused" if refused is None else f"{refused.status} {refused.problem}",
+    )
+    await run.linger(AFTER_S)
+    done = [asked for asked in run.since(at_ns, "done") if asked.begun_ns > at_ns + 5e8]
+    run.find(
+        "without a quorum nothing is acknowledged",
+        not done,
+        f"{len(done)} writes that began after the kill were acknowledged",
+    )
+    await run.target.restart("acceptor-3")
+    back_ns = run.note("acceptor-3 started again", "heal")
+    await run.back("acceptor-3 came back", back_ns, QUORUM_LIMIT_S)
+    await run.linger(AFTER_S)
+    await _mend(run, "acceptor-1", "acceptor-5")
+
+
+def _coordinator_at(point: str, what: str, following: str) -> Callable[[Run], Awaitable[None]]:
+    """The coordinator dies at one point; it comes back with the failpoint after the next one."""
+
+    async def steps(run: Run) -> None:
+        await run.steady()
+        await run.trace_all()
+        coordinator = await run.coordinator()
+        await run.target.arm(coordinator)
+        await run.dies(coordinator)
+        fault = f"the coordinator {coordinator} died {what}"
+        at_ns = run.note(f"{fault} ({point})", "fault")
+        await run.back(fault, at_ns, COORDINATOR_LIMIT_S)
+        await run.linger(AFTER_S)
+        run.shown += run.since(at_ns, "unknown", "aborted")[:1]
+        await _mend(run, coordinator, failpoint=following)
+
+    return steps
+
+
+COORDINATOR_POINTS = (
+    ("send:txn.prepare:1:before:kill", "before any prepare"),
+    ("send:txn.prepare:1:after:kill", "after the prepares, before any vote"),
+    ("receive:txn.vote:2:after:kill", "with some votes"),
+    ("send:txn.decision:1:before:kill", "with all votes, before it told anybody"),
+    ("send:txn.decision:1:after:kill", "after it told the stores, before the client"),
+    ("send:client.result:1:after:kill", "after it told a client"),
+)
+
+
+def _learner_crash() -> Scenario:
+    points = [point for point, _ in COORDINATOR_POINTS]
+    following = [*points[2:], "", ""]
+    cases = tuple(
+        Case(
+            name=what.replace(" ", "-").replace(",", ""),
+            says=f"the coordinator dies {what}; the other learner takes over",
+            steps=_coordinator_at(point, what, following[place]),
+        )
+        for place, (point, what) in enumerate(COORDINATOR_POINTS)
+    )
+    return Scenario(
+        "learner-crash",
+        "the coordinator dies at each point of two-phase commit",
+        cases,
+        failpoints={"learner-1": points[0], "learner-2": points[1]},
+    )
+
+
+# -- the broker, pauses --------------------------------------------------------------------------
+
+
+async def _broker_killed(run: Run) -> None:
+    await run.steady()
+    await run.trace_all()
+    run.note("RabbitMQ is killed", "fault")
+    await run.target.kill_broker()
+    await run.linger(AFTER_S)
+    await run.target.start_broker()
+    back_ns = run.note("RabbitMQ is back", "heal")
+    await run.back("RabbitMQ came back", back_ns, BROKER_LIMIT_S)
+    await run.linger(AFTER_S)
+    await run.whole()
+
+
+def _paused(
+    role: str, who: Callable[[Run], Awaitable[str]], limit_s: float
+) -> Callable[[Run], Awaitable[None]]:
+    async def steps(run: Run) -> None:
+        await run.steady()
+        await run.trace_all()
+        node = await who(run)
+        at_ns = run.note(f"{node}, {role}, is paused", "fault")
+        await run.target.pause(node)
+        try:
+            await run.back(f"{node}, {role}, was paused", at_ns, limit_s)
+            await run.linger(PAUSE_S)
+        finally:
+            await run.target.resume(node)
+        run.note(f"{node} goes on", "heal")
+        await run.linger(AFTER_S)
+        await run.whole()
+
+    return steps
+
+
+async def _a_store(run: Run) -> str:
+    return "store-2"
+
+
+# -- the table -----------------------------------------------------------------------------------
+
+STORE_CRASH = Scenario(
+    "store-crash",
+    "a store dies idle, with a pending request, and after it granted a write",
+    (
+        Case("idle", "it has nothing to do; the view drops it", _store_idle),
+        Case("pending", "a request waits for its vote; the transaction aborts", _store_pending),
+        Case("granted", "it has voted yes; two-phase commit goes through", _store_granted),
+    ),
+    failpoints={"store-1": HEARTBEAT, "store-2": PENDING, "store-3": GRANTED},
+)
+
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario
+    for scenario in (
+        STORE_CRASH,
+        Scenario(
+            "proposer-crash",
+            "the leading proposer dies",
+            (
+                Case("killed", "kill -9 at any moment", _leader_killed),
+                Case("between", "between two messages of one turn", _leader_between),
+            ),
+            failpoints={f"proposer-{number}": LEADER_POINT for number in range(1, 6)},
+        ),
+        Scenario(
+            "acceptor-crash",
+            "two of five acceptors die, and nobody notices",
+            (Case("two", "kill -9 to both", _acceptors_killed),),
+        ),
+        Scenario(
+            "acceptor-quorum-loss",
+            "three of five acceptors die: unavailable, then back",
+            (Case("three", "kill -9 to all three", _quorum_lost),),
+        ),
+        _learner_crash(),
+        Scenario(
+            "broker-crash",
+            "RabbitMQ is killed under load and comes back",
+            (Case("killed", "kill -9, and a start on the same data", _broker_killed),),
+        ),
+        Scenario(
+            "pause",
+            f"SIGSTOP for {PAUSE_S:g} s: the leader, the coordinator, a store",
+            (
+                Case("leader", "the leader", _paused("the leader", Run.leader, LEADER_LIMIT_S)),
+                Case(
+                    "coordinator",
+                    "the coordinator",
+                    _paused("the coordinator", Run.coordinator, COORDINATOR_LIMIT_S),
+                ),
+                Case("store", "a store", _paused("a store", _a_store, STORE_LIMIT_S)),
+            ),
+        ),
+        Scenario(
+            "store-cut-off",
+            "a store lives, but hears nothing that is said to all stores",
+            (Case("cut-off", "its binding to the stores' exchange is removed", _store_cut_off),),
+        ),
+    )
+}

@@ -1,0 +1,239 @@
+"""What faults are done to: a cluster of processes on this machine, or one of containers."""
+
+import asyncio
+import contextlib
+import json
+import re
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import aio_pika
+import aiormq
+
+from actors.effects import Group
+from broker.topology import Topology
+from chaos.http1 import Connection
+from chaos.local import Description, LocalCluster
+
+START_PATIENCE_S = 180.0
+
+T = TypeVar("T")
+
+_STRUCK = re.compile(r"failpoint (\S+) strikes(?: at slot (\d+))?")
+
+
+class Target(Protocol):
+    """A cluster that may be broken. Names are those of nodes; `restart` takes failpoints."""
+
+    @property
+    def kind(self) -> str:
+        """`local` or `compose`."""
+
+    @property
+    def url(self) -> str:
+        """Where the gateway serves."""
+
+    @property
+    def token(self) -> str:
+        """What HTTP asks for; empty if for nothing."""
+
+    @property
+    def nodes(self) -> Sequence[str]:
+        """All nodes."""
+
+    async def start(self, failpoints: Mapping[str, str]) -> None:
+        """Start everything; nodes with failpoints count nothing until `arm`."""
+
+    async def stop(self) -> None:
+        """End everything that `start` started."""
+
+    async def kill(self, node: str) -> None:
+        """SIGKILL."""
+
+    async def pause(self, node: str) -> None:
+        """SIGSTOP."""
+
+    async def resume(self, node: str) -> None:
+        """SIGCONT."""
+
+    async def restart(self, node: str, failpoint: str = "") -> None:
+        """Start a dead node again; a failpoint counts nothing until `arm`."""
+
+    async def arm(self, node: str) -> None:
+        """Let the node's failpoint count."""
+
+    async def runs(self, node: str) -> bool:
+        """Whether the node's process is there; a paused one is."""
+
+    async def struck(self, node: str) -> tuple[str, int | None] | None:
+        """The failpoint of a node that struck last, and at which slot."""
+
+    async def holds_prepared(self, node: str, slot: int) -> bool | None:
+        """Whether a dead node's journal holds a slot, prepared or applied; `None`: can't look."""
+
+    async def kill_broker(self) -> None:
+        """SIGKILL to RabbitMQ."""
+
+    async def start_broker(self) -> None:
+        """Start RabbitMQ again."""
+
+    async def cut_off(self, store: str, cut: bool) -> None:
+        """Let a store hear nothing more, or all again, of what is said to all stores."""
+
+    async def quarantined(self) -> int:
+        """How many messages are in quarantine."""
+
+    async def logs(self, into: Path) -> None:
+        """Keep what the nodes said."""
+
+
+async def survey(target: Target) -> dict[str, Any]:
+    """What `/v1/cluster` says. Raises `ConnectionError` if it says nothing of use."""
+    connection = Connection.to(target.url)
+    headers = f"authorization: Bearer {target.token}\r\n" if target.token else ""
+    try:
+        reply = await connection.request("GET", "/v1/cluster", headers=headers, timeout_s=3.0)
+    finally:
+        connection.close()
+    if reply.status != 200:
+        raise ConnectionError(f"/v1/cluster answers {reply.status}")
+    found: dict[str, Any] = json.loads(reply.body)
+    return found
+
+
+class LocalTarget:
+    """One process for each node over a RabbitMQ of its own, all in one folder."""
+
+    kind = "local"
+    token = ""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        programs: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.cluster = LocalCluster(folder, Description.mint(settings=settings), programs=programs)
+        self.url = self.cluster.url
+        self.nodes = tuple(self.cluster.nodes)
+        self._blocking: asyncio.Future[Any] | None = None
+
+    async def start(self, failpoints: Mapping[str, str]) -> None:
+        """See `Target`."""
+        await self._call(self.cluster.broker_of_its_own.start)
+        for node in self.nodes:
+            await self.restart(node, failpoints.get(node, ""))
+        # In short steps, so that somebody who gives up does not wait for a thread.
+        async with asyncio.timeout(START_PATIENCE_S):
+            while not await self._call(self.cluster.looks_whole):
+                self.cluster.check_alive()
+                await asyncio.sleep(0.1)
+
+    async def _call(self, block: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Run what blocks in a thread; `stop` waits for it, also if the caller was cancelled."""
+        self._blocking = asyncio.ensure_future(asyncio.to_thread(block, *arguments, **options))
+        result: T = await asyncio.shield(self._blocking)
+        return result
+
+    async def stop(self) -> None:
+        """See `Target`."""
+        if self._blocking is not None:
+            await asyncio.wait([self._blocking])
+        await asyncio.to_thread(self.cluster.stop)
+
+    async def kill(self, node: str) -> None:
+        """See `Target`."""
+        await self._call(self.cluster.kill, node)
+
+    async def pause(self, node: str) -> None:
+        """See `Target`."""
+        self.cluster.pause(node)
+
+    async def resume(self, node: str) -> None:
+        """See `Target`."""
+        self.cluster.resume(node)
+
+    async def restart(self, node: str, failpoint: str = "") -> None:
+        """See `Target`."""
+        rules = [failpoint] if failpoint else []
+        await self._call(self.cluster.start_node, node, failpoints=rules, armed=not failpoint)
+
+    async def arm(self, node: str) -> None:
+        """See `Target`."""
+        self.cluster.arm(node)
+
+    async def runs(self, node: str) -> bool:
+        """See `Target`."""
+        return self.cluster.nodes[node].runs
+
+    async def struck(self, node: str) -> tuple[str, int | None] | None:
+        """See `Target`."""
+        return last_strike(self.cluster.nodes[node].last_words(200))
+
+    async def holds_prepared(self, node: str, slot: int) -> bool | None:
+        """See `Target`."""
+        return await self._call(journal_holds, self.cluster.data / node, slot)
+
+    async def kill_broker(self) -> None:
+        """See `Target`."""
+        await self._call(self.cluster.broker_of_its_own.kill)
+
+    async def start_broker(self) -> None:
+        """See `Target`."""
+        await self._call(self.cluster.broker_of_its_own.start)
+
+    async def cut_off(self, store: str, cut: bool) -> None:
+        """See `Target`."""
+        topology = Topology(self.cluster.name)
+        queue, exchange = topology.node_queue(store), topology.group(Group.STORES)
+        async with await aio_pika.connect(self.cluster.broker_url, timeout=10) as connection:
+            channel = await connection.channel()
+            bound = await channel.get_queue(queue, ensure=False)
+            await (bound.unbind(exchange) if cut else bound.bind(exchange))
+
+    async def quarantined(self) -> int:
+        """See `Target`."""
+        async with await aio_pika.connect(self.cluster.broker_url, timeout=10) as connection:
+            channel = await connection.channel()
+            try:
+                queue = await channel.declare_queue(
+                    Topology(self.cluster.name).quarantine, passive=True
+                )
+            except aiormq.exceptions.ChannelNotFoundEntity:
+                return 0
+            return queue.declaration_result.message_count or 0
+
+    async def logs(self, into: Path) -> None:
+        """See `Target`."""
+        with contextlib.suppress(OSError):
+            shutil.copytree(self.cluster.folder / "logs", into, dirs_exist_ok=True)
+
+
+def last_strike(log: str) -> tuple[str, int | None] | None:
+    """The last failpoint that struck according to a node's log, and at which slot."""
+    found = _STRUCK.findall(log)
+    if not found:
+        return None
+    rule, slot = found[-1]
+    return rule, int(slot) if slot else None
+
+
+def journal_holds(folder: Path, slot: int) -> bool:
+    """Whether the journal of a store that does not run holds a slot: prepared, or applied already.
+
+    It looks at a copy, so that nothing of the dead node is touched.
+    """
+    with tempfile.TemporaryDirectory(prefix="synod-autopsy-") as copy:
+        for file in folder.glob("journal.db*"):
+            shutil.copy(file, copy)
+        with contextlib.closing(sqlite3.connect(Path(copy) / "journal.db")) as database:
+            key = f"prepared/{slot:016x}"
+            if database.execute("SELECT 1 FROM records WHERE key = ?", (key,)).fetchone():
+                return True
+            row = database.execute("SELECT value FROM records WHERE key = 'state'").fetchone()
+            return row is not None and int(json.loads(row[0])["applied"]) >= slot
