@@ -1,13 +1,16 @@
 """`synod up` as its own process: it says when it is ready, ends cleanly, and refuses clearly."""
 
 import asyncio
+import json
 import re
 import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gateway.sdk import AsyncSynod
@@ -97,3 +100,31 @@ async def test_what_can_not_start_says_why(
     assert said.startswith("synod: ")
     assert reason in said
     assert "hunter2" not in said
+
+
+async def test_a_cluster_at_rest_logs_nothing(tmp_path: Path) -> None:
+    data = ("--data", str(tmp_path / "data"))
+    async with _started("up", "--port", "0", *data) as process:
+        url = await _url_of(process)
+        async with AsyncSynod(url) as synod:
+            await synod.put("a", b"a")
+            written = datetime.now(UTC).isoformat()
+            async with asyncio.timeout(30):
+                while await _heartbeats(url) < 45:  # Three of each of the 15 members.
+                    pass
+        process.send_signal(signal.SIGTERM)
+        _, err = await process.communicate()
+
+    lines = [json.loads(line) for line in err.decode().splitlines()]
+    before = [line["message"].split(":")[0] for line in lines if line["time"] < written]
+    assert before[-1].endswith("was elected")
+    assert all(text.endswith(("stands for election", "was elected")) for text in before), before
+    assert [line["message"] for line in lines if line["time"] >= written] == ["ending"]
+
+
+async def _heartbeats(url: str) -> float:
+    """How many heartbeats the nodes have sent."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        text = (await client.get(f"{url}/metrics")).text
+    sent = r"^paxos_node_messages_sent_total{.*node.heartbeat.*} (\S+)$"
+    return sum(float(found) for found in re.findall(sent, text, re.MULTILINE))
