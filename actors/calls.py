@@ -61,13 +61,21 @@ class Fetch(Call):
     sha256: str
 
 
+class ReadLog(Call):
+    """The newest chosen slots below `before` (0: of all), `limit` of them; a `LogPage` answers."""
+
+    type: Literal["call.read_log"] = "call.read_log"
+    before: int
+    limit: int
+
+
 class Survey(Call):
     """What this node has heard of the cluster."""
 
     type: Literal["call.survey"] = "call.survey"
 
 
-AnyCall = Write | GiveUp | Read | Upload | Fetch | Survey
+AnyCall = Write | GiveUp | Read | Upload | Fetch | Survey | ReadLog
 
 
 @dataclass(frozen=True, slots=True)

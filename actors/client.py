@@ -21,6 +21,7 @@ from actors.calls import (
     NodeSeen,
     Read,
     ReadDone,
+    ReadLog,
     Survey,
     Surveyed,
     Unavailable,
@@ -30,12 +31,14 @@ from actors.calls import (
 )
 from actors.effects import Answer, Milliseconds, Record
 from actors.estimator import Estimator
+from actors.logbook import LogReads
 from actors.messages import (
     ChunkData,
     ChunkMissing,
     ChunkRefused,
     ChunkStored,
     LeaderBeat,
+    LogPage,
     NodeHeartbeat,
     ReadReply,
     ReadRequest,
@@ -93,6 +96,7 @@ class Client(Node):
         "client.redirect": "_on_redirect",
         "client.result": "_on_result",
         "read.reply": "_on_read_reply",
+        "log.page": "_on_log_page",
         "chunk.stored": "_on_chunk_stored",
         "chunk.refused": "_on_chunk_refused",
         "chunk.data": "_on_chunk_data",
@@ -124,6 +128,7 @@ class Client(Node):
         self._write_time = Estimator(least_ms=300, most_ms=2_000)
         self._read_time = Estimator(least_ms=200, most_ms=1_500)
         self.transfers = Transfers(self)
+        self.log_reads = LogReads(self)
 
     # -- restart and session ---------------------------------------------------------------------
 
@@ -201,6 +206,8 @@ class Client(Node):
                 self.transfers.upload(call)
             case Fetch():
                 self.transfers.fetch(call)
+            case ReadLog():
+                self.log_reads.begin(call)
         self._arm("tick", _TICK_MS, _TICK_MS)
 
     def _refuse(self, token: int, reason: str, fact: str) -> None:
@@ -435,6 +442,9 @@ class Client(Node):
     def _on_chunk_missing(self, sender: str, message: ChunkMissing) -> None:
         self.transfers.on_missing(sender, message)
 
+    def _on_log_page(self, sender: str, message: LogPage) -> None:
+        self.log_reads.on_page(sender, message)
+
     # -- patience --------------------------------------------------------------------------------
 
     def _on_tick(self, subject: str) -> None:
@@ -455,7 +465,9 @@ class Client(Node):
                 self._read_time.observe(self.now - read.sent_at)
                 self._read_elsewhere(read)
         self.transfers.tick()
-        if self._pending or self._waiting or self._reads or self.transfers.busy:
+        self.log_reads.tick()
+        reading = self._reads or self.log_reads.busy
+        if self._pending or self._waiting or reading or self.transfers.busy:
             self._arm("tick", _TICK_MS, _TICK_MS)
 
     def _mind(self, pending: Pending) -> None:

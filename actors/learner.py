@@ -16,6 +16,7 @@ from actors.ballot import NO_BALLOT, Ballot
 from actors.chosen import ChosenLog
 from actors.coordinator import Coordinator
 from actors.effects import Effects, Envelope, Group, Milliseconds, Record
+from actors.logbook import page_of
 from actors.messages import (
     Accept,
     Accepted,
@@ -23,6 +24,7 @@ from actors.messages import (
     Chosen,
     Decided,
     LeaderBeat,
+    LogRead,
     NodeHeartbeat,
     Progress,
     ProposeValue,
@@ -78,6 +80,7 @@ class Learner(Node):
         "learn.accepted": "_on_accepted_range",
         "log.truncate": "_on_truncate",
         "sync.pull": "_on_pull_decided",
+        "log.read": "_on_log_read",
         "sync.decided": "_on_decided",
         "txn.decision": "_on_decision",
         "txn.vote": "_on_coordination",
@@ -305,6 +308,10 @@ class Learner(Node):
             size += weight(known.value)
         if entries:
             self._send(sender, Chosen(entries=tuple(entries)))
+
+    def _on_log_read(self, sender: str, message: LogRead) -> None:
+        """Somebody looks on."""
+        self._send(sender, page_of(self, message))
 
     def _on_tick(self, subject: str) -> None:
         behind = self.scanned < self.log.heard_through

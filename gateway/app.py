@@ -72,7 +72,7 @@ class GatewayApp:
         self.requests = RequestLog()
         self.pulse = Pulse(cluster, settings.heartbeat_ms)
         tracing = Tracing("off") if tracing is None else tracing
-        looking = Looking(tracing, self.requests, self.pulse, command)
+        looking = Looking(cluster, tracing, self.requests, self.pulse, command)
         self._router = Router(
             [
                 Tree(
@@ -99,6 +99,7 @@ class GatewayApp:
                 Route("/v1/traces", looking.traces, methods=["GET", "POST"], name="traces"),
                 Route("/v1/traces/{request}", looking.trace, name="trace"),
                 Route("/v1/events", looking.events, name="events"),
+                Route("/v1/log", looking.log, name="log"),
                 Route("/v1/login", self._door.login, methods=["POST"], name="login"),
                 Route("/v1/logout", self._door.logout, methods=["POST"], name="logout"),
                 Route("/v1/move", changing.move, methods=["POST"], name="move"),

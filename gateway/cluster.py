@@ -17,6 +17,7 @@ from actors.calls import (
     GiveUp,
     Read,
     ReadDone,
+    ReadLog,
     Survey,
     Surveyed,
     Unavailable,
@@ -25,7 +26,7 @@ from actors.calls import (
     Uploaded,
     Write,
 )
-from actors.messages import ReadRequest
+from actors.messages import LogPage, ReadRequest
 from actors.values import IdempotencyKey, Operation, Outcome
 from broker.runtime import CallLost, CallRefused, NodeHalted
 from gateway.problems import (
@@ -156,6 +157,14 @@ class Cluster:
         if isinstance(answer, Absent):
             return None
         raise _unavailable(answer)
+
+    async def read_log(self, before: int, limit: int) -> LogPage:
+        """The newest chosen slots below `before` (0: of all), from a learner. Raises `Problem`."""
+        self._refuse_without_broker()
+        answer = await self._bounded(lambda token: ReadLog(token=token, before=before, limit=limit))
+        if not isinstance(answer, LogPage):
+            raise _unavailable(answer)
+        return answer
 
     async def survey(self) -> Surveyed:
         """What this node has heard. Raises `Problem`."""

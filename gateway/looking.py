@@ -2,11 +2,15 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from actors.logbook import ENTRIES_MAX
+from actors.messages import LogEntry
+from gateway.cluster import Cluster
 from gateway.fields import number, query_fields
 from gateway.problems import INVALID_REQUEST, NOT_FOUND, UNAVAILABLE, Problem
 from gateway.pulse import Pulse
@@ -16,6 +20,7 @@ from gateway.tracing import ALL_S_MAX, Order, Tracing
 _NO_STORE = {"cache-control": "no-store"}
 _BODY_BYTES_MAX = 4_096
 _EVENT_ID_MAX = 2**63
+_SLOT_MAX = 2**62
 
 
 class Looking:
@@ -23,11 +28,13 @@ class Looking:
 
     def __init__(
         self,
+        cluster: Cluster,
         tracing: Tracing,
         requests: RequestLog,
         pulse: Pulse,
         command: Callable[[Order], bool],
     ) -> None:
+        self._cluster = cluster
         self.requests = requests
         self.pulse = pulse
         self._tracing = tracing
@@ -84,6 +91,22 @@ class Looking:
         limit = number(query_fields(request.scope), "limit", default=100, least=1, most=1000)
         return JSONResponse({"requests": self.requests.newest(limit)}, headers=_NO_STORE)
 
+    async def log(self, request: Request) -> Response:
+        """The log, slot by slot, newest first."""
+        query = query_fields(request.scope)
+        before = number(query, "before", default=0, least=0, most=_SLOT_MAX)
+        limit = number(query, "limit", default=100, least=1, most=ENTRIES_MAX)
+        page = await self._cluster.read_log(before, limit)
+        entries = [entry_json(entry) for entry in page.entries]
+        lowest = page.entries[-1].slot if page.entries else None
+        body = {
+            "entries": entries,
+            "decided": page.decided,
+            "first_kept": page.first_kept,
+            "next": lowest if lowest is not None and lowest > page.first_kept else None,
+        }
+        return JSONResponse(body, headers=_NO_STORE)
+
     async def events(self, request: Request) -> Response:
         """Changes of the cluster and figures of each second, as server-sent events."""
         given = request.headers.get("last-event-id", "")
@@ -93,6 +116,35 @@ class Looking:
             media_type="text/event-stream",
             headers=_NO_STORE,
         )
+
+
+def entry_json(entry: LogEntry) -> dict[str, Any]:
+    """A slot as `/v1/log` shows it."""
+    aborted = entry.aborted
+    outcome = "undecided" if aborted is None else "committed"
+    if aborted:
+        outcome = "aborted" if len(aborted) == len(entry.commands) else "partly aborted"
+    return {
+        "slot": entry.slot,
+        "epoch": entry.epoch,
+        "ballot": None if entry.ballot is None else f"{entry.ballot.round}.{entry.ballot.proposer}",
+        "kind": entry.kind,
+        "outcome": outcome,
+        "commands": [
+            {
+                "request": command.request,
+                "operation": command.operation,
+                "path": command.path,
+                "outcome": None if aborted is None else _outcome(index, aborted),
+            }
+            for index, command in enumerate(entry.commands)
+        ],
+        "summary": entry.text,
+    }
+
+
+def _outcome(index: int, aborted: tuple[int, ...]) -> str:
+    return "aborted" if index in aborted else "decided"
 
 
 async def bounded_body(request: Request) -> bytes:

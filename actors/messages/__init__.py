@@ -98,6 +98,7 @@ from actors.messages.founding import (
     ProposeGenesis,
     StaleDisk,
 )
+from actors.messages.looking import LogCommand, LogEntry, LogPage, LogRead
 from actors.messages.paxos import (
     Accept,
     Accepted,
@@ -174,7 +175,9 @@ Message = Annotated[
     | SnapshotPull
     | SnapshotPage
     | JoinRequest
-    | Diverged,
+    | Diverged
+    | LogRead
+    | LogPage,
     Field(discriminator="type"),
 ]
 
@@ -211,6 +214,10 @@ __all__ = [
     "LeaseGrant",
     "LeaseGranted",
     "LeaseHeartbeat",
+    "LogCommand",
+    "LogEntry",
+    "LogPage",
+    "LogRead",
     "Message",
     "NodeHeartbeat",
     "Prepare",

@@ -164,6 +164,23 @@ SAMPLES: tuple[AnyMessage, ...] = (
     m.AcceptedRange(entries=(ACCEPTED,), truncated_below=2),
     m.ProposeValue(value=ABORT),
     m.Truncate(below=4),
+    m.LogRead(number=1, before=0, limit=10),
+    m.LogPage(
+        number=1,
+        entries=(
+            m.LogEntry(
+                slot=3,
+                kind="batch",
+                epoch=0,
+                ballot=BALLOT,
+                commands=(m.LogCommand(request="s-1", operation="put_file", path="a"),),
+                aborted=(),
+                text="1 commands",
+            ),
+        ),
+        decided=3,
+        first_kept=1,
+    ),
     m.TxnPrepare(epoch=4, slot=9, batch=BATCH),
     m.TxnVote(epoch=4, slot=9, refused=(REFUSAL,), durable=8),
     m.TxnProgress(epoch=4, slot=9),

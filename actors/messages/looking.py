@@ -1,0 +1,51 @@
+"""What whoever looks on asks of a learner: the log, slot by slot, without any contents."""
+
+from typing import Literal
+
+from actors.ballot import Ballot
+from actors.values import Frozen
+
+
+class LogCommand(Frozen):
+    """A command of a slot: its request, what it does, and where."""
+
+    request: str
+    operation: str
+    path: str
+
+
+class LogEntry(Frozen):
+    """A chosen slot. `aborted` names the commands that do not commit; `None`: not decided yet.
+
+    `epoch` is that of the view in force at the slot; `ballot` one under which it was chosen, where
+    the learner saw that itself. `text` says what a slot without commands holds.
+    """
+
+    slot: int
+    kind: Literal["batch", "view", "abort", "noop"]
+    epoch: int
+    ballot: Ballot | None
+    commands: tuple[LogCommand, ...]
+    aborted: tuple[int, ...] | None
+    text: str
+
+
+class LogRead(Frozen):
+    """Tell me of the newest chosen slots below `before` (0: of all), `limit` of them."""
+
+    type: Literal["log.read"] = "log.read"
+    number: int
+    before: int
+    limit: int
+
+
+class LogPage(Frozen):
+    """The answer, newest first. The sender keeps slots from `first_kept` on; the outcome of those
+    above `decided` is still open.
+    """
+
+    type: Literal["log.page"] = "log.page"
+    number: int
+    entries: tuple[LogEntry, ...]
+    decided: int
+    first_kept: int

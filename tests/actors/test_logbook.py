@@ -1,0 +1,144 @@
+"""The log as a learner tells of it: newest first, with epochs, ballots and what became of it."""
+
+from actors.ballot import NO_BALLOT, Ballot
+from actors.calls import ReadLog, Unavailable
+from actors.chosen import Known
+from actors.client import Client
+from actors.learner import Learner
+from actors.logbook import page_of
+from actors.messages import LogPage, LogRead
+from actors.options import Identity, Options
+from actors.roles import build_actor
+from actors.values import (
+    NOOP,
+    Abort,
+    AnyValue,
+    Batch,
+    Command,
+    DeleteFile,
+    MoveEntry,
+    Refusal,
+    StoreMember,
+    View,
+)
+
+BALLOT = Ballot(2, "proposer-1")
+
+
+def identity(name: str) -> Identity:
+    return Identity(
+        name=name, disk="d", incarnation=1, journal_commits=0, fresh_id="ab" * 16, wall_offset_ms=0
+    )
+
+
+def view(epoch: int) -> View:
+    return View(
+        epoch=epoch,
+        coordinator="learner-1",
+        coordinator_disk="d",
+        coordinator_incarnation=1,
+        stores=(StoreMember(name="store-1", disk="d", added_slot=0),),
+    )
+
+
+def batch(*operations: object) -> Batch:
+    commands = tuple(
+        Command.model_validate(
+            {
+                "session": "s",
+                "sequence": number,
+                "acknowledged": 0,
+                "reply_to": "gateway-1",
+                "operation": operation,
+            }
+        )
+        for number, operation in enumerate(operations)
+    )
+    return Batch(stamp_ms=1, commands=commands)
+
+
+def learner_with(*values: AnyValue) -> Learner:
+    """A learner whose log is `values` from slot 5 on; the last one is not decided."""
+    learner = build_actor(identity("learner-1"), Options())
+    assert isinstance(learner, Learner)
+    learner.log.first_kept = 5
+    for slot, value in enumerate(values, start=5):
+        learner.log.known[slot] = Known(value, BALLOT, ())
+        learner.log.scanned = slot
+    learner.log.known[learner.log.scanned].aborted = None
+    learner.view = view(2)
+    return learner
+
+
+def test_the_newest_come_first_with_the_epoch_that_was_in_force() -> None:
+    abort = Abort(slot=5, commands=(1,), epoch=0, reason="late")
+    # The second View(2) took no effect, so below it the epoch is still 2.
+    learner = learner_with(
+        batch(DeleteFile(path="a"), MoveEntry(source="a", target="b")),
+        abort,
+        view(1),
+        view(2),
+        view(1),
+        NOOP,
+        batch(DeleteFile(path="c")),
+    )
+    learner.log.known[5].aborted = (Refusal(index=1, reason="late"),)
+    learner.log.known[6].ballot = NO_BALLOT
+
+    page = page_of(learner, LogRead(number=7, before=0, limit=100))
+
+    assert (page.number, page.first_kept) == (7, 5)
+    shown = [(entry.slot, entry.kind, entry.epoch) for entry in page.entries]
+    assert shown == [
+        (11, "batch", 2),
+        (10, "noop", 2),
+        (9, "view", 2),
+        (8, "view", 2),
+        (7, "view", 1),
+        (6, "abort", 0),
+        (5, "batch", 0),
+    ]
+    newest, oldest = page.entries[0], page.entries[-1]
+    assert (newest.aborted, oldest.aborted) == (None, (1,))
+    assert (newest.ballot, page.entries[5].ballot) == (BALLOT, None)
+    assert [(c.request, c.operation, c.path) for c in oldest.commands] == [
+        ("s-0", "delete_file", "a"),
+        ("s-1", "move", "a → b"),
+    ]
+    assert page.entries[5].text == "abort 1 commands of slot 5: late"
+
+
+def test_a_page_in_the_middle_has_its_own_epoch() -> None:
+    learner = learner_with(NOOP, view(1), NOOP, view(2), NOOP)
+
+    page = page_of(learner, LogRead(number=1, before=8, limit=2))
+
+    assert [(entry.slot, entry.epoch) for entry in page.entries] == [(7, 1), (6, 1)]
+
+
+def test_a_client_asks_the_next_learner_and_gives_up_in_the_end() -> None:
+    client = build_actor(identity("gateway-1"), Options())
+    assert isinstance(client, Client)
+    client.log_reads.begin(ReadLog(token=3, before=0, limit=10))
+    asked = []
+    for now in range(0, 5_000, 500):
+        client.now = now
+        client.log_reads.tick()
+        asked += [send.to for send in client.out.sends]
+        client.out.sends.clear()
+
+    assert {"learner-1", "learner-2"} == set(asked)
+    (answer,) = client.out.answers
+    assert (answer.token, type(answer.value)) == (3, Unavailable)
+    assert not client.log_reads.busy
+
+
+def test_the_first_answer_counts() -> None:
+    client = build_actor(identity("gateway-1"), Options())
+    assert isinstance(client, Client)
+    client.log_reads.begin(ReadLog(token=3, before=0, limit=10))
+    page = LogPage(number=1, entries=(), decided=4, first_kept=1)
+    for _ in range(2):
+        client.log_reads.on_page("learner-1", page)
+
+    assert [answer.value for answer in client.out.answers] == [page]
