@@ -330,6 +330,12 @@ class AsyncSynod:
         answer: dict[str, Any] = (await self._read("GET", url)).json()
         return answer
 
+    async def log(self, before: int = 0, limit: int = 100) -> dict[str, Any]:
+        """The newest slots of the log below `before` (0: of all). Raises `SynodError`."""
+        params = {"before": str(before), "limit": str(limit)}
+        answer: dict[str, Any] = (await self._read("GET", "/v1/log", params)).json()
+        return answer
+
     async def trace(self, request: str) -> dict[str, Any]:
         """The life of a request, message by message. Raises `SynodError`."""
         url = f"/v1/traces/{quote(request, safe='')}"

@@ -128,3 +128,60 @@ async def _heartbeats(url: str) -> float:
         text = (await client.get(f"{url}/metrics")).text
     sent = r"^paxos_node_messages_sent_total{.*node.heartbeat.*} (\S+)$"
     return sum(float(found) for found in re.findall(sent, text, re.MULTILINE))
+
+
+async def test_a_request_can_be_traced_as_soon_as_it_is_answered(tmp_path: Path) -> None:
+    data = ("--data", str(tmp_path / "data"))
+    async with _started("up", "--port", "0", *data) as process:
+        url = await _url_of(process)
+        async with AsyncSynod(url) as synod:
+            written = await synod.put("a/b", b"hello")
+            page = (await synod.log())["entries"]
+        code, out = await _said("trace", written.request, "--url", url)
+        coded, listed = await _said("trace", "--json", "--url", url)
+        failed, why = await _said("trace", "nobody-1", "--url", url)
+        everything, _ = await _said("trace", "--all", "5", "--url", url)
+        async with (
+            asyncio.timeout(20),
+            httpx.AsyncClient(trust_env=False) as client,
+            client.stream("GET", f"{url}/v1/events") as events,
+        ):
+            figures = await anext(
+                line async for line in events.aiter_lines() if line.startswith("data: ")
+            )
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+
+    assert code == 0, out
+    assert re.search(r"slot \d+, \d+\.\d ms", out)
+    sums = {name: float(ms) for name, ms in re.findall(r"^(\w+) +(\d+\.\d+) ms", out, re.MULTILINE)}
+    assert list(sums) == ["queue", "journal", "quorum", "vote", "answer", "sum"]
+    assert sum(sums.values()) == pytest.approx(2 * sums["sum"], abs=0.05)
+    for node, kind in (
+        ("gateway-1", "client.submit"),
+        ("proposer-", "paxos.accept"),
+        ("acceptor-5", "journal.commit"),
+        ("learner-", "txn.prepare"),
+        ("store-3", "txn.vote"),
+    ):
+        assert re.search(rf"{node}\S* +[→■] {kind}", out), (node, kind)
+    assert coded == 0
+    assert written.request in {row["request"] for row in json.loads(listed)["requests"]}
+    assert (failed, everything) == (1, 0)
+    assert "knows nothing of a request" in why
+    assert json.loads(figures.removeprefix("data: "))["leader"].startswith("proposer-")
+    (slot,) = [entry for entry in page if entry["slot"] == written.slot]
+    assert slot["commands"][0] == {
+        "request": written.request,
+        "operation": "put_file",
+        "path": "a/b",
+        "outcome": "decided",
+    }
+
+
+async def _said(*arguments: str) -> tuple[int, str]:
+    """A command's exit code and all that it printed."""
+    async with _started(*arguments) as process:
+        out, err = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, out.decode() + err.decode()
