@@ -133,11 +133,11 @@ export class Diagram {
       .filter((time) => time !== null))].sort((one, other) => one - other);
     const room = Math.max(520, Math.min(900, innerHeight - 330));
     this.scale = (room / model.length) * this.zoom;
-    this.lane = Math.max(62, (this.width - GUTTER - 12) / model.lanes.length);
+    this.lane = Math.max(46, (this.width - GUTTER - 12) / model.lanes.length);
     const width = GUTTER + this.lane * model.lanes.length;
     const chips = this.placeChips();
     const height = Math.max(this.y(model.length), chips.at(-1)?.y ?? 0) + BOTTOM;
-    const drawing = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Messages of ${model.title}` },
+    const drawing = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `Messages of ${model.title}` },
       s("defs", {}, ["client", "paxos", "commit", "done", "wrong", "rule", "journal"].map((kind) => s(`marker.${kind}`, { id: `head-${kind}`, viewBox: "0 0 8 8", refX: "7.2", refY: "4", markerWidth: "7", markerHeight: "7", orient: "auto-start-reverse" }, s("path", { d: "M0 .6 7.500 4 0 7.400Z" })))),
       this.drawBands(width), this.drawScale(width), model.lanes.map((node) => s(`line.life.${role(node)}`, { x1: this.x(node), x2: this.x(node), y1: 0, y2: height - 12 })),
       model.commits.map((commit) => this.drawCommit(commit)), model.notes.map((note) => this.drawNote(note, width)),
@@ -212,7 +212,7 @@ export class Diagram {
     const { kind } = about(step.type);
     const one = step.messages[0];
     const many = step.messages.length;
-    const element = s(`g.chip.${kind}`, { role: "button", tabindex: "0", "data-step": step.number, "aria-label": `Step ${step.number + 1}: ${step.type}, ${plural(many, "message")}`,
+    const element = s(`g.chip.${kind}`, { role: "button", tabindex: "0", "data-step": step.number,
       onclick: () => this.choose(null, step.number), onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); this.choose(null, step.number); } },
       onpointerenter: () => this.hover(step.number), onpointerleave: () => this.hover(null) },
       s("path.lead", { d: `M${GUTTER - 46} ${y + 1}L${GUTTER - 14} ${from}H${this.x(one.from)}` }),

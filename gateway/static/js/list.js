@@ -17,8 +17,8 @@ export class VirtualList {
     this._nearEnd = nearEnd ?? (() => {});
     this._shown = new Map();
     this._due = 0;
-    this._space = h("div.rows", { role: "presentation" });
-    this.element = h("div.list", { role: "listbox", tabindex: "0", "aria-label": label, onscroll: () => this.draw() }, this._space);
+    this._space = h("div.rows", { role: "rowgroup" });
+    this.element = h("div.list", { role: "grid", tabindex: "0", "aria-label": label, onscroll: () => this.draw() }, this._space);
     this.element.addEventListener("click", (event) => this._clicked(event, false));
     this.element.addEventListener("dblclick", (event) => this._clicked(event, true));
     this._watch = new ResizeObserver(() => this.draw());
@@ -44,6 +44,7 @@ export class VirtualList {
       this._shown.clear();
       this._anew = false;
     }
+    element.setAttribute("aria-rowcount", items.length);
     this._space.style.height = `${items.length * rowHeight}px`;
     const first = Math.max(0, Math.floor(element.scrollTop / rowHeight) - 6);
     const last = Math.min(items.length, Math.ceil((element.scrollTop + element.clientHeight) / rowHeight) + 6);
@@ -59,9 +60,16 @@ export class VirtualList {
       made.classList.add("row");
       made.dataset.index = index;
       made.id = `row-${index}`;
-      made.setAttribute("role", "option");
-      made.setAttribute("aria-posinset", index + 1);
-      made.setAttribute("aria-setsize", items.length);
+      made.setAttribute("role", "row");
+      made.setAttribute("aria-rowindex", index + 1);
+      for (const part of [...made.children]) {
+        // What can be pressed keeps its own role, inside of a cell.
+        if (part.matches("a, button")) {
+          const cell = h("span.cell", { role: "gridcell" });
+          part.replaceWith(cell);
+          cell.append(part);
+        } else part.setAttribute("role", "gridcell");
+      }
       made.style.transform = `translateY(${index * rowHeight}px)`;
       this._shown.set(index, made);
       this._space.append(made);

@@ -27,7 +27,7 @@ function openEvents() {
   events.onerror = () => {
     alive(false);
     // A refusal closes the source for good; a broken connection is tried again by the browser.
-    if (events.readyState === EventSource.CLOSED) setTimeout(openEvents, 2_000);
+    if (events.readyState === EventSource.CLOSED) setTimeout(openEvents, 1_000);
   };
   events.addEventListener("figures", (event) => {
     const figures = JSON.parse(event.data);
@@ -43,16 +43,21 @@ function openEvents() {
   });
 }
 
+// Where the watch stands: a source that was refused is made anew and goes on there, missing nothing.
+let lastId = "";
+
 function openWatch() {
-  watch = new EventSource("/v1/watch");
+  watch = new EventSource(`/v1/watch${lastId ? `?after=${lastId}` : ""}`);
+  const note = (event) => { lastId = event.lastEventId || lastId; };
+  watch.addEventListener("ready", note);
   watch.onerror = () => {
     if (watch && watch.readyState === EventSource.CLOSED) {
       watch = null;
-      setTimeout(mindWatch, 2_000);
+      setTimeout(mindWatch, 1_000);
     }
   };
-  watch.addEventListener("change", (event) => queue(JSON.parse(event.data)));
-  watch.addEventListener("reset", () => queue({ kind: "reset" }));
+  watch.addEventListener("change", (event) => { note(event); queue(JSON.parse(event.data)); });
+  watch.addEventListener("reset", (event) => { note(event); queue({ kind: "reset" }); });
 }
 
 // Changes travel to the windows a few times a second, however many there are.
@@ -72,6 +77,7 @@ function mindWatch() {
   if (!wanted && watch !== null) {
     watch.close();
     watch = null;
+    lastId = "";  // Whoever watches again looks at the files first.
   }
 }
 

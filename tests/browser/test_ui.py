@@ -1,0 +1,296 @@
+"""What people do with the UI, in Chromium, on a cluster of processes over RabbitMQ."""
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, expect
+
+from chaos.local import LocalCluster
+from gateway.errors import NotFound
+from tests.browser.conftest import DESKTOP, PHONE, Elsewhere, Open, Window
+
+pytestmark = [pytest.mark.slow, pytest.mark.rabbitmq, pytest.mark.timeout(120)]
+
+
+def _row(window: Window, name: str) -> Locator:
+    return window.page.locator(".row", has=window.page.get_by_text(name, exact=True))
+
+
+def _act(window: Window, name: str, action: str) -> None:
+    """Choose an action of a file's menu."""
+    window.page.get_by_role("button", name=f"Actions for {name}", exact=True).click()
+    window.page.get_by_role("menuitem", name=action).click()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_every_page_is_clean_and_accessible(
+    open_window: Open, synod: Elsewhere, size: dict[str, int], dark: bool
+) -> None:
+    written = synod.put("tour/read me.md", b"# Hello\n", content_type="text/markdown")
+    window = open_window(size=size, dark=dark)
+    page = window.page
+    for address, shows in (
+        ("files/tour/", page.get_by_text("read me.md")),
+        ("files/tour/read%20me.md", page.locator("textarea")),
+        ("cluster/", page.get_by_text("store-3")),
+        ("requests/", page.locator(".row").first),
+        (f"requests/{written.request}", page.locator(".message").first),
+        ("log/", page.locator("h1", has_text="Log")),
+    ):
+        window.go(address)
+        expect(shows).to_be_visible()
+        window.check_accessible()
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= size["width"], f"{address} is {width} pixels wide"
+
+
+def test_a_file_of_20_mb_goes_up_with_progress_and_comes_down_the_same(
+    open_window: Open, tmp_path: Path, synod: Elsewhere
+) -> None:
+    data = os.urandom(20_000_000)
+    (tmp_path / "large.bin").write_bytes(data)
+    window = open_window()
+    page = window.go("files/")
+    page.locator("input[type=file]").set_input_files(tmp_path / "large.bin")
+
+    expect(page.locator(".uploads progress")).to_be_visible()
+    expect(page.locator(".uploads h3")).to_have_text("1 file uploaded", timeout=60_000)
+    page.get_by_role("row", name=re.compile("large.bin")).dblclick()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download large.bin").click()
+
+    got = Path(download.value.path()).read_bytes()
+    assert hashlib.sha256(got).digest() == hashlib.sha256(data).digest()
+    assert synod.stat("large.bin").size == len(data)
+
+
+def test_an_upload_that_is_cancelled_writes_nothing(
+    open_window: Open, tmp_path: Path, synod: Elsewhere
+) -> None:
+    (tmp_path / "never.bin").write_bytes(os.urandom(40_000_000))
+    window = open_window()
+    page = window.go("files/")
+    page.locator("input[type=file]").set_input_files(tmp_path / "never.bin")
+    page.get_by_role("button", name="Cancel never.bin").click()
+
+    expect(page.locator(".uploads")).to_contain_text("cancelled; nothing was written")
+    with pytest.raises(NotFound):
+        synod.stat("never.bin")
+
+
+def test_two_who_edit_see_both_and_one_chooses(open_window: Open, synod: Elsewhere) -> None:
+    synod.put("plan.txt", b"one\ntwo\n", content_type="text/plain")
+    mine = open_window(forgiven=("status of 412",))
+    theirs = open_window()
+    for window in (mine, theirs):
+        expect(window.go("files/plan.txt").locator("textarea")).to_have_value("one\ntwo\n")
+    mine.page.locator("textarea").fill("one\nTWO\n")
+    theirs.page.locator("textarea").fill("one\ntwo\nthree\n")
+    theirs.page.keyboard.press("Control+s")
+    expect(theirs.page.locator(".toast")).to_contain_text("Saved")
+    expect(mine.page.locator(".notice")).to_contain_text("Somebody saved another version")
+
+    mine.page.get_by_role("button", name="Save").click()
+
+    dialog = mine.page.get_by_role("dialog")
+    expect(dialog.locator(".line.theirs")).to_have_text(["two\n", "three\n"])
+    expect(dialog.locator(".line.mine")).to_have_text(["TWO\n"])
+    mine.check_accessible()
+    assert synod.read("plan.txt") == b"one\ntwo\nthree\n"
+    dialog.get_by_role("button", name="Replace with mine").click()
+    expect(mine.page.locator(".toast")).to_contain_text("Saved")
+    assert synod.read("plan.txt") == b"one\nTWO\n"
+    expect(theirs.page.locator("textarea")).to_have_value("one\nTWO\n")
+
+
+def test_files_are_made_moved_copied_and_deleted(open_window: Open, synod: Elsewhere) -> None:
+    window = open_window()
+    page = window.go("files/")
+    expect(page.get_by_role("button", name="Upload")).to_be_visible()
+    page.keyboard.press("n")
+    page.get_by_role("textbox", name="Name").fill("work")
+    page.get_by_role("button", name="Make").click()
+    page.get_by_role("link", name="work").click()
+    expect(page.get_by_text("This folder is empty")).to_be_visible()
+    page.keyboard.press("t")
+    page.get_by_role("textbox", name="Name").fill("a.txt")
+    page.get_by_role("button", name="Make").click()
+    page.locator("textarea").fill("hello")
+    page.keyboard.press("Control+s")
+    expect(page.locator(".toast")).to_contain_text("Saved")
+    page.get_by_role("button", name="Close the file").click()
+
+    _act(window, "a.txt", "Rename")
+    page.get_by_role("textbox", name="New name").fill("b.txt")
+    page.get_by_role("button", name="Rename").click()
+    expect(_row(window, "b.txt")).to_be_visible()
+    _act(window, "b.txt", "Copy to")
+    page.get_by_role("textbox", name="To").fill("work/deep/c.txt")
+    page.get_by_role("button", name="Copy").click()
+    expect(_row(window, "deep")).to_be_visible()
+    _act(window, "deep", "Move to")
+    page.get_by_role("textbox", name="To").fill("work/moved")
+    page.get_by_role("button", name="Move").click()
+    expect(_row(window, "moved")).to_be_visible()
+    expect(_row(window, "deep")).to_have_count(0)
+    _act(window, "b.txt", "Delete")
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(_row(window, "b.txt")).to_have_count(0)
+
+    assert synod.read("work/moved/c.txt") == b"hello"
+    assert [entry.path for entry in synod.list("work")] == ["work/moved"]
+
+
+def test_what_others_do_appears_by_itself_in_many_windows_at_once(
+    open_window: Open, synod: Elsewhere
+) -> None:
+    """A browser opens six connections to a host: with a stream each, the seventh would hang."""
+    synod.put("shared/first", b"1")
+    first = open_window()
+    windows = [first, *(open_window(beside=first) for _ in range(7))]
+    for window in windows:
+        expect(window.go("files/shared/").get_by_text("first")).to_be_visible()
+
+    synod.put("shared/second", b"2")
+    synod.move("shared/first", "elsewhere/first")
+
+    for window in windows:
+        expect(window.page.get_by_text("second")).to_be_visible()
+        expect(window.page.get_by_text("first", exact=True)).to_have_count(0)
+
+
+def test_a_request_just_made_is_a_diagram_that_explains_itself(open_window: Open) -> None:
+    window = open_window()
+    page = window.go("files/")
+    expect(page.get_by_role("button", name="Upload")).to_be_visible()
+    page.keyboard.press("t")
+    page.get_by_role("textbox", name="Name").fill("traced.txt")
+    page.get_by_role("button", name="Make").click()
+    expect(page.locator("textarea")).to_be_visible()
+    window.go("requests/")
+    page.get_by_placeholder("Filter by path or id").fill("traced.txt")
+    page.locator(".row", has_text="PUT").first.get_by_role("link").click()
+
+    expect(page.locator(".message").first).to_be_visible()
+    lanes = page.locator(".lane").all_inner_texts()
+    assert {"G1", "A1", "A3", "L1", "S1", "S3"} <= {re.sub(r"[a-z-]", "", n.title()) for n in lanes}
+    steps = page.locator(".chip").all_inner_texts()
+    told = " ".join(steps)
+    for kind in ("submit", "accept", "accepted", "prepare", "vote", "decision", "result"):
+        assert kind in told
+    stages = page.locator(".stage").all_inner_texts()
+    assert [stage.split("\n")[0] for stage in stages] == [
+        *("queue", "journal", "quorum", "vote", "answer")
+    ]
+    panel = page.locator(".diagram .panel")
+    for title in ("A command goes to the leader", "Phase 2a", "Phase 2b"):
+        page.keyboard.press("ArrowRight")
+        expect(panel).to_contain_text(title)
+    page.locator(".message.commit .hit").first.click(force=True)
+    expect(panel.locator("pre")).to_contain_text('"slot"')
+    before = page.locator(".canvas svg").bounding_box()
+    page.get_by_role("button", name="Zoom in").click()
+    after = page.locator(".canvas svg").bounding_box()
+    assert before is not None
+    assert after is not None
+    assert after["height"] > before["height"] * 1.3
+    page.get_by_role("button", name="Step by step").click()
+    window.check_accessible()
+
+
+def test_a_simulators_trace_is_drawn_too(open_window: Open, tmp_path: Path) -> None:
+    command = {"session": "s", "sequence": 1, "operation": {"kind": "put_file", "path": "a"}}
+    about = {"slot": None, "ballot": None, "epoch": None, "request": "s-1"}
+
+    def line(at: float, to: str, kind: str, arrives: float | None, **more: object) -> str:
+        sender, receiver = to.split(">")
+        record = {"time_ms": at, "arrives_ms": arrives, "sender": sender, "receiver": receiver}
+        state: dict[str, object] = {
+            "lost": arrives is None,
+            "duplicated": False,
+            "message": {},
+            **about,
+        }
+        return json.dumps({**record, "type": kind, **state, **more})
+
+    lines = [
+        line(5, "gateway-1>proposer-1", "client.submit", 7, message={"command": command}),
+        line(8, "proposer-1>acceptor-1", "paxos.accept", 9, slot=3, request=None,
+             message={"value": {"commands": [command]}}),
+        line(8, "proposer-1>acceptor-2", "paxos.accept", None, slot=3, request=None),
+        json.dumps({"time_ms": 8.5, "event": "store-1 dies"}),
+        line(9, "acceptor-1>learner-1", "paxos.accepted", 11, slot=3, request=None),
+        line(20, "learner-1>gateway-1", "client.result", 22, slot=3),
+    ]  # fmt: skip
+    (tmp_path / "trace.jsonl").write_text("\n".join(lines) + "\n")
+    window = open_window()
+    page = window.go("requests/")
+    page.locator("input[type=file]").set_input_files(tmp_path / "trace.jsonl")
+
+    expect(page.locator(".message")).to_have_count(5)
+    expect(page.locator(".message.lost")).to_have_count(1)
+    expect(page.locator(".note")).to_contain_text("store-1 dies")
+    (tmp_path / "no.jsonl").write_text("no")
+    window.go("requests/")
+    page.locator("input[type=file]").set_input_files(tmp_path / "no.jsonl")
+    expect(page.locator(".toast")).to_contain_text("no.jsonl is no trace")
+
+
+def test_a_killed_store_is_seen_dead_and_back(open_window: Open, cluster: LocalCluster) -> None:
+    window = open_window()
+    page = window.go("cluster/")
+    store = page.locator(".node", has=page.get_by_text("store-2", exact=True))
+    expect(store).to_have_class(re.compile("alive"))
+    cluster.kill("store-2")
+    try:
+        expect(store).to_have_class(re.compile("silent"), timeout=20_000)
+        expect(page.locator(".verdict")).to_contain_text("away")
+        expect(page.locator(".history")).to_contain_text("store-2", timeout=20_000)
+    finally:
+        cluster.start_node("store-2")
+    expect(store).to_have_class(re.compile("alive"), timeout=30_000)
+    expect(page.locator(".uplot")).to_have_count(2)
+    cluster.wait_ready()
+
+
+def test_a_lost_connection_is_told_and_mended(
+    open_window: Open, cluster: LocalCluster, synod: Elsewhere
+) -> None:
+    window = open_window(forgiven=("ERR_CONNECTION", "ERR_INCOMPLETE", "status of 503"))
+    page = window.go("files/")
+    expect(page.get_by_role("button", name="Upload")).to_be_visible()
+    expect(page.locator("#lost")).to_be_hidden()
+    cluster.kill("gateway-1")
+    try:
+        expect(page.locator("#lost")).to_contain_text("The connection to the gateway is lost")
+    finally:
+        cluster.start_node("gateway-1")
+    cluster.wait_ready()
+    expect(page.locator("#lost")).to_be_hidden(timeout=30_000)
+    synod.put("after the break", b"1")
+    expect(page.get_by_text("after the break")).to_be_visible()
+
+
+def test_a_folder_of_10_000_files_is_scrolled_filtered_and_light(
+    open_window: Open, synod: Elsewhere
+) -> None:
+    for thousand in range(10):
+        synod.transaction(
+            {"op": "put", "path": f"many/{thousand}{number:03}.txt", "text": "x"}
+            for number in range(1_000)
+        )
+    window = open_window()
+    page = window.go("files/many/")
+    expect(page.get_by_text("10,000 entries")).to_be_visible(timeout=30_000)
+    assert page.locator(".row").count() < 60
+    page.locator(".list").focus()
+    page.keyboard.press("End")
+    expect(_row(window, "9999.txt")).to_be_visible()
+    page.keyboard.press("/")
+    page.keyboard.type("777")
+    expect(page.get_by_text("19 matches")).to_be_visible()
