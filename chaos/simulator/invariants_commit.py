@@ -233,9 +233,16 @@ class CommitInvariants:
             )
 
     def truncation_told(self, machine: "Machine", message: Truncate) -> None:
-        """`truncated_is_durable`: at the coordinator and at every store of its view."""
+        """`truncated_is_durable`: at the coordinator and at every store of its view.
+
+        A store that was added later has copied what it needs, or copies it from the others.
+        """
         holders = {machine.name: machine.disk.identity}
-        holders |= {store.name: store.disk for store in machine.actor.view.stores}
+        holders |= {
+            store.name: store.disk
+            for store in machine.actor.view.stores
+            if store.added_slot is not None and store.added_slot < message.below
+        }
         for name, disk in holders.items():
             if self._durable.get(disk, 0) < message.below - 1:
                 raise Violation(

@@ -32,11 +32,11 @@ class PaxosInvariants:
         self._promised_on_disk: dict[str, Ballot] = {}
         self._told: dict[str, Ballot] = {}
         self._lease_promises: dict[str, tuple[Ballot, int]] = {}
-        """For each acceptor the ballot it gave a lease to, and its end on true time."""
+        """For each acceptor the ballot it gave a lease to, and its end as its clock runs."""
         self._owners: dict[Ballot, tuple[str, int]] = {}
         self._proposed: dict[tuple[int, Ballot], Any] = {}
-        self._leases: dict[str, tuple[Ballot, int]] = {}
-        """For each proposer that believes in its lease the ballot, and the end on true time."""
+        self._leases: dict[str, tuple[Machine, Ballot, int]] = {}
+        """For each proposer that believes in its lease the ballot, and the end on its clock."""
 
     # -- acceptors -------------------------------------------------------------------------------
 
@@ -106,17 +106,18 @@ class PaxosInvariants:
         self, machine: "Machine", message: Promise | Accepted | LeaseGranted
     ) -> None:
         """`lease_promise_kept`: no other ballot is served for one lease from its grant."""
-        now_us = machine.world.now_us
-        ballot, until_us = self._lease_promises.get(machine.name, (NO_BALLOT, 0))
-        if now_us < until_us and message.ballot != ballot:
+        # Measured by the acceptor's own clock, which a crash or a reboot of it does not stop.
+        ran_ms = machine.clock.ran_ms(machine.world.now_us)
+        ballot, until_ms = self._lease_promises.get(machine.name, (NO_BALLOT, 0))
+        if ran_ms < until_ms and message.ballot != ballot:
             raise Violation(
                 "lease_promise_kept",
-                f"{machine.name} gave {ballot} a lease until {until_us / 1e6:.3f} s, but serves "
-                f"{message.ballot} with {message.type}",
+                f"{machine.name} gave {ballot} a lease that runs {until_ms - ran_ms} ms longer, "
+                f"but serves {message.ballot} with {message.type}",
             )
         if type(message) is LeaseGranted:
-            end_ms = machine.now_ms + machine.world.options.lease_ms
-            self._lease_promises[machine.name] = (message.ballot, machine.clock.when_us(end_ms))
+            end_ms = ran_ms + machine.world.options.lease_ms
+            self._lease_promises[machine.name] = (message.ballot, end_ms)
 
     # -- proposers -------------------------------------------------------------------------------
 
@@ -163,20 +164,19 @@ class PaxosInvariants:
         if type(phase) is not Leading:
             self._leases.pop(name, None)
             return
-        now_us = machine.world.now_us
-        until_us = machine.clock.when_us(machine.actor.lease_until)
-        if until_us <= now_us:
+        until_ms = machine.actor.lease_until
+        if until_ms <= machine.now_ms:
             self._leases.pop(name, None)
             return
-        self._leases[name] = (phase.ballot, until_us)
+        self._leases[name] = (machine, phase.ballot, until_ms)
         if len(self._leases) > 1:
-            for other, (ballot, end_us) in self._leases.items():
-                if other != name and end_us > now_us:
+            for other, ballot, end_ms in self._leases.values():
+                if other is not machine and end_ms > other.now_ms:
                     raise Violation(
                         "one_lease_holder",
-                        f"{name} holds the lease under {phase.ballot} until "
-                        f"{until_us / 1e6:.3f} s, and {other} under {ballot} until "
-                        f"{end_us / 1e6:.3f} s",
+                        f"{name} holds the lease under {phase.ballot} for "
+                        f"{until_ms - machine.now_ms} ms more, and {other.name} under {ballot} "
+                        f"for {end_ms - other.now_ms} ms",
                     )
 
     def proposer_stopped(self, machine: "Machine") -> None:

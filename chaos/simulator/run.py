@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from actors.options import Options
 from chaos.simulator.faults import Storm, draw_storm
 from chaos.simulator.judge import Judge
-from chaos.simulator.verdict import ask_unknown, judge_log, read_all
+from chaos.simulator.verdict import ask_unknown, judge_history, judge_log, read_all
 from chaos.simulator.violation import Violation
 from chaos.simulator.weather import Weather
 from chaos.simulator.workload import Workload
@@ -156,6 +156,7 @@ class Simulation:
         read_all(world, workload)
         self._wait(world.is_settled, 60_000, "settled_after_healing", "equal replicas, no doubt")
         judge_log(world, self.judge.truth, workload)
+        judge_history(workload, workload.counts)
 
     def _wait(
         self, condition: Callable[[], bool], within_ms: int, invariant: str, what: str

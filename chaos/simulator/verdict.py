@@ -1,5 +1,6 @@
 """What is judged once, when all is calm: the log, the replicas and the clients' answers agree."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,12 +8,16 @@ from pydantic import TypeAdapter
 
 from actors.calls import Read, ReadDone
 from actors.messages import ReadRequest
-from actors.values import Batch, FileEntry, PutFile, Value
+from actors.values import Batch, FileEntry, Value
+from chaos.history import operations_of
+from chaos.linearizability import check
+from chaos.linearizability_window import smallest_window
 from chaos.simulator.truth import Truth
 from chaos.simulator.violation import Violation
 from chaos.simulator.workload import PATHS, Acknowledged, Process, Workload
 from chaos.simulator.world import World
 
+_HISTORY_S = 20.0
 _VALUE: TypeAdapter[Any] = TypeAdapter(Value)
 
 
@@ -56,16 +61,27 @@ def _commands(truth: Truth) -> dict[tuple[int, int], Any]:
 
 def _check_acknowledged(write: Acknowledged, done: dict[tuple[int, int], Any]) -> None:
     command = done.get((write.slot, write.index))
-    operation = command.operation if command is not None else None
-    if operation is None or getattr(operation, "path", None) != write.path:
+    if command is None or command.operation != write.operation:
         raise Violation(
             "acknowledged_is_in_the_log",
             f"{write.request} was acknowledged in slot {write.slot}, index {write.index}, where "
             f"the log has {command!r}",
         )
-    if isinstance(operation, PutFile) != (write.value is not None):
+
+
+def judge_history(workload: Workload, counts: Counter[str]) -> None:
+    """`history_is_linearizable`: all that the clients were told fits one order."""
+    result = check(operations_of(workload.recorder.events), _HISTORY_S)
+    counts[f"history {result.verdict}"] += 1
+    for wrong in result.of("not linearizable"):
+        window = smallest_window(wrong.component)
+        told = "; ".join(
+            f"process {one.process} {one.outcome} {' '.join(map(str, one.steps))}"
+            for one in window.operations
+        )
         raise Violation(
-            "acknowledged_is_in_the_log", f"{write.request} stands in the log as {operation!r}"
+            "history_is_linearizable",
+            f"no order explains what happened to {', '.join(window.paths)}: {told}",
         )
 
 

@@ -197,12 +197,12 @@ class Weather:
 
     def _restart(self, machine: Machine, down_ms: int, dice: random.Random) -> None:
         reboots = dice.random() < 0.25
-        base_ms = dice.randrange(5_000)
+        first_ms = dice.randrange(5_000)
 
         def start() -> None:
             if not machine.is_up:
                 if reboots:
-                    machine.clock.reboot(self._world.now_us, base_ms)
+                    machine.clock.reboot(self._world.now_us, first_ms)
                 self._world.start(machine.name)
 
         self._later(down_ms, start)

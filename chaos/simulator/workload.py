@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from actors.calls import (
     Absent,
@@ -26,22 +26,29 @@ from actors.calls import (
 )
 from actors.messages import ReadRequest
 from actors.values import (
+    AnyOperation,
+    AnyStep,
+    Check,
     Chunked,
     DeleteFile,
     FileEntry,
     IdempotencyKey,
     Inline,
+    MoveEntry,
     Outcome,
     Precondition,
     PutFile,
+    Status,
+    Transaction,
 )
 from chaos.history import HistoryRecorder, RecordedClient
 from chaos.simulator.violation import Violation
-from chaos.simulator.world import US, World
+from chaos.simulator.world import US, CallLost, World
 
 PATHS = ("a", "b", "d/c", "d/e", "d/f/g", "h")
 _THINK_MS = (20, 900)
 _PATIENCE_MS = 90_000
+_STATUSES = frozenset(get_args(Status))
 
 
 @dataclass(slots=True)
@@ -69,11 +76,24 @@ class Process:
 class Acknowledged:
     """A write that somebody was told of: which command of the log did it."""
 
-    path: str
-    value: str | None
+    request: str
+    operation: AnyOperation
     slot: int
     index: int
-    request: str
+
+
+@dataclass(slots=True)
+class Writing:
+    """A command under way, with what every path holds once it is done."""
+
+    process: Process
+    operation: AnyOperation
+    changes: dict[str, str | None]
+    expected: str | None
+    """By a `cas`."""
+    tries_left: int
+    doubtful: bool = False
+    """An earlier try under the same key may have happened or may happen still."""
 
 
 @dataclass(slots=True)
@@ -97,6 +117,8 @@ class Workload:
         self._waiting: dict[int, Callable[[Any], None]] = {}
         self._names = [f"gateway-{n}" for n in range(1, gateways + 1)]
         self._digests: dict[str, str] = {}
+        self._moved: set[str | None] = set()
+        """Values that may come back to a path that they left."""
         self.recorder = HistoryRecorder(lambda: world.now_us * 1_000)
         self.known: dict[str, Known] = {path: Known(None, None, 0) for path in PATHS}
         self.told = Told()
@@ -148,10 +170,14 @@ class Workload:
             self._read(process, path)
         elif dice < 0.65:
             self._write(process, path)
-        elif dice < 0.90:
+        elif dice < 0.82:
             self._compare_and_set(process, path)
-        else:
+        elif dice < 0.90:
             self._delete(process, path)
+        elif dice < 0.95:
+            self._move(process, path)
+        else:
+            self._transact(process, path)
 
     def _end(self, process: Process, result: str) -> None:
         self.counts[result] += 1
@@ -306,7 +332,7 @@ class Workload:
         if self._chance.random() < 0.1:
             self._upload(process, path, value)
             return
-        self._submit(process, PutFile(path=path, content=self._content(value)), path, value)
+        self._submit(process, PutFile(path=path, content=self._content(value)), {path: value})
 
     def _upload(self, process: Process, path: str, value: str) -> None:
         """A file of two chunks, sent to the stores before the command."""
@@ -325,7 +351,7 @@ class Workload:
             elif todo:
                 upload()
             else:
-                self._submit(process, PutFile(path=path, content=content), path, value)
+                self._submit(process, PutFile(path=path, content=content), {path: value})
 
         def upload() -> None:
             name, data = todo.pop(0)
@@ -343,7 +369,7 @@ class Workload:
         value = self._new_value()
         process.record.invoke("cas", path, [known.value, value])
         operation = PutFile(path=path, content=self._content(value), when=_only_if(known.etag))
-        self._submit(process, operation, path, value)
+        self._submit(process, operation, {path: value}, expected=known.value)
 
     def _delete(self, process: Process, path: str) -> None:
         known = self.known[path]
@@ -355,18 +381,52 @@ class Workload:
             process.doing = "delete"
             process.record.invoke("delete", path)
             when = Precondition()
-        self._submit(process, DeleteFile(path=path, when=when), path, None)
+        expected = known.value if process.doing == "cas" else None
+        self._submit(process, DeleteFile(path=path, when=when), {path: None}, expected)
 
-    def _submit(self, process: Process, operation: Any, path: str, value: str | None) -> None:
+    def _move(self, process: Process, path: str) -> None:
+        """A known version moves to another path, whatever is there."""
+        known = self.known[path]
+        if known.etag is None:
+            self._write(process, path)
+            return
+        process.doing = "move"
+        target = self._chance.choice([other for other in PATHS if other != path])
+        self._moved.add(known.value)
+        record = [["cas", path, [known.value, None]], ["write", target, known.value]]
+        process.record.invoke("txn", None, record)
+        operation = MoveEntry(source=path, target=target, overwrite=True, when=_only_if(known.etag))
+        self._submit(process, operation, {path: None, target: known.value})
+
+    def _transact(self, process: Process, path: str) -> None:
+        """Two files at once, if the first one is still what it was."""
+        process.doing = "transaction"
+        known = self.known[path]
+        other = self._chance.choice([name for name in PATHS if name != path])
+        values = {path: self._new_value(), other: self._new_value()}
+        record = [["cas", path, [known.value, values[path]]], ["write", other, values[other]]]
+        process.record.invoke("txn", None, record)
+        puts = [PutFile(path=name, content=self._content(value)) for name, value in values.items()]
+        steps: tuple[AnyStep, ...] = (Check(path=path, when=_only_if(known.etag)), *puts)
+        self._submit(process, Transaction(steps=steps), dict(values))
+
+    def _submit(
+        self,
+        process: Process,
+        operation: AnyOperation,
+        changes: dict[str, str | None],
+        expected: str | None = None,
+    ) -> None:
+        """Send a command; `changes` is what every path holds once it is done."""
         key = None
         if self._chance.random() < 0.2:
             name = f"key-{self._chance.getrandbits(48):012x}"
             key = IdempotencyKey(key=name, fingerprint=name)
         retry = self._chance.random() < 0.5
-        tries = [2 if key is not None else 1]
+        writing = Writing(process, operation, changes, expected, 2 if key is not None else 1)
 
         def send() -> None:
-            tries[0] -= 1
+            writing.tries_left -= 1
             self._call(
                 process,
                 lambda token: Write(
@@ -377,67 +437,55 @@ class Workload:
 
         def then(answer: Any) -> None:
             match answer:
-                case Decided(request=request, outcome=outcome):
-                    self._on_decided(process, path, value, request, outcome, first=first[0])
-                case Unavailable(reason=reason) if first[0]:
-                    process.record.fail(reason)
-                    if value is not None:
-                        self.told.refused.add(value)
-                    self._end(process, "failed")
-                case Unknown() | Unavailable() if tries[0] > 0:
-                    # The same key again: whatever became of the first try, it is done once.
-                    self._note_unknown(process, answer)
-                    first[0] = False
-                    send()
+                case Decided(request=request, outcome=outcome) if outcome.status == "done":
+                    self._on_done(writing, request, outcome)
+                case Decided(outcome=outcome) if not writing.doubtful:
+                    self._on_refused(writing, outcome.status)
+                case Unavailable(reason=reason) if not writing.doubtful:
+                    self._on_refused(writing, reason)
                 case _:
-                    self._note_unknown(process, answer)
+                    if isinstance(answer, Unknown) and answer.request:
+                        self.told.unknown.append((answer.request, process.gateway))
+                    writing.doubtful = True
+                    if writing.tries_left > 0 and not isinstance(answer, CallLost):
+                        # The same key again: whatever became of the first try, it is done once.
+                        send()
+                        return
                     process.record.unknown()
                     self._end(process, "unknown")
 
-        first = [True]
         send()
 
-    def _note_unknown(self, process: Process, answer: Any) -> None:
-        if isinstance(answer, Unknown) and answer.request:
-            self.told.unknown.append((answer.request, process.gateway))
-
-    def _on_decided(
-        self,
-        process: Process,
-        path: str,
-        value: str | None,
-        request: str,
-        outcome: Outcome,
-        first: bool,
-    ) -> None:
-        record = process.record
-        status = outcome.status
-        if status == "done":
-            record.ok()
-            self.counts["acknowledged"] += 1
-            self.told.acknowledged.append(
-                Acknowledged(path, value, outcome.slot, outcome.index, request)
-            )
-            known = self.known[path]
-            if outcome.slot > known.slot:
+    def _on_done(self, writing: Writing, request: str, outcome: Outcome) -> None:
+        """It happened; by now, or by an earlier try under the same key."""
+        process = writing.process
+        process.record.ok()
+        self.counts["acknowledged"] += 1
+        self.told.acknowledged.append(
+            Acknowledged(request, writing.operation, outcome.slot, outcome.index)
+        )
+        for path, value in writing.changes.items():
+            if outcome.slot > self.known[path].slot:
                 etag = outcome.etag if value is not None else None
                 self.known[path] = Known(etag, value, outcome.slot)
-            self._end(process, "ok")
-        elif not first:
-            record.unknown()
-            self._end(process, "unknown")
+        self._end(process, "ok")
+
+    def _on_refused(self, writing: Writing, why: str) -> None:
+        """It did not happen and never will."""
+        process = writing.process
+        if why == "not_found" and process.doing == "delete":
+            process.record.ok()
+            self.counts["acknowledged"] += 1
+        elif why == "precondition_failed" and process.doing == "cas":
+            # A value that was moved may have come back under another tag.
+            process.record.fail("another tag" if writing.expected in self._moved else None)
+            self.counts["acknowledged"] += 1
         else:
-            if status == "precondition_failed":
-                record.fail()
-                self.counts["acknowledged"] += 1
-            elif status == "not_found" and process.doing == "delete":
-                record.ok()
-                self.counts["acknowledged"] += 1
-            else:
-                record.fail(status)
-            if value is not None:
-                self.told.refused.add(value)
-            self._end(process, status)
+            process.record.fail(why)
+        self.told.refused.update(
+            value for value in writing.changes.values() if value and value not in self._moved
+        )
+        self._end(process, why if why in _STATUSES else "failed")
 
 
 def _only_if(etag: str | None) -> Precondition:

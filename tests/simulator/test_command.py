@@ -53,6 +53,7 @@ def broken_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Reads, "_obstacle", no_obstacle)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("broken_reads")
 def test_a_failure_names_all_that_is_needed_to_see_it_again(
     capsys: pytest.CaptureFixture[str],

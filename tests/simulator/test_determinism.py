@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from chaos.simulator.run import Plan, run_plan
 
 PLAN = Plan(seed=7, storm_ms=12_000, acknowledged=40)
@@ -24,6 +26,7 @@ def traced(folder: Path, hash_seed: str) -> tuple[bytes, bytes]:
     return trace.read_bytes(), history.read_bytes()
 
 
+@pytest.mark.timeout(600)
 def test_two_processes_write_the_same_trace_byte_for_byte(tmp_path: Path) -> None:
     """Given other hash seeds, then the event log is the same."""
     first, second = traced(tmp_path, "1"), traced(tmp_path, "4711")

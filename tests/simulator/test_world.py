@@ -27,22 +27,18 @@ def started(seed: int = 1, gateways: int = 1) -> World:
     return world
 
 
-def test_a_fast_clock_is_ahead_and_says_when_it_shows_a_time() -> None:
-    """Given a clock that is 5% fast, then it gains 50 ms in a second, and can be inverted."""
+def test_a_fast_clock_is_ahead() -> None:
+    """Given a clock that is 5% fast, then it gains 50 ms in a second."""
     clock = Clock(1_000, since_us=0, rate_ppm=PPM + PPM // 20)
     assert clock.read_ms(1_000_000) == 2_050
-    for local_ms in (1_000, 1_001, 2_050, 7_777):
-        moment_us = clock.when_us(local_ms)
-        assert clock.read_ms(moment_us) == local_ms
-        assert moment_us == 0 or clock.read_ms(moment_us - 1) == local_ms - 1
 
 
 def test_a_clock_keeps_its_time_when_its_rate_changes_and_begins_again_after_a_reboot() -> None:
     clock = Clock(500, since_us=0)
     clock.set_rate(PPM // 2, 1_000_000)
     assert [clock.read_ms(us) for us in (1_000_000, 3_000_000)] == [1_500, 2_500]
-    clock.reboot(4_000_000, base_ms=7)
-    assert clock.read_ms(4_000_000) == 7
+    clock.reboot(4_000_000, first_ms=7)
+    assert (clock.read_ms(4_000_000), clock.ran_ms(4_000_000)) == (7, 2_500)
 
 
 def test_a_disk_tells_blobs_first_and_rows_in_order() -> None:
