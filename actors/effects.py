@@ -114,6 +114,10 @@ class Effects:
     halt: str | None = None
 
 
+NOTHING = Effects()
+"""The outcome of a step that asks for nothing."""
+
+
 @dataclass(slots=True)
 class Outbox:
     """Collects the effects of one step; every actor owns one and empties it at each return."""
@@ -126,7 +130,11 @@ class Outbox:
     halt: str | None = None
 
     def take(self) -> Effects:
-        """All that was collected since the last call."""
+        """All that was collected since the last call; most steps collect nothing."""
+        if not (
+            self.records or self.sends or self.timers or self.blobs or self.answers or self.halt
+        ):
+            return NOTHING
         effects = Effects(
             tuple(self.records),
             tuple(self.blobs),

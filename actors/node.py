@@ -67,6 +67,8 @@ class Node:
         self.sender_disk = ""
         """The disk of whoever sent the message that is being handled."""
         self._incarnations: dict[tuple[str, str], int] = {}
+        self._fitted: dict[str, tuple[object, ...]] = {}
+        """Of each sender, what its last fitting envelope said of it."""
         self._commits_seen: dict[tuple[str, str], int] = {}
         self.founding = Founding(self)
         methods = {**self.handlers, "node.heartbeat": "_on_heartbeat"}
@@ -244,6 +246,8 @@ class Node:
         if not self._started:
             self.counters["dropped_before_founding"] += 1
             return False
+        if self._fitted.get(envelope.sender) == envelope[:4]:
+            return True  # Nearly all: the same start of the same process as last time.
         if envelope.cluster != self.cluster:
             self.counters["dropped_foreign_cluster"] += 1
             return False
@@ -258,6 +262,7 @@ class Node:
                 self._tell_stale(envelope, self._commits_seen.get(key, 0))
             return False
         self._incarnations[key] = envelope.incarnation
+        self._fitted[envelope.sender] = envelope[:4]
         return True
 
     def _fits_disk(self, envelope: Envelope) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 from actors.calls import Read, ReadDone, Upload, Uploaded
 from actors.changes import Changes
 from actors.messages import ReadReply, ReadRequest, TxnDecision
+from actors.options import Options
 from actors.reads import touches
 from actors.values import (
     NOOP,
@@ -42,7 +43,9 @@ def test_a_tree_moves_at_once_and_its_contents_stay_where_they_are() -> None:
 
 def test_what_was_copied_outlives_its_source_also_after_a_restart() -> None:
     """Given the source is gone and the grace time is over, then the shared chunk still is there."""
-    cluster = founded()
+    cluster = VirtualCluster(1, Options(chunk_grace_ms=60_000))
+    cluster.start()
+    cluster.ready()
     cluster.done(put("a", b"shared"))
     cluster.done(CopyEntry(source="a", target="b"))
     cluster.done(DeleteFile(path="a"))
@@ -52,7 +55,7 @@ def test_what_was_copied_outlives_its_source_also_after_a_restart() -> None:
     cluster.crash("store-2")
     cluster.start("store-2")
 
-    cluster.run(cluster.options.chunk_grace_ms + 300_000)
+    cluster.run(3 * cluster.options.chunk_grace_ms)
 
     name, gone = (hashlib.sha256(data).hexdigest() for data in (b"shared", b"only here"))
     for store in cluster.options.names("store"):
