@@ -12,6 +12,7 @@ looked at (see `chaos.linearizability` for why that is no cheating).
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from chaos.history import Operation
 from chaos.linearizability import ABSENT, Component
@@ -19,6 +20,8 @@ from chaos.linearizability_search import ANY, Found, Move, Search
 
 WINDOW_TIME_LIMIT_S = 10.0
 """For making a window smaller; when it is over, the smallest so far is shown."""
+
+_LATER_STARTS_MAX = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,13 @@ def smallest_window(component: Component, time_limit_s: float = WINDOW_TIME_LIMI
         len(starts) + 1,
         lambda i: i == len(starts) or not fails(_cut(component, starts[i], last)),
     )
-    part = _cut(component, starts[latest - 1] if latest else None, last)
+    start = starts[latest - 1] if latest else None
+    # An operation that spans the start loses its end, so a later start may do where one failed.
+    for later in islice(reversed(starts[latest:]), _LATER_STARTS_MAX):
+        if fails(_cut(component, later, last)):
+            start = later
+            break
+    part = _cut(component, start, last)
     small = _without_bystanders(part, fails)
     order = small.search(time.monotonic() + 1, explains=True).order
     shown = {operation.op for operation, _ in small.members}

@@ -194,7 +194,9 @@ class LocalTarget:
         async with await aio_pika.connect(self.cluster.broker_url, timeout=10) as connection:
             channel = await connection.channel()
             bound = await channel.get_queue(queue, ensure=False)
-            await (bound.unbind(exchange) if cut else bound.bind(exchange))
+            # Without a key of its own, aio-pika takes the queue's name, which no binding has.
+            change = bound.unbind if cut else bound.bind
+            await change(exchange, routing_key="")
 
     async def quarantined(self) -> int:
         """See `Target`."""

@@ -53,7 +53,7 @@ def _step(draw: st.DrawFn, path: str) -> list[Any]:
 
 
 @given(any_operations())
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_same_verdict_as_trying_every_order(operations: list[Operation]) -> None:
     expected = "linearizable" if linearizable_by_force(operations) else "not linearizable"
     event(expected)
@@ -78,7 +78,7 @@ def test_same_verdict_as_trying_every_order(operations: list[Operation]) -> None
     txn_part=st.sampled_from([0.0, 0.4, 0.9]),
     swap=st.tuples(st.integers(0, 200), st.integers(0, 200)),
 )
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_a_real_register_passes_and_mixed_up_reads_get_the_same_verdict_as_by_force(
     seed: int,
     values: int | None,
@@ -112,6 +112,8 @@ def test_a_real_register_passes_and_mixed_up_reads_get_the_same_verdict_as_by_fo
     event(expected)
     assert check(mixed).verdict == expected
 
+
+pytestmark = pytest.mark.timeout(300)
 
 MANY = {"operations": 10_000, "processes": 10, "paths": [f"/{number}" for number in range(100)]}
 ONE_PATH = {"operations": 2_000, "processes": 10, "paths": ["/a"]}

@@ -1,0 +1,1 @@
+"""Tests of the scenarios, and proof that their verdict can fail."""

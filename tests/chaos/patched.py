@@ -1,0 +1,66 @@
+"""A node with a deliberate bug, in a process of its own: `patched.py BUG node NAME …`.
+
+Only the tests of the judge start it. It stands alone, as the tests are no installed package.
+"""
+
+import sys
+from typing import Any
+
+
+def vote_before_commit() -> None:
+    """A store says that it holds a write before its disk does."""
+    from broker.runtime import NodeHost
+
+    carry_out = NodeHost._carry_out
+
+    async def hasty(self: Any, outcome: Any, receipts: Any = None) -> None:
+        votes = [one for one in outcome.sends if _type_of(one) == "txn.vote"]
+        if votes:
+            outcome.sends = [one for one in outcome.sends if _type_of(one) != "txn.vote"]
+            await self._send(votes)
+        await carry_out(self, outcome, receipts)
+
+    NodeHost._carry_out = hasty  # type: ignore[method-assign]
+
+
+def _type_of(send: Any) -> str:
+    return str(getattr(getattr(send, "message", None), "type", ""))
+
+
+def read_without_lease() -> None:
+    """A store answers linearizable reads whether the leader lets it or not."""
+    from actors.reads import Reads
+
+    obstacle = Reads._obstacle
+
+    def none_but_others(self: Any, read: Any) -> str | None:
+        found = obstacle(self, read)
+        return None if found == "no read lease" else found
+
+    Reads._obstacle = none_but_others  # type: ignore[method-assign]
+
+
+def commit_with_two_votes() -> None:
+    """A coordinator takes two votes of three for enough."""
+    from actors.coordinator import Coordinator
+
+    decidable = Coordinator._decidable
+
+    def lenient(self: Any, slot: int, batch: Any) -> Any:
+        round_ = self.rounds.get(slot)
+        if round_ is not None and round_.abort is None and len(round_.votes) >= 2:
+            round_.committed = True
+        return decidable(self, slot, batch)
+
+    Coordinator._decidable = lenient  # type: ignore[method-assign]
+
+
+BUGS = {
+    bug.__name__: bug for bug in (vote_before_commit, read_without_lease, commit_with_two_votes)
+}
+
+if __name__ == "__main__":
+    BUGS[sys.argv.pop(1)]()
+    from gateway.cli import main
+
+    main()

@@ -1,0 +1,321 @@
+"""What the judge finds of runs that were made by hand, and how they are reported."""
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.effects import Record
+from broker.journal import Journal
+from chaos import fleet as fleets
+from chaos import judgement, report_page
+from chaos.fleet import Asked, Fleet
+from chaos.report import picture, summarize
+from chaos.runner import only
+from chaos.scenario import Case, Run, Scenario
+from chaos.scenarios import SCENARIOS
+from chaos.target import journal_holds, last_strike
+from gateway.cli import run as run_cli
+
+
+class StillTarget:
+    """A cluster that nobody touches."""
+
+    kind = "local"
+    url = "http://127.0.0.1:1"
+    token = ""
+    nodes = ("store-1", "store-2")
+
+
+async def _nothing(run: Run) -> None:
+    """A case without a fault."""
+
+
+@pytest.fixture
+def run() -> Run:
+    scenario = Scenario("made-up", "a story", (Case("one", "nothing", _nothing),))
+    return Run(scenario, StillTarget(), 7, lambda text: None)  # type: ignore[arg-type]
+
+
+_numbers: Iterator[int] = count(1)
+
+
+def _told(run: Run, f: str, effects: dict[str, str | None], fate: Any, slot: int = 0) -> Asked:
+    """One operation as the fleet would have kept it."""
+    number = next(_numbers)
+    asked = Asked(number, f, effects, number * 10**6, number * 10**6 + 10**6)
+    asked.fate, asked.slot, asked.request = fate, slot, f"gateway-1.s-{number}"
+    run.fleet.asked.append(asked)
+    return asked
+
+
+def _finding(run: Run) -> tuple[bool, str]:
+    [finding] = run.findings
+    return finding.holds, finding.evidence
+
+
+async def test_the_last_acknowledged_write_of_each_path_is_there(run: Run) -> None:
+    _told(run, "write", {"a": "v1"}, "done", 1)
+    _told(run, "write", {"a": "v2"}, "done", 2)
+    _told(run, "txn", {"a": None, "b": "v2"}, "done", 3)
+    run.final = {"a": None, "b": "v2", "c": None}
+
+    await judgement._judge_acknowledged(run)
+
+    assert _finding(run) == (True, "3 acknowledged writes on 2 paths")
+
+
+async def test_an_acknowledged_write_that_is_lost_is_found(run: Run) -> None:
+    _told(run, "write", {"a": "v1"}, "done", 1)
+    _told(run, "write", {"a": "v2"}, "done", 2)
+    run.final = {"a": "v1"}
+
+    await judgement._judge_acknowledged(run)
+
+    assert _finding(run) == (False, "/a holds 'v1', but slot 2 wrote 'v2'")
+
+
+async def test_a_write_of_unknown_fate_may_be_there_or_not(run: Run) -> None:
+    _told(run, "write", {"a": "v1"}, "done", 1)
+    _told(run, "write", {"a": "v2"}, "unknown")
+    run.final = {"a": "v2"}
+
+    await judgement._judge_acknowledged(run)
+
+    assert _finding(run)[0]
+
+
+async def test_a_write_that_turned_out_done_counts_as_done(run: Run) -> None:
+    _told(run, "write", {"a": "v1"}, "done", 1)
+    late = _told(run, "write", {"a": "v2"}, "unknown")
+    late.resolved, late.slot, late.index = "done", 4, 0
+    run.final = {"a": "v1"}
+
+    await judgement._judge_acknowledged(run)
+
+    assert _finding(run) == (False, "/a holds 'v1', but slot 4 wrote 'v2'")
+
+
+def test_an_aborted_write_that_somebody_read_is_found(run: Run) -> None:
+    asked = _told(run, "write", {"a": "v1"}, "aborted", 3)
+    asked.resolved = "aborted"
+    client = run.recorder.client()
+    client.invoke("read", "/a")
+    client.ok("v1")
+
+    judgement._judge_aborted(run)
+
+    assert _finding(run) == (False, "v1 was read")
+
+
+def test_an_abort_that_is_taken_back_is_found(run: Run) -> None:
+    asked = _told(run, "write", {"a": "v1"}, "aborted", 3)
+    asked.resolved = "done"
+
+    judgement._judge_aborted(run)
+
+    assert _finding(run) == (False, f"{asked.request} was told aborted, and now is done")
+
+
+def test_a_history_that_has_no_order_is_found(run: Run) -> None:
+    client = run.recorder.client()
+    for f, value, told in (("write", "v1", None), ("write", "v2", None), ("read", None, "v1")):
+        client.invoke(f, "/a", value)  # type: ignore[arg-type]
+        client.ok(told)
+
+    result, window = judgement._judge_history(run)
+
+    assert result.verdict == "not linearizable"
+    assert window is not None
+    holds, evidence = _finding(run)
+    assert (holds, "2 operations on /a have no order" in evidence) == (False, True)
+
+
+def test_undecided_is_a_failure(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = run.recorder.client()
+    client.invoke("write", "/a", "v1")
+    client.ok()
+    monkeypatch.setattr(judgement, "CHECK_TIME_LIMIT_S", -1.0)
+
+    judgement._judge_history(run)
+
+    assert not _finding(run)[0]
+
+
+@pytest.mark.parametrize("different", ["hash", "slot", "missing", "doubt"])
+async def test_stores_that_are_not_equal_are_found(
+    run: Run, monkeypatch: pytest.MonkeyPatch, different: str
+) -> None:
+    stores: list[dict[str, Any]] = [
+        {
+            "name": f"store-{number}",
+            "role": "store",
+            "seen": True,
+            "state_hash": "aa",
+            "applied": 9,
+            "in_doubt": 0,
+            "pending": 0,
+        }
+        for number in (1, 2)
+    ]
+    change = {"hash": ("state_hash", "bb"), "slot": ("applied", 8), "doubt": ("in_doubt", 1)}
+    if different == "missing":
+        stores.pop()
+    else:
+        key, value = change[different]
+        stores[1][key] = value
+
+    async def ask() -> dict[str, Any]:
+        return {"nodes": stores}
+
+    monkeypatch.setattr(run, "ask", ask)
+    monkeypatch.setattr(judgement, "CALM_PATIENCE_S", 0.1)
+
+    await judgement._judge_stores(run)
+
+    wrong = [finding.name for finding in run.findings if not finding.holds]
+    assert wrong == ["nothing is in doubt" if different == "doubt" else "all stores are equal"]
+
+
+# -- what is read of dead nodes ------------------------------------------------------------------
+
+
+def test_the_journal_of_a_dead_store_is_looked_into(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, "store-1", "test") as journal:
+        journal.commit([Record(f"prepared/{7:016x}", b"{}")], [])
+        journal.commit([Record("state", b'{"applied": 4}')], [])
+
+    assert [slot for slot in range(1, 10) if journal_holds(tmp_path, slot)] == [1, 2, 3, 4, 7]
+    with pytest.raises(sqlite3.OperationalError):
+        journal_holds(tmp_path / "elsewhere", 1)
+
+
+def test_the_last_strike_is_read_from_a_log() -> None:
+    log = (
+        "WARNING failpoint send:txn.vote:1:after:kill strikes at slot 12\n"
+        "WARNING failpoint receive:txn.prepare:2:before:kill strikes\n"
+    )
+    assert last_strike(log) == ("receive:txn.prepare:2:before:kill", None)
+    assert last_strike(log.partition("\n")[0]) == ("send:txn.vote:1:after:kill", 12)
+    assert last_strike("nothing") is None
+
+
+# -- what clients take answers for ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "problem", "fate"),
+    [
+        (503, "aborted", "aborted"),
+        (503, "unavailable", "unavailable"),
+        (504, "unknown", "unknown"),
+        (500, "", "unknown"),
+        (507, "disk_full", "failed"),
+        (412, "precondition_failed", "refused"),
+        (404, "not_found", "failed"),
+    ],
+)
+def test_an_answer_says_what_is_certain(status: int, problem: str, fate: str) -> None:
+    assert fleets._fate(status, problem, refused=(412,)) == fate
+
+
+def test_every_value_is_written_once_and_never_comes_back(run: Run) -> None:
+    fleet: Fleet = run.fleet
+    fleet.moves = True
+    for path in fleet.paths:
+        fleet._known[path] = (f"old at {path}", '"1-0"')
+    works = [fleet._choose() for _ in range(2000)]
+
+    written = [work.value for work in works if work.f == "write"]
+    written += [work.value[1] for work in works if work.f == "cas" and work.value[1] is not None]
+    assert len(written) == len(set(written)) > 500
+    moved = [work.effects for work in works if work.f == "txn"]
+    sources = {source for source, _ in fleet.pairs}
+    assert moved
+    assert all(effects[path] is None for effects in moved for path in effects if path in sources)
+    assert {work.f for work in works} == {"read", "write", "cas", "delete", "txn"}
+
+
+# -- the report ----------------------------------------------------------------------------------
+
+
+def _report(run: Run) -> Mapping[str, Any]:
+    for slot in range(1, 40):
+        _told(run, "write", {"a": f"v{slot}"}, "done", slot)
+    for number, asked in enumerate(run.fleet.asked):
+        asked.begun_ns = run.began_ns + number * 10**8
+        asked.ended_ns = asked.begun_ns + 10**7
+    run.note("<store-2> died", "fault")
+    run.note("store-2 started again", "heal")
+    run.find("it holds", True, "a fact")
+    run.find("it does not", False, "another <fact>")
+    run.shown.append(run.fleet.asked[0])
+    return summarize(run, None, command="synod chaos made-up", seconds=4.2)
+
+
+def test_the_report_says_what_was_found(run: Run) -> None:
+    report = dict(_report(run))
+
+    assert (report["verdict"], report["operations"], report["fates"]) == (
+        "failed",
+        39,
+        {"done": 39},
+    )
+    assert sum(one["per_s"] for one in report["bins"]) * report["bin_s"] == 39
+    bars, marks = picture(report)
+    assert ("✗" in marks, "+" in marks or "✗" in marks) == (True, True)
+    assert "writes/s" in bars
+
+
+def test_the_page_asks_nobody_for_anything_and_takes_text_as_text(run: Run) -> None:
+    page = report_page.render(dict(_report(run)))
+
+    assert "<store-2>" not in page
+    assert "&lt;store-2&gt; died" in page
+    assert "another &lt;fact&gt;" in page
+    assert "prefers-color-scheme: dark" in page
+    assert not any(word in page for word in ("<script", "<link", "http:", "https:", "src="))
+
+
+def test_a_void_run_is_no_success(run: Run) -> None:
+    run.find("it holds", True, "a fact")
+
+    assert summarize(run, None, void="too little load")["verdict"] == "void"
+    assert summarize(run, None)["verdict"] == "passed"
+
+
+def test_nothing_found_is_no_success(run: Run) -> None:
+    assert summarize(run, None)["verdict"] == "failed"
+
+
+# -- the command ---------------------------------------------------------------------------------
+
+
+def test_one_case_can_be_chosen() -> None:
+    chosen = only(SCENARIOS["store-crash"], ["granted"])
+
+    assert [case.name for case in chosen.cases] == ["granted"]
+    with pytest.raises(ValueError, match="it has idle, pending, granted"):
+        only(SCENARIOS["store-crash"], ["other"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("store-crush",), "there is no store-crush; there are store-crash"),
+        (("store-crash", "--case", "other"), "it has idle, pending, granted"),
+        (("all", "--case", "idle"), "name one scenario"),
+        (("store-crash", "--target", "moon"), "neither local nor compose"),
+        (("store-crash", "--break-running-cluster"), "always the command's own"),
+    ],
+)
+def test_mistakes_are_told(
+    arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run_cli(["chaos", *arguments])
+
+    told = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert (code, says in told) == (2, True)
