@@ -20,8 +20,8 @@ from chaos.http1 import Connection
 from chaos.target import Target, survey
 
 STEADY_S = 2.0
-STEADY_PATIENCE_S = 45.0
-FLOOR_PER_S = 20
+STEADY_PATIENCE_S = 90.0
+FLOOR_PER_S = 10
 """Fewer acknowledged operations a second before a fault make the run void."""
 
 DEATH_PATIENCE_S = 20.0

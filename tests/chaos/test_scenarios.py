@@ -1,0 +1,68 @@
+"""The scenarios on real processes: the first one and the broker's with every check, and Ctrl-C."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from chaos.processes import session_members
+from chaos.runner import local, run_scenario
+from chaos.scenarios import SCENARIOS
+
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.mark.parametrize("name", ["store-crash", "broker-crash"])
+async def test_nothing_is_lost(tmp_path: Path, name: str) -> None:
+    report = await run_scenario(SCENARIOS[name], local, tmp_path, tell=print)
+
+    wrong = [finding for finding in report["findings"] if not finding["holds"]]
+    assert (report["verdict"], report["void"], wrong) == ("passed", "", [])
+    assert report["operations"] > 200
+    left = set(await asyncio.to_thread(os.listdir, tmp_path))
+    assert {"report.html", "report.json", "history.jsonl"} <= left
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_it_starts_it_ends_also_when_it_is_interrupted(tmp_path: Path, number: int) -> None:
+    command = [sys.executable, "-m", "gateway.cli", "chaos", "acceptor-crash"]
+    process = subprocess.Popen(
+        [*command, "--report", str(tmp_path / "reports")],
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline_s = time.monotonic() + 120
+        while len(_marked(tmp_path)) < 10:
+            assert time.monotonic() < deadline_s, "its nodes did not start"
+            assert process.poll() is None
+            time.sleep(0.05)
+
+        process.send_signal(number)
+
+        assert process.wait(120) == 130
+        assert _marked(tmp_path) == []
+        assert session_members(process.pid) == []
+        assert [path.name for path in tmp_path.iterdir()] == ["reports"]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _marked(folder: Path) -> list[int]:
+    """The processes that were told of a folder: the nodes and the broker, wherever they went."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            about = (path / "environ").read_bytes()
+        except OSError:
+            continue
+        if str(folder / "synod-chaos-").encode() in about and int(path.name) != os.getpid():
+            found.append(int(path.name))
+    return found
