@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from actors.effects import TimerKey
-from actors.messages import BULK, MESSAGES, AnyMessage, ChunkData, ChunkPut
+from actors.messages import BULK, MESSAGES, AnyMessage, ChunkData, ChunkPut, Result
 from broker.transport import Lane, Parcel, Wakeup
 from broker.wire import HeaderValue, Properties
 
@@ -95,6 +95,8 @@ def _encode_control(parcel: Parcel, messages: list[AnyMessage], bodies: list[byt
     shown = _shown(kind)
     if shown.slot:
         headers["slot"] = first.slot
+    if kind is Result:
+        headers["slot"] = first.outcome.slot
     if shown.ballot and first.ballot is not None:
         headers["ballot"] = f"{first.ballot[0]}.{first.ballot[1]}"
     if shown.epoch:

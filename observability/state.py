@@ -10,7 +10,6 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from actors.client import Client
 from actors.effects import Milliseconds
 from actors.learner import Learner
 from actors.node import Node
@@ -98,8 +97,6 @@ class StateCollector:
                     self._of_learner(actor, labels, families)
                 case Store():
                     _of_store(actor, labels, node.clock(), families)
-                case Client():
-                    _of_client(actor, labels, families)
                 case _:
                     pass
         yield from families.all()
@@ -133,13 +130,20 @@ class StateCollector:
         gauge("node_journal_bytes", "Size of the journal's files.", labels, node.journal_bytes())
         counter("node_trace_records", "Records made for traces.", labels, made)
         counter("node_trace_records_lost", "Records without room or a way out.", labels, lost)
-        for reason, text in _DROPPED.items():
-            counter(
-                "node_dropped",
-                "Messages that did not fit, by reason.",
-                {**labels, "reason": text},
-                node.actor().counters[reason],
-            )
+        counters = node.actor().counters
+        for reason, text in DROPPED.items():
+            about = {**labels, "reason": text}
+            dropped = counters[reason]
+            counter("node_dropped", "Messages that did not fit, by reason.", about, dropped)
+        counter(
+            "node_rotten_rows",
+            "Rows of the journal found rotten and written anew.",
+            labels,
+            counters["rows_rotten"],
+        )
+        role = labels["role"]
+        for name, (metric, text) in COUNTED.get(role, {}).items():
+            counter(f"{role}_{metric}", text, {"node": node.name}, counters[name])
 
     def _of_learner(self, actor: Learner, labels: dict[str, str], families: _Families) -> None:
         gauge = families.gauge
@@ -162,7 +166,7 @@ class StateCollector:
         gauge("learner_directories", "Directories but the root.", labels, directories)
 
 
-_DROPPED = {
+DROPPED = {
     "dropped_before_founding": "before_founding",
     "dropped_foreign_cluster": "foreign_cluster",
     "dropped_foreign_disk": "foreign_disk",
@@ -171,6 +175,40 @@ _DROPPED = {
     "not_for_this_role": "not_for_this_role",
 }
 """The actors' counters, and the reason as the label says it."""
+
+_INSTALLED = ("snapshots_installed", "Snapshots copied from a peer and taken over.")
+
+COUNTED: dict[str, dict[str, tuple[str, str]]] = {
+    "proposer": {
+        "stepped_down": ("stepped_down", "Ballots given up after leading."),
+        "gaps_filled": ("gaps_filled", "Slots filled with nothing by a new leader."),
+    },
+    "acceptor": {
+        "silent_disk_full": ("disk_full", "Requests not answered because the disk is full."),
+    },
+    "learner": {
+        "views": ("views", "Views that took effect."),
+        "stores_dropped": ("stores_dropped", "Stores that it asked the log to take out."),
+        "stores_added": ("stores_added", "Stores that it asked the log to take in."),
+        "takeovers_proposed": ("takeovers_proposed", "Times it asked to coordinate for another."),
+        "aborts_proposed": ("aborts_proposed", "Slots that it asked the log to abort."),
+        "snapshots_installed": _INSTALLED,
+    },
+    "store": {
+        "fenced": ("fenced", "Requests of coordinators of older epochs refused."),
+        "join_requests": ("join_requests", "Times it asked to be taken into the view."),
+        "diverged": ("diverged", "Times its state was not that of the others."),
+        "chunks_copied": ("chunks_copied", "Chunks copied from a peer."),
+        "chunks_rotten": ("rotten_chunks", "Chunks found rotten, to be copied anew."),
+        "snapshots_installed": _INSTALLED,
+    },
+    "gateway": {
+        "retried_aborts": ("retries", "Aborted writes tried again."),
+        "unknown": ("unknown", "Callers told that the outcome is unknown."),
+        "sessions_lost": ("sessions_lost", "Sessions that expired."),
+    },
+}
+"""The actors' counters that are shown as they are, by role: the metric's name and its meaning."""
 
 
 def _of_proposer(actor: Proposer, labels: dict[str, str], families: _Families) -> None:
@@ -196,16 +234,3 @@ def _of_store(
     gauge("store_pending_reads", "Reads that wait.", labels, len(actor.reads))
     gauge("store_read_lease", "1 while it may serve linearizable reads.", labels, holds)
     gauge("store_chunks", "Chunks of contents held.", labels, len(actor.chunks.held))
-
-
-def _of_client(actor: Client, labels: dict[str, str], families: _Families) -> None:
-    counters = actor.counters
-    families.counter(
-        "gateway_retries", "Aborted writes tried again.", labels, counters["retried_aborts"]
-    )
-    families.counter(
-        "gateway_unknown", "Callers told that the outcome is unknown.", labels, counters["unknown"]
-    )
-    families.counter(
-        "gateway_sessions_lost", "Sessions that expired.", labels, counters["sessions_lost"]
-    )

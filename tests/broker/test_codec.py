@@ -14,7 +14,7 @@ from pamqp import commands, frame, header
 from pamqp.heartbeat import Heartbeat
 
 from actors.effects import TimerKey
-from actors.messages import Accepted, AnyMessage, ChunkGet, ChunkRefused, Message
+from actors.messages import Accepted, AnyMessage, ChunkGet, ChunkRefused, Message, Result
 from broker.codec import (
     BODY_BYTES_MAX,
     Undecodable,
@@ -57,6 +57,15 @@ def test_the_messages_of_a_turn_travel_together_and_contents_alone() -> None:
     assert [type(message) for message in read.messages] == [
         kind for kind in kinds if kind.__name__ not in ("ChunkPut", "ChunkData")
     ]
+
+
+def test_a_result_can_be_found_by_its_slot_and_request() -> None:
+    (result,) = [message for message in SAMPLES if isinstance(message, Result)]
+
+    (encoded,) = encode(Parcel("c", "learner-1", "d", 1, (result,)))
+
+    assert encoded.properties.headers["slot"] == result.outcome.slot
+    assert encoded.properties.correlation_id == result.request
 
 
 def test_the_properties_say_what_people_filter_by() -> None:

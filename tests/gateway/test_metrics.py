@@ -33,7 +33,7 @@ from actors.roles import build_actor
 from actors.values import NOOP, Batch, Command, DecidedSlot, DeleteFile, Refusal, StoreMember, View
 from observability.metrics import HttpMetrics, NodesMetrics
 from observability.roles import RolesMetrics
-from observability.state import StateCollector, Watched
+from observability.state import COUNTED, DROPPED, StateCollector, Watched
 
 TABLE = Path(__file__).parents[2] / "docs" / "metrics.md"
 NODES = ("proposer-1", "acceptor-1", "learner-1", "store-1", "gateway-1")
@@ -179,7 +179,8 @@ def _let_them_talk(process: Process) -> None:
 
 def _let_the_actors_be(process: Process) -> None:
     for actor in process.actor.values():
-        actor.counters.update(dropped_foreign_disk=2, retried_aborts=1, unknown=1, sessions_lost=1)
+        actor.counters.update(dropped_foreign_disk=2, rows_rotten=1)
+        actor.counters.update({name: 1 for names in COUNTED.values() for name in names})
     proposer, learner, store = (
         process.actor[name] for name in ("proposer-1", "learner-1", "store-1")
     )
@@ -263,6 +264,15 @@ def test_the_names_follow_the_scheme() -> None:
         assert (kind == "counter") == name.endswith("_total"), name
         if kind == "histogram":
             assert re.search(rf"_({units})$", name), name
+
+
+def test_every_counter_that_is_shown_is_one_that_an_actor_counts() -> None:
+    code = {path.stem: path.read_text() for path in (TABLE.parents[1] / "actors").glob("*.py")}
+    counted = set(re.findall(r'counters\["(\w+)"\] \+=', "\n".join(code.values())))
+
+    shown = {name for names in COUNTED.values() for name in names} | set(DROPPED)
+
+    assert shown - counted == set()
 
 
 def test_none_is_dead() -> None:
