@@ -199,6 +199,18 @@ format: $(INSTALLED) ## Rewrite the code in the house style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+.PHONY: screenshots
+screenshots: $(INSTALLED) test-browser ## Renew the pictures of the web UI in docs/pictures
+	@exec $(BIN)/python -m tests.browser.screenshots
+
+# Debian's Chromium; without it the tests of the UI say that they were skipped.
+.PHONY: test-browser
+test-browser:
+	@$(INSTALL); \
+	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+	    install_packages chromium || \
+	    echo "No Chromium: the tests in tests/browser are skipped" >&2
+
 # ── Keep ──────────────────────────────────────────────────────────────────────
 
 # uv resolves for every platform and Python at once; it lives in a throw-away folder.

@@ -179,7 +179,7 @@ def test_a_request_just_made_is_a_diagram_that_explains_itself(open_window: Open
     expect(page.locator(".message").first).to_be_visible()
     lanes = page.locator(".lane").all_inner_texts()
     assert {"G1", "A1", "A3", "L1", "S1", "S3"} <= {re.sub(r"[a-z-]", "", n.title()) for n in lanes}
-    steps = page.locator(".chip").all_inner_texts()
+    steps = page.locator(".chip").all_text_contents()
     told = " ".join(steps)
     for kind in ("submit", "accept", "accepted", "prepare", "vote", "decision", "result"):
         assert kind in told

@@ -83,7 +83,7 @@ class Files {
     this.side.hidden = isFolder;
     this.page.classList.toggle("viewing", !isFolder);
     if (!isFolder) this.viewer = openViewer(this.side, path, { leave: () => { location.hash = link(folder, true); }, actions: (entry, at) => this.actions(entry, at) });
-    this.list.draw(true);
+    this.list.draw();
   }
 
   async load(folder, again = false) {
@@ -128,7 +128,7 @@ class Files {
     const { filter } = this;
     this.list.items = filter ? this.entries.filter((entry) => entry.name.toLowerCase().includes(filter)) : this.entries;
     if (this.list.chosen >= this.list.items.length) this.list.chosen = this.list.items.length - 1;
-    this.list.draw(true);
+    this.list.draw();
     const shown = plural(this.list.items.length, filter ? "match" : "entry").replace("entrys", "entries").replace("matchs", "matches");
     this.count.textContent = this.complete ? shown : `${shown}…`;
     const nothing = this.complete && !this.list.items.length;

@@ -3,8 +3,9 @@
 import { h } from "./dom.js";
 
 /**
- * `row(item, index)` makes an element of `rowHeight` pixels. Call `draw()` after `items` changed;
- * many calls within a frame are one drawing. The chosen row is known to screen readers.
+ * `row(item, index)` makes an element of `rowHeight` pixels. Call `draw()` after `items` changed: rows
+ * in sight are made anew if another object is in their place, and many calls within a frame are one
+ * drawing. The chosen row is known to screen readers.
  */
 export class VirtualList {
   constructor({ label, rowHeight, row, open, choose, nearEnd }) {
@@ -30,7 +31,7 @@ export class VirtualList {
     cancelAnimationFrame(this._due);
   }
 
-  /** Draw with the next frame. `anew`: rows that are in sight may have changed, too. */
+  /** Draw with the next frame. `anew`: all rows in sight, though their objects are the same. */
   draw(anew = false) {
     this._anew ||= anew;
     if (!this._due) this._due = requestAnimationFrame(() => this._drawNow());
@@ -49,7 +50,7 @@ export class VirtualList {
     const first = Math.max(0, Math.floor(element.scrollTop / rowHeight) - 6);
     const last = Math.min(items.length, Math.ceil((element.scrollTop + element.clientHeight) / rowHeight) + 6);
     for (const [index, shown] of this._shown) {
-      if (index < first || index >= last) {
+      if (index < first || index >= last || shown.item !== items[index]) {
         shown.remove();
         this._shown.delete(index);
       }
@@ -57,6 +58,7 @@ export class VirtualList {
     for (let index = first; index < last; index += 1) {
       if (this._shown.has(index)) continue;
       const made = this._row(items[index], index);
+      made.item = items[index];
       made.classList.add("row");
       made.dataset.index = index;
       made.id = `row-${index}`;

@@ -119,7 +119,7 @@ class Log {
       h("button.bare.icon", { type: "button", "aria-label": "Close the slot", onclick: () => { this.panel.hidden = true; } }, icon("close"))),
     entry.summary && h("p", {}, entry.summary), h("dl.facts", {}, facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, `${value}`)])),
     entry.commands?.length ? h("h3", {}, plural(entry.commands.length, "command")) : "",
-    h("ul.commands", {}, (entry.commands ?? []).slice(0, 300).map((command) => h("li", {}, h("a", { href: `#/requests/${encodeURIComponent(command.request)}` }, h("b", {}, command.operation.replaceAll("_", " ")), " ", command.path ?? ""), h(`span.tag.${command.outcome === "done" ? "done" : command.outcome ? "wrong" : "client"}`, {}, command.outcome ?? "–")))));
+    h("ul.commands", {}, (entry.commands ?? []).slice(0, 300).map((command) => h("li", {}, h("a", { href: `#/requests/${encodeURIComponent(command.request)}` }, h("b", {}, command.operation.replaceAll("_", " ")), " ", command.path ?? ""), h(`span.tag.${["done", "decided"].includes(command.outcome) ? "done" : command.outcome ? "wrong" : "client"}`, {}, command.outcome ?? "–")))));
   }
 
   key(event, typing) {

@@ -80,7 +80,7 @@ class Requests {
     const chosen = this.list.items[this.list.chosen]?.number;
     this.list.items = this.rows.filter((request) => (!this.onlyWrites || request.method !== "GET") && (!filter || `${request.path} ${request.request ?? ""}`.toLowerCase().includes(filter)));
     this.list.chosen = chosen === undefined ? -1 : this.list.items.findIndex((request) => request.number === chosen);
-    this.list.draw(true);
+    this.list.draw();
     const running = this.rows.filter((request) => request.status === null).length;
     this.count.textContent = `${running} in flight, ${this.rows.length} shown`;
   }

@@ -68,7 +68,7 @@ function queue(change) {
     pending = [];
     flushing = null;
     tell({ kind: "files", changes }, (port) => port.watches);
-  }, 150);
+  }, 250);
 }
 
 function mindWatch() {
