@@ -19,7 +19,7 @@ from gateway.sdk import Synod
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "docs" / "pictures"
-SIZE = {"width": 1280, "height": 800}
+SIZE = {"width": 1360, "height": 850}
 PHONE = {"width": 390, "height": 780}
 
 

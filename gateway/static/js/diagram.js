@@ -1,9 +1,9 @@
 // The sequence diagram: a lane for each node, time downwards, every message an arrow at its real times.
 
-import { duration, h, icon, plural, role, s } from "./dom.js";
+import { duration, h, icon, plural, put, role, s } from "./dom.js";
 import { STAGES, about } from "./teaching.js";
 
-const GUTTER = 168;
+const GUTTER = 146;
 const TOP = 18;
 const BOTTOM = 48;
 const CHIP = 27;
@@ -133,7 +133,7 @@ export class Diagram {
       .filter((time) => time !== null))].sort((one, other) => one - other);
     const room = Math.max(520, Math.min(900, innerHeight - 330));
     this.scale = (room / model.length) * this.zoom;
-    this.lane = Math.max(46, (this.width - GUTTER - 12) / model.lanes.length);
+    this.lane = Math.max(42, (this.width - GUTTER - 12) / model.lanes.length);
     const width = GUTTER + this.lane * model.lanes.length;
     const chips = this.placeChips();
     const height = Math.max(this.y(model.length), chips.at(-1)?.y ?? 0) + BOTTOM;
@@ -215,7 +215,7 @@ export class Diagram {
     const element = s(`g.chip.${kind}`, { role: "button", tabindex: "0", "data-step": step.number,
       onclick: () => this.choose(null, step.number), onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); this.choose(null, step.number); } },
       onpointerenter: () => this.hover(step.number), onpointerleave: () => this.hover(null) },
-      s("path.lead", { d: `M${GUTTER - 46} ${y + 1}L${GUTTER - 14} ${from}H${this.x(one.from)}` }),
+      s("path.lead", { d: `M126 ${y + 1}L${GUTTER - 8} ${from}H${this.x(one.from)}` }),
       s("rect", { x: 10, y: y - 10, width: 114, height: 22, rx: 11 }), s("circle", { cx: 21, cy: y + 1, r: 8 }), s("text.number", { x: 21, y: y + 4.5, "text-anchor": "middle" }, `${step.number + 1}`),
       s("text", { x: 34, y: y + 4.5 }, step.type.replace(/^\w+\./, "") + (many > 1 ? ` ×${many}` : "")));
     step.element = element;
@@ -249,7 +249,7 @@ export class Diagram {
   explain() {
     const step = this.model.steps[this.step];
     if (!step) {
-      this.panel.replaceChildren(h("h2", {}, "Walk through it"), h("p", {}, "Each column is a node, time runs downwards. Every arrow is a message that was really sent, from the moment it left to the moment it was taken in. Amber bars are disks being written."),
+      put(this.panel, h("h2", {}, "Walk through it"), h("p", {}, "Each column is a node, time runs downwards. Every arrow is a message that was really sent, from the moment it left to the moment it was taken in. Amber bars are disks being written."),
         h("p.quiet", {}, "Choose → for the first step, or any arrow for its content."), this.legend());
       return;
     }
@@ -260,7 +260,7 @@ export class Diagram {
     const facts = [["from", ends("from")], ["to", ends("to")], ["left", `+${duration(one.sent ?? one.received)}`],
       ["on its way", this.chosen ? (one.received === null ? "never arrived" : one.sent === null ? "not seen leaving" : duration(one.received - one.sent)) : took.length > 1 ? `${duration(Math.min(...took))} to ${duration(Math.max(...took))}` : took.length ? duration(took[0]) : "–"],
       ["slot", one.slot], ["ballot", one.ballot], ["epoch", one.epoch]].filter(([, value]) => value !== null && value !== undefined && value !== "");
-    this.panel.replaceChildren(h("header", {}, h(`span.tag.${kind}`, {}, `${step.number + 1} · ${step.type}`), h("h2", {}, title)), text && h("p", {}, text), one.summary && h("p.said", {}, `“${one.summary}”`),
+    put(this.panel, h("header", {}, h(`span.tag.${kind}`, {}, `${step.number + 1} · ${step.type}`), h("h2", {}, title)), text && h("p", {}, text), one.summary && h("p.said", {}, `“${one.summary}”`),
       h("dl.facts", {}, facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, `${value}`)])),
       step.messages.length > 1 && h("div.siblings", {}, h("h3", {}, plural(step.messages.length, "message")), step.messages.slice(0, 40).map((message) =>
         h("button.bare", { type: "button", "aria-pressed": `${this.chosen === message}`, onclick: () => this.choose(message, step.number) }, `${message.from} → ${message.to}`))),
@@ -270,7 +270,7 @@ export class Diagram {
   explainStage(stage) {
     const { kind, title, text } = STAGES[stage.name] ?? { kind: "client", title: stage.name, text: "" };
     this.choose(null, -1);
-    this.panel.replaceChildren(h("header", {}, h(`span.tag.${kind}`, {}, "stage"), h("h2", {}, `${title}: ${duration(stage.to - stage.from)}`)), h("p", {}, text));
+    put(this.panel, h("header", {}, h(`span.tag.${kind}`, {}, "stage"), h("h2", {}, `${title}: ${duration(stage.to - stage.from)}`)), h("p", {}, text));
     this.scroll.scrollTop = this.y(stage.from) - 60;
   }
 

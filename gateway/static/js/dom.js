@@ -29,6 +29,9 @@ function fill(element, attributes, children) {
   return element;
 }
 
+/** Give an element these children in place of those it has; what is false or missing is left out. */
+export const put = (element, ...children) => element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined && child !== false && child !== ""));
+
 const PATHS = {
   files: "M3 6.5a2 2 0 0 1 2-2h4l2 2.5h8a2 2 0 0 1 2 2v8.500a2 2 0 0 1-2 2H5a2 2 0 0 1-2-2Z",
   cluster: "M12 3v5m0 8v5M4.200 7.500l4.300 2.500m7 4 4.300 2.500m0-9-4.300 2.500m-7 4-4.300 2.500M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8Z",

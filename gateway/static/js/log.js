@@ -1,7 +1,7 @@
 // The page Log: what was agreed, slot by slot, newest first.
 
 import { get } from "./api.js";
-import { h, icon, plural } from "./dom.js";
+import { h, icon, plural, put } from "./dom.js";
 import { VirtualList } from "./list.js";
 
 const PAGE = 200;
@@ -115,9 +115,9 @@ class Log {
     if (!entry) return;
     this.panel.hidden = false;
     const facts = [["kind", entry.kind], ["outcome", entry.outcome], ["ballot", entry.ballot], ["epoch", entry.epoch], ["accepted by", (entry.accepted_by ?? []).join(", ")]].filter(([, value]) => value !== null && value !== undefined && value !== "");
-    this.panel.replaceChildren(h("header", {}, h(`span.tag.${KINDS[entry.kind] ?? "client"}`, {}, entry.kind), h("h2", {}, `Slot ${entry.slot.toLocaleString()}`), h("span.grow"),
+    put(this.panel, h("header", {}, h(`span.tag.${KINDS[entry.kind] ?? "client"}`, {}, entry.kind), h("h2", {}, `Slot ${entry.slot.toLocaleString()}`), h("span.grow"),
       h("button.bare.icon", { type: "button", "aria-label": "Close the slot", onclick: () => { this.panel.hidden = true; } }, icon("close"))),
-    entry.summary && h("p", {}, entry.summary), h("dl.facts", {}, facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, `${value}`)])),
+    entry.kind !== "batch" && entry.summary && h("p", {}, entry.summary), h("dl.facts", {}, facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, `${value}`)])),
     entry.commands?.length ? h("h3", {}, plural(entry.commands.length, "command")) : "",
     h("ul.commands", {}, (entry.commands ?? []).slice(0, 300).map((command) => h("li", {}, h("a", { href: `#/requests/${encodeURIComponent(command.request)}` }, h("b", {}, command.operation.replaceAll("_", " ")), " ", command.path ?? ""), h(`span.tag.${["done", "decided"].includes(command.outcome) ? "done" : command.outcome ? "wrong" : "client"}`, {}, command.outcome ?? "–")))));
   }

@@ -2,7 +2,7 @@
 
 import { Problem, call, fileUrl } from "./api.js";
 import { ask, moreButton, toast } from "./dialog.js";
-import { h, icon, moment, size } from "./dom.js";
+import { h, icon, moment, put, size } from "./dom.js";
 import { compare } from "./compare.js";
 
 const TEXT_BYTES_MAX = 1024 * 1024;
@@ -55,7 +55,7 @@ class Viewer {
   frame(body, ...buttons) {
     const { entry } = this;
     this.notice = h("div.notice", { role: "status", hidden: true });
-    this.place.replaceChildren(
+    put(this.place,
       h("header", {}, h("button.bare.icon", { type: "button", "aria-label": "Close the file", title: "Close", onclick: () => this.mayLeave() && this.leave() }, icon("back")),
         h("h2.grow", { title: this.path }, this.path.split("/").pop()), ...buttons,
         entry && h("a.button", { href: fileUrl(this.path), download: entry.name, "aria-label": `Download ${entry.name}` }, icon("download")),
