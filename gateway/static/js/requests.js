@@ -113,7 +113,7 @@ class Requests {
         // The last records come a moment after the answer.
         if (trace.events.length && (trace.complete || left <= 0)) {
           const subject = trace.events.find((event) => event.type === "client.submit")?.summary ?? "";
-          head.append(h("span.grow"), trace.slot !== null && h("a.tag.paxos", { href: `#/log/${trace.slot}` }, `slot ${trace.slot}`));
+          head.append(h("span.grow"), trace.slot === null ? "" : h("a.tag.paxos", { href: `#/log/${trace.slot}` }, `slot ${trace.slot}`));
           this.show_(body, fromApi(trace), subject.replace(/^please: /, ""));
           return;
         }
