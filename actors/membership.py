@@ -19,6 +19,7 @@ _SILENT_MS = 1_000
 _MUTE_MS = 8_000
 _ASKED_MS = 4_000
 _PING_MS = 500
+_NEAR_SLOTS = 256
 
 
 class Membership:
@@ -69,7 +70,8 @@ class Membership:
         if member is not None and member.disk == disk:
             return  # It will learn so from the log.
         own_hash = learner.replicas.own_hash(message.applied)
-        if own_hash is None or not learner.replicas.may_return(sender):
+        near = learner.decided - message.applied <= _NEAR_SLOTS
+        if own_hash is None or not near or not learner.replicas.may_return(sender):
             return  # It is ahead of this learner, far behind, or early: it asks again.
         if own_hash != message.state_hash:
             learner._send(
