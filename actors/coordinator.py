@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from actors.effects import Group, Milliseconds
-from actors.estimator import Estimator
 from actors.membership import Membership
 from actors.messages import (
     Fenced,
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 
 _RESEND_MS = 400
 _ASK_MS = 400
-_VOTE_LEAST_MS = 300
-_VOTE_MOST_MS = 3_000
 _BLAME_MS = 5_000
 
 
@@ -71,7 +68,6 @@ class Coordinator:
         self.rounds: dict[int, Round] = {}
         self._states: dict[str, TxnState] = {}
         self._asked_at = -_ASK_MS
-        self._vote_time = Estimator(least_ms=_VOTE_LEAST_MS, most_ms=_VOTE_MOST_MS)
         self.membership = Membership(learner, view)
         self._blamed: dict[str, Milliseconds] = {}
         """The stores that made a slot abort, since when, and that have not voted since."""
@@ -150,7 +146,7 @@ class Coordinator:
     def _round(self, slot: int) -> Round:
         now = self._learner.now
         if slot not in self.rounds:
-            self.rounds[slot] = Round(now, now + self._vote_time.timeout_ms, now)
+            self.rounds[slot] = Round(now, now + self._learner.vote_time.timeout_ms, now)
         return self.rounds[slot]
 
     def _prepare(self, to: str, slot: int) -> None:
@@ -191,7 +187,7 @@ class Coordinator:
             round_.votes[sender] = message.refused
             self._note_answer(sender)
             if len(round_.votes) == len(self.view.stores):
-                self._vote_time.observe(self._learner.now - round_.began_at)
+                self._learner.vote_time.observe(self._learner.now - round_.began_at)
 
     def _note_answer(self, store: str) -> None:
         """It answered something; does it still owe an answer to anything else?"""
@@ -205,7 +201,7 @@ class Coordinator:
         round_ = self.rounds.get(message.slot)
         if message.epoch == self.view.epoch and round_ is not None:
             self.membership.answered(sender, owes_more=True)
-            round_.deadline = self._learner.now + 2 * self._vote_time.timeout_ms
+            round_.deadline = self._learner.now + 2 * self._learner.vote_time.timeout_ms
 
     # -- phase 2 ---------------------------------------------------------------------------------
 
@@ -316,7 +312,7 @@ class Coordinator:
         batch = self._learner.log[slot].value
         assert isinstance(batch, Batch)
         waited_ms = self._learner.now - round_.began_at
-        self._vote_time.observe(waited_ms)
+        self._learner.vote_time.observe(waited_ms)
         for name in missing:
             self._blamed.setdefault(name, self._learner.now)
         reason = f"{', '.join(missing)} did not vote within {waited_ms} ms"
@@ -327,13 +323,14 @@ class Coordinator:
         unless a store with a say in it has said, fenced, that it is not prepared.
 
         A later slot may always be aborted, but to wait for the View without a store that has made
-        one abort already spares the others: they are prepared, and will be committed there.
+        one abort already spares the others: they are prepared, and will be committed there. Unless
+        too few stores would be left, for then they had better be refused than kept on too few.
         """
         if slot <= self.view_slot:
             return bool(round_.not_prepared)
         now = self._learner.now
         return any(now - self._blamed.get(name, -_BLAME_MS) >= _BLAME_MS for name in missing) or (
-            not self.membership.may_drop(missing)
+            not self.membership.enough_without(missing)
         )
 
     def _abort(self, slot: int, round_: Round, commands: tuple[int, ...], reason: str) -> None:

@@ -16,6 +16,7 @@ from actors.ballot import NO_BALLOT, Ballot
 from actors.chosen import ChosenLog
 from actors.coordinator import Coordinator
 from actors.effects import Effects, Envelope, Group, Milliseconds, Record
+from actors.estimator import Estimator
 from actors.logbook import page_of
 from actors.messages import (
     Accept,
@@ -106,6 +107,8 @@ class Learner(Node):
         """The slot of the View that began the epoch."""
         self.leader: Ballot = NO_BALLOT
         self.coordinator: Coordinator | None = None
+        self.vote_time = Estimator(least_ms=300, most_ms=3_000)
+        """How long all votes of a slot take; to have waited in vain is a sample, too."""
         self.suspicion = Suspicion(options.heartbeat_ms)
         self.replicas = Replicas(self)
         self.peers = [name for name in options.names("learner") if name != self.name]

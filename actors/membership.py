@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from actors.learner import Learner
 
 _SILENT_MS = 1_000
+_SILENT_MS_MAX = 3_000
 _MUTE_MS = 8_000
 _ASKED_MS = 4_000
 _PING_MS = 500
@@ -113,6 +114,15 @@ class Membership:
             for member in self._view.stores
         )
 
+    def enough_without(self, stores: list[str]) -> bool:
+        """Whether a View without `stores` would have whole stores enough for new writes."""
+        whole = [
+            member
+            for member in self._view.stores
+            if member.name not in stores and self._learner.replicas.is_whole(member)
+        ]
+        return len(whole) >= self._learner.options.stores_needed
+
     def _next_view(self) -> View | None:
         learner, view = self._learner, self._view
         replicas = learner.replicas
@@ -153,4 +163,6 @@ class Membership:
             return False
         owing_ms = learner.now - owing_since
         silent_ms = learner.suspicion.silence_ms(key, learner.now)
-        return min(owing_ms, silent_ms) >= _SILENT_MS or owing_ms >= _MUTE_MS
+        # Where answers are slow anyway, silence says less.
+        patience_ms = min(max(_SILENT_MS, 2 * learner.vote_time.timeout_ms), _SILENT_MS_MAX)
+        return min(owing_ms, silent_ms) >= patience_ms or owing_ms >= _MUTE_MS
