@@ -4,8 +4,9 @@ import { get } from "./api.js";
 import { h, icon, plural, put } from "./dom.js";
 import { VirtualList } from "./list.js";
 
-const PAGE = 200;
-const LOOK_MS = 1_500;
+const PAGE = 100;
+const NEWEST = 30;  // Slots of a busy cluster hold hundreds of commands: to follow, a few are enough.
+const LOOK_MS = 2_000;
 const KEPT_MAX = 20_000;
 const KINDS = { batch: "paxos", view: "rule", abort: "wrong", noop: "client" };
 const OUTCOMES = { committed: "done", aborted: "wrong", "partly aborted": "wrong", undecided: "journal" };
@@ -64,7 +65,7 @@ class Log {
   async look(before = null) {
     clearTimeout(this.timer);
     try {
-      const page = await get(`/v1/log?limit=${PAGE}${before ? `&before=${before}` : ""}`);
+      const page = await get(`/v1/log?limit=${before || !this.entries.length ? PAGE : NEWEST}${before ? `&before=${before}` : ""}`);
       if (this.closed) return;
       this.decided = page.decided;
       this.firstKept = page.first_kept;

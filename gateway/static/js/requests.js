@@ -7,7 +7,7 @@ import { Diagram } from "./diagram.js";
 import { VirtualList } from "./list.js";
 import { fromApi, ofRequest, ofTime, readSimulation } from "./trace.js";
 
-const LOOK_MS = 1_000;
+const LOOK_MS = 1_500;
 
 /** Open the list, or the diagram of the request that the address names. */
 export function open(main, rest) {
@@ -67,7 +67,7 @@ class Requests {
     const { turn } = this;
     clearTimeout(this.timer);
     try {
-      this.rows = (await get("/v1/requests?limit=500")).requests;
+      this.rows = (await get("/v1/requests?limit=200")).requests;
       if (this.turn !== turn || !this.list) return;
       this.show();
     } finally {
