@@ -43,8 +43,11 @@ INTERESTING = (
     Interesting("values of former epochs refused", ("learner.void_by_epoch",)),
     Interesting("fenced coordinators", ("store.fenced",)),
     Interesting(
-        "snapshots installed", ("learner.snapshots_installed", "store.snapshots_installed"), 100
+        "snapshots installed", ("learner.snapshots_installed", "store.snapshots_installed"), 20
     ),
+    Interesting("disks lost", ("disk.lost",), 20),
+    Interesting("newcomers joined", ("disk.newcomers_joined",), 20),
+    Interesting("snapshots disturbed", ("disk.copies_disturbed",), 100),
     Interesting("reads refused", ("store.reads_refused",)),
     Interesting("former incarnations refused", ("learner.dropped_former_incarnation",), 60),
     Interesting("unknown outcomes", ("gateway.unknown",)),

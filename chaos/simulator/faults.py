@@ -10,12 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from actors.options import Options
 from chaos.simulator.clock import PPM
 from chaos.simulator.machine import CRASH_POINTS
 from chaos.simulator.network import Conditions
 
-CONDITIONS = ("loss", "duplication", "reordering", "delay", "clocks", "disks")
-"""`clocks`: rates differ, within the lease margin. `disks`: commits take their time."""
+CONDITIONS = ("loss", "duplication", "reordering", "delay", "clocks", "disks", "snapshots")
+"""`clocks`: rates differ, within the lease margin. `disks`: commits take their time.
+`snapshots`: the log is cut off early, so that whoever was away must copy a snapshot."""
 
 INCIDENTS = (
     "crash",
@@ -27,10 +29,12 @@ INCIDENTS = (
     "broker",
     "timers",
     "slow-disk",
+    "disk-loss",
 )
 """`turn`: a process dies at one point of a turn. `partition`: nodes are cut off from the broker,
 `one-way`: nobody hears a node, or it hears nobody, `partial`: some pairs of nodes don't reach each
-other. `broker`: it restarts and loses timers and messages. `timers`: stale ones expire."""
+other. `broker`: it restarts and loses timers and messages. `timers`: stale ones expire.
+`disk-loss`: a store or a learner comes back with an empty disk."""
 
 BEYOND = ("clocks-beyond",)
 """Faults that the protocol is not meant to bear: `clocks-beyond` shows what the margin is for."""
@@ -55,6 +59,9 @@ TARGETS = (
     "gateway",
     "all",
 )
+DISK_TARGETS = ("store", "store", "store", "learner", "coordinator")
+"""Who can bear to lose a disk."""
+
 _PERIOD_MS = 9_000
 """About how often one kind of incident happens."""
 
@@ -115,6 +122,18 @@ def chosen_faults(faults: tuple[str, ...], stream: random.Random) -> tuple[str, 
     mixture = tuple(name for name in ALL if stream.random() < share)
     return (
         mixture if set(mixture) & {"crash", "turn", "pause", "partition"} else (*mixture, "crash")
+    )
+
+
+def draw_options(faults: tuple[str, ...], stream: Callable[[str], random.Random]) -> Options:
+    """The settings of one seed's cluster."""
+    if "snapshots" not in chosen_faults(faults, stream("mixture")):
+        return Options()
+    chance = stream("fault snapshots")
+    return Options(
+        log_bytes=chance.choice((0, 0, 100_000, 16 * 1024 * 1024)),
+        sync_ms=chance.choice((200, 1_000, 4_000)),
+        heartbeat_ms=chance.choice((500, 2_000)),
     )
 
 
@@ -179,6 +198,8 @@ def _incidents(fault: str, storm_ms: int, chance: random.Random) -> list[Inciden
     at_ms = chance.randrange(_PERIOD_MS)
     while at_ms < storm_ms:
         target = chance.choice(TARGETS)
+        if fault == "disk-loss":
+            target = chance.choice(DISK_TARGETS)
         if fault in ("broker", "partial"):
             target = "all"
         if not found and fault in ("crash", "pause", "partition"):

@@ -44,7 +44,7 @@ class CommitInvariants:
         self._results: dict[tuple[str, int], tuple[str, int, int]] = {}
         self._acknowledged: set[int] = set()
         self._told_epoch: dict[str, int] = {}
-        """For each store the highest epoch that it has answered."""
+        """For each store's disk the highest epoch that it has answered."""
         self._reads: dict[tuple[str, int], set[str]] = {}
 
     # -- replicas --------------------------------------------------------------------------------
@@ -209,11 +209,12 @@ class CommitInvariants:
         self._note_epoch(machine, message.epoch)
 
     def _note_epoch(self, machine: "Machine", epoch: int) -> None:
-        self._told_epoch[machine.name] = max(epoch, self._told_epoch.get(machine.name, 0))
+        disk = machine.disk.identity
+        self._told_epoch[disk] = max(epoch, self._told_epoch.get(disk, 0))
 
     def epochs_in_order(self, machine: "Machine", messages: Iterable[TxnVote | TxnState]) -> None:
         """`fence_holds`: having answered an epoch, a store serves no older one."""
-        highest = self._told_epoch.get(machine.name, 0)
+        highest = self._told_epoch.get(machine.disk.identity, 0)
         for message in messages:
             if message.epoch < highest:
                 raise Violation(

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from actors.options import Options
-from chaos.simulator.faults import Storm, draw_storm
+from chaos.simulator.faults import Storm, draw_options, draw_storm
 from chaos.simulator.judge import Judge
 from chaos.simulator.verdict import ask_unknown, judge_history, judge_log, read_all
 from chaos.simulator.violation import Violation
 from chaos.simulator.weather import Weather
 from chaos.simulator.workload import Workload
-from chaos.simulator.world import US, Trace, World
+from chaos.simulator.world import US, Trace, World, stream_of
 
 STORM_MS = 60_000
 ACKNOWLEDGED_LEAST = 300
@@ -90,14 +90,14 @@ class Simulation:
         self, plan: Plan, trace: Trace | None = None, options: Options | None = None
     ) -> None:
         self.plan = plan
-        self.options = options or Options()
+        self.options = options or draw_options(plan.faults, lambda name: stream_of(plan.seed, name))
         self.judge = Judge(self.options.acceptors)
         self.world = World(plan.seed, self.options, plan.gateways, self.judge, trace)
         self.storm: Storm = draw_storm(
             plan.faults, self.world.names, plan.storm_ms, self.world.stream
         )
         keep = None if plan.incidents is None else frozenset(plan.incidents)
-        self.weather = Weather(self.world, self.storm, keep)
+        self.weather = Weather(self.world, self.storm, self.judge.truth, keep)
         self.workload = Workload(self.world, plan.processes, plan.gateways)
 
     def run(self) -> Report:
@@ -151,12 +151,23 @@ class Simulation:
         )
         workload.stop()
         self._wait(lambda: workload.idle, 60_000, "every_request_is_answered", "all answers")
-        self._wait(world.is_settled, 60_000, "settled_after_healing", "equal replicas, no doubt")
+        self._wait_until_healed()
         ask_unknown(world, workload.told.unknown)
         read_all(world, workload)
-        self._wait(world.is_settled, 60_000, "settled_after_healing", "equal replicas, no doubt")
+        self._wait_until_healed()
         judge_log(world, self.judge.truth, workload)
         judge_history(workload, workload.counts)
+
+    def _wait_until_healed(self) -> None:
+        settled = self.world.is_settled
+        self._wait(settled, 60_000, "settled_after_healing", "equal replicas, no doubt")
+        whole = self.weather.damage.is_whole
+        self._wait(whole, 120_000, "whole_after_healing", "view of all stores, all of them whole")
+        self._wait(self._is_idle, 60_000, "settled_after_healing", "gateway without pending ones")
+        self._wait(settled, 60_000, "settled_after_healing", "equal replicas, no doubt")
+
+    def _is_idle(self) -> bool:
+        return not any(machine.actor._pending for machine in self.world.up("gateway"))
 
     def _wait(
         self, condition: Callable[[], bool], within_ms: int, invariant: str, what: str
@@ -183,6 +194,9 @@ class Simulation:
         report.deliveries = world.network.deliveries
         report.acknowledged = self.workload.acknowledged
         report.counters = self.judge.total(machines)
+        damage = self.weather.damage
+        report.counters.update(damage.counters)
+        report.counters["disk.newcomers_joined"] += damage.newcomers()
         report.elections = report.counters["proposer.led"]
         report.operations = Counter(self.workload.counts)
         report.incidents = tuple(self.weather.happened)

@@ -4,9 +4,11 @@ import random
 from collections.abc import Callable, Iterable
 
 from chaos.simulator.clock import PPM
+from chaos.simulator.damage import Damage
 from chaos.simulator.faults import Incident, Storm, crash_point, draw_rate_ppm
 from chaos.simulator.machine import Machine
 from chaos.simulator.network import Conditions, Wakeup
+from chaos.simulator.truth import Truth
 from chaos.simulator.world import US, World
 
 _DOWN_MS = (100, 4_000)
@@ -16,8 +18,11 @@ _DRIFT_MS = 2_000
 class Weather:
     """Carries out the incidents of one storm. `keep` names those that happen; `None`: all."""
 
-    def __init__(self, world: World, storm: Storm, keep: frozenset[str] | None = None) -> None:
+    def __init__(
+        self, world: World, storm: Storm, truth: Truth, keep: frozenset[str] | None = None
+    ) -> None:
         self._world = world
+        self.damage = Damage(world, truth)
         self._storm = storm
         self._keep = keep
         self._over = False
@@ -35,6 +40,7 @@ class Weather:
             "broker": self._broker,
             "timers": self._timers,
             "slow-disk": self._slow_disk,
+            "disk-loss": self._disk_loss,
         }
 
     # -- beginning and end -----------------------------------------------------------------------
@@ -185,6 +191,28 @@ class Weather:
                 machine.disk_least_us, machine.disk_most_us = former[machine.name]
 
         self._later(incident.duration_ms, mend)
+
+    def _disk_loss(self, incident: Incident, dice: random.Random) -> None:
+        for machine in self._cast(incident.target, dice):
+            if self.damage.may_lose_disk(machine):
+                self._tell(incident, "the disk is lost", (machine.name,))
+                self.damage.lose_disk(machine, dice)
+                self._restart(machine, incident.duration_ms, dice)
+                if dice.random() < 0.5:
+                    self._disturb_copying(machine, dice)
+
+    def _disturb_copying(self, machine: Machine, dice: random.Random) -> None:
+        """The newcomer, or somebody that it copies from, dies in the middle."""
+
+        def disturb(_: object) -> None:
+            others = self._world.up("store", "learner")
+            victim = machine if dice.random() < 0.5 or not others else dice.choice(others)
+            if not self._over and victim.is_up:
+                self._world.tell(f"{victim.name} dies while {machine.name} copies a snapshot")
+                victim.crash()
+                self._restart(victim, dice.randint(*_DOWN_MS), dice)
+
+        self.damage.when_copying(machine, dice, disturb)
 
     # -- tools -----------------------------------------------------------------------------------
 

@@ -24,6 +24,11 @@ US = 1_000
 """Microseconds in a millisecond."""
 
 
+def stream_of(seed: int, name: str) -> random.Random:
+    """A source of randomness of its own for one purpose of one seed."""
+    return random.Random(f"{seed}/{name}")
+
+
 class Trace(Protocol):
     """Writes down every parcel and what else happens."""
 
@@ -105,7 +110,7 @@ class World:
 
     def stream(self, name: str) -> random.Random:
         """A source of randomness of its own for one purpose."""
-        return random.Random(f"{self.seed}/{name}")
+        return stream_of(self.seed, name)
 
     def _new_machine(self, name: str) -> Machine:
         disk = Disk(f"disk-{self.identities.getrandbits(64):016x}")
