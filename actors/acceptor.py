@@ -33,6 +33,9 @@ _ACCEPTED = TypeAdapter(AcceptedValue)
 _SLOT = TypeAdapter(int)
 _PAGE_BYTES = 1024 * 1024
 
+TRUNCATED = "truncated"
+"""The key of the row that names the first slot which was not forgotten."""
+
 
 class Acceptor(Node):
     """One of the voters. State: `promised`, and for each slot what was accepted last."""
@@ -59,7 +62,7 @@ class Acceptor(Node):
         for record in records:
             if record.key == "promised":
                 self.promised = read_record(_BALLOT, record)
-            elif record.key == "truncated":
+            elif record.key == TRUNCATED:
                 self.truncated_below = read_record(_SLOT, record)
             elif record.key.startswith("accepted/"):
                 accepted = read_record(_ACCEPTED, record)
@@ -74,7 +77,7 @@ class Acceptor(Node):
     def _remake_row(self, key: str) -> Frozen | bytes | None:
         if key == "promised":
             return _BALLOT.dump_json(self.promised)
-        if key == "truncated":
+        if key == TRUNCATED:
             return _SLOT.dump_json(self.truncated_below)
         kind, _, slot = key.partition("/")
         return self.accepted.get(int(slot, 16)) if kind == "accepted" else None
@@ -171,7 +174,7 @@ class Acceptor(Node):
             if self.accepted.pop(slot, None) is not None:
                 self._journal(f"accepted/{slot:016x}", None)
         self.truncated_below = message.below
-        self._journal("truncated", _SLOT.dump_json(message.below))
+        self._journal(TRUNCATED, _SLOT.dump_json(message.below))
 
     # -- promises --------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from actors.effects import Milliseconds
-from actors.messages import NodeHeartbeat, ReadReply, ReadRequest
+from actors.messages import NodeHeartbeat, ReadReply, ReadRequest, SnapshotPage
 from actors.values import Frozen, IdempotencyKey, Operation, Outcome, View
 
 
@@ -69,13 +69,34 @@ class ReadLog(Call):
     limit: int
 
 
+class HoldChunks(Call):
+    """Have every store keep all its chunks for `for_ms`, also those that nothing names any more."""
+
+    type: Literal["call.hold_chunks"] = "call.hold_chunks"
+    for_ms: Milliseconds
+
+
+class CopySnapshot(Call):
+    """Get page `page` of the state at `slot` from `source`, as the last answer named it.
+
+    Slot 0 asks any replica for its state, at slot `at_least` or later. Where a snapshot is gone the
+    answer is page 0 of another one, and the caller begins anew.
+    """
+
+    type: Literal["call.copy_snapshot"] = "call.copy_snapshot"
+    at_least: int
+    source: str = ""
+    slot: int = 0
+    page: int = 0
+
+
 class Survey(Call):
     """What this node has heard of the cluster."""
 
     type: Literal["call.survey"] = "call.survey"
 
 
-AnyCall = Write | GiveUp | Read | Upload | Fetch | Survey | ReadLog
+AnyCall = Write | GiveUp | Read | Upload | Fetch | Survey | ReadLog | HoldChunks | CopySnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +153,19 @@ class Absent:
 
 
 @dataclass(frozen=True, slots=True)
+class Holding:
+    """The stores were asked to hold their chunks; nobody answers that, so ask again in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A page of a state. All pages of one copy come from one `source`: one start of one replica."""
+
+    source: str
+    page: SnapshotPage
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSeen:
     """A node's last heartbeat and how long ago it came."""
 
@@ -157,3 +191,4 @@ WriteAnswer = Decided | Unavailable | Unknown
 ReadAnswer = ReadDone | Unavailable
 UploadAnswer = Uploaded | Unavailable
 FetchAnswer = Fetched | Absent | Unavailable
+CopyAnswer = Copied | Unavailable

@@ -15,9 +15,11 @@ from pydantic import TypeAdapter
 from actors.ballot import NO_BALLOT, Ballot
 from actors.calls import (
     AnyCall,
+    CopySnapshot,
     Decided,
     Fetch,
     GiveUp,
+    HoldChunks,
     NodeSeen,
     Read,
     ReadDone,
@@ -29,6 +31,7 @@ from actors.calls import (
     Upload,
     Write,
 )
+from actors.copies import Copies
 from actors.effects import Answer, Milliseconds, Record
 from actors.estimator import Estimator
 from actors.logbook import LogReads
@@ -44,6 +47,7 @@ from actors.messages import (
     ReadRequest,
     Redirect,
     Result,
+    SnapshotPage,
     Submit,
 )
 from actors.node import Node, read_record
@@ -101,6 +105,7 @@ class Client(Node):
         "chunk.refused": "_on_chunk_refused",
         "chunk.data": "_on_chunk_data",
         "chunk.missing": "_on_chunk_missing",
+        "snapshot.page": "_on_snapshot_page",
     }
     timers: ClassVar = {"tick": "_on_tick", "session": "_on_session_due"}
 
@@ -129,6 +134,7 @@ class Client(Node):
         self._read_time = Estimator(least_ms=200, most_ms=1_500)
         self.transfers = Transfers(self)
         self.log_reads = LogReads(self)
+        self.copies = Copies(self)
 
     # -- restart and session ---------------------------------------------------------------------
 
@@ -208,6 +214,10 @@ class Client(Node):
                 self.transfers.fetch(call)
             case ReadLog():
                 self.log_reads.begin(call)
+            case HoldChunks():
+                self.copies.hold(call)
+            case CopySnapshot():
+                self.copies.copy(call)
         self._arm("tick", _TICK_MS, _TICK_MS)
 
     def _refuse(self, token: int, reason: str, fact: str) -> None:
@@ -445,6 +455,9 @@ class Client(Node):
     def _on_log_page(self, sender: str, message: LogPage) -> None:
         self.log_reads.on_page(sender, message)
 
+    def _on_snapshot_page(self, sender: str, message: SnapshotPage) -> None:
+        self.copies.on_page(sender, message)
+
     # -- patience --------------------------------------------------------------------------------
 
     def _on_tick(self, subject: str) -> None:
@@ -466,7 +479,8 @@ class Client(Node):
                 self._read_elsewhere(read)
         self.transfers.tick()
         self.log_reads.tick()
-        reading = self._reads or self.log_reads.busy
+        self.copies.tick()
+        reading = self._reads or self.log_reads.busy or self.copies.busy
         if self._pending or self._waiting or reading or self.transfers.busy:
             self._arm("tick", _TICK_MS, _TICK_MS)
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from actors.chunks import READING_GRACE_MS, Chunks, Manifest, contents_in, read_manifest
 from actors.effects import Blob, Milliseconds, SendBlob
 from actors.messages import (
+    HOLD_MS_MAX,
     ChunkData,
     ChunkGet,
+    ChunkHold,
     ChunkMissing,
     ChunkPut,
     ChunkRefused,
@@ -58,6 +60,8 @@ class Contents:
         """Chunks that the applied state names."""
         self._copied_bytes = 0
         self._window_until = 0
+        self._held_until = 0
+        """Before this no chunk is deleted: somebody copies the state and all that it names."""
 
     @property
     def missing(self) -> int:
@@ -230,10 +234,16 @@ class Contents:
 
     # -- letting go ------------------------------------------------------------------------------
 
+    def on_hold(self, message: ChunkHold) -> None:
+        """Delete nothing for a while, also of what is replaced meanwhile."""
+        until = self._store.now + min(message.for_ms, HOLD_MS_MAX)
+        self._held_until = max(self._held_until, until)
+
     def sweep(self) -> None:
         """Delete what nobody has needed for its time: check and deletion are one step."""
         store = self._store
-        expired = self.chunks.take_expired(store.now, _SWEEP_CHUNKS)
+        held = store.now < self._held_until
+        expired = [] if held else self.chunks.take_expired(store.now, _SWEEP_CHUNKS)
         for name in expired:
             if self.chunks.remove(name):
                 store._journal(f"manifest/{name}", None)

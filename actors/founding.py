@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from actors.node import Node
 
 _GENESIS = TypeAdapter(Genesis)
-_HELD = "genesis/held"
-_FOUNDED = "genesis/founded"
+HELD = "genesis/held"
+"""The key of the row with a genesis that an acceptor holds, founded or not."""
+FOUNDED = "genesis/founded"
+"""The key of the row with the genesis that all acceptors are known to hold."""
 _RETRY_MS = 500
 
 
@@ -46,20 +48,20 @@ class Founding:
 
     def restore(self, record: Record) -> bool:
         """Take in a row if it is one of founding's."""
-        if record.key not in (_HELD, _FOUNDED):
+        if record.key not in (HELD, FOUNDED):
             return False
         try:
             genesis = _GENESIS.validate_json(record.value or b"")
         except ValueError as error:
             raise JournalUnreadable(f"record {record.key!r} can't be read: {error}") from error
         self._held = genesis
-        if record.key == _FOUNDED:
+        if record.key == FOUNDED:
             self._adopt(genesis)
         return True
 
     def row(self, key: str) -> Genesis | None:
         """What the journal is to hold under `key`, if it is one of founding's."""
-        return {_HELD: self._held, _FOUNDED: self.genesis}.get(key)
+        return {HELD: self._held, FOUNDED: self.genesis}.get(key)
 
     def begin(self) -> None:
         """Start, or go on, finding out."""
@@ -149,7 +151,7 @@ class Founding:
                 stores=stores,
             ),
         )
-        node._journal(_HELD, self._held)
+        node._journal(HELD, self._held)
         self._propose()
 
     def _propose(self) -> None:
@@ -164,7 +166,7 @@ class Founding:
             return
         if self._held is None:
             self._held = message.genesis
-            self._node._journal(_HELD, message.genesis)
+            self._node._journal(HELD, message.genesis)
         if self._held.cluster == message.genesis.cluster:
             self._node._send(sender, HoldsGenesis(cluster=self._held.cluster))
 
@@ -247,7 +249,7 @@ class Founding:
         return me in genesis.members
 
     def _record_founded(self, genesis: Genesis) -> None:
-        self._node._journal(_FOUNDED, genesis)
+        self._node._journal(FOUNDED, genesis)
         self._adopt(genesis)
 
     def _adopt(self, genesis: Genesis) -> None:

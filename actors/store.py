@@ -24,6 +24,7 @@ from actors.joining import Joining
 from actors.messages import (
     ChunkData,
     ChunkGet,
+    ChunkHold,
     ChunkMissing,
     ChunkPut,
     Decided,
@@ -106,6 +107,7 @@ class Store(Node):
         "chunk.data": "_on_chunk_data",
         "chunk.get": "_on_chunk_get",
         "chunk.missing": "_on_chunk_missing",
+        "chunk.hold": "_on_chunk_hold",
         "snapshot.pull": "_on_snapshot_pull",
         "snapshot.page": "_on_snapshot_page",
         "replica.diverged": "_on_diverged",
@@ -554,6 +556,9 @@ class Store(Node):
     def _on_chunk_missing(self, sender: str, message: ChunkMissing) -> None:
         self.contents.on_missing(sender, message)
         self._try_fetched()
+
+    def _on_chunk_hold(self, sender: str, message: ChunkHold) -> None:
+        self.contents.on_hold(message)
 
     def _on_sweep(self, subject: str) -> None:
         self.contents.sweep()

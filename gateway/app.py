@@ -22,6 +22,7 @@ from gateway.looking import Looking, nobody_hears
 from gateway.pages import Pages
 from gateway.problems import INCOMPLETE_BODY, INTERNAL, INVALID_REQUEST, Problem
 from gateway.pulse import Pulse
+from gateway.replicating import Replicating
 from gateway.requests import RequestLog, Seen
 from gateway.routing import Tree, method_not_allowed, no_such_route
 from gateway.settings import Settings
@@ -65,6 +66,7 @@ class GatewayApp:
         changing = Changing(cluster, contents, keys)
         self.watch = Watch(cluster)
         directories = Directories(cluster, keys)
+        replicating = Replicating(cluster, settings)
         pages = Pages()
         system = System(cluster, settings, registry, node)
         self._metrics = HttpMetrics(registry)
@@ -108,6 +110,9 @@ class GatewayApp:
                     "/v1/transactions", changing.transaction, methods=["POST"], name="transactions"
                 ),
                 Route("/v1/watch", self.watch.watch, name="watch"),
+                Route("/v1/backup", replicating.begin, methods=["POST"], name="backup"),
+                Route("/v1/backup/rows", replicating.rows, name="rows"),
+                Route("/v1/chunks/{sha256}", replicating.chunk, name="chunk"),
                 Route("/v1/cluster", system.cluster, name="cluster"),
                 Route("/healthz", system.healthz, name="healthz"),
                 Route("/readyz", system.readyz, name="readyz"),

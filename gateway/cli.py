@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from gateway import cli_changes, cli_cluster, cli_files, cli_firehose, cli_trace
+from gateway import cli_backup, cli_changes, cli_cluster, cli_files, cli_firehose, cli_trace
 from gateway.console import note
 from gateway.errors import SynodError
 from gateway.paths import InvalidPath
@@ -33,6 +33,7 @@ def build_cli() -> typer.Typer:
     )
     cli.callback()(_root)
     cli_cluster.register(cli)
+    cli_backup.register(cli)
     cli_files.register(cli)
     cli_trace.register(cli)
     cli_firehose.register(cli)

@@ -11,10 +11,13 @@ from urllib.parse import quote
 from actors.calls import (
     Absent,
     Call,
+    Copied,
+    CopySnapshot,
     Decided,
     Fetch,
     Fetched,
     GiveUp,
+    HoldChunks,
     Read,
     ReadDone,
     ReadLog,
@@ -163,6 +166,23 @@ class Cluster:
         self._refuse_without_broker()
         answer = await self._bounded(lambda token: ReadLog(token=token, before=before, limit=limit))
         if not isinstance(answer, LogPage):
+            raise _unavailable(answer)
+        return answer
+
+    async def hold_chunks(self, for_ms: int) -> None:
+        """Have the stores delete no chunk for so long. Raises `Problem`."""
+        self._refuse_without_broker()
+        await self._bounded(lambda token: HoldChunks(token=token, for_ms=for_ms))
+
+    async def copy_snapshot(self, at_least: int, source: str, slot: int, page: int) -> Copied:
+        """A page of the whole state; see `CopySnapshot`. Raises `Problem`."""
+        self._refuse_without_broker()
+        answer = await self._bounded(
+            lambda token: CopySnapshot(
+                token=token, at_least=at_least, source=source, slot=slot, page=page
+            )
+        )
+        if not isinstance(answer, Copied):
             raise _unavailable(answer)
         return answer
 

@@ -354,6 +354,27 @@ class AsyncSynod:
         answer: dict[str, Any] = response.json()
         return answer
 
+    # -- backup, see `gateway.backup` -------------------------------------------------------------
+
+    async def begin_backup(self) -> dict[str, Any]:
+        """Have the cluster keep what a backup copies; to be called again in time."""
+        request = self._http.build_request("POST", "/v1/backup")
+        answer: dict[str, Any] = (await self._answer(request, _Retry(self._patience_s))).json()
+        return answer
+
+    async def backup_rows(self, **place: str | int) -> dict[str, Any]:
+        """A page of the whole state. Raises `SynodError`."""
+        params = {name: str(value) for name, value in place.items()}
+        answer: dict[str, Any] = (await self._read("GET", "/v1/backup/rows", params)).json()
+        return answer
+
+    async def chunk(self, sha256: str) -> bytes:
+        """A chunk, checked against its name. Raises `SynodError`."""
+        data = (await self._read("GET", f"/v1/chunks/{sha256}")).content
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise Damaged(f"what arrived of the chunk {sha256} is not what its name says")
+        return data
+
     # -- sending ----------------------------------------------------------------------------------
 
     async def _read(

@@ -42,6 +42,15 @@ One read::
 
 Whoever misses something asks: `learn.pull` (chosen slots), `sync.pull` (decided ones).
 
+A backup of the running cluster::
+
+    gateway             all stores          a learner of the view, or a store
+      | chunk.hold ------->|  no deletion       |
+      | snapshot.pull ------------------------->|
+      |<------------------------- snapshot.page |
+      | chunk.get -------->|
+      |<------- chunk.data |
+
 A change of the view, and a store that joins::
 
     learner (coordinator, or taking over)   leader            all learners        stores
@@ -81,8 +90,10 @@ from actors.messages.commit import (
     TxnVote,
 )
 from actors.messages.contents import (
+    HOLD_MS_MAX,
     ChunkData,
     ChunkGet,
+    ChunkHold,
     ChunkMissing,
     ChunkPut,
     ChunkRefused,
@@ -172,6 +183,7 @@ Message = Annotated[
     | ChunkGet
     | ChunkData
     | ChunkMissing
+    | ChunkHold
     | SnapshotPull
     | SnapshotPage
     | JoinRequest
@@ -189,6 +201,7 @@ MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
 
 __all__ = [
     "BULK",
+    "HOLD_MS_MAX",
     "MESSAGES",
     "Accept",
     "Accepted",
@@ -198,6 +211,7 @@ __all__ = [
     "Chosen",
     "ChunkData",
     "ChunkGet",
+    "ChunkHold",
     "ChunkMissing",
     "ChunkPut",
     "ChunkRefused",

@@ -4,6 +4,9 @@ from typing import Literal
 
 from actors.values import Frozen
 
+HOLD_MS_MAX = 120_000
+"""How long one `ChunkHold` may last; who needs longer sends another one in time."""
+
 
 class ChunkPut(Frozen):
     """A chunk for a store; on the broker `data` is the raw body. A `manifest` lists chunk names."""
@@ -49,3 +52,10 @@ class ChunkMissing(Frozen):
 
     type: Literal["chunk.missing"] = "chunk.missing"
     sha256: str
+
+
+class ChunkHold(Frozen):
+    """Delete no chunk for the next `for_ms`; a store holds for `HOLD_MS_MAX` at most."""
+
+    type: Literal["chunk.hold"] = "chunk.hold"
+    for_ms: int

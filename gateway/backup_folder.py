@@ -1,0 +1,364 @@
+"""A backup as a folder: what is in it, how it is written, and how it is checked.
+
+    manifest.json              written last; names and hashes the file of rows, and itself
+    rows-<slot>-<hash>.jsonl   the replicated state at that slot, a row a line: [key, value]
+    chunks/<ab>/<sha256>       the contents that the rows name; a file's name is its hash
+
+Everything hangs on the manifest: the rows by their SHA-256, the chunks by the names in the rows. So
+a folder is a backup if and only if its manifest is there and whole. A newer backup into the same
+folder adds files, then puts its manifest in the former one's place, then removes what only that
+one needed; whenever it is interrupted, one whole backup is left.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, Self
+
+from pydantic import ValidationError
+
+from actors.chunks import read_manifest
+from actors.effects import Record
+from actors.errors import JournalUnreadable
+from actors.namespace import Namespace
+from actors.options import Options
+from actors.values import Chunked, FileEntry, Frozen, Indirect
+from broker.folder import make_folder, sync_folder
+from gateway.errors import SynodError
+
+MANIFEST_NAME = "manifest.json"
+CHUNKS_NAME = "chunks"
+
+_READ_BYTES = 1024 * 1024
+_NAMED_MOST = 20
+_ROWS_NAME = re.compile(r"rows(-\d+-[0-9a-f]{12})?\.jsonl")
+_PART = ".part"
+
+Moved = Callable[[int], None]
+"""Told how many more bytes were looked at."""
+
+
+class BackupRefused(SynodError):
+    """The folder can't take this backup, or the backup can't be restored there."""
+
+
+class BackupDamaged(SynodError):
+    """The backup is not what was written; `parts` names every file that is not, and why."""
+
+    def __init__(self, folder: Path, parts: list[str]) -> None:
+        self.parts = parts
+        shown = "; ".join(parts[:_NAMED_MOST])
+        more = f"; and {len(parts) - _NAMED_MOST} more" if len(parts) > _NAMED_MOST else ""
+        super().__init__(f"{folder} is not a whole backup: {shown}{more}")
+
+
+class Manifest(Frozen):
+    """What a backup holds. Sizes are bytes; `settings` are those of the cluster it came from."""
+
+    format: Literal["synod-backup-1"] = "synod-backup-1"
+    cluster: str
+    taken_at: str
+    """The wall clock where it was taken, ISO 8601 in UTC."""
+    slot: int
+    state_hash: str
+    rows_file: str
+    rows: int
+    rows_bytes: int
+    rows_sha256: str
+    files: int
+    files_bytes: int
+    chunks: int
+    chunks_bytes: int
+    settings: dict[str, int]
+
+    def dump(self) -> bytes:
+        """As the file holds it, with its own checksum."""
+        body = self.model_dump(mode="json")
+        return json.dumps({**body, "checksum": _checksum(body)}, indent=2).encode() + b"\n"
+
+    @classmethod
+    def load(cls, raw: bytes) -> Self:
+        """Raises `ValueError` with what is wrong."""
+        try:
+            body = json.loads(raw)
+            checksum = body.pop("checksum")
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise ValueError("it can't be read") from None
+        if checksum != _checksum(body):
+            raise ValueError("it does not match its own checksum")
+        try:
+            return cls.model_validate(body)
+        except ValidationError as error:
+            raise ValueError(f"this Synod can't read it: {error.errors()[0]['msg']}") from None
+
+
+def _checksum(body: dict[str, Any]) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class Contained:
+    """The state that a backup holds, and the chunks that its files need."""
+
+    def __init__(self) -> None:
+        self.state = Namespace(Options())
+        self.listings: dict[str, tuple[str, ...]] = {}
+        """Chunks that list others, and those they list."""
+
+    def chunk_names(self) -> Iterator[str]:
+        """Every chunk once; those that list others come before what they list."""
+        seen: set[str] = set()
+        for content in self.contents():
+            for name in self.names_of(content):
+                if name not in seen:
+                    seen.add(name)
+                    yield name
+
+    def contents(self) -> Iterator[Chunked | Indirect]:
+        """The contents of all files, equal ones once."""
+        unique: dict[tuple[str, ...], Chunked | Indirect] = {}
+        for entry in self.state.entries.values():
+            if isinstance(entry, FileEntry):
+                content = entry.content
+                key = content.chunks if isinstance(content, Chunked) else (content.manifest, "")
+                unique.setdefault(key, content)
+        return iter(unique.values())
+
+    def names_of(self, content: Chunked | Indirect) -> tuple[str, ...]:
+        """The chunks of one file, with the one that lists the others if that is known."""
+        if isinstance(content, Chunked):
+            return content.chunks
+        return (content.manifest, *self.listings.get(content.manifest, ()))
+
+    @property
+    def files(self) -> list[FileEntry]:
+        """All files."""
+        return [entry for entry in self.state.entries.values() if isinstance(entry, FileEntry)]
+
+
+class BackupFolder:
+    """One folder. `claim` it to write a backup; `read` and `verify` one that is there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._touched: set[Path] = set()
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def manifest(self) -> Manifest:
+        """Raises `BackupDamaged`."""
+        try:
+            raw = (self.path / MANIFEST_NAME).read_bytes()
+        except OSError as error:
+            reason = f"{MANIFEST_NAME}: {error.strerror}"
+            if isinstance(error, FileNotFoundError):
+                reason = f"{MANIFEST_NAME} is missing: it is written last, so none was finished"
+            raise BackupDamaged(self.path, [reason]) from None
+        try:
+            return Manifest.load(raw)
+        except ValueError as error:
+            raise BackupDamaged(self.path, [f"{MANIFEST_NAME}: {error}"]) from None
+
+    def rows(self, manifest: Manifest) -> Contained:
+        """The state, if the file of rows is whole. Raises `BackupDamaged`."""
+        name = manifest.rows_file
+        contained = Contained()
+        digest = hashlib.sha256()
+        size = rows = 0
+        try:
+            with (self.path / name).open("rb") as file:
+                for line in file:
+                    digest.update(line)
+                    size += len(line)
+                    rows += 1
+                found = (size, digest.hexdigest())
+                if found != (manifest.rows_bytes, manifest.rows_sha256):
+                    raise ValueError(
+                        f"it has {size} bytes and SHA-256 {found[1]}; the manifest says "
+                        f"{manifest.rows_bytes} and {manifest.rows_sha256}"
+                    )
+                file.seek(0)
+                for line in file:
+                    load_row(contained.state, line)
+        except OSError as error:
+            raise BackupDamaged(self.path, [f"{name}: {error.strerror}"]) from None
+        except ValueError as error:
+            raise BackupDamaged(self.path, [f"{name}: {error}"]) from None
+        state = contained.state
+        state.restored()
+        held = (rows, state.applied, state.state_hash, len(contained.files))
+        said = (manifest.rows, manifest.slot, manifest.state_hash, manifest.files)
+        if held != said or state.view is None:
+            raise BackupDamaged(self.path, [f"{name}: it holds {held}, the manifest says {said}"])
+        return contained
+
+    def verify(self, moved: Moved | None = None) -> tuple[Manifest, Contained]:
+        """Read all of it. Raises `BackupDamaged` naming every part that is damaged."""
+        manifest = self.manifest()
+        contained = self.rows(manifest)
+        damaged: list[str] = []
+        count = total = 0
+        for content in contained.contents():
+            if isinstance(content, Indirect) and content.manifest not in contained.listings:
+                listing, reason = self._look(content.manifest)
+                found = None if listing is None else read_manifest(listing)
+                if found is not None:
+                    contained.listings[content.manifest] = found.names
+                elif not reason:
+                    damaged.append(f"{chunk_place(content.manifest)}: it is no list of chunks")
+        for name in contained.chunk_names():
+            data, reason = self._look(name)
+            if data is None:
+                damaged.append(f"{chunk_place(name)}: {reason}")
+            else:
+                count += 1
+                total += len(data)
+                if moved is not None:
+                    moved(len(data))
+        if not damaged and (count, total) != (manifest.chunks, manifest.chunks_bytes):
+            damaged.append(
+                f"{CHUNKS_NAME}: {count} chunks of {total} bytes are needed; the manifest says "
+                f"{manifest.chunks} of {manifest.chunks_bytes}"
+            )
+        if damaged:
+            raise BackupDamaged(self.path, damaged)
+        return manifest, contained
+
+    def chunk(self, name: str) -> bytes:
+        """The bytes of that name. Raises `BackupDamaged`."""
+        data, reason = self._look(name)
+        if data is None:
+            raise BackupDamaged(self.path, [f"{chunk_place(name)}: {reason}"])
+        return data
+
+    def sound_chunk(self, name: str) -> bytes | None:
+        """The bytes of that name, if they are there and right."""
+        return self._look(name)[0]
+
+    def _look(self, name: str) -> tuple[bytes | None, str]:
+        try:
+            data = (self.path / chunk_place(name)).read_bytes()
+        except FileNotFoundError:
+            return None, "it is missing"
+        except OSError as error:
+            return None, error.strerror or str(error)
+        if hashlib.sha256(data).hexdigest() != name:
+            return None, "its bytes are not those that its name says"
+        return data, ""
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def claim(self, cluster: str) -> Iterator[None]:
+        """Take the folder for a backup of `cluster`, alone. Raises `BackupRefused`."""
+        with alone_in(self.path):
+            self._check_owner(cluster)
+            yield
+
+    def _check_owner(self, cluster: str) -> None:
+        names = {path.name for path in self.path.iterdir()}
+        if MANIFEST_NAME in names:
+            former = self.manifest()
+            if former.cluster != cluster:
+                raise BackupRefused(
+                    f"{self.path} holds a backup of cluster {former.cluster}, and this is cluster "
+                    f"{cluster}: take another folder"
+                )
+        foreign = sorted(name for name in names if not _is_own(name))
+        if foreign:
+            raise BackupRefused(
+                f"{self.path} holds {foreign[0]!r}, which is no part of a backup: take an empty "
+                "folder"
+            )
+
+    @contextlib.contextmanager
+    def replacing(self, name: str) -> Iterator[BinaryIO]:
+        """A file that appears whole under `name` when the block ends well, or not at all."""
+        place = self.path / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draft = place.with_name(place.name + _PART)
+        with draft.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(place)
+        self._touched.update((place.parent, place.parent.parent))
+
+    @contextlib.contextmanager
+    def rows_draft(self) -> Iterator[BinaryIO]:
+        """Where rows are written before their slot and their hash are known."""
+        with (self.path / f"rows.jsonl{_PART}").open("w+b") as file:
+            yield file
+
+    def keep_rows(self, draft: BinaryIO, slot: int, sha256: str) -> str:
+        """Make the draft durable; the name it has got."""
+        draft.flush()
+        os.fsync(draft.fileno())
+        name = f"rows-{slot}-{sha256[:12]}.jsonl"
+        os.replace(draft.name, self.path / name)
+        return name
+
+    def keep_chunk(self, name: str, data: bytes) -> None:
+        """Write a chunk."""
+        with self.replacing(chunk_place(name)) as file:
+            file.write(data)
+
+    def finish(self, manifest: Manifest) -> None:
+        """All files are there: make their names durable, then the manifest."""
+        for folder in sorted(self._touched | {self.path}):
+            sync_folder(folder)
+        with self.replacing(MANIFEST_NAME) as file:
+            file.write(manifest.dump())
+        sync_folder(self.path)
+
+    def prune(self, manifest: Manifest, needed: Iterable[str]) -> None:
+        """Remove what only former backups needed."""
+        keep = set(needed)
+        for place in self.path.glob("rows-*"):
+            if place.name != manifest.rows_file:
+                place.unlink()
+        for place in (self.path / CHUNKS_NAME).glob("*/*"):
+            if place.name not in keep:
+                place.unlink()
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make the folder if it is not there, and lock it for this process. Raises `BackupRefused`."""
+    make_folder(folder.absolute())
+    try:
+        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except NotADirectoryError:
+        raise BackupRefused(f"{folder} is not a folder") from None
+    try:
+        fcntl.flock(folder_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise BackupRefused(f"{folder} is in use by another backup or restore") from None
+    finally:
+        os.close(folder_fd)
+
+
+def chunk_place(name: str) -> str:
+    """Where a chunk is, in the folder of a backup."""
+    return f"{CHUNKS_NAME}/{name[:2]}/{name}"
+
+
+def load_row(state: Namespace, line: bytes) -> None:
+    """Take in one line of the file of rows. Raises `ValueError`."""
+    try:
+        key, value = json.loads(line)
+        if not state.restore(Record(key, value.encode())):
+            raise ValueError(f"there are no rows like {key!r}")
+    except JournalUnreadable as error:
+        raise ValueError(f"{error}") from None
+
+
+def _is_own(name: str) -> bool:
+    bare = name.removesuffix(_PART)
+    return bare in (MANIFEST_NAME, CHUNKS_NAME) or _ROWS_NAME.fullmatch(bare) is not None
