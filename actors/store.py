@@ -19,7 +19,6 @@ from actors.changes import Changes
 from actors.chunks import Manifest, contents_in, stripped
 from actors.contents import Contents
 from actors.effects import BLOB_ROW, Record
-from actors.errors import InvariantViolation
 from actors.joining import Joining
 from actors.messages import (
     ChunkData,
@@ -385,11 +384,10 @@ class Store(Node):
             self.contents.keep_inline(value)
         elif prepared is not None:
             refused = {refusal.index for refusal in prepared.refused}
-            if not refused <= {refusal.index for refusal in aborted} and self._has_say(slot):
-                raise InvariantViolation(
-                    f"slot {slot} commits commands that {self.name} refused: {refused} are not "
-                    f"among the aborted {aborted}"
-                )
+            if not refused <= {refusal.index for refusal in aborted}:
+                # A later View, which this store has not come to yet, took its say from it. It
+                # copies what it lacks before it is a member again.
+                self.counters["overruled"] += 1
             self._outlived.append(slot)
         outcomes = self.state.apply(slot, value, aborted)
         self.changes.note(slot, value, outcomes)
@@ -409,11 +407,6 @@ class Store(Node):
             for content in contents_in(prepared.batch):
                 self.chunks.release(content, self.now)
         self.counters["applied"] += 1
-
-    def _has_say(self, slot: int) -> bool:
-        """Whether the view at the applied slot counts this disk's vote on `slot`."""
-        member = self.joining.membership
-        return member is not None and member.added_slot is not None and member.added_slot < slot
 
     def _settle(self) -> None:
         """Journal what was applied, a little later."""

@@ -1,5 +1,6 @@
 """Invariants of views, two-phase commit and reads (DESIGN, section 4), checked from the outside."""
 
+import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from chaos.simulator.machine import Machine
     from chaos.simulator.world import World
 
+_NO_REFUSAL = b'"refused":[]'
 _APPLIED = b'{"applied":'
 
 
@@ -42,7 +44,6 @@ class CommitInvariants:
         self._outcomes: dict[int, tuple[tuple[int, ...], str]] = {}
         """For each decided slot its aborted commands, and who said so first."""
         self._results: dict[tuple[str, int], tuple[str, int, int]] = {}
-        self._acknowledged: set[int] = set()
         self._told_epoch: dict[str, int] = {}
         """For each store's disk the highest epoch that it has answered."""
         self._reads: dict[tuple[str, int], set[str]] = {}
@@ -145,26 +146,37 @@ class CommitInvariants:
             )
         if outcome.slot > self._truth.scanned:
             raise Violation("outcomes_agree", f"{message.request} was told before it was chosen")
-        if outcome.status == "aborted":
+        if outcome.status in ("aborted", "no_room"):
             if outcome.index not in self._truth.aborted(outcome.slot):
                 raise Violation(
                     "outcomes_agree", f"{message.request} is told as aborted; the log has no abort"
                 )
-        elif outcome.slot not in self._acknowledged:
-            self._acknowledged.add(outcome.slot)
+        else:
             self._check_everywhere(machine.world, message)
 
     def _check_everywhere(self, world: "World", message: Result) -> None:
-        """Nw = all: a survivor of the view has the slot on disk before anybody is told."""
+        """Nw = all: a survivor of the view has the slot on disk before anybody is told.
+
+        `refusal_stands`: and none of them has refused the command there.
+        """
         slot = message.outcome.slot
         assert self._truth.view is not None
         for store in self._truth.view.stores:
             if store.added_slot is None or store.added_slot >= slot:
                 continue
             disk = world.machines[store.name].disk
-            if disk.identity == store.disk and not (
-                f"prepared/{slot:016x}" in disk.records or self._durable.get(store.disk, 0) >= slot
-            ):
+            if disk.identity != store.disk:
+                continue
+            prepared = disk.records.get(f"prepared/{slot:016x}")
+            if prepared is not None and _NO_REFUSAL not in prepared:
+                refused = {refusal["index"] for refusal in json.loads(prepared)["refused"]}
+                if message.outcome.index in refused:
+                    raise Violation(
+                        "refusal_stands",
+                        f"{message.request} is told as {message.outcome.status} in slot {slot}; "
+                        f"{store.name} of the view has refused it",
+                    )
+            if prepared is None and self._durable.get(store.disk, 0) < slot:
                 raise Violation(
                     "acknowledged_is_on_every_store",
                     f"{message.request} is told as {message.outcome.status} in slot {slot}, which "
