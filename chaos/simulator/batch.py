@@ -47,6 +47,7 @@ INTERESTING = (
     ),
     Interesting("disks lost", ("disk.lost",), 20),
     Interesting("newcomers joined", ("disk.newcomers_joined",), 20),
+    Interesting("turns without room", ("disk.waited_for_room",)),
     Interesting("snapshots disturbed", ("disk.copies_disturbed",), 100),
     Interesting("reads refused", ("store.reads_refused",)),
     Interesting("former incarnations refused", ("learner.dropped_former_incarnation",), 60),

@@ -54,6 +54,31 @@ class Damage:
         founding = {store.disk for store in self._truth.genesis.view.stores}
         return sum(store.disk not in founding for store in self._truth.view.stores)
 
+    # -- full disks ------------------------------------------------------------------------------
+
+    def take_reserve(self, machine: Machine) -> None:
+        """The actor is told that there is little room, and can still commit."""
+        if not machine.is_low:
+            machine.is_low = True
+            self.counters["disk.low"] += 1
+            if machine.is_up:
+                machine.tell_room()
+
+    def fill(self, machine: Machine) -> None:
+        """From now on no commit finds room."""
+        machine.is_full = True
+
+    def make_room(self, machine: Machine) -> None:
+        """There is room again, and whoever waited for it begins anew."""
+        machine.is_full = False
+        if machine.waits_for_room and not machine.is_up:
+            self.counters["disk.waited_for_room"] += 1
+            self._world.start(machine.name)
+        if machine.is_low:
+            machine.is_low = False
+            if machine.is_up:
+                machine.tell_room()
+
     # -- disk loss -------------------------------------------------------------------------------
 
     def lose_disk(self, machine: Machine, dice: random.Random) -> None:

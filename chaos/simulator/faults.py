@@ -30,11 +30,13 @@ INCIDENTS = (
     "timers",
     "slow-disk",
     "disk-loss",
+    "full-disk",
 )
 """`turn`: a process dies at one point of a turn. `partition`: nodes are cut off from the broker,
 `one-way`: nobody hears a node, or it hears nobody, `partial`: some pairs of nodes don't reach each
 other. `broker`: it restarts and loses timers and messages. `timers`: stale ones expire.
-`disk-loss`: a store or a learner comes back with an empty disk."""
+`disk-loss`: a store or a learner comes back with an empty disk. `full-disk`: a disk has
+little room or none for a while."""
 
 BEYOND = ("clocks-beyond",)
 """Faults that the protocol is not meant to bear: `clocks-beyond` shows what the margin is for."""

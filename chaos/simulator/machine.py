@@ -27,6 +27,7 @@ from actors.effects import (
 )
 from actors.errors import InvariantViolation
 from actors.messages import ChunkData, ChunkMissing
+from actors.notices import DiskSpace, Notice
 from actors.options import Identity
 from actors.roles import build_actor
 from chaos.simulator.clock import Clock
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 DRAIN_MESSAGES_MAX = 512
 _EARLY_MS = 2
+_LOCAL = (Call, Notice)
 _WALL_CLOCK_MS = 1_700_000_000_000
 
 CRASH_POINTS = ("before_commit", "after_commit", "between_sends", "before_ack", "rebuild")
@@ -78,6 +80,11 @@ class Machine:
         """The crash point that the next turn that reaches it will not survive."""
         self.disk_least_us = 0
         self.disk_most_us = 0
+        self.is_low = False
+        """Whether the disk has less room than the reserve, of which the actor is told."""
+        self.is_full = False
+        """Whether no commit finds room. The turn is thrown away, and the node waits for room."""
+        self.waits_for_room = False
         self.known_timers: dict[TimerKey, None] = {}
         self._armed: dict[TimerKey, tuple[int, Milliseconds]] = {}
         self._generation = 0
@@ -107,9 +114,25 @@ class Machine:
     def start(self) -> None:
         """Start a process on the disk."""
         assert self.actor is None, f"{self.name} runs already"
+        self.waits_for_room = self.is_full
+        if self.waits_for_room:
+            return
         self._begin_incarnation()
         if self.inbox:
             self._turn_soon()
+        if self.is_low and self.is_up:
+            self.tell_room()
+
+    def tell_room(self) -> None:
+        """The runtime saw how much room there is."""
+        self.arrive(DiskSpace(low=self.is_low, free_bytes=0 if self.is_low else 1 << 30))
+
+    def _stall(self, turn: Turn) -> None:
+        """No room for a commit: nothing of the turn was, and the node is silent until there is."""
+        turn.committed = True  # It never was, and no chance makes it so.
+        self.world.tell(f"{self.name} is silent: its disk has no room")
+        self.crash()
+        self.waits_for_room = True
 
     def _begin_incarnation(self) -> None:
         self.disk.begin_incarnation()
@@ -137,7 +160,8 @@ class Machine:
     def crash(self) -> None:
         """The process vanishes. A commit under way may have reached the disk, or not."""
         turn = self._turn
-        if turn is not None and not turn.committed and self.world.chances.random() < 0.5:
+        may_commit = turn is not None and not turn.committed and not self.is_full
+        if turn is not None and may_commit and self.world.chances.random() < 0.5:
             self._commit(turn)
         self._void_turn()
         self.world.watcher.stopped(self)
@@ -156,6 +180,9 @@ class Machine:
     def _rebuild(self) -> None:
         """The turn raised: nothing of it happened, and the actor is made anew (a restart)."""
         assert self._turn is not None
+        if self.is_full:
+            self._stall(self._turn)
+            return
         kept = [item for item in self._turn.items if type(item) is not Wakeup]
         tokens = {item.token for item in (*kept, *self.inbox) if isinstance(item, Call)}
         self._turn = None
@@ -212,9 +239,9 @@ class Machine:
 
     def forget_queue(self) -> None:
         """The broker lost its messages; the calls of the node's own doors are not among them."""
-        self.inbox = deque(item for item in self.inbox if isinstance(item, Call))
+        self.inbox = deque(item for item in self.inbox if isinstance(item, _LOCAL))
         if self._turn is not None:
-            self._turn.items = [item for item in self._turn.items if isinstance(item, Call)]
+            self._turn.items = [item for item in self._turn.items if isinstance(item, _LOCAL)]
 
     def _turn_soon(self) -> None:
         if not self._turn_due:
@@ -306,6 +333,9 @@ class Machine:
                 latency_us = self.disk_least_us + int(self.world.chances.random() * spread)
                 self.world.after_us(latency_us, self._on_committed, self.serial)
                 return
+            if self.is_full:
+                self._stall(turn)
+                return
             self._commit(turn)
         self._carry_out(turn)
 
@@ -314,6 +344,9 @@ class Machine:
         if serial != self.serial or turn is None:
             return
         if not turn.committed:
+            if self.is_full:
+                self._stall(turn)
+                return
             self._commit(turn)
         if self.is_paused:
             # Paused between the commit and the sends: all that follows is late.

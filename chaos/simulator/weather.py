@@ -41,6 +41,7 @@ class Weather:
             "timers": self._timers,
             "slow-disk": self._slow_disk,
             "disk-loss": self._disk_loss,
+            "full-disk": self._full_disk,
         }
 
     # -- beginning and end -----------------------------------------------------------------------
@@ -89,6 +90,7 @@ class Weather:
             machine.disk_least_us, machine.disk_most_us = 50, 600
             if machine.is_paused:
                 machine.resume()
+            self.damage.make_room(machine)
         world.start()
 
     # -- incidents -------------------------------------------------------------------------------
@@ -200,6 +202,24 @@ class Weather:
                 self._restart(machine, incident.duration_ms, dice)
                 if dice.random() < 0.5:
                     self._disturb_copying(machine, dice)
+
+    def _full_disk(self, incident: Incident, dice: random.Random) -> None:
+        """Less room than the reserve, none at all, or first the one and then the other."""
+        machines = self._cast(incident.target, dice)
+        kind = dice.choice(("low", "full", "low, then full"))
+        self._tell(incident, f"the disk is {kind}", (m.name for m in machines))
+        for machine in machines:
+            if kind == "full":
+                self.damage.fill(machine)
+            else:
+                self.damage.take_reserve(machine)
+            if kind == "low, then full":
+                after_ms = dice.randint(0, incident.duration_ms)
+                self._later(after_ms, lambda machine=machine: self.damage.fill(machine))  # type: ignore[misc]
+            self._later(
+                incident.duration_ms + 1,
+                lambda machine=machine: self.damage.make_room(machine),  # type: ignore[misc]
+            )
 
     def _disturb_copying(self, machine: Machine, dice: random.Random) -> None:
         """The newcomer, or somebody that it copies from, dies in the middle."""
