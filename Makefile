@@ -187,6 +187,10 @@ test-prometheus:
 soak: $(INSTALLED) ## Simulate until something breaks or it is interrupted (ARGS="--faults crash,loss")
 	@exec $(BIN)/python -m chaos.simulator.soak $(ARGS)
 
+.PHONY: mutants
+mutants: $(INSTALLED) ## Put deliberate bugs in, one by one, and see each of them caught (ARGS="3.8 --jobs 2")
+	@exec $(BIN)/python -m chaos.mutants $(ARGS)
+
 .PHONY: lint
 lint: $(INSTALLED) ## Check style, types and the direction of imports
 	@$(BIN)/ruff check .

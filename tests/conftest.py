@@ -38,6 +38,15 @@ def private_broker(tmp_path: Path) -> Iterator[PrivateBroker]:
 _ORIGIN = pytest.StashKey[str]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the flag that writes the golden scenarios anew instead of comparing them."""
+    parser.addoption(
+        "--regenerate-scenarios",
+        action="store_true",
+        help="write tests/scenarios/*.txt as they happen now; read the difference before a commit",
+    )
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
