@@ -1,0 +1,350 @@
+"""Rules that chance rarely puts to the test: each moment is set up by hand, with real actors."""
+
+from typing import Any
+
+import pytest
+
+from actors.ballot import Ballot
+from actors.chosen import ChosenLog
+from actors.effects import Effects, Envelope, Send, TimerKey
+from actors.messages import (
+    Accept,
+    LeaseAsk,
+    LeaseGrant,
+    LeaseGranted,
+    LeaseHeartbeat,
+    Prepare,
+    Promise,
+    ProposeValue,
+    ReadRequest,
+)
+from actors.namespace import Namespace
+from actors.options import Options
+from actors.proposer import Leading
+from actors.reads import WaitingRead
+from actors.values import (
+    NOOP,
+    Abort,
+    AcceptedValue,
+    Batch,
+    Command,
+    OpenSession,
+    Refusal,
+    View,
+)
+from chaos.simulator.machine import Machine
+from chaos.simulator.world import World
+from tests.simulator.test_world import put
+
+ACCEPTORS = tuple(f"acceptor-{n}" for n in range(1, 6))
+
+
+def started() -> World:
+    world = World(3)
+    world.start()
+    world.ready()
+    world.done(put("before", b"1"))
+    world.settled()
+    world.run(1_000)  # What is applied gets into the journals, too.
+    return world
+
+
+def leader_of(world: World) -> Machine:
+    (leader,) = [m for m in world.up("proposer") if m.actor.holds_lease]
+    return leader
+
+
+def hand(world: World, receiver: str, sender: str, message: Any, late_ms: int = 0) -> Effects:
+    """What `receiver` does with a message; the world does not carry its effects out."""
+    machine, other = world.machines[receiver], world.machines[sender]
+    envelope = Envelope(
+        machine.actor.cluster, sender, other.disk.identity, other.disk.incarnation, message
+    )
+    effects: Effects = machine.actor.receive(envelope, machine.now_ms + late_ms)
+    return effects
+
+
+def types(effects: Effects) -> list[str]:
+    return [send.message.type for send in effects.sends if isinstance(send, Send)]  # type: ignore[attr-defined]
+
+
+def batch(stamp_ms: int) -> Batch:
+    return Batch(stamp_ms=stamp_ms, commands=())
+
+
+# -- Paxos ----------------------------------------------------------------------------------------
+
+
+def test_a_new_leader_takes_for_each_slot_the_value_of_the_highest_ballot() -> None:
+    """Given three promises with a gap, two ballots for one slot, and a slot that one tells of."""
+    world = started()
+    name = next(m.name for m in world.up("proposer") if m is not leader_of(world))
+    proposer = world.actor(name)
+    proposer._stand()
+    ballot, first = proposer.phase.ballot, proposer.phase.first_slot
+    low, high = Ballot(1, "proposer-1"), Ballot(1, "proposer-5")
+    told = [
+        (AcceptedValue(slot=first + 1, ballot=low, value=batch(1)),),
+        (AcceptedValue(slot=first + 1, ballot=high, value=batch(2)),),
+        (AcceptedValue(slot=first + 2, ballot=low, value=batch(3)),),
+    ]
+    for acceptor, accepted in zip(ACCEPTORS, told, strict=False):
+        promise = Promise(
+            ballot=ballot, first_slot=first, next_slot=None, accepted=accepted, truncated_below=1
+        )
+        hand(world, name, acceptor, promise)
+
+    assert isinstance(proposer.phase, Leading)
+    proposed = {slot: flight.value for slot, flight in proposer.phase.in_flight.items()}
+    assert proposed == {first: NOOP, first + 1: batch(2), first + 2: batch(3)}
+    assert proposer.phase.next_slot == first + 3
+
+
+def test_votes_of_two_ballots_are_no_quorum() -> None:
+    log = ChosenLog(5)
+    one, two = Ballot(1, "proposer-1"), Ballot(2, "proposer-2")
+    log.hear_value(1, one, batch(1))
+    log.hear_value(1, two, batch(2))
+    for acceptor, ballot in zip(ACCEPTORS, (one, one, two, two), strict=False):
+        log.hear_vote(1, ballot, acceptor)
+    assert log.scan() is None
+    log.hear_vote(1, two, ACCEPTORS[4])
+    assert (log.scan(), log[1].value) == (1, batch(2))
+
+
+def test_the_chosen_prefix_ends_at_a_gap() -> None:
+    log = ChosenLog(5)
+    log.choose(2, batch(2), Ballot(1, "proposer-1"))
+    assert (log.scan(), log.scanned) == (None, 0)
+    log.choose(1, batch(1), Ballot(1, "proposer-1"))
+    assert [log.scan(), log.scan(), log.scan()] == [1, 2, None]
+
+
+def test_a_learner_that_hears_no_vote_asks_for_what_is_chosen() -> None:
+    """Given learners that do not hear each other, then the acceptors tell what they accepted."""
+    world = started()
+    world.network.cut |= {("learner-1", "learner-2"), ("learner-2", "learner-1")}
+    written = world.done(put("a", b"2")).outcome
+    world.run(2_500)
+    assert world.actor("learner-2").scanned >= written.slot
+
+
+def command(sequence: int, path: str, acknowledged: int = -1) -> Command:
+    return Command(
+        session="s",
+        sequence=sequence,
+        acknowledged=acknowledged,
+        reply_to="gateway-1",
+        operation=put(path, b"1") if path else OpenSession(),
+    )
+
+
+def told(state: Namespace, slot: int, one: Command, *aborted: Refusal) -> tuple[str, int]:
+    (outcome,) = state.apply(slot, Batch(stamp_ms=slot, commands=(one,)), aborted)
+    return outcome.status, outcome.slot
+
+
+def test_each_sequence_has_one_result_for_good_aborted_or_done() -> None:
+    """Given commands that sit in two slots, then their first result is what they are told."""
+    state = Namespace(Options())
+    assert told(state, 1, command(0, "")) == ("done", 1)
+    assert told(state, 2, command(1, "given-up"), Refusal(index=0, reason="late")) == ("aborted", 2)
+    assert told(state, 3, command(2, "kept")) == ("done", 3)
+    assert told(state, 4, command(1, "given-up")) == ("aborted", 2)
+    assert told(state, 5, command(2, "kept")) == ("done", 3)
+    assert state.lookup("given-up") is None
+    assert told(state, 6, command(3, "more", acknowledged=1)) == ("done", 6)
+    assert told(state, 7, command(1, "given-up"))[0] == "forgotten"
+    assert told(state, 8, command(2, "kept")) == ("done", 3)
+
+
+def test_a_lease_counts_from_the_sending_of_what_was_acknowledged() -> None:
+    world = started()
+    leader = leader_of(world)
+    actor, phase = leader.actor, leader.actor.phase
+    actor._on_leader_due("")
+    sent_at = phase.sent_at[phase.heartbeat_number]
+    granted = LeaseGranted(ballot=phase.ballot, number=phase.heartbeat_number)
+    for acceptor in ACCEPTORS:
+        hand(world, leader.name, acceptor, granted, late_ms=500)
+    options = world.options
+    assert actor.lease_until == sent_at + options.lease_ms - options.lease_margin_ms
+
+
+def test_one_acknowledgement_is_no_lease() -> None:
+    world = started()
+    leader = leader_of(world)
+    phase = leader.actor.phase
+    before = leader.actor.lease_until
+    phase.heartbeat_number += 1
+    phase.sent_at[phase.heartbeat_number] = leader.now_ms + 400
+    granted = LeaseGranted(ballot=phase.ballot, number=phase.heartbeat_number)
+    for acceptor in ACCEPTORS[:2]:
+        hand(world, leader.name, acceptor, granted, late_ms=401)
+    assert leader.actor.lease_until == before
+    hand(world, leader.name, ACCEPTORS[2], granted, late_ms=401)
+    assert leader.actor.lease_until > before
+
+
+def test_a_lease_binds_also_against_a_higher_ballot_of_its_holder() -> None:
+    world = started()
+    leader = leader_of(world)
+    ballot = leader.actor.phase.ballot
+    heartbeat = LeaseHeartbeat(ballot=ballot, number=1)
+    assert types(hand(world, "acceptor-2", leader.name, heartbeat)) == ["lease.granted"]
+    higher = Prepare(ballot=Ballot(ballot.round + 1, ballot.proposer), first_slot=1)
+    assert types(hand(world, "acceptor-2", leader.name, higher)) == ["paxos.reject"]
+    later_ms = world.options.lease_ms
+    after = hand(world, "acceptor-2", leader.name, higher, late_ms=later_ms)
+    assert types(after) == ["paxos.promise"]
+
+
+# -- views and decisions --------------------------------------------------------------------------
+
+
+def view_without(view: View, store: str) -> View:
+    kept = tuple(member for member in view.stores if member.name != store)
+    return view.model_copy(update={"epoch": view.epoch + 1, "stores": kept})
+
+
+def choose(world: World, *values: Any) -> Any:
+    """`learner-2` learns that these follow the chosen prefix."""
+    learner = world.actor("learner-2")
+    for value in values:
+        learner.log.choose(learner.scanned + 1, value, Ballot(1, "proposer-1"))
+        learner._scan_on()
+    return learner
+
+
+def test_of_two_views_of_one_epoch_the_first_takes_effect() -> None:
+    world = started()
+    view = world.actor("learner-2").view
+    learner = choose(world, view_without(view, "store-1"), view_without(view, "store-2"))
+    assert [member.name for member in learner.view.stores] == ["store-2", "store-3"]
+    assert learner.view.epoch == view.epoch + 1
+    assert learner.view_slot == learner.scanned - 1
+
+
+def test_an_abort_counts_only_in_its_epoch() -> None:
+    world = started()
+    learner = world.actor("learner-2")
+    view, slot = learner.view, learner.scanned + 1
+    stale = Abort(slot=slot, commands=(0,), epoch=view.epoch, reason="late")
+    choose(world, batch(1), view_without(view, "store-1"), stale)
+    assert learner.aborts == {}
+    choose(world, stale.model_copy(update={"epoch": view.epoch + 1}))
+    assert learner.aborts == {slot: {0: "late"}}
+
+
+def coordinating(world: World) -> tuple[Any, int, Any]:
+    """The coordinator with one slot that all stores but `store-3` have voted on."""
+    world.network.cut |= {("learner-1", "store-3")}
+    coordinator = world.actor("learner-1").coordinator
+    slot = world.actor("learner-1").scanned + 1
+    world.write(put("open", b"1"))
+    world.run_until(lambda: slot in coordinator.rounds, 5_000, 1)
+    round_ = coordinator.rounds[slot]
+    world.run_until(lambda: len(round_.votes) == 2, 5_000, 1)
+    return coordinator, slot, round_
+
+
+def test_nothing_is_committed_while_its_abort_is_asked_for() -> None:
+    world = started()
+    coordinator, slot, round_ = coordinating(world)
+    value = world.actor("learner-1").log[slot].value
+    assert coordinator._decidable(slot, value) is None
+    round_.votes["store-3"] = ()
+    assert coordinator._decidable(slot, value) == ()
+    round_.abort = Abort(slot=slot, commands=(0,), epoch=0, reason="asked for")
+    assert coordinator._decidable(slot, value) is None
+
+
+def test_a_no_is_never_final_before_the_log_says_so() -> None:
+    world = started()
+    coordinator, slot, round_ = coordinating(world)
+    round_.votes["store-3"] = (Refusal(index=0, reason="no"),)
+    assert coordinator._decidable(slot, world.actor("learner-1").log[slot].value) is None
+    assert round_.abort is not None
+
+
+def test_silence_about_a_slot_of_a_former_epoch_aborts_nothing() -> None:
+    world = started()
+    coordinator, slot, round_ = coordinating(world)
+    coordinator.view_slot = slot + 1
+    assert not coordinator._may_abort(slot, round_, ["store-3"])
+    round_.not_prepared.add("store-3")
+    assert coordinator._may_abort(slot, round_, ["store-3"])
+
+
+def test_a_restarted_store_knows_its_votes_and_decides_nothing_alone() -> None:
+    world = started()
+    _, slot, _ = coordinating(world)
+    world.crash("store-2")
+    world.network.cut |= {(f"learner-{n}", "store-2") for n in (1, 2)}
+    world.start("store-2")
+    store = world.actor("store-2")
+    world.run(100)
+    assert slot in store.prepared
+    assert store.state.applied == slot - 1
+
+
+# -- reads ----------------------------------------------------------------------------------------
+
+
+def test_a_view_waits_for_the_lease_of_the_store_that_it_drops() -> None:
+    """Given a store with a read lease, when a View drops it, then the View waits, the store gets
+    no further lease, and the View is proposed once the lease has lapsed.
+    """
+    world = started()
+    leader = leader_of(world)
+    actor, phase = leader.actor, leader.actor.phase
+    ask = LeaseAsk(number=1)
+    assert types(hand(world, leader.name, "store-3", ask)) == ["lease.grant"]
+    view = view_without(actor.view, "store-3")
+    proposed = hand(world, leader.name, "learner-1", ProposeValue(value=view))
+    assert "paxos.accept" not in types(proposed)
+    assert phase.waiting_views == [view]
+    assert types(hand(world, leader.name, "store-3", ask)) == []
+    assert types(hand(world, leader.name, "store-2", ask)) == ["lease.grant"]
+    for now, waits in ((phase.read_grants["store-3"] - 1, True), (actor.lease_until, False)):
+        actor.expire(TimerKey("tick"), now)
+        assert bool(phase.waiting_views) == waits
+
+
+@pytest.mark.parametrize("late_ms", [0, 2_000])
+def test_a_leader_grants_for_no_longer_than_its_own_lease(late_ms: int) -> None:
+    world = started()
+    leader = leader_of(world)
+    now = leader.now_ms + late_ms
+    effects = hand(world, leader.name, "store-3", LeaseAsk(number=1), late_ms=late_ms)
+    granted = [
+        send.message.duration_ms
+        for send in effects.sends
+        if isinstance(send, Send) and isinstance(send.message, LeaseGrant)
+    ]
+    assert granted == ([leader.actor.lease_until - now] if now < leader.actor.lease_until else [])
+    assert bool(granted) == (late_ms == 0)
+
+
+def test_a_newcomer_serves_reads_only_once_it_has_applied_the_view_that_added_it() -> None:
+    world = started()
+    store = world.actor("store-3")
+    store.now = world.machines["store-3"].now_ms
+    request = ReadRequest(number=1, what="entry", path="before")
+    read = WaitingRead("gateway-1", request, store.now + 1_000, set())
+    store.reads.lease.until = store.now + 500
+    store.reads.lease.added_slot = store.state.applied
+    assert store.reads._obstacle(read) is None
+    store.reads.lease.added_slot = store.state.applied + 1
+    assert store.reads._obstacle(read) == "no read lease"
+    store.reads.lease.added_slot, store.reads.lease.until = 0, store.now
+    assert store.reads._obstacle(read) == "no read lease"
+
+
+def test_an_accept_below_the_truncation_is_refused() -> None:
+    world = started()
+    leader = leader_of(world)
+    acceptor = world.actor("acceptor-1")
+    acceptor.truncated_below = 2
+    accept = Accept(ballot=leader.actor.phase.ballot, slot=1, value=NOOP)
+    assert types(hand(world, "acceptor-1", leader.name, accept)) == ["paxos.reject"]
