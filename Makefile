@@ -73,7 +73,7 @@ cluster-status: $(INSTALLED) ## Print the processes of the local cluster
 # the containers of this folder instead.
 TARGET ?= local
 SCENARIOS := store-crash proposer-crash acceptor-crash acceptor-quorum-loss learner-crash \
-    broker-crash pause store-cut-off
+    broker-crash pause cut-off
 
 .PHONY: chaos
 chaos: $(INSTALLED) ## Break a real cluster in every way, and print a verdict (TARGET=compose)
@@ -90,7 +90,7 @@ chaos-acceptor-quorum-loss: ## Three of five acceptors die: unavailable, then ba
 chaos-learner-crash: ## The coordinator dies at each point of two-phase commit
 chaos-broker-crash: ## RabbitMQ is killed and comes back
 chaos-pause: ## Leader, coordinator and a store are held for 20 s
-chaos-store-cut-off: ## A store lives, but hears nothing that is said to all stores
+chaos-cut-off: ## Nodes live, but do not hear what is said to all
 
 # ── Compose ───────────────────────────────────────────────────────────────────
 

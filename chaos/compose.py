@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.effects import Group
 from broker.topology import Topology
 from chaos.processes import ProcessFailed
 from chaos.target import last_strike
@@ -31,6 +30,7 @@ class ComposeTarget:
 
     def __init__(self, home: Path, folder: Path, *, may_break: bool = False) -> None:
         self.url = f"http://127.0.0.1:{PORT}"
+        self.other_url = self.url
         self.token = ""
         self.nodes: Sequence[str] = ()
         self._home = home
@@ -167,10 +167,10 @@ class ComposeTarget:
     async def _in_broker(self, *command: str) -> str:
         return await self._compose("exec", "-T", "rabbitmq", *command)
 
-    async def cut_off(self, store: str, cut: bool) -> None:
+    async def cut_off(self, node: str, group: str, cut: bool) -> None:
         """See `Target`."""
         topology = Topology("synod")
-        queue, exchange = topology.node_queue(store), topology.group(Group.STORES)
+        queue, exchange = topology.node_queue(node), topology.group(group)
         verb = "delete" if cut else "declare"
         arguments = [f"source={exchange}", "destination_type=queue", f"destination={queue}"]
         if cut:

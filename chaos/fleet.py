@@ -148,8 +148,15 @@ class Fleet:
 
     # -- working ---------------------------------------------------------------------------------
 
-    async def _work_on(self) -> None:
-        connection = Connection.to(self.url)
+    def read_elsewhere(self, url: str, clients: int) -> None:
+        """Let more clients read from another gateway, until the end."""
+        assert self._tasks is not None
+        self.clients += clients
+        for _ in range(clients):
+            self._tasks.create_task(self._work_on(url))
+
+    async def _work_on(self, read_at: str = "") -> None:
+        connection = Connection.to(read_at or self.url)
         client = self._recorder.client()
         try:
             while True:
@@ -160,7 +167,8 @@ class Fleet:
                 self._running += 1
                 self._idle.clear()
                 try:
-                    asked = await self._ask(connection, client, self._choose())
+                    work = self._choose_read() if read_at else self._choose()
+                    asked = await self._ask(connection, client, work)
                 finally:
                     self._running -= 1
                     if not self._running:
@@ -196,6 +204,10 @@ class Fleet:
             return _Work(
                 "write", f"/{path}", value, "PUT", _target(path), body, effects={path: value}
             )
+        return _Work("read", f"/{path}", None, "GET", _target(path))
+
+    def _choose_read(self) -> _Work:
+        path = self._chance.choice(self.paths)
         return _Work("read", f"/{path}", None, "GET", _target(path))
 
     def _cas(self, path: str, known: tuple[str, str] | None) -> _Work:

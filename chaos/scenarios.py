@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
+from actors.effects import Group
 from chaos.scenario import Case, Run, Scenario
 
 STORE_LIMIT_S = 6.0
@@ -13,6 +14,9 @@ QUORUM_LIMIT_S = 8.0
 BROKER_LIMIT_S = 15.0
 """After the broker's return."""
 PAUSE_S = 20.0
+BLINKS = 3
+BLINK_AFTER_S = 4.0
+READERS = 8
 AFTER_S = 3.0
 """How long the load goes on after service is back, before anything is repaired."""
 
@@ -114,15 +118,42 @@ async def _store_cut_off(run: Run) -> None:
     """It hears nothing that is said to all stores, though it lives and answers what it is asked."""
     await run.steady()
     await run.trace_all()
-    await run.target.cut_off("store-2", True)
+    await run.target.cut_off("store-2", Group.STORES, True)
     fault = "store-2 hears nothing more that is said to all stores"
     at_ns = run.note(fault, "fault")
     try:
         await run.back(fault, at_ns, STORE_LIMIT_S)
         await run.linger(AFTER_S)
     finally:
-        await run.target.cut_off("store-2", False)
+        await run.target.cut_off("store-2", Group.STORES, False)
     run.note("store-2 hears everything again", "heal")
+    await run.whole()
+
+
+async def _gateway_unaware(run: Run) -> None:
+    """The view drops a store that was paused, and it wakes up; a gateway has heard of neither.
+
+    So reads go on arriving at a store that knows nothing of the latest writes. Only its lapsed
+    lease keeps it from answering them.
+    """
+    await run.steady()
+    run.fleet.read_elsewhere(run.target.other_url, READERS)
+    await run.target.cut_off("gateway-2", Group.HEARTBEATS, True)
+    run.note("gateway-2 hears of no view and no leader any more")
+    await run.trace_all()
+    try:
+        for _ in range(BLINKS):
+            at_ns = run.note("store-2 is paused", "fault")
+            await run.target.pause("store-2")
+            try:
+                await run.back("store-2 was paused", at_ns, STORE_LIMIT_S)
+                await run.linger(BLINK_AFTER_S)
+            finally:
+                await run.target.resume("store-2")
+            run.note("store-2 goes on", "heal")
+            await run.whole()
+    finally:
+        await run.target.cut_off("gateway-2", Group.HEARTBEATS, False)
     await run.whole()
 
 
@@ -345,9 +376,12 @@ SCENARIOS: dict[str, Scenario] = {
             ),
         ),
         Scenario(
-            "store-cut-off",
-            "a store lives, but hears nothing that is said to all stores",
-            (Case("cut-off", "its binding to the stores' exchange is removed", _store_cut_off),),
+            "cut-off",
+            "nodes live, but don't hear what is said to all",
+            (
+                Case("store", "a store does not hear what all stores are told", _store_cut_off),
+                Case("gateway", "a gateway is unaware of who is in the view", _gateway_unaware),
+            ),
         ),
     )
 }

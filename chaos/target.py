@@ -14,7 +14,6 @@ from typing import Any, Protocol, TypeVar
 import aio_pika
 import aiormq
 
-from actors.effects import Group
 from broker.topology import Topology
 from chaos.http1 import Connection
 from chaos.local import Description, LocalCluster
@@ -36,6 +35,10 @@ class Target(Protocol):
     @property
     def url(self) -> str:
         """Where the gateway serves."""
+
+    @property
+    def other_url(self) -> str:
+        """Where another gateway serves; the same one if there is no other."""
 
     @property
     def token(self) -> str:
@@ -81,8 +84,8 @@ class Target(Protocol):
     async def start_broker(self) -> None:
         """Start RabbitMQ again."""
 
-    async def cut_off(self, store: str, cut: bool) -> None:
-        """Let a store hear nothing more, or all again, of what is said to all stores."""
+    async def cut_off(self, node: str, group: str, cut: bool) -> None:
+        """Let a node hear nothing more, or all again, of what is said to a group."""
 
     async def quarantined(self) -> int:
         """How many messages are in quarantine."""
@@ -118,8 +121,11 @@ class LocalTarget:
         settings: Mapping[str, str] | None = None,
         programs: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.cluster = LocalCluster(folder, Description.mint(settings=settings), programs=programs)
+        self.cluster = LocalCluster(
+            folder, Description.mint(settings=settings, gateways=2), programs=programs
+        )
         self.url = self.cluster.url
+        self.other_url = self.cluster.url_of("gateway-2")
         self.nodes = tuple(self.cluster.nodes)
         self._blocking: asyncio.Future[Any] | None = None
 
@@ -187,10 +193,10 @@ class LocalTarget:
         """See `Target`."""
         await self._call(self.cluster.broker_of_its_own.start)
 
-    async def cut_off(self, store: str, cut: bool) -> None:
+    async def cut_off(self, node: str, group: str, cut: bool) -> None:
         """See `Target`."""
         topology = Topology(self.cluster.name)
-        queue, exchange = topology.node_queue(store), topology.group(Group.STORES)
+        queue, exchange = topology.node_queue(node), topology.group(group)
         async with await aio_pika.connect(self.cluster.broker_url, timeout=10) as connection:
             channel = await connection.channel()
             bound = await channel.get_queue(queue, ensure=False)

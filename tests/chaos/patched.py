@@ -29,15 +29,15 @@ def _type_of(send: Any) -> str:
 
 def read_without_lease() -> None:
     """A store answers linearizable reads whether the leader lets it or not."""
-    from actors.reads import Reads
+    from actors.reads import ReadLease, Reads
 
     obstacle = Reads._obstacle
 
-    def none_but_others(self: Any, read: Any) -> str | None:
-        found = obstacle(self, read)
-        return None if found == "no read lease" else found
+    def as_if_leased(self: Any, read: Any) -> str | None:
+        self.lease = ReadLease(until=1 << 60, added_slot=0)
+        return obstacle(self, read)
 
-    Reads._obstacle = none_but_others  # type: ignore[method-assign]
+    Reads._obstacle = as_if_leased  # type: ignore[method-assign]
 
 
 def commit_with_two_votes() -> None:

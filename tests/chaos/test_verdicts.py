@@ -36,7 +36,7 @@ async def test_a_store_that_votes_before_its_commit_is_found_out(tmp_path: Path)
 
 
 async def test_a_store_that_reads_without_a_lease_is_found_out(tmp_path: Path) -> None:
-    report = await _run(tmp_path, "store-cut-off", "cut-off", {"store-2": "read_without_lease"})
+    report = await _run(tmp_path, "cut-off", "gateway", {"store-2": "read_without_lease"})
 
     assert report["verdict"] == "failed"
     assert "what clients were told is linearizable" in _wrong(report)
@@ -51,7 +51,7 @@ async def test_a_store_that_reads_without_a_lease_is_found_out(tmp_path: Path) -
             "pending",
             "the pending transaction was aborted, and its client was told",
         ),
-        ("store-cut-off", "cut-off", "what clients were told is linearizable"),
+        ("cut-off", "store", "what clients were told is linearizable"),
     ],
 )
 async def test_a_coordinator_that_commits_with_two_votes_is_found_out(
