@@ -16,6 +16,7 @@ from actors.ballot import NO_BALLOT, Ballot
 from actors.chosen import ChosenLog
 from actors.coordinator import Coordinator
 from actors.effects import Effects, Envelope, Group, Milliseconds, Record
+from actors.errors import InvariantViolation
 from actors.estimator import Estimator
 from actors.logbook import page_of
 from actors.messages import (
@@ -24,6 +25,7 @@ from actors.messages import (
     AcceptedRange,
     Chosen,
     Decided,
+    Diverged,
     LeaderBeat,
     LogRead,
     NodeHeartbeat,
@@ -91,6 +93,7 @@ class Learner(Node):
         "view.join": "_on_coordination",
         "snapshot.pull": "_on_snapshot_pull",
         "snapshot.page": "_on_snapshot_page",
+        "replica.diverged": "_on_diverged",
     }
     timers: ClassVar = {"tick": "_on_tick", "persist": "_on_persist_due", "sync": "_on_sync_due"}
 
@@ -451,6 +454,15 @@ class Learner(Node):
 
     def _on_snapshot_page(self, sender: str, message: SnapshotPage) -> None:
         self._installer.on_page(sender, message, self.decided)
+
+    def _on_diverged(self, sender: str, message: Diverged) -> None:
+        """The coordinator has another state there, and a learner can't go on with a wrong one."""
+        if self.replicas.own_hash(message.slot) == message.reported != message.state_hash:
+            raise InvariantViolation(
+                f"the state of {self.name} at slot {message.slot} has the hash "
+                f"{message.reported}, but that of {sender} is {message.state_hash}: start "
+                f"{self.name} on an empty folder"
+            )
 
     def _install(self, slot: int, rows: list[SnapshotRow]) -> None:
         """The state at `slot` stands for all slots up to it; what is scanned beyond stays."""

@@ -70,7 +70,7 @@ def _scan_without_aborts(self: Learner, slot: int, value: Any) -> None:
             Proposer,
             "lease_until",
             property(lambda self: self.now + 900 if isinstance(self.phase, Leading) else 0),
-            {"one_lease_holder"},
+            {"one_lease_holder", "settled_after_healing"},
         ),
         (Namespace, "_run", _forgetful_run, {"applied_once"}),
         (Reads, "_obstacle", lambda self, read: None, {"reads_are_fresh", "reads_in_the_view"}),
