@@ -199,6 +199,22 @@ def test_a_lease_binds_also_against_a_higher_ballot_of_its_holder() -> None:
     assert types(after) == ["paxos.promise"]
 
 
+def test_a_restarted_acceptor_is_silent_for_one_lease() -> None:
+    """Given an acceptor whose former start may have given a lease, then it promises nothing yet."""
+    world = started()
+    world.crash("acceptor-2")
+    world.start("acceptor-2")
+    machine = world.machines["acceptor-2"]
+    prepare = Prepare(ballot=Ballot(99, "proposer-4"), first_slot=1)
+    started_ms, lease_ms = machine.now_ms, world.options.lease_ms
+    assert types(hand(world, "acceptor-2", "proposer-4", prepare)) == ["paxos.reject"]
+    late = hand(world, "acceptor-2", "proposer-4", prepare, late_ms=lease_ms - 1)
+    assert types(late) == ["paxos.reject"]
+    assert machine.now_ms == started_ms
+    over = hand(world, "acceptor-2", "proposer-4", prepare, late_ms=lease_ms)
+    assert types(over) == ["paxos.promise"]
+
+
 # -- views and decisions --------------------------------------------------------------------------
 
 
