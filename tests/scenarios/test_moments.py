@@ -342,7 +342,7 @@ def test_a_leader_grants_for_no_longer_than_its_own_lease(late_ms: int) -> None:
     assert bool(granted) == (late_ms == 0)
 
 
-def test_a_newcomer_serves_reads_only_once_it_has_applied_the_view_that_added_it() -> None:
+def test_reads_are_served_while_the_lease_runs_and_once_the_view_is_applied() -> None:
     world = started()
     store = world.actor("store-3")
     store.now = world.machines["store-3"].now_ms
