@@ -36,6 +36,8 @@ class Damage:
             if (m.name, m.disk.identity) in named
             and m.actor.joining.membership is not None
             and m.actor.joining.is_whole
+            and not m.disk.rotten_blobs
+            and not m.disk.rotten_rows
         ]
 
     def is_whole(self) -> bool:
@@ -78,6 +80,56 @@ class Damage:
             machine.is_low = False
             if machine.is_up:
                 machine.tell_room()
+
+    # -- rot ---------------------------------------------------------------------------------------
+
+    def rot_blob(self, machine: Machine, dice: random.Random) -> bool:
+        """Flip a bit of contents that at least two other stores have; false if there are none."""
+        others = [self._world.machines[n].disk for n in self.holders() if n != machine.name]
+        sound = [
+            name
+            for name in sorted(machine.disk.blobs)
+            if sum(name in disk.blobs for disk in others) >= _HOLDERS_LEAST
+        ]
+        if not sound:
+            return False
+        machine.disk.rotten_blobs.add(dice.choice(sound))
+        self.counters["disk.rotten_blobs"] += 1
+        self._scrub_soon(dice)
+        return True
+
+    def rot_row(self, machine: Machine, dice: random.Random) -> bool:
+        """Flip a bit of a row; false where too many of the role are rotten already."""
+        others = [m for m in self._world.machines.values() if m.role == machine.role]
+        least = 1 if machine.role == "acceptor" else 2
+        if sum(bool(m.disk.rotten_rows) for m in others) >= least or not machine.disk.records:
+            return False
+        machine.disk.rotten_rows.add(dice.choice(sorted(machine.disk.records)))
+        self.counters["disk.rotten_rows"] += 1
+        self._scrub_soon(dice)
+        return True
+
+    def _scrub_soon(self, dice: random.Random) -> None:
+        """Until all is sound again: an actor is told, and may die before it has mended it."""
+
+        def scrub(_: object) -> None:
+            rotten = [
+                m
+                for m in self._world.machines.values()
+                if m.disk.rotten_blobs or m.disk.rotten_rows
+            ]
+            for machine in rotten:
+                if machine.is_up:
+                    machine.scrub()
+            if rotten:
+                self._world.after_us(3_000 * US, scrub)
+
+        self._world.after_us(dice.randrange(3_000 * US), scrub)
+
+    def refused(self, machine: Machine) -> bool:
+        """Whether the node may start on an empty disk, as its rotten one was refused."""
+        self.counters["disk.refused"] += 1
+        return self.may_lose_disk(machine)
 
     # -- disk loss -------------------------------------------------------------------------------
 

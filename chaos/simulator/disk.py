@@ -12,12 +12,24 @@ class Disk:
     all that was ever committed, the beginnings of incarnations included.
     """
 
-    __slots__ = ("blobs", "commits", "identity", "incarnation", "records")
+    __slots__ = (
+        "blobs",
+        "commits",
+        "identity",
+        "incarnation",
+        "records",
+        "rotten_blobs",
+        "rotten_rows",
+    )
 
     def __init__(self, identity: str) -> None:
         self.identity = identity
         self.records: dict[str, bytes] = {}
         self.blobs: dict[str, bytes] = {}
+        self.rotten_blobs: set[str] = set()
+        """Blobs whose bytes are not what was committed; whoever reads them sees it."""
+        self.rotten_rows: set[str] = set()
+        """Rows that no start would take for sound. What is committed anew is sound again."""
         self.incarnation = 0
         self.commits = 0
 
@@ -29,6 +41,10 @@ class Disk:
     def commit(self, records: Iterable[Record], blobs: Iterable[Blob]) -> None:
         """Make all of it durable. Of two with the same key the later one counts."""
         self.commits += 1
+        if self.rotten_rows or self.rotten_blobs:
+            records, blobs = list(records), list(blobs)
+            self.rotten_rows.difference_update(key for key, _ in records)
+            self.rotten_blobs.difference_update(name for name, _ in blobs)
         for key, value in records:
             if value is None:
                 self.records.pop(key, None)

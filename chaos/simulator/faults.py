@@ -31,12 +31,13 @@ INCIDENTS = (
     "slow-disk",
     "disk-loss",
     "full-disk",
+    "bit-rot",
 )
 """`turn`: a process dies at one point of a turn. `partition`: nodes are cut off from the broker,
 `one-way`: nobody hears a node, or it hears nobody, `partial`: some pairs of nodes don't reach each
 other. `broker`: it restarts and loses timers and messages. `timers`: stale ones expire.
 `disk-loss`: a store or a learner comes back with an empty disk. `full-disk`: a disk has
-little room or none for a while."""
+little room or none for a while. `bit-rot`: a blob or a row is not what was committed any more."""
 
 BEYOND = ("clocks-beyond",)
 """Faults that the protocol is not meant to bear: `clocks-beyond` shows what the margin is for."""
@@ -202,6 +203,8 @@ def _incidents(fault: str, storm_ms: int, chance: random.Random) -> list[Inciden
         target = chance.choice(TARGETS)
         if fault == "disk-loss":
             target = chance.choice(DISK_TARGETS)
+        if fault == "bit-rot":
+            target = chance.choice((*DISK_TARGETS, "store", "acceptor", "proposer"))
         if fault in ("broker", "partial"):
             target = "all"
         if not found and fault in ("crash", "pause", "partition"):

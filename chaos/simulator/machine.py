@@ -27,7 +27,7 @@ from actors.effects import (
 )
 from actors.errors import InvariantViolation
 from actors.messages import ChunkData, ChunkMissing
-from actors.notices import DiskSpace, Notice
+from actors.notices import BlobRotten, DiskSpace, Notice, RowRotten
 from actors.options import Identity
 from actors.roles import build_actor
 from chaos.simulator.clock import Clock
@@ -117,6 +117,9 @@ class Machine:
         self.waits_for_room = self.is_full
         if self.waits_for_room:
             return
+        if self.disk.rotten_rows:
+            self.world.refused(self)
+            return
         self._begin_incarnation()
         if self.inbox:
             self._turn_soon()
@@ -126,6 +129,13 @@ class Machine:
     def tell_room(self) -> None:
         """The runtime saw how much room there is."""
         self.arrive(DiskSpace(low=self.is_low, free_bytes=0 if self.is_low else 1 << 30))
+
+    def scrub(self) -> None:
+        """The runtime reads the disk once through and tells the actor what has rotted."""
+        for name in sorted(self.disk.rotten_blobs):
+            self.arrive(BlobRotten(sha256=name))
+        for key in sorted(self.disk.rotten_rows):
+            self.arrive(RowRotten(key=key))
 
     def _stall(self, turn: Turn) -> None:
         """No room for a commit: nothing of the turn was, and the node is silent until there is."""
@@ -182,6 +192,11 @@ class Machine:
         assert self._turn is not None
         if self.is_full:
             self._stall(self._turn)
+            return
+        if self.disk.rotten_rows:
+            self._turn.committed = True  # It never was, and no chance makes it so.
+            self.crash()
+            self.world.refused(self)
             return
         kept = [item for item in self._turn.items if type(item) is not Wakeup]
         tokens = {item.token for item in (*kept, *self.inbox) if isinstance(item, Call)}
@@ -420,6 +435,9 @@ class Machine:
 
     def _blob_message(self, send: SendBlob) -> Any:
         data = self.disk.blobs.get(send.sha256)
+        if send.sha256 in self.disk.rotten_blobs:
+            self.arrive(BlobRotten(sha256=send.sha256))
+            data = None
         if data is None:
             return ChunkMissing(sha256=send.sha256)
         return ChunkData(sha256=send.sha256, data=data)

@@ -38,7 +38,7 @@ def judge_log(world: World, truth: Truth, workload: Workload) -> None:
                     "certainly did not happen",
                 )
             for name in getattr(entry.content, "chunks", ()):
-                if name not in machine.disk.blobs:
+                if name not in machine.disk.blobs or name in machine.disk.rotten_blobs:
                     raise Violation(
                         "contents_are_whole", f"{machine.name} lacks {name} of {path!r}"
                     )

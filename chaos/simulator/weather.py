@@ -42,6 +42,7 @@ class Weather:
             "slow-disk": self._slow_disk,
             "disk-loss": self._disk_loss,
             "full-disk": self._full_disk,
+            "bit-rot": self._bit_rot,
         }
 
     # -- beginning and end -----------------------------------------------------------------------
@@ -51,6 +52,7 @@ class Weather:
         world = self._world
         self.begin_conditions()
         world.on_death = self._restart_later
+        world.on_refusal = self._refused
         for incident in self._storm.incidents:
             if self._keep is None or incident.name in self._keep:
                 world.after_us(incident.at_ms * US, self._happen, incident)
@@ -90,6 +92,8 @@ class Weather:
             machine.disk_least_us, machine.disk_most_us = 50, 600
             if machine.is_paused:
                 machine.resume()
+            if not machine.is_up:
+                machine.disk.rotten_rows.clear()  # Its operator put a sound copy of it back.
             self.damage.make_room(machine)
         world.start()
 
@@ -220,6 +224,24 @@ class Weather:
                 incident.duration_ms + 1,
                 lambda machine=machine: self.damage.make_room(machine),  # type: ignore[misc]
             )
+
+    def _bit_rot(self, incident: Incident, dice: random.Random) -> None:
+        for machine in self._cast(incident.target, dice):
+            row = dice.random() < 0.5 or machine.role != "store"
+            if machine.role == "gateway":
+                continue
+            rot = self.damage.rot_row if row else self.damage.rot_blob
+            if rot(machine, dice):
+                self._tell(incident, f"a {'row' if row else 'blob'} has rotted", (machine.name,))
+                if row and dice.random() < 0.4:
+                    machine.crash()  # Before anybody has noticed: its next start will.
+                    self._restart(machine, incident.duration_ms, dice)
+
+    def _refused(self, machine: Machine) -> None:
+        """Acceptors and proposers wait for their sound disks; so does who could not copy them."""
+        if not self._over and self.damage.refused(machine):
+            self.damage.lose_disk(machine, self._chance)
+            self._restart_later(machine)
 
     def _disturb_copying(self, machine: Machine, dice: random.Random) -> None:
         """The newcomer, or somebody that it copies from, dies in the middle."""

@@ -101,6 +101,7 @@ class World:
         self.answers: dict[int, Any] = {}
         self.on_answer: Callable[[int, Any], None] | None = None
         self.on_death: Callable[[Machine], None] | None = None
+        self.on_refusal: Callable[[Machine], None] | None = None
         self.halted: dict[str, str] = {}
         self._last_token = 0
         names = (*self.options.members, *(f"gateway-{n}" for n in range(1, gateways + 1)))
@@ -186,6 +187,12 @@ class World:
         """A process died in its turn."""
         if self.on_death is not None:
             self.on_death(machine)
+
+    def refused(self, machine: Machine) -> None:
+        """A process did not start, because rows of its journal are rotten."""
+        self.tell(f"{machine.name} refuses its rotten disk")
+        if self.on_refusal is not None:
+            self.on_refusal(machine)
 
     def tell(self, text: str) -> None:
         """Note something for the story of this run."""

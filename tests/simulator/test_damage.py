@@ -2,7 +2,11 @@
 
 import random
 
+from actors.options import Options
+from actors.values import MakeDirectory
+from chaos.simulator.judge import Judge
 from chaos.simulator.run import Plan, Simulation
+from chaos.simulator.world import World
 
 CALM = Plan(seed=5, faults=("snapshots",), storm_ms=20_000, acknowledged=60)
 
@@ -77,7 +81,64 @@ def test_little_room_makes_a_store_refuse_what_grows_until_there_is_room_again()
 
 def test_a_store_that_refused_and_was_dropped_comes_back_though_it_was_overruled() -> None:
     """Given a no that a View took from the vote, then its store applies what the others have."""
-    plan = Plan(seed=1, faults=("full-disk", "crash"), storm_ms=40_000, acknowledged=100)
-    report = Simulation(plan).run()
+    options = Options()
+    world = World(3, options, watcher=Judge(options.acceptors))
+    world.start()
+    world.ready()
+    store = world.machines["store-3"]
+    store.is_low = True
+    store.tell_room()
+    world.network.cut = {("store-3", name) for name in options.names("learner")}
+    tokens = [world.write(MakeDirectory(path=f"d{number}"), retry=True) for number in range(3)]
+    for token in tokens:
+        assert world.answer(token).outcome.status == "done"
+    world.network.cut.clear()
+    store.is_low = False
+    store.tell_room()
+    world.settled()
+    assert store.actor.counters["overruled"] > 0
+    world.run_until(lambda: store.actor.joining.membership is not None, 60_000)
+
+
+def test_a_rotten_blob_is_fetched_anew_and_a_rotten_row_is_written_anew() -> None:
+    """Given rot on a running store, when it is scrubbed, then its disk is sound again."""
+    simulation = Simulation(CALM)
+    world, damage = simulation.world, simulation.weather.damage
+    store, dice = world.machines["store-2"], random.Random(1)
+
+    def rot(_: object) -> None:
+        assert damage.rot_blob(store, dice)
+        assert damage.rot_row(store, dice)
+        assert "store-2" not in damage.holders()
+
+    world.at_us(15_000_000, rot)
+    report = simulation.run()
     assert report.passed, f"{report.invariant}: {report.detail}"
-    assert report.counters["store.overruled"] > 0
+    assert report.counters["store.chunks_rotten"] >= 1
+    assert report.counters["store.rows_rotten"] >= 1
+    assert damage.is_whole()
+    assert (report.counters["disk.refused"], report.counters["disk.lost"]) == (0, 0)
+
+
+def test_a_start_on_a_rotten_row_is_refused() -> None:
+    """Given rows that rotted unseen, then a store starts empty, and an acceptor waits for help."""
+    simulation = Simulation(CALM)
+    world, damage = simulation.world, simulation.weather.damage
+    down: list[bool] = []
+
+    def rot(_: object) -> None:
+        for name in ("store-2", "acceptor-3"):
+            machine = world.machines[name]
+            machine.disk.rotten_rows.add(sorted(machine.disk.records)[0])
+            machine.crash()
+            world.start(name)
+            down.append(machine.is_up)
+
+    world.at_us(10_000_000, rot)
+    world.at_us(19_000_000, lambda _: down.append(world.machines["acceptor-3"].is_up))
+    report = simulation.run()
+    assert report.passed, f"{report.invariant}: {report.detail}"
+    assert down == [False, False, False]
+    assert (report.counters["disk.refused"], report.counters["disk.lost"]) == (2, 1)
+    assert world.machines["acceptor-3"].is_up
+    assert damage.is_whole()
