@@ -32,12 +32,16 @@ INCIDENTS = (
     "disk-loss",
     "full-disk",
     "bit-rot",
+    "usurper",
+    "half-told",
 )
 """`turn`: a process dies at one point of a turn. `partition`: nodes are cut off from the broker,
 `one-way`: nobody hears a node, or it hears nobody, `partial`: some pairs of nodes don't reach each
 other. `broker`: it restarts and loses timers and messages. `timers`: stale ones expire.
 `disk-loss`: a store or a learner comes back with an empty disk. `full-disk`: a disk has
-little room or none for a while. `bit-rot`: a blob or a row is not what was committed any more."""
+little room or none for a while. `bit-rot`: a blob or a row is not what was committed any more.
+`usurper`: proposers do not hear the leader while acceptors restart. `half-told`: the coordinator
+reaches clients, but no replica, and a store falls silent."""
 
 BEYOND = ("clocks-beyond",)
 """Faults that the protocol is not meant to bear: `clocks-beyond` shows what the margin is for."""
@@ -216,7 +220,8 @@ def _incidents(fault: str, storm_ms: int, chance: random.Random) -> list[Inciden
                 at_ms=at_ms,
                 fault=fault,
                 target=target,
-                duration_ms=chance.randint(longest // 10, longest),
+                duration_ms=chance.randint(longest // 10, longest)
+                + (2_500 if fault in ("usurper", "half-told") else 0),
                 dice=chance.getrandbits(32),
             )
         )

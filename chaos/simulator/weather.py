@@ -8,6 +8,7 @@ from chaos.simulator.damage import Damage
 from chaos.simulator.faults import Incident, Storm, crash_point, draw_rate_ppm
 from chaos.simulator.machine import Machine
 from chaos.simulator.network import Conditions, Wakeup
+from chaos.simulator.traps import half_tell, usurp
 from chaos.simulator.truth import Truth
 from chaos.simulator.world import US, World
 
@@ -43,6 +44,8 @@ class Weather:
             "disk-loss": self._disk_loss,
             "full-disk": self._full_disk,
             "bit-rot": self._bit_rot,
+            "usurper": self._usurper,
+            "half-told": self._half_told,
         }
 
     # -- beginning and end -----------------------------------------------------------------------
@@ -242,6 +245,27 @@ class Weather:
         if not self._over and self.damage.refused(machine):
             self.damage.lose_disk(machine, self._chance)
             self._restart_later(machine)
+
+    def _usurper(self, incident: Incident, dice: random.Random) -> None:
+        for leader in self._cast("leader", dice)[:1]:
+            self._tell(incident, "no proposer hears the leader", (leader.name,))
+            usurp(
+                self._world,
+                leader,
+                incident.duration_ms,
+                lambda machine, down_ms: self._restart(machine, down_ms, dice),
+            )
+
+    def _half_told(self, incident: Incident, dice: random.Random) -> None:
+        for coordinator in self._cast("coordinator", dice)[:1]:
+            self._tell(incident, "no replica hears the coordinator", (coordinator.name,))
+            half_tell(
+                self._world,
+                coordinator,
+                incident.duration_ms,
+                dice,
+                lambda machine, down_ms: self._restart(machine, down_ms, dice),
+            )
 
     def _disturb_copying(self, machine: Machine, dice: random.Random) -> None:
         """The newcomer, or somebody that it copies from, dies in the middle."""

@@ -21,6 +21,7 @@ _lead = Proposer._lead
 _run_command = Namespace._run
 _journal = Store._journal
 _scan = Learner._scan
+_passes_fence = Store._passes_fence
 
 
 def _no_refusals(self: Acceptor, sender: str, ballot: Ballot) -> bool:
@@ -60,6 +61,10 @@ def _scan_without_aborts(self: Learner, slot: int, value: Any) -> None:
         self.aborts.clear()
 
 
+def _serve_older_epochs(self: Store, sender: str, epoch: int) -> bool:
+    return epoch < self.fence or _passes_fence(self, sender, epoch)
+
+
 @pytest.mark.parametrize(
     ("target", "name", "broken", "invariants"),
     [
@@ -82,6 +87,8 @@ def _scan_without_aborts(self: Learner, slot: int, value: Any) -> None:
         ),
         (Store, "_journal", _unwritten, {"journal_before_answer"}),
         (Learner, "_scan", _scan_without_aborts, {"outcomes_agree", "settled_after_healing"}),
+        (Acceptor, "_start", lambda self: None, {"lease_promise_kept", "one_lease_holder"}),
+        (Store, "_passes_fence", _serve_older_epochs, {"fence_holds"}),
     ],
     ids=[
         "an acceptor breaks its promises",
@@ -93,6 +100,8 @@ def _scan_without_aborts(self: Learner, slot: int, value: Any) -> None:
         "commit with one vote",
         "a vote is not journalled",
         "a coordinator forgets aborts",
+        "an acceptor speaks at once after its restart",
+        "a store serves older epochs",
     ],
 )
 def test_a_broken_protocol_is_found(
