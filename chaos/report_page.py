@@ -6,7 +6,7 @@ from typing import Any
 _WIDTH = 1000
 _HEIGHT = 180
 _LEFT = 46
-_LANE_PX = 96
+_LANE_PX = 66
 _ROW_PX = 15
 _EVENTS_MAX = 120
 
@@ -185,29 +185,31 @@ def _sequence(events: list[dict[str, Any]]) -> str:
         key=lambda name: (_ROLES.index(name.partition("-")[0]), name),
     )
     lanes = {name: 60 + place * _LANE_PX for place, name in enumerate(nodes)}
-    sent = {event["message_id"]: event for event in events if event["kind"] == "sent"}
-    place = {id(event): 34 + number * _ROW_PX for number, event in enumerate(events)}
+    side = 60 + len(nodes) * _LANE_PX
     height = 44 + len(events) * _ROW_PX
     drawn = [
         f'<text x="{x}" y="14" text-anchor="middle">{escape(name)}</text>'
         f'<line class="axis" x1="{x}" y1="20" x2="{x}" y2="{height}"/>'
         for name, x in lanes.items()
     ]
-    for event in events:
-        x, y = lanes[event["node"]], place[id(event)]
-        origin = sent.get(event["message_id"])
-        if event["kind"] == "received" and origin is not None:
-            drawn.append(
-                f'<line class="arrow" x1="{lanes[origin["node"]]}" y1="{place[id(origin)]}" '
-                f'x2="{x}" y2="{y}"/>'
-            )
-        label = event["summary"] if event["kind"] != "received" else ""
+    sent: dict[str, tuple[int, int]] = {}
+    """Where the latest message of each id left; one that is sent again has the same."""
+    for number, event in enumerate(events):
+        x, y = lanes[event["node"]], 34 + number * _ROW_PX
+        if event["kind"] == "sent":
+            sent[event["message_id"]] = x, y
+        if event["kind"] == "received":
+            if event["message_id"] in sent:
+                from_x, from_y = sent[event["message_id"]]
+                drawn.append(f'<line class="arrow" x1="{from_x}" y1="{from_y}" x2="{x}" y2="{y}"/>')
+        else:
+            text = f"{event['node']} {event['kind']}: {event['summary']}"
+            drawn.append(f'<text x="{side}" y="{y + 4}">{escape(text)}</text>')
         drawn.append(
             f'<circle class="tip" cx="{x}" cy="{y}" r="2.5"><title>'
             f"{escape(event['kind'])} {escape(event['summary'])}</title></circle>"
-            f'<text x="{x + 6}" y="{y + 4}">{escape(label)}</text>'
         )
-    width = 340 + len(nodes) * _LANE_PX
+    width = side + 560
     return (
         f'<div class="scroll"><svg role="img" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}">{"".join(drawn)}</svg></div>'
