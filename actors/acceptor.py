@@ -82,6 +82,9 @@ class Acceptor(Node):
         kind, _, slot = key.partition("/")
         return self.accepted.get(int(slot, 16)) if kind == "accepted" else None
 
+    def _may_be_gone(self, key: str) -> bool:
+        return key.startswith("accepted/")
+
     # -- phase 1 ---------------------------------------------------------------------------------
 
     def _on_prepare(self, sender: str, message: Prepare) -> None:

@@ -137,6 +137,7 @@ class NodeHost:
         self._last_token = 0
         self._inbox = Inbox(self._options.drain_messages_max, self._options.drain_bytes_max)
         self._timers = TimerBook()
+        self._upkeep = Upkeep(journal, self._options.upkeep, self._notify)
         self._work = asyncio.Event()
         self._timers_held = asyncio.Event()
         self._connected = asyncio.Event()
@@ -196,13 +197,12 @@ class NodeHost:
 
     async def run(self) -> None:
         """Run the node. Raises `NodeHalted`, `TransportRefused` or a `JournalError`."""
-        journal = self._journal
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._transport.run(self._deliver, self._on_session))
                 group.create_task(self._tend_timers())
                 group.create_task(self._take_turns())
-                group.create_task(Upkeep(journal, self._options.upkeep, self._notify).run())
+                group.create_task(self._upkeep.run())
         except BaseExceptionGroup as failures:
             raise _first_leaf(failures) from failures
         finally:
@@ -495,6 +495,7 @@ class NodeHost:
         self._journal.reincarnate()
         self._identity = self._new_identity()
         self._actor = self._make_actor(self._identity)
+        self._upkeep.announce_again()
         self._observer.rebuilt(reason)
         try:
             await self._restore()

@@ -37,6 +37,10 @@ class Upkeep:
         self.passes = 0
         """How often the whole journal was checked."""
 
+    def announce_again(self) -> None:
+        """The actor was made anew: what it was told, it has to be told again."""
+        self._low = False
+
     async def run(self) -> None:
         """Raises `JournalCorrupt` where SQLite itself can't read the file any more."""
         async with asyncio.TaskGroup() as group:
