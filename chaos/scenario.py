@@ -267,7 +267,7 @@ class Run:
 
     # -- traces ----------------------------------------------------------------------------------
 
-    async def trace_all(self, seconds: int = 30) -> None:
+    async def trace_all(self, seconds: int = 10) -> None:
         """Have every message recorded for a while, where the gateway can do that."""
         await self._request("POST", "/v1/traces", json.dumps({"seconds": seconds}).encode())
 
