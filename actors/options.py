@@ -48,7 +48,7 @@ class Options:
     min_stores: int = 2
     rowa: Literal["available", "strict"] = "available"
     chunk_grace_ms: Milliseconds = 3_600_000
-    log_bytes: int = 16 * 1024 * 1024
+    log_bytes: int = 4 * 1024 * 1024
     copy_bytes_per_s: int = 32 * 1024 * 1024
 
     def __post_init__(self) -> None:

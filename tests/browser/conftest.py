@@ -26,7 +26,7 @@ PHONE = {"width": 390, "height": 844}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """RabbitMQ and one process for each node; fewer proposers, as the UI does not care."""
     description = replace(Description.mint(settings={"trace": "all"}), proposers=2, acceptors=3)
@@ -57,15 +57,17 @@ class Elsewhere:
         self._thread.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def synod(cluster: LocalCluster) -> Iterator[Elsewhere]:
     synod = Elsewhere(cluster.url)
     yield synod
     synod.end()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    # Not for longer than the module: Playwright keeps an event loop running in this thread, in
+    # which no asynchronous test of another module could run.
     if CHROMIUM is None:
         pytest.skip("there is no Chromium; install it: apt-get install chromium")
     root = hasattr(os, "geteuid") and os.geteuid() == 0
