@@ -238,6 +238,21 @@ STORIES: dict[str, tuple[str, list[str]]] = {
             *("1 invoke cas /a [null,2]", "1 ok"),
         ],
     ),
+    "an unknown delete that must be saved up": (
+        OK,
+        [
+            *("1 invoke delete /a", "2 invoke read /a", "3 invoke read /a"),
+            *("4 invoke cas /a [null,1]", "5 invoke cas /a [null,2]", "2 ok 2", "3 ok 1"),
+        ],
+    ),
+    "two unknown creations of one value are needed, in this order": (
+        OK,
+        [
+            *("1 invoke read /a", "2 invoke read /a", "3 invoke write /a 2"),
+            *("4 invoke cas /a [null,2]", "5 invoke cas /a [2,1]", "1 ok null"),
+            *("6 invoke cas /a [2,1]", "5 ok", "6 ok", "2 ok null"),
+        ],
+    ),
     "one unknown delete is not two": (
         BAD,
         [
