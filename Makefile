@@ -151,7 +151,7 @@ trace: .env ## Print what crosses RabbitMQ for some seconds (ARGS="--seconds 5 -
 # ── Check ─────────────────────────────────────────────────────────────────────
 
 .PHONY: test
-test: $(INSTALLED) test-broker test-prometheus ## Install what the tests need and run them all (ARGS="-k paxos")
+test: $(INSTALLED) test-broker test-prometheus test-browser ## Install what the tests need and run them all (ARGS="-k paxos")
 	@exec $(BIN)/python -m pytest $(ARGS)
 
 # The tests take a broker from SYNOD_TEST_AMQP_URL, else from Docker, else they start

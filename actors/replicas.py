@@ -100,6 +100,8 @@ class Replicas:
         own_hash = self.own_hash(slot)
         if own_hash is None:
             return
+        for former in [k for k in self._agrees if k[0] == key[0] and k != key]:
+            del self._agrees[former]  # It lost that disk, which has no voice any more.
         self._agrees[key] = own_hash == state_hash
         if own_hash == state_hash:
             self.diverged.discard(key)

@@ -70,7 +70,10 @@ def _check_acknowledged(write: Acknowledged, done: dict[tuple[int, int], Any]) -
 
 
 def judge_history(workload: Workload, counts: Counter[str]) -> None:
-    """`history_is_linearizable`: all that the clients were told fits one order."""
+    """`history_is_linearizable`: all that the clients were told fits one order.
+
+    `history_is_decided`: what could not be decided has not passed.
+    """
     result = check(operations_of(workload.recorder.events), _HISTORY_S)
     counts[f"history {result.verdict}"] += 1
     for wrong in result.of("not linearizable"):
@@ -82,6 +85,10 @@ def judge_history(workload: Workload, counts: Counter[str]) -> None:
         raise Violation(
             "history_is_linearizable",
             f"no order explains what happened to {', '.join(window.paths)}: {told}",
+        )
+    if result.verdict == "undecided":
+        raise Violation(
+            "history_is_decided", f"the checker could not tell within {_HISTORY_S} s of wall time"
         )
 
 

@@ -17,3 +17,20 @@ def test_a_learner_whose_state_differs_halts_and_says_what_to_do() -> None:
 
     with pytest.raises(InvariantViolation, match="start learner-2 on an empty folder"):
         cluster.run(10_000)
+
+
+def test_a_disk_that_was_lost_has_no_voice_in_who_is_the_odd_one() -> None:
+    """Given a store that differed, lost its disk and agrees now, then another one is odd alone."""
+    cluster = founded()
+    cluster.done(put("a", b"1"))
+    cluster.settled()
+    learner = cluster.actor("learner-1")
+    replicas = learner.replicas
+    replicas._agrees.clear()
+    slot, state_hash = learner.state.applied, learner.state.state_hash
+
+    replicas._compare(("store-1", "lost disk"), slot, "0" * 32)
+    replicas._compare(("store-1", "new disk"), slot, state_hash)
+    replicas._compare(("store-2", "its disk"), slot, "0" * 32)
+
+    assert replicas.diverged >= {("store-2", "its disk")}

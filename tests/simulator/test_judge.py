@@ -119,3 +119,11 @@ def test_a_broken_protocol_is_found(
             assert report.invariant in invariants, f"{report.invariant}: {report.detail}"
             return
     pytest.fail("nobody noticed")
+
+
+def test_a_history_that_is_not_decided_has_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chaos.simulator.verdict._HISTORY_S", -1.0)
+
+    report = run_plan(Plan(1, faults=("none",), storm_ms=3_000, acknowledged=10))
+
+    assert report.invariant == "history_is_decided"
