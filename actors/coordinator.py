@@ -129,8 +129,9 @@ class Coordinator:
                 round_.committed = True
             elif slot in prepared:
                 round_.votes.setdefault(sender, prepared[slot])
-            elif first_answer and self._has_say(sender, slot):
-                round_.not_prepared.add(sender)
+            elif first_answer and sender in self._voters(slot):
+                if self._has_say(sender, slot):
+                    round_.not_prepared.add(sender)
                 self._prepare(sender, slot)
 
     # -- phase 1 ---------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ class Coordinator:
     def _note_answer(self, store: str) -> None:
         """It answered something; does it still owe an answer to anything else?"""
         waits = any(
-            store not in round_.votes and not round_.committed and self._has_say(store, slot)
+            store not in round_.votes and not round_.committed and store in self._voters(slot)
             for slot, round_ in self.rounds.items()
         )
         self.membership.answered(store, owes_more=waits)
@@ -243,21 +244,23 @@ class Coordinator:
             return None  # Before this epoch, and no store has answered yet.
         if round_.committed:
             return aborted
-        if round_.abort is not None and any(i not in counted for i in round_.abort.commands):
-            return None  # Waits for the abort; it may not commit them in this epoch.
-        voters = [store for store in self.view.stores if self._has_say(store.name, slot)]
-        if not voters or any(store.name not in round_.votes for store in voters):
+        if self._awaits_abort(slot, round_):
+            return None  # It may not commit them in this epoch.
+        voters = self._voters(slot)
+        if any(name not in round_.votes for name in voters):
             return None
         refusals = self._refusals(slot, batch, round_, voters)
         open_refusals = {i: reason for i, reason in refusals.items() if i not in counted}
         if open_refusals:
+            if not self._has_say(voters[0], slot):
+                return None  # Nobody is left who could say that it was not told as committed.
             reason = next(iter(open_refusals.values()))
             self._abort(slot, round_, tuple(sorted(open_refusals)), reason)
             return None
         return aborted
 
     def _refusals(
-        self, slot: int, batch: Batch, round_: Round, voters: list[StoreMember]
+        self, slot: int, batch: Batch, round_: Round, voters: list[str]
     ) -> dict[int, str]:
         """The commands that can't be committed, and why; all voters have voted.
 
@@ -265,9 +268,7 @@ class Coordinator:
         former epoch began: its coordinator may have told the client already.
         """
         refusals = {
-            refusal.index: refusal.reason
-            for store in voters
-            for refusal in round_.votes[store.name]
+            refusal.index: refusal.reason for name in voters for refusal in round_.votes[name]
         }
         shortage = self.membership.shortage
         if shortage and slot > self.view_slot:
@@ -281,6 +282,17 @@ class Coordinator:
         member = self.view.member(store)
         return member is not None and member.added_slot is not None and member.added_slot < slot
 
+    def _voters(self, slot: int) -> list[str]:
+        """The stores that the slot needs the votes of: those with a say in it.
+
+        If the disks of all of those are gone, nobody can tell what a former epoch told a client.
+        But whatever was told follows from the log, where only a counted `Abort` gives anything up.
+        So the slot is committed once all stores of the view hold it, and is never aborted: that
+        agrees with every answer that can have been given (`Membership._next_view`).
+        """
+        names = [store.name for store in self.view.stores]
+        return [name for name in names if self._has_say(name, slot)] or names
+
     # -- aborts and patience ---------------------------------------------------------------------
 
     def tick(self) -> None:
@@ -292,12 +304,9 @@ class Coordinator:
             self._ask()
         for slot in sorted(self.rounds):
             round_ = self.rounds[slot]
-            missing = [
-                store.name
-                for store in self.view.stores
-                if self._has_say(store.name, slot) and store.name not in round_.votes
-            ]
-            if round_.abort is not None:
+            missing = [name for name in self._voters(slot) if name not in round_.votes]
+            if self._awaits_abort(slot, round_):
+                assert round_.abort is not None
                 learner.propose(round_.abort)
             elif missing and now >= round_.deadline and self._may_abort(slot, round_, missing):
                 self._abort_silent(slot, round_, missing)
@@ -306,6 +315,11 @@ class Coordinator:
                 for name in missing:
                     if slot > self.view_slot or name in self._states:
                         self._prepare(name, slot)
+
+    def _awaits_abort(self, slot: int, round_: Round) -> bool:
+        """Whether the log was asked for an abort and has not counted it yet."""
+        counted = self._learner.aborts.get(slot, {})
+        return round_.abort is not None and any(i not in counted for i in round_.abort.commands)
 
     def _abort_silent(self, slot: int, round_: Round, missing: list[str]) -> None:
         """A vote is missing past the adaptive timeout, and that counts as a sample of it."""

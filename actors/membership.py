@@ -2,7 +2,9 @@
 
 The coordinator proposes a View when a member is silent, answers nothing for long or has another
 state than the others, and when a store outside asks to be let in (DESIGN section 4, rules 4, 5
-and 7). A View always keeps a store that is whole, so no state is ever left without a copy.
+and 7). A View keeps a store that is whole, so no state is ever left without a copy. The exception
+is a view whose last whole store has lost its disk: there the learners and the log are what is left,
+and a store that has copied all that was decided starts anew from them.
 """
 
 from typing import TYPE_CHECKING
@@ -126,14 +128,21 @@ class Membership:
     def _next_view(self) -> View | None:
         learner, view = self._learner, self._view
         replicas = learner.replicas
+        asking = [key for key, at in sorted(self._joining.items()) if learner.now - at < _ASKED_MS]
         lost = [m.name for m in view.stores if self._is_lost(m)]
         if lost and not self.may_drop(lost):
-            lost = [m.name for m in view.stores if m.name in lost and not replicas.is_whole(m)]
+            # Whoever is whole is waited for, however long, unless its disk is gone: another one
+            # asks in its name, and has copied what was decided, as all who ask have. Where none
+            # is whole, all are waited for so.
+            whole = {m.name for m in view.stores if replicas.is_whole(m)}
+            awaited = whole or {m.name for m in view.stores}
+            gone = {name for name, _ in asking}
+            lost = [name for name in lost if name in gone or name not in awaited]
         kept = [m for m in view.stores if m.name not in lost]
         joining = [
             StoreMember(name=name, disk=disk, added_slot=None)
-            for (name, disk), asked_at in sorted(self._joining.items())
-            if learner.now - asked_at < _ASKED_MS and all(m.name != name for m in kept)
+            for name, disk in asking
+            if all(m.name != name for m in kept)
         ]
         if not lost and not joining:
             return None

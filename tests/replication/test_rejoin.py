@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.calls import Fetch, Fetched
+from actors.calls import Decided, Fetch, Fetched
 from actors.chunks import RELEASED_GRACE_MS
 from actors.values import Chunked, PutFile
 from broker.journal import Journal
@@ -75,6 +75,30 @@ async def test_a_store_rejoins_while_clients_write(tmp_path: Path, lost_disk: bo
         assert total > 50
         entries = store.state.entries
         assert sum(e.version for p, e in entries.items() if p.count("/") == 2) == total
+
+
+async def test_the_last_store_of_the_view_loses_its_disk(tmp_path: Path) -> None:
+    """Given a view of one store and no disk for it, then the log and the others bring all back."""
+    async with memory_cluster(tmp_path, heartbeat_ms=300) as cluster:
+        names = await _big_file(cluster, "big", 4)
+        learner = cluster.actor(cluster.coordinator)
+        await cluster.kill("store-1")
+        await cluster.kill("store-2")
+        in_doubt = asyncio.create_task(cluster.write(put("a", b"in doubt")))
+        await eventually(lambda: [m.name for m in learner.view.stores] == ["store-3"])
+        await cluster.kill("store-3")
+        shutil.rmtree(tmp_path / "store-3")
+
+        for name in ("store-1", "store-2", "store-3"):
+            await cluster.start(name)
+
+        await cluster.done(put("b", b"afterwards"))
+        await cluster.settled()
+        answer = await in_doubt
+        is_done = isinstance(answer, Decided) and answer.outcome.status == "done"
+        assert await cluster.version("a") == (1 if is_done else 0)
+        journal = cluster._journals["store-3"]
+        assert all(journal.read_blob(name) for name in names)
 
 
 async def test_copying_goes_on_where_it_stopped(tmp_path: Path) -> None:
