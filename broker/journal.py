@@ -321,6 +321,32 @@ class Journal:
         figures = os.statvfs(self.folder)
         return figures.f_bavail * figures.f_frsize
 
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether a commit of so many bytes finds room, found out by making one and undoing it.
+
+        Only that tells: the figures of the file system know no quotas, and a small commit fits
+        into pages that the file has already. The room stays with the file, for what is to come.
+        Raises `JournalFenced` or `JournalFailed`.
+        """
+        if self.free_bytes() < size_bytes:
+            return False
+        try:
+            for statements in (
+                # A table of its own, so that a crash in between leaves nothing that is counted.
+                (
+                    "CREATE TABLE IF NOT EXISTS room (filler BLOB)",
+                    f"INSERT INTO room VALUES (zeroblob({size_bytes}))",
+                ),
+                ("DROP TABLE room",),
+            ):
+                with self._guard, self._writing():
+                    for statement in statements:
+                        self._connection.execute(statement)
+                    self._advance_meta(self._incarnation, self._records_sum, self._blobs_sum)
+        except JournalFull:
+            return False
+        return True
+
     def close(self) -> None:
         """Give the folder back. Closing twice is closing once."""
         with self._guard:

@@ -17,7 +17,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from actors.calls import Call
 from actors.effects import (
@@ -46,6 +46,8 @@ from broker.transport import Delivery, Parcel, Receipt, Transport, Wakeup
 from broker.upkeep import Upkeep, UpkeepOptions
 
 log = logging.getLogger("synod.runtime")
+
+T = TypeVar("T")
 
 OVERDUE_LOOK_S = 0.1
 HELD_LOOK_S = 0.02
@@ -356,11 +358,14 @@ class NodeHost:
 
     async def _commit(self, records: list[Record], blobs: list[Blob]) -> None:
         started = time.perf_counter()
-        if self._options.commit_in_thread:
-            await asyncio.to_thread(self._journal.commit, records, blobs)
-        else:
-            self._journal.commit(records, blobs)
+        await self._in_journal(self._journal.commit, records, blobs)
         self._observer.committed(len(records) + len(blobs), time.perf_counter() - started)
+
+    async def _in_journal(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Let the journal do something that takes the disk's time."""
+        if self._options.commit_in_thread:
+            return await asyncio.to_thread(work, *arguments)
+        return work(*arguments)
 
     # -- sending ----------------------------------------------------------------------------------
 
@@ -403,10 +408,7 @@ class NodeHost:
         if isinstance(send, Send):
             return send.message
         try:
-            if self._options.commit_in_thread:
-                data = await asyncio.to_thread(self._journal.read_blob, send.sha256)
-            else:
-                data = self._journal.read_blob(send.sha256)
+            data = await self._in_journal(self._journal.read_blob, send.sha256)
         except JournalCorrupt as error:
             # Never wrong bytes: whoever asked finds a sound copy elsewhere, and this one is mended.
             log.error("%s: %s", self.name, error)
@@ -487,11 +489,7 @@ class NodeHost:
         """Begin a new incarnation; the calls that the actor took in before `keep` are lost."""
         reason = f"{type(error).__name__}: {error}"
         self._timers.clear()
-        kept = {call.token for call in self._inbox.local if isinstance(call, Call)}
-        kept.update(token for item in keep if (token := _token_of(item)) is not None)
-        lost = CallLost(f"{self.name} was rebuilt from its journal after {reason}")
-        for token in self._calls.keys() - kept:
-            self._fail_call(token, lost)
+        self._lose_calls(f"{self.name} was rebuilt from its journal after {reason}", keep)
         self._journal.reincarnate()
         self._identity = self._new_identity()
         self._actor = self._make_actor(self._identity)
@@ -513,14 +511,22 @@ class NodeHost:
         """
         log.critical("%s is silent until its disk has room: %s", self.name, error)
         self._observer.stalled(str(error))
+        self._lose_calls(f"{self.name} found its disk full: {error}")
         while True:
-            try:
+            await asyncio.sleep(FULL_LOOK_S)
+            # A new start fits into a full disk as often as not, and so does what it says first:
+            # without room for the turn that comes next, others would take it for alive.
+            if not await self._in_journal(self._journal.has_room, self._room_bytes):
+                continue
+            with contextlib.suppress(JournalFull):
                 await self._rebuild(error, keep=())
-            except JournalFull:
-                await asyncio.sleep(FULL_LOOK_S)
-            else:
                 log.warning("%s goes on: its disk has room", self.name)
                 return
+
+    @property
+    def _room_bytes(self) -> int:
+        """What one turn may need: the commit's own pages come on top of what it takes in."""
+        return 2 * self._options.drain_bytes_max
 
     async def _try_one_by_one(self, items: list[Envelope | Wakeup]) -> None:
         for index, item in enumerate(items):
@@ -554,6 +560,13 @@ class NodeHost:
         future = self._calls.pop(token, None)
         if future is not None and not future.done():
             future.set_exception(error)
+
+    def _lose_calls(self, reason: str, keep: Iterable[Envelope | Wakeup] = ()) -> None:
+        """Fail the calls that the actor took in; those in `keep` and in the inbox go on."""
+        kept = {call.token for call in self._inbox.local if isinstance(call, Call)}
+        kept.update(token for item in keep if (token := _token_of(item)) is not None)
+        for token in self._calls.keys() - kept:
+            self._fail_call(token, CallLost(reason))
 
     def _halt(self, reason: str) -> None:
         self.halted = reason

@@ -386,6 +386,27 @@ def test_a_full_disk_keeps_nothing_of_the_commit_and_breaks_nothing(tmp_path: Pa
         assert list(journal.records()) == [Record("a", b"3")]
 
 
+def test_whether_there_is_room_is_found_out_by_writing(tmp_path: Path) -> None:
+    """Given a file that may not grow, then it has room for its own pages, and for no more."""
+    with open_journal(tmp_path) as journal:
+        journal.commit([Record("a", b"1")])
+        connection = journal._connection
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+
+        assert not journal.has_room(100_000)
+        journal.commit([Record("a", b"2")])
+        connection.execute("PRAGMA max_page_count = 1000000").fetchone()
+        assert journal.has_room(100_000)
+        # The room is kept: nothing else on the disk can take it away.
+        connection.execute("PRAGMA max_page_count = 1").fetchone()
+        journal.commit([Record("b", bytes(90_000))])
+        assert not journal.has_room(journal.free_bytes() + 1)
+
+    with open_journal(tmp_path) as journal:
+        assert list(journal.records()) == [Record("a", b"2"), Record("b", bytes(90_000))]
+
+
 def test_rot_is_found_by_the_scrub_and_can_be_written_over(tmp_path: Path) -> None:
     data = b"contents"
     name = hashlib.sha256(data).hexdigest()

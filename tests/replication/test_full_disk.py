@@ -1,6 +1,7 @@
 """A full disk: a store votes no, an acceptor is silent, and both go on when there is room."""
 
 import hashlib
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -93,11 +94,17 @@ async def test_commits_that_find_no_room_stop_a_store_and_leave_nothing_half_wri
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
 
-        for number in range(40):
-            await cluster.write(put(f"f/{number}", bytes(4_000) + b"%d" % number), retry=True)
-        await eventually(lambda: cluster.actor("learner-1").view.member("store-3") is None)
+        async def is_dropped() -> bool:
+            data = b"%d" % next(numbers) + bytes(16_000)
+            await cluster.write(put("f", data), retry=True)
+            return cluster.actor("learner-1").view.member("store-3") is None
+
+        numbers = count()
+        await eventually(is_dropped, within_s=40)
+        silent = cluster.actor("store-3")
+        assert silent.identity.incarnation == 1  # It has not said a word since.
 
         connection.execute("PRAGMA max_page_count = 1000000").fetchone()
-        await cluster.settled()
-        assert cluster.actor("store-3").identity.incarnation > 1
+        await cluster.settled(within_s=40)
+        assert cluster.actor("store-3").identity.incarnation == 2
         await cluster.done(put("a", b"2"))
