@@ -18,6 +18,7 @@ from actors.messages import (
     AcceptedRange,
     LeaseGranted,
     LeaseHeartbeat,
+    NodeHeartbeat,
     Prepare,
     Promise,
     PullChosen,
@@ -73,6 +74,10 @@ class Acceptor(Node):
         # Its former incarnation may have given a lease a moment ago, and an older copy of its
         # disk must hear of it (StaleDisk) before it votes.
         self._silent_until = self.now + self.options.lease_ms
+
+    def _vitals(self) -> NodeHeartbeat:
+        promised = None if self.promised == NO_BALLOT else self.promised
+        return NodeHeartbeat(role="acceptor", journal_commits=self._commits, ballot=promised)
 
     def _remake_row(self, key: str) -> Frozen | bytes | None:
         if key == "promised":

@@ -7,6 +7,7 @@ itself, and carries the `Answer` with the same `token` back to whoever waits.
 from dataclasses import dataclass, field
 from typing import Literal
 
+from actors.ballot import Ballot
 from actors.effects import Milliseconds
 from actors.messages import NodeHeartbeat, ReadReply, ReadRequest, SnapshotPage
 from actors.values import Frozen, IdempotencyKey, Operation, Outcome, View
@@ -62,11 +63,14 @@ class Fetch(Call):
 
 
 class ReadLog(Call):
-    """The newest chosen slots below `before` (0: of all), `limit` of them; a `LogPage` answers."""
+    """The newest chosen slots below `before` (0: of all), `limit` of them, with `commands_max`
+    commands each at most (0: all); a `LogPage` answers.
+    """
 
     type: Literal["call.read_log"] = "call.read_log"
     before: int
     limit: int
+    commands_max: int = 0
 
 
 class HoldChunks(Call):
@@ -175,6 +179,16 @@ class NodeSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class LeasesSeen:
+    """What the leader's last beat said of the leases, and how long ago it came."""
+
+    age_ms: Milliseconds
+    ballot: Ballot
+    left_ms: Milliseconds
+    read_left_ms: dict[str, Milliseconds]
+
+
+@dataclass(frozen=True, slots=True)
 class Surveyed:
     """The cluster as this node knows it; `ready` tells whether a write could start now."""
 
@@ -185,6 +199,7 @@ class Surveyed:
     session: str | None
     nodes: dict[str, NodeSeen] = field(default_factory=dict)
     expected: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    leases: LeasesSeen | None = None
 
 
 WriteAnswer = Decided | Unavailable | Unknown

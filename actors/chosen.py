@@ -22,11 +22,15 @@ class Open:
 
 @dataclass(slots=True)
 class Known:
-    """A chosen slot and a ballot under which it was; `aborted` is set once it is decided."""
+    """A chosen slot and a ballot under which it was; `aborted` is set once it is decided.
+
+    `accepted_by` names the acceptors whose votes under that ballot came here: for onlookers.
+    """
 
     value: AnyValue
     ballot: Ballot
     aborted: tuple[Refusal, ...] | None = None
+    accepted_by: tuple[str, ...] = ()
 
 
 class ChosenLog:
@@ -60,7 +64,10 @@ class ChosenLog:
 
     def hear_vote(self, slot: int, ballot: Ballot, acceptor: str) -> None:
         """One acceptor accepted it. The same acceptor counts once."""
-        if not self.is_known(slot):
+        known = self.known.get(slot)
+        if known is not None and known.ballot == ballot and acceptor not in known.accepted_by:
+            known.accepted_by += (acceptor,)
+        elif not self.is_known(slot):
             self._open.setdefault(slot, Open()).accepted.setdefault(ballot, set()).add(acceptor)
             self._check(slot, ballot)
 
@@ -88,8 +95,9 @@ class ChosenLog:
             return
         if slot <= self.scanned:
             return
-        self._keep(slot, Known(value, ballot))
-        self._open.pop(slot, None)
+        seen = self._open.pop(slot, None)
+        votes = () if seen is None else tuple(seen.accepted.get(ballot, ()))
+        self._keep(slot, Known(value, ballot, accepted_by=tuple(sorted(votes))))
         self.heard_through = max(self.heard_through, slot)
 
     def _keep(self, slot: int, known: Known) -> None:

@@ -20,6 +20,7 @@ from actors.calls import (
     Fetch,
     GiveUp,
     HoldChunks,
+    LeasesSeen,
     NodeSeen,
     Read,
     ReadDone,
@@ -119,6 +120,7 @@ class Client(Node):
         self._former_sessions: list[str] = []
         self._leader_heard_at = -10 * options.lease_ms
         self._leader_ready = False
+        self._leader_beat: LeaderBeat | None = None
         self._next_sequence = 1
         self._pending: dict[int, Pending] = {}
         self._waiting: list[Write] = []
@@ -290,6 +292,7 @@ class Client(Node):
         self.leader = message.ballot
         self._leader_heard_at = self.now
         self._leader_ready = message.ready
+        self._leader_beat = message
         if self._leader_known() and former != (self.leader, True):
             self.counters["leaders_seen"] += 1
             for sequence in sorted(self._pending):
@@ -551,4 +554,12 @@ class Client(Node):
                 role: self.options.names(role)
                 for role in ("proposer", "acceptor", "learner", "store")
             },
+            leases=self._leases_seen(),
         )
+
+    def _leases_seen(self) -> LeasesSeen | None:
+        beat = self._leader_beat
+        if beat is None:
+            return None
+        age = self.now - self._leader_heard_at
+        return LeasesSeen(age, beat.ballot, beat.lease_left_ms, beat.read_leases_ms)

@@ -40,7 +40,9 @@ def page_of(learner: "Learner", message: LogRead) -> LogPage:
                     kind=known.value.kind,
                     epoch=epoch,
                     ballot=ballot,
-                    commands=_commands_of(known.value),
+                    accepted_by=tuple(sorted(known.accepted_by)),
+                    commands=_commands_of(known.value, message.commands_max),
+                    commands_count=_count(known.value),
                     aborted=None if aborted is None else tuple(one.index for one in aborted),
                     text=_text_of(known.value),
                 )
@@ -53,14 +55,18 @@ def page_of(learner: "Learner", message: LogRead) -> LogPage:
     )
 
 
-def _commands_of(value: AnyValue) -> tuple[LogCommand, ...]:
+def _count(value: AnyValue) -> int:
+    return len(value.commands) if isinstance(value, Batch) else 0
+
+
+def _commands_of(value: AnyValue, most: int) -> tuple[LogCommand, ...]:
     if not isinstance(value, Batch):
         return ()
     return tuple(
         LogCommand(
             request=command.request, operation=command.operation.kind, path=_path_of(command)
         )
-        for command in value.commands
+        for command in (value.commands[:most] if most else value.commands)
     )
 
 
@@ -94,7 +100,7 @@ class _Asking:
     call: ReadLog
     began_at: Milliseconds
     sent_at: Milliseconds
-    learner: int
+    tries: int = 0
 
 
 class LogReads:
@@ -114,7 +120,7 @@ class LogReads:
         """Ask a learner."""
         self._number += 1
         now = self._client.now
-        self._asking[self._number] = _Asking(call, now, now, self._number)
+        self._asking[self._number] = _Asking(call, now, now)
         self._send(self._number)
 
     def on_page(self, sender: str, message: LogPage) -> None:
@@ -134,13 +140,23 @@ class LogReads:
                 self._client.out.answers.append(Answer(asking.call.token, refusal))
             elif now - asking.sent_at >= _AGAIN_MS:
                 asking.sent_at = now
-                asking.learner += 1
+                asking.tries += 1
                 self._send(number)
 
     def _send(self, number: int) -> None:
         asking = self._asking[number]
-        learners = self._client.options.names("learner")
+        call, view = asking.call, self._client.view
+        # The votes go to whoever coordinates, who therefore knows best who accepted what.
+        learners = sorted(
+            self._client.options.names("learner"),
+            key=lambda name: view is None or name != view.coordinator,
+        )
         self._client._send(
-            learners[asking.learner % len(learners)],
-            LogRead(number=number, before=asking.call.before, limit=asking.call.limit),
+            learners[asking.tries % len(learners)],
+            LogRead(
+                number=number,
+                before=call.before,
+                limit=call.limit,
+                commands_max=call.commands_max,
+            ),
         )

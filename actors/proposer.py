@@ -314,6 +314,12 @@ class Proposer(Node):
                 ballot=phase.ballot,
                 ready=self.holds_lease,
                 chosen_through=max(self.chosen_through, phase.recovered_through),
+                lease_left_ms=max(0, self.lease_until - self.now),
+                read_leases_ms={
+                    store: until - self.now
+                    for store, until in sorted(phase.read_grants.items())
+                    if until > self.now
+                },
             ),
         )
 

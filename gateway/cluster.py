@@ -161,10 +161,14 @@ class Cluster:
             return None
         raise _unavailable(answer)
 
-    async def read_log(self, before: int, limit: int) -> LogPage:
+    async def read_log(self, before: int, limit: int, commands_max: int = 0) -> LogPage:
         """The newest chosen slots below `before` (0: of all), from a learner. Raises `Problem`."""
         self._refuse_without_broker()
-        answer = await self._bounded(lambda token: ReadLog(token=token, before=before, limit=limit))
+        answer = await self._bounded(
+            lambda token: ReadLog(
+                token=token, before=before, limit=limit, commands_max=commands_max
+            )
+        )
         if not isinstance(answer, LogPage):
             raise _unavailable(answer)
         return answer

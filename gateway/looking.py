@@ -15,6 +15,7 @@ from gateway.fields import number, query_fields
 from gateway.problems import INVALID_REQUEST, NOT_FOUND, UNAVAILABLE, Problem
 from gateway.pulse import Pulse
 from gateway.requests import RequestLog
+from gateway.system import ballot_text
 from gateway.tracing import ALL_S_MAX, Order, Tracing
 
 _NO_STORE = {"cache-control": "no-store"}
@@ -96,7 +97,8 @@ class Looking:
         query = query_fields(request.scope)
         before = number(query, "before", default=0, least=0, most=_SLOT_MAX)
         limit = number(query, "limit", default=100, least=1, most=ENTRIES_MAX)
-        page = await self._cluster.read_log(before, limit)
+        commands_max = number(query, "commands", default=0, least=0, most=_SLOT_MAX)
+        page = await self._cluster.read_log(before, limit, commands_max)
         entries = [entry_json(entry) for entry in page.entries]
         lowest = page.entries[-1].slot if page.entries else None
         body = {
@@ -123,11 +125,12 @@ def entry_json(entry: LogEntry) -> dict[str, Any]:
     aborted = entry.aborted
     outcome = "undecided" if aborted is None else "committed"
     if aborted:
-        outcome = "aborted" if len(aborted) == len(entry.commands) else "partly aborted"
+        outcome = "aborted" if len(aborted) == entry.commands_count else "partly aborted"
     return {
         "slot": entry.slot,
         "epoch": entry.epoch,
-        "ballot": None if entry.ballot is None else f"{entry.ballot.round}.{entry.ballot.proposer}",
+        "ballot": None if entry.ballot is None else ballot_text(entry.ballot),
+        "accepted_by": entry.accepted_by,
         "kind": entry.kind,
         "outcome": outcome,
         "commands": [
@@ -139,6 +142,7 @@ def entry_json(entry: LogEntry) -> dict[str, Any]:
             }
             for index, command in enumerate(entry.commands)
         ],
+        "commands_count": entry.commands_count,
         "summary": entry.text,
     }
 

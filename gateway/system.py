@@ -8,6 +8,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from actors.ballot import Ballot
 from actors.calls import NodeSeen, Surveyed
 from actors.messages import ReadRequest
 from actors.options import role_of
@@ -39,6 +40,7 @@ class System:
             "leader": survey.leader,
             "session": survey.session,
             "view": None if survey.view is None else survey.view.model_dump(mode="json"),
+            "leases": leases_json(survey),
             "nodes": nodes_json(survey),
             "limits": {
                 "greatest_file_bytes": self._settings.greatest_file_bytes,
@@ -126,11 +128,33 @@ def _node_json(name: str, seen: NodeSeen | None, survey: Surveyed) -> dict[str, 
         "scanned": heartbeat.scanned,
         "state_hash": heartbeat.state_hash,
         "epoch": None if heartbeat.view is None else heartbeat.view.epoch,
+        "ballot": None if heartbeat.ballot is None else ballot_text(heartbeat.ballot),
         "pending": heartbeat.pending,
         "in_doubt": heartbeat.in_doubt,
         "journal_commits": heartbeat.journal_commits,
         "halted": heartbeat.halted,
     }
+
+
+def leases_json(survey: Surveyed) -> dict[str, Any] | None:
+    """The leader's lease and the read leases it granted, as its last beat told of them."""
+    seen = survey.leases
+    if seen is None:
+        return None
+    return {
+        "ballot": ballot_text(seen.ballot),
+        "holder": seen.ballot.proposer,
+        "age_ms": seen.age_ms,
+        "left_ms": max(0, seen.left_ms - seen.age_ms),
+        "read_left_ms": {
+            store: max(0, left - seen.age_ms) for store, left in seen.read_left_ms.items()
+        },
+    }
+
+
+def ballot_text(ballot: Ballot) -> str:
+    """A ballot as people read it: round, then proposer."""
+    return f"{ballot.round}.{ballot.proposer}"
 
 
 def _why_not_ready(survey: Surveyed) -> str:

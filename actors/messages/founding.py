@@ -59,6 +59,7 @@ class NodeHeartbeat(Frozen):
     `applied` is the end of the applied prefix, `durable` what of it would survive a crash;
     `scanned` ends the chosen prefix; `state_hash` chains all applied slots. A replica that copies
     a snapshot has `rows_left` of it before it; a store lacks `chunks_missing` of its contents.
+    `ballot` is the one that a proposer leads under, or that an acceptor has promised.
     """
 
     type: Literal["node.heartbeat"] = "node.heartbeat"

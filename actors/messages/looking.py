@@ -18,25 +18,32 @@ class LogEntry(Frozen):
     """A chosen slot. `aborted` names the commands that do not commit; `None`: not decided yet.
 
     `epoch` is that of the view in force at the slot; `ballot` one under which it was chosen, where
-    the learner saw that itself. `text` says what a slot without commands holds.
+    the learner saw that itself, and `accepted_by` the acceptors whose votes under it came to that
+    learner. `text` says what a slot without commands holds. Of more commands than were asked for
+    only the first are in `commands`; `commands_count` counts all.
     """
 
     slot: int
     kind: Literal["batch", "view", "abort", "noop"]
     epoch: int
     ballot: Ballot | None
+    accepted_by: tuple[str, ...]
     commands: tuple[LogCommand, ...]
+    commands_count: int
     aborted: tuple[int, ...] | None
     text: str
 
 
 class LogRead(Frozen):
-    """Tell me of the newest chosen slots below `before` (0: of all), `limit` of them."""
+    """Tell me of the newest chosen slots below `before` (0: of all), `limit` of them, with at most
+    `commands_max` commands each (0: with all).
+    """
 
     type: Literal["log.read"] = "log.read"
     number: int
     before: int
     limit: int
+    commands_max: int
 
 
 class LogPage(Frozen):

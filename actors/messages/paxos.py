@@ -75,12 +75,18 @@ class LeaseGranted(Frozen):
 
 
 class LeaderBeat(Frozen):
-    """Who leads, to everybody. `ready`: it holds a lease and takes commands."""
+    """Who leads, to everybody. `ready`: it holds a lease and takes commands.
+
+    `lease_left_ms` is how long it still holds the lease, and `read_leases_ms` how long each store
+    may still hold a read lease, at the sending and on the leader's clock. They are for onlookers.
+    """
 
     type: Literal["leader.beat"] = "leader.beat"
     ballot: Ballot
     ready: bool
     chosen_through: int
+    lease_left_ms: int
+    read_leases_ms: dict[str, int]
 
 
 class Progress(Frozen):

@@ -65,7 +65,9 @@ async def test_every_message_is_told_as_a_step_and_the_firehose_is_off_again(
                 pass
         parcel = Parcel("c", "proposer-1", "d", 1, tuple(SAMPLES))
         transport.publish("store-1", parcel)
-        beat = LeaderBeat(ballot=BALLOT, ready=True, chosen_through=3)
+        beat = LeaderBeat(
+            ballot=BALLOT, ready=True, chosen_through=3, lease_left_ms=9, read_leases_ms={}
+        )
         transport.publish(Group.HEARTBEATS, Parcel("c", "proposer-1", "d", 1, (beat,)))
         await transport.flush()
         await watching

@@ -19,7 +19,9 @@ def entry(slot: int, aborted: tuple[int, ...] | None) -> LogEntry:
         kind="batch",
         epoch=1,
         ballot=Ballot(2, "proposer-1"),
+        accepted_by=("acceptor-1", "acceptor-3"),
         commands=commands,
+        commands_count=2,
         aborted=aborted,
         text="2 commands",
     )
@@ -29,10 +31,10 @@ async def test_a_page_of_the_log(client: httpx.AsyncClient, cluster: FakeCluster
     entries = (entry(9, None), entry(8, (0, 1)), entry(7, (1,)), entry(6, ()))
     cluster.answers.append(LogPage(number=1, entries=entries, decided=8, first_kept=5))
 
-    page = (await client.get("/v1/log?before=10&limit=4")).json()
+    page = (await client.get("/v1/log?before=10&limit=4&commands=1")).json()
 
     (call,) = [call for call in cluster.calls if isinstance(call, ReadLog)]
-    assert (call.before, call.limit) == (10, 4)
+    assert (call.before, call.limit, call.commands_max) == (10, 4, 1)
     assert (page["decided"], page["first_kept"], page["next"]) == (8, 5, 6)
     assert [(e["slot"], e["outcome"]) for e in page["entries"]] == [
         (9, "undecided"),
@@ -44,12 +46,14 @@ async def test_a_page_of_the_log(client: httpx.AsyncClient, cluster: FakeCluster
         "slot": 7,
         "epoch": 1,
         "ballot": "2.proposer-1",
+        "accepted_by": ["acceptor-1", "acceptor-3"],
         "kind": "batch",
         "outcome": "partly aborted",
         "commands": [
             {"request": "s-0", "operation": "put_file", "path": "a", "outcome": "decided"},
             {"request": "s-1", "operation": "put_file", "path": "a", "outcome": "aborted"},
         ],
+        "commands_count": 2,
         "summary": "2 commands",
     }
 

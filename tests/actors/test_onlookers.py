@@ -1,0 +1,60 @@
+"""What a gateway hears of leases and promises, without asking for it."""
+
+from actors.calls import Survey, Surveyed
+from tests.actors.storm import put
+from tests.actors.test_commit import founded
+from tests.actors.virtual import VirtualCluster
+
+
+def _survey(cluster: VirtualCluster) -> Surveyed:
+    found = cluster.answer(cluster.call(lambda token: Survey(token=token)))
+    assert isinstance(found, Surveyed)
+    return found
+
+
+def test_the_leaders_lease_and_its_read_leases_are_told_with_every_beat() -> None:
+    cluster = founded()
+    cluster.done(put("a", b"1"))
+    cluster.read("a")
+    options = cluster.actor("gateway-1").options
+    cluster.run(options.leader_heartbeat_ms)
+
+    leases = _survey(cluster).leases
+
+    assert leases is not None
+    assert leases.ballot.proposer == _survey(cluster).leader
+    assert leases.age_ms <= 2 * options.leader_heartbeat_ms
+    assert 0 < leases.left_ms < options.lease_ms
+    (left_ms,) = leases.read_left_ms.values()
+    assert 0 < left_ms < options.lease_ms
+    cluster.run(2 * options.lease_ms)
+    after = _survey(cluster).leases
+    assert after is not None
+    assert after.left_ms > 0, "the leader renews its lease"
+    assert after.read_left_ms == {}, "nobody read, so no store asked again"
+
+
+def test_every_acceptor_tells_which_ballot_it_has_promised() -> None:
+    cluster = founded()
+    cluster.done(put("a", b"1"))
+    cluster.run(2 * cluster.actor("gateway-1").options.heartbeat_ms)
+
+    found = _survey(cluster)
+
+    assert found.leases is not None
+    promised = {name: found.nodes[name].heartbeat.ballot for name in found.expected["acceptor"]}
+    assert promised == dict.fromkeys(found.expected["acceptor"], found.leases.ballot)
+
+
+def test_a_leader_that_is_gone_is_told_of_with_its_age() -> None:
+    cluster = founded()
+    leader = _survey(cluster).leader
+    assert leader is not None
+    cluster.crash(leader)
+    cluster.run(600)
+
+    leases = _survey(cluster).leases
+
+    assert leases is not None
+    assert leases.ballot.proposer == leader
+    assert leases.age_ms >= 300
