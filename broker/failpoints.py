@@ -3,8 +3,13 @@
 A rule is written `WHEN:TYPE:N:before|after:ACTION`, such as `send:txn.vote:1:after:kill`.
 
 - WHEN and TYPE: the node sends, or receives, a message of this type (the AMQP property `type`).
+  `log.propose.abort` is one that carries an Abort, and so on for all messages with a value.
+  `txn.prepare@store-2` is one that is sent to this node: while such a rule waits, what is said to a
+  group leaves for its members one by one, in the order of their names, so that a node can be
+  stopped when some of them have it and others have not.
 - N: only at the N-th one, counted from 1 by each rule for itself, over the life of the process.
-  What a turn sends to a group counts once; what is delivered again counts again.
+  What a turn sends to a group counts once, but for a rule that names a member; what is delivered
+  again counts again.
 - `send … before`: its turn is durable, and the message has not left. `send … after`: it has left,
   and nothing that the turn sends later has. `receive … before`: the actor has not seen it, and the
   broker has not been told that it came. `receive … after`: the actor has taken it in, and nothing
@@ -22,12 +27,15 @@ import logging
 import os
 import signal
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
+
+from pydantic import BaseModel
 
 from actors.messages import AnyMessage, Message
 from broker.observer import Tap
+from broker.transport import groups_of
 
 log = logging.getLogger("synod.failpoints")
 
@@ -35,13 +43,24 @@ When = Literal["send", "receive"]
 Moment = Literal["before", "after"]
 Action = Literal["kill", "pause", "error"]
 
-MESSAGE_TYPES: tuple[str, ...] = tuple(
-    sorted(
-        member.model_fields["type"].default
-        for member in typing.get_args(typing.get_args(Message)[0])
-    )
-)
-"""Every type that crosses the broker."""
+
+def _types() -> Iterator[str]:
+    for member in typing.get_args(typing.get_args(Message)[0]):
+        kind: str = member.model_fields["type"].default
+        yield kind
+        if value := member.model_fields.get("value"):
+            yield from (f"{kind}.{what}" for what in _value_kinds(value.annotation))
+
+
+def _value_kinds(annotation: Any) -> Iterator[str]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation.model_fields["kind"].default
+    for part in typing.get_args(annotation):
+        yield from _value_kinds(part)
+
+
+MESSAGE_TYPES: tuple[str, ...] = tuple(sorted(_types()))
+"""Every type that crosses the broker, and those with a value once more by its kind."""
 
 _FORM = "WHEN:TYPE:N:before|after:ACTION, such as send:txn.vote:1:after:kill"
 
@@ -62,9 +81,12 @@ class Failpoint(NamedTuple):
     number: int
     moment: Moment
     action: Action
+    to: str = ""
+    """Only what is sent to this node; empty: to anybody."""
 
     def __str__(self) -> str:
-        return ":".join(str(part) for part in self)
+        kind = f"{self.type}@{self.to}" if self.to else self.type
+        return f"{self.when}:{kind}:{self.number}:{self.moment}:{self.action}"
 
     @classmethod
     def parse(cls, text: str) -> "Failpoint":
@@ -72,11 +94,14 @@ class Failpoint(NamedTuple):
         parts = text.split(":")
         if len(parts) != 5:
             raise BadFailpoint(f"{text!r} is not {_FORM}")
-        when, kind, number, moment, action = parts
+        when, addressed, number, moment, action = parts
+        kind, at, to = addressed.partition("@")
         if when not in typing.get_args(When):
             raise BadFailpoint(f"{text!r} begins with {when!r}, neither send nor receive")
         if kind not in MESSAGE_TYPES:
             raise BadFailpoint(f"{text!r} names the unknown type {kind!r}; {_near(kind)}")
+        if at and (when != "send" or not to):
+            raise BadFailpoint(f"{text!r}: only what is sent is for one node, such as @store-2")
         if not number.isascii() or not number.isdecimal() or int(number) < 1:
             raise BadFailpoint(f"{text!r} counts to {number!r}; the first message is number 1")
         if moment not in typing.get_args(Moment):
@@ -91,6 +116,7 @@ class Failpoint(NamedTuple):
             int(number),
             typing.cast(Moment, moment),
             typing.cast(Action, action),
+            to,
         )
 
 
@@ -162,16 +188,25 @@ class _Counter:
 
 
 class Failpoints(Tap):
-    """The rules of one node. With `armed=False` they count from `arm` on."""
+    """The rules of one node. With `armed=False` they count from `arm` on.
+
+    `members` are those of the whole cluster, for rules that name one: raises `BadFailpoint` if a
+    rule names somebody else.
+    """
 
     def __init__(
         self,
         rules: Iterable[Failpoint],
         strike: Strike | None = None,
         *,
+        members: Sequence[str] = (),
         armed: bool = True,
     ) -> None:
         self._counters = [_Counter(rule, rule.number) for rule in rules]
+        self._members = members
+        for rule in self.rules:
+            if rule.to and rule.to not in members:
+                raise BadFailpoint(f"{rule}: {rule.to} is none of {', '.join(members)}")
         self._strike = strike or StrikeProcess()
         self._armed = armed
 
@@ -191,30 +226,42 @@ class Failpoints(Tap):
         """Whether no rule can strike at present."""
         return not self._armed or not self._counters
 
+    def addressees(self, to: str, message: AnyMessage) -> Sequence[str]:
+        """See `Tap`."""
+        kinds = _kinds_of(message)
+        members = [name for name in self._members if to in groups_of(name)]
+        if self._armed and any(rule.type in kinds and rule.to in members for rule in self.rules):
+            return members
+        return (to,)
+
     async def receiving(self, message: AnyMessage) -> None:
         """See `Tap`."""
-        await self._pass("receive", "before", message)
+        await self._pass("receive", "before", "", message)
 
     async def received(self, message: AnyMessage) -> None:
         """See `Tap`."""
-        await self._pass("receive", "after", message)
+        await self._pass("receive", "after", "", message)
 
     async def sending(self, to: str, message: AnyMessage) -> None:
         """See `Tap`."""
-        await self._pass("send", "before", message)
+        await self._pass("send", "before", to, message)
 
     async def sent(self, to: str, message: AnyMessage) -> None:
         """See `Tap`."""
-        await self._pass("send", "after", message)
+        await self._pass("send", "after", to, message)
 
-    async def _pass(self, when: When, moment: Moment, message: AnyMessage) -> None:
+    async def _pass(self, when: When, moment: Moment, to: str, message: AnyMessage) -> None:
         if not self._armed:
             return
-        kind = getattr(message, "type", "")
+        kinds = _kinds_of(message)
         due: list[_Counter] = []
         for counter in self._counters:
             rule = counter.rule
-            if rule.type == kind and rule.when == when and rule.moment == moment:
+            if (
+                rule.type in kinds
+                and (rule.when, rule.moment) == (when, moment)
+                and rule.to in ("", to)
+            ):
                 counter.left -= 1
                 if counter.left == 0:
                     due.append(counter)
@@ -222,7 +269,7 @@ class Failpoints(Tap):
             self._counters.remove(counter)
         for counter in due:
             # The last words of a process that kills itself: they must be out before it does.
-            slot = getattr(message, "slot", None)
+            slot = _slot_of(message)
             where = "" if slot is None else f" at slot {slot}"
             log.warning("failpoint %s strikes%s", counter.rule, where)
             if counter.rule.action == "kill":
@@ -231,3 +278,16 @@ class Failpoints(Tap):
                 await self._strike.pause()
             else:
                 raise InjectedError(f"failpoint {counter.rule}")
+
+
+def _kinds_of(message: AnyMessage) -> tuple[str, ...]:
+    """A message's type, and with its value's kind if it has a value."""
+    kind = getattr(message, "type", "")
+    value = getattr(message, "value", None)
+    return (kind,) if value is None else (kind, f"{kind}.{getattr(value, 'kind', '')}")
+
+
+def _slot_of(message: AnyMessage) -> int | None:
+    """The slot that a message, or the Abort in it, is about."""
+    about = message if hasattr(message, "slot") else getattr(message, "value", None)
+    return getattr(about, "slot", None)

@@ -1,5 +1,7 @@
 """What a node's runtime tells whoever measures it. Every method does nothing here."""
 
+from collections.abc import Sequence
+
 from actors.effects import Milliseconds, TimerKey
 from actors.messages import AnyMessage
 
@@ -106,6 +108,10 @@ class Tap:
     def asleep(self) -> bool:
         """Whether the runtime may pass it by at present, and work at full speed."""
         return False
+
+    def addressees(self, to: str, message: AnyMessage) -> Sequence[str]:
+        """To whom `message` leaves, one after the other, instead of to `to`."""
+        return (to,)
 
     async def receiving(self, message: AnyMessage) -> None:
         """The actor is about to take in `message`."""

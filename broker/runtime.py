@@ -390,15 +390,16 @@ class NodeHost:
     async def _send_one_by_one(self, sends: list[Send | SendBlob], tap: Tap) -> None:
         for send in sends:
             message = await self._message_of(send)
-            await tap.sending(send.to, message)
-            self._observer.sent(send.to, message)
-            self._publish({send.to: [message]})
-            await self._transport.flush()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(WRITTEN_PATIENCE_S):
-                    while self._transport.unsent_bytes:  # noqa: ASYNC110  Nothing tells of it.
-                        await asyncio.sleep(0)
-            await tap.sent(send.to, message)
+            for to in tap.addressees(send.to, message):
+                await tap.sending(to, message)
+                self._observer.sent(to, message)
+                self._publish({to: [message]})
+                await self._transport.flush()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(WRITTEN_PATIENCE_S):
+                        while self._transport.unsent_bytes:  # noqa: ASYNC110  Nothing tells of it.
+                            await asyncio.sleep(0)
+                await tap.sent(to, message)
 
     @property
     def _waking_tap(self) -> Tap | None:

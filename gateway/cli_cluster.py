@@ -1,6 +1,7 @@
 """Commands for the cluster itself: up, node, status, config."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,13 +73,13 @@ def node(
     ] = False,
 ) -> None:
     """Run one node in this process; a gateway also serves HTTP."""
-    failpoints = _failpoints(failpoint or [], armed=not arm_on_signal)
     settings = load_settings(broker=broker, data=data, port=port, host=host, cluster=cluster)
     try:
         role = role_of(name)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="NAME") from None
     members = settings.options().members
+    failpoints = _failpoints(failpoint or [], members, armed=not arm_on_signal)
     if role != "gateway" and name not in members:
         raise typer.BadParameter(
             f"{name} is not a member: the settings have {', '.join(members)} and any gateway",
@@ -93,7 +94,7 @@ def node(
     _host(settings, name, failpoints)
 
 
-def _failpoints(rules: list[str], *, armed: bool) -> "Failpoints | None":
+def _failpoints(rules: list[str], members: Sequence[str], *, armed: bool) -> "Failpoints | None":
     # Only here: the doors of a client need none of it.
     from broker.failpoints import BadFailpoint, Failpoint, Failpoints
 
@@ -102,7 +103,8 @@ def _failpoints(rules: list[str], *, armed: bool) -> "Failpoints | None":
             raise typer.BadParameter("there is no --failpoint", param_hint="--arm-on-signal")
         return None
     try:
-        return Failpoints([Failpoint.parse(rule) for rule in rules], armed=armed)
+        parsed = [Failpoint.parse(rule) for rule in rules]
+        return Failpoints(parsed, members=members, armed=armed)
     except BadFailpoint as error:
         raise typer.BadParameter(str(error), param_hint="--failpoint") from None
 

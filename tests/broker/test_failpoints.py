@@ -7,8 +7,10 @@ from pathlib import Path
 import aio_pika
 import pytest
 
-from actors.effects import Envelope
+from actors.effects import Envelope, Group
+from actors.messages import ProposeValue
 from actors.options import Options
+from actors.values import Abort, View
 from broker.failpoints import BadFailpoint, Failpoint, Failpoints, StrikeTask
 from broker.runtime import NodeHost
 from broker.topology import Topology
@@ -152,8 +154,76 @@ async def test_rules_count_from_when_they_are_armed(tmp_path: Path) -> None:
     await ground.end()
 
 
+@pytest.mark.parametrize(("moment", "told"), [("before", 1), ("after", 2)])
+async def test_a_node_dies_when_some_of_a_group_have_a_message_and_others_have_not(
+    tmp_path: Path, moment: str, told: int
+) -> None:
+    house, broker = memory_house(tmp_path)
+    stores = Options().names("store")
+    for name in stores:
+        broker.transport(name)
+    strike = StrikeTask()
+    rule = Failpoint.parse(f"send:{WORK}@store-2:2:{moment}:kill")
+    failpoints = Failpoints([rule], strike, members=Options().members)
+
+    def say(this: Puppet, envelope: Envelope) -> None:
+        this.send(Group.STORES, "to all")
+
+    host = house.host("learner-1", {"say": say}, tap=failpoints)
+    task = asyncio.create_task(host.run())
+    strike.watch(task)
+    await host.ready()
+
+    inject(broker, "learner-1", note("say"))
+    inject(broker, "learner-1", note("say"))
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(asyncio.shield(task), 5)
+
+    came = [len(broker.lanes(name)[0].ready) for name in stores]
+    assert came == [2] * told + [1] * (3 - told)
+    host._journal.close()
+
+
+async def test_a_message_is_known_by_the_kind_of_its_value(tmp_path: Path) -> None:
+    house, broker = memory_house(tmp_path)
+    broker.transport("proposer-1")
+    strike = StrikeTask()
+    rule = Failpoint.parse("send:log.propose.abort:1:before:kill")
+    failpoints = Failpoints([rule], strike)
+    abort = Abort(slot=7, commands=(0,), epoch=0, reason="")
+    view = View(epoch=1, coordinator="", coordinator_disk="", coordinator_incarnation=0, stores=())
+
+    def say(this: Puppet, envelope: Envelope) -> None:
+        this.send("proposer-1", ProposeValue(value=view))
+        this.send("proposer-1", ProposeValue(value=abort))
+
+    host = house.host("learner-1", {"say": say}, tap=failpoints)
+    task = asyncio.create_task(host.run())
+    strike.watch(task)
+    await host.ready()
+
+    inject(broker, "learner-1", note("say"))
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(asyncio.shield(task), 5)
+
+    assert len(broker.lanes("proposer-1")[0].ready) == 1
+    host._journal.close()
+
+
+def test_a_rule_for_a_node_that_is_not_there_is_refused() -> None:
+    rule = Failpoint.parse("send:txn.prepare@store-9:1:before:kill")
+
+    with pytest.raises(BadFailpoint, match="store-9 is none of .*store-3"):
+        Failpoints([rule], members=Options().members)
+
+
 def test_a_rule_is_written_as_it_is_read() -> None:
-    for text in ("send:txn.vote:1:after:kill", "receive:txn.prepare:12:before:pause"):
+    for text in (
+        "send:txn.vote:1:after:kill",
+        "receive:txn.prepare:12:before:pause",
+        "send:log.propose.abort:1:after:kill",
+        "send:txn.prepare@store-2:1:before:kill",
+    ):
         assert str(Failpoint.parse(text)) == text
 
 
@@ -170,6 +240,9 @@ def test_a_rule_is_written_as_it_is_read() -> None:
         ("send:txn.vote:1:during:kill", "strikes 'during'"),
         ("send:txn.vote:1:after:stop", "does 'stop'"),
         ("send:txn.vote:1:after:error", "only what is received"),
+        ("receive:txn.vote@store-2:1:after:kill", "only what is sent is for one node"),
+        ("send:txn.prepare@:1:after:kill", "only what is sent is for one node"),
+        ("send:log.propose.batch:1:after:kill", "near it are log.propose"),
     ],
 )
 def test_a_bad_rule_is_explained(text: str, says: str) -> None:
