@@ -5,22 +5,12 @@ import hashlib
 from actors.calls import Decided, GiveUp, Read, Unavailable, Unknown, Upload, Uploaded
 from actors.messages import ReadRequest, TxnDecision, TxnPrepare, TxnVote
 from actors.values import Chunked, IdempotencyKey, Precondition, PutFile
-from tests.actors.storm import put
-from tests.actors.virtual import VirtualCluster
-
-
-def founded(seed: int = 1, gateways: int = 1) -> VirtualCluster:
-    cluster = VirtualCluster(seed, gateways=gateways)
-    cluster.start()
-    for number in range(gateways):
-        cluster.ready(f"gateway-{number + 1}")
-    return cluster
+from tests.worlds import founded, intercepted, put
 
 
 def test_a_write_is_six_hops_on_its_way_to_the_client() -> None:
     """Given a kind network of one millisecond a hop, then the client waits for six of them."""
     cluster = founded()
-    cluster.delay_ms = (1, 1)
     cluster.run(1_000)
     began = cluster.now
 
@@ -66,16 +56,15 @@ def test_a_restarted_coordinator_ends_what_its_former_start_left_open() -> None:
     cluster.done(put("a", b"0"))
     votes: list[str] = []
 
-    def watch(sender: str, to: str, message: object) -> None:
+    def passes(sender: str, to: str, message: object) -> bool:
         if isinstance(message, TxnVote):
             votes.append(sender)
+        return (sender, to) != ("store-3", "learner-1")
 
-    cluster.watch = watch
-    cluster.cut = lambda sender, to: (sender, to) == ("store-3", "learner-1")
-    token = cluster.write(put("a", b"1"))
-    cluster.run_until(lambda: len(votes) == 3, 5_000)
-    cluster.crash("learner-1")
-    cluster.cut = lambda sender, to: False
+    with intercepted(cluster, passes):
+        token = cluster.write(put("a", b"1"))
+        cluster.run_until(lambda: len(votes) == 3, 5_000, 1)
+        cluster.crash("learner-1")
     cluster.start("learner-1")
 
     answer = cluster.answer(token)
@@ -92,10 +81,6 @@ def test_a_store_that_answered_a_new_epoch_refuses_the_old_coordinator() -> None
     cluster.crash("learner-1")
     cluster.start("learner-1")
     cluster.run_until(lambda: cluster.actor("store-1").fence == 1, 20_000)
-    decided: list[object] = []
-    cluster.watch = lambda sender, to, message: (
-        decided.append(message) if isinstance(message, TxnVote) and message.epoch == 0 else None
-    )
     store = cluster.actor("store-1")
     batch = next(iter(cluster.actor("acceptor-1").accepted.values())).value
 
@@ -103,24 +88,21 @@ def test_a_store_that_answered_a_new_epoch_refuses_the_old_coordinator() -> None
 
     assert effects is None
     assert [send.message.type for send in store._take().sends] == ["txn.fenced"]
-    assert not decided
 
 
 def test_decisions_that_get_lost_only_cost_time() -> None:
     cluster = founded()
-    send = cluster._send
     lost: list[object] = []
 
-    def lossy(name: str, running: object, item: object) -> None:
-        if isinstance(getattr(item, "message", None), TxnDecision):
-            lost.append(item)
-        else:
-            send(name, running, item)  # type: ignore[arg-type]
+    def passes(sender: str, to: str, message: object) -> bool:
+        if isinstance(message, TxnDecision):
+            lost.append(message)
+        return not isinstance(message, TxnDecision)
 
-    cluster._send = lossy  # type: ignore[method-assign, assignment]
-    for number in range(10):
-        cluster.done(put("a", b"%d" % number))
-    cluster.settled()
+    with intercepted(cluster, passes):
+        for number in range(10):
+            cluster.done(put("a", b"%d" % number))
+        cluster.settled()
 
     assert lost
     assert cluster.actor("store-3").state.entries["a"].version == 10
@@ -176,15 +158,14 @@ def test_a_copy_that_a_dead_leader_may_have_proposed_is_unknown_and_then_resolve
 
 def test_a_caller_that_gives_up_learns_what_to_ask_for_also_without_any_timer() -> None:
     cluster = founded()
-    cluster.cut = lambda sender, to: True
-    write = cluster.write(put("a", b"1"))
+    with intercepted(cluster, lambda sender, to, message: False):
+        write = cluster.write(put("a", b"1"))
 
-    given_up = cluster.call(lambda token: GiveUp(token=token, write=write))
+        given_up = cluster.call(lambda token: GiveUp(token=token, write=write))
 
-    answer = cluster.answers[given_up]
+        answer = cluster.answer(given_up, within_ms=1)
     assert isinstance(answer, Unknown)
     assert answer.request == f"{cluster.actor('gateway-1').session}-1"
-    cluster.cut = lambda sender, to: False
     cluster.run_until(lambda: answer.request in cluster.actor("gateway-1").resolved, 20_000)
     assert write not in cluster.answers
 
@@ -224,13 +205,13 @@ def test_a_store_that_lacks_contents_pulls_them_from_a_peer() -> None:
     assert isinstance(cluster.answer(uploaded), Uploaded)
     store = cluster.actor("store-2")
     store.chunks.remove(name)
-    cluster.disks["store-2"].blobs.clear()
+    cluster.machines["store-2"].disk.blobs.clear()
     content = Chunked(size=len(data), sha256=name, chunks=(name,))
 
     cluster.done(PutFile(path="a", content=content))
     cluster.settled()
 
-    assert cluster.disks["store-2"].blobs[name] == data
+    assert cluster.machines["store-2"].disk.blobs[name] == data
 
 
 def test_contents_that_no_store_holds_abort_the_write() -> None:

@@ -5,7 +5,7 @@ import pytest
 from actors.ballot import Ballot
 from actors.effects import Envelope
 from actors.messages import Prepare
-from tests.actors.virtual import VirtualCluster
+from tests.worlds import founded
 
 
 @pytest.mark.parametrize(
@@ -14,16 +14,14 @@ from tests.actors.virtual import VirtualCluster
 )
 def test_what_does_not_fit_is_dropped_and_changes_nothing(counter: str) -> None:
     """Given a living acceptor, when a Prepare that beats all comes from elsewhere, then silence."""
-    cluster = VirtualCluster(11)
-    cluster.start()
-    cluster.ready()
+    cluster = founded(11)
     cluster.crash("proposer-5")
     cluster.start("proposer-5")  # Its second start.
     cluster.run(5_000)
     acceptor, sender = cluster.actor("acceptor-2"), cluster.actor("proposer-5").identity
     whole = Prepare(ballot=Ballot(99, "proposer-5"), first_slot=1)
     heard = Envelope(acceptor.cluster, sender.name, sender.disk, sender.incarnation, whole)
-    acceptor.receive(heard, cluster.now)
+    acceptor.receive(heard, cluster.machines["acceptor-2"].now_ms)
     wrong = {
         "dropped_foreign_cluster": heard._replace(cluster="another"),
         "dropped_foreign_disk": heard._replace(disk="another"),
@@ -31,7 +29,7 @@ def test_what_does_not_fit_is_dropped_and_changes_nothing(counter: str) -> None:
     }[counter]
     before, promised = acceptor.counters[counter], acceptor.promised
 
-    effects = acceptor.receive(wrong, cluster.now)
+    effects = acceptor.receive(wrong, cluster.machines["acceptor-2"].now_ms)
 
     assert acceptor.counters[counter] == before + 1
     assert (effects.records, effects.sends, acceptor.promised) == ((), (), promised)

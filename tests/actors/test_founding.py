@@ -1,19 +1,14 @@
 """How a cluster comes to be, and who is not let in."""
 
-from collections.abc import Callable
+import copy
 
 import pytest
 
 from actors.values import Batch
-from tests.actors.storm import put
-from tests.actors.virtual import Disk, VirtualCluster
-
-
-def founded(seed: int = 1) -> VirtualCluster:
-    cluster = VirtualCluster(seed)
-    cluster.start()
-    cluster.ready()
-    return cluster
+from chaos.simulator.disk import Disk
+from chaos.simulator.network import Parcel
+from chaos.simulator.world import World
+from tests.worlds import founded, put
 
 
 def test_all_members_hold_one_genesis_with_their_own_disks() -> None:
@@ -24,24 +19,25 @@ def test_all_members_hold_one_genesis_with_their_own_disks() -> None:
     assert len(geneses) == 1
     (genesis,) = geneses
     assert {m.name: m.disk for m in genesis.members} == {
-        name: cluster.disks[name].identity for name in cluster.options.members
+        name: cluster.machines[name].disk.identity for name in cluster.options.members
     }
 
 
 def test_nothing_is_founded_while_a_member_is_away() -> None:
-    cluster = VirtualCluster(2)
+    cluster = World(2)
     cluster.start(*(name for name in cluster.names if name != "store-3"))
 
     cluster.run(10_000)
 
-    assert {cluster.actor(name).cluster for name in cluster.running} == {""}
+    running = [machine for machine in cluster.machines.values() if machine.is_up]
+    assert {machine.actor.cluster for machine in running} == {""}
     cluster.start("store-3")
     cluster.ready()
 
 
 @pytest.mark.parametrize("after_ms", range(0, 60, 4))
 def test_founding_goes_on_after_everybody_was_stopped_in_the_middle(after_ms: int) -> None:
-    cluster = VirtualCluster(3)
+    cluster = World(3)
     cluster.start()
     cluster.run(after_ms)
     before = {cluster.actor(name).cluster for name in cluster.names} - {""}
@@ -58,7 +54,7 @@ def test_a_voter_with_an_emptied_disk_is_refused(victim: str) -> None:
     cluster = founded(4)
     cluster.done(put("a", b"1"))
     cluster.crash(victim)
-    del cluster.disks[victim]
+    cluster.machines[victim].disk = Disk("disk-empty")
 
     cluster.start(victim)
     cluster.run_until(lambda: victim in cluster.halted, 5_000)
@@ -71,7 +67,7 @@ def test_a_voter_with_an_emptied_disk_is_refused(victim: str) -> None:
 def test_a_disk_of_another_cluster_is_refused_and_harms_nobody() -> None:
     cluster, other = founded(5), founded(6)
     cluster.crash("acceptor-3", "store-1")
-    cluster.disks["acceptor-3"] = other.disks["acceptor-3"]
+    cluster.machines["acceptor-3"].disk = other.machines["acceptor-3"].disk
     here, there = cluster.actor("acceptor-1").cluster, other.actor("acceptor-1").cluster
 
     cluster.start("acceptor-3")
@@ -88,19 +84,14 @@ def test_an_older_copy_of_a_disk_is_noticed_before_it_votes() -> None:
     cluster = founded(7)
     cluster.run(5_000)
     cluster.crash("acceptor-2")
-    older = Disk(
-        **{
-            **vars(cluster.disks["acceptor-2"]),
-            "records": dict(cluster.disks["acceptor-2"].records),
-        }
-    )
+    older = copy.deepcopy(cluster.machines["acceptor-2"].disk)
     cluster.start("acceptor-2")
     cluster.run(5_000)
     for number in range(30):
         cluster.done(put("a", b"%d" % number))
     cluster.run(5_000)
     cluster.crash("acceptor-2")
-    cluster.disks["acceptor-2"] = older
+    cluster.machines["acceptor-2"].disk = older
 
     cluster.start("acceptor-2")
     cluster.run_until(lambda: "acceptor-2" in cluster.halted, 10_000)
@@ -110,28 +101,27 @@ def test_an_older_copy_of_a_disk_is_noticed_before_it_votes() -> None:
 
 def test_leftover_messages_of_a_former_cluster_change_nothing() -> None:
     """Given every message of a whole former run, when a fresh cluster gets them all, it lives."""
-    former = VirtualCluster(8)
-    leftovers: list[tuple[str, Callable[[], None]]] = []
-    fresh = VirtualCluster(9)
-    deliver = former._delivery
+    former, fresh = World(8), World(9)
+    leftovers: list[tuple[str, Parcel]] = []
+    publish = former.network.publish
 
-    def keep(to: str, envelope: object) -> Callable[[], None]:
-        leftovers.append((to, fresh._delivery(to, envelope)))  # type: ignore[arg-type]
-        return deliver(to, envelope)  # type: ignore[arg-type]
+    def keep(sender: str, to: str, parcel: Parcel) -> None:
+        leftovers.extend((name, parcel) for name in former.network.receivers.get(to, ()))
+        publish(sender, to, parcel)
 
-    former._delivery = keep  # type: ignore[method-assign]
+    former.network.publish = keep  # type: ignore[method-assign]
     former.start()
     former.ready()
     for number in range(20):
         former.done(put("a", b"%d" % number))
 
     fresh.start()
-    for _, arrive in leftovers:
-        arrive()
+    for name, parcel in leftovers:
+        fresh.machines[name].arrive(parcel)
     fresh.ready()
     fresh.done(put("b", b"new"))
-    for _, arrive in leftovers:
-        arrive()
+    for name, parcel in leftovers:
+        fresh.machines[name].arrive(parcel)
     fresh.settled()
 
     assert not fresh.halted

@@ -1,12 +1,11 @@
 """What a gateway hears of leases and promises, without asking for it."""
 
 from actors.calls import Survey, Surveyed
-from tests.actors.storm import put
-from tests.actors.test_commit import founded
-from tests.actors.virtual import VirtualCluster
+from chaos.simulator.world import World
+from tests.worlds import founded, put
 
 
-def _survey(cluster: VirtualCluster) -> Surveyed:
+def _survey(cluster: World) -> Surveyed:
     found = cluster.answer(cluster.call(lambda token: Survey(token=token)))
     assert isinstance(found, Surveyed)
     return found

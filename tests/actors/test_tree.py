@@ -36,7 +36,7 @@ from actors.values import (
     RemoveDirectory,
     Transaction,
 )
-from tests.actors.storm import put
+from tests.worlds import put
 
 EXISTS = Precondition(if_match=("*",))
 ABSENT = Precondition(if_none_match=("*",))

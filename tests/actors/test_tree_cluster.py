@@ -21,16 +21,15 @@ from actors.values import (
     PutFile,
     Transaction,
 )
-from tests.actors.storm import put
-from tests.actors.test_commit import founded
-from tests.actors.virtual import VirtualCluster
+from chaos.simulator.world import World
+from tests.worlds import founded, intercepted, put
 
 
 def test_a_tree_moves_at_once_and_its_contents_stay_where_they_are() -> None:
     cluster = founded()
     for number in range(10):
         cluster.done(put(f"a/{number}", b"%d" % number))
-    blobs = {name: set(disk.blobs) for name, disk in cluster.disks.items()}
+    blobs = {name: set(m.disk.blobs) for name, m in cluster.machines.items()}
 
     moved = cluster.done(MoveEntry(source="a", target="b/c"))
     cluster.settled()
@@ -38,14 +37,12 @@ def test_a_tree_moves_at_once_and_its_contents_stay_where_they_are() -> None:
     assert moved.outcome.status == "done"
     assert cluster.read("a").reply.status == "absent"
     assert len(cluster.read("b/c", "list").reply.children) == 10
-    assert {name: set(disk.blobs) for name, disk in cluster.disks.items()} == blobs
+    assert {name: set(m.disk.blobs) for name, m in cluster.machines.items()} == blobs
 
 
 def test_what_was_copied_outlives_its_source_also_after_a_restart() -> None:
     """Given the source is gone and the grace time is over, then the shared chunk still is there."""
-    cluster = VirtualCluster(1, Options(chunk_grace_ms=60_000))
-    cluster.start()
-    cluster.ready()
+    cluster = founded(options=Options(chunk_grace_ms=60_000))
     cluster.done(put("a", b"shared"))
     cluster.done(CopyEntry(source="a", target="b"))
     cluster.done(DeleteFile(path="a"))
@@ -59,8 +56,8 @@ def test_what_was_copied_outlives_its_source_also_after_a_restart() -> None:
 
     name, gone = (hashlib.sha256(data).hexdigest() for data in (b"shared", b"only here"))
     for store in cluster.options.names("store"):
-        assert name in cluster.disks[store].blobs
-        assert gone not in cluster.disks[store].blobs
+        assert name in cluster.machines[store].disk.blobs
+        assert gone not in cluster.machines[store].disk.blobs
 
 
 def test_a_transaction_brings_contents_that_a_store_lacks_and_happens_whole() -> None:
@@ -72,15 +69,15 @@ def test_a_transaction_brings_contents_that_a_store_lacks_and_happens_whole() ->
     )
     assert isinstance(cluster.answer(uploaded), Uploaded)
     cluster.actor("store-2").chunks.remove(name)
-    cluster.disks["store-2"].blobs.clear()
+    cluster.machines["store-2"].disk.blobs.clear()
     large = PutFile(path="a", content=Chunked(size=len(data), sha256=name, chunks=(name,)))
 
     cluster.done(Transaction(steps=(put("b", b"small"), large, MoveEntry(source="b", target="c"))))
     cluster.settled()
 
-    assert cluster.disks["store-2"].blobs[name] == data
+    assert cluster.machines["store-2"].disk.blobs[name] == data
     assert sorted(cluster.actor("store-2").state.entries) == ["a", "c"]
-    assert hashlib.sha256(b"small").hexdigest() in cluster.disks["store-3"].blobs
+    assert hashlib.sha256(b"small").hexdigest() in cluster.machines["store-3"].disk.blobs
 
 
 def test_contents_that_are_nowhere_abort_the_whole_transaction() -> None:
@@ -126,25 +123,20 @@ def test_a_read_of_either_end_waits_for_a_move_that_is_prepared() -> None:
     cluster = founded()
     cluster.done(put("a/f", b"1"))
     cluster.settled()
-    held: list[tuple[str, Any, Any]] = []
-    send = cluster._send
+    held: list[Any] = []
 
-    def holding(name: str, running: Any, item: Any) -> None:
-        if isinstance(getattr(item, "message", None), TxnDecision):
-            held.append((name, running, item))
-        else:
-            send(name, running, item)
+    def passes(sender: str, to: str, message: Any) -> bool:
+        if isinstance(message, TxnDecision):
+            held.append(message)
+        return not isinstance(message, TxnDecision)
 
-    cluster._send = holding  # type: ignore[method-assign, assignment]
-    write = cluster.write(MoveEntry(source="a", target="b/c"))
-    cluster.run_until(lambda: bool(held), 5_000)
-    reads = {path: begin_read(cluster, path) for path in ("a/f", "b/c/f", "b", "elsewhere")}
-    cluster.run(100)
+    with intercepted(cluster, passes):
+        write = cluster.write(MoveEntry(source="a", target="b/c"))
+        cluster.run_until(lambda: bool(held), 5_000)
+        reads = {path: begin_read(cluster, path) for path in ("a/f", "b/c/f", "b", "elsewhere")}
+        cluster.run(100)
 
-    assert {path for path, token in reads.items() if token in cluster.answers} == {"elsewhere"}
-    for item in held:
-        send(*item)
-    cluster._send = send  # type: ignore[method-assign]
+        assert {path for path, token in reads.items() if token in cluster.answers} == {"elsewhere"}
     assert cluster.answer(write).outcome.status == "done"
     status = {path: cluster.answer(token).reply.status for path, token in reads.items()}
     assert status == {"a/f": "absent", "b/c/f": "found", "b": "found", "elsewhere": "absent"}
@@ -177,12 +169,12 @@ def test_what_a_command_touches_is_both_ends_of_its_moves_and_targets_of_its_cop
 # -- watching -------------------------------------------------------------------------------------
 
 
-def begin_read(cluster: VirtualCluster, path: str) -> int:
+def begin_read(cluster: World, path: str) -> int:
     request = ReadRequest(number=0, what="entry", path=path)
     return cluster.call(lambda token: Read(token=token, request=request))
 
 
-def changes(cluster: VirtualCluster, at_least: int, limit: int = 1000) -> ReadReply:
+def changes(cluster: World, at_least: int, limit: int = 1000) -> ReadReply:
     request = ReadRequest(
         number=0, what="changes", at_least=at_least, limit=limit, consistency="stale"
     )

@@ -2,9 +2,8 @@
 
 import pytest
 
-from actors.errors import InvariantViolation
-from tests.actors.storm import put
-from tests.actors.test_commit import founded
+from chaos.simulator.violation import Violation
+from tests.worlds import founded, put
 
 
 def test_a_learner_whose_state_differs_halts_and_says_what_to_do() -> None:
@@ -15,7 +14,7 @@ def test_a_learner_whose_state_differs_halts_and_says_what_to_do() -> None:
     odd.state.state_hash = "0" * 32
     odd.replicas.note_own_hash(odd.state.applied, "0" * 32)
 
-    with pytest.raises(InvariantViolation, match="start learner-2 on an empty folder"):
+    with pytest.raises(Violation, match="start learner-2 on an empty folder"):
         cluster.run(10_000)
 
 

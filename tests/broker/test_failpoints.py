@@ -213,7 +213,7 @@ async def test_a_message_is_known_by_the_kind_of_its_value(tmp_path: Path) -> No
 def test_a_rule_for_a_node_that_is_not_there_is_refused() -> None:
     rule = Failpoint.parse("send:txn.prepare@store-9:1:before:kill")
 
-    with pytest.raises(BadFailpoint, match="store-9 is none of .*store-3"):
+    with pytest.raises(BadFailpoint, match=r"store-9 is none of .*store-3"):
         Failpoints([rule], members=Options().members)
 
 

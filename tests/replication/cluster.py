@@ -11,7 +11,7 @@ from typing import Any
 from actors.calls import Decided, Read, ReadDone, Survey, Upload, Write
 from actors.messages import AnyMessage, ReadRequest
 from actors.options import Options
-from actors.values import AnyOperation, FileEntry, Inline, PutFile
+from actors.values import AnyOperation, FileEntry
 from broker.journal import Journal
 from broker.launch import make_host
 from broker.memory import MemoryBroker
@@ -207,9 +207,3 @@ async def memory_cluster(
     finally:
         for name in list(cluster.hosts):
             await cluster.kill(name)
-
-
-def put(path: str, data: bytes) -> PutFile:
-    """A write of inline contents."""
-    digest = hashlib.sha256(data).hexdigest()
-    return PutFile(path=path, content=Inline(sha256=digest, data=data))

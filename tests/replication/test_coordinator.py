@@ -10,7 +10,8 @@ import pytest
 from actors.calls import Decided, Unknown
 from actors.messages import AnyMessage, ProposeValue
 from actors.values import Abort
-from tests.replication.cluster import MemoryCluster, Stop, eventually, memory_cluster, put
+from tests.replication.cluster import MemoryCluster, Stop, eventually, memory_cluster
+from tests.worlds import put
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

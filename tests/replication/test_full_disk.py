@@ -9,7 +9,8 @@ import pytest
 from actors.calls import Unavailable, Upload
 from actors.values import DeleteFile
 from broker.journal import Journal
-from tests.replication.cluster import MemoryCluster, eventually, memory_cluster, put
+from tests.replication.cluster import MemoryCluster, eventually, memory_cluster
+from tests.worlds import put
 
 NAME = hashlib.sha256(b"x").hexdigest()
 

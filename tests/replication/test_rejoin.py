@@ -13,7 +13,8 @@ from actors.chunks import RELEASED_GRACE_MS
 from actors.values import Chunked, PutFile
 from broker.journal import Journal
 from broker.upkeep import UpkeepOptions
-from tests.replication.cluster import MemoryCluster, eventually, memory_cluster, put
+from tests.replication.cluster import MemoryCluster, eventually, memory_cluster
+from tests.worlds import put
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

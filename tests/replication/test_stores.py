@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from actors.calls import Decided
-from tests.replication.cluster import Stop, eventually, memory_cluster, put
+from tests.replication.cluster import Stop, eventually, memory_cluster
+from tests.worlds import put
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

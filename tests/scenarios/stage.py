@@ -23,7 +23,7 @@ from actors.values import Abort, AnyValue, Batch, View
 from chaos.simulator.judge import Judge
 from chaos.simulator.network import Conditions, Parcel
 from chaos.simulator.world import World
-from tests.simulator.test_world import put
+from tests.worlds import put
 
 _ALWAYS = frozenset(
     (

@@ -34,7 +34,7 @@ from actors.values import (
 )
 from chaos.simulator.machine import Machine
 from chaos.simulator.world import World
-from tests.simulator.test_world import put
+from tests.worlds import put
 
 ACCEPTORS = tuple(f"acceptor-{n}" for n in range(1, 6))
 

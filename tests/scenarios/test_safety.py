@@ -22,7 +22,7 @@ from actors.values import (
 )
 from chaos.simulator.disk import Disk
 from chaos.simulator.world import World
-from tests.simulator.test_world import put
+from tests.worlds import put
 
 STORES = ("store-1", "store-2", "store-3")
 

@@ -1,12 +1,10 @@
 """The world's parts: clocks, disks, turns and the broker, before anything goes wrong."""
 
-import hashlib
 from typing import Any
 
 import pytest
 
 from actors.effects import BLOB_ROW, Blob, Record
-from actors.values import Inline, PutFile
 from chaos.simulator.clock import PPM, Clock
 from chaos.simulator.disk import Disk
 from chaos.simulator.faults import BEYOND_MARGIN, WITHIN_MARGIN
@@ -14,10 +12,7 @@ from chaos.simulator.judge import Judge
 from chaos.simulator.machine import CRASH_POINTS
 from chaos.simulator.violation import Violation
 from chaos.simulator.world import CALL_LOST, World
-
-
-def put(path: str, data: bytes) -> PutFile:
-    return PutFile(path=path, content=Inline(sha256=hashlib.sha256(data).hexdigest(), data=data))
+from tests.worlds import put
 
 
 def started(seed: int = 1, gateways: int = 1) -> World:
