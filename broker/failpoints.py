@@ -288,6 +288,7 @@ def _kinds_of(message: AnyMessage) -> tuple[str, ...]:
 
 
 def _slot_of(message: AnyMessage) -> int | None:
-    """The slot that a message, or the Abort in it, is about."""
-    about = message if hasattr(message, "slot") else getattr(message, "value", None)
-    return getattr(about, "slot", None)
+    """The slot that a message, or the Abort or the outcome in it, is about."""
+    parts = (message, getattr(message, "value", None), getattr(message, "outcome", None))
+    slots = (getattr(part, "slot", None) for part in parts)
+    return next((slot for slot in slots if slot is not None), None)

@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from chaos.compose import ComposeTarget, NotOurs
+from chaos.processes import ProcessFailed
+from chaos.rabbitmq import BrokerFailedError
 from chaos.report import print_report, summary_line
 from chaos.runner import MakeTarget, local, only, run_until_done
 from chaos.scenario import Scenario
@@ -71,6 +73,9 @@ def chaos_command(
         except NotOurs as error:
             note(f"synod: {error}")
             raise typer.Exit(2) from None
+        except (ProcessFailed, BrokerFailedError) as error:
+            note(f"synod: {error}")
+            raise typer.Exit(1) from None
         reports.append(found)
         if not json:
             print_report(found)

@@ -47,7 +47,7 @@ async def run_scenario(
     try:
         target = make_target(home)
         tell("starting the cluster")
-        await target.start(scenario.failpoints)
+        await target.start(scenario.first_failpoints)
         run = Run(scenario, target, seed, tell)
         result, void = await _run_cases(run, folder)
         seconds = time.monotonic() - began_s

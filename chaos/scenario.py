@@ -25,6 +25,12 @@ FLOOR_PER_S = 10
 """Fewer acknowledged operations a second before a fault make the run void."""
 
 DEATH_PATIENCE_S = 20.0
+ATTEMPTS = 3
+"""How often a fault is tried whose moment a slow machine may miss."""
+
+AFTER_S = 3.0
+"""How long the load goes on after service is back, before anything is repaired."""
+
 WHOLE_PATIENCE_S = 120.0
 RESUME_PATIENCE_S = 60.0
 _LOOK_S = 0.2
@@ -75,16 +81,35 @@ class Case:
     name: str
     says: str
     steps: Step
+    failpoint: str = ""
+    """What stops the node whose turn it is, if nodes take turns; see `Scenario`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Some cases on one cluster. `failpoints` are in the nodes from the start, not armed."""
+    """Some cases on one cluster. `failpoints` are in the nodes from the start, not armed.
+
+    Of two nodes that take `turns` the first one dies in the first case, the other in the second,
+    and so on; each comes back with the failpoint of its next case.
+    """
 
     name: str
     says: str
     cases: tuple[Case, ...]
     failpoints: Mapping[str, str] = field(default_factory=dict)
+    turns: tuple[str, ...] = ()
+
+    @property
+    def first_failpoints(self) -> dict[str, str]:
+        """What every node that has a failpoint has at the start."""
+        first = zip(self.turns, self.cases, strict=False)
+        return {**self.failpoints, **{node: case.failpoint for node, case in first}}
+
+    def next_failpoint(self, failpoint: str) -> str:
+        """What a node that died of `failpoint` comes back with."""
+        rules = [case.failpoint for case in self.cases]
+        following = rules[rules.index(failpoint) + len(self.turns) :]
+        return following[0] if following else ""
 
 
 class Run:
@@ -103,6 +128,8 @@ class Run:
         self.shown: list[Asked] = []
         """Requests around the faults whose messages the report draws."""
         self.traces: dict[str, Any] = {}
+        self.failpoints = scenario.first_failpoints
+        """What each node was started with, if it has one that has not struck."""
         self.final: dict[str, str | None] = {}
         """What each path held in the end."""
         self._tell = tell
@@ -208,18 +235,28 @@ class Run:
 
         Raises `RunVoid` if it does not strike.
         """
-        deadline_s = time.monotonic() + DEATH_PATIENCE_S
+        if not await self.died(node, DEATH_PATIENCE_S):
+            raise RunVoid(f"the failpoint of {node} did not strike: it got no such message")
+        return time.monotonic_ns()
+
+    async def died(self, node: str, patience_s: float) -> bool:
+        """Wait for the end of a node; whether it came in time."""
+        deadline_s = time.monotonic() + patience_s
         while await self.target.runs(node):
             if time.monotonic() > deadline_s:
-                raise RunVoid(f"the failpoint of {node} did not strike: it got no such message")
+                return False
             await asyncio.sleep(0.01)
-        return time.monotonic_ns()
+        self.failpoints.pop(node, None)
+        return True
 
     async def restart(self, *nodes: str, failpoint: str = "") -> None:
         """Start dead nodes again, and wait until each is heard of anew."""
         former = await self._incarnations()
         for node in nodes:
             await self.target.restart(node, failpoint)
+            self.failpoints.pop(node, None)
+            if failpoint:
+                self.failpoints[node] = failpoint
         self.note(f"{' and '.join(nodes)} started again", "heal")
         deadline_s = time.monotonic() + WHOLE_PATIENCE_S
         silent = list(nodes)
@@ -244,6 +281,18 @@ class Run:
                 return
             await asyncio.sleep(_LOOK_S)
         self.find("the cluster is whole again", False, f"missing: {', '.join(missing)}")
+
+    async def mend(self, *nodes: str, failpoint: str = "") -> None:
+        """Start dead nodes again, and wait until the cluster is whole."""
+        await self.restart(*nodes, failpoint=failpoint)
+        await self.whole()
+        self.note("the cluster is whole")
+
+    async def log_entry(self, slot: int) -> dict[str, Any] | None:
+        """What the log says of a slot, and what became of it; `None` if nobody has it."""
+        page = await self._request("GET", f"/v1/log?before={slot + 1}&limit=1")
+        entries = [] if page is None else page["entries"]
+        return next((entry for entry in entries if entry["slot"] == slot), None)
 
     async def watch(self) -> None:
         """Note elections and views for ever."""

@@ -1,37 +1,30 @@
-"""The scenarios: who is stopped, exactly where, and what must come of it."""
+"""The scenarios: who is stopped, exactly where, and what must come of it.
+
+The coordinator's many points have a file of their own, `chaos.coordinator_crash`.
+"""
 
 from collections.abc import Awaitable, Callable
 
 from actors.effects import Group
+from chaos.coordinator_crash import COORDINATOR_LIMIT_S, LEARNER_CRASH
 from chaos.fleet import Asked
-from chaos.scenario import Case, Run, Scenario
+from chaos.scenario import AFTER_S, ATTEMPTS, Case, Run, Scenario
 
 STORE_LIMIT_S = 6.0
 LEADER_LIMIT_S = 6.0
-COORDINATOR_LIMIT_S = 8.0
 ACCEPTOR_LIMIT_S = 2.0
 QUORUM_LIMIT_S = 8.0
 """After the return of an acceptor's process."""
 BROKER_LIMIT_S = 15.0
 """After the broker's return."""
 PAUSE_S = 20.0
-PENDING_ATTEMPTS = 3
 BLINKS = 3
 BLINK_AFTER_S = 4.0
 READERS = 8
-AFTER_S = 3.0
-"""How long the load goes on after service is back, before anything is repaired."""
 
 HEARTBEAT = "send:node.heartbeat:1:after:kill"
 PENDING = "receive:txn.prepare:1:before:kill"
 GRANTED = "send:txn.vote:1:after:kill"
-
-
-async def _mend(run: Run, *nodes: str, failpoint: str = "") -> None:
-    """Start dead nodes again, and wait until the cluster is whole."""
-    await run.restart(*nodes, failpoint=failpoint)
-    await run.whole()
-    run.note("the cluster is whole")
 
 
 # -- stores --------------------------------------------------------------------------------------
@@ -49,7 +42,7 @@ async def _store_idle(run: Run) -> None:
     run.fleet.release()
     await run.back(fault, at_ns, STORE_LIMIT_S)
     await run.linger(AFTER_S)
-    await _mend(run, "store-1")
+    await run.mend("store-1")
 
 
 async def _store_pending(run: Run) -> None:
@@ -60,7 +53,7 @@ async def _store_pending(run: Run) -> None:
     """
     aborted: list[Asked] = []
     slots: list[str] = []
-    for _ in range(PENDING_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         await run.steady()
         await run.trace_all()
         await run.target.arm("store-2")
@@ -72,7 +65,7 @@ async def _store_pending(run: Run) -> None:
         struck = await run.target.struck("store-2")
         slots.append("?" if struck is None else str(struck[1]))
         aborted = run.since(at_ns, "aborted")
-        await _mend(run, "store-2", failpoint="" if aborted else PENDING)
+        await run.mend("store-2", failpoint="" if aborted else PENDING)
         if aborted:
             break
         run.note("the view went on before the vote's timeout; once more")
@@ -100,7 +93,7 @@ async def _store_granted(run: Run) -> None:
         run.find("the vote is known", False, "store-3 did not say what it voted for")
     else:
         await _judge_granted(run, "store-3", slot)
-    await _mend(run, "store-3")
+    await run.mend("store-3")
     nodes = {node["name"]: node for node in (await run.ask())["nodes"]}
     applied = int(nodes["store-3"]["applied"])
     run.find(
@@ -183,7 +176,7 @@ async def _leader_killed(run: Run) -> None:
     await run.target.kill(leader)
     await run.back(f"the leader {leader} was killed", at_ns, LEADER_LIMIT_S)
     await run.linger(AFTER_S)
-    await _mend(run, leader, failpoint=LEADER_POINT)
+    await run.mend(leader, failpoint=LEADER_POINT)
 
 
 async def _leader_between(run: Run) -> None:
@@ -196,7 +189,7 @@ async def _leader_between(run: Run) -> None:
     at_ns = run.note(fault, "fault")
     await run.back(fault, at_ns, LEADER_LIMIT_S)
     await run.linger(AFTER_S)
-    await _mend(run, leader)
+    await run.mend(leader)
 
 
 LEADER_POINT = "send:paxos.accept:1:after:kill"
@@ -211,7 +204,7 @@ async def _acceptors_killed(run: Run) -> None:
         await run.target.kill(acceptor)
     await run.back("two of five acceptors were killed", at_ns, ACCEPTOR_LIMIT_S)
     await run.linger(AFTER_S)
-    await _mend(run, "acceptor-2", "acceptor-4")
+    await run.mend("acceptor-2", "acceptor-4")
 
 
 async def _quorum_lost(run: Run) -> None:
@@ -243,55 +236,7 @@ async def _quorum_lost(run: Run) -> None:
     back_ns = run.note("acceptor-3 started again", "heal")
     await run.back("acceptor-3 came back", back_ns, QUORUM_LIMIT_S)
     await run.linger(AFTER_S)
-    await _mend(run, "acceptor-1", "acceptor-5")
-
-
-def _coordinator_at(point: str, what: str, following: str) -> Callable[[Run], Awaitable[None]]:
-    """The coordinator dies at one point; it comes back with the failpoint after the next one."""
-
-    async def steps(run: Run) -> None:
-        await run.steady()
-        await run.trace_all()
-        coordinator = await run.coordinator()
-        await run.target.arm(coordinator)
-        await run.dies(coordinator)
-        fault = f"the coordinator {coordinator} died {what}"
-        at_ns = run.note(f"{fault} ({point})", "fault")
-        await run.back(fault, at_ns, COORDINATOR_LIMIT_S)
-        await run.linger(AFTER_S)
-        run.shown += run.since(at_ns, "unknown", "aborted")[:1]
-        await _mend(run, coordinator, failpoint=following)
-
-    return steps
-
-
-COORDINATOR_POINTS = (
-    ("send:txn.prepare:1:before:kill", "before any prepare"),
-    ("send:txn.prepare:1:after:kill", "after the prepares, before any vote"),
-    ("receive:txn.vote:2:after:kill", "with some votes"),
-    ("send:txn.decision:1:before:kill", "with all votes, before it told anybody"),
-    ("send:txn.decision:1:after:kill", "after it told the stores, before the client"),
-    ("send:client.result:1:after:kill", "after it told a client"),
-)
-
-
-def _learner_crash() -> Scenario:
-    points = [point for point, _ in COORDINATOR_POINTS]
-    following = [*points[2:], "", ""]
-    cases = tuple(
-        Case(
-            name=what.replace(" ", "-").replace(",", ""),
-            says=f"the coordinator dies {what}; the other learner takes over",
-            steps=_coordinator_at(point, what, following[place]),
-        )
-        for place, (point, what) in enumerate(COORDINATOR_POINTS)
-    )
-    return Scenario(
-        "learner-crash",
-        "the coordinator dies at each point of two-phase commit",
-        cases,
-        failpoints={"learner-1": points[0], "learner-2": points[1]},
-    )
+    await run.mend("acceptor-1", "acceptor-5")
 
 
 # -- the broker, pauses --------------------------------------------------------------------------
@@ -371,7 +316,7 @@ SCENARIOS: dict[str, Scenario] = {
             "three of five acceptors die: unavailable, then back",
             (Case("three", "kill -9 to all three", _quorum_lost),),
         ),
-        _learner_crash(),
+        LEARNER_CRASH,
         Scenario(
             "broker-crash",
             "RabbitMQ is killed under load and comes back",

@@ -5,8 +5,6 @@ import contextlib
 import json
 import re
 import shutil
-import sqlite3
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -15,6 +13,7 @@ import aio_pika
 import aiormq
 
 from broker.topology import Topology
+from chaos.autopsy import Held, journal_holds, look_at_slot
 from chaos.http1 import Connection
 from chaos.local import Description, LocalCluster
 
@@ -77,6 +76,9 @@ class Target(Protocol):
 
     async def holds_prepared(self, node: str, slot: int) -> bool | None:
         """Whether a dead node's journal holds a slot, prepared or applied; `None`: can't look."""
+
+    async def look(self, store: str, slot: int) -> Held:
+        """What the journal of a store that runs says of a slot."""
 
     async def kill_broker(self) -> None:
         """SIGKILL to RabbitMQ."""
@@ -185,6 +187,10 @@ class LocalTarget:
         """See `Target`."""
         return await self._call(journal_holds, self.cluster.data / node, slot)
 
+    async def look(self, store: str, slot: int) -> Held:
+        """See `Target`."""
+        return await asyncio.to_thread(look_at_slot, self.cluster.data / store, slot)
+
     async def kill_broker(self) -> None:
         """See `Target`."""
         await self._call(self.cluster.broker_of_its_own.kill)
@@ -229,19 +235,3 @@ def last_strike(log: str) -> tuple[str, int | None] | None:
         return None
     rule, slot = found[-1]
     return rule, int(slot) if slot else None
-
-
-def journal_holds(folder: Path, slot: int) -> bool:
-    """Whether the journal of a store that does not run holds a slot: prepared, or applied already.
-
-    It looks at a copy, so that nothing of the dead node is touched.
-    """
-    with tempfile.TemporaryDirectory(prefix="synod-autopsy-") as copy:
-        for file in folder.glob("journal.db*"):
-            shutil.copy(file, copy)
-        with contextlib.closing(sqlite3.connect(Path(copy) / "journal.db")) as database:
-            key = f"prepared/{slot:016x}"
-            if database.execute("SELECT 1 FROM records WHERE key = ?", (key,)).fetchone():
-                return True
-            row = database.execute("SELECT value FROM records WHERE key = 'state'").fetchone()
-            return row is not None and int(json.loads(row[0])["applied"]) >= slot

@@ -10,14 +10,16 @@ import pytest
 
 from actors.effects import Record
 from broker.journal import Journal
+from chaos import coordinator_crash, judgement, report_page
 from chaos import fleet as fleets
-from chaos import judgement, report_page
+from chaos.autopsy import Held, journal_holds, look_at_slot
+from chaos.coordinator_crash import POINTS
 from chaos.fleet import Asked, Fleet
 from chaos.report import picture, summarize
 from chaos.runner import only
 from chaos.scenario import Case, Run, Scenario
 from chaos.scenarios import SCENARIOS
-from chaos.target import journal_holds, last_strike
+from chaos.target import last_strike
 from gateway.cli import run as run_cli
 
 
@@ -191,6 +193,109 @@ def test_the_journal_of_a_dead_store_is_looked_into(tmp_path: Path) -> None:
     assert [slot for slot in range(1, 10) if journal_holds(tmp_path, slot)] == [1, 2, 3, 4, 7]
     with pytest.raises(sqlite3.OperationalError):
         journal_holds(tmp_path / "elsewhere", 1)
+
+
+def test_the_journal_of_a_running_store_is_looked_into(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, "store-1", "test") as journal:
+        journal.commit([Record(f"prepared/{7:016x}", b"{}")], [])
+        assert look_at_slot(tmp_path, 7) == Held(prepared=True, applied=False, fence=0)
+
+        journal.commit([Record("state", b'{"applied": 7}'), Record("fence", b"3")], [])
+        assert look_at_slot(tmp_path, 7) == Held(prepared=False, applied=True, fence=3)
+        assert look_at_slot(tmp_path, 8) == Held(prepared=False, applied=False, fence=3)
+
+
+NOTHING, PREPARED, APPLIED = Held(False, False, 0), Held(True, False, 0), Held(False, True, 0)
+
+
+@pytest.mark.parametrize(
+    ("what", "held", "fits"),
+    [
+        ("before any prepare", (NOTHING, NOTHING, NOTHING), True),
+        ("before any prepare", (PREPARED, NOTHING, NOTHING), False),
+        ("between prepares", (PREPARED, NOTHING, NOTHING), True),
+        ("between prepares", (PREPARED, PREPARED, NOTHING), False),
+        ("after it told some stores", (APPLIED, PREPARED, PREPARED), True),
+        ("after it told some stores", (APPLIED, APPLIED, PREPARED), False),
+        ("after it told a client", (APPLIED, PREPARED, APPLIED), False),
+        ("after it proposed an abort", (PREPARED, PREPARED, NOTHING), True),
+        ("after it proposed an abort", (PREPARED, APPLIED, NOTHING), False),
+    ],
+)
+async def test_what_the_stores_hold_proves_where_the_coordinator_stopped(
+    run: Run, monkeypatch: pytest.MonkeyPatch, what: str, held: tuple[Held, ...], fits: bool
+) -> None:
+    [point] = [point for point in POINTS if point.what == what]
+    target = _stopped(monkeypatch, run, point.rule, held)
+
+    await coordinator_crash._judge_stop(run, point, "learner-1", epoch=0)
+
+    holds, evidence = _finding(run)
+    assert holds is fits
+    assert f"{point.rule} struck at slot 9 in epoch 0" in evidence
+    assert target.looks >= len(held)
+
+
+async def test_a_coordinator_that_stopped_elsewhere_is_found(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, *_ = POINTS
+    _stopped(monkeypatch, run, second.rule, (NOTHING,) * 3)
+
+    await coordinator_crash._judge_stop(run, first, "learner-1", epoch=0)
+
+    holds, evidence = _finding(run)
+    assert not holds
+    assert second.rule in evidence
+
+
+async def test_what_the_next_coordinator_did_is_no_evidence(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _stopped(monkeypatch, run, POINTS[0].rule, (PREPARED._replace(fence=1), NOTHING, NOTHING))
+
+    await coordinator_crash._judge_stop(run, POINTS[0], "learner-1", epoch=0)
+
+    holds, evidence = _finding(run)
+    assert holds
+    assert "not looked at in time" in evidence
+
+
+class Stopped(StillTarget):
+    """A cluster whose coordinator was stopped by a failpoint at slot 9."""
+
+    def __init__(self, rule: str, held: tuple[Held, ...]) -> None:
+        self.rule = rule
+        self.held = held
+        self.looks = 0
+
+    async def struck(self, node: str) -> tuple[str, int]:
+        return self.rule, 9
+
+    async def look(self, store: str, slot: int) -> Held:
+        self.looks += 1
+        return self.held[int(store.removeprefix("store-")) - 1]
+
+
+def _stopped(
+    monkeypatch: pytest.MonkeyPatch, run: Run, rule: str, held: tuple[Held, ...]
+) -> Stopped:
+    target = Stopped(rule, held)
+    run.target = target  # type: ignore[assignment]
+    monkeypatch.setattr(coordinator_crash, "_LOOK_PATIENCE_S", 0.05)
+    monkeypatch.setattr(coordinator_crash, "_LOOK_S", 0.001)
+    return target
+
+
+def test_two_nodes_take_turns_also_in_some_of_the_cases() -> None:
+    whole = SCENARIOS["learner-crash"]
+    rules = [case.failpoint for case in whole.cases]
+    assert whole.first_failpoints == {"learner-1": rules[0], "learner-2": rules[1]}
+    assert [whole.next_failpoint(rule) for rule in rules] == [*rules[2:], "", ""]
+
+    some = only(whole, ["between-prepares", "after-it-proposed-an-abort"])
+    assert some.first_failpoints == {"learner-1": rules[1], "learner-2": rules[-1]}
+    assert some.next_failpoint(rules[1]) == ""
 
 
 def test_the_last_strike_is_read_from_a_log() -> None:
