@@ -25,7 +25,7 @@ FLOOR_PER_S = 10
 """Fewer acknowledged operations a second before a fault make the run void."""
 
 DEATH_PATIENCE_S = 20.0
-ATTEMPTS = 3
+ATTEMPTS = 5
 """How often a fault is tried whose moment a slow machine may miss."""
 
 AFTER_S = 3.0

@@ -1,0 +1,92 @@
+"""What `chaos --target compose` asks of Docker, with a program in its place that writes it down."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from chaos.compose import ComposeTarget, NotOurs
+from chaos.processes import ProcessFailed
+
+DOCKER = """#!/bin/sh
+echo "$*" >>"$CALLS"
+case "$*" in
+"compose version") echo 2 ;;
+"compose ps --quiet rabbitmq") cat "$RUNNING" ;;
+*"config --services") printf '%s\\n' rabbitmq store-1 grafana; exit "${CONFIG:-0}" ;;
+*" ls "*) cat "$LEFT" ;;
+esac
+"""
+
+
+class Engine:
+    """Knows what Docker was asked for, and says what `running` and `left` hold."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.running, self.left, self._calls = (
+            folder / name for name in ("running", "left", "calls")
+        )
+        for file in (self.running, self.left, self._calls, folder / "docker-compose.yml"):
+            file.touch()
+        programs = folder / "programs"
+        programs.mkdir()
+        (programs / "docker").write_text(DOCKER)
+        (programs / "docker").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.setenv("CALLS", str(self._calls))
+        monkeypatch.setenv("RUNNING", str(self.running))
+        monkeypatch.setenv("LEFT", str(self.left))
+
+    @property
+    def calls(self) -> list[str]:
+        return self._calls.read_text().splitlines()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    return Engine(tmp_path, monkeypatch)
+
+
+async def test_a_cluster_that_is_not_its_own_is_left_alone(engine: Engine, tmp_path: Path) -> None:
+    engine.running.write_text("0123456789ab\n")
+    target = ComposeTarget(tmp_path, tmp_path)
+
+    with pytest.raises(NotOurs, match="--break-running-cluster"):
+        await target.start({"store-1": "send:txn.vote:1:after:kill"})
+    await target.stop()
+
+    assert engine.calls == ["compose version", "compose ps --quiet rabbitmq"]
+
+
+async def test_its_own_cluster_has_a_name_of_its_own_and_is_removed(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONFIG", "1")
+    target = ComposeTarget(tmp_path, tmp_path)
+
+    with pytest.raises(ProcessFailed, match="config --services ended with 1"):
+        await target.start({})
+    await target.stop()
+
+    project = engine.calls[2].split()[2]
+    assert project.startswith("synod-chaos-")
+    assert engine.calls[2:4] == [
+        f"compose --project-name {project} config --services",
+        f"compose --project-name {project} down --volumes --timeout 3",
+    ]
+    assert all(f"label=com.docker.compose.project={project}" in call for call in engine.calls[4:])
+
+
+async def test_what_is_left_is_told(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONFIG", "1")
+    engine.left.write_text("fedcba\n")
+    target = ComposeTarget(tmp_path, tmp_path)
+
+    with pytest.raises(ProcessFailed):
+        await target.start({})
+    with pytest.raises(ProcessFailed, match="there is left: container fedcba, volume fedcba"):
+        await target.stop()
+
+    assert sum(" down " in call for call in engine.calls) == 3
