@@ -207,7 +207,7 @@ format: $(INSTALLED) ## Rewrite the code in the house style
 screenshots: $(INSTALLED) test-browser ## Renew the pictures of the web UI in docs/pictures
 	@exec $(BIN)/python -m tests.browser.screenshots
 
-# Debian's Chromium; without it the tests of the UI say that they were skipped.
+# Debian's Chromium; without it the tests of the UI are skipped, and where CI is set they fail.
 .PHONY: test-browser
 test-browser:
 	@$(INSTALL); \

@@ -59,7 +59,8 @@ def _switch(cluster: LocalCluster, mode: str) -> None:
     cluster.wait_until(switched, f"recording is {mode}")
 
 
-def _cpu_s(cluster: LocalCluster) -> defaultdict[str, float]:
+def cpu_by_role(cluster: LocalCluster) -> defaultdict[str, float]:
+    """The processor time that all processes of each role have taken so far, in seconds."""
     used: defaultdict[str, float] = defaultdict(float)
     for name in cluster.nodes:
         used[role_of(name)] += cluster.cpu_seconds(name)
@@ -72,9 +73,9 @@ def _cpu_s(cluster: LocalCluster) -> defaultdict[str, float]:
 def measure(cluster: LocalCluster, mode: str, rate: float, seconds: float) -> Run:
     """Write `rate` times a second in one mode. Raises `ProcessFailed` if a write fails."""
     _switch(cluster, mode)
-    before = _cpu_s(cluster)
+    before = cpu_by_role(cluster)
     times_s = asyncio.run(_write(cluster.url, rate, seconds))
-    after = _cpu_s(cluster)
+    after = cpu_by_role(cluster)
     used_s = {role: after[role] - before[role] for role in after}
     return Run(used_s, 1000 * statistics.median(times_s))
 

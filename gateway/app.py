@@ -74,6 +74,7 @@ class GatewayApp:
         self.requests = RequestLog()
         self.pulse = Pulse(cluster, settings.heartbeat_ms)
         tracing = Tracing("off") if tracing is None else tracing
+        self.pulse.pictures["cluster"] = system.picture
         looking = Looking(cluster, tracing, self.requests, self.pulse, command)
         self._router = Router(
             [

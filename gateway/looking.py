@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from actors.logbook import ENTRIES_MAX
-from actors.messages import LogEntry
+from actors.messages import LogEntry, LogPage
 from gateway.cluster import Cluster
 from gateway.fields import number, query_fields
-from gateway.problems import INVALID_REQUEST, NOT_FOUND, UNAVAILABLE, Problem
+from gateway.problems import INVALID_QUERY, INVALID_REQUEST, NOT_FOUND, UNAVAILABLE, Problem
 from gateway.pulse import Pulse
 from gateway.requests import RequestLog
 from gateway.system import ballot_text
@@ -22,6 +22,9 @@ _NO_STORE = {"cache-control": "no-store"}
 _BODY_BYTES_MAX = 4_096
 _EVENT_ID_MAX = 2**63
 _SLOT_MAX = 2**62
+_NEWEST_SLOTS = 30
+_NEWEST_REQUESTS = 100
+"""What is told each second: more would be gone before it is read."""
 
 
 class Looking:
@@ -40,6 +43,8 @@ class Looking:
         self.pulse = pulse
         self._tracing = tracing
         self._command = command
+        pulse.pictures["requests"] = self._picture_of_requests
+        pulse.pictures["log"] = self._picture_of_log
 
     async def trace(self, request: Request) -> Response:
         """The life of one request, message by message."""
@@ -99,25 +104,45 @@ class Looking:
         limit = number(query, "limit", default=100, least=1, most=ENTRIES_MAX)
         commands_max = number(query, "commands", default=0, least=0, most=_SLOT_MAX)
         page = await self._cluster.read_log(before, limit, commands_max)
-        entries = [entry_json(entry) for entry in page.entries]
-        lowest = page.entries[-1].slot if page.entries else None
-        body = {
-            "entries": entries,
-            "decided": page.decided,
-            "first_kept": page.first_kept,
-            "next": lowest if lowest is not None and lowest > page.first_kept else None,
-        }
-        return JSONResponse(body, headers=_NO_STORE)
+        return JSONResponse(_log_json(page), headers=_NO_STORE)
+
+    async def _picture_of_log(self) -> dict[str, Any]:
+        return _log_json(await self._cluster.read_log(0, _NEWEST_SLOTS, commands_max=1))
+
+    async def _picture_of_requests(self) -> dict[str, Any]:
+        return {"requests": self.requests.newest(_NEWEST_REQUESTS)}
 
     async def events(self, request: Request) -> Response:
         """Changes of the cluster and figures of each second, as server-sent events."""
-        given = request.headers.get("last-event-id", "")
+        query = query_fields(request.scope)
+        given = request.headers.get("last-event-id") or query.get("after", "")
         known = given.isascii() and given.isdecimal() and int(given) < _EVENT_ID_MAX
+        topics = frozenset(filter(None, query.get("topics", "").split(",")))
+        if strange := topics - self.pulse.pictures.keys():
+            known_topics = ", ".join(sorted(self.pulse.pictures))
+            raise Problem(
+                INVALID_QUERY, f"topics may name {known_topics}, and not {min(strange)[:40]!r}"
+            )
+        figures_after_us = None
+        if "figures_after" in query:
+            figures_after_us = number(
+                query, "figures_after", default=0, least=0, most=_EVENT_ID_MAX
+            )
         return StreamingResponse(
-            self.pulse.listen(int(given) if known else None),
+            self.pulse.listen(int(given) if known else None, topics, figures_after_us),
             media_type="text/event-stream",
             headers=_NO_STORE,
         )
+
+
+def _log_json(page: LogPage) -> dict[str, Any]:
+    lowest = page.entries[-1].slot if page.entries else None
+    return {
+        "entries": [entry_json(entry) for entry in page.entries],
+        "decided": page.decided,
+        "first_kept": page.first_kept,
+        "next": lowest if lowest is not None and lowest > page.first_kept else None,
+    }
 
 
 def entry_json(entry: LogEntry) -> dict[str, Any]:

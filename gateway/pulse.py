@@ -1,13 +1,16 @@
 """What changes in the cluster as one gateway sees it, told to whoever listens, and its figures.
 
-Once a second the gateway looks at what its actor has heard and compares it with a second ago.
+Once a second the gateway looks at what its actor has heard and compares it with a second ago. What
+pages show (`Draw`) is drawn once a second, too, as long as somebody listens to its topic; each
+event is written once, and all listeners are sent the same bytes.
 """
 
 import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from actors.calls import Surveyed
@@ -18,9 +21,23 @@ LOOK_S = 1.0
 SILENT_HEARTBEATS = 3
 """A node that let so many of its heartbeats pass is told of as silent."""
 
+Draw = Callable[[], Awaitable[dict[str, Any]]]
+"""What a topic shows now. May raise `Problem`, whose text is told instead."""
+
+FIGURES_KEPT = 300
+"""Seconds whose figures a new listener is told, so that its charts don't begin empty."""
+
 _WRITES = frozenset(("PUT", "DELETE", "POST"))
 _CHANGES_KEPT = 256
 _UNREAD_MAX = 64
+
+
+@dataclass(eq=False, slots=True)
+class _Listener:
+    """Somebody who is told `figures` and `change`, and the pictures of some topics."""
+
+    topics: frozenset[str]
+    queue: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(_UNREAD_MAX))
 
 
 class Pulse:
@@ -28,8 +45,13 @@ class Pulse:
 
     def __init__(self, cluster: Cluster, heartbeat_ms: int) -> None:
         self._cluster = cluster
+        self.pictures: dict[str, Draw] = {}
+        """By topic. Whoever makes the pulse fills it in."""
         self._silent_ms = SILENT_HEARTBEATS * heartbeat_ms
-        self._listeners: set[asyncio.Queue[bytes | None]] = set()
+        self._listeners: set[_Listener] = set()
+        self._figures: deque[dict[str, Any]] = deque(maxlen=FIGURES_KEPT)
+        self._drawn: dict[str, bytes] = {}
+        """The last event of each topic that somebody listens to."""
         self._changes: deque[tuple[int, bytes]] = deque(maxlen=_CHANGES_KEPT)
         # Ids go on rising over a restart of the gateway, so that Last-Event-ID stays in the past.
         self._last_id = time.time_ns() // 1_000_000
@@ -57,15 +79,38 @@ class Pulse:
                 self._reads += 1
 
     async def run(self) -> None:
-        """Look once a second until cancelled."""
+        """Look and draw once a second until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            # Apart: a picture may have to wait for an answer of the cluster, the figures never.
+            group.create_task(self._each_second(self.look), name="pulse: look")
+            group.create_task(self._each_second(self.draw), name="pulse: draw")
+
+    async def _each_second(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            await self.look()
+            await work()
 
     def end(self) -> None:
         """Let all listeners go."""
-        for queue in self._listeners:
-            _offer(queue, None)
+        for listener in self._listeners:
+            _offer(listener.queue, None)
+
+    # -- drawing ---------------------------------------------------------------------------------
+
+    async def draw(self) -> None:
+        """Draw the topics that somebody listens to, and tell what looks other than before."""
+        wanted = frozenset[str]().union(*(listener.topics for listener in self._listeners))
+        for topic in self._drawn.keys() - wanted:
+            del self._drawn[topic]
+        for topic in sorted(wanted):
+            try:
+                picture = await self.pictures[topic]()
+            except Problem as problem:
+                picture = {"problem": problem.detail}
+            event = _event(topic, picture)
+            if event != self._drawn.get(topic):
+                self._drawn[topic] = event
+                self._tell(event, topic)
 
     # -- looking ---------------------------------------------------------------------------------
 
@@ -136,7 +181,9 @@ class Pulse:
         }
         self._writes_s = []
         self._reads = 0
-        self._tell(_event("figures", figures))
+        self._figures.append(figures)
+        if self._listeners:
+            self._tell(_event("figures", figures))
 
     def _change(self, kind: str, node: str | None, summary: str, **more: Any) -> None:
         self._last_id += 1
@@ -145,29 +192,42 @@ class Pulse:
         self._changes.append((self._last_id, event))
         self._tell(event)
 
-    def _tell(self, event: bytes) -> None:
-        for queue in self._listeners:
-            _offer(queue, event)
+    def _tell(self, event: bytes, topic: str | None = None) -> None:
+        for listener in self._listeners:
+            if topic is None or topic in listener.topics:
+                _offer(listener.queue, event)
 
     # -- listening -------------------------------------------------------------------------------
 
-    async def listen(self, after: int | None) -> AsyncIterator[bytes]:
+    async def listen(
+        self,
+        after: int | None,
+        topics: frozenset[str] = frozenset(),
+        figures_after_us: int | None = None,
+    ) -> AsyncIterator[bytes]:
         """Events as they come, in the form of `text/event-stream`; first the changes after `after`.
 
-        Without `after`, only what is new.
+        Without `after`, only what is new. `topics` are names of `pictures`. `figures_after_us`:
+        first the figures of the seconds since then, as one event `history`.
         """
-        queue: asyncio.Queue[bytes | None] = asyncio.Queue(_UNREAD_MAX)
-        self._listeners.add(queue)
+        listener = _Listener(topics)
+        self._listeners.add(listener)
+        for topic in topics:
+            # It has not seen what the others have.
+            self._drawn.pop(topic, None)
         try:
             # Something at once, so that the client knows it is connected.
             yield b"retry: 1000\n\n"
+            if figures_after_us is not None:
+                known = [one for one in self._figures if one["time_us"] > figures_after_us]
+                yield _event("history", {"figures": known})
             for number, event in list(self._changes):
                 if after is not None and number > after:
                     yield event
-            while (event_or_end := await queue.get()) is not None:
+            while (event_or_end := await listener.queue.get()) is not None:
                 yield event_or_end
         finally:
-            self._listeners.discard(queue)
+            self._listeners.discard(listener)
 
 
 def _offer(queue: asyncio.Queue[bytes | None], event: bytes | None) -> None:
@@ -178,7 +238,7 @@ def _offer(queue: asyncio.Queue[bytes | None], event: bytes | None) -> None:
 
 def _event(kind: str, data: dict[str, Any], number: int | None = None) -> bytes:
     head = f"event: {kind}\n" + (f"id: {number}\n" if number is not None else "")
-    return f"{head}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+    return f"{head}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
 
 
 def _percentile_ms(sorted_s: list[float], share: float) -> float | None:

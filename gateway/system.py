@@ -32,15 +32,19 @@ class System:
 
     async def cluster(self, request: Request) -> Response:
         """What this gateway knows of the cluster."""
+        return JSONResponse(await self.picture(), headers=_NO_STORE)
+
+    async def picture(self) -> dict[str, Any]:
+        """The same, as JSON. Raises `Problem`."""
         survey = await self._cluster.survey()
-        body = {
+        return {
             "cluster": survey.cluster,
             "gateway": self._node,
             "ready": survey.ready,
             "leader": survey.leader,
             "session": survey.session,
             "view": None if survey.view is None else survey.view.model_dump(mode="json"),
-            "leases": leases_json(survey),
+            "leases": leases_json(survey, self._settings.lease_ms),
             "nodes": nodes_json(survey),
             "limits": {
                 "greatest_file_bytes": self._settings.greatest_file_bytes,
@@ -48,7 +52,6 @@ class System:
                 "chunk_bytes": self._settings.chunk_bytes,
             },
         }
-        return JSONResponse(body, headers=_NO_STORE)
 
     async def result(self, request: Request) -> Response:
         """What became of a write."""
@@ -136,7 +139,7 @@ def _node_json(name: str, seen: NodeSeen | None, survey: Surveyed) -> dict[str, 
     }
 
 
-def leases_json(survey: Surveyed) -> dict[str, Any] | None:
+def leases_json(survey: Surveyed, lease_ms: int) -> dict[str, Any] | None:
     """The leader's lease and the read leases it granted, as its last beat told of them."""
     seen = survey.leases
     if seen is None:
@@ -145,6 +148,7 @@ def leases_json(survey: Surveyed) -> dict[str, Any] | None:
         "ballot": ballot_text(seen.ballot),
         "holder": seen.ballot.proposer,
         "age_ms": seen.age_ms,
+        "lease_ms": lease_ms,
         "left_ms": max(0, seen.left_ms - seen.age_ms),
         "read_left_ms": {
             store: max(0, left - seen.age_ms) for store, left in seen.read_left_ms.items()

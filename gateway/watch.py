@@ -25,8 +25,10 @@ from gateway.problems import INVALID_HEADER, INVALID_PATH, Problem
 
 _ID = re.compile(r"(?P<slot>[0-9]{1,18})(?:\.(?P<ordinal>[0-9]{1,9}))?")
 _PAGE = 1000
-_PAUSE_S = 0.1
-"""Between two pages, so that changes which come close together travel together."""
+_BEAT_S = 0.25
+"""Pages are asked for at multiples of this on the loop's clock, so that changes which come close
+together travel together, and watchers that stand at the same slot go on to stand at the same slot.
+"""
 
 _RETRY_S = 1.0
 _QUIET_S = 10.0
@@ -50,6 +52,25 @@ _WHOLE = 1_000_000_000
 """An ordinal above that of any change: the slot was told whole."""
 
 
+class _Page:
+    """What a store answered, and what it is in the words of the stream: written once for all."""
+
+    def __init__(self, reply: ReadReply) -> None:
+        self.reply = reply
+        self._texts: dict[tuple[Mark, str], bytes] = {}
+
+    def text(self, mark: Mark, prefix: str) -> bytes:
+        """The events for a watcher of `prefix` that was told everything up to `mark`."""
+        found = self._texts.get((mark, prefix))
+        if found is None:
+            found = self._texts[mark, prefix] = b"".join(
+                _event("change", Mark(change.slot, change.ordinal).id, change_json(change))
+                for change in self.reply.changes
+                if (change.slot, change.ordinal) > mark and concerns(change, prefix)
+            )
+        return found
+
+
 class _LeftAlone(Exception):
     """Whoever asked for the page went away; another has to ask."""
 
@@ -59,7 +80,7 @@ class Watch:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._asked: dict[int, asyncio.Future[ReadReply]] = {}
+        self._asked: dict[int, asyncio.Future[_Page]] = {}
         self._ended = False
 
     def end(self) -> None:
@@ -104,21 +125,18 @@ class Watch:
         told_at = loop.time()
         while not self._ended:
             try:
-                reply = await self._since(mark)
+                page = await self._since(mark)
             except Problem as problem:
                 yield b": waiting, %s\n\n" % problem.detail.encode()
                 await asyncio.sleep(_RETRY_S)
                 continue
+            reply = page.reply
             if reply.status == "forgotten":
                 mark = Mark(reply.applied, _WHOLE)
                 about = {"slot": mark.slot, "reason": reply.detail}
                 yield _event("reset", mark.id, about)
                 continue
-            text = b"".join(
-                _event("change", Mark(change.slot, change.ordinal).id, change_json(change))
-                for change in reply.changes
-                if (change.slot, change.ordinal) > mark and concerns(change, prefix)
-            )
+            text = page.text(mark, prefix)
             if reply.applied > mark.slot:
                 mark = Mark(reply.applied, _WHOLE)
                 # An id alone is no event, but moves the client's Last-Event-ID on.
@@ -128,9 +146,9 @@ class Watch:
             if text:
                 told_at = loop.time()
                 yield text
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(_BEAT_S - loop.time() % _BEAT_S)
 
-    async def _since(self, mark: Mark) -> ReadReply:
+    async def _since(self, mark: Mark) -> _Page:
         """What follows `mark`, or that no store asked remembers it. Raises `Problem`."""
         at_least = mark.slot + 1 if mark.ordinal == _WHOLE else mark.slot
         while True:
@@ -143,15 +161,15 @@ class Watch:
                 continue
         future = self._asked[at_least] = asyncio.get_running_loop().create_future()
         try:
-            reply = await self._ask(at_least)
+            page = _Page(await self._ask(at_least))
         except BaseException as error:
             future.set_exception(error if isinstance(error, Problem) else _LeftAlone())
             future.exception()  # Nobody else may be waiting for it.
             raise
         finally:
             del self._asked[at_least]
-        future.set_result(reply)
-        return reply
+        future.set_result(page)
+        return page
 
     async def _ask(self, at_least: int) -> ReadReply:
         """Ask the stores in turn. One that was restarted has forgotten what others may know."""

@@ -27,7 +27,8 @@ def _fill(url: str) -> str:
     """Something to look at; the id of a request whose life is drawn."""
     with Synod(url) as synod:
         for source in sorted((ROOT / "docs").rglob("*.md")):
-            synod.put(f"manual/{source.relative_to(ROOT / 'docs')}", source.read_bytes())
+            path = f"manual/{source.relative_to(ROOT / 'docs')}"
+            synod.put(path, source.read_bytes(), content_type="text/markdown")
         for month in range(1, 10):
             synod.put(f"reports/2026-{month:02}.csv", b"day,orders\n" * (month * 700))
         synod.put("models/classifier.onnx", os.urandom(1_500_000))

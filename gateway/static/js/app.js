@@ -47,6 +47,7 @@ function drawNavigation() {
   document.getElementById("nav-foot").append(
     h("dl", {}, h("dt", {}, "leader"), leader, h("dt", {}, "view"), epoch, h("dt", {}, "writes/s"), rate),
     h("button.bare.theme", { type: "button", onclick: turnTheme }, icon("theme"), "Theme"));
+  listen("shown", () => current?.view.refresh?.());
   listen("figures", (figures) => {
     leader.textContent = figures.leader ?? "none";
     epoch.textContent = figures.epoch ?? "–";

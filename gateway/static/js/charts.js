@@ -13,13 +13,17 @@ export function chart({ title, unit, series }) {
   let plot = null;
   const make = () => {
     plot?.destroy();
-    const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+    // A canvas knows no custom properties: have the browser say what each colour is in this theme.
+    const colour = (name) => {
+      place.style.color = `var(--${name})`;
+      return getComputedStyle(place).color;
+    };
     const axis = { stroke: colour("ink-3"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
     plot = new uPlot({
       width: Math.max(200, place.clientWidth), height: 170, legend: { show: false }, cursor: { y: false, drag: { x: false, y: false } }, pxAlign: 0,
       scales: { x: { range: (_, __, last) => [last - SPAN_S, last] }, y: { range: (_, __, most) => [0, Math.max(1, (most || 0) * 1.15)] } },
       axes: [{ ...axis, size: 28, space: 70, values: (_, moments) => moments.map((moment) => new Date(moment * 1000).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" })) }, { ...axis, size: 44 }],
-      series: [{}, ...series.map((one) => ({ label: one.label, stroke: colour(one.colour), width: 2, fill: one.fill ? `${colour(one.colour)}22` : undefined, points: { show: false }, spanGaps: false }))],
+      series: [{}, ...series.map((one) => ({ label: one.label, stroke: colour(one.colour), width: 2, fill: one.fill ? colour(one.colour).replace("rgb(", "rgba(").replace(")", ", 0.13)") : undefined, points: { show: false }, spanGaps: false }))],
     }, data, place);
   };
   let data = [[], ...series.map(() => [])];

@@ -4,7 +4,7 @@ import { call, directoryUrl, get, post } from "./api.js";
 import { ask, askText, menu, moreButton, toast } from "./dialog.js";
 import { encoded, h, icon, moment, plural, size } from "./dom.js";
 import { VirtualList } from "./list.js";
-import { listen } from "./live.js";
+import { listenToFiles } from "./live.js";
 import { dropped, upload } from "./uploads.js";
 import { isImage, openViewer } from "./viewer.js";
 
@@ -58,7 +58,7 @@ class Files {
       event.preventDefault();
       this.actions(entry, { getBoundingClientRect: () => new DOMRect(event.clientX, event.clientY, 0, 0) });
     });
-    this.deaf = listen("files", (changes) => this.changed(changes));
+    this.deaf = () => {};
   }
 
   close() {
@@ -100,10 +100,12 @@ class Files {
     }
     const found = [];
     let after = "";
+    let slot;
     try {
       do {
         const page = await get(`${directoryUrl(folder)}?limit=${PAGE}&after=${encodeURIComponent(after ?? "")}`, { signal: turn.signal });
         found.push(...page.entries);
+        slot ??= page.slot;
         after = page.next;
         this.complete = after === null;
         if (!again || after === null) {
@@ -113,15 +115,24 @@ class Files {
         // Between two pages the browser may draw and take input.
         await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
       } while (after !== null && !turn.signal.aborted);
+      if (turn.signal.aborted) return;
+      this.listen(slot);
     } catch (error) {
       if (turn.signal.aborted) return;
       this.complete = true;
       this.show();
-      this.count.textContent = error.message;
+      this.listen();
+      this.count.textContent = error.status === 404 ? "" : error.message;
       if (error.status === 404) this.say("There is no folder here", "It may have been moved or deleted.");
       else if (error.body?.found === "file") location.replace(link(folder, false));
       else throw error;
     }
+  }
+
+  /** Hear of what comes after `slot`, at which the listing began: its later pages may know of it already. */
+  listen(slot) {
+    this.deaf();
+    this.deaf = listenToFiles(this.folder ? `${this.folder}/` : "", slot, (changes) => this.changed(changes));
   }
 
   show() {
@@ -177,10 +188,10 @@ class Files {
     for (const change of changes) {
       if (change.kind === "reset") unknown = true;
       else if (change.kind === "move" || change.kind === "copy") {
-        if (change.kind === "move") touched = this.gone(change.source) || touched;
+        if (change.kind === "move") touched = this.gone(change.source, change.slot) || touched;
         // What came with it is not told: its size, or whether it is a folder.
         unknown ||= this.within(change.path) !== null;
-      } else if (change.kind === "delete" || change.kind === "remove_directory") touched = this.gone(change.path) || touched;
+      } else if (change.kind === "delete" || change.kind === "remove_directory") touched = this.gone(change.path, change.slot) || touched;
       else touched = this.came(change) || touched;
       this.viewer?.changed(change);
     }
@@ -196,11 +207,12 @@ class Files {
     return path.startsWith(prefix) && path !== prefix ? path.slice(prefix.length).split("/")[0] : null;
   }
 
-  gone(path) {
+  gone(path, slot) {
     const name = this.within(path);
     if (name === null || join(this.folder, name) !== path) return false;
     const place = this.find(name);
-    if (this.entries[place]?.name !== name) return false;
+    const former = this.entries[place];
+    if (former?.name !== name || former.slot > slot) return false;
     this.entries.splice(place, 1);
     return true;
   }
@@ -213,10 +225,11 @@ class Files {
     const former = this.entries[place]?.name === name ? this.entries[place] : null;
     if (!direct || change.kind === "make_directory") {
       if (former) return false;
-      this.entries.splice(place, 0, { kind: "directory", name, path: join(this.folder, name), fresh: Date.now() });
+      this.entries.splice(place, 0, { kind: "directory", name, path: join(this.folder, name), slot: change.slot, fresh: Date.now() });
       return true;
     }
-    const entry = { kind: "file", name, path: change.path, size: change.size, etag: change.etag, content_type: change.content_type,
+    if (former && former.slot >= change.slot) return false;
+    const entry = { kind: "file", slot: change.slot, name, path: change.path, size: change.size, etag: change.etag, content_type: change.content_type,
       modified_ms: Date.now(), version: former ? former.version + 1 : 1, fresh: Date.now() };
     this.entries.splice(place, former ? 1 : 0, entry);
     return true;

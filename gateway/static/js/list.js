@@ -67,7 +67,8 @@ export class VirtualList {
       for (const part of [...made.children]) {
         // What can be pressed keeps its own role, inside of a cell.
         if (part.matches("a, button")) {
-          const cell = h("span.cell", { role: "gridcell" });
+          // A cell whose content is left out on a phone is left out, too: the grid would keep its place.
+          const cell = h(`span.cell${part.matches(".hide-small") ? ".hide-small" : ""}`, { role: "gridcell" });
           part.replaceWith(cell);
           cell.append(part);
         } else part.setAttribute("role", "gridcell");

@@ -3,11 +3,11 @@
 import { get } from "./api.js";
 import { h, icon, plural, put } from "./dom.js";
 import { VirtualList } from "./list.js";
+import { listen } from "./live.js";
 
 const PAGE = 100;
-const NEWEST = 30;  // Slots of a busy cluster hold hundreds of commands: to follow, a few are enough.
-const LOOK_MS = 2_000;
 const KEPT_MAX = 20_000;
+const COMMANDS_SHOWN = 300;
 const KINDS = { batch: "paxos", view: "rule", abort: "wrong", noop: "client" };
 const OUTCOMES = { committed: "done", aborted: "wrong", "partly aborted": "wrong", undecided: "journal" };
 
@@ -19,8 +19,8 @@ export function open(main, rest) {
 class Log {
   constructor(main, rest) {
     this.entries = [];
-    this.next = null;
     this.following = true;
+    this.deaf = () => {};
     this.count = h("span.quiet", { role: "status" });
     this.list = new VirtualList({ label: "Log", rowHeight: 44, row: (entry) => this.row(entry), open: (entry) => this.choose(entry), choose: (entry) => this.choose(entry), nearEnd: () => this.older() });
     this.panel = h("aside.panel.card", { hidden: true, "aria-live": "polite", "aria-label": "Slot" });
@@ -28,13 +28,14 @@ class Log {
     const jump = h("input", { type: "search", inputmode: "numeric", placeholder: "Go to slot", "aria-label": "Go to slot" });
     const form = h("form.inline", { onsubmit: (event) => { event.preventDefault(); const slot = Number(jump.value); if (slot > 0) location.hash = `#/log/${slot}`; } }, jump);
     main.append(h("section.page.page-full", {}, h("header.head", {}, h("h1", {}, "Log"), this.count, h("span.grow"), form, this.follow),
-      h("div.split", {}, h("div.card.listing.log", {}, h("div.columns", { "aria-hidden": "true" }, h("span", {}, "Slot"), h("span", {}, "What"), h("span.hide-small", {}, "Ballot"), h("span.hide-small", {}, "View"), h("span", {}, "Outcome")), this.list.element), this.panel)));
+      h("div.split", {}, h("div.card.listing.log", {}, h("div.columns", { "aria-hidden": "true" }, h("span", {}, "Slot"), h("span", {}, "What"), h("span.hide-small", {}, "Ballot"), h("span.hide-small", {}, "Accepted by"), h("span.hide-small", {}, "View"), h("span", {}, "Outcome")), this.list.element), this.panel)));
     this.move(rest);
+    this.meetAcceptors();
   }
 
   close() {
     this.closed = true;
-    clearTimeout(this.timer);
+    this.deaf();
     this.list.close();
   }
 
@@ -44,7 +45,6 @@ class Log {
 
   async move(rest) {
     const slot = Number(rest);
-    clearTimeout(this.timer);
     this.setFollowing(!slot, false);
     this.entries = [];
     await this.look(slot ? slot + 20 : null);
@@ -59,28 +59,34 @@ class Log {
   setFollowing(on, look = true) {
     this.following = on;
     this.follow.setAttribute("aria-pressed", on);
+    this.deaf();
+    this.deaf = on ? listen("log", (page) => this.came(page, true)) : () => {};
     if (on && look) this.look();
   }
 
   async look(before = null) {
-    clearTimeout(this.timer);
     try {
-      const page = await get(`/v1/log?limit=${before || !this.entries.length ? PAGE : NEWEST}${before ? `&before=${before}` : ""}`);
-      if (this.closed) return;
-      this.decided = page.decided;
-      this.firstKept = page.first_kept;
-      this.take(page.entries, before === null);
-      if (this.next === null || before !== null) this.next = page.next;
+      const page = await get(`/v1/log?limit=${PAGE}&commands=1${before ? `&before=${before}` : ""}`);
+      if (!this.closed) this.came(page, before === null);
     } catch (error) {
       this.count.textContent = error.message;
     }
-    if (this.following && !this.closed) this.timer = setTimeout(() => this.look(), LOOK_MS);
+  }
+
+  came(page, newest) {
+    this.decided = page.decided;
+    this.firstKept = page.first_kept;
+    this.take(page.entries, newest);
   }
 
   /** Newer entries go on top; what was undecided may be decided now. */
   take(entries, newest) {
     const known = new Map(this.entries.map((entry) => [entry.slot, entry]));
-    for (const entry of entries) known.set(entry.slot, entry);
+    for (const entry of entries) {
+      const former = known.get(entry.slot);
+      // The same object means that a row need not be drawn again.
+      if (former?.outcome !== entry.outcome || former.accepted_by.length !== entry.accepted_by.length) known.set(entry.slot, entry);
+    }
     const chosen = this.list.items[this.list.chosen]?.slot;
     this.entries = [...known.values()].sort((one, other) => other.slot - one.slot);
     const lowest = entries.at(-1)?.slot ?? 0;
@@ -89,7 +95,7 @@ class Log {
     this.entries.length = Math.min(this.entries.length, KEPT_MAX);
     this.list.items = this.entries;
     this.list.chosen = this.entries.findIndex((entry) => entry.slot === chosen);
-    this.list.draw(true);
+    this.list.draw();
     this.count.textContent = `${this.decided?.toLocaleString() ?? "–"} decided, kept from ${this.firstKept?.toLocaleString() ?? "–"} on`;
   }
 
@@ -98,7 +104,7 @@ class Log {
     if (!last || this.fetching || last.slot <= (this.firstKept ?? 1) || this.entries.length >= KEPT_MAX) return;
     this.fetching = true;
     try {
-      const page = await get(`/v1/log?limit=${PAGE}&before=${last.slot}`);
+      const page = await get(`/v1/log?limit=${PAGE}&commands=1&before=${last.slot}`);
       if (!this.closed && page.entries.length) this.take(page.entries, false);
     } finally {
       this.fetching = false;
@@ -106,21 +112,52 @@ class Log {
   }
 
   row(entry) {
-    const first = entry.commands?.[0];
-    const what = first ? [h("b", {}, first.operation.replaceAll("_", " ")), " ", h("span", {}, first.path ?? ""), entry.commands.length > 1 && h("span.quiet", {}, ` and ${entry.commands.length - 1} more`)] : [h("span", {}, entry.summary ?? entry.kind)];
+    const first = entry.commands[0];
+    const more = entry.commands_count - 1;
+    const what = first ? [h("b", {}, first.operation.replaceAll("_", " ")), " ", h("span", {}, first.path), more > 0 && h("span.quiet", {}, ` and ${more.toLocaleString()} more`)] : [h("span", {}, entry.summary)];
     return h("div.entry", {}, h("span.slot", {}, entry.slot.toLocaleString()), h("span.what", {}, h(`i.pip.${KINDS[entry.kind] ?? "client"}`, { title: entry.kind }), ...what.filter(Boolean)),
-      h("span.mono.hide-small", {}, entry.ballot ?? "–"), h("span.hide-small", {}, entry.epoch ?? "–"), h("span", {}, h(`span.tag.${OUTCOMES[entry.outcome] ?? "client"}`, {}, entry.outcome ?? "–")));
+      h("span.mono.ballot.hide-small", {}, entry.ballot ?? "–"), h("span.votes.hide-small", {}, this.dots(entry)), h("span.view.hide-small", {}, entry.epoch ?? "–"), h("span", {}, h(`span.tag.${OUTCOMES[entry.outcome] ?? "client"}`, {}, entry.outcome)));
   }
 
-  choose(entry) {
+  /** A dot for each acceptor, filled if its vote for this slot was heard. */
+  dots(entry) {
+    const accepted = new Set(entry.accepted_by);
+    if (!accepted.size) return h("span.quiet", { title: "This learner has it from another one, or from its journal: it heard no votes" }, "–");
+    const said = `accepted by ${[...accepted].map((name) => name.replace("acceptor-", "")).join(", ")}`;
+    return h("span.dots", { role: "img", "aria-label": said, title: said }, (this.acceptors ?? [...accepted]).map((name) => h(`i${accepted.has(name) ? ".yes" : ""}`)));
+  }
+
+  async meetAcceptors() {
+    const { nodes } = await get("/v1/cluster");
+    if (this.closed) return;
+    this.acceptors = nodes.filter((node) => node.role === "acceptor").map((node) => node.name);
+    this.list.draw(true);
+  }
+
+  async choose(entry) {
     if (!entry) return;
+    this.drawPanel(entry);
+    if (entry.commands.length === entry.commands_count) return;
+    const { entries } = await get(`/v1/log?limit=1&before=${entry.slot + 1}`);
+    if (!this.closed && this.shown === entry.slot && entries[0]?.slot === entry.slot) this.drawPanel(entries[0]);
+  }
+
+  drawPanel(entry) {
+    this.shown = entry.slot;
     this.panel.hidden = false;
-    const facts = [["kind", entry.kind], ["outcome", entry.outcome], ["ballot", entry.ballot], ["epoch", entry.epoch], ["accepted by", (entry.accepted_by ?? []).join(", ")]].filter(([, value]) => value !== null && value !== undefined && value !== "");
-    put(this.panel, h("header", {}, h(`span.tag.${KINDS[entry.kind] ?? "client"}`, {}, entry.kind), h("h2", {}, `Slot ${entry.slot.toLocaleString()}`), h("span.grow"),
+    const facts = [["view", entry.epoch], ["ballot", entry.ballot && h("span.mono", {}, entry.ballot)], ["accepted by", entry.accepted_by.length ? this.voters(entry) : "not heard: this learner has it from another one, or from its journal"]].filter(([, value]) => value !== null);
+    const missing = entry.commands_count - entry.commands.length;
+    put(this.panel, h("header", {}, h(`span.tag.${KINDS[entry.kind] ?? "client"}`, {}, entry.kind), h("h2", {}, `Slot ${entry.slot.toLocaleString()}`), h(`span.tag.${OUTCOMES[entry.outcome] ?? "client"}`, {}, entry.outcome), h("span.grow"),
       h("button.bare.icon", { type: "button", "aria-label": "Close the slot", onclick: () => { this.panel.hidden = true; } }, icon("close"))),
-    entry.kind !== "batch" && entry.summary && h("p", {}, entry.summary), h("dl.facts", {}, facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, `${value}`)])),
-    entry.commands?.length ? h("h3", {}, plural(entry.commands.length, "command")) : "",
-    h("ul.commands", {}, (entry.commands ?? []).slice(0, 300).map((command) => h("li", {}, h("a", { href: `#/requests/${encodeURIComponent(command.request)}` }, h("b", {}, command.operation.replaceAll("_", " ")), " ", command.path ?? ""), h(`span.tag.${["done", "decided"].includes(command.outcome) ? "done" : command.outcome ? "wrong" : "client"}`, {}, command.outcome ?? "–")))));
+    entry.kind !== "batch" && h("p", {}, entry.summary), h("dl.facts", {}, facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
+    entry.commands_count ? h("h3", {}, plural(entry.commands_count, "command")) : "",
+    h("ul.commands", {}, entry.commands.slice(0, COMMANDS_SHOWN).map((command) => h("li", {}, h("a", { href: `#/requests/${encodeURIComponent(command.request)}` }, h("b", {}, command.operation.replaceAll("_", " ")), " ", command.path),
+      command.outcome === "decided" ? "" : h(`span.tag.${command.outcome ? "wrong" : "client"}`, {}, command.outcome ?? "open"))), missing > 0 && h("li.quiet", {}, "…")));
+  }
+
+  voters(entry) {
+    const accepted = new Set(entry.accepted_by);
+    return h("span.voters", {}, (this.acceptors ?? entry.accepted_by).map((name) => h(`span.voter${accepted.has(name) ? ".yes" : ""}`, { title: accepted.has(name) ? `${name} accepted` : `no vote of ${name} was heard` }, name.replace("acceptor-", "a"))));
   }
 
   key(event, typing) {

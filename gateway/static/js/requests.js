@@ -5,9 +5,10 @@ import { toast } from "./dialog.js";
 import { clock, duration, h, icon } from "./dom.js";
 import { Diagram } from "./diagram.js";
 import { VirtualList } from "./list.js";
+import { listen } from "./live.js";
 import { fromApi, ofRequest, ofTime, readSimulation } from "./trace.js";
 
-const LOOK_MS = 1_500;
+const KEPT = 400;
 
 /** Open the list, or the diagram of the request that the address names. */
 export function open(main, rest) {
@@ -21,14 +22,14 @@ class Requests {
     this.main = main;
     this.filter = "";
     this.following = true;
-    this.timer = null;
+    this.deaf = () => {};
     this.diagram = null;
     this.list = null;
   }
 
   close() {
     this.turn = null;
-    clearTimeout(this.timer);
+    this.deaf();
     this.diagram?.close();
     this.list?.close();
     this.diagram = this.list = null;
@@ -54,25 +55,35 @@ class Requests {
     this.list = new VirtualList({ label: "Requests", rowHeight: 44, row: (request) => this.row(request), open: (request) => this.enter(request) });
     const search = h("input", { type: "search", placeholder: "Filter by path or id", "aria-label": "Filter", value: this.filter, oninput: () => { this.filter = search.value.toLowerCase(); this.show(); } });
     const writes = h("button", { type: "button", "aria-pressed": `${Boolean(this.onlyWrites)}`, onclick: () => { this.onlyWrites = !this.onlyWrites; writes.setAttribute("aria-pressed", this.onlyWrites); this.show(); } }, "Writes only");
-    const follow = h("button", { type: "button", "aria-pressed": `${this.following}`, onclick: () => { this.following = !this.following; follow.setAttribute("aria-pressed", this.following); this.look(); } }, "Follow");
+    const follow = h("button", { type: "button", "aria-pressed": `${this.following}`, onclick: () => { this.following = !this.following; follow.setAttribute("aria-pressed", this.following); this.look(); this.follow(); } }, "Follow");
     const picker = h("input", { type: "file", hidden: true, "aria-label": "A simulator's trace", onchange: () => picker.files[0] && this.load(picker.files[0]) });
     this.main.replaceChildren(h("section.page.page-full", {}, h("header.head", {}, h("h1", {}, "Requests"), this.count, h("span.grow"), search, writes, follow,
       h("button", { type: "button", title: "A file of synod sim --trace", onclick: () => picker.click() }, icon("requests"), "Open a simulation"), picker),
       h("div.card.listing.requests", {}, h("div.columns", { "aria-hidden": "true" }, h("span", {}, "Time"), h("span", {}, "What"), h("span.hide-small", {}, "Request"), h("span", {}, "Result"), h("span", {}, "Took")), this.list.element)));
     this.turn = {};
     this.look();
+    this.follow();
+  }
+
+  follow() {
+    this.deaf();
+    this.deaf = this.following ? listen("requests", ({ requests }) => this.take(requests)) : () => {};
   }
 
   async look() {
     const { turn } = this;
-    clearTimeout(this.timer);
-    try {
-      this.rows = (await get("/v1/requests?limit=200")).requests;
-      if (this.turn !== turn || !this.list) return;
-      this.show();
-    } finally {
-      if (this.turn === turn && turn && this.following) this.timer = setTimeout(() => this.look(), LOOK_MS);
-    }
+    const { requests } = await get("/v1/requests?limit=200");
+    if (this.turn === turn && this.list) this.take(requests);
+  }
+
+  /** The newest ones; what is known and older stays, unless it was under way and is not told of any more. */
+  take(newest) {
+    const lowest = newest.at(-1)?.number ?? Infinity;
+    const known = new Map(this.rows.map((request) => [request.number, request]));
+    // The same object means that a row need not be drawn again.
+    const fresh = newest.map((request) => (known.get(request.number)?.status ? known.get(request.number) : request));
+    this.rows = [...fresh, ...this.rows.filter((request) => request.number < lowest && request.status !== null)].slice(0, KEPT);
+    this.show();
   }
 
   show() {

@@ -1,100 +1,37 @@
 // A shared worker: one pair of event streams for all windows, because a browser opens six connections
 // to one host at most, and each stream holds one. It also keeps the last minutes for new windows.
 
+import { Streams, Wishes } from "./streams.js";
+
 const FIGURES_KEPT = 600;
 const CHANGES_KEPT = 200;
-const ports = new Set();
 const state = { figures: [], changes: [], alive: null };
-let events = null;
-let watch = null;
-let pending = [];
-let flushing = null;
 
-function tell(message, only = () => true) {
-  for (const port of ports) if (only(port)) port.postMessage(message);
-}
-
-function alive(yes) {
-  if (state.alive !== yes) {
-    state.alive = yes;
-    tell({ kind: "alive", alive: yes });
+const streams = new Streams((message) => {
+  const { kind, value } = message;
+  if (kind === "figures") state.figures = [...state.figures, ...value].slice(-FIGURES_KEPT);
+  if (kind === "change") state.changes = [...state.changes, value].slice(-CHANGES_KEPT);
+  if (kind === "alive") {
+    if (state.alive === value) return;
+    state.alive = value;
   }
-}
-
-function openEvents() {
-  events = new EventSource("/v1/events");
-  events.onopen = () => alive(true);
-  events.onerror = () => {
-    alive(false);
-    // A refusal closes the source for good; a broken connection is tried again by the browser.
-    if (events.readyState === EventSource.CLOSED) setTimeout(openEvents, 1_000);
-  };
-  events.addEventListener("figures", (event) => {
-    const figures = JSON.parse(event.data);
-    state.figures.push(figures);
-    if (state.figures.length > FIGURES_KEPT) state.figures.shift();
-    tell({ kind: "figures", figures });
-  });
-  events.addEventListener("change", (event) => {
-    const change = JSON.parse(event.data);
-    state.changes.push(change);
-    if (state.changes.length > CHANGES_KEPT) state.changes.shift();
-    tell({ kind: "change", change });
-  });
-}
-
-// Where the watch stands: a source that was refused is made anew and goes on there, missing nothing.
-let lastId = "";
-
-function openWatch() {
-  watch = new EventSource(`/v1/watch${lastId ? `?after=${lastId}` : ""}`);
-  const note = (event) => { lastId = event.lastEventId || lastId; };
-  watch.addEventListener("ready", note);
-  watch.onerror = () => {
-    if (watch && watch.readyState === EventSource.CLOSED) {
-      watch = null;
-      setTimeout(mindWatch, 1_000);
-    }
-  };
-  watch.addEventListener("change", (event) => { note(event); queue(JSON.parse(event.data)); });
-  watch.addEventListener("reset", (event) => { note(event); queue({ kind: "reset" }); });
-}
-
-// Changes travel to the windows a few times a second, however many there are.
-function queue(change) {
-  pending.push(change);
-  flushing ??= setTimeout(() => {
-    const changes = pending;
-    pending = [];
-    flushing = null;
-    tell({ kind: "files", changes }, (port) => port.watches);
-  }, 250);
-}
-
-function mindWatch() {
-  const wanted = [...ports].some((port) => port.watches);
-  if (wanted && watch === null) openWatch();
-  if (!wanted && watch !== null) {
-    watch.close();
-    watch = null;
-    lastId = "";  // Whoever watches again looks at the files first.
+  for (const [port, wish] of wishes.wishes) {
+    if (!wish.shown) continue;
+    if (["figures", "change", "alive"].includes(kind) || (kind === "files" ? wish.files : wish.topics.includes(kind))) port.postMessage(message);
   }
-}
+});
+
+const wishes = new Wishes(streams);
 
 onconnect = (event) => {
   const port = event.ports[0];
-  port.watches = false;
-  ports.add(port);
   port.onmessage = ({ data }) => {
-    if (data.kind === "bye") ports.delete(port);
-    if (data.kind === "hello") ports.add(port);
-    if (data.kind === "watch") port.watches = data.on;
-    if (data.kind === "again" && events.readyState !== EventSource.OPEN) {
-      events.close();
-      openEvents();
+    if (data.kind === "again") streams.again();
+    if (data.kind === "bye") wishes.set(port);
+    if (data.kind === "wish") {
+      // Whoever is new, or was hidden, gets what it has not been told.
+      if (data.wish.shown && !wishes.wishes.get(port)?.shown) port.postMessage({ kind: "state", ...state });
+      wishes.set(port, data.wish);
     }
-    mindWatch();
   };
-  port.postMessage({ kind: "state", ...state });
-  if (events === null) openEvents();
 };
