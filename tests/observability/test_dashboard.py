@@ -126,8 +126,12 @@ async def _live_through(cluster: LocalCluster, prometheus: Prometheus) -> None:
             await asyncio.to_thread(cluster.wait_whole)
             await seen("sum(paxos_proposer_leader) == 1 and sum(up) == 11")
             await seen("max(paxos_learner_view_stores) == 3")
-            # A store holds a lease only while somebody reads.
-            await seen("sum(paxos_store_read_lease) > 0", lambda: cluster.ask(f"/v1/files/{path}"))
+            # A store holds a lease only while somebody reads, and one sample may lie between the
+            # steps of the query below.
+            await seen(
+                "sum(sum_over_time(paxos_store_read_lease[10s])) >= 5",
+                lambda: cluster.ask(f"/v1/files/{path}"),
+            )
 
 
 def _seen(prometheus: Prometheus, condition: str, meanwhile: Callable[[], object]) -> None:
