@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -45,7 +46,8 @@ def _find(folder: Path, stack: ExitStack) -> FoundBroker:
         obstacles.append(str(error))
     else:
         stack.callback(broker.stop)
-        return FoundBroker(broker.url, "private rabbitmq-server")
+        why = "".join(f"; {obstacle}" for obstacle in obstacles)
+        return FoundBroker(broker.url, f"private rabbitmq-server{why}")
     raise BrokerFailedError(
         "No RabbitMQ for the tests:\n  - "
         + "\n  - ".join(obstacles)
@@ -64,9 +66,12 @@ def docker_answers() -> bool:
 
 
 def _container(stack: ExitStack) -> str:
-    # Imported here, for it looks for an engine and is slow to load.
-    from testcontainers.rabbitmq import RabbitMqContainer
+    # Imported here, for it looks for an engine and is slow to load. It uses what it has deprecated
+    # itself; where warnings are errors, that would leave the tests without their container.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from testcontainers.rabbitmq import RabbitMqContainer
 
-    container = stack.enter_context(RabbitMqContainer(IMAGE))
+        container = stack.enter_context(RabbitMqContainer(IMAGE))
     host, port = container.get_container_host_ip(), container.get_exposed_port(5672)
     return f"amqp://{container.username}:{container.password}@{host}:{port}/"

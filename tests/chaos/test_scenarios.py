@@ -28,28 +28,40 @@ async def test_nothing_is_lost(tmp_path: Path, name: str) -> None:
     assert {"report.html", "report.json", "history.jsonl"} <= left
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_it_starts_it_ends_also_when_it_is_interrupted(tmp_path: Path, number: int) -> None:
-    command = [sys.executable, "-m", "gateway.cli", "chaos", "acceptor-crash"]
-    process = subprocess.Popen(
-        [*command, "--report", str(tmp_path / "reports")],
-        env=os.environ | {"TMPDIR": str(tmp_path)},
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+@pytest.mark.parametrize(
+    ("scenario", "moment", "number"),
+    [
+        ("acceptor-crash", "starting the cluster", signal.SIGTERM),
+        ("broker-crash", "RabbitMQ is killed", signal.SIGINT),
+        ("pause", "is paused", signal.SIGINT),
+    ],
+)
+def test_what_it_starts_it_ends_also_when_it_is_interrupted(
+    tmp_path: Path, scenario: str, moment: str, number: int
+) -> None:
+    said = tmp_path / "said"
+    command = [sys.executable, "-m", "gateway.cli", "chaos", scenario]
+    with said.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--report", str(tmp_path / "reports")],
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+            stderr=output,
+            start_new_session=True,
+        )
     try:
-        deadline_s = time.monotonic() + 120
-        while len(_marked(tmp_path)) < 10:
-            assert time.monotonic() < deadline_s, "its nodes did not start"
-            assert process.poll() is None
+        deadline_s = time.monotonic() + 240
+        while moment not in said.read_text() or len(_marked(tmp_path)) < 10:
+            assert time.monotonic() < deadline_s, said.read_text()
+            assert process.poll() is None, said.read_text()
             time.sleep(0.05)
 
         process.send_signal(number)
 
-        assert process.wait(120) == 130
+        assert process.wait(120) == 130, said.read_text()
+        assert "everything that was started has been ended" in said.read_text()
         assert _marked(tmp_path) == []
         assert session_members(process.pid) == []
-        assert [path.name for path in tmp_path.iterdir()] == ["reports"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["reports", "said"]
     finally:
         process.kill()
         process.wait()
