@@ -9,7 +9,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -204,7 +204,7 @@ class Pulse:
         after: int | None,
         topics: frozenset[str] = frozenset(),
         figures_after_us: int | None = None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Events as they come, in the form of `text/event-stream`; first the changes after `after`.
 
         Without `after`, only what is new. `topics` are names of `pictures`. `figures_after_us`:

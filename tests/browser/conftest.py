@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from chaos.local import Description, LocalCluster
 from chaos.processes import ProcessFailed
@@ -20,6 +20,11 @@ from gateway.sdk import Synod
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 MACHINE_CHANGED = "ERR_NETWORK_CHANGED"
 """Chromium ends what is under way when the machine gets or loses an interface, as Docker does."""
+
+PATIENCE_MS = 15_000
+"""How long anything may take to appear. Eighteen processes and a browser may share two cores."""
+
+expect.set_options(timeout=PATIENCE_MS)
 
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
@@ -142,7 +147,7 @@ def open_window(browser: Browser, cluster: LocalCluster) -> Iterator[Open]:
         else:
             context = beside.page.context
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(PATIENCE_MS)
         window = Window(page, cluster.url, forgiven=forgiven)
         page.on(
             "console",

@@ -16,6 +16,20 @@ from tests.browser.conftest import DESKTOP, PHONE, Elsewhere, Open, Window
 pytestmark = [pytest.mark.slow, pytest.mark.rabbitmq, pytest.mark.timeout(120)]
 
 
+_HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def _under_way(cluster: LocalCluster) -> int:
+    """The requests that the gateway has not ended, streams among them."""
+    text = cluster.ask("/metrics").body
+    found = re.search(rb"^paxos_gateway_requests_in_flight (\d+)", text, re.MULTILINE)
+    assert found is not None, text[:2000]
+    return int(found[1])
+
+
 def _row(window: Window, name: str) -> Locator:
     return window.page.locator(".row", has=window.page.get_by_text(name, exact=True))
 
@@ -294,3 +308,51 @@ def test_a_folder_of_10_000_files_is_scrolled_filtered_and_light(
     page.keyboard.press("/")
     page.keyboard.type("777")
     expect(page.get_by_text("19 matches")).to_be_visible()
+
+
+def test_leases_ballots_and_votes_are_part_of_the_picture(
+    open_window: Open, synod: Elsewhere
+) -> None:
+    synod.put("watched.txt", b"1")
+    window = open_window()
+    page = window.go("cluster/")
+
+    leader = page.locator(".node.leader")
+    expect(leader).to_contain_text(re.compile(r"leads under \d+\.p\d"))
+    expect(leader).to_contain_text(re.compile(r"lease for \d\.\d s"))
+    ballot = re.search(r"leads under (\S+?)lease", leader.inner_text().replace("\n", ""))
+    assert ballot is not None
+    acceptors = page.locator(".node", has_text="acceptor-")
+    expect(acceptors).to_have_text([re.compile(f"promised {ballot[1]}")] * 3)
+    store = page.locator(".node", has=page.get_by_text("store-1", exact=True))
+    expect(store).to_contain_text("read lease")
+
+    window.go("log/")
+    newest = page.locator(".row").first
+    expect(newest.locator(".dots i")).to_have_count(3)
+    newest.click()
+    expect(page.locator(".voter.yes").nth(1)).to_be_visible()
+
+
+def test_a_window_asks_for_nothing_while_its_stream_lives_or_while_it_is_hidden(
+    open_window: Open, synod: Elsewhere, cluster: LocalCluster
+) -> None:
+    """What the pages show comes by the stream; a hidden one lets the stream go, too."""
+    window = open_window()
+    page = window.go("requests/")
+    expect(page.locator(".row").first).to_be_visible()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+
+    for number in range(3):
+        synod.put(f"streamed-{number}", b"1")
+        expect(page.locator(".row", has_text=f"streamed-{number}").first).to_be_visible()
+
+    assert asked == []
+    page.evaluate(_HIDE, True)
+    # The one that asks is under way itself.
+    cluster.wait_until(lambda: _under_way(cluster) == 1, "no stream is open any more")
+    synod.put("unseen", b"1")
+    page.evaluate(_HIDE, False)
+    expect(page.locator(".row", has_text="unseen").first).to_be_visible()
+    cluster.wait_until(lambda: _under_way(cluster) == 2, "the stream is open again")

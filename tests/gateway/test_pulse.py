@@ -10,7 +10,8 @@ from actors.calls import NodeSeen, Surveyed
 from actors.messages import NodeHeartbeat
 from actors.values import StoreMember, View
 from gateway.cluster import Cluster
-from gateway.pulse import Pulse
+from gateway.problems import UNAVAILABLE, Problem
+from gateway.pulse import FIGURES_KEPT, Pulse
 
 
 class Changing:
@@ -138,3 +139,72 @@ async def test_a_listener_that_does_not_read_loses_the_oldest_and_ends_when_told
     told = [event async for event in events]
 
     assert len(told) < 100
+
+
+async def test_a_topic_is_drawn_once_for_all_and_only_while_somebody_listens() -> None:
+    pulse = Pulse(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
+    drawn = 0
+    shown = "a"
+
+    async def draw() -> dict[str, Any]:
+        nonlocal drawn
+        drawn += 1
+        return {"shown": shown}
+
+    pulse.pictures["log"] = draw
+    await pulse.draw()
+    assert drawn == 0
+
+    first, second = (pulse.listen(None, frozenset({"log"})) for _ in range(2))
+    other = pulse.listen(None)
+    for listener in (first, second, other):
+        await anext(listener)
+    await pulse.draw()
+    bytes_of_first, bytes_of_second = await anext(first), await anext(second)
+    assert _read(bytes_of_first) == ("log", {"shown": "a"})
+    assert bytes_of_first is bytes_of_second
+
+    await pulse.draw()  # It looks as before, which needs no telling.
+    shown = "b"
+    await pulse.draw()
+    assert _read(await anext(first)) == ("log", {"shown": "b"})
+    await pulse.look()
+    assert (await _take(other, 1))[0][0] == "figures"
+
+    assert drawn == 3
+    for listener in (first, second):
+        await listener.aclose()
+    await pulse.draw()
+    assert drawn == 3
+
+
+async def test_what_can_not_be_drawn_is_told_with_its_reason() -> None:
+    pulse = Pulse(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
+
+    async def draw() -> dict[str, Any]:
+        raise Problem(UNAVAILABLE, "no learner told of the log")
+
+    pulse.pictures["log"] = draw
+    events = pulse.listen(None, frozenset({"log"}))
+    await anext(events)
+    await pulse.draw()
+
+    assert await _take(events, 1) == [("log", {"problem": "no learner told of the log"})]
+
+
+async def test_a_new_listener_is_told_the_figures_of_the_last_minutes_at_once() -> None:
+    pulse = Pulse(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
+    for _ in range(FIGURES_KEPT + 10):
+        await pulse.look()
+    events = pulse.listen(None, figures_after_us=0)
+    await anext(events)
+
+    ((kind, data),) = await _take(events, 1)
+
+    assert (kind, len(data["figures"])) == ("history", FIGURES_KEPT)
+    moments = [one["time_us"] for one in data["figures"]]
+    assert moments == sorted(moments)
+    later = pulse.listen(None, figures_after_us=moments[-2])
+    await anext(later)
+    ((_, rest),) = await _take(later, 1)
+    assert [one["time_us"] for one in rest["figures"]] == moments[-1:]

@@ -37,8 +37,8 @@ export class Streams {
     this.events?.close();
     this.events = null;
     if (this.topics === null) return;
-    const query = new URLSearchParams({ topics: this.topics, figures_after: this.lastFigures });
-    if (this.lastChange) query.set("after", this.lastChange);
+    // Nothing known yet: then what changed before this window came is told, too.
+    const query = new URLSearchParams({ topics: this.topics, figures_after: this.lastFigures, after: this.lastChange || 0 });
     const events = (this.events = new EventSource(`/v1/events?${query}`));
     events.onopen = () => this.tell({ kind: "alive", value: true });
     events.onerror = () => {
