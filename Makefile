@@ -213,7 +213,7 @@ test-browser:
 	@$(INSTALL); \
 	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
 	    install_packages chromium || \
-	    echo "No Chromium: the tests in tests/browser are skipped" >&2
+	    echo "No Chromium: the tests in tests/browser are skipped, or fail where CI is set" >&2
 
 # ── Keep ──────────────────────────────────────────────────────────────────────
 

@@ -74,14 +74,17 @@ def measure(cluster: LocalCluster, mode: str, rate: float, seconds: float) -> Ru
     """Write `rate` times a second in one mode. Raises `ProcessFailed` if a write fails."""
     _switch(cluster, mode)
     before = cpu_by_role(cluster)
-    times_s = asyncio.run(_write(cluster.url, rate, seconds))
+    times_s = asyncio.run(write_steadily(cluster.url, rate, seconds))
     after = cpu_by_role(cluster)
     used_s = {role: after[role] - before[role] for role in after}
     return Run(used_s, 1000 * statistics.median(times_s))
 
 
-async def _write(url: str, rate: float, seconds: float) -> list[float]:
-    """Write at fixed moments, whether or not the earlier ones are through."""
+async def write_steadily(url: str, rate: float, seconds: float) -> list[float]:
+    """Write at fixed moments, whether or not the earlier ones are through; how long each took.
+
+    Raises `ProcessFailed` if a write is refused.
+    """
     began_s = time.perf_counter()
     idle: asyncio.Queue[Connection] = asyncio.Queue()
     for _ in range(32):

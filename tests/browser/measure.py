@@ -1,25 +1,31 @@
-"""What the UI costs: first paint, the longest task, memory, and what windows take from writes.
+"""What the UI costs.
 
-`python -m tests.browser.measure URL [--minutes 10]` on a running cluster, which it fills with a
-folder of 10,000 files and loads with 200 requests a second.
+`python -m tests.browser.measure URL [--minutes 10]`: first paint, the longest task and memory, in a
+real browser on a running cluster, which it fills with a folder of 10,000 files and loads with 200
+requests a second.
+
+`python -m tests.browser.measure --windows 5 [--pairs 8]`: what open windows take from the writes,
+on a cluster of its own; see `tests.browser.windows`.
 """
 
 import argparse
 import asyncio
 import os
-import statistics
+import sys
 import threading
 import time
 from typing import Any
 
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
+from chaos.processes import ProcessFailed
+from chaos.rabbitmq import BrokerFailedError
 from gateway.sdk import AsyncSynod
 from tests.browser.conftest import CHROMIUM
+from tests.browser.windows import Load, report
 
 FILES = 10_000
 FOLDER = "measured"
-WINDOWS = 5
 _OBSERVE = """
 window.longest = 0; window.tasks = 0;
 new PerformanceObserver((list) => {
@@ -63,35 +69,11 @@ async def _steady(url: str, rate: int, end: threading.Event, clients: int = 20) 
     return answered
 
 
-async def _flat_out(url: str, seconds: float, clients: int = 32) -> float:
-    """Writes a second of so many clients that each wait for their answer."""
-    done = 0
-    ends = time.monotonic() + seconds
-
-    async def client(index: int) -> None:
-        nonlocal done
-        async with AsyncSynod(url, connections=1) as synod:
-            while time.monotonic() < ends:
-                await synod.put(f"flat/{index}", b"%d" % done)
-                done += 1
-
-    async with asyncio.TaskGroup() as group:
-        for index in range(clients):
-            group.create_task(client(index))
-    return done / seconds
-
-
 def _in_thread(work: Any) -> tuple[threading.Thread, list[Any]]:
     result: list[Any] = []
     thread = threading.Thread(target=lambda: result.append(asyncio.run(work)))
     thread.start()
     return thread, result
-
-
-def _elsewhere(work: Any) -> Any:
-    thread, result = _in_thread(work)
-    thread.join()
-    return result[0]
 
 
 def _open(context: BrowserContext, url: str, address: str) -> Page:
@@ -101,64 +83,40 @@ def _open(context: BrowserContext, url: str, address: str) -> Page:
     return page
 
 
-def _paint_and_tasks(context: BrowserContext, url: str, minutes: float) -> None:
+def _paint_and_tasks(context: BrowserContext, url: str, rate: int, minutes: float) -> None:
     end = threading.Event()
-    load, answered = _in_thread(_steady(url, 200, end))
+    load, answered = _in_thread(_steady(url, rate, end))
     began = time.monotonic()
     paints = []
     for _ in range(3):
         page = _open(context, url, f"files/{FOLDER}/")
-        page.get_by_text("10,000 entries").wait_for(timeout=60_000)
+        page.get_by_text("10,000 entries").wait_for(timeout=120_000)
         paints.append(page.evaluate(_FIRST_PAINT))
         page.close()
     page = _open(context, url, f"files/{FOLDER}/")
     print(f"first contentful paint: {', '.join(f'{paint:.0f}' for paint in paints)} ms")
+    page.get_by_text("10,000 entries").wait_for(timeout=120_000)
     session = context.new_cdp_session(page)
-    heaps = []
-    while time.monotonic() - began < minutes * 60:
-        page.wait_for_timeout(10_000)
+    for minute in range(1 + max(1, round(minutes))):
+        if minute:
+            page.wait_for_timeout(60_000)
         session.send("HeapProfiler.collectGarbage")
-        heaps.append(session.send("Runtime.getHeapUsage")["usedSize"] / 2**20)
-    longest, tasks = page.evaluate("[window.longest, window.tasks]")
-    print(f"tasks over 50 ms: {tasks}; the longest {longest:.0f} ms")
-    third = max(1, len(heaps) // 3)
-    first, last = statistics.mean(heaps[:third]), statistics.mean(heaps[-third:])
-    print(f"heap after collection: first third {first:.1f} MiB, last third {last:.1f} MiB")
+        heap = session.send("Runtime.getHeapUsage")["usedSize"] / 2**20
+        longest, tasks = page.evaluate("[window.longest, window.tasks]")
+        print(
+            f"minute {minute}: heap after collection {heap:.1f} MiB; longest task {longest:.0f} "
+            f"ms, {tasks} over 50 ms",
+            flush=True,
+        )
     end.set()
     load.join()
     print(f"requests answered: {answered[0] / (time.monotonic() - began):.0f} a second")
     page.close()
 
 
-def _throughput(context: BrowserContext, url: str, seconds: float) -> None:
-    without, with_windows = [], []
-    for _ in range(3):
-        without.append(_elsewhere(_flat_out(url, seconds)))
-        pages = [
-            _open(context, url, address)
-            for address in (f"files/{FOLDER}/", "cluster/", "requests/", "log/", "cluster/")
-        ]
-        assert len(pages) == WINDOWS
-        pages[0].get_by_text("10,000 entries").wait_for(timeout=60_000)
-        with_windows.append(_elsewhere(_flat_out(url, seconds)))
-        for page in pages:
-            page.close()
-    print(f"writes a second without windows: {', '.join(f'{rate:.0f}' for rate in without)}")
-    print(f"with {WINDOWS} windows: {', '.join(f'{rate:.0f}' for rate in with_windows)}")
-    share = 1 - statistics.median(with_windows) / statistics.median(without)
-    print(f"taken by the windows: {share:.1%} (medians)")
-
-
-def main() -> None:
-    """Fill, look, load, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("url")
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each run of writes")
-    given = parser.parse_args()
-
+def _in_a_browser(url: str, rate: int, minutes: float) -> None:
     async def fill() -> None:
-        async with AsyncSynod(given.url) as synod:
+        async with AsyncSynod(url) as synod:
             await _fill(synod)
 
     asyncio.run(fill())
@@ -167,10 +125,34 @@ def main() -> None:
             executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else []
         )
         context = browser.new_context(viewport={"width": 1280, "height": 800})
-        _paint_and_tasks(context, given.url, given.minutes)
-        _throughput(context, given.url, given.seconds)
+        _paint_and_tasks(context, url, rate, minutes)
         browser.close()
 
 
+def main() -> int:
+    """Run the command; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.browser.measure", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("url", nargs="?", help="of a running cluster, for what a browser is needed")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--windows", type=int, help="what so many open windows cost")
+    parser.add_argument("--pairs", type=int, default=8, help="of runs without and with windows")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each run")
+    parser.add_argument("--rate", type=float, help="requests a second; of writes 0: flat out")
+    parser.add_argument("--clients", type=int, default=32, help="that write flat out")
+    given = parser.parse_args()
+    if (given.url is None) == (given.windows is None):
+        parser.error("either a URL or --windows is needed")
+    if given.url is not None:
+        _in_a_browser(given.url, int(given.rate or 200), given.minutes)
+        return 0
+    try:
+        report(given.windows, given.pairs, Load(given.seconds, given.rate or 0, given.clients))
+    except (ProcessFailed, BrokerFailedError, TimeoutError) as error:
+        print(f"tests.browser.measure: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

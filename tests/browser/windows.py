@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from chaos.http1 import Connection
 from chaos.local import Description, LocalCluster
 from chaos.processes import ProcessFailed
-from chaos.trace_cost import cpu_by_role
+from chaos.trace_cost import cpu_by_role, write_steadily
 
 _CONTENT = bytes(1024)
 _WARM_S = 1.0
@@ -51,6 +51,21 @@ class Run:
     def cost_ms(self) -> float:
         """The processor time of all servers for one write."""
         return 1000 * sum(self.cpu_s.values()) / self.writes
+
+
+@dataclass(frozen=True)
+class Load:
+    """Writes at a fixed `rate` a second; if that is 0, of `clients` that wait for each answer."""
+
+    seconds: float
+    rate: float
+    clients: int
+
+    async def write(self, url: str) -> int:
+        """How many writes were acknowledged. Raises `ProcessFailed` if one is refused."""
+        if self.rate:
+            return len(await write_steadily(url, self.rate, self.seconds))
+        return await _write_flat_out(url, self.seconds, self.clients)
 
 
 class _Windows:
@@ -106,13 +121,13 @@ async def _write_flat_out(url: str, seconds: float, clients: int) -> int:
     return done
 
 
-async def _run(cluster: LocalCluster, windows: int, seconds: float, clients: int) -> Run:
+async def _run(cluster: LocalCluster, windows: int, load: Load) -> Run:
     looking_on = _Windows(cluster.url, windows)
     watching = asyncio.create_task(looking_on.watch())
     try:
         await asyncio.sleep(_WARM_S)
         before, began = cpu_by_role(cluster), time.monotonic()
-        writes = await _write_flat_out(cluster.url, seconds, clients)
+        writes = await load.write(cluster.url)
         elapsed, after = time.monotonic() - began, cpu_by_role(cluster)
         if watching.done():
             watching.result()
@@ -124,40 +139,45 @@ async def _run(cluster: LocalCluster, windows: int, seconds: float, clients: int
     return Run(writes, elapsed, cpu_s, looking_on.received_bytes)
 
 
-def pairs(
-    cluster: LocalCluster, windows: int, count: int, seconds: float, clients: int
-) -> Iterator[tuple[Run, Run]]:
+def pairs(cluster: LocalCluster, windows: int, count: int, load: Load) -> Iterator[tuple[Run, Run]]:
     """So many pairs of a run without windows and one with them, in turns first."""
-    asyncio.run(_run(cluster, windows, seconds, clients))  # Warms all processes up.
+    asyncio.run(_run(cluster, windows, load))  # Warms all processes up.
     for pair in range(count):
         order = (0, windows) if pair % 2 == 0 else (windows, 0)
-        runs = {open_: asyncio.run(_run(cluster, open_, seconds, clients)) for open_ in order}
+        runs = {open_: asyncio.run(_run(cluster, open_, load)) for open_ in order}
         yield runs[0], runs[windows]
 
 
-def report(windows: int, count: int, seconds: float, clients: int) -> None:
+def report(windows: int, count: int, load: Load) -> None:
     """Start a cluster, run the pairs on it, print each and the medians."""
     with (
         tempfile.TemporaryDirectory() as folder,
         LocalCluster(Path(folder), Description.mint()) as cluster,
     ):
-        taken, gateway_ms = [], []
-        for without, with_windows in pairs(cluster, windows, count, seconds, clients):
-            taken.append(with_windows.cost_ms / without.cost_ms - 1)
-            gateway_ms.append(
-                1000 * with_windows.cpu_s["gateway"] / with_windows.writes
-                - 1000 * without.cpu_s["gateway"] / without.writes
-            )
+        found = []
+        for without, with_windows in pairs(cluster, windows, count, load):
+            found.append((without, with_windows))
             print(
                 f"without windows {without.writes / without.seconds:.0f} writes a second at "
                 f"{without.cost_ms:.2f} ms of processor time; with {windows} "
                 f"{with_windows.writes / with_windows.seconds:.0f} at {with_windows.cost_ms:.2f} "
                 f"ms, {with_windows.received_bytes / 1024 / with_windows.seconds:.0f} KiB/s sent "
-                f"to them; {taken[-1]:+.1%}",
+                f"to them; {with_windows.cost_ms / without.cost_ms - 1:+.1%}",
                 flush=True,
             )
+    shares = [after.cost_ms / before.cost_ms - 1 for before, after in found]
     print(
-        f"{windows} windows add {statistics.median(taken):.1%} to the processor time of a write "
-        f"(median of {len(taken)} pairs; {min(taken):+.1%} to {max(taken):+.1%}); to the "
-        f"gateway's {statistics.median(gateway_ms):+.3f} ms"
+        f"{windows} windows add {statistics.median(shares):+.1%} to the processor time of a write "
+        f"(median of {count} pairs; {min(shares):+.1%} to {max(shares):+.1%})"
     )
+    for role in found[0][0].cpu_s:
+        more = [_load_ms(after, role) - _load_ms(before, role) for before, after in found]
+        base = statistics.median(_load_ms(before, role) for before, _ in found)
+        print(
+            f"  {role}: {base:.0f} ms of each second, with windows {statistics.median(more):+.1f} "
+            f"(quartiles {', '.join(f'{q:+.1f}' for q in statistics.quantiles(more)[::2])})"
+        )
+
+
+def _load_ms(run: Run, role: str) -> float:
+    return 1000 * run.cpu_s[role] / run.seconds
