@@ -1,6 +1,7 @@
 """What a node's runtime tells whoever measures it. Every method does nothing here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from actors.effects import Milliseconds, TimerKey
 from actors.messages import AnyMessage
@@ -41,35 +42,40 @@ class Observer:
 
 
 class Observers(Observer):
-    """Several that are told the same, one after the other."""
+    """Several that are told the same, one after the other; each only of what it overrides."""
 
     def __init__(self, *observers: Observer) -> None:
+        self._received = _those_who_hear("received", observers)
+        self._sent = _those_who_hear("sent", observers)
+        self._committed = _those_who_hear("committed", observers)
+        self._turned = _those_who_hear("turned", observers)
+        self._expired = _those_who_hear("expired", observers)
         self._observers = observers
 
     def received(self, sender: str, message: AnyMessage) -> None:
         """See `Observer`."""
-        for observer in self._observers:
-            observer.received(sender, message)
+        for tell in self._received:
+            tell(sender, message)
 
     def sent(self, to: str, message: AnyMessage) -> None:
         """See `Observer`."""
-        for observer in self._observers:
-            observer.sent(to, message)
+        for tell in self._sent:
+            tell(to, message)
 
     def committed(self, rows: int, seconds: float) -> None:
         """See `Observer`."""
-        for observer in self._observers:
-            observer.committed(rows, seconds)
+        for tell in self._committed:
+            tell(rows, seconds)
 
     def turned(self, messages: int, seconds: float) -> None:
         """See `Observer`."""
-        for observer in self._observers:
-            observer.turned(messages, seconds)
+        for tell in self._turned:
+            tell(messages, seconds)
 
     def expired(self, timer: TimerKey, late_ms: Milliseconds) -> None:
         """See `Observer`."""
-        for observer in self._observers:
-            observer.expired(timer, late_ms)
+        for tell in self._expired:
+            tell(timer, late_ms)
 
     def timers_lost(self, count: int) -> None:
         """See `Observer`."""
@@ -95,6 +101,15 @@ class Observers(Observer):
         """See `Observer`."""
         for observer in self._observers:
             observer.halted(reason)
+
+
+def _those_who_hear(
+    name: str, observers: tuple[Observer, ...]
+) -> tuple[Callable[[Any, Any], None], ...]:
+    """The methods of that name that do anything: most observers hear of one thing or another."""
+    methods = (getattr(observer, name) for observer in observers)
+    silent = getattr(Observer, name)
+    return tuple(tell for tell in methods if getattr(tell, "__func__", tell) is not silent)
 
 
 class Tap:

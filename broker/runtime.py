@@ -49,7 +49,7 @@ log = logging.getLogger("synod.runtime")
 
 T = TypeVar("T")
 
-OVERDUE_LOOK_S = 0.1
+OVERDUE_LOOK_S = 0.25
 HELD_LOOK_S = 0.02
 FULL_LOOK_S = 1.0
 WRITTEN_PATIENCE_S = 1.0
