@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from actors.effects import Milliseconds, TimerKey
 from actors.messages import AnyMessage
-from actors.values import AcceptedValue, Batch, Command, View
+from actors.values import AcceptedValue, Batch, Command, Outcome, View
 
 Record = dict[str, Any]
 """A record as JSON; see `docs/api.md`, "Traces"."""
@@ -24,6 +24,9 @@ Record = dict[str, Any]
 Mode = Literal["off", "sampled", "all"]
 
 SAMPLED_SLOTS_PER_S = 4.0
+SAMPLED_REQUESTS = 8
+"""Of a sampled slot on a busy cluster, the requests whose own messages are recorded: its first."""
+
 PENDING_RECORDS_MAX = 1024
 SUBMITS_KEPT = 1024
 TEXT_MAX = 300
@@ -155,7 +158,10 @@ class Recorder:
         if what in _SLOTTED:
             slot = message.slot  # type: ignore[attr-defined]
         elif what == "client.result":
-            slot = message.outcome.slot  # type: ignore[attr-defined]
+            outcome: Outcome = message.outcome  # type: ignore[attr-defined]
+            if self._mask and outcome.index >= SAMPLED_REQUESTS and mode != "all":
+                return False
+            slot = outcome.slot
         elif what == "client.submit":
             self._keep_submit(kind, peer, message)
             return False
@@ -196,7 +202,8 @@ class Recorder:
             return
         if what == "paxos.accept":
             value = message.value  # type: ignore[attr-defined]
-            requests = [c.request for c in value.commands] if isinstance(value, Batch) else []
+            commands = value.commands if isinstance(value, Batch) else ()
+            requests = [command.request for command in commands[:SAMPLED_REQUESTS]]
         elif what == "client.result":
             requests = [message.request]  # type: ignore[attr-defined]
         else:
