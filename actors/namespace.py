@@ -410,9 +410,10 @@ class Namespace:
     # -- sessions and time -----------------------------------------------------------------------
 
     def _record_result(self, command: Command, session: Session, outcome: Outcome) -> None:
-        for sequence in sorted(s for s in session.results if s <= command.acknowledged):
-            del session.results[sequence]
-            self._changed[_result_key(command.session, sequence)] = None
+        if command.acknowledged > session.acknowledged:  # Else they are forgotten already.
+            for sequence in sorted(s for s in session.results if s <= command.acknowledged):
+                del session.results[sequence]
+                self._changed[_result_key(command.session, sequence)] = None
         session.results[command.sequence] = outcome
         key = _result_key(command.session, command.sequence)
         self._note(key, f"{outcome.status} {outcome.slot}-{outcome.index}")

@@ -426,19 +426,33 @@ class Journal:
         return total
 
     def _write_blobs(self, contents: dict[str, bytes | None]) -> int:
-        change = 0
-        for name, data in contents.items():
-            if data is None:
-                cursor = self._connection.execute("DELETE FROM blobs WHERE sha256 = ?", (name,))
-                change -= _name_hash(name) * cursor.rowcount
-            else:
-                # The name is the hash of the data, so what is there already is the same.
-                cursor = self._connection.execute(
-                    "INSERT INTO blobs (sha256, data) VALUES (?, ?) ON CONFLICT DO NOTHING",
-                    (name, data),
-                )
-                change += _name_hash(name) * cursor.rowcount
-        return change
+        if not contents:
+            return 0
+        stored = self._stored_blobs(list(contents))
+        removed = [name for name, data in contents.items() if data is None and name in stored]
+        # The name is the hash of the data, so what is there already is the same.
+        written = [
+            (name, data)
+            for name, data in contents.items()
+            if data is not None and name not in stored
+        ]
+        if removed:
+            self._connection.executemany(
+                "DELETE FROM blobs WHERE sha256 = ?", [(name,) for name in removed]
+            )
+        if written:
+            self._connection.executemany("INSERT INTO blobs (sha256, data) VALUES (?, ?)", written)
+        return sum(_name_hash(name) for name, _ in written) - sum(map(_name_hash, removed))
+
+    def _stored_blobs(self, names: list[str]) -> set[str]:
+        """Which of `names` the journal holds."""
+        found: set[str] = set()
+        for start in range(0, len(names), 64):
+            part = names[start : start + 64]
+            marks = ",".join("?" * len(part))
+            query = f"SELECT sha256 FROM blobs WHERE sha256 IN ({marks})"
+            found.update(name for (name,) in self._connection.execute(query, part))
+        return found
 
     # -- reading and telling ----------------------------------------------------------------------
 
