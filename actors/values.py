@@ -5,7 +5,8 @@ rule 5). All of these are replicated state: a replica that applies the same slot
 order has the same namespace, sessions and results.
 """
 
-from typing import Annotated, Literal
+from functools import cached_property
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -299,6 +300,37 @@ class Batch(Frozen):
     stamp_ms: int
     commands: tuple[Command, ...]
 
+    @cached_property
+    def json_text(self) -> bytes:
+        """The batch as JSON: many messages and rows hold the same one, and it is the bulk of them.
+
+        Of a batch that was read it is the text that was read, see `adopt_json`.
+        """
+        return self.__pydantic_serializer__.to_json(self)
+
+    def adopt_json(self, text: bytes) -> None:
+        """Tell the batch which JSON it was read from, so that it is not written anew."""
+        self.__dict__["json_text"] = text
+
+    def to_json(self) -> bytes:
+        """See `Frozen.to_json`."""
+        return self.json_text
+
+    @cached_property
+    def weight(self) -> int:
+        """Roughly how many bytes it takes in a message."""
+        total = 128
+        for command in self.commands:
+            operation = command.operation
+            total += 512 * len(steps_of(operation))
+            for content in contents_of(operation):
+                match content:
+                    case Inline():
+                        total += len(content.data) * 4 // 3
+                    case Chunked():
+                        total += 70 * len(content.chunks)
+        return total
+
 
 class StoreMember(Frozen):
     """A store of a view. `added_slot` last added this disk; `None` stands for the View's own."""
@@ -361,18 +393,28 @@ NOOP = NoOp()
 
 def weight(value: object) -> int:
     """Roughly how many bytes a slot's value takes in a message."""
-    if not isinstance(value, Batch):
-        return 256
-    total = 128
-    for command in value.commands:
-        total += 512 * len(steps_of(command.operation))
-        for content in contents_of(command.operation):
-            total += len(getattr(content, "data", b"")) * 4 // 3
-            total += 70 * len(getattr(content, "chunks", ()))
-    return total
+    return value.weight if isinstance(value, Batch) else 256
 
 
-class AcceptedValue(Frozen):
+class Holder(Frozen):
+    """A row or a message with the value of a slot in the field named `held`.
+
+    A batch is written last, as the text that it is known by.
+    """
+
+    held: ClassVar[Literal["value", "batch"]] = "value"
+
+    def to_json(self) -> bytes:
+        """See `Frozen.to_json`."""
+        value = self.__dict__[self.held]
+        if not isinstance(value, Batch):
+            return super().to_json()
+        held: set[str] = {self.held}
+        head = self.__pydantic_serializer__.to_json(self, exclude=held)
+        return b'%b,"%b":%b}' % (head[:-1], self.held.encode(), value.json_text)
+
+
+class AcceptedValue(Holder):
     """What an acceptor accepted for a slot, and under which ballot."""
 
     slot: int
@@ -380,7 +422,7 @@ class AcceptedValue(Frozen):
     value: Value
 
 
-class SlotValue(Frozen):
+class SlotValue(Holder):
     """A chosen slot."""
 
     slot: int
@@ -401,7 +443,7 @@ class PreparedSlot(Frozen):
     refused: tuple[Refusal, ...]
 
 
-class DecidedSlot(Frozen):
+class DecidedSlot(Holder):
     """A slot with its value and its outcome: `aborted` commands, by the reason in the log."""
 
     slot: int

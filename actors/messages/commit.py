@@ -1,17 +1,28 @@
 """Two-phase commit over the stores of a view (DESIGN section 4)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from actors.ballot import Ballot
-from actors.values import Abort, Batch, DecidedSlot, Frozen, NoOp, PreparedSlot, Refusal, View
+from actors.values import (
+    Abort,
+    Batch,
+    DecidedSlot,
+    Frozen,
+    Holder,
+    NoOp,
+    PreparedSlot,
+    Refusal,
+    View,
+)
 
 
-class TxnPrepare(Frozen):
+class TxnPrepare(Holder):
     """Phase 1 of 2PC for one slot."""
 
     type: Literal["txn.prepare"] = "txn.prepare"
+    held: ClassVar = "batch"
     epoch: int
     slot: int
     batch: Batch

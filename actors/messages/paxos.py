@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from actors.ballot import Ballot
-from actors.values import Abort, AcceptedValue, Frozen, SlotValue, Value, View
+from actors.values import Abort, AcceptedValue, Frozen, Holder, SlotValue, Value, View
 
 
 class Prepare(Frozen):
@@ -30,7 +30,7 @@ class Promise(Frozen):
     truncated_below: int
 
 
-class Accept(Frozen):
+class Accept(Holder):
     """Phase 2a, to acceptors and learners. `learner` is to hear the votes; empty: all learners."""
 
     type: Literal["paxos.accept"] = "paxos.accept"
