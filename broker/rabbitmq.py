@@ -68,7 +68,9 @@ class RabbitOptions:
     With `wait` an unreachable broker is tried for ever, else the first failure is final.
     A session that has heard nothing for `silence_s` sends a message to itself and must hear it
     within `ping_patience_s`. `flush_patience_s` is how long a turn may be held up by a socket that
-    takes nothing; above `unsent_bytes_max` what is to be sent is dropped.
+    takes nothing; above `unsent_bytes_max` what is to be sent is dropped, contents already above
+    `bulk_unsent_bytes_max`: whoever sends them does it again after a while, whether the former copy
+    has left or not.
     """
 
     wait: bool = True
@@ -82,6 +84,7 @@ class RabbitOptions:
     ping_patience_s: float = 5.0
     flush_patience_s: float = 1.0
     unsent_bytes_max: int = 32 * 1024 * 1024
+    bulk_unsent_bytes_max: int = 8 * 1024 * 1024
 
 
 class RabbitTransport:
@@ -323,7 +326,10 @@ class RabbitTransport:
         """Stage `parcel` for a node or a group."""
         if self._can_send():
             for encoded in encode(parcel):
-                self._stage(encoded, to)
+                if encoded.lane == Lane.BULK and self._is_congested:
+                    self._health.dropped += 1
+                else:
+                    self._stage(encoded, to)
 
     def delay(self, delay_ms: Milliseconds, wakeup: Wakeup) -> None:
         """Stage `wakeup` for this node, by way of the queue of its rung of the ladder."""
@@ -440,6 +446,10 @@ class RabbitTransport:
             self._health.dropped += 1
             return False
         return True
+
+    @property
+    def _is_congested(self) -> bool:
+        return self.unsent_bytes > self._options.bulk_unsent_bytes_max
 
     def _stage(self, encoded: Encoded, to: str) -> None:
         topology = self._topology

@@ -34,7 +34,7 @@ from actors.effects import (
     SetTimer,
 )
 from actors.errors import InvariantViolation, JournalUnreadable
-from actors.messages import AnyMessage, ChunkData, ChunkMissing
+from actors.messages import AnyMessage, ChunkData, ChunkMissing, ChunkPut
 from actors.notices import BlobRotten, Notice
 from actors.options import Identity
 from broker.folder import JournalCorrupt, JournalError, JournalFull
@@ -379,7 +379,7 @@ class NodeHost:
             message = await self._message_of(send)
             self._observer.sent(send.to, message)
             by_destination.setdefault(send.to, []).append(message)
-            if isinstance(message, ChunkData):
+            if isinstance(message, ChunkData | ChunkPut):
                 blob_bytes += len(message.data)
                 if blob_bytes > self._options.blob_bytes_staged_max:
                     self._publish(by_destination)

@@ -1,12 +1,14 @@
 """The records of many nodes put together: the life of one request, and its stages.
 
-Bounded in slots, records of a slot and requests; the oldest go first.
+Bounded in bytes, slots, records of a slot and requests; the oldest go first. A record is kept as
+JSON, which is a third of what it takes as a dictionary.
 """
 
+import json
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from observability.events import Record
 
@@ -23,10 +25,16 @@ _MEMBERS: dict[str, Any] = {
 """What the book itself reads of a record; anybody with the broker's password may publish one."""
 
 _SLOTS_KEPT = 1_000
+_SLOTS_BYTES_MAX = 12 * 1024 * 1024
 _RECORDS_OF_A_SLOT_MAX = 400
 _REQUESTS_KEPT = 20_000
+_LOOSE_BYTES_MAX = 4 * 1024 * 1024
 _OTHERS_KEPT = 2_000
 _SHOWN_MAX = 200
+_LINE_BYTES = 48
+"""What a line takes beside its text: CPython's own 33 bytes, the place in a list, rounding."""
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Span(NamedTuple):
@@ -37,11 +45,50 @@ class Span(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Request:
-    """What is known of a request: the slots it was in, its result's last, and loose records."""
+class _Page:
+    """Records that belong together, and what is asked of them most."""
 
-    slots: list[int] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
+    lines: list[bytes] = field(default_factory=list)
+    size_bytes: int = 0
+    first_us: int = 0
+    answered: set[str] = field(default_factory=set)
+    """The requests whose results are told here."""
+
+    def read(self) -> list[Record]:
+        """The records, made anew."""
+        return [json.loads(line) for line in self.lines]
+
+
+class _Shelf(Generic[Key]):
+    """Pages by key, within a number of them and of bytes."""
+
+    def __init__(self, pages_max: int, bytes_max: int) -> None:
+        self._pages_max = pages_max
+        self._bytes_max = bytes_max
+        self._pages: OrderedDict[Key, _Page] = OrderedDict()
+        self.size_bytes = 0
+
+    def get(self, key: Key | None) -> _Page | None:
+        """The page, unless it went already."""
+        return None if key is None else self._pages.get(key)
+
+    def file(self, key: Key, record: Record) -> bool:
+        """Put a record on its page; whether there was room on it."""
+        page = self._pages.setdefault(key, _Page(first_us=record["time_us"]))
+        if len(page.lines) >= _RECORDS_OF_A_SLOT_MAX:
+            return False
+        line = _line(record)
+        size_bytes = len(line) + _LINE_BYTES
+        page.lines.append(line)
+        page.size_bytes += size_bytes
+        page.first_us = min(page.first_us, record["time_us"])
+        if record["type"] == "client.result":
+            page.answered.update(record.get("requests", ()))
+        self.size_bytes += size_bytes
+        while len(self._pages) > self._pages_max or self.size_bytes > self._bytes_max:
+            _, oldest = self._pages.popitem(last=False)
+            self.size_bytes -= oldest.size_bytes
+        return True
 
 
 class TraceBook:
@@ -49,9 +96,12 @@ class TraceBook:
 
     def __init__(self, quorum: int) -> None:
         self._quorum = quorum
-        self._slots: OrderedDict[int, list[Record]] = OrderedDict()
-        self._requests: OrderedDict[str, _Request] = OrderedDict()
-        self._others: deque[Record] = deque(maxlen=_OTHERS_KEPT)
+        self._slots: _Shelf[int] = _Shelf(_SLOTS_KEPT, _SLOTS_BYTES_MAX)
+        self._loose: _Shelf[str] = _Shelf(_REQUESTS_KEPT, _LOOSE_BYTES_MAX)
+        """What is told of a request before it has a slot."""
+        self._requests: OrderedDict[str, list[int]] = OrderedDict()
+        """The slots that a request was in, its result's last."""
+        self._others: deque[bytes] = deque(maxlen=_OTHERS_KEPT)
         self.dropped = 0
         """Records of one slot above the bound."""
 
@@ -69,47 +119,45 @@ class TraceBook:
             if slot is not None:
                 self._file(slot, record)
             elif not requests:
-                self._others.append(record)
+                self._others.append(_line(record))
             if "about_slot" in record:
                 self._file(record["about_slot"], record)
 
+    @property
+    def size_bytes(self) -> int:
+        """What the records of slots and of requests take."""
+        return self._slots.size_bytes + self._loose.size_bytes
+
     def _note(self, request: str, slot: int | None, loose: Record | None) -> None:
-        known = self._requests.get(request)
-        if known is None:
-            known = self._requests[request] = _Request()
+        slots = self._requests.get(request)
+        if slots is None:
+            slots = self._requests[request] = []
             if len(self._requests) > _REQUESTS_KEPT:
                 self._requests.popitem(last=False)
         if slot is not None:
-            if slot in known.slots:
-                known.slots.remove(slot)
-            known.slots.append(slot)
-        if loose is not None and len(known.records) < _RECORDS_OF_A_SLOT_MAX:
-            known.records.append(loose)
+            if slot in slots:
+                slots.remove(slot)
+            slots.append(slot)
+        if loose is not None:
+            self._loose.file(request, loose)
 
     def _file(self, slot: int, record: Record) -> None:
-        records = self._slots.get(slot)
-        if records is None:
-            records = self._slots[slot] = []
-            if len(self._slots) > _SLOTS_KEPT:
-                self._slots.popitem(last=False)
-        if len(records) < _RECORDS_OF_A_SLOT_MAX:
-            records.append(record)
-        else:
-            self.dropped += 1
+        self.dropped += not self._slots.file(slot, record)
 
     # -- questions -------------------------------------------------------------------------------
 
     def trace(self, request: str, span: Span | None) -> dict[str, Any] | None:
         """The life of `request`, or `None` if nothing is known of it."""
-        known = self._requests.get(request)
-        if known is None and span is None:
+        slots = self._requests.get(request)
+        if slots is None and span is None:
             return None
-        known = known or _Request()
-        records = list(known.records)
-        for slot in known.slots:
-            records += (r for r in self._slots.get(slot, ()) if _concerns(r, request))
+        slots = slots or []
+        records: list[Record] = []
+        for page in (self._loose.get(request), *map(self._slots.get, slots)):
+            if page is not None:
+                records += (record for record in page.read() if _concerns(record, request))
         records.sort(key=lambda record: record["time_us"])
-        last = known.slots[-1] if known.slots else None
+        last = slots[-1] if slots else None
         marks = self._marks(last, records, span)
         stages = [
             {"name": name, "start_us": start, "end_us": end}
@@ -129,20 +177,22 @@ class TraceBook:
     def recent(self) -> dict[str, Any]:
         """The newest requests, and the newest records that belong to none."""
         requests = []
-        for request, known in reversed(self._requests.items()):
-            slot = known.slots[-1] if known.slots else None
-            records = known.records if slot is None else self._slots.get(slot, known.records)
-            if not records:
+        for request, slots in reversed(self._requests.items()):
+            slot = slots[-1] if slots else None
+            page = self._slots.get(slot) or self._loose.get(request)
+            if page is None:
                 continue
-            ended = any(
-                record["type"] == "client.result" and request in record["requests"]
-                for record in records
+            requests.append(
+                {
+                    "request": request,
+                    "slot": slot,
+                    "time_us": page.first_us,
+                    "complete": request in page.answered,
+                }
             )
-            first = min(record["time_us"] for record in records)
-            requests.append({"request": request, "slot": slot, "time_us": first, "complete": ended})
             if len(requests) == _SHOWN_MAX:
                 break
-        others = list(self._others)[-_SHOWN_MAX:]
+        others = [json.loads(line) for line in list(self._others)[-_SHOWN_MAX:]]
         return {"requests": requests, "events": [_public(record) for record in others]}
 
     def _marks(self, slot: int | None, records: list[Record], span: Span | None) -> list[int]:
@@ -174,6 +224,10 @@ class TraceBook:
             # Clocks of different machines differ; no stage lasts less than nothing.
             marks.append(max(border, marks[-1]) if marks else border)
         return marks
+
+
+def _line(record: Record) -> bytes:
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _concerns(record: Record, request: str) -> bool:

@@ -24,6 +24,7 @@ from broker.codec import BODY_BYTES_MAX
 from broker.listening import listen_for_events
 from broker.observer import Observer
 from broker.rabbitmq import RabbitOptions, RabbitTransport
+from broker.runtime import HostOptions
 from broker.topology import CONTROL_TRACE, Topology, rung_ms
 from broker.transport import TransportRefused
 from chaos.rabbitmq import BrokerFailedError, PrivateBroker
@@ -436,6 +437,39 @@ async def test_a_blocked_broker_is_told_and_nothing_waits_for_it(
         await asyncio.to_thread(control, own_broker, "set_vm_memory_high_watermark", "0.4")
         await until(lambda: not host.transport.health.blocked)
         assert host.transport.health.sessions == 1
+
+
+async def test_contents_do_not_pile_up_before_a_broker_that_takes_none(
+    tmp_path: Path, own_broker: PrivateBroker, topology: Topology
+) -> None:
+    """Given a node that sends the same contents again and again, its memory has a bound."""
+    mib = 1024 * 1024
+    chunk = ChunkPut(sha256=HASH, manifest=False, data=bytes(mib))
+
+    def send_chunks(this: Puppet) -> None:
+        for _ in range(12):
+            this.send("store-2", chunk)
+
+    options = RabbitOptions(flush_patience_s=0.05)
+    house = rabbit_house(tmp_path, own_broker.url, topology, options)
+    host = house.host("gateway-1", {"call.survey": answered(send_chunks)})
+    process_id = own_broker.process_id
+    assert process_id is not None
+    async with house.running(host):
+        os.kill(process_id, signal.SIGSTOP)
+        try:
+            for _ in range(5):
+                await host.call(survey)
+            # One batch may begin just below the limit.
+            batch_bytes = HostOptions().blob_bytes_staged_max + mib
+            assert host.transport.unsent_bytes <= options.bulk_unsent_bytes_max + batch_bytes
+            assert host.transport.health.dropped > 30
+        finally:
+            os.kill(process_id, signal.SIGCONT)
+        await until(lambda: not host.transport.unsent_bytes)
+        dropped = host.transport.health.dropped
+        await host.call(survey)
+        assert host.transport.health.dropped == dropped
 
 
 def control(broker: PrivateBroker, *command: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from typing import Any
 
 import httpx
@@ -20,6 +21,7 @@ from tests.broker.samples import SAMPLES
 from tests.gateway.fake import FakeCluster
 
 BALLOT = Ballot(1, "proposer-1")
+MIB = 1024 * 1024
 SECRET = b"the contents of a file"
 
 
@@ -264,6 +266,23 @@ def test_the_book_keeps_the_newest() -> None:
     assert oldest is not None
     assert newest is not None
     assert (oldest["traced"], newest["traced"]) == (False, True)
+
+
+def test_the_book_takes_no_more_memory_than_it_says() -> None:
+    written = records_of_one_write()
+    book = TraceBook(quorum=3)
+    for slot in range(1, 1_001):
+        name = f"gateway-1.x-{slot}"
+        long = {"requests": [name], "summary": "s" * 5_000}
+        book.add(record | long | {"slot": record["slot"] and slot} for record in written)
+
+    assert 15 * MIB < book.size_bytes <= 16 * MIB
+    pages = [*book._slots._pages.values(), *book._loose._pages.values()]
+    lines = [line for page in pages for line in page.lines]
+    assert sum(map(sys.getsizeof, lines)) <= book.size_bytes
+    newest = book.trace("gateway-1.x-1000", None)
+    assert newest is not None
+    assert len(newest["events"]) == len(written)
 
 
 # -- on their way ---------------------------------------------------------------------------------
