@@ -10,7 +10,7 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -155,6 +155,29 @@ class Fleet:
         for _ in range(clients):
             self._tasks.create_task(self._work_on(url))
 
+    async def read_at_once(self, url: str, paths: Sequence[str], patience_s: float) -> int:
+        """Let one more client for each of `paths` read it once from another gateway.
+
+        Return when half of them have their answer, or after the patience: how many have none yet.
+        """
+        assert self._tasks is not None
+        reading = {self._tasks.create_task(self._read_once(url, path)) for path in paths}
+        deadline_s = time.monotonic() + patience_s
+        while len(reading) * 2 > len(paths) and (left_s := deadline_s - time.monotonic()) > 0:
+            _, reading = await asyncio.wait(
+                reading, timeout=left_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        return len(reading)
+
+    async def _read_once(self, url: str, path: str) -> None:
+        connection = Connection.to(url)
+        try:
+            asked = await self._ask(connection, self._recorder.client(), _read(path))
+        finally:
+            connection.close()
+        self.asked.append(asked)
+        self._news.set()
+
     async def _work_on(self, read_at: str = "") -> None:
         connection = Connection.to(read_at or self.url)
         client = self._recorder.client()
@@ -204,11 +227,10 @@ class Fleet:
             return _Work(
                 "write", f"/{path}", value, "PUT", _target(path), body, effects={path: value}
             )
-        return _Work("read", f"/{path}", None, "GET", _target(path))
+        return _read(path)
 
     def _choose_read(self) -> _Work:
-        path = self._chance.choice(self.paths)
-        return _Work("read", f"/{path}", None, "GET", _target(path))
+        return _read(self._chance.choice(self.paths))
 
     def _cas(self, path: str, known: tuple[str, str] | None) -> _Work:
         value = self._new_value()
@@ -322,6 +344,15 @@ class Fleet:
             count += asked.fate == "done"
         return count
 
+    def changed_since(self, since_ns: int) -> set[str]:
+        """The paths at which a change that began since then was acknowledged."""
+        return {
+            path
+            for asked in self.asked
+            if asked.fate == "done" and asked.begun_ns >= since_ns
+            for path in asked.effects
+        }
+
     # -- afterwards ------------------------------------------------------------------------------
 
     async def resolve(self) -> None:
@@ -374,8 +405,7 @@ class Fleet:
             async with asyncio.timeout(_READ_PATIENCE_S):
                 for path in self.paths:
                     while path not in found:
-                        work = _Work("read", f"/{path}", None, "GET", _target(path))
-                        asked = await self._ask(connection, client, work)
+                        asked = await self._ask(connection, client, _read(path))
                         if asked.fate == "done":
                             found[path] = self._known_value(f"/{path}")
                         else:
@@ -387,6 +417,10 @@ class Fleet:
 
 def _target(path: str) -> str:
     return f"/v1/files/{path}"
+
+
+def _read(path: str) -> _Work:
+    return _Work("read", f"/{path}", None, "GET", _target(path))
 
 
 def _move(source: str, target: str, value: str, tag: str) -> _Work:

@@ -3,12 +3,13 @@
 The coordinator's many points have a file of their own, `chaos.coordinator_crash`.
 """
 
+import time
 from collections.abc import Awaitable, Callable
 
 from actors.effects import Group
 from chaos.coordinator_crash import COORDINATOR_LIMIT_S, LEARNER_CRASH
 from chaos.fleet import Asked
-from chaos.scenario import AFTER_S, ATTEMPTS, Case, Run, Scenario
+from chaos.scenario import AFTER_S, ATTEMPTS, Case, Run, RunVoid, Scenario
 
 STORE_LIMIT_S = 6.0
 LEADER_LIMIT_S = 6.0
@@ -19,8 +20,10 @@ BROKER_LIMIT_S = 15.0
 """After the broker's return."""
 PAUSE_S = 20.0
 BLINKS = 3
-BLINK_AFTER_S = 4.0
 READERS = 8
+CHANGED_PATIENCE_S = 20.0
+READS_OF_EACH = 3
+ANSWER_PATIENCE_S = 0.5
 
 HEARTBEAT = "send:node.heartbeat:1:after:kill"
 PENDING = "receive:txn.prepare:1:before:kill"
@@ -156,14 +159,34 @@ async def _gateway_unaware(run: Run) -> None:
             await run.target.pause("store-2")
             try:
                 await run.back("store-2 was paused", at_ns, STORE_LIMIT_S)
-                await run.linger(BLINK_AFTER_S)
+                waiting = await _read_what_changed(run)
             finally:
                 await run.target.resume("store-2")
-            run.note("store-2 goes on", "heal")
+            run.note(f"store-2 goes on, and {waiting} reads wait for an answer", "heal")
             await run.whole()
     finally:
         await run.target.cut_off("gateway-2", Group.HEARTBEATS, False)
     await run.whole()
+
+
+async def _read_what_changed(run: Run) -> int:
+    """Read what changes from now on where a third of the reads goes to the store that was paused.
+
+    How many reads wait for it, and for each of them its answer would be wrong: it has not even been
+    asked to vote for these changes.
+    """
+    since_ns = time.monotonic_ns()
+    deadline_s = time.monotonic() + CHANGED_PATIENCE_S
+    while len(changed := run.fleet.changed_since(since_ns)) * 2 < len(run.fleet.paths):
+        if time.monotonic() > deadline_s:
+            raise RunVoid(f"only {len(changed)} paths changed while the store was paused")
+        await run.linger(0.05)
+    waiting = await run.fleet.read_at_once(
+        run.target.other_url, sorted(changed) * READS_OF_EACH, ANSWER_PATIENCE_S
+    )
+    if not waiting:
+        raise RunVoid("no read waited for the store that was paused")
+    return waiting
 
 
 # -- the leader, acceptors, the coordinator ------------------------------------------------------
