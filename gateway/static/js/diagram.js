@@ -3,7 +3,10 @@
 import { duration, h, icon, plural, put, role, s } from "./dom.js";
 import { STAGES, about } from "./teaching.js";
 
-const GUTTER = 146;
+// How much room the names of the steps and each lane take; on a phone all lanes are to be in sight.
+const WIDE = { gutter: 146, lane: 42, chip: [10, 124] };
+const NARROW = { gutter: 102, lane: 20, chip: [6, 97] };
+const NARROW_BELOW = 560;
 const TOP = 18;
 const BOTTOM = 48;
 const CHIP = 27;
@@ -123,7 +126,7 @@ export class Diagram {
   }
 
   x(node) {
-    return GUTTER + (this.model.lanes.indexOf(node) + 0.5) * this.lane;
+    return this.gutter + (this.model.lanes.indexOf(node) + 0.5) * this.lane;
   }
 
   draw() {
@@ -133,8 +136,11 @@ export class Diagram {
       .filter((time) => time !== null))].sort((one, other) => one - other);
     const room = Math.max(520, Math.min(900, innerHeight - 330));
     this.scale = (room / model.length) * this.zoom;
-    this.lane = Math.max(42, (this.width - GUTTER - 12) / model.lanes.length);
-    const width = GUTTER + this.lane * model.lanes.length;
+    const { gutter, lane, chip } = this.width < NARROW_BELOW ? NARROW : WIDE;
+    Object.assign(this, { gutter, chip });
+    this.lane = Math.max(lane, (this.width - gutter - 6) / model.lanes.length);
+    this.element.classList.toggle("narrow", gutter === NARROW.gutter);
+    const width = gutter + this.lane * model.lanes.length;
     const chips = this.placeChips();
     const height = Math.max(this.y(model.length), chips.at(-1)?.y ?? 0) + BOTTOM;
     const drawing = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `Messages of ${model.title}` },
@@ -154,7 +160,7 @@ export class Diagram {
       const { kind } = STAGES[stage.name] ?? { kind: "client" };
       const [top, bottom] = [this.y(stage.from), this.y(stage.to)];
       return s(`g.band.${kind}`, {}, s("rect", { x: 0, y: top, width, height: Math.max(0.5, bottom - top) }), s("rect.edge", { x: 0, y: top, width: 4, height: Math.max(0.5, bottom - top) }),
-        SAYS[stage.name] && s("line.says", { x1: GUTTER, x2: width, y1: bottom, y2: bottom }), SAYS[stage.name] && s("text.says", { x: width - 6, y: bottom - 4, "text-anchor": "end" }, SAYS[stage.name]));
+        SAYS[stage.name] && s("line.says", { x1: this.gutter, x2: width, y1: bottom, y2: bottom }), SAYS[stage.name] && s("text.says", { x: width - 6, y: bottom - 4, "text-anchor": "end" }, SAYS[stage.name]));
     });
   }
 
@@ -164,7 +170,7 @@ export class Diagram {
     const found = [];
     for (let time = every; time < this.model.length; time += every) {
       const y = this.y(time);
-      found.push(s("line.tick", { x1: GUTTER, x2: width, y1: y, y2: y }), s("text.tick", { x: GUTTER - 8, y: y + 3.5, "text-anchor": "end" }, duration(time)));
+      found.push(s("line.tick", { x1: this.gutter, x2: width, y1: y, y2: y }), s("text.tick", { x: this.gutter - 8, y: y + 3.5, "text-anchor": "end" }, duration(time)));
     }
     return found;
   }
@@ -177,7 +183,7 @@ export class Diagram {
 
   drawNote(note, width) {
     const y = this.y(Math.max(0, note.at));
-    return s("g.note", {}, s("line", { x1: GUTTER, x2: width, y1: y, y2: y }), s("text", { x: GUTTER + 8, y: y - 5 }, note.text));
+    return s("g.note", {}, s("line", { x1: this.gutter, x2: width, y1: y, y2: y }), s("text", { x: this.gutter + 8, y: y - 5 }, note.text));
   }
 
   drawMessage(one) {
@@ -212,12 +218,13 @@ export class Diagram {
     const { kind } = about(step.type);
     const one = step.messages[0];
     const many = step.messages.length;
+    const [left, right] = this.chip;
     const element = s(`g.chip.${kind}`, { role: "button", tabindex: "0", "data-step": step.number,
       onclick: () => this.choose(null, step.number), onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); this.choose(null, step.number); } },
       onpointerenter: () => this.hover(step.number), onpointerleave: () => this.hover(null) },
-      s("path.lead", { d: `M126 ${y + 1}L${GUTTER - 8} ${from}H${this.x(one.from)}` }),
-      s("rect", { x: 10, y: y - 10, width: 114, height: 22, rx: 11 }), s("circle", { cx: 21, cy: y + 1, r: 8 }), s("text.number", { x: 21, y: y + 4.5, "text-anchor": "middle" }, `${step.number + 1}`),
-      s("text", { x: 34, y: y + 4.5 }, step.type.replace(/^\w+\./, "") + (many > 1 ? ` ×${many}` : "")));
+      s("path.lead", { d: `M${right + 2} ${y + 1}L${this.gutter - 8} ${from}H${this.x(one.from)}` }),
+      s("rect", { x: left, y: y - 10, width: right - left, height: 22, rx: 11 }), s("circle", { cx: left + 11, cy: y + 1, r: 8 }), s("text.number", { x: left + 11, y: y + 4.5, "text-anchor": "middle" }, `${step.number + 1}`),
+      s("text", { x: left + 23, y: y + 4.5 }, step.type.replace(/^\w+\./, "") + (many > 1 ? ` ×${many}` : "")));
     step.element = element;
     return element;
   }
