@@ -148,10 +148,11 @@ async def _after_death(
     """Prove where it stopped, see service back, and mend it; the slot at which it stopped."""
     fault = f"the coordinator {coordinator} died {point.what}"
     at_ns = run.note(f"{fault} ({point.rule})", "fault")
-    slot = await _judge_stop(run, point, coordinator, epoch)
     if resume:
+        # Before its journal is read: nobody gets into a container that is held.
         await run.target.resume(resume)
         run.note(f"{resume} goes on", "heal")
+    slot = await _judge_stop(run, point, coordinator, epoch)
     await run.back(fault, at_ns, COORDINATOR_LIMIT_S)
     await run.linger(AFTER_S)
     run.shown += run.since(at_ns, "unknown", "aborted")[:1]
