@@ -60,6 +60,8 @@ class ComposeTarget:
         self._client: Sequence[str] = ("docker", "compose")
         self._environment = dict(os.environ)
         self._paused: set[str] = set()
+        self._remade: set[str] = set()
+        """The nodes of somebody else's cluster whose containers are not as they were."""
 
     @property
     def other_url(self) -> str:
@@ -140,10 +142,11 @@ class ComposeTarget:
             self.nodes = tuple(name for name in services if name.partition("-")[0] in ROLES)
             if self._own:
                 await self._compose("build", "--quiet")
-            files = self._extra(failpoints)
-            changed = self.nodes if self._own else tuple(failpoints)
-            if changed:
-                await self._compose(*files, "up", "--detach", "rabbitmq", *changed)
+                files = self._extra(failpoints)
+                await self._compose(*files, "up", "--detach", "rabbitmq", *self.nodes)
+            else:
+                for node, rule in failpoints.items():
+                    await self.restart(node, rule)
             while not await self._whole():  # noqa: ASYNC110  Nothing tells of it.
                 await asyncio.sleep(1.0)
 
@@ -194,7 +197,11 @@ class ComposeTarget:
         for node in sorted(self._paused):
             await self.resume(node)
         if not self._own:
-            await self._compose("up", "--detach", may_fail=True)
+            await self.start_broker()
+            if self._remade:
+                # Nobody else's container is looked at: a compose that finds it changed remakes it.
+                again = ("up", "--detach", "--no-deps", *sorted(self._remade))
+                await self._compose(*again, may_fail=True)
             return
         left: list[str] = []
         for _ in range(_DOWN_ATTEMPTS):
@@ -227,6 +234,7 @@ class ComposeTarget:
     async def kill(self, node: str) -> None:
         """See `Target`."""
         # The policy goes first: the engine would start it again at once.
+        self._remade.add(node)
         await self._docker("update", "--restart=no", node=node)
         await self._docker("kill", "--signal", "KILL", node=node)
 
@@ -242,6 +250,7 @@ class ComposeTarget:
 
     async def restart(self, node: str, failpoint: str = "") -> None:
         """See `Target`."""
+        self._remade.add(node)
         files = self._extra({node: failpoint})
         await self._compose(*files, "up", "--detach", "--no-deps", "--force-recreate", node)
 
@@ -281,7 +290,8 @@ class ComposeTarget:
 
     async def kill_broker(self) -> None:
         """See `Target`."""
-        await self.kill("rabbitmq")
+        await self._docker("update", "--restart=no", node="rabbitmq")
+        await self._docker("kill", "--signal", "KILL", node="rabbitmq")
 
     async def start_broker(self) -> None:
         """See `Target`."""

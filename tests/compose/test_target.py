@@ -1,7 +1,9 @@
 """What `chaos --target compose` asks of Docker, with a program in its place that writes it down."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ case "$*" in
 "compose version") echo 2 ;;
 "compose ps --quiet rabbitmq") cat "$RUNNING" ;;
 *"config --services") printf '%s\\n' rabbitmq store-1 grafana; exit "${CONFIG:-0}" ;;
+"inspect "*) echo usual ;;
 *" ls "*) cat "$LEFT" ;;
 esac
 """
@@ -56,6 +59,33 @@ async def test_a_cluster_that_is_not_its_own_is_left_alone(engine: Engine, tmp_p
     await target.stop()
 
     assert engine.calls == ["compose version", "compose ps --quiet rabbitmq"]
+
+
+async def test_of_a_running_cluster_only_what_it_broke_is_made_anew(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def survey(target: ComposeTarget) -> dict[str, Any]:
+        return {"ready": True, "nodes": []}
+
+    monkeypatch.setattr("chaos.compose.survey", survey)
+    engine.running.write_text("0123456789ab\n")
+    engine.left.write_text("fedcba\n")
+    (tmp_path / ".env").write_text("# ours\nSYNOD_TOKEN=secret\nSYNOD_HTTP_PORT=8081\n")
+    target = ComposeTarget(tmp_path, tmp_path, may_break=True)
+
+    await target.start({"store-1": "send:txn.vote:1:after:kill"})
+    await target.stop()
+
+    assert (target.url, target.token) == ("http://127.0.0.1:8081", "secret")
+    extra = json.loads((tmp_path / "store-1.json").read_text())["services"]["store-1"]
+    assert extra["command"][2:] == ["--failpoint", "send:txn.vote:1:after:kill", "--arm-on-signal"]
+    compose = "compose --project-name usual"
+    files = f"--file docker-compose.yml --file {tmp_path / 'store-1.json'}"
+    assert [call for call in engine.calls if " up " in call] == [
+        f"{compose} {files} up --detach --no-deps --force-recreate store-1",
+        f"{compose} up --detach --no-deps store-1",
+    ]
+    assert not any(" down " in call for call in engine.calls)
 
 
 async def test_its_own_cluster_has_a_name_of_its_own_and_is_removed(
