@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from gateway.cli_cluster import Json, Url
+from gateway.cli_status import Json, Url
 from gateway.console import note, out, print_json
 from gateway.errors import SynodError
 from gateway.sdk import DEFAULT_URL, AsyncSynod

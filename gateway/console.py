@@ -3,27 +3,24 @@
 import json
 import sys
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
-def out() -> Console:
+def out() -> "Console":
     """Standard output. Made anew each time, as tests put another stream in its place."""
+    # Only here, as all of rich below: a node starts without it.
+    from rich.console import Console
+
     return Console(highlight=False, soft_wrap=True)
 
 
-def err() -> Console:
+def err() -> "Console":
     """Standard error."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -54,6 +51,16 @@ class Bar:
     """
 
     def __init__(self, *, shown: bool, many: bool) -> None:
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
         console = err()
         shown = shown and console.is_terminal
         self._bars = Progress(

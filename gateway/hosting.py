@@ -10,7 +10,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.calls import Survey, Surveyed
 from actors.options import Options, role_of
@@ -24,12 +24,13 @@ from broker.runtime import CallLost, CallRefused, HostOptions, NodeHalted, NodeH
 from broker.topology import Topology
 from broker.transport import Transport, TransportRefused
 from broker.upkeep import UpkeepOptions
-from gateway.app import GatewayApp
-from gateway.door import Door, Guarded
-from gateway.exporter import exporter
-from gateway.server import PortInUse, Server, listen, server
+from gateway.listener import PortInUse, listen
 from gateway.settings import Settings, masked_url
 from gateway.watching import Watching
+
+if TYPE_CHECKING:
+    from gateway.app import GatewayApp
+    from gateway.server import Server
 
 log = logging.getLogger("synod.hosting")
 
@@ -164,6 +165,11 @@ class Process:
         await listen_for_events(self._settings.broker, self._topology, self._names[-1], hear)
 
     async def _serve_metrics(self, listener: socket.socket) -> None:
+        # Only here and for a gateway: other nodes start without a server for HTTP.
+        from gateway.door import Door, Guarded
+        from gateway.exporter import exporter
+        from gateway.server import server
+
         watching = self._watching
         app = exporter(self._names[0], watching.registry, watching.trouble)
         self._server = server(Guarded(app, Door(self._settings.token)))
@@ -179,6 +185,9 @@ class Process:
         return RabbitTransport(self._settings.broker, self._topology, name, options)
 
     async def _serve(self, host: NodeHost, transport: Transport, listener: socket.socket) -> None:
+        from gateway.app import GatewayApp
+        from gateway.server import server
+
         tracing = self._watching.tracing
         app = GatewayApp(
             host,

@@ -7,9 +7,10 @@ leaves a write open.
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from starlette.responses import Response
+if TYPE_CHECKING:
+    from starlette.responses import Response
 
 TYPE_PREFIX = "urn:synod:problem:"
 
@@ -79,8 +80,10 @@ class Problem(Exception):
             ensure_ascii=False,
         ).encode()
 
-    def response(self) -> Response:
+    def response(self) -> "Response":
         """The answer to the client."""
+        from starlette.responses import Response
+
         return Response(
             self.body(),
             status_code=self.kind.status,

@@ -1,8 +1,6 @@
 """uvicorn, on a socket of ours, with a few manners that Synod's clients count on."""
 
 import asyncio
-import errno
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,10 +17,6 @@ from gateway.problems import HEAD_TOO_LARGE, INCOMPLETE_BODY, INVALID_REQUEST, P
 HEADER_BYTES_MAX = 64 * 1024
 _KEEP_ALIVE_S = 75
 _GRACEFUL_SHUTDOWN_S = 5
-
-
-class PortInUse(RuntimeError):
-    """Something else listens there already."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -92,26 +86,6 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Signals end the process's one TaskGroup, not the server alone."""
         yield
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises `PortInUse`, or `OSError` for anything else."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUse(
-                f"port {port} on {host} is in use; end what listens there or choose another "
-                "with --port"
-            ) from None
-        raise
-    listener.setblocking(False)
-    return listener
 
 
 def server(app: Any) -> Server:

@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from gateway.app import GatewayApp
-from gateway.server import listen, server
+from gateway.listener import listen
+from gateway.server import server
 from gateway.settings import Settings
 from tests.gateway.fake import FakeCluster
 

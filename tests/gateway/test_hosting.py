@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -185,3 +186,16 @@ async def _said(*arguments: str) -> tuple[int, str]:
         out, err = await process.communicate()
         assert process.returncode is not None
         return process.returncode, out.decode() + err.decode()
+
+
+def test_a_node_loads_nothing_that_only_clients_or_gateways_need() -> None:
+    """A cluster starts many processes, and what each of them loads is most of its start."""
+    needless = ("chaos", "httpx", "rich", "starlette", "typer.rich_utils", "uvicorn")
+    program = (
+        "import sys, gateway.cli; gateway.cli.build_cli('node'); import gateway.hosting; "
+        f"print([name for name in {needless} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

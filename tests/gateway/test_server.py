@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.server import HEADER_BYTES_MAX, PortInUse, listen
+from gateway.listener import PortInUse, listen
+from gateway.server import HEADER_BYTES_MAX
 from gateway.settings import Settings
 from tests.gateway.conftest import serving
 from tests.gateway.fake import FakeCluster
