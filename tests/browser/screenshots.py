@@ -90,7 +90,7 @@ def _take_all(browser: Browser, cluster: LocalCluster, request: str) -> None:
     page.locator(".row").first.wait_for()
     _take(page, "requests")
     page = _page(browser, url, "cluster/", dark=True)
-    page.get_by_text("store-3").wait_for()
+    page.get_by_role("heading", name="store-3").wait_for()
     cluster.kill("store-2")
     page.locator(".node.silent").wait_for(timeout=30_000)
     page.locator(".history li i").first.wait_for(timeout=30_000)
