@@ -38,6 +38,7 @@ from actors.messages import AnyMessage, ChunkData, ChunkMissing, ChunkPut
 from actors.notices import BlobRotten, Notice
 from actors.options import Identity
 from broker.folder import JournalCorrupt, JournalError, JournalFull
+from broker.gathering import Gathering
 from broker.inbox import Batch, Inbox
 from broker.journal import Journal
 from broker.observer import Observer, Tap
@@ -138,6 +139,7 @@ class NodeHost:
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._last_token = 0
         self._inbox = Inbox(self._options.drain_messages_max, self._options.drain_bytes_max)
+        self._gathering = Gathering(self._take_calls)
         self._timers = TimerBook()
         self._upkeep = Upkeep(journal, self._options.upkeep, self._notify)
         self._work = asyncio.Event()
@@ -190,12 +192,13 @@ class NodeHost:
         token = self._last_token
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._calls[token] = future
-        self._inbox.local.append(make(token))
-        self._work.set()
+        call = make(token)
+        self._gathering.add(call)
         try:
             return await future
         finally:
             self._calls.pop(token, None)
+            self._gathering.ended(call)
 
     async def run(self) -> None:
         """Run the node. Raises `NodeHalted`, `TransportRefused` or a `JournalError`."""
@@ -212,6 +215,10 @@ class NodeHost:
                 self._fail_call(token, NodeHalted(self.halted or f"{self.name} was stopped"))
 
     # -- inbox ------------------------------------------------------------------------------------
+
+    def _take_calls(self, calls: list[Call]) -> None:
+        self._inbox.local.extend(calls)
+        self._work.set()
 
     def _notify(self, notice: Notice) -> None:
         self._inbox.local.append(notice)
@@ -564,6 +571,7 @@ class NodeHost:
 
     def _lose_calls(self, reason: str, keep: Iterable[Envelope | Wakeup] = ()) -> None:
         """Fail the calls that the actor took in; those in `keep` and in the inbox go on."""
+        self._gathering.flush()
         kept = {call.token for call in self._inbox.local if isinstance(call, Call)}
         kept.update(token for item in keep if (token := _token_of(item)) is not None)
         for token in self._calls.keys() - kept:

@@ -1,0 +1,67 @@
+"""Lets writes that come at about the same time leave together.
+
+After a slot is decided its clients come back one by one, as fast as they are answered. Were each
+command sent on at once, the leader would put them into many small slots, and it is slots and
+messages that cost, not commands. So a busy gateway holds writes back until half of those that it
+has to do with lately wait together (two such halves keep every node busy), or for a moment. A
+client that is alone never waits.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from actors.calls import Call, Write
+
+GATHERED_S_MAX = 0.03
+"""How long a write is held back at most."""
+
+REMEMBERED_S = 0.25
+"""For so long, and for as long again at most, it counts how many writes were under way at once."""
+
+
+class Gathering:
+    """The writes of one node that wait for others; `release` takes them, in order."""
+
+    def __init__(self, release: Callable[[list[Call]], None]) -> None:
+        self._release = release
+        self._waiting: list[Call] = []
+        self._under_way = 0
+        self._most = 0
+        self._most_before = 0
+        self._remembered_from_s = 0.0
+        self._due: asyncio.TimerHandle | None = None
+
+    def add(self, call: Call) -> None:
+        """A call came in; see `ended`. All but writes go on at once."""
+        if not isinstance(call, Write):
+            self._release([call])
+            return
+        loop = asyncio.get_running_loop()
+        self._under_way += 1
+        self._remember(loop.time())
+        self._waiting.append(call)
+        if 2 * len(self._waiting) >= max(self._most, self._most_before):
+            self.flush()
+        elif self._due is None:
+            self._due = loop.call_later(GATHERED_S_MAX, self.flush)
+
+    def ended(self, call: Call) -> None:
+        """It was answered, or nobody waits for its answer any more."""
+        self._under_way -= isinstance(call, Write)
+
+    def flush(self) -> None:
+        """Let go what waits."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self._release(waiting)
+
+    def _remember(self, now_s: float) -> None:
+        if now_s - self._remembered_from_s > REMEMBERED_S:
+            recent = now_s - self._remembered_from_s < 2 * REMEMBERED_S
+            self._most_before = self._most if recent else 0
+            self._most = 0
+            self._remembered_from_s = now_s
+        self._most = max(self._most, self._under_way)

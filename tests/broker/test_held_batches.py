@@ -1,0 +1,135 @@
+"""A batch that was read keeps its text, and only ever a text that says just what the batch is."""
+
+import json
+from typing import Any
+
+import pytest
+
+from actors.ballot import Ballot
+from actors.messages import Accept, AnyMessage, TxnPrepare
+from actors.values import (
+    NOOP,
+    AcceptedValue,
+    AnyOperation,
+    Batch,
+    Command,
+    DecidedSlot,
+    Frozen,
+    Inline,
+    MakeDirectory,
+    PutFile,
+)
+from broker.codec import Undecodable, decode, encode
+from broker.transport import Parcel
+
+HASH = "ab" * 32
+
+
+def batch() -> Batch:
+    # What could be taken for JSON of ours stands inside of the text.
+    trap = '"}]},"value":{"kind":"batch",'
+    content = Inline(sha256=HASH, data=b'}]}}]"' * 10)
+    put = PutFile(path=f"a/{trap}", content=content, meta=(("m", trap),))
+    operations: tuple[AnyOperation, ...] = (put, MakeDirectory(path="ä\\"))
+    return Batch(
+        stamp_ms=7,
+        commands=tuple(
+            Command(session="s", sequence=n, acknowledged=-1, reply_to="gateway-1", operation=each)
+            for n, each in enumerate(operations)
+        ),
+    )
+
+
+def read(kind: str, body: bytes) -> tuple[AnyMessage, ...]:
+    sample = parcel(Accept(ballot=Ballot(1, "proposer-1"), slot=1, value=NOOP))
+    (encoded,) = encode(sample)
+    decoded = decode(encoded.properties._replace(type=kind), body)
+    assert isinstance(decoded, Parcel)
+    return decoded.messages
+
+
+def parcel(*messages: AnyMessage) -> Parcel:
+    return Parcel("c1", "proposer-1", "d1", 3, messages)
+
+
+def held_by(message: Any) -> Batch:
+    found = message.batch if isinstance(message, TxnPrepare) else message.value
+    assert isinstance(found, Batch)
+    return found
+
+
+MESSAGES = [
+    Accept(ballot=Ballot(3, "proposer-2"), slot=12, value=batch(), learner="learner-1"),
+    Accept(ballot=Ballot(3, "proposer-2"), slot=12, value=batch()),
+    TxnPrepare(epoch=2, slot=12, batch=batch()),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=["accept", "accept to all", "prepare"])
+def test_a_batch_that_came_alone_keeps_its_text(message: AnyMessage) -> None:
+    (encoded,) = encode(parcel(message))
+    (back,) = read(encoded.properties.type, encoded.body)
+    text = held_by(back).__dict__["json_text"]
+
+    assert back == message
+    assert text in encoded.body
+    assert Batch.model_validate_json(text) == batch()
+    (again,) = encode(parcel(back))
+    assert again.body == encoded.body
+
+
+def test_several_at_once_are_read_like_any_other() -> None:
+    (encoded,) = encode(parcel(*MESSAGES[:2]))
+    assert read(encoded.properties.type, encoded.body) == tuple(MESSAGES[:2])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        AcceptedValue(slot=3, ballot=Ballot(1, "proposer-1"), value=batch()),
+        AcceptedValue(slot=3, ballot=Ballot(1, "proposer-1"), value=NOOP),
+        DecidedSlot(slot=3, value=batch(), aborted=()),
+    ],
+    ids=["batch", "no-op", "decided"],
+)
+def test_a_row_is_the_same_json_however_it_was_written(row: Frozen) -> None:
+    assert json.loads(row.to_json()) == json.loads(row.model_dump_json())
+    assert type(row).model_validate_json(row.to_json()) == row
+
+
+TEXT = batch().to_json()
+PREPARE = b'[{"type":"txn.prepare","epoch":2,"slot":12,"batch":'
+
+
+@pytest.mark.parametrize(
+    ("body", "slots"),
+    [
+        (PREPARE + TEXT + b',"slot":13}]', [13]),
+        (PREPARE + TEXT + b"},{" + PREPARE[2:] + TEXT + b"}]", [12, 12]),
+        (b" " + PREPARE + TEXT + b"}]", [12]),
+    ],
+    ids=["said twice", "two messages", "other white space"],
+)
+def test_what_a_node_would_not_write_is_read_as_json(body: bytes, slots: list[int]) -> None:
+    messages: Any = read("txn.prepare", body)
+    assert [message.slot for message in messages] == slots
+    for message in messages:
+        assert held_by(message).to_json() == TEXT
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        PREPARE + TEXT + b"]",
+        PREPARE + TEXT[:-1] + b"}]",
+        PREPARE + b'{"kind":"batch","stamp_ms":1,"commands":[{}]}}]',
+        PREPARE + TEXT + b',"more":1}]',
+        b'[{"type":"paxos.accept","ballot":[1,"\xff"],"slot":1,"learner":"","value":'
+        + TEXT
+        + b"}]",
+    ],
+)
+def test_garbage_around_a_batch_is_undecodable(body: bytes) -> None:
+    kind = "paxos.accept" if b"paxos" in body else "txn.prepare"
+    with pytest.raises(Undecodable):
+        read(kind, body)
