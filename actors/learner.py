@@ -68,6 +68,7 @@ _PERSIST_BYTES = 1024 * 1024
 _PERSIST_MS = 500
 _TRUNCATE_SLOTS = 128
 _STUCK_TICKS = 4
+_PROPOSE_MS = 400
 _DECIDED_SLOT = TypeAdapter(DecidedSlot)
 
 
@@ -128,6 +129,7 @@ class Learner(Node):
         self._acceptors_keep_from = 1
         self._asked = False
         self._told_progress = (0, 0)
+        self._proposed_at: dict[tuple[Ballot, View | Abort], Milliseconds] = {}
         self._unpersisted_bytes = 0
         self._truncated_below = 1
         self._pull_turn = 0
@@ -163,6 +165,8 @@ class Learner(Node):
     def _start(self) -> None:
         self.state.begin(self.genesis.view)
         self._adopt_view()
+        # Also what this start decides nothing of: a store may ask to join with that very state.
+        self.replicas.note_own_hash(self.state.applied, self.state.state_hash)
         self._truncated_below = self.log.first_kept
         self._set_timer("sync", self.options.sync_ms // 2, self.options.sync_ms)
         self._pull_missing(self.scanned + 1)
@@ -361,9 +365,16 @@ class Learner(Node):
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def propose(self, value: View | Abort) -> None:
-        """Ask whoever leads to put `value` into the log; asked again until it is scanned."""
-        if self.leader != NO_BALLOT:
-            self._send(self.leader.proposer, ProposeValue(value=value))
+        """Ask whoever leads to put `value` into the log; asked again until it is scanned.
+
+        It may be there already and not have come here, so not too often: each time takes a slot.
+        """
+        request = (self.leader, value)
+        recent = {r: at for r, at in self._proposed_at.items() if self.now - at < _PROPOSE_MS}
+        if self.leader == NO_BALLOT or request in recent:
+            return
+        self._proposed_at = {**recent, request: self.now}
+        self._send(self.leader.proposer, ProposeValue(value=value))
 
     def _on_coordination(self, sender: str, message: Any) -> None:
         self.replicas.hear_durable(sender, message)

@@ -33,3 +33,19 @@ def test_a_disk_that_was_lost_has_no_voice_in_who_is_the_odd_one() -> None:
     replicas._compare(("store-2", "its disk"), slot, "0" * 32)
 
     assert replicas.diverged >= {("store-2", "its disk")}
+
+
+def test_a_restarted_learner_can_compare_the_state_that_it_starts_with() -> None:
+    """Given nothing is decided any more, then a store that asks to join is compared all the same."""
+    cluster = founded()
+    cluster.done(put("a", b"1"))
+    cluster.settled()
+    cluster.run(3_000)
+    applied = cluster.actor("learner-1").state.applied
+    cluster.crash("learner-1")
+
+    cluster.start("learner-1")
+
+    learner = cluster.actor("learner-1")
+    assert learner.state.applied == applied
+    assert learner.replicas.own_hash(applied) == learner.state.state_hash

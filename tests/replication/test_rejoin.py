@@ -89,6 +89,8 @@ async def test_the_last_store_of_the_view_loses_its_disk(tmp_path: Path) -> None
         await eventually(lambda: [m.name for m in learner.view.stores] == ["store-3"])
         await cluster.kill("store-3")
         shutil.rmtree(tmp_path / "store-3")
+        for name in cluster.options.names("learner"):
+            await cluster.restart(name)
 
         for name in ("store-1", "store-2", "store-3"):
             await cluster.start(name)
