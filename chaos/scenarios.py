@@ -19,7 +19,7 @@ QUORUM_LIMIT_S = 8.0
 BROKER_LIMIT_S = 15.0
 """After the broker's return."""
 PAUSE_S = 20.0
-BLINKS = 3
+BLINKS = 2
 READERS = 8
 CHANGED_PATIENCE_S = 20.0
 READS_OF_EACH = 3
@@ -143,7 +143,8 @@ async def _store_cut_off(run: Run) -> None:
 
 
 async def _gateway_unaware(run: Run) -> None:
-    """The view drops a store that was paused, and it wakes up; a gateway has heard of neither.
+    """The view drops a store that was paused, and it wakes up; it and a gateway have heard of
+    neither.
 
     So reads go on arriving at a store that knows nothing of the latest writes. Only its lapsed
     lease keeps it from answering them.
@@ -155,18 +156,28 @@ async def _gateway_unaware(run: Run) -> None:
     await run.trace_all()
     try:
         for _ in range(BLINKS):
-            at_ns = run.note("store-2 is paused", "fault")
+            await _deafen_store(run, True)
+            at_ns = run.note("store-2 is paused, and will have heard of no view", "fault")
             await run.target.pause("store-2")
             try:
                 await run.back("store-2 was paused", at_ns, STORE_LIMIT_S)
                 waiting = await _read_what_changed(run)
             finally:
                 await run.target.resume("store-2")
-            run.note(f"store-2 goes on, and {waiting} reads wait for an answer", "heal")
+            run.note(f"store-2 goes on, and {waiting} reads wait for an answer")
+            await run.linger(AFTER_S)
+            await _deafen_store(run, False)
+            run.note("store-2 hears everything again", "heal")
             await run.whole()
     finally:
+        await _deafen_store(run, False)
         await run.target.cut_off("gateway-2", Group.HEARTBEATS, False)
     await run.whole()
+
+
+async def _deafen_store(run: Run, deaf: bool) -> None:
+    for group in (Group.STORES, Group.HEARTBEATS):
+        await run.target.cut_off("store-2", group, deaf)
 
 
 async def _read_what_changed(run: Run) -> int:

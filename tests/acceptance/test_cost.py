@@ -19,7 +19,7 @@ ONE_CLIENT_P50_MS_MAX = 500
 
 @pytest.mark.timeout(700)
 async def test_an_idle_cluster_rests(cluster: LocalCluster, length: Length, figure: Figure) -> None:
-    idle = await measure(cluster, length.pick(20, 600))
+    idle = await measure(cluster, length.pick(10, 600))
     figure(
         f"{idle.part_of_a_core:.1%} of a core for all nodes, {idle.broker_part_of_a_core:.1%} "
         f"for the broker, over {idle.seconds:.0f} s"
