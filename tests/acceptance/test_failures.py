@@ -12,7 +12,7 @@ from tests.acceptance.conftest import Figure, Length
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(300)]
 
-OUTAGE_S = 5.0
+OUTAGE_S = 3.0
 ANSWER_S = 20.0
 """A request's deadline, the gateway's grace on top, and room for a busy machine."""
 
