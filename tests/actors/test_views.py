@@ -36,7 +36,7 @@ def test_a_disk_that_was_lost_has_no_voice_in_who_is_the_odd_one() -> None:
 
 
 def test_a_restarted_learner_can_compare_the_state_that_it_starts_with() -> None:
-    """Given nothing is decided any more, then a store that asks to join is compared all the same."""
+    """Given nothing is decided any more, then a store that asks to join is compared still."""
     cluster = founded()
     cluster.done(put("a", b"1"))
     cluster.settled()
