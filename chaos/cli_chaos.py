@@ -54,7 +54,7 @@ def chaos_command(
     chosen = _chosen(scenario, case or [])
     make_target = _target(target, break_running=break_running)
     drawn = secrets.randbelow(2**31) if seed is None else seed
-    reports = []
+    reports: list[dict[str, Any]] = []
     for one in chosen:
         tell = note if not json else lambda text: None
         tell(f"{one.name}: {one.says}")
@@ -68,6 +68,7 @@ def chaos_command(
                 tell=tell,
             )
         except KeyboardInterrupt:
+            _tabulate(reports, json=json)
             note("synod: interrupted; everything that was started has been ended")
             raise typer.Exit(130) from None
         except NotOurs as error:
@@ -122,7 +123,14 @@ def _command(scenario: Scenario, target: str, cases: list[str], seed: int) -> st
 def _finish(reports: list[dict[str, Any]], *, json: bool) -> None:
     if json:
         print_json(reports[0] if len(reports) == 1 else reports)
-    elif len(reports) > 1:
+    _tabulate(reports, json=json)
+    if any(found["verdict"] != "passed" for found in reports):
+        raise typer.Exit(1)
+
+
+def _tabulate(reports: list[dict[str, Any]], *, json: bool) -> None:
+    """One row for each scenario that came to a verdict, if there are several."""
+    if not json and len(reports) > 1:
         table = Table(box=None, padding=(0, 2, 0, 0))
         for heading in ("scenario", "verdict", "operations", "longest outage", "took", "why"):
             table.add_column(heading)
@@ -131,5 +139,3 @@ def _finish(reports: list[dict[str, Any]], *, json: bool) -> None:
             table.add_row(*(Text(cell) for cell in summary_line(found)), style=style)
         out().print()
         out().print(table)
-    if any(found["verdict"] != "passed" for found in reports):
-        raise typer.Exit(1)
