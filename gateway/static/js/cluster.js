@@ -124,7 +124,7 @@ class ClusterPage {
     const foreign = now === "alive" && node.role === "acceptor" && leases && node.ballot !== leases.ballot;
     card.held.classList.toggle("foreign", Boolean(foreign));
     const kind = node.leader ? "lease" : "read lease";
-    if (isLease) text(card.held, left > 0 ? `${kind} for ${(left / 1000).toFixed(1)} s` : node.leader ? "its lease has lapsed" : "no read lease");
+    if (isLease) text(card.held, left >= 50 ? `${kind} for ${(left / 1000).toFixed(1)} s` : node.leader ? "its lease has lapsed" : "no read lease");
     else text(card.held, foreign ? `not the leader's ${short(leases.ballot)}` : "");
   }
 
