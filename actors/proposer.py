@@ -51,6 +51,7 @@ _ROUND = TypeAdapter(int)
 _TICK_MS = 150
 _RESEND_SLOTS = 16
 _QUEUE_COMMANDS = 8192
+_DUELS_MOST = 3
 
 
 @dataclass(slots=True)
@@ -143,6 +144,8 @@ class Proposer(Node):
         self.view: View | None = None
         """The view in force at `chosen_through`, from a learner."""
         self._highest_ballot = NO_BALLOT
+        self._duels = 0
+        """Candidacies in a row that another candidate's ballot ended."""
         self._low_water = 1
         self._last_led = NO_BALLOT
         self._highest_proposed: dict[str, int] = {}
@@ -187,7 +190,9 @@ class Proposer(Node):
         self._stand()
 
     def _wait_for_leader(self, least: Milliseconds) -> None:
-        self._set_timer("election", least, least + self.options.lease_ms // 2)
+        """Stand after `least` at the earliest: candidates that get into each other's way spread."""
+        spread = self.options.lease_ms // 2 << min(self._duels, _DUELS_MOST)
+        self._set_timer("election", least, least + spread)
 
     def _stand(self) -> None:
         """Use a new ballot: journalled by the same turn, before the message leaves."""
@@ -258,6 +263,7 @@ class Proposer(Node):
         phase = self.phase
         if isinstance(phase, Electing) and message.ballot == phase.ballot:
             if message.promised > phase.ballot or message.lease_left_ms > 0:
+                self._duels += message.promised > phase.ballot
                 self.phase = Following(heard_at=self.now - self.options.lease_ms)
                 self._wait_for_leader(message.lease_left_ms + self.options.leader_heartbeat_ms // 4)
         elif isinstance(phase, Leading) and message.ballot == phase.ballot:
@@ -266,6 +272,7 @@ class Proposer(Node):
     def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
         """Somebody leads. A lease is what keeps two from doing so, not this message."""
         self._highest_ballot = max(self._highest_ballot, message.ballot)
+        self._duels = 0
         phase = self.phase
         if isinstance(phase, Following):
             phase.heard_at = self.now
