@@ -229,9 +229,10 @@ class Coordinator:
                 aborted=aborted,
                 value=None if isinstance(value, Batch) else value,
             )
+            # The client waits for its answer; the others have all that a decision rests on.
+            learner.tell_results(slot, outcomes)
             learner._send(Group.STORES, decision)
             learner._send(Group.LEARNERS, decision)
-            learner.tell_results(slot, outcomes)
 
     def _decidable(self, slot: int, batch: Batch) -> tuple[Refusal, ...] | None:
         """The aborted commands of the slot, or `None` while its outcome is open."""

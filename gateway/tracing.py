@@ -16,7 +16,7 @@ from observability.traces import TraceBook
 
 _log = logging.getLogger("synod.tracing")
 
-FLUSH_S = 0.5
+FLUSH_S = 1.0
 RECORDS_IN_MESSAGE = 256
 ALL_S_MAX = 600
 _KIND = "trace.records"

@@ -1,12 +1,21 @@
 """Disks that are harmed: what the cluster bears, and what the simulator must not ask of it."""
 
 import random
+from typing import Any
 
 from actors.options import Options
 from actors.values import MakeDirectory
 from chaos.simulator.judge import Judge
 from chaos.simulator.run import Plan, Simulation
 from chaos.simulator.world import World
+
+
+class LastingRow(random.Random):
+    """Picks the row that is never written again: others may be gone before they are scrubbed."""
+
+    def choice(self, seq: Any) -> Any:
+        return next(key for key in seq if key == "genesis/founded")
+
 
 CALM = Plan(seed=5, faults=("snapshots",), storm_ms=20_000, acknowledged=60)
 
@@ -108,7 +117,7 @@ def test_a_rotten_blob_is_fetched_anew_and_a_rotten_row_is_written_anew() -> Non
 
     def rot(_: object) -> None:
         assert damage.rot_blob(store, dice)
-        assert damage.rot_row(store, dice)
+        assert damage.rot_row(store, LastingRow(1))
         assert "store-2" not in damage.holders()
 
     world.at_us(15_000_000, rot)
