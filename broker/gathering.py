@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from actors.calls import Call, Write
 
-GATHERED_S_MAX = 0.03
-"""How long a write is held back at most."""
+GATHERED_S_MAX = 0.06
+"""How long a write is held back at most; half the time that writes take, if that is less."""
 
 REMEMBERED_S = 0.25
 """For so long, and for as long again at most, it counts how many writes were under way at once."""
@@ -25,7 +25,10 @@ class Gathering:
     def __init__(self, release: Callable[[list[Call]], None]) -> None:
         self._release = release
         self._waiting: list[Call] = []
-        self._under_way = 0
+        self._begun_s: dict[int, float] = {}
+        """When each write that is under way came in, by its token."""
+        self._usual_s = 0.0
+        """How long writes take, a moving average."""
         self._most = 0
         self._most_before = 0
         self._remembered_from_s = 0.0
@@ -37,17 +40,21 @@ class Gathering:
             self._release([call])
             return
         loop = asyncio.get_running_loop()
-        self._under_way += 1
+        self._begun_s[call.token] = loop.time()
         self._remember(loop.time())
         self._waiting.append(call)
         if 2 * len(self._waiting) >= max(self._most, self._most_before):
             self.flush()
         elif self._due is None:
-            self._due = loop.call_later(GATHERED_S_MAX, self.flush)
+            patience_s = min(GATHERED_S_MAX, self._usual_s / 2)
+            self._due = loop.call_later(patience_s, self.flush)
 
     def ended(self, call: Call) -> None:
         """It was answered, or nobody waits for its answer any more."""
-        self._under_way -= isinstance(call, Write)
+        begun_s = self._begun_s.pop(call.token, None)
+        if begun_s is not None:
+            took_s = asyncio.get_running_loop().time() - begun_s
+            self._usual_s += (took_s - self._usual_s) / 16
 
     def flush(self) -> None:
         """Let go what waits."""
@@ -64,4 +71,4 @@ class Gathering:
             self._most_before = self._most if recent else 0
             self._most = 0
             self._remembered_from_s = now_s
-        self._most = max(self._most, self._under_way)
+        self._most = max(self._most, len(self._begun_s))
