@@ -50,6 +50,11 @@ FIRST_ONLY = Trail(
 )
 SOMEWHERE = Trail("a store has prepared it", lambda held: any(one.prepared for one in held))
 EVERYWHERE = Trail("all stores have prepared it", lambda held: all(one.prepared for one in held))
+IN_DOUBT = Trail(
+    "all stores have prepared it, and none knows the outcome",
+    lambda held: all(one.prepared for one in held),
+    _STILL_S,
+)
 TOLD_FIRST = Trail(
     "store-1 knows the outcome, the others are in doubt",
     lambda held: held[0].applied and all(one.prepared for one in held[1:]),
@@ -77,10 +82,10 @@ POINTS = (
     Point("send:txn.prepare@store-2:1:before:kill", "between prepares", FIRST_ONLY),
     Point("send:txn.prepare:1:after:kill", "after the prepares, before any vote", EVERYWHERE),
     Point("receive:txn.vote:2:after:kill", "with some votes", SOMEWHERE),
-    Point("send:txn.decision:1:before:kill", "with all votes, before it told anybody", EVERYWHERE),
+    Point("send:client.result:1:before:kill", "with all votes, before it told anybody", IN_DOUBT),
+    Point("send:client.result:1:after:kill", "after it told a client, and no store", IN_DOUBT),
     Point("send:txn.decision@store-2:1:before:kill", "after it told some stores", TOLD_FIRST),
-    Point("send:txn.decision:1:after:kill", "after it told the stores, before the client", TOLD),
-    Point("send:client.result:1:after:kill", "after it told a client", TOLD),
+    Point("send:txn.decision:1:after:kill", "after it told all stores", TOLD),
     ABORT,
 )
 

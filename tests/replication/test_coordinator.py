@@ -26,13 +26,10 @@ POINTS: dict[str, tuple[Callable[[], Stop], tuple[str, ...]]] = {
     "before any prepare": (lambda: Stop("send", "txn.prepare"), ()),
     "between prepares": (lambda: Stop("send", "txn.prepare", side="after"), ("store-2", "store-3")),
     "with some votes": (lambda: Stop("receive", "txn.vote", 2, "after"), ()),
-    "with all votes, before the answer": (lambda: Stop("send", "txn.decision"), ()),
-    "after the answer, no store told": (
-        lambda: Stop("send", "client.result", side="after"),
-        ("store-1", "store-2", "store-3"),
-    ),
+    "with all votes, before the answer": (lambda: Stop("send", "client.result"), ()),
+    "after the answer, no store told": (lambda: Stop("send", "client.result", side="after"), ()),
     "after the answer, some told": (
-        lambda: Stop("send", "client.result", side="after"),
+        lambda: Stop("send", "txn.decision", side="after"),
         ("store-2", "store-3"),
     ),
     "after it proposed an abort": (
