@@ -546,6 +546,8 @@ class Learner(Node):
         self._unpersisted_bytes = 0
         if self.coordinator is not None:
             self._truncate_if_due(_TRUNCATE_SLOTS)
+        else:
+            self._forget(self._truncated_below)  # It may have come before this was durable.
 
     def _truncate_if_due(self, least_slots: int) -> None:
         """Let the acceptors forget what the coordinator and all stores of the view hold durably
@@ -560,11 +562,12 @@ class Learner(Node):
             self._forget(below)
 
     def _on_truncate(self, sender: str, message: Truncate) -> None:
-        self._forget(min(message.below, self.durable + 1))
+        self._truncated_below = max(self._truncated_below, message.below)
+        self._forget(self._truncated_below)
 
     def _forget(self, below: int) -> None:
         """Of what nobody in the view needs, keep some for those who were away shortly."""
-        for slot in self.log.forget(below, self.options.log_bytes):
+        for slot in self.log.forget(min(below, self.durable + 1), self.options.log_bytes):
             self._journal(_log_key(slot), None)
 
 

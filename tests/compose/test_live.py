@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,14 @@ def test_the_whole_life(synod: Synod) -> None:
     assert synod.read("a/after") == b"after"
     assert "store-2" in make("ps")
     assert "is ready at" in make("logs")
+
+    # A write, as the broker sees it.
+    with ThreadPoolExecutor(1) as pool:
+        steps = pool.submit(make, "trace", "ARGS=--seconds 10")
+        while not steps.done():
+            synod.put("a/traced", b"again")
+    for step in ("client.submit", "paxos.accept", "txn.prepare", "txn.vote", "client.result"):
+        assert step in steps.result()
 
 
 def _store_of(synod: Synod) -> dict[str, Any]:

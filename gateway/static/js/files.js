@@ -296,9 +296,8 @@ class Files {
 
   async send(verb, entry, target) {
     if (target === entry.path) return true;
-    const body = { source: entry.path, target };
-    if (entry.etag) body.if_match = entry.etag;
-    const done = await post(`/v1/${verb}`, body);
+    // Whatever its contents are by now: it is the name that is moved.
+    const done = await post(`/v1/${verb}`, { source: entry.path, target });
     toast(`${verb === "move" ? "Moved" : "Copied"} to ${target} (slot ${done.slot}).`);
     if (verb === "move" && this.viewer) location.hash = link(target, entry.kind === "directory");
     return true;
