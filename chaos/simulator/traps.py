@@ -42,12 +42,16 @@ def half_tell(
 ) -> None:
     """The coordinator decides, tells the clients, but no replica, and dies; a store falls silent.
 
-    Whoever takes over may not abort what was told (DESIGN, section 4, rule 3).
+    Whoever takes over may not abort what was told (DESIGN, section 4, rule 3). A store without time
+    is soon dropped from the view. One that is deaf is heard, so it stays for as long as nobody is
+    sure that it does not answer, and its vote is missing all the while.
     """
     network = world.network
     replicas = (*world.options.names("store"), *world.options.names("learner"))
     pairs = {(coordinator.name, name) for name in replicas if name != coordinator.name}
     silent = world.machines[dice.choice(world.options.names("store"))]
+    to_silent = {(name, silent.name) for name in world.names if name != silent.name}
+    deaf = dice.random() < 0.5
     looks = _LOOKS
 
     def look(_: object) -> None:
@@ -71,7 +75,12 @@ def half_tell(
             restart(coordinator, duration_ms)
 
     def fall_silent(_: object) -> None:
-        if silent.is_up and pairs <= network.cut:
+        if not silent.is_up or not pairs <= network.cut:
+            return
+        if not deaf:
             silent.pause(duration_ms * US)
+            return
+        network.cut |= to_silent
+        world.after_us(duration_ms * US, lambda _: network.cut.difference_update(to_silent))
 
     look(None)
