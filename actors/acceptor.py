@@ -32,7 +32,6 @@ from actors.values import AcceptedValue, Frozen, weight
 _BALLOT = TypeAdapter(Ballot)
 _ACCEPTED = TypeAdapter(AcceptedValue)
 _SLOT = TypeAdapter(int)
-_PAGE_BYTES = 1024 * 1024
 
 TRUNCATED = "truncated"
 """The key of the row that names the first slot which was not forgotten."""
@@ -103,7 +102,7 @@ class Acceptor(Node):
             accepted = self.accepted.get(slot)
             if accepted is None:
                 continue
-            if size > _PAGE_BYTES:
+            if size > self.options.page_bytes:
                 next_slot = slot
                 break
             entries.append(accepted)
@@ -167,7 +166,7 @@ class Acceptor(Node):
             if accepted is not None:
                 entries.append(accepted)
                 size += weight(accepted.value)
-            if size > _PAGE_BYTES:
+            if size > self.options.page_bytes:
                 break
         self._send(
             sender,

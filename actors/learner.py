@@ -62,7 +62,6 @@ from actors.values import (
 
 _TICK_MS = 150
 _PAGE_SLOTS = 256
-_PAGE_BYTES = 1024 * 1024
 _PERSIST_SLOTS = 64
 _PERSIST_BYTES = 1024 * 1024
 _PERSIST_MS = 500
@@ -312,7 +311,7 @@ class Learner(Node):
         size = 0
         for slot in range(message.first_slot, message.last_slot + 1):
             known = self.log.known.get(slot)
-            if known is None or size > _PAGE_BYTES:
+            if known is None or size > self.options.page_bytes:
                 break
             entries.append(SlotValue(slot=slot, value=known.value))
             size += weight(known.value)
@@ -436,7 +435,7 @@ class Learner(Node):
         size = 0
         for slot in range(message.applied + 1, self.decided + 1):
             known = self.log.known.get(slot)
-            if known is None or known.aborted is None or size > _PAGE_BYTES:
+            if known is None or known.aborted is None or size > self.options.page_bytes:
                 break
             entries.append(DecidedSlot(slot=slot, value=known.value, aborted=known.aborted))
             size += weight(known.value)

@@ -27,7 +27,8 @@ class Options:
     `lease_margin_ms` covers the difference between two nodes' clock rates over one lease.
     With fewer than `min_stores` whole stores in the view (with all of them, if `rowa` is "strict")
     new writes are refused. A learner keeps `log_bytes` of the decided log for those who were away;
-    a store that joins copies contents at `copy_bytes_per_s` at most.
+    a store that joins copies contents at `copy_bytes_per_s` at most. Answers with parts of the log
+    are cut into pages of about `page_bytes`, states into pages of a quarter of it.
     """
 
     proposers: int = 5
@@ -50,6 +51,7 @@ class Options:
     chunk_grace_ms: Milliseconds = 3_600_000
     log_bytes: int = 4 * 1024 * 1024
     copy_bytes_per_s: int = 32 * 1024 * 1024
+    page_bytes: int = 1024 * 1024
 
     def __post_init__(self) -> None:
         if self.acceptors < 3 or self.acceptors % 2 == 0:

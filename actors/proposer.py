@@ -224,6 +224,7 @@ class Proposer(Node):
         for accepted in message.accepted:
             answer.accepted[accepted.slot] = accepted
         if message.next_slot is not None:
+            self.counters["promise_pages"] += 1
             self._send(sender, Prepare(ballot=phase.ballot, first_slot=message.next_slot))
         elif has_quorum(set(phase.whole), self.options.acceptors):
             self._lead(phase)

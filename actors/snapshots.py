@@ -18,7 +18,6 @@ from actors.values import Frozen
 if TYPE_CHECKING:
     from actors.node import Node
 
-_PAGE_BYTES = 256 * 1024
 _KEPT_MS = 60_000
 _FRESH_MS = 2_000
 _PATIENCE_MS = 2_000
@@ -68,7 +67,7 @@ class SnapshotServer:
         start = served.starts[page]
         rows: list[SnapshotRow] = []
         size = 0
-        while start < len(served.rows) and size < _PAGE_BYTES:
+        while start < len(served.rows) and size < node.options.page_bytes // 4:
             key, row = served.rows[start]
             rows.append(SnapshotRow(key=key, value=row.to_json().decode()))
             size += len(key) + len(rows[-1].value)
@@ -160,6 +159,7 @@ class SnapshotInstaller:
         copying.rows.extend(message.rows)
         copying.rows_left = message.rows_left
         if message.rows_left:
+            self._node.counters["snapshot_pages"] += 1
             self._node._send(sender, SnapshotPull(slot=copying.slot, page=copying.page))
             return
         self._copying = None

@@ -33,6 +33,7 @@ INTERESTING = (
     Interesting("leader changes", ("proposer.led",), 5),
     Interesting("leaders that stepped down", ("proposer.stepped_down",)),
     Interesting("gaps filled", ("proposer.gaps_filled",), 200),
+    Interesting("promises of several pages", ("proposer.promise_pages",)),
     Interesting("retransmissions", ("proposer.retransmissions",)),
     Interesting("aborts", ("learner.aborted",)),
     Interesting("view changes", ("learner.views",)),
@@ -44,6 +45,9 @@ INTERESTING = (
     Interesting("fenced coordinators", ("store.fenced",)),
     Interesting(
         "snapshots installed", ("learner.snapshots_installed", "store.snapshots_installed"), 20
+    ),
+    Interesting(
+        "snapshots of several pages", ("learner.snapshot_pages", "store.snapshot_pages"), 60
     ),
     Interesting("disks lost", ("disk.lost",), 20),
     Interesting("newcomers joined", ("disk.newcomers_joined",), 20),

@@ -7,7 +7,7 @@ stream of its own, so that the others stay the same when one is left out.
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from actors.options import Options
@@ -15,9 +15,10 @@ from chaos.simulator.clock import PPM
 from chaos.simulator.machine import CRASH_POINTS
 from chaos.simulator.network import Conditions
 
-CONDITIONS = ("loss", "duplication", "reordering", "delay", "clocks", "disks", "snapshots")
+CONDITIONS = ("loss", "duplication", "reordering", "delay", "clocks", "disks", "snapshots", "pages")
 """`clocks`: rates differ, within the lease margin. `disks`: commits take their time.
-`snapshots`: the log is cut off early, so that whoever was away must copy a snapshot."""
+`snapshots`: the log is cut off early, so that whoever was away must copy a snapshot.
+`pages`: promises, logs and snapshots come in small pages."""
 
 INCIDENTS = (
     "crash",
@@ -134,14 +135,19 @@ def chosen_faults(faults: tuple[str, ...], stream: random.Random) -> tuple[str, 
 
 def draw_options(faults: tuple[str, ...], stream: Callable[[str], random.Random]) -> Options:
     """The settings of one seed's cluster."""
-    if "snapshots" not in chosen_faults(faults, stream("mixture")):
-        return Options()
-    chance = stream("fault snapshots")
-    return Options(
-        log_bytes=chance.choice((0, 0, 100_000, 16 * 1024 * 1024)),
-        sync_ms=chance.choice((200, 1_000, 4_000)),
-        heartbeat_ms=chance.choice((500, 2_000)),
-    )
+    mixture = chosen_faults(faults, stream("mixture"))
+    options = Options()
+    if "snapshots" in mixture:
+        chance = stream("fault snapshots")
+        options = replace(
+            options,
+            log_bytes=chance.choice((0, 0, 100_000, 16 * 1024 * 1024)),
+            sync_ms=chance.choice((200, 1_000, 4_000)),
+            heartbeat_ms=chance.choice((500, 2_000)),
+        )
+    if "pages" in mixture:
+        options = replace(options, page_bytes=stream("fault pages").choice((400, 2_000, 8_000)))
+    return options
 
 
 def draw_storm(

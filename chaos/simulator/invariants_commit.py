@@ -271,14 +271,17 @@ class CommitInvariants:
         key = (machine.name, message.number)
         self._reads.setdefault(key, set()).add(message.consistency)
 
-    def read_served(self, machine: "Machine", to: str, message: ReadReply) -> None:
+    def is_linearizable(self, to: str, message: ReadReply) -> bool:
+        """Whether it answers a linearizable read."""
+        served = message.status != "not_served"
+        return served and self._reads.get((to, message.number)) == {"linearizable"}
+
+    def read_served(self, machine: "Machine", message: ReadReply) -> None:
         """`reads_in_the_view`: a store outside it, or not yet in it, serves no linearizable read.
 
         Checked when the store serves it: its lease must outlive its membership.
         """
-        if message.status == "not_served" or self._truth.view is None:
-            return
-        if self._reads.get((to, message.number)) != {"linearizable"}:
+        if self._truth.view is None:
             return
         member = next((m for m in self._truth.view.stores if m.name == machine.name), None)
         fits = member is not None and member.disk == machine.disk.identity

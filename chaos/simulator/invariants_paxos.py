@@ -4,6 +4,7 @@ Each rule has a name and stands in one method of its own. What a node says is ch
 leaves, against the node's disk; what it decides is checked when it decides it, on true time.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +119,25 @@ class PaxosInvariants:
         if type(message) is LeaseGranted:
             end_ms = ran_ms + machine.world.options.lease_ms
             self._lease_promises[machine.name] = (message.ballot, end_ms)
+
+    def lease_in_force(self, machine: "Machine") -> None:
+        """`reads_under_a_lease`: while a store serves linearizable reads, a quorum is bound.
+
+        On true time, and to one ballot: so nobody else can have been elected, who would not know
+        of the store's lease and could have it dropped from the view.
+        """
+        world = machine.world
+        bound = Counter(
+            ballot
+            for name, (ballot, until_ms) in self._lease_promises.items()
+            if world.machines[name].clock.ran_ms(world.now_us) < until_ms
+        )
+        if max(bound.values(), default=0) <= world.options.acceptors // 2:
+            raise Violation(
+                "reads_under_a_lease",
+                f"{machine.name} serves a linearizable read; the acceptors that are bound by a "
+                f"lease: {dict(bound) or 'none'}",
+            )
 
     # -- proposers -------------------------------------------------------------------------------
 

@@ -99,7 +99,12 @@ class Judge(Watcher):
                 self.commit.epochs_in_order(machine, _of(sends, _EPOCH_ANSWERS))
                 for send in sends:
                     if isinstance(send, Send) and type(send.message) is ReadReply:
-                        self.commit.read_served(machine, send.to, send.message)
+                        self._read_served(machine, send.to, send.message)
+
+    def _read_served(self, machine: Machine, to: str, message: ReadReply) -> None:
+        if self.commit.is_linearizable(to, message):
+            self.paxos.lease_in_force(machine)
+            self.commit.read_served(machine, message)
 
     def committed(self, machine: Machine, records: list[Record], blobs: list[Blob]) -> None:
         if machine.role == "acceptor":

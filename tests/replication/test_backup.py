@@ -17,7 +17,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from actors import chunks, contents, snapshots
+from actors import chunks, contents
 from actors.contents import Contents
 from actors.options import Options
 from broker.journal import Journal
@@ -399,7 +399,7 @@ async def test_an_interrupted_restore_leaves_no_node_and_may_be_run_again(
 
 @pytest.fixture
 def many_pages(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """States come in small pages; all of them are noted."""
+    """The pages that states come in."""
     pages: list[dict[str, Any]] = []
     ask = AsyncSynod.backup_rows
 
@@ -407,7 +407,6 @@ def many_pages(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         pages.append(await ask(self, **place))
         return pages[-1]
 
-    monkeypatch.setattr(snapshots, "_PAGE_BYTES", 1_000)
     monkeypatch.setattr(AsyncSynod, "backup_rows", noting)
     return pages
 
@@ -415,7 +414,7 @@ def many_pages(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 async def test_a_replica_that_dies_in_the_middle_is_replaced_by_another(
     tmp_path: Path, many_pages: list[dict[str, Any]]
 ) -> None:
-    async with _running(tmp_path / "old") as (cluster, synod):
+    async with _running(tmp_path / "old", page_bytes=4_000) as (cluster, synod):
         for number in range(40):
             await synod.put(f"f/{number}", b"%d" % number)
         async with asyncio.TaskGroup() as group:
@@ -437,7 +436,7 @@ async def test_a_replica_that_is_behind_is_not_copied(
     tmp_path: Path, many_pages: list[dict[str, Any]]
 ) -> None:
     """Given a snapshot that was made before the last write, then the write is in the backup."""
-    async with _running(tmp_path / "old") as (_, synod):
+    async with _running(tmp_path / "old", page_bytes=4_000) as (_, synod):
         await synod.put("a", b"1")
         early = await synod.backup_rows(at_least=0)
         written = await synod.put("b", b"2")

@@ -62,7 +62,7 @@ def test_a_failure_names_all_that_is_needed_to_see_it_again(
     arguments = ["sim", "--seeds", "0:30", "--jobs", "1", "--acknowledged", "40"]
     assert run([*arguments, "--json", "--shrink"]) == 1
     (failure,) = json.loads(capsys.readouterr().out)["failures"]
-    assert failure["invariant"] in ("reads_are_fresh", "reads_in_the_view")
+    assert failure["invariant"] in ("reads_are_fresh", "reads_in_the_view", "reads_under_a_lease")
     assert failure["commit"]
     assert failure["replays"] is True
     assert failure["story"]

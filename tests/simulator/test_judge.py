@@ -68,17 +68,27 @@ def _serve_older_epochs(self: Store, sender: str, epoch: int) -> bool:
 @pytest.mark.parametrize(
     ("target", "name", "broken", "invariants"),
     [
-        (Acceptor, "_refuses", _no_refusals, {"promises_never_go_back", "actors_own_checks"}),
+        (
+            Acceptor,
+            "_refuses",
+            _no_refusals,
+            {"promises_never_go_back", "actors_own_checks", "lease_promise_kept"},
+        ),
         (Proposer, "_lead", _lead_without_looking, {"chosen_value_stands", "one_value_per_slot"}),
         (Proposer, "_stand", _stand_without_journal, {"journal_before_answer"}),
         (
             Proposer,
             "lease_until",
             property(lambda self: self.now + 900 if isinstance(self.phase, Leading) else 0),
-            {"one_lease_holder", "settled_after_healing"},
+            {"one_lease_holder", "reads_under_a_lease", "settled_after_healing"},
         ),
         (Namespace, "_run", _forgetful_run, {"applied_once"}),
-        (Reads, "_obstacle", lambda self, read: None, {"reads_are_fresh", "reads_in_the_view"}),
+        (
+            Reads,
+            "_obstacle",
+            lambda self, read: None,
+            {"reads_are_fresh", "reads_in_the_view", "reads_under_a_lease"},
+        ),
         (
             Coordinator,
             "_has_say",
