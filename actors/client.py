@@ -173,7 +173,7 @@ class Client(Node):
     def _session_opened(self) -> None:
         self.session_open = True
         for session in self._former_sessions:
-            self._submit(CloseSession(target=session), token=None, retry_aborted=True)
+            self._submit(CloseSession(target=session), token=None, retry_aborted=False)
         waiting, self._waiting = self._waiting, []
         self._waiting_until.clear()
         for call in waiting:
@@ -333,6 +333,9 @@ class Client(Node):
                 self._journal(f"session/{target}", None)
                 if target in self._former_sessions:
                     self._former_sessions.remove(target)
+            case CloseSession() if outcome.status != "unknown_session":
+                # Until it is closed nobody can tell what became of its requests.
+                self._submit(command.operation, token=None, retry_aborted=False)
         if outcome.status in ("unknown_session", "forgotten"):
             if pending.token is not None:
                 # Not an answer of the log about this command: an earlier copy may have been.
