@@ -11,7 +11,18 @@ from dataclasses import dataclass, field
 
 from actors.calls import Call
 from actors.effects import Milliseconds
-from actors.messages import BULK, AnyMessage
+from actors.messages import (
+    BULK,
+    Accept,
+    AcceptedRange,
+    AnyMessage,
+    Chosen,
+    Decided,
+    Promise,
+    SnapshotPage,
+    TxnPrepare,
+)
+from actors.values import weight
 from broker.transport import (
     Delivery,
     Lane,
@@ -23,7 +34,7 @@ from broker.transport import (
 )
 
 CONTROL_MESSAGE_BYTES = 512
-"""What a control message is taken to weigh; only the bound of a queue depends on it."""
+"""What a control message is taken to weigh beside the values of slots and the rows in it."""
 
 
 @dataclass(slots=True)
@@ -86,7 +97,7 @@ class MemoryBroker:
     def __init__(
         self,
         *,
-        control_bytes_max: int = 64 * 1024 * 1024,
+        control_bytes_max: int = 16 * 1024 * 1024,
         bulk_bytes_max: int = 64 * 1024 * 1024,
         prefetch: int = 256,
         bulk_prefetch: int = 4,
@@ -232,19 +243,38 @@ class MemoryTransport:
         control = tuple(message for message in parcel.messages if not _is_bulk(message))
         if any(isinstance(message, Call) for message in control):
             raise TypeError(f"a local call can't leave its node: {control}")
+        size_bytes = sum(map(_weight, control))
         for name in self._broker.receivers(to, self._name):
             if control:
                 part = parcel._replace(messages=control)
-                self._put(name, Lane.CONTROL, part, CONTROL_MESSAGE_BYTES * len(control))
+                self._put(name, Lane.CONTROL, part, size_bytes)
             if len(control) < len(parcel.messages):
                 for message in parcel.messages:
                     if _is_bulk(message):
-                        size_bytes = len(message.data)  # type: ignore[attr-defined]
+                        data_bytes = len(message.data)  # type: ignore[attr-defined]
                         part = parcel._replace(messages=(message,))
-                        self._put(name, Lane.BULK, part, size_bytes + CONTROL_MESSAGE_BYTES)
+                        self._put(name, Lane.BULK, part, data_bytes + CONTROL_MESSAGE_BYTES)
 
     def _put(self, name: str, lane: str, item: Parcel | Wakeup, size_bytes: int) -> None:
         self._health.dropped += self._broker.put(name, lane, item, size_bytes)
+
+
+def _weight(message: AnyMessage) -> int:
+    """Roughly what a control message takes: a queue whose node is away holds many of them."""
+    match message:
+        case TxnPrepare(batch=batch):
+            held = batch.weight
+        case Accept(value=value):
+            held = weight(value)
+        case Promise(accepted=slots):
+            held = sum(weight(slot.value) for slot in slots)
+        case AcceptedRange(entries=entries) | Chosen(entries=entries) | Decided(entries=entries):
+            held = sum(weight(entry.value) for entry in entries)
+        case SnapshotPage(rows=rows):
+            held = sum(len(row.value) for row in rows)
+        case _:
+            held = 0
+    return CONTROL_MESSAGE_BYTES + held
 
 
 def _is_bulk(message: AnyMessage) -> bool:

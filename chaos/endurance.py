@@ -2,8 +2,9 @@
 
 `python -m chaos.endurance --writes 1000000 --files 1000` writes through the gateway's actor to a
 whole cluster in this process, prints the journals' sizes and the process's memory now and then,
-and at the end starts every node again and takes the time. It fails if the journals have grown by
-more than a fifth since the first quarter, or if a node takes longer than five seconds to start.
+and at the end starts every node again and takes the time. It fails if the journals or the memory
+have grown by more than a fifth since the first quarter, or if a node takes longer than five seconds
+to start.
 """
 
 import argparse
@@ -61,9 +62,12 @@ class Outcome:
         quarter = self.samples[max(0, len(self.samples) // 4 - 1)]
         last = self.samples[-1]
         faults = []
-        growth = last.total_bytes / quarter.total_bytes
-        if growth > GROWTH_MOST:
-            faults.append(f"the journals grew to {growth:.2f} times what a quarter of it took")
+        for what, growth in (
+            ("the journals", last.total_bytes / quarter.total_bytes),
+            ("the memory", last.resident_kib / quarter.resident_kib),
+        ):
+            if growth > GROWTH_MOST:
+                faults.append(f"{what} grew to {growth:.2f} times what a quarter of it took")
         for node, seconds in self.restart_s.items():
             if seconds > RESTART_S_MOST:
                 faults.append(f"{node} took {seconds:.1f} s to start")

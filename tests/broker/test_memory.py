@@ -8,7 +8,8 @@ import pytest
 
 from actors.calls import Survey
 from actors.effects import Group, TimerKey
-from actors.messages import ChunkPut, ChunkRefused
+from actors.messages import ChunkPut, ChunkRefused, TxnPrepare
+from actors.values import Batch, Command, Inline, PutFile
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.transport import Delivery, Lane, Parcel, Wakeup
 from tests.broker.actors import note
@@ -98,6 +99,27 @@ async def test_a_full_queue_drops_the_oldest() -> None:
         two = Node(broker, "store-2")
         async with two.running():
             assert two.texts() == ["c", "d", "e"]
+
+
+async def test_what_a_slot_holds_counts_against_the_bound() -> None:
+    """Given a node that is away, then its queue holds few large slots, or many small ones."""
+    broker = MemoryBroker(control_bytes_max=100_000)
+    one = Node(broker, "learner-1")
+    broker.transport("store-2")
+    content = Inline(sha256=HASH, data=b"x" * 10_000)
+    command = Command(
+        session="s",
+        sequence=1,
+        acknowledged=0,
+        reply_to="gateway-1",
+        operation=PutFile(path="a", content=content),
+    )
+    prepare = TxnPrepare(epoch=0, slot=1, batch=Batch(stamp_ms=1, commands=(command,) * 4))
+    async with one.running():
+        for _ in range(5):
+            one.transport.publish("store-2", Parcel("c", "learner-1", "d", 1, (prepare,)))
+            await one.transport.flush()
+        assert one.transport.health.dropped == 4
 
 
 async def test_contents_have_a_lane_of_their_own() -> None:
