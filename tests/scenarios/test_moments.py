@@ -14,9 +14,13 @@ from actors.messages import (
     LeaseGranted,
     LeaseHeartbeat,
     Prepare,
+    Progress,
     Promise,
     ProposeValue,
     ReadRequest,
+    TxnInquiry,
+    TxnPrepare,
+    TxnState,
 )
 from actors.namespace import Namespace
 from actors.options import Options
@@ -27,8 +31,12 @@ from actors.values import (
     Abort,
     AcceptedValue,
     Batch,
+    Chunked,
+    CloseSession,
     Command,
     OpenSession,
+    Outcome,
+    PutFile,
     Refusal,
     View,
 )
@@ -186,6 +194,20 @@ def test_one_acknowledgement_is_no_lease() -> None:
     assert leader.actor.lease_until > before
 
 
+def test_a_lease_of_a_former_ballot_counts_for_no_other() -> None:
+    world = started()
+    leader = leader_of(world)
+    phase = leader.actor.phase
+    before = leader.actor.lease_until
+    phase.heartbeat_number += 1
+    phase.sent_at[phase.heartbeat_number] = leader.now_ms + 400
+    former = Ballot(phase.ballot.round - 1, leader.name)
+    granted = LeaseGranted(ballot=former, number=phase.heartbeat_number)
+    for acceptor in ACCEPTORS:
+        hand(world, leader.name, acceptor, granted, late_ms=401)
+    assert leader.actor.lease_until == before
+
+
 def test_a_lease_binds_also_against_a_higher_ballot_of_its_holder() -> None:
     world = started()
     leader = leader_of(world)
@@ -213,6 +235,25 @@ def test_a_restarted_acceptor_is_silent_for_one_lease() -> None:
     assert machine.now_ms == started_ms
     over = hand(world, "acceptor-2", "proposer-4", prepare, late_ms=lease_ms)
     assert types(over) == ["paxos.promise"]
+
+
+def test_a_former_session_is_closed_however_often_that_is_aborted() -> None:
+    """Given a gateway that started again, then it gives up only when the log has closed it."""
+    world = started()
+    client = world.actor("gateway-1")
+    client._former_sessions = ["gateway-1.former"]
+    client._session_opened()
+    for status in ("aborted", "aborted", "aborted", "done"):
+        closing = [
+            pending
+            for pending in client._pending.values()
+            if isinstance(pending.command.operation, CloseSession)
+        ]
+        assert [pending.command.operation.target for pending in closing] == ["gateway-1.former"]
+        del client._pending[closing[0].command.sequence]
+        client._conclude(closing[0], Outcome(status=status, slot=1, index=0))
+    assert client._pending == {}
+    assert client._former_sessions == []
 
 
 # -- views and decisions --------------------------------------------------------------------------
@@ -304,6 +345,57 @@ def test_a_restarted_store_knows_its_votes_and_decides_nothing_alone() -> None:
     assert store.state.applied == slot - 1
 
 
+def test_a_store_added_later_has_no_say_in_what_came_before() -> None:
+    """Given a newcomer that has not prepared a slot of a former epoch, then nothing is aborted."""
+    world = started()
+    coordinator, slot, round_ = coordinating(world)
+    coordinator.view_slot = slot + 1
+    newcomer = coordinator.view.member("store-2").model_copy(update={"added_slot": slot + 1})
+    others = [member for member in coordinator.view.stores if member.name != "store-2"]
+    coordinator.view = coordinator.view.model_copy(update={"stores": (*others, newcomer)})
+    state = TxnState(epoch=coordinator.view.epoch, applied=slot - 1, whole=True, prepared=())
+    coordinator._on_state("store-2", state)
+    assert round_.not_prepared == set()
+    assert not coordinator._may_abort(slot, round_, ["store-3"])
+
+
+def test_what_a_store_said_in_a_former_epoch_is_no_answer() -> None:
+    """Given its word from before it prepared the slot, then nothing is aborted for it."""
+    world = started()
+    coordinator, slot, round_ = coordinating(world)
+    coordinator.view_slot = slot + 1
+    state = TxnState(epoch=coordinator.view.epoch - 1, applied=slot - 1, whole=True, prepared=())
+    coordinator._on_state("store-3", state)
+    assert round_.not_prepared == set()
+    coordinator._on_state("store-3", state.model_copy(update={"epoch": coordinator.view.epoch}))
+    assert round_.not_prepared == {"store-3"}
+
+
+def test_a_prepare_of_a_former_epoch_is_not_voted_on_once_its_contents_are_here() -> None:
+    """Given a store that waits for contents when a new epoch begins, then it waits no longer."""
+    world = started()
+    store = world.actor("store-3")
+    missing = Chunked(size=1, sha256="0" * 64, chunks=("0" * 64,))
+    one = Command(
+        session="s",
+        sequence=1,
+        acknowledged=0,
+        reply_to="gateway-1",
+        operation=PutFile(path="a", content=missing),
+    )
+    slot, view = store.state.applied + 1, store.state.view
+    prepare = TxnPrepare(epoch=view.epoch, slot=slot, batch=Batch(stamp_ms=1, commands=(one,)))
+    assert "txn.progress" in types(hand(world, "store-3", "learner-1", prepare))
+    next_view = view.model_copy(update={"epoch": view.epoch + 1})
+    inquiry = TxnInquiry(view=next_view, decided=slot - 1)
+    assert "txn.state" in types(hand(world, "store-3", "learner-2", inquiry))
+    store.contents.is_nowhere = lambda name: True
+    store.out.sends.clear()
+    store._try_fetched()
+    assert store.prepared == {}
+    assert not store.out.sends
+
+
 # -- reads ----------------------------------------------------------------------------------------
 
 
@@ -364,3 +456,50 @@ def test_an_accept_below_the_truncation_is_refused() -> None:
     acceptor.truncated_below = 2
     accept = Accept(ballot=leader.actor.phase.ballot, slot=1, value=NOOP)
     assert types(hand(world, "acceptor-1", leader.name, accept)) == ["paxos.reject"]
+
+
+def test_a_read_lease_counts_from_the_asking() -> None:
+    """Given a grant that was long under way, then it ends when the leader meant it to end."""
+    world = started()
+    leader = leader_of(world)
+    store = world.actor("store-3")
+    asked_at = world.machines["store-3"].now_ms
+    store.reads._asked = {store.reads._number: asked_at}
+    store.reads.give_up_lease()
+
+    def granted_to(disk: str) -> Any:
+        grant = LeaseGrant(
+            number=store.reads._number, epoch=0, disk=disk, added_slot=0, duration_ms=1_000
+        )
+        hand(world, "store-3", leader.name, grant, late_ms=700)
+        return store.reads.lease.until
+
+    assert granted_to("another disk") == 0
+    margin_ms = world.options.lease_margin_ms
+    assert granted_to(store.identity.disk) == asked_at + 1_000 - margin_ms
+
+
+def test_no_lease_for_who_was_dropped_by_a_view_that_is_known() -> None:
+    """Given an old report that comes late, then the leader does not go back to the View in it."""
+    world = started()
+    leader = leader_of(world)
+    actor = leader.actor
+    scanned, former = actor.chosen_through, actor.view
+    ask = LeaseAsk(number=1)
+    later = Progress(scanned=scanned + 1, decided=scanned + 1, view=view_without(former, "store-3"))
+    hand(world, leader.name, "learner-1", later)
+    assert types(hand(world, leader.name, "store-3", ask)) == []
+    hand(world, leader.name, "learner-2", Progress(scanned=scanned, decided=scanned, view=former))
+    assert types(hand(world, leader.name, "store-3", ask)) == []
+    assert types(hand(world, leader.name, "store-2", ask)) == ["lease.grant"]
+
+
+def test_no_lease_before_the_view_in_force_is_known() -> None:
+    """Given a new leader that has not heard of all that may be chosen: a View may be among it."""
+    world = started()
+    leader = leader_of(world)
+    actor, phase = leader.actor, leader.actor.phase
+    phase.recovered_through = actor.chosen_through + 1
+    assert types(hand(world, leader.name, "store-3", LeaseAsk(number=1))) == []
+    phase.recovered_through = actor.chosen_through
+    assert types(hand(world, leader.name, "store-3", LeaseAsk(number=1))) == ["lease.grant"]
