@@ -18,6 +18,7 @@ from actors.messages import (
     Promise,
     ProposeValue,
     ReadRequest,
+    Result,
     TxnInquiry,
     TxnPrepare,
     TxnState,
@@ -254,6 +255,20 @@ def test_a_former_session_is_closed_however_often_that_is_aborted() -> None:
         client._conclude(closing[0], Outcome(status=status, slot=1, index=0))
     assert client._pending == {}
     assert client._former_sessions == []
+
+
+def test_a_result_of_a_former_session_answers_nobody() -> None:
+    """Given a gateway that started again, then what its former start is told late is not taken."""
+    world = started()
+    client = world.actor("gateway-1")
+    before = set(client._pending)
+    world.write(put("a", b"1"))
+    world.run_until(lambda: set(client._pending) - before, 1_000, 1)
+    (sequence,) = set(client._pending) - before
+    outcome = Outcome(status="not_found", slot=1, index=0)
+    late = Result(session="gateway-1.former", sequence=sequence, outcome=outcome)
+    hand(world, "gateway-1", "learner-1", late)
+    assert sequence in client._pending
 
 
 # -- views and decisions --------------------------------------------------------------------------
