@@ -28,6 +28,7 @@ from actors.values import (
 )
 
 _NAMES = TypeAdapter(tuple[str, ...])
+_OUTDATED_MOST = 1_024
 
 RELEASED_GRACE_MS = 60_000
 """How long the only chunk of a replaced version is kept for a reader who was just told of it."""
@@ -153,6 +154,10 @@ class Chunks:
     def _keep_until(self, name: str, until: Milliseconds) -> None:
         self._unused_until[name] = until
         heapq.heappush(self._due, (until, name))
+        if len(self._due) > 2 * len(self._unused_until) + _OUTDATED_MOST:
+            # Most contents are used as soon as they are held, an hour before their time is over.
+            self._due = [(due, unused) for unused, due in self._unused_until.items()]
+            heapq.heapify(self._due)
 
     def _named_by(self, content: Contents) -> tuple[str, ...]:
         if isinstance(content, Inline):

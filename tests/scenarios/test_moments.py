@@ -263,7 +263,7 @@ def test_a_result_of_a_former_session_answers_nobody() -> None:
     client = world.actor("gateway-1")
     before = set(client._pending)
     world.write(put("a", b"1"))
-    world.run_until(lambda: set(client._pending) - before, 1_000, 1)
+    world.run_until(lambda: client._pending.keys() > before, 1_000, 1)
     (sequence,) = set(client._pending) - before
     outcome = Outcome(status="not_found", slot=1, index=0)
     late = Result(session="gateway-1.former", sequence=sequence, outcome=outcome)

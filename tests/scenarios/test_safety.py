@@ -7,6 +7,7 @@ import pytest
 
 from actors.ballot import NO_BALLOT, Ballot
 from actors.calls import Upload
+from actors.chunks import READING_GRACE_MS, RELEASED_GRACE_MS, Chunks
 from actors.effects import Envelope, Send
 from actors.messages import ChunkPut, Prepare
 from actors.namespace import Namespace
@@ -129,6 +130,24 @@ def test_a_chunk_that_two_files_share_outlives_one_of_them(
         blobs = world.machines[store].disk.blobs
         assert name_of(b"shared") in blobs, store
         assert name_of(b"0") not in blobs, "nothing was swept, so this shows nothing"
+
+
+def test_what_is_used_at_once_leaves_nothing_behind() -> None:
+    """Given very many small writes to one file, then what is remembered of them stays little."""
+    chunks = Chunks()
+    held: list[str] = []
+    for number in range(20_000):
+        name = name_of(b"%d" % number)
+        content = Chunked(size=1, sha256=name, chunks=(name,))
+        chunks.add(name, number + READING_GRACE_MS)
+        chunks.use(content)
+        chunks.release(content, number)
+        held.append(name)
+        for expired in chunks.take_expired(number - 500 + RELEASED_GRACE_MS, 1_000):
+            assert expired == held.pop(0)
+            chunks.remove(expired)
+    assert len(chunks.held) == len(held) == 500
+    assert len(chunks._due) < 4_000
 
 
 def test_contents_under_a_wrong_name_are_refused() -> None:
