@@ -108,6 +108,11 @@ def test_a_new_leader_takes_for_each_slot_the_value_of_the_highest_ballot() -> N
     assert proposed == {first: NOOP, first + 1: batch(2), first + 2: batch(3)}
     assert proposer.phase.next_slot == first + 3
 
+    # None of that was chosen: whoever stands again looks at it again.
+    proposer._step_down("no quorum")
+    proposer._stand()
+    assert proposer.phase.first_slot == first
+
 
 def test_votes_of_two_ballots_are_no_quorum() -> None:
     log = ChosenLog(5)
