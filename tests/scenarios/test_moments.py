@@ -26,7 +26,7 @@ from actors.messages import (
 from actors.namespace import Namespace
 from actors.options import Options
 from actors.proposer import Leading
-from actors.reads import WaitingRead
+from actors.reads import WaitingRead, answer_read
 from actors.values import (
     NOOP,
     Abort,
@@ -107,6 +107,8 @@ def test_a_new_leader_takes_for_each_slot_the_value_of_the_highest_ballot() -> N
     proposed = {slot: flight.value for slot, flight in proposer.phase.in_flight.items()}
     assert proposed == {first: NOOP, first + 1: batch(2), first + 2: batch(3)}
     assert proposer.phase.next_slot == first + 3
+    # Any of it may be a View that is chosen: until it is known no store gets a lease.
+    assert proposer.phase.recovered_through == first + 2
 
     # None of that was chosen: whoever stands again looks at it again.
     proposer._step_down("no quorum")
@@ -241,6 +243,23 @@ def test_a_restarted_acceptor_is_silent_for_one_lease() -> None:
     assert machine.now_ms == started_ms
     over = hand(world, "acceptor-2", "proposer-4", prepare, late_ms=lease_ms)
     assert types(over) == ["paxos.promise"]
+
+
+def test_nothing_of_a_closed_session_happens_any_more() -> None:
+    """Given a command of it that comes late, then it is refused, and whoever asks is told so."""
+    state = Namespace(Options())
+    closing = command(1, "").model_copy(
+        update={"session": "t", "operation": CloseSession(target="s")}
+    )
+    opening = closing.model_copy(update={"sequence": 0, "operation": OpenSession()})
+    assert told(state, 1, command(0, "")) == ("done", 1)
+    assert told(state, 2, opening) == ("done", 2)
+    asked = ReadRequest(number=1, what="result", path="", session="s", sequence=7)
+    assert answer_read(state, asked).status == "running"
+    assert told(state, 3, closing) == ("done", 3)
+    assert answer_read(state, asked).status == "absent"
+    assert told(state, 4, command(7, "late"))[0] == "unknown_session"
+    assert state.lookup("late") is None
 
 
 def test_a_former_session_is_closed_however_often_that_is_aborted() -> None:
