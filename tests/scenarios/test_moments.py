@@ -363,6 +363,20 @@ def test_a_no_is_never_final_before_the_log_says_so() -> None:
     assert round_.abort is not None
 
 
+def test_newcomers_alone_refuse_nothing_that_may_have_been_told() -> None:
+    """Given that all disks with a say in a slot are gone, then nobody else makes it abort."""
+    world = started()
+    coordinator, slot, round_ = coordinating(world)
+    coordinator.view_slot = slot + 1
+    newcomers = tuple(
+        member.model_copy(update={"added_slot": slot + 1}) for member in coordinator.view.stores
+    )
+    coordinator.view = coordinator.view.model_copy(update={"stores": newcomers})
+    round_.votes["store-3"] = (Refusal(index=0, reason="no room"),)
+    assert coordinator._decidable(slot, world.actor("learner-1").log[slot].value) is None
+    assert round_.abort is None
+
+
 def test_silence_about_a_slot_of_a_former_epoch_aborts_nothing() -> None:
     world = started()
     coordinator, slot, round_ = coordinating(world)
