@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Route, expect
 
 from chaos.local import LocalCluster
 from gateway.errors import NotFound
@@ -292,6 +292,29 @@ def test_a_lost_connection_is_told_and_mended(
     expect(page.locator("#lost")).to_be_hidden(timeout=30_000)
     synod.put("after the break", b"1")
     expect(page.get_by_text("after the break")).to_be_visible()
+
+
+def test_a_window_whose_worker_never_began_begins_it_again(
+    open_window: Open, cluster: LocalCluster, synod: Elsewhere
+) -> None:
+    """The gateway dies after the page's own modules have come and before the worker's have."""
+    window = open_window(forgiven=("ERR_CONNECTION", "ERR_INCOMPLETE", "ERR_FAILED", "of 503"))
+    held: list[Route] = []
+    # The page begins its streams once this first call is answered, in whatever way.
+    window.page.route("**/v1/cluster", lambda route: held.append(route))
+    with window.page.expect_request("**/v1/cluster"):
+        page = window.go("files/")
+    expect(page.get_by_role("button", name="Upload")).to_be_visible()
+    cluster.kill("gateway-1")
+    try:
+        held[0].abort()
+        expect(page.locator("#lost")).to_contain_text("The connection to the gateway is lost")
+    finally:
+        cluster.start_node("gateway-1")
+    cluster.wait_ready()
+    expect(page.locator("#lost")).to_be_hidden(timeout=30_000)
+    synod.put("after the worker", b"1")
+    expect(page.get_by_text("after the worker")).to_be_visible()
 
 
 def test_a_folder_of_10_000_files_is_scrolled_filtered_and_light(

@@ -7,6 +7,7 @@ const listeners = { figures: new Set(), change: new Set(), files: new Set(), ali
 const TOPICS = ["cluster", "requests", "log"];
 const FIGURES_KEPT = 600;
 const CHANGES_KEPT = 200;
+const WORKER_AGAIN_MS = 1_000;
 export const recent = { figures: [], changes: [], alive: null };
 let folder = null;
 let turn = 0;
@@ -68,19 +69,29 @@ function emit(kind, value) {
 /** Begin, through the worker that all windows share where there is one. */
 export function start() {
   if (typeof SharedWorker === "function") {
-    const worker = new SharedWorker("/static/js/stream.js", { name: "synod-stream", type: "module" });
-    worker.port.onmessage = ({ data }) => take(data);
-    send = (message) => worker.port.postMessage(message);
+    startWorker();
     addEventListener("pagehide", () => send({ kind: "bye" }));
     addEventListener("pageshow", (event) => event.persisted && wish());
   } else {
     const streams = new Streams(take);
     const wishes = new Wishes(streams);
     send = ({ kind, wish: wanted }) => (kind === "again" ? streams.again() : wishes.set(window, wanted));
+    wish();
   }
   document.addEventListener("visibilitychange", () => {
     wish();
     if (!document.hidden) emit("shown");
   });
+}
+
+function startWorker() {
+  const worker = new SharedWorker("/static/js/stream.js", { name: "synod-stream", type: "module" });
+  worker.port.onmessage = ({ data }) => take(data);
+  worker.onerror = () => {
+    // The gateway went away before the worker's script came: a worker that never began is no stream.
+    take({ kind: "alive", value: false });
+    setTimeout(startWorker, WORKER_AGAIN_MS);
+  };
+  send = (message) => worker.port.postMessage(message);
   wish();
 }
