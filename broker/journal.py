@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from actors.effects import Blob, Record
+from broker.blobs import Blobs
 from broker.folder import (
     CURE,
     JOURNAL_NAME,
@@ -44,7 +45,7 @@ from broker.folder import (
     write_marker,
 )
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MARK_NAME = "journal.mark"
 
 _CHECKED_WHOLE_BYTES_MAX = 64 * 1024 * 1024
@@ -66,7 +67,6 @@ CREATE TABLE meta (
 );
 CREATE TABLE records (key TEXT PRIMARY KEY, hash INTEGER NOT NULL, value BLOB NOT NULL)
     WITHOUT ROWID;
-CREATE TABLE blobs (sha256 TEXT PRIMARY KEY, data BLOB NOT NULL);
 """
 _META = (
     "format",
@@ -107,6 +107,7 @@ class Journal:
         self._records_sum = 0
         self._blobs_sum = 0
         self._pending_meta = (0, 0, 0)
+        self._blobs = Blobs(connection)
 
     # -- opening ----------------------------------------------------------------------------------
 
@@ -151,7 +152,7 @@ class Journal:
         if len(rows) != 1:
             raise self._corrupt(f"the table meta has {len(rows)} rows instead of one")
         meta = dict(zip(_META, rows[0], strict=True))
-        if meta["format"] != FORMAT_VERSION:
+        if meta["format"] not in (1, FORMAT_VERSION):
             raise JournalForeign(
                 f"{self.path} has format {meta['format']}; this Synod writes {FORMAT_VERSION}"
             )
@@ -165,6 +166,8 @@ class Journal:
         self._incarnation, self._commits = meta["incarnation"], meta["commits"]
         self._check_mark()
         self._records_sum, self._blobs_sum = meta["records_sum"], meta["blobs_sum"]
+        if meta["format"] == 1:
+            self._bring_forward()
         self._check_sums()
         if marker is None:
             # The journal comes first and the marker second: a crash between them leaves a journal
@@ -175,11 +178,18 @@ class Journal:
         with transaction(self._connection):
             for statement in _SCHEMA.strip().split(";\n"):
                 self._connection.execute(statement)
+            self._blobs.create()
             self._connection.execute(
                 "INSERT INTO meta VALUES (?, ?, ?, ?, 0, 0, 0, 0, 0)",
                 (FORMAT_VERSION, node, cluster, secrets.token_hex(16)),
             )
         sync_folder(self.folder)
+
+    def _bring_forward(self) -> None:
+        """Format 1 kept blobs in the order of their names."""
+        with transaction(self._connection):
+            self._blobs.bring_forward()
+            self._connection.execute("UPDATE meta SET format = ?", (FORMAT_VERSION,))
 
     def _check_pages(self) -> None:
         if self.path.stat().st_size <= _CHECKED_WHOLE_BYTES_MAX:
@@ -214,9 +224,10 @@ class Journal:
             total += row_hash
         if (total - self._records_sum) & _MASK:
             raise self._corrupt("rows of the table records were lost or added")
-        total = sum(
-            _name_hash(name) for (name,) in self._connection.execute("SELECT sha256 FROM blobs")
-        )
+        try:
+            total = self._blobs.load()
+        except ValueError as error:
+            raise self._corrupt(f"a name in the table blobs is no hash: {error}") from error
         if (total - self._blobs_sum) & _MASK:
             raise self._corrupt("rows of the table blobs were lost or added")
 
@@ -254,7 +265,7 @@ class Journal:
             self._advance_meta(
                 self._incarnation,
                 _signed(self._records_sum + self._write_records(latest)),
-                _signed(self._blobs_sum + self._write_blobs(contents)),
+                _signed(self._blobs_sum + self._blobs.write(contents)),
             )
 
     def records(self) -> Iterator[Record]:
@@ -266,14 +277,11 @@ class Journal:
         """The bytes of that name, checked against it. Raises `JournalCorrupt`."""
         with self._guard:
             try:
-                row = self._connection.execute(
-                    "SELECT data FROM blobs WHERE sha256 = ?", (sha256,)
-                ).fetchone()
+                data = self._blobs.read(sha256)
             except sqlite3.Error as error:
                 raise self._corrupt(f"blob {sha256}: {error}") from error
-        if row is None:
+        if data is None:
             return None
-        data: bytes = row[0]
         if hashlib.sha256(data).hexdigest() != sha256:
             raise self._corrupt(f"blob {sha256} does not have that SHA-256 any more")
         return data
@@ -281,10 +289,7 @@ class Journal:
     def blob_names(self) -> list[str]:
         """The names of all blobs, in order."""
         with self._guard:
-            return [
-                name
-                for (name,) in self._connection.execute("SELECT sha256 FROM blobs ORDER BY sha256")
-            ]
+            return self._blobs.names()
 
     def is_sound(self, sha256: str) -> tuple[bool, int]:
         """Whether the blob is what its name says or is gone, and how many bytes were read."""
@@ -425,35 +430,6 @@ class Journal:
             total += sum(row_hash for (row_hash,) in self._connection.execute(query, part))
         return total
 
-    def _write_blobs(self, contents: dict[str, bytes | None]) -> int:
-        if not contents:
-            return 0
-        stored = self._stored_blobs(list(contents))
-        removed = [name for name, data in contents.items() if data is None and name in stored]
-        # The name is the hash of the data, so what is there already is the same.
-        written = [
-            (name, data)
-            for name, data in contents.items()
-            if data is not None and name not in stored
-        ]
-        if removed:
-            self._connection.executemany(
-                "DELETE FROM blobs WHERE sha256 = ?", [(name,) for name in removed]
-            )
-        if written:
-            self._connection.executemany("INSERT INTO blobs (sha256, data) VALUES (?, ?)", written)
-        return sum(_name_hash(name) for name, _ in written) - sum(map(_name_hash, removed))
-
-    def _stored_blobs(self, names: list[str]) -> set[str]:
-        """Which of `names` the journal holds."""
-        found: set[str] = set()
-        for start in range(0, len(names), 64):
-            part = names[start : start + 64]
-            marks = ",".join("?" * len(part))
-            query = f"SELECT sha256 FROM blobs WHERE sha256 IN ({marks})"
-            found.update(name for (name,) in self._connection.execute(query, part))
-        return found
-
     # -- reading and telling ----------------------------------------------------------------------
 
     def _read_rows(self) -> Iterator[tuple[Record, int]]:
@@ -494,11 +470,6 @@ def _row_hash(key: str, value: bytes) -> int:
     name = key.encode()
     digest = hashlib.blake2b(b"%d:%b%b" % (len(name), name, value), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
-
-
-def _name_hash(sha256: str) -> int:
-    """A blob's name is a hash already; its first 64 bits stand for the row."""
-    return int(sha256[:16], 16)
 
 
 def _signed(total: int) -> int:

@@ -91,6 +91,50 @@ def test_many_random_commits_keep_the_sums_true(tmp_path: Path) -> None:
             assert found == expected, f"seed {seed}"
 
 
+def test_a_commit_that_was_undone_leaves_no_name_behind(tmp_path: Path) -> None:
+    kept, added = blob(b"kept"), blob(b"added")
+    with open_journal(tmp_path) as journal:
+        journal.commit([], [kept])
+        # Given a commit that fails when its contents are written already
+        alter(
+            tmp_path, "CREATE TRIGGER no BEFORE UPDATE ON meta BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+        with pytest.raises(JournalFailed, match="no"):
+            journal.commit([], [added, Blob(kept.sha256, None)])
+        # Then it is as if it had not been
+        assert journal.blob_names() == [kept.sha256]
+        assert journal.read_blob(kept.sha256) == kept.data
+        assert journal.read_blob(added.sha256) is None
+        # And the same can be done again.
+        alter(tmp_path, "DROP TRIGGER no")
+        journal.commit([], [added, Blob(kept.sha256, None)])
+        assert journal.read_blob(added.sha256) == added.data
+    with open_journal(tmp_path) as journal:
+        assert journal.blob_names() == [added.sha256]
+
+
+def test_a_journal_of_format_1_is_brought_forward(tmp_path: Path) -> None:
+    contents = [blob(bytes([number]) * 1000) for number in range(50)]
+    with open_journal(tmp_path) as journal:
+        journal.commit([Record("a", b"1")], contents)
+    # Given a folder as the former format had it
+    alter(
+        tmp_path,
+        "CREATE TABLE former (sha256 TEXT PRIMARY KEY, data BLOB NOT NULL)",
+        "INSERT INTO former SELECT sha256, data FROM blobs",
+        "DROP TABLE blobs",
+        "ALTER TABLE former RENAME TO blobs",
+        "UPDATE meta SET format = 1",
+    )
+    for _ in range(2):
+        with open_journal(tmp_path) as journal:
+            assert journal.blob_names() == sorted(content.sha256 for content in contents)
+            for content in contents:
+                assert journal.read_blob(content.sha256) == content.data
+            journal.commit([], [blob(b"more")])
+            journal.commit([], [Blob(blob(b"more").sha256, None)])
+
+
 def test_a_folder_in_use_names_the_process_that_holds_it(tmp_path: Path) -> None:
     with (
         open_journal(tmp_path),
@@ -162,10 +206,11 @@ def overwrite(path: Path, at: int, data: bytes) -> None:
         file.write(data)
 
 
-def alter(folder: Path, statement: str) -> None:
+def alter(folder: Path, *statements: str) -> None:
     connection = sqlite3.connect(folder / "journal.db")
     with connection:
-        connection.execute(statement)
+        for statement in statements:
+            connection.execute(statement)
     connection.close()
 
 
@@ -221,6 +266,16 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a lost blob": (
         lambda folder: alter(folder, "DELETE FROM blobs"),
         "rows of the table blobs were lost",
+    ),
+    "a blob that is there twice": (
+        lambda folder: alter(
+            folder, "INSERT INTO blobs (sha256, data) SELECT sha256, data FROM blobs"
+        ),
+        r"journal\.db.*UNIQUE",
+    ),
+    "a name that is none": (
+        lambda folder: alter(folder, "UPDATE blobs SET sha256 = 'g' || sha256"),
+        "a name in the table blobs is no hash",
     ),
     "no meta": (lambda folder: alter(folder, "DELETE FROM meta"), "meta has 0 rows"),
     "no meta table": (lambda folder: alter(folder, "DROP TABLE meta"), "the tables are gone"),
