@@ -92,7 +92,7 @@ class Joining:
             self._standing = standing
             store._say_vitals()
         near = store.heard_through - store.state.applied <= _NEAR_SLOTS
-        if not (outside and self.is_whole and near and store.state.applied):
+        if not (outside and self.is_whole and near):
             return
         if store.now - self._asked_at >= _ASK_AGAIN_MS:
             self._asked_at = store.now

@@ -74,8 +74,9 @@ class Membership:
             return  # It will learn so from the log.
         own_hash = learner.replicas.own_hash(message.applied)
         near = learner.decided - message.applied <= _NEAR_SLOTS
-        if own_hash is None or not near or not learner.replicas.may_return(sender):
-            return  # It is ahead of this learner, far behind, or early: it asks again.
+        empty = learner.decided and not message.applied
+        if own_hash is None or empty or not near or not learner.replicas.may_return(sender):
+            return  # It is ahead of this learner, has copied too little, or is early.
         if own_hash != message.state_hash:
             learner._send(
                 sender,

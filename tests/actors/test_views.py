@@ -2,8 +2,11 @@
 
 import pytest
 
+from actors.options import Options
+from chaos.simulator.disk import Disk
 from chaos.simulator.violation import Violation
-from tests.worlds import founded, put
+from chaos.simulator.world import World
+from tests.worlds import founded, intercepted, put
 
 
 def test_a_learner_whose_state_differs_halts_and_says_what_to_do() -> None:
@@ -49,3 +52,26 @@ def test_a_restarted_learner_can_compare_the_state_that_it_starts_with() -> None
     learner = cluster.actor("learner-1")
     assert learner.state.applied == applied
     assert learner.replicas.own_hash(applied) == learner.state.state_hash
+
+
+def test_the_last_disk_of_the_view_is_lost_before_anything_was_decided() -> None:
+    """Given no slot is decided yet, then a new disk holds all that there is, and asks to join."""
+    world = World(1, Options(), 1)
+    mute = ("txn.vote", "txn.state")
+    with intercepted(world, lambda sender, to, message: message.type not in mute):
+        world.start()
+        learner = world.machines["learner-1"]
+        world.run_until(lambda: learner.is_up and learner.actor.scanned >= 1, 30_000)
+        world.crash("store-1", "store-2")
+        world.run_until(lambda: [m.name for m in learner.actor.view.stores] == ["store-3"], 7_000)
+        world.crash("store-3")
+    assert {world.actor(name).decided for name in ("learner-1", "learner-2")} == {0}
+    world.machines["store-3"].disk = Disk("disk-new")
+
+    world.start("store-1", "store-2", "store-3")
+
+    world.ready()
+    world.done(put("a", b"1"))
+    world.run_until(lambda: len(learner.actor.view.stores) == 3, 30_000)
+    world.settled()
+    assert learner.actor.view.member("store-3").disk == "disk-new"
