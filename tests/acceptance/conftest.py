@@ -13,6 +13,8 @@ from chaos.rabbitmq import BrokerFailedError
 MIB = 1024 * 1024
 GREATEST_FILE_BYTES = 400 * MIB
 
+LONG = os.environ.get("SYNOD_LONG", "") == "1"
+
 _FIGURES = pytest.StashKey[list[str]]()
 
 Figure = Callable[[str], None]
@@ -31,7 +33,7 @@ class Length:
 @pytest.fixture(scope="session")
 def length() -> Length:
     """Tell whether `SYNOD_LONG=1` asks for the long forms."""
-    return Length(os.environ.get("SYNOD_LONG", "") == "1")
+    return Length(LONG)
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,13 @@ import pytest
 
 from chaos.load import UNKNOWN, Load
 from chaos.local import LocalCluster
-from tests.acceptance.conftest import Figure, Length
+from tests.acceptance.conftest import LONG, Figure, Length
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(300)]
 
-OUTAGE_S = 3.0
+OUTAGE_S = 5.0 if LONG else 3.0
+"""Longer than every timeout that answers for a node that is down."""
+
 ANSWER_S = 20.0
 """A request's deadline, the gateway's grace on top, and room for a busy machine."""
 

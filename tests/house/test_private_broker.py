@@ -51,7 +51,7 @@ async def test_a_durable_message_survives_kill_nine(private_broker: PrivateBroke
     async with connection:
         channel = await connection.channel()
         queue = await channel.declare_queue("kept", durable=True, passive=True)
-        kept = await queue.get(timeout=5)
+        kept = await queue.get(timeout=30)
         assert (kept.body, queue.declaration_result.message_count) == (b"still here", 1)
         await kept.ack()
 
