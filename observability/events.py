@@ -1,6 +1,6 @@
 """What one node received, sent and committed, as records that anybody can read.
 
-A `Recorder` is told by the node's runtime and hands out records, a few times a second. It is best
+A `Recorder` is told by the node's runtime and hands out records, once a second. It is best
 effort and bounded: what does not fit is dropped and counted, and the node never waits for it.
 
 Which slots are recorded follows from the slot's number alone, so that all nodes pick the same ones
