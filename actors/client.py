@@ -130,7 +130,7 @@ class Client(Node):
         self.resolved: dict[str, Outcome] = {}
         """What became of requests whose callers had been told `Unknown`; the newest ones."""
         self._reads: dict[int, PendingRead] = {}
-        self._next_number = 1
+        self._next_number = identity.first_number
         self._next_store = 0
         self._write_time = Estimator(least_ms=300, most_ms=2_000)
         self._read_time = Estimator(least_ms=200, most_ms=1_500)

@@ -109,7 +109,7 @@ class LogReads:
     def __init__(self, client: "Client") -> None:
         self._client = client
         self._asking: dict[int, _Asking] = {}
-        self._number = 0
+        self._number = client.identity.first_number
 
     @property
     def busy(self) -> bool:

@@ -61,7 +61,7 @@ class Reads:
         self._waiting: list[WaitingRead] = []
         self._asked: dict[int, Milliseconds] = {}
         """When each of the last requests for a lease was sent."""
-        self._number = 0
+        self._number = store.identity.first_number
 
     def __len__(self) -> int:
         return len(self._waiting)

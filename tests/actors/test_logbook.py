@@ -4,6 +4,7 @@ from actors.ballot import NO_BALLOT, Ballot
 from actors.calls import ReadLog, Unavailable
 from actors.chosen import Known
 from actors.client import Client
+from actors.effects import Send
 from actors.learner import Learner
 from actors.logbook import page_of
 from actors.messages import LogPage, LogRead
@@ -137,7 +138,10 @@ def test_the_first_answer_counts() -> None:
     client = build_actor(identity("gateway-1"), Options())
     assert isinstance(client, Client)
     client.log_reads.begin(ReadLog(token=3, before=0, limit=10))
-    page = LogPage(number=1, entries=(), decided=4, first_kept=1)
+    (asked,) = client.out.sends
+    assert isinstance(asked, Send)
+    assert isinstance(asked.message, LogRead)
+    page = LogPage(number=asked.message.number, entries=(), decided=4, first_kept=1)
     for _ in range(2):
         client.log_reads.on_page("learner-1", page)
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from actors.ballot import Ballot
+from actors.calls import Read, ReadLog
 from actors.chosen import ChosenLog
 from actors.effects import Effects, Envelope, Send, TimerKey
 from actors.messages import (
@@ -13,10 +14,12 @@ from actors.messages import (
     LeaseGrant,
     LeaseGranted,
     LeaseHeartbeat,
+    LogPage,
     Prepare,
     Progress,
     Promise,
     ProposeValue,
+    ReadReply,
     ReadRequest,
     Result,
     TxnInquiry,
@@ -556,3 +559,82 @@ def test_no_lease_before_the_view_in_force_is_known() -> None:
     assert types(hand(world, leader.name, "store-3", LeaseAsk(number=1))) == []
     phase.recovered_through = actor.chosen_through
     assert types(hand(world, leader.name, "store-3", LeaseAsk(number=1))) == ["lease.grant"]
+
+
+# -- answers to a former start --------------------------------------------------------------------
+
+
+def asked(effects: Effects) -> int:
+    """The number of the one question among what is sent."""
+    (number,) = {send.message.number for send in effects.sends}  # type: ignore[union-attr]
+    assert isinstance(number, int)
+    return number
+
+
+def restart(world: World, name: str) -> None:
+    world.crash(name)
+    world.start(name)
+    world.run(1_000)
+
+
+def test_a_lease_that_was_granted_to_a_former_start_is_none() -> None:
+    """Given a store that asked for a lease, died and asked again, when the grant to its former
+    start comes from its queue, then it does not count from the later asking.
+    """
+    world = started()
+    leader = leader_of(world)
+    request = ReadRequest(number=1, what="entry", path="before")
+    numbers = []
+    for _ in range(2):
+        restart(world, "store-3")
+        world.actor("store-3").reads._asked.clear()
+        world.actor("store-3").reads.give_up_lease()
+        numbers.append(asked(hand(world, "store-3", "gateway-1", request)))
+    store = world.actor("store-3")
+
+    def granted(number: int) -> Any:
+        disk = store.identity.disk
+        grant = LeaseGrant(number=number, epoch=0, disk=disk, added_slot=0, duration_ms=1_000)
+        hand(world, "store-3", leader.name, grant)
+        return store.reads.lease.until
+
+    assert granted(numbers[0]) == 0
+    assert granted(numbers[1]) > 0
+
+
+def test_an_answer_to_a_former_start_answers_no_read() -> None:
+    """Given a gateway that died while it read one file, when it reads another one and the answer
+    of before comes from its queue, then nobody is told of the wrong file.
+    """
+    world = started()
+    numbers = []
+    for path in ("before", "other"):
+        restart(world, "gateway-1")
+        world.ready()
+        read = Read(token=7, request=ReadRequest(number=0, what="entry", path=path))
+        numbers.append(asked(hand(world, "gateway-1", "gateway-1", read)))
+
+    def told(number: int) -> int:
+        reply = ReadReply(number=number, status="absent", applied=1)
+        return len(hand(world, "gateway-1", "store-1", reply).answers)
+
+    assert told(numbers[0]) == 0
+    assert told(numbers[1]) == 1
+
+
+def test_a_page_of_the_log_for_a_former_start_answers_nobody() -> None:
+    """The same for who looks at the log."""
+    world = started()
+    numbers = []
+    for _ in range(2):
+        restart(world, "gateway-1")
+        world.ready()
+        look = ReadLog(token=7, before=0, limit=10)
+        numbers.append(asked(hand(world, "gateway-1", "gateway-1", look)))
+
+    def told(number: int) -> int:
+        page = LogPage(number=number, entries=(), decided=1, first_kept=1)
+        return len(hand(world, "gateway-1", "learner-1", page).answers)
+
+    assert told(numbers[0]) == 0
+    assert told(numbers[1]) == 1
