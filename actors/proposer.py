@@ -226,6 +226,8 @@ class Proposer(Node):
         if message.next_slot is not None:
             self.counters["promise_pages"] += 1
             self._send(sender, Prepare(ballot=phase.ballot, first_slot=message.next_slot))
+            # A long log takes long: to stand again would begin anew with its first page.
+            self._wait_for_leader(self.options.lease_ms)
         elif has_quorum(set(phase.whole), self.options.acceptors):
             self._lead(phase)
 

@@ -2,7 +2,10 @@
 
 from actors.ballot import Ballot
 from actors.messages import LeaderBeat, Reject
-from tests.worlds import founded
+from actors.options import Options
+from actors.proposer import Leading
+from chaos.simulator.network import Conditions
+from tests.worlds import founded, intercepted, put
 
 
 def test_candidates_that_duel_spread_further_and_a_leader_ends_that() -> None:
@@ -34,3 +37,20 @@ def test_candidates_that_duel_spread_further_and_a_leader_ends_that() -> None:
     )
     proposer._on_leader_beat("proposer-1", beat)
     assert spread_ms() == lease_ms
+
+
+def test_a_candidate_that_is_told_page_by_page_does_not_begin_anew() -> None:
+    """Given promises of so many pages that they take longer than a candidate waits for the next
+    one, then it is elected all the same, under its first ballot.
+    """
+    cluster = founded(options=Options(page_bytes=400))
+    with intercepted(cluster, lambda sender, to, message: message.type != "log.truncate"):
+        for number in range(40):
+            cluster.done(put("a", b"%d" % number * 300))
+        cluster.network.conditions = Conditions(least_us=50_000, most_us=50_000)
+        cluster.run(1_000)
+        cluster.crash(*(name for name in cluster.options.names("proposer") if name != "proposer-5"))
+        candidate = cluster.actor("proposer-5")
+        cluster.run_until(lambda: isinstance(candidate.phase, Leading), 15_000)
+    assert candidate.counters["elections"] == 1
+    assert candidate.counters["promise_pages"] > 3 * 30
