@@ -272,7 +272,10 @@ class Namespace:
     def _run(self, slot: int, index: int, command: Command, abort: str | None) -> Outcome:
         """One command; `abort` is the reason of the log's abort, if it has one."""
         session = self.sessions.get(command.session)
-        if session is None and isinstance(command.operation, OpenSession) and abort is None:
+        # Only the first command makes it known. Later ones keep a session from expiring; if they
+        # brought back one that has expired, and with it what it forgot, a retry would happen twice.
+        opens = isinstance(command.operation, OpenSession) and command.sequence == 0
+        if session is None and opens and abort is None:
             session = self._session_or_new(command.session)
         if session is None:
             return self._outcome("unknown_session", slot, index, "the session was never opened")
