@@ -118,6 +118,8 @@ class Client(Node):
         self.view: View | None = None
         self.nodes: dict[str, tuple[Milliseconds, int, NodeHeartbeat]] = {}
         self._former_sessions: list[str] = []
+        self._sessions_lost = 0
+        """How many sessions of this start have expired; a name is never used for another one."""
         self._leader_heard_at = -10 * options.lease_ms
         self._leader_ready = False
         self._leader_beat: LeaderBeat | None = None
@@ -184,7 +186,8 @@ class Client(Node):
         self.counters["sessions_lost"] += 1
         lost = [self._pending[sequence] for sequence in sorted(self._pending)]
         self._pending.clear()
-        self.session = f"{self.session.partition('+')[0]}+{self._next_sequence}"
+        self._sessions_lost += 1
+        self.session = f"{self.session.partition('+')[0]}+{self._sessions_lost}"
         self._next_sequence = 1
         self._floor = 0
         self.session_open = False

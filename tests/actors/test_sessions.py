@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from actors.calls import Unknown
 from actors.namespace import Namespace
 from actors.options import Options
 from actors.values import (
@@ -11,7 +12,7 @@ from actors.values import (
     Outcome,
     Refusal,
 )
-from tests.worlds import put
+from tests.worlds import founded, put
 
 HOUR_MS = 3_600_000
 KEPT = Options(session_expiry_ms=24 * HOUR_MS, idempotency_expiry_ms=24 * HOUR_MS)
@@ -47,3 +48,22 @@ def test_an_expired_session_does_not_come_back_to_do_it_all_again() -> None:
     entry = state.lookup("a")
     assert entry is not None
     assert entry.slot == 4
+
+
+def test_a_gateway_whose_session_expires_again_and_again_never_uses_a_name_twice() -> None:
+    """Given a gateway that sleeps longer than its sessions live, then each time it goes on."""
+    world = founded(gateways=2, options=Options(session_expiry_ms=60_000))
+    client = world.actor("gateway-1")
+    names = [client.session]
+    for round_ in range(3):
+        for number in range(4):
+            world.run(40_000)
+            world.done(put("b", b"%d %d" % (round_, number)), gateway="gateway-2")
+        refused = world.answer(world.write(put("a", b"%d" % round_)))
+        assert isinstance(refused, Unknown)
+        world.done(put("a", b"again %d" % round_))
+        names.append(client.session)
+    assert len(set(names)) == 4
+    state = world.actor("store-1").state
+    assert [name in state.sessions for name in names] == [False, False, False, True]
+    assert state.entries["a"].version == 3
