@@ -33,7 +33,7 @@ from actors.messages import (
 )
 from actors.node import Node, read_record
 from actors.options import Identity, Options
-from actors.quorum import has_quorum, nth_highest_by_quorum
+from actors.quorum import has_quorum, majority, nth_highest_by_quorum
 from actors.values import (
     NOOP,
     AcceptedValue,
@@ -77,6 +77,8 @@ class Electing:
     ballot: Ballot
     first_slot: int
     answers: dict[str, Answer] = field(default_factory=dict)
+    bound: set[str] = field(default_factory=set)
+    """The acceptors that a lease, or the silence after a restart, forbids to promise."""
 
     @property
     def whole(self) -> dict[str, Answer]:
@@ -265,7 +267,11 @@ class Proposer(Node):
         self._highest_ballot = max(self._highest_ballot, message.promised)
         phase = self.phase
         if isinstance(phase, Electing) and message.ballot == phase.ballot:
-            if message.promised > phase.ballot or message.lease_left_ms > 0:
+            if message.lease_left_ms > 0:
+                phase.bound.add(sender)
+            # The others may do without a few, such as one that starts again and again.
+            too_few = self.options.acceptors - len(phase.bound) < majority(self.options.acceptors)
+            if message.promised > phase.ballot or too_few:
                 self._duels += message.promised > phase.ballot
                 self.phase = Following(heard_at=self.now - self.options.lease_ms)
                 self._wait_for_leader(message.lease_left_ms + self.options.leader_heartbeat_ms // 4)

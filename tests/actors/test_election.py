@@ -54,3 +54,22 @@ def test_a_candidate_that_is_told_page_by_page_does_not_begin_anew() -> None:
         cluster.run_until(lambda: isinstance(candidate.phase, Leading), 15_000)
     assert candidate.counters["elections"] == 1
     assert candidate.counters["promise_pages"] > 3 * 30
+
+
+def test_one_acceptor_that_starts_again_and_again_keeps_nobody_from_being_elected() -> None:
+    """Given an acceptor that is never up for a whole lease, and whose refusal always comes first,
+    then the other four elect a leader.
+    """
+    cluster = founded()
+    cluster.run(3_000)
+    (leader,) = [m.name for m in cluster.up("proposer") if m.actor.holds_lease]
+    cluster.crash(leader)
+    rejects = 0
+    for _ in range(10):
+        cluster.crash("acceptor-1")
+        cluster.start("acceptor-1")
+        cluster.run(900)
+        rejects += cluster.actor("acceptor-1").counters["rejects"]
+    assert rejects > 0
+    assert [m.actor.holds_lease for m in cluster.up("proposer")].count(True) == 1
+    cluster.done(put("a", b"1"))
