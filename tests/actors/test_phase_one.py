@@ -1,0 +1,180 @@
+"""Phase 1: what a candidate makes of promises in pages, and what acceptors put into them."""
+
+from typing import Any
+
+import pytest
+
+from actors.ballot import Ballot
+from actors.effects import Envelope, Send
+from actors.messages import Accept, Prepare, Promise, Reject, Truncate
+from actors.options import Options
+from actors.proposer import Electing, Leading
+from actors.values import NOOP, AcceptedValue, Batch
+from chaos.simulator.world import World
+from tests.worlds import founded
+
+OLD, NEW = Ballot(1, "proposer-1"), Ballot(50, "proposer-5")
+
+
+def hand(world: World, receiver: str, sender: str, message: Any) -> list[Any]:
+    """What `receiver` says to a message, once no lease binds it."""
+    machine, other = world.machines[receiver], world.machines[sender].disk
+    cluster = world.machines["acceptor-1"].actor.cluster
+    envelope = Envelope(cluster, sender, other.identity, other.incarnation, message)
+    late_ms = 10 * world.options.lease_ms
+    effects = machine.actor.receive(envelope, machine.now_ms + late_ms)
+    return [send.message for send in effects.sends if isinstance(send, Send)]
+
+
+def accepted(slot: int, ballot: Ballot = OLD) -> AcceptedValue:
+    return AcceptedValue(slot=slot, ballot=ballot, value=Batch(stamp_ms=slot, commands=()))
+
+
+@pytest.fixture
+def world() -> World:
+    """A cluster without a leader, in which messages are handed over by hand."""
+    cluster = founded(options=Options(page_bytes=100))
+    cluster.crash(*cluster.options.names("proposer"))
+    cluster.run(3_000)
+    cluster.start("proposer-5")
+    return cluster
+
+
+class Candidate:
+    """proposer-5, which stands under a new ballot."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.actor = world.actor("proposer-5")
+        self.actor._stand()
+        self.actor._take()
+        self.ballot = self.actor.phase.ballot
+        self.first = self.actor.phase.first_slot
+
+    def told(
+        self,
+        acceptor: int,
+        first: int,
+        following: int | None,
+        *slots: AcceptedValue,
+        truncated: int = 1,
+        ballot: Ballot | None = None,
+    ) -> list[int]:
+        """It hears a page of a promise; from which slots on it asks for more."""
+        page = Promise(
+            ballot=ballot or self.ballot,
+            first_slot=first,
+            next_slot=following,
+            accepted=slots,
+            truncated_below=truncated,
+        )
+        said = hand(self._world, "proposer-5", f"acceptor-{acceptor}", page)
+        return [message.first_slot for message in said if isinstance(message, Prepare)]
+
+    @property
+    def proposed(self) -> dict[int, Any]:
+        """Once elected: what it has proposed, slot by slot."""
+        assert isinstance(self.actor.phase, Leading)
+        return {slot: flight.value for slot, flight in self.actor.phase.in_flight.items()}
+
+
+def test_a_slot_is_empty_only_if_a_page_of_this_very_ballot_covers_it(world: World) -> None:
+    """Given promises in pages, when pages come twice, out of order or for a former ballot, then
+    nobody is elected before three acceptors have told of all slots, and nothing told is lost.
+    """
+    candidate = Candidate(world)
+    former = Ballot(candidate.ballot.round - 1, candidate.ballot.proposer)
+    for acceptor in (1, 2):
+        assert candidate.told(acceptor, 1, 3, accepted(1), accepted(2)) == [3]
+        assert candidate.told(acceptor, 9, None) == []  # A page between is missing.
+    assert candidate.told(1, 3, None, accepted(4)) == []
+    assert candidate.told(4, 3, None) == []  # Its first page never came.
+    for acceptor in (3, 4, 5):
+        assert candidate.told(acceptor, 1, None, ballot=former) == []
+    assert candidate.told(3, 1, 2) == [2]
+    assert candidate.told(3, 2, None) == []
+    assert isinstance(candidate.actor.phase, Electing)
+
+    assert candidate.told(2, 3, None, accepted(4)) == []
+    values = {slot: accepted(slot).value for slot in (1, 2, 4)}
+    assert candidate.proposed == {**values, 3: NOOP}
+
+
+def test_slots_that_vanish_between_two_pages_are_not_empty(world: World) -> None:
+    """Given an acceptor that forgets slots between two pages, then it is asked from the first."""
+    candidate = Candidate(world)
+    assert candidate.told(1, 1, 3, accepted(1), accepted(2)) == [3]
+    assert candidate.told(1, 3, None, accepted(9), truncated=6) == [1]
+    for acceptor in (2, 3):
+        assert candidate.told(acceptor, 1, None) == []
+    assert isinstance(candidate.actor.phase, Electing)
+    assert candidate.told(1, 1, None, accepted(7), accepted(9), truncated=6) == []
+    assert candidate.proposed == {6: NOOP, 7: accepted(7).value, 8: NOOP, 9: accepted(9).value}
+
+
+def test_a_new_leader_leaves_alone_what_one_of_its_quorum_has_forgotten(world: World) -> None:
+    """Given acceptors that have forgotten slots at different times, then the most counts: those
+    slots were decided, whatever the others tell of them.
+    """
+    candidate = Candidate(world)
+    candidate.told(1, 1, None, accepted(2), accepted(6))
+    candidate.told(2, 1, None, truncated=5)
+    candidate.told(3, 1, None, accepted(4), truncated=3)
+    assert candidate.proposed == {5: NOOP, 6: accepted(6).value}
+    assert candidate.actor.phase.next_slot == 7
+
+
+def test_a_promise_tells_of_every_slot_also_after_a_restart(world: World) -> None:
+    """Given values with a gap, more than fit into a page, when the pages are asked for one after
+    the other, then no slot is missing, the last one included; and a new start tells the same.
+    """
+    slots = [*range(10, 16), *range(18, 24)]
+    acceptor = world.machines["acceptor-2"]
+    kept = sorted(acceptor.actor.accepted)
+
+    def told() -> list[int]:
+        found: list[int] = []
+        first: int | None = 1
+        pages = 0
+        while first is not None:
+            (promise,) = hand(
+                world, "acceptor-2", "proposer-5", Prepare(ballot=NEW, first_slot=first)
+            )
+            assert isinstance(promise, Promise)
+            assert promise.first_slot == first
+            found += [entry.slot for entry in promise.accepted]
+            first = promise.next_slot
+            pages += 1
+        assert pages > 1
+        return found
+
+    for slot in slots:
+        accept = Accept(ballot=NEW, slot=slot, value=accepted(slot).value)
+        acceptor.arrive((_from(world, accept),))
+    world.run(100)
+    assert told() == kept + slots
+    world.crash("acceptor-2")
+    world.start("acceptor-2")
+    assert told() == kept + slots
+
+
+def _from(world: World, message: Any) -> Envelope:
+    sender = world.machines["proposer-5"].disk
+    cluster = world.machines["acceptor-1"].actor.cluster
+    return Envelope(cluster, "proposer-5", sender.identity, sender.incarnation, message)
+
+
+def test_a_restarted_acceptor_does_not_take_what_it_has_forgotten_for_empty(world: World) -> None:
+    """Given an acceptor that has forgotten slots, then also its next start says so and accepts
+    nothing for them.
+    """
+    world.machines["acceptor-2"].arrive((_from(world, Truncate(below=40)),))
+    world.run(100)
+    world.crash("acceptor-2")
+    world.start("acceptor-2")
+    (promise,) = hand(world, "acceptor-2", "proposer-5", Prepare(ballot=NEW, first_slot=1))
+    assert (promise.accepted, promise.truncated_below) == ((), 40)
+    late = Accept(ballot=NEW, slot=39, value=NOOP)
+    (refusal,) = hand(world, "acceptor-2", "proposer-5", late)
+    assert isinstance(refusal, Reject)
+    assert world.actor("acceptor-2").accepted == {}
