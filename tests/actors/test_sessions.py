@@ -3,11 +3,14 @@
 from typing import Any
 
 from actors.calls import Unknown
+from actors.effects import Record
 from actors.namespace import Namespace
 from actors.options import Options
 from actors.values import (
     Batch,
+    CloseSession,
     Command,
+    IdempotencyKey,
     OpenSession,
     Outcome,
     Refusal,
@@ -28,6 +31,99 @@ def told(state: Namespace, stamp_ms: int, one: Command, *aborted: Refusal) -> Ou
     batch = Batch(stamp_ms=stamp_ms, commands=(one,))
     (outcome,) = state.apply(state.applied + 1, batch, aborted)
     return outcome
+
+
+def keyed(sequence: int, path: str, key: str, fingerprint: str = "") -> Command:
+    idempotency = IdempotencyKey(key=key, fingerprint=fingerprint or path)
+    return command(sequence, put(path, b"1"), idempotency=idempotency)
+
+
+def test_a_key_stands_for_one_request_and_its_first_result() -> None:
+    """Given requests under one key, then one of them happens, and an aborted one is none."""
+    state = Namespace(KEPT)
+    told(state, 0, command(0, OpenSession()))
+    given_up = told(state, 0, keyed(1, "a", "key"), Refusal(index=0, reason="late"))
+    assert (given_up.status, state.keys) == ("aborted", {})
+
+    first = told(state, 0, keyed(2, "a", "key"))
+    assert (first.status, first.slot) == ("done", 3)
+    assert told(state, 0, keyed(3, "a", "key")) == first
+    assert told(state, 0, keyed(4, "b", "key")).status == "key_reused"
+    assert told(state, 0, keyed(5, "c", "other")).status == "done"
+    assert {path: entry.slot for path, entry in state.entries.items()} == {"a": 3, "c": 6}
+
+
+def test_keys_expire_by_log_time_which_never_goes_back() -> None:
+    """Given a day of log time, then what is older is forgotten, and nothing that is younger; and a
+    leader whose clock is behind makes nothing younger.
+    """
+    state = Namespace(KEPT)
+    told(state, 0, command(0, OpenSession()))
+    told(state, 0, keyed(1, "a", "old"))
+    told(state, HOUR_MS, keyed(2, "b", "young"))
+    told(state, 0, keyed(3, "c", "late"))
+    assert (state.log_time_ms, state.keys["late"].log_time_ms) == (HOUR_MS, HOUR_MS)
+
+    told(state, 24 * HOUR_MS, command(4, OpenSession()))
+    assert list(state.keys) == ["old", "young", "late"]
+    told(state, 24 * HOUR_MS + 60_000, command(5, OpenSession()))
+    assert list(state.keys) == ["young", "late"]
+    told(state, 0, command(6, OpenSession()))
+    told(state, 25 * HOUR_MS + 60_000, command(7, OpenSession()))
+    assert state.keys == {}
+    assert told(state, 0, keyed(8, "a", "old")).slot == state.applied
+
+
+def test_a_session_lives_for_as_long_as_it_is_used() -> None:
+    """Given two sessions, of which one is used, then after a day the other one is forgotten."""
+    state = Namespace(KEPT)
+    told(state, 0, command(0, OpenSession()))
+    told(state, 0, command(0, OpenSession(), session="idle"))
+    told(state, 20 * HOUR_MS, command(1, put("a", b"1")))
+    told(state, 24 * HOUR_MS, command(2, put("a", b"2")))
+    assert sorted(state.sessions) == ["idle", "s"]
+    told(state, 24 * HOUR_MS + 60_000, command(3, put("a", b"3")))
+    assert sorted(state.sessions) == ["s"]
+    late = told(state, 0, command(1, put("a", b"late"), session="idle"))
+    assert late.status == "unknown_session"
+    rows = {key: value for key, value in state.take_rows() if "idle" in key}
+    assert rows == {"session/idle": None}
+
+
+def test_a_replica_that_starts_again_goes_on_as_the_others_do() -> None:
+    """Given a state with all that is remembered, when it is read back from its journal's rows, in
+    whatever order they come, then the same slots make the same of it: results, expiry and hash.
+    """
+    state = Namespace(KEPT)
+    told(state, 0, command(0, OpenSession()))
+    told(state, 0, command(0, OpenSession(), session="closed"))
+    told(state, HOUR_MS, keyed(1, "b", "z-first"))
+    told(state, 2 * HOUR_MS, keyed(2, "a", "a-second"))
+    told(state, 2 * HOUR_MS, command(3, CloseSession(target="closed"), acknowledged=2))
+    told(state, 3 * HOUR_MS, command(4, put("c", b"1")), Refusal(index=0, reason="late"))
+    rows = [Record(key, value) for key, value in state.take_rows()]
+    again = Namespace(KEPT)
+    for row in sorted(rows, key=lambda row: row.key):
+        assert row.value is None or again.restore(row)
+    again.restored()
+
+    assert dict(again.rows()) == dict(state.rows())
+    late = put("late", b"1")
+    for stamp_ms, one, status, slot in (
+        (0, command(4, late), "aborted", 6),
+        (0, command(2, late), "forgotten", 8),
+        (0, command(1, late, session="closed"), "unknown_session", 9),
+        (0, keyed(5, "late", "a-second", "a"), "done", 4),
+        (25 * HOUR_MS + 60_000, command(6, late), "done", 11),  # One key expires.
+        (26 * HOUR_MS + 120_000, command(7, late), "done", 12),  # So do the other and a session.
+    ):
+        outcome = told(again, stamp_ms, one)
+        assert (outcome.status, outcome.slot) == (status, slot)
+        assert told(state, stamp_ms, one) == outcome
+        assert again.state_hash == state.state_hash
+        assert dict(again.rows()) == dict(state.rows())
+    assert state.keys == {}
+    assert list(state.sessions) == ["s"]
 
 
 def test_an_expired_session_does_not_come_back_to_do_it_all_again() -> None:

@@ -1,0 +1,224 @@
+"""What a proposer says of commands it does not take, and what a client may conclude from it."""
+
+from typing import Any
+
+from actors.ballot import Ballot
+from actors.calls import Decided, GiveUp, Unavailable, Unknown
+from actors.effects import Answer, Effects, Envelope, Send
+from actors.messages import LeaderBeat, Redirect, Result, Submit
+from actors.values import Command, OpenSession, Outcome
+from chaos.simulator.machine import Machine
+from chaos.simulator.world import World
+from tests.worlds import founded, intercepted, put
+
+
+def leader_of(world: World) -> Machine:
+    (leader,) = [m for m in world.up("proposer") if m.actor.holds_lease]
+    return leader
+
+
+def hand(world: World, receiver: str, sender: str, message: Any, late_ms: int = 0) -> Effects:
+    """What `receiver` does with a message; the world does not carry its effects out."""
+    machine, other = world.machines[receiver], world.machines[sender].disk
+    cluster = machine.actor.cluster
+    envelope = Envelope(cluster, sender, other.identity, other.incarnation, message)
+    effects: Effects = machine.actor.receive(envelope, machine.now_ms + late_ms)
+    return effects
+
+
+def submit(ballot: Ballot, sequence: int) -> Submit:
+    command = Command(
+        session="s",
+        sequence=sequence,
+        acknowledged=-1,
+        reply_to="gateway-1",
+        operation=OpenSession(),
+    )
+    return Submit(ballot=ballot, command=command)
+
+
+def redirects(effects: Effects) -> list[tuple[int, bool]]:
+    """Which sequences are sent back, and whether they are said never to have been proposed."""
+    messages = [send.message for send in effects.sends if isinstance(send, Send)]
+    return [(m.sequence, m.never_proposed) for m in messages if isinstance(m, Redirect)]
+
+
+# -- the proposer ---------------------------------------------------------------------------------
+
+
+def test_never_proposed_is_said_of_what_the_ballot_led_last_did_not_get_to() -> None:
+    """Given a leader that proposed one command and steps down, then only later ones, and only those
+    meant for that very ballot, can't happen; and its next start vouches for nothing.
+    """
+    world = founded()
+    leader = leader_of(world)
+    name, ballot = leader.name, leader.actor.phase.ballot
+    former = Ballot(ballot.round - 1, ballot.proposer)
+    assert redirects(hand(world, name, "gateway-1", submit(former, 8))) == [(8, False)]
+    assert redirects(hand(world, name, "gateway-1", submit(ballot, 5))) == []
+    leader.actor.settle(leader.now_ms)
+    leader.actor._step_down("a test")
+    leader.actor._take()
+
+    for meant_for, sequence, never in (
+        (ballot, 6, True),
+        (ballot, 5, False),
+        (ballot, 4, False),
+        (former, 6, False),
+    ):
+        effects = hand(world, name, "gateway-1", submit(meant_for, sequence))
+        assert redirects(effects) == [(sequence, never)]
+    world.crash(name)
+    world.start(name)
+    assert redirects(hand(world, name, "gateway-1", submit(ballot, 6))) == [(6, False)]
+
+
+def test_a_leader_without_a_quorum_steps_down_and_sends_back_what_waits() -> None:
+    """Given a leader that no acceptor hears, then it leads no longer than its lease ran, and says
+    of commands that wait in its queue that they were never proposed.
+    """
+    world = founded()
+    leader = leader_of(world)
+    acceptors = world.options.names("acceptor")
+    proposers = world.options.names("proposer")
+    world.network.cut |= {(leader.name, name) for name in (*acceptors, *proposers)}
+    world.crash(*(name for name in proposers if name != leader.name))
+    ballot = leader.actor.phase.ballot
+    leader.actor.phase.undecided[99] = 10  # Others wait until that slot is decided.
+    sent: list[Redirect] = []
+
+    def keep(sender: str, to: str, message: Any) -> bool:
+        if isinstance(message, Redirect):
+            sent.append(message)
+        return True
+
+    with intercepted(world, keep):
+        gateway = world.machines["gateway-1"].disk
+        cluster = leader.actor.cluster
+        leader.arrive(
+            (
+                Envelope(
+                    cluster, "gateway-1", gateway.identity, gateway.incarnation, submit(ballot, 5)
+                ),
+            )
+        )
+        world.run(2 * world.options.lease_ms)
+    assert leader.actor.counters["stepped_down"] == 1
+    assert [(m.session, m.sequence, m.ballot, m.never_proposed) for m in sent] == [
+        ("s", 5, ballot, True)
+    ]
+
+
+# -- the client -----------------------------------------------------------------------------------
+
+
+def writing() -> tuple[World, int, Any]:
+    """A gateway's write that no proposer answers, and the token of its caller."""
+    world = founded()
+    world.network.cut |= {("gateway-1", name) for name in world.options.names("proposer")}
+    token = world.write(put("a", b"1"), retry=True)
+    client = world.actor("gateway-1")
+    (pending,) = client._pending.values()
+    return world, token, pending
+
+
+def end_wait(world: World, token: int) -> Any:
+    """What the caller is told if the wait ends now."""
+    machine = world.machines["gateway-1"]
+    call = GiveUp(token=1_000, write=token)
+    identity = machine.actor.identity
+    me = Envelope(machine.actor.cluster, "gateway-1", identity.disk, identity.incarnation, call)
+    answers: tuple[Answer, ...] = machine.actor.receive(me, machine.now_ms).answers
+    return answers[0].value
+
+
+def redirect(world: World, pending: Any, ballot: Ballot, **more: Any) -> None:
+    command = pending.command
+    fields = {
+        "session": command.session,
+        "sequence": command.sequence,
+        "ballot": ballot,
+        "never_proposed": True,
+        "reason": "a test",
+        **more,
+    }
+    hand(world, "gateway-1", ballot.proposer, Redirect(**fields))
+
+
+def test_a_write_is_refused_for_good_only_if_no_ballot_can_propose_a_copy() -> None:
+    """Given copies sent to two leaders, then each of them has to say that it never proposed it."""
+    world, token, pending = writing()
+    (first,) = pending.open_ballots
+    second = Ballot(first.round + 1, "proposer-5")
+    beat = LeaderBeat(
+        ballot=second, ready=True, chosen_through=0, lease_left_ms=900, read_leases_ms={}
+    )
+    hand(world, "gateway-1", "proposer-5", beat)
+    assert pending.open_ballots == {first, second}
+    redirect(world, pending, second)
+    redirect(world, pending, first, session="gateway-1.former")
+    redirect(world, pending, first, never_proposed=False)
+    assert pending.open_ballots == {first}
+    redirect(world, pending, first)
+    assert pending.open_ballots == set()
+    answer = end_wait(world, token)
+    assert isinstance(answer, Unavailable)
+
+
+def test_whose_caller_was_told_unknown_is_not_tried_again_under_another_number() -> None:
+    """Given a write that aborts after its caller has gone, then that is what became of it, for
+    whoever asks about it, also after the gateway has started again.
+    """
+    world, token, pending = writing()
+    request = pending.command.request
+    answer = end_wait(world, token)
+    assert answer == Unknown(request)
+    machine = world.machines["gateway-1"]
+    aborted = Outcome(status="aborted", slot=9, index=0)
+    result = Result(
+        session=pending.command.session, sequence=pending.command.sequence, outcome=aborted
+    )
+    sender = world.machines["learner-1"].disk
+    cluster = machine.actor.cluster
+    machine.arrive((Envelope(cluster, "learner-1", sender.identity, sender.incarnation, result),))
+    assert machine.actor._pending == {}
+    assert machine.actor.resolved == {request: aborted}
+    world.crash("gateway-1")
+    world.start("gateway-1")
+    assert world.actor("gateway-1").resolved == {request: aborted}
+
+
+def test_an_abort_is_tried_again_once_under_another_number_while_the_caller_waits() -> None:
+    world, token, pending = writing()
+    session, sequence = pending.command.session, pending.command.sequence
+    aborted = Outcome(status="aborted", slot=9, index=0)
+    hand(
+        world,
+        "gateway-1",
+        "learner-1",
+        Result(session=session, sequence=sequence, outcome=aborted),
+    )
+    (again,) = world.actor("gateway-1")._pending.values()
+    assert again.command.operation == pending.command.operation
+    assert (again.command.sequence, again.command.acknowledged) == (sequence + 1, sequence)
+    effects = hand(
+        world,
+        "gateway-1",
+        "learner-1",
+        Result(session=session, sequence=sequence + 1, outcome=aborted),
+    )
+    (answer,) = effects.answers
+    assert answer == Answer(token, Decided(again.command.request, aborted, retried=True))
+
+
+def test_a_client_acknowledges_only_what_it_has_heard_of() -> None:
+    """Given a result that is overtaken by a later one, then it may not be forgotten yet."""
+    world, _, pending = writing()
+    client = world.actor("gateway-1")
+    session, first = pending.command.session, pending.command.sequence
+    world.write(put("b", b"2"))
+    done = Outcome(status="done", slot=9, index=0)
+    for sequence, acknowledged in ((first + 1, first - 1), (first, first + 1)):
+        result = Result(session=session, sequence=sequence, outcome=done)
+        hand(world, "gateway-1", "learner-1", result)
+        assert client._floor == acknowledged
