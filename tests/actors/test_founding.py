@@ -1,14 +1,24 @@
 """How a cluster comes to be, and who is not let in."""
 
 import copy
+from typing import Any
 
 import pytest
 
-from actors.values import Batch
+from actors.effects import Envelope
+from actors.founding import HELD
+from actors.messages import HoldsGenesis, Present, ProposeGenesis, StaleDisk
+from actors.values import Batch, Genesis
 from chaos.simulator.disk import Disk
 from chaos.simulator.network import Parcel
 from chaos.simulator.world import World
-from tests.worlds import founded, put
+from tests.worlds import founded, intercepted, put
+
+
+def said(cluster: World, sender: str, message: Any, disk: str = "") -> Envelope:
+    """What `sender` says, of no cluster yet."""
+    known = cluster.machines[sender].disk
+    return Envelope("", sender, disk or known.identity, known.incarnation, message)
 
 
 def test_all_members_hold_one_genesis_with_their_own_disks() -> None:
@@ -130,3 +140,103 @@ def test_leftover_messages_of_a_former_cluster_change_nothing() -> None:
     assert dropped["dropped_foreign_cluster"] + dropped["dropped_before_founding"] > 0
     values = [a.value for a in fresh.actor("acceptor-1").accepted.values()]
     assert sum(isinstance(value, Batch) for value in values) <= 3
+
+
+def test_an_older_copy_that_started_less_often_is_noticed_too() -> None:
+    """Given a copy that is several starts old, so that its messages are those of a former start."""
+    cluster = founded(7)
+    cluster.run(5_000)
+    cluster.crash("acceptor-2")
+    older = copy.deepcopy(cluster.machines["acceptor-2"].disk)
+    for _ in range(3):
+        cluster.start("acceptor-2")
+        cluster.run(5_000)
+        cluster.crash("acceptor-2")
+    cluster.machines["acceptor-2"].disk = older
+
+    cluster.start("acceptor-2")
+    cluster.run(10_000)
+
+    assert "older than what it once reported" in cluster.halted.get("acceptor-2", "it runs")
+
+
+def test_what_is_said_of_another_disk_halts_nobody() -> None:
+    """Given a store on a new disk, when it is told how far its former one had come, it goes on."""
+    cluster = founded(7)
+    store = cluster.actor("store-1")
+    report = StaleDisk(disk="disk-former", incarnation=99, journal_commits=10_000)
+
+    effects = store.receive(said(cluster, "learner-1", report), cluster.machines["store-1"].now_ms)
+
+    assert effects.halt is None
+
+
+def test_nobody_votes_before_all_acceptors_hold_the_genesis() -> None:
+    """Given one acceptor that does not hear of it, then the others wait, and go on with it."""
+    cluster = World(2)
+
+    def is_heard(sender: str, to: str, message: Any) -> bool:
+        return (to, message.type) != ("acceptor-4", "genesis.propose")
+
+    with intercepted(cluster, is_heard):
+        cluster.start()
+        cluster.run(5_000)
+        disks = [cluster.machines[name].disk for name in cluster.options.names("acceptor")]
+        assert [HELD in disk.records for disk in disks] == [True, True, True, False, True]
+        assert {cluster.actor(name).cluster for name in cluster.names} == {""}
+    cluster.ready()
+
+
+def test_a_founder_counts_only_answers_to_its_own_question() -> None:
+    """Given what members said to a former start of it, or to another disk, then it mints nothing;
+    and one that holds a cluster keeps it from minting, however the others answer.
+    """
+    cluster = World(2)
+    cluster.start("acceptor-1")
+    founder = cluster.actor("acceptor-1")
+    me, others = founder.identity, [n for n in cluster.options.members if n != "acceptor-1"]
+
+    def present(name: str, disk: str, incarnation: int, holds: str = "") -> None:
+        answer = Present(asker_disk=disk, asker_incarnation=incarnation, cluster=holds)
+        founder.receive(said(cluster, name, answer), cluster.machines["acceptor-1"].now_ms)
+
+    for disk, incarnation in (("disk-former", me.incarnation), (me.disk, me.incarnation - 1)):
+        for name in others:
+            present(name, disk, incarnation)
+        assert founder.founding.row(HELD) is None
+    for name in others[:-1]:
+        present(name, me.disk, me.incarnation)
+    present(others[-1], me.disk, me.incarnation, holds="a cluster")
+    assert founder.founding.row(HELD) is None
+    present(others[-1], me.disk, me.incarnation)
+    assert founder.founding.row(HELD) is not None
+
+
+def test_an_acceptor_holds_one_genesis_on_its_disk_for_good() -> None:
+    """Given a genesis, when another one comes that names the same disk, or its own once more, then
+    it says only of the one on its disk that it holds it; and a founder believes its disk alone.
+    """
+    cluster = World(2)
+    with intercepted(cluster, lambda sender, to, message: message.type != "genesis.held"):
+        cluster.start()
+        cluster.run(2_000)
+    founder, acceptor = cluster.actor("acceptor-1"), cluster.actor("acceptor-2")
+    now, ours = cluster.machines["acceptor-2"].now_ms, founder.founding.row(HELD)
+    held = cluster.machines["acceptor-2"].disk.records[HELD]
+    theirs = ours.model_copy(update={"cluster": "another"})
+
+    for genesis, answers in ((theirs, 0), (ours, 1), (theirs, 0)):
+        proposal = said(cluster, "acceptor-1", ProposeGenesis(genesis=genesis))
+        effects = acceptor.receive(proposal, now)
+        assert (len(effects.sends), effects.records) == (answers, ())
+    assert acceptor.founding.row(HELD) == Genesis.model_validate_json(held) == ours
+
+    for name in cluster.options.names("acceptor")[1:]:
+        for cluster_id, disk in ((ours.cluster, "disk-another"), ("another", "")):
+            answer = said(cluster, name, HoldsGenesis(cluster=cluster_id), disk)
+            founder.receive(answer, cluster.machines["acceptor-1"].now_ms)
+    assert founder.cluster == ""
+    for name in cluster.options.names("acceptor")[1:]:
+        answer = said(cluster, name, HoldsGenesis(cluster=ours.cluster))
+        founder.receive(answer, cluster.machines["acceptor-1"].now_ms)
+    assert founder.cluster == ours.cluster
