@@ -5,7 +5,7 @@ from typing import Any
 from actors.ballot import Ballot
 from actors.calls import Decided, GiveUp, Unavailable, Unknown
 from actors.effects import Answer, Effects, Envelope, Send
-from actors.messages import LeaderBeat, Redirect, Result, Submit
+from actors.messages import LeaderBeat, Progress, Redirect, Result, Submit
 from actors.values import Command, OpenSession, Outcome
 from chaos.simulator.machine import Machine
 from chaos.simulator.world import World
@@ -71,6 +71,25 @@ def test_never_proposed_is_said_of_what_the_ballot_led_last_did_not_get_to() -> 
     world.crash(name)
     world.start(name)
     assert redirects(hand(world, name, "gateway-1", submit(ballot, 6))) == [(6, False)]
+
+
+def test_a_command_under_way_is_taken_once_and_again_when_its_slot_is_chosen() -> None:
+    """Given a command that is sent again, since its result may be lost, then it waits for its slot
+    but no longer: the log has room for another copy, which gets the same result.
+    """
+    world = founded()
+    leader = leader_of(world)
+    name, phase = leader.name, leader.actor.phase
+    again = submit(phase.ballot, 5)
+    hand(world, name, "gateway-1", again)
+    leader.actor.settle(leader.now_ms)
+    slot = phase.next_slot - 1
+    hand(world, name, "gateway-1", again)
+    assert list(phase.queue) == []
+    view = leader.actor.view
+    hand(world, name, "learner-1", Progress(scanned=slot, decided=slot, view=view))
+    hand(world, name, "gateway-1", again)
+    assert list(phase.queue) == [again.command]
 
 
 def test_a_leader_without_a_quorum_steps_down_and_sends_back_what_waits() -> None:

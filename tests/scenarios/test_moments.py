@@ -131,6 +131,19 @@ def test_votes_of_two_ballots_are_no_quorum() -> None:
     assert (log.scan(), log[1].value) == (1, batch(2))
 
 
+def test_a_decision_chooses_what_was_proposed_under_its_own_ballot() -> None:
+    """Given values of three ballots for one slot, of which the one between was decided."""
+    ballots = [Ballot(number, "proposer-1") for number in (1, 2, 3)]
+    log = ChosenLog(5)
+    for ballot in (ballots[0], ballots[2]):
+        log.hear_value(1, ballot, batch(ballot.round))
+    log.hear_decided(1, ballots[1])
+    assert log.scan() is None  # Its value has not come yet.
+    log.hear_value(1, ballots[1], batch(2))
+    log.hear_decided(1, ballots[1])
+    assert (log.scan(), log[1].value) == (1, batch(2))
+
+
 def test_the_chosen_prefix_ends_at_a_gap() -> None:
     log = ChosenLog(5)
     log.choose(2, batch(2), Ballot(1, "proposer-1"))
