@@ -112,9 +112,10 @@ class Chunks:
             self._users[name] = self._users.get(name, 0) + 1
             self._unused_until.pop(name, None)
 
-    def release(self, content: Contents, now: Milliseconds) -> None:
-        """One fewer does."""
+    def release(self, content: Contents, now: Milliseconds) -> list[str]:
+        """One fewer does; the chunks that nobody names any more."""
         names = self._named_by(content)
+        unused: list[str] = []
         grace_ms = RELEASED_GRACE_MS if len(names) == 1 else READING_GRACE_MS
         for name in names:
             left = self._users.get(name, 0) - 1
@@ -122,8 +123,10 @@ class Chunks:
                 self._users[name] = left
             else:
                 self._users.pop(name, None)
+                unused.append(name)
                 if name in self.held:
                     self._keep_until(name, now + grace_ms)
+        return unused
 
     def forget_users(self, now: Milliseconds) -> None:
         """Another state is about to say who uses what."""

@@ -22,7 +22,7 @@ from actors.messages import (
     ChunkRefused,
     ChunkStored,
 )
-from actors.values import NO_ROOM, Batch, Chunked, Indirect
+from actors.values import NO_ROOM, Batch, Chunked, Indirect, Inline
 
 if TYPE_CHECKING:
     from actors.store import Store
@@ -41,7 +41,7 @@ _SWEEP_ON_MS = 100
 class Wanted:
     """A chunk that is not here; `denied` are the peers that don't hold it either."""
 
-    manifest: bool
+    manifest: bool = False
     asked_at: Milliseconds | None = None
     turn: int = 0
     denied: set[str] = field(default_factory=set)
@@ -79,14 +79,25 @@ class Contents:
         """The applied state names `content`: get what is not here."""
         manifest = isinstance(content, Indirect)
         for name in self.chunks.missing(content):
-            is_manifest = manifest and name == getattr(content, "manifest", "")
-            self._copies.setdefault(name, Wanted(is_manifest))
+            wanted = self._copies.setdefault(name, Wanted())
+            wanted.manifest |= manifest and name == getattr(content, "manifest", "")
+
+    def release(self, content: Inline | Chunked | Indirect) -> None:
+        """A version or a prepared slot is gone. What only it named is not copied any more: soon
+        nobody holds it, and a store that waited for it would never be whole.
+        """
+        for name in self.chunks.release(content, self._store.now):
+            self._copies.pop(name, None)
+
+    def forget_copies(self) -> None:
+        """Another state says what is to be copied."""
+        self._copies.clear()
 
     def want(self, names: tuple[str, ...], batch: Batch) -> None:
         """A prepare needs these chunks."""
         manifests = {c.manifest for c in contents_in(batch) if isinstance(c, Indirect)}
         for name in names:
-            self._urgent.setdefault(name, Wanted(name in manifests))
+            self._urgent.setdefault(name, Wanted()).manifest |= name in manifests
 
     def is_nowhere(self, name: str) -> bool:
         """Whether every peer has said that it does not hold the chunk."""
@@ -157,10 +168,6 @@ class Contents:
         self._urgent.pop(name, None)
         self._copies.pop(name, None)
         self.keep(name, manifest, message.data, READING_GRACE_MS)
-        if manifest is not None and self.chunks.is_used(name):
-            for listed in manifest.names:
-                if listed not in self.chunks.held:
-                    self._copies.setdefault(listed, Wanted(manifest=False))
         self.pump()
         return True
 
@@ -176,6 +183,10 @@ class Contents:
         if manifest is not None:
             store._journal(f"manifest/{name}", manifest)
             self.chunks.add_manifest(name, manifest)
+            if self.chunks.is_used(name):
+                for listed in manifest.names:
+                    if listed not in self.chunks.held:
+                        self._copies.setdefault(listed, Wanted())
 
     def keep_inline(self, batch: Batch) -> None:
         """The contents that travelled inside commands become chunks."""

@@ -399,13 +399,13 @@ class Store(Node):
         if self.contents.missing:
             self.contents.pump()
         for entry in self.state.dropped:
-            self.chunks.release(entry.content, self.now)
+            self.contents.release(entry.content)
         self.state.gained.clear()
         self.state.dropped.clear()
         if prepared is not None:
             del self.prepared[slot]
             for content in contents_in(prepared.batch):
-                self.chunks.release(content, self.now)
+                self.contents.release(content)
         self.counters["applied"] += 1
 
     def _settle(self) -> None:
@@ -527,6 +527,7 @@ class Store(Node):
         self.changes.restart(slot)
         self.chunks.forget_users(self.now)
         self._count_users()
+        self.contents.forget_copies()
         self._copy_missing()
         self._try_fetched()
         self._apply_decided()
