@@ -7,6 +7,7 @@ the journal (DESIGN section 4, rules 7 and 9).
 """
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _ASK_AGAIN_MS = 1_000
 _DENIED_AGAIN_MS = 5_000
+_UNANSWERED_MOST = 4
 _URGENT_UNDER_WAY = 8
 _COPIES_UNDER_WAY = 4
 _COPY_WINDOW_MS = 250
@@ -45,6 +47,10 @@ class Wanted:
     asked_at: Milliseconds | None = None
     turn: int = 0
     denied: set[str] = field(default_factory=set)
+    asked: str = ""
+    """The peer that was asked last."""
+    unanswered: Counter[str] = field(default_factory=Counter)
+    """How often each peer has not answered in time."""
 
 
 class Contents:
@@ -100,9 +106,15 @@ class Contents:
             self._urgent.setdefault(name, Wanted()).manifest |= name in manifests
 
     def is_nowhere(self, name: str) -> bool:
-        """Whether every peer has said that it does not hold the chunk."""
+        """Whether every peer has said that it does not hold the chunk, or is silent.
+
+        Who is away for days would else hold up every write after one whose contents are gone.
+        """
         wanted = self._urgent.get(name)
-        return wanted is not None and len(wanted.denied) >= len(self._peers)
+        return wanted is not None and all(
+            peer in wanted.denied or wanted.unanswered[peer] >= _UNANSWERED_MOST
+            for peer in self._peers
+        )
 
     def end_wait(self, needed: set[str]) -> None:
         """Prepares wait for the chunks `needed` only."""
@@ -137,10 +149,12 @@ class Contents:
             if wanted.asked_at is None or now - wanted.asked_at >= _ASK_AGAIN_MS:
                 candidates = [peer for peer in self._peers if peer not in wanted.denied]
                 if candidates:
+                    if wanted.asked_at is not None:
+                        wanted.unanswered[wanted.asked] += 1
                     wanted.asked_at = now
                     wanted.turn += 1
-                    peer = candidates[wanted.turn % len(candidates)]
-                    self._store._send(peer, ChunkGet(sha256=name))
+                    wanted.asked = candidates[wanted.turn % len(candidates)]
+                    self._store._send(wanted.asked, ChunkGet(sha256=name))
 
     def on_missing(self, sender: str, message: ChunkMissing) -> None:
         """That peer does not hold it: ask the next one."""

@@ -319,7 +319,7 @@ class Store(Node):
             batch = fetching.message.batch
             missing = self._missing_contents(batch)
             hopeless = [
-                Refusal(index=index, reason=f"{self.name}: contents are not on any store")
+                Refusal(index=index, reason=f"{self.name}: contents are on no store that answers")
                 for index, names in missing.items()
                 if any(self.contents.is_nowhere(name) for name in names)
             ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from actors.calls import Upload, Uploaded
+from actors.calls import Decided, Upload, Uploaded
 from actors.messages import (
     ChunkPut,
 )
@@ -122,3 +122,19 @@ def test_a_file_that_looks_like_a_list_of_chunks_hides_none() -> None:
 
     joined(world, "store-3")
     assert {manifest, *chunks} <= blobs(world, "store-3").keys()
+
+
+def test_contents_that_nobody_has_who_answers_abort_the_write_and_hold_up_no_other() -> None:
+    """Given a store that is away for long, when a write names contents that no other store holds,
+    then that write is aborted soon, and the next ones happen.
+    """
+    world = without_store_3()
+    nowhere = "0" * 64
+    content = Chunked(size=1, sha256=nowhere, chunks=(nowhere,))
+
+    answer = world.answer(world.write(PutFile(path="a", content=content)), within_ms=9_000)
+
+    assert isinstance(answer, Decided)
+    assert answer.outcome.status == "aborted"
+    assert "contents are on no store that answers" in answer.outcome.detail
+    world.done(put("b", b"2"))
