@@ -501,7 +501,7 @@ class Store(Node):
     # -- snapshots -------------------------------------------------------------------------------
 
     def _on_snapshot_pull(self, sender: str, message: SnapshotPull) -> None:
-        if not self.joining.is_installing:
+        if not (self.joining.is_installing or self.joining.has_diverged):
             self._snapshots.on_pull(sender, message, self.state)
 
     def _on_snapshot_page(self, sender: str, message: SnapshotPage) -> None:
