@@ -73,7 +73,8 @@ class Replicas:
     def note_own_hash(self, slot: int, state_hash: str) -> None:
         """The state of this learner at `slot`."""
         self._own_hashes[slot] = state_hash
-        self._own_hashes.pop(slot - _HASHES_KEPT, None)
+        while (oldest := next(iter(self._own_hashes))) <= slot - _HASHES_KEPT:
+            del self._own_hashes[oldest]  # Several, after a snapshot has skipped slots.
 
     def own_hash(self, slot: int) -> str | None:
         """The hash of this learner's state at `slot`, if it is known still."""

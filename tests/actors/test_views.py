@@ -2,6 +2,7 @@
 
 import pytest
 
+from actors.messages import Diverged, SnapshotPull
 from actors.options import Options
 from chaos.simulator.disk import Disk
 from chaos.simulator.violation import Violation
@@ -75,3 +76,33 @@ def test_the_last_disk_of_the_view_is_lost_before_anything_was_decided() -> None
     world.run_until(lambda: len(learner.actor.view.stores) == 3, 30_000)
     world.settled()
     assert learner.actor.view.member("store-3").disk == "disk-new"
+
+
+def test_a_store_that_differs_gives_its_state_to_nobody() -> None:
+    """Given somebody asks it for a copy, then it is silent, and another replica is asked."""
+    cluster = founded()
+    cluster.done(put("a", b"1"))
+    cluster.settled()
+    store = cluster.actor("store-3")
+    pull = SnapshotPull(slot=0, page=0)
+
+    def answers() -> list[str]:
+        store._on_snapshot_pull("learner-2", pull)
+        return [send.message.type for send in store._take().sends]
+
+    assert answers() == ["snapshot.page"]
+    slot, reported = store.state.applied, store.state.state_hash
+    store.joining.note_heartbeat()
+    store.joining.on_diverged(Diverged(slot=slot, state_hash="0" * 32, reported=reported))
+    assert answers() == []
+
+
+def test_hashes_of_long_ago_are_forgotten_also_where_a_snapshot_skips_slots() -> None:
+    cluster = founded()
+    replicas = cluster.actor("learner-1").replicas
+    for slot in (*range(1_000, 2_000), *range(50_000, 60_000)):
+        replicas.note_own_hash(slot, f"{slot:032x}")
+
+    assert replicas.own_hash(1_500) is None
+    assert replicas.own_hash(59_000) == f"{59_000:032x}"
+    assert len(replicas._own_hashes) == 4_096
