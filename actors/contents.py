@@ -145,6 +145,8 @@ class Contents:
                 if wanted.asked_at is not None and now - wanted.asked_at < _DENIED_AGAIN_MS:
                     continue
                 wanted.denied.clear()
+            elif table is self._urgent and self.is_nowhere(name):
+                continue  # Given up; it keeps no other chunk of the slot from being asked for.
             under_way += 1
             if wanted.asked_at is None or now - wanted.asked_at >= _ASK_AGAIN_MS:
                 candidates = [peer for peer in self._peers if peer not in wanted.denied]

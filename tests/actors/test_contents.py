@@ -7,10 +7,17 @@ from typing import Any
 import pytest
 
 from actors.calls import Decided, Upload, Uploaded
+from actors.chunks import READING_GRACE_MS, RELEASED_GRACE_MS, Chunks, Manifest
 from actors.messages import (
+    HOLD_MS_MAX,
+    ChunkData,
+    ChunkGet,
+    ChunkHold,
+    ChunkMissing,
     ChunkPut,
+    TxnPrepare,
 )
-from actors.values import Chunked, DeleteFile, Indirect, PutFile
+from actors.values import Batch, Chunked, Command, DeleteFile, Indirect, Inline, PutFile
 from chaos.simulator.world import World
 from tests.worlds import founded, put
 
@@ -78,8 +85,9 @@ def test_a_store_does_not_wait_for_contents_that_went_away_while_it_copied() -> 
     world.done(DeleteFile(path="big"))
     world.run_until(lambda: chunk not in blobs(world, "store-1") | blobs(world, "store-2"), 20_000)
 
-    joined(world, "store-3")
+    world.run(5_000)
     assert store.contents.missing == 0
+    joined(world, "store-3")
 
 
 def test_a_manifest_that_is_uploaded_again_names_what_is_still_to_be_copied() -> None:
@@ -132,9 +140,171 @@ def test_contents_that_nobody_has_who_answers_abort_the_write_and_hold_up_no_oth
     nowhere = "0" * 64
     content = Chunked(size=1, sha256=nowhere, chunks=(nowhere,))
 
-    answer = world.answer(world.write(PutFile(path="a", content=content)), within_ms=9_000)
+    token = world.write(PutFile(path="a", content=content))
+    world.run(9_000)
 
-    assert isinstance(answer, Decided)
+    answer = world.answers.get(token)
+    assert isinstance(answer, Decided), "the write is held up"
     assert answer.outcome.status == "aborted"
     assert "contents are on no store that answers" in answer.outcome.detail
     world.done(put("b", b"2"))
+
+
+def prepared_with(world: World, *names: str) -> int:
+    """`store-3` prepares a slot whose commands name these chunks; nobody decides it."""
+    store = world.actor("store-3")
+    slot: int = store.state.applied + 1
+    commands = tuple(
+        Command(
+            session="s",
+            sequence=number,
+            acknowledged=-1,
+            reply_to="gateway-1",
+            operation=PutFile(path=name, content=Chunked(size=1, sha256=name, chunks=(name,))),
+        )
+        for number, name in enumerate(names)
+    )
+    batch = Batch(stamp_ms=1, commands=commands)
+    store._on_prepare("learner-1", TxnPrepare(epoch=store.fence, slot=slot, batch=batch))
+    return slot
+
+
+def test_a_command_whose_contents_are_under_way_is_waited_for_beside_one_without_hope() -> None:
+    """Given two commands of a slot that lack contents, when those of one are nowhere, then the
+    store votes once it has the other's, and refuses the one alone.
+    """
+    world = founded()
+    store = world.actor("store-3")
+    hopeless, coming = "0" * 64, name_of(b"coming")
+    slot = prepared_with(world, hopeless, coming)
+    for peer in ("store-1", "store-2"):
+        store.contents.on_missing(peer, ChunkMissing(sha256=hopeless))
+
+    store._try_fetched()
+
+    assert slot not in store.prepared
+    store.contents.on_data(ChunkData(sha256=coming, data=b"coming"))
+    store._try_fetched()
+    assert [refusal.index for refusal in store.prepared[slot].refused] == [0]
+
+
+def test_chunks_that_only_the_dead_could_have_keep_no_other_from_being_asked_for() -> None:
+    """Given many chunks that one peer denies and the other says nothing about, then the last chunk
+    of the slot is asked for all the same.
+    """
+    world = founded()
+    store = world.actor("store-3")
+    names = [name_of(b"%d" % number) for number in range(9)]
+    prepared_with(world, *names)
+    asked: set[str] = set()
+    for _ in range(20):
+        gets = [s.message for s in store._take().sends if isinstance(s.message, ChunkGet)]
+        asked |= {get.sha256 for get in gets}
+        for get in gets:
+            store.contents.on_missing("store-1", ChunkMissing(sha256=get.sha256))
+        store.now += 1_000
+        store.contents.pump()
+
+    assert asked == set(names)
+    assert all(store.contents.is_nowhere(name) for name in names)
+
+
+def test_contents_that_come_under_a_wrong_name_are_not_kept() -> None:
+    """Given bytes from a peer, or in a command, that are not what their name says."""
+    world = founded()
+    store = world.actor("store-3")
+    name = name_of(b"these")
+    prepared_with(world, name)
+
+    assert not store.contents.on_data(ChunkData(sha256=name, data=b"others"))
+    lie = put("a", b"").model_copy(update={"content": Inline(sha256=name, data=b"others")})
+    command = Command(session="s", sequence=1, acknowledged=0, reply_to="g", operation=lie)
+    store.contents.keep_inline(Batch(stamp_ms=1, commands=(command,)))
+
+    assert name not in store.chunks.held
+    assert not store.out.blobs
+
+
+@pytest.mark.parametrize("again", ["uploaded", "read"])
+def test_what_is_uploaded_again_or_read_is_kept_anew(again: str) -> None:
+    """Given a chunk whose time is nearly over, when somebody needs it, then that begins anew."""
+    world = founded()
+    name = upload(world, b"data")
+    store = world.actor("store-3")
+    over = store.chunks._unused_until[name]
+    store.now = over - 1
+    if again == "uploaded":
+        store.contents.on_put("gateway-1", ChunkPut(sha256=name, manifest=False, data=b"data"))
+    else:
+        store.contents.on_get("gateway-1", ChunkGet(sha256=name))
+    store.now = over + 1_000
+
+    store.contents.sweep()
+
+    assert name in store.chunks.held
+    store.now = over + 2 * world.options.chunk_grace_ms
+    store.contents.sweep()
+    assert name not in store.chunks.held, "it is swept in the end, or this shows nothing"
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_a_prepared_slot_names_is_kept_until_it_is_decided(restarts: bool) -> None:
+    """Given a slot in doubt for longer than any grace, then its contents stay, also in a restart.
+
+    The others may have committed it already.
+    """
+    world = founded()
+    world.network.cut |= {(f"learner-{number}", "store-3") for number in (1, 2)}
+    name = upload(world, b"data")
+    slot = world.actor("store-3").state.applied + 1
+    content = Chunked(size=4, sha256=name, chunks=(name,))
+    world.write(PutFile(path="a", content=content))
+    world.network.cut.clear()
+    world.run_until(lambda: slot in world.actor("store-3").prepared, 2_000, 1)
+    world.network.cut |= {(f"learner-{number}", "store-3") for number in (1, 2)}
+    if restarts:
+        world.crash("store-3")
+        world.start("store-3")
+    store = world.actor("store-3")
+    assert slot in store.prepared
+    store.now += 2 * world.options.chunk_grace_ms
+
+    store.contents.sweep()
+
+    assert name in store.chunks.held
+
+
+def test_a_replaced_version_stays_for_who_was_just_told_of_it_and_while_a_backup_runs() -> None:
+    """Given a file that is replaced, then its contents outlive it by a grace, or by a backup."""
+    world = founded()
+    world.done(put("a", b"first"))
+    world.done(put("a", b"second"))
+    world.settled()
+    store, first = world.actor("store-3"), name_of(b"first")
+    replaced_at = world.machines["store-3"].now_ms
+
+    def swept_after(grace_ms: int) -> bool:
+        store.now = replaced_at + grace_ms
+        store.contents.sweep()
+        return first not in store.chunks.held
+
+    assert not swept_after(RELEASED_GRACE_MS // 2)
+    store.now = replaced_at
+    store.contents.on_hold(ChunkHold(for_ms=HOLD_MS_MAX))
+    assert not swept_after(HOLD_MS_MAX - 1)
+    assert swept_after(HOLD_MS_MAX + 1)
+    assert name_of(b"second") in store.chunks.held
+
+
+def test_the_chunks_that_a_list_names_have_its_users() -> None:
+    """Given a file of very many chunks, then each of them is kept for as long as the file is."""
+    chunks = Chunks()
+    names = tuple(name_of(b"%d" % number) for number in range(3))
+    content = Indirect(size=3, sha256="0" * 64, manifest=name_of(b"list"))
+    for name in (*names, content.manifest):
+        chunks.add(name, 100)
+    chunks.add_manifest(content.manifest, Manifest(names=names))
+    chunks.use(content)
+    assert chunks.take_expired(10_000, 10) == []
+    assert chunks.release(content, 10_000) == [content.manifest, *names]
+    assert chunks.take_expired(10_000 + READING_GRACE_MS, 10) == sorted((content.manifest, *names))
