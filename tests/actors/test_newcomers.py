@@ -1,0 +1,356 @@
+"""Stores that are on their way: what they count for, what they may read, what they still know."""
+
+from typing import Any
+
+import pytest
+
+from actors.effects import Send
+from actors.errors import InvariantViolation
+from actors.messages import (
+    Diverged,
+    JoinRequest,
+    LeaseAsk,
+    LeaseGrant,
+    NodeHeartbeat,
+    Progress,
+    ProposeValue,
+    ReadRequest,
+    SnapshotRow,
+    TxnPrepare,
+    TxnState,
+)
+from actors.reads import WaitingRead
+from actors.values import Batch, View
+from chaos.simulator.world import World
+from tests.worlds import founded, put
+
+
+def settled() -> World:
+    world = founded()
+    world.done(put("a", b"1"))
+    world.settled()
+    world.run(1_000)  # What is applied gets into the journals, too.
+    return world
+
+
+def sent(actor: Any) -> list[Any]:
+    """The messages that the actor has not handed out yet."""
+    return [send.message for send in actor._take().sends if isinstance(send, Send)]
+
+
+def added_again(world: World, *names: str) -> tuple[Any, int]:
+    """The membership of a View that has just added these stores, and its slot."""
+    learner = world.actor("learner-1")
+    slot = learner.decided + 1
+    membership = learner.coordinator.membership
+    membership._view = view = View(
+        epoch=learner.view.epoch,
+        coordinator=learner.name,
+        coordinator_disk=learner.identity.disk,
+        coordinator_incarnation=learner.identity.incarnation,
+        stores=tuple(
+            member.model_copy(update={"added_slot": slot}) if member.name in names else member
+            for member in learner.view.stores
+        ),
+    )
+    assert view.member("store-1") is not None
+    return membership, slot
+
+
+# -- caught up ------------------------------------------------------------------------------------
+
+
+def test_stores_that_are_not_caught_up_are_no_copies() -> None:
+    """Given a View with two newcomers, then new writes are refused, and the only whole store is
+    not dropped, however silent it is.
+    """
+    world = settled()
+    membership, _ = added_again(world, "store-2", "store-3")
+
+    assert membership.shortage == "writes need 2 whole stores, but the view has 1 (store-1)"
+    assert not membership.enough_without([])
+    assert not membership.may_drop(["store-1"])
+    assert membership.may_drop(["store-2", "store-3"])
+    membership._is_lost = lambda member: member.name != "store-2"
+    assert [store.name for store in membership._next_view().stores] == ["store-1", "store-2"]
+
+
+@pytest.mark.parametrize(
+    ("applied", "lacks", "is_whole"),
+    [(0, {}, True), (-1, {}, False), (0, {"chunks_missing": 1}, False)],
+    ids=["whole", "behind", "without contents"],
+)
+@pytest.mark.parametrize("tells", ["heartbeat", "state"])
+def test_a_newcomer_is_caught_up_once_it_has_the_view_that_added_it_and_all_contents(
+    applied: int, lacks: dict[str, Any], is_whole: bool, tells: str
+) -> None:
+    world = settled()
+    membership, slot = added_again(world, "store-3")
+    learner = world.actor("learner-1")
+    member = membership._view.member("store-3")
+    learner.sender_disk = member.disk
+    if tells == "heartbeat":
+        beat = {"role": "store", "applied": slot + applied, "durable": slot, **lacks}
+        learner.replicas.report("store-3", NodeHeartbeat(journal_commits=1, **beat))
+    else:
+        state = TxnState(epoch=0, applied=slot + applied, whole=not lacks, prepared=())
+        learner.replicas.hear_durable("store-3", state)
+
+    assert learner.replicas.is_whole(member) == is_whole
+
+
+def test_a_store_that_lacks_contents_says_so_when_a_new_epoch_asks() -> None:
+    world = settled()
+    store = world.actor("store-3")
+    for missing in (False, True):
+        if missing:
+            store.contents._copies["0" * 64] = None
+        store._send_state("learner-1", 0)
+        (state,) = sent(store)
+        assert state.whole is not missing
+
+
+def test_a_disk_that_is_gone_holds_nothing_durably() -> None:
+    """Given a store back on a new disk, then what its old one held is not counted for it."""
+    world = settled()
+    world.run(3_000)
+    learner = world.actor("learner-1")
+    assert learner.replicas.durable_through(learner.view.stores) == learner.decided
+    store_1, *others = learner.view.stores
+    replaced = (store_1.model_copy(update={"disk": "disk-new"}), *others)
+    assert learner.replicas.durable_through(replaced) == 0
+
+
+def test_a_store_of_another_state_is_not_added() -> None:
+    world = settled()
+    learner = world.actor("learner-1")
+    for state_hash, is_let_in in (("0" * 32, False), (learner.state.state_hash, True)):
+        membership, _ = added_again(world)
+        request = JoinRequest(applied=learner.decided, state_hash=state_hash)
+        membership.on_join("store-3", "disk-new", request)
+        assert (("store-3", "disk-new") in membership._joining) == is_let_in
+        told = [message for message in sent(learner) if isinstance(message, Diverged)]
+        assert bool(told) == (not is_let_in)
+
+
+def test_a_coordinator_that_differs_from_most_is_itself_the_odd_one() -> None:
+    """Given two stores that agree with each other and not with it, then it drops neither."""
+    learner = settled().actor("learner-1")
+    replicas, slot = learner.replicas, learner.decided
+    replicas._agrees.clear()
+    replicas._compare(("store-1", "d1"), slot, "0" * 32)
+    with pytest.raises(InvariantViolation, match="store-1, store-2 have another one"):
+        replicas._compare(("store-2", "d2"), slot, "0" * 32)
+
+
+# -- what is still known --------------------------------------------------------------------------
+
+
+def rows_of(state: Any) -> list[SnapshotRow]:
+    return [SnapshotRow(key=key, value=row.to_json().decode()) for key, row in state.rows()]
+
+
+def test_a_copied_state_leaves_later_votes_as_they_are() -> None:
+    """Given a store that has voted on what comes after the snapshot, then it still knows that."""
+    world = settled()
+    store = world.actor("store-3")
+    slot = store.state.applied + 1
+    prepare = TxnPrepare(epoch=0, slot=slot, batch=Batch(stamp_ms=1, commands=()))
+    store._on_prepare("learner-1", prepare)
+    store._take()
+
+    store.install(slot - 1, rows_of(world.actor("store-1").state))
+
+    assert slot in store.prepared
+    key = f"prepared/{slot:016x}"
+    assert [record for record in store._take().records if record.key == key] == []
+
+
+def test_a_copied_state_leaves_later_aborts_as_they_are() -> None:
+    """Given an abort that counts and is not decided, then a snapshot of before does not undo it."""
+    world = settled()
+    learner = world.actor("learner-2")
+    learner.aborts = {learner.decided + 1: {0: "late"}, learner.decided: {0: "done with"}}
+
+    learner._install(learner.decided, rows_of(world.actor("learner-1").state))
+
+    assert learner.aborts == {learner.decided + 1: {0: "late"}}
+
+
+# -- leases ---------------------------------------------------------------------------------------
+
+
+def view_without(view: View, store: str) -> View:
+    kept = tuple(member for member in view.stores if member.name != store)
+    return view.model_copy(update={"epoch": view.epoch + 1, "stores": kept})
+
+
+def test_the_leader_hears_of_a_view_before_what_came_earlier_is_decided() -> None:
+    """Given a View that is scanned and not applied, then it is the one in force."""
+    world = settled()
+    learner = world.actor("learner-2")
+    value = view_without(learner.view, "store-3")
+    learner.log.choose(learner.scanned + 2, value, learner.leader)
+    learner.log.choose(learner.scanned + 1, Batch(stamp_ms=1, commands=()), learner.leader)
+    learner._scan_on()
+    learner._take()
+
+    learner._asked = True
+    learner._tell_progress()
+
+    (progress,) = [message for message in sent(learner) if isinstance(message, Progress)]
+    assert (progress.scanned, progress.decided) == (learner.decided + 2, learner.decided)
+    assert progress.view.epoch == value.epoch
+
+
+def test_a_store_gets_no_lease_while_a_view_without_it_may_be_chosen() -> None:
+    """Given the View was proposed and nobody has reported it yet, then it may be in force."""
+    world = settled()
+    (leader,) = [m.actor for m in world.up("proposer") if m.actor.holds_lease]
+    member = leader.view.member("store-3")
+    leader.phase.read_grants.clear()
+    leader._on_propose_value("learner-1", ProposeValue(value=view_without(leader.view, "store-3")))
+    assert not leader.phase.waiting_views
+    leader._take()
+
+    leader.sender_disk = member.disk
+    leader._on_lease_ask("store-3", LeaseAsk(number=1))
+    assert sent(leader) == []
+    leader.sender_disk = leader.view.member("store-2").disk
+    leader._on_lease_ask("store-2", LeaseAsk(number=1))
+    assert [message.type for message in sent(leader)] == ["lease.grant"]
+
+
+def test_a_lease_names_the_slot_that_the_store_must_have_applied() -> None:
+    store = settled().actor("store-3")
+    store.reads.give_up_lease()
+    store.reads._asked = {7: store.now}
+    added = store.state.applied + 1
+    grant = LeaseGrant(
+        number=7, epoch=0, disk=store.identity.disk, added_slot=added, duration_ms=1_000
+    )
+
+    store.reads.on_lease_grant(grant)
+
+    assert store.reads.lease.added_slot == added
+    assert store.reads._obstacle(read_of(store)) == "no read lease"
+
+
+def read_of(store: Any, *after_slots: int) -> WaitingRead:
+    request = ReadRequest(number=1, what="entry", path="a")
+    return WaitingRead("gateway-1", request, store.now + 1_000, set(after_slots))
+
+
+def test_a_read_waits_for_every_write_that_it_has_to_and_for_no_other() -> None:
+    store = settled().actor("store-3")
+    store.reads.lease.until, store.reads.lease.added_slot = store.now + 500, 0
+    applied = store.state.applied
+
+    assert store.reads._obstacle(read_of(store, applied)) is None
+    waits = store.reads._obstacle(read_of(store, applied, applied + 1))
+    assert waits == "a write to this path is not decided yet"
+
+
+def test_a_store_that_differs_reads_no_more_whatever_lease_it_has_also_after_a_restart() -> None:
+    world = settled()
+    store = world.actor("store-3")
+    store.joining.note_heartbeat()
+    told = Diverged(slot=store.state.applied, state_hash="0" * 32, reported=store.state.state_hash)
+    machine = world.machines["store-3"]
+    store.joining.on_diverged(told)
+    (kept,) = [record for record in store.out.records if record.key == "diverged"]
+    machine.disk.records[kept.key] = kept.value
+    for _ in range(2):
+        store.reads.lease.until = store.now + 500
+        assert store.reads._obstacle(read_of(store)) == "its state is not what the others have"
+        world.crash("store-3")
+        world.start("store-3")
+        store = world.actor("store-3")
+
+
+# -- a new coordinator ----------------------------------------------------------------------------
+
+
+def test_who_takes_over_takes_no_say_from_the_stores_and_gives_none() -> None:
+    """Given one founder and two that were added later, then the next View says so of them, too."""
+    world = settled()
+    for name in ("store-2", "store-3"):
+        learner = world.actor("learner-1")
+        epoch = learner.view.epoch
+        world.crash(name)
+        world.run_until(lambda: learner.view.epoch > epoch, 20_000)  # noqa: B023
+        world.start(name)
+        world.settled()
+        world.run_until(lambda: len(learner.view.stores) == 3, 20_000)  # noqa: B023
+    former = world.actor("learner-1").view
+    assert len({member.added_slot for member in former.stores}) == 3
+
+    world.crash("learner-1")
+
+    other = world.actor("learner-2")
+    world.run_until(lambda: other.view.epoch > former.epoch, 20_000)
+    assert other.view.coordinator == "learner-2"
+    assert other.view.stores == former.stores
+
+
+def test_too_few_stores_refuse_nothing_that_a_former_epoch_may_have_told() -> None:
+    """Given a slot that all have voted on, when too few stores are whole, then it commits where it
+    is of a former epoch, and is given up by way of the log where it is of this one.
+    """
+    world = settled()
+    learner = world.actor("learner-1")
+    coordinator, slot = learner.coordinator, learner.scanned + 1
+    world.network.cut |= {("learner-1", "store-3")}
+    world.write(put("open", b"1"))
+    world.run_until(lambda: slot in coordinator.rounds, 5_000, 1)
+    round_ = coordinator.rounds[slot]
+    round_.votes = dict.fromkeys(world.options.names("store"), ())
+    learner.replicas.is_whole = lambda member: member.name == "store-1"
+    value = learner.log[slot].value
+    in_force, coordinator.view_slot = coordinator.view_slot, slot + 1
+    assert coordinator._decidable(slot, value) == ()
+    assert learner.counters["aborts_proposed"] == 0
+    coordinator.view_slot = in_force
+    assert coordinator._decidable(slot, value) is None
+    assert learner.counters["aborts_proposed"] == 1
+    assert "writes need 2 whole stores" in round_.abort.reason
+
+
+def test_where_nobody_is_left_with_a_say_all_stores_of_the_view_must_hold_the_slot() -> None:
+    """Given a slot of a former epoch and newcomers only, then one of them alone is not enough."""
+    world = settled()
+    learner = world.actor("learner-1")
+    coordinator, slot = learner.coordinator, learner.scanned + 1
+    world.network.cut |= {("learner-1", "store-3")}
+    world.write(put("open", b"1"))
+    world.run_until(lambda: slot in coordinator.rounds, 5_000, 1)
+    round_, value = coordinator.rounds[slot], learner.log[slot].value
+    membership, _ = added_again(world, "store-1", "store-2", "store-3")
+    coordinator.view, coordinator.view_slot = membership._view, slot + 1
+    round_.votes = {"store-1": (), "store-2": ()}
+    assert coordinator._decidable(slot, value) is None
+    round_.votes["store-3"] = ()
+    assert coordinator._decidable(slot, value) == ()
+
+
+def test_a_prepare_of_a_former_epochs_slot_that_got_lost_is_sent_again() -> None:
+    """Given a store that answered and was asked to prepare, when that is lost, then it is asked
+    again: it has answered, so nothing else would make it vote.
+    """
+    world = settled()
+    learner = world.actor("learner-1")
+    coordinator, slot = learner.coordinator, learner.scanned + 1
+    world.network.cut |= {("learner-1", "store-3")}
+    world.write(put("open", b"1"))
+    world.run_until(lambda: slot in coordinator.rounds, 5_000, 1)
+    coordinator.view_slot = slot + 1
+    state = TxnState(epoch=coordinator.view.epoch, applied=slot - 1, whole=True, prepared=())
+    coordinator._on_state("store-3", state)
+    learner._take()
+    learner.now = coordinator.rounds[slot].sent_at + 400
+    coordinator.rounds[slot].deadline = learner.now + 1
+
+    coordinator.tick()
+
+    sends = learner._take().sends
+    assert [s.to for s in sends if isinstance(s.message, TxnPrepare)] == ["store-3"]

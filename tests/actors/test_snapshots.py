@@ -1,0 +1,95 @@
+"""A copy of another replica's state is one state, whole, unharmed and newer than the own one."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from actors.effects import Outbox, Send
+from actors.messages import SnapshotPage, SnapshotPull, SnapshotRow
+from actors.options import Options
+from actors.snapshots import SnapshotInstaller, digest_of
+
+
+class FakeNode:
+    """As much of a node as an installer needs."""
+
+    def __init__(self) -> None:
+        self.now = 10_000
+        self.options = Options()
+        self.counters: Counter[str] = Counter()
+        self.out = Outbox()
+
+    def _send(self, to: str, message: Any) -> None:
+        self.out.sends.append(Send(to, message))
+
+    def asked(self) -> list[tuple[str, int, int]]:
+        """Who was asked for which snapshot's which page since the last look."""
+        pulls = [(s.to, s.message) for s in self.out.take().sends if isinstance(s, Send)]
+        return [(to, m.slot, m.page) for to, m in pulls if isinstance(m, SnapshotPull)]
+
+
+class Copy:
+    """An installer, and what it has installed."""
+
+    def __init__(self) -> None:
+        self.node = FakeNode()
+        self.installed: list[tuple[int, list[str]]] = []
+        self.installer = SnapshotInstaller(
+            self.node,  # type: ignore[arg-type]
+            ["learner-1", "learner-2"],
+            lambda slot, rows: self.installed.append((slot, [row.key for row in rows])),
+        )
+        self.installer.begin()
+
+    def hears(self, slot: int, page: int, key: str, left: int, **more: Any) -> None:
+        rows = (SnapshotRow(key=key, value="{}"),)
+        told = {"digest": digest_of(rows), "applied": 5, "sender": "learner-1", **more}
+        message = SnapshotPage(
+            slot=slot, page=page, rows_left=left, rows=rows, digest=told["digest"]
+        )
+        self.installer.on_page(told["sender"], message, told["applied"])
+
+
+@pytest.fixture
+def copy() -> Copy:
+    return Copy()
+
+
+def test_pages_of_one_snapshot_make_a_state(copy: Copy) -> None:
+    copy.hears(9, 0, "a", left=1)
+    copy.hears(9, 0, "a", left=1)
+    copy.hears(9, 1, "b", left=0)
+    copy.hears(9, 1, "b", left=0)
+
+    assert copy.node.asked() == [("learner-1", 0, 0), ("learner-1", 9, 1)]
+    assert copy.installed == [(9, ["a", "b"])]
+
+
+def test_rows_of_two_snapshots_are_never_mixed(copy: Copy) -> None:
+    """Given the source let go of the first one, then the copy begins anew with the second."""
+    copy.hears(9, 0, "gone by then", left=1)
+    copy.hears(12, 0, "a", left=1)
+    copy.hears(9, 1, "too late", left=0)
+    copy.hears(12, 1, "b", left=0)
+
+    assert copy.installed == [(12, ["a", "b"])]
+
+
+def test_a_state_that_is_no_newer_than_the_own_one_is_not_installed(copy: Copy) -> None:
+    copy.hears(5, 0, "a", left=0, applied=5)
+
+    assert copy.installed == []
+    assert not copy.installer.busy
+
+
+def test_a_damaged_page_is_refused_and_somebody_else_is_asked(copy: Copy) -> None:
+    copy.hears(9, 0, "a", left=0, digest="0" * 64)
+    copy.installer.tick()
+
+    assert copy.installed == []
+    assert copy.node.asked() == [("learner-1", 0, 0), ("learner-2", 0, 0)]
+    copy.hears(9, 0, "a", left=0, sender="learner-1")
+    assert copy.installed == [], "it was not asked any more"
+    copy.hears(9, 0, "a", left=0, sender="learner-2")
+    assert copy.installed == [(9, ["a"])]

@@ -1,0 +1,160 @@
+"""A replica's state survives its journal and its copies whole: nothing is left behind."""
+
+from typing import Any
+
+import pytest
+
+from actors.effects import Record
+from actors.namespace import Namespace
+from actors.options import Options
+from actors.values import (
+    AnyOperation,
+    Batch,
+    CloseSession,
+    Command,
+    DeleteFile,
+    IdempotencyKey,
+    OpenSession,
+    View,
+)
+from tests.worlds import put
+
+HOUR_MS = 3_600_000
+
+
+class Life:
+    """A state that lives through some slots, and the journal that it would have."""
+
+    def __init__(self) -> None:
+        self.state = Namespace(Options(idempotency_expiry_ms=HOUR_MS))
+        self.journal: dict[str, bytes] = {}
+        self.now_ms = HOUR_MS
+
+    def run(self, sequence: int, operation: AnyOperation, **more: Any) -> str:
+        """One command in a slot of its own; its status."""
+        fields = {"session": "s", "acknowledged": -1, "reply_to": "gateway-1", **more}
+        command = Command(sequence=sequence, operation=operation, **fields)
+        batch = Batch(stamp_ms=self.now_ms, commands=(command,))
+        (outcome,) = self.state.apply(self.state.applied + 1, batch, ())
+        return outcome.status
+
+    def persist(self) -> None:
+        """The rows that changed reach the journal."""
+        for key, value in self.state.take_rows():
+            if value is None:
+                self.journal.pop(key, None)
+            else:
+                self.journal[key] = value
+
+    def restarted(self) -> Namespace:
+        """What a new start finds, which reads the rows in the order of their keys."""
+        state = Namespace(self.state.options)
+        for key in sorted(self.journal):
+            assert state.restore(Record(key, self.journal[key]))
+        state.restored()
+        return state
+
+    def copied(self) -> Namespace:
+        """What another replica makes of a snapshot."""
+        state = Namespace(self.state.options)
+        state.replace([Record(key, row.to_json()) for key, row in self.state.rows()])
+        return state
+
+
+def everything(state: Namespace) -> dict[str, bytes]:
+    return {key: row.to_json() for key, row in state.rows()}
+
+
+@pytest.fixture
+def life() -> Life:
+    """Two sessions of which one is closed, files, results and keys."""
+    life = Life()
+    life.run(0, OpenSession())
+    life.run(0, OpenSession(), session="other")
+    life.run(1, put("d/a", b"1"), idempotency=IdempotencyKey(key="z", fingerprint="1"))
+    life.run(2, put("d/b", b"2"), idempotency=IdempotencyKey(key="a", fingerprint="2"))
+    life.run(3, CloseSession(target="other"))
+    life.persist()
+    return life
+
+
+@pytest.mark.parametrize("how", ["restarted", "copied"])
+def test_a_restart_and_a_copy_bring_all_of_the_state(life: Life, how: str) -> None:
+    state = getattr(life, how)()
+
+    assert everything(state) == everything(life.state)
+    assert state.sessions["other"].closed
+    assert sorted(state.sessions["s"].results) == [0, 1, 2, 3]
+    assert state.keys == life.state.keys
+    assert state.children == life.state.children
+
+
+@pytest.mark.parametrize("how", ["restarted", "copied"])
+def test_what_a_replica_does_next_is_the_same_after_a_restart_and_on_a_copy(
+    life: Life, how: str
+) -> None:
+    """Given keys and results of before, then the retry of each is told what it was told."""
+    life.now_ms += HOUR_MS // 2
+    life.run(4, put("c", b"3"), idempotency=IdempotencyKey(key="m", fingerprint="3"))
+    life.persist()
+    other = Life()
+    other.state, other.now_ms = getattr(life, how)(), life.now_ms
+
+    def goes_on(one: Life) -> list[str]:
+        told = [
+            one.run(2, DeleteFile(path="d/b")),
+            one.run(5, put("d/a", b"x"), idempotency=IdempotencyKey(key="z", fingerprint="1")),
+            one.run(1, put("e", b"x"), session="other"),
+        ]
+        one.now_ms += HOUR_MS * 3 // 4  # The keys of before expire, the last one does not.
+        return [*told, one.run(6, put("f", b"x")), *one.state.keys]
+
+    assert goes_on(life) == goes_on(other) == ["done", "done", "unknown_session", "done", "m"]
+    assert other.state.state_hash == life.state.state_hash
+
+
+def test_the_journal_forgets_the_results_that_the_client_has_acknowledged(life: Life) -> None:
+    """Given a client that goes on, then neither the journal nor the memory grows with it."""
+    for sequence in range(4, 200):
+        life.run(sequence, put("a", b"1"), acknowledged=sequence - 1)
+        if sequence % 3 == 0:
+            life.persist()
+
+    life.persist()
+
+    results = [key for key in life.journal if key.startswith("result/s/")]
+    assert len(results) == 1
+    assert everything(life.restarted()) == everything(life.state)
+
+
+def test_of_two_views_of_one_epoch_the_first_is_applied() -> None:
+    """Given two coordinators that asked for the next epoch, then the state names the first."""
+    state = Namespace(Options())
+    names = ("learner-1", "learner-2", "learner-1")
+    views = [
+        View(
+            epoch=epoch,
+            coordinator=name,
+            coordinator_disk="d",
+            coordinator_incarnation=1,
+            stores=(),
+        )
+        for epoch, name in enumerate(names)
+    ]
+    state.begin(views[0])
+    state.apply(1, views[1], ())
+    state.apply(2, views[1].model_copy(update={"coordinator": "learner-2"}), ())
+    assert (state.view, state.view_slot) == (views[1], 1)
+    state.apply(3, views[2], ())
+    assert (state.view, state.view_slot) == (views[2], 3)
+
+
+def test_log_time_never_goes_back(life: Life) -> None:
+    """Given a new leader whose clock is behind, then nothing lives longer or shorter for it."""
+    before = life.state.log_time_ms
+    life.now_ms -= HOUR_MS // 2
+
+    life.run(4, put("c", b"3"), idempotency=IdempotencyKey(key="m", fingerprint="3"))
+
+    assert life.state.log_time_ms == before
+    assert life.state.keys["m"].log_time_ms == before
