@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from actors.options import Options
 from chaos.simulator.faults import Storm, draw_options, draw_storm
 from chaos.simulator.judge import Judge
-from chaos.simulator.verdict import ask_unknown, judge_history, judge_log, read_all
+from chaos.simulator.verdict import (
+    ask_unknown,
+    judge_history,
+    judge_log,
+    judge_states,
+    read_all,
+)
 from chaos.simulator.violation import Violation
 from chaos.simulator.weather import Weather
 from chaos.simulator.workload import Workload
@@ -156,6 +162,7 @@ class Simulation:
         read_all(world, workload)
         self._wait_until_healed()
         judge_log(world, self.judge.truth, workload)
+        judge_states(world)
         judge_history(workload, workload.counts)
 
     def _wait_until_healed(self) -> None:

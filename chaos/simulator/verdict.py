@@ -12,6 +12,7 @@ from actors.values import Batch, FileEntry, Value
 from chaos.history import operations_of
 from chaos.linearizability import check
 from chaos.linearizability_window import smallest_window
+from chaos.simulator.machine import Machine
 from chaos.simulator.truth import Truth
 from chaos.simulator.violation import Violation
 from chaos.simulator.workload import PATHS, Acknowledged, Process, Workload
@@ -42,6 +43,27 @@ def judge_log(world: World, truth: Truth, workload: Workload) -> None:
                     raise Violation(
                         "contents_are_whole", f"{machine.name} lacks {name} of {path!r}"
                     )
+
+
+def judge_states(world: World) -> None:
+    """`namespaces_equal`, of every row: the hash that is chained over the log says what each slot
+    has changed, but not whether a copied or restored state is all that these changes made.
+    """
+    first, *others = world.up("store", "learner")
+    expected = _rows(first)
+    for machine in others:
+        rows = _rows(machine)
+        wrong = sorted(k for k in expected.keys() | rows.keys() if expected.get(k) != rows.get(k))
+        if wrong:
+            raise Violation(
+                "namespaces_equal",
+                f"in the end {machine.name} has {rows.get(wrong[0])!r} under {wrong[0]!r}, and "
+                f"{first.name} has {expected.get(wrong[0])!r}; {len(wrong)} rows differ",
+            )
+
+
+def _rows(machine: Machine) -> dict[str, bytes]:
+    return {key: row.to_json() for key, row in machine.actor.state.rows()}
 
 
 def _commands(truth: Truth) -> dict[tuple[int, int], Any]:

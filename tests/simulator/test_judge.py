@@ -16,6 +16,9 @@ from actors.proposer import Electing, Leading, Proposer
 from actors.reads import Reads
 from actors.store import Store
 from chaos.simulator.run import Plan, run_plan
+from chaos.simulator.verdict import judge_states
+from chaos.simulator.violation import Violation
+from tests.worlds import founded, put
 
 _lead = Proposer._lead
 _run_command = Namespace._run
@@ -137,3 +140,16 @@ def test_a_history_that_is_not_decided_has_not_passed(monkeypatch: pytest.Monkey
     report = run_plan(Plan(1, faults=("none",), storm_ms=3_000, acknowledged=10))
 
     assert report.invariant == "history_is_decided"
+
+
+def test_states_that_agree_in_their_hash_alone_are_found_in_the_end() -> None:
+    """Given a store that copied less than there was, when nothing shows it, then its rows do."""
+    world = founded()
+    world.done(put("a", b"1"))
+    world.settled()
+    judge_states(world)
+    store = world.actor("store-3")
+    del store.state.entries["a"]
+
+    with pytest.raises(Violation, match="store-3 has None under 'entry/a'"):
+        judge_states(world)
