@@ -449,12 +449,15 @@ class Learner(Node):
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
         if self.coordinator is not None:
             return
+        former = self.decided
         for entry in message.entries:
             if entry.slot > self.decided:
                 self.log.choose(entry.slot, entry.value, NO_BALLOT)
                 self._told[entry.slot] = entry.aborted
         self._scan_on()
         self._apply_told()
+        if former < self.decided < max(self.scanned, self.log.heard_through):
+            self._pull_decided()  # The next page. What somebody else told already asks for none.
 
     # -- snapshots -------------------------------------------------------------------------------
 

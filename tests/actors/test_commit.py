@@ -4,6 +4,7 @@ import hashlib
 
 from actors.calls import Decided, GiveUp, Read, Unavailable, Unknown, Upload, Uploaded
 from actors.messages import ReadRequest, TxnDecision, TxnPrepare, TxnVote
+from actors.options import Options
 from actors.values import Chunked, IdempotencyKey, Precondition, PutFile
 from tests.worlds import founded, intercepted, put
 
@@ -106,6 +107,20 @@ def test_decisions_that_get_lost_only_cost_time() -> None:
 
     assert lost
     assert cluster.actor("store-3").state.entries["a"].version == 10
+
+
+def test_a_learner_that_was_away_reads_page_after_page() -> None:
+    """Given a log of many pages, then the next one is asked for as soon as one has come."""
+    cluster = founded(options=Options(page_bytes=1))
+    cluster.crash("learner-2")
+    for number in range(60):
+        cluster.done(put("a", b"%d" % number))
+    cluster.machines["learner-2"].forget_queue()
+
+    cluster.start("learner-2")
+    cluster.run(3_000)
+
+    assert cluster.actor("learner-2").decided == cluster.actor("learner-1").decided
 
 
 def test_a_retry_with_the_same_key_returns_the_first_result() -> None:
