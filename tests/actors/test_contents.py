@@ -209,6 +209,32 @@ def test_chunks_that_only_the_dead_could_have_keep_no_other_from_being_asked_for
     assert all(store.contents.is_nowhere(name) for name in names)
 
 
+def test_a_store_whose_no_was_overruled_copies_what_it_refused() -> None:
+    """Given a slot that it refused for want of contents, when a later View has taken its say and
+    the slot is committed, then the store is not whole before it has them.
+    """
+    world = founded()
+    world.done(put("before", b"1"))
+    world.settled()
+    store = world.actor("store-3")
+    late = name_of(b"late")
+    slot = prepared_with(world, late)
+    for peer in ("store-1", "store-2"):
+        store.contents.on_missing(peer, ChunkMissing(sha256=late))
+    store._try_fetched()
+    prepared = store.prepared[slot]
+    assert prepared.refused
+    store.state._session_or_new("s")
+
+    store._apply(slot, prepared.batch, (), prepared)
+
+    assert late in store.state.entries
+    assert store.contents.missing == 1
+    assert not store.joining.is_whole
+    assert store.contents.on_data(ChunkData(sha256=late, data=b"late"))
+    assert store.joining.is_whole
+
+
 def test_contents_that_come_under_a_wrong_name_are_not_kept() -> None:
     """Given bytes from a peer, or in a command, that are not what their name says."""
     world = founded()
