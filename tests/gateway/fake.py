@@ -106,15 +106,15 @@ class FakeCluster:
         return self._apply(call.operation, call.idempotency)
 
     def _apply(self, operation: Any, idempotency: Any = None) -> Decided:
-        self._sequence += 1
         command = Command(
             session=SESSION,
             sequence=self._sequence,
-            acknowledged=0,
+            acknowledged=0 if self._sequence else -1,
             reply_to="gateway-1",
             operation=operation,
             idempotency=idempotency,
         )
+        self._sequence += 1
         batch = Batch(stamp_ms=time.time_ns() // 1_000_000, commands=(command,))
         (outcome,) = self.state.apply(self.state.applied + 1, batch, ())
         self.changes.note(self.state.applied, batch, (outcome,))

@@ -168,7 +168,7 @@ async def test_results_of_requests(client: httpx.AsyncClient) -> None:
     answer = await client.get(f"/v1/requests/{written.headers['synod-request-id']}")
 
     assert answer.json() == {
-        "request": "fake-session-2",
+        "request": "fake-session-1",
         "state": "decided",
         "result": "done",
         "slot": 2,

@@ -18,7 +18,7 @@ async def test_a_file_is_created_read_replaced_and_removed(client: httpx.AsyncCl
     created = await client.put("/v1/files/a/b.txt", content=b"one")
     assert created.status_code == 201
     assert created.headers["location"] == "/v1/files/a/b.txt"
-    assert created.headers["synod-request-id"] == f"{SESSION}-2"
+    assert created.headers["synod-request-id"] == f"{SESSION}-1"
     assert created.headers["synod-slot"] == "2"
     assert created.headers["etag"] == '"2-0"'
 
