@@ -344,6 +344,7 @@ class Store(Node):
             self._apply_decided()
 
     def _on_decided(self, sender: str, message: Decided) -> None:
+        former = self.state.applied
         for entry in message.entries:
             if entry.slot > self.state.applied:
                 self._decisions[entry.slot] = entry
@@ -352,7 +353,9 @@ class Store(Node):
             self.counters["behind_truncation"] += 1
             self.joining.install()
         self._apply_decided()
-        if message.entries and self.state.applied < self.heard_through:
+        if former < self.state.applied < self.heard_through:
+            # The next page, at once. What another learner told already asks for none.
+            self._sync_asked_at = self.now - _ASK_AGAIN_MS
             self._pull_decided()
 
     def _apply_decided(self) -> None:
