@@ -98,8 +98,7 @@ class Copies:
                 continue
             del self._copying[copying.call.token]
             # Two starts of one replica may list the same state in another order.
-            incarnation = client._incarnations[sender, client.sender_disk]
-            source = f"{sender}/{client.sender_disk}/{incarnation}"
+            source = f"{sender}/{client.sender_disk}/{client.sender_incarnation}"
             client.out.answers.append(Answer(copying.call.token, Copied(source, message)))
 
     def _put_off(self, copying: Copying, trouble: str) -> None:

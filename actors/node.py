@@ -65,7 +65,8 @@ class Node:
         self._started = False
         self._armed: set[TimerKey] = set()
         self.sender_disk = ""
-        """The disk of whoever sent the message that is being handled."""
+        self.sender_incarnation = 0
+        """The disk and the start of whoever sent the message that is being handled."""
         self._incarnations: dict[tuple[str, str], int] = {}
         self._fitted: dict[str, tuple[object, ...]] = {}
         """Of each sender, what its last fitting envelope said of it."""
@@ -118,6 +119,7 @@ class Node:
         elif self._fits(envelope):
             handler = self._handlers.get(kind)
             self.sender_disk = envelope.disk
+            self.sender_incarnation = envelope.incarnation
             if handler is None:
                 self.counters["not_for_this_role"] += 1
             elif kind == "node.heartbeat":

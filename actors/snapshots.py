@@ -95,6 +95,10 @@ class SnapshotServer:
 class _Copying:
     source: str
     asked_at: Milliseconds
+    start: tuple[str, int] = ("", 0)
+    """The disk and the incarnation of the source, of which all pages must be: another start of it
+    may list the same state in another order.
+    """
     slot: int = 0
     page: int = 0
     rows: list[SnapshotRow] = field(default_factory=list)
@@ -147,10 +151,11 @@ class SnapshotInstaller:
             self._node.counters["snapshot_pages_refused"] += 1
             copying.asked_at = self._node.now - _PATIENCE_MS  # The next source, with the next tick.
             return
-        if message.slot != copying.slot:
+        start = (self._node.sender_disk, self._node.sender_incarnation)
+        if (message.slot, start) != (copying.slot, copying.start):
             if message.page != 0 or message.slot < copying.slot:
                 return
-            copying.slot, copying.page = message.slot, 0
+            copying.slot, copying.start, copying.page = message.slot, start, 0
             copying.rows.clear()
         if message.page != copying.page:
             return

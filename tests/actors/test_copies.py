@@ -25,7 +25,7 @@ class FakeClient:
         self.counters: Counter[str] = Counter()
         self.out = Outbox()
         self.sender_disk = "d1"
-        self._incarnations = {(f"learner-{n}", "d1"): 3 for n in (1, 2)}
+        self.sender_incarnation = 3
         self.stores = ("store-1", "store-3")
         self.view = View(
             epoch=4,

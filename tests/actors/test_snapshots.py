@@ -19,6 +19,8 @@ class FakeNode:
         self.options = Options()
         self.counters: Counter[str] = Counter()
         self.out = Outbox()
+        self.sender_disk = "d"
+        self.sender_incarnation = 1
 
     def _send(self, to: str, message: Any) -> None:
         self.out.sends.append(Send(to, message))
@@ -74,6 +76,18 @@ def test_rows_of_two_snapshots_are_never_mixed(copy: Copy) -> None:
     copy.hears(12, 1, "b", left=0)
 
     assert copy.installed == [(12, ["a", "b"])]
+
+
+def test_rows_of_two_starts_of_the_source_are_never_mixed(copy: Copy) -> None:
+    """Given the source dies and lists the same state in another order, then it is copied anew."""
+    copy.hears(9, 0, "a", left=1)
+    copy.node.sender_incarnation = 2
+    copy.hears(9, 1, "a", left=0)
+    assert copy.installed == []
+
+    copy.hears(9, 0, "b", left=1)
+    copy.hears(9, 1, "a", left=0)
+    assert copy.installed == [(9, ["b", "a"])]
 
 
 def test_a_state_that_is_no_newer_than_the_own_one_is_not_installed(copy: Copy) -> None:
