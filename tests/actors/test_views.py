@@ -70,10 +70,11 @@ def test_the_last_disk_of_the_view_is_lost_before_anything_was_decided() -> None
     world.machines["store-3"].disk = Disk("disk-new")
 
     world.start("store-1", "store-2", "store-3")
+    world.run(30_000)
 
+    assert {m.name for m in learner.actor.view.stores} == {"store-1", "store-2", "store-3"}
     world.ready()
     world.done(put("a", b"1"))
-    world.run_until(lambda: len(learner.actor.view.stores) == 3, 30_000)
     world.settled()
     assert learner.actor.view.member("store-3").disk == "disk-new"
 
