@@ -37,8 +37,8 @@ from actors.errors import InvariantViolation, JournalUnreadable
 from actors.messages import AnyMessage, ChunkData, ChunkMissing, ChunkPut
 from actors.notices import BlobRotten, Notice
 from actors.options import Identity
+from broker.calling import CallLost, Calls
 from broker.folder import JournalCorrupt, JournalError, JournalFull
-from broker.gathering import Gathering
 from broker.inbox import Batch, Inbox
 from broker.journal import Journal
 from broker.observer import Observer, Tap
@@ -73,14 +73,6 @@ class HostedActor(Actor, Protocol):
 
 class NodeHalted(RuntimeError):
     """The node refuses to go on; the text says why and what to do."""
-
-
-class CallLost(RuntimeError):
-    """The actor was rebuilt while a call was under way: its outcome is unknown here."""
-
-
-class CallRefused(RuntimeError):
-    """The call was not taken: too many are under way. It has no effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +128,8 @@ class NodeHost:
         self._draw = draw
         self._identity = self._new_identity()
         self._actor = make_actor(self._identity)
-        self._calls: dict[int, asyncio.Future[Any]] = {}
-        self._last_token = 0
+        self._calls = Calls(name, self._options.calls_max, self._take_calls)
         self._inbox = Inbox(self._options.drain_messages_max, self._options.drain_bytes_max)
-        self._gathering = Gathering(self._take_calls)
         self._timers = TimerBook()
         self._upkeep = Upkeep(journal, self._options.upkeep, self._notify)
         self._work = asyncio.Event()
@@ -178,27 +168,15 @@ class NodeHost:
         """Wait until the actor has been restored and takes messages."""
         await self._ready.wait()
 
-    async def call(self, make: Callable[[int], Call]) -> Any:
+    async def call(self, make: Callable[[int], Call], patience_s: float | None = None) -> Any:
         """Hand the call that `make` makes for a token to the actor; return its answer.
 
-        Raises `CallRefused`, `CallLost` or `NodeHalted`. Cancelling the caller does not take the
-        call back.
+        Raises `CallRefused`, `CallLost` or `NodeHalted`, and `TimeoutError` without an answer for
+        `patience_s`. Neither that nor cancelling the caller takes the call back.
         """
         if self.halted:
             raise NodeHalted(self.halted)
-        if len(self._calls) >= self._options.calls_max:
-            raise CallRefused(f"{self.name} has {len(self._calls)} calls under way")
-        self._last_token += 1
-        token = self._last_token
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._calls[token] = future
-        call = make(token)
-        self._gathering.add(call)
-        try:
-            return await future
-        finally:
-            self._calls.pop(token, None)
-            self._gathering.ended(call)
+        return await self._calls.run(make, patience_s)
 
     async def run(self) -> None:
         """Run the node. Raises `NodeHalted`, `TransportRefused` or a `JournalError`."""
@@ -211,8 +189,7 @@ class NodeHost:
         except BaseExceptionGroup as failures:
             raise _first_leaf(failures) from failures
         finally:
-            for token in list(self._calls):
-                self._fail_call(token, NodeHalted(self.halted or f"{self.name} was stopped"))
+            self._calls.fail_all_but((), NodeHalted(self.halted or f"{self.name} was stopped"))
 
     # -- inbox ------------------------------------------------------------------------------------
 
@@ -353,9 +330,7 @@ class NodeHost:
         # The transport sends what is staged in order, acknowledgements last.
         await self._transport.flush()
         for answer in outcome.answers:
-            future = self._calls.pop(answer.token, None)
-            if future is not None and not future.done():
-                future.set_result(answer.value)
+            self._calls.answer(answer.token, answer.value)
         if self._timers.held:
             self._timers_held.set()
         if self._timers.has_immediate:
@@ -559,23 +534,17 @@ class NodeHost:
         self._observer.quarantined(reason)
         cluster, sender, disk, incarnation, message = envelope
         if isinstance(message, Call):
-            self._fail_call(message.token, CallLost(f"{self.name} failed on it: {reason}"))
+            self._calls.fail(message.token, CallLost(f"{self.name} failed on it: {reason}"))
         elif not isinstance(message, Notice):
             parcel = Parcel(cluster, sender, disk, incarnation, (message,))
             self._transport.quarantine(parcel, f"{self.name}: {reason}")
 
-    def _fail_call(self, token: int, error: Exception) -> None:
-        future = self._calls.pop(token, None)
-        if future is not None and not future.done():
-            future.set_exception(error)
-
     def _lose_calls(self, reason: str, keep: Iterable[Envelope | Wakeup] = ()) -> None:
         """Fail the calls that the actor took in; those in `keep` and in the inbox go on."""
-        self._gathering.flush()
+        self._calls.release()
         kept = {call.token for call in self._inbox.local if isinstance(call, Call)}
         kept.update(token for item in keep if (token := _token_of(item)) is not None)
-        for token in self._calls.keys() - kept:
-            self._fail_call(token, CallLost(reason))
+        self._calls.fail_all_but(kept, CallLost(reason))
 
     def _halt(self, reason: str) -> None:
         self.halted = reason

@@ -3,7 +3,6 @@
 This is the one place where the actor's answers become what HTTP clients are told.
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -31,7 +30,8 @@ from actors.calls import (
 )
 from actors.messages import LogPage, ReadRequest
 from actors.values import IdempotencyKey, Operation, Outcome
-from broker.runtime import CallLost, CallRefused, NodeHalted
+from broker.calling import CallLost, CallRefused
+from broker.runtime import NodeHalted
 from gateway.problems import (
     ABORTED,
     CONFLICT,
@@ -78,8 +78,11 @@ class ClusterPort(Protocol):
     `make` is given the call's token. `broker.runtime.NodeHost` is one.
     """
 
-    async def call(self, make: Callable[[int], Call]) -> Any:
-        """The actor's answer. Raises `CallRefused`, `CallLost` or `NodeHalted`."""
+    async def call(self, make: Callable[[int], Call], patience_s: float | None = None) -> Any:
+        """The actor's answer, within `patience_s`.
+
+        Raises `CallRefused`, `CallLost`, `NodeHalted` or `TimeoutError`.
+        """
         ...
 
 
@@ -112,14 +115,12 @@ class Cluster:
         self._refuse_without_broker()
         try:
             try:
-                async with asyncio.timeout(self._deadline_s):
-                    answer = await self._port.call(make)
+                answer = await self._port.call(make, self._deadline_s)
             except TimeoutError:
                 # The actor would have said so itself, but without a broker no timer comes.
-                async with asyncio.timeout(_GIVE_UP_S):
-                    answer = await self._port.call(
-                        lambda token: GiveUp(token=token, write=tokens[0])
-                    )
+                answer = await self._port.call(
+                    lambda token: GiveUp(token=token, write=tokens[0]), _GIVE_UP_S
+                )
         except CallRefused as error:
             raise _unavailable(Unavailable(f"{error}", "no command was submitted")) from None
         except (TimeoutError, CallLost, NodeHalted):
@@ -206,8 +207,7 @@ class Cluster:
     async def _bounded(self, make: Callable[[int], Call], seconds: float | None = None) -> Any:
         """A call that changes no file, so that to give up on it is final."""
         try:
-            async with asyncio.timeout(self._deadline_s if seconds is None else seconds):
-                return await self._port.call(make)
+            return await self._port.call(make, self._deadline_s if seconds is None else seconds)
         except (CallRefused, CallLost, NodeHalted) as error:
             raise _unavailable(Unavailable(f"{error}", "no command was submitted")) from None
         except TimeoutError:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from actors.calls import Survey, Surveyed
 from actors.options import Options, role_of
+from broker.calling import CallLost, CallRefused
 from broker.failpoints import Failpoints
 from broker.folder import JournalError
 from broker.launch import run_node
 from broker.listening import listen_for_events
 from broker.memory import MemoryBroker
 from broker.rabbitmq import RabbitOptions, RabbitTransport
-from broker.runtime import CallLost, CallRefused, HostOptions, NodeHalted, NodeHost
+from broker.runtime import HostOptions, NodeHalted, NodeHost
 from broker.topology import Topology
 from broker.transport import Transport, TransportRefused
 from broker.upkeep import UpkeepOptions

@@ -11,11 +11,12 @@ from actors.effects import Answer, Blob, Envelope, Group, Record, SendBlob, Time
 from actors.messages import AnyMessage, ChunkData, ChunkMissing, ChunkRefused
 from actors.notices import DiskSpace, RowRotten
 from broker import runtime, upkeep
+from broker.calling import CallLost, CallRefused
 from broker.folder import JournalCorrupt, JournalFailed
 from broker.journal import Journal
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.observer import Observer, Tap
-from broker.runtime import CallLost, CallRefused, HostOptions, NodeHalted
+from broker.runtime import HostOptions, NodeHalted
 from broker.transport import Parcel
 from broker.upkeep import UpkeepOptions
 from tests.broker.actors import Behaviour, Puppet, fail, note, violate
@@ -249,6 +250,16 @@ async def test_calls_survive_the_failure_of_others_or_are_told(
         puppet(host).on["call.survey"] = fail
         with pytest.raises(CallLost, match="failed on it"):
             await host.call(survey)
+
+
+async def test_a_caller_may_lose_patience(house: House) -> None:
+    host = house.host("gateway-1", {"call.survey": lambda *_: None})
+    async with house.running(host):
+        with pytest.raises(TimeoutError, match="not answered"):
+            await host.call(survey, 0.05)
+        assert not host._calls
+        puppet(host).on.clear()
+        assert await host.call(survey, 5) == ["call.survey", "call.survey"]
 
 
 async def test_calls_are_bounded(house: House) -> None:

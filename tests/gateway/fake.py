@@ -64,8 +64,11 @@ class FakeCluster:
         self.applied = asyncio.Event()
         self._apply(OpenSession())
 
-    async def call(self, make: Callable[[int], Call]) -> Any:
-        call = make(1)
+    async def call(self, make: Callable[[int], Call], patience_s: float | None = None) -> Any:
+        async with asyncio.timeout(patience_s):
+            return await self._answer(make(1))
+
+    async def _answer(self, call: Call) -> Any:
         self.calls.append(call)
         self.called.set()
         if self.hold is not None:

@@ -9,7 +9,8 @@ import pytest
 from actors.calls import Decided as CallDecided
 from actors.calls import Unavailable, Unknown
 from actors.values import Outcome, Status
-from broker.runtime import CallLost, CallRefused, NodeHalted
+from broker.calling import CallLost, CallRefused
+from broker.runtime import NodeHalted
 from gateway.app import GatewayApp
 from gateway.settings import Settings
 from tests.gateway.fake import FakeCluster

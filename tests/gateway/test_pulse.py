@@ -30,7 +30,7 @@ class Changing:
         seen = {store.name: NodeSeen(100, 1, heartbeat) for store in stores}
         self.survey = Surveyed("c", "proposer-1", True, view, "s", seen)
 
-    async def call(self, make: Any) -> Any:
+    async def call(self, make: Any, patience_s: float | None = None) -> Any:
         return self.survey
 
     def hear(self, name: str, age_ms: int, halted: str = "") -> None:
