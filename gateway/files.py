@@ -1,12 +1,12 @@
 """`/v1/files/{path}`: PUT, GET, HEAD, DELETE."""
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -79,28 +79,26 @@ class Files:
             named = idempotency_key(key, "PUT", path, fields, content.sha256)
             decided = await self._cluster.write(operation, named, retry_aborted=retry)
         outcome = decided.outcome
+        body = to_json(
+            {
+                "path": path,
+                "created": outcome.created,
+                "etag": outcome.etag,
+                "sha256": content.sha256,
+                "request": decided.request,
+                "slot": outcome.slot,
+                "retried": decided.retried,
+            }
+        )
         headers = written_headers(decided)
+        headers["content-type"] = "application/json"
+        headers["content-length"] = str(len(body))
         headers["etag"] = f'"{outcome.etag}"'
         headers["repr-digest"] = digest_header(content.sha256)
         if outcome.created:
             headers["location"] = f"/v1/files/{path_to_url(path)}"
-        response = Response(
-            json.dumps(
-                {
-                    "path": path,
-                    "created": outcome.created,
-                    "etag": outcome.etag,
-                    "sha256": content.sha256,
-                    "request": decided.request,
-                    "slot": outcome.slot,
-                    "retried": decided.retried,
-                }
-            ).encode(),
-            status_code=HTTPStatus.CREATED if outcome.created else HTTPStatus.OK,
-            headers=headers,
-            media_type="application/json",
-        )
-        await response(scope, receive, send)
+        await send_head(send, 201 if outcome.created else 200, headers)
+        await send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def delete(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Remove a file."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import (
@@ -17,6 +17,43 @@ from gateway.problems import HEAD_TOO_LARGE, INCOMPLETE_BODY, INVALID_REQUEST, P
 HEADER_BYTES_MAX = 64 * 1024
 _KEEP_ALIVE_S = 75
 _GRACEFUL_SHUTDOWN_S = 5
+_JOINED_BYTES_MAX = 16 * 1024
+
+
+class _Joining:
+    """A connection on which the head and the body of a small answer leave as one packet.
+
+    uvicorn writes them one after the other, and uvloop makes a system call of each. What is written
+    waits for the end of the event loop's round; more than a little leaves at once.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._waiting: list[bytes | memoryview] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Hand `data` over, in this round."""
+        if len(data) > _JOINED_BYTES_MAX:
+            self._flush()
+            self._transport.write(data)
+            return
+        if not self._waiting:
+            self._loop.call_soon(self._flush)
+        self._waiting.append(data)
+
+    def close(self) -> None:
+        """Close after what was written."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if waiting and not self._transport.is_closing():
+            self._transport.write(b"".join(waiting))
 
 
 class Protocol(HttpToolsProtocol):
@@ -28,6 +65,13 @@ class Protocol(HttpToolsProtocol):
 
     _reading_head = True
     _head_bytes = 0
+
+    def connection_made(  # type: ignore[override]
+        self, transport: asyncio.Transport
+    ) -> None:
+        """A client is there."""
+        super().connection_made(transport)
+        self.transport = cast(asyncio.Transport, _Joining(transport, self.loop))
 
     def on_message_begin(self) -> None:
         """A request starts."""
@@ -52,6 +96,7 @@ class Protocol(HttpToolsProtocol):
         """The client sends no more; `True` keeps our side open."""
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or cycle.response_complete:
+            self.transport.close()  # After what may still wait to be written.
             return False
         if not cycle.more_body:
             cycle.keep_alive = False

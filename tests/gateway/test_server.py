@@ -214,3 +214,47 @@ async def _until_idle(client: httpx.AsyncClient) -> None:
         text = (await client.get("/metrics")).text
         if "paxos_gateway_requests_in_flight 1.0" in text.splitlines():
             return
+
+
+class _Packets(asyncio.Protocol):
+    """What comes at once, in the pieces in which it came."""
+
+    def __init__(self) -> None:
+        self.pieces: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def data_received(self, data: bytes) -> None:
+        self.pieces.put_nowait(data)
+
+
+async def test_head_and_body_of_a_small_answer_are_one_packet(port: int) -> None:
+    loop = asyncio.get_running_loop()
+    transport, packets = await loop.create_connection(_Packets, "127.0.0.1", port)
+    try:
+        for number in (1, 2, 3):
+            transport.write(_head("PUT", f"/v1/files/{number}", "content-length: 2") + b"ok")
+            async with asyncio.timeout(5):
+                piece = await packets.pieces.get()
+            assert piece.startswith(b"HTTP/1.1 201 ")
+            assert piece.endswith(b"}")
+    finally:
+        transport.close()
+
+
+async def test_pipelined_requests_are_answered_in_order(port: int) -> None:
+    async with _connection(port) as (reader, writer):
+        writer.write(
+            _head("PUT", "/v1/files/a", "content-length: 1") + b"1" + _head("GET", "/v1/files/a")
+        )
+        status, _, body = await _answer(reader)
+        assert (status, _problem(body)["path"]) == (201, "a")
+        status, _, body = await _answer(reader)
+        assert (status, body) == (200, b"1")
+
+
+async def test_what_is_written_before_the_end_of_a_connection_is_sent(port: int) -> None:
+    async with _connection(port) as (reader, writer):
+        writer.write(_head("GET", "/healthz", "connection: close"))
+        status, headers, body = await _answer(reader)
+        assert (status, headers["connection"]) == (200, "close")
+        assert body
+        assert await reader.read() == b""
