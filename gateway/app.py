@@ -146,7 +146,7 @@ class GatewayApp:
             await send(message)
 
         began = time.perf_counter()
-        self._metrics.in_flight.inc()
+        self._metrics.in_flight += 1
         if about_files:
             self.pulse.began()
         try:
@@ -158,7 +158,7 @@ class GatewayApp:
                 await answer(scope, receive, count)
         finally:
             seconds = time.perf_counter() - began
-            self._metrics.in_flight.dec()
+            self._metrics.in_flight -= 1
             self._metrics.answered(_route_name(scope), method, status, seconds, sent_bytes)
             self.requests.end(seen, status)
             if status >= 500:

@@ -7,13 +7,7 @@ every node has in common, and the gateway's HTTP; `observability.roles` has what
 
 import time
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-)
+from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -21,6 +15,7 @@ from prometheus_client.process_collector import ProcessCollector
 from actors.effects import Milliseconds, TimerKey
 from actors.messages import AnyMessage
 from actors.options import role_of
+from observability.tallies import Distribution, Distributions, Tallies, Tally
 
 _HTTP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _METHODS = frozenset(("GET", "HEAD", "PUT", "DELETE", "POST"))
@@ -41,26 +36,28 @@ class HttpMetrics:
     """What a gateway answers."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.in_flight = Gauge(
+        self.in_flight = 0
+        """Requests being worked on."""
+        Gauge(
             "paxos_gateway_requests_in_flight", "Requests being worked on.", registry=registry
-        )
-        self._requests = Counter(
+        ).set_function(lambda: self.in_flight)
+        self._requests = Tallies(
             "paxos_gateway_requests",
             "Requests by route, method and status; status 0 had no answer.",
             ("route", "method", "status"),
             registry=registry,
         )
-        self._seconds = Histogram(
+        self._seconds = Distributions(
             "paxos_gateway_request_seconds",
             "Time from a request's head to the end of its answer.",
             ("route", "method"),
-            buckets=_HTTP_SECONDS,
+            bounds=_HTTP_SECONDS,
             registry=registry,
         )
-        self._sent = Counter(
+        self._sent = Tallies(
             "paxos_gateway_sent_bytes", "Bytes of answers' bodies.", registry=registry
-        )
-        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        ).labels()
+        self._children: dict[tuple[str, str, int], tuple[Tally, Distribution]] = {}
 
     def answered(
         self, route: str, method: str, status: int, seconds: float, sent_bytes: int
@@ -77,8 +74,7 @@ class HttpMetrics:
             )
         children[0].inc()
         children[1].observe(seconds)
-        if sent_bytes:
-            self._sent.inc(sent_bytes)
+        self._sent.inc(sent_bytes)
 
 
 _TURN_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
@@ -91,11 +87,13 @@ class NodesMetrics:
     """What the runtimes of this process's nodes do; one for a process, see `node`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"paxos_node_{name}", text, (*_NODE, *labels), registry=registry)
+        def counter(name: str, text: str, *labels: str) -> Tallies:
+            return Tallies(f"paxos_node_{name}", text, (*_NODE, *labels), registry=registry)
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(f"paxos_node_{name}", text, _NODE, buckets=buckets, registry=registry)
+        def histogram(name: str, text: str, bounds: tuple[float, ...]) -> Distributions:
+            return Distributions(
+                f"paxos_node_{name}", text, _NODE, bounds=bounds, registry=registry
+            )
 
         self.received = counter("messages_received", "Messages the actor took in.", "type")
         self.sent = counter("messages_sent", "Messages handed to the transport.", "type")
@@ -128,8 +126,8 @@ class NodeMetrics:
     def __init__(self, metrics: NodesMetrics, node: str) -> None:
         self._metrics = metrics
         self._labels = (node, role_of(node))
-        self._received: dict[str, Counter] = {}
-        self._sent: dict[str, Counter] = {}
+        self._received: dict[str, Tally] = {}
+        self._sent: dict[str, Tally] = {}
         self._turn_seconds = metrics.turn_seconds.labels(*self._labels)
         self._turn_messages = metrics.turn_messages.labels(*self._labels)
         self._commit_seconds = metrics.commit_seconds.labels(*self._labels)
@@ -181,7 +179,7 @@ class NodeMetrics:
         """The node refuses to go on."""
         self._halted.set(1)
 
-    def _count(self, children: dict[str, Counter], parent: Counter, message: AnyMessage) -> None:
+    def _count(self, children: dict[str, Tally], parent: Tallies, message: AnyMessage) -> None:
         kind: str = message.type  # type: ignore[attr-defined]
         child = children.get(kind)
         if child is None:

@@ -5,13 +5,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 
 from actors.ballot import Ballot
 from actors.effects import Group
 from actors.messages import AnyMessage
 from actors.options import role_of
 from actors.values import Batch
+from observability.tallies import Distributions, Tallies, Tally
 
 _PHASE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _COMMANDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -26,11 +27,11 @@ class RolesMetrics:
     """The families of all roles; one for a process, see `node`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"paxos_{name}", text, ("node", *labels), registry=registry)
+        def counter(name: str, text: str, *labels: str) -> Tallies:
+            return Tallies(f"paxos_{name}", text, ("node", *labels), registry=registry)
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(f"paxos_{name}", text, ("node",), buckets=buckets, registry=registry)
+        def histogram(name: str, text: str, bounds: tuple[float, ...]) -> Distributions:
+            return Distributions(f"paxos_{name}", text, ("node",), bounds=bounds, registry=registry)
 
         self.elections = counter("proposer_elections", "Ballots that this node stood with.")
         self.prepare_seconds = histogram(
@@ -244,7 +245,7 @@ class StoreMetrics(RoleMetrics):
         self._contents.inc(len(message.data))
 
 
-def _counting(counter: Counter) -> Hear:
+def _counting(counter: Tally) -> Hear:
     def hear(peer: str, message: Any) -> None:
         counter.inc()
 
