@@ -48,13 +48,30 @@ class Change(Frozen):
 
 
 @dataclass(slots=True)
+class _Row:
+    """A change as it is kept: most are never asked for, and a `Change` costs more to make."""
+
+    kind: ChangeKind
+    slot: int
+    index: int
+    ordinal: int
+    path: str
+    source: str | None
+    size: int | None
+    content_type: str | None
+
+    def told(self) -> Change:
+        return Change(**{name: getattr(self, name) for name in self.__slots__})
+
+
+@dataclass(slots=True)
 class Changes:
     """The changes of the slots `first <= s <= last`."""
 
     first: int = 1
     last: int = 0
     kept: int = _KEPT
-    _rows: deque[Change] = field(default_factory=deque)
+    _rows: deque[_Row] = field(default_factory=deque)
 
     def restart(self, applied: int) -> None:
         """The state was restored or replaced at `applied`: what led there is not known here."""
@@ -74,9 +91,9 @@ class Changes:
             if outcome.status != "done" or (outcome.slot, outcome.index) != (slot, index):
                 continue  # Refused, or told again and done long ago.
             for step in steps_of(command.operation):
-                change = _change(step, slot, index, ordinal)
-                if change is not None:
-                    self._rows.append(change)
+                row = _row(step, slot, index, ordinal)
+                if row is not None:
+                    self._rows.append(row)
                     ordinal += 1
         while len(self._rows) > self.kept and self._rows[0].slot < slot:
             self.first = self._rows[0].slot + 1
@@ -88,7 +105,7 @@ class Changes:
 
         Only to be asked for `after >= first - 1`.
         """
-        newer: list[Change] = []
+        newer: list[_Row] = []
         for row in reversed(self._rows):  # Whoever follows asks for the newest few.
             if row.slot <= after:
                 break
@@ -96,29 +113,29 @@ class Changes:
         newer.reverse()
         if len(newer) > limit:
             last = newer[limit - 1].slot
-            return tuple(row for row in newer if row.slot <= last), last
-        return tuple(newer), self.last
+            return tuple(row.told() for row in newer if row.slot <= last), last
+        return tuple(row.told() for row in newer), self.last
 
 
-def _change(step: AnyStep | Frozen, slot: int, index: int, ordinal: int) -> Change | None:
+def _row(step: AnyStep | Frozen, slot: int, index: int, ordinal: int) -> _Row | None:
     """What `step` changed; `None` for what changes no entry."""
 
-    def of(kind: ChangeKind, path: str, **more: str | int) -> Change:
-        fields = {"kind": kind, "slot": slot, "index": index, "ordinal": ordinal, "path": path}
-        return Change.model_validate({**fields, **more})
+    def of(kind: ChangeKind, path: str, source: str | None = None) -> _Row:
+        return _Row(kind, slot, index, ordinal, path, source, None, None)
 
     match step:
-        case PutFile(path=path, content=content, content_type=content_type):
+        case PutFile():
+            content = step.content
             size = len(content.data) if content.kind == "inline" else content.size
-            return of("put", path, size=size, content_type=content_type)
-        case DeleteFile(path=path):
-            return of("delete", path)
-        case MakeDirectory(path=path):
-            return of("make_directory", path)
-        case RemoveDirectory(path=path):
-            return of("remove_directory", path)
-        case MoveEntry(source=source, target=target):
-            return of("move", target, source=source)
-        case CopyEntry(source=source, target=target):
-            return of("copy", target, source=source)
+            return _Row("put", slot, index, ordinal, step.path, None, size, step.content_type)
+        case DeleteFile():
+            return of("delete", step.path)
+        case MakeDirectory():
+            return of("make_directory", step.path)
+        case RemoveDirectory():
+            return of("remove_directory", step.path)
+        case MoveEntry():
+            return of("move", step.target, step.source)
+        case CopyEntry():
+            return of("copy", step.target, step.source)
     return None

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from actors.chunks import READING_GRACE_MS, Chunks, Manifest, contents_in, read_manifest
+from actors.chunks import READING_GRACE_MS, Chunks, Manifest, read_manifest
 from actors.effects import Blob, Milliseconds, SendBlob
 from actors.messages import (
     HOLD_MS_MAX,
@@ -101,7 +101,7 @@ class Contents:
 
     def want(self, names: tuple[str, ...], batch: Batch) -> None:
         """A prepare needs these chunks."""
-        manifests = {c.manifest for c in contents_in(batch) if isinstance(c, Indirect)}
+        manifests = {c.manifest for c in batch.contents if isinstance(c, Indirect)}
         for name in names:
             self._urgent.setdefault(name, Wanted()).manifest |= name in manifests
 
@@ -206,13 +206,12 @@ class Contents:
 
     def keep_inline(self, batch: Batch) -> None:
         """The contents that travelled inside commands become chunks."""
-        for content in contents_in(batch):
-            data = getattr(content, "data", b"")
-            if not data or content.sha256 in self.chunks.held:
+        for content in batch.contents:
+            if not isinstance(content, Inline) or content.sha256 in self.chunks.held:
                 continue
             # A wrong name leaves the chunk missing, so that the command ends up refused.
-            if hashlib.sha256(data).hexdigest() == content.sha256:
-                self.keep(content.sha256, None, data, READING_GRACE_MS)
+            if content.data and hashlib.sha256(content.data).hexdigest() == content.sha256:
+                self.keep(content.sha256, None, content.data, READING_GRACE_MS)
 
     def on_put(self, sender: str, message: ChunkPut) -> None:
         """Journal the chunk, then give the credit back; the same chunk again is no work."""

@@ -16,7 +16,7 @@ from typing import ClassVar
 from pydantic import TypeAdapter
 
 from actors.changes import Changes
-from actors.chunks import Manifest, contents_in, stripped
+from actors.chunks import Manifest, bare_json
 from actors.contents import Contents
 from actors.effects import BLOB_ROW, Record
 from actors.joining import Joining
@@ -72,11 +72,19 @@ _FENCE = TypeAdapter(int)
 
 
 class Prepared(Frozen):
-    """A journalled slot: its commands without inline contents, and those this store refused."""
+    """A slot to vote on: its commands, and those this store refused.
+
+    The journal holds inline contents beside it, as chunks.
+    """
 
     slot: int
     batch: Batch
     refused: tuple[Refusal, ...]
+
+    def to_json(self) -> bytes:
+        """See `Frozen.to_json`."""
+        head = self.__pydantic_serializer__.to_json(self, exclude={"batch"})
+        return b'%b,"batch":%b}' % (head[:-1], bare_json(self.batch))
 
 
 _PREPARED = TypeAdapter(Prepared)
@@ -169,7 +177,7 @@ class Store(Node):
             if isinstance(entry, FileEntry):
                 self.chunks.use(entry.content)
         for prepared in self.prepared.values():
-            for content in contents_in(prepared.batch):
+            for content in prepared.batch.contents:
                 self.chunks.use(content)
 
     def _copy_missing(self) -> None:
@@ -258,9 +266,9 @@ class Store(Node):
     def _record_prepared(
         self, coordinator: str, message: TxnPrepare, refused: tuple[Refusal, ...]
     ) -> None:
-        prepared = Prepared(slot=message.slot, batch=stripped(message.batch), refused=refused)
+        prepared = Prepared(slot=message.slot, batch=message.batch, refused=refused)
         self.prepared[message.slot] = prepared
-        for content in contents_in(prepared.batch):
+        for content in prepared.batch.contents:
             self.chunks.use(content)
         self._journal(f"prepared/{message.slot:016x}", prepared)
         self._vote(coordinator, message.epoch, prepared)
@@ -295,7 +303,9 @@ class Store(Node):
 
     def _missing_contents(self, batch: Batch) -> dict[int, tuple[str, ...]]:
         """For each command that lacks chunks here, which."""
-        missing = {}
+        missing: dict[int, tuple[str, ...]] = {}
+        if not any(map(self.chunks.missing, batch.contents)):
+            return missing
         for index, command in enumerate(batch.commands):
             contents = contents_of(command.operation)
             names = tuple(name for content in contents for name in self.chunks.missing(content))
@@ -407,7 +417,7 @@ class Store(Node):
         self.state.dropped.clear()
         if prepared is not None:
             del self.prepared[slot]
-            for content in contents_in(prepared.batch):
+            for content in prepared.batch.contents:
                 self.contents.release(content)
         self.counters["applied"] += 1
 
