@@ -31,19 +31,19 @@ class _Joining:
         self._transport = transport
         self._loop = loop
         self._waiting: list[bytes | memoryview] = []
+        self._waiting_bytes = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes | memoryview) -> None:
         """Hand `data` over, in this round."""
-        if len(data) > _JOINED_BYTES_MAX:
-            self._flush()
-            self._transport.write(data)
-            return
         if not self._waiting:
             self._loop.call_soon(self._flush)
         self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes > _JOINED_BYTES_MAX:
+            self._flush()
 
     def close(self) -> None:
         """Close after what was written."""
@@ -51,9 +51,9 @@ class _Joining:
         self._transport.close()
 
     def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         if waiting and not self._transport.is_closing():
-            self._transport.write(b"".join(waiting))
+            self._transport.writelines(waiting)
 
 
 class Protocol(HttpToolsProtocol):

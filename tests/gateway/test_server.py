@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.listener import PortInUse, listen
-from gateway.server import HEADER_BYTES_MAX
+from gateway.server import HEADER_BYTES_MAX, _Joining
 from gateway.settings import Settings
 from tests.gateway.conftest import serving
 from tests.gateway.fake import FakeCluster
@@ -258,3 +258,34 @@ async def test_what_is_written_before_the_end_of_a_connection_is_sent(port: int)
         assert (status, headers["connection"]) == (200, "close")
         assert body
         assert await reader.read() == b""
+
+
+class _Transport:
+    """Takes note of what it is given, and when it is closed."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def is_closing(self) -> bool:
+        return False
+
+    def writelines(self, pieces: list[bytes]) -> None:
+        self.written.append(b"".join(pieces))
+
+    def close(self) -> None:
+        self.written.append(b"closed")
+
+
+async def test_no_more_than_a_little_waits_for_the_end_of_a_round() -> None:
+    transport: Any = _Transport()
+    joining = _Joining(transport, asyncio.get_running_loop())
+    for _ in range(3):
+        joining.write(b"x" * 7_000)
+    joining.write(b"y")
+    assert transport.written == [b"x" * 21_000]
+    await asyncio.sleep(0)
+    assert transport.written == [b"x" * 21_000, b"y"]
+    joining.write(b"z")
+    joining.close()
+    await asyncio.sleep(0)
+    assert transport.written[2:] == [b"z", b"closed"]
