@@ -189,8 +189,8 @@ def bare_json(batch: Batch) -> bytes:
             continue
         inline = b'"content":{"kind":"inline","sha256":"%b","data":"' % content.sha256.encode()
         found = text.find(inline, start)
-        end = text.find(b'"}', found + len(inline))
-        if found >= 0 and end >= 0:
+        end = found + len(inline) + (len(content.data) + 2) // 3 * 4
+        if found >= 0 and text.startswith(b'"}', end):
             pieces += (text[start:found], b'"content":', content.as_chunks.to_json())
             start = end + 2
     pieces.append(text[start:])

@@ -232,7 +232,8 @@ class Coordinator:
             # The client waits for its answer; the others have all that a decision rests on.
             learner.tell_results(slot, outcomes)
             learner._send(Group.STORES, decision)
-            learner._send(Group.LEARNERS, decision)
+            for peer in learner.peers:  # The group has this learner in it, too.
+                learner._send(peer, decision)
 
     def _decidable(self, slot: int, batch: Batch) -> tuple[Refusal, ...] | None:
         """The aborted commands of the slot, or `None` while its outcome is open."""

@@ -502,7 +502,7 @@ class Namespace:
         return found[::-1]
 
     def _keep(self, entry: FileEntry | DirectoryEntry) -> None:
-        parent, name = _parent(entry.path), entry.path.rpartition("/")[2]
+        parent, _, name = entry.path.rpartition("/")
         self.entries[entry.path] = entry
         self.children.setdefault(parent, set()).add(name)
 
@@ -530,6 +530,8 @@ class Namespace:
 
     def _holds(self, when: Precondition, former: FileEntry | DirectoryEntry | None) -> bool:
         """RFC 9110, section 13.2.2, for methods that change state."""
+        if when.if_match is None and when.if_none_match is None:
+            return True
         tag = former.etag if isinstance(former, FileEntry) else None
         if when.if_match is not None and (
             tag is None or ("*" not in when.if_match and tag not in when.if_match)
