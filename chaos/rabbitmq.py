@@ -296,7 +296,6 @@ class PrivateBroker:
     def _environment(self) -> dict[str, str]:
         """Return everything the server may know: nothing of a system-wide RabbitMQ leaks in."""
         who = self.identity
-        threads = max(1, len(os.sched_getaffinity(0)) // 2)
         return {
             "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self.folder / "home"),
@@ -318,10 +317,8 @@ class PrivateBroker:
             "RABBITMQ_LOG_BASE": str(self.folder / "log"),
             "RABBITMQ_LOGS": str(self.log),
             "RABBITMQ_PID_FILE": str(self.folder / "rabbitmq.pid"),
-            # All nodes are on this machine, too: a thread for each processor would mostly wake and
-            # wait, which costs a quarter of what the broker needs on two of them.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-                f"+sbwt none +sbwtdcpu none +sbwtdio none +S {threads}:{threads}"
+                "+sbwt none +sbwtdcpu none +sbwtdio none"
                 " -kernel inet_dist_use_interface {127,0,0,1}"
             ),
         }
