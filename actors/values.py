@@ -6,15 +6,9 @@ order has the same namespace, sessions and results.
 """
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-)
+from pydantic import BaseModel, ConfigDict, Field
 
 from actors.ballot import Ballot
 
@@ -309,47 +303,6 @@ class Batch(Frozen):
     stamp_ms: int
     commands: tuple[Command, ...]
 
-    @classmethod
-    def unread(cls, text: bytes) -> "Batch":
-        """The batch with the JSON `text`, which is read only when somebody looks into it.
-
-        To an acceptor a value is any value (Paxos Made Simple, section 2.2): it keeps and passes on
-        what it was sent. Whoever looks into what is no batch meets a `ValidationError`.
-        """
-        batch = cls.model_construct()  # type: ignore[call-arg]
-        batch.adopt_json(text)
-        return batch
-
-    @property
-    def is_read(self) -> bool:
-        """Whether anybody has looked into it."""
-        return "commands" in self.__dict__
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            # Only called for what is not there, as the fields of an unread batch are not.
-            if name in ("stamp_ms", "commands"):
-                read = type(self).model_validate_json(self.__dict__["json_text"])
-                self.__dict__.update(stamp_ms=read.stamp_ms, commands=read.commands)
-                return self.__dict__[name]
-            return super().__getattr__(name)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Batch):
-            return NotImplemented
-        mine, others = self.__dict__.get("json_text"), other.__dict__.get("json_text")
-        if mine is not None and mine == others:
-            return True
-        return (self.stamp_ms, self.commands) == (other.stamp_ms, other.commands)
-
-    @model_serializer(mode="wrap")
-    def _read_first(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Written as part of a message or row that does not know of `json_text`."""
-        _ = self.commands
-        whole: dict[str, Any] = write(self)
-        return whole
-
     @cached_property
     def json_text(self) -> bytes:
         """The batch as JSON: many messages and rows hold the same one, and it is the bulk of them.
@@ -374,8 +327,6 @@ class Batch(Frozen):
     @cached_property
     def weight(self) -> int:
         """Roughly how many bytes it takes in a message."""
-        if not self.is_read:
-            return len(self.json_text)
         total = 128
         for command in self.commands:
             operation = command.operation

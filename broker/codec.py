@@ -53,9 +53,6 @@ _HELD = {
     ),
 }
 
-_NEXT_MESSAGE = b'{"type":'
-"""How every message begins, and nothing that a batch holds: quotes in a string are escaped."""
-
 
 class Undecodable(ValueError):
     """The message was not written by a node of this version; the text says why."""
@@ -201,11 +198,8 @@ def _properties(
 # -- reading --------------------------------------------------------------------------------------
 
 
-def decode(properties: Properties, body: bytes, *, unread: bool = False) -> Parcel | Wakeup:
-    """What a node wrote. Raises `Undecodable` for everything else.
-
-    With `unread` a batch that is to be accepted is not looked into.
-    """
+def decode(properties: Properties, body: bytes) -> Parcel | Wakeup:
+    """What a node wrote. Raises `Undecodable` for everything else."""
     if len(body) > BODY_BYTES_MAX:
         raise Undecodable(f"{len(body)} bytes are more than {BODY_BYTES_MAX}")
     headers = properties.headers
@@ -222,9 +216,7 @@ def decode(properties: Properties, body: bytes, *, unread: bool = False) -> Parc
     if properties.type in BULK:
         messages: tuple[AnyMessage, ...] = (_decode_bulk(properties, body),)
     else:
-        messages = _decode_held(properties.type, body, unread) or _decode_control(
-            properties.type, body
-        )
+        messages = _decode_held(properties.type, body) or _decode_control(properties.type, body)
     return Parcel(cluster, properties.app_id, disk, incarnation, messages)
 
 
@@ -238,7 +230,7 @@ def _decode_control(kind: str, body: bytes) -> tuple[AnyMessage, ...]:
     return messages
 
 
-def _decode_held(kind: str, body: bytes, unread: bool) -> tuple[AnyMessage, ...] | None:
+def _decode_held(kind: str, body: bytes) -> tuple[AnyMessage, ...] | None:
     """One message with a batch, as a node writes it; `None`: read it as any other.
 
     The batch is read from exactly the bytes that it then keeps as its text.
@@ -249,13 +241,8 @@ def _decode_held(kind: str, body: bytes, unread: bool) -> tuple[AnyMessage, ...]
         return None
     text = body[head.end() : -2]
     try:
-        if unread and kind == "paxos.accept":
-            if _NEXT_MESSAGE in text:
-                return None
-            batch = Batch.unread(text)
-        else:
-            batch = _BATCH.validate_json(text)
-            batch.adopt_json(text)
+        batch = _BATCH.validate_json(text)
+        batch.adopt_json(text)
         if kind == "txn.prepare":
             return (TxnPrepare(epoch=int(head[1]), slot=int(head[2]), batch=batch),)
         ballot = Ballot(int(head[1]), head[2].decode())

@@ -18,7 +18,6 @@ import aiormq
 from yarl import URL
 
 from actors.effects import Group, Milliseconds
-from actors.options import role_of
 from broker.codec import (
     BODY_BYTES_MAX,
     PING,
@@ -97,7 +96,6 @@ class RabbitTransport:
         self._url = url
         self._topology = topology
         self._name = name
-        self._leaves_unread = role_of(name) == "acceptor"
         self._options = options or RabbitOptions()
         self._prefetch = {
             Lane.CONTROL: self._options.prefetch,
@@ -274,7 +272,7 @@ class RabbitTransport:
                     return None
             if delivered.size_bytes > BODY_BYTES_MAX:
                 raise Undecodable(f"{delivered.size_bytes} bytes are more than {BODY_BYTES_MAX}")
-            return decode(properties, delivered.body, unread=self._leaves_unread)
+            return decode(properties, delivered.body)
         except Undecodable as error:
             self._quarantine(delivered, str(error))
             return None

@@ -5,6 +5,7 @@ each change, twice for an observation, because any thread may count; these are f
 of a node's event loop, and cost a fifth.
 """
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from itertools import accumulate
@@ -47,7 +48,7 @@ class Distribution:
         self.counts[bisect_left(self.bounds, amount)] += 1
 
 
-class _Family(Generic[Child]):
+class _Family(ABC, Generic[Child]):
     """A name with a child for each combination of labels."""
 
     def __init__(
@@ -80,12 +81,13 @@ class _Family(Generic[Child]):
         """What the registry checks names by."""
         yield self._empty()
 
+    @abstractmethod
     def collect(self) -> Iterable[Metric]:
         """The family as it is now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _empty(self) -> Metric:
-        raise NotImplementedError
+        """The family without children."""
 
 
 class Tallies(_Family[Tally]):

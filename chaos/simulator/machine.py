@@ -26,11 +26,10 @@ from actors.effects import (
     TimerKey,
 )
 from actors.errors import InvariantViolation
-from actors.messages import Accept, ChunkData, ChunkMissing
+from actors.messages import ChunkData, ChunkMissing
 from actors.notices import BlobRotten, DiskSpace, Notice, RowRotten
 from actors.options import Identity
 from actors.roles import build_actor
-from actors.values import Batch
 from chaos.simulator.clock import Clock
 from chaos.simulator.disk import Disk
 from chaos.simulator.network import Wakeup
@@ -236,8 +235,6 @@ class Machine:
 
     def arrive(self, item: Any) -> None:
         """A parcel, a wakeup or a call. An idle node takes it at once."""
-        if self.role == "acceptor" and type(item) is tuple:
-            item = tuple(map(_unread, item))
         self.inbox.append(item)
         if (
             self.actor is not None
@@ -503,12 +500,3 @@ def counters_of(machine: Machine) -> Counter[str]:
     """What the running actor has counted."""
     counters: Counter[str] = machine.actor.counters if machine.actor is not None else Counter()
     return counters
-
-
-def _unread(envelope: Envelope) -> Envelope:
-    """As an acceptor's transport leaves it: see `broker.codec.decode`."""
-    message = envelope.message
-    if isinstance(message, Accept) and isinstance(message.value, Batch):
-        value = Batch.unread(message.value.json_text)
-        return envelope._replace(message=message.model_copy(update={"value": value}))
-    return envelope

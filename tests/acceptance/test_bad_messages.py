@@ -40,6 +40,10 @@ def fouls(cluster: LocalCluster) -> list[Foul]:
     strange: dict[str, Any] = {"a": {"b": [1.5, None]}, "c": bytearray(1), "d": -(2**62)}
     huge = b'[{"type": "node.heartbeat", "role": "store", "applied": 1%b}]' % (b"0" * 5000)
     chunk = b'[{"type": "chunk.put", "sha256": "", "manifest": false, "data": ""}]'
+    accept = (
+        b'[{"type":"paxos.accept","ballot":[9,"proposer-1"],"slot":999999,"learner":"learner-1",'
+        b'"value":{"kind":"batch","stamp_ms":1,"garbage":1}}]'
+    )
     return [
         Foul("nothing at all", b"", content_type=""),
         Foul("bytes", bytes(range(256)), content_type="application/octet-stream"),
@@ -54,6 +58,8 @@ def fouls(cluster: LocalCluster) -> list[Foul]:
         member("deep", b"[" * 100_000),
         member("timers", b'[["tick"]]', "timer"),
         member("contents as JSON", chunk),
+        # As a node writes it, but for what it votes on: no acceptor may keep that, nor any other.
+        member("batch without commands", accept),
     ]
 
 

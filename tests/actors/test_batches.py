@@ -1,26 +1,21 @@
-"""Batches as text: those that nobody has looked into, and those whose contents became chunks."""
+"""Batches as text: what a store journals of one whose contents became chunks."""
 
 import hashlib
-import warnings
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from actors.ballot import Ballot
 from actors.chunks import bare_json
-from actors.messages import MESSAGES, Accept, AcceptedRange, Promise
 from actors.store import Prepared
 from actors.values import (
-    AcceptedValue,
     AnyStep,
     Batch,
     Check,
     Chunked,
     Command,
-    FileEntry,
     Inline,
     MakeDirectory,
     Precondition,
@@ -29,7 +24,7 @@ from actors.values import (
     Transaction,
     stored,
 )
-from tests.worlds import founded, put
+from tests.worlds import put
 
 BALLOT = Ballot(3, "proposer-1")
 
@@ -117,68 +112,3 @@ def test_a_store_journals_what_it_prepares_without_the_contents() -> None:
 
 def _refusal() -> Refusal:
     return Refusal(index=0, reason="no")
-
-
-def test_an_unread_batch_is_read_when_somebody_looks_into_it() -> None:
-    batch = _batch(put("a", b"1"))
-    unread = Batch.unread(batch.json_text)
-
-    read = [unread.is_read]
-    assert unread == batch  # Their texts are the same.
-    read.append(unread.is_read)
-    assert unread == _batch(put("a", b"1"))  # This one has no text yet.
-    read.append(unread.is_read)
-    assert read == [False, False, True]
-    assert unread != _batch(put("a", b"2"))
-    assert unread.commands == batch.commands
-    assert not hasattr(unread, "color")
-
-
-@pytest.mark.parametrize("text", [b"", b"{", b'{"kind":"batch"}', b'{"stamp_ms":1,"commands":7}'])
-def test_who_looks_into_what_is_no_batch_is_told(text: bytes) -> None:
-    with pytest.raises(ValidationError):
-        _ = Batch.unread(text).commands
-    with pytest.raises(ValidationError):
-        _ = Batch.unread(text).stamp_ms
-
-
-def test_nothing_of_an_unread_batch_is_left_out_of_what_is_written() -> None:
-    batch = _batch(put("a", b"1"), put("b", b"2"))
-
-    def entry() -> AcceptedValue:
-        return AcceptedValue(slot=5, ballot=BALLOT, value=Batch.unread(batch.json_text))
-
-    accept = Accept(ballot=BALLOT, slot=5, value=Batch.unread(batch.json_text))
-    promise = Promise(
-        ballot=BALLOT, first_slot=1, next_slot=None, accepted=(entry(),), truncated_below=1
-    )
-    told = AcceptedRange(entries=(entry(), entry()), truncated_below=1)
-
-    for message in (accept, promise, told):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pydantic says if a field is missing, and goes on.
-            text = message.to_json()
-        assert batch.json_text in text
-        (back,) = MESSAGES.validate_json(b"[%b]" % text)
-        assert back == message
-    assert AcceptedValue.model_validate_json(entry().to_json()).value == batch
-
-
-def test_acceptors_that_do_not_look_into_batches_elect_a_leader_who_proposes_them() -> None:
-    world = founded()
-    names = world.options.names("acceptor")
-    world.done(put("a", b"1"))
-    kept = [v for name in names for v in world.actor(name).accepted.values()]
-    batches = [v.value for v in kept if isinstance(v.value, Batch) and not v.value.is_read]
-    assert len(batches) >= 3
-
-    leader = world.actor("gateway-1").leader.proposer
-    world.crash(leader)
-    world.crash("acceptor-1")
-    world.start("acceptor-1")
-    world.run_until(lambda: world.actor("gateway-1").leader.proposer != leader, 20_000)
-
-    world.done(put("b", b"2"))
-    entry = world.read("a").reply.entry
-    assert isinstance(entry, FileEntry)
-    assert entry.version == 1

@@ -40,10 +40,10 @@ def batch() -> Batch:
     )
 
 
-def read(kind: str, body: bytes, *, unread: bool = False) -> tuple[AnyMessage, ...]:
+def read(kind: str, body: bytes) -> tuple[AnyMessage, ...]:
     sample = parcel(Accept(ballot=Ballot(1, "proposer-1"), slot=1, value=NOOP))
     (encoded,) = encode(sample)
-    decoded = decode(encoded.properties._replace(type=kind), body, unread=unread)
+    decoded = decode(encoded.properties._replace(type=kind), body)
     assert isinstance(decoded, Parcel)
     return decoded.messages
 
@@ -78,29 +78,9 @@ def test_a_batch_that_came_alone_keeps_its_text(message: AnyMessage) -> None:
     assert again.body == encoded.body
 
 
-@pytest.mark.parametrize("unread", [False, True])
-def test_several_at_once_are_read_like_any_other(unread: bool) -> None:
+def test_several_at_once_are_read_like_any_other() -> None:
     (encoded,) = encode(parcel(*MESSAGES[:2]))
-    messages = read(encoded.properties.type, encoded.body, unread=unread)
-    assert len(messages) == 2
-    assert messages == tuple(MESSAGES[:2])
-
-
-def test_an_acceptor_does_not_look_into_a_batch_and_keeps_its_text() -> None:
-    (encoded,) = encode(parcel(MESSAGES[0]))
-    (back,) = read(encoded.properties.type, encoded.body, unread=True)
-
-    assert not held_by(back).is_read
-    assert held_by(back).to_json() == batch().to_json()
-    (again,) = encode(parcel(back))
-    assert again.body == encoded.body
-    assert back == MESSAGES[0]
-
-
-def test_no_message_of_a_store_is_left_unread() -> None:
-    (encoded,) = encode(parcel(MESSAGES[2]))
-    (back,) = read(encoded.properties.type, encoded.body, unread=True)
-    assert held_by(back).is_read
+    assert read(encoded.properties.type, encoded.body) == tuple(MESSAGES[:2])
 
 
 @pytest.mark.parametrize(
@@ -118,6 +98,7 @@ def test_a_row_is_the_same_json_however_it_was_written(row: Frozen) -> None:
 
 
 TEXT = batch().to_json()
+ACCEPT = b'[{"type":"paxos.accept","ballot":[9,"proposer-1"],"slot":12,"learner":"","value":'
 PREPARE = b'[{"type":"txn.prepare","epoch":2,"slot":12,"batch":'
 
 
@@ -144,6 +125,7 @@ def test_what_a_node_would_not_write_is_read_as_json(body: bytes, slots: list[in
         PREPARE + TEXT[:-1] + b"}]",
         PREPARE + b'{"kind":"batch","stamp_ms":1,"commands":[{}]}}]',
         PREPARE + TEXT + b',"more":1}]',
+        ACCEPT + b'{"kind":"batch","stamp_ms":1,"garbage":1}}]',
         b'[{"type":"paxos.accept","ballot":[1,"\xff"],"slot":1,"learner":"","value":'
         + TEXT
         + b"}]",
