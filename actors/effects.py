@@ -24,8 +24,10 @@ class Group:
     STORES = "@stores"
     HEARTBEATS = "@heartbeats"
     """Every proposer, learner, store and gateway."""
+    PHASE_2 = "@phase2"
+    """Every acceptor and every learner, for a proposal: one message carries it to all of them."""
 
-    ALL = (ACCEPTORS, LEARNERS, STORES, HEARTBEATS)
+    ALL = (ACCEPTORS, LEARNERS, STORES, HEARTBEATS, PHASE_2)
 
 
 class Record(NamedTuple):

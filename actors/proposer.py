@@ -469,8 +469,7 @@ class Proposer(Node):
             value=value,
             learner=self.view.coordinator if to_one and self.view else "",
         )
-        self._send(Group.ACCEPTORS, accept)
-        self._send(Group.LEARNERS, accept)
+        self._send(Group.PHASE_2, accept)
 
     def _on_progress(self, sender: str, message: Progress) -> None:
         """A learner knows all slots up to `scanned` as chosen."""

@@ -144,8 +144,8 @@ class Transport(Protocol):
 
 
 _GROUPS = {
-    "acceptor": (Group.ACCEPTORS,),
-    "learner": (Group.LEARNERS, Group.HEARTBEATS),
+    "acceptor": (Group.ACCEPTORS, Group.PHASE_2),
+    "learner": (Group.LEARNERS, Group.PHASE_2, Group.HEARTBEATS),
     "store": (Group.STORES, Group.HEARTBEATS),
     "proposer": (Group.HEARTBEATS,),
     "gateway": (Group.HEARTBEATS,),

@@ -227,8 +227,8 @@ async def _leader_between(run: Run) -> None:
     await run.mend(leader)
 
 
-LEADER_POINT = "send:paxos.accept:1:after:kill"
-"""To the acceptors it has left, to the learners not."""
+LEADER_POINT = "send:paxos.accept@acceptor-3:1:after:kill"
+"""To a bare majority of the acceptors it has left, to the others and the learners not."""
 
 
 async def _acceptors_killed(run: Run) -> None:

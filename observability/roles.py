@@ -139,8 +139,6 @@ class ProposerMetrics(RoleMetrics):
             self._stands_since_s = 0.0
 
     def _accept(self, to: str, message: Any) -> None:
-        if to == Group.LEARNERS:
-            return
         known = self._under_way.get(message.slot)
         if known is not None and known[0] == message.ballot:
             self._retries.inc()

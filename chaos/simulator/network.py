@@ -23,6 +23,7 @@ _GROUPS = {
     Group.LEARNERS: ("learner",),
     Group.STORES: ("store",),
     Group.HEARTBEATS: ("proposer", "learner", "store", "gateway"),
+    Group.PHASE_2: ("acceptor", "learner"),
 }
 
 

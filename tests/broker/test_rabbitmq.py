@@ -160,8 +160,8 @@ async def test_groups_reach_their_members_but_not_the_sender(house: House) -> No
     heard = {
         "store-1": ["call.survey"],
         "store-2": [Group.HEARTBEATS, Group.STORES],
-        "learner-1": [Group.HEARTBEATS, Group.LEARNERS],
-        "acceptor-1": [Group.ACCEPTORS],
+        "learner-1": [Group.HEARTBEATS, Group.LEARNERS, Group.PHASE_2],
+        "acceptor-1": [Group.ACCEPTORS, Group.PHASE_2],
         "proposer-1": [Group.HEARTBEATS],
         "gateway-1": [Group.HEARTBEATS],
     }

@@ -437,8 +437,8 @@ async def test_groups_reach_their_members_but_not_the_sender(house: House) -> No
         heard = {
             "store-1": ["call.survey"],
             "store-2": [Group.STORES, Group.HEARTBEATS],
-            "learner-1": [Group.LEARNERS, Group.HEARTBEATS],
-            "acceptor-1": [Group.ACCEPTORS],
+            "learner-1": [Group.LEARNERS, Group.HEARTBEATS, Group.PHASE_2],
+            "acceptor-1": [Group.ACCEPTORS, Group.PHASE_2],
             "proposer-1": [Group.HEARTBEATS],
             "gateway-1": [Group.HEARTBEATS],
         }

@@ -34,6 +34,7 @@ def test_names_are_of_the_cluster() -> None:
         "synod.prod.learners": "fanout",
         "synod.prod.stores": "fanout",
         "synod.prod.heartbeats": "fanout",
+        "synod.prod.phase2": "fanout",
         "synod.prod.events": "topic",
         "synod.prod.quarantine": "fanout",
     }

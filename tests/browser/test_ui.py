@@ -201,6 +201,12 @@ def test_a_request_just_made_is_a_diagram_that_explains_itself(open_window: Open
     told = " ".join(steps)
     for kind in ("submit", "accept", "accepted", "prepare", "vote", "decision", "result"):
         assert kind in told
+    # One message to a group carries it to both roles, and both ends of each arrow are known.
+    titles = page.locator(".message title").all_text_contents()
+    proposals = [title for title in titles if "paxos.accept," in title]
+    assert all("on its way" in proposal for proposal in proposals)
+    for hearer in ("acceptor", "learner"):
+        assert any(f"to {hearer}-" in proposal for proposal in proposals)
     stages = page.locator(".stage").all_inner_texts()
     assert [stage.split("\n")[0] for stage in stages] == [
         *("queue", "journal", "quorum", "vote", "answer")

@@ -146,9 +146,9 @@ def _let_them_talk(process: Process) -> None:
         proposer.sent(Group.ACCEPTORS, Prepare(ballot=BALLOT, first_slot=first_slot))
     for number in (1, 2):
         proposer.sent(Group.ACCEPTORS, LeaseHeartbeat(ballot=BALLOT, number=number))
-    for to in (Group.ACCEPTORS, Group.LEARNERS, Group.ACCEPTORS):
-        proposer.sent(to, Accept(ballot=BALLOT, slot=1, value=batch(3)))
-    proposer.sent(Group.ACCEPTORS, Accept(ballot=BALLOT, slot=2, value=NOOP))
+    for _ in range(2):
+        proposer.sent(Group.PHASE_2, Accept(ballot=BALLOT, slot=1, value=batch(3)))
+    proposer.sent(Group.PHASE_2, Accept(ballot=BALLOT, slot=2, value=NOOP))
     proposer.received("learner-1", Progress(scanned=1, decided=1, view=VIEW))
     acceptor.sent(
         "proposer-1",

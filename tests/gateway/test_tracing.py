@@ -76,7 +76,7 @@ def test_no_record_of_any_message_holds_contents() -> None:
 def test_a_record_says_who_told_what_to_whom() -> None:
     this, clock = recorder("proposer-1")
 
-    this.sent("@acceptors", accept(7))
+    this.sent("@phase2", accept(7))
 
     (record,) = this.take()
     content = record.pop("content")
@@ -86,7 +86,7 @@ def test_a_record_says_who_told_what_to_whom() -> None:
         "kind": "sent",
         "type": "paxos.accept",
         "from": "proposer-1",
-        "to": "@acceptors",
+        "to": "@phase2",
         "slot": 7,
         "ballot": "1.proposer-1",
         "epoch": None,
@@ -106,7 +106,7 @@ def test_all_nodes_record_the_same_slots_however_fast_the_log_grows() -> None:
     kept: dict[str, list[set[int]]] = {"proposer-1": [], "store-1": []}
     for second in range(8):
         for slot in range(1 + 100 * second, 101 + 100 * second):
-            leader.sent("@acceptors", accept(slot))
+            leader.sent("@phase2", accept(slot))
             store.received("learner-1", TxnPrepare(epoch=0, slot=slot, batch=batch(slot)))
         its_clock.now_us += 1_000_000
         other_clock.now_us += 1_000_000
@@ -121,20 +121,20 @@ def test_all_nodes_record_the_same_slots_however_fast_the_log_grows() -> None:
     for _ in range(10):
         its_clock.now_us += 1_000_000
         leader.take()
-    leader.sent("@acceptors", accept(1_001))
+    leader.sent("@phase2", accept(1_001))
     assert [record["slot"] for record in leader.take()] == [1_001]
 
 
 def test_the_submit_of_a_recorded_slot_is_recorded_though_it_names_no_slot() -> None:
     this, clock = recorder("proposer-1")
     for slot in range(1, 101):
-        this.sent("@acceptors", accept(slot))
+        this.sent("@phase2", accept(slot))
     clock.now_us += 1_000_000
     this.take()  # From now on few slots are recorded, multiples of 32.
 
     for slot in (127, 128):
         this.received("gateway-1", Submit(ballot=BALLOT, command=command(slot)))
-        this.sent("@acceptors", accept(slot))
+        this.sent("@phase2", accept(slot))
 
     assert [(r["type"], r["requests"]) for r in this.take()] == [
         ("client.submit", ["gateway-1.x-128"]),
@@ -167,7 +167,7 @@ def test_elections_are_recorded_always_and_heartbeats_only_on_demand() -> None:
 def test_what_does_not_fit_is_dropped_and_counted() -> None:
     this, _ = recorder("proposer-1")
     for slot in range(1, PENDING_RECORDS_MAX + 11):
-        this.sent("@acceptors", accept(slot))
+        this.sent("@phase2", accept(slot))
 
     assert len(this.take()) == PENDING_RECORDS_MAX
     assert (this.recorded, this.dropped) == (PENDING_RECORDS_MAX, 10)
@@ -202,7 +202,7 @@ def records_of_one_write() -> list[dict[str, Any]]:
         nodes[node].sent(to, message)
 
     step("gateway-1", "proposer-1", Submit(ballot=BALLOT, command=command(7)))
-    step("proposer-1", "@acceptors", accept(7))
+    step("proposer-1", "@phase2", accept(7))
     for number in (1, 2, 3):
         step(f"acceptor-{number}", "learner", Accepted(ballot=BALLOT, slot=7))
     step("learner", "@stores", TxnPrepare(epoch=0, slot=7, batch=batch(7)))
@@ -256,7 +256,7 @@ def test_the_book_keeps_the_newest() -> None:
     book = TraceBook(quorum=3)
     this, clock = recorder("proposer-1", "all")
     for slot in range(1, 3_001):
-        this.sent("@acceptors", accept(slot))
+        this.sent("@phase2", accept(slot))
         if slot % 500 == 0:
             clock.now_us += 1_000
             book.add(this.take())

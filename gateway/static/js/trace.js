@@ -2,7 +2,7 @@
 
 import { byWay, role } from "./dom.js";
 
-const GROUPS = { "@acceptors": "acceptor", "@learners": "learner", "@stores": "store" };
+const GROUPS = { "@acceptors": ["acceptor"], "@learners": ["learner"], "@stores": ["store"], "@phase2": ["acceptor", "learner"] };
 
 /** What `/v1/traces/{id}` answers, as a picture's model. Times are microseconds from the start. */
 export function fromApi(trace) {
@@ -19,7 +19,7 @@ export function fromApi(trace) {
   const arrived = new Set();
   for (const event of events) {
     if (event.kind !== "received") continue;
-    const origin = (sent.get(event.message_id) ?? []).find((one) => one.to === event.node || GROUPS[one.to] === role(event.node));
+    const origin = (sent.get(event.message_id) ?? []).find((one) => one.to === event.node || GROUPS[one.to]?.includes(role(event.node)));
     if (origin) arrived.add(origin);
     messages.push(message(origin ?? event, event.from ?? origin?.node, event.node, origin ? at(origin.time_us) : null, at(event.time_us)));
   }
