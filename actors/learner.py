@@ -124,6 +124,7 @@ class Learner(Node):
         self._told: dict[int, tuple[Refusal, ...]] = {}
         """Decisions of other coordinators for slots that are not applied yet."""
         self._scanned_at_tick = 0
+        self._decided_at_tick = 0
         self._ticks_stuck = 0
         self._acceptors_keep_from = 1
         self._asked = False
@@ -337,8 +338,9 @@ class Learner(Node):
         self._snapshots.tick()
         self._installer.tick()
         undecided = self.decided < max(self.scanned, self.log.heard_through)
-        if undecided and self.coordinator is None:
+        if undecided and self.coordinator is None and self.decided == self._decided_at_tick:
             self._pull_decided()
+        self._decided_at_tick = self.decided
         if self.coordinator is not None:
             self.coordinator.tick()
         else:

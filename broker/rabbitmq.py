@@ -49,7 +49,7 @@ _REFUSALS = {403: "user name or password", 530: "virtual host"}
 REPEATED_AFTER_S = 30.0
 """A broker that stays away for the same reason is complained about this often."""
 
-ACKNOWLEDGED_AFTER_S = 0.5
+ACKNOWLEDGED_AFTER_S = 1.0
 """How long an acknowledgement may wait for others of its lane. Each one costs this process a packet
 and the broker some work, and what comes again after a lost session is harmless.
 """

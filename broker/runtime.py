@@ -50,7 +50,7 @@ log = logging.getLogger("synod.runtime")
 
 T = TypeVar("T")
 
-OVERDUE_LOOK_S = 0.25
+OVERDUE_LOOK_S = 0.5
 HELD_LOOK_S = 0.02
 FULL_LOOK_S = 1.0
 WRITTEN_PATIENCE_S = 1.0

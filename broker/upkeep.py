@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from actors.notices import BlobRotten, DiskSpace, Notice, RowRotten
 from broker.journal import Journal
 
-LOOK_S = 0.5
+LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
