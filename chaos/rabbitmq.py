@@ -318,7 +318,8 @@ class PrivateBroker:
             "RABBITMQ_LOGS": str(self.log),
             "RABBITMQ_PID_FILE": str(self.folder / "rabbitmq.pid"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-                "+sbwt none +sbwtdcpu none +sbwtdio none"
+                # It shares the machine: its threads neither spin nor stay on a processor each.
+                "+sbwt none +sbwtdcpu none +sbwtdio none +stbt u"
                 " -kernel inet_dist_use_interface {127,0,0,1}"
             ),
         }
