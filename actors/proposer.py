@@ -480,13 +480,21 @@ class Proposer(Node):
         phase = self.phase
         if not isinstance(phase, Leading):
             return
-        for slot in [s for s in phase.undecided if s <= message.decided]:
-            del phase.undecided[slot]
+        self._note_decided(phase, message.decided)
         for slot in [s for s in phase.in_flight if s <= message.scanned]:
             value = phase.in_flight.pop(slot).value
             if isinstance(value, Batch):
                 for command in value.commands:
                     phase.underway.discard((command.session, command.sequence))
+
+    def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
+        """Reports of progress may all get lost, and what gathers waits for them, not for time."""
+        if message.role == "learner" and isinstance(self.phase, Leading):
+            self._note_decided(self.phase, message.applied)
+
+    def _note_decided(self, phase: Leading, decided: int) -> None:
+        for slot in [s for s in phase.undecided if s <= decided]:
+            del phase.undecided[slot]
 
     def _on_tick(self, subject: str) -> None:
         """Send again what was not reported as chosen; propose Views whose time has come."""

@@ -111,6 +111,23 @@ def test_decisions_that_get_lost_only_cost_time() -> None:
     assert cluster.actor("store-3").state.entries["a"].version == 10
 
 
+def test_reports_of_decisions_that_get_lost_only_cost_time() -> None:
+    """Given a leader that no report told that its last slot, of four commands, was decided, then
+    one more command does not wait for three others for ever."""
+    cluster = founded()
+    cluster.done(put("a", b"0"))
+    cluster.run(3_000)  # Both learners have reported all that they know.
+    leader = next(m.actor for m in cluster.up("proposer") if m.actor.holds_lease)
+    assert not leader.phase.undecided
+    leader.phase.undecided[leader.chosen_through] = 4
+
+    token = cluster.write(put("a", b"1"))
+    cluster.run(3_000)
+
+    assert not leader.phase.queue
+    assert isinstance(cluster.answer(token), Decided)
+
+
 @pytest.mark.parametrize("name", ["learner-2", "store-3"])
 def test_who_was_away_reads_page_after_page(name: str) -> None:
     """Given a log of many pages, then the next one is asked for as soon as one has come."""
