@@ -104,6 +104,10 @@ class Leading:
     recovered_through: int
     """The last slot that phase 1 found in use: up to here others' values may be chosen."""
     in_flight: dict[int, InFlight] = field(default_factory=dict)
+    proposed_again: dict[int, AnyValue] = field(default_factory=dict)
+    """What phase 1 found for a slot. A learner may report it as chosen under a former ballot, and
+    crash, while there is no quorum for this ballot yet, and none is left for that one.
+    """
     undecided: dict[int, int] = field(default_factory=dict)
     """How many commands each slot brought that no learner has reported as decided."""
     queue: deque[Command] = field(default_factory=deque)
@@ -253,13 +257,15 @@ class Proposer(Node):
             found = [a.accepted[slot] for a in answers if slot in a.accepted]
             if not found:
                 self.counters["gaps_filled"] += 1
-                self._propose(leading, slot, NOOP)
+                leading.proposed_again[slot] = NOOP
                 continue
             best = max(found, key=lambda accepted: accepted.ballot)
             if sum(a.ballot == best.ballot for a in found) <= self.options.acceptors // 2:
-                self._propose(leading, slot, best.value)
+                leading.proposed_again[slot] = best.value
             # Else a quorum accepted it at one ballot: it is chosen, and only this leader, who
             # leaves it alone, could overwrite those entries. Learners pull it.
+        for slot, value in leading.proposed_again.items():
+            self._propose(leading, slot, value)
         self._on_leader_due("")
 
     def _on_reject(self, sender: str, message: Reject) -> None:
@@ -454,17 +460,16 @@ class Proposer(Node):
         if slot in phase.in_flight:
             raise InvariantViolation(f"{phase.ballot} proposes slot {slot} twice: {value!r}")
         phase.in_flight[slot] = InFlight(value=value, sent_at=self.now)
-        self._send_accept(phase, slot)
+        self._send_accept(phase.ballot, slot, value)
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
-    def _send_accept(self, phase: Leading, slot: int, first: bool = True) -> None:
+    def _send_accept(self, ballot: Ballot, slot: int, value: AnyValue, first: bool = True) -> None:
         """Ask for votes. At first the coordinator alone hears them, who tells the others; but of a
         View all learners hear at once, for it may be about a coordinator who hears nothing.
         """
-        value = phase.in_flight[slot].value
         to_one = first and self.view is not None and not isinstance(value, View)
         accept = Accept(
-            ballot=phase.ballot,
+            ballot=ballot,
             slot=slot,
             value=value,
             learner=self.view.coordinator if to_one and self.view else "",
@@ -488,9 +493,18 @@ class Proposer(Node):
                     phase.underway.discard((command.session, command.sequence))
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
-        """Reports of progress may all get lost, and what gathers waits for them, not for time."""
-        if message.role == "learner" and isinstance(self.phase, Leading):
-            self._note_decided(self.phase, message.applied)
+        """Reports of progress may all get lost, and what gathers waits for them, not for time;
+        and a learner that starts again may know less than one reported.
+        """
+        phase = self.phase
+        if message.role != "learner" or not isinstance(phase, Leading):
+            return
+        self._note_decided(phase, message.applied)
+        unknown = [slot for slot in phase.proposed_again if slot > message.scanned]
+        for slot in unknown[:_RESEND_SLOTS]:
+            if slot not in phase.in_flight:  # Those are sent again by the tick.
+                self.counters["retransmissions"] += 1
+                self._send_accept(phase.ballot, slot, phase.proposed_again[slot], first=False)
 
     def _note_decided(self, phase: Leading, decided: int) -> None:
         for slot in [s for s in phase.undecided if s <= decided]:
@@ -507,7 +521,7 @@ class Proposer(Node):
             if self.now - flight.sent_at >= patience:
                 flight.sent_at = self.now
                 self.counters["retransmissions"] += 1
-                self._send_accept(phase, slot, first=False)
+                self._send_accept(phase.ballot, slot, flight.value, first=False)
         for view in list(phase.waiting_views):
             if not self._lease_outlives(phase, view):
                 phase.waiting_views.remove(view)

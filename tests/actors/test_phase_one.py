@@ -6,7 +6,7 @@ import pytest
 
 from actors.ballot import Ballot
 from actors.effects import Envelope, Send
-from actors.messages import Accept, Prepare, Promise, Reject, Truncate
+from actors.messages import Accept, NodeHeartbeat, Prepare, Progress, Promise, Reject, Truncate
 from actors.options import Options
 from actors.proposer import Electing, Leading
 from actors.values import NOOP, AcceptedValue, Batch
@@ -122,6 +122,30 @@ def test_a_new_leader_leaves_alone_what_one_of_its_quorum_has_forgotten(world: W
     candidate.told(3, 1, None, accepted(4), truncated=3)
     assert candidate.proposed == {5: NOOP, 6: accepted(6).value}
     assert candidate.actor.phase.next_slot == 7
+
+
+def test_what_phase_1_found_is_proposed_until_those_who_knew_it_know_it_again(world: World) -> None:
+    """Given a slot that a learner reports as chosen under a former ballot, when that learner starts
+    again and knows it no more, then the leader, whose own ballot may have too few votes for it
+    while too few are left for the former one, proposes it again.
+    """
+    candidate = Candidate(world)
+    for acceptor in (1, 2, 3):
+        candidate.told(acceptor, 1, None, *([accepted(2)] if acceptor == 2 else []))
+    assert candidate.proposed == {1: NOOP, 2: accepted(2).value}
+
+    def heard(scanned: int) -> list[tuple[int, Any]]:
+        heartbeat = NodeHeartbeat(role="learner", journal_commits=10**6, scanned=scanned)
+        said = hand(world, "proposer-5", "learner-1", heartbeat)
+        return [(m.slot, m.value) for m in said if isinstance(m, Accept)]
+
+    assert heard(0) == []  # Both are under way.
+    view = world.actor("learner-1").view
+    hand(world, "proposer-5", "learner-1", Progress(scanned=2, decided=1, view=view))
+    assert candidate.proposed == {}
+    assert heard(2) == []
+    assert heard(1) == [(2, accepted(2).value)]
+    assert heard(0) == [(1, NOOP), (2, accepted(2).value)]
 
 
 def test_a_promise_tells_of_every_slot_also_after_a_restart(world: World) -> None:
