@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from actors.effects import Effects, Envelope, Send
 from actors.options import Options
-from actors.values import Inline, PutFile
+from actors.values import Batch, Inline, PutFile
+from chaos.simulator.machine import Machine
 from chaos.simulator.network import Conditions, Parcel
 from chaos.simulator.world import World
 
@@ -40,3 +42,40 @@ def intercepted(world: World, passes: Callable[[str, str, Any], bool]) -> Iterat
 
     with patch.object(network, "publish", publish):
         yield
+
+
+def started() -> World:
+    """A cluster with one file, which is in all journals; hops take as long as they take."""
+    world = World(3)
+    world.start()
+    world.ready()
+    world.done(put("before", b"1"))
+    world.settled()
+    world.run(1_000)  # What is applied gets into the journals, too.
+    return world
+
+
+def leader_of(world: World) -> Machine:
+    """The one proposer that leads."""
+    (leader,) = [m for m in world.up("proposer") if m.actor.holds_lease]
+    return leader
+
+
+def hand(world: World, receiver: str, sender: str, message: Any, late_ms: int = 0) -> Effects:
+    """What `receiver` does with a message; the world does not carry its effects out."""
+    machine, other = world.machines[receiver], world.machines[sender]
+    envelope = Envelope(
+        machine.actor.cluster, sender, other.disk.identity, other.disk.incarnation, message
+    )
+    effects: Effects = machine.actor.receive(envelope, machine.now_ms + late_ms)
+    return effects
+
+
+def types(effects: Effects) -> list[str]:
+    """The types of the messages that leave."""
+    return [send.message.type for send in effects.sends if isinstance(send, Send)]  # type: ignore[attr-defined]
+
+
+def batch(stamp_ms: int) -> Batch:
+    """Without commands, and unlike those with another stamp."""
+    return Batch(stamp_ms=stamp_ms, commands=())

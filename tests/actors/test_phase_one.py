@@ -11,18 +11,14 @@ from actors.options import Options
 from actors.proposer import Electing, Leading
 from actors.values import NOOP, AcceptedValue, Batch
 from chaos.simulator.world import World
-from tests.worlds import founded
+from tests.worlds import founded, hand
 
 OLD, NEW = Ballot(1, "proposer-1"), Ballot(50, "proposer-5")
 
 
-def hand(world: World, receiver: str, sender: str, message: Any) -> list[Any]:
+def answers(world: World, receiver: str, sender: str, message: Any) -> list[Any]:
     """What `receiver` says to a message, once no lease binds it."""
-    machine, other = world.machines[receiver], world.machines[sender].disk
-    cluster = world.machines["acceptor-1"].actor.cluster
-    envelope = Envelope(cluster, sender, other.identity, other.incarnation, message)
-    late_ms = 10 * world.options.lease_ms
-    effects = machine.actor.receive(envelope, machine.now_ms + late_ms)
+    effects = hand(world, receiver, sender, message, 10 * world.options.lease_ms)
     return [send.message for send in effects.sends if isinstance(send, Send)]
 
 
@@ -68,7 +64,7 @@ class Candidate:
             accepted=slots,
             truncated_below=truncated,
         )
-        said = hand(self._world, "proposer-5", f"acceptor-{acceptor}", page)
+        said = answers(self._world, "proposer-5", f"acceptor-{acceptor}", page)
         return [message.first_slot for message in said if isinstance(message, Prepare)]
 
     @property
@@ -136,12 +132,12 @@ def test_what_phase_1_found_is_proposed_until_those_who_knew_it_know_it_again(wo
 
     def heard(scanned: int) -> list[tuple[int, Any]]:
         heartbeat = NodeHeartbeat(role="learner", journal_commits=10**6, scanned=scanned)
-        said = hand(world, "proposer-5", "learner-1", heartbeat)
+        said = answers(world, "proposer-5", "learner-1", heartbeat)
         return [(m.slot, m.value) for m in said if isinstance(m, Accept)]
 
     assert heard(0) == []  # Both are under way.
     view = world.actor("learner-1").view
-    hand(world, "proposer-5", "learner-1", Progress(scanned=2, decided=1, view=view))
+    answers(world, "proposer-5", "learner-1", Progress(scanned=2, decided=1, view=view))
     assert candidate.proposed == {}
     assert heard(2) == []
     assert heard(1) == [(2, accepted(2).value)]
@@ -161,7 +157,7 @@ def test_a_promise_tells_of_every_slot_also_after_a_restart(world: World) -> Non
         first: int | None = 1
         pages = 0
         while first is not None:
-            (promise,) = hand(
+            (promise,) = answers(
                 world, "acceptor-2", "proposer-5", Prepare(ballot=NEW, first_slot=first)
             )
             assert isinstance(promise, Promise)
@@ -196,9 +192,9 @@ def test_a_restarted_acceptor_does_not_take_what_it_has_forgotten_for_empty(worl
     world.run(100)
     world.crash("acceptor-2")
     world.start("acceptor-2")
-    (promise,) = hand(world, "acceptor-2", "proposer-5", Prepare(ballot=NEW, first_slot=1))
+    (promise,) = answers(world, "acceptor-2", "proposer-5", Prepare(ballot=NEW, first_slot=1))
     assert (promise.accepted, promise.truncated_below) == ((), 40)
     late = Accept(ballot=NEW, slot=39, value=NOOP)
-    (refusal,) = hand(world, "acceptor-2", "proposer-5", late)
+    (refusal,) = answers(world, "acceptor-2", "proposer-5", late)
     assert isinstance(refusal, Reject)
     assert world.actor("acceptor-2").accepted == {}

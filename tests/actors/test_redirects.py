@@ -7,23 +7,8 @@ from actors.calls import Decided, GiveUp, Unavailable, Unknown
 from actors.effects import Answer, Effects, Envelope, Send
 from actors.messages import LeaderBeat, Progress, Redirect, Result, Submit
 from actors.values import Command, OpenSession, Outcome
-from chaos.simulator.machine import Machine
 from chaos.simulator.world import World
-from tests.worlds import founded, intercepted, put
-
-
-def leader_of(world: World) -> Machine:
-    (leader,) = [m for m in world.up("proposer") if m.actor.holds_lease]
-    return leader
-
-
-def hand(world: World, receiver: str, sender: str, message: Any, late_ms: int = 0) -> Effects:
-    """What `receiver` does with a message; the world does not carry its effects out."""
-    machine, other = world.machines[receiver], world.machines[sender].disk
-    cluster = machine.actor.cluster
-    envelope = Envelope(cluster, sender, other.identity, other.incarnation, message)
-    effects: Effects = machine.actor.receive(envelope, machine.now_ms + late_ms)
-    return effects
+from tests.worlds import founded, hand, intercepted, leader_of, put
 
 
 def submit(ballot: Ballot, sequence: int) -> Submit:

@@ -1,0 +1,97 @@
+"""Moments in the life of a session that chance rarely brings about, with real actors."""
+
+from actors.messages import (
+    ReadRequest,
+    Result,
+)
+from actors.namespace import Namespace
+from actors.options import Options
+from actors.reads import answer_read
+from actors.values import (
+    Batch,
+    CloseSession,
+    Command,
+    OpenSession,
+    Outcome,
+    Refusal,
+)
+from tests.worlds import hand, put, started
+
+
+def command(sequence: int, path: str, acknowledged: int = -1) -> Command:
+    return Command(
+        session="s",
+        sequence=sequence,
+        acknowledged=acknowledged,
+        reply_to="gateway-1",
+        operation=put(path, b"1") if path else OpenSession(),
+    )
+
+
+def told(state: Namespace, slot: int, one: Command, *aborted: Refusal) -> tuple[str, int]:
+    (outcome,) = state.apply(slot, Batch(stamp_ms=slot, commands=(one,)), aborted)
+    return outcome.status, outcome.slot
+
+
+def test_each_sequence_has_one_result_for_good_aborted_or_done() -> None:
+    """Given commands that sit in two slots, then their first result is what they are told."""
+    state = Namespace(Options())
+    assert told(state, 1, command(0, "")) == ("done", 1)
+    assert told(state, 2, command(1, "given-up"), Refusal(index=0, reason="late")) == ("aborted", 2)
+    assert told(state, 3, command(2, "kept")) == ("done", 3)
+    assert told(state, 4, command(1, "given-up")) == ("aborted", 2)
+    assert told(state, 5, command(2, "kept")) == ("done", 3)
+    assert state.lookup("given-up") is None
+    assert told(state, 6, command(3, "more", acknowledged=1)) == ("done", 6)
+    assert told(state, 7, command(1, "given-up"))[0] == "forgotten"
+    assert told(state, 8, command(2, "kept")) == ("done", 3)
+
+
+def test_nothing_of_a_closed_session_happens_any_more() -> None:
+    """Given a command of it that comes late, then it is refused, and whoever asks is told so."""
+    state = Namespace(Options())
+    closing = command(1, "").model_copy(
+        update={"session": "t", "operation": CloseSession(target="s")}
+    )
+    opening = closing.model_copy(update={"sequence": 0, "operation": OpenSession()})
+    assert told(state, 1, command(0, "")) == ("done", 1)
+    assert told(state, 2, opening) == ("done", 2)
+    asked = ReadRequest(number=1, what="result", path="", session="s", sequence=7)
+    assert answer_read(state, asked).status == "running"
+    assert told(state, 3, closing) == ("done", 3)
+    assert answer_read(state, asked).status == "absent"
+    assert told(state, 4, command(7, "late"))[0] == "unknown_session"
+    assert state.lookup("late") is None
+
+
+def test_a_former_session_is_closed_however_often_that_is_aborted() -> None:
+    """Given a gateway that started again, then it gives up only when the log has closed it."""
+    world = started()
+    client = world.actor("gateway-1")
+    client._former_sessions = ["gateway-1.former"]
+    client._session_opened()
+    for status in ("aborted", "aborted", "aborted", "done"):
+        closing = [
+            pending
+            for pending in client._pending.values()
+            if isinstance(pending.command.operation, CloseSession)
+        ]
+        assert [pending.command.operation.target for pending in closing] == ["gateway-1.former"]
+        del client._pending[closing[0].command.sequence]
+        client._conclude(closing[0], Outcome(status=status, slot=1, index=0))
+    assert client._pending == {}
+    assert client._former_sessions == []
+
+
+def test_a_result_of_a_former_session_answers_nobody() -> None:
+    """Given a gateway that started again, then what its former start is told late is not taken."""
+    world = started()
+    client = world.actor("gateway-1")
+    before = set(client._pending)
+    world.write(put("a", b"1"))
+    world.run_until(lambda: client._pending.keys() > before, 1_000, 1)
+    (sequence,) = set(client._pending) - before
+    outcome = Outcome(status="not_found", slot=1, index=0)
+    late = Result(session="gateway-1.former", sequence=sequence, outcome=outcome)
+    hand(world, "gateway-1", "learner-1", late)
+    assert sequence in client._pending

@@ -1,0 +1,172 @@
+"""Moments of views and two-phase commit that chance rarely brings about, with real actors."""
+
+from typing import Any
+
+from actors.ballot import Ballot
+from actors.messages import (
+    TxnInquiry,
+    TxnPrepare,
+    TxnState,
+)
+from actors.values import (
+    Abort,
+    Batch,
+    Chunked,
+    Command,
+    PutFile,
+    Refusal,
+    View,
+)
+from chaos.simulator.world import World
+from tests.worlds import batch, hand, put, started, types
+
+
+def view_without(view: View, store: str) -> View:
+    kept = tuple(member for member in view.stores if member.name != store)
+    return view.model_copy(update={"epoch": view.epoch + 1, "stores": kept})
+
+
+def choose(world: World, *values: Any) -> Any:
+    """`learner-2` learns that these follow the chosen prefix."""
+    learner = world.actor("learner-2")
+    for value in values:
+        learner.log.choose(learner.scanned + 1, value, Ballot(1, "proposer-1"))
+        learner._scan_on()
+    return learner
+
+
+def test_of_two_views_of_one_epoch_the_first_takes_effect() -> None:
+    world = started()
+    view = world.actor("learner-2").view
+    learner = choose(world, view_without(view, "store-1"), view_without(view, "store-2"))
+    assert [member.name for member in learner.view.stores] == ["store-2", "store-3"]
+    assert learner.view.epoch == view.epoch + 1
+    assert learner.view_slot == learner.scanned - 1
+
+
+def test_an_abort_counts_only_in_its_epoch() -> None:
+    world = started()
+    learner = world.actor("learner-2")
+    view, slot = learner.view, learner.scanned + 1
+    stale = Abort(slot=slot, commands=(0,), epoch=view.epoch, reason="late")
+    choose(world, batch(1), view_without(view, "store-1"), stale)
+    assert learner.aborts == {}
+    choose(world, stale.model_copy(update={"epoch": view.epoch + 1}))
+    assert learner.aborts == {slot: {0: "late"}}
+
+
+def coordinating(world: World) -> tuple[Any, int, Any]:
+    """The coordinator with one slot that all stores but `store-3` have voted on."""
+    world.network.cut |= {("learner-1", "store-3")}
+    coordinator = world.actor("learner-1").coordinator
+    slot = world.actor("learner-1").scanned + 1
+    world.write(put("open", b"1"))
+    world.run_until(lambda: slot in coordinator.rounds, 5_000, 1)
+    round_ = coordinator.rounds[slot]
+    world.run_until(lambda: len(round_.votes) == 2, 5_000, 1)
+    return coordinator, slot, round_
+
+
+def test_nothing_is_committed_while_its_abort_is_asked_for() -> None:
+    world = started()
+    coordinator, slot, round_ = coordinating(world)
+    value = world.actor("learner-1").log[slot].value
+    assert coordinator._decidable(slot, value) is None
+    round_.votes["store-3"] = ()
+    assert coordinator._decidable(slot, value) == ()
+    round_.abort = Abort(slot=slot, commands=(0,), epoch=0, reason="asked for")
+    assert coordinator._decidable(slot, value) is None
+
+
+def test_a_no_is_never_final_before_the_log_says_so() -> None:
+    world = started()
+    coordinator, slot, round_ = coordinating(world)
+    round_.votes["store-3"] = (Refusal(index=0, reason="no"),)
+    assert coordinator._decidable(slot, world.actor("learner-1").log[slot].value) is None
+    assert round_.abort is not None
+
+
+def test_newcomers_alone_refuse_nothing_that_may_have_been_told() -> None:
+    """Given that all disks with a say in a slot are gone, then nobody else makes it abort."""
+    world = started()
+    coordinator, slot, round_ = coordinating(world)
+    coordinator.view_slot = slot + 1
+    newcomers = tuple(
+        member.model_copy(update={"added_slot": slot + 1}) for member in coordinator.view.stores
+    )
+    coordinator.view = coordinator.view.model_copy(update={"stores": newcomers})
+    round_.votes["store-3"] = (Refusal(index=0, reason="no room"),)
+    assert coordinator._decidable(slot, world.actor("learner-1").log[slot].value) is None
+    assert round_.abort is None
+
+
+def test_silence_about_a_slot_of_a_former_epoch_aborts_nothing() -> None:
+    world = started()
+    coordinator, slot, round_ = coordinating(world)
+    coordinator.view_slot = slot + 1
+    assert not coordinator._may_abort(slot, round_, ["store-3"])
+    round_.not_prepared.add("store-3")
+    assert coordinator._may_abort(slot, round_, ["store-3"])
+
+
+def test_a_restarted_store_knows_its_votes_and_decides_nothing_alone() -> None:
+    world = started()
+    _, slot, _ = coordinating(world)
+    world.crash("store-2")
+    world.network.cut |= {(f"learner-{n}", "store-2") for n in (1, 2)}
+    world.start("store-2")
+    store = world.actor("store-2")
+    world.run(100)
+    assert slot in store.prepared
+    assert store.state.applied == slot - 1
+
+
+def test_a_store_added_later_has_no_say_in_what_came_before() -> None:
+    """Given a newcomer that has not prepared a slot of a former epoch, then nothing is aborted."""
+    world = started()
+    coordinator, slot, round_ = coordinating(world)
+    coordinator.view_slot = slot + 1
+    newcomer = coordinator.view.member("store-2").model_copy(update={"added_slot": slot + 1})
+    others = [member for member in coordinator.view.stores if member.name != "store-2"]
+    coordinator.view = coordinator.view.model_copy(update={"stores": (*others, newcomer)})
+    state = TxnState(epoch=coordinator.view.epoch, applied=slot - 1, whole=True, prepared=())
+    coordinator._on_state("store-2", state)
+    assert round_.not_prepared == set()
+    assert not coordinator._may_abort(slot, round_, ["store-3"])
+
+
+def test_what_a_store_said_in_a_former_epoch_is_no_answer() -> None:
+    """Given its word from before it prepared the slot, then nothing is aborted for it."""
+    world = started()
+    coordinator, slot, round_ = coordinating(world)
+    coordinator.view_slot = slot + 1
+    state = TxnState(epoch=coordinator.view.epoch - 1, applied=slot - 1, whole=True, prepared=())
+    coordinator._on_state("store-3", state)
+    assert round_.not_prepared == set()
+    coordinator._on_state("store-3", state.model_copy(update={"epoch": coordinator.view.epoch}))
+    assert round_.not_prepared == {"store-3"}
+
+
+def test_a_prepare_of_a_former_epoch_is_not_voted_on_once_its_contents_are_here() -> None:
+    """Given a store that waits for contents when a new epoch begins, then it waits no longer."""
+    world = started()
+    store = world.actor("store-3")
+    missing = Chunked(size=1, sha256="0" * 64, chunks=("0" * 64,))
+    one = Command(
+        session="s",
+        sequence=1,
+        acknowledged=0,
+        reply_to="gateway-1",
+        operation=PutFile(path="a", content=missing),
+    )
+    slot, view = store.state.applied + 1, store.state.view
+    prepare = TxnPrepare(epoch=view.epoch, slot=slot, batch=Batch(stamp_ms=1, commands=(one,)))
+    assert "txn.progress" in types(hand(world, "store-3", "learner-1", prepare))
+    next_view = view.model_copy(update={"epoch": view.epoch + 1})
+    inquiry = TxnInquiry(view=next_view, decided=slot - 1)
+    assert "txn.state" in types(hand(world, "store-3", "learner-2", inquiry))
+    store.contents.is_nowhere = lambda name: True
+    store.out.sends.clear()
+    store._try_fetched()
+    assert store.prepared == {}
+    assert not store.out.sends
