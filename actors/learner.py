@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from pydantic import TypeAdapter
 
 from actors.ballot import NO_BALLOT, Ballot
+from actors.catching_up import CatchingUp
 from actors.chosen import ChosenLog
 from actors.coordinator import Coordinator
 from actors.effects import Effects, Envelope, Group, Milliseconds, Record
@@ -55,18 +56,15 @@ from actors.values import (
     Frozen,
     Outcome,
     Refusal,
-    SlotValue,
     View,
     weight,
 )
 
 _TICK_MS = 150
-_PAGE_SLOTS = 256
 _PERSIST_SLOTS = 64
 _PERSIST_BYTES = 1024 * 1024
 _PERSIST_MS = 500
 _TRUNCATE_SLOTS = 128
-_STUCK_TICKS = 4
 _PROPOSE_MS = 400
 _DECIDED_SLOT = TypeAdapter(DecidedSlot)
 
@@ -117,22 +115,18 @@ class Learner(Node):
         self.peers = [name for name in options.names("learner") if name != self.name]
         """The other learners."""
         self._succession = Succession(self)
+        self._catching_up = CatchingUp(self)
         self._snapshots = SnapshotServer(self)
         self._installer = SnapshotInstaller(
             self, [*self.peers, *options.names("store")], self._install
         )
         self._told: dict[int, tuple[Refusal, ...]] = {}
         """Decisions of other coordinators for slots that are not applied yet."""
-        self._scanned_at_tick = 0
-        self._decided_at_tick = 0
-        self._ticks_stuck = 0
-        self._acceptors_keep_from = 1
         self._asked = False
         self._told_progress = (0, 0)
         self._proposed_at: dict[tuple[Ballot, View | Abort], Milliseconds] = {}
         self._unpersisted_bytes = 0
         self._truncated_below = 1
-        self._pull_turn = 0
 
     @property
     def scanned(self) -> int:
@@ -169,8 +163,7 @@ class Learner(Node):
         self.replicas.note_own_hash(self.state.applied, self.state.state_hash)
         self._truncated_below = self.log.first_kept
         self._set_timer("sync", self.options.sync_ms // 2, self.options.sync_ms)
-        self._pull_missing(self.scanned + 1)
-        self._pull_decided()
+        self._catching_up.begin()
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _remake_row(self, key: str) -> Frozen | bytes | None:
@@ -253,7 +246,7 @@ class Learner(Node):
             self.log.hear_vote(entry.slot, entry.ballot, sender)
         self._scan_on()
         self._hear(message.truncated_below - 1)
-        self._acceptors_keep_from = max(self._acceptors_keep_from, message.truncated_below)
+        self._catching_up.acceptors_keep_from(message.truncated_below)
 
     def _on_chosen(self, sender: str, message: Chosen) -> None:
         """Another learner's answer to a pull."""
@@ -297,55 +290,31 @@ class Learner(Node):
         if slot > self.scanned:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
-    def _pull_missing(self, first: int) -> None:
-        """Ask the other learners, and every other time the acceptors too."""
-        pull = PullChosen(first_slot=first, last_slot=first + _PAGE_SLOTS - 1)
-        self.counters["pulls"] += 1
-        for peer in self.peers:
-            self._send(peer, pull)
-        if self._pull_turn % 2:
-            self._send(Group.ACCEPTORS, pull)
-        self._pull_turn += 1
-
     def _on_pull(self, sender: str, message: PullChosen) -> None:
-        entries: list[SlotValue] = []
-        size = 0
-        for slot in range(message.first_slot, message.last_slot + 1):
-            known = self.log.known.get(slot)
-            if known is None or size > self.options.page_bytes:
-                break
-            entries.append(SlotValue(slot=slot, value=known.value))
-            size += weight(known.value)
-        if entries:
-            self._send(sender, Chosen(entries=tuple(entries)))
+        self._catching_up.chosen(sender, message)
+
+    def _on_pull_decided(self, sender: str, message: PullDecided) -> None:
+        self._catching_up.decided(sender, message)
+
+    def copy_state(self) -> None:
+        """The log that follows is gone: begin with another replica's state."""
+        self._installer.begin()
+        self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _on_log_read(self, sender: str, message: LogRead) -> None:
         """Somebody looks on."""
         self._send(sender, page_of(self, message))
 
     def _on_tick(self, subject: str) -> None:
-        behind = self.scanned < self.log.heard_through
-        if behind and self.scanned == self._scanned_at_tick:
-            self._pull_missing(self.scanned + 1)
-            self._ticks_stuck += 1
-            if self._ticks_stuck >= _STUCK_TICKS and self._acceptors_keep_from > self.scanned + 1:
-                # The acceptors have forgotten the next slot, and no learner has sent it.
-                self._installer.begin()
-        else:
-            self._ticks_stuck = 0
-        self._scanned_at_tick = self.scanned
+        self._catching_up.tick()
         self._tell_progress()
         self._snapshots.tick()
         self._installer.tick()
-        undecided = self.decided < max(self.scanned, self.log.heard_through)
-        if undecided and self.coordinator is None and self.decided == self._decided_at_tick:
-            self._pull_decided()
-        self._decided_at_tick = self.decided
         if self.coordinator is not None:
             self.coordinator.tick()
         else:
             self._succession.watch()
-        if behind or undecided or self._succession.busy or self._busy():
+        if self._catching_up.undecided or self._succession.busy or self._busy():
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _busy(self) -> bool:
@@ -424,31 +393,14 @@ class Learner(Node):
     def _on_sync_due(self, subject: str) -> None:
         """Periodic sync: losing every decision message only costs time (section 4, rule 10)."""
         if self.coordinator is None:
-            self._pull_decided()
+            self._catching_up.ask_decided()
         self._set_timer("sync", self.options.sync_ms, self.options.sync_ms + 1000)
-
-    def _pull_decided(self) -> None:
-        for peer in self.peers:
-            self._send(peer, PullDecided(applied=self.decided))
-
-    def _on_pull_decided(self, sender: str, message: PullDecided) -> None:
-        """Answered also when there is nothing to tell: it is a sign of life."""
-        entries: list[DecidedSlot] = []
-        size = 0
-        for slot in range(message.applied + 1, self.decided + 1):
-            known = self.log.known.get(slot)
-            if known is None or known.aborted is None or size > self.options.page_bytes:
-                break
-            entries.append(DecidedSlot(slot=slot, value=known.value, aborted=known.aborted))
-            size += weight(known.value)
-        self._send(sender, Decided(entries=tuple(entries), first_kept=self.log.first_kept))
 
     def _on_decided(self, sender: str, message: Decided) -> None:
         if message.first_kept > self.decided + 1:
             # The decided log begins too late for this learner, who copies the state instead.
             self.counters["behind_truncation"] += 1
-            self._installer.begin()
-            self._arm("tick", _TICK_MS, _TICK_MS * 2)
+            self.copy_state()
         if self.coordinator is not None:
             return
         former = self.decided
@@ -458,8 +410,9 @@ class Learner(Node):
                 self._told[entry.slot] = entry.aborted
         self._scan_on()
         self._apply_told()
-        if former < self.decided < max(self.scanned, self.log.heard_through):
-            self._pull_decided()  # The next page. What somebody else told already asks for none.
+        if former < self.decided and self._catching_up.undecided:
+            # The next page. What somebody else told already asks for none.
+            self._catching_up.ask_decided()
 
     # -- snapshots -------------------------------------------------------------------------------
 
@@ -500,7 +453,7 @@ class Learner(Node):
         elif self.coordinator is not None:
             self.coordinator.forget_through(slot)
         self._scan_on()
-        self._pull_decided()
+        self._catching_up.ask_decided()
 
     # -- durability and truncation ---------------------------------------------------------------
 
@@ -516,7 +469,7 @@ class Learner(Node):
             self._persist()
         elif behind:
             self._arm("persist", _PERSIST_MS, _PERSIST_MS * 2)
-        if self.scanned < self.log.heard_through or self.decided < self.scanned or self._busy():
+        if self._catching_up.undecided or self._busy():
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _tell_progress(self) -> None:
