@@ -74,6 +74,7 @@ class StateRow(Frozen):
 
     applied: int
     log_time_ms: int
+    expiry_checked_ms: int = 0
     state_hash: str
     view: View | None
     view_slot: int
@@ -109,6 +110,8 @@ class Namespace:
     options: Options
     applied: int = 0
     log_time_ms: int = 0
+    expiry_checked_ms: int = 0
+    """The log time at which expiry was looked at last."""
     state_hash: str = ""
     view: View | None = None
     """The view in force at `applied`; set by the owner before the first slot (`begin`)."""
@@ -163,6 +166,7 @@ class Namespace:
                     state = StateRow.model_validate_json(value)
                     self.applied = state.applied
                     self.log_time_ms = state.log_time_ms
+                    self.expiry_checked_ms = state.expiry_checked_ms
                     self.state_hash = state.state_hash
                     self.view, self.view_slot = state.view, state.view_slot
                 case _:
@@ -227,6 +231,7 @@ class Namespace:
         return StateRow(
             applied=self.applied,
             log_time_ms=self.log_time_ms,
+            expiry_checked_ms=self.expiry_checked_ms,
             state_hash=self.state_hash,
             view=self.view,
             view_slot=self.view_slot,
@@ -439,20 +444,23 @@ class Namespace:
         return session
 
     def _advance_log_time(self, stamp_ms: int) -> None:
-        """Log time never goes back; expiry looks at it about once a minute of it."""
-        former = self.log_time_ms
-        self.log_time_ms = max(former, stamp_ms)
-        if former // _EXPIRY_STEP_MS == self.log_time_ms // _EXPIRY_STEP_MS:
+        """Log time never goes back. About once a minute of it, what was too old the last time
+        expires: it may jump, and then what was used a moment before has that minute left, in which
+        a copy of a command is still met by the first one's result.
+        """
+        self.log_time_ms = max(self.log_time_ms, stamp_ms)
+        if self.log_time_ms - self.expiry_checked_ms < _EXPIRY_STEP_MS:
             return
+        former, self.expiry_checked_ms = self.expiry_checked_ms, self.log_time_ms
         for key in list(self.keys):
-            age = self.log_time_ms - self.keys[key].log_time_ms
+            age = former - self.keys[key].log_time_ms
             if age <= self.options.idempotency_expiry_ms:
                 break  # Kept in the order of the log, so the rest is younger.
             del self.keys[key]
             self._note(f"key/{key}", "expired")
         for name in sorted(self.sessions):
             session = self.sessions[name]
-            if self.log_time_ms - session.last_log_time_ms > self.options.session_expiry_ms:
+            if former - session.last_log_time_ms > self.options.session_expiry_ms:
                 for sequence in sorted(session.results):
                     self._changed[_result_key(name, sequence)] = None
                 self._note(f"session/{name}", "expired")

@@ -117,6 +117,8 @@ class Leading:
     sent_at: dict[int, Milliseconds] = field(default_factory=dict)
     granted: dict[str, Milliseconds] = field(default_factory=dict)
     """For each acceptor, when the newest heartbeat that it acknowledged was sent."""
+    wall_offsets: dict[str, Milliseconds] = field(default_factory=dict)
+    """For each acceptor, what turns this clock into its wall clock, less a message's way."""
     read_grants: dict[str, Milliseconds] = field(default_factory=dict)
     """For each store, the end of the read lease it may hold, on this clock."""
     waiting_views: list[View] = field(default_factory=list)
@@ -354,6 +356,9 @@ class Proposer(Node):
             return
         had_lease = self.holds_lease
         phase.granted[sender] = max(phase.granted.get(sender, sent_at), sent_at)
+        wall_ms = message.wall_ms
+        own = self.identity.wall_offset_ms
+        phase.wall_offsets[sender] = own if wall_ms is None else wall_ms - self.now
         if self.holds_lease and not had_lease:
             self._announce(phase)
 
@@ -423,10 +428,16 @@ class Proposer(Node):
 
         While commands are under way, others gather until they are as many (a kin of Nagle's
         algorithm, RFC 896), so the busier the cluster, the fuller its slots.
+
+        Each is stamped with a moment that a majority of the acceptors' wall clocks has passed, so
+        that log time, by which sessions and keys expire, does not run ahead with a wrong clock.
         """
         phase = self.phase
-        if not isinstance(phase, Leading):
+        if not isinstance(phase, Leading) or not phase.queue:
             return
+        offset = nth_highest_by_quorum(phase.wall_offsets.values(), self.options.acceptors)
+        if offset is None:
+            return  # Without a majority of the acceptors nothing is chosen anyway.
         while (
             phase.queue
             and len(phase.in_flight) < self.options.window_slots
@@ -445,8 +456,7 @@ class Proposer(Node):
                 size += sum(len(getattr(c, "data", b"")) for c in contents_of(command.operation))
                 highest = self._highest_proposed.get(command.session, -1)
                 self._highest_proposed[command.session] = max(highest, command.sequence)
-            stamp = self.now + self.identity.wall_offset_ms
-            batch = Batch(stamp_ms=stamp, commands=tuple(commands))
+            batch = Batch(stamp_ms=self.now + offset, commands=tuple(commands))
             slot = self._take_slot(phase)
             phase.undecided[slot] = len(commands)
             self._propose(phase, slot, batch)

@@ -297,7 +297,10 @@ class Outcome(Frozen):
 
 
 class Batch(Frozen):
-    """Commands, in the order in which they are applied. `stamp_ms` is the leader's wall clock."""
+    """Commands, in the order in which they are applied.
+
+    `stamp_ms` is a moment that a majority of the acceptors' wall clocks had passed (Unix time).
+    """
 
     kind: Literal["batch"] = "batch"
     stamp_ms: int

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 DRAIN_MESSAGES_MAX = 512
 _EARLY_MS = 2
 _LOCAL = (Call, Notice)
-_WALL_CLOCK_MS = 1_700_000_000_000
 
 CRASH_POINTS = ("before_commit", "after_commit", "between_sends", "before_ack", "rebuild")
 """Where in a turn a process may die; at `rebuild` the actor raises and is made anew."""
@@ -76,6 +75,8 @@ class Machine:
         self.serial = 0
         """Counts the starts and rebuilds: what belongs to a former one is void."""
         self.paused_until_us = 0
+        self.wall_error_ms = 0
+        """How far its wall clock is ahead; at its starts, for then the actor is told."""
         self.dies_at = ""
         """The crash point that the next turn that reaches it will not survive."""
         self.disk_least_us = 0
@@ -156,7 +157,7 @@ class Machine:
             incarnation=self.disk.incarnation,
             journal_commits=self.disk.commits,
             fresh_id=f"{self.world.identities.getrandbits(128):032x}",
-            wall_offset_ms=_WALL_CLOCK_MS,
+            wall_offset_ms=self.world.wall_ms + self.wall_error_ms - self.now_ms,
         )
         self.actor = build_actor(identity, self.world.options)
         turn = Turn([])

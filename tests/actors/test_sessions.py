@@ -64,14 +64,33 @@ def test_keys_expire_by_log_time_which_never_goes_back() -> None:
     told(state, 0, keyed(3, "c", "late"))
     assert (state.log_time_ms, state.keys["late"].log_time_ms) == (HOUR_MS, HOUR_MS)
 
-    told(state, 24 * HOUR_MS, command(4, OpenSession()))
+    told(state, 24 * HOUR_MS + 60_000, command(4, OpenSession()))
     assert list(state.keys) == ["old", "young", "late"]
-    told(state, 24 * HOUR_MS + 60_000, command(5, OpenSession()))
+    told(state, 24 * HOUR_MS + 120_000, command(5, OpenSession()))
     assert list(state.keys) == ["young", "late"]
     told(state, 0, command(6, OpenSession()))
     told(state, 25 * HOUR_MS + 60_000, command(7, OpenSession()))
+    assert list(state.keys) == ["young", "late"]
+    told(state, 25 * HOUR_MS + 120_000, command(8, OpenSession()))
     assert state.keys == {}
-    assert told(state, 0, keyed(8, "a", "old")).slot == state.applied
+    assert told(state, 0, keyed(9, "a", "old")).slot == state.applied
+
+
+def test_a_jump_of_log_time_leaves_a_minute_for_what_is_under_way() -> None:
+    """Given a request that was just done, when log time jumps by years, then for a minute its
+    copies, in the same session and in another one, still meet its result; then it is forgotten.
+    """
+    state = Namespace(KEPT)
+    told(state, 0, command(0, OpenSession()))
+    first = told(state, 0, keyed(1, "a", "key"))
+    years = 90_000 * HOUR_MS
+    told(state, years, command(0, OpenSession(), session="t"))
+    again = keyed(1, "a", "key").model_copy(update={"session": "t"})
+    assert told(state, years + 59_999, again) == first
+    assert told(state, years + 59_999, keyed(1, "a", "key")) == first
+
+    told(state, years + 60_000, command(2, OpenSession(), session="t"))
+    assert (state.keys, list(state.sessions)) == ({}, ["t"])
 
 
 def test_a_session_lives_for_as_long_as_it_is_used() -> None:
@@ -80,9 +99,9 @@ def test_a_session_lives_for_as_long_as_it_is_used() -> None:
     told(state, 0, command(0, OpenSession()))
     told(state, 0, command(0, OpenSession(), session="idle"))
     told(state, 20 * HOUR_MS, command(1, put("a", b"1")))
-    told(state, 24 * HOUR_MS, command(2, put("a", b"2")))
+    told(state, 24 * HOUR_MS + 60_000, command(2, put("a", b"2")))
     assert sorted(state.sessions) == ["idle", "s"]
-    told(state, 24 * HOUR_MS + 60_000, command(3, put("a", b"3")))
+    told(state, 24 * HOUR_MS + 120_000, command(3, put("a", b"3")))
     assert sorted(state.sessions) == ["s"]
     late = told(state, 0, command(1, put("a", b"late"), session="idle"))
     assert late.status == "unknown_session"
@@ -114,8 +133,10 @@ def test_a_replica_that_starts_again_goes_on_as_the_others_do() -> None:
         (0, command(2, late), "forgotten", 8),
         (0, command(1, late, session="closed"), "unknown_session", 9),
         (0, keyed(5, "late", "a-second", "a"), "done", 4),
-        (25 * HOUR_MS + 60_000, command(6, late), "done", 11),  # One key expires.
-        (26 * HOUR_MS + 120_000, command(7, late), "done", 12),  # So do the other and a session.
+        (25 * HOUR_MS + 60_000, command(6, late), "done", 11),
+        (25 * HOUR_MS + 120_000, command(7, late), "done", 12),  # One key expires.
+        (26 * HOUR_MS + 60_000, command(8, late), "done", 13),
+        (26 * HOUR_MS + 120_000, command(9, late), "done", 14),  # So do the other and a session.
     ):
         outcome = told(again, stamp_ms, one)
         assert (outcome.status, outcome.slot) == (status, slot)
@@ -134,6 +155,7 @@ def test_an_expired_session_does_not_come_back_to_do_it_all_again() -> None:
     write = command(1, put("a", b"mine"), acknowledged=0)
     assert told(state, 0, command(0, OpenSession())).status == "done"
     assert told(state, 0, write).status == "done"
+    told(state, 47 * HOUR_MS, command(0, OpenSession(), session="u"))
     assert told(state, 48 * HOUR_MS, command(0, OpenSession(), session="t")).status == "done"
     theirs = command(1, put("a", b"theirs"), session="t")
     assert told(state, 48 * HOUR_MS, theirs).status == "done"
@@ -143,7 +165,7 @@ def test_an_expired_session_does_not_come_back_to_do_it_all_again() -> None:
     assert told(state, 48 * HOUR_MS, write).status == "unknown_session"
     entry = state.lookup("a")
     assert entry is not None
-    assert entry.slot == 4
+    assert entry.slot == 5
 
 
 def test_a_gateway_whose_session_expires_again_and_again_never_uses_a_name_twice() -> None:

@@ -107,9 +107,12 @@ def test_what_a_replica_does_next_is_the_same_after_a_restart_and_on_a_copy(
             one.run(1, put("e", b"x"), session="other"),
         ]
         one.now_ms += HOUR_MS * 3 // 4  # The keys of before expire, the last one does not.
-        return [*told, one.run(6, put("f", b"x")), *one.state.keys]
+        told.append(one.run(6, put("f", b"x")))
+        one.now_ms += 60_000
+        return [*told, one.run(7, put("f", b"y")), *one.state.keys]
 
-    assert goes_on(life) == goes_on(other) == ["done", "done", "unknown_session", "done", "m"]
+    expected = ["done", "done", "unknown_session", "done", "done", "m"]
+    assert goes_on(life) == goes_on(other) == expected
     assert other.state.state_hash == life.state.state_hash
 
 

@@ -35,7 +35,7 @@ def test_leaving_a_fault_out_leaves_the_others_as_they_are() -> None:
     def stream(name: str) -> random.Random:
         return random.Random(f"9/{name}")
 
-    names = ("store-1", "store-2")
+    names = ("acceptor-1", "store-1", "store-2")
     whole = draw_storm(ALL, names, 60_000, stream)
     rest = draw_storm(tuple(f for f in ALL if f != "crash"), names, 60_000, stream)
     assert [i for i in whole.incidents if i.fault != "crash"] == list(rest.incidents)
