@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -31,6 +30,7 @@ from chaos.rabbitmq import BrokerFailedError, PrivateBroker
 from tests.broker.actors import Puppet, fail, note
 from tests.broker.hosting import House, puppet, until
 from tests.broker.samples import HASH, SAMPLES
+from tests.brokers import control
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -470,16 +470,6 @@ async def test_contents_do_not_pile_up_before_a_broker_that_takes_none(
         dropped = host.transport.health.dropped
         await host.call(survey)
         assert host.transport.health.dropped == dropped
-
-
-def control(broker: PrivateBroker, *command: str) -> None:
-    """Run rabbitmqctl against a private broker."""
-    subprocess.run(
-        ["/usr/lib/rabbitmq/bin/rabbitmqctl", "-n", broker.identity.node, *command],
-        env=broker._environment(),
-        check=True,
-        capture_output=True,
-    )
 
 
 # -- refusals -------------------------------------------------------------------------------------
