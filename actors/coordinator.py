@@ -220,7 +220,6 @@ class Coordinator:
                 aborted = ()
             if slot < self.view_slot and isinstance(value, Batch):
                 learner.counters["in_doubt_resolved"] += 1
-            self.rounds.pop(slot, None)
             outcomes = learner.decide(slot, aborted)
             decision = TxnDecision(
                 epoch=self.view.epoch,

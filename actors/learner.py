@@ -362,6 +362,9 @@ class Learner(Node):
         self.replicas.note_own_hash(slot, self.state.state_hash)
         self.state.gained.clear()
         self.aborts.pop(slot, None)
+        if self.coordinator is not None:
+            # Also of a slot that another one has decided, told together with the View before it.
+            self.coordinator.rounds.pop(slot, None)
         self._unpersisted_bytes += weight(known.value)
         self.counters["decided"] += 1
         self.counters["aborted"] += len(aborted)

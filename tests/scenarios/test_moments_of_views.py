@@ -4,6 +4,7 @@ from typing import Any
 
 from actors.ballot import Ballot
 from actors.messages import (
+    Decided,
     TxnInquiry,
     TxnPrepare,
     TxnState,
@@ -13,6 +14,7 @@ from actors.values import (
     Batch,
     Chunked,
     Command,
+    DecidedSlot,
     PutFile,
     Refusal,
     View,
@@ -42,6 +44,29 @@ def test_of_two_views_of_one_epoch_the_first_takes_effect() -> None:
     assert [member.name for member in learner.view.stores] == ["store-2", "store-3"]
     assert learner.view.epoch == view.epoch + 1
     assert learner.view_slot == learner.scanned - 1
+
+
+def test_what_is_told_with_the_own_view_is_not_voted_on_again() -> None:
+    """Given a learner that was away, when it is told of the View that made it the coordinator, and
+    of a slot after it that a later one has decided, then it does not ask the stores about that.
+    """
+    world = started()
+    learner = world.actor("learner-2")
+    me = learner.identity
+    own = {
+        "epoch": learner.view.epoch + 1,
+        "coordinator": me.name,
+        "coordinator_disk": me.disk,
+        "coordinator_incarnation": me.incarnation,
+    }
+    slot = learner.decided + 1
+    told = (
+        DecidedSlot(slot=slot, value=learner.view.model_copy(update=own), aborted=()),
+        DecidedSlot(slot=slot + 1, value=batch(1), aborted=()),
+    )
+    hand(world, "learner-2", "learner-1", Decided(entries=told, first_kept=1))
+    assert learner.decided == slot + 1
+    assert learner.coordinator.rounds == {}
 
 
 def test_an_abort_counts_only_in_its_epoch() -> None:
