@@ -85,7 +85,7 @@ class CatchingUp:
 
     # -- answering -------------------------------------------------------------------------------
 
-    def chosen(self, sender: str, message: PullChosen) -> None:
+    def tell_chosen(self, sender: str, message: PullChosen) -> None:
         """Tell of the chosen slots that were asked for, up to a gap."""
         learner = self._learner
         entries: list[SlotValue] = []
@@ -99,7 +99,7 @@ class CatchingUp:
         if entries:
             learner._send(sender, Chosen(entries=tuple(entries)))
 
-    def decided(self, sender: str, message: PullDecided) -> None:
+    def tell_decided(self, sender: str, message: PullDecided) -> None:
         """Answered also when there is nothing to tell: it is a sign of life."""
         learner = self._learner
         entries: list[DecidedSlot] = []

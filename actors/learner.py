@@ -291,10 +291,10 @@ class Learner(Node):
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _on_pull(self, sender: str, message: PullChosen) -> None:
-        self._catching_up.chosen(sender, message)
+        self._catching_up.tell_chosen(sender, message)
 
     def _on_pull_decided(self, sender: str, message: PullDecided) -> None:
-        self._catching_up.decided(sender, message)
+        self._catching_up.tell_decided(sender, message)
 
     def copy_state(self) -> None:
         """The log that follows is gone: begin with another replica's state."""

@@ -71,9 +71,14 @@ def hand(world: World, receiver: str, sender: str, message: Any, late_ms: int = 
     return effects
 
 
+def sent(effects: Effects) -> list[Any]:
+    """The messages that leave."""
+    return [send.message for send in effects.sends if isinstance(send, Send)]
+
+
 def types(effects: Effects) -> list[str]:
     """The types of the messages that leave."""
-    return [send.message.type for send in effects.sends if isinstance(send, Send)]  # type: ignore[attr-defined]
+    return [message.type for message in sent(effects)]
 
 
 def batch(stamp_ms: int) -> Batch:

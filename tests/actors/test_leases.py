@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 
 from actors.ballot import Ballot
-from actors.effects import Effects, Send
 from actors.messages import LeaseGranted, LeaseHeartbeat, Prepare
 from chaos.simulator.world import World
-from tests.worlds import founded, hand, leader_of, put
+from tests.worlds import founded, hand, leader_of, put, sent
 
 _DECADE_MS = 10 * 365 * 24 * 3_600_000
 HIGHER = Ballot(99, "proposer-4")
@@ -16,11 +15,7 @@ HIGHER = Ballot(99, "proposer-4")
 
 def told(world: World, sender: str, message: Any, late_ms: int) -> list[Any]:
     """What acceptor-2 says to a message `late_ms` after now."""
-    return said(hand(world, "acceptor-2", sender, message, late_ms))
-
-
-def said(effects: Effects) -> list[Any]:
-    return [send.message for send in effects.sends if isinstance(send, Send)]
+    return sent(hand(world, "acceptor-2", sender, message, late_ms))
 
 
 def test_each_heartbeat_that_is_acknowledged_binds_for_one_whole_lease() -> None:
@@ -53,7 +48,7 @@ def test_to_acknowledge_a_heartbeat_is_a_promise_that_is_on_disk_first() -> None
     world.run(2 * world.options.lease_ms)
     heartbeat = LeaseHeartbeat(ballot=HIGHER, number=1)
     effects = hand(world, "acceptor-2", "proposer-4", heartbeat)
-    assert [message.type for message in said(effects)] == ["lease.granted"]
+    assert [message.type for message in sent(effects)] == ["lease.granted"]
     assert [record.key for record in effects.records] == ["promised"]
     lower = Prepare(ballot=Ballot(98, "proposer-5"), first_slot=1)
     (message,) = told(world, "proposer-5", lower, 2 * world.options.lease_ms)

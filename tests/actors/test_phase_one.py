@@ -5,21 +5,20 @@ from typing import Any
 import pytest
 
 from actors.ballot import Ballot
-from actors.effects import Envelope, Send
+from actors.effects import Envelope
 from actors.messages import Accept, NodeHeartbeat, Prepare, Progress, Promise, Reject, Truncate
 from actors.options import Options
 from actors.proposer import Electing, Leading
 from actors.values import NOOP, AcceptedValue, Batch
 from chaos.simulator.world import World
-from tests.worlds import founded, hand
+from tests.worlds import founded, hand, sent
 
 OLD, NEW = Ballot(1, "proposer-1"), Ballot(50, "proposer-5")
 
 
 def answers(world: World, receiver: str, sender: str, message: Any) -> list[Any]:
     """What `receiver` says to a message, once no lease binds it."""
-    effects = hand(world, receiver, sender, message, 10 * world.options.lease_ms)
-    return [send.message for send in effects.sends if isinstance(send, Send)]
+    return sent(hand(world, receiver, sender, message, 10 * world.options.lease_ms))
 
 
 def accepted(slot: int, ballot: Ballot = OLD) -> AcceptedValue:

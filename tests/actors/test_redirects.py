@@ -4,11 +4,11 @@ from typing import Any
 
 from actors.ballot import Ballot
 from actors.calls import Decided, GiveUp, Unavailable, Unknown
-from actors.effects import Answer, Effects, Envelope, Send
+from actors.effects import Answer, Effects, Envelope
 from actors.messages import LeaderBeat, Progress, Redirect, Result, Submit
 from actors.values import Command, OpenSession, Outcome
 from chaos.simulator.world import World
-from tests.worlds import founded, hand, intercepted, leader_of, put
+from tests.worlds import founded, hand, intercepted, leader_of, put, sent
 
 
 def submit(ballot: Ballot, sequence: int) -> Submit:
@@ -24,8 +24,7 @@ def submit(ballot: Ballot, sequence: int) -> Submit:
 
 def redirects(effects: Effects) -> list[tuple[int, bool]]:
     """Which sequences are sent back, and whether they are said never to have been proposed."""
-    messages = [send.message for send in effects.sends if isinstance(send, Send)]
-    return [(m.sequence, m.never_proposed) for m in messages if isinstance(m, Redirect)]
+    return [(m.sequence, m.never_proposed) for m in sent(effects) if isinstance(m, Redirect)]
 
 
 # -- the proposer ---------------------------------------------------------------------------------

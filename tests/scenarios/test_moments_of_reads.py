@@ -26,7 +26,7 @@ from actors.values import (
     View,
 )
 from chaos.simulator.world import World
-from tests.worlds import hand, leader_of, started, types
+from tests.worlds import hand, leader_of, sent, started, types
 
 
 def told(state: Namespace, slot: int, one: Command, *aborted: Refusal) -> tuple[str, int]:
@@ -147,7 +147,7 @@ def test_no_lease_before_the_view_in_force_is_known() -> None:
 
 def asked(effects: Effects) -> int:
     """The number of the one question among what is sent."""
-    (number,) = {send.message.number for send in effects.sends}  # type: ignore[union-attr]
+    (number,) = {message.number for message in sent(effects)}
     assert isinstance(number, int)
     return number
 
