@@ -72,7 +72,7 @@ class Acceptor(Node):
     def _start(self) -> None:
         # Its former incarnation may have given a lease a moment ago, and an older copy of its
         # disk must hear of it (StaleDisk) before it votes.
-        self._silent_until = self.now + self.options.lease_ms
+        self._silent_until = self.now + self.constants.lease_ms
 
     def _vitals(self) -> NodeHeartbeat:
         promised = None if self.promised == NO_BALLOT else self.promised
@@ -150,7 +150,7 @@ class Acceptor(Node):
             return
         self._promise(message.ballot)
         self._lease_holder = message.ballot
-        self._lease_until = self.now + self.options.lease_ms
+        self._lease_until = self.now + self.constants.lease_ms
         wall_ms = self.now + self.identity.wall_offset_ms
         self._send(
             sender, LeaseGranted(ballot=message.ballot, number=message.number, wall_ms=wall_ms)

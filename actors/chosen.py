@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from actors.ballot import NO_BALLOT, Ballot
 from actors.errors import InvariantViolation
-from actors.quorum import has_quorum
+from actors.quorum import Voters
 from actors.values import AnyValue, Refusal, weight
 
 
@@ -36,7 +36,9 @@ class Known:
 class ChosenLog:
     """Chosen slots from `first_kept` on, also beyond a gap; `scanned` ends the chosen prefix."""
 
-    def __init__(self, acceptors: int) -> None:
+    def __init__(self) -> None:
+        self.voters = Voters(())
+        """Set by the owner once the cluster is known; until then nothing is chosen here."""
         self.known: dict[int, Known] = {}
         self.first_kept = 1
         self.scanned = 0
@@ -44,7 +46,6 @@ class ChosenLog:
         """The highest slot that anybody was heard to have in use."""
         self.kept_bytes = 0
         """Roughly what `known` weighs."""
-        self._acceptors = acceptors
         self._open: dict[int, Open] = {}
 
     def __getitem__(self, slot: int) -> Known:
@@ -81,7 +82,7 @@ class ChosenLog:
         self.heard_through = max(self.heard_through, slot)
         seen = self._open[slot]
         votes = seen.accepted.get(ballot, set())
-        if has_quorum(votes, self._acceptors) and ballot in seen.values:
+        if self.voters.are_quorum(votes) and ballot in seen.values:
             self.choose(slot, seen.values[ballot], ballot)
 
     def choose(self, slot: int, value: AnyValue, ballot: Ballot) -> None:

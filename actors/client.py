@@ -120,7 +120,7 @@ class Client(Node):
         self._former_sessions: list[str] = []
         self._sessions_lost = 0
         """How many sessions of this start have expired; a name is never used for another one."""
-        self._leader_heard_at = -10 * options.lease_ms
+        self._leader_heard_at = -10 * options.constants.lease_ms
         self._leader_ready = False
         self._leader_beat: LeaderBeat | None = None
         self._next_sequence = 1
@@ -286,7 +286,7 @@ class Client(Node):
     def _leader_known(self) -> bool:
         """Somebody said not long ago that it leads, holds its lease and takes commands."""
         silence = self.now - self._leader_heard_at
-        return self._leader_ready and silence < 2 * self.options.lease_ms
+        return self._leader_ready and silence < 2 * self.constants.lease_ms
 
     def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
         if message.ballot < self.leader:

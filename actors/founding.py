@@ -13,7 +13,6 @@ from pydantic import TypeAdapter
 from actors.effects import Envelope, Group, Record
 from actors.errors import JournalUnreadable
 from actors.messages import Census, Founded, HoldsGenesis, Inquiry, Present, ProposeGenesis
-from actors.quorum import majority
 from actors.values import FoundingMember, Genesis, StoreMember, View
 
 if TYPE_CHECKING:
@@ -55,6 +54,7 @@ class Founding:
         except ValueError as error:
             raise JournalUnreadable(f"record {record.key!r} can't be read: {error}") from error
         self._held = genesis
+        self._check_settings(genesis)
         if record.key == FOUNDED:
             self._adopt(genesis)
         return True
@@ -102,14 +102,19 @@ class Founding:
             case Founded():
                 self._on_founded(envelope.sender, message)
 
+    @property
+    def _known_cluster(self) -> str:
+        """The id of the cluster that this disk belongs to, or that it holds the genesis of."""
+        known = self.genesis or self._held
+        return known.cluster if known else ""
+
     def _on_census(self, sender: str, message: Census) -> None:
-        held = self._held.cluster if self._held else ""
         self._node._send(
             sender,
             Present(
                 asker_disk=message.disk,
                 asker_incarnation=message.incarnation,
-                cluster=held,
+                cluster=self._known_cluster,
             ),
         )
 
@@ -139,7 +144,7 @@ class Founding:
         )
         self._held = Genesis(
             cluster=me.fresh_id,
-            lease_ms=node.options.lease_ms,
+            constants=node.options.constants,
             members=tuple(
                 FoundingMember(name=name, disk=seen[name][0]) for name in node.options.members
             ),
@@ -156,7 +161,7 @@ class Founding:
 
     def _propose(self) -> None:
         assert self._held is not None
-        for name in self._node.options.names("acceptor"):
+        for name in self._held.names("acceptor"):
             if name != self._node.name:
                 self._node._send(name, ProposeGenesis(genesis=self._held))
 
@@ -164,11 +169,12 @@ class Founding:
         """Hold it, if it names this very disk; a proposal left over from elsewhere can't."""
         if not self._is_acceptor or not self._names_this_disk(message.genesis):
             return
-        if self._held is None:
+        if not self._known_cluster:
+            self._check_settings(message.genesis)
             self._held = message.genesis
             self._node._journal(HELD, message.genesis)
-        if self._held.cluster == message.genesis.cluster:
-            self._node._send(sender, HoldsGenesis(cluster=self._held.cluster))
+        if self._known_cluster == message.genesis.cluster:
+            self._node._send(sender, HoldsGenesis(cluster=message.genesis.cluster))
 
     def _on_held(self, envelope: Envelope, message: HoldsGenesis) -> None:
         if not self._is_founder or self._held is None or self.genesis is not None:
@@ -177,11 +183,11 @@ class Founding:
         if message.cluster != self._held.cluster or disks.get(envelope.sender) != envelope.disk:
             return
         self._holders.add(envelope.sender)
-        acceptors = self._node.options.names("acceptor")
+        acceptors = self._held.names("acceptor")
         if all(name in self._holders for name in acceptors if name != self._node.name):
             genesis = self._held
             self._record_founded(genesis)
-            for name in self._node.options.members:
+            for name in disks:
                 if name != self._node.name:
                     self._node._send(name, Founded(genesis=genesis))
 
@@ -214,12 +220,14 @@ class Founding:
         """A majority of acceptors name one cluster, and it is not known here as ours."""
         clusters = [genesis.cluster for genesis in self._founded_answers.values()]
         most = max(sorted(set(clusters)), key=clusters.count)
-        if clusters.count(most) < majority(self._node.options.acceptors):
-            return
         genesis = next(g for g in self._founded_answers.values() if g.cluster == most)
+        if not genesis.voters.are_quorum(
+            name for name, other in self._founded_answers.items() if other == genesis
+        ):
+            return
         known = {member.name: member.disk for member in genesis.members}
         name = self._node.name
-        mine = self._held.cluster if self._held else ""
+        mine = self._known_cluster
         if mine and mine != most:
             self._node.out.halt = (
                 f"{name}: this data folder belongs to cluster {mine}, but the cluster behind this "
@@ -252,20 +260,24 @@ class Founding:
         self._node._journal(FOUNDED, genesis)
         self._adopt(genesis)
 
-    def _adopt(self, genesis: Genesis) -> None:
-        if genesis.lease_ms != self._node.options.lease_ms:
+    def _check_settings(self, genesis: Genesis) -> None:
+        """Nothing is computed from settings that differ, but their owner believes that it is."""
+        differences = self._node.options.differences(genesis)
+        if differences:
             self._node.out.halt = (
-                f"{self._node.name}: the lease is fixed at {genesis.lease_ms} ms when a cluster is "
-                f"founded; the settings say {self._node.options.lease_ms} ms. Set it back."
+                f"{self._node.name}: what a cluster is founded with is fixed, and these settings "
+                f"differ from cluster {genesis.cluster}: {'; '.join(differences)}. Set them back."
             )
+
+    def _adopt(self, genesis: Genesis) -> None:
+        self._check_settings(genesis)
         self.genesis = genesis
         self.disks = {member.name: member.disk for member in genesis.members}
 
     # -- asking ----------------------------------------------------------------------------------
 
     def _inquire(self) -> None:
-        held = self._held.cluster if self._held else ""
-        self._node._send(Group.ACCEPTORS, Inquiry(cluster=held))
+        self._node._send(Group.ACCEPTORS, Inquiry(cluster=self._known_cluster))
 
     def _ask_census(self) -> None:
         me = self._node.identity

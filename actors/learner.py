@@ -97,8 +97,8 @@ class Learner(Node):
 
     def __init__(self, identity: Identity, options: Options) -> None:
         super().__init__(identity, options)
-        self.state = Namespace(options)
-        self.log = ChosenLog(options.acceptors)
+        self.state = Namespace()
+        self.log = ChosenLog()
         self.durable = 0
         self.aborts: dict[int, dict[int, str]] = {}
         """Counted aborts of undecided slots: index of the command to the reason."""
@@ -157,7 +157,8 @@ class Learner(Node):
         self.log.restored(self.state.applied)
 
     def _start(self) -> None:
-        self.state.begin(self.genesis.view)
+        self.state.begin(self.genesis)
+        self.log.voters = self.genesis.voters
         self._adopt_view()
         # Also what this start decides nothing of: a store may ask to join with that very state.
         self.replicas.note_own_hash(self.state.applied, self.state.state_hash)

@@ -47,7 +47,7 @@ class Membership:
     @property
     def shortage(self) -> str:
         """Why new writes are refused; empty if there are stores enough."""
-        needed = self._learner.options.stores_needed
+        needed = self._learner.genesis.stores_needed
         whole = [store for store in self._view.stores if self._learner.replicas.is_whole(store)]
         if len(whole) >= needed:
             return ""
@@ -124,7 +124,7 @@ class Membership:
             for member in self._view.stores
             if member.name not in stores and self._learner.replicas.is_whole(member)
         ]
-        return len(whole) >= self._learner.options.stores_needed
+        return len(whole) >= self._learner.genesis.stores_needed
 
     def _next_view(self) -> View | None:
         learner, view = self._learner, self._view

@@ -14,7 +14,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from actors.effects import Record
 from actors.errors import InvariantViolation, JournalUnreadable
-from actors.options import Options
 from actors.tree import Undo, check, copy_entry, move_entry, transact
 from actors.values import (
     NO_ROOM,
@@ -26,11 +25,13 @@ from actors.values import (
     Chunked,
     CloseSession,
     Command,
+    Constants,
     CopyEntry,
     DeleteFile,
     DirectoryEntry,
     FileEntry,
     Frozen,
+    Genesis,
     Indirect,
     MakeDirectory,
     MoveEntry,
@@ -107,7 +108,8 @@ class Namespace:
     of a file that was written ten times since, only the last version ever reaches the disk.
     """
 
-    options: Options
+    constants: Constants | None = None
+    """What the cluster computes with; set by the owner before the first slot (`begin`)."""
     applied: int = 0
     log_time_ms: int = 0
     expiry_checked_ms: int = 0
@@ -136,10 +138,11 @@ class Namespace:
 
     # -- journal ---------------------------------------------------------------------------------
 
-    def begin(self, view: View) -> None:
-        """The view of the genesis, unless the journal knew a later one."""
+    def begin(self, genesis: Genesis) -> None:
+        """The constants of the genesis, and its view unless the journal knew a later one."""
+        self.constants = genesis.constants
         if self.view is None:
-            self.view = view
+            self.view = genesis.view
 
     def restore(self, record: Record) -> bool:
         """Take in a journal row if it is one of the state's."""
@@ -215,7 +218,7 @@ class Namespace:
 
         Raises `JournalUnreadable` if they mean nothing, and leaves this state as it was.
         """
-        other = Namespace(self.options)
+        other = Namespace(self.constants)
         changes: dict[str, bytes | None] = {key: None for key, _ in self.rows()}
         changes.update(dict.fromkeys((*self._changed, *self._journalled_results)))
         for row in rows:
@@ -451,16 +454,17 @@ class Namespace:
         self.log_time_ms = max(self.log_time_ms, stamp_ms)
         if self.log_time_ms - self.expiry_checked_ms < _EXPIRY_STEP_MS:
             return
+        assert self.constants is not None, "a slot was applied before the genesis was known"
         former, self.expiry_checked_ms = self.expiry_checked_ms, self.log_time_ms
         for key in list(self.keys):
             age = former - self.keys[key].log_time_ms
-            if age <= self.options.idempotency_expiry_ms:
+            if age <= self.constants.idempotency_expiry_ms:
                 break  # Kept in the order of the log, so the rest is younger.
             del self.keys[key]
             self._note(f"key/{key}", "expired")
         for name in sorted(self.sessions):
             session = self.sessions[name]
-            if former - session.last_log_time_ms > self.options.session_expiry_ms:
+            if former - session.last_log_time_ms > self.constants.session_expiry_ms:
                 for sequence in sorted(session.results):
                     self._changed[_result_key(name, sequence)] = None
                 self._note(f"session/{name}", "expired")

@@ -27,7 +27,7 @@ from actors.founding import Founding
 from actors.messages import NodeHeartbeat, StaleDisk
 from actors.notices import DiskSpace, Notice, RowRotten
 from actors.options import Identity, Options
-from actors.values import Frozen, Genesis
+from actors.values import Constants, Frozen, Genesis
 
 Handler = Callable[[Any, Any], None]
 T = TypeVar("T")
@@ -89,6 +89,11 @@ class Node:
         genesis = self.founding.genesis
         assert genesis is not None, "asked for the genesis before the cluster was founded"
         return genesis
+
+    @property
+    def constants(self) -> Constants:
+        """What the whole cluster computes with; only asked for once it is founded."""
+        return self.genesis.constants
 
     # -- the doors -------------------------------------------------------------------------------
 

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from actors.effects import Milliseconds
+from actors.values import Constants, Genesis
 
 ROLES = ("proposer", "acceptor", "learner", "store", "gateway")
 MEMBER_ROLES = ("proposer", "acceptor", "learner", "store")
+_CONSTANTS = Constants()
 
 
 def role_of(name: str) -> str:
@@ -22,13 +24,14 @@ def role_of(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Settings that all nodes of a cluster share. Durations are milliseconds.
+    """The settings of one node. Durations are milliseconds.
 
-    `lease_margin_ms` covers the difference between two nodes' clock rates over one lease.
-    With fewer than `min_stores` whole stores in the view (with all of them, if `rowa` is "strict")
-    new writes are refused. A learner keeps `log_bytes` of the decided log for those who were away;
-    a store that joins copies contents at `copy_bytes_per_s` at most. Answers with parts of the log
-    are cut into pages of about `page_bytes`, states into pages of a quarter of it.
+    The numbers of members and what `constants` holds are what a cluster is founded with. From then
+    on they are read from the genesis, and a node whose settings differ from it refuses to start
+    (`differences`). Everything else may differ from node to node. A learner keeps `log_bytes` of
+    the decided log for those who were away; a store that joins copies contents at
+    `copy_bytes_per_s` at most. Answers with parts of the log are cut into pages of about
+    `page_bytes`, states into pages of a quarter of it.
     """
 
     proposers: int = 5
@@ -37,17 +40,17 @@ class Options:
     stores: int = 3
     heartbeat_ms: Milliseconds = 2_000
     leader_heartbeat_ms: Milliseconds = 300
-    lease_ms: Milliseconds = 1_200
-    lease_margin_ms: Milliseconds = 120
+    lease_ms: Milliseconds = _CONSTANTS.lease_ms
+    lease_margin_ms: Milliseconds = _CONSTANTS.lease_margin_ms
     window_slots: int = 8
     batch_commands: int = 256
     batch_bytes: int = 1024 * 1024
     sync_ms: Milliseconds = 10_000
     request_deadline_ms: Milliseconds = 10_000
-    session_expiry_ms: Milliseconds = 24 * 3_600_000
-    idempotency_expiry_ms: Milliseconds = 24 * 3_600_000
-    min_stores: int = 2
-    rowa: Literal["available", "strict"] = "available"
+    session_expiry_ms: Milliseconds = _CONSTANTS.session_expiry_ms
+    idempotency_expiry_ms: Milliseconds = _CONSTANTS.idempotency_expiry_ms
+    min_stores: int = _CONSTANTS.min_stores
+    rowa: Literal["available", "strict"] = _CONSTANTS.rowa
     chunk_grace_ms: Milliseconds = 3_600_000
     log_bytes: int = 4 * 1024 * 1024
     copy_bytes_per_s: int = 32 * 1024 * 1024
@@ -66,6 +69,23 @@ class Options:
                 f"{self.leader_heartbeat_ms} ms and a margin of {self.lease_margin_ms} ms"
             )
 
+    @property
+    def constants(self) -> Constants:
+        """What a cluster that is founded with these settings computes with for ever."""
+        return Constants(**{name: getattr(self, name) for name in Constants.model_fields})
+
+    def differences(self, genesis: Genesis) -> tuple[str, ...]:
+        """Every setting that says otherwise than `genesis`, with its value and the cluster's."""
+        ours = {f"{role}s": len(self.names(role)) for role in MEMBER_ROLES}
+        theirs = {f"{role}s": len(genesis.names(role)) for role in MEMBER_ROLES}
+        ours |= self.constants.model_dump()
+        theirs |= genesis.constants.model_dump()
+        return tuple(
+            f"{name} is {value!r} here and {theirs[name]!r} in the cluster"
+            for name, value in ours.items()
+            if value != theirs[name]
+        )
+
     def names(self, role: str) -> tuple[str, ...]:
         """All members of a role, in order. Gateways are not members: there may be any number."""
         count = {
@@ -75,11 +95,6 @@ class Options:
             "store": self.stores,
         }[role]
         return tuple(f"{role}-{number}" for number in range(1, count + 1))
-
-    @property
-    def stores_needed(self) -> int:
-        """How many whole stores a new write needs."""
-        return self.stores if self.rowa == "strict" else min(self.min_stores, self.stores)
 
     @property
     def members(self) -> tuple[str, ...]:

@@ -33,7 +33,6 @@ from actors.messages import (
 )
 from actors.node import Node, read_record
 from actors.options import Identity, Options
-from actors.quorum import has_quorum, majority, nth_highest_by_quorum
 from actors.values import (
     NOOP,
     AcceptedValue,
@@ -170,8 +169,8 @@ class Proposer(Node):
     def _start(self) -> None:
         self.phase = Following(heard_at=self.now)
         # The first of the proposers tries first; after that, jitter decides.
-        own_turn = self.options.names("proposer").index(self.name) if self.round == 0 else 0
-        wait = self.options.lease_ms + own_turn * self.options.leader_heartbeat_ms
+        own_turn = self.genesis.names("proposer").index(self.name) if self.round == 0 else 0
+        wait = self.constants.lease_ms + own_turn * self.options.leader_heartbeat_ms
         self._set_timer("election", wait, wait + self.options.leader_heartbeat_ms)
 
     def _vitals(self) -> NodeHeartbeat:
@@ -191,7 +190,7 @@ class Proposer(Node):
         phase = self.phase
         if isinstance(phase, Leading):
             return
-        patience = self.options.lease_ms + self.options.leader_heartbeat_ms
+        patience = self.constants.lease_ms + self.options.leader_heartbeat_ms
         if isinstance(phase, Following) and self.now - phase.heard_at < patience:
             self._wait_for_leader(patience - (self.now - phase.heard_at))
             return
@@ -199,7 +198,7 @@ class Proposer(Node):
 
     def _wait_for_leader(self, least: Milliseconds) -> None:
         """Stand after `least` at the earliest: candidates that get into each other's way spread."""
-        spread = self.options.lease_ms // 2 << min(self._duels, _DUELS_MOST)
+        spread = self.constants.lease_ms // 2 << min(self._duels, _DUELS_MOST)
         self._set_timer("election", least, least + spread)
 
     def _stand(self) -> None:
@@ -211,7 +210,7 @@ class Proposer(Node):
         self.phase = Electing(ballot=ballot, first_slot=self._low_water)
         self.counters["elections"] += 1
         self._send(Group.ACCEPTORS, Prepare(ballot=ballot, first_slot=self._low_water))
-        self._wait_for_leader(self.options.lease_ms)
+        self._wait_for_leader(self.constants.lease_ms)
 
     def _on_promise(self, sender: str, message: Promise) -> None:
         phase = self.phase
@@ -235,15 +234,15 @@ class Proposer(Node):
             self.counters["promise_pages"] += 1
             self._send(sender, Prepare(ballot=phase.ballot, first_slot=message.next_slot))
             # A long log takes long: to stand again would begin anew with its first page.
-            self._wait_for_leader(self.options.lease_ms)
-        elif has_quorum(set(phase.whole), self.options.acceptors):
+            self._wait_for_leader(self.constants.lease_ms)
+        elif self.genesis.voters.are_quorum(phase.whole):
             self._lead(phase)
 
     def _lead(self, phase: Electing) -> None:
         """Take for each slot the value of the highest ballot in the quorum's answers."""
-        answers = phase.whole.values()
-        low = max(phase.first_slot, *(answer.truncated_below for answer in answers))
-        last = max((max(answer.accepted, default=0) for answer in answers), default=0)
+        answers = phase.whole
+        low = max(phase.first_slot, *(answer.truncated_below for answer in answers.values()))
+        last = max((max(answer.accepted, default=0) for answer in answers.values()), default=0)
         leading = Leading(
             ballot=phase.ballot,
             elected_at=self.now,
@@ -256,13 +255,14 @@ class Proposer(Node):
         self._highest_proposed = {}
         self.counters["led"] += 1
         for slot in range(low, last + 1):
-            found = [a.accepted[slot] for a in answers if slot in a.accepted]
+            found = {n: a.accepted[slot] for n, a in answers.items() if slot in a.accepted}
             if not found:
                 self.counters["gaps_filled"] += 1
                 leading.proposed_again[slot] = NOOP
                 continue
-            best = max(found, key=lambda accepted: accepted.ballot)
-            if sum(a.ballot == best.ballot for a in found) <= self.options.acceptors // 2:
+            best = max(found.values(), key=lambda accepted: accepted.ballot)
+            agreed = [name for name, one in found.items() if one.ballot == best.ballot]
+            if not self.genesis.voters.are_quorum(agreed):
                 leading.proposed_again[slot] = best.value
             # Else a quorum accepted it at one ballot: it is chosen, and only this leader, who
             # leaves it alone, could overwrite those entries. Learners pull it.
@@ -278,10 +278,10 @@ class Proposer(Node):
             if message.lease_left_ms > 0:
                 phase.bound.add(sender)
             # The others may do without a few, such as one that starts again and again.
-            too_few = self.options.acceptors - len(phase.bound) < majority(self.options.acceptors)
+            too_few = not self.genesis.voters.can_do_without(phase.bound)
             if message.promised > phase.ballot or too_few:
                 self._duels += message.promised > phase.ballot
-                self.phase = Following(heard_at=self.now - self.options.lease_ms)
+                self.phase = Following(heard_at=self.now - self.constants.lease_ms)
                 self._wait_for_leader(message.lease_left_ms + self.options.leader_heartbeat_ms // 4)
         elif isinstance(phase, Leading) and message.ballot == phase.ballot:
             self.counters["rejected"] += 1
@@ -303,10 +303,10 @@ class Proposer(Node):
         """The end of the lease on this node's clock, counted from sending, less the margin."""
         if not isinstance(self.phase, Leading):
             return 0
-        sent_at = nth_highest_by_quorum(self.phase.granted.values(), self.options.acceptors)
+        sent_at = self.genesis.voters.reached_by_quorum(self.phase.granted)
         if sent_at is None:
             return 0
-        return sent_at + self.options.lease_ms - self.options.lease_margin_ms
+        return sent_at + self.constants.lease_ms - self.constants.lease_margin_ms
 
     @property
     def holds_lease(self) -> bool:
@@ -318,7 +318,7 @@ class Proposer(Node):
         phase = self.phase
         if not isinstance(phase, Leading):
             return
-        if self.now >= max(self.lease_until, phase.elected_at + self.options.lease_ms):
+        if self.now >= max(self.lease_until, phase.elected_at + self.constants.lease_ms):
             self._step_down("no quorum renewed the lease")
             return
         phase.heartbeat_number += 1
@@ -435,7 +435,7 @@ class Proposer(Node):
         phase = self.phase
         if not isinstance(phase, Leading) or not phase.queue:
             return
-        offset = nth_highest_by_quorum(phase.wall_offsets.values(), self.options.acceptors)
+        offset = self.genesis.voters.reached_by_quorum(phase.wall_offsets)
         if offset is None:
             return  # Without a majority of the acceptors nothing is chosen anyway.
         while (

@@ -8,16 +8,27 @@ def majority(members: int) -> int:
     return members // 2 + 1
 
 
-def nth_highest_by_quorum(values: Iterable[int], members: int) -> int | None:
-    """The highest value that a majority of `members` has reached, or `None` if no majority has one.
+class Voters:
+    """Those of whom any majority is a quorum. What anyone else says counts for nothing."""
 
-    `values` holds at most one value for each member.
-    """
-    ranked = sorted(values, reverse=True)
-    needed = majority(members)
-    return ranked[needed - 1] if len(ranked) >= needed else None
+    __slots__ = ("_majority", "_names")
 
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(names)
+        self._majority = majority(len(self._names))
 
-def has_quorum(answers: Mapping[str, object] | frozenset[str] | set[str], members: int) -> bool:
-    """Whether the distinct members in `answers` are a majority of `members`."""
-    return len(answers) >= majority(members)
+    def are_quorum(self, answers: Iterable[str]) -> bool:
+        """Whether the distinct voters in `answers` are a majority of all voters."""
+        return len(self._names.intersection(answers)) >= self._majority
+
+    def can_do_without(self, lacking: Iterable[str]) -> bool:
+        """Whether the voters that are not in `lacking` are still a majority of all voters."""
+        return len(self._names.difference(lacking)) >= self._majority
+
+    def reached_by_quorum(self, values: Mapping[str, int]) -> int | None:
+        """The highest value that a majority of the voters has reached, or `None`.
+
+        `values` holds what each voter has reached.
+        """
+        reached = sorted((values[name] for name in values if name in self._names), reverse=True)
+        return reached[self._majority - 1] if len(reached) >= self._majority else None

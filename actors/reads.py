@@ -152,7 +152,7 @@ class Reads:
         asked_at = self._asked.get(message.number)
         if asked_at is None or message.disk != store.identity.disk:
             return
-        until = asked_at + message.duration_ms - store.options.lease_margin_ms
+        until = asked_at + message.duration_ms - store.constants.lease_margin_ms
         if until > self.lease.until:
             self.lease = ReadLease(until=until, added_slot=message.added_slot)
         self.wake()

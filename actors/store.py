@@ -128,7 +128,7 @@ class Store(Node):
 
     def __init__(self, identity: Identity, options: Options) -> None:
         super().__init__(identity, options)
-        self.state = Namespace(options)
+        self.state = Namespace()
         self.contents = Contents(self)
         self.chunks = self.contents.chunks
         self.changes = Changes()
@@ -188,7 +188,7 @@ class Store(Node):
         self.contents.pump()
 
     def _start(self) -> None:
-        self.state.begin(self.genesis.view)
+        self.state.begin(self.genesis)
         self._copy_missing()
         self._pull_decided()
         self.joining.watch()
@@ -475,7 +475,7 @@ class Store(Node):
         """Ask the learners for what was decided; they tell only what is final."""
         if self.now - self._sync_asked_at >= _ASK_AGAIN_MS:
             self._sync_asked_at = self.now
-            for name in self.options.names("learner"):
+            for name in self.genesis.names("learner"):
                 self._send(name, PullDecided(applied=self.state.applied))
 
     def _on_sync_due(self, subject: str) -> None:

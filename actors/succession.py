@@ -30,8 +30,7 @@ class Succession:
         self._progress = (0, 0)
         """The decided and the scanned mark when one of them last moved as it should."""
         self._progress_at: Milliseconds = 0
-        rank = learner.options.names("learner").index(learner.name)
-        self._rank_ms = rank * _SILENT_MS // 2
+        self._rank_ms = (int(learner.name.rpartition("-")[2]) - 1) * _SILENT_MS // 2
 
     @property
     def busy(self) -> bool:

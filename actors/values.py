@@ -6,11 +6,13 @@ order has the same namespace, sessions and results.
 """
 
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from actors.ballot import Ballot
+from actors.effects import Milliseconds
+from actors.quorum import Voters
 
 INLINE_LIMIT_BYTES = 16 * 1024
 """Contents up to this size travel inside the command."""
@@ -500,6 +502,22 @@ Entry = Annotated[FileEntry | DirectoryEntry, Field(discriminator="kind")]
 # -- the cluster's founding -------------------------------------------------------------------
 
 
+class Constants(Frozen):
+    """What leases and replicas are computed from, one value for the whole cluster for ever.
+
+    `lease_margin_ms` covers the difference between two nodes' clock rates over one lease. Sessions
+    and idempotency keys expire after so much log time without use. With fewer than `min_stores`
+    whole stores in the view (with all of them, if `rowa` is "strict") new writes are refused.
+    """
+
+    lease_ms: Milliseconds = 1_200
+    lease_margin_ms: Milliseconds = 120
+    session_expiry_ms: Milliseconds = 24 * 3_600_000
+    idempotency_expiry_ms: Milliseconds = 24 * 3_600_000
+    min_stores: int = 2
+    rowa: Literal["available", "strict"] = "available"
+
+
 class FoundingMember(Frozen):
     """A node of the cluster and the identity of its disk."""
 
@@ -508,9 +526,38 @@ class FoundingMember(Frozen):
 
 
 class Genesis(Frozen):
-    """Slot 0: who founded the cluster. All later membership starts from here."""
+    """Slot 0: who founded the cluster, and on what all of them compute. Membership starts here.
+
+    No quorum, lease or replica's state is computed from a node's own settings: two nodes whose
+    settings differ would compute two things (DESIGN section 8, rule 1).
+    """
 
     cluster: str
-    lease_ms: int
+    constants: Constants
     members: tuple[FoundingMember, ...]
     view: View
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, given: Any) -> Any:
+        """Clusters were founded with a lease alone; the other constants had their defaults."""
+        if isinstance(given, dict) and "constants" not in given and "lease_ms" in given:
+            lease = {"lease_ms": given["lease_ms"]}
+            return {k: v for k, v in given.items() if k != "lease_ms"} | {"constants": lease}
+        return given
+
+    def names(self, role: str) -> tuple[str, ...]:
+        """All members of a role, in order."""
+        return tuple(m.name for m in self.members if m.name.startswith(f"{role}-"))
+
+    @cached_property
+    def voters(self) -> Voters:
+        """The acceptors, of whom any majority is a quorum."""
+        return Voters(self.names("acceptor"))
+
+    @property
+    def stores_needed(self) -> int:
+        """How many whole stores a new write needs."""
+        stores = len(self.names("store"))
+        strict = self.constants.rowa == "strict"
+        return stores if strict else min(self.constants.min_stores, stores)

@@ -26,7 +26,6 @@ from actors.chunks import read_manifest
 from actors.effects import Record
 from actors.errors import JournalUnreadable
 from actors.namespace import Namespace
-from actors.options import Options
 from actors.values import Chunked, FileEntry, Frozen, Indirect
 from broker.folder import make_folder, sync_folder
 from gateway.errors import SynodError
@@ -106,7 +105,7 @@ class Contained:
     """The state that a backup holds, and the chunks that its files need."""
 
     def __init__(self) -> None:
-        self.state = Namespace(Options())
+        self.state = Namespace()
         self.listings: dict[str, tuple[str, ...]] = {}
         """Chunks that list others, and those they list."""
 

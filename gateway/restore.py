@@ -134,7 +134,7 @@ def _found(
     state.applied, state.view, state.view_slot = slot, view, slot
     return Genesis(
         cluster=secrets.token_hex(16),
-        lease_ms=options.lease_ms,
+        constants=options.constants,
         members=tuple(
             FoundingMember(name=name, disk=journal.identity.disk)
             for name, journal in journals.items()

@@ -9,6 +9,7 @@ from actors.learner import Learner
 from actors.logbook import page_of
 from actors.messages import LogPage, LogRead
 from actors.options import Identity, Options
+from actors.quorum import Voters
 from actors.roles import build_actor
 from actors.values import (
     NOOP,
@@ -62,6 +63,7 @@ def learner_with(*values: AnyValue) -> Learner:
     """A learner whose log is `values` from slot 5 on; the last one is not decided."""
     learner = build_actor(identity("learner-1"), Options())
     assert isinstance(learner, Learner)
+    learner.log.voters = Voters(Options().names("acceptor"))
     learner.log.first_kept = 5
     for slot, value in enumerate(values, start=5):
         learner.log.known[slot] = Known(value, BALLOT, ())

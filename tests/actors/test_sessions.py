@@ -10,6 +10,7 @@ from actors.values import (
     Batch,
     CloseSession,
     Command,
+    Constants,
     IdempotencyKey,
     OpenSession,
     Outcome,
@@ -18,7 +19,7 @@ from actors.values import (
 from tests.worlds import founded, put
 
 HOUR_MS = 3_600_000
-KEPT = Options(session_expiry_ms=24 * HOUR_MS, idempotency_expiry_ms=24 * HOUR_MS)
+KEPT = Constants(session_expiry_ms=24 * HOUR_MS, idempotency_expiry_ms=24 * HOUR_MS)
 
 
 def command(sequence: int, operation: Any, **more: Any) -> Command:

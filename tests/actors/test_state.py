@@ -6,12 +6,12 @@ import pytest
 
 from actors.effects import Record
 from actors.namespace import Namespace
-from actors.options import Options
 from actors.values import (
     AnyOperation,
     Batch,
     CloseSession,
     Command,
+    Constants,
     DeleteFile,
     IdempotencyKey,
     OpenSession,
@@ -26,7 +26,7 @@ class Life:
     """A state that lives through some slots, and the journal that it would have."""
 
     def __init__(self) -> None:
-        self.state = Namespace(Options(idempotency_expiry_ms=HOUR_MS))
+        self.state = Namespace(Constants(idempotency_expiry_ms=HOUR_MS))
         self.journal: dict[str, bytes] = {}
         self.now_ms = HOUR_MS
 
@@ -48,7 +48,7 @@ class Life:
 
     def restarted(self) -> Namespace:
         """What a new start finds, which reads the rows in the order of their keys."""
-        state = Namespace(self.state.options)
+        state = Namespace(self.state.constants)
         for key in sorted(self.journal):
             assert state.restore(Record(key, self.journal[key]))
         state.restored()
@@ -56,7 +56,7 @@ class Life:
 
     def copied(self) -> Namespace:
         """What another replica makes of a snapshot."""
-        state = Namespace(self.state.options)
+        state = Namespace(self.state.constants)
         state.replace([Record(key, row.to_json()) for key, row in self.state.rows()])
         return state
 
@@ -132,7 +132,7 @@ def test_the_journal_forgets_the_results_that_the_client_has_acknowledged(life: 
 
 def test_of_two_views_of_one_epoch_the_first_is_applied() -> None:
     """Given two coordinators that asked for the next epoch, then the state names the first."""
-    state = Namespace(Options())
+    state = Namespace(Constants())
     names = ("learner-1", "learner-2", "learner-1")
     views = [
         View(
@@ -144,7 +144,7 @@ def test_of_two_views_of_one_epoch_the_first_is_applied() -> None:
         )
         for epoch, name in enumerate(names)
     ]
-    state.begin(views[0])
+    state.view = views[0]
     state.apply(1, views[1], ())
     state.apply(2, views[1].model_copy(update={"coordinator": "learner-2"}), ())
     assert (state.view, state.view_slot) == (views[1], 1)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from actors.chunks import Chunks
 from actors.effects import Record
 from actors.namespace import Namespace
-from actors.options import Options
 from actors.tree import is_below
 from actors.values import (
     ALWAYS,
@@ -23,6 +22,7 @@ from actors.values import (
     Batch,
     Check,
     Command,
+    Constants,
     CopyEntry,
     DeleteFile,
     DirectoryEntry,
@@ -150,7 +150,7 @@ def below(tree: Tree, path: str) -> list[str]:
 class Machine:
     """The state machine with a store's counting of chunks, one command a slot."""
 
-    state: Namespace = field(default_factory=lambda: Namespace(Options()))
+    state: Namespace = field(default_factory=lambda: Namespace(Constants()))
     chunks: Chunks = field(default_factory=Chunks)
     journal: dict[str, bytes] = field(default_factory=dict)
     sequence: int = 0
@@ -265,7 +265,7 @@ def test_any_sequence_of_operations_does_what_the_model_does(sequence: list[AnyO
                 name for name in tree if name.rpartition("/")[0] == path
             )
 
-    again = Namespace(Options())
+    again = Namespace(Constants())
     for key, row in machine.journal.items():
         again.restore(Record(key, row))
     assert again.entries == machine.state.entries

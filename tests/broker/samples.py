@@ -13,6 +13,7 @@ from actors.values import (
     Chunked,
     CloseSession,
     Command,
+    Constants,
     CopyEntry,
     DecidedSlot,
     DeleteFile,
@@ -51,7 +52,10 @@ VIEW = View(
     ),
 )
 GENESIS = Genesis(
-    cluster="c1", lease_ms=1200, members=(FoundingMember(name="store-1", disk="d1"),), view=VIEW
+    cluster="c1",
+    constants=Constants(),
+    members=(FoundingMember(name="store-1", disk="d1"),),
+    view=VIEW,
 )
 ABORTED = Refusal(index=1, reason="store-2 did not vote")
 OUTCOME = Outcome(status="done", slot=9, index=1, created=True, detail="ü")

@@ -49,7 +49,7 @@ class FakeCluster:
 
     def __init__(self) -> None:
         self.options = Options()
-        self.state = Namespace(self.options)
+        self.state = Namespace(self.options.constants)
         self.chunks: dict[str, bytes] = {}
         self.calls: list[Frozen] = []
         self.answers: deque[Any] = deque()

@@ -82,6 +82,13 @@ def test_modules(rule: tidy.Rule) -> None:
     assert findings(rule, python_files()) == []
 
 
+def test_actors_compute_from_the_genesis() -> None:
+    """Only founding reads the settings, to mint a genesis and to compare with one."""
+    files = {name: text for name, text in python_files().items() if name.startswith("actors/")}
+    del files["actors/founding.py"]
+    assert findings(tidy.computes_from_the_genesis, files) == []
+
+
 def test_the_lock_is_hashed() -> None:
     assert findings(tidy.locked, {name: texts()[name] for name in LOCKS}) == []
 
@@ -101,6 +108,11 @@ def test_the_lock_is_hashed() -> None:
         ),
         (tidy.short_enough, "\n" * 601, ["601 lines, more than 600"]),
         (tidy.has_docstring, "x = 1\n", ["no module docstring"]),
+        (
+            tidy.computes_from_the_genesis,
+            "until = self.options.lease_ms\n",
+            ["1: options.lease_ms"],
+        ),
         (tidy.locked, "", ["locks nothing"]),
         (
             tidy.locked,

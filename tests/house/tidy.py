@@ -4,6 +4,8 @@ import ast
 import re
 from collections.abc import Callable, Iterator
 
+from actors.values import Constants
+
 LINES_MAX = 600
 
 # Put together from parts, so that this file does not hold what it forbids.
@@ -23,6 +25,12 @@ REGISTRY_HOSTS = tuple(
 _MACHINE_PATH = re.compile(r"(?<![\w.\-}])/(?:" + "home|root|work|Users" + r")/[\w.]")
 _REQUIREMENT = re.compile(r"^[A-Za-z0-9][\w.\-]*(?:\[[\w,\-]+\])?==[\w.+!]+( ; .*)? \\$")
 _HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}( \\)?$")
+
+_REPLICATED_SETTING = re.compile(
+    r"\boptions\.(?:proposers|acceptors|learners|stores|members|"
+    + "|".join(Constants.model_fields)
+    + r")\b"
+)
 
 Rule = Callable[[str], Iterator[str]]
 
@@ -63,6 +71,12 @@ def has_docstring(text: str) -> Iterator[str]:
     """A public module says what it is for."""
     if not ast.get_docstring(ast.parse(text)):
         yield "no module docstring"
+
+
+def computes_from_the_genesis(text: str) -> Iterator[str]:
+    """No quorum, lease or replica's state is computed from a node's own settings."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        yield from (f"{number}: {found[0]}" for found in _REPLICATED_SETTING.finditer(line))
 
 
 def locked(text: str) -> Iterator[str]:

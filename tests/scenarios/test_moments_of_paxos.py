@@ -11,6 +11,7 @@ from actors.messages import (
     Promise,
 )
 from actors.proposer import Leading
+from actors.quorum import Voters
 from actors.values import (
     NOOP,
     AcceptedValue,
@@ -53,8 +54,14 @@ def test_a_new_leader_takes_for_each_slot_the_value_of_the_highest_ballot() -> N
     assert world.actor(name).phase.first_slot == first
 
 
+def five_voters() -> ChosenLog:
+    log = ChosenLog()
+    log.voters = Voters(f"acceptor-{number}" for number in range(1, 6))
+    return log
+
+
 def test_votes_of_two_ballots_are_no_quorum() -> None:
-    log = ChosenLog(5)
+    log = five_voters()
     one, two = Ballot(1, "proposer-1"), Ballot(2, "proposer-2")
     log.hear_value(1, one, batch(1))
     log.hear_value(1, two, batch(2))
@@ -68,7 +75,7 @@ def test_votes_of_two_ballots_are_no_quorum() -> None:
 def test_a_decision_chooses_what_was_proposed_under_its_own_ballot() -> None:
     """Given values of three ballots for one slot, of which the one between was decided."""
     ballots = [Ballot(number, "proposer-1") for number in (1, 2, 3)]
-    log = ChosenLog(5)
+    log = five_voters()
     for ballot in (ballots[0], ballots[2]):
         log.hear_value(1, ballot, batch(ballot.round))
     log.hear_decided(1, ballots[1])
@@ -79,7 +86,7 @@ def test_a_decision_chooses_what_was_proposed_under_its_own_ballot() -> None:
 
 
 def test_the_chosen_prefix_ends_at_a_gap() -> None:
-    log = ChosenLog(5)
+    log = five_voters()
     log.choose(2, batch(2), Ballot(1, "proposer-1"))
     assert (log.scan(), log.scanned) == (None, 0)
     log.choose(1, batch(1), Ballot(1, "proposer-1"))

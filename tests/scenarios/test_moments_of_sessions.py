@@ -5,12 +5,12 @@ from actors.messages import (
     Result,
 )
 from actors.namespace import Namespace
-from actors.options import Options
 from actors.reads import answer_read
 from actors.values import (
     Batch,
     CloseSession,
     Command,
+    Constants,
     OpenSession,
     Outcome,
     Refusal,
@@ -35,7 +35,7 @@ def told(state: Namespace, slot: int, one: Command, *aborted: Refusal) -> tuple[
 
 def test_each_sequence_has_one_result_for_good_aborted_or_done() -> None:
     """Given commands that sit in two slots, then their first result is what they are told."""
-    state = Namespace(Options())
+    state = Namespace(Constants())
     assert told(state, 1, command(0, "")) == ("done", 1)
     assert told(state, 2, command(1, "given-up"), Refusal(index=0, reason="late")) == ("aborted", 2)
     assert told(state, 3, command(2, "kept")) == ("done", 3)
@@ -49,7 +49,7 @@ def test_each_sequence_has_one_result_for_good_aborted_or_done() -> None:
 
 def test_nothing_of_a_closed_session_happens_any_more() -> None:
     """Given a command of it that comes late, then it is refused, and whoever asks is told so."""
-    state = Namespace(Options())
+    state = Namespace(Constants())
     closing = command(1, "").model_copy(
         update={"session": "t", "operation": CloseSession(target="s")}
     )

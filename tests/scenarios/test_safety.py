@@ -17,6 +17,7 @@ from actors.values import (
     Batch,
     Chunked,
     Command,
+    Constants,
     DeleteFile,
     OpenSession,
     PutFile,
@@ -180,7 +181,7 @@ def test_the_state_hash_chains() -> None:
     """Given two states that differ, when the same slot is applied to both, then both hashes say
     so: a difference is never forgotten.
     """
-    one, other = Namespace(Options()), Namespace(Options())
+    one, other = Namespace(Constants()), Namespace(Constants())
     command = Command(
         session="s", sequence=0, acknowledged=-1, reply_to="gateway-1", operation=OpenSession()
     )
