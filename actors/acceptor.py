@@ -151,10 +151,7 @@ class Acceptor(Node):
         self._promise(message.ballot)
         self._lease_holder = message.ballot
         self._lease_until = self.now + self.constants.lease_ms
-        wall_ms = self.now + self.identity.wall_offset_ms
-        self._send(
-            sender, LeaseGranted(ballot=message.ballot, number=message.number, wall_ms=wall_ms)
-        )
+        self._send(sender, LeaseGranted(ballot=message.ballot, number=message.number))
 
     # -- what learners ask -----------------------------------------------------------------------
 

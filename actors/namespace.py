@@ -264,7 +264,7 @@ class Namespace:
             raise InvariantViolation(f"slot {slot} applied on top of slot {self.applied}")
         outcomes: list[Outcome] = []
         if isinstance(value, Batch):
-            self._advance_log_time(value.stamp_ms)
+            self._advance_log_time(value)
             reasons = {refusal.index: refusal.reason for refusal in aborted}
             for index, command in enumerate(value.commands):
                 outcomes.append(self._run(slot, index, command, reasons.get(index)))
@@ -446,15 +446,19 @@ class Namespace:
             session = self.sessions[name] = Session(-1, self.log_time_ms)
         return session
 
-    def _advance_log_time(self, stamp_ms: int) -> None:
-        """Log time never goes back. About once a minute of it, what was too old the last time
-        expires: it may jump, and then what was used a moment before has that minute left, in which
-        a copy of a command is still met by the first one's result.
+    def _advance_log_time(self, batch: Batch) -> None:
+        """Log time never goes back. Now and then, what was too old the last time expires: after a
+        long silence, what was used just before it has that long left, in which a copy of a command
+        is still met by the first one's result.
         """
-        self.log_time_ms = max(self.log_time_ms, stamp_ms)
-        if self.log_time_ms - self.expiry_checked_ms < _EXPIRY_STEP_MS:
-            return
         assert self.constants is not None, "a slot was applied before the genesis was known"
+        if batch.stamp_ms is not None:
+            self.log_time_ms = max(self.log_time_ms, batch.stamp_ms)
+        self.log_time_ms += max(0, batch.elapsed_ms)
+        shortest_ms = min(self.constants.session_expiry_ms, self.constants.idempotency_expiry_ms)
+        step_ms = min(_EXPIRY_STEP_MS, shortest_ms // 4)
+        if self.log_time_ms - self.expiry_checked_ms < step_ms:
+            return
         former, self.expiry_checked_ms = self.expiry_checked_ms, self.log_time_ms
         for key in list(self.keys):
             age = former - self.keys[key].log_time_ms

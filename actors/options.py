@@ -108,7 +108,7 @@ class Identity:
 
     `disk` was minted with the empty journal; `incarnation` counts starts (and rebuilds) on it from
     1; `journal_commits` is the journal's count of commits when it was opened; `fresh_id` is random
-    text, new at every start; adding `wall_offset_ms` to the monotonic clock gives Unix time.
+    text, new at every start.
     """
 
     name: str
@@ -116,7 +116,6 @@ class Identity:
     incarnation: int
     journal_commits: int
     fresh_id: str
-    wall_offset_ms: int
 
     @property
     def first_number(self) -> int:

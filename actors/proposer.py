@@ -116,8 +116,8 @@ class Leading:
     sent_at: dict[int, Milliseconds] = field(default_factory=dict)
     granted: dict[str, Milliseconds] = field(default_factory=dict)
     """For each acceptor, when the newest heartbeat that it acknowledged was sent."""
-    wall_offsets: dict[str, Milliseconds] = field(default_factory=dict)
-    """For each acceptor, what turns this clock into its wall clock, less a message's way."""
+    log_time_at: Milliseconds = 0
+    """The moment of this clock through which batches have advanced log time."""
     read_grants: dict[str, Milliseconds] = field(default_factory=dict)
     """For each store, the end of the read lease it may hold, on this clock."""
     waiting_views: list[View] = field(default_factory=list)
@@ -246,6 +246,7 @@ class Proposer(Node):
         leading = Leading(
             ballot=phase.ballot,
             elected_at=self.now,
+            log_time_at=self.now,
             next_slot=max(low, last + 1),
             recovered_through=max(low - 1, last),
         )
@@ -356,9 +357,6 @@ class Proposer(Node):
             return
         had_lease = self.holds_lease
         phase.granted[sender] = max(phase.granted.get(sender, sent_at), sent_at)
-        wall_ms = message.wall_ms
-        own = self.identity.wall_offset_ms
-        phase.wall_offsets[sender] = own if wall_ms is None else wall_ms - self.now
         if self.holds_lease and not had_lease:
             self._announce(phase)
 
@@ -428,16 +426,10 @@ class Proposer(Node):
 
         While commands are under way, others gather until they are as many (a kin of Nagle's
         algorithm, RFC 896), so the busier the cluster, the fuller its slots.
-
-        Each is stamped with a moment that a majority of the acceptors' wall clocks has passed, so
-        that log time, by which sessions and keys expire, does not run ahead with a wrong clock.
         """
         phase = self.phase
         if not isinstance(phase, Leading) or not phase.queue:
             return
-        offset = self.genesis.voters.reached_by_quorum(phase.wall_offsets)
-        if offset is None:
-            return  # Without a majority of the acceptors nothing is chosen anyway.
         while (
             phase.queue
             and len(phase.in_flight) < self.options.window_slots
@@ -456,10 +448,23 @@ class Proposer(Node):
                 size += sum(len(getattr(c, "data", b"")) for c in contents_of(command.operation))
                 highest = self._highest_proposed.get(command.session, -1)
                 self._highest_proposed[command.session] = max(highest, command.sequence)
-            batch = Batch(stamp_ms=self.now + offset, commands=tuple(commands))
+            batch = Batch(elapsed_ms=self._elapsed_ms(phase), commands=tuple(commands))
             slot = self._take_slot(phase)
             phase.undecided[slot] = len(commands)
             self._propose(phase, slot, batch)
+
+    def _elapsed_ms(self, phase: Leading) -> Milliseconds:
+        """By how much the next batch advances log time, by which sessions and keys expire.
+
+        It is the time of this monotonic clock, and it counts only under the lease: until then
+        nobody else can have been elected, so what two leaders count never overlaps. Thus log time
+        is never faster than time, whatever happens to wall clocks. It is slower by the gaps between
+        leaders, which keeps what it is compared with for longer.
+        """
+        if not self.holds_lease:
+            return 0
+        since, phase.log_time_at = phase.log_time_at, self.now
+        return self.now - since
 
     def _take_slot(self, phase: Leading) -> int:
         slot = phase.next_slot

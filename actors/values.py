@@ -301,11 +301,14 @@ class Outcome(Frozen):
 class Batch(Frozen):
     """Commands, in the order in which they are applied.
 
-    `stamp_ms` is a moment that a majority of the acceptors' wall clocks had passed (Unix time).
+    `elapsed_ms` is by how much log time advances: what its leader's clock ran under the lease since
+    its batch before. Batches of earlier versions carry `stamp_ms` (Unix time) instead, up to which
+    it advances.
     """
 
     kind: Literal["batch"] = "batch"
-    stamp_ms: int
+    elapsed_ms: Milliseconds = 0
+    stamp_ms: int | None = None
     commands: tuple[Command, ...]
 
     @cached_property

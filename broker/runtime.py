@@ -454,7 +454,6 @@ class NodeHost:
             incarnation=incarnation,
             journal_commits=journal_commits,
             fresh_id=secrets.token_hex(16),
-            wall_offset_ms=time.time_ns() // 1_000_000 - self._clock(),
         )
 
     async def _restore(self) -> None:

@@ -81,6 +81,6 @@ def types(effects: Effects) -> list[str]:
     return [message.type for message in sent(effects)]
 
 
-def batch(stamp_ms: int) -> Batch:
-    """Without commands, and unlike those with another stamp."""
-    return Batch(stamp_ms=stamp_ms, commands=())
+def batch(elapsed_ms: int) -> Batch:
+    """Without commands, and unlike those of other moments."""
+    return Batch(elapsed_ms=elapsed_ms, commands=())

@@ -67,15 +67,11 @@ class LeaseHeartbeat(Frozen):
 
 
 class LeaseGranted(Frozen):
-    """The acceptor promises no other ballot for one lease from its receipt of `number`.
-
-    `wall_ms` is Unix time there; `None`, if an earlier version does not tell.
-    """
+    """The acceptor promises no other ballot for one lease from its receipt of `number`."""
 
     type: Literal["lease.granted"] = "lease.granted"
     ballot: Ballot
     number: int
-    wall_ms: int | None = None
 
 
 class LeaderBeat(Frozen):

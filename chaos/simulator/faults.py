@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from actors.options import Options
-from actors.quorum import majority
 from chaos.simulator.clock import PPM
 from chaos.simulator.machine import CRASH_POINTS
 from chaos.simulator.network import Conditions
@@ -48,10 +47,9 @@ reaches clients, but no replica, and a store falls silent."""
 BEYOND = ("clocks-beyond",)
 """Faults that the protocol is not meant to bear: `clocks-beyond` shows what the margin is for."""
 
-ALL = (*CONDITIONS, *INCIDENTS, "calendars")
-"""`calendars`, a condition: wall clocks are wrong by hours or years, those of a minority of the
-acceptors among them, and sessions may expire. It is the last, so that each seed still draws the
-others as it did before."""
+ALL = (*CONDITIONS, *INCIDENTS, "expiry")
+"""`expiry`, a condition: sessions that are not used for half a minute are forgotten. It is the
+last, so that each seed still draws the others as it did before."""
 
 KNOWN = (*ALL, *BEYOND)
 
@@ -78,7 +76,6 @@ DISK_TARGETS = ("store", "store", "store", "learner", "coordinator")
 _PERIOD_MS = 9_000
 """About how often one kind of incident happens."""
 
-_HOUR_MS = 3_600_000
 
 WITHIN_MARGIN = 0.05
 BEYOND_MARGIN = 0.35
@@ -107,7 +104,6 @@ class Storm:
     conditions: Conditions = field(default_factory=Conditions)
     clocks_off: float = 0.0
     """How far a clock's rate may be from true time; the rates change now and then."""
-    wall_errors_ms: dict[str, int] = field(default_factory=dict)
     """How far the wall clocks of these nodes are ahead."""
     disk_us: dict[str, tuple[int, int]] = field(default_factory=dict)
     incidents: tuple[Incident, ...] = ()
@@ -156,8 +152,8 @@ def draw_options(faults: tuple[str, ...], stream: Callable[[str], random.Random]
         )
     if "pages" in mixture:
         options = replace(options, page_bytes=stream("fault pages").choice((400, 2_000, 8_000)))
-    if "calendars" in mixture:
-        expiry_ms = stream("fault expiry").choice((60_000, options.session_expiry_ms))
+    if "expiry" in mixture:
+        expiry_ms = stream("fault expiry").choice((30_000, options.session_expiry_ms))
         options = replace(options, session_expiry_ms=expiry_ms)
     return options
 
@@ -173,7 +169,6 @@ def draw_storm(
     conditions = Conditions()
     clocks_off = 0.0
     disks: dict[str, tuple[int, int]] = {}
-    wall_errors_ms: dict[str, int] = {}
     for fault in mixture:
         chance = stream(f"fault {fault}")
         match fault:
@@ -195,8 +190,6 @@ def draw_storm(
             case "disks":
                 most_us = chance.choice((2_000, 10_000, 40_000))
                 disks = dict.fromkeys(names, (most_us // 10, most_us))
-            case "calendars":
-                wall_errors_ms = _draw_wall_errors_ms(names, chance)
     incidents = [
         incident
         for fault in mixture
@@ -208,7 +201,6 @@ def draw_storm(
         faults=mixture,
         conditions=conditions,
         clocks_off=clocks_off,
-        wall_errors_ms=wall_errors_ms,
         disk_us=disks,
         incidents=tuple(incidents),
         from_the_start=stream("start").random() < 0.25,
@@ -219,17 +211,6 @@ def draw_rate_ppm(chance: random.Random, off: float) -> int:
     """Mostly one of the extremes: two clocks that agree show nothing."""
     part = chance.choice((-1.0, 1.0, -1.0, 1.0, chance.uniform(-1, 1)))
     return PPM + int(PPM * off * part)
-
-
-def _draw_wall_errors_ms(names: tuple[str, ...], chance: random.Random) -> dict[str, int]:
-    """Any of the nodes, but no majority of the acceptors."""
-    acceptors = [name for name in names if name.startswith("acceptor-")]
-    sound = set(chance.sample(acceptors, majority(len(acceptors))))
-    return {
-        name: chance.choice((-1, 1, 1)) * chance.choice((_HOUR_MS, 50 * _HOUR_MS, 10**5 * _HOUR_MS))
-        for name in names
-        if name not in sound and chance.random() < 0.7
-    }
 
 
 def _incidents(fault: str, storm_ms: int, chance: random.Random) -> list[Incident]:

@@ -18,6 +18,7 @@ from actors.messages import (
     TxnVote,
 )
 from actors.values import Refusal
+from chaos.simulator.faults import BEYOND_MARGIN
 from chaos.simulator.truth import Truth
 from chaos.simulator.violation import Violation
 
@@ -65,10 +66,19 @@ class CommitInvariants:
                 self._durable[machine.disk.identity] = int(value[len(_APPLIED) : value.index(b",")])
 
     def replica_stepped(self, machine: "Machine") -> None:
-        """`namespaces_equal`: whoever has applied the same slots has the same state."""
+        """`namespaces_equal`: whoever has applied the same slots has the same state.
+
+        `log_time_is_no_faster_than_time`: else what a client relies on would expire too early.
+        """
         state = machine.actor.state
         if state.applied == self._applied.get(machine.name):
             return
+        if state.log_time_ms > machine.world.now * (1 + BEYOND_MARGIN):
+            raise Violation(
+                "log_time_is_no_faster_than_time",
+                f"{machine.world.now} ms after the founding began, log time is "
+                f"{state.log_time_ms} ms at {machine.name}",
+            )
         self._applied[machine.name] = state.applied
         known = self._hashes.setdefault(state.applied, (state.state_hash, machine.name))
         if known[0] != state.state_hash:

@@ -14,7 +14,7 @@ from actors.ballot import NO_BALLOT, Ballot
 from actors.effects import Record
 from actors.messages import Accept, Accepted, LeaseGranted, Prepare, Promise
 from actors.proposer import Leading
-from actors.values import Batch, Genesis
+from actors.values import Genesis
 from chaos.simulator.truth import ACCEPTED, Truth
 from chaos.simulator.violation import Violation
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 _BALLOT = TypeAdapter(Ballot)
 _GENESIS = TypeAdapter(Genesis)
-_FAST_MS = 300_000
-"""How far sound clocks may get ahead in a run, at rates that are off."""
 
 
 class PaxosInvariants:
@@ -158,7 +156,7 @@ class PaxosInvariants:
             )
 
     def value_proposed(self, machine: "Machine", message: Accept) -> None:
-        """`one_value_per_ballot`, `log_time_is_a_majoritys` and `chosen_value_stands`."""
+        """`one_value_per_ballot` and `chosen_value_stands`."""
         value = message.value
         former = self._proposed.setdefault((message.slot, message.ballot), value)
         if former is not value and former != value:
@@ -166,12 +164,6 @@ class PaxosInvariants:
                 "one_value_per_ballot",
                 f"{message.ballot} proposes for slot {message.slot} first {former!r}, then "
                 f"{value!r}",
-            )
-        if isinstance(value, Batch) and value.stamp_ms > machine.world.wall_ms + _FAST_MS:
-            raise Violation(
-                "log_time_is_a_majoritys",
-                f"{machine.name} stamps slot {message.slot} with {value.stamp_ms}, and it is "
-                f"{machine.world.wall_ms}",
             )
         chosen = self._truth.chosen.get(message.slot)
         if (

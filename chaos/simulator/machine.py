@@ -75,7 +75,6 @@ class Machine:
         self.serial = 0
         """Counts the starts and rebuilds: what belongs to a former one is void."""
         self.paused_until_us = 0
-        self.wall_error_ms = 0
         """How far its wall clock is ahead; at its starts, for then the actor is told."""
         self.dies_at = ""
         """The crash point that the next turn that reaches it will not survive."""
@@ -157,7 +156,6 @@ class Machine:
             incarnation=self.disk.incarnation,
             journal_commits=self.disk.commits,
             fresh_id=f"{self.world.identities.getrandbits(128):032x}",
-            wall_offset_ms=self.world.wall_ms + self.wall_error_ms - self.now_ms,
         )
         self.actor = build_actor(identity, self.world.options)
         turn = Turn([])

@@ -68,7 +68,6 @@ class Weather:
             self._drift(1.0)
         for name, machine in world.machines.items():
             machine.disk_least_us, machine.disk_most_us = self._storm.disk_us.get(name, (50, 600))
-            machine.wall_error_ms = self._storm.wall_errors_ms.get(name, 0)
 
     def _drift(self, share: float) -> None:
         """Some clocks change their rates, without a jump; and again a little later."""

@@ -23,8 +23,6 @@ from chaos.simulator.violation import Violation
 US = 1_000
 """Microseconds in a millisecond."""
 
-_BEGAN_AT_MS = 1_700_000_000_000
-
 
 def stream_of(seed: int, name: str) -> random.Random:
     """A source of randomness of its own for one purpose of one seed."""
@@ -126,11 +124,6 @@ class World:
     def now(self) -> int:
         """True time in milliseconds."""
         return self.now_us // US
-
-    @property
-    def wall_ms(self) -> int:
-        """True Unix time in milliseconds."""
-        return _BEGAN_AT_MS + self.now
 
     def at_us(self, when_us: int, action: Callable[[Any], None], argument: Any = None) -> None:
         """Have `action` called with `argument` at a moment of true time."""

@@ -42,7 +42,7 @@ def fouls(cluster: LocalCluster) -> list[Foul]:
     chunk = b'[{"type": "chunk.put", "sha256": "", "manifest": false, "data": ""}]'
     accept = (
         b'[{"type":"paxos.accept","ballot":[9,"proposer-1"],"slot":999999,"learner":"learner-1",'
-        b'"value":{"kind":"batch","stamp_ms":1,"garbage":1}}]'
+        b'"value":{"kind":"batch","elapsed_ms":1,"garbage":1}}]'
     )
     return [
         Foul("nothing at all", b"", content_type=""),

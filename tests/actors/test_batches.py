@@ -60,7 +60,7 @@ def _sha256(data: bytes) -> str:
 
 def _batch(*operations: Any) -> Batch:
     return Batch(
-        stamp_ms=7,
+        elapsed_ms=7,
         commands=tuple(
             Command(session="s", sequence=n, acknowledged=-1, reply_to="gateway-1", operation=each)
             for n, each in enumerate(operations)
@@ -82,7 +82,7 @@ def _bare(batch: Batch) -> Batch:
         return strip(operation)
 
     commands = (c.model_copy(update={"operation": bare(c.operation)}) for c in batch.commands)
-    return Batch(stamp_ms=batch.stamp_ms, commands=tuple(commands))
+    return Batch(elapsed_ms=batch.elapsed_ms, commands=tuple(commands))
 
 
 @given(st.lists(operations, max_size=4))

@@ -164,7 +164,7 @@ def prepared_with(world: World, *names: str) -> int:
         )
         for number, name in enumerate(names)
     )
-    batch = Batch(stamp_ms=1, commands=commands)
+    batch = Batch(commands=commands)
     store._on_prepare("learner-1", TxnPrepare(epoch=store.fence, slot=slot, batch=batch))
     return slot
 
@@ -245,7 +245,7 @@ def test_contents_that_come_under_a_wrong_name_are_not_kept() -> None:
     assert not store.contents.on_data(ChunkData(sha256=name, data=b"others"))
     lie = put("a", b"").model_copy(update={"content": Inline(sha256=name, data=b"others")})
     command = Command(session="s", sequence=1, acknowledged=0, reply_to="g", operation=lie)
-    store.contents.keep_inline(Batch(stamp_ms=1, commands=(command,)))
+    store.contents.keep_inline(Batch(commands=(command,)))
 
     assert name not in store.chunks.held
     assert not store.out.blobs

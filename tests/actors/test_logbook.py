@@ -28,9 +28,7 @@ BALLOT = Ballot(2, "proposer-1")
 
 
 def identity(name: str) -> Identity:
-    return Identity(
-        name=name, disk="d", incarnation=1, journal_commits=0, fresh_id="ab" * 16, wall_offset_ms=0
-    )
+    return Identity(name=name, disk="d", incarnation=1, journal_commits=0, fresh_id="ab" * 16)
 
 
 def view(epoch: int) -> View:
@@ -56,7 +54,7 @@ def batch(*operations: object) -> Batch:
         )
         for number, operation in enumerate(operations)
     )
-    return Batch(stamp_ms=1, commands=commands)
+    return Batch(commands=commands)
 
 
 def learner_with(*values: AnyValue) -> Learner:

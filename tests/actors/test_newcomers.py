@@ -155,7 +155,7 @@ def test_a_copied_state_leaves_later_votes_as_they_are() -> None:
     world = settled()
     store = world.actor("store-3")
     slot = store.state.applied + 1
-    prepare = TxnPrepare(epoch=0, slot=slot, batch=Batch(stamp_ms=1, commands=()))
+    prepare = TxnPrepare(epoch=0, slot=slot, batch=Batch(commands=()))
     store._on_prepare("learner-1", prepare)
     store._take()
 
@@ -191,7 +191,7 @@ def test_the_leader_hears_of_a_view_before_what_came_earlier_is_decided() -> Non
     learner = world.actor("learner-2")
     value = view_without(learner.view, "store-3")
     learner.log.choose(learner.scanned + 2, value, learner.leader)
-    learner.log.choose(learner.scanned + 1, Batch(stamp_ms=1, commands=()), learner.leader)
+    learner.log.choose(learner.scanned + 1, Batch(commands=()), learner.leader)
     learner._scan_on()
     learner._take()
 

@@ -22,7 +22,7 @@ def answers(world: World, receiver: str, sender: str, message: Any) -> list[Any]
 
 
 def accepted(slot: int, ballot: Ballot = OLD) -> AcceptedValue:
-    return AcceptedValue(slot=slot, ballot=ballot, value=Batch(stamp_ms=slot, commands=()))
+    return AcceptedValue(slot=slot, ballot=ballot, value=Batch(elapsed_ms=slot, commands=()))
 
 
 @pytest.fixture

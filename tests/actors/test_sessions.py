@@ -27,9 +27,9 @@ def command(sequence: int, operation: Any, **more: Any) -> Command:
     return Command(sequence=sequence, operation=operation, **fields)
 
 
-def told(state: Namespace, stamp_ms: int, one: Command, *aborted: Refusal) -> Outcome:
-    """What becomes of a command in the next slot, which the leader stamped with `stamp_ms`."""
-    batch = Batch(stamp_ms=stamp_ms, commands=(one,))
+def told(state: Namespace, at_ms: int, one: Command, *aborted: Refusal) -> Outcome:
+    """What becomes of a command in the next slot, at the log time `at_ms` if that is later."""
+    batch = Batch(elapsed_ms=at_ms - state.log_time_ms, commands=(one,))
     (outcome,) = state.apply(state.applied + 1, batch, aborted)
     return outcome
 
@@ -77,8 +77,8 @@ def test_keys_expire_by_log_time_which_never_goes_back() -> None:
     assert told(state, 0, keyed(9, "a", "old")).slot == state.applied
 
 
-def test_a_jump_of_log_time_leaves_a_minute_for_what_is_under_way() -> None:
-    """Given a request that was just done, when log time jumps by years, then for a minute its
+def test_a_long_silence_leaves_a_minute_for_what_is_under_way() -> None:
+    """Given a request that was just done, when nothing happens for years, then for a minute its
     copies, in the same session and in another one, still meet its result; then it is forgotten.
     """
     state = Namespace(KEPT)
@@ -129,7 +129,7 @@ def test_a_replica_that_starts_again_goes_on_as_the_others_do() -> None:
 
     assert dict(again.rows()) == dict(state.rows())
     late = put("late", b"1")
-    for stamp_ms, one, status, slot in (
+    for at_ms, one, status, slot in (
         (0, command(4, late), "aborted", 6),
         (0, command(2, late), "forgotten", 8),
         (0, command(1, late, session="closed"), "unknown_session", 9),
@@ -139,9 +139,9 @@ def test_a_replica_that_starts_again_goes_on_as_the_others_do() -> None:
         (26 * HOUR_MS + 60_000, command(8, late), "done", 13),
         (26 * HOUR_MS + 120_000, command(9, late), "done", 14),  # So do the other and a session.
     ):
-        outcome = told(again, stamp_ms, one)
+        outcome = told(again, at_ms, one)
         assert (outcome.status, outcome.slot) == (status, slot)
-        assert told(state, stamp_ms, one) == outcome
+        assert told(state, at_ms, one) == outcome
         assert again.state_hash == state.state_hash
         assert dict(again.rows()) == dict(state.rows())
     assert state.keys == {}

@@ -34,7 +34,8 @@ class Life:
         """One command in a slot of its own; its status."""
         fields = {"session": "s", "acknowledged": -1, "reply_to": "gateway-1", **more}
         command = Command(sequence=sequence, operation=operation, **fields)
-        batch = Batch(stamp_ms=self.now_ms, commands=(command,))
+        elapsed_ms = self.now_ms - self.state.log_time_ms
+        batch = Batch(elapsed_ms=elapsed_ms, commands=(command,))
         (outcome,) = self.state.apply(self.state.applied + 1, batch, ())
         return outcome.status
 

@@ -167,7 +167,7 @@ class Machine:
             operation=operation,
         )
         self.sequence += 1
-        batch = Batch(stamp_ms=self.sequence, commands=(command,))
+        batch = Batch(commands=(command,))
         (outcome,) = self.state.apply(self.state.applied + 1, batch, ())
         for entry in self.state.gained:
             self.chunks.use(entry.content)

@@ -76,7 +76,7 @@ def command(sequence: int, operation: object) -> Command:
 
 
 BATCH = Batch(
-    stamp_ms=1_700_000_000_000,
+    elapsed_ms=17,
     commands=tuple(
         command(sequence, operation)
         for sequence, operation in enumerate(

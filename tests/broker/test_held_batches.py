@@ -32,7 +32,7 @@ def batch() -> Batch:
     put = PutFile(path=f"a/{trap}", content=content, meta=(("m", trap),))
     operations: tuple[AnyOperation, ...] = (put, MakeDirectory(path="ä\\"))
     return Batch(
-        stamp_ms=7,
+        elapsed_ms=7,
         commands=tuple(
             Command(session="s", sequence=n, acknowledged=-1, reply_to="gateway-1", operation=each)
             for n, each in enumerate(operations)
@@ -123,9 +123,9 @@ def test_what_a_node_would_not_write_is_read_as_json(body: bytes, slots: list[in
     [
         PREPARE + TEXT + b"]",
         PREPARE + TEXT[:-1] + b"}]",
-        PREPARE + b'{"kind":"batch","stamp_ms":1,"commands":[{}]}}]',
+        PREPARE + b'{"kind":"batch","elapsed_ms":1,"commands":[{}]}}]',
         PREPARE + TEXT + b',"more":1}]',
-        ACCEPT + b'{"kind":"batch","stamp_ms":1,"garbage":1}}]',
+        ACCEPT + b'{"kind":"batch","elapsed_ms":1,"garbage":1}}]',
         b'[{"type":"paxos.accept","ballot":[1,"\xff"],"slot":1,"learner":"","value":'
         + TEXT
         + b"}]",

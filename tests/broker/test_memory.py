@@ -114,7 +114,7 @@ async def test_what_a_slot_holds_counts_against_the_bound() -> None:
         reply_to="gateway-1",
         operation=PutFile(path="a", content=content),
     )
-    prepare = TxnPrepare(epoch=0, slot=1, batch=Batch(stamp_ms=1, commands=(command,) * 4))
+    prepare = TxnPrepare(epoch=0, slot=1, batch=Batch(commands=(command,) * 4))
     async with one.running():
         for _ in range(5):
             one.transport.publish("store-2", Parcel("c", "learner-1", "d", 1, (prepare,)))

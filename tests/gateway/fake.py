@@ -6,7 +6,6 @@ It runs the real state machine, without Paxos, stores or a broker. Faults are pu
 
 import asyncio
 import hashlib
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -118,7 +117,7 @@ class FakeCluster:
             idempotency=idempotency,
         )
         self._sequence += 1
-        batch = Batch(stamp_ms=time.time_ns() // 1_000_000, commands=(command,))
+        batch = Batch(commands=(command,))
         (outcome,) = self.state.apply(self.state.applied + 1, batch, ())
         self.changes.note(self.state.applied, batch, (outcome,))
         self.applied.set()

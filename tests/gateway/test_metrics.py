@@ -95,7 +95,6 @@ def _actor(name: str) -> Node:
         incarnation=1,
         journal_commits=0,
         fresh_id="ab" * 16,
-        wall_offset_ms=0,
     )
     actor = build_actor(identity, Options())
     assert isinstance(actor, Node)
@@ -104,7 +103,7 @@ def _actor(name: str) -> Node:
 
 def batch(commands: int) -> Batch:
     return Batch(
-        stamp_ms=1,
+        elapsed_ms=1,
         commands=tuple(
             Command(
                 session="s",

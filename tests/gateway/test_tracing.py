@@ -47,7 +47,7 @@ def command(sequence: int) -> Command:
 
 
 def batch(slot: int) -> Batch:
-    return Batch(stamp_ms=1, commands=(command(slot),))
+    return Batch(commands=(command(slot),))
 
 
 def accept(slot: int) -> Accept:

@@ -30,7 +30,7 @@ from tests.worlds import hand, leader_of, sent, started, types
 
 
 def told(state: Namespace, slot: int, one: Command, *aborted: Refusal) -> tuple[str, int]:
-    (outcome,) = state.apply(slot, Batch(stamp_ms=slot, commands=(one,)), aborted)
+    (outcome,) = state.apply(slot, Batch(elapsed_ms=slot, commands=(one,)), aborted)
     return outcome.status, outcome.slot
 
 

@@ -29,7 +29,7 @@ def command(sequence: int, path: str, acknowledged: int = -1) -> Command:
 
 
 def told(state: Namespace, slot: int, one: Command, *aborted: Refusal) -> tuple[str, int]:
-    (outcome,) = state.apply(slot, Batch(stamp_ms=slot, commands=(one,)), aborted)
+    (outcome,) = state.apply(slot, Batch(elapsed_ms=slot, commands=(one,)), aborted)
     return outcome.status, outcome.slot
 
 

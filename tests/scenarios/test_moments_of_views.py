@@ -185,7 +185,7 @@ def test_a_prepare_of_a_former_epoch_is_not_voted_on_once_its_contents_are_here(
         operation=PutFile(path="a", content=missing),
     )
     slot, view = store.state.applied + 1, store.state.view
-    prepare = TxnPrepare(epoch=view.epoch, slot=slot, batch=Batch(stamp_ms=1, commands=(one,)))
+    prepare = TxnPrepare(epoch=view.epoch, slot=slot, batch=Batch(commands=(one,)))
     assert "txn.progress" in types(hand(world, "store-3", "learner-1", prepare))
     next_view = view.model_copy(update={"epoch": view.epoch + 1})
     inquiry = TxnInquiry(view=next_view, decided=slot - 1)

@@ -185,7 +185,7 @@ def test_the_state_hash_chains() -> None:
     command = Command(
         session="s", sequence=0, acknowledged=-1, reply_to="gateway-1", operation=OpenSession()
     )
-    one.apply(1, Batch(stamp_ms=1, commands=(command,)), ())
+    one.apply(1, Batch(commands=(command,)), ())
     other.apply(1, NOOP, ())
     for state in (one, other):
         state.apply(2, NOOP, ())
