@@ -119,7 +119,7 @@ class Coordinator:
         self._states[sender] = message
         learner.counters["in_doubt_asked"] += 1
         self._note_answer(sender)
-        prepared = {entry.slot: entry.refused for entry in message.prepared}
+        prepared = {entry.slot: entry for entry in message.prepared}
         for slot in range(learner.decided + 1, self.view_slot):
             known = learner.log.known.get(slot)
             if known is None or not isinstance(known.value, Batch):
@@ -127,8 +127,8 @@ class Coordinator:
             round_ = self._round(slot)
             if message.applied >= slot:
                 round_.committed = True
-            elif slot in prepared:
-                round_.votes.setdefault(sender, prepared[slot])
+            elif slot in prepared and prepared[slot].digest in ("", known.value.digest):
+                round_.votes.setdefault(sender, prepared[slot].refused)
             elif first_answer and sender in self._voters(slot):
                 if self._has_say(sender, slot):
                     round_.not_prepared.add(sender)

@@ -19,6 +19,7 @@ from actors.changes import Changes
 from actors.chunks import Manifest, bare_json
 from actors.contents import Contents
 from actors.effects import BLOB_ROW, Record
+from actors.errors import InvariantViolation
 from actors.joining import Joining
 from actors.messages import (
     ChunkData,
@@ -244,6 +245,7 @@ class Store(Node):
             return
         known = self.prepared.get(message.slot)
         if known is not None:
+            self._check_same_batch(known, message)
             self._vote(sender, message.epoch, known)
             return
         self.contents.keep_inline(message.batch)
@@ -251,6 +253,15 @@ class Store(Node):
             self._fetch(sender, message)
             return
         self._record_prepared(sender, message, self._no_room(message.batch))
+
+    def _check_same_batch(self, known: Prepared, message: TxnPrepare) -> None:
+        """A vote is about one batch, whatever ballot or epoch it is asked for under."""
+        if known.batch.digest != message.batch.digest:
+            raise InvariantViolation(
+                f"{self.name} has prepared the batch {known.batch.digest} for slot {known.slot}, "
+                f"and is asked in epoch {message.epoch} to prepare {message.batch.digest} for it: "
+                "two values were taken as chosen for one slot"
+            )
 
     def _no_room(self, batch: Batch) -> tuple[Refusal, ...]:
         """A no to all that would grow, while the disk is full. Deletions make room again."""
@@ -456,7 +467,11 @@ class Store(Node):
                 applied=self.state.applied,
                 whole=self.joining.is_whole,
                 prepared=tuple(
-                    PreparedSlot(slot=slot, refused=self.prepared[slot].refused)
+                    PreparedSlot(
+                        slot=slot,
+                        refused=self.prepared[slot].refused,
+                        digest=self.prepared[slot].batch.digest,
+                    )
                     for slot in sorted(self.prepared)
                 ),
             ),

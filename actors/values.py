@@ -5,6 +5,7 @@ rule 5). All of these are replicated state: a replica that applies the same slot
 order has the same namespace, sessions and results.
 """
 
+import hashlib
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -328,6 +329,14 @@ class Batch(Frozen):
         return self.json_text
 
     @cached_property
+    def digest(self) -> str:
+        """A name of what the batch does (SHA-256), the same for the batch as it came and as a
+        replica's journal keeps it, with the contents as chunks.
+        """
+        kept = self.model_copy(update={"commands": tuple(map(_as_kept, self.commands))})
+        return hashlib.sha256(self.__pydantic_serializer__.to_json(kept)).hexdigest()
+
+    @cached_property
     def contents(self) -> tuple[Inline | Chunked | Indirect, ...]:
         """All contents that the commands bring with them, in order."""
         return tuple(c for command in self.commands for c in contents_of(command.operation))
@@ -346,6 +355,21 @@ class Batch(Frozen):
                     case Chunked():
                         total += 70 * len(content.chunks)
         return total
+
+
+def _as_kept(command: Command) -> Command:
+    operation = command.operation
+    kept: AnyOperation = operation
+    if isinstance(operation, PutFile):
+        kept = _put_as_kept(operation)
+    elif isinstance(operation, Transaction):
+        steps = (_put_as_kept(s) if isinstance(s, PutFile) else s for s in operation.steps)
+        kept = operation.model_copy(update={"steps": tuple(steps)})
+    return command.model_copy(update={"operation": kept})
+
+
+def _put_as_kept(put: PutFile) -> PutFile:
+    return put.model_copy(update={"content": stored(put.content)})
 
 
 class StoreMember(Frozen):
@@ -453,10 +477,14 @@ class Refusal(Frozen):
 
 
 class PreparedSlot(Frozen):
-    """A slot that the store has journalled and not yet applied."""
+    """A slot that the store has journalled and not yet applied.
+
+    `digest` is the batch's (`Batch.digest`); stores of earlier versions do not tell it.
+    """
 
     slot: int
     refused: tuple[Refusal, ...]
+    digest: str = ""
 
 
 class DecidedSlot(Holder):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from actors.values import Constants
 
-LINES_MAX = 600
+LINES_MAX = 800
 
 # Put together from parts, so that this file does not hold what it forbids.
 REGISTRY_HOSTS = tuple(

@@ -2,7 +2,11 @@
 
 from typing import Any
 
+import pytest
+
 from actors.ballot import Ballot
+from actors.effects import Envelope
+from actors.errors import InvariantViolation
 from actors.messages import (
     Decided,
     TxnInquiry,
@@ -15,8 +19,10 @@ from actors.values import (
     Chunked,
     Command,
     DecidedSlot,
+    PreparedSlot,
     PutFile,
     Refusal,
+    Transaction,
     View,
 )
 from chaos.simulator.world import World
@@ -195,3 +201,64 @@ def test_a_prepare_of_a_former_epoch_is_not_voted_on_once_its_contents_are_here(
     store._try_fetched()
     assert store.prepared == {}
     assert not store.out.sends
+
+
+def test_a_store_votes_on_the_batch_that_it_holds_and_on_no_other() -> None:
+    """Given a prepared slot with contents, when it is asked for again in a later epoch, before and
+    after a restart, then the store votes; when another batch is asked for in its place, it halts.
+    """
+    world = started()
+    store = world.actor("store-3")
+    slot, view = store.state.applied + 1, store.state.view
+
+    def prepare(epoch: int, data: bytes) -> TxnPrepare:
+        one = Command(
+            session="s",
+            sequence=1,
+            acknowledged=0,
+            reply_to="gateway-1",
+            operation=Transaction(steps=(put("a", data), put("b", b"same"))),
+        )
+        return TxnPrepare(epoch=epoch, slot=slot, batch=Batch(commands=(one,)))
+
+    machine = world.machines["store-3"]
+    first = Envelope(
+        store.cluster,
+        "learner-1",
+        world.machines["learner-1"].disk.identity,
+        world.machines["learner-1"].disk.incarnation,
+        prepare(view.epoch, b"1"),
+    )
+    machine.arrive((first,))
+    world.run(5)
+    assert slot in world.actor("store-3").prepared
+    assert types(hand(world, "store-3", "learner-1", prepare(view.epoch, b"1"))) == ["txn.vote"]
+
+    world.crash("store-3")
+    world.start("store-3")
+    again = hand(world, "store-3", "learner-2", prepare(view.epoch + 1, b"1"))
+    assert types(again) == ["txn.vote"]
+    with pytest.raises(InvariantViolation, match=f"for slot {slot}, and is asked in epoch"):
+        hand(world, "store-3", "learner-2", prepare(view.epoch + 2, b"2"))
+
+
+def test_another_batch_is_no_vote_for_the_one_in_the_log() -> None:
+    """Given a new coordinator, when a store says that it has prepared another batch for a slot than
+    the log has, then that is no vote; the batch of the log is one.
+    """
+    world = started()
+    coordinator = next(m.actor for m in world.up("learner") if m.actor.coordinator)
+    slot = coordinator.scanned + 1
+    ours, theirs = Batch(elapsed_ms=1, commands=()), Batch(elapsed_ms=2, commands=())
+    coordinator.log.choose(slot, ours, coordinator.leader)
+    view = coordinator.view.model_copy(update={"epoch": coordinator.view.epoch + 1})
+    coordinator.log.choose(slot + 1, view, coordinator.leader)
+    coordinator._scan_on()
+    epoch = coordinator.coordinator
+
+    for digest, votes in ((theirs.digest, []), (ours.digest, ["store-1"])):
+        epoch._states.clear()
+        held = PreparedSlot(slot=slot, refused=(), digest=digest)
+        state = TxnState(epoch=view.epoch, applied=slot - 1, whole=True, prepared=(held,))
+        epoch._on_state("store-1", state)
+        assert list(epoch.rounds[slot].votes) == votes
