@@ -349,8 +349,8 @@ class Client(Node):
         elif pending.told_unknown:
             # Whoever asks about this request learns just this; so there is no retry either.
             self._keep_resolved(command.request, outcome)
-        elif outcome.status == "aborted" and pending.retry_aborted:
-            # The aborted sequence is final; trying again is a new one.
+        elif outcome.status in ("aborted", "busy") and pending.retry_aborted:
+            # The ended sequence is final; trying again is a new one.
             self.counters["retried_aborts"] += 1
             self._retry(pending)
         elif pending.token is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 
 from pydantic import TypeAdapter, ValidationError
 
+from actors.budget import Budget, Refused, size_of
 from actors.effects import Record
 from actors.errors import InvariantViolation, JournalUnreadable
 from actors.tree import Undo, check, copy_entry, move_entry, transact
@@ -127,8 +128,12 @@ class Namespace:
     """Versions that ceased to be current; whoever keeps contents empties this list."""
     gained: list[FileEntry] = field(default_factory=list)
     """Versions that became current; whoever keeps contents empties this list, too."""
+    tree_bytes: int = 0
+    """What all entries take (`actors.budget.size_of`)."""
+    budget: Budget | None = None
+    """What the slot being applied may still cost; `None` between slots."""
     undo: Undo | None = None
-    """What the transaction being applied has changed, while one is."""
+    """What the command being applied has changed, while one is."""
     _changed: dict[str, None] = field(default_factory=dict)
     """The keys of the rows to be made, in order."""
     _journalled_results: set[str] = field(default_factory=set)
@@ -264,13 +269,16 @@ class Namespace:
             raise InvariantViolation(f"slot {slot} applied on top of slot {self.applied}")
         outcomes: list[Outcome] = []
         if isinstance(value, Batch):
-            self._advance_log_time(value)
+            assert self.constants is not None, "a slot was applied before the genesis was known"
+            self._advance_log_time(value, self.constants)
+            self.budget = Budget.of_a_slot(self.constants)
             reasons = {refusal.index: refusal.reason for refusal in aborted}
             for index, command in enumerate(value.commands):
                 outcomes.append(self._run(slot, index, command, reasons.get(index)))
         elif isinstance(value, View) and self.view and value.epoch == self.view.epoch + 1:
             self.view, self.view_slot = value.in_force_at(slot), slot
             self._summary.append(f"epoch {value.epoch}")
+        self.budget = None
         self.applied = slot
         summary = "\n".join((self.state_hash, str(slot), *self._summary))
         self._summary.clear()
@@ -305,13 +313,15 @@ class Namespace:
     def _once_per_key(self, slot: int, index: int, command: Command) -> Outcome:
         idempotency = command.idempotency
         if idempotency is None:
-            return self.operate(slot, index, command.operation)
+            return self._operate_whole(slot, index, command.operation)
         known = self.keys.get(idempotency.key)
         if known is not None:
             if known.fingerprint == idempotency.fingerprint:
                 return known.outcome
             return self._outcome("key_reused", slot, index, "the key stood for another request")
-        outcome = self.operate(slot, index, command.operation)
+        outcome = self._operate_whole(slot, index, command.operation)
+        if outcome.status == "busy":
+            return outcome  # Nothing was decided about the request: it may be sent again.
         row = KeyRow(
             fingerprint=idempotency.fingerprint, outcome=outcome, log_time_ms=self.log_time_ms
         )
@@ -319,8 +329,25 @@ class Namespace:
         self._note(f"key/{idempotency.key}", idempotency.fingerprint)
         return outcome
 
+    def _operate_whole(self, slot: int, index: int, operation: AnyOperation) -> Outcome:
+        """Change the tree as the command wants it, or not at all and say why."""
+        assert self.budget is not None
+        self.budget.begin()
+        undo = self.undo = Undo(len(self.dropped), len(self.gained), len(self._summary))
+        outcome = self.operate(slot, index, operation)
+        if outcome.status != "done":
+            undo.take_back(self)
+        self.undo = None
+        return outcome
+
     def operate(self, slot: int, index: int, operation: AnyOperation | AnyStep) -> Outcome:
-        """Change the tree as the command at `slot` and `index` wants it, or say why not."""
+        """One step of a command. What a refused one has changed is still to be taken back."""
+        try:
+            return self._operate(slot, index, operation)
+        except Refused as refused:
+            return self._outcome(refused.status, slot, index, refused.detail)
+
+    def _operate(self, slot: int, index: int, operation: AnyOperation | AnyStep) -> Outcome:
         match operation:
             case OpenSession():
                 return self._outcome("done", slot, index)
@@ -446,29 +473,28 @@ class Namespace:
             session = self.sessions[name] = Session(-1, self.log_time_ms)
         return session
 
-    def _advance_log_time(self, batch: Batch) -> None:
+    def _advance_log_time(self, batch: Batch, constants: Constants) -> None:
         """Log time never goes back. Now and then, what was too old the last time expires: after a
         long silence, what was used just before it has that long left, in which a copy of a command
         is still met by the first one's result.
         """
-        assert self.constants is not None, "a slot was applied before the genesis was known"
         if batch.stamp_ms is not None:
             self.log_time_ms = max(self.log_time_ms, batch.stamp_ms)
         self.log_time_ms += max(0, batch.elapsed_ms)
-        shortest_ms = min(self.constants.session_expiry_ms, self.constants.idempotency_expiry_ms)
+        shortest_ms = min(constants.session_expiry_ms, constants.idempotency_expiry_ms)
         step_ms = min(_EXPIRY_STEP_MS, shortest_ms // 4)
         if self.log_time_ms - self.expiry_checked_ms < step_ms:
             return
         former, self.expiry_checked_ms = self.expiry_checked_ms, self.log_time_ms
         for key in list(self.keys):
             age = former - self.keys[key].log_time_ms
-            if age <= self.constants.idempotency_expiry_ms:
+            if age <= constants.idempotency_expiry_ms:
                 break  # Kept in the order of the log, so the rest is younger.
             del self.keys[key]
             self._note(f"key/{key}", "expired")
         for name in sorted(self.sessions):
             session = self.sessions[name]
-            if former - session.last_log_time_ms > self.constants.session_expiry_ms:
+            if former - session.last_log_time_ms > constants.session_expiry_ms:
                 for sequence in sorted(session.results):
                     self._changed[_result_key(name, sequence)] = None
                 self._note(f"session/{name}", "expired")
@@ -490,7 +516,9 @@ class Namespace:
         return DirectoryEntry(path="", slot=0, index=0) if path == "" else self.entries.get(path)
 
     def _file_above(self, path: str) -> str | None:
-        """The nearest ancestor of `path` that is a file."""
+        """The nearest ancestor of `path` that is a file; it is about to be made."""
+        assert self.budget is not None
+        self.budget.check_depth(path)
         parent = _parent(path)
         while parent:
             if isinstance(self.entries.get(parent), FileEntry):
@@ -508,38 +536,51 @@ class Namespace:
             self._write(DirectoryEntry(path=name, slot=slot, index=index))
 
     def _subtree(self, path: str) -> list[FileEntry | DirectoryEntry]:
-        """`path` and all below it, children before their directory."""
+        """`path` and all below it, children before their directory. Raises `Refused`."""
+        assert self.budget is not None
         found: list[FileEntry | DirectoryEntry] = []
         todo = [path]
         while todo:
             here = todo.pop()
+            self.budget.step()
             found.append(self.entries[here])
             todo.extend(f"{here}/{name}" for name in sorted(self.children.get(here, ())))
         return found[::-1]
 
     def _keep(self, entry: FileEntry | DirectoryEntry) -> None:
         parent, _, name = entry.path.rpartition("/")
+        former = self.entries.get(entry.path)
+        self.tree_bytes += size_of(entry) - (0 if former is None else size_of(former))
         self.entries[entry.path] = entry
         self.children.setdefault(parent, set()).add(name)
 
+    def _forget(self, path: str) -> None:
+        parent, _, name = path.rpartition("/")
+        self.tree_bytes -= size_of(self.entries.pop(path))
+        self.children.pop(path, None)
+        self.children[parent].discard(name)
+
     def _write(self, entry: FileEntry | DirectoryEntry) -> None:
-        if self.undo is not None:
-            self.undo.changed(entry.path, self.entries.get(entry.path))
+        """Make or replace an entry. Raises `Refused`."""
+        assert self.budget is not None
+        assert self.undo is not None
+        self.budget.write(size_of(entry))
+        former, former_bytes = self.entries.get(entry.path), self.tree_bytes
+        self.undo.changed(entry.path, former)
         if isinstance(entry, FileEntry):
             self.gained.append(entry)
         self._keep(entry)
+        if former is None or self.tree_bytes > former_bytes:
+            self.budget.check_tree(len(self.entries), self.tree_bytes)
         what = entry.content.sha256 if isinstance(entry, FileEntry) else "directory"
         self._note(f"entry/{entry.path}", f"{entry.slot}-{entry.index} {what}")
 
     def _erase(self, entry: FileEntry | DirectoryEntry) -> None:
-        if self.undo is not None:
-            self.undo.changed(entry.path, entry)
+        assert self.undo is not None
+        self.undo.changed(entry.path, entry)
         if isinstance(entry, FileEntry):
             self.dropped.append(entry)
-        else:
-            self.children.pop(entry.path, None)
-        del self.entries[entry.path]
-        self.children[_parent(entry.path)].discard(entry.path.rpartition("/")[2])
+        self._forget(entry.path)
         self._note(f"entry/{entry.path}", "gone")
 
     # -- results ---------------------------------------------------------------------------------

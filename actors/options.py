@@ -51,6 +51,11 @@ class Options:
     idempotency_expiry_ms: Milliseconds = _CONSTANTS.idempotency_expiry_ms
     min_stores: int = _CONSTANTS.min_stores
     rowa: Literal["available", "strict"] = _CONSTANTS.rowa
+    slot_steps: int = _CONSTANTS.slot_steps
+    slot_bytes: int = _CONSTANTS.slot_bytes
+    path_depth: int = _CONSTANTS.path_depth
+    tree_entries: int = _CONSTANTS.tree_entries
+    tree_bytes: int = _CONSTANTS.tree_bytes
     chunk_grace_ms: Milliseconds = 3_600_000
     log_bytes: int = 4 * 1024 * 1024
     copy_bytes_per_s: int = 32 * 1024 * 1024

@@ -1,8 +1,8 @@
 """Operations that change several entries at once: move, copy, transactions.
 
-A move or a copy is checked whole before anything changes. A transaction changes the tree step by
-step, so that each step sees the ones before it, and is taken back whole if one is refused: every
-replica takes back the same, because what happens depends on the state alone.
+A transaction changes the tree step by step, so that each step sees the ones before it. Any command
+that is refused half-way is taken back whole: every replica takes back the same, because what
+happens depends on the state alone.
 
 An entry's tag names the command that wrote it. Of one command only the last state of a path can
 ever be seen, so one tag for all paths of a command is strong: tags are compared for one path.
@@ -11,6 +11,7 @@ ever be seen, so one tag for all paths of a command is strong: tags are compared
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from actors.budget import Refused
 from actors.values import (
     PATH_BYTES_MAX,
     Check,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Undo:
-    """What the entries were before a transaction changed them, and where the notes ended."""
+    """What the entries were before a command changed them, and where the notes ended."""
 
     dropped: int
     gained: int
@@ -49,10 +50,7 @@ class Undo:
             if former is not None:
                 state._keep(former)
             else:
-                parent, _, name = path.rpartition("/")
-                del state.entries[path]
-                state.children[parent].discard(name)
-                state.children.pop(path, None)
+                state._forget(path)
         del state.dropped[self.dropped :]
         del state.gained[self.gained :]
         del state._summary[self.summary :]
@@ -64,7 +62,7 @@ def move_entry(state: "Namespace", slot: int, index: int, operation: MoveEntry) 
     if refusal is not None:
         return refusal
     former = state.entries.get(operation.target)
-    found = state._subtree(operation.source)
+    found = _found(state, operation)
     for entry in found:
         state._erase(entry)
     _place(state, slot, index, operation, found)
@@ -77,7 +75,7 @@ def copy_entry(state: "Namespace", slot: int, index: int, operation: CopyEntry) 
     if refusal is not None:
         return refusal
     former = state.entries.get(operation.target)
-    _place(state, slot, index, operation, state._subtree(operation.source))
+    _place(state, slot, index, operation, _found(state, operation))
     return Outcome(status="done", slot=slot, index=index, created=former is None)
 
 
@@ -89,17 +87,15 @@ def check(state: "Namespace", slot: int, index: int, operation: Check) -> Outcom
 
 
 def transact(state: "Namespace", slot: int, index: int, operation: Transaction) -> Outcome:
-    """Run all steps, or leave everything as it was and name the step that was refused."""
-    undo = state.undo = Undo(len(state.dropped), len(state.gained), len(state._summary))
+    """Run the steps up to one that is refused, which the outcome names."""
+    assert state.budget is not None
     created = False
     for number, step in enumerate(operation.steps):
+        state.budget.step()
         outcome = state.operate(slot, index, step)
         if outcome.status != "done":
-            undo.take_back(state)
-            state.undo = None
             return outcome.model_copy(update={"step": number})
         created = created or outcome.created
-    state.undo = None
     return Outcome(status="done", slot=slot, index=index, created=created)
 
 
@@ -138,11 +134,21 @@ def _refusal(
     taken = _taken(state, operation, entry)
     if taken is not None:
         return refused(*taken)
-    longer = len(target.encode()) - len(source.encode())
-    longest = max(len(below.path.encode()) for below in state._subtree(source))
-    if longest + longer > PATH_BYTES_MAX:
-        return refused("conflict", f"a path below it would have more than {PATH_BYTES_MAX} bytes")
     return None
+
+
+def _found(
+    state: "Namespace", operation: MoveEntry | CopyEntry
+) -> list[FileEntry | DirectoryEntry]:
+    """The entry and all below it, whose paths at the target are fit. Raises `Refused`."""
+    assert state.budget is not None
+    found = state._subtree(operation.source)
+    for entry in found:
+        path = operation.target + entry.path[len(operation.source) :]
+        state.budget.check_depth(path)
+        if len(path.encode()) > PATH_BYTES_MAX:
+            raise Refused("conflict", f"a path below it would have over {PATH_BYTES_MAX} bytes")
+    return found
 
 
 def _taken(

@@ -267,6 +267,9 @@ Status = Literal[
     "conflict",
     "not_empty",
     "aborted",
+    "busy",
+    "too_large",
+    "over_quota",
     "no_room",
     "unknown_session",
     "forgotten",
@@ -539,6 +542,11 @@ class Constants(Frozen):
     `lease_margin_ms` covers the difference between two nodes' clock rates over one lease. Sessions
     and idempotency keys expire after so much log time without use. With fewer than `min_stores`
     whole stores in the view (with all of them, if `rowa` is "strict") new writes are refused.
+
+    The rest bounds what a request can cost every replica, in memory and in time, see
+    `actors.budget`: `slot_steps` entries looked through or written and `slot_bytes` of entries
+    written by the commands of one slot; `path_depth` names in a path; `tree_entries` files and
+    directories of `tree_bytes` in all, contents not counted.
     """
 
     lease_ms: Milliseconds = 1_200
@@ -547,6 +555,11 @@ class Constants(Frozen):
     idempotency_expiry_ms: Milliseconds = 24 * 3_600_000
     min_stores: int = 2
     rowa: Literal["available", "strict"] = "available"
+    slot_steps: int = 10_000
+    slot_bytes: int = 16 * 1024 * 1024
+    path_depth: int = 128
+    tree_entries: int = 2_000_000
+    tree_bytes: int = 2 * 1024 * 1024 * 1024
 
 
 class FoundingMember(Frozen):

@@ -13,13 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.console import Bar, note, out, print_json, size_text
-from gateway.errors import Conflict, NotFound, SynodError
+from gateway.errors import Conflict, NotFound, SynodError, TooLarge
 from gateway.paths import checked_path, child
 from gateway.replies import Entry, Written
 from gateway.sdk import DEFAULT_URL, AsyncSynod
 from gateway.transfer import PARALLEL, Tally, get_file, get_tree, guess_type, put_file, put_tree
 
 _T = TypeVar("_T")
+_FILES_AT_ONCE = 500
 
 Url = Annotated[
     str, typer.Option("--url", envvar="SYNOD_URL", help="Where the gateway is.", metavar="URL")
@@ -230,7 +231,11 @@ def rm(
         except Conflict as error:
             if not recursive:
                 raise SynodError(f"{error}; add -r to remove it with all below it") from None
-        return await synod.remove_directory(path, recursive=True)
+        try:
+            return await synod.remove_directory(path, recursive=True)
+        except TooLarge:
+            note(f"{path} holds more than one request may remove: removing it part by part")
+            return await _remove_in_parts(synod, path)
 
     async def work(synod: AsyncSynod) -> list[dict[str, Any]]:
         removed = []
@@ -244,6 +249,25 @@ def rm(
     removed = with_synod(url, work)
     if json:
         print_json(removed)
+
+
+async def _remove_in_parts(synod: AsyncSynod, path: str) -> Written:
+    """Remove a directory that is too large for one request: not at once, so others may look on."""
+    files: list[str] = []
+    directories: list[str] = []
+    async for entry in synod.list(path):
+        (directories if entry.is_directory else files).append(entry.path)
+    for directory in directories:
+        try:
+            await synod.remove_directory(directory, recursive=True)
+        except TooLarge:
+            await _remove_in_parts(synod, directory)
+        except NotFound:
+            continue  # Removed by another one meanwhile, which is what was wanted.
+    for start in range(0, len(files), _FILES_AT_ONCE):
+        some = files[start : start + _FILES_AT_ONCE]
+        await synod.transaction({"op": "delete", "path": file} for file in some)
+    return await synod.remove_directory(path, recursive=True)
 
 
 def mkdir(

@@ -34,12 +34,15 @@ from broker.calling import CallLost, CallRefused
 from broker.runtime import NodeHalted
 from gateway.problems import (
     ABORTED,
+    BUSY,
     CONFLICT,
     DISK_FULL,
     KEY_REUSED,
     NOT_EMPTY,
     NOT_FOUND,
+    OVER_QUOTA,
     PRECONDITION_FAILED,
+    REQUEST_TOO_LARGE,
     UNAVAILABLE,
     UNKNOWN,
     Kind,
@@ -61,6 +64,14 @@ _REFUSED: dict[str, Kind] = {
     "conflict": CONFLICT,
     "not_empty": NOT_EMPTY,
     "key_reused": KEY_REUSED,
+    "too_large": REQUEST_TOO_LARGE,
+    "over_quota": OVER_QUOTA,
+}
+
+_ENDED = {
+    "aborted": (ABORTED, "an Abort of this request is chosen in the log; it was decided"),
+    "no_room": (DISK_FULL, "an Abort of this request is chosen in the log; it was decided"),
+    "busy": (BUSY, "the log refuses it"),
 }
 
 _REFUSED_DETAIL = {
@@ -253,11 +264,9 @@ def refused(request: str, outcome: Outcome) -> Problem:
             fields=fields,
         )
     because = f" ({outcome.detail})" if outcome.detail else ""
-    if outcome.status in ("aborted", "no_room"):
-        kind = ABORTED if outcome.status == "aborted" else DISK_FULL
-        fact = (
-            f"an Abort of this request is chosen in the log; it was decided at slot {outcome.slot}"
-        )
+    if outcome.status in _ENDED:
+        kind, fact = _ENDED[outcome.status]
+        fact += f" at slot {outcome.slot}"
         detail = (
             f"The write did not happen and never will: {fact}{because}. Sending it again makes a "
             "new request, also with the same Idempotency-Key."

@@ -39,14 +39,17 @@ RUNNING = Kind("running", 409, "A request with this Idempotency-Key is still run
 FORGOTTEN = Kind("forgotten", 410, "The result of the request is no longer kept")
 PRECONDITION_FAILED = Kind("precondition-failed", 412, "A precondition does not hold")
 TOO_LARGE = Kind("too-large", 413, "The content is too large")
+REQUEST_TOO_LARGE = Kind("request-too-large", 413, "The request does more than one may")
 UNSUPPORTED_CODING = Kind("unsupported-coding", 415, "Content codings are not kept")
 RANGE_NOT_SATISFIABLE = Kind("range-not-satisfiable", 416, "The range lies outside of the file")
 KEY_REUSED = Kind("key-reused", 422, "The Idempotency-Key was used for another request")
 HEAD_TOO_LARGE = Kind("head-too-large", 431, "The URL and headers are too large")
 INTERNAL = Kind("internal", 500, "The gateway made a mistake")
+BUSY = Kind("busy", 503, "The cluster is busy with other large requests")
 ABORTED = Kind("aborted", 503, "The write was aborted; it did not happen and never will")
 UNAVAILABLE = Kind("unavailable", 503, "The request was not accepted")
 UNKNOWN = Kind("unknown", 504, "It is not known yet whether the write happened")
+OVER_QUOTA = Kind("over-quota", 507, "The cluster holds as much as it may")
 DISK_FULL = Kind("disk-full", 507, "A store's disk is full; it did not happen and never will")
 
 

@@ -40,7 +40,11 @@ class SettingsError(ValueError):
 
 
 class Settings(BaseSettings):
-    """Everything that can be set, with its default."""
+    """Everything that can be set, with its default.
+
+    What is also in `actors.values.Constants`, and the numbers of members, are what a new cluster is
+    founded with; a node whose values differ from its cluster's refuses to start.
+    """
 
     model_config = SettingsConfigDict(env_prefix="SYNOD_", extra="forbid", frozen=True)
 
@@ -66,7 +70,6 @@ class Settings(BaseSettings):
     heartbeat_ms: int = Field(_DEFAULTS.heartbeat_ms, ge=50)
     leader_heartbeat_ms: int = Field(_DEFAULTS.leader_heartbeat_ms, ge=10)
     lease_ms: int = Field(_DEFAULTS.lease_ms, ge=50)
-    """Fixed when the cluster is founded."""
     lease_margin_ms: int = Field(_DEFAULTS.lease_margin_ms, ge=1)
     sync_ms: int = Field(_DEFAULTS.sync_ms, ge=100)
     request_deadline_ms: int = Field(_DEFAULTS.request_deadline_ms, ge=100)
@@ -88,6 +91,16 @@ class Settings(BaseSettings):
     """With fewer whole stores in the view, new writes are refused."""
     rowa: Literal["available", "strict"] = "available"
     """`strict`: writes are refused while any store is missing."""
+    slot_steps: int = Field(_DEFAULTS.slot_steps, ge=1_000)
+    """How many entries the requests of one slot of the log may look through or write."""
+    slot_bytes: int = Field(_DEFAULTS.slot_bytes, ge=_MIB)
+    """How many bytes of names and metadata they may write."""
+    path_depth: int = Field(_DEFAULTS.path_depth, ge=8, le=2_048)
+    """How many names a path may have."""
+    tree_entries: int = Field(_DEFAULTS.tree_entries, ge=1_000)
+    """How many files and directories the cluster may hold."""
+    tree_bytes: int = Field(_DEFAULTS.tree_bytes, ge=_MIB)
+    """How much their names and metadata may take; every learner and store holds them in memory."""
     window_slots: int = Field(_DEFAULTS.window_slots, ge=1, le=1024)
     batch_commands: int = Field(_DEFAULTS.batch_commands, ge=1)
     batch_bytes: int = Field(_DEFAULTS.batch_bytes, ge=64 * 1024, le=8 * _MIB)

@@ -26,6 +26,11 @@ OTHERWISE: dict[str, Any] = {
     "idempotency_expiry_ms": 60_000,
     "min_stores": 1,
     "rowa": "strict",
+    "slot_steps": 5_000,
+    "slot_bytes": 1024,
+    "path_depth": 8,
+    "tree_entries": 10_000,
+    "tree_bytes": 10_000_000,
 }
 """Another value for every setting that a cluster is founded with."""
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from actors.values import Constants
 from gateway.sdk import AsyncSynod
+from tests.gateway.fake import FakeCluster
 from tests.gateway.test_cli import Shell
 
 ROOT = Path(__file__).parents[2]
@@ -106,3 +108,22 @@ async def test_watch_prints_a_line_for_each_change_until_it_is_interrupted(port:
         ("move", "logs", "old"),
     ]
     assert b"Traceback" not in errors
+
+
+async def test_rm_removes_in_parts_what_is_too_large_for_one_request(
+    synod: Shell, cluster: FakeCluster, local: Path
+) -> None:
+    """Given a tree of which one request may not look through all, then rm -r removes it all the
+    same, and says that it does so part by part; mv names the limit.
+    """
+    for number in range(12):
+        for above in ("big/one", "big/two/three", "big/two"):
+            await synod("put", f"{local}/hello.txt", f"{above}/{number}")
+    cluster.state.constants = Constants(slot_steps=25)
+
+    moved = await synod("mv", "big", "elsewhere")
+    removed = await synod("rm", "-r", "big")
+
+    assert (moved.code, "more than 25 entries" in moved.err) == (1, True)
+    assert (removed.code, "part by part" in removed.err) == (0, True)
+    assert (await synod("ls", "")).out == ""

@@ -1,0 +1,269 @@
+"""No command costs a replica more than the genesis allows, and a refused one changes nothing."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.budget import size_of
+from actors.calls import Decided
+from actors.effects import Record
+from actors.namespace import Namespace
+from actors.options import Options
+from actors.values import (
+    AnyOperation,
+    Batch,
+    Chunked,
+    Command,
+    Constants,
+    CopyEntry,
+    DeleteFile,
+    MakeDirectory,
+    MoveEntry,
+    OpenSession,
+    Outcome,
+    PutFile,
+    RemoveDirectory,
+    Transaction,
+)
+from tests.worlds import founded, put
+
+SMALL = Constants(
+    slot_steps=200, slot_bytes=40_000, path_depth=6, tree_entries=60, tree_bytes=25_000
+)
+
+
+class Replica:
+    """A state machine that is given one batch a slot."""
+
+    def __init__(self, constants: Constants) -> None:
+        self.state = Namespace(constants)
+        self.sequence = 0
+        self.run(OpenSession())
+
+    def run(self, *operations: AnyOperation) -> list[Outcome]:
+        commands = []
+        for operation in operations:
+            commands.append(
+                Command(
+                    session="s",
+                    sequence=self.sequence,
+                    acknowledged=self.sequence - 1,
+                    reply_to="gateway-1",
+                    operation=operation,
+                )
+            )
+            self.sequence += 1
+        return self.state.apply(self.state.applied + 1, Batch(commands=tuple(commands)), ())
+
+    def statuses(self, *operations: AnyOperation) -> list[str]:
+        return [outcome.status for outcome in self.run(*operations)]
+
+    def tree(self) -> dict[str, Any]:
+        state = self.state
+        children = {path: set(names) for path, names in state.children.items() if names}
+        return {
+            "entries": dict(state.entries),
+            "children": children,
+            "bytes": state.tree_bytes,
+            "notes": (list(state.dropped), list(state.gained)),
+        }
+
+
+def files(count: int, above: str = "d") -> list[PutFile]:
+    return [put(f"{above}/file-{number}", b"1") for number in range(count)]
+
+
+def doubling(times: int) -> Transaction:
+    """Each step copies all that there is into a new directory beside it."""
+    steps: list[Any] = []
+    for number in range(times):
+        steps.append(CopyEntry(source="all", target=f"next-{number}/one"))
+        steps.append(MoveEntry(source="all", target=f"next-{number}/two"))
+        steps.append(MoveEntry(source=f"next-{number}", target="all"))
+    return Transaction(steps=tuple(steps))
+
+
+def test_a_small_request_that_doubles_the_tree_again_and_again_changes_nothing() -> None:
+    """Given a small transaction that would make 2^20 entries, then it is refused and taken back,
+    after no more steps than a slot may take; and what comes after it in the log is done.
+    """
+    replica = Replica(Constants())
+    replica.run(*files(3, above="all"))
+    before = replica.tree()
+    hostile = doubling(20)
+    assert len(hostile.to_json()) < 11_000
+
+    (outcome,) = replica.run(hostile)
+
+    assert (outcome.status, outcome.step is not None) == ("too_large", True)
+    assert "10000 entries" in outcome.detail
+    assert replica.tree() == before
+    assert replica.statuses(put("after", b"1")) == ["done"]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        MakeDirectory(path="/".join("d" * 2_000)),
+        put("/".join("d" * 2_000), b"1"),
+        CopyEntry(source="all", target="/".join("d" * 2_000)),
+        MoveEntry(source="deep", target="/".join("d" * 100)),
+        Transaction(
+            steps=tuple(MakeDirectory(path=f"{n}/" + "/".join("d" * 100)) for n in range(200))
+        ),
+        Transaction(steps=tuple(put("all/file-0", b"%d" % n) for n in range(10_001))),
+    ],
+    ids=["mkdir", "put", "copy", "move", "many-mkdirs", "many-steps"],
+)
+def test_what_is_too_deep_or_too_much_is_refused_whole(hostile: AnyOperation) -> None:
+    replica = Replica(Constants())
+    replica.run(*files(3, above="all"))
+    replica.run(put("deep/" + "/".join("d" * 60), b"1"))
+    before = replica.tree()
+
+    (outcome,) = replica.run(hostile)
+
+    assert outcome.status == "too_large"
+    assert replica.tree() == before
+
+
+def test_plain_copies_grow_the_tree_up_to_the_quota_and_no_further() -> None:
+    """Given copies of a directory until it is full, then the next one is refused whole, what only
+    shrinks or replaces goes on, and after a deletion there is room again.
+    """
+    replica = Replica(SMALL)
+    replica.run(*files(9))
+    copies = [CopyEntry(source="d", target=f"copy-{number}") for number in range(9)]
+    statuses = [replica.statuses(copy)[0] for copy in copies]
+    before = replica.tree()
+
+    (outcome,) = replica.run(CopyEntry(source="d", target="one-more"))
+
+    assert statuses == ["done"] * 5 + ["over_quota"] * 4
+    assert outcome.status == "over_quota"
+    assert "60 files and directories" in outcome.detail
+    assert replica.tree() == before
+    assert replica.statuses(put("d/file-0", b"2")) == ["done"]
+    assert replica.statuses(RemoveDirectory(path="copy-0", recursive=True)) == ["done"]
+    assert replica.statuses(CopyEntry(source="d", target="one-more")) == ["done"]
+
+
+def test_a_tree_over_the_quota_takes_what_does_not_grow_it() -> None:
+    """Given a state that was restored into a cluster with a smaller quota, then files are replaced
+    and removed there, and none is added.
+    """
+    replica = Replica(SMALL)
+    replica.run(*files(20))
+    replica.state.constants = replace_constants(SMALL, tree_entries=10)
+
+    assert replica.statuses(put("d/file-0", b"2")) == ["done"]
+    assert replica.statuses(put("new", b"1")) == ["over_quota"]
+    assert replica.statuses(DeleteFile(path="d/file-0")) == ["done"]
+
+
+def test_a_removal_is_bounded_too() -> None:
+    """Given more files in a directory than a slot has steps, then it can't be removed at once."""
+    replica = Replica(replace_constants(SMALL, tree_entries=10_000, tree_bytes=10**9))
+    for above in ("d/one", "d/two"):
+        for _ in range(2):
+            replica.run(*files(99, above=above))
+
+    assert replica.statuses(RemoveDirectory(path="d", recursive=True)) == ["too_large"]
+    assert replica.statuses(RemoveDirectory(path="d/one", recursive=True)) == ["done"]
+    assert replica.statuses(RemoveDirectory(path="d", recursive=True)) == ["done"]
+
+
+def test_metadata_is_bounded_in_bytes_too() -> None:
+    replica = Replica(SMALL)
+    large = Chunked(size=1, sha256="0" * 64, chunks=tuple(f"{n:064}" for n in range(128)))
+
+    statuses = [replica.statuses(PutFile(path=f"{n}", content=large))[0] for n in range(4)]
+
+    assert statuses == ["done", "done", "over_quota", "over_quota"]
+    assert replica.statuses(DeleteFile(path="0")) == ["done"]
+    assert replica.statuses(PutFile(path="9", content=large)) == ["done"]
+
+
+def test_the_commands_of_a_slot_share_its_budget() -> None:
+    """Given two copies in one slot that are each fit alone, then the second one is told to try
+    again; alone it is done, and one that is never fit is told so.
+    """
+    replica = Replica(replace_constants(SMALL, tree_entries=10_000, tree_bytes=10**9))
+    replica.run(*files(70))
+    copies = [CopyEntry(source="d", target=target) for target in ("one", "two")]
+
+    assert replica.statuses(*copies) == ["done", "busy"]
+    assert replica.statuses(copies[1]) == ["done"]
+    replica.run(*files(70, above="d/more"))
+    assert replica.statuses(CopyEntry(source="d", target="three")) == ["too_large"]
+
+
+def replace_constants(constants: Constants, **changes: int) -> Constants:
+    return constants.model_copy(update=changes)
+
+
+def test_a_client_tries_a_busy_command_once_more() -> None:
+    """Given two large copies that a gateway sends at once, then both are done in the end."""
+    world = founded(options=replace(Options(), slot_steps=200))
+    for number in range(70):
+        world.done(put(f"d/file-{number}", b"1"))
+
+    tokens = [world.write(CopyEntry(source="d", target=target)) for target in ("one", "two")]
+    answers = [world.answer(token, 20_000) for token in tokens]
+
+    assert all(isinstance(answer, Decided) for answer in answers)
+    assert [answer.outcome.status for answer in answers] == ["done", "done"]
+
+
+names = st.sampled_from(["a", "b", "a/b", "a/b/c", "b/c", "a/b/c/d/e/f", "a/b/c/d/e/f/g"])
+puts = st.builds(put, names, st.binary(max_size=2))
+moves = st.builds(MoveEntry, source=names, target=names, overwrite=st.booleans())
+copies = st.builds(CopyEntry, source=names, target=names, overwrite=st.booleans())
+makes = st.builds(MakeDirectory, path=names)
+removals = st.builds(RemoveDirectory, path=names, recursive=st.booleans())
+deletions = st.builds(DeleteFile, path=names)
+steps = st.one_of(puts, moves, copies, makes, removals, deletions)
+transactions = st.builds(
+    lambda chosen: Transaction(steps=tuple(chosen)), st.lists(steps, min_size=1, max_size=60)
+)
+batches = st.lists(st.lists(st.one_of(steps, transactions), min_size=1, max_size=4), max_size=8)
+
+
+@settings(max_examples=200, deadline=None)
+@given(batches, st.integers(0, 8))
+def test_replicas_agree_on_every_refusal_also_one_that_starts_again(
+    operations: list[list[AnyOperation]], restart_after: int
+) -> None:
+    """Given hostile batches, then a refused command leaves the tree as it was, the bounds hold, and
+    a replica that is read back from its rows in between makes the same of what follows.
+    """
+    tight = replace_constants(SMALL, slot_steps=40, slot_bytes=8_000, tree_entries=12)
+    one, other = Replica(tight), Replica(tight)
+    for number, some in enumerate(operations):
+        if number == restart_after:
+            again = Namespace(tight)
+            for key, row in other.state.rows():
+                again.restore(Record(key, row.to_json()))
+            again.restored()
+            other.state = again
+        before = one.tree()
+        outcomes = one.run(*some)
+        assert other.run(*some) == outcomes
+        assert other.state.state_hash == one.state.state_hash
+        assert dict(other.state.rows()) == dict(one.state.rows())
+        if all(outcome.status != "done" for outcome in outcomes):
+            assert one.tree() == before
+        state = one.state
+        assert (
+            state.tree_bytes == other.state.tree_bytes == sum(map(size_of, state.entries.values()))
+        )
+        assert len(state.entries) <= tight.tree_entries
+        assert max((path.count("/") for path in state.entries), default=0) < tight.path_depth
+        assert set(state.entries) == {
+            f"{above}/{name}" if above else name
+            for above, below in state.children.items()
+            for name in below
+        }
