@@ -196,9 +196,10 @@ def answer_changes(changes: Changes, request: ReadRequest) -> ReadReply:
 
 
 def _answer_result(state: Namespace, request: ReadRequest) -> ReadReply:
-    """What became of a command. Of a closed session nothing can come any more."""
+    """What became of a command. Of a closed session nothing can come any more: it is `absent`."""
     session = state.sessions.get(request.session)
-    if session is None:
+    # One that was closed when nothing was known of it may have expired, with all its results.
+    if session is None or (session.acknowledged < 0 and 0 not in session.results):
         return ReadReply(number=request.number, status="unknown_session", applied=state.applied)
     outcome = session.results.get(request.sequence)
     if outcome is not None:

@@ -280,9 +280,10 @@ Status = Literal[
 class Outcome(Frozen):
     """The result of a command, the same on every replica, decided at `slot` and `index`.
 
-    Anything but `done` says that the command did not happen and never will under this sequence:
-    the durable fact is the log up to `slot`. Of a refused transaction `step` is the number of the
-    step that was refused, from 0; `path` is where, if the operation names several.
+    `unknown_session` and `forgotten` say only that this copy of the command was not applied.
+    Anything else but `done` says that the command did not happen and never will under this
+    sequence: the durable fact is the log up to `slot`. Of a refused transaction `step` is the
+    number of the step that was refused, from 0; `path` is where, if the operation names several.
     """
 
     status: Status

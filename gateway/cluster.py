@@ -256,7 +256,8 @@ def refused(request: str, outcome: Outcome) -> Problem:
                 else "the file does not exist"
             )
         return Problem(kind, where + detail, headers=headers, fields=fields)
-    if outcome.status == "forgotten":
+    if outcome.status in ("forgotten", "unknown_session"):
+        # This is said of one copy of the command: an earlier one may have been applied.
         return Problem(
             UNKNOWN,
             "the cluster no longer keeps the result of this request; read the file to see",
@@ -264,17 +265,12 @@ def refused(request: str, outcome: Outcome) -> Problem:
             fields=fields,
         )
     because = f" ({outcome.detail})" if outcome.detail else ""
-    if outcome.status in _ENDED:
-        kind, fact = _ENDED[outcome.status]
-        fact += f" at slot {outcome.slot}"
-        detail = (
-            f"The write did not happen and never will: {fact}{because}. Sending it again makes a "
-            "new request, also with the same Idempotency-Key."
-        )
-    else:
-        kind = UNAVAILABLE
-        fact = f"at slot {outcome.slot} the log refuses it: the gateway's session was not open"
-        detail = f"The write did not happen and never will: {fact}{because}. Send it again."
+    kind, fact = _ENDED[outcome.status]
+    fact += f" at slot {outcome.slot}"
+    detail = (
+        f"The write did not happen and never will: {fact}{because}. Sending it again makes a "
+        "new request, also with the same Idempotency-Key."
+    )
     return Problem(
         kind, detail, headers={**headers, **RETRY_AFTER}, fields={**fields, "fact": fact}
     )

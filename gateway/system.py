@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from actors.ballot import Ballot
 from actors.calls import NodeSeen, Surveyed
-from actors.messages import ReadRequest
+from actors.messages import ReadRequest, ReadStatus
 from actors.options import role_of
 from gateway.cluster import Cluster
 from gateway.problems import FORGOTTEN, NOT_FOUND, UNAVAILABLE, Problem
@@ -72,7 +72,7 @@ class System:
         if outcome is None:
             raise Problem(
                 NOT_FOUND,
-                f"no request {name} is decided or under way up to slot {reply.applied}",
+                _why_not_there(name, reply.status, reply.applied),
                 headers=headers,
                 fields={"slot": reply.applied},
             )
@@ -100,6 +100,19 @@ class System:
         return Response(
             generate_latest(self._registry), headers={"content-type": CONTENT_TYPE_LATEST}
         )
+
+
+def _why_not_there(name: str, status: ReadStatus, slot: int) -> str:
+    """What is certain of a request that has no result; of an expired session nothing is."""
+    if status == "absent":
+        return (
+            f"{name} did not happen and never will: at slot {slot} its session is closed, and "
+            "nothing of this number was decided in it"
+        )
+    return (
+        f"the cluster knows no session of {name} at slot {slot}: if there was one, it has expired, "
+        "and what became of its requests is not known"
+    )
 
 
 def nodes_json(survey: Surveyed) -> list[dict[str, Any]]:

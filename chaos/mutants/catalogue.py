@@ -1,7 +1,7 @@
 """The catalogue of deliberate bugs: small replacements of text, each of which breaks one rule.
 
-The entries are data (`paxos.toml`, `views.toml`). A mutant names what may catch it: rules of the
-simulator (see `docs/simulator.md`), or one test, for what only the runtime or the journal shows.
+The entries are data (`*.toml`). A mutant names what may catch it: rules of the simulator (see
+`docs/simulator.md`), or one test, for what only the runtime or the journal shows.
 """
 
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _HERE = Path(__file__).parent
-FILES = ("paxos.toml", "views.toml")
+FILES = ("paxos.toml", "views.toml", "answers.toml")
 _SEEDS = 20
 
 

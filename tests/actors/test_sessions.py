@@ -2,10 +2,14 @@
 
 from typing import Any
 
+import pytest
+
 from actors.calls import Unknown
-from actors.effects import Record
+from actors.effects import Answer, Record
+from actors.messages import ReadRequest, Result
 from actors.namespace import Namespace
 from actors.options import Options
+from actors.reads import answer_read
 from actors.values import (
     Batch,
     CloseSession,
@@ -16,7 +20,8 @@ from actors.values import (
     Outcome,
     Refusal,
 )
-from tests.worlds import founded, put
+from chaos.simulator.world import World
+from tests.worlds import founded, hand, put
 
 HOUR_MS = 3_600_000
 KEPT = Constants(session_expiry_ms=24 * HOUR_MS, idempotency_expiry_ms=24 * HOUR_MS)
@@ -32,6 +37,21 @@ def told(state: Namespace, at_ms: int, one: Command, *aborted: Refusal) -> Outco
     batch = Batch(elapsed_ms=at_ms - state.log_time_ms, commands=(one,))
     (outcome,) = state.apply(state.applied + 1, batch, aborted)
     return outcome
+
+
+def asked(state: Namespace, session: str, sequence: int) -> str:
+    """What the state says of a request."""
+    request = ReadRequest(number=1, what="result", session=session, sequence=sequence)
+    return answer_read(state, request).status
+
+
+def again(state: Namespace) -> Namespace:
+    """What a restarted replica has of `state`."""
+    other = Namespace(state.options)
+    for key, value in sorted(state.take_rows()):
+        assert value is None or other.restore(Record(key, value))
+    other.restored()
+    return other
 
 
 def keyed(sequence: int, path: str, key: str, fingerprint: str = "") -> Command:
@@ -186,3 +206,93 @@ def test_a_gateway_whose_session_expires_again_and_again_never_uses_a_name_twice
     state = world.actor("store-1").state
     assert [name in state.sessions for name in names] == [False, False, False, True]
     assert state.entries["a"].version == 3
+
+
+def test_a_session_that_was_closed_before_it_was_opened_never_opens() -> None:
+    """Given a gateway that died before its session was opened, when the next start has closed that
+    session, then the opening that comes late is refused, also by a replica that started again.
+    """
+    state = Namespace(KEPT)
+    told(state, 0, command(0, OpenSession(), session="next"))
+    closing = command(1, CloseSession(target="s"), session="next")
+    assert told(state, 0, closing).status == "done"
+    for replica in (state, again(state)):
+        assert told(replica, 0, command(0, OpenSession())).status == "unknown_session"
+        assert told(replica, 0, command(1, put("a", b"late"))).status == "unknown_session"
+        assert replica.lookup("a") is None
+
+
+def test_of_an_expired_session_nothing_is_certain_also_once_it_is_closed() -> None:
+    """Given a write that was done in a session that has expired, when the gateway's next start
+    closes that session, then nobody says of the write that it never happened.
+    """
+    state = Namespace(KEPT)
+    told(state, 0, command(0, OpenSession()))
+    assert told(state, 0, command(1, put("a", b"1"))).status == "done"
+    told(state, 0, command(0, OpenSession(), session="used"))
+    told(state, 0, command(1, CloseSession(target="used"), session="used"))
+    assert (asked(state, "s", 1), asked(state, "s", 2)) == ("found", "running")
+    assert (asked(state, "used", 1), asked(state, "used", 2)) == ("found", "absent")
+
+    for hours in (47, 48):
+        told(state, hours * HOUR_MS, command(0, OpenSession(), session="next"))
+    assert [asked(state, "s", n) for n in (0, 1, 2)] == ["unknown_session"] * 3
+
+    told(state, 48 * HOUR_MS, command(1, CloseSession(target="s"), session="next"))
+    for replica in (state, again(state)):
+        assert [asked(replica, "s", n) for n in (0, 1, 2)] == ["unknown_session"] * 3
+        assert replica.entries["a"].slot == 2
+
+
+def writing_two() -> tuple[World, list[int]]:
+    """A gateway with two writes under way of which no outcome is known, and their numbers."""
+    world = founded()
+    client = world.actor("gateway-1")
+    world.network.cut |= {("gateway-1", name) for name in world.options.names("proposer")}
+    known = set(client._pending)
+    tokens = [world.write(put(path, b"1")) for path in ("a", "b")]
+    world.run_until(lambda: len(client._pending) == len(known) + 2, 1_000, 1)
+    sequences = sorted(set(client._pending) - known)
+    assert [client._pending[sequence].token for sequence in sequences] == tokens
+    return world, sequences
+
+
+@pytest.mark.parametrize(("status", "lost"), [("unknown_session", 2), ("forgotten", 1)])
+def test_what_was_open_when_its_session_expired_is_unknown(status: Any, lost: int) -> None:
+    """Given two writes under way, when the cluster does not know their session any more, then of
+    neither is said that it did not happen: another copy may have been applied before. A result that
+    is forgotten says nothing of the other write.
+    """
+    world, sequences = writing_two()
+    client = world.actor("gateway-1")
+    session = client.session
+    tokens = [client._pending[sequence].token for sequence in sequences]
+    outcome = Outcome(status=status, slot=9, index=0)
+    result = Result(session=session, sequence=sequences[0], outcome=outcome)
+
+    effects = hand(world, "gateway-1", "learner-1", result)
+
+    expected = [
+        Answer(token, Unknown(f"{session}-{sequence}"))
+        for token, sequence in zip(tokens, sequences, strict=True)
+    ]
+    assert list(effects.answers) == expected[:lost]
+    assert (client.session == session) == (status == "forgotten")
+
+
+def test_a_request_of_a_lost_session_has_no_result_of_the_gateways_own() -> None:
+    """Given a caller that was told unknown, when the session expires, then whoever asks about the
+    request hears what the stores say, and not that it was refused.
+    """
+    world, sequences = writing_two()
+    client = world.actor("gateway-1")
+    pending = client._pending[sequences[0]]
+    client._end_wait(pending, pending.token)
+    assert pending.told_unknown
+    outcome = Outcome(status="unknown_session", slot=9, index=0)
+    result = Result(session=client.session, sequence=sequences[0], outcome=outcome)
+
+    hand(world, "gateway-1", "learner-1", result)
+
+    assert client.resolved == {}
+    assert not any(key.startswith("resolved/") for key in world.machines["gateway-1"].disk.records)

@@ -8,6 +8,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -283,6 +284,97 @@ def test_a_refused_transaction_leaves_no_trace_in_the_state_hash() -> None:
     assert (second.status, second.step) == ("precondition_failed", 0)
     assert one.state.entries == {}
     assert one.state.state_hash == two.state.state_hash
+
+
+@pytest.mark.parametrize(
+    ("when", "holds"),
+    [
+        (EXISTS, True),
+        (ABSENT, False),
+        (tagged("1-0"), False),
+        (tagged(""), False),
+        (Precondition(if_match=()), False),
+        (Precondition(if_none_match=("1-0",)), True),
+        (Precondition(if_match=("*",), if_none_match=("*",)), False),
+    ],
+)
+def test_a_condition_on_a_directory_is_kept(when: Precondition, holds: bool) -> None:
+    """Given a directory, which exists and has no tag, then a condition on it holds or not wherever
+    it is asked: at a check, at the source and at the target; and nothing changes if it does not.
+    """
+    status = "done" if holds else "precondition_failed"
+    for step in (
+        Check(path="d", when=when),
+        Check(path="", when=when),
+        MoveEntry(source="d", target="new", when=when),
+        CopyEntry(source="d", target="new", when=when),
+        MoveEntry(source="e", target="d", overwrite=True, target_when=when),
+        CopyEntry(source="e", target="d", overwrite=True, target_when=when),
+    ):
+        machine = Machine()
+        for name in ("d", "e"):
+            assert machine.run(MakeDirectory(path=name)).status == "done"
+        before = machine.state.entries.copy()
+
+        outcome = machine.run(Transaction(steps=(step,)))
+
+        assert outcome.status == status, step
+        if not holds:
+            path = step.path if isinstance(step, Check) else "d"
+            assert (outcome.step, outcome.path, outcome.detail) == (0, path, "")
+            assert machine.state.entries == before
+
+
+@pytest.mark.parametrize("operation", [put("d", b"1"), DeleteFile(path="d")])
+@pytest.mark.parametrize("when", [ALWAYS, EXISTS, ABSENT, tagged("1-0")])
+def test_a_directory_is_neither_written_nor_deleted_as_a_file_on_any_condition(
+    operation: PutFile | DeleteFile, when: Precondition
+) -> None:
+    machine = Machine()
+    machine.run(MakeDirectory(path="d"))
+
+    assert machine.run(operation.model_copy(update={"when": when})).status == "conflict"
+    assert machine.tree() == {"d": None}
+
+
+@pytest.mark.parametrize(
+    ("when", "there", "absent"),
+    [
+        (EXISTS, True, False),
+        (ABSENT, False, True),
+        (tagged("2-0"), True, False),
+        (tagged("1-0"), False, False),
+        (Precondition(if_match=("1-0", "2-0")), True, False),
+        (Precondition(if_match=()), False, False),
+        (Precondition(if_none_match=("2-0",)), False, True),
+        (Precondition(if_none_match=("1-0",)), True, True),
+        (Precondition(if_none_match=("1-0", "2-0")), False, True),
+        (Precondition(if_match=("2-0",), if_none_match=("2-0",)), False, False),
+        (Precondition(if_match=("2-0",), if_none_match=("1-0",)), True, False),
+    ],
+)
+def test_a_condition_on_a_file_is_kept_by_whatever_asks_it(
+    when: Precondition, there: bool, absent: bool
+) -> None:
+    """Given a file written in slot 2, then a put, a delete and a check agree on every condition."""
+    for step in (
+        PutFile(path="f", content=put("f", b"2").content, when=when),
+        DeleteFile(path="f", when=when),
+        Check(path="f", when=when),
+    ):
+        for exists, holds in ((True, there), (False, absent)):
+            machine = Machine()
+            machine.run(put("f" if exists else "other", b"1"))
+            before = machine.state.entries.copy()
+
+            outcome = machine.run(Transaction(steps=(step,)))
+
+            missing = holds and not exists and isinstance(step, DeleteFile)
+            expected = "not_found" if missing else "done" if holds else "precondition_failed"
+            assert outcome.status == expected, (step, exists)
+            if not holds:
+                assert outcome.detail == ("2-0" if exists else "")
+                assert machine.state.entries == before
 
 
 def test_a_moved_file_keeps_what_is_known_of_it_and_gets_a_tag_of_its_own() -> None:

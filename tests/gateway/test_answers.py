@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from actors.calls import Decided as CallDecided
-from actors.calls import Unavailable, Unknown
+from actors.calls import Read, ReadDone, Unavailable, Unknown
+from actors.messages import ReadReply, ReadRequest, ReadStatus
 from actors.values import Outcome, Status
 from broker.calling import CallLost, CallRefused
 from broker.runtime import NodeHalted
@@ -75,7 +76,7 @@ async def test_unknown_names_the_request(client: httpx.AsyncClient, cluster: Fak
         ("conflict", (409, "conflict")),
         ("not_empty", (409, "not-empty")),
         ("key_reused", (422, "key-reused")),
-        ("unknown_session", (503, "unavailable")),
+        ("unknown_session", (504, "unknown")),
         ("forgotten", (504, "unknown")),
         ("aborted", (503, "aborted")),
     ],
@@ -183,6 +184,42 @@ async def test_results_of_requests(client: httpx.AsyncClient) -> None:
     assert problem_of(await client.get("/v1/requests/nonsense"))["status"] == 404
     forgotten = await client.get("/v1/requests/fake-session-0")
     assert problem_of(forgotten)["status"] == 410
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "says"),
+    [
+        ("running", 200, ""),
+        ("forgotten", 410, "no longer kept"),
+        ("absent", 404, "did not happen and never will: at slot 9 its session is closed"),
+        ("unknown_session", 404, "what became of its requests is not known"),
+    ],
+)
+async def test_only_of_a_closed_session_is_it_certain_that_a_request_never_happens(
+    client: httpx.AsyncClient, cluster: FakeCluster, status: ReadStatus, expected: int, says: str
+) -> None:
+    cluster.answers.append(ReadDone("store-1", ReadReply(number=1, status=status, applied=9)))
+
+    answer = await client.get("/v1/requests/gateway-1.ab+5-9")
+
+    assert (answer.status_code, answer.headers["synod-slot"]) == (expected, "9")
+    assert says in answer.json().get("detail", "")
+    assert ("never" in answer.text) == (status == "absent")
+
+
+async def test_what_became_of_a_request_is_never_a_stale_answer(
+    client: httpx.AsyncClient, cluster: FakeCluster
+) -> None:
+    await client.get("/v1/requests/gateway-1.ab+5-9", params={"consistency": "stale"})
+
+    (read,) = [call for call in cluster.calls if isinstance(call, Read)]
+    assert read.request == ReadRequest(
+        number=0,
+        what="result",
+        session="gateway-1.ab+5",
+        sequence=9,
+        consistency="linearizable",
+    )
 
 
 async def test_the_cluster_and_its_probes(client: httpx.AsyncClient, cluster: FakeCluster) -> None:
