@@ -4,11 +4,11 @@ from typing import Any
 
 from actors.changes import Changes
 from actors.namespace import Namespace
-from actors.options import Options
 from actors.values import (
     NOOP,
     Batch,
     Command,
+    Constants,
     CopyEntry,
     DeleteFile,
     IdempotencyKey,
@@ -26,7 +26,7 @@ class Watched:
     """A replica and what it keeps for watchers; each call is a slot."""
 
     def __init__(self, kept: int = 1_000) -> None:
-        self.state = Namespace(Options())
+        self.state = Namespace(Constants())
         self.changes = Changes(kept=kept)
         self._sequence = 0
         self.run(OpenSession())
@@ -46,7 +46,7 @@ class Watched:
                 )
             )
             self._sequence += 1
-        batch = Batch(stamp_ms=1, commands=tuple(commands))
+        batch = Batch(commands=tuple(commands))
         outcomes = self.state.apply(self.state.applied + 1, batch, aborted)
         self.changes.note(self.state.applied, batch, outcomes)
         return [outcome.status for outcome in outcomes]

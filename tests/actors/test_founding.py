@@ -160,6 +160,30 @@ def test_an_older_copy_that_started_less_often_is_noticed_too() -> None:
     assert "older than what it once reported" in cluster.halted.get("acceptor-2", "it runs")
 
 
+@pytest.mark.parametrize(
+    ("starts", "commits", "halts"),
+    [(1, -5, True), (0, 1, True), (1, 1, True), (0, 0, False), (0, -1, False), (-1, -5, False)],
+)
+def test_a_disk_that_lacks_a_start_or_a_commit_is_not_let_in(
+    starts: int, commits: int, halts: bool
+) -> None:
+    """Given a report that knows this disk with so many more starts or commits, then it halts; what
+    was seen of it before says nothing.
+    """
+    cluster = founded(7)
+    store = cluster.actor("store-1")
+    me = store.identity
+    report = StaleDisk(
+        disk=me.disk,
+        incarnation=me.incarnation + starts,
+        journal_commits=store._commits + commits,
+    )
+
+    effects = store.receive(said(cluster, "learner-1", report), cluster.machines["store-1"].now_ms)
+
+    assert (effects.halt is not None) == halts
+
+
 def test_what_is_said_of_another_disk_halts_nobody() -> None:
     """Given a store on a new disk, when it is told how far its former one had come, it goes on."""
     cluster = founded(7)

@@ -15,11 +15,13 @@ from actors.messages import (
     Progress,
     ProposeValue,
     ReadRequest,
+    SnapshotPage,
     SnapshotRow,
     TxnPrepare,
     TxnState,
 )
 from actors.reads import WaitingRead
+from actors.snapshots import digest_of
 from actors.values import Batch, View
 from chaos.simulator.world import World
 from tests.worlds import founded, put
@@ -266,6 +268,88 @@ def test_a_store_that_differs_reads_no_more_whatever_lease_it_has_also_after_a_r
         world.crash("store-3")
         world.start("store-3")
         store = world.actor("store-3")
+
+
+def diverged(world: World, name: str) -> Any:
+    """A store that has been told that its state is not the others', and has that on disk."""
+    store = world.actor(name)
+    slot, reported = store.state.applied, store.state.state_hash
+    store.joining.note_heartbeat()
+    store.joining.on_diverged(Diverged(slot=slot, state_hash="0" * 32, reported=reported))
+    world.machines[name].disk.records["diverged"] = b"true"
+    store._take()
+    return store
+
+
+def test_a_store_that_has_copied_a_state_differs_no_more_also_after_a_restart() -> None:
+    """Given a store that differed, when it has the others' state, then neither it nor its next
+    start takes itself for the odd one, and a report of its former state counts no more.
+    """
+    world = settled()
+    machine = world.machines["store-3"]
+    store = diverged(world, "store-3")
+    former = Diverged(
+        slot=store.state.applied, state_hash="0" * 32, reported=store.state.state_hash
+    )
+
+    store.joining._install(store.state.applied, rows_of(world.actor("store-1").state))
+
+    assert not store.joining.has_diverged
+    written = {record.key: record.value for record in store._take().records}
+    assert ("diverged", None) in written.items()
+    store.joining.on_diverged(former)
+    assert not store.joining.has_diverged
+    store.joining.note_heartbeat()
+    store.joining.on_diverged(former)
+    assert store.joining.has_diverged, "it has reported this very state again"
+    for key, value in written.items():
+        machine.disk.records.pop(key, None)
+        if value is not None:
+            machine.disk.records[key] = value
+    world.crash("store-3")
+    world.start("store-3")
+    assert not world.actor("store-3").joining.has_diverged
+
+
+@pytest.mark.parametrize(("slot", "reported"), [(1, ""), (0, "f" * 32)], ids=["slot", "hash"])
+def test_what_this_store_has_not_reported_says_nothing_of_it(slot: int, reported: str) -> None:
+    """Given a word about another slot, or about another state, then this store goes on."""
+    store = settled().actor("store-3")
+    store.joining.note_heartbeat()
+    said = Diverged(
+        slot=store.state.applied + slot,
+        state_hash="0" * 32,
+        reported=reported or store.state.state_hash,
+    )
+
+    store.joining.on_diverged(said)
+
+    assert not store.joining.has_diverged
+
+
+def test_a_member_that_differs_copies_nothing_before_a_view_has_dropped_it() -> None:
+    """Given pages of a snapshot come all the same, then what it has voted on is not forgotten."""
+    world = settled()
+    store = diverged(world, "store-3")
+    source = world.actor("store-1")
+    store.joining._installer.begin()
+    page = SnapshotPage(
+        slot=source.state.applied,
+        page=0,
+        rows_left=0,
+        rows=tuple(rows_of(source.state)),
+        digest=digest_of(rows_of(source.state)),
+    )
+    sender = store.joining._installer._copying.source
+    before = dict(store.state.rows())
+
+    store.joining.on_page(sender, page)
+    assert (dict(store.state.rows()), store.joining.has_diverged) == (before, True)
+
+    store.state.view = view_without(store.state.view, "store-3")
+    store.joining.on_page(sender, page)
+    assert not store.joining.has_diverged
+    assert store.state.view == source.state.view
 
 
 # -- a new coordinator ----------------------------------------------------------------------------

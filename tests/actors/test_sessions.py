@@ -47,7 +47,7 @@ def asked(state: Namespace, session: str, sequence: int) -> str:
 
 def again(state: Namespace) -> Namespace:
     """What a restarted replica has of `state`."""
-    other = Namespace(state.options)
+    other = Namespace(state.constants)
     for key, value in sorted(state.take_rows()):
         assert value is None or other.restore(Record(key, value))
     other.restored()

@@ -90,6 +90,40 @@ def test_rows_of_two_starts_of_the_source_are_never_mixed(copy: Copy) -> None:
     assert copy.installed == [(9, ["b", "a"])]
 
 
+@pytest.mark.parametrize("of", ["disk", "incarnation"])
+def test_the_disk_and_the_start_of_the_source_both_count(copy: Copy, of: str) -> None:
+    """Given the source starts again, or on a new disk whose starts have the same numbers, then the
+    copy begins anew, and what the former one still sends is not taken.
+    """
+    copy.hears(9, 0, "a", left=2)
+    copy.hears(9, 1, "b", left=1)
+    former = (copy.node.sender_disk, copy.node.sender_incarnation)
+    if of == "disk":
+        copy.node.sender_disk = "another"
+    else:
+        copy.node.sender_incarnation += 1
+    copy.hears(9, 2, "c", left=0)
+    assert (copy.installed, copy.installer.busy) == ([], True)
+
+    copy.hears(9, 0, "x", left=1)
+    latter = (copy.node.sender_disk, copy.node.sender_incarnation)
+    copy.node.sender_disk, copy.node.sender_incarnation = former
+    copy.hears(9, 1, "b", left=1)
+    assert copy.installed == []
+    copy.node.sender_disk, copy.node.sender_incarnation = latter
+    copy.hears(9, 1, "y", left=0)
+    assert copy.installed == [(9, ["x", "y"])]
+
+
+def test_a_page_of_an_older_snapshot_begins_nothing(copy: Copy) -> None:
+    """Given the source serves a newer one, then a late first page of the former one is ignored."""
+    copy.hears(12, 0, "a", left=1)
+    copy.hears(9, 0, "late", left=0)
+    copy.hears(12, 1, "b", left=0)
+
+    assert copy.installed == [(12, ["a", "b"])]
+
+
 def test_a_state_that_is_no_newer_than_the_own_one_is_not_installed(copy: Copy) -> None:
     copy.hears(5, 0, "a", left=0, applied=5)
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from actors.effects import Record
+from actors.errors import JournalUnreadable
 from actors.namespace import Namespace
 from actors.values import (
     AnyOperation,
@@ -115,6 +116,43 @@ def test_what_a_replica_does_next_is_the_same_after_a_restart_and_on_a_copy(
     expected = ["done", "done", "unknown_session", "done", "done", "m"]
     assert goes_on(life) == goes_on(other) == expected
     assert other.state.state_hash == life.state.state_hash
+
+
+def test_what_changed_before_a_copy_and_is_not_written_yet_does_not_come_back(life: Life) -> None:
+    """Given rows that went away a moment ago and are on disk still, when another state takes the
+    place of this one, then they are removed with all the others that it does not have.
+    """
+    other = Life()
+    other.run(0, OpenSession(), session="theirs")
+    other.run(1, put("theirs", b"1"), session="theirs")
+    life.run(4, DeleteFile(path="d/a"), acknowledged=2)
+    life.run(5, put("new", b"1"))
+    for _ in range(3):  # The second one expires what was too old at the first.
+        life.now_ms += 2 * HOUR_MS
+        life.run(6, OpenSession())
+    gone = {"entry/d/a", "result/s/0000000000000001", "key/z"}
+    assert gone <= life.journal.keys()
+    assert not gone & everything(life.state).keys()
+
+    for key, value in life.state.replace(
+        [Record(key, row.to_json()) for key, row in other.state.rows()]
+    ):
+        life.journal.pop(key, None)
+        if value is not None:
+            life.journal[key] = value
+    life.persist()
+
+    assert life.journal == everything(other.state)
+    assert everything(life.restarted()) == everything(life.state) == everything(other.state)
+
+
+def test_a_copy_that_means_nothing_changes_nothing(life: Life) -> None:
+    before = everything(life.state)
+    theirs = Record("entry/theirs", b'{"kind":"directory","path":"theirs","slot":1,"index":0}')
+    for row in (Record("prepared/1", b"{}"), Record("entry/a", b"nonsense")):
+        with pytest.raises(JournalUnreadable):
+            life.state.replace([theirs, row])
+        assert everything(life.state) == before
 
 
 def test_the_journal_forgets_the_results_that_the_client_has_acknowledged(life: Life) -> None:

@@ -113,6 +113,27 @@ def test_a_commit_that_was_undone_leaves_no_name_behind(tmp_path: Path) -> None:
         assert journal.blob_names() == [added.sha256]
 
 
+def test_of_two_changes_of_one_name_in_a_commit_the_later_one_counts(tmp_path: Path) -> None:
+    """Given a name that is removed and written, or written and removed, in one commit, whether it
+    was there before or not, then what was said last is what is there, also after a restart.
+    """
+    was, new = blob(b"was there"), blob(b"is new")
+    gone = {one: Blob(one.sha256, None) for one in (was, new)}
+    with open_journal(tmp_path) as journal:
+        journal.commit([Record("a", b"0")], [was])
+        journal.commit([Record("a", None), Record("a", b"1")], [gone[was], was, gone[new], new])
+        assert journal.blob_names() == sorted([was.sha256, new.sha256])
+        assert [journal.read_blob(one.sha256) for one in (was, new)] == [was.data, new.data]
+    with open_journal(tmp_path) as journal:
+        assert list(journal.records()) == [Record("a", b"1")]
+        assert [journal.read_blob(one.sha256) for one in (was, new)] == [was.data, new.data]
+        journal.commit([], [gone[new]])
+        journal.commit([Record("a", b"2"), Record("a", None)], [was, gone[was], new, gone[new]])
+        assert journal.blob_names() == []
+    with open_journal(tmp_path) as journal:
+        assert (list(journal.records()), journal.blob_names()) == ([], [])
+
+
 def test_a_journal_of_format_1_is_brought_forward(tmp_path: Path) -> None:
     contents = [blob(bytes([number]) * 1000) for number in range(50)]
     with open_journal(tmp_path) as journal:

@@ -233,6 +233,14 @@ async def test_the_new_cluster_may_have_other_members_and_lose_disks(tmp_path: P
         assert await synod.read("a", stale=True) == b"2"
 
 
+def _verified(folder: Path) -> Manifest | list[str]:
+    """The manifest of a whole backup, or the parts that are damaged."""
+    try:
+        return BackupFolder(folder).verify()[0]
+    except BackupDamaged as error:
+        return error.parts
+
+
 # -- damage ---------------------------------------------------------------------------------------
 
 
@@ -340,6 +348,49 @@ async def test_an_interrupted_backup_goes_on_where_it_stopped(
         names = {path.name for path in folder.glob("chunks/*/*")}
         assert len(names) == 10
         assert [path.name for path in folder.glob("rows*")] == [second.rows_file]
+
+
+async def test_a_backup_that_ends_anywhere_leaves_the_former_one_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a newer backup whose process dies before, while or after it puts its manifest in place,
+    or while it removes what it does not need, then one of the two is whole.
+    """
+    folder = tmp_path / "backup"
+    unlink = Path.unlink
+    removed: list[str] = []
+
+    class Died(Exception):
+        pass
+
+    def dying(*_: object) -> None:
+        raise Died
+
+    def unlink_one(self: Path) -> None:
+        if self.is_relative_to(folder):
+            removed.append(self.name)
+            if len(removed) > 1:
+                raise Died
+        unlink(self)
+
+    async with _running(tmp_path / "old") as (_, synod):
+        await synod.put("a", _bytes("a", 3 * 64 * KIB))
+        first, _ = await backup(synod, folder, progress=Silent())
+        for name, moment in (
+            ("gateway.backup_folder.BackupFolder.finish", dying),
+            ("gateway.backup_folder.Manifest.dump", dying),
+            ("gateway.backup_folder.BackupFolder.prune", dying),
+            ("pathlib.Path.unlink", unlink_one),
+        ):
+            await synod.put("a", _bytes(name, 3 * 64 * KIB))
+            with monkeypatch.context() as patched:
+                patched.setattr(name, moment)
+                with pytest.raises(Died):
+                    await backup(synod, folder, progress=Silent())
+            found = _verified(folder)
+            assert isinstance(found, Manifest), name
+            assert (found == first) == name.endswith(("finish", "dump")), name
+        assert len(removed) == 2
 
 
 async def test_folders_that_are_not_this_clusters_are_refused(tmp_path: Path) -> None:

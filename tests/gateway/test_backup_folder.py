@@ -1,0 +1,108 @@
+"""The folder of a backup, without a cluster: what is durable when."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from broker.folder import sync_folder
+from gateway.backup_folder import BackupFolder, Manifest
+
+DATA = b"contents"
+NAME = hashlib.sha256(DATA).hexdigest()
+MANIFEST = Manifest(
+    cluster="c",
+    taken_at="2026-01-01T00:00:00+00:00",
+    slot=7,
+    state_hash="0",
+    rows_file="rows.jsonl",
+    rows=0,
+    rows_bytes=0,
+    rows_sha256="0",
+    files=0,
+    files_bytes=0,
+    chunks=1,
+    chunks_bytes=len(DATA),
+    settings={},
+)
+
+
+def test_the_manifest_appears_once_all_that_it_names_is_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a chunk, then its bytes are on the disk before it has its name, the names before there
+    is a manifest, and the manifest's bytes before it is one.
+    """
+    fsync, replace = os.fsync, Path.replace
+    happened: list[tuple[str, str]] = []
+
+    def note(what: str, path: Path) -> None:
+        happened.append((what, os.path.relpath(path, tmp_path)))
+
+    def noting_fsync(descriptor: int) -> None:
+        note("bytes", Path(f"/proc/self/fd/{descriptor}").resolve())
+        fsync(descriptor)
+
+    def noting_replace(self: Path, target: Path) -> Path:
+        note("name", target)
+        return replace(self, target)
+
+    def noting_sync(path: Path) -> None:
+        note("names in", path)
+        with monkeypatch.context() as without:
+            without.setattr(os, "fsync", fsync)
+            sync_folder(path)
+
+    monkeypatch.setattr(os, "fsync", noting_fsync)
+    monkeypatch.setattr(Path, "replace", noting_replace)
+    monkeypatch.setattr("gateway.backup_folder.sync_folder", noting_sync)
+    folder = BackupFolder(tmp_path)
+    folder.keep_chunk(NAME, DATA)
+    folder.finish(MANIFEST)
+
+    chunk = f"chunks/{NAME[:2]}/{NAME}"
+    assert happened == [
+        ("bytes", f"{chunk}.part"),
+        ("name", chunk),
+        ("names in", "."),
+        ("names in", "chunks"),
+        ("names in", f"chunks/{NAME[:2]}"),
+        ("bytes", "manifest.json.part"),
+        ("name", "manifest.json"),
+        ("names in", "."),
+    ]
+    assert (folder.manifest(), folder.chunk(NAME)) == (MANIFEST, DATA)
+
+
+def test_what_could_not_be_written_whole_gets_no_name(tmp_path: Path) -> None:
+    folder = BackupFolder(tmp_path)
+    folder.finish(MANIFEST)
+
+    def write_half() -> None:
+        with folder.replacing("manifest.json") as file:
+            file.write(b"half")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        write_half()
+
+    assert folder.manifest() == MANIFEST
+
+
+def test_only_what_no_file_needs_is_removed(tmp_path: Path) -> None:
+    folder = BackupFolder(tmp_path)
+    other = hashlib.sha256(b"other").hexdigest()
+    for data in (DATA, b"other"):
+        folder.keep_chunk(hashlib.sha256(data).hexdigest(), data)
+    names = ("rows-7-0123456789ab.jsonl", "rows-6-0123456789ab.jsonl", "rows-6-0.jsonl.part")
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    manifest = MANIFEST.model_copy(update={"rows_file": names[0]})
+    folder.finish(manifest)
+
+    folder.prune(manifest, [NAME])
+
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"manifest.json", names[0], NAME}
+    assert folder.sound_chunk(other) is None
