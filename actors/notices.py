@@ -21,7 +21,11 @@ class DiskSpace(Notice):
 
 
 class BlobRotten(Notice):
-    """The bytes of a blob are not what its name says any more."""
+    """The bytes of a blob are not what its name says any more.
+
+    The runtime checks that once more when it hands the notice over: a blob that this turn or an
+    earlier one has replaced is not told of.
+    """
 
     type: Literal["disk.blob_rotten"] = "disk.blob_rotten"
     sha256: str

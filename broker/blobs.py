@@ -52,15 +52,14 @@ class Blobs:
         )
 
     def write(self, contents: dict[str, bytes | None]) -> int:
-        """Add and (`None`) remove; return what that adds to the sum of the names' hashes."""
+        """Put and (`None`) remove, as a `dict` does; return what that adds to the sum of the
+        names' hashes.
+        """
         if not contents:
             return 0
-        stored = self._ids(list(contents))
-        removed = [
-            (name, stored[name]) for name, d in contents.items() if d is None and name in stored
-        ]
-        # The name is the hash of the data, so what is there already is the same.
-        added = [(name, d) for name, d in contents.items() if d is not None and name not in stored]
+        # Never taken for the same because the name is: what is stored may have rotted.
+        removed = list(self._ids(list(contents)).items())
+        added = [(name, data) for name, data in contents.items() if data is not None]
         execute_each = self._connection.executemany
         if removed:
             execute_each("DELETE FROM blobs WHERE id = ?", [(id,) for _, id in removed])

@@ -255,7 +255,8 @@ class Journal:
         return self.identity
 
     def commit(self, records: Iterable[Record], blobs: Iterable[Blob] = ()) -> None:
-        """Make all of it durable, or none. Of two with the same key the later one counts.
+        """Make all of it durable, or none, as if each were carried out in turn: of two with the
+        same key or name the later one counts, and replaces whatever is stored.
 
         Raises `JournalFenced` or `JournalFailed`; then nothing of it may be told to anybody.
         """

@@ -273,6 +273,8 @@ class NodeHost:
                 self._wake(item, outcome)
                 continue
             message = item.message
+            if isinstance(message, BlobRotten) and await self._is_mended(message.sha256, outcome):
+                continue
             if tap:
                 await tap.receiving(message)
             self._absorb(actor.receive(item, clock()), outcome)
@@ -294,6 +296,17 @@ class NodeHost:
             if late_ms is not None:
                 self._observer.expired(key, late_ms)
                 self._absorb(self._actor.expire(key, now), outcome)
+
+    async def _is_mended(self, sha256: str, outcome: _Outcome) -> bool:
+        """Whether the blob was replaced or removed since it was found rotten.
+
+        The scrub and each reader notify of the same rot. Were the actor told again after a sound
+        copy came, it would give up that one too.
+        """
+        if any(blob.sha256 == sha256 for blob in outcome.blobs):
+            return True
+        sound, _ = await self._in_journal(self._journal.is_sound, sha256)
+        return sound
 
     def _expire_immediate(self, outcome: _Outcome) -> None:
         # A timer without a delay that sets itself again waits for the next turn.

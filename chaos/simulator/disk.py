@@ -39,7 +39,7 @@ class Disk:
         self.commits += 1
 
     def commit(self, records: Iterable[Record], blobs: Iterable[Blob]) -> None:
-        """Make all of it durable. Of two with the same key the later one counts."""
+        """Make all of it durable, as if each were carried out in turn (`Journal.commit`)."""
         self.commits += 1
         if self.rotten_rows or self.rotten_blobs:
             records, blobs = list(records), list(blobs)

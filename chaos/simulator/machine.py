@@ -296,7 +296,7 @@ class Machine:
                     absorb(actor.receive(envelope, now), turn)
             elif type(item) is Wakeup:
                 self._wake(item, turn, now)
-            else:
+            elif not (isinstance(item, BlobRotten) and self._is_mended(item.sha256, turn)):
                 identity = actor.identity
                 me = Envelope(actor.cluster, self.name, identity.disk, identity.incarnation, item)
                 absorb(actor.receive(me, now), turn)
@@ -330,6 +330,11 @@ class Machine:
             self._armed[key] = (self._generation, self.now_ms + delay_ms)
             self.known_timers[key] = None
             turn.timers.append(key)
+
+    def _is_mended(self, sha256: str, turn: Turn) -> bool:
+        """As the runtime: a blob that was replaced since it was found rotten is not told of."""
+        changed = any(blob.sha256 == sha256 for blob in turn.blobs)
+        return changed or sha256 not in self.disk.rotten_blobs
 
     def _expire_immediate(self, turn: Turn, now: Milliseconds) -> None:
         while self._immediate:

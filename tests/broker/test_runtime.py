@@ -1,6 +1,7 @@
 """The turn: what is durable before what is said, and what becomes of an actor that fails."""
 
 import asyncio
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from actors.calls import Survey
 from actors.effects import Answer, Blob, Envelope, Group, Record, SendBlob, TimerKey
 from actors.messages import AnyMessage, ChunkData, ChunkMissing, ChunkRefused
-from actors.notices import DiskSpace, RowRotten
+from actors.notices import BlobRotten, DiskSpace, RowRotten
 from broker import runtime, upkeep
 from broker.calling import CallLost, CallRefused
 from broker.folder import JournalCorrupt, JournalFailed
@@ -337,6 +338,29 @@ async def test_the_scrub_finds_rot_that_nobody_reads(house: House) -> None:
         await until(lambda: "disk.row_rotten" in puppet(host).seen)
         rotten = [e.message for e in puppet(host).envelopes if isinstance(e.message, RowRotten)]
         assert {notice.key for notice in rotten} == {"b"}
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+async def test_rot_that_was_mended_meanwhile_is_not_told_again(house: House, turns: int) -> None:
+    """Given the scrub and a reader that find the same rot, when a sound copy comes between their
+    two notices, in the same turn or in one before, then the actor keeps it.
+    """
+    sound = b"sound"
+    name = hashlib.sha256(sound).hexdigest()
+
+    def mend(this: Puppet, envelope: Envelope) -> None:
+        this.out.blobs += [Blob(name, None), Blob(name, sound)]
+
+    behaviours = {"disk.blob_rotten": mend}
+    host = house.host("store-1", behaviours, options=HostOptions(drain_messages_max=2 // turns))
+    host._journal.commit([], [Blob(name, b"rotten")])
+    for _ in range(2):
+        host._notify(BlobRotten(sha256=name))
+    async with house.running(host):
+        await until(lambda: "disk.blob_rotten" in puppet(host).seen)
+        seen = await host.call(survey)
+        assert seen == ["disk.blob_rotten", "call.survey"]
+        assert host._journal.read_blob(name) == sound
 
 
 async def test_a_full_disk_silences_the_node_until_there_is_room(
