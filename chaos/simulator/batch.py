@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
 from chaos.simulator.run import Plan, Report, run_plan
+from chaos.simulator.shapes import SHAPES
 
 ELECTIONS_LEAST = 2
 ELECTIONS_SHARE_LEAST = 0.9
@@ -59,6 +60,11 @@ INTERESTING = (
     Interesting("reads refused", ("store.reads_refused",)),
     Interesting("former incarnations refused", ("learner.dropped_former_incarnation",), 60),
     Interesting("unknown outcomes", ("gateway.unknown",)),
+    Interesting("publications that the broker did not take", ("broker.blocked",)),
+    *(
+        Interesting(f"clusters of the shape {shape.name!r}", (f"shape.{shape.name}",), 250)
+        for shape in SHAPES
+    ),
 )
 
 

@@ -93,7 +93,9 @@ class Damage:
         ]
         if not sound:
             return False
-        machine.disk.rotten_blobs.add(dice.choice(sound))
+        name = dice.choice(sound)
+        machine.disk.rotten_blobs.add(name)
+        machine.disk.ever_rotten.add(name)
         self.counters["disk.rotten_blobs"] += 1
         self._scrub_soon(dice)
         return True

@@ -15,6 +15,7 @@ class Disk:
     __slots__ = (
         "blobs",
         "commits",
+        "ever_rotten",
         "identity",
         "incarnation",
         "records",
@@ -28,6 +29,8 @@ class Disk:
         self.blobs: dict[str, bytes] = {}
         self.rotten_blobs: set[str] = set()
         """Blobs whose bytes are not what was committed; whoever reads them sees it."""
+        self.ever_rotten: set[str] = set()
+        """Blobs that have rotted once, sound again or not."""
         self.rotten_rows: set[str] = set()
         """Rows that no start would take for sound. What is committed anew is sound again."""
         self.incarnation = 0

@@ -14,11 +14,28 @@ from actors.options import Options
 from chaos.simulator.clock import PPM
 from chaos.simulator.machine import CRASH_POINTS
 from chaos.simulator.network import Conditions
+from chaos.simulator.shapes import USUAL, Shape, draw_shape, shaped
 
-CONDITIONS = ("loss", "duplication", "reordering", "delay", "clocks", "disks", "snapshots", "pages")
+CONDITIONS = (
+    "loss",
+    "duplication",
+    "reordering",
+    "delay",
+    "clocks",
+    "disks",
+    "snapshots",
+    "pages",
+    "expiry",
+    "shapes",
+    "slow-clients",
+)
 """`clocks`: rates differ, within the lease margin. `disks`: commits take their time.
-`snapshots`: the log is cut off early, so that whoever was away must copy a snapshot.
-`pages`: promises, logs and snapshots come in small pages."""
+`snapshots`: the log is cut off early, so that a node that was away must copy a snapshot.
+`pages`: promises, logs and snapshots come in small pages. `expiry`: sessions that are not
+used for half a minute are forgotten. `shapes`: the cluster has other numbers of nodes, or other
+replicated settings. `slow-clients`: some take seconds or minutes between two chunks of a large
+file, and unused chunks are kept for seconds.
+"""
 
 INCIDENTS = (
     "crash",
@@ -35,6 +52,7 @@ INCIDENTS = (
     "bit-rot",
     "usurper",
     "half-told",
+    "blocked",
 )
 """`turn`: a process dies at one point of a turn. `partition`: nodes are cut off from the broker,
 `one-way`: nobody hears a node, or it hears nobody, `partial`: some pairs of nodes don't reach each
@@ -42,14 +60,16 @@ other. `broker`: it restarts and loses timers and messages. `timers`: stale ones
 `disk-loss`: a store or a learner comes back with an empty disk. `full-disk`: a disk has
 little room or none for a while. `bit-rot`: a blob or a row is not what was committed any more.
 `usurper`: proposers do not hear the leader while acceptors restart. `half-told`: the coordinator
-reaches clients, but no replica, and a store falls silent."""
+reaches clients, but no replica, and a store falls silent. `blocked`: the broker takes nothing from
+some nodes or from all, and drops it or has it wait; what is in its queues is delivered."""
 
 BEYOND = ("clocks-beyond",)
 """Faults that the protocol is not meant to bear: `clocks-beyond` shows what the margin is for."""
 
-ALL = (*CONDITIONS, *INCIDENTS, "expiry")
-"""`expiry`, a condition: sessions that are not used for half a minute are forgotten. It is the
-last, so that each seed still draws the others as it did before."""
+_LATEST = ("expiry", "shapes", "blocked", "slow-clients")
+"""New faults are drawn after the others, so that each seed still draws those as it did before."""
+
+ALL = (*(name for name in (*CONDITIONS, *INCIDENTS) if name not in _LATEST), *_LATEST)
 
 KNOWN = (*ALL, *BEYOND)
 
@@ -76,6 +96,12 @@ DISK_TARGETS = ("store", "store", "store", "learner", "coordinator")
 _PERIOD_MS = 9_000
 """About how often one kind of incident happens."""
 
+
+_BLOCKED_MS = (1_000, 30_000)
+"""A broker whose memory or disk alarm went off takes its time to recover."""
+
+_PAUSES_MS = (3_000, 8_000, 15_000, 30_000, 60_000)
+"""The longest ones are rare: a run that waits for minutes takes as much longer."""
 
 WITHIN_MARGIN = 0.05
 BEYOND_MARGIN = 0.35
@@ -104,8 +130,9 @@ class Storm:
     conditions: Conditions = field(default_factory=Conditions)
     clocks_off: float = 0.0
     """How far a clock's rate may be from true time; the rates change now and then."""
-    """How far the wall clocks of these nodes are ahead."""
     disk_us: dict[str, tuple[int, int]] = field(default_factory=dict)
+    pause_ms_max: int = 0
+    """How long slow clients wait between two chunks."""
     incidents: tuple[Incident, ...] = ()
     from_the_start: bool = False
     """Whether the founding happens in the storm, too."""
@@ -138,10 +165,17 @@ def chosen_faults(faults: tuple[str, ...], stream: random.Random) -> tuple[str, 
     )
 
 
+def shape_of_seed(faults: tuple[str, ...], stream: Callable[[str], random.Random]) -> Shape:
+    """The shape of one seed's cluster."""
+    if "shapes" in chosen_faults(faults, stream("mixture")):
+        return draw_shape(stream("fault shapes"))
+    return USUAL
+
+
 def draw_options(faults: tuple[str, ...], stream: Callable[[str], random.Random]) -> Options:
     """The settings of one seed's cluster."""
     mixture = chosen_faults(faults, stream("mixture"))
-    options = Options()
+    options = shaped(Options(), shape_of_seed(faults, stream))
     if "snapshots" in mixture:
         chance = stream("fault snapshots")
         options = replace(
@@ -155,6 +189,9 @@ def draw_options(faults: tuple[str, ...], stream: Callable[[str], random.Random]
     if "expiry" in mixture:
         expiry_ms = stream("fault expiry").choice((30_000, options.session_expiry_ms))
         options = replace(options, session_expiry_ms=expiry_ms)
+    if "slow-clients" in mixture:
+        grace_ms = stream("fault grace").choice((2_000, 2_000, 10_000, options.chunk_grace_ms))
+        options = replace(options, chunk_grace_ms=grace_ms)
     return options
 
 
@@ -169,6 +206,7 @@ def draw_storm(
     conditions = Conditions()
     clocks_off = 0.0
     disks: dict[str, tuple[int, int]] = {}
+    pause_ms_max = 0
     for fault in mixture:
         chance = stream(f"fault {fault}")
         match fault:
@@ -190,6 +228,8 @@ def draw_storm(
             case "disks":
                 most_us = chance.choice((2_000, 10_000, 40_000))
                 disks = dict.fromkeys(names, (most_us // 10, most_us))
+            case "slow-clients":
+                pause_ms_max = chance.choice(_PAUSES_MS)
     incidents = [
         incident
         for fault in mixture
@@ -202,6 +242,7 @@ def draw_storm(
         conditions=conditions,
         clocks_off=clocks_off,
         disk_us=disks,
+        pause_ms_max=pause_ms_max,
         incidents=tuple(incidents),
         from_the_start=stream("start").random() < 0.25,
     )
@@ -227,21 +268,33 @@ def _incidents(fault: str, storm_ms: int, chance: random.Random) -> list[Inciden
             target = "all"
         if not found and fault in ("crash", "pause", "partition"):
             target = "leader"  # Every such storm sees a change of leaders.
-        longest = chance.choice((150, 700, 2_500, 6_000))
+        duration_ms = _draw_duration_ms(fault, chance)
         found.append(
             Incident(
                 name=f"{fault}.{len(found)}",
                 at_ms=at_ms,
                 fault=fault,
                 target=target,
-                duration_ms=chance.randint(longest // 10, longest)
-                + (2_500 if fault in ("usurper", "half-told") else 0),
+                duration_ms=duration_ms,
                 dice=chance.getrandbits(32),
             )
         )
+        if fault == "blocked":
+            at_ms += duration_ms  # Else nothing would ever be written in such a storm.
         longest = chance.choice((300, 2_000, _PERIOD_MS * 2, _PERIOD_MS * 2, _PERIOD_MS * 2))
         at_ms += chance.randint(longest // 3, longest)
     return found
+
+
+def _draw_duration_ms(fault: str, chance: random.Random) -> int:
+    longest = chance.choice((150, 700, 2_500, 6_000))
+    duration_ms = chance.randint(longest // 10, longest)
+    if fault in ("usurper", "half-told"):
+        duration_ms += 2_500
+    if fault == "blocked":
+        least, most = _BLOCKED_MS
+        duration_ms = least + duration_ms * (most - least) // 6_000
+    return duration_ms
 
 
 def crash_point(dice: random.Random) -> str:

@@ -43,6 +43,8 @@ class Judge(Watcher):
         self.paxos = PaxosInvariants(self.truth)
         self.commit = CommitInvariants(self.truth)
         self.truth.on_scanned = self.commit.slot_scanned
+        self.on_chunk: Callable[[str, str, bool], None] = lambda disk, name, stored: None
+        """A store has committed a chunk, or has deleted a sound one."""
         self.counters: Counter[str] = Counter()
         """What the actors of processes that ended had counted; `total` adds the running ones."""
         self._at_publication: dict[type, tuple[Check, ...]] = {
@@ -111,6 +113,9 @@ class Judge(Watcher):
             self.paxos.acceptor_committed(machine, records)
         elif machine.role in ("learner", "store"):
             self.commit.replica_committed(machine, records)
+            for name, data in blobs:
+                if data is not None or name not in machine.disk.ever_rotten:
+                    self.on_chunk(machine.disk.identity, name, data is not None)
 
     def published(self, machine: Machine, to: str, message: Any) -> None:
         checks = self._at_publication.get(type(message))

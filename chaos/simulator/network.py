@@ -5,7 +5,8 @@ lost as a whole. Each node has one queue, which outlives the node's crash but no
 Between the same two nodes the order is kept, unless the storm reorders.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.effects import Envelope, Group, Milliseconds, TimerKey
@@ -51,6 +52,21 @@ class Wakeup(NamedTuple):
     generation: int
 
 
+@dataclass(slots=True)
+class Blockade:
+    """The broker takes nothing from `senders`: it is dropped, or `holds` it until the end."""
+
+    senders: frozenset[str]
+    holds: bool
+    held: list[Callable[[], None]] = field(default_factory=list)
+    """What to publish at the end, in order."""
+
+    def takes(self, publish: Callable[[], None]) -> None:
+        """Something was published in vain."""
+        if self.holds:
+            self.held.append(publish)
+
+
 class Network:
     """Carries parcels and timers, or does not."""
 
@@ -62,6 +78,8 @@ class Network:
         """Pairs of sender and receiver between which nothing passes."""
         self.parted: set[str] = set()
         """Nodes that the broker does not hear and that do not hear the broker."""
+        self.blockades: list[Blockade] = []
+        self.blocked_publications = 0
         self.deliveries = 0
         self._restarts = 0
         self._last_us: dict[tuple[str, str], int] = {}
@@ -75,6 +93,8 @@ class Network:
     def publish(self, sender: str, to: str, parcel: Parcel) -> None:
         """Put a copy into the queue of each receiver, sooner or later or never."""
         world = self._world
+        if self.blockades and self._is_blocked(sender, lambda: self.publish(sender, to, parcel)):
+            return
         conditions = self.conditions
         draw = self._random.random
         trace = world.trace
@@ -134,7 +154,13 @@ class Network:
         rung = rung_ms(max(1, delay_ms))
         serial = machine.serial
         conditions = self.conditions
-        if conditions.loss and self._random.random() < conditions.loss:
+
+        def publish() -> None:
+            if serial == machine.serial:
+                self.delay(machine, key, generation, delay_ms)
+
+        blocked = bool(self.blockades) and self._is_blocked(machine.name, publish)
+        if blocked or (conditions.loss and self._random.random() < conditions.loss):
             late_ms = rung + max(OVERDUE_MS, delay_ms // 2)
             world.after_us(late_ms * 1000, machine.resend_timer, (serial, key, generation))
             return
@@ -157,11 +183,21 @@ class Network:
         else:
             machine.arrive(wakeup)
 
+    def _is_blocked(self, sender: str, publish: Callable[[], None]) -> bool:
+        for blockade in self.blockades:
+            if sender in blockade.senders:
+                self.blocked_publications += 1
+                blockade.takes(publish)
+                return True
+        return False
+
     # -- trouble ---------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """The broker goes down, and with it all that was under way or waited in a queue."""
         self.up = False
+        for blockade in self.blockades:
+            blockade.held.clear()
         self._restarts += 1
         self._last_us.clear()
         for machine in self._world.machines.values():
@@ -178,3 +214,10 @@ class Network:
         self.parted.discard(name)
         if self.up:
             self._world.machines[name].rearm()
+
+    def unblock(self, blockade: Blockade) -> None:
+        """The broker takes again what it is sent, and first what it was sent meanwhile."""
+        if blockade in self.blockades:
+            self.blockades.remove(blockade)
+            for publish in blockade.held:
+                publish()

@@ -2,14 +2,17 @@
 
 import gc
 import hashlib
+import random
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from actors.options import Options
-from chaos.simulator.faults import Storm, draw_options, draw_storm
+from chaos.simulator.faults import Storm, draw_options, draw_storm, shape_of_seed
 from chaos.simulator.judge import Judge
+from chaos.simulator.large_files import LargeFiles
+from chaos.simulator.service import Service
 from chaos.simulator.verdict import (
     ask_unknown,
     judge_history,
@@ -25,6 +28,12 @@ from chaos.simulator.world import US, Trace, World, stream_of
 STORM_MS = 60_000
 ACKNOWLEDGED_LEAST = 300
 _CALM_MS_MAX = 240_000
+_HEALS_MS = 20_000
+"""How long a gateway may be of no use once the cluster is whole; it has its patience to lose."""
+_SERVES_MS = 10_000
+"""How long all that a gateway is asked for may take when nothing is wrong any more."""
+_USUAL_CLIENTS_EACH = 4
+"""So many clients with small files are there for each one with large files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +105,12 @@ class Simulation:
         self, plan: Plan, trace: Trace | None = None, options: Options | None = None
     ) -> None:
         self.plan = plan
-        self.options = options or draw_options(plan.faults, lambda name: stream_of(plan.seed, name))
+
+        def stream(name: str) -> random.Random:
+            return stream_of(plan.seed, name)
+
+        self.shape = shape_of_seed(plan.faults, stream)
+        self.options = options or draw_options(plan.faults, stream)
         self.judge = Judge(self.options.acceptors)
         self.world = World(plan.seed, self.options, plan.gateways, self.judge, trace)
         self.storm: Storm = draw_storm(
@@ -105,6 +119,15 @@ class Simulation:
         keep = None if plan.incidents is None else frozenset(plan.incidents)
         self.weather = Weather(self.world, self.storm, self.judge.truth, keep)
         self.workload = Workload(self.world, plan.processes, plan.gateways)
+        self.large_files = LargeFiles(
+            self.world,
+            self.workload,
+            self.judge.truth,
+            max(1, plan.processes // _USUAL_CLIENTS_EACH),
+            self.storm.pause_ms_max,
+        )
+        self.large_files.judges_retention = "slow-clients" not in self.storm.faults
+        self.judge.on_chunk = self.large_files.chunk_changed
 
     def run(self) -> Report:
         """Run to the end, or to the first violation."""
@@ -149,6 +172,7 @@ class Simulation:
     def _calm(self) -> None:
         """Liveness after healing, then the verdict over all that was told."""
         world, workload = self.world, self.workload
+        service = self._serve("while it heals")
         self._wait(
             lambda: workload.acknowledged >= self.plan.acknowledged,
             _CALM_MS_MAX,
@@ -156,8 +180,11 @@ class Simulation:
             f"{self.plan.acknowledged} acknowledged operations",
         )
         workload.stop()
-        self._wait(lambda: workload.idle, 60_000, "every_request_is_answered", "all answers")
+        patience_ms = 60_000 + 4 * self.storm.pause_ms_max
+        self._wait(lambda: workload.idle, patience_ms, "every_request_is_answered", "all answers")
         self._wait_until_healed()
+        self._wait_for(service, _HEALS_MS)
+        self._wait_for(self._serve("healed"), _SERVES_MS)
         ask_unknown(world, workload.told.unknown)
         read_all(world, workload)
         self._wait_until_healed()
@@ -172,6 +199,17 @@ class Simulation:
         self._wait(whole, 120_000, "whole_after_healing", "view of all stores, all of them whole")
         self._wait(self._is_idle, 60_000, "settled_after_healing", "gateway without pending ones")
         self._wait(settled, 60_000, "settled_after_healing", "equal replicas, no doubt")
+
+    def _serve(self, name: str) -> Service:
+        service = Service(self.world, self.workload)
+        service.begin(name, self.plan.gateways)
+        return service
+
+    def _wait_for(self, service: Service, within_ms: int) -> None:
+        end_us = self.world.now_us + within_ms * US
+        while not service.is_done and self.world.now_us < end_us:
+            self.world.run(50)
+        service.check()
 
     def _is_idle(self) -> bool:
         return not any(machine.actor._pending for machine in self.world.up("gateway"))
@@ -204,6 +242,8 @@ class Simulation:
         damage = self.weather.damage
         report.counters.update(damage.counters)
         report.counters["disk.newcomers_joined"] += damage.newcomers()
+        report.counters[f"shape.{self.shape.name}"] += 1
+        report.counters["broker.blocked"] += world.network.blocked_publications
         report.elections = report.counters["proposer.led"]
         report.operations = Counter(self.workload.counts)
         report.incidents = tuple(self.weather.happened)

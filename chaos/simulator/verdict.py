@@ -1,5 +1,6 @@
 """What is judged once, when all is calm: the log, the replicas and the clients' answers agree."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -7,15 +8,16 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from actors.calls import Read, ReadDone
+from actors.chunks import read_manifest
 from actors.messages import ReadRequest
-from actors.values import Batch, FileEntry, Value
+from actors.values import Batch, Chunked, FileEntry, Indirect, Value
 from chaos.history import operations_of
 from chaos.linearizability import check
 from chaos.linearizability_window import smallest_window
 from chaos.simulator.machine import Machine
 from chaos.simulator.truth import Truth
 from chaos.simulator.violation import Violation
-from chaos.simulator.workload import PATHS, Acknowledged, Process, Workload
+from chaos.simulator.workload import LARGE_PATHS, PATHS, Acknowledged, Process, Workload
 from chaos.simulator.world import World
 
 _HISTORY_S = 20.0
@@ -38,11 +40,26 @@ def judge_log(world: World, truth: Truth, workload: Workload) -> None:
                     f"{machine.name} has {value!r} at {path!r}; its writer was told that it "
                     "certainly did not happen",
                 )
-            for name in getattr(entry.content, "chunks", ()):
-                if name not in machine.disk.blobs or name in machine.disk.rotten_blobs:
-                    raise Violation(
-                        "contents_are_whole", f"{machine.name} lacks {name} of {path!r}"
-                    )
+            _check_contents(machine, path, entry.content)
+
+
+def _check_contents(machine: Machine, path: str, content: Chunked | Indirect) -> None:
+    """Every chunk is there and sound, and all together they are what was written."""
+    disk = machine.disk
+
+    def chunk(name: str) -> bytes:
+        if name not in disk.blobs or name in disk.rotten_blobs:
+            raise Violation("contents_are_whole", f"{machine.name} lacks {name} of {path!r}")
+        return disk.blobs[name]
+
+    if isinstance(content, Indirect):
+        manifest = read_manifest(chunk(content.manifest))
+        names = manifest.names if manifest is not None else ()
+    else:
+        names = content.chunks
+    whole = b"".join(map(chunk, names))
+    if (len(whole), hashlib.sha256(whole).hexdigest()) != (content.size, content.sha256):
+        raise Violation("contents_are_whole", f"{machine.name} has {len(whole)} B for {path!r}")
 
 
 def judge_states(world: World) -> None:
@@ -140,7 +157,7 @@ def ask_unknown(world: World, requests: Iterable[tuple[str, str]]) -> None:
 def read_all(world: World, workload: Workload) -> None:
     """Every path once more through every gateway, as the last part of the history."""
     for process in workload.processes[:2]:
-        for path in PATHS:
+        for path in (*PATHS, *LARGE_PATHS):
             _read_once(world, workload, process, path)
 
 

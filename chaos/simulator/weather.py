@@ -7,7 +7,7 @@ from chaos.simulator.clock import PPM
 from chaos.simulator.damage import Damage
 from chaos.simulator.faults import Incident, Storm, crash_point, draw_rate_ppm
 from chaos.simulator.machine import Machine
-from chaos.simulator.network import Conditions, Wakeup
+from chaos.simulator.network import Blockade, Conditions, Wakeup
 from chaos.simulator.traps import half_tell, usurp
 from chaos.simulator.truth import Truth
 from chaos.simulator.world import US, World
@@ -46,6 +46,7 @@ class Weather:
             "bit-rot": self._bit_rot,
             "usurper": self._usurper,
             "half-told": self._half_told,
+            "blocked": self._blocked,
         }
 
     # -- beginning and end -----------------------------------------------------------------------
@@ -85,6 +86,8 @@ class Weather:
         world.tell("the storm is over")
         world.network.conditions = Conditions()
         world.network.cut.clear()
+        for blockade in list(world.network.blockades):
+            world.network.unblock(blockade)
         if not world.network.up:
             world.network.start()
         for name in sorted(world.network.parted):
@@ -175,6 +178,19 @@ class Weather:
             self._tell(incident, f"the broker restarts, {incident.duration_ms} ms, and forgets")
             network.stop()
             self._later(incident.duration_ms, lambda: None if network.up else network.start())
+
+    def _blocked(self, incident: Incident, dice: random.Random) -> None:
+        """The broker's alarm is on: it delivers, and takes nothing from those who publish."""
+        network = self._world.network
+        of_everybody = dice.random() < 0.5
+        names = [m.name for m in self._cast(incident.target, dice)]
+        senders = self._world.names if of_everybody else names
+        blockade = Blockade(frozenset(senders), holds=dice.random() < 0.5)
+        fate = "waits" if blockade.holds else "is dropped"
+        what = f"{incident.duration_ms} ms in which the broker takes nothing, and it {fate}"
+        self._tell(incident, what, ["all nodes"] if of_everybody else names)
+        network.blockades.append(blockade)
+        self._later(incident.duration_ms, lambda: network.unblock(blockade))
 
     def _timers(self, incident: Incident, dice: random.Random) -> None:
         """Timers that were set once expire: early, again, or after they were cancelled."""

@@ -46,9 +46,13 @@ from chaos.simulator.violation import Violation
 from chaos.simulator.world import US, CallLost, World
 
 PATHS = ("a", "b", "d/c", "d/e", "d/f/g", "h")
+LARGE_PATHS = ("large/a", "large/b", "large/c")
+"""Where `chaos.simulator.large_files` has its files."""
 _THINK_MS = (20, 900)
 _PATIENCE_MS = 90_000
 _STATUSES = frozenset(get_args(Status))
+_NOWHERE = "contents are on no store"
+"""Part of the reason of an abort whose cause are chunks that no store answers for."""
 
 
 @dataclass(slots=True)
@@ -68,8 +72,12 @@ class Process:
     record: RecordedClient
     gateway: str
     busy_since_us: int | None = None
+    """Since when it has waited for an answer."""
     doing: str = ""
     stopped: bool = False
+    act: "Callable[[Process], None] | None" = None
+    """What it does after it has thought; nothing special: one of the usual operations."""
+    think_ms: tuple[int, int] = _THINK_MS
 
 
 @dataclass(slots=True)
@@ -82,6 +90,15 @@ class Acknowledged:
     index: int
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Chunks that were uploaded for a command, from `since_us` on; `held` checks who has them."""
+
+    names: tuple[str, ...]
+    since_us: int
+    held: Callable[[int], None] = lambda slot: None
+
+
 @dataclass(slots=True)
 class Writing:
     """A command under way, with what every path holds once it is done."""
@@ -92,6 +109,7 @@ class Writing:
     expected: str | None
     """By a `cas`."""
     tries_left: int
+    carried: Carried | None = None
     doubtful: bool = False
     """An earlier try under the same key may have happened or may happen still."""
 
@@ -116,18 +134,26 @@ class Workload:
         self._values = 0
         self._waiting: dict[int, Callable[[Any], None]] = {}
         self._names = [f"gateway-{n}" for n in range(1, gateways + 1)]
-        self._digests: dict[str, str] = {}
+        self.digests: dict[str, str] = {}
         self._moved: set[str | None] = set()
         """Values that may come back to a path that they left."""
         self.recorder = HistoryRecorder(lambda: world.now_us * 1_000)
-        self.known: dict[str, Known] = {path: Known(None, None, 0) for path in PATHS}
+        self.known = {path: Known(None, None, 0) for path in (*PATHS, *LARGE_PATHS)}
         self.told = Told()
         self.counts: Counter[str] = Counter()
-        self.processes = [
-            Process(number, self.recorder.client(), self._names[number % gateways])
-            for number in range(processes)
-        ]
+        self.processes: list[Process] = []
+        for _ in range(processes):
+            self.join()
+        self.on_lost: Callable[[str, tuple[str, ...], int], None] = lambda what, names, since: None
+        """Chunks that a client needs, at least since that moment, are gone."""
         world.on_answer = self._on_answer
+
+    def join(self) -> Process:
+        """One more process, which goes through the next gateway in turn."""
+        number = len(self.processes)
+        process = Process(number, self.recorder.client(), self._names[number % len(self._names)])
+        self.processes.append(process)
+        return process
 
     @property
     def acknowledged(self) -> int:
@@ -145,15 +171,16 @@ class Workload:
         """Every process starts to work."""
         for process in self.processes:
             process.stopped = False
-            self._think(process)
+            self.think(process)
 
     def stop(self) -> None:
         """No process begins anything new."""
         for process in self.processes:
             process.stopped = True
 
-    def _think(self, process: Process) -> None:
-        least, most = _THINK_MS
+    def think(self, process: Process) -> None:
+        """Do the next thing after a while."""
+        least, most = process.think_ms
         delay_us = self._chance.randint(least * US, most * US)
         self._world.after_us(delay_us, self._act, process)
 
@@ -164,6 +191,9 @@ class Workload:
         if chance.random() < 0.05:
             process.gateway = chance.choice(self._names)
         process.busy_since_us = self._world.now_us
+        if process.act is not None:
+            process.act(process)
+            return
         path = chance.choice(PATHS)
         dice = chance.random()
         if dice < 0.40:
@@ -179,18 +209,24 @@ class Workload:
         else:
             self._transact(process, path)
 
-    def _end(self, process: Process, result: str) -> None:
+    def end(self, process: Process, result: str) -> None:
+        """What the process did has ended so; it thinks about the next thing."""
         self.counts[result] += 1
         self.counts[f"{process.doing} {result}"] += 1
         process.busy_since_us = None
-        self._think(process)
+        self.think(process)
 
     # -- calls -----------------------------------------------------------------------------------
 
-    def _call(
+    def call(
         self, process: Process, make: Callable[[int], Any], then: Callable[[Any], None]
     ) -> None:
-        token = self._world.call(make, process.gateway)
+        """Have the process's gateway do something."""
+        self.ask(process.gateway, make, then)
+
+    def ask(self, gateway: str, make: Callable[[int], Any], then: Callable[[Any], None]) -> None:
+        """Have a gateway do something."""
+        token = self._world.call(make, gateway)
         if token in self._world.answers:
             then(self._world.answers.pop(token))
         else:
@@ -215,7 +251,7 @@ class Workload:
             return
         process.doing = "read"
         process.record.invoke("read", path)
-        self.read_into(process, path, lambda: self._end(process, "failed"))
+        self.read_into(process, path, lambda: self.end(process, "failed"))
 
     def read_last(self, process: Process, path: str) -> None:
         """One read of a process that has stopped; it has to succeed."""
@@ -228,8 +264,14 @@ class Workload:
         process.record.invoke("read", path)
         self.read_into(process, path, failed)
 
-    def read_into(self, process: Process, path: str, otherwise: Callable[[], None]) -> None:
-        """A linearizable read that `process` has begun."""
+    def read_into(
+        self,
+        process: Process,
+        path: str,
+        otherwise: Callable[[], None],
+        go_on: Callable[[Any], None] | None = None,
+    ) -> None:
+        """A linearizable read that `process` has begun; it may `go_on` with the entry."""
         request = ReadRequest(number=0, what="entry", path=path)
         floor = self.known[path].slot
 
@@ -244,12 +286,14 @@ class Workload:
             process.record.ok(value)
             self._learn(path, entry, value, answer.reply.applied)
             self.counts["acknowledged"] += 1
-            if isinstance(entry, FileEntry) and self._chance.random() < 0.1:
+            if go_on is not None:
+                go_on(entry)
+            elif isinstance(entry, FileEntry) and self._chance.random() < 0.1:
                 self._fetch(process, path, entry)
             else:
-                self._end(process, "ok")
+                self.end(process, "ok")
 
-        self._call(process, lambda token: Read(token=token, request=request), then)
+        self.call(process, lambda token: Read(token=token, request=request), then)
 
     def _check_fresh(self, path: str, floor: int, answer: ReadDone) -> None:
         """`reads_are_fresh`: what anybody knew of the path before the read began is in it."""
@@ -266,7 +310,7 @@ class Workload:
             return None
         if not isinstance(entry, FileEntry):
             raise Violation("reads_are_fresh", f"a directory stands where a file was: {entry!r}")
-        value = self._digests.get(entry.content.sha256)
+        value = self.digests.get(entry.content.sha256)
         if value is None:
             raise Violation("no_value_from_nowhere", f"nobody wrote what was read: {entry!r}")
         return value
@@ -289,16 +333,16 @@ class Workload:
             if isinstance(answer, ReadDone):
                 self._check_fresh(path, floor, answer)
                 self.value_of(answer.reply.entry)
-            self._end(process, "ok" if isinstance(answer, ReadDone) else "failed")
+            self.end(process, "ok" if isinstance(answer, ReadDone) else "failed")
 
-        self._call(process, lambda token: Read(token=token, request=request), then)
+        self.call(process, lambda token: Read(token=token, request=request), then)
 
     def _fetch(self, process: Process, path: str, entry: FileEntry) -> None:
         """Read the contents, too: every byte of an acknowledged version is somewhere."""
         process.doing = "fetch"
         chunks = getattr(entry.content, "chunks", ())
         if not chunks:
-            self._end(process, "ok")
+            self.end(process, "ok")
             return
         name = chunks[self._chance.randrange(len(chunks))]
 
@@ -309,53 +353,56 @@ class Workload:
                         raise Violation("contents_are_whole", f"{path!r}: {name} is damaged")
                 case Absent():
                     raise Violation("contents_are_whole", f"{path!r}: {name} is nowhere")
-            self._end(process, "ok" if isinstance(answer, Fetched) else "failed")
+            self.end(process, "ok" if isinstance(answer, Fetched) else "failed")
 
-        self._call(process, lambda token: Fetch(token=token, sha256=name), then)
+        self.call(process, lambda token: Fetch(token=token, sha256=name), then)
 
     # -- writes ----------------------------------------------------------------------------------
 
-    def _new_value(self) -> str:
+    def new_value(self) -> str:
+        """A value that nobody has written yet."""
         self._values += 1
         return f"v{self._values}"
 
     def _content(self, value: str) -> Inline:
         data = value.encode()
         digest = hashlib.sha256(data).hexdigest()
-        self._digests[digest] = value
+        self.digests[digest] = value
         return Inline(sha256=digest, data=data)
 
     def _write(self, process: Process, path: str) -> None:
         process.doing = "write"
-        value = self._new_value()
+        value = self.new_value()
         process.record.invoke("write", path, value)
         if self._chance.random() < 0.1:
             self._upload(process, path, value)
             return
-        self._submit(process, PutFile(path=path, content=self._content(value)), {path: value})
+        self.submit(process, PutFile(path=path, content=self._content(value)), {path: value})
 
     def _upload(self, process: Process, path: str, value: str) -> None:
         """A file of two chunks, sent to the stores before the command."""
         parts = [value.encode() + b"/first", value.encode() + b"/second"]
         names = tuple(hashlib.sha256(part).hexdigest() for part in parts)
         whole = hashlib.sha256(b"".join(parts)).hexdigest()
-        self._digests[whole] = value
+        self.digests[whole] = value
         content = Chunked(size=sum(map(len, parts)), sha256=whole, chunks=names)
         todo = list(zip(names, parts, strict=True))
+        carried = Carried(names, self._world.now_us)
 
         def uploaded(answer: Any) -> None:
             if not isinstance(answer, Uploaded):
                 process.record.fail("not uploaded")
                 self.told.refused.add(value)
-                self._end(process, "failed")
+                self.end(process, "failed")
             elif todo:
                 upload()
             else:
-                self._submit(process, PutFile(path=path, content=content), {path: value})
+                operation = PutFile(path=path, content=content)
+                self.submit(process, operation, {path: value}, carried=carried)
 
         def upload() -> None:
             name, data = todo.pop(0)
-            self._call(
+            self.call(
                 process,
                 lambda token: Upload(token=token, sha256=name, manifest=False, data=data),
                 uploaded,
@@ -366,10 +413,10 @@ class Workload:
     def _compare_and_set(self, process: Process, path: str) -> None:
         process.doing = "cas"
         known = self.known[path]
-        value = self._new_value()
+        value = self.new_value()
         process.record.invoke("cas", path, [known.value, value])
         operation = PutFile(path=path, content=self._content(value), when=_only_if(known.etag))
-        self._submit(process, operation, {path: value}, expected=known.value)
+        self.submit(process, operation, {path: value}, expected=known.value)
 
     def _delete(self, process: Process, path: str) -> None:
         known = self.known[path]
@@ -382,7 +429,7 @@ class Workload:
             process.record.invoke("delete", path)
             when = Precondition()
         expected = known.value if process.doing == "cas" else None
-        self._submit(process, DeleteFile(path=path, when=when), {path: None}, expected)
+        self.submit(process, DeleteFile(path=path, when=when), {path: None}, expected)
 
     def _move(self, process: Process, path: str) -> None:
         """A known version moves to another path, whatever is there."""
@@ -396,26 +443,27 @@ class Workload:
         record = [["cas", path, [known.value, None]], ["write", target, known.value]]
         process.record.invoke("txn", None, record)
         operation = MoveEntry(source=path, target=target, overwrite=True, when=_only_if(known.etag))
-        self._submit(process, operation, {path: None, target: known.value})
+        self.submit(process, operation, {path: None, target: known.value})
 
     def _transact(self, process: Process, path: str) -> None:
         """Two files at once, if the first one is still what it was."""
         process.doing = "transaction"
         known = self.known[path]
         other = self._chance.choice([name for name in PATHS if name != path])
-        values = {path: self._new_value(), other: self._new_value()}
+        values = {path: self.new_value(), other: self.new_value()}
         record = [["cas", path, [known.value, values[path]]], ["write", other, values[other]]]
         process.record.invoke("txn", None, record)
         puts = [PutFile(path=name, content=self._content(value)) for name, value in values.items()]
         steps: tuple[AnyStep, ...] = (Check(path=path, when=_only_if(known.etag)), *puts)
-        self._submit(process, Transaction(steps=steps), dict(values))
+        self.submit(process, Transaction(steps=steps), dict(values))
 
-    def _submit(
+    def submit(
         self,
         process: Process,
         operation: AnyOperation,
         changes: dict[str, str | None],
         expected: str | None = None,
+        carried: Carried | None = None,
     ) -> None:
         """Send a command; `changes` is what every path holds once it is done."""
         key = None
@@ -423,11 +471,12 @@ class Workload:
             name = f"key-{self._chance.getrandbits(48):012x}"
             key = IdempotencyKey(key=name, fingerprint=name)
         retry = self._chance.random() < 0.5
-        writing = Writing(process, operation, changes, expected, 2 if key is not None else 1)
+        tries = 2 if key is not None else 1
+        writing = Writing(process, operation, changes, expected, tries, carried)
 
         def send() -> None:
             writing.tries_left -= 1
-            self._call(
+            self.call(
                 process,
                 lambda token: Write(
                     token=token, operation=operation, idempotency=key, retry_aborted=retry
@@ -440,6 +489,9 @@ class Workload:
                 case Decided(request=request, outcome=outcome) if outcome.status == "done":
                     self._on_done(writing, request, outcome)
                 case Decided(outcome=outcome) if not writing.doubtful:
+                    if carried is not None and _NOWHERE in outcome.detail:
+                        what = f"chunks that {outcome} names"
+                        self.on_lost(what, carried.names, carried.since_us)
                     self._on_refused(writing, outcome.status)
                 case Unavailable(reason=reason) if not writing.doubtful:
                     self._on_refused(writing, reason)
@@ -452,7 +504,7 @@ class Workload:
                         send()
                         return
                     process.record.unknown()
-                    self._end(process, "unknown")
+                    self.end(process, "unknown")
 
         send()
 
@@ -468,7 +520,9 @@ class Workload:
             if outcome.slot > self.known[path].slot:
                 etag = outcome.etag if value is not None else None
                 self.known[path] = Known(etag, value, outcome.slot)
-        self._end(process, "ok")
+        if writing.carried is not None:
+            writing.carried.held(outcome.slot)
+        self.end(process, "ok")
 
     def _on_refused(self, writing: Writing, why: str) -> None:
         """It did not happen and never will."""
@@ -485,7 +539,7 @@ class Workload:
         self.told.refused.update(
             value for value in writing.changes.values() if value and value not in self._moved
         )
-        self._end(process, why if why in _STATUSES else "failed")
+        self.end(process, why if why in _STATUSES else "failed")
 
 
 def _only_if(etag: str | None) -> Precondition:

@@ -1,0 +1,60 @@
+"""A broker that takes nothing for a while, from some or from all, and then does again."""
+
+import pytest
+
+from actors.calls import Decided
+from chaos.simulator.network import Blockade
+from tests.worlds import put, started
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_what_is_sent_to_a_blocked_broker_waits_or_is_lost(holds: bool) -> None:
+    """Given a gateway whose broker takes nothing, when it is unblocked, then the write goes on."""
+    world = started()
+    blockade = Blockade(frozenset(("gateway-1",)), holds)
+    world.network.blockades.append(blockade)
+    before = world.network.blocked_publications
+    token = world.write(put("a", b"1"))
+    world.run(2_000)
+    assert token not in world.answers
+    assert world.network.blocked_publications > before
+    assert bool(blockade.held) == holds
+
+    world.network.unblock(blockade)
+    answer = world.answer(token)
+    assert isinstance(answer, Decided)
+    assert answer.outcome.status == "done"
+
+
+def test_a_blocked_broker_delivers_what_it_has() -> None:
+    """Given messages in the queues, when the broker takes nothing more, then they arrive."""
+    world = started()
+    token = world.write(put("a", b"1"))
+    world.network.blockades.append(Blockade(frozenset(("gateway-1",)), holds=False))
+    assert isinstance(world.answer(token), Decided)
+
+
+def test_all_are_blocked_for_half_a_minute() -> None:
+    """Given a broker that takes nothing from anybody, when it does again, then writes succeed."""
+    world = started()
+    blockade = Blockade(frozenset(world.names), holds=True)
+    world.network.blockades.append(blockade)
+    deliveries = world.network.deliveries
+    world.run(1_000)
+    quiet = world.network.deliveries
+    world.run(29_000)
+    assert world.network.deliveries == quiet >= deliveries
+
+    world.network.unblock(blockade)
+    world.ready()
+    assert world.done(put("a", b"2"), retry=True).outcome.status == "done"
+
+
+def test_a_restart_of_the_broker_forgets_what_waited() -> None:
+    world = started()
+    blockade = Blockade(frozenset(world.names), holds=True)
+    world.network.blockades.append(blockade)
+    world.run(1_000)
+    assert blockade.held
+    world.network.stop()
+    assert not blockade.held

@@ -1,0 +1,94 @@
+"""Files of many chunks, and that the judge sees when a client loses one of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from actors.contents import Contents
+from actors.messages import ChunkPut, ChunkStored
+from actors.store import Store
+from actors.transfers import Transfers
+from chaos.simulator.run import Plan, Simulation, run_plan
+
+_keep = Contents.keep
+_on_put = Contents.on_put
+
+
+def _keep_for_no_time(self: Contents, name: str, manifest: Any, data: bytes, grace_ms: int) -> None:
+    _keep(self, name, manifest, data, 0)
+
+
+def _say_stored(self: Contents, sender: str, message: ChunkPut) -> None:
+    if self._store.name != "store-2":
+        _on_put(self, sender, message)
+    else:
+        self._store._send(sender, ChunkStored(sha256=message.sha256))
+
+
+def _lack_nothing(self: Store, batch: Any) -> dict[int, tuple[str, ...]]:
+    return {}
+
+
+def _keep_the_credit(self: Transfers, store: str, name: str) -> None:
+    return None
+
+
+def test_large_files_are_written_read_and_shared() -> None:
+    """Given no faults, then files of many chunks go up and down, and none of them is lost."""
+    simulation = Simulation(Plan(seed=3, faults=(), storm_ms=30_000, acknowledged=200))
+    report = simulation.run()
+    assert report.passed, report.detail
+    assert report.operations["large files written"] >= 10
+    assert report.operations["large files read"] >= 5
+    assert report.operations["chunks lost to a client"] == 0
+
+
+def test_slow_clients_wait_between_chunks() -> None:
+    """Given slow clients, then their transfers take longer than unused chunks are kept."""
+    simulation = Simulation(Plan(seed=2204102, faults=("slow-clients",)))
+    assert simulation.options.chunk_grace_ms < simulation.storm.pause_ms_max
+    report = simulation.run()
+    assert report.passed, report.detail
+    assert report.operations["pauses of large files"] >= 10
+
+
+@pytest.mark.parametrize(
+    ("broken", "faults", "invariant"),
+    [
+        ([(Contents, "keep", _keep_for_no_time)], ("slow-clients",), "contents_are_kept"),
+        (
+            [(Contents, "on_put", _say_stored), (Store, "_missing_contents", _lack_nothing)],
+            (),
+            "acknowledged_contents_are_held",
+        ),
+        ([(Transfers, "_release", _keep_the_credit)], (), "serves_after_healing"),
+    ],
+    ids=[
+        "a store deletes what is being uploaded",
+        "a store says that it has what it has not",
+        "a gateway loses the credits of its stores",
+    ],
+)
+def test_broken_contents_are_found(
+    broken: list[tuple[type, str, Callable[..., Any]]],
+    faults: tuple[str, ...],
+    invariant: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Given contents that are broken in one place, then the rule that this breaks says so."""
+    for target, name, wrong in broken:
+        monkeypatch.setattr(target, name, wrong)
+    for seed in range(2204100, 2204110):
+        simulation = Simulation(Plan(seed, faults, storm_ms=30_000, acknowledged=60))
+        simulation.large_files.judges_retention = True
+        report = simulation.run()
+        if not report.passed:
+            assert report.invariant == invariant, report.detail
+            return
+    pytest.fail("nobody noticed")
+
+
+def test_the_same_seed_has_the_same_large_files() -> None:
+    plan = Plan(seed=4, faults=("slow-clients",), storm_ms=8_000, acknowledged=30)
+    assert run_plan(plan).digest == run_plan(plan).digest
