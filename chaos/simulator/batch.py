@@ -61,6 +61,8 @@ INTERESTING = (
     Interesting("former incarnations refused", ("learner.dropped_former_incarnation",), 60),
     Interesting("unknown outcomes", ("gateway.unknown",)),
     Interesting("publications that the broker did not take", ("broker.blocked",)),
+    Interesting("changed settings refused", ("settings.refused",)),
+    Interesting("changed settings borne", ("settings.borne",)),
     *(
         Interesting(f"clusters of the shape {shape.name!r}", (f"shape.{shape.name}",), 250)
         for shape in SHAPES

@@ -53,6 +53,7 @@ INCIDENTS = (
     "usurper",
     "half-told",
     "blocked",
+    "settings",
 )
 """`turn`: a process dies at one point of a turn. `partition`: nodes are cut off from the broker,
 `one-way`: nobody hears a node, or it hears nobody, `partial`: some pairs of nodes don't reach each
@@ -61,12 +62,13 @@ other. `broker`: it restarts and loses timers and messages. `timers`: stale ones
 little room or none for a while. `bit-rot`: a blob or a row is not what was committed any more.
 `usurper`: proposers do not hear the leader while acceptors restart. `half-told`: the coordinator
 reaches clients, but no replica, and a store falls silent. `blocked`: the broker takes nothing from
-some nodes or from all, and drops it or has it wait; what is in its queues is delivered."""
+some nodes or from all, and drops it or has it wait; what is in its queues is delivered.
+`settings`: nodes start with another value of one setting, which they refuse or bear."""
 
 BEYOND = ("clocks-beyond",)
 """Faults that the protocol is not meant to bear: `clocks-beyond` shows what the margin is for."""
 
-_LATEST = ("expiry", "shapes", "blocked", "slow-clients")
+_LATEST = ("expiry", "shapes", "blocked", "slow-clients", "settings")
 """New faults are drawn after the others, so that each seed still draws those as it did before."""
 
 ALL = (*(name for name in (*CONDITIONS, *INCIDENTS) if name not in _LATEST), *_LATEST)
@@ -99,6 +101,9 @@ _PERIOD_MS = 9_000
 
 _BLOCKED_MS = (1_000, 30_000)
 """A broker whose memory or disk alarm went off takes its time to recover."""
+
+_SETTINGS_LAST = 2
+"""So many times as long as other incidents: what is wrong with a setting shows after a while."""
 
 _PAUSES_MS = (3_000, 8_000, 15_000, 30_000, 60_000)
 """The longest ones are rare: a run that waits for minutes takes as much longer."""
@@ -279,7 +284,7 @@ def _incidents(fault: str, storm_ms: int, chance: random.Random) -> list[Inciden
                 dice=chance.getrandbits(32),
             )
         )
-        if fault == "blocked":
+        if fault in ("blocked", "settings"):
             at_ms += duration_ms  # Else nothing would ever be written in such a storm.
         longest = chance.choice((300, 2_000, _PERIOD_MS * 2, _PERIOD_MS * 2, _PERIOD_MS * 2))
         at_ms += chance.randint(longest // 3, longest)
@@ -291,6 +296,8 @@ def _draw_duration_ms(fault: str, chance: random.Random) -> int:
     duration_ms = chance.randint(longest // 10, longest)
     if fault in ("usurper", "half-told"):
         duration_ms += 2_500
+    if fault == "settings":
+        duration_ms *= _SETTINGS_LAST
     if fault == "blocked":
         least, most = _BLOCKED_MS
         duration_ms = least + duration_ms * (most - least) // 6_000

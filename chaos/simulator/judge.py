@@ -25,6 +25,7 @@ from actors.messages import (
 from chaos.simulator.invariants_commit import CommitInvariants
 from chaos.simulator.invariants_paxos import PaxosInvariants
 from chaos.simulator.machine import Machine, counters_of
+from chaos.simulator.settings import SettingsInvariants
 from chaos.simulator.truth import Truth
 from chaos.simulator.violation import Violation
 from chaos.simulator.world import Watcher
@@ -42,6 +43,7 @@ class Judge(Watcher):
         self.truth = Truth(acceptors)
         self.paxos = PaxosInvariants(self.truth)
         self.commit = CommitInvariants(self.truth)
+        self.settings = SettingsInvariants()
         self.truth.on_scanned = self.commit.slot_scanned
         self.on_chunk: Callable[[str, str, bool], None] = lambda disk, name, stored: None
         """A store has committed a chunk, or has deleted a sound one."""
@@ -66,7 +68,7 @@ class Judge(Watcher):
 
     def total(self, machines: list[Machine]) -> Counter[str]:
         """All that was counted in the whole run, by role and name."""
-        total = Counter(self.counters)
+        total = self.counters + self.settings.counters
         for machine in machines:
             total.update(_named(machine))
         return total
@@ -74,6 +76,8 @@ class Judge(Watcher):
     # -- what the world tells --------------------------------------------------------------------
 
     def started(self, machine: Machine) -> None:
+        if machine.changed is not None:
+            self.settings.started(machine)
         if machine.role in ("learner", "store"):
             self.commit.replica_started(machine)
 
@@ -84,6 +88,8 @@ class Judge(Watcher):
 
     def stepped(self, machine: Machine, sends: list[Send | SendBlob]) -> None:
         role = machine.role
+        if machine.changed is not None:
+            self.settings.stepped(machine)
         if role == "proposer":
             self.paxos.proposer_stepped(machine)
         elif role == "acceptor":
@@ -124,6 +130,9 @@ class Judge(Watcher):
                 check(machine, message)
 
     def halted(self, machine: Machine, reason: str) -> None:
+        if machine.changed is not None:
+            self.settings.halted(machine, reason)
+            return
         raise Violation("nobody_halts", f"{machine.name}: {reason}")
 
 

@@ -33,6 +33,7 @@ from actors.roles import build_actor
 from chaos.simulator.clock import Clock
 from chaos.simulator.disk import Disk
 from chaos.simulator.network import Wakeup
+from chaos.simulator.settings import Changed
 from chaos.simulator.violation import Violation
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class Machine:
         self.serial = 0
         """Counts the starts and rebuilds: what belongs to a former one is void."""
         self.paused_until_us = 0
-        """How far its wall clock is ahead; at its starts, for then the actor is told."""
+        self.changed: Changed | None = None
+        """The setting with which its starts differ from the cluster."""
         self.dies_at = ""
         """The crash point that the next turn that reaches it will not survive."""
         self.disk_least_us = 0
@@ -157,7 +159,14 @@ class Machine:
             journal_commits=self.disk.commits,
             fresh_id=f"{self.world.identities.getrandbits(128):032x}",
         )
-        self.actor = build_actor(identity, self.world.options)
+        options = self.changed.options if self.changed else self.world.options
+        try:
+            self.actor = build_actor(identity, options)
+        except ValueError as error:
+            if self.changed is None:
+                raise
+            self._refuse(str(error))
+            return
         turn = Turn([])
         now = self.now_ms
         self._absorb(self.actor.restore(self.disk.rows(), now), turn)
@@ -404,6 +413,10 @@ class Machine:
 
     def _halt(self, reason: str) -> None:
         self.crash()
+        self._refuse(reason)
+
+    def _refuse(self, reason: str) -> None:
+        self.world.tell(f"{self.name} halts: {reason}")
         self.world.halted[self.name] = reason
         self.world.watcher.halted(self, reason)
 

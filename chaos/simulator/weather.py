@@ -8,6 +8,7 @@ from chaos.simulator.damage import Damage
 from chaos.simulator.faults import Incident, Storm, crash_point, draw_rate_ppm
 from chaos.simulator.machine import Machine
 from chaos.simulator.network import Blockade, Conditions, Wakeup
+from chaos.simulator.settings import WAYS, draw_change, restart_with
 from chaos.simulator.traps import half_tell, usurp
 from chaos.simulator.truth import Truth
 from chaos.simulator.world import US, World
@@ -24,6 +25,7 @@ class Weather:
     ) -> None:
         self._world = world
         self.damage = Damage(world, truth)
+        self._truth = truth
         self._storm = storm
         self._keep = keep
         self._over = False
@@ -47,6 +49,7 @@ class Weather:
             "usurper": self._usurper,
             "half-told": self._half_told,
             "blocked": self._blocked,
+            "settings": self._settings,
         }
 
     # -- beginning and end -----------------------------------------------------------------------
@@ -98,6 +101,10 @@ class Weather:
             machine.disk_least_us, machine.disk_most_us = 50, 600
             if machine.is_paused:
                 machine.resume()
+            if machine.changed is not None:
+                machine.changed = None
+                if machine.is_up:
+                    machine.crash()
             if not machine.is_up:
                 machine.disk.rotten_rows.clear()  # Its operator put a sound copy of it back.
             self.damage.make_room(machine)
@@ -191,6 +198,26 @@ class Weather:
         self._tell(incident, what, ["all nodes"] if of_everybody else names)
         network.blockades.append(blockade)
         self._later(incident.duration_ms, lambda: network.unblock(blockade))
+
+    def _settings(self, incident: Incident, dice: random.Random) -> None:
+        """Nodes start with another value of one setting, and later with the cluster's own again."""
+        world = self._world
+        if self._truth.genesis is None or any(m.changed for m in world.machines.values()):
+            return  # Until it is founded no setting is the cluster's own.
+        changed = draw_change(world.options, dice)
+        way = dice.choice(WAYS)
+        machines = list(world.machines.values())
+        if way in ("one node", "a role"):
+            cast = self._cast(incident.target, dice)[:1] or machines[:1]
+            machines = [m for m in machines if m.role == cast[0].role] if way == "a role" else cast
+        spacing_ms = 0 if way == "all at once" else dice.randint(100, 1_000)
+        what = f"{changed.name} is {changed.value!r}, not {changed.ours!r}"
+        self._tell(incident, what, (m.name for m in machines))
+        restart_with(world, machines, changed, spacing_ms, self._later)
+        self._later(
+            incident.duration_ms,
+            lambda: restart_with(world, machines, None, spacing_ms, self._later),
+        )
 
     def _timers(self, incident: Incident, dice: random.Random) -> None:
         """Timers that were set once expire: early, again, or after they were cancelled."""
