@@ -31,6 +31,11 @@ REPLICATED = frozenset(
         "idempotency_expiry_ms",
         "min_stores",
         "rowa",
+        "slot_steps",
+        "slot_bytes",
+        "path_depth",
+        "tree_entries",
+        "tree_bytes",
     )
 )
 """What a cluster is founded with."""
@@ -53,6 +58,11 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "idempotency_expiry_ms": (1_000, 20_000, 48 * 3_600_000),
     "min_stores": (1, 2, 3),
     "rowa": ("available", "strict"),
+    "slot_steps": (1, 50, 1_000_000),
+    "slot_bytes": (500, 5_000, 64 * 1024 * 1024),
+    "path_depth": (1, 2, 500),
+    "tree_entries": (3, 10, 10_000_000),
+    "tree_bytes": (500, 5_000, 8 * 1024 * 1024 * 1024),
     "chunk_grace_ms": (60_000, 24 * 3_600_000),
     "log_bytes": (0, 50_000, 64 * 1024 * 1024),
     "copy_bytes_per_s": (20_000, 1024 * 1024 * 1024),
