@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from actors.effects import (
+    NOTHING,
     CancelTimer,
     Effects,
     Envelope,
@@ -63,6 +64,8 @@ class Node:
         self._commits = identity.journal_commits
         self._commit_pending = False
         self._started = False
+        self._halted = False
+        """Whether it has said that it halts: the rest of that turn finds it deaf, too."""
         self._armed: set[TimerKey] = set()
         self.sender_disk = ""
         self.sender_incarnation = 0
@@ -109,6 +112,8 @@ class Node:
     def receive(self, envelope: Envelope, now: Milliseconds) -> Effects:
         """See `Actor.receive`. What does not fit is dropped and counted (section 3, rule 10)."""
         self.now = now
+        if self._halted:
+            return NOTHING
         message: Any = envelope.message
         kind: str = message.type
         if envelope.sender == self.name:
@@ -137,6 +142,8 @@ class Node:
     def expire(self, timer: TimerKey, now: Milliseconds) -> Effects:
         """See `Actor.expire`."""
         self.now = now
+        if self._halted:
+            return NOTHING
         self._armed.discard(timer)
         if timer.name == "founding":
             self.founding.expire()
@@ -150,7 +157,7 @@ class Node:
     def settle(self, now: Milliseconds) -> Effects:
         """See `Actor.settle`."""
         self.now = now
-        if self._started:
+        if self._started and not self._halted:
             self._settle()
         effects = self._take()
         if self._commit_pending:
@@ -316,6 +323,8 @@ class Node:
 
     def _take(self) -> Effects:
         effects = self.out.take()
+        if effects.halt:
+            self._halted = True
         if effects.records or effects.blobs:
             self._commit_pending = True
         return effects

@@ -1,18 +1,22 @@
 """How a cluster comes to be, and who is not let in."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from actors.effects import Envelope
+from actors.ballot import Ballot
+from actors.effects import NOTHING, Envelope, TimerKey
 from actors.founding import HELD
-from actors.messages import HoldsGenesis, Present, ProposeGenesis, StaleDisk
+from actors.messages import Founded, HoldsGenesis, Prepare, Present, ProposeGenesis, StaleDisk
+from actors.options import Identity
+from actors.roles import build_actor
 from actors.values import Batch, Genesis
 from chaos.simulator.disk import Disk
 from chaos.simulator.network import Parcel
 from chaos.simulator.world import World
-from tests.worlds import founded, intercepted, put
+from tests.worlds import founded, hand, intercepted, put
 
 
 def said(cluster: World, sender: str, message: Any, disk: str = "") -> Envelope:
@@ -264,3 +268,39 @@ def test_an_acceptor_holds_one_genesis_on_its_disk_for_good() -> None:
         answer = said(cluster, name, HoldsGenesis(cluster=ours.cluster))
         founder.receive(answer, cluster.machines["acceptor-1"].now_ms)
     assert founder.cluster == ours.cluster
+
+
+def test_a_node_that_halts_takes_nothing_more_in() -> None:
+    """Given an acceptor that learns that its disk is old, when it is asked for a promise in the
+    same turn, then it gives none: the runtime sends all that a turn says before the node ends.
+    """
+    world = founded()
+    actor = world.actor("acceptor-1")
+    disk, ballot = actor.identity.disk, Ballot(99, "proposer-1")
+    old = StaleDisk(disk=disk, incarnation=1, journal_commits=10**6)
+    assert hand(world, "acceptor-1", "proposer-1", old).halt
+
+    later = 10 * world.options.lease_ms
+    prepare = Prepare(ballot=ballot, first_slot=1)
+    assert hand(world, "acceptor-1", "proposer-1", prepare, later) == NOTHING
+    assert actor.expire(TimerKey("heartbeat", ""), later) == NOTHING
+    assert actor.settle(later) == NOTHING
+
+
+def test_a_newcomer_that_halts_for_its_settings_does_not_start_after_all() -> None:
+    """Given a learner on an empty disk with another lease, when it hears of its cluster twice in
+    one turn, then it halts at the first, and the second one does not start it.
+    """
+    world = founded()
+    genesis = world.actor("acceptor-1").genesis
+    identity = Identity("learner-2", "an-empty-disk", 1, 0, "f" * 32)
+    learner = build_actor(identity, replace(world.options, lease_ms=3_000))
+    learner.restore((), 1)
+    told = Founded(genesis=genesis, asker_disk="an-empty-disk", asker_incarnation=1)
+    effects = [
+        learner.receive(said(world, f"acceptor-{number}", told), 2) for number in (1, 2, 3, 4, 5)
+    ]
+
+    halted = [one for one in effects if one.halt]
+    assert [effects.index(one) for one in halted] == [2]
+    assert effects[3:] == [NOTHING, NOTHING]
