@@ -309,13 +309,20 @@ class Coordinator:
             if self._awaits_abort(slot, round_):
                 assert round_.abort is not None
                 learner.propose(round_.abort)
-            elif missing and now >= round_.deadline and self._may_abort(slot, round_, missing):
+            elif (
+                missing and now >= self._deadline(round_) and self._may_abort(slot, round_, missing)
+            ):
                 self._abort_silent(slot, round_, missing)
             elif missing and now - round_.sent_at >= _RESEND_MS and not round_.committed:
                 round_.sent_at = now
                 for name in missing:
                     if slot > self.view_slot or name in self._states:
                         self._prepare(name, slot)
+
+    def _deadline(self, round_: Round) -> Milliseconds:
+        """While this node was away no vote could come, so that time is nobody's delay."""
+        learner = self._learner
+        return max(round_.deadline, learner.suspicion.since + learner.vote_time.timeout_ms)
 
     def _awaits_abort(self, slot: int, round_: Round) -> bool:
         """Whether the log was asked for an abort and has not counted it yet."""

@@ -6,7 +6,8 @@ from actors.effects import Milliseconds
 class Estimator:
     """Estimates how long to wait. A call that timed out counts as a sample, so slowness raises it.
 
-    `timeout_ms` stays between `least_ms` and `most_ms`.
+    `timeout_ms` stays between `least_ms` and `most_ms`. A longer sample counts as `most_ms`: how
+    long a broker was away, or this node, would else be felt for dozens of samples.
     """
 
     def __init__(self, least_ms: Milliseconds, most_ms: Milliseconds) -> None:
@@ -17,6 +18,7 @@ class Estimator:
 
     def observe(self, sample_ms: Milliseconds) -> None:
         """Take in one measured duration."""
+        sample_ms = min(sample_ms, self._most)
         if self._mean is None:
             self._mean, self._deviation = float(sample_ms), sample_ms / 2
         else:

@@ -16,7 +16,7 @@ from actors.ballot import NO_BALLOT, Ballot
 from actors.catching_up import CatchingUp
 from actors.chosen import ChosenLog
 from actors.coordinator import Coordinator
-from actors.effects import Effects, Envelope, Group, Milliseconds, Record
+from actors.effects import Effects, Envelope, Group, Milliseconds, Record, TimerKey
 from actors.errors import InvariantViolation
 from actors.estimator import Estimator
 from actors.logbook import page_of
@@ -209,6 +209,11 @@ class Learner(Node):
         self.suspicion.awake(now)
         self.suspicion.heard((envelope.sender, envelope.disk), now)
         return super().receive(envelope, now)
+
+    def expire(self, timer: TimerKey, now: Milliseconds) -> Effects:
+        """See `Actor.expire`."""
+        self.suspicion.expired(now)
+        return super().expire(timer, now)
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
         self.suspicion.beat((sender, self.sender_disk), self.now)

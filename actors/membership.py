@@ -171,7 +171,7 @@ class Membership:
         owing_since = self._owing.get(member.name)
         if owing_since is None:
             return False
-        owing_ms = learner.now - owing_since
+        owing_ms = learner.now - max(owing_since, learner.suspicion.since)
         silent_ms = learner.suspicion.silence_ms(key, learner.now)
         # Where answers are slow anyway, silence says less.
         patience_ms = min(max(_SILENT_MS, 2 * learner.vote_time.timeout_ms), _SILENT_MS_MAX)

@@ -30,6 +30,8 @@ from actors.notices import DiskSpace, Notice, RowRotten
 from actors.options import Identity, Options
 from actors.values import Constants, Frozen, Genesis
 
+_LEADER_BEATS_MISSED = 5
+
 Handler = Callable[[Any, Any], None]
 T = TypeVar("T")
 
@@ -56,6 +58,8 @@ class Node:
         self.name = identity.name
         self.options = options
         self.now: Milliseconds = 0
+        self.back_at: Milliseconds = 0
+        """When this node took its first turn after a gap that is longer than a leader's silence."""
         self.counters: Counter[str] = Counter()
         """What happened, by name; read by observers, never by the protocol."""
         self.disk_full = False
@@ -111,7 +115,7 @@ class Node:
 
     def receive(self, envelope: Envelope, now: Milliseconds) -> Effects:
         """See `Actor.receive`. What does not fit is dropped and counted (section 3, rule 10)."""
-        self.now = now
+        self._awake(now)
         if self._halted:
             return NOTHING
         message: Any = envelope.message
@@ -141,7 +145,7 @@ class Node:
 
     def expire(self, timer: TimerKey, now: Milliseconds) -> Effects:
         """See `Actor.expire`."""
-        self.now = now
+        self._awake(now)
         if self._halted:
             return NOTHING
         self._armed.discard(timer)
@@ -156,7 +160,7 @@ class Node:
 
     def settle(self, now: Milliseconds) -> Effects:
         """See `Actor.settle`."""
-        self.now = now
+        self._awake(now)
         if self._started and not self._halted:
             self._settle()
         effects = self._take()
@@ -320,6 +324,12 @@ class Node:
                 "restored, or another process uses the same disk. It must not act as the member "
                 "it was: put the newest copy back, or stop the other process."
             )
+
+    def _awake(self, now: Milliseconds) -> None:
+        """A turn begins. The process was paused, the broker away, or nothing happened till now."""
+        if now - self.now > _LEADER_BEATS_MISSED * self.options.leader_heartbeat_ms:
+            self.back_at = now
+        self.now = now
 
     def _take(self) -> Effects:
         effects = self.out.take()

@@ -194,6 +194,11 @@ class Proposer(Node):
         if isinstance(phase, Following) and self.now - phase.heard_at < patience:
             self._wait_for_leader(patience - (self.now - phase.heard_at))
             return
+        every = self.options.leader_heartbeat_ms
+        if self.now - self.back_at < every:
+            # It was away itself, perhaps with all the others, and the leader may go on.
+            self._set_timer("election", every, 2 * every)
+            return
         self._stand()
 
     def _wait_for_leader(self, least: Milliseconds) -> None:
@@ -315,13 +320,19 @@ class Proposer(Node):
         return self.now < self.lease_until
 
     def _on_leader_due(self, subject: str) -> None:
-        """Renew the lease, or step down without one."""
+        """Renew the lease, or step down without one.
+
+        One that asked nobody for as long as a lease was away itself. It asks once more: acceptors
+        that have promised nothing since renew the lease, and no election is needed.
+        """
         phase = self.phase
         if not isinstance(phase, Leading):
             return
         if self.now >= max(self.lease_until, phase.elected_at + self.constants.lease_ms):
-            self._step_down("no quorum renewed the lease")
-            return
+            asked_at = phase.sent_at[phase.heartbeat_number]
+            if self.now - asked_at < self.constants.lease_ms:
+                self._step_down("no quorum renewed the lease")
+                return
         phase.heartbeat_number += 1
         phase.sent_at[phase.heartbeat_number] = self.now
         phase.sent_at.pop(phase.heartbeat_number - 64, None)

@@ -94,7 +94,8 @@ class Succession:
             return True
         if learner.decided >= learner.scanned:
             return False
-        stalled_ms = learner.now - self._progress_at - self._rank_ms
+        progress_at = max(self._progress_at, learner.suspicion.since)
+        stalled_ms = learner.now - progress_at - self._rank_ms
         silent_ms = learner.suspicion.silence_ms(key, learner.now)
         return (
             silent_ms >= _SILENT_MS * self._patience and stalled_ms >= _STALLED_MS * self._patience

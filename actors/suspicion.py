@@ -21,19 +21,31 @@ class Suspicion:
     def __init__(self, heartbeat_ms: Milliseconds) -> None:
         self._least_ms = heartbeat_ms * 3 // 2
         self._most_ms = heartbeat_ms * 4
-        self._since = 0
+        self.since: Milliseconds = 0
         """Nobody's silence counts from before: the observer itself was away until then."""
         self._awake_at = 0
+        self._expired_at = 0
         self._heard_at: dict[Key, Milliseconds] = {}
         self._beat_at: dict[Key, Milliseconds] = {}
         self._intervals: dict[Key, Estimator] = {}
 
     def awake(self, now: Milliseconds) -> None:
-        """This node takes a turn. After a long gap it is its own absence that others filled."""
+        """A message came. After a long gap it is its own absence that others filled."""
         if now - self._awake_at > _AWAY_MS:
-            self._since = now
-            self._beat_at.clear()
+            self._return(now)
         self._awake_at = now
+
+    def expired(self, now: Milliseconds) -> None:
+        """A timer came. A node that gets its timers and no message sees others silent; after a
+        pause, or when the broker took no messages, timers come first and prove nothing.
+        """
+        if now - max(self._awake_at, self._expired_at) > _AWAY_MS:
+            self._return(now)
+        self._expired_at = now
+
+    def _return(self, now: Milliseconds) -> None:
+        self.since = now
+        self._beat_at.clear()
 
     def heard(self, key: Key, now: Milliseconds) -> None:
         """Any message came from it."""
@@ -51,7 +63,7 @@ class Suspicion:
 
     def silence_ms(self, key: Key, now: Milliseconds) -> Milliseconds:
         """How long nothing has come from it, as far as this node would have noticed."""
-        return now - max(self._since, self._heard_at.get(key, 0))
+        return now - max(self.since, self._heard_at.get(key, 0))
 
     def is_silent(self, key: Key, now: Milliseconds) -> bool:
         """Whether even its heartbeats stay away for longer than they ever should."""

@@ -1,0 +1,154 @@
+"""A node that was away blames nobody for what it has not heard: all were away together.
+
+The broker takes no messages for a while (its memory or disk alarm), or it is gone, or the machine
+slept: then every node's timers come late, and before the first message of the others.
+"""
+
+from typing import Any
+
+import pytest
+
+from actors.calls import Decided, Unknown
+from actors.effects import TimerKey
+from actors.messages import Decided as DecidedRange
+from actors.messages import TxnDecision, TxnVote
+from actors.proposer import Leading
+from chaos.simulator.world import World
+from tests.worlds import intercepted, leader_of, put, started
+
+WITHIN_MS = 3_000
+
+
+@pytest.fixture
+def world() -> World:
+    return started()
+
+
+def counted(world: World, counter: str) -> int:
+    machines = (machine for machine in world.machines.values() if machine.is_up)
+    return sum(machine.actor.counters[counter] for machine in machines)
+
+
+def be_away(world: World, away_ms: int) -> None:
+    """Nobody's messages cross, and no timer comes; then all goes on."""
+    world.network.stop()
+    world.run(away_ms)
+    world.network.start()
+
+
+@pytest.mark.parametrize("away_ms", [3_000, 12_000, 35_000])
+def test_the_leader_and_the_view_outlast_an_absence_of_all(world: World, away_ms: int) -> None:
+    # Given a cluster at rest,
+    leader, view = leader_of(world), world.actor("learner-1").view
+    elections = counted(world, "elections")
+
+    # when all are away for a while,
+    be_away(world, away_ms)
+
+    # then writes go on,
+    answer = world.answer(world.write(put("after", b"2")), within_ms=WITHIN_MS)
+    assert isinstance(answer, Decided)
+    assert answer.outcome.status == "done"
+    # under the same leader, without an election, and in the same view, which stays.
+    world.run(10_000)
+    assert leader_of(world) is leader
+    assert counted(world, "elections") == elections
+    assert [world.actor(name).view for name in world.options.names("learner")] == [view, view]
+
+
+@pytest.mark.parametrize("away_ms", [3_000, 12_000, 35_000])
+def test_what_was_under_way_is_ended_without_blaming_anybody(world: World, away_ms: int) -> None:
+    # Given a write that all stores have prepared, and of which one vote is lost,
+    def passes(sender: str, to: str, message: Any) -> bool:
+        return not (sender == "store-2" and isinstance(message, TxnVote))
+
+    view = world.actor("learner-1").view
+    with intercepted(world, passes):
+        token = world.write(put("under/way", b"2"))
+        world.run(200)
+        assert [store.actor._vitals().in_doubt for store in world.up("store")] == [1, 1, 1]
+        assert counted(world, "aborts_proposed") == 0
+
+        # when all are away for a while,
+        be_away(world, away_ms)
+
+    # then it is committed where it was asked for: nobody is dropped, nobody takes over,
+    world.run(WITHIN_MS)
+    world.settled()
+    assert world.read("under/way").reply.status == "found"
+    assert [world.actor(name).view for name in world.options.names("learner")] == [view, view]
+    # nothing is aborted, and the client has been told as much as could be known in time,
+    assert counted(world, "aborts_proposed") == 0
+    told = world.answers.pop(token)
+    in_time = away_ms < world.options.request_deadline_ms
+    assert isinstance(told, Decided if in_time else Unknown)
+    # and the coordinator's patience with the next votes is soon what it was.
+    for number in range(10):
+        world.done(put(f"next/{number}", b"3"))
+    assert world.actor("learner-1").vote_time.timeout_ms < 1_500
+
+
+@pytest.mark.parametrize("away_ms", [3_000, 12_000, 35_000])
+def test_the_other_learner_does_not_take_over_after_an_absence(world: World, away_ms: int) -> None:
+    # Given a learner that knows of a slot, and not of its decision,
+    def passes(sender: str, to: str, message: Any) -> bool:
+        return not (to == "learner-2" and isinstance(message, TxnDecision | DecidedRange))
+
+    view = world.actor("learner-1").view
+    other = world.actor("learner-2")
+    with intercepted(world, passes):
+        world.done(put("under/way", b"2"))
+        world.run(500)
+        assert other.decided < other.scanned
+
+        # when all are away for a while,
+        be_away(world, away_ms)
+
+    # then it learns the decision, and leaves the coordinator what it is.
+    world.run(WITHIN_MS)
+    assert other.decided == other.scanned
+    assert (other.view, other.counters["takeovers_proposed"]) == (view, 0)
+
+
+def test_a_turn_in_which_nothing_fits_is_the_return_as_well(world: World) -> None:
+    # Given a proposer that follows, and whose first turn after an absence has only stale timers,
+    machine = next(m for m in world.up("proposer") if m is not leader_of(world))
+    back_at = machine.now_ms + 12_000
+    machine.actor.settle(back_at)
+
+    # when its election is due in the turn after that, then it waits for the leader all the same.
+    effects = machine.actor.expire(TimerKey("election"), back_at + 10)
+    assert (effects.sends, [timer.key.name for timer in effects.timers]) == ((), ["election"])
+
+
+def test_a_leader_that_returns_alone_gives_way(world: World) -> None:
+    # Given a leader that is held, while the others elect another one,
+    former = leader_of(world)
+    former.pause(20_000_000)
+    world.run(19_000)
+
+    # when it goes on,
+    world.run(2_000)
+
+    # then it leads no more, and writes go on under the other one.
+    assert leader_of(world) is not former
+    assert not isinstance(former.actor.phase, Leading)
+    assert world.done(put("after", b"2")).outcome.status == "done"
+
+
+def test_a_leader_that_died_while_all_were_away_is_replaced_soon(world: World) -> None:
+    # Given a leader that dies while all are away,
+    former = leader_of(world)
+    world.network.stop()
+    world.crash(former.name)
+    world.run(12_000)
+    elections = counted(world, "elections")
+
+    # when the others return,
+    world.network.start()
+
+    # then one of them leads soon, and they did not all stand at once.
+    answer = world.answer(world.write(put("after", b"2")), within_ms=WITHIN_MS)
+    assert answer.outcome.status == "done"
+    assert leader_of(world) is not former
+    assert counted(world, "elections") - elections <= 3
