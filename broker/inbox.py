@@ -46,13 +46,18 @@ class Inbox:
         self._control.clear()
         self._bulk.clear()
 
-    def drain(self, envelope_of: Callable[[Call | Notice], Envelope]) -> Batch:
-        """Take out what one turn may take in; `envelope_of` wraps the node's own."""
+    def drain(
+        self, envelope_of: Callable[[Call | Notice], Envelope], *, local_only: bool = False
+    ) -> Batch:
+        """Take out what one turn may take in; `envelope_of` wraps the node's own.
+
+        With `local_only` what came from the broker waits.
+        """
         batch = Batch()
         size_bytes = 0
         while self.local and len(batch.items) < self._messages_max:
             batch.items.append(envelope_of(self.local.popleft()))
-        for lane in (self._control, self._bulk):
+        for lane in () if local_only else (self._control, self._bulk):
             # At least one of each lane, so that neither starves the other.
             first = True
             while lane and (

@@ -109,6 +109,10 @@ class MemoryBroker:
         self._queues: dict[tuple[str, str], _Queue] = {}
         self._groups: dict[str, list[str]] = {}
         self._listeners: list[Callable[[str, str, bytes], None]] = []
+        self.connected: list[MemoryTransport] = []
+        """The transports that run, to be told of the end of a block."""
+        self.blocked = False
+        """Whether it takes no messages, as RabbitMQ with an alarm; what it has it delivers."""
         self.quarantined: deque[tuple[Parcel, str]] = deque(maxlen=1000)
         """The latest messages that nobody could digest, and why."""
 
@@ -124,6 +128,16 @@ class MemoryBroker:
             for group in groups_of(name):
                 self._groups.setdefault(group, []).append(name)
         return MemoryTransport(self, name)
+
+    def block(self) -> None:
+        """Take no more messages, and tell every node so."""
+        self.blocked = True
+
+    def unblock(self) -> None:
+        """Take messages again."""
+        self.blocked = False
+        for transport in self.connected:
+            transport.on_unblocked()
 
     def lanes(self, name: str) -> tuple[_Queue, _Queue]:
         """The node's control and bulk queue."""
@@ -159,10 +173,12 @@ class MemoryTransport:
         self._delayed: set[asyncio.TimerHandle] = set()
         self._receipts: list[Receipt] = []
         self._staged: list[tuple[str, Parcel]] = []
+        self.on_unblocked: Callable[[], None] = lambda: None
 
     @property
     def health(self) -> TransportHealth:
         """Live figures, updated in place."""
+        self._health.blocked = self._health.connected and self._broker.blocked
         return self._health
 
     @property
@@ -170,8 +186,15 @@ class MemoryTransport:
         """Always 0: there is no socket."""
         return 0
 
-    async def run(self, deliver: Callable[[Delivery], None], connected: Callable[[], None]) -> None:
+    async def run(
+        self,
+        deliver: Callable[[Delivery], None],
+        connected: Callable[[], None],
+        unblocked: Callable[[], None],
+    ) -> None:
         """Deliver until cancelled."""
+        self.on_unblocked = unblocked
+        self._broker.connected.append(self)
         lanes = self._broker.lanes(self._name)
         self._health.sessions += 1
         self._health.connected = True
@@ -182,6 +205,7 @@ class MemoryTransport:
             await asyncio.Event().wait()
         finally:
             self._health.connected = False
+            self._broker.connected.remove(self)
             for lane in lanes:
                 lane.detach()
             for handle in self._delayed:
@@ -192,8 +216,11 @@ class MemoryTransport:
         """Stage `parcel` for a node or a group."""
         self._staged.append((to, parcel))
 
-    def delay(self, delay_ms: Milliseconds, wakeup: Wakeup) -> None:
+    def delay(self, delay_ms: Milliseconds, wakeup: Wakeup) -> bool:
         """Have `wakeup` come back to this node after `delay_ms`."""
+        if not self._takes_messages:
+            self._health.dropped += 1
+            return False
 
         def arrive() -> None:
             self._delayed.discard(handle)
@@ -201,6 +228,7 @@ class MemoryTransport:
 
         handle = asyncio.get_running_loop().call_later(delay_ms / 1000, arrive)
         self._delayed.add(handle)
+        return True
 
     def quarantine(self, parcel: Parcel, reason: str) -> None:
         """Keep a message that this node can't digest, for whoever looks."""
@@ -215,7 +243,7 @@ class MemoryTransport:
         """Deliver what is staged, then acknowledge."""
         staged, self._staged = self._staged, []
         receipts, self._receipts = self._receipts, []
-        if self._health.connected:
+        if self._takes_messages:
             for to, parcel in staged:
                 self._send(to, parcel)
         else:
@@ -226,9 +254,13 @@ class MemoryTransport:
 
     def emit(self, key: str, kind: str, body: bytes) -> bool:
         """Tell whoever looks on."""
-        if self._health.connected:
+        if self._takes_messages:
             self._broker.emit(key, kind, body)
-        return self._health.connected
+        return self._takes_messages
+
+    @property
+    def _takes_messages(self) -> bool:
+        return self._health.connected and not self._broker.blocked
 
     def on_control(self, listener: Callable[[str, bytes], None]) -> None:
         """Have `listener` called for what comes on the topic `control.#`."""

@@ -108,6 +108,7 @@ class RabbitTransport:
         self._acknowledged: dict[str, int] = {}
         self._acknowledging: asyncio.TimerHandle | None = None
         self._deliver: Callable[[Delivery], None] | None = None
+        self._unblocked: Callable[[], None] | None = None
         self._controlled: Callable[[str, bytes], None] | None = None
         self._events = itertools.count(1)
         self._said_s = 0.0
@@ -131,9 +132,15 @@ class RabbitTransport:
 
     # -- sessions ---------------------------------------------------------------------------------
 
-    async def run(self, deliver: Callable[[Delivery], None], connected: Callable[[], None]) -> None:
+    async def run(
+        self,
+        deliver: Callable[[Delivery], None],
+        connected: Callable[[], None],
+        unblocked: Callable[[], None],
+    ) -> None:
         """Stay connected until cancelled. Raises `TransportRefused`."""
         self._deliver = deliver
+        self._unblocked = unblocked
         failures = 0
         while True:
             session = Session(self._health.sessions + 1, self._name, self._topology)
@@ -167,6 +174,7 @@ class RabbitTransport:
         await session.open(
             self._url,
             self._on_delivered,
+            self._on_blocked,
             timeout_s=options.connect_patience_s,
             heartbeat_s=options.heartbeat_s,
         )
@@ -205,6 +213,18 @@ class RabbitTransport:
             self._acknowledge_all()
         self._session = None
         self._health.connected = False
+
+    def _on_blocked(self, session: Session) -> None:
+        if session is not self._session:
+            return  # It is being opened, and begins with all that is armed, or it is over.
+        if session.blocked:
+            log.warning(
+                "%s: %s takes no messages: its memory or disk alarm", self._name, self._where()
+            )
+        else:
+            log.warning("%s: %s takes messages again", self._name, self._where())
+            if self._unblocked is not None:
+                self._unblocked()
 
     def _say_up(self) -> None:
         if self._health.last_error:
@@ -331,17 +351,18 @@ class RabbitTransport:
                 else:
                     self._stage(encoded, to)
 
-    def delay(self, delay_ms: Milliseconds, wakeup: Wakeup) -> None:
+    def delay(self, delay_ms: Milliseconds, wakeup: Wakeup) -> bool:
         """Stage `wakeup` for this node, by way of the queue of its rung of the ladder."""
         session = self._session
-        if session is None or not self._can_send():
-            return
+        if not self._can_send() or session is None:
+            return False
         rung = rung_ms(delay_ms)
         declaration = session.declare_delay(rung)
         if declaration:
             self._staged.append(declaration)
         encoded = encode_wakeup(self._name, wakeup)
         self._stage_frames(self._topology.delay(rung), self._name, encoded.properties, encoded.body)
+        return True
 
     def quarantine(self, parcel: Parcel, reason: str) -> None:
         """Stage a message that the actor can't digest for the quarantine."""

@@ -6,6 +6,10 @@ A turn takes in what has come, makes it durable in one commit, and only then let
 
 If the actor raises, nothing of its turn was committed or sent: it is thrown away and rebuilt from
 its journal, and what it was given is tried again piece by piece (DESIGN, section 2).
+
+While the broker takes no messages (its memory or disk alarm), the actor is handed nothing from the
+broker, as if the process were paused: it could only misread the silence of the others, who are as
+mute as it is, and whatever it said would be lost. Calls and notices of its own process go on.
 """
 
 import asyncio
@@ -182,7 +186,9 @@ class NodeHost:
         """Run the node. Raises `NodeHalted`, `TransportRefused` or a `JournalError`."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._transport.run(self._deliver, self._on_session))
+                group.create_task(
+                    self._transport.run(self._deliver, self._on_session, self._on_unblocked)
+                )
                 group.create_task(self._tend_timers())
                 group.create_task(self._take_turns())
                 group.create_task(self._upkeep.run())
@@ -211,6 +217,16 @@ class NodeHost:
         self._timers_held.set()
         self._connected.set()
 
+    def _on_unblocked(self) -> None:
+        self._timers.resume(self._clock())
+        self._timers_held.set()
+        self._work.set()
+
+    @property
+    def _has_work(self) -> bool:
+        waiting = self._inbox.local if self._transport.health.blocked else self._inbox
+        return bool(waiting) or self._timers.has_immediate
+
     def _envelope_of_call(self, call: Call | Notice) -> Envelope:
         identity = self._identity
         return Envelope(self._actor.cluster, self.name, identity.disk, identity.incarnation, call)
@@ -230,9 +246,9 @@ class NodeHost:
             while True:
                 await self._work.wait()
                 self._work.clear()
-                while self.inbox_messages or self._timers.has_immediate:
+                while self._has_work:
                     await self._turn()
-                    if self.inbox_messages or self._timers.has_immediate:
+                    if self._has_work:
                         # Let the other tasks of this event loop in.
                         await asyncio.sleep(0)
         except InvariantViolation as violation:
@@ -244,7 +260,7 @@ class NodeHost:
 
     async def _turn(self) -> None:
         started = time.perf_counter()
-        batch = self._inbox.drain(self._envelope_of_call)
+        batch = self._inbox.drain(self._envelope_of_call, local_only=self._transport.health.blocked)
         try:
             await self._try_turn(batch)
         except JournalFull as error:
@@ -428,10 +444,9 @@ class NodeHost:
     def _publish_timers(self) -> None:
         identity = self._identity
         for publication in self._timers.publications(self._clock()):
-            self._transport.delay(
-                publication.delay_ms,
-                Wakeup(identity.disk, identity.incarnation, publication.timers),
-            )
+            wakeup = Wakeup(identity.disk, identity.incarnation, publication.timers)
+            if not self._transport.delay(publication.delay_ms, wakeup):
+                self._timers.not_sent(publication)
 
     async def _tend_timers(self) -> None:
         """Send what was held back, and look for timers whose message was lost."""
@@ -445,7 +460,9 @@ class NodeHost:
             except TimeoutError:
                 pass
             now = self._clock()
-            if self._transport.health.connected and now - looked_ms >= OVERDUE_LOOK_S * 1000:
+            health = self._transport.health
+            looks = health.connected and not health.blocked
+            if looks and now - looked_ms >= OVERDUE_LOOK_S * 1000:
                 looked_ms = now
                 lost = self._timers.lost
                 self._timers.look_for_overdue(now)

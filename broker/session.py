@@ -154,20 +154,27 @@ class Session:
         self._consumers: dict[str, aiormq.abc.AbstractChannel] = {}
         self.lanes: dict[int, str] = {}
         """Which lane a channel of the consuming connection carries."""
+        self._tell_blocked: Callable[[Session], None] | None = None
         self._declared: set[Milliseconds] = set()
 
     async def open(
         self,
         url: str,
         deliver: Callable[["Session", Delivered], None],
+        blocked: Callable[["Session"], None],
         *,
         timeout_s: float,
         heartbeat_s: int,
     ) -> None:
-        """Connect and declare. On failure, `close` is still to be called."""
+        """Connect and declare. On failure, `close` is still to be called.
+
+        `blocked` is called when the broker stops taking messages and when it goes on;
+        `self.blocked` tells which.
+        """
         self._publishing = await Link.open(url, f"{self._name} publishes", timeout_s, heartbeat_s)
         self._publishing.on_closed(self.fail)
         self._publishing.splitter.on_blocked = self._on_blocked
+        self._tell_blocked = blocked
         self._consuming = await Link.open(url, f"{self._name} consumes", timeout_s, heartbeat_s)
         self._consuming.on_closed(self.fail)
         channel = await self._publishing.channel()
@@ -299,6 +306,8 @@ class Session:
 
     def _on_blocked(self, blocked: bool) -> None:
         self.blocked = blocked
+        if self._tell_blocked is not None:
+            self._tell_blocked(self)
 
 
 async def _never(message: aiormq.abc.DeliveredMessage) -> None:

@@ -4,6 +4,10 @@ A timer's message is only a hint, so two things are free to choose here that sav
 traffic: a message that is under way already serves a timer that was set again for later (on
 arrival the rest of the time is sent anew), and a timer that is not urgent is held back a little,
 for most are cancelled within milliseconds and the others can share one message.
+
+A message that was published and did not come is sent again with growing patience, for it may be
+late only. One that the transport did not take can't be late: it costs no patience, and goes out as
+soon as the transport takes messages again.
 """
 
 from dataclasses import dataclass
@@ -52,6 +56,8 @@ class TimerBook:
         self._armed: dict[TimerKey, _Armed] = {}
         self._under_way: dict[TimerKey, _UnderWay] = {}
         self._held: dict[TimerKey, Milliseconds] = {}
+        self._unsent: dict[TimerKey, None] = {}
+        """The timers whose latest message the transport did not take."""
         self._immediate: list[TimerKey] = []
         self._generation = 0
         self._swept_ms = 0
@@ -75,6 +81,7 @@ class TimerBook:
         due_ms = now + delay_ms
         patience_ms = max(OVERDUE_MS, delay_ms // 2)
         self._armed[key] = _Armed(due_ms, delay_ms, due_ms + patience_ms)
+        self._unsent.pop(key, None)
         under_way = self._under_way.get(key)
         if under_way is not None and now <= under_way.arrives_ms <= due_ms:
             self._held.pop(key, None)
@@ -85,6 +92,7 @@ class TimerBook:
         """Forget `key`; a message that is under way for it finds nothing."""
         self._armed.pop(key, None)
         self._held.pop(key, None)
+        self._unsent.pop(key, None)
         if key in self._immediate:
             self._immediate.remove(key)
 
@@ -128,8 +136,20 @@ class TimerBook:
             by_rung.setdefault(rung, []).append((key, self._generation))
         return [Publication(rung, tuple(timers)) for rung, timers in by_rung.items()]
 
+    def not_sent(self, publication: Publication) -> None:
+        """The transport did not take it, so nothing is under way for its timers."""
+        for key, _ in publication.timers:
+            del self._under_way[key]
+            self._unsent[key] = None
+
     def look_for_overdue(self, now: Milliseconds) -> None:
-        """Have the messages of overdue timers sent again: one at a time for each, backing off."""
+        """Have the messages of overdue timers sent again: one at a time for each, backing off.
+
+        Those that the transport did not take are tried again without.
+        """
+        for key in self._unsent:
+            self._send_anew(key, now)
+        self._unsent.clear()
         for key, armed in self._armed.items():
             if now >= armed.retry_ms and key not in self._held:
                 self.lost += 1
@@ -146,14 +166,33 @@ class TimerBook:
     def rearm(self, now: Milliseconds) -> None:
         """The broker was away: nothing that was under way is relied on any more."""
         self._under_way.clear()
+        self._unsent.clear()
+        for key in self._armed:
+            self._send_anew(key, now)
+
+    def resume(self, now: Milliseconds) -> None:
+        """The broker takes messages again: send what it did not take, and what is due by now.
+
+        All that is due shares one message. What was published before and is not due yet is still
+        under way, and to publish it again at each alarm would fill the queues of long delays.
+        """
         for key, armed in self._armed.items():
-            armed.tries = 0
-            armed.retry_ms = max(now, armed.due_ms) + max(OVERDUE_MS, armed.delay_ms // 2)
-            self._held[key] = now
+            if key in self._unsent or armed.due_ms <= now:
+                self._under_way.pop(key, None)
+                self._send_anew(key, now)
+        self._unsent.clear()
+
+    def _send_anew(self, key: TimerKey, now: Milliseconds) -> None:
+        """As if `key` had just been armed for the rest of its time: nothing was lost so far."""
+        armed = self._armed[key]
+        armed.tries = 0
+        armed.retry_ms = max(now, armed.due_ms) + max(OVERDUE_MS, armed.delay_ms // 2)
+        self._held[key] = now
 
     def clear(self) -> None:
         """The actor is thrown away, and its timers with it."""
         self._armed.clear()
         self._under_way.clear()
         self._held.clear()
+        self._unsent.clear()
         self._immediate.clear()

@@ -99,10 +99,16 @@ class Transport(Protocol):
         """What `flush` has sent and the socket has not taken yet."""
         ...
 
-    async def run(self, deliver: Callable[[Delivery], None], connected: Callable[[], None]) -> None:
+    async def run(
+        self,
+        deliver: Callable[[Delivery], None],
+        connected: Callable[[], None],
+        unblocked: Callable[[], None],
+    ) -> None:
         """Connect, stay connected, deliver; until cancelled.
 
-        `connected` is called at the start of every session, before its first delivery. Raises
+        `connected` is called at the start of every session, before its first delivery, `unblocked`
+        when a broker that took no messages takes them again within a session. Raises
         `TransportRefused` for what trying again can't cure.
         """
         ...
@@ -111,8 +117,11 @@ class Transport(Protocol):
         """Stage `parcel` for a node's name or a `Group`. Never waits, never fails."""
         ...
 
-    def delay(self, delay_ms: Milliseconds, wakeup: Wakeup) -> None:
-        """Stage `wakeup` to come back to this node after `delay_ms` or a little more."""
+    def delay(self, delay_ms: Milliseconds, wakeup: Wakeup) -> bool:
+        """Stage `wakeup` to come back to this node after `delay_ms` or a little more.
+
+        Returns whether it was staged; what was not is dropped and counted.
+        """
         ...
 
     def quarantine(self, parcel: Parcel, reason: str) -> None:

@@ -55,7 +55,7 @@ async def test_every_message_is_told_as_a_step_and_the_firehose_is_off_again(
     steps: list[Step] = []
     async with asyncio.TaskGroup() as group:
         connected = asyncio.Event()
-        running = group.create_task(transport.run(lambda _: None, connected.set))
+        running = group.create_task(transport.run(lambda _: None, connected.set, lambda: None))
         await connected.wait()
         watching = group.create_task(
             watch_firehose(broker.url, broker.management_url, topology, 4.0, steps.append)

@@ -24,11 +24,12 @@ class Node:
         self.transport: MemoryTransport = broker.transport(name)
         self.name = name
         self.got: list[Delivery] = []
+        self.unblocked = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         ready = asyncio.Event()
-        task = asyncio.create_task(self.transport.run(self.got.append, ready.set))
+        task = asyncio.create_task(self.transport.run(self.got.append, ready.set, self.unblock))
         await ready.wait()
         await asyncio.sleep(0)
         try:
@@ -36,6 +37,9 @@ class Node:
         finally:
             task.cancel()
             await asyncio.wait([task])
+
+    def unblock(self) -> None:
+        self.unblocked += 1
 
     async def send(self, to: str, *texts: str) -> None:
         parcel = Parcel("c", self.name, "d", 1, tuple(note(text) for text in texts))
@@ -165,3 +169,33 @@ async def test_a_local_call_can_not_leave() -> None:
         node.transport.publish("store-2", parcel)
         with pytest.raises(TypeError, match="local call"):
             await node.transport.flush()
+
+
+async def test_a_blocked_broker_takes_nothing_and_delivers_what_it_has() -> None:
+    # Given a broker with a message and a timer under way
+    broker = MemoryBroker()
+    one, two = Node(broker, "store-1"), Node(broker, "store-2")
+    wakeup = Wakeup("d", 1, ((TimerKey("beat"), 1),))
+    async with one.running():
+        await one.send("store-2", "before")
+        one.transport.delay(20, wakeup)
+
+        # When it takes no more
+        broker.block()
+        await one.send("store-2", "lost")
+        assert not one.transport.delay(20, wakeup)
+        assert not one.transport.emit("key", "kind", b"")
+
+        # Then its clients see so, and what it has comes
+        assert (one.transport.health.blocked, one.transport.health.dropped) == (True, 2)
+        await until(lambda: one.got)
+        async with two.running():
+            assert two.texts() == ["before"]
+            await two.acknowledge_all()
+
+            # Until it takes messages again, of which they are told.
+            broker.unblock()
+            await one.send("store-2", "after")
+            assert two.texts() == ["before", "after"]
+            assert (one.unblocked, two.unblocked) == (1, 1)
+            assert not one.transport.health.blocked

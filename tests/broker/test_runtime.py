@@ -94,9 +94,9 @@ class Spy(MemoryTransport):
         self.trace.append(f"send {to} x{len(parcel.messages)}")
         super().publish(to, parcel)
 
-    def delay(self, delay_ms: int, wakeup: Any) -> None:
+    def delay(self, delay_ms: int, wakeup: Any) -> bool:
         self.trace.append(f"timer {delay_ms}")
-        super().delay(delay_ms, wakeup)
+        return super().delay(delay_ms, wakeup)
 
     def acknowledge(self, receipt: Any) -> None:
         self.trace.append("acknowledge")

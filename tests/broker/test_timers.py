@@ -129,6 +129,72 @@ def test_a_reconnect_sends_everything_anew() -> None:
     assert rungs == {10, rung_ms(400)}
 
 
+def test_what_was_not_sent_costs_no_patience() -> None:
+    # Given a broker that takes no messages for ten seconds
+    book = TimerBook()
+    book.set(BEAT, 1000, now=0)
+    times = []
+    for now in range(20, 10_000, 500):
+        book.look_for_overdue(now)
+        for publication in publish(book, now):
+            book.not_sent(publication)
+            times.append(now)
+    # Then it is tried again with each look, and counts as lost no more than it was sent
+    assert times == list(range(20, 10_000, 500))
+    assert book.lost == 0
+    # And what is published then and lost is suspected as soon as if it had been the first.
+    (lost,) = publish_next(book, 10_020)
+    book.look_for_overdue(10_519)
+    assert not book.held
+    book.look_for_overdue(10_520)
+    (found,) = publish(book, 10_520)
+    assert book.lost == 1
+    assert book.arrived(*lost.timers[0], now=10_530) is None
+    assert book.arrived(*found.timers[0], now=10_530) == 9_530
+
+
+def publish_next(book: TimerBook, now: int) -> list[Publication]:
+    """What is sent at the next look."""
+    book.look_for_overdue(now)
+    return publish(book, now)
+
+
+def test_when_the_broker_takes_messages_again_what_is_due_shares_one_message() -> None:
+    # Given timers that were sent before the broker took no more, or were not taken
+    book = TimerBook()
+    later, soon = TimerKey("later"), TimerKey("soon")
+    book.set(later, 3_600_000, now=0)
+    book.set(BEAT, 2_000, now=0)
+    (under_way, lost) = publish(book, 20)
+    book.set(VOTE, 300, now=1_000)
+    book.set(soon, 40_000, now=1_000)
+    for publication in publish(book, 1_020):
+        book.not_sent(publication)
+
+    # When it takes messages again
+    book.resume(now=33_000)
+
+    # Then what is due comes back at once, the rest in time, and nothing twice
+    sent = {p.delay_ms: [key for key, _ in p.timers] for p in publish(book, 33_000)}
+    assert sent == {10: [BEAT, VOTE], rung_ms(8_000): [soon]}
+    assert book.arrived(*lost.timers[0], now=33_001) is None
+    assert book.arrived(*under_way.timers[0], now=3_600_001) == 1
+    assert book.lost == 0
+
+
+def test_a_timer_that_was_set_again_or_cancelled_is_not_tried_for_the_former_time() -> None:
+    book = TimerBook()
+    book.set(BEAT, 300, now=0)
+    book.set(VOTE, 300, now=0)
+    for publication in publish(book, 20):
+        book.not_sent(publication)
+    book.cancel(VOTE)
+    book.set(BEAT, 5_000, now=100)
+    publish(book, 120)
+    book.look_for_overdue(500)
+    assert not book.held
+
+
 def test_forgotten_messages_are_not_remembered_for_ever() -> None:
     book = TimerBook()
     for number in range(1000):

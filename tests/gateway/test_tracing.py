@@ -303,7 +303,7 @@ async def test_records_cross_the_broker_and_orders_come_back() -> None:
     async with asyncio.TaskGroup() as group:
         connected = asyncio.Event()
         tasks = [
-            group.create_task(transport.run(lambda _: None, connected.set))
+            group.create_task(transport.run(lambda _: None, connected.set, lambda: None))
             for transport in (store, gateway)
         ]
         await connected.wait()

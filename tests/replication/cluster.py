@@ -17,6 +17,7 @@ from broker.launch import make_host
 from broker.memory import MemoryBroker
 from broker.observer import Tap
 from broker.runtime import HostOptions, NodeHost
+from broker.transport import Transport
 
 
 @dataclass
@@ -58,10 +59,16 @@ class Stop(Tap):
 class MemoryCluster:
     """Nodes by name; a killed one keeps its folder, and `start` begins it anew."""
 
-    def __init__(self, folder: Path, options: Options) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        options: Options,
+        transport: Callable[[str], Transport] | None = None,
+    ) -> None:
         self.folder = folder
         self.options = options
         self.broker = MemoryBroker()
+        self._transport = transport or self.broker.transport
         self.hosts: dict[str, NodeHost] = {}
         self._journals: dict[str, Journal] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -76,7 +83,7 @@ class MemoryCluster:
             name,
             self.options,
             journal,
-            self.broker.transport(name),
+            self._transport(name),
             host_options=HostOptions(**host_options),
             tap=tap,
         )
@@ -194,10 +201,16 @@ async def eventually(condition: Callable[[], Any], within_s: float = 20.0) -> No
 
 @contextlib.asynccontextmanager
 async def memory_cluster(
-    folder: Path, taps: dict[str, Tap] | None = None, **options: Any
+    folder: Path,
+    taps: dict[str, Tap] | None = None,
+    transport: Callable[[str], Transport] | None = None,
+    **options: Any,
 ) -> AsyncIterator[MemoryCluster]:
-    """A founded cluster that can be written to; all of it ends with the block."""
-    cluster = MemoryCluster(folder, Options(**options))
+    """A founded cluster that can be written to; all of it ends with the block.
+
+    `transport` connects its nodes, by name, to another broker than the one inside this process.
+    """
+    cluster = MemoryCluster(folder, Options(**options), transport)
     try:
         await asyncio.gather(
             *(cluster.start(name, (taps or {}).get(name)) for name in cluster.names)
