@@ -108,7 +108,8 @@ class Cluster:
     ) -> None:
         self._port = port
         self._deadline_s = request_deadline_ms / 1000 + _GRACE_S
-        self._obstacle = obstacle
+        self.obstacle = obstacle
+        """Why nothing can be sent at present; empty if it can."""
 
     async def write(
         self, operation: Operation, key: IdempotencyKey | None, *, retry_aborted: bool
@@ -211,7 +212,7 @@ class Cluster:
 
     def _refuse_without_broker(self) -> None:
         """Timers are messages, too: without a broker the actor would not even give up."""
-        reason = self._obstacle()
+        reason = self.obstacle()
         if reason:
             raise _unavailable(Unavailable(reason, "no command was submitted"))
 

@@ -90,8 +90,9 @@ class System:
     async def readyz(self, request: Request) -> Response:
         """200 if a write could start now."""
         survey = await self._cluster.survey()
-        if not survey.ready:
-            raise Problem(UNAVAILABLE, _why_not_ready(survey), headers={"retry-after": "1"})
+        reason = self._cluster.obstacle() or ("" if survey.ready else _why_not_ready(survey))
+        if reason:
+            raise Problem(UNAVAILABLE, reason, headers={"retry-after": "1"})
         body = {"status": "ready", "node": self._node, "leader": survey.leader}
         return JSONResponse(body, status_code=HTTPStatus.OK, headers=_NO_STORE)
 

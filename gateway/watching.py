@@ -100,6 +100,8 @@ class Watching:
                 return f"{name} halted: {host.halted}"
             if not health.connected:
                 return f"{name} has no connection to the broker: {health.last_error}"
+            if health.blocked:
+                return f"{name}: the broker takes no messages at present (its memory or disk alarm)"
             if silent_s > allowed_s:
                 return f"{name} took no turn for {silent_s:.0f} s"
         return "" if self._hosts else "no node of this process has started yet"

@@ -128,9 +128,11 @@ async def test_without_a_broker_nothing_is_submitted(cluster: FakeCluster) -> No
             await client.get("/v1/files/a"),
             await client.delete("/v1/directories/a"),
         ]
+        assert cluster.calls == []
+        not_ready = await client.get("/readyz")
 
     assert [problem_of(answer)["reason"] for answer in answers] == ["the broker is away"] * 4
-    assert cluster.calls == []
+    assert (not_ready.status_code, problem_of(not_ready)["detail"]) == (503, "the broker is away")
 
 
 async def test_the_same_key_twice_at_once(client: httpx.AsyncClient, cluster: FakeCluster) -> None:

@@ -1,0 +1,29 @@
+"""What a node's process says of its own health."""
+
+from pathlib import Path
+
+from gateway.hosting import obstacle
+from gateway.settings import Settings
+from gateway.watching import Watching
+from tests.broker.hosting import memory_house
+
+
+async def test_a_broker_that_takes_no_messages_is_what_is_wrong_with_a_node(tmp_path: Path) -> None:
+    # Given a node that is well
+    house, broker = memory_house(tmp_path)
+    host = house.host("store-1")
+    watching = Watching(Settings(data=tmp_path), collects=False)
+    watching.observer(host.name, host.transport)
+    watching.watch(host)
+    async with house.running(host):
+        assert (watching.trouble(), obstacle(host.transport)) == ("", "")
+
+        # When the broker takes no messages, then that is named, and not that no turn is taken
+        broker.block()
+        reason = "the broker takes no messages at present (its memory or disk alarm)"
+        assert watching.trouble(lambda: 1e9) == f"store-1: {reason}"
+        assert obstacle(host.transport) == reason
+
+        # Until it takes them again.
+        broker.unblock()
+        assert (watching.trouble(), obstacle(host.transport)) == ("", "")
