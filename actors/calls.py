@@ -12,6 +12,9 @@ from actors.effects import Milliseconds
 from actors.messages import NodeHeartbeat, ReadReply, ReadRequest, SnapshotPage
 from actors.values import Frozen, IdempotencyKey, Operation, Outcome, View
 
+NOTHING_READ = "a read changes nothing"
+"""The `fact` of an `Unavailable` that answers a read."""
+
 
 class Call(Frozen):
     """A local call. `token` is the runtime's; it comes back in the answer."""
@@ -153,7 +156,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """Every store of the view answered that it does not hold the chunk."""
+    """Every store of the view, with the disk that the view names, lacks the chunk."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ It numbers commands within a session and sends each to the leader it has heard o
 under the same `(session, sequence)`, until the outcome is known; the replicated session makes
 that exactly once. `Unknown` is said only when a copy may still be proposed: each copy names the
 ballot it is meant for, and a ballot that was given up for good can't propose it any more
-(section 3, rule 1). Reads and chunks go to the stores of the view, one after the other.
+(section 3, rule 1). Reads and chunks go to the stores of the view, one after the other
+(`actors.rotation`).
 """
 
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pydantic import TypeAdapter
 
 from actors.ballot import NO_BALLOT, Ballot
 from actors.calls import (
+    NOTHING_READ,
     AnyCall,
     CopySnapshot,
     Decided,
@@ -53,8 +55,18 @@ from actors.messages import (
 )
 from actors.node import Node, read_record
 from actors.options import Identity, Options
+from actors.rotation import Rotation
 from actors.transfers import Transfers
-from actors.values import AnyOperation, CloseSession, Command, Frozen, OpenSession, Outcome, View
+from actors.values import (
+    AnyOperation,
+    CloseSession,
+    Command,
+    Frozen,
+    OpenSession,
+    Outcome,
+    StoreMember,
+    View,
+)
 
 _TICK_MS = 100
 _UNRESOLVED_COMMANDS = 4_096
@@ -72,7 +84,6 @@ class Pending:
     token: int | None
     """Whom to answer; `None` for the actor's own commands and once `told_unknown`."""
     began_at: Milliseconds
-    deadline: Milliseconds
     retry_aborted: bool
     retried: bool = False
     told_unknown: bool = False
@@ -88,9 +99,8 @@ class PendingRead:
     token: int
     request: ReadRequest
     deadline: Milliseconds
+    rotation: Rotation
     sent_at: Milliseconds
-    store: str
-    refused: str = ""
 
 
 class Client(Node):
@@ -125,9 +135,8 @@ class Client(Node):
         self._leader_beat: LeaderBeat | None = None
         self._next_sequence = 1
         self._pending: dict[int, Pending] = {}
-        self._waiting: list[Write] = []
-        """Writes that came before the session was open, with their deadline in `_waiting_until`."""
-        self._waiting_until: dict[int, Milliseconds] = {}
+        self._waiting: dict[int, tuple[Write, Milliseconds]] = {}
+        """By token, writes that came before the session was open, and how long each waits."""
         self._floor = 0
         self.resolved: dict[str, Outcome] = {}
         """What became of requests whose callers had been told `Unknown`; the newest ones."""
@@ -176,9 +185,8 @@ class Client(Node):
         self.session_open = True
         for session in self._former_sessions:
             self._submit(CloseSession(target=session), token=None, retry_aborted=False)
-        waiting, self._waiting = self._waiting, []
-        self._waiting_until.clear()
-        for call in waiting:
+        waiting, self._waiting = self._waiting, {}
+        for call, _ in waiting.values():
             self._on_write(call)
 
     def _session_lost(self) -> None:
@@ -232,9 +240,8 @@ class Client(Node):
 
     def _on_write(self, call: Write) -> None:
         if not self.session_open:
-            self._waiting.append(call)
             until = self.now + self.options.request_deadline_ms // 2
-            self._waiting_until.setdefault(call.token, until)
+            self._waiting[call.token] = (call, until)
         elif self._next_sequence - self._floor > _UNRESOLVED_COMMANDS:
             self._refuse(
                 call.token,
@@ -268,7 +275,6 @@ class Client(Node):
             command=command,
             token=token,
             began_at=self.now,
-            deadline=self.now + self.options.request_deadline_ms,
             retry_aborted=retry_aborted,
             retried=retried,
         )
@@ -376,7 +382,6 @@ class Client(Node):
             command=former.model_copy(update=update),
             token=pending.token,
             began_at=self.now,
-            deadline=max(pending.deadline, self.now + self.options.request_deadline_ms // 2),
             retry_aborted=False,
             retried=True,
         )
@@ -399,53 +404,64 @@ class Client(Node):
         number = self._next_number
         self._next_number += 1
         request = call.request.model_copy(update={"number": number})
-        read = PendingRead(
-            token=call.token,
-            request=request,
-            deadline=self.now + self.options.request_deadline_ms // 2,
-            sent_at=self.now,
-            store=self.next_store(),
-        )
+        deadline = self.now + self.options.request_deadline_ms // 2
+        read = PendingRead(call.token, request, deadline, self.rotation(deadline), self.now)
         self._reads[number] = read
-        self._send(read.store, request)
+        self._ask_store(read)
 
-    def next_store(self, after: str = "") -> str:
-        """A store of the view, in turn; those heard of lately first."""
-        stores = self.stores
-        patience = 3 * self.options.heartbeat_ms
-        lively = [
-            name
-            for name in stores
-            if name in self.nodes and self.now - self.nodes[name][0] < patience and name != after
-        ]
-        choice = lively or [name for name in stores if name != after] or list(stores)
+    def _ask_store(self, read: PendingRead) -> None:
+        """Send the read to the store whose turn it is, if it is time to ask one."""
+        store = self.next_store(read.rotation, self._read_time.timeout_ms + 1_000)
+        if store is not None:
+            read.sent_at = self.now
+            self._send(store, read.request)
+
+    def rotation(self, deadline: Milliseconds) -> Rotation:
+        """The course of a question to the stores; each question begins with another store."""
         self._next_store += 1
-        return choice[self._next_store % len(choice)]
+        return Rotation(self._next_store, deadline)
+
+    def next_store(self, rotation: Rotation, patience_ms: Milliseconds) -> str | None:
+        """The store of the view to ask now, if it is time to ask one."""
+        return rotation.next(self.stores, self.now, patience_ms, self.silent(self.stores))
+
+    def silent(self, names: tuple[str, ...]) -> set[str]:
+        """Those of `names` whose heartbeats have stayed away; they are asked last."""
+        patience_ms = 3 * self.options.heartbeat_ms
+        return {name for name in names if self.now - self.heard_at(name) >= patience_ms}
+
+    def heard_at(self, name: str) -> Milliseconds:
+        """When the last heartbeat of a node came; long ago if none has."""
+        seen = self.nodes.get(name)
+        return seen[0] if seen is not None else -10 * self.options.heartbeat_ms
 
     @property
     def stores(self) -> tuple[str, ...]:
+        """The names of the `members`."""
+        return tuple(store.name for store in self.members)
+
+    @property
+    def members(self) -> tuple[StoreMember, ...]:
         """The stores of the view as last heard; stale knowledge costs time, not safety."""
-        view = self.view or self.genesis.view
-        return tuple(store.name for store in view.stores)
+        return (self.view or self.genesis.view).stores
+
+    def member(self, name: str) -> StoreMember | None:
+        """The place in the view of the disk that the message being handled came from."""
+        member = next((store for store in self.members if store.name == name), None)
+        return member if member is not None and member.disk == self.sender_disk else None
 
     def _on_read_reply(self, sender: str, message: ReadReply) -> None:
         read = self._reads.get(message.number)
         if read is None:
             return
         if message.status == "not_served":
-            if sender == read.store:
-                read.refused = message.detail
-                self._read_elsewhere(read)
+            read.rotation.refused(sender, self.now, message.detail.removeprefix(f"{sender}: "))
+            self._ask_store(read)
             return
         del self._reads[message.number]
         if read.request.what != "changes":  # Those are meant to wait.
             self._read_time.observe(self.now - read.sent_at)
         self.out.answers.append(Answer(read.token, ReadDone(sender, message)))
-
-    def _read_elsewhere(self, read: PendingRead) -> None:
-        read.store = self.next_store(after=read.store)
-        read.sent_at = self.now
-        self._send(read.store, read.request)
 
     # -- chunks ----------------------------------------------------------------------------------
 
@@ -472,20 +488,20 @@ class Client(Node):
     def _on_tick(self, subject: str) -> None:
         for sequence in sorted(self._pending):
             self._mind(self._pending[sequence])
-        for call in [c for c in self._waiting if self.now >= self._waiting_until[c.token]]:
-            self._waiting.remove(call)
-            del self._waiting_until[call.token]
+        for token in [t for t, (_, until) in self._waiting.items() if self.now >= until]:
+            del self._waiting[token]
             reason = "no leader has been heard of" if not self._leader_known() else "no session yet"
-            self._refuse(call.token, reason, "the command was never sent to a proposer")
+            self._refuse(token, reason, "the command was never sent to a proposer")
         for number in sorted(self._reads):
             read = self._reads[number]
             if self.now >= read.deadline:
                 del self._reads[number]
-                cause = read.refused or f"{read.store} did not answer"
-                self._refuse(read.token, f"no store could serve the read ({cause})", "a read")
-            elif self.now - read.sent_at >= self._read_time.timeout_ms + 1_000:
-                self._read_time.observe(self.now - read.sent_at)
-                self._read_elsewhere(read)
+                reason = f"no store could serve the read ({read.rotation.account})"
+                self._refuse(read.token, reason, NOTHING_READ)
+            else:
+                if read.rotation.is_overdue(self.now):
+                    self._read_time.observe(self.now - read.sent_at)
+                self._ask_store(read)
         self.transfers.tick()
         self.log_reads.tick()
         self.copies.tick()
@@ -506,12 +522,9 @@ class Client(Node):
             self._end_wait(pending, pending.token)
 
     def _on_give_up(self, call: GiveUp) -> None:
-        for waiting in self._waiting:
-            if waiting.token == call.write:
-                self._waiting.remove(waiting)
-                del self._waiting_until[call.write]
-                self._refuse(call.token, "no session yet", "the command was never sent")
-                return
+        if self._waiting.pop(call.write, None) is not None:
+            self._refuse(call.token, "no session yet", "the command was never sent")
+            return
         for pending in self._pending.values():
             if pending.token == call.write:
                 self._end_wait(pending, call.token)

@@ -9,16 +9,16 @@ learners, then the stores of the view.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from actors.calls import Copied, CopySnapshot, HoldChunks, Holding, Unavailable
+from actors.calls import NOTHING_READ, Copied, CopySnapshot, HoldChunks, Holding, Unavailable
 from actors.effects import Answer, Milliseconds
 from actors.messages import ChunkHold, SnapshotPage, SnapshotPull
+from actors.rotation import Rotation
 from actors.snapshots import digest_of
 
 if TYPE_CHECKING:
     from actors.client import Client
 
-_ASK_AGAIN_MS = 2_000
-_TOO_OLD_AGAIN_MS = 300
+_PATIENCE_MS = 2_000
 
 
 @dataclass(slots=True)
@@ -27,12 +27,11 @@ class Copying:
 
     call: CopySnapshot
     deadline: Milliseconds
-    source: str
-    slot: int
-    page: int
-    ask_again_at: Milliseconds
-    turn: int = 0
-    trouble: str = ""
+    rotation: Rotation
+    first: str
+    """The replica that sent the page before, or nothing."""
+    slot: int = 0
+    page: int = 0
 
 
 class Copies:
@@ -58,67 +57,62 @@ class Copies:
         """Ask for a page."""
         client = self._client
         named = call.source.partition("/")[0]
-        goes_on = call.slot > 0 and named in self._sources()
-        copying = Copying(
-            call=call,
-            deadline=client.now + client.options.request_deadline_ms,
-            source=named if goes_on else self._sources()[0],
-            slot=call.slot if goes_on else 0,
-            page=call.page if goes_on else 0,
-            ask_again_at=client.now + _ASK_AGAIN_MS,
-        )
+        deadline = client.now + client.options.request_deadline_ms
+        first = named if call.slot > 0 else ""
+        copying = Copying(call, deadline, Rotation(deadline=deadline), first)
         self._copying[call.token] = copying
         self._ask(copying)
 
-    def _sources(self) -> tuple[str, ...]:
-        view = self._client.view or self._client.genesis.view
-        learners = self._client.options.names("learner")
-        others = tuple(name for name in learners if name != view.coordinator)
-        return (view.coordinator, *others, *self._client.stores)
+    def _sources(self, first: str) -> list[str]:
+        """All replicas, in order of preference."""
+        client = self._client
+        view = client.view or client.genesis.view
+        names = (view.coordinator, *client.options.names("learner"), *client.stores)
+        return sorted(dict.fromkeys(names), key=lambda name: name != first)
 
     def _ask(self, copying: Copying) -> None:
-        pull = SnapshotPull(slot=copying.slot, page=copying.page)
-        self._client._send(copying.source, pull)
+        """Ask the replica whose turn it is, if it is time to ask one."""
+        client, call = self._client, copying.call
+        sources = self._sources(copying.first)
+        silent = client.silent(tuple(sources)) - {copying.first}
+        source = copying.rotation.next(sources, client.now, _PATIENCE_MS, silent)
+        if source is None:
+            return
+        goes_on = source == copying.first
+        copying.slot, copying.page = (call.slot, call.page) if goes_on else (0, 0)
+        copying.first = ""  # A second time it is asked for a state from its beginning.
+        client._send(source, SnapshotPull(slot=copying.slot, page=copying.page))
 
     def on_page(self, sender: str, message: SnapshotPage) -> None:
         """The page that was asked for, or the first one of another state; all else is late."""
         client = self._client
-        waiting = [c for c in self._copying.values() if c.source == sender]
+        waiting = [c for c in self._copying.values() if c.rotation.asked == sender]
         if waiting and digest_of(message.rows) != message.digest:
             client.counters["snapshot_pages_refused"] += 1
             for copying in waiting:
-                self._put_off(copying, f"a page of {sender} was damaged on its way")
+                copying.rotation.refused(sender, client.now, "its page was damaged on its way")
             return
         for copying in waiting:
             expected = (message.slot, message.page) == (copying.slot, copying.page)
             if not expected and (message.page or message.slot < copying.slot):
                 continue
             if message.slot < copying.call.at_least:
-                self._put_off(copying, f"{sender} is only at slot {message.slot}")
+                why = f"only at slot {message.slot}, not at {copying.call.at_least}"
+                copying.rotation.refused(sender, client.now, why)
                 continue
             del self._copying[copying.call.token]
             # Two starts of one replica may list the same state in another order.
             source = f"{sender}/{client.sender_disk}/{client.sender_incarnation}"
             client.out.answers.append(Answer(copying.call.token, Copied(source, message)))
 
-    def _put_off(self, copying: Copying, trouble: str) -> None:
-        copying.trouble = trouble
-        copying.ask_again_at = self._client.now + _TOO_OLD_AGAIN_MS
-
     def tick(self) -> None:
-        """Ask somebody else for a state of theirs; give up what took too long."""
+        """Ask the next replica for a state of its own; give up what took too long."""
         now = self._client.now
         for token in sorted(self._copying):
             copying = self._copying[token]
             if now >= copying.deadline:
                 del self._copying[token]
-                cause = copying.trouble or f"{copying.source} did not answer"
-                gone = Unavailable(f"no replica sent its state ({cause})", "a read")
-                self._client.out.answers.append(Answer(token, gone))
-            elif now >= copying.ask_again_at:
-                copying.turn += 1
-                sources = self._sources()
-                copying.source = sources[copying.turn % len(sources)]
-                copying.slot = copying.page = 0
-                copying.ask_again_at = now + _ASK_AGAIN_MS
+                reason = f"no replica sent its state ({copying.rotation.account})"
+                self._client.out.answers.append(Answer(token, Unavailable(reason, NOTHING_READ)))
+            else:
                 self._ask(copying)

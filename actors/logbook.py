@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from actors.ballot import NO_BALLOT
-from actors.calls import ReadLog, Unavailable
+from actors.calls import NOTHING_READ, ReadLog, Unavailable
 from actors.effects import Answer, Milliseconds
 from actors.messages import LogCommand, LogEntry, LogPage, LogRead
+from actors.rotation import Rotation
 from actors.values import Abort, AnyValue, Batch, Command, Transaction, View
 
 if TYPE_CHECKING:
@@ -98,9 +99,8 @@ class _Asking:
     """A call that no learner has answered yet."""
 
     call: ReadLog
-    began_at: Milliseconds
-    sent_at: Milliseconds
-    tries: int = 0
+    deadline: Milliseconds
+    rotation: Rotation
 
 
 class LogReads:
@@ -119,9 +119,9 @@ class LogReads:
     def begin(self, call: ReadLog) -> None:
         """Ask a learner."""
         self._number += 1
-        now = self._client.now
-        self._asking[self._number] = _Asking(call, now, now)
-        self._send(self._number)
+        deadline = self._client.now + _PATIENCE_MS
+        self._asking[self._number] = _Asking(call, deadline, Rotation(deadline=deadline))
+        self._ask(self._number)
 
     def on_page(self, sender: str, message: LogPage) -> None:
         """A learner's answer; the first one counts."""
@@ -134,25 +134,29 @@ class LogReads:
         now = self._client.now
         for number in sorted(self._asking):
             asking = self._asking[number]
-            if now - asking.began_at >= _PATIENCE_MS:
+            if now >= asking.deadline:
                 del self._asking[number]
-                refusal = Unavailable("no learner told of the log", "a read changes nothing")
+                reason = f"no learner sent its log ({asking.rotation.account})"
+                refusal = Unavailable(reason, NOTHING_READ)
                 self._client.out.answers.append(Answer(asking.call.token, refusal))
-            elif now - asking.sent_at >= _AGAIN_MS:
-                asking.sent_at = now
-                asking.tries += 1
-                self._send(number)
+            else:
+                self._ask(number)
 
-    def _send(self, number: int) -> None:
-        asking = self._asking[number]
-        call, view = asking.call, self._client.view
-        # The votes go to whoever coordinates, who therefore knows best who accepted what.
+    def _ask(self, number: int) -> None:
+        """Ask the learner whose turn it is, if it is time to ask one."""
+        client, asking = self._client, self._asking[number]
+        call, view = asking.call, client.view
+        # The votes go to the coordinator, which therefore knows best who accepted what.
         learners = sorted(
-            self._client.options.names("learner"),
+            client.options.names("learner"),
             key=lambda name: view is None or name != view.coordinator,
         )
-        self._client._send(
-            learners[asking.tries % len(learners)],
+        silent = client.silent(tuple(learners))
+        learner = asking.rotation.next(learners, client.now, _AGAIN_MS, silent)
+        if learner is None:
+            return
+        client._send(
+            learner,
             LogRead(
                 number=number,
                 before=call.before,

@@ -1,15 +1,17 @@
 """Chunks on their way between a gateway and the stores: a few at a time for each store.
 
 A store gives a credit back (`chunk.stored`) once the chunk is in its journal, so neither its
-queue nor anybody's memory grows with the file (DESIGN section 4, rule 9).
+queue nor the gateway's memory grows with the file (DESIGN section 4, rule 9). No credits are
+counted: a store has as many as it owes fewer answers than `_CREDITS`, and which answers it owes is
+part of each upload. A store that lives on for a while without an answer owes none: what was sent to
+it, or its answer, is lost.
 """
 
 import hashlib
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from actors.calls import Absent, Fetch, Fetched, Unavailable, Upload, Uploaded
+from actors.calls import NOTHING_READ, Absent, Fetch, Fetched, Unavailable, Upload, Uploaded
 from actors.effects import Answer, Milliseconds
 from actors.messages import (
     ChunkData,
@@ -19,13 +21,15 @@ from actors.messages import (
     ChunkRefused,
     ChunkStored,
 )
-from actors.values import NO_ROOM
+from actors.rotation import Rotation
+from actors.suspicion import Key
+from actors.values import NO_ROOM, StoreMember
 
 if TYPE_CHECKING:
     from actors.client import Client
 
 _CREDITS = 4
-_AGAIN_MS = 3_000
+_LOST_MS = 3_000
 _UPLOAD_MS = 20_000
 _FETCH_AGAIN_MS = 2_000
 _FETCH_MS = 15_000
@@ -33,24 +37,27 @@ _FETCH_MS = 15_000
 
 @dataclass(slots=True)
 class Uploading:
-    """A chunk and the stores that have not journalled it yet."""
+    """A chunk, who waits for it, and how far the stores are with it."""
 
-    tokens: list[int]
-    put: ChunkPut
-    waiting: set[str]
-    deadline: Milliseconds
+    put: ChunkPut | None = None
+    """`None` once every caller has its answer: then only `sent_at` counts."""
+    deadlines: dict[int, Milliseconds] = field(default_factory=dict)
+    """The callers, by token."""
+    stored: set[Key] = field(default_factory=set)
+    """The stores that have the chunk in the journal of that disk."""
     sent_at: dict[str, Milliseconds] = field(default_factory=dict)
+    """The stores that owe an answer."""
 
 
 @dataclass(slots=True)
 class Fetching:
     """A chunk asked of one store after the other."""
 
-    tokens: list[int]
-    deadline: Milliseconds
-    store: str
-    sent_at: Milliseconds
-    missing: set[str] = field(default_factory=set)
+    rotation: Rotation
+    deadlines: dict[int, Milliseconds]
+    """The callers, by token."""
+    missing: set[StoreMember] = field(default_factory=set)
+    """The members of the view that lacked the chunk."""
 
 
 class Transfers:
@@ -59,102 +66,145 @@ class Transfers:
     def __init__(self, client: "Client") -> None:
         self._client = client
         self._uploads: dict[str, Uploading] = {}
+        """In the order in which they are sent to a store that has a credit."""
         self._fetches: dict[str, Fetching] = {}
-        self._queues: dict[str, deque[str]] = {}
-        self._under_way: dict[str, set[str]] = {}
 
     @property
     def busy(self) -> bool:
-        """Whether anything is under way."""
-        return bool(self._uploads or self._fetches)
+        """Whether any caller waits."""
+        return bool(self._fetches) or any(up.put is not None for up in self._uploads.values())
 
     # -- up --------------------------------------------------------------------------------------
 
     def upload(self, call: Upload) -> None:
         """Send the chunk to every store of the view; equal chunks share one journey."""
-        known = self._uploads.get(call.sha256)
-        if known is not None:
-            known.tokens.append(call.token)
-            return
-        stores = self._client.stores
-        self._uploads[call.sha256] = Uploading(
-            tokens=[call.token],
-            put=ChunkPut.model_construct(
+        upload = self._uploads.setdefault(call.sha256, Uploading())
+        if upload.put is None:
+            upload.put = ChunkPut.model_construct(
                 sha256=call.sha256, manifest=call.manifest, data=call.data
-            ),
-            waiting=set(stores),
-            deadline=self._client.now + _UPLOAD_MS,
-        )
-        for store in stores:
-            self._queues.setdefault(store, deque()).append(call.sha256)
-            self._pump(store)
+            )
+        upload.deadlines[call.token] = self._client.now + _UPLOAD_MS
+        self._pump()
 
-    def _pump(self, store: str) -> None:
-        """Use the credits that `store` has given."""
-        queue = self._queues.setdefault(store, deque())
-        under_way = self._under_way.setdefault(store, set())
-        while queue and len(under_way) < _CREDITS:
-            upload = self._uploads.get(queue[0])
-            name = queue.popleft()
-            if upload is not None and store in upload.waiting:
-                under_way.add(name)
-                upload.sent_at[store] = self._client.now
-                self._client._send(store, upload.put)
+    def _pump(self) -> None:
+        """Send what the stores have credits for. One that has joined the view has its turn too."""
+        for member in self._client.members:
+            owed = sum(member.name in up.sent_at for up in self._uploads.values())
+            for upload in self._uploads.values():
+                if owed >= _CREDITS:
+                    break
+                lacks = upload.put is not None and _key(member) not in upload.stored
+                if lacks and member.name not in upload.sent_at:
+                    self._send(member.name, upload)
+                    owed += 1
+
+    def _send(self, store: str, upload: Uploading) -> None:
+        assert upload.put is not None, f"a chunk for {store} that no caller waits for"
+        upload.sent_at[store] = self._client.now
+        self._client._send(store, upload.put)
 
     def on_stored(self, sender: str, message: ChunkStored) -> None:
-        """One credit back; the caller is told once every store has the chunk."""
-        self._release(sender, message.sha256)
+        """The chunk is durable at that disk; the callers hear of it once all the view has it.
+
+        The answer of a disk that the view does not name gives no credit back as long as a caller
+        waits: the same chunk would go there again at once, and again.
+        """
         upload = self._uploads.get(message.sha256)
-        if upload is not None:
-            upload.waiting.discard(sender)
-            if not upload.waiting:
-                self._end_upload(message.sha256, Uploaded())
-        self._pump(sender)
+        if upload is None:
+            return
+        upload.stored.add((sender, self._client.sender_disk))
+        if upload.put is None or self._client.member(sender) is not None:
+            upload.sent_at.pop(sender, None)
+        self._conclude(message.sha256, upload)
+        self._pump()
 
     def on_refused(self, sender: str, message: ChunkRefused) -> None:
-        """A store won't have it."""
-        self._release(sender, message.sha256)
-        if message.sha256 in self._uploads:
+        """A store won't have it. Only a disk that the view names has a say in that."""
+        upload = self._uploads.get(message.sha256)
+        if upload is None:
+            return
+        is_member = self._client.member(sender) is not None
+        if upload.put is None or is_member:
+            upload.sent_at.pop(sender, None)
+        if upload.put is not None and is_member:
             reason = f"{sender} refused a chunk: {message.reason}"
             no_room = message.reason.startswith(NO_ROOM)
-            self._end_upload(
-                message.sha256, Unavailable(reason, "no command was sent", no_room=no_room)
-            )
-        self._pump(sender)
+            refusal = Unavailable(reason, "no command was sent", no_room=no_room)
+            self._end_upload(message.sha256, upload, refusal)
+        self._forget_ended(message.sha256, upload)
+        self._pump()
 
-    def _release(self, store: str, name: str) -> None:
-        self._under_way.setdefault(store, set()).discard(name)
+    def _conclude(self, name: str, upload: Uploading) -> None:
+        """Answer the callers if every store of the view, with its disk, has the chunk."""
+        if upload.put is not None and upload.stored >= {_key(m) for m in self._client.members}:
+            self._end_upload(name, upload, Uploaded())
+        self._forget_ended(name, upload)
 
-    def _end_upload(self, name: str, answer: Uploaded | Unavailable) -> None:
-        for token in self._uploads.pop(name).tokens:
+    def _end_upload(self, name: str, upload: Uploading, answer: Uploaded | Unavailable) -> None:
+        """Answer all callers. What stores still owe counts on, so that no queue grows."""
+        for token in upload.deadlines:
             self._client.out.answers.append(Answer(token, answer))
+        upload.deadlines.clear()
+        upload.stored.clear()
+        upload.put = None
+
+    def _forget_ended(self, name: str, upload: Uploading) -> None:
+        if upload.put is None and not upload.sent_at:
+            del self._uploads[name]
 
     def follow_view(self) -> None:
-        """Nobody waits for a store that is not in the view any more.
-
-        One that has joined since gets what it lacks from the others when it prepares.
-        """
-        stores = self._client.stores
+        """A store that has left owes nothing; one that has joined has to have every chunk."""
         for name in sorted(self._uploads):
             upload = self._uploads[name]
-            for store in sorted(upload.waiting - set(stores)):
-                upload.waiting.discard(store)
-                self._release(store, name)
-            if not upload.waiting:
-                self._end_upload(name, Uploaded())
+            for store in sorted(upload.sent_at.keys() - set(self._client.stores)):
+                del upload.sent_at[store]
+            self._conclude(name, upload)
+        self._pump()
+
+    def _tick_upload(self, name: str, upload: Uploading) -> None:
+        """Send again what got lost; give up what took too long."""
+        now = self._client.now
+        for token in [t for t, deadline in upload.deadlines.items() if now >= deadline]:
+            del upload.deadlines[token]
+            refusal = Unavailable(self._account(upload), "no command was sent")
+            self._client.out.answers.append(Answer(token, refusal))
+        if not upload.deadlines:
+            upload.stored.clear()
+            upload.put = None
+        for store in sorted(upload.sent_at):
+            if self._client.heard_at(store) - upload.sent_at[store] < _LOST_MS:
+                continue
+            if upload.put is not None:
+                self._send(store, upload)
+            else:
+                del upload.sent_at[store]
+        self._forget_ended(name, upload)
+
+    def _account(self, upload: Uploading) -> str:
+        """Which stores keep an upload from its end, and why."""
+        missing = [m.name for m in self._client.members if _key(m) not in upload.stored]
+        silent = ", ".join(name for name in missing if name in upload.sent_at)
+        behind = ", ".join(name for name in missing if name not in upload.sent_at)
+        causes = [f"{silent} did not confirm a chunk"] if silent else []
+        causes += [f"{behind} still owed answers for earlier chunks"] if behind else []
+        return f"{' and '.join(causes)} in {_UPLOAD_MS // 1000} s"
 
     # -- down ------------------------------------------------------------------------------------
 
     def fetch(self, call: Fetch) -> None:
-        """Ask one store of the view."""
-        known = self._fetches.get(call.sha256)
-        if known is not None:
-            known.tokens.append(call.token)
-            return
-        store = self._client.next_store()
-        now = self._client.now
-        self._fetches[call.sha256] = Fetching([call.token], now + _FETCH_MS, store, now)
-        self._client._send(store, ChunkGet(sha256=call.sha256))
+        """Ask one store of the view after the other; equal chunks share one journey."""
+        deadline = self._client.now + _FETCH_MS
+        fetch = self._fetches.get(call.sha256)
+        if fetch is None:
+            fetch = self._fetches[call.sha256] = Fetching(self._client.rotation(deadline), {})
+        fetch.deadlines[call.token] = deadline
+        self._ask(call.sha256, fetch)
+
+    def _ask(self, name: str, fetch: Fetching) -> None:
+        """Ask the store whose turn it is, if it is time to ask one."""
+        store = self._client.next_store(fetch.rotation, _FETCH_AGAIN_MS)
+        if store is not None:
+            self._client._send(store, ChunkGet(sha256=name))
 
     def on_data(self, sender: str, message: ChunkData) -> None:
         """The chunk came; bytes that are not what the name says are never passed on."""
@@ -163,57 +213,52 @@ class Transfers:
             return
         if hashlib.sha256(message.data).hexdigest() != message.sha256:
             self._client.counters["corrupt_chunks"] += 1
-            self._elsewhere(message.sha256, fetch)
-            return
-        del self._fetches[message.sha256]
-        for token in fetch.tokens:
-            self._client.out.answers.append(Answer(token, Fetched(message.data)))
+            fetch.rotation.refused(sender, self._client.now, "it sent damaged bytes")
+            self._ask(message.sha256, fetch)
+        else:
+            self._end_fetch(message.sha256, Fetched(message.data))
 
     def on_missing(self, sender: str, message: ChunkMissing) -> None:
-        """Try the next store; absent only if all of the view say so."""
+        """Try the next store; absent only if all of the view, with these very disks, lack it.
+
+        What a disk lacks says nothing of another one, nor of the same one once it was added again.
+        """
         fetch = self._fetches.get(message.sha256)
         if fetch is None:
             return
-        fetch.missing.add(sender)
-        if fetch.missing >= set(self._client.stores):
-            del self._fetches[message.sha256]
-            for token in fetch.tokens:
-                self._client.out.answers.append(Answer(token, Absent()))
-        elif sender == fetch.store:
-            self._elsewhere(message.sha256, fetch)
+        member = self._client.member(sender)
+        if member is not None:
+            fetch.missing.add(member)
+        if fetch.missing.issuperset(self._client.members):
+            self._end_fetch(message.sha256, Absent())
+            return
+        fetch.rotation.refused(sender, self._client.now, "it lacks the chunk")
+        self._ask(message.sha256, fetch)
 
-    def _elsewhere(self, name: str, fetch: Fetching) -> None:
-        fetch.store = self._client.next_store(after=fetch.store)
-        fetch.sent_at = self._client.now
-        self._client._send(fetch.store, ChunkGet(sha256=name))
+    def _end_fetch(self, name: str, answer: Fetched | Absent) -> None:
+        for token in self._fetches.pop(name).deadlines:
+            self._client.out.answers.append(Answer(token, answer))
+
+    def _tick_fetch(self, name: str, fetch: Fetching) -> None:
+        for token in [t for t, until in fetch.deadlines.items() if self._client.now >= until]:
+            del fetch.deadlines[token]
+            reason = f"no store sent a chunk ({fetch.rotation.account})"
+            self._client.out.answers.append(Answer(token, Unavailable(reason, NOTHING_READ)))
+        if fetch.deadlines:
+            self._ask(name, fetch)
+        else:
+            del self._fetches[name]
 
     # -- patience --------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Send again what got lost; give up what took too long."""
-        now = self._client.now
+        """Send again what got lost, ask the next store, give up what took too long."""
         for name in sorted(self._uploads):
-            upload = self._uploads[name]
-            if now >= upload.deadline:
-                missing = ", ".join(sorted(upload.waiting))
-                for store in sorted(upload.waiting):
-                    self._release(store, name)
-                reason = f"{missing} did not store a chunk in {_UPLOAD_MS // 1000} s"
-                self._end_upload(name, Unavailable(reason, "no command was sent"))
-                continue
-            for store in sorted(upload.waiting):
-                sent_at = upload.sent_at.get(store)
-                if sent_at is not None and now - sent_at >= _AGAIN_MS:
-                    upload.sent_at[store] = now
-                    self._client._send(store, upload.put)
+            self._tick_upload(name, self._uploads[name])
         for name in sorted(self._fetches):
-            fetch = self._fetches[name]
-            if now >= fetch.deadline:
-                del self._fetches[name]
-                gone = Unavailable(f"{fetch.store} did not send a chunk", "a read")
-                for token in fetch.tokens:
-                    self._client.out.answers.append(Answer(token, gone))
-            elif now - fetch.sent_at >= _FETCH_AGAIN_MS:
-                self._elsewhere(name, fetch)
-        for store in sorted(self._queues):
-            self._pump(store)
+            self._tick_fetch(name, self._fetches[name])
+        self._pump()
+
+
+def _key(member: StoreMember) -> Key:
+    return member.name, member.disk
