@@ -7,7 +7,6 @@ the journal (DESIGN section 4, rules 7 and 9).
 """
 
 import hashlib
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,13 +22,14 @@ from actors.messages import (
     ChunkRefused,
     ChunkStored,
 )
+from actors.rotation import Rotation
 from actors.values import NO_ROOM, Batch, Chunked, Indirect, Inline
 
 if TYPE_CHECKING:
     from actors.store import Store
 
 _ASK_AGAIN_MS = 1_000
-_DENIED_AGAIN_MS = 5_000
+_PAUSE_MOST_MS = 5_000
 _UNANSWERED_MOST = 4
 _URGENT_UNDER_WAY = 8
 _COPIES_UNDER_WAY = 4
@@ -43,14 +43,9 @@ _SWEEP_ON_MS = 100
 class Wanted:
     """A chunk that is not here; `denied` are the peers that don't hold it either."""
 
+    rotation: Rotation
     manifest: bool = False
-    asked_at: Milliseconds | None = None
-    turn: int = 0
     denied: set[str] = field(default_factory=set)
-    asked: str = ""
-    """The peer that was asked last."""
-    unanswered: Counter[str] = field(default_factory=Counter)
-    """How often each peer has not answered in time."""
 
 
 class Contents:
@@ -64,6 +59,9 @@ class Contents:
         """Chunks that a prepare waits for."""
         self._copies: dict[str, Wanted] = {}
         """Chunks that the applied state names."""
+        self._wanted_ever = 0
+        self._silent: set[str] = set()
+        """The peers that have not answered the last time that one was waited for."""
         self._copied_bytes = 0
         self._window_until = 0
         self._held_until = 0
@@ -85,7 +83,7 @@ class Contents:
         """The applied state names `content`: get what is not here."""
         manifest = isinstance(content, Indirect)
         for name in self.chunks.missing(content):
-            wanted = self._copies.setdefault(name, Wanted())
+            wanted = self._want(self._copies, name)
             wanted.manifest |= manifest and name == getattr(content, "manifest", "")
 
     def release(self, content: Inline | Chunked | Indirect) -> None:
@@ -103,7 +101,14 @@ class Contents:
         """A prepare needs these chunks."""
         manifests = {c.manifest for c in batch.contents if isinstance(c, Indirect)}
         for name in names:
-            self._urgent.setdefault(name, Wanted()).manifest |= name in manifests
+            self._want(self._urgent, name).manifest |= name in manifests
+
+    def _want(self, table: dict[str, Wanted], name: str) -> Wanted:
+        """The entry of a chunk; each new one begins with another peer."""
+        if name not in table:
+            self._wanted_ever += 1
+            table[name] = Wanted(Rotation(self._wanted_ever, pause_most_ms=_PAUSE_MOST_MS))
+        return table[name]
 
     def is_nowhere(self, name: str) -> bool:
         """Whether every peer has said that it does not hold the chunk, or is silent.
@@ -112,7 +117,7 @@ class Contents:
         """
         wanted = self._urgent.get(name)
         return wanted is not None and all(
-            peer in wanted.denied or wanted.unanswered[peer] >= _UNANSWERED_MOST
+            peer in wanted.denied or wanted.rotation.unanswered[peer] >= _UNANSWERED_MOST
             for peer in self._peers
         )
 
@@ -141,22 +146,14 @@ class Contents:
         for name, wanted in table.items():
             if under_way >= most:
                 return
-            if wanted.denied and len(wanted.denied) >= len(self._peers):
-                if wanted.asked_at is not None and now - wanted.asked_at < _DENIED_AGAIN_MS:
-                    continue
-                wanted.denied.clear()
-            elif table is self._urgent and self.is_nowhere(name):
-                continue  # Given up; it keeps no other chunk of the slot from being asked for.
-            under_way += 1
-            if wanted.asked_at is None or now - wanted.asked_at >= _ASK_AGAIN_MS:
-                candidates = [peer for peer in self._peers if peer not in wanted.denied]
-                if candidates:
-                    if wanted.asked_at is not None:
-                        wanted.unanswered[wanted.asked] += 1
-                    wanted.asked_at = now
-                    wanted.turn += 1
-                    wanted.asked = candidates[wanted.turn % len(candidates)]
-                    self._store._send(wanted.asked, ChunkGet(sha256=name))
+            rotation = wanted.rotation
+            if rotation.is_overdue(now):
+                self._silent.add(rotation.asked)
+            peer = rotation.next(self._peers, now, _ASK_AGAIN_MS, self._silent)
+            if peer is not None:
+                self._store._send(peer, ChunkGet(sha256=name))
+            # One that pauses, as no peer could send it, keeps no other from being asked for.
+            under_way += rotation.awaits(now)
 
     def on_missing(self, sender: str, message: ChunkMissing) -> None:
         """That peer does not hold it: ask the next one."""
@@ -164,9 +161,12 @@ class Contents:
             wanted = table.get(message.sha256)
             if wanted is not None:
                 wanted.denied.add(sender)
-                if len(wanted.denied) < len(self._peers):
-                    wanted.asked_at = None
+                wanted.rotation.refused(sender, self._store.now, "it lacks the chunk")
         self.pump()
+
+    def hear(self, sender: str) -> None:
+        """A peer has answered, whatever it says."""
+        self._silent.discard(sender)
 
     def on_data(self, message: ChunkData) -> bool:
         """A peer's copy of a chunk; whether it was one that was waited for."""
@@ -202,7 +202,7 @@ class Contents:
             if self.chunks.is_used(name):
                 for listed in manifest.names:
                     if listed not in self.chunks.held:
-                        self._copies.setdefault(listed, Wanted())
+                        self._want(self._copies, listed)
 
     def keep_inline(self, batch: Batch) -> None:
         """The contents that travelled inside commands become chunks."""
@@ -253,7 +253,7 @@ class Contents:
         store.out.blobs.append(Blob(name, None))
         if self.chunks.is_used(name):
             self.chunks.lose(name)
-            self._copies.setdefault(name, Wanted(manifest=self.chunks.lists(name)))
+            self._want(self._copies, name).manifest |= self.chunks.lists(name)
             self.pump()
         elif self.chunks.remove(name):
             store._journal(f"manifest/{name}", None)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from actors.effects import Milliseconds
 from actors.messages import SnapshotPage, SnapshotPull, SnapshotRow
 from actors.namespace import Namespace
+from actors.rotation import Rotation
 from actors.values import Frozen
 
 if TYPE_CHECKING:
@@ -94,7 +95,6 @@ class SnapshotServer:
 @dataclass(slots=True)
 class _Copying:
     source: str
-    asked_at: Milliseconds
     start: tuple[str, int] = ("", 0)
     """The disk and the incarnation of the source, of which all pages must be: another start of it
     may list the same state in another order.
@@ -115,7 +115,7 @@ class SnapshotInstaller:
         self._sources = sources
         self._installed = installed
         self._copying: _Copying | None = None
-        self._turn = 0
+        self._rotation = Rotation()
 
     @property
     def busy(self) -> bool:
@@ -128,16 +128,18 @@ class SnapshotInstaller:
         return self._copying.rows_left if self._copying else 0
 
     def begin(self) -> None:
-        """Start copying, unless that is under way."""
-        if self._copying is None:
+        """Start copying, unless that is under way or all sources have just been of no help."""
+        if self._copying is None and self._ask():
             self._node.counters["snapshots_begun"] += 1
-            self._ask_next_source()
 
-    def _ask_next_source(self) -> None:
-        source = self._sources[self._turn % len(self._sources)]
-        self._turn += 1
-        self._copying = _Copying(source, self._node.now)
+    def _ask(self) -> bool:
+        """Begin with the source whose turn it is, if it is time to ask one."""
+        source = self._rotation.next(self._sources, self._node.now, _PATIENCE_MS)
+        if source is None:
+            return False
+        self._copying = _Copying(source)
         self._node._send(source, SnapshotPull(slot=0, page=0))
+        return True
 
     def on_page(self, sender: str, message: SnapshotPage, applied: int) -> None:
         """The next page, or the first one of another snapshot; duplicates are ignored."""
@@ -145,12 +147,13 @@ class SnapshotInstaller:
         if copying is None or sender != copying.source:
             return
         if message.slot <= applied:
-            self._copying = None  # No help from there. Whoever still needs one begins again.
+            self._copying = None  # If another one is still needed, the copying is begun again.
+            self._rotation.refused(sender, self._node.now, "its state is not newer")
             return
         if digest_of(message.rows) != message.digest:
             self._node.counters["snapshot_pages_refused"] += 1
-            copying.asked_at = self._node.now - _PATIENCE_MS  # The next source, with the next tick.
-            return
+            self._rotation.refused(sender, self._node.now, "its page was damaged on its way")
+            return  # The next source, with the next tick.
         start = (self._node.sender_disk, self._node.sender_incarnation)
         if (message.slot, start) != (copying.slot, copying.start):
             if message.page != 0 or message.slot < copying.slot:
@@ -160,7 +163,7 @@ class SnapshotInstaller:
         if message.page != copying.page:
             return
         copying.page += 1
-        copying.asked_at = self._node.now
+        self._rotation.progressed(self._node.now, _PATIENCE_MS)
         copying.rows.extend(message.rows)
         copying.rows_left = message.rows_left
         if message.rows_left:
@@ -168,11 +171,11 @@ class SnapshotInstaller:
             self._node._send(sender, SnapshotPull(slot=copying.slot, page=copying.page))
             return
         self._copying = None
+        self._rotation.answered(self._node.now)
         self._node.counters["snapshots_installed"] += 1
         self._installed(copying.slot, copying.rows)
 
     def tick(self) -> None:
-        """Ask again, somebody else, if nothing comes."""
-        copying = self._copying
-        if copying is not None and self._node.now - copying.asked_at >= _PATIENCE_MS:
-            self._ask_next_source()
+        """Ask the next source if nothing comes."""
+        if self._copying is not None:
+            self._ask()

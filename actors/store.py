@@ -568,6 +568,7 @@ class Store(Node):
         self._try_fetched()
 
     def _on_chunk_data(self, sender: str, message: ChunkData) -> None:
+        self.contents.hear(sender)
         if self.contents.on_data(message):
             self._try_fetched()
             self.joining.watch()
@@ -576,6 +577,7 @@ class Store(Node):
         self.contents.on_get(sender, message)
 
     def _on_chunk_missing(self, sender: str, message: ChunkMissing) -> None:
+        self.contents.hear(sender)
         self.contents.on_missing(sender, message)
         self._try_fetched()
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from actors.messages import (
 )
 from actors.values import Batch, Chunked, Command, DeleteFile, Indirect, Inline, PutFile
 from chaos.simulator.world import World
-from tests.worlds import founded, put
+from tests.worlds import founded, intercepted, put
 
 
 def name_of(data: bytes) -> str:
@@ -334,3 +335,58 @@ def test_the_chunks_that_a_list_names_have_its_users() -> None:
     assert chunks.take_expired(10_000, 10) == []
     assert chunks.release(content, 10_000) == [content.manifest, *names]
     assert chunks.take_expired(10_000 + READING_GRACE_MS, 10) == sorted((content.manifest, *names))
+
+
+def test_a_peer_that_does_not_answer_slows_the_copying_of_a_store_only_once() -> None:
+    """Given a newcomer that lacks many chunks, when one of its peers gets no request, then it is
+    soon asked last, and the newcomer joins at the pace of the other.
+    """
+    world = without_store_3()
+    chunks = tuple(upload(world, b"part %d" % number) for number in range(40))
+    world.done(PutFile(path="big", content=Chunked(size=1, sha256="0" * 64, chunks=chunks)))
+    asked: Counter[str] = Counter()
+
+    def passes(sender: str, to: str, message: Any) -> bool:
+        if isinstance(message, ChunkGet):
+            asked[to] += 1
+        return not (isinstance(message, ChunkGet) and to == silent)
+
+    silent = "store-2"
+    with intercepted(world, passes):
+        world.start("store-3")
+        began = world.now
+        joined(world, "store-3")
+
+    assert world.now - began < 6_000
+    assert 40 <= asked["store-1"] <= 48
+    assert 1 <= asked["store-2"] <= 16, "those that were asked for before its silence was seen"
+
+
+def test_a_chunk_that_no_peer_holds_is_asked_for_ever_more_rarely_and_holds_up_no_other() -> None:
+    """Given many chunks that all peers deny, and one that they hold, then that one comes at once,
+    and each of the others is asked of each peer once a round.
+    """
+    world = founded()
+    held = upload(world, b"held")
+    store = world.actor("store-3")
+    store.chunks.remove(held)
+    lost = tuple(name_of(b"%d" % number) for number in range(20))
+    asked: Counter[tuple[str, str]] = Counter()
+
+    def passes(sender: str, to: str, message: Any) -> bool:
+        if isinstance(message, ChunkGet):
+            asked[message.sha256, to] += 1
+        return True
+
+    with intercepted(world, passes):
+        store.contents.copy(Chunked(size=1, sha256="0" * 64, chunks=(*lost, held)))
+        store._arm("tick", 100, 200)
+        store.contents.pump()
+        world.machines["store-3"].tell_room()  # A turn, which sends what was asked for by hand.
+        world.run(1_000)
+        assert store.contents.missing == len(lost)
+        world.run(14_000)
+
+    rounds = {asked[name, peer] for name in lost for peer in ("store-1", "store-2")}
+    assert max(rounds) <= 8
+    assert min(rounds) >= 5

@@ -141,3 +141,33 @@ def test_a_damaged_page_is_refused_and_somebody_else_is_asked(copy: Copy) -> Non
     assert copy.installed == [], "it was not asked any more"
     copy.hears(9, 0, "a", left=0, sender="learner-2")
     assert copy.installed == [(9, ["a"])]
+
+
+def test_sources_that_are_of_no_help_are_asked_in_rounds_with_pauses_between(copy: Copy) -> None:
+    """Given a replica that needs another state, when no source has a newer one, then it does not
+    ask them over and over.
+    """
+    began = copy.node.now
+    asked = []
+    for _ in range(100):
+        for source, _, _ in copy.node.asked():
+            asked.append((copy.node.now - began, source))
+            copy.hears(5, 0, "a", left=0, applied=5, sender=source)
+        copy.node.now += 10
+        copy.installer.begin()
+
+    moments = [at for at, source in asked if source == "learner-1"]
+    assert [source for _, source in asked] == ["learner-1", "learner-2"] * 3
+    assert moments == [0, 260, 770]
+    assert not copy.installer.busy
+
+
+def test_a_source_that_goes_on_sending_is_not_given_up(copy: Copy) -> None:
+    """Given a state whose pages take a while each, then the copy waits from page to page."""
+    for page in range(4):
+        copy.node.now += 1_500
+        copy.installer.tick()
+        copy.hears(9, page, f"{page}", left=3 - page)
+
+    assert copy.installed == [(9, ["0", "1", "2", "3"])]
+    assert [source for source, _, _ in copy.node.asked()] == ["learner-1"] * 4
