@@ -3,10 +3,15 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from chaos.rabbitmq import BrokerFailedError, PrivateBroker
 from tests.brokers import real_broker
+
+# On a busy machine an example takes as long as it takes; pytest's own limit is for the whole test.
+hypothesis.settings.register_profile("house", deadline=None)
+hypothesis.settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")
