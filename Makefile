@@ -191,6 +191,10 @@ soak: $(INSTALLED) ## Simulate until something breaks or it is interrupted (ARGS
 mutants: $(INSTALLED) ## Put deliberate bugs in, one by one, and see each of them caught (ARGS="3.8 --jobs 2")
 	@exec $(BIN)/python -m chaos.mutants $(ARGS)
 
+.PHONY: mutants-survey
+mutants-survey: $(INSTALLED) ## Change the code by machine, and print what no test notices (ARGS="actors/tree.py")
+	@exec $(BIN)/python -m chaos.mutants.survey $(ARGS)
+
 .PHONY: lint
 lint: $(INSTALLED) ## Check style, types and the direction of imports
 	@$(BIN)/ruff check .

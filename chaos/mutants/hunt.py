@@ -128,17 +128,22 @@ class Hunter:
             return self._passes[key]
 
 
+def copy_tree(root: Path, tree: Path) -> None:
+    """Make `tree` a copy of what the tests of `root` need."""
+    tree.mkdir()
+    for name in _COPIED:
+        source = root / name
+        if source.is_dir():
+            shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("vendor"))
+        else:
+            shutil.copy2(source, tree / name)
+
+
 @contextmanager
 def _copy(root: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="synod-mutant-") as folder:
         tree = Path(folder).resolve() / "tree"
-        tree.mkdir()
-        for name in _COPIED:
-            source = root / name
-            if source.is_dir():
-                shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("vendor"))
-            else:
-                shutil.copy2(source, tree / name)
+        copy_tree(root, tree)
         yield tree
 
 

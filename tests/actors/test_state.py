@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from actors.effects import Record
-from actors.errors import JournalUnreadable
+from actors.errors import InvariantViolation, JournalUnreadable
 from actors.namespace import Namespace
 from actors.values import (
+    NOOP,
     AnyOperation,
     Batch,
     CloseSession,
@@ -167,6 +168,55 @@ def test_the_journal_forgets_the_results_that_the_client_has_acknowledged(life: 
     results = [key for key in life.journal if key.startswith("result/s/")]
     assert len(results) == 1
     assert everything(life.restarted()) == everything(life.state)
+
+
+def test_a_replica_that_started_again_forgets_them_on_disk_too(life: Life) -> None:
+    """Given results that the journal held at a start, when they are acknowledged, then no later
+    start finds them.
+    """
+    life.state = life.restarted()
+    life.run(4, put("a", b"1"), acknowledged=3)
+    life.persist()
+
+    assert sorted(key for key in life.journal if key.startswith("result/s/")) == [
+        "result/s/0000000000000004"
+    ]
+    assert everything(life.restarted()) == everything(life.state)
+
+
+def test_a_session_that_expired_is_gone_from_the_disk(life: Life) -> None:
+    """Given sessions and keys on disk, when they expire, then no start brings them back."""
+    for sequence in range(2):
+        life.now_ms += 48 * HOUR_MS
+        life.run(sequence, OpenSession(), session="new")
+    life.persist()
+
+    assert sorted(life.journal) == [
+        "entry/d",
+        "entry/d/a",
+        "entry/d/b",
+        "result/new/0000000000000000",
+        "result/new/0000000000000001",
+        "session/new",
+        "state",
+    ]
+    assert everything(life.restarted()) == everything(life.state)
+
+
+def test_what_was_written_is_not_written_again(life: Life) -> None:
+    assert [key for key, _ in life.state.take_rows()] == ["state"]
+    life.run(4, DeleteFile(path="d/a"))
+    written = ["result/s/0000000000000004", "session/s", "state"]
+    assert sorted(key for key, _ in life.state.take_rows()) == ["entry/d/a", *written]
+    assert [key for key, _ in life.state.take_rows()] == ["state"]
+
+
+def test_slots_are_applied_one_after_the_other(life: Life) -> None:
+    applied, before = life.state.applied, everything(life.state)
+    for slot in (applied, applied + 2):
+        with pytest.raises(InvariantViolation, match=f"slot {slot} applied on top of"):
+            life.state.apply(slot, NOOP, ())
+    assert everything(life.state) == before
 
 
 def test_of_two_views_of_one_epoch_the_first_is_applied() -> None:

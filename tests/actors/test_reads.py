@@ -1,0 +1,179 @@
+"""What a store answers, what it waits for, and the lease it asks for."""
+
+from typing import Any
+
+import pytest
+
+from actors.changes import Changes
+from actors.effects import Send
+from actors.messages import LeaseAsk, LeaseGrant, ReadRequest
+from actors.namespace import Namespace
+from actors.options import Options
+from actors.reads import WaitingRead, answer_changes, answer_read, touches
+from actors.values import (
+    NOOP,
+    AnyOperation,
+    Batch,
+    CloseSession,
+    Command,
+    DeleteFile,
+    MakeDirectory,
+    OpenSession,
+    RemoveDirectory,
+)
+from tests.worlds import put, started
+
+
+def command(sequence: int, operation: AnyOperation, acknowledged: int = -1) -> Command:
+    return Command(
+        session="s",
+        sequence=sequence,
+        acknowledged=acknowledged,
+        reply_to="gateway-1",
+        operation=operation,
+    )
+
+
+def state_of(*commands: Command) -> Namespace:
+    """What these commands lead to, each in a slot of its own."""
+    state = Namespace(Options())
+    for one in commands:
+        state.apply(state.applied + 1, Batch(stamp_ms=1, commands=(one,)), ())
+    return state
+
+
+def request(**more: Any) -> ReadRequest:
+    return ReadRequest(**{"number": 1, "what": "entry", **more})
+
+
+# -- answers --------------------------------------------------------------------------------------
+
+
+def test_of_what_the_client_has_acknowledged_the_result_is_forgotten() -> None:
+    """Given acknowledged results, then they are forgotten, later ones known, and others to come."""
+    commands = [command(0, OpenSession()), *(command(n, put("a", b"%d" % n)) for n in (1, 2, 3))]
+    for acknowledged in (-1, 0, 2, 3):
+        state = state_of(*commands, command(4, put("a", b"4"), acknowledged))
+        found = [
+            answer_read(state, request(what="result", session="s", sequence=n)).status
+            for n in range(6)
+        ]
+        known = 4 - acknowledged
+        assert found == ["forgotten"] * (5 - known) + ["found"] * known + ["running"]
+
+
+def test_an_entry_is_told_without_what_is_below_it_and_a_list_with_it() -> None:
+    state = state_of(command(0, OpenSession()), command(1, put("d/a", b"1")))
+    found = {
+        (what, path): answer_read(state, request(what=what, path=path))
+        for what in ("entry", "list")
+        for path in ("d", "d/a", "d/b")
+    }
+    told = {key: (reply.status, len(reply.children)) for key, reply in found.items()}
+    assert told == {
+        ("entry", "d"): ("found", 0),
+        ("entry", "d/a"): ("found", 0),
+        ("entry", "d/b"): ("absent", 0),
+        ("list", "d"): ("found", 1),
+        ("list", "d/a"): ("found", 0),
+        ("list", "d/b"): ("absent", 0),
+    }
+    assert {reply.applied for reply in found.values()} == {2}
+
+
+def test_changes_are_told_from_the_slot_that_is_asked_for() -> None:
+    """Given changes in slots 2 and 3, then each asking gets those from its slot on, or hears that
+    they are not all kept.
+    """
+    state, changes = Namespace(Options()), Changes()
+    for one in (command(0, OpenSession()), command(1, put("a", b"1")), command(2, put("b", b"2"))):
+        batch = Batch(stamp_ms=1, commands=(one,))
+        changes.note(state.applied + 1, batch, state.apply(state.applied + 1, batch, ()))
+
+    def told(at_least: int) -> tuple[str, list[str], int]:
+        reply = answer_changes(changes, request(what="changes", at_least=at_least))
+        return reply.status, [change.path for change in reply.changes], reply.applied
+
+    assert [told(slot) for slot in (0, 1, 2)] == [("found", ["a", "b"], 3)] * 3
+    assert told(3) == ("found", ["b"], 3)
+    assert told(4) == ("found", [], 3)
+    changes.note(9, NOOP, [])
+    assert (told(8), told(9)) == (("forgotten", [], 9), ("found", [], 9))
+
+
+# -- what a read waits for ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        put("d/f", b"1"),
+        DeleteFile(path="d/f"),
+        MakeDirectory(path="d/f"),
+        RemoveDirectory(path="d/f", recursive=True),
+    ],
+    ids=lambda operation: operation.kind,
+)
+def test_a_command_touches_its_path_what_is_above_and_what_is_below(
+    operation: AnyOperation,
+) -> None:
+    paths = ("", "d", "d/f", "d/f/x", "d/g", "d/fx", "e")
+    one = command(1, operation)
+    touched = [path for path in paths if touches(one, request(path=path))]
+    assert touched == ["", "d", "d/f", "d/f/x"]
+
+
+def test_sessions_touch_no_path_and_a_result_is_touched_by_its_own_command() -> None:
+    for operation in (OpenSession(), CloseSession(target="t")):
+        assert not touches(command(1, operation), request(path=""))
+    one = command(4, put("a", b"1"))
+    asked = [("s", 4), ("s", 3), ("t", 4)]
+    found = [touches(one, request(what="result", session=s, sequence=n)) for s, n in asked]
+    assert found == [True, False, False]
+
+
+# -- leases ---------------------------------------------------------------------------------------
+
+
+def test_each_asking_for_a_lease_has_a_number_of_its_own_and_old_ones_are_forgotten() -> None:
+    """Given a store that asks and gets no answer, then its numbers rise, what it remembers of them
+    is bounded, and a grant for one that it has forgotten gives no lease.
+    """
+    store = started().actor("store-1")
+    store.reads.give_up_lease()
+    first = store.reads._number
+    asked = []
+    for _ in range(40):
+        store.now += 1_000
+        for _ in range(2):  # The second one comes too soon after the first.
+            store.reads._ask_lease()
+        asked += [s.message for s in store._take().sends if isinstance(s, Send)]
+    numbers = [message.number for message in asked if isinstance(message, LeaseAsk)]
+    assert numbers == list(range(first + 1, first + 41))
+    assert sorted(store.reads._asked) == numbers[-16:]
+
+    disk = store.identity.disk
+    for number, holds in ((numbers[-17], False), (numbers[-1], True)):
+        grant = LeaseGrant(number=number, epoch=0, disk=disk, added_slot=0, duration_ms=100_000)
+        store.reads.on_lease_grant(grant)
+        assert (store.reads.lease.until > store.now) == holds
+
+
+def test_a_store_starts_without_a_lease_and_serves_what_is_applied() -> None:
+    store = started().actor("store-1")
+    applied = store.state.applied
+
+    def obstacle(**more: Any) -> str | None:
+        read = WaitingRead("gateway-1", request(path="a", **more), store.now + 1_000, set())
+        found: str | None = store.reads._obstacle(read)
+        return found
+
+    assert obstacle(consistency="stale", at_least=applied) is None
+    later = f"slot {applied + 1} is not applied here yet"
+    assert obstacle(consistency="stale", at_least=applied + 1) == later
+    store.reads.give_up_lease()
+    assert obstacle() == "no read lease"
+    store.reads.lease.until = store.now
+    assert obstacle() == "no read lease"
+    store.reads.lease.until = store.now + 1
+    assert obstacle() is None
