@@ -55,6 +55,7 @@ from actors.messages import (
 )
 from actors.node import Node, read_record
 from actors.options import Identity, Options
+from actors.peers import Key
 from actors.rotation import Rotation
 from actors.transfers import Transfers
 from actors.values import (
@@ -551,11 +552,14 @@ class Client(Node):
     # -- what it knows ---------------------------------------------------------------------------
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
-        incarnation = self._incarnations.get((sender, self.sender_disk), 0)
-        self.nodes[sender] = (self.now, incarnation, message)
+        self.nodes[sender] = (self.now, self.sender_incarnation, message)
         if message.view and (self.view is None or message.view.epoch > self.view.epoch):
             self.view = message.view
             self.transfers.follow_view()
+
+    def _forget_peer(self, key: Key) -> None:
+        if key[0] not in self.founding.disks:
+            self.nodes.pop(key[0], None)
 
     def _survey(self) -> Surveyed:
         ready = self._started and self.session_open and self._leader_known()

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from actors.effects import Envelope, Group, Record
 from actors.errors import JournalUnreadable
 from actors.messages import Census, Founded, HoldsGenesis, Inquiry, Present, ProposeGenesis
+from actors.messages.permissions import FOUNDER
 from actors.values import FoundingMember, Genesis, StoreMember, View
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Founding:
         self._holders: set[str] = set()
         self._founded_answers: dict[str, Genesis] = {}
         self._is_acceptor = node.identity.role == "acceptor"
-        self._is_founder = node.name == node.options.names("acceptor")[0]
+        self._is_founder = node.name == FOUNDER
 
     # -- restart ---------------------------------------------------------------------------------
 
@@ -203,6 +204,8 @@ class Founding:
             )
 
     def _on_founded(self, sender: str, message: Founded) -> None:
+        if self._confirmed:
+            return  # Nobody is asked any more, and no answer makes a confirmed node doubt.
         me = self._node.identity
         answered = (message.asker_disk, message.asker_incarnation) == (me.disk, me.incarnation)
         if answered:

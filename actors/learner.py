@@ -41,9 +41,11 @@ from actors.messages import (
     Truncate,
     TxnDecision,
 )
+from actors.messages.permissions import role_in
 from actors.namespace import STATE_ROWS, Namespace
-from actors.node import Node, read_record
+from actors.node import Handler, Node, read_record
 from actors.options import Identity, Options
+from actors.peers import Key
 from actors.replicas import Replicas
 from actors.snapshots import SnapshotInstaller, SnapshotServer
 from actors.succession import Succession
@@ -205,15 +207,25 @@ class Learner(Node):
     # -- signs of life ---------------------------------------------------------------------------
 
     def receive(self, envelope: Envelope, now: Milliseconds) -> Effects:
-        """See `Actor.receive`. Any message is a sign of life of its sender."""
+        """See `Actor.receive`."""
         self.suspicion.awake(now)
-        self.suspicion.heard((envelope.sender, envelope.disk), now)
         return super().receive(envelope, now)
 
     def expire(self, timer: TimerKey, now: Milliseconds) -> Effects:
         """See `Actor.expire`."""
         self.suspicion.expired(now)
         return super().expire(timer, now)
+
+    def _admit(self, envelope: Envelope) -> Handler | None:
+        """See `Node._admit`. Any message that is let in is a sign of life of its sender."""
+        handler = super()._admit(envelope)
+        if handler is not None:
+            self.suspicion.heard((envelope.sender, envelope.disk), self.now)
+        return handler
+
+    def _forget_peer(self, key: Key) -> None:
+        self.suspicion.forget(key)
+        self.replicas.forget(key)
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
         self.suspicion.beat((sender, self.sender_disk), self.now)
@@ -241,9 +253,8 @@ class Learner(Node):
 
     def _on_accepted(self, sender: str, message: Accepted) -> None:
         """One acceptor's vote (section 3, rule 4)."""
-        if sender.startswith("acceptor-"):
-            self.log.hear_vote(message.slot, message.ballot, sender)
-            self._scan_on()
+        self.log.hear_vote(message.slot, message.ballot, sender)
+        self._scan_on()
 
     def _on_accepted_range(self, sender: str, message: AcceptedRange) -> None:
         """An acceptor's answer to a pull: values and votes at once."""
@@ -377,10 +388,15 @@ class Learner(Node):
         return outcomes
 
     def tell_results(self, slot: int, outcomes: list[Outcome]) -> None:
-        """Answer those who wait for the commands of a decided slot."""
+        """Answer the gateways that wait for the commands of a decided slot. What a command names
+        may be anything: not every value in the log came in by way of a proposer's check.
+        """
         value = self.log[slot].value
         if isinstance(value, Batch):
             for command, outcome in zip(value.commands, outcomes, strict=True):
+                if role_in(command.reply_to) != "gateway":
+                    self.counters["results_for_nobody"] += 1
+                    continue
                 self._send(
                     command.reply_to,
                     Result(session=command.session, sequence=command.sequence, outcome=outcome),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from actors.effects import Milliseconds
 from actors.messages import Diverged, JoinRequest, TxnInquiry
-from actors.suspicion import Key
+from actors.peers import Key
 from actors.values import StoreMember, View
 
 if TYPE_CHECKING:

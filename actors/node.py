@@ -1,15 +1,17 @@
 """What every role shares: who it is, which messages fit it, its heartbeat and its disk's honesty.
 
 A role's file holds the role's own transitions; this one holds rules 9 and 10 of DESIGN section 3
-together with `actors.founding`.
+together with `actors.founding`. A message reaches a handler only if its sender is known on its
+disk and in its start (`actors.peers`) and may send it (`actors.messages.permissions`).
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from actors.calls import Call
 from actors.effects import (
     NOTHING,
     CancelTimer,
@@ -25,15 +27,34 @@ from actors.effects import (
 )
 from actors.errors import InvariantViolation, JournalUnreadable
 from actors.founding import Founding
-from actors.messages import NodeHeartbeat, StaleDisk
+from actors.messages import AnyMessage, NodeHeartbeat, StaleDisk
+from actors.messages.permissions import FOUNDING, UNKNOWN, Rule, permitted, role_in
 from actors.notices import DiskSpace, Notice, RowRotten
 from actors.options import Identity, Options
+from actors.peers import Key, Peers
 from actors.values import Constants, Frozen, Genesis
 
 _LEADER_BEATS_MISSED = 5
 
 Handler = Callable[[Any, Any], None]
 T = TypeVar("T")
+
+_SILENT_BEATS = 3
+"""A gateway's name is free for another disk once so many of its heartbeats have stayed away."""
+
+
+class Door(NamedTuple):
+    """What takes a type of message in, and the rule that its sender has to keep."""
+
+    rule: Rule | None
+    handler: Handler
+
+
+class Fitted(NamedTuple):
+    """A sender that fits: what its envelopes say of it, and the doors that are open to it."""
+
+    head: tuple[object, ...]
+    doors: Mapping[type[AnyMessage], Door]
 
 
 def read_record(adapter: TypeAdapter[T], record: Record) -> T:
@@ -74,13 +95,17 @@ class Node:
         self.sender_disk = ""
         self.sender_incarnation = 0
         """The disk and the start of whoever sent the message that is being handled."""
-        self._incarnations: dict[tuple[str, str], int] = {}
-        self._fitted: dict[str, tuple[object, ...]] = {}
-        """Of each sender, what its last fitting envelope said of it."""
-        self._commits_seen: dict[tuple[str, str], int] = {}
+        self._peers = Peers(_SILENT_BEATS * options.heartbeat_ms)
+        self._fitted: dict[str, Fitted] = {}
+        """Of each sender, its last fitting envelope."""
         self.founding = Founding(self)
-        methods = {**self.handlers, "node.heartbeat": "_on_heartbeat"}
+        methods = {
+            **self.handlers,
+            "node.heartbeat": "_take_heartbeat",
+            "node.stale_disk": "_on_stale_disk",
+        }
         self._handlers: dict[str, Handler] = {k: getattr(self, m) for k, m in methods.items()}
+        self._doors: dict[tuple[str, bool], Mapping[type[AnyMessage], Door]] = {}
 
     # -- what the runtime reads ------------------------------------------------------------------
 
@@ -119,29 +144,28 @@ class Node:
         if self._halted:
             return NOTHING
         message: Any = envelope.message
-        kind: str = message.type
         if envelope.sender == self.name:
-            if kind.startswith("call."):
-                self._on_call(message)
-            elif kind.startswith("disk."):
-                self._on_notice(message)
-        elif kind.startswith("genesis."):
-            self.founding.receive(envelope)
-            self._start_if_founded()
-        elif kind == "node.stale_disk":
-            self._on_stale_disk(message)
-        elif self._fits(envelope):
-            handler = self._handlers.get(kind)
+            self._receive_own(message)
+        elif message.__class__ in FOUNDING:
+            if self._may_found(envelope):
+                self.founding.receive(envelope)
+                self._start_if_founded()
+        elif (handler := self._admit(envelope)) is not None:
             self.sender_disk = envelope.disk
             self.sender_incarnation = envelope.incarnation
-            if handler is None:
-                self.counters["not_for_this_role"] += 1
-            elif kind == "node.heartbeat":
-                self._check_disk_age(envelope)
-                handler(envelope.sender, message)
-            else:
-                handler(envelope.sender, message)
+            handler(envelope.sender, message)
         return self._take()
+
+    def _receive_own(self, message: Any) -> None:
+        """Calls and notices are of no type that crosses the broker. Any other message under this
+        node's name is its own to a group, or that of another process with the same name.
+        """
+        if isinstance(message, Call):
+            self._on_call(message)
+        elif isinstance(message, Notice):
+            self._on_notice(message)
+        else:
+            self.counters["dropped_from_itself"] += 1
 
     def expire(self, timer: TimerKey, now: Milliseconds) -> Effects:
         """See `Actor.expire`."""
@@ -260,57 +284,103 @@ class Node:
             self._start()
             self._beat()
 
-    def _fits(self, envelope: Envelope) -> bool:
-        if not self._started:
-            self.counters["dropped_before_founding"] += 1
+    def _role_of(self, sender: str) -> str:
+        """The role of a member or of a gateway; nothing for what is no node's name."""
+        role = role_in(sender)
+        members = self.founding.disks or self.options.members
+        return role if role in ("", "gateway") or sender in members else UNKNOWN
+
+    def _may_found(self, envelope: Envelope) -> bool:
+        """Founding comes before clusters and disks are known, so names are all there is to see."""
+        own, kind = self.identity.role, envelope.message.__class__
+        permissions = permitted(self._role_of(envelope.sender), own, on_founding_disk=False)
+        rule = permissions.get(kind)
+        if kind not in permissions or (rule is not None and not rule(envelope, self.name)):
+            self.counters["dropped_not_permitted"] += 1
             return False
-        if self._fitted.get(envelope.sender) == envelope[:4]:
-            return True  # Nearly all: the same start of the same process as last time.
-        if envelope.cluster != self.cluster:
-            self.counters["dropped_foreign_cluster"] += 1
-            return False
-        if not self._fits_disk(envelope):
-            self.counters["dropped_foreign_disk"] += 1
-            return False
-        key = (envelope.sender, envelope.disk)
-        seen = self._incarnations.get(key, 0)
-        if envelope.incarnation < seen:
-            self.counters["dropped_former_incarnation"] += 1
-            if envelope.message.__class__ is NodeHeartbeat:
-                self._tell_stale(envelope, self._commits_seen.get(key, 0))
-            return False
-        self._incarnations[key] = envelope.incarnation
-        self._fitted[envelope.sender] = envelope[:4]
         return True
 
-    def _fits_disk(self, envelope: Envelope) -> bool:
-        """Voters and ballots are bound to the disks of the genesis. What learners and stores say is
-        true whatever disk they have by now; where a store's disk matters, the view names it.
-        """
-        sender = envelope.sender
-        disk = self.founding.disks.get(sender)
-        if disk is None:
-            return sender.startswith("gateway-")
-        return disk == envelope.disk or sender.startswith(("learner-", "store-"))
+    def _admit(self, envelope: Envelope) -> Handler | None:
+        """What takes the message in, if its sender fits and may send it; else it is counted."""
+        fitted = self._fitted.get(envelope.sender)
+        if fitted is not None and fitted.head == envelope[:4]:
+            # Nearly all: the same start of the same process as last time.
+            door = fitted.doors.get(envelope.message.__class__)
+            if door is not None and (door.rule is None or door.rule(envelope, self.name)):
+                return door.handler
+            self.counters["dropped_not_permitted"] += 1
+            return None
+        return self._admit_new(envelope)
 
-    def _check_disk_age(self, envelope: Envelope) -> None:
-        """Remember how far a disk has come, and tell an older copy of it (section 3, rule 9)."""
-        message: Any = envelope.message
-        key = (envelope.sender, envelope.disk)
-        seen = self._commits_seen.get(key, 0)
-        if message.journal_commits < seen:
-            self._tell_stale(envelope, seen)
+    def _admit_new(self, envelope: Envelope) -> Handler | None:
+        """As `_admit`, of a sender that is new here, or another start, or on another disk."""
+        if not self._started:
+            self.counters["dropped_before_founding"] += 1
+            return None
+        if envelope.cluster != self.cluster:
+            self.counters["dropped_foreign_cluster"] += 1
+            return None
+        key, role = (envelope.sender, envelope.disk), self._role_of(envelope.sender)
+        founded = self.founding.disks
+        if not self._fits(key, role):
+            return None
+        doors = self._doors_for(role, founded.get(envelope.sender) == envelope.disk)
+        door = doors.get(envelope.message.__class__)
+        if door is None or (door.rule is not None and not door.rule(envelope, self.name)):
+            self.counters["dropped_not_permitted"] += 1
+            return None
+        if envelope.incarnation < self._peers.incarnation(key):
+            self.counters["dropped_former_incarnation"] += 1
+            if envelope.message.__class__ is NodeHeartbeat:
+                self._tell_stale(key)
+            return None
+        for forgotten in self._peers.meet(key, role, envelope.incarnation, founded, self.now):
+            self._fitted.pop(forgotten[0], None)
+            self._forget_peer(forgotten)
+        self._fitted[envelope.sender] = Fitted(envelope[:4], doors)
+        return door.handler
+
+    def _fits(self, key: Key, role: str) -> bool:
+        """Whether the sender may be the member or the gateway that its name says."""
+        if role in ("", UNKNOWN):
+            self.counters["dropped_unknown_sender"] += 1
+        elif not self._peers.may_be(key, role, self.founding.disks, self.now):
+            self.counters["dropped_foreign_disk"] += 1
+        elif role == "gateway" and not self._peers.has_room_for(key[0], self.now):
+            self.counters["dropped_too_many_gateways"] += 1
         else:
-            self._commits_seen[key] = message.journal_commits
+            return True
+        return False
 
-    def _tell_stale(self, envelope: Envelope, commits: int) -> None:
-        incarnation = self._incarnations[(envelope.sender, envelope.disk)]
-        self._send(
-            envelope.sender,
-            StaleDisk(disk=envelope.disk, incarnation=incarnation, journal_commits=commits),
-        )
+    def _doors_for(self, role: str, on_founding_disk: bool) -> Mapping[type[AnyMessage], Door]:
+        doors = self._doors.get((role, on_founding_disk))
+        if doors is None:
+            own = self.identity.role
+            doors = self._doors[role, on_founding_disk] = {
+                kind: Door(rule, self._handlers[_type_of(kind)])
+                for kind, rule in permitted(role, own, on_founding_disk).items()
+                if kind not in FOUNDING
+            }
+        return doors
 
-    def _on_stale_disk(self, message: StaleDisk) -> None:
+    def _forget_peer(self, key: Key) -> None:
+        """Nothing is to be kept any more of a node on a disk: others take its place."""
+
+    def _take_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
+        """Remember how far a disk has come, and tell an older copy of it (section 3, rule 9)."""
+        key = (sender, self.sender_disk)
+        if self._peers.beat(key, message.journal_commits, self.now):
+            self._tell_stale(key)
+        self._on_heartbeat(sender, message)
+
+    def _tell_stale(self, key: Key) -> None:
+        """Only the word of a member on its founding disk counts (`PERMISSIONS`)."""
+        if self.founding.disks.get(self.name) == self.identity.disk:
+            incarnation, commits = self._peers.incarnation(key), self._peers.commits(key)
+            report = StaleDisk(disk=key[1], incarnation=incarnation, journal_commits=commits)
+            self._send(key[0], report)
+
+    def _on_stale_disk(self, sender: str, message: StaleDisk) -> None:
         """Halt if somebody saw this very disk further on than it is; old reports are lower."""
         if message.disk != self.identity.disk:
             return
@@ -338,3 +408,8 @@ class Node:
         if effects.records or effects.blobs:
             self._commit_pending = True
         return effects
+
+
+def _type_of(kind: type[AnyMessage]) -> str:
+    name: str = kind.model_fields["type"].default
+    return name

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from actors.effects import Milliseconds
 from actors.errors import InvariantViolation
 from actors.messages import Diverged, NodeHeartbeat, TxnState
-from actors.suspicion import Key
+from actors.peers import Key
 from actors.values import StoreMember
 
 if TYPE_CHECKING:
@@ -57,6 +57,13 @@ class Replicas:
             self._whole[key] = max(self._whole.get(key, 0), message.applied)
         if self._learner.coordinator is not None and message.applied:
             self._compare(key, message.applied, message.state_hash)
+
+    def forget(self, key: Key) -> None:
+        """No more is kept of that disk; what it says next counts anew."""
+        self.diverged.discard(key)
+        self._durable.pop(key, None)
+        self._whole.pop(key, None)
+        self._agrees.pop(key, None)
 
     def durable_through(self, stores: Iterable[StoreMember]) -> int:
         """The slot through which all of `stores` hold everything in their journals."""

@@ -8,11 +8,9 @@ dead one twice (Chen, Toueg and Aguilera, On the Quality of Service of Failure D
 
 from actors.effects import Milliseconds
 from actors.estimator import Estimator
+from actors.peers import Key
 
 _AWAY_MS = 1_500
-
-Key = tuple[str, str]
-"""A node's name and its disk: a node that lost its disk is another one."""
 
 
 class Suspicion:
@@ -60,6 +58,12 @@ class Suspicion:
             if estimator is None:
                 estimator = self._intervals[key] = Estimator(self._least_ms, self._most_ms)
             estimator.observe(now - former)
+
+    def forget(self, key: Key) -> None:
+        """No more is kept of it."""
+        self._heard_at.pop(key, None)
+        self._beat_at.pop(key, None)
+        self._intervals.pop(key, None)
 
     def silence_ms(self, key: Key, now: Milliseconds) -> Milliseconds:
         """How long nothing has come from it, as far as this node would have noticed."""

@@ -21,8 +21,8 @@ from actors.messages import (
     ChunkRefused,
     ChunkStored,
 )
+from actors.peers import Key
 from actors.rotation import Rotation
-from actors.suspicion import Key
 from actors.values import NO_ROOM, StoreMember
 
 if TYPE_CHECKING:

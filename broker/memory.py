@@ -22,6 +22,7 @@ from actors.messages import (
     SnapshotPage,
     TxnPrepare,
 )
+from actors.notices import Notice
 from actors.values import weight
 from broker.transport import (
     Delivery,
@@ -273,8 +274,8 @@ class MemoryTransport:
 
     def _send(self, to: str, parcel: Parcel) -> None:
         control = tuple(message for message in parcel.messages if not _is_bulk(message))
-        if any(isinstance(message, Call) for message in control):
-            raise TypeError(f"a local call can't leave its node: {control}")
+        if any(isinstance(message, Call | Notice) for message in control):
+            raise TypeError(f"a local call or notice can't leave its node: {control}")
         size_bytes = sum(map(_weight, control))
         for name in self._broker.receivers(to, self._name):
             if control:

@@ -134,7 +134,12 @@ class StateCollector:
         for reason, text in DROPPED.items():
             about = {**labels, "reason": text}
             dropped = counters[reason]
-            counter("node_dropped", "Messages that did not fit, by reason.", about, dropped)
+            counter(
+                "node_dropped",
+                "Messages that did not fit or were not permitted, by reason.",
+                about,
+                dropped,
+            )
         counter(
             "node_rotten_rows",
             "Rows of the journal found rotten and written anew.",
@@ -172,7 +177,10 @@ DROPPED = {
     "dropped_foreign_disk": "foreign_disk",
     "dropped_former_incarnation": "former_incarnation",
     "dropped_outside_view": "outside_view",
-    "not_for_this_role": "not_for_this_role",
+    "dropped_unknown_sender": "unknown_sender",
+    "dropped_not_permitted": "not_permitted",
+    "dropped_from_itself": "from_itself",
+    "dropped_too_many_gateways": "too_many_gateways",
 }
 """The actors' counters, and the reason as the label says it."""
 

@@ -194,9 +194,11 @@ def test_what_is_said_of_another_disk_halts_nobody() -> None:
     store = cluster.actor("store-1")
     report = StaleDisk(disk="disk-former", incarnation=99, journal_commits=10_000)
 
-    effects = store.receive(said(cluster, "learner-1", report), cluster.machines["store-1"].now_ms)
+    effects = hand(cluster, "store-1", "learner-1", report)
 
     assert effects.halt is None
+    ours = report.model_copy(update={"disk": store.identity.disk})
+    assert hand(cluster, "store-1", "learner-1", ours).halt is not None
 
 
 def test_nobody_votes_before_all_acceptors_hold_the_genesis() -> None:

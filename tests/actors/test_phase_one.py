@@ -177,17 +177,17 @@ def test_a_promise_tells_of_every_slot_also_after_a_restart(world: World) -> Non
     assert told() == kept + slots
 
 
-def _from(world: World, message: Any) -> Envelope:
-    sender = world.machines["proposer-5"].disk
+def _from(world: World, message: Any, name: str = "proposer-5") -> Envelope:
+    sender = world.machines[name].disk
     cluster = world.machines["acceptor-1"].actor.cluster
-    return Envelope(cluster, "proposer-5", sender.identity, sender.incarnation, message)
+    return Envelope(cluster, name, sender.identity, sender.incarnation, message)
 
 
 def test_a_restarted_acceptor_does_not_take_what_it_has_forgotten_for_empty(world: World) -> None:
     """Given an acceptor that has forgotten slots, then also its next start says so and accepts
     nothing for them.
     """
-    world.machines["acceptor-2"].arrive((_from(world, Truncate(below=40)),))
+    world.machines["acceptor-2"].arrive((_from(world, Truncate(below=40), "learner-1"),))
     world.run(100)
     world.crash("acceptor-2")
     world.start("acceptor-2")

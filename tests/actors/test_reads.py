@@ -8,7 +8,6 @@ from actors.changes import Changes
 from actors.effects import Send
 from actors.messages import LeaseAsk, LeaseGrant, ReadRequest
 from actors.namespace import Namespace
-from actors.options import Options
 from actors.reads import WaitingRead, answer_changes, answer_read, touches
 from actors.values import (
     NOOP,
@@ -16,6 +15,7 @@ from actors.values import (
     Batch,
     CloseSession,
     Command,
+    Constants,
     DeleteFile,
     MakeDirectory,
     OpenSession,
@@ -36,9 +36,9 @@ def command(sequence: int, operation: AnyOperation, acknowledged: int = -1) -> C
 
 def state_of(*commands: Command) -> Namespace:
     """What these commands lead to, each in a slot of its own."""
-    state = Namespace(Options())
+    state = Namespace(Constants())
     for one in commands:
-        state.apply(state.applied + 1, Batch(stamp_ms=1, commands=(one,)), ())
+        state.apply(state.applied + 1, Batch(commands=(one,)), ())
     return state
 
 
@@ -85,9 +85,9 @@ def test_changes_are_told_from_the_slot_that_is_asked_for() -> None:
     """Given changes in slots 2 and 3, then each asking gets those from its slot on, or hears that
     they are not all kept.
     """
-    state, changes = Namespace(Options()), Changes()
+    state, changes = Namespace(Constants()), Changes()
     for one in (command(0, OpenSession()), command(1, put("a", b"1")), command(2, put("b", b"2"))):
-        batch = Batch(stamp_ms=1, commands=(one,))
+        batch = Batch(commands=(one,))
         changes.note(state.applied + 1, batch, state.apply(state.applied + 1, batch, ()))
 
     def told(at_least: int) -> tuple[str, list[str], int]:

@@ -13,7 +13,7 @@ from tests.worlds import founded, hand, intercepted, leader_of, put, sent
 
 def submit(ballot: Ballot, sequence: int) -> Submit:
     command = Command(
-        session="s",
+        session="gateway-1.s",
         sequence=sequence,
         acknowledged=-1,
         reply_to="gateway-1",
@@ -108,7 +108,7 @@ def test_a_leader_without_a_quorum_steps_down_and_sends_back_what_waits() -> Non
         world.run(2 * world.options.lease_ms)
     assert leader.actor.counters["stepped_down"] == 1
     assert [(m.session, m.sequence, m.ballot, m.never_proposed) for m in sent] == [
-        ("s", 5, ballot, True)
+        ("gateway-1.s", 5, ballot, True)
     ]
 
 

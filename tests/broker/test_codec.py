@@ -117,6 +117,7 @@ GOOD = next(iter(encode(parcel(Accepted(ballot=BALLOT, slot=9)))))
         ({}, b"{}", "valid array"),
         ({"type": "paxos.surprise"}, b'[{"type": "paxos.surprise"}]', "paxos.surprise"),
         ({}, b'[{"type": "call.write", "token": 1}]', "call.write"),
+        ({}, b'[{"type": "disk.row_rotten", "key": "round"}]', "disk.row_rotten"),
         ({}, b'[{"type": "paxos.accepted", "slot": 1}]', "ballot"),
         (
             {},

@@ -9,6 +9,7 @@ import pytest
 from actors.calls import Survey
 from actors.effects import Group, TimerKey
 from actors.messages import ChunkPut, ChunkRefused, TxnPrepare
+from actors.notices import DiskSpace
 from actors.values import Batch, Command, Inline, PutFile
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.transport import Delivery, Lane, Parcel, Wakeup
@@ -165,10 +166,11 @@ async def test_what_is_sent_to_nobody_is_lost() -> None:
 async def test_a_local_call_can_not_leave() -> None:
     node = Node(MemoryBroker(), "store-1")
     async with node.running():
-        parcel = Parcel("c", "store-1", "d", 1, (Survey(token=1),))
-        node.transport.publish("store-2", parcel)
-        with pytest.raises(TypeError, match="local call"):
-            await node.transport.flush()
+        for own in (Survey(token=1), DiskSpace(low=True, free_bytes=0)):
+            parcel = Parcel("c", "store-1", "d", 1, (own,))
+            node.transport.publish("store-2", parcel)
+            with pytest.raises(TypeError, match="local call"):
+                await node.transport.flush()
 
 
 async def test_a_blocked_broker_takes_nothing_and_delivers_what_it_has() -> None:

@@ -193,7 +193,15 @@ def test_a_prepare_of_a_former_epoch_is_not_voted_on_once_its_contents_are_here(
     slot, view = store.state.applied + 1, store.state.view
     prepare = TxnPrepare(epoch=view.epoch, slot=slot, batch=Batch(commands=(one,)))
     assert "txn.progress" in types(hand(world, "store-3", "learner-1", prepare))
-    next_view = view.model_copy(update={"epoch": view.epoch + 1})
+    successor = world.actor("learner-2").identity
+    next_view = view.model_copy(
+        update={
+            "epoch": view.epoch + 1,
+            "coordinator": successor.name,
+            "coordinator_disk": successor.disk,
+            "coordinator_incarnation": successor.incarnation,
+        }
+    )
     inquiry = TxnInquiry(view=next_view, decided=slot - 1)
     assert "txn.state" in types(hand(world, "store-3", "learner-2", inquiry))
     store.contents.is_nowhere = lambda name: True

@@ -1,0 +1,286 @@
+"""Who may send what to whom: one table, which a node consults before any handler sees a message.
+
+A row names the roles that send a type and the roles that receive it. Where it is a particular node
+that sends it, a rule says which: a ballot is used by its proposer alone, a View is asked for by the
+coordinator that it names, a command by the gateway that waits for its result. What no row permits
+is dropped and counted. The table believes the name on an envelope, which the broker does not vouch
+for as long as all nodes share its credentials (`docs/decisions/0016-who-may-send-what.md`).
+
+Local calls and notices are in no row: they never cross the broker.
+"""
+
+from collections.abc import Callable
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+from actors.effects import Envelope
+from actors.messages import (
+    Accept,
+    Accepted,
+    AcceptedRange,
+    AnyMessage,
+    Census,
+    Chosen,
+    ChunkData,
+    ChunkGet,
+    ChunkHold,
+    ChunkMissing,
+    ChunkPut,
+    ChunkRefused,
+    ChunkStored,
+    Decided,
+    Diverged,
+    Fenced,
+    Founded,
+    HoldsGenesis,
+    Inquiry,
+    JoinRequest,
+    LeaderBeat,
+    LeaseAsk,
+    LeaseGrant,
+    LeaseGranted,
+    LeaseHeartbeat,
+    LogPage,
+    LogRead,
+    NodeHeartbeat,
+    Prepare,
+    Present,
+    Progress,
+    Promise,
+    ProposeGenesis,
+    ProposeValue,
+    PullChosen,
+    PullDecided,
+    ReadReply,
+    ReadRequest,
+    Redirect,
+    Reject,
+    Result,
+    SnapshotPage,
+    SnapshotPull,
+    StaleDisk,
+    Submit,
+    Truncate,
+    TxnDecision,
+    TxnInquiry,
+    TxnPrepare,
+    TxnProgress,
+    TxnState,
+    TxnVote,
+)
+from actors.options import role_of
+from actors.values import CloseSession, View
+
+FOUNDER = "acceptor-1"
+"""The node that mints a cluster's id."""
+
+UNKNOWN = "unknown"
+"""The role of a well-formed name that is no member's, as of a node whose settings name more nodes
+than the cluster was founded with. It may ask which cluster lives here, and halts on the answer.
+"""
+
+_NAME_CHARS_MAX = 64
+
+Rule = Callable[[Envelope, str], bool]
+"""Whether this very sender may send this very message to the node of that name."""
+
+
+class Permission(NamedTuple):
+    """A row. With `founding_disk` only the members count that still have the disk which the
+    genesis names.
+    """
+
+    senders: frozenset[str]
+    receivers: frozenset[str]
+    rule: Rule | None = None
+    founding_disk: bool = False
+
+
+def role_in(name: str) -> str:
+    """The role that a node's name starts with; nothing if it is no node's name."""
+    # No cache, and no conversion to a number, is to take in what has no bounds.
+    return _role_in(name) if len(name) <= _NAME_CHARS_MAX else ""
+
+
+@lru_cache(maxsize=1024)
+def _role_in(name: str) -> str:
+    try:
+        return role_of(name)
+    except ValueError:
+        return ""
+
+
+# -- rules ----------------------------------------------------------------------------------------
+
+
+def _is_founder(envelope: Envelope, receiver: str) -> bool:
+    return envelope.sender == FOUNDER
+
+
+def _is_in_its_genesis(envelope: Envelope, receiver: str) -> bool:
+    """An acceptor tells of the cluster that it founded with others, on this very disk."""
+    message: Any = envelope.message
+    named = {member.name: member.disk for member in message.genesis.members}
+    return named.get(envelope.sender) == envelope.disk
+
+
+def _is_founder_in_its_genesis(envelope: Envelope, receiver: str) -> bool:
+    return _is_founder(envelope, receiver) and _is_in_its_genesis(envelope, receiver)
+
+
+def _tells_of_itself(envelope: Envelope, receiver: str) -> bool:
+    """The role is the sender's; who leads names its own ballot; replicas alone know the view."""
+    message: Any = envelope.message
+    role, view, ballot = message.role, message.view, message.ballot
+    if role != role_in(envelope.sender):
+        return False
+    if view is not None and (role not in ("learner", "store") or not _is_well_formed(view)):
+        return False
+    return role != "proposer" or ballot is None or ballot.proposer == envelope.sender
+
+
+def _owns_ballot(envelope: Envelope, receiver: str) -> bool:
+    message: Any = envelope.message
+    own: bool = message.ballot.proposer == envelope.sender
+    return own
+
+
+def _proposes(envelope: Envelope, receiver: str) -> bool:
+    """Under its own ballot; and acceptors send their votes to the learner that it names."""
+    message: Any = envelope.message
+    learner = message.learner
+    own: bool = message.ballot.proposer == envelope.sender
+    return own and (not learner or role_in(learner) == "learner")
+
+
+def _submits(envelope: Envelope, receiver: str) -> bool:
+    """To the owner of the ballot, in a session of the sender's, which waits for the result."""
+    message: Any = envelope.message
+    command, sender = message.command, envelope.sender
+    operation = command.operation
+    return (
+        message.ballot.proposer == receiver
+        and command.reply_to == sender
+        and _gateway_of(command.session) == sender
+        and (not isinstance(operation, CloseSession) or _gateway_of(operation.target) == sender)
+    )
+
+
+def _gateway_of(session: str) -> str:
+    return session.partition(".")[0]
+
+
+def _asks_for_itself(envelope: Envelope, receiver: str) -> bool:
+    """A View makes the very start that asks for it the coordinator; an Abort names none."""
+    message: Any = envelope.message
+    return not isinstance(message.value, View) or _is_named_by(message.value, envelope)
+
+
+def _coordinates(envelope: Envelope, receiver: str) -> bool:
+    message: Any = envelope.message
+    return _is_named_by(message.view, envelope)
+
+
+def _tells_a_view(envelope: Envelope, receiver: str) -> bool:
+    message: Any = envelope.message
+    return _is_well_formed(message.view)
+
+
+def _is_named_by(view: View, envelope: Envelope) -> bool:
+    named = (view.coordinator, view.coordinator_disk, view.coordinator_incarnation)
+    return named == envelope[1:4] and _is_well_formed(view)
+
+
+def _is_well_formed(view: View) -> bool:
+    """What is sent to the nodes that a view names goes to nodes of the right roles."""
+    for store in view.stores:
+        if role_in(store.name) != "store":
+            return False
+    return role_in(view.coordinator) == "learner"
+
+
+# -- the table ------------------------------------------------------------------------------------
+
+_PROPOSER = frozenset(("proposer",))
+_ACCEPTOR = frozenset(("acceptor",))
+_LEARNER = frozenset(("learner",))
+_STORE = frozenset(("store",))
+_GATEWAY = frozenset(("gateway",))
+_MEMBER = _PROPOSER | _ACCEPTOR | _LEARNER | _STORE
+_ANY = _MEMBER | _GATEWAY
+_HEARS_BEATS = _ANY - _ACCEPTOR
+
+PERMISSIONS: dict[type[AnyMessage], Permission] = {
+    Census: Permission(_ACCEPTOR, _MEMBER, _is_founder),
+    Present: Permission(_MEMBER, _ACCEPTOR),
+    ProposeGenesis: Permission(_ACCEPTOR, _ACCEPTOR, _is_founder_in_its_genesis),
+    HoldsGenesis: Permission(_ACCEPTOR, _ACCEPTOR),
+    Inquiry: Permission(_ANY | {UNKNOWN}, _ACCEPTOR),
+    Founded: Permission(_ACCEPTOR, _ANY, _is_in_its_genesis),
+    NodeHeartbeat: Permission(_ANY, _HEARS_BEATS, _tells_of_itself),
+    # It halts its receiver, so the word of a gateway, or of a disk that came later, is not enough.
+    StaleDisk: Permission(_MEMBER - _ACCEPTOR, _ANY, founding_disk=True),
+    Prepare: Permission(_PROPOSER, _ACCEPTOR, _owns_ballot),
+    Promise: Permission(_ACCEPTOR, _PROPOSER),
+    Accept: Permission(_PROPOSER, _ACCEPTOR | _LEARNER, _proposes),
+    Accepted: Permission(_ACCEPTOR, _LEARNER),
+    Reject: Permission(_ACCEPTOR, _PROPOSER),
+    LeaseHeartbeat: Permission(_PROPOSER, _ACCEPTOR, _owns_ballot),
+    LeaseGranted: Permission(_ACCEPTOR, _PROPOSER),
+    LeaderBeat: Permission(_PROPOSER, _HEARS_BEATS, _owns_ballot),
+    Progress: Permission(_LEARNER, _PROPOSER, _tells_a_view),
+    PullChosen: Permission(_LEARNER, _ACCEPTOR | _LEARNER),
+    Chosen: Permission(_LEARNER, _LEARNER),
+    AcceptedRange: Permission(_ACCEPTOR, _LEARNER),
+    ProposeValue: Permission(_LEARNER, _PROPOSER, _asks_for_itself),
+    Truncate: Permission(_LEARNER, _ACCEPTOR | _LEARNER),
+    TxnPrepare: Permission(_LEARNER, _STORE),
+    TxnVote: Permission(_STORE, _LEARNER),
+    TxnProgress: Permission(_STORE, _LEARNER),
+    TxnDecision: Permission(_LEARNER, _LEARNER | _STORE),
+    TxnInquiry: Permission(_LEARNER, _STORE, _coordinates),
+    TxnState: Permission(_STORE, _LEARNER),
+    Fenced: Permission(_STORE, _LEARNER),
+    PullDecided: Permission(_LEARNER | _STORE, _LEARNER),
+    Decided: Permission(_LEARNER, _LEARNER | _STORE),
+    Submit: Permission(_GATEWAY, _PROPOSER, _submits),
+    Redirect: Permission(_PROPOSER, _GATEWAY, _owns_ballot),
+    Result: Permission(_LEARNER, _GATEWAY),
+    LeaseAsk: Permission(_STORE, _PROPOSER),
+    LeaseGrant: Permission(_PROPOSER, _STORE),
+    ReadRequest: Permission(_GATEWAY, _STORE),
+    ReadReply: Permission(_STORE, _GATEWAY),
+    ChunkPut: Permission(_GATEWAY, _STORE),
+    ChunkStored: Permission(_STORE, _GATEWAY),
+    ChunkRefused: Permission(_STORE, _GATEWAY),
+    ChunkGet: Permission(_GATEWAY | _STORE, _STORE),
+    ChunkData: Permission(_STORE, _GATEWAY | _STORE),
+    ChunkMissing: Permission(_STORE, _GATEWAY | _STORE),
+    ChunkHold: Permission(_GATEWAY, _STORE),
+    SnapshotPull: Permission(_LEARNER | _STORE | _GATEWAY, _LEARNER | _STORE),
+    SnapshotPage: Permission(_LEARNER | _STORE, _LEARNER | _STORE | _GATEWAY),
+    JoinRequest: Permission(_STORE, _LEARNER),
+    Diverged: Permission(_LEARNER, _LEARNER | _STORE),
+    LogRead: Permission(_GATEWAY, _LEARNER),
+    LogPage: Permission(_LEARNER, _GATEWAY),
+}
+"""Every type of message that crosses the broker."""
+
+FOUNDING: frozenset[type[AnyMessage]] = frozenset(
+    (Census, Present, ProposeGenesis, HoldsGenesis, Inquiry, Founded)
+)
+"""The types that nodes send before they know their cluster, and the disks in it."""
+
+
+@cache
+def permitted(
+    sender_role: str, receiver_role: str, on_founding_disk: bool
+) -> dict[type[AnyMessage], Rule | None]:
+    """The types that a sender may send to a receiver of these roles, with their rules."""
+    return {
+        kind: row.rule
+        for kind, row in PERMISSIONS.items()
+        if sender_role in row.senders
+        and receiver_role in row.receivers
+        and (on_founding_disk or not row.founding_disk)
+    }
