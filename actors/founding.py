@@ -44,6 +44,10 @@ class Founding:
         self._is_acceptor = node.identity.role == "acceptor"
         self._is_founder = node.name == FOUNDER
 
+    def names(self, node: str) -> bool:
+        """Whether `node` is a member of the cluster, or of the one that is to be founded."""
+        return node in (self.disks or self._node.options.members)
+
     # -- restart ---------------------------------------------------------------------------------
 
     def restore(self, record: Record) -> bool:

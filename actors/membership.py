@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from actors.effects import Milliseconds
 from actors.messages import Diverged, JoinRequest, TxnInquiry
-from actors.peers import Key
 from actors.values import StoreMember, View
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ class Membership:
         self._view = view
         self._owing: dict[str, Milliseconds] = {}
         """Since when each store has left something unanswered that it was asked."""
-        self._joining: dict[Key, Milliseconds] = {}
-        """The stores that may be added, and when they last asked for it."""
+        self._joining: dict[str, tuple[str, Milliseconds]] = {}
+        """The stores that may be added: the disk on which each last asked for it, and when."""
         self._pinged_at: Milliseconds = -_PING_MS
         self._proposed: View | None = None
         """The View asked of the log. It may be chosen at any time, so it is not taken back."""
@@ -84,7 +83,7 @@ class Membership:
             )
             return
         learner.replicas.diverged.discard((sender, disk))
-        self._joining[sender, disk] = learner.now
+        self._joining[sender] = (disk, learner.now)
         self.watch()
 
     # -- views -----------------------------------------------------------------------------------
@@ -129,7 +128,11 @@ class Membership:
     def _next_view(self) -> View | None:
         learner, view = self._learner, self._view
         replicas = learner.replicas
-        asking = [key for key, at in sorted(self._joining.items()) if learner.now - at < _ASKED_MS]
+        asking = [
+            (name, disk)
+            for name, (disk, at) in sorted(self._joining.items())
+            if learner.now - at < _ASKED_MS
+        ]
         lost = [m.name for m in view.stores if self._is_lost(m)]
         if lost and not self.may_drop(lost):
             # Whoever is whole is waited for, however long, unless its disk is gone: another one

@@ -287,8 +287,7 @@ class Node:
     def _role_of(self, sender: str) -> str:
         """The role of a member or of a gateway; nothing for what is no node's name."""
         role = role_in(sender)
-        members = self.founding.disks or self.options.members
-        return role if role in ("", "gateway") or sender in members else UNKNOWN
+        return role if role in ("", "gateway") or self.founding.names(sender) else UNKNOWN
 
     def _may_found(self, envelope: Envelope) -> bool:
         """Founding comes before clusters and disks are known, so names are all there is to see."""

@@ -70,7 +70,7 @@ class Reads:
         """Serve the read now, or when that is allowed."""
         store = self._store
         after_slots: set[int] = set()
-        if request.consistency == "linearizable":
+        if not _may_be_old(request):
             after_slots = {
                 slot
                 for slot, prepared in store.prepared.items()
@@ -89,14 +89,12 @@ class Reads:
     def _serve(self, read: WaitingRead) -> bool:
         """Answer, if that is allowed now or if the wait is over; never guess."""
         store = self._store
-        if read.request.what == "changes":
-            due = store.state.applied >= read.request.at_least or store.now >= read.until
-            if due:
-                store._send(read.sender, answer_changes(store.changes, read.request))
-            return due
         obstacle = self._obstacle(read)
         if obstacle is None:
-            store._send(read.sender, answer_read(store.state, read.request))
+            answer = answer_read(store.state, read.request)
+            if read.request.what == "changes":
+                answer = answer_changes(store.changes, read.request)
+            store._send(read.sender, answer)
         elif store.now >= read.until:
             store.counters["reads_refused"] += 1
             store._send(
@@ -120,9 +118,11 @@ class Reads:
             return "its state is not what the others have"
         if store.joining.is_installing:
             return "its state is being copied"
+        if read.request.what == "changes" and store.now >= read.until:
+            return None  # That there are none yet is an answer, too.
         if applied < read.request.at_least:
             return f"slot {read.request.at_least} is not applied here yet"
-        if read.request.consistency == "stale":
+        if _may_be_old(read.request):
             return None
         if store.now >= self.lease.until or applied < self.lease.added_slot:
             self._ask_lease()
@@ -156,6 +156,15 @@ class Reads:
         if until > self.lease.until:
             self.lease = ReadLease(until=until, added_slot=message.added_slot)
         self.wake()
+
+
+def _may_be_old(request: ReadRequest) -> bool:
+    """Whether any state of the log will do. What became of a command is final, which only a state
+    that misses nothing can say.
+    """
+    return request.what == "changes" or (
+        request.what != "result" and request.consistency == "stale"
+    )
 
 
 def answer_read(state: Namespace, request: ReadRequest) -> ReadReply:

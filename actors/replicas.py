@@ -70,9 +70,14 @@ class Replicas:
         return min(self._durable.get((store.name, store.disk), 0) for store in stores)
 
     def is_whole(self, store: StoreMember) -> bool:
-        """Whether a member has caught up with the slot that added it; founders always have."""
+        """Whether a member has caught up with the slot that added it, as founders always have, and
+        has the others' state: another one is no copy of it.
+        """
         assert store.added_slot is not None
-        whole_through = self._whole.get((store.name, store.disk), 0)
+        key = (store.name, store.disk)
+        if key in self.diverged:
+            return False
+        whole_through = self._whole.get(key, 0)
         return whole_through >= store.added_slot
 
     # -- agreement -------------------------------------------------------------------------------

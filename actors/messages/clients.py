@@ -83,7 +83,8 @@ class ReadRequest(Frozen):
     """`what`: an `entry`, a `list` (names after `after`), a command's `result`, or `changes`.
 
     A linearizable read needs the store's lease; a `stale` one any state at or above `at_least`.
-    `changes` are those from slot `at_least` on; the answer waits a while for the first of them.
+    A `result` is linearizable always. `changes` are those from slot `at_least` on; the answer waits
+    a while for the first of them, and needs no lease.
     """
 
     type: Literal["read.request"] = "read.request"

@@ -183,7 +183,7 @@ def test_a_disk_that_lacks_a_start_or_a_commit_is_not_let_in(
         journal_commits=store._commits + commits,
     )
 
-    effects = store.receive(said(cluster, "learner-1", report), cluster.machines["store-1"].now_ms)
+    effects = hand(cluster, "store-1", "learner-1", report)
 
     assert (effects.halt is not None) == halts
 

@@ -81,7 +81,11 @@ def test_a_leader_without_a_lease_advances_no_log_time() -> None:
     leader = leader_of(world)
     phase, hour_ms = leader.actor.phase, 3_600_000
     command = Command(
-        session="s", sequence=1, acknowledged=0, reply_to="gateway-1", operation=OpenSession()
+        session="gateway-1.s",
+        sequence=1,
+        acknowledged=0,
+        reply_to="gateway-1",
+        operation=OpenSession(),
     )
     submit = Submit(ballot=phase.ballot, command=command)
     hand(world, leader.name, "gateway-1", submit, late_ms=hour_ms)

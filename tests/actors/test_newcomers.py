@@ -24,7 +24,8 @@ from actors.reads import WaitingRead
 from actors.snapshots import digest_of
 from actors.values import Batch, View
 from chaos.simulator.world import World
-from tests.worlds import founded, put
+from tests import worlds
+from tests.worlds import founded, hand, put
 
 
 def settled() -> World:
@@ -130,7 +131,7 @@ def test_a_store_of_another_state_is_not_added() -> None:
         membership, _ = added_again(world)
         request = JoinRequest(applied=learner.decided, state_hash=state_hash)
         membership.on_join("store-3", "disk-new", request)
-        assert (("store-3", "disk-new") in membership._joining) == is_let_in
+        assert ("store-3" in membership._joining) == is_let_in
         told = [message for message in sent(learner) if isinstance(message, Diverged)]
         assert bool(told) == (not is_let_in)
 
@@ -350,6 +351,104 @@ def test_a_member_that_differs_copies_nothing_before_a_view_has_dropped_it() -> 
     store.joining.on_page(sender, page)
     assert not store.joining.has_diverged
     assert store.state.view == source.state.view
+
+
+@pytest.mark.parametrize("ails", ["diverged", "installing"])
+@pytest.mark.parametrize("what", ["entry", "list", "result", "changes"])
+def test_a_store_without_the_others_state_tells_nothing_of_it(ails: str, what: Any) -> None:
+    """Given a store that knows that its state is wrong, or is about to be replaced, then whoever
+    reads, also without asking for the newest, is sent elsewhere; a watcher, too.
+    """
+    world = settled()
+    machine = world.machines["store-3"]
+    store = machine.actor
+    if ails == "diverged":
+        store.joining.has_diverged = True
+    else:
+        store.joining._installer.begin()
+    request = ReadRequest(
+        number=1, what=what, path="a", consistency="stale", at_least=store.state.applied
+    )
+    store._take()
+
+    assert hand(world, "store-3", "gateway-1", request).sends == ()
+    store.now += 1_000
+    store.reads.wake()
+
+    (reply,) = sent(store)
+    assert (reply.status, reply.changes, reply.entry) == ("not_served", (), None)
+
+
+def test_a_watcher_is_answered_at_once_or_when_its_patience_ends() -> None:
+    """Given a sound store, then changes that are here are told at once, and that there are none a
+    while later; neither takes a lease.
+    """
+    world = settled()
+    store = world.actor("store-3")
+    applied = store.state.applied
+    store._take()
+
+    def watch(at_least: int) -> list[Any]:
+        request = ReadRequest(number=1, what="changes", at_least=at_least)
+        return worlds.sent(hand(world, "store-3", "gateway-1", request))
+
+    (told,) = watch(applied)
+    assert [change.path for change in told.changes] == ["a"]
+    assert watch(applied + 1) == []
+    store.now += 1_000
+    store.reads.wake()
+    (none,) = sent(store)
+    assert (none.status, none.changes, none.applied) == ("found", (), applied)
+
+
+def test_what_became_of_a_command_is_told_under_a_lease_only() -> None:
+    """Given a store without a lease, that may have missed what was applied, then it does not say
+    that a session is unknown, however old a state the caller would take.
+    """
+    world = settled()
+    store = world.actor("store-3")
+    store.reads.give_up_lease()
+    store._take()
+    request = ReadRequest(number=1, what="result", session="s", sequence=1, consistency="stale")
+
+    effects = hand(world, "store-3", "gateway-1", request)
+
+    assert [type(message) for message in worlds.sent(effects)] == [LeaseAsk]
+
+
+def test_a_store_of_another_state_is_no_copy_that_a_view_may_be_left_with() -> None:
+    """Given a view of two, one of which differs, when the other one is silent, then that one is
+    waited for, because it is the last that has the state.
+    """
+    world = settled()
+    learner = world.actor("learner-1")
+    membership, _ = added_again(world)
+    view = membership._view
+    membership._view = view.model_copy(update={"stores": view.stores[:2]})
+    odd, silent = view.stores[:2]
+    learner.replicas.diverged.add((odd.name, odd.disk))
+    membership._is_lost = lambda member: True
+
+    assert not learner.replicas.is_whole(odd)
+    assert [store.name for store in membership._next_view().stores] == [silent.name]
+    assert membership.shortage == f"writes need 2 whole stores, but the view has 1 ({silent.name})"
+
+
+def test_a_store_that_asks_on_two_disks_is_added_once() -> None:
+    """Given a store that asked to join and lost its disk at once, then its newest disk counts."""
+    world = settled()
+    learner = world.actor("learner-1")
+    membership, _ = added_again(world)
+    view = membership._view
+    membership._view = view.model_copy(update={"stores": view.stores[:2]})
+    request = JoinRequest(applied=learner.decided, state_hash=learner.state.state_hash)
+    for disk in ("disk-z", "disk-new"):
+        membership.on_join("store-3", disk, request)
+
+    stores = [(member.name, member.disk) for member in membership._next_view().stores]
+
+    assert [name for name, _ in stores] == ["store-1", "store-2", "store-3"]
+    assert stores[-1] == ("store-3", "disk-new")
 
 
 # -- a new coordinator ----------------------------------------------------------------------------
