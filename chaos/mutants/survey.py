@@ -37,8 +37,11 @@ _TESTS = {
     "broker/journal.py": ("tests/broker/test_journal.py",),
     "broker/timers.py": ("tests/broker/test_timers.py", "tests/broker/test_runtime.py"),
     "gateway/backup.py": ("tests/gateway/test_backup_folder.py", "tests/replication"),
-    "gateway/backup_folder.py": ("tests/gateway/test_backup_folder.py", "tests/replication"),
-    "gateway/restore.py": ("tests/replication",),
+    "gateway/backup_folder.py": (
+        "tests/gateway/test_backup_folder.py",
+        "tests/gateway/test_restore.py",
+    ),
+    "gateway/restore.py": ("tests/gateway/test_restore.py",),
 }
 """Which tests may notice a change of a file, where they are not those of its package."""
 

@@ -1,0 +1,151 @@
+"""The journals that a restored cluster begins with, without running it."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from actors.acceptor import TRUNCATED
+from actors.effects import Record
+from actors.founding import FOUNDED, HELD
+from actors.namespace import Namespace
+from actors.options import Options, role_of
+from actors.values import AnyOperation, Batch, Command, Genesis, OpenSession, StoreMember, View
+from broker.journal import Journal
+from gateway.backup_folder import BackupFolder, BackupRefused, Manifest
+from gateway.restore import Restored, restore
+from tests.worlds import put
+
+DATA = b"contents"
+NAME = hashlib.sha256(DATA).hexdigest()
+WALL_MS = 1_800_000_000_000
+
+
+def former() -> Namespace:
+    """The state of the cluster that was backed up, at slot 2."""
+    state = Namespace(Options())
+    member = StoreMember(name="store-1", disk="former", added_slot=0)
+    state.begin(
+        View(
+            epoch=7,
+            coordinator="learner-2",
+            coordinator_disk="former",
+            coordinator_incarnation=3,
+            stores=(member,),
+        )
+    )
+    operations: tuple[AnyOperation, ...] = (OpenSession(), put("a", DATA))
+    for sequence, operation in enumerate(operations):
+        command = Command(
+            session="s",
+            sequence=sequence,
+            acknowledged=-1,
+            reply_to="gateway-1",
+            operation=operation,
+        )
+        state.apply(sequence + 1, Batch(stamp_ms=1, commands=(command,)), ())
+    return state
+
+
+@pytest.fixture
+def backup(tmp_path: Path) -> Path:
+    state, folder = former(), BackupFolder(tmp_path / "backup")
+    folder.path.mkdir()
+    lines = [json.dumps([key, row.to_json().decode()]).encode() for key, row in state.rows()]
+    rows = b"\n".join([*lines, b""])
+    digest = hashlib.sha256(rows).hexdigest()
+    with folder.rows_draft() as draft:
+        draft.write(rows)
+        name = folder.keep_rows(draft, state.applied, digest)
+    folder.keep_chunk(NAME, DATA)
+    folder.finish(
+        Manifest(
+            cluster="former",
+            taken_at="2026-01-01T00:00:00+00:00",
+            slot=state.applied,
+            state_hash=state.state_hash,
+            rows_file=name,
+            rows=len(lines),
+            rows_bytes=len(rows),
+            rows_sha256=digest,
+            files=1,
+            files_bytes=len(DATA),
+            chunks=1,
+            chunks_bytes=len(DATA),
+            settings={},
+        )
+    )
+    return folder.path
+
+
+def read_back(data: Path, name: str) -> tuple[Journal, dict[str, bytes]]:
+    """A member's journal as its first start finds it, and its rows."""
+    journal = Journal.open(data / name, name, "test")
+    return journal, {record.key: record.value or b"" for record in journal.records()}
+
+
+@pytest.mark.parametrize(("now_ms", "slot"), [(WALL_MS, WALL_MS), (1, 2)], ids=["wall", "backup"])
+def test_every_member_begins_with_the_same_cluster_and_no_former_slot(
+    backup: Path, tmp_path: Path, now_ms: int, slot: int
+) -> None:
+    """Given a backup of slot 2, then the log goes on above it and above the wall clock; acceptors
+    hold the genesis and vote on nothing of before; replicas hold the state, stores its contents,
+    and the view names their new disks in an epoch that none of their starts coordinates.
+    """
+    options = Options(acceptors=3, proposers=2, learners=2, stores=2)
+    data = tmp_path / "data"
+
+    done = restore(backup, data, options, "test", now_ms=now_ms)
+
+    assert done == Restored(BackupFolder(backup).manifest(), done.cluster, slot, options.members)
+    assert {path.name for path in data.iterdir()} == set(options.members)
+    expected, found = former(), {name: read_back(data, name) for name in options.members}
+    disks = {name: journal.identity.disk for name, (journal, _) in found.items()}
+    (genesis,) = {Genesis.model_validate_json(rows[FOUNDED]) for _, rows in found.values()}
+    assert genesis.cluster == done.cluster != "former"
+    assert {member.name: member.disk for member in genesis.members} == disks
+    view = genesis.view
+    assert (view.epoch, view.coordinator) == (8, "learner-1")
+    assert view.coordinator_disk == disks["learner-1"]
+    assert view.coordinator_incarnation < found["learner-1"][0].identity.incarnation
+    assert [(member.name, member.disk, member.added_slot) for member in view.stores] == [
+        (name, disks[name], 0) for name in ("store-1", "store-2")
+    ]
+    expected.applied, expected.view, expected.view_slot = slot, view, slot
+    state_rows = {key: row.to_json() for key, row in expected.rows()}
+    for name, (journal, rows) in found.items():
+        del rows[FOUNDED]
+        role = role_of(name)
+        if role == "acceptor":
+            assert Genesis.model_validate_json(rows.pop(HELD)) == genesis
+            assert rows == {TRUNCATED: b"%d" % (slot + 1)}
+        else:
+            assert rows == ({} if role == "proposer" else state_rows)
+        assert journal.blob_names() == ([NAME] if role == "store" else [])
+        assert journal.read_blob(NAME) == (DATA if role == "store" else None)
+        journal.close()
+
+
+def test_nothing_is_restored_over_what_is_there(backup: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with Journal.open(data / "store-1", "store-1", "test") as journal:
+        journal.commit([Record("a", b"1")])
+
+    with pytest.raises(BackupRefused, match="is not empty"):
+        restore(backup, data, Options(), "test")
+
+    assert [path.name for path in data.iterdir()] == ["store-1"]
+    with Journal.open(data / "store-1", "store-1", "test") as journal:
+        assert list(journal.records()) == [Record("a", b"1")]
+
+
+def test_what_an_interrupted_restore_left_is_removed_first(backup: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    left = data / ".restoring" / "store-9"
+    left.mkdir(parents=True)
+    (left / "journal.db").write_bytes(b"half")
+
+    restore(backup, data, Options(), "test", now_ms=WALL_MS)
+
+    assert {path.name for path in data.iterdir()} == set(Options().members)
