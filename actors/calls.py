@@ -83,6 +83,16 @@ class HoldChunks(Call):
     for_ms: Milliseconds
 
 
+class KeepChunks(Call):
+    """Have every store keep these chunks, at most `KEEP_NAMES_MAX`, and what they list for
+    `for_ms`.
+    """
+
+    type: Literal["call.keep_chunks"] = "call.keep_chunks"
+    names: tuple[str, ...]
+    for_ms: Milliseconds
+
+
 class CopySnapshot(Call):
     """Get page `page` of the state at `slot` from `source`, as the last answer named it.
 
@@ -103,7 +113,18 @@ class Survey(Call):
     type: Literal["call.survey"] = "call.survey"
 
 
-AnyCall = Write | GiveUp | Read | Upload | Fetch | Survey | ReadLog | HoldChunks | CopySnapshot
+AnyCall = (
+    Write
+    | GiveUp
+    | Read
+    | Upload
+    | Fetch
+    | Survey
+    | ReadLog
+    | HoldChunks
+    | KeepChunks
+    | CopySnapshot
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +182,7 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """The stores were asked to hold their chunks; nobody answers that, so ask again in time."""
+    """The stores were asked to keep chunks; none of them answers that, so ask again in time."""
 
 
 @dataclass(frozen=True, slots=True)

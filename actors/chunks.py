@@ -1,7 +1,9 @@
 """Which chunks a store holds, and who still needs them (DESIGN section 4, rule 9).
 
-Contents live in the journal as blobs; the store's actor knows only their names. A chunk goes away
-when no version, prepared slot, upload or running read has named it for a while, and the check and
+Contents live in the journal as blobs; the store's actor knows only their names. A chunk has
+*users*, the versions and prepared slots that name it, and it is *kept until* a moment that uploads
+and reads put off. That moment only rises: neither a user that comes nor one that goes takes
+anything from it. A chunk goes away when nothing uses it and that moment has passed. The check and
 the deletion happen in one step of the actor, so nothing can begin to need it in between.
 """
 
@@ -22,13 +24,18 @@ from actors.values import (
 )
 
 _NAMES = TypeAdapter(tuple[str, ...])
-_OUTDATED_MOST = 1_024
 
 RELEASED_GRACE_MS = 60_000
 """How long the only chunk of a replaced version is kept for a reader who was just told of it."""
 
 READING_GRACE_MS = 600_000
 """The same for a version of several chunks, which takes longer to read, and after each read."""
+
+RENEWALS = 4
+"""How often an upload or a download renews what it needs within the time that it is kept for, so
+that what is kept outlives three renewals that were lost, or a store that was paused for as long."""
+
+assert RELEASED_GRACE_MS <= READING_GRACE_MS
 
 Contents: TypeAlias = Inline | Chunked | Indirect
 
@@ -40,33 +47,38 @@ class Manifest(Frozen):
 
 
 class Chunks:
-    """The names of the held chunks and how many users each has."""
+    """The names of the held chunks, how many users each has, and until when each is kept.
+
+    A name has one entry in the heap for as long as it is in `_kept_until`, and every held chunk
+    without a user is in both. Of a manifest and what it lists the manifest is never kept longer.
+    """
 
     def __init__(self) -> None:
         self.held: set[str] = set()
         self._manifests: dict[str, tuple[str, ...]] = {}
         self._users: dict[str, int] = {}
-        self._unused_until: dict[str, Milliseconds] = {}
-        """When each chunk without a user may go."""
+        self._kept_until: dict[str, Milliseconds] = {}
+        """What is not in it any more is kept until a moment that has passed."""
         self._due: list[tuple[Milliseconds, str]] = []
-        """The same as a heap; an entry that does not match `_unused_until` is out of date."""
+        """A heap of when to look at each name again: at the latest when its time is over."""
 
     def add(self, name: str, until: Milliseconds) -> None:
-        """The chunk is held from now on, and kept until then if nobody begins to use it."""
+        """The chunk is held from now on, and kept until then at least."""
         self.held.add(name)
-        if name not in self._users:
-            self._keep_until(name, until)
+        self._raise(name, until)
 
     def add_manifest(self, name: str, manifest: Manifest) -> None:
-        """The chunk `name` lists others, which have the same users from now on."""
+        """The chunk `name` lists others, which have its users and are kept with it from now on."""
         if name in self._manifests:
             return
         self._manifests[name] = manifest.names
         users = self._users.get(name, 0)
-        if users:
-            for listed in manifest.names:
+        until = self._kept_until.get(name)
+        for listed in manifest.names:
+            if users:
                 self._users[listed] = self._users.get(listed, 0) + users
-                self._unused_until.pop(listed, None)
+            if until is not None:
+                self._raise(listed, until)
 
     def has(self, name: str, as_manifest: bool) -> bool:
         """Whether the chunk is held, and known as a manifest if it is wanted as one."""
@@ -84,10 +96,13 @@ class Chunks:
         """Whether any version or prepared slot names it."""
         return name in self._users
 
-    def touch(self, name: str, until: Milliseconds) -> None:
-        """Somebody uploads or reads it."""
-        if self._unused_until.get(name, until) < until:
-            self._keep_until(name, until)
+    def keep(self, name: str, until: Milliseconds) -> None:
+        """An upload or a read needs the chunk, and what it lists, until then at least.
+
+        A chunk that is neither held nor a manifest is left out: names alone take no memory here.
+        """
+        if name in self.held or name in self._manifests:
+            self._raise(name, until)
 
     def missing(self, content: Contents) -> tuple[str, ...]:
         """The chunks of `content` that are not held; a missing manifest hides those it lists."""
@@ -104,7 +119,6 @@ class Chunks:
         """One more version or prepared slot names this content."""
         for name in self._named_by(content):
             self._users[name] = self._users.get(name, 0) + 1
-            self._unused_until.pop(name, None)
 
     def release(self, content: Contents, now: Milliseconds) -> list[str]:
         """One fewer does; the chunks that nobody names any more."""
@@ -119,42 +133,61 @@ class Chunks:
                 self._users.pop(name, None)
                 unused.append(name)
                 if name in self.held:
-                    self._keep_until(name, now + grace_ms)
+                    self._raise(name, now + grace_ms)
         return unused
 
     def forget_users(self, now: Milliseconds) -> None:
         """Another state is about to say who uses what."""
+        for name in sorted(self.held & self._users.keys()):
+            self._raise(name, now + READING_GRACE_MS)
         self._users.clear()
-        for name in sorted(self.held - self._unused_until.keys()):
-            self._keep_until(name, now + READING_GRACE_MS)
+
+    def is_due(self, now: Milliseconds) -> bool:
+        """Whether `take_expired` has anything to look at."""
+        return bool(self._due) and self._due[0][0] <= now
 
     def take_expired(self, now: Milliseconds, most: int) -> list[str]:
-        """Up to `most` chunks that nobody has needed for their time, the oldest first."""
+        """Look at up to `most` chunks, those that are due for longest first; return those that
+        nothing uses and whose time is over. The caller removes them in the same step.
+        """
         expired: list[str] = []
-        while self._due and self._due[0][0] <= now and len(expired) < most:
-            until, name = heapq.heappop(self._due)
-            if self._unused_until.get(name) == until:
+        for _ in range(most):
+            if not self.is_due(now):
+                break
+            _, name = heapq.heappop(self._due)
+            until = self._kept_until[name]
+            if until > now:
+                heapq.heappush(self._due, (until, name))
+                continue
+            del self._kept_until[name]
+            if name in self.held and name not in self._users:
                 expired.append(name)
         return expired
 
     def remove(self, name: str) -> bool:
         """The chunk is gone; whether it was a manifest."""
         self.held.discard(name)
-        self._unused_until.pop(name, None)
         return self._manifests.pop(name, None) is not None
 
     def lose(self, name: str) -> None:
         """Its bytes are gone or rotten, but whoever needs it still does."""
         self.held.discard(name)
-        self._unused_until.pop(name, None)
 
-    def _keep_until(self, name: str, until: Milliseconds) -> None:
-        self._unused_until[name] = until
-        heapq.heappush(self._due, (until, name))
-        if len(self._due) > 2 * len(self._unused_until) + _OUTDATED_MOST:
-            # Most contents are used as soon as they are held, an hour before their time is over.
-            self._due = [(due, unused) for unused, due in self._unused_until.items()]
-            heapq.heapify(self._due)
+    def _raise(self, name: str, until: Milliseconds) -> None:
+        """Keep the chunk, and all that it lists, until then; never for a shorter time than before.
+
+        Lists may name lists, so this is a loop; it goes into one only if that raises it.
+        """
+        todo = [name]
+        while todo:
+            raised = todo.pop()
+            former = self._kept_until.get(raised)
+            if former is None:
+                heapq.heappush(self._due, (until, raised))
+            elif former >= until:
+                continue
+            self._kept_until[raised] = until
+            todo.extend(self._manifests.get(raised, ()))
 
     def _named_by(self, content: Contents) -> tuple[str, ...]:
         if isinstance(content, Inline):

@@ -22,6 +22,7 @@ from actors.calls import (
     Fetch,
     GiveUp,
     HoldChunks,
+    KeepChunks,
     LeasesSeen,
     NodeSeen,
     Read,
@@ -230,6 +231,8 @@ class Client(Node):
                 self.log_reads.begin(call)
             case HoldChunks():
                 self.copies.hold(call)
+            case KeepChunks():
+                self.transfers.keep(call)
             case CopySnapshot():
                 self.copies.copy(call)
         self._arm("tick", _TICK_MS, _TICK_MS)

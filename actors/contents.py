@@ -10,13 +10,14 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from actors.chunks import READING_GRACE_MS, Chunks, Manifest, read_manifest
+from actors.chunks import READING_GRACE_MS, RENEWALS, Chunks, Manifest, read_manifest
 from actors.effects import Blob, Milliseconds, SendBlob
 from actors.messages import (
     HOLD_MS_MAX,
     ChunkData,
     ChunkGet,
     ChunkHold,
+    ChunkKeep,
     ChunkMissing,
     ChunkPut,
     ChunkRefused,
@@ -37,6 +38,14 @@ _COPY_WINDOW_MS = 250
 _SWEEP_MS = 30_000
 _SWEEP_CHUNKS = 1_000
 _SWEEP_ON_MS = 100
+
+_SWEEPS_MISSED = 4
+"""After a sweep that is late by so many, what asked to be kept meanwhile may not have been heard
+yet. A shorter delay is within what `RENEWALS` allows for."""
+
+_READ_STEPS = 8
+"""In how many steps the time of what is read rises while it is kept: many readers of one long list
+then put off what it lists a few times, not each of them every time."""
 
 
 @dataclass(slots=True)
@@ -66,6 +75,7 @@ class Contents:
         self._window_until = 0
         self._held_until = 0
         """Before this no chunk is deleted: somebody copies the state and all that it names."""
+        self._swept_at: Milliseconds | None = None
 
     @property
     def missing(self) -> int:
@@ -205,20 +215,23 @@ class Contents:
                         self._want(self._copies, listed)
 
     def keep_inline(self, batch: Batch) -> None:
-        """The contents that travelled inside commands become chunks."""
+        """The contents that travelled inside commands become chunks.
+
+        They are kept for no time: the command brings them again for as long as it waits.
+        """
         for content in batch.contents:
             if not isinstance(content, Inline) or content.sha256 in self.chunks.held:
                 continue
             # A wrong name leaves the chunk missing, so that the command ends up refused.
             if content.data and hashlib.sha256(content.data).hexdigest() == content.sha256:
-                self.keep(content.sha256, None, content.data, READING_GRACE_MS)
+                self.keep(content.sha256, None, content.data, 0)
 
     def on_put(self, sender: str, message: ChunkPut) -> None:
         """Journal the chunk, then give the credit back; the same chunk again is no work."""
         store, name = self._store, message.sha256
         grace_ms = store.options.chunk_grace_ms
         if self.chunks.has(name, message.manifest):
-            self.chunks.touch(name, store.now + grace_ms)
+            self.chunks.keep(name, store.now + grace_ms)
             store._send(sender, ChunkStored(sha256=name))
             return
         manifest = read_manifest(message.data) if message.manifest else None
@@ -239,7 +252,7 @@ class Contents:
         """Whoever reads a chunk finds it for a while yet, also if its version goes away."""
         store, name = self._store, message.sha256
         if name in self.chunks.held:
-            self.chunks.touch(name, store.now + READING_GRACE_MS)
+            self.chunks.keep(name, self._reading_until(READING_GRACE_MS))
             store.out.sends.append(SendBlob(sender, name))
         else:
             store._send(sender, ChunkMissing(sha256=name))
@@ -260,6 +273,27 @@ class Contents:
 
     # -- letting go ------------------------------------------------------------------------------
 
+    @property
+    def _kept_ms_max(self) -> Milliseconds:
+        """The longest that a message asks for. After a restart every chunk is kept for so long,
+        because until when it was kept is not journalled.
+        """
+        return max(self._store.options.chunk_grace_ms, READING_GRACE_MS, HOLD_MS_MAX)
+
+    def restore(self, name: str) -> None:
+        """The journal holds the chunk, and does not say which uploads or reads needed it."""
+        self.chunks.add(name, self._store.now + self._kept_ms_max)
+
+    def on_keep(self, message: ChunkKeep) -> None:
+        """An upload or a download needs these chunks for a while yet."""
+        until = self._reading_until(min(message.for_ms, self._kept_ms_max))
+        for name in message.names:
+            self.chunks.keep(name, until)
+
+    def _reading_until(self, for_ms: Milliseconds) -> Milliseconds:
+        step_ms = for_ms // _READ_STEPS + 1
+        return (self._store.now + for_ms) // step_ms * step_ms + step_ms
+
     def on_hold(self, message: ChunkHold) -> None:
         """Delete nothing for a while, also of what is replaced meanwhile."""
         until = self._store.now + min(message.for_ms, HOLD_MS_MAX)
@@ -268,6 +302,11 @@ class Contents:
     def sweep(self) -> None:
         """Delete what nobody has needed for its time: check and deletion are one step."""
         store = self._store
+        if self._swept_at is not None and store.now - self._swept_at > _SWEEPS_MISSED * _SWEEP_MS:
+            # This node or its broker stood still: each request renews what it needs first.
+            until = store.now + self._kept_ms_max // RENEWALS
+            self._held_until = max(self._held_until, until)
+        self._swept_at = store.now
         held = store.now < self._held_until
         expired = [] if held else self.chunks.take_expired(store.now, _SWEEP_CHUNKS)
         for name in expired:
@@ -275,5 +314,5 @@ class Contents:
                 store._journal(f"manifest/{name}", None)
             store.out.blobs.append(Blob(name, None))
             store.counters["chunks_deleted"] += 1
-        wait_ms = _SWEEP_ON_MS if len(expired) == _SWEEP_CHUNKS else _SWEEP_MS
+        wait_ms = _SWEEP_ON_MS if not held and self.chunks.is_due(store.now) else _SWEEP_MS
         store._set_timer("sweep", wait_ms, wait_ms * 2)

@@ -25,6 +25,7 @@ from actors.messages import (
     ChunkData,
     ChunkGet,
     ChunkHold,
+    ChunkKeep,
     ChunkMissing,
     ChunkPut,
     Decided,
@@ -116,6 +117,7 @@ class Store(Node):
         "chunk.get": "_on_chunk_get",
         "chunk.missing": "_on_chunk_missing",
         "chunk.hold": "_on_chunk_hold",
+        "chunk.keep": "_on_chunk_keep",
         "snapshot.pull": "_on_snapshot_pull",
         "snapshot.page": "_on_snapshot_page",
         "replica.diverged": "_on_diverged",
@@ -159,9 +161,7 @@ class Store(Node):
                 prepared = read_record(_PREPARED, record)
                 self.prepared[prepared.slot] = prepared
             elif record.key.startswith(BLOB_ROW):
-                # Whether anybody began to upload it, or why it is here, is not journalled.
-                until = self.now + self.options.chunk_grace_ms
-                self.chunks.add(record.key.removeprefix(BLOB_ROW), until)
+                self.contents.restore(record.key.removeprefix(BLOB_ROW))
             elif record.key.startswith("manifest/"):
                 manifest = read_record(_MANIFEST, record)
                 self.chunks.add_manifest(record.key.removeprefix("manifest/"), manifest)
@@ -338,6 +338,7 @@ class Store(Node):
         for slot in sorted(self._fetching):
             fetching = self._fetching[slot]
             batch = fetching.message.batch
+            self.contents.keep_inline(batch)
             missing = self._missing_contents(batch)
             hopeless = [
                 Refusal(index=index, reason=f"{self.name}: contents are on no store that answers")
@@ -583,6 +584,9 @@ class Store(Node):
 
     def _on_chunk_hold(self, sender: str, message: ChunkHold) -> None:
         self.contents.on_hold(message)
+
+    def _on_chunk_keep(self, sender: str, message: ChunkKeep) -> None:
+        self.contents.on_keep(message)
 
     def _on_sweep(self, subject: str) -> None:
         self.contents.sweep()

@@ -11,11 +11,22 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from actors.calls import NOTHING_READ, Absent, Fetch, Fetched, Unavailable, Upload, Uploaded
+from actors.calls import (
+    NOTHING_READ,
+    Absent,
+    Fetch,
+    Fetched,
+    Holding,
+    KeepChunks,
+    Unavailable,
+    Upload,
+    Uploaded,
+)
 from actors.effects import Answer, Milliseconds
 from actors.messages import (
     ChunkData,
     ChunkGet,
+    ChunkKeep,
     ChunkMissing,
     ChunkPut,
     ChunkRefused,
@@ -248,6 +259,15 @@ class Transfers:
             self._ask(name, fetch)
         else:
             del self._fetches[name]
+
+    # -- both ways -------------------------------------------------------------------------------
+
+    def keep(self, call: KeepChunks) -> None:
+        """Also stores outside the view hear it: they may be in it when a chunk is needed."""
+        client = self._client
+        for store in client.options.names("store"):
+            client._send(store, ChunkKeep(names=call.names, for_ms=call.for_ms))
+        client.out.answers.append(Answer(call.token, Holding()))
 
     # -- patience --------------------------------------------------------------------------------
 

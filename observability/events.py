@@ -418,6 +418,7 @@ _SUMMARIES: dict[str, Callable[[Any], str]] = {
     "txn.inquiry": lambda m: f"view {m.view.epoch}: what do you hold after slot {m.decided}?",
     "txn.state": lambda m: f"applied {m.applied}, prepared {len(m.prepared)} more",
     "view.join": lambda m: f"I have all up to slot {m.applied}: add me to the view",
+    "chunk.keep": lambda m: f"keep {len(m.names)} chunks for {m.for_ms} ms",
     "chunk.hold": lambda m: f"delete no chunk for {m.for_ms} ms: a backup runs",
     "snapshot.pull": lambda m: f"page {m.page} of your snapshot, please",
     "snapshot.page": lambda m: f"page {m.page} of the state at slot {m.slot}",

@@ -84,3 +84,12 @@ def types(effects: Effects) -> list[str]:
 def batch(elapsed_ms: int) -> Batch:
     """Without commands, and unlike those of other moments."""
     return Batch(elapsed_ms=elapsed_ms, commands=())
+
+
+def swept(store: Any, at_ms: int) -> set[str]:
+    """The chunks that `store` holds at `at_ms` of its clock, having swept as it does till then."""
+    while store.now < at_ms:
+        store.now = min(at_ms, store.now + 30_000)
+        store.contents.sweep()
+    held: set[str] = store.chunks.held
+    return held

@@ -40,6 +40,15 @@ One read::
       | chunk.get ------>|
       |<----- chunk.data |
 
+An upload or a download of several chunks, which keeps them for as long as it takes::
+
+    gateway          stores of the view     all stores
+      | chunk.put -------->|                    |
+      |<----- chunk.stored |                    |
+      | chunk.keep ---------------------------->|   sent again and again
+      | chunk.get -------->|                    |
+      |<------- chunk.data |                    |
+
 Whoever misses something asks: `learn.pull` (chosen slots), `sync.pull` (decided ones).
 
 A backup of the running cluster::
@@ -91,9 +100,11 @@ from actors.messages.commit import (
 )
 from actors.messages.contents import (
     HOLD_MS_MAX,
+    KEEP_NAMES_MAX,
     ChunkData,
     ChunkGet,
     ChunkHold,
+    ChunkKeep,
     ChunkMissing,
     ChunkPut,
     ChunkRefused,
@@ -184,6 +195,7 @@ Message = Annotated[
     | ChunkData
     | ChunkMissing
     | ChunkHold
+    | ChunkKeep
     | SnapshotPull
     | SnapshotPage
     | JoinRequest
@@ -202,6 +214,7 @@ MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
 __all__ = [
     "BULK",
     "HOLD_MS_MAX",
+    "KEEP_NAMES_MAX",
     "MESSAGES",
     "Accept",
     "Accepted",
@@ -212,6 +225,7 @@ __all__ = [
     "ChunkData",
     "ChunkGet",
     "ChunkHold",
+    "ChunkKeep",
     "ChunkMissing",
     "ChunkPut",
     "ChunkRefused",

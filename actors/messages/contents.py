@@ -1,11 +1,16 @@
 """Chunks of contents, which travel on the bulk lane (DESIGN section 4, rule 9)."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from actors.values import Frozen
 
 HOLD_MS_MAX = 120_000
 """How long one `ChunkHold` may last; who needs longer sends another one in time."""
+
+KEEP_NAMES_MAX = 512
+"""How many chunks one `ChunkKeep` may name: some 35 KB, so that none delays what comes after it."""
 
 
 class ChunkPut(Frozen):
@@ -59,3 +64,15 @@ class ChunkHold(Frozen):
 
     type: Literal["chunk.hold"] = "chunk.hold"
     for_ms: int
+
+
+class ChunkKeep(Frozen):
+    """Delete none of these chunks, nor what they list, for the next `for_ms`.
+
+    A gateway sends it again in time while a request runs; a store allows no longer at once than
+    a `ChunkPut`, a `ChunkGet` or a `ChunkHold` would keep them for.
+    """
+
+    type: Literal["chunk.keep"] = "chunk.keep"
+    names: Annotated[tuple[str, ...], Field(max_length=KEEP_NAMES_MAX)]
+    for_ms: Annotated[int, Field(ge=0)]

@@ -18,9 +18,10 @@ from actors.messages import (
     ChunkPut,
     TxnPrepare,
 )
+from actors.options import Options
 from actors.values import Batch, Chunked, Command, DeleteFile, Indirect, Inline, PutFile
 from chaos.simulator.world import World
-from tests.worlds import founded, intercepted, put
+from tests.worlds import founded, intercepted, put, swept
 
 
 def name_of(data: bytes) -> str:
@@ -37,9 +38,9 @@ def upload(world: World, data: bytes, manifest: bool = False) -> str:
     return name
 
 
-def without_store_3() -> World:
+def without_store_3(options: Options | None = None) -> World:
     """A cluster whose view has dropped `store-3`, which is down."""
-    world = founded()
+    world = founded(options=options)
     world.done(put("before", b"1"))
     world.crash("store-3")
     learner = world.actor("learner-1")
@@ -73,7 +74,7 @@ def test_a_store_does_not_wait_for_contents_that_went_away_while_it_copied() -> 
     """Given a newcomer that lacks a chunk, when its file is deleted and the others let go of it,
     then the newcomer is whole without it, and is added.
     """
-    world = without_store_3()
+    world = without_store_3(Options(chunk_grace_ms=500))
     data = b"big" * 10_000
     chunk = upload(world, data)
     content = Chunked(size=len(data), sha256=chunk, chunks=(chunk,))
@@ -252,28 +253,6 @@ def test_contents_that_come_under_a_wrong_name_are_not_kept() -> None:
     assert not store.out.blobs
 
 
-@pytest.mark.parametrize("again", ["uploaded", "read"])
-def test_what_is_uploaded_again_or_read_is_kept_anew(again: str) -> None:
-    """Given a chunk whose time is nearly over, when somebody needs it, then that begins anew."""
-    world = founded()
-    name = upload(world, b"data")
-    store = world.actor("store-3")
-    over = store.chunks._unused_until[name]
-    store.now = over - 1
-    if again == "uploaded":
-        store.contents.on_put("gateway-1", ChunkPut(sha256=name, manifest=False, data=b"data"))
-    else:
-        store.contents.on_get("gateway-1", ChunkGet(sha256=name))
-    store.now = over + 1_000
-
-    store.contents.sweep()
-
-    assert name in store.chunks.held
-    store.now = over + 2 * world.options.chunk_grace_ms
-    store.contents.sweep()
-    assert name not in store.chunks.held, "it is swept in the end, or this shows nothing"
-
-
 @pytest.mark.parametrize("restarts", [False, True])
 def test_what_a_prepared_slot_names_is_kept_until_it_is_decided(restarts: bool) -> None:
     """Given a slot in doubt for longer than any grace, then its contents stay, also in a restart.
@@ -294,11 +273,8 @@ def test_what_a_prepared_slot_names_is_kept_until_it_is_decided(restarts: bool) 
         world.start("store-3")
     store = world.actor("store-3")
     assert slot in store.prepared
-    store.now += 2 * world.options.chunk_grace_ms
 
-    store.contents.sweep()
-
-    assert name in store.chunks.held
+    assert name in swept(store, store.now + 2 * world.options.chunk_grace_ms)
 
 
 def test_a_replaced_version_stays_for_who_was_just_told_of_it_and_while_a_backup_runs() -> None:
@@ -311,9 +287,7 @@ def test_a_replaced_version_stays_for_who_was_just_told_of_it_and_while_a_backup
     replaced_at = world.machines["store-3"].now_ms
 
     def swept_after(grace_ms: int) -> bool:
-        store.now = replaced_at + grace_ms
-        store.contents.sweep()
-        return first not in store.chunks.held
+        return first not in swept(store, replaced_at + grace_ms)
 
     assert not swept_after(RELEASED_GRACE_MS // 2)
     store.now = replaced_at
@@ -334,6 +308,7 @@ def test_the_chunks_that_a_list_names_have_its_users() -> None:
     chunks.use(content)
     assert chunks.take_expired(10_000, 10) == []
     assert chunks.release(content, 10_000) == [content.manifest, *names]
+    assert chunks.take_expired(10_000 + READING_GRACE_MS - 1, 10) == []
     assert chunks.take_expired(10_000 + READING_GRACE_MS, 10) == sorted((content.manifest, *names))
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from actors.calls import Read, ReadDone, Upload, Uploaded
 from actors.changes import Changes
+from actors.chunks import READING_GRACE_MS
 from actors.messages import ReadReply, ReadRequest, TxnDecision
 from actors.options import Options
 from actors.reads import touches
@@ -52,7 +53,7 @@ def test_what_was_copied_outlives_its_source_also_after_a_restart() -> None:
     cluster.crash("store-2")
     cluster.start("store-2")
 
-    cluster.run(3 * cluster.options.chunk_grace_ms)
+    cluster.run(READING_GRACE_MS + 3 * cluster.options.chunk_grace_ms)
 
     name, gone = (hashlib.sha256(data).hexdigest() for data in (b"shared", b"only here"))
     for store in cluster.options.names("store"):

@@ -231,6 +231,7 @@ SAMPLES: tuple[AnyMessage, ...] = (
     m.ChunkData(sha256=HASH, data=b"\xff\x00\xce"),
     m.ChunkMissing(sha256=HASH),
     m.ChunkHold(for_ms=60_000),
+    m.ChunkKeep(names=(HASH, "0" * 64), for_ms=60_000),
     m.SnapshotPull(slot=9, page=2),
     m.SnapshotPage(
         slot=9,

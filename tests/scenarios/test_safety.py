@@ -7,7 +7,7 @@ import pytest
 
 from actors.ballot import NO_BALLOT, Ballot
 from actors.calls import Upload
-from actors.chunks import READING_GRACE_MS, RELEASED_GRACE_MS, Chunks
+from actors.chunks import RELEASED_GRACE_MS, Chunks
 from actors.effects import Envelope, Send
 from actors.messages import ChunkPut, Prepare
 from actors.namespace import Namespace
@@ -140,7 +140,7 @@ def test_what_is_used_at_once_leaves_nothing_behind() -> None:
     for number in range(20_000):
         name = name_of(b"%d" % number)
         content = Chunked(size=1, sha256=name, chunks=(name,))
-        chunks.add(name, number + READING_GRACE_MS)
+        chunks.add(name, number)
         chunks.use(content)
         chunks.release(content, number)
         held.append(name)
@@ -148,7 +148,7 @@ def test_what_is_used_at_once_leaves_nothing_behind() -> None:
             assert expired == held.pop(0)
             chunks.remove(expired)
     assert len(chunks.held) == len(held) == 500
-    assert len(chunks._due) < 4_000
+    assert len(chunks._due) == len(chunks._kept_until) == 500
 
 
 def test_contents_under_a_wrong_name_are_refused() -> None:
