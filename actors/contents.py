@@ -229,7 +229,7 @@ class Contents:
     def on_put(self, sender: str, message: ChunkPut) -> None:
         """Journal the chunk, then give the credit back; the same chunk again is no work."""
         store, name = self._store, message.sha256
-        grace_ms = store.options.chunk_grace_ms
+        grace_ms = store.constants.chunk_grace_ms
         if self.chunks.has(name, message.manifest):
             self.chunks.keep(name, store.now + grace_ms)
             store._send(sender, ChunkStored(sha256=name))
@@ -278,7 +278,7 @@ class Contents:
         """The longest that a message asks for. After a restart every chunk is kept for so long,
         because until when it was kept is not journalled.
         """
-        return max(self._store.options.chunk_grace_ms, READING_GRACE_MS, HOLD_MS_MAX)
+        return max(self._store.constants.chunk_grace_ms, READING_GRACE_MS, HOLD_MS_MAX)
 
     def restore(self, name: str) -> None:
         """The journal holds the chunk, and does not say which uploads or reads needed it."""

@@ -56,7 +56,7 @@ class Options:
     path_depth: int = _CONSTANTS.path_depth
     tree_entries: int = _CONSTANTS.tree_entries
     tree_bytes: int = _CONSTANTS.tree_bytes
-    chunk_grace_ms: Milliseconds = 3_600_000
+    chunk_grace_ms: Milliseconds = _CONSTANTS.chunk_grace_ms
     log_bytes: int = 4 * 1024 * 1024
     copy_bytes_per_s: int = 32 * 1024 * 1024
     page_bytes: int = 1024 * 1024

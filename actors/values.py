@@ -542,7 +542,9 @@ class Constants(Frozen):
 
     `lease_margin_ms` covers the difference between two nodes' clock rates over one lease. Sessions
     and idempotency keys expire after so much log time without use. With fewer than `min_stores`
-    whole stores in the view (with all of them, if `rowa` is "strict") new writes are refused.
+    whole stores in the view (with all of them, if `rowa` is "strict") new writes are refused. A
+    store keeps a chunk for `chunk_grace_ms` after an upload of it was renewed; gateways renew
+    several times within it.
 
     The rest bounds what a request can cost every replica, in memory and in time, see
     `actors.budget`: `slot_steps` entries looked through or written and `slot_bytes` of entries
@@ -556,6 +558,7 @@ class Constants(Frozen):
     idempotency_expiry_ms: Milliseconds = 24 * 3_600_000
     min_stores: int = 2
     rowa: Literal["available", "strict"] = "available"
+    chunk_grace_ms: Milliseconds = 3_600_000
     slot_steps: int = 10_000
     slot_bytes: int = 16 * 1024 * 1024
     path_depth: int = 128

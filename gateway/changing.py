@@ -29,6 +29,7 @@ from gateway.conditions import refuse_conditions
 from gateway.contents import Contents
 from gateway.fields import header_fields, switch
 from gateway.files import run_write, written_headers
+from gateway.keeping import Kept
 from gateway.keys import RunningKeys, idempotency_key
 from gateway.metadata import CONTENT_TYPE_BYTES_MAX, DEFAULT_CONTENT_TYPE, META_BYTES_MAX
 from gateway.paths import InvalidPath, checked_path
@@ -193,16 +194,17 @@ class Changing:
         retry = switch(fields, "synod-retry", default=True)
         body, digest = await _read(request, fields, Steps)
         with self._keys.claim(fields) as key:
-            steps = [await self._step(n, step) for n, step in enumerate(body.steps)]
-            named = idempotency_key(key, "POST/transactions", digest, fields)
-            decided = await self._cluster.write(
-                Transaction(steps=tuple(steps)), named, retry_aborted=retry
-            )
+            async with self._contents.uploading() as kept:
+                steps = [await self._step(n, step, kept) for n, step in enumerate(body.steps)]
+                named = idempotency_key(key, "POST/transactions", digest, fields)
+                decided = await self._cluster.write(
+                    Transaction(steps=tuple(steps)), named, retry_aborted=retry
+                )
         return _answer(decided, {"steps": len(steps)})
 
-    async def _step(self, number: int, step: AnyStepBody) -> AnyStep:
+    async def _step(self, number: int, step: AnyStepBody, kept: Kept) -> AnyStep:
         try:
-            return await self._operation(step)
+            return await self._operation(step, kept)
         except Problem as problem:
             raise Problem(
                 problem.kind,
@@ -211,14 +213,14 @@ class Changing:
                 fields={**problem.fields, "step": number},
             ) from None
 
-    async def _operation(self, step: AnyStepBody) -> AnyStep:
+    async def _operation(self, step: AnyStepBody, kept: Kept) -> AnyStep:
         match step:
             case MoveStep():
                 return step.operation(MoveEntry)
             case CopyStep():
                 return step.operation(CopyEntry)
             case PutStep():
-                return await self._put(step)
+                return await self._put(step, kept)
             case MakeDirectoryStep():
                 return MakeDirectory(path=_path(step.path))
             case RemoveDirectoryStep():
@@ -232,7 +234,7 @@ class Changing:
                     raise Problem(INVALID_REQUEST, "a check needs if_match or if_none_match")
                 return Check(path=_path(step.path), when=when)
 
-    async def _put(self, step: PutStep) -> PutFile:
+    async def _put(self, step: PutStep, kept: Kept) -> PutFile:
         path = _path(step.path)
         try:
             data = step.data()
@@ -253,7 +255,7 @@ class Changing:
         modified_ms = step.modified_ms
         return PutFile(
             path=path,
-            content=await self._contents.keep(data),
+            content=await self._contents.keep(data, kept),
             content_type=step.content_type,
             modified_ms=time.time_ns() // 1_000_000 if modified_ms is None else modified_ms,
             executable=step.executable,

@@ -17,6 +17,7 @@ from actors.calls import (
     Fetched,
     GiveUp,
     HoldChunks,
+    KeepChunks,
     Read,
     ReadDone,
     ReadLog,
@@ -190,6 +191,11 @@ class Cluster:
         """Have the stores delete no chunk for so long. Raises `Problem`."""
         self._refuse_without_broker()
         await self._bounded(lambda token: HoldChunks(token=token, for_ms=for_ms))
+
+    async def keep_chunks(self, names: tuple[str, ...], for_ms: int) -> None:
+        """Have the stores keep at most `KEEP_NAMES_MAX` chunks for so long. Raises `Problem`."""
+        self._refuse_without_broker()
+        await self._bounded(lambda token: KeepChunks(token=token, names=names, for_ms=for_ms))
 
     async def copy_snapshot(self, at_least: int, source: str, slot: int, page: int) -> Copied:
         """A page of the whole state; see `CopySnapshot`. Raises `Problem`."""

@@ -5,12 +5,14 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from starlette.types import Receive
 
 from actors.values import CHUNKS_IN_COMMAND, Chunked, Content, Indirect, Inline, StoredContent
 from gateway.cluster import Cluster
+from gateway.keeping import DOWNLOADS, Kept, first_of, keeping, uploads
 from gateway.problems import (
     BODY_TIMEOUT,
     INCOMPLETE_BODY,
@@ -53,9 +55,22 @@ class Contents:
         self._uploads = asyncio.Semaphore(permits)
         self._downloads = asyncio.Semaphore(permits)
         self._chunk_sizes: dict[str, int] = {}
+        self._uploading = uploads(settings.chunk_grace_ms)
 
-    async def take_in(self, fields: dict[str, str], receive: Receive) -> Content:
-        """Read the body of a request. Larger contents are durable on return. Raises `Problem`."""
+    def uploading(self) -> AbstractAsyncContextManager[Kept]:
+        """What is taken in within the block stays on the stores until its end, where the command
+        that names it is decided.
+        """
+        return keeping(self._cluster, self._uploading)
+
+    def downloading(self) -> AbstractAsyncContextManager[Kept]:
+        """What is named within the block can be read until its end, also if it is replaced."""
+        return keeping(self._cluster, DOWNLOADS)
+
+    async def take_in(self, fields: dict[str, str], receive: Receive, kept: Kept) -> Content:
+        """Read the body of a request. Larger contents are durable on return, and on the stores for
+        as long as `kept` lasts. Raises `Problem`.
+        """
         expected = self._expected_bytes(fields)
         body = _Body(receive, expected, self._greatest_bytes, self._timeout_s)
         head = bytearray()
@@ -65,23 +80,26 @@ class Contents:
             data = bytes(head)
             return Inline(sha256=hashlib.sha256(data).hexdigest(), data=data)
         try:
-            return await self._upload(head, body)
+            return await self._upload(head, body, kept)
         except ExceptionGroup as group:
             # Chunks fail together when the cluster is away; one reason is enough for the client.
             raise first_of(group) from group
 
-    async def keep(self, data: bytes) -> Content:
-        """Contents that are in memory already. Raises `Problem`."""
+    async def keep(self, data: bytes, kept: Kept) -> Content:
+        """Contents that are in memory already, as `take_in`. Raises `Problem`."""
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": data, "more_body": False}
 
-        return await self.take_in({}, receive)
+        return await self.take_in({}, receive, kept)
 
-    async def chunk_names(self, content: StoredContent) -> tuple[str, ...]:
-        """The chunks of a file, in order. Raises `Problem`."""
+    async def chunk_names(self, content: StoredContent, kept: Kept) -> tuple[str, ...]:
+        """The chunks of a file, in order, to be read while `kept` lasts. Raises `Problem`."""
         if isinstance(content, Chunked):
+            if content.size > self._inline_bytes:  # A smaller one is read at once.
+                kept.add(content.chunks)
             return content.chunks
+        kept.add((content.manifest,))
         names: list[str] = json.loads(await self._fetch(content.manifest))
         return tuple(names)
 
@@ -150,7 +168,7 @@ class Contents:
             raise _too_large(self._greatest_bytes)
         return int(length)
 
-    async def _upload(self, head: bytearray, body: "_Body") -> Content:
+    async def _upload(self, head: bytearray, body: "_Body", kept: Kept) -> Content:
         whole = hashlib.sha256()
         size = 0
         names: list[str] = []
@@ -179,6 +197,7 @@ class Contents:
                 size += len(data)
                 name = hashlib.sha256(data).hexdigest()
                 names.append(name)
+                kept.add((name,))
                 task = group.create_task(self._cluster.upload(name, data, manifest=False))
                 # Not in the task itself: one that is cancelled before it starts runs no code.
                 task.add_done_callback(sent)
@@ -189,6 +208,7 @@ class Contents:
         listing = json.dumps(names, separators=(",", ":")).encode()
         manifest = hashlib.sha256(listing).hexdigest()
         await self._cluster.upload(manifest, listing, manifest=True)
+        kept.list_in(manifest, names)
         return Indirect(size=size, sha256=digest, manifest=manifest)
 
     async def _fetch(self, name: str) -> bytes:
@@ -253,10 +273,3 @@ def _too_large(greatest_bytes: int) -> Problem:
         f"a file may have at most {greatest_bytes} bytes (the setting max_file_bytes)",
         fields={"greatest_file_bytes": greatest_bytes},
     )
-
-
-def first_of(error: Exception) -> Exception:
-    """The error that ended a group of tasks; the others were cancelled because of it."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -22,8 +22,9 @@ from gateway.conditions import (
     range_still_holds,
     refuse_conditions,
 )
-from gateway.contents import Contents, first_of
+from gateway.contents import Contents
 from gateway.fields import choice, header_fields, number, query_fields, switch
+from gateway.keeping import first_of
 from gateway.keys import RunningKeys, idempotency_key
 from gateway.metadata import digest_header, entry_headers, metadata, sha256_of_digest
 from gateway.paths import path_to_url
@@ -64,20 +65,21 @@ class Files:
         described = metadata(fields)
         retry = switch(fields, "synod-retry", default=True)
         with self._keys.claim(fields) as key:
-            content = await self._contents.take_in(fields, receive)
-            _check_digest(fields, content.sha256)
-            modified_ms = described.modified_ms
-            operation = PutFile(
-                path=path,
-                content=content,
-                content_type=described.content_type,
-                modified_ms=time.time_ns() // 1_000_000 if modified_ms is None else modified_ms,
-                executable=described.executable,
-                meta=described.meta,
-                when=when,
-            )
-            named = idempotency_key(key, "PUT", path, fields, content.sha256)
-            decided = await self._cluster.write(operation, named, retry_aborted=retry)
+            async with self._contents.uploading() as kept:
+                content = await self._contents.take_in(fields, receive, kept)
+                _check_digest(fields, content.sha256)
+                modified_ms = described.modified_ms
+                operation = PutFile(
+                    path=path,
+                    content=content,
+                    content_type=described.content_type,
+                    modified_ms=time.time_ns() // 1_000_000 if modified_ms is None else modified_ms,
+                    executable=described.executable,
+                    meta=described.meta,
+                    when=when,
+                )
+                named = idempotency_key(key, "PUT", path, fields, content.sha256)
+                decided = await self._cluster.write(operation, named, retry_aborted=retry)
         outcome = decided.outcome
         body = to_json(
             {
@@ -130,13 +132,14 @@ class Files:
                 status = HTTPStatus.PARTIAL_CONTENT
                 headers["content-range"] = f"bytes {start}-{stop - 1}/{size}"
         headers["content-length"] = str(stop - start)
-        names = await self._contents.chunk_names(entry.content)
-        if (start, stop) != (0, size):
-            names, start_in_chunk = await self._contents.chunks_of_range(names, start, stop)
-        else:
-            start_in_chunk = 0
-        download = _Download(self._contents, int(status), headers, names)
-        await download.run(start_in_chunk, stop - start, receive, send)
+        async with self._contents.downloading() as kept:
+            names = await self._contents.chunk_names(entry.content, kept)
+            if (start, stop) != (0, size):
+                names, start_in_chunk = await self._contents.chunks_of_range(names, start, stop)
+            else:
+                start_in_chunk = 0
+            download = _Download(self._contents, int(status), headers, names)
+            await download.run(start_in_chunk, stop - start, receive, send)
 
     async def head(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as GET would, without the contents."""

@@ -77,6 +77,7 @@ class Settings(BaseSettings):
     session_expiry_ms: int = Field(_DEFAULTS.session_expiry_ms, ge=60_000)
     idempotency_expiry_ms: int = Field(_DEFAULTS.idempotency_expiry_ms, ge=60_000)
     chunk_grace_ms: int = Field(_DEFAULTS.chunk_grace_ms, ge=1_000)
+    """How long a store keeps an uploaded chunk that nothing names; gateways renew it meanwhile."""
 
     log_bytes: int = Field(_DEFAULTS.log_bytes, ge=0)
     """How much of the decided log a learner keeps for those who were away shortly."""

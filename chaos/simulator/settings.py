@@ -31,6 +31,7 @@ REPLICATED = frozenset(
         "idempotency_expiry_ms",
         "min_stores",
         "rowa",
+        "chunk_grace_ms",
         "slot_steps",
         "slot_bytes",
         "path_depth",

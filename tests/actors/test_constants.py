@@ -26,6 +26,7 @@ OTHERWISE: dict[str, Any] = {
     "idempotency_expiry_ms": 60_000,
     "min_stores": 1,
     "rowa": "strict",
+    "chunk_grace_ms": 60_000,
     "slot_steps": 5_000,
     "slot_bytes": 1024,
     "path_depth": 8,

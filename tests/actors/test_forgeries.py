@@ -43,7 +43,7 @@ def deletion(world: World, path: str) -> tuple[int, Batch]:
         reply_to="gateway-1",
         operation=DeleteFile(path=path),
     )
-    return world.actor("learner-1").scanned + 1, Batch(stamp_ms=1, commands=(command,))
+    return world.actor("learner-1").scanned + 1, Batch(commands=(command,))
 
 
 def with_a_file(seed: int = 31) -> World:
@@ -219,7 +219,7 @@ def test_nobody_but_a_gateway_is_told_a_result() -> None:
     (command,) = batch.commands
     anywhere = ("gateway-1", "learner-2", "@heartbeats", "x" * 300, "")
     commands = tuple(command.model_copy(update={"reply_to": to}) for to in anywhere)
-    learner.log.choose(slot, Batch(stamp_ms=1, commands=commands), Ballot(1, "proposer-1"))
+    learner.log.choose(slot, Batch(commands=commands), Ballot(1, "proposer-1"))
     assert learner.log.scan() == slot
     outcomes = learner.decide(slot, ())
     learner.out.sends.clear()

@@ -276,7 +276,7 @@ def test_what_a_prepare_brought_itself_is_there_when_the_rest_comes() -> None:
         for number, operation in enumerate(operations)
     )
     slot = store.state.applied + 1
-    batch = Batch(stamp_ms=1, commands=commands)
+    batch = Batch(commands=commands)
     store._on_prepare("learner-1", TxnPrepare(epoch=store.fence, slot=slot, batch=batch))
     store.contents.sweep()
     assert name_of(b"inside") not in store.chunks.held

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from gateway.app import GatewayApp
+from gateway.cluster import ClusterPort
 from gateway.listener import listen
 from gateway.server import server
 from gateway.settings import Settings
@@ -46,7 +47,7 @@ async def client(cluster: FakeCluster, settings: Settings) -> AsyncIterator[http
 
 
 @asynccontextmanager
-async def serving(cluster: FakeCluster, settings: Settings) -> AsyncIterator[int]:
+async def serving(cluster: ClusterPort, settings: Settings) -> AsyncIterator[int]:
     """Serves on a free port of this machine while the block runs; gives the port."""
     listener = listen("127.0.0.1", 0)
     app = GatewayApp(cluster, settings)

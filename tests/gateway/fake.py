@@ -16,6 +16,8 @@ from actors.calls import (
     Decided,
     Fetch,
     Fetched,
+    Holding,
+    KeepChunks,
     Read,
     ReadDone,
     Survey,
@@ -91,6 +93,8 @@ class FakeCluster:
                 await asyncio.sleep(0)
                 data = None if call.sha256 in self.missing else self.chunks.get(call.sha256)
                 return Absent() if data is None else Fetched(data)
+            case KeepChunks():
+                return Holding()
             case Survey():
                 return self._survey()
             case _:

@@ -24,16 +24,14 @@ WALL_MS = 1_800_000_000_000
 
 def former() -> Namespace:
     """The state of the cluster that was backed up, at slot 2."""
-    state = Namespace(Options())
+    state = Namespace(Constants())
     member = StoreMember(name="store-1", disk="former", added_slot=0)
-    state.begin(
-        View(
-            epoch=7,
-            coordinator="learner-2",
-            coordinator_disk="former",
-            coordinator_incarnation=3,
-            stores=(member,),
-        )
+    state.view = View(
+        epoch=7,
+        coordinator="learner-2",
+        coordinator_disk="former",
+        coordinator_incarnation=3,
+        stores=(member,),
     )
     operations: tuple[AnyOperation, ...] = (OpenSession(), put("a", DATA))
     for sequence, operation in enumerate(operations):
@@ -44,7 +42,7 @@ def former() -> Namespace:
             reply_to="gateway-1",
             operation=operation,
         )
-        state.apply(sequence + 1, Batch(stamp_ms=1, commands=(command,)), ())
+        state.apply(sequence + 1, Batch(commands=(command,)), ())
     return state
 
 
