@@ -322,17 +322,16 @@ class Proposer(Node):
     def _on_leader_due(self, subject: str) -> None:
         """Renew the lease, or step down without one.
 
-        One that asked nobody for as long as a lease was away itself. It asks once more: acceptors
-        that have promised nothing since renew the lease, and no election is needed.
+        One that was away asks for as long as one that was just elected: acceptors that have
+        promised nothing since renew the lease, and no election is needed.
         """
         phase = self.phase
         if not isinstance(phase, Leading):
             return
-        if self.now >= max(self.lease_until, phase.elected_at + self.constants.lease_ms):
-            asked_at = phase.sent_at[phase.heartbeat_number]
-            if self.now - asked_at < self.constants.lease_ms:
-                self._step_down("no quorum renewed the lease")
-                return
+        begun_at = max(phase.elected_at, self.back_at)
+        if self.now >= max(self.lease_until, begun_at + self.constants.lease_ms):
+            self._step_down("no quorum renewed the lease")
+            return
         phase.heartbeat_number += 1
         phase.sent_at[phase.heartbeat_number] = self.now
         phase.sent_at.pop(phase.heartbeat_number - 64, None)

@@ -11,7 +11,16 @@ from actors.effects import Record
 from actors.founding import FOUNDED, HELD
 from actors.namespace import Namespace
 from actors.options import Options, role_of
-from actors.values import AnyOperation, Batch, Command, Genesis, OpenSession, StoreMember, View
+from actors.values import (
+    AnyOperation,
+    Batch,
+    Command,
+    Constants,
+    Genesis,
+    OpenSession,
+    StoreMember,
+    View,
+)
 from broker.journal import Journal
 from gateway.backup_folder import BackupFolder, BackupRefused, Manifest
 from gateway.restore import Restored, restore
