@@ -71,6 +71,10 @@ class Membership:
         member = self._view.member(sender)
         if member is not None and member.disk == disk:
             return  # It will learn so from the log.
+        if message.applied > learner.decided and all(map(self._is_lost, self._view.stores)):
+            # What this learner's former start had decided is known outside of the view only.
+            learner.copy_state()
+            return
         own_hash = learner.replicas.own_hash(message.applied)
         near = learner.decided - message.applied <= _NEAR_SLOTS
         empty = learner.decided and not message.applied

@@ -1,9 +1,12 @@
 """What replicas find out about each other."""
 
+from typing import Any
+
 import pytest
 
 from actors.messages import Diverged, SnapshotPull
 from actors.options import Options
+from actors.values import FileEntry
 from chaos.simulator.disk import Disk
 from chaos.simulator.violation import Violation
 from chaos.simulator.world import World
@@ -77,6 +80,46 @@ def test_the_last_disk_of_the_view_is_lost_before_anything_was_decided() -> None
     world.done(put("a", b"1"))
     world.settled()
     assert learner.actor.view.member("store-3").disk == "disk-new"
+
+
+def test_what_only_stores_outside_of_the_view_have_applied_is_copied_from_them() -> None:
+    """Given a view of one store, whose disk is lost while both learners start again and know less
+    than was decided, and which copies the state of those outside, then no store knows as little as
+    the learners do: these copy that state, too, and let the stores in.
+    """
+    world = founded(options=Options(min_stores=1))
+    learner = world.machines["learner-1"]
+    with intercepted(world, lambda sender, to, message: message.type != "view.join"):
+        world.crash("store-1", "store-2")
+        world.run_until(lambda: [m.name for m in learner.actor.view.stores] == ["store-3"], 7_000)
+        world.start("store-1", "store-2")
+        world.run(3_000)
+        for number in range(9):
+            acknowledged = world.done(put("a", b"%d" % number), retry=True)
+        world.run(20)
+        applied = world.actor("store-1").state.applied
+        world.crash("learner-1", "learner-2", "store-3")
+        world.machines["store-3"].disk = Disk("disk-new")
+        world.start("learner-1", "learner-2")
+        assert max(world.actor(name).decided for name in ("learner-1", "learner-2")) < applied
+    assert acknowledged.outcome.slot == applied
+
+    def is_no_learners_state(sender: str, to: str, message: Any) -> bool:
+        told = message.type in ("sync.decided", "snapshot.page")
+        return not (told and to == "store-3" and sender.startswith("learner-"))
+
+    with intercepted(world, is_no_learners_state):
+        world.start("store-3")
+        store = world.machines["store-3"]
+        world.actor("store-3").joining.install()
+        world.run_until(lambda: store.actor.state.applied == applied, 20_000)
+
+    world.ready()
+    entry = world.read("a").reply.entry
+    assert isinstance(entry, FileEntry)
+    assert entry.etag == acknowledged.outcome.etag
+    world.done(put("a", b"on"))
+    assert {m.name for m in learner.actor.view.stores} == {"store-1", "store-2", "store-3"}
 
 
 def test_a_store_that_differs_gives_its_state_to_nobody() -> None:
