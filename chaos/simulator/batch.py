@@ -61,6 +61,8 @@ INTERESTING = (
     Interesting("former incarnations refused", ("learner.dropped_former_incarnation",), 60),
     Interesting("unknown outcomes", ("gateway.unknown",)),
     Interesting("publications that the broker did not take", ("broker.blocked",)),
+    Interesting("unused chunks asked to be kept", ("store.chunks_kept",)),
+    Interesting("unused chunks deleted", ("store.chunks_deleted",)),
     Interesting("changed settings refused", ("settings.refused",)),
     Interesting("changed settings borne", ("settings.borne",)),
     *(

@@ -159,6 +159,11 @@ def parse_faults(text: str) -> tuple[str, ...]:
     return names
 
 
+def renewals_arrive(faults: tuple[str, ...]) -> bool:
+    """Whether every message reaches a living node within moments, whatever else goes wrong."""
+    return not set(faults) & {*INCIDENTS, "loss", "delay"}
+
+
 def chosen_faults(faults: tuple[str, ...], stream: random.Random) -> tuple[str, ...]:
     """With `all`, each seed has its own mixture, so that some meet a few faults undisturbed."""
     if faults != ("all",):

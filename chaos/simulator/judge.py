@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from actors.effects import Blob, Record, Send, SendBlob
+from actors.effects import Blob, Envelope, Record, Send, SendBlob
 from actors.messages import (
     Accept,
     Accepted,
+    ChunkStored,
     LeaseGranted,
     NodeHeartbeat,
     Prepare,
@@ -22,6 +23,7 @@ from actors.messages import (
     TxnState,
     TxnVote,
 )
+from chaos.simulator.invariants_chunks import HEARD, ChunkInvariants
 from chaos.simulator.invariants_commit import CommitInvariants
 from chaos.simulator.invariants_paxos import PaxosInvariants
 from chaos.simulator.machine import Machine, counters_of
@@ -43,6 +45,7 @@ class Judge(Watcher):
         self.truth = Truth(acceptors)
         self.paxos = PaxosInvariants(self.truth)
         self.commit = CommitInvariants(self.truth)
+        self.chunks = ChunkInvariants()
         self.settings = SettingsInvariants()
         self.truth.on_scanned = self.commit.slot_scanned
         self.on_chunk: Callable[[str, str, bool], None] = lambda disk, name, stored: None
@@ -64,14 +67,18 @@ class Judge(Watcher):
             Result: (self.commit.result_told,),
             Truncate: (self.commit.truncation_told,),
             ReadRequest: (self.commit.read_asked,),
+            ChunkStored: (self.chunks.stored_told,),
         }
 
     def total(self, machines: list[Machine]) -> Counter[str]:
         """All that was counted in the whole run, by role and name."""
         total = self.counters + self.settings.counters
+        total["store.chunks_kept"] += self.chunks.kept
         for machine in machines:
             total.update(_named(machine))
         return total
+
+    hears = HEARD
 
     # -- what the world tells --------------------------------------------------------------------
 
@@ -85,6 +92,9 @@ class Judge(Watcher):
         self.counters.update(_named(machine))
         if machine.role == "proposer":
             self.paxos.proposer_stopped(machine)
+
+    def heard(self, machine: Machine, envelope: Envelope) -> None:
+        self.chunks.heard(machine, envelope)
 
     def stepped(self, machine: Machine, sends: list[Send | SendBlob]) -> None:
         role = machine.role
@@ -119,6 +129,7 @@ class Judge(Watcher):
             self.paxos.acceptor_committed(machine, records)
         elif machine.role in ("learner", "store"):
             self.commit.replica_committed(machine, records)
+            self.chunks.committed(machine, blobs)
             for name, data in blobs:
                 if data is not None or name not in machine.disk.ever_rotten:
                     self.on_chunk(machine.disk.identity, name, data is not None)

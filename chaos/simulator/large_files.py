@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.calls import Absent, Fetch, Fetched, Upload, Uploaded
+from actors.calls import Absent, Fetch, Fetched, KeepChunks, Upload, Uploaded
 from actors.chunks import read_manifest
 from actors.values import Chunked, DeleteFile, FileEntry, Indirect, PutFile
 from chaos.simulator.truth import Truth
 from chaos.simulator.violation import Violation
 from chaos.simulator.workload import LARGE_PATHS, Carried, Process, Workload
 from chaos.simulator.world import US, World
+from gateway.keeping import DOWNLOADS, Rhythm, uploads
 
 _CHUNKS = (2, 2, 3, 4, 6, 10, 20)
 _SHARED_CHUNKS = 8
@@ -39,11 +40,14 @@ class Transfer:
     todo: deque[str]
     since_us: int
     pause_left_ms: int
+    rhythm: Rhythm
     width: int = 1
     under_way: int = 0
     tries: int = _TRIES
     got: dict[str, bytes] = field(default_factory=dict)
     over: bool = False
+    needed: dict[str, None] = field(default_factory=dict)
+    """What the stores are asked to keep until the request is answered."""
 
 
 class LargeFiles:
@@ -57,9 +61,12 @@ class LargeFiles:
         self._truth = truth
         self._pause_ms_max = pause_ms_max
         self._chance = world.stream("large files")
-        self.judges_retention = True
+        self.judged_from_us = 0
+        """What began earlier may lose chunks, because its renewals may have been lost."""
         self.deleted_us: dict[tuple[str, str], int] = {}
         """When a disk's store has deleted a chunk, by the disk's identity and the chunk's name."""
+        self._requests: dict[int, Transfer] = {}
+        """What each client does at the moment, or did last."""
         workload.on_lost = self._lost
         for _ in range(clients):
             process = workload.join()
@@ -95,9 +102,31 @@ class LargeFiles:
             else:
                 step(name)
 
-    def _begin(self, names: Iterable[str], width: int = 1) -> Transfer:
+    def _keep(self, process: Process, transfer: Transfer, names: Iterable[str]) -> None:
+        """The request needs these from now on; the first of them begins the renewals."""
+        begins = not transfer.needed
+        transfer.needed.update(dict.fromkeys(names))
+        if begins and transfer.needed:
+            self._requests[process.number] = transfer
+            self._world.after_us(transfer.rhythm.every_ms * US, self._renew, (process, transfer))
+
+    def _renew(self, request: tuple[Process, Transfer]) -> None:
+        """As the gateway does while it has a request."""
+        process, transfer = request
+        is_over = process.busy_since_us is None or self._requests[process.number] is not transfer
+        if not is_over:
+            names, for_ms = tuple(transfer.needed), transfer.rhythm.for_ms
+            self._workload.ask(
+                process.gateway,
+                lambda token: KeepChunks(token=token, names=names, for_ms=for_ms),
+                lambda answer: None,
+            )
+            self._world.after_us(transfer.rhythm.every_ms * US, self._renew, request)
+
+    def _begin(self, names: Iterable[str], rhythm: Rhythm, width: int = 1) -> Transfer:
         pauses_ms = _PAUSES_MOST * self._pause_ms_max
-        return Transfer(deque(dict.fromkeys(names)), self._world.now_us, pauses_ms, width)
+        todo = deque(dict.fromkeys(names))
+        return Transfer(todo, self._world.now_us, pauses_ms, rhythm, width)
 
     def _draw_pause_ms(self, transfer: Transfer) -> int:
         if not transfer.pause_left_ms or self._chance.random() < 0.5:
@@ -123,7 +152,9 @@ class LargeFiles:
         bodies = {_name(chunk): chunk for chunk in chunks}
         if isinstance(content, Indirect):
             bodies[content.manifest] = _manifest(chunks)
-        transfer = self._begin(bodies, self._chance.choice((1, 4)))
+        transfer = self._begin(
+            bodies, uploads(self._world.options.chunk_grace_ms), self._chance.choice((1, 4))
+        )
 
         def send(name: str) -> None:
             is_manifest = name == getattr(content, "manifest", None)
@@ -144,6 +175,8 @@ class LargeFiles:
                     self._workload.told.refused.add(value)
                     self._end(process, transfer, "failed")
                     return
+            else:
+                self._keep(process, transfer, (name,))
             if transfer.todo:
                 self._next(process, transfer, send)
             elif not transfer.under_way and not transfer.over:
@@ -217,7 +250,8 @@ class LargeFiles:
     def _lost(self, what: str, names: tuple[str, ...], since_us: int) -> None:
         """`contents_are_kept`: by every store while a client sends or reads them.
 
-        What went with a lost disk is none of a store's doing, nor what rotted everywhere.
+        What went with a lost disk is none of a store's doing, nor what rotted everywhere. Nor is
+        what a store was not asked in time to keep: see `kept_chunks_stay` for what it was asked.
         """
         self._workload.counts["chunks lost to a client"] += 1
         for machine in self._world.machines.values():
@@ -225,7 +259,7 @@ class LargeFiles:
                 at_us = self.deleted_us.get((machine.disk.identity, name), -1)
                 if at_us < since_us:
                     continue
-                if self.judges_retention:
+                if since_us >= self.judged_from_us:
                     raise Violation(
                         "contents_are_kept",
                         f"{what}: {machine.name} deleted {name} {(at_us - since_us) // US} ms "
@@ -254,7 +288,8 @@ class LargeFiles:
             return
         content = entry.content
         listed = [content.manifest] if isinstance(content, Indirect) else list(content.chunks)
-        transfer = self._begin(listed)
+        transfer = self._begin(listed, DOWNLOADS)
+        self._keep(process, transfer, listed)
 
         def get(name: str) -> None:
             self._workload.call(

@@ -299,9 +299,12 @@ class Machine:
         actor = self.actor
         now = self.now_ms
         absorb = self._absorb
+        hears = self.world.watcher.hears
         for item in turn.items:
             if type(item) is tuple:
                 for envelope in item:
+                    if envelope.message.__class__ in hears:
+                        self.world.watcher.heard(self, envelope)
                     absorb(actor.receive(envelope, now), turn)
             elif type(item) is Wakeup:
                 self._wake(item, turn, now)

@@ -9,7 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from actors.options import Options
-from chaos.simulator.faults import Storm, draw_options, draw_storm, shape_of_seed
+from chaos.simulator.faults import (
+    Storm,
+    draw_options,
+    draw_storm,
+    renewals_arrive,
+    shape_of_seed,
+)
 from chaos.simulator.judge import Judge
 from chaos.simulator.large_files import LargeFiles
 from chaos.simulator.service import Service
@@ -32,6 +38,9 @@ _HEALS_MS = 20_000
 """How long a gateway may be of no use once the cluster is whole; it has its patience to lose."""
 _SERVES_MS = 10_000
 """How long all that a gateway is asked for may take when nothing is wrong any more."""
+_RESTARTED_MS = 5_000
+"""From so long after the storm on every renewal of what is kept is heard in time."""
+_NEVER_US = 1 << 62
 _USUAL_CLIENTS_EACH = 4
 """So many clients with small files are there for each one with large files."""
 
@@ -126,7 +135,8 @@ class Simulation:
             max(1, plan.processes // _USUAL_CLIENTS_EACH),
             self.storm.pause_ms_max,
         )
-        self.large_files.judges_retention = "slow-clients" not in self.storm.faults
+        if "slow-clients" in self.storm.faults and not renewals_arrive(self.storm.faults):
+            self.large_files.judged_from_us = _NEVER_US
         self.judge.on_chunk = self.large_files.chunk_changed
 
     def run(self) -> Report:
@@ -167,6 +177,8 @@ class Simulation:
         world.run_to_us(began_us + self.plan.storm_ms * US)
         self._check_patience()
         self.weather.end()
+        judged_us = self.large_files.judged_from_us
+        self.large_files.judged_from_us = min(judged_us, world.now_us + _RESTARTED_MS * US)
         self._calm()
 
     def _calm(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from actors.calls import Call, Decided, Read, ReadDone, Survey, Write
-from actors.effects import Blob, Record, Send, SendBlob
+from actors.effects import Blob, Envelope, Record, Send, SendBlob
 from actors.messages import ReadRequest
 from actors.options import Options
 from actors.values import AnyOperation, IdempotencyKey
@@ -50,6 +50,12 @@ class Trace(Protocol):
 
 class Watcher:
     """Looks on at every step. The invariants fill this in; it does nothing itself."""
+
+    hears: frozenset[type] = frozenset()
+    """The types of the messages that `heard` is called with."""
+
+    def heard(self, machine: Machine, envelope: Envelope) -> None:
+        """An actor is about to take a message in."""
 
     def started(self, machine: Machine) -> None:
         """A process has restored its actor."""

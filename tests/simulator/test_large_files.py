@@ -5,18 +5,23 @@ from typing import Any
 
 import pytest
 
+from actors.calls import Holding, KeepChunks
 from actors.contents import Contents
-from actors.messages import ChunkPut, ChunkStored
+from actors.effects import Answer
+from actors.messages import ChunkKeep, ChunkPut, ChunkStored
 from actors.store import Store
 from actors.transfers import Transfers
 from chaos.simulator.run import Plan, Simulation, run_plan
 
-_keep = Contents.keep
 _on_put = Contents.on_put
 
 
-def _keep_for_no_time(self: Contents, name: str, manifest: Any, data: bytes, grace_ms: int) -> None:
-    _keep(self, name, manifest, data, 0)
+def _do_not_listen(self: Contents, message: ChunkKeep) -> None:
+    return None
+
+
+def _do_not_send(self: Transfers, call: KeepChunks) -> None:
+    self._client.out.answers.append(Answer(call.token, Holding()))
 
 
 def _say_stored(self: Contents, sender: str, message: ChunkPut) -> None:
@@ -46,17 +51,21 @@ def test_large_files_are_written_read_and_shared() -> None:
 
 def test_slow_clients_wait_between_chunks() -> None:
     """Given slow clients, then their transfers take longer than unused chunks are kept."""
-    simulation = Simulation(Plan(seed=2204102, faults=("slow-clients",)))
+    simulation = Simulation(Plan(seed=2204113, faults=("slow-clients",)))
     assert simulation.options.chunk_grace_ms < simulation.storm.pause_ms_max
     report = simulation.run()
     assert report.passed, report.detail
     assert report.operations["pauses of large files"] >= 10
+    assert report.counters["store.chunks_kept"] > 100
+    assert report.counters["store.chunks_deleted"] > 100
+    assert report.operations["chunks lost to a client"] == 0
 
 
 @pytest.mark.parametrize(
     ("broken", "faults", "invariant"),
     [
-        ([(Contents, "keep", _keep_for_no_time)], ("slow-clients",), "contents_are_kept"),
+        ([(Contents, "on_keep", _do_not_listen)], ("slow-clients",), "kept_chunks_stay"),
+        ([(Transfers, "keep", _do_not_send)], ("slow-clients",), "contents_are_kept"),
         (
             [(Contents, "on_put", _say_stored), (Store, "_missing_contents", _lack_nothing)],
             (),
@@ -65,7 +74,8 @@ def test_slow_clients_wait_between_chunks() -> None:
         ([(Transfers, "_pump", _send_no_chunk)], (), "serves_after_healing"),
     ],
     ids=[
-        "a store deletes what is being uploaded",
+        "a store does not listen to what is to be kept",
+        "a gateway does not say what is to be kept",
         "a store says that it has what it has not",
         "a gateway sends no chunk",
     ],
@@ -80,9 +90,7 @@ def test_broken_contents_are_found(
     for target, name, wrong in broken:
         monkeypatch.setattr(target, name, wrong)
     for seed in range(2204100, 2204110):
-        simulation = Simulation(Plan(seed, faults, storm_ms=30_000, acknowledged=60))
-        simulation.large_files.judges_retention = True
-        report = simulation.run()
+        report = run_plan(Plan(seed, faults, storm_ms=30_000, acknowledged=60))
         if not report.passed:
             assert report.invariant == invariant, report.detail
             return
