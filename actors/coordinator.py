@@ -12,6 +12,7 @@ way of the log.
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from actors import patience
 from actors.effects import Group, Milliseconds
 from actors.membership import Membership
 from actors.messages import (
@@ -36,10 +37,6 @@ from actors.values import (
 
 if TYPE_CHECKING:
     from actors.learner import Learner
-
-_RESEND_MS = 400
-_ASK_MS = 400
-_BLAME_MS = 5_000
 
 
 @dataclass(slots=True)
@@ -67,7 +64,7 @@ class Coordinator:
         self.view_slot = view_slot
         self.rounds: dict[int, Round] = {}
         self._states: dict[str, TxnState] = {}
-        self._asked_at = -_ASK_MS
+        self._asked_at = -patience.RESEND_MS
         self.membership = Membership(learner, view)
         self._blamed: dict[str, Milliseconds] = {}
         """The stores that made a slot abort, since when, and that have not voted since."""
@@ -301,7 +298,7 @@ class Coordinator:
         learner = self._learner
         now = learner.now
         self.membership.watch()
-        if self._unanswered() and now - self._asked_at >= _ASK_MS:
+        if self._unanswered() and now - self._asked_at >= patience.RESEND_MS:
             self._ask()
         for slot in sorted(self.rounds):
             round_ = self.rounds[slot]
@@ -313,7 +310,7 @@ class Coordinator:
                 missing and now >= self._deadline(round_) and self._may_abort(slot, round_, missing)
             ):
                 self._abort_silent(slot, round_, missing)
-            elif missing and now - round_.sent_at >= _RESEND_MS and not round_.committed:
+            elif missing and now - round_.sent_at >= patience.RESEND_MS and not round_.committed:
                 round_.sent_at = now
                 for name in missing:
                     if slot > self.view_slot or name in self._states:
@@ -351,9 +348,10 @@ class Coordinator:
         if slot <= self.view_slot:
             return bool(round_.not_prepared)
         now = self._learner.now
-        return any(now - self._blamed.get(name, -_BLAME_MS) >= _BLAME_MS for name in missing) or (
-            not self.membership.enough_without(missing)
-        )
+        return any(
+            now - self._blamed.get(name, -patience.BLAME_MS) >= patience.BLAME_MS
+            for name in missing
+        ) or (not self.membership.enough_without(missing))
 
     def _abort(self, slot: int, round_: Round, commands: tuple[int, ...], reason: str) -> None:
         """Ask the log for an abort. A command that a fenced store refused is not prepared there."""

@@ -9,19 +9,13 @@ and a store that has copied all that was decided starts anew from them.
 
 from typing import TYPE_CHECKING
 
+from actors import patience
 from actors.effects import Milliseconds
 from actors.messages import Diverged, JoinRequest, TxnInquiry
 from actors.values import StoreMember, View
 
 if TYPE_CHECKING:
     from actors.learner import Learner
-
-_SILENT_MS = 1_000
-_SILENT_MS_MAX = 3_000
-_MUTE_MS = 8_000
-_ASKED_MS = 4_000
-_PING_MS = 500
-_NEAR_SLOTS = 256
 
 
 class Membership:
@@ -34,7 +28,7 @@ class Membership:
         """Since when each store has left something unanswered that it was asked."""
         self._joining: dict[str, tuple[str, Milliseconds]] = {}
         """The stores that may be added: the disk on which each last asked for it, and when."""
-        self._pinged_at: Milliseconds = -_PING_MS
+        self._pinged_at: Milliseconds = -patience.PING_MS
         self._proposed: View | None = None
         """The View asked of the log. It may be chosen at any time, so it is not taken back."""
 
@@ -76,7 +70,7 @@ class Membership:
             learner.copy_state()
             return
         own_hash = learner.replicas.own_hash(message.applied)
-        near = learner.decided - message.applied <= _NEAR_SLOTS
+        near = learner.decided - message.applied <= patience.JOINING_NEAR_SLOTS
         empty = learner.decided and not message.applied
         if own_hash is None or empty or not near or not learner.replicas.may_return(sender):
             return  # It is ahead of this learner, has copied too little, or is early.
@@ -105,11 +99,11 @@ class Membership:
     def _ping(self) -> None:
         """Ask those who owe an answer and are silent for any: a lost message is not a death."""
         learner = self._learner
-        if learner.now - self._pinged_at < _PING_MS:
+        if learner.now - self._pinged_at < patience.PING_MS:
             return
         for member in self._view.stores:
             silent_ms = learner.suspicion.silence_ms((member.name, member.disk), learner.now)
-            if member.name in self._owing and silent_ms >= _PING_MS:
+            if member.name in self._owing and silent_ms >= patience.PING_MS:
                 self._pinged_at = learner.now
                 learner._send(member.name, TxnInquiry(view=self._view, decided=learner.decided))
 
@@ -135,7 +129,7 @@ class Membership:
         asking = [
             (name, disk)
             for name, (disk, at) in sorted(self._joining.items())
-            if learner.now - at < _ASKED_MS
+            if learner.now - at < patience.JOINING_MS
         ]
         lost = [m.name for m in view.stores if self._is_lost(m)]
         if lost and not self.may_drop(lost):
@@ -181,5 +175,7 @@ class Membership:
         owing_ms = learner.now - max(owing_since, learner.suspicion.since)
         silent_ms = learner.suspicion.silence_ms(key, learner.now)
         # Where answers are slow anyway, silence says less.
-        patience_ms = min(max(_SILENT_MS, 2 * learner.vote_time.timeout_ms), _SILENT_MS_MAX)
-        return min(owing_ms, silent_ms) >= patience_ms or owing_ms >= _MUTE_MS
+        patience_ms = min(
+            max(patience.SILENT_MS, 2 * learner.vote_time.timeout_ms), patience.SILENT_MS_MAX
+        )
+        return min(owing_ms, silent_ms) >= patience_ms or owing_ms >= patience.UNRESPONSIVE_MS

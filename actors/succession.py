@@ -8,17 +8,12 @@ not taking turns for ever, which is why patience doubles with every takeover tha
 
 from typing import TYPE_CHECKING
 
+from actors import patience
 from actors.effects import Milliseconds
 from actors.values import View
 
 if TYPE_CHECKING:
     from actors.learner import Learner
-
-_SILENT_MS = 1_000
-_STALLED_MS = 500
-_MUTE_MS = 10_000
-_NEAR_SLOTS = 64
-_PATIENCE_MOST = 16
 
 
 class Succession:
@@ -26,11 +21,11 @@ class Succession:
 
     def __init__(self, learner: "Learner") -> None:
         self._learner = learner
-        self._patience = 1
+        self._back_off = 1
         self._progress = (0, 0)
         """The decided and the scanned mark when one of them last moved as it should."""
         self._progress_at: Milliseconds = 0
-        self._rank_ms = (int(learner.name.rpartition("-")[2]) - 1) * _SILENT_MS // 2
+        self._rank_ms = (int(learner.name.rpartition("-")[2]) - 1) * patience.SILENT_MS // 2
 
     @property
     def busy(self) -> bool:
@@ -41,7 +36,7 @@ class Succession:
     def follow(self, view: View) -> None:
         """A View took effect: whoever it names has all its time before it."""
         if view.coordinator == self._learner.name:
-            self._patience = min(2 * self._patience, _PATIENCE_MOST)
+            self._back_off = min(2 * self._back_off, patience.TAKEOVERS_BACK_OFF_MOST)
         self._progress_at = self._learner.now
 
     def watch(self) -> None:
@@ -50,7 +45,7 @@ class Succession:
         view = learner.view
         assert view is not None
         self._note_progress()
-        near = learner.scanned + _NEAR_SLOTS >= learner.log.heard_through
+        near = learner.scanned + patience.COORDINATOR_NEAR_SLOTS >= learner.log.heard_through
         if not near or learner.is_installing:
             return
         if self._owes() or self._is_overdue(view):
@@ -80,7 +75,7 @@ class Succession:
         learner = self._learner
         decided, scanned = learner.decided, learner.scanned
         if decided > self._progress[0]:
-            self._patience = 1
+            self._back_off = 1
         if decided > self._progress[0] or self._progress[0] == self._progress[1]:
             # Decided on, or nothing was waiting to be.
             self._progress_at = learner.now
@@ -98,5 +93,6 @@ class Succession:
         stalled_ms = learner.now - progress_at - self._rank_ms
         silent_ms = learner.suspicion.silence_ms(key, learner.now)
         return (
-            silent_ms >= _SILENT_MS * self._patience and stalled_ms >= _STALLED_MS * self._patience
-        ) or stalled_ms >= _MUTE_MS * self._patience
+            silent_ms >= patience.SILENT_MS * self._back_off
+            and stalled_ms >= patience.STALLED_MS * self._back_off
+        ) or stalled_ms >= patience.UNRESPONSIVE_COORDINATOR_MS * self._back_off

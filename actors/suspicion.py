@@ -6,11 +6,10 @@ silent node adapts to how regularly its heartbeats came, so that a slow one is n
 dead one twice (Chen, Toueg and Aguilera, On the Quality of Service of Failure Detectors, 2002).
 """
 
+from actors import patience
 from actors.effects import Milliseconds
 from actors.estimator import Estimator
 from actors.peers import Key
-
-_AWAY_MS = 1_500
 
 
 class Suspicion:
@@ -29,7 +28,7 @@ class Suspicion:
 
     def awake(self, now: Milliseconds) -> None:
         """A message came. After a long gap it is its own absence that others filled."""
-        if now - self._awake_at > _AWAY_MS:
+        if now - self._awake_at > patience.AWAY_MS:
             self._return(now)
         self._awake_at = now
 
@@ -37,7 +36,7 @@ class Suspicion:
         """A timer came. A node that gets its timers and no message sees others silent; after a
         pause, or when the broker took no messages, timers come first and prove nothing.
         """
-        if now - max(self._awake_at, self._expired_at) > _AWAY_MS:
+        if now - max(self._awake_at, self._expired_at) > patience.AWAY_MS:
             self._return(now)
         self._expired_at = now
 
