@@ -3,7 +3,7 @@
 from actors.ballot import Ballot
 from actors.messages import LeaderBeat, Reject
 from actors.options import Options
-from actors.proposer import Leading
+from actors.proposer import Electing, Following, Leading
 from chaos.simulator.network import Conditions
 from tests.worlds import founded, intercepted, put
 
@@ -37,6 +37,36 @@ def test_candidates_that_duel_spread_further_and_a_leader_ends_that() -> None:
     )
     proposer._on_leader_beat("proposer-1", beat)
     assert spread_ms() == lease_ms
+
+
+def test_a_candidate_gives_up_once_leases_leave_it_no_quorum() -> None:
+    """Given acceptors that a lease binds, then two of five, however often they say so, end nothing,
+    the third one does; and what was said of another ballot does not count.
+    """
+    proposer = founded().actor("proposer-5")
+    proposer._stand()
+    proposer._take()
+    phase = proposer.phase
+    assert isinstance(phase, Electing)
+
+    def rejected(acceptor: str, ballot: Ballot = phase.ballot, lease_left_ms: int = 500) -> bool:
+        reject = Reject(
+            ballot=ballot,
+            promised=phase.ballot,
+            lease_left_ms=lease_left_ms,
+            truncated_below=1,
+        )
+        proposer._on_reject(acceptor, reject)
+        return proposer.phase is phase
+
+    former = Ballot(phase.ballot.round - 1, "proposer-5")
+    for acceptor in ("acceptor-1", "acceptor-2", "acceptor-1"):
+        assert rejected(acceptor)
+    assert rejected("acceptor-3", ballot=former)
+    assert rejected("acceptor-3", lease_left_ms=0)
+    assert phase.bound == {"acceptor-1", "acceptor-2"}
+    assert not rejected("acceptor-3")
+    assert isinstance(proposer.phase, Following)
 
 
 def test_a_candidate_that_is_told_page_by_page_does_not_begin_anew() -> None:

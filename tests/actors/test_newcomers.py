@@ -18,11 +18,12 @@ from actors.messages import (
     SnapshotPage,
     SnapshotRow,
     TxnPrepare,
+    TxnProgress,
     TxnState,
 )
 from actors.reads import WaitingRead
 from actors.snapshots import digest_of
-from actors.values import Batch, View
+from actors.values import Batch, PreparedSlot, View
 from chaos.simulator.world import World
 from tests import worlds
 from tests.worlds import founded, hand, put
@@ -136,6 +137,52 @@ def test_a_store_of_another_state_is_not_added() -> None:
         assert bool(told) == (not is_let_in)
 
 
+def test_a_store_is_added_once_it_is_near_has_copied_something_and_may_return() -> None:
+    """Given a store outside the view, then each of these keeps it out alone; and what was said of
+    its state before it asked says nothing any more.
+    """
+    world = settled()
+    learner = world.actor("learner-1")
+    decided = learner.decided
+    hashes = {slot: f"{slot:032x}" for slot in (0, 1, decided + 1)}
+    hashes[decided] = learner.state.state_hash
+
+    def asks(applied: int, returns: bool = True) -> bool:
+        membership, _ = added_again(world)
+        membership._joining.clear()
+        learner.replicas.diverged = {("store-3", "disk-new"), ("store-1", "another")}
+        learner.replicas.may_return = lambda store: returns
+        request = JoinRequest(applied=applied, state_hash=hashes[applied])
+        membership.on_join("store-3", "disk-new", request)
+        assert [m for m in sent(learner) if isinstance(m, Diverged)] == []
+        is_let_in = ("store-3", "disk-new") in membership._joining
+        differs = {("store-1", "another")} if is_let_in else learner.replicas.diverged
+        assert learner.replicas.diverged == differs
+        return is_let_in
+
+    for slot in (0, 1):
+        learner.replicas.note_own_hash(slot, hashes[slot])
+    assert asks(decided)
+    assert not asks(decided, returns=False)
+    assert not asks(0), "it has copied nothing"
+    assert not asks(decided + 1), "this learner can't compare"
+    learner.state.applied += 256
+    assert asks(decided)
+    learner.state.applied += 1
+    assert not asks(decided), "it has to copy more first"
+    assert not asks(1)
+
+
+def test_as_many_whole_stores_as_are_needed_are_enough() -> None:
+    world = settled()
+    membership, _ = added_again(world, "store-3")
+    assert membership._learner.options.stores_needed == 2
+    assert membership.shortage == ""
+    assert membership.enough_without([])
+    assert membership.enough_without(["store-3"])
+    assert not membership.enough_without(["store-1"])
+
+
 def test_a_coordinator_that_differs_from_most_is_itself_the_odd_one() -> None:
     """Given two stores that agree with each other and not with it, then it drops neither."""
     learner = settled().actor("learner-1")
@@ -167,6 +214,37 @@ def test_a_copied_state_leaves_later_votes_as_they_are() -> None:
     assert slot in store.prepared
     key = f"prepared/{slot:016x}"
     assert [record for record in store._take().records if record.key == key] == []
+
+
+def test_a_copied_state_tells_watchers_nothing_of_what_was_before() -> None:
+    """Given changes that are kept, when another state takes their place, then they are not told."""
+    world = settled()
+    store = world.actor("store-3")
+    slot = store.state.applied
+    assert store.changes.since(0, 10)[0]
+
+    store.install(slot, rows_of(world.actor("store-1").state))
+
+    assert (store.changes.first, store.changes.last) == (slot + 1, slot)
+    assert store.changes.since(slot, 10) == ((), slot)
+
+
+def test_a_store_that_agrees_installs_no_state_that_is_not_newer() -> None:
+    """Given a page of a state at its own slot, then it keeps what it has, and copies no more."""
+    world = settled()
+    store = world.actor("store-3")
+    store.joining._installer.begin()
+    sender = store.joining._installer._copying.source
+    slot = store.state.applied
+    rows = rows_of(world.actor("store-1").state)
+    page = SnapshotPage(slot=slot, page=0, rows_left=0, rows=tuple(rows), digest=digest_of(rows))
+    store._take()
+
+    store.joining.on_page(sender, page)
+
+    assert store._take().records == ()
+    assert not store.joining.is_installing
+    assert store.changes.first < slot
 
 
 def test_a_copied_state_leaves_later_aborts_as_they_are() -> None:
@@ -499,6 +577,38 @@ def test_too_few_stores_refuse_nothing_that_a_former_epoch_may_have_told() -> No
     assert "writes need 2 whole stores" in round_.abort.reason
 
 
+@pytest.mark.parametrize(
+    ("applied", "prepared", "ends"),
+    [(0, False, "committed"), (-1, True, "voted"), (-1, False, "not prepared")],
+    ids=["applied", "prepared", "neither"],
+)
+def test_what_a_fenced_store_holds_of_a_slot_of_a_former_epoch_counts(
+    applied: int, prepared: bool, ends: str
+) -> None:
+    """Given a slot of a former epoch, then a store that has applied it has committed it."""
+    world = settled()
+    learner = world.actor("learner-1")
+    coordinator, slot = learner.coordinator, learner.scanned + 1
+    world.network.cut |= {("learner-1", "store-3")}
+    world.write(put("open", b"1"))
+    world.run_until(lambda: slot in coordinator.rounds, 5_000, 1)
+    coordinator.view_slot = slot + 1
+    coordinator.rounds.clear()
+    held = (PreparedSlot(slot=slot, refused=()),) if prepared else ()
+    state = TxnState(
+        epoch=coordinator.view.epoch, applied=slot + applied, whole=True, prepared=held
+    )
+
+    coordinator._on_state("store-2", state)
+
+    round_ = coordinator.rounds[slot]
+    assert (round_.committed, round_.votes, round_.not_prepared) == {
+        "committed": (True, {}, set()),
+        "voted": (False, {"store-2": ()}, set()),
+        "not prepared": (False, {}, {"store-2"}),
+    }[ends]
+
+
 def test_where_nobody_is_left_with_a_say_all_stores_of_the_view_must_hold_the_slot() -> None:
     """Given a slot of a former epoch and newcomers only, then one of them alone is not enough."""
     world = settled()
@@ -514,6 +624,29 @@ def test_where_nobody_is_left_with_a_say_all_stores_of_the_view_must_hold_the_sl
     assert coordinator._decidable(slot, value) is None
     round_.votes["store-3"] = ()
     assert coordinator._decidable(slot, value) == ()
+
+
+@pytest.mark.parametrize(("epoch", "slot", "counts"), [(0, 0, True), (1, 0, False), (0, 9, False)])
+def test_only_progress_of_this_epoch_and_of_an_open_slot_gives_more_time(
+    epoch: int, slot: int, counts: bool
+) -> None:
+    """Given a store that copies contents before it votes, then its slot's deadline moves on."""
+    world = settled()
+    learner = world.actor("learner-1")
+    coordinator, open_slot = learner.coordinator, learner.scanned + 1
+    world.network.cut |= {("learner-1", "store-3")}
+    world.write(put("open", b"1"))
+    world.run_until(lambda: open_slot in coordinator.rounds, 5_000, 1)
+    before = coordinator.rounds[open_slot].deadline
+    learner.now += 5_000
+    coordinator.membership._owing.clear()
+    progress = TxnProgress(epoch=coordinator.view.epoch + epoch, slot=open_slot + slot)
+
+    coordinator._on_progress("store-3", progress)
+
+    deadline = learner.now + 2 * learner.vote_time.timeout_ms if counts else before
+    assert coordinator.rounds[open_slot].deadline == deadline
+    assert coordinator.membership._owing == ({"store-3": learner.now} if counts else {})
 
 
 def test_a_prepare_of_a_former_epochs_slot_that_got_lost_is_sent_again() -> None:

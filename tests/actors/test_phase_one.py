@@ -1,15 +1,25 @@
 """Phase 1: what a candidate makes of promises in pages, and what acceptors put into them."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from actors.ballot import Ballot
 from actors.effects import Envelope
-from actors.messages import Accept, NodeHeartbeat, Prepare, Progress, Promise, Reject, Truncate
+from actors.messages import (
+    Accept,
+    NodeHeartbeat,
+    Prepare,
+    Progress,
+    Promise,
+    PullChosen,
+    Reject,
+    Truncate,
+)
 from actors.options import Options
 from actors.proposer import Electing, Leading
-from actors.values import NOOP, AcceptedValue, Batch
+from actors.values import NOOP, AcceptedValue, Batch, weight
 from chaos.simulator.world import World
 from tests.worlds import founded, hand, sent
 
@@ -33,6 +43,33 @@ def world() -> World:
     cluster.run(3_000)
     cluster.start("proposer-5")
     return cluster
+
+
+def test_who_pulls_gets_all_that_was_accepted_in_the_range_a_page_at_a_time(world: World) -> None:
+    """Given values in some slots, when a learner pulls a range again and again from where it has
+    got to, then it gets each value in the range once, in order, and no other.
+    """
+    slots = (300, 301, 302, 304, 305, 400)
+    for slot in slots:
+        value = accepted(slot, NEW)
+        accept = Accept(ballot=NEW, slot=slot, value=value.value)
+        assert answers(world, "acceptor-1", "proposer-5", accept)
+
+    def pulled(first: int, last: int) -> list[AcceptedValue]:
+        (page,) = answers(
+            world, "acceptor-1", "learner-1", PullChosen(first_slot=first, last_slot=last)
+        )
+        return list(page.entries)
+
+    acceptor = world.actor("acceptor-1")
+    acceptor.options = replace(acceptor.options, page_bytes=2 * weight(accepted(300).value))
+    found = pulled(300, 304)
+    assert [entry.slot for entry in found] == [300, 301, 302]
+    while rest := pulled(found[-1].slot + 1, 304):
+        found += rest
+    assert found == [accepted(slot, NEW) for slot in slots[:4]]
+    assert pulled(303, 303) == []
+    assert [entry.slot for entry in pulled(400, 10_000)] == [400]
 
 
 class Candidate:

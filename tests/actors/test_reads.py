@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from actors.calls import Read
 from actors.changes import Changes
-from actors.effects import Send
-from actors.messages import LeaseAsk, LeaseGrant, ReadRequest
+from actors.effects import Effects, Send
+from actors.messages import LeaseAsk, LeaseGrant, ReadReply, ReadRequest
 from actors.namespace import Namespace
 from actors.reads import WaitingRead, answer_changes, answer_read, touches
 from actors.values import (
@@ -21,7 +22,7 @@ from actors.values import (
     OpenSession,
     RemoveDirectory,
 )
-from tests.worlds import put, started
+from tests.worlds import hand, put, started, types
 
 
 def command(sequence: int, operation: AnyOperation, acknowledged: int = -1) -> Command:
@@ -177,3 +178,33 @@ def test_a_store_starts_without_a_lease_and_serves_what_is_applied() -> None:
     assert obstacle() == "no read lease"
     store.reads.lease.until = store.now + 1
     assert obstacle() is None
+
+
+# -- the client -----------------------------------------------------------------------------------
+
+
+def test_a_refusal_sends_a_read_to_another_store_unless_it_is_an_old_one() -> None:
+    """Given a read that its store refuses, then another store is asked; a refusal of a store that
+    was asked before changes nothing, and an answer counts, whoever gives it.
+    """
+    world = started()
+    client = world.actor("gateway-1")
+    token = world.call(lambda token: Read(token=token, request=request(path="before")))
+    world.run_until(lambda: bool(client._reads), 1_000, 1)
+    ((number, read),) = client._reads.items()
+    first = read.store
+
+    def replied(sender: str, status: Any) -> Effects:
+        refusal = ReadReply(number=number, status=status, applied=1, detail="why")
+        return hand(world, "gateway-1", sender, refusal)
+
+    effects = replied(first, "not_served")
+    assert [send.to for send in effects.sends if isinstance(send, Send)] == [read.store]
+    assert types(effects) == ["read.request"]
+    assert (read.store != first, read.refused) == (True, "why")
+    second = read.store
+    assert replied(first, "not_served").sends == ()
+    assert read.store == second
+    (answer,) = replied(first, "found").answers
+    assert (answer.token, answer.value.store) == (token, first)
+    assert replied(second, "found").answers == ()

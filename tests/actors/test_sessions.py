@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from actors.calls import Unknown
+from actors.calls import Read, Survey, Surveyed, Unavailable, Unknown, Write
 from actors.effects import Answer, Record
 from actors.messages import ReadRequest, Result
 from actors.namespace import Namespace
@@ -265,6 +265,7 @@ def test_what_was_open_when_its_session_expired_is_unknown(status: Any, lost: in
     """
     world, sequences = writing_two()
     client = world.actor("gateway-1")
+    client._submit(CloseSession(target="former"), token=None, retry_aborted=False)
     session = client.session
     tokens = [client._pending[sequence].token for sequence in sequences]
     outcome = Outcome(status=status, slot=9, index=0)
@@ -296,3 +297,45 @@ def test_a_request_of_a_lost_session_has_no_result_of_the_gateways_own() -> None
 
     assert client.resolved == {}
     assert not any(key.startswith("resolved/") for key in world.machines["gateway-1"].disk.records)
+
+
+def test_the_next_start_closes_the_session_of_the_former_one() -> None:
+    """Given a gateway that was killed, when it starts again, then it closes its former session, and
+    once that is certain no later start asks for it again.
+    """
+    world = founded()
+    former = world.actor("gateway-1").session
+    world.crash("gateway-1")
+    world.start("gateway-1")
+    world.ready()
+    client = world.actor("gateway-1")
+    world.run_until(lambda: not client._former_sessions, 5_000)
+    world.settled()
+    sessions = world.actor("store-1").state.sessions
+    assert (sessions[former].closed, sessions[client.session].closed) == (True, False)
+    rows = [key for key in world.machines["gateway-1"].disk.records if key.startswith("session/")]
+    assert rows == [f"session/{client.session}"]
+
+
+def test_what_a_gateway_can_not_take_is_refused_at_once() -> None:
+    """Given a cluster that is not founded, then all but the survey is refused; and given as many
+    open commands as a gateway may have, then the next one is refused, and it was never sent.
+    """
+    world = World(1, Options(), 1)
+    world.start("gateway-1")
+    for call in (
+        lambda token: Write(token=token, operation=put("a", b"1")),
+        lambda token: Read(token=token, request=ReadRequest(number=0, what="entry")),
+    ):
+        assert isinstance(world.answer(world.call(call)), Unavailable)
+    assert isinstance(world.answer(world.call(lambda token: Survey(token=token))), Surveyed)
+
+    world, sequences = writing_two()
+    client = world.actor("gateway-1")
+    client._floor = client._next_sequence - 4_096
+    taken = world.write(put("c", b"1"))
+    refused = world.answer(world.write(put("d", b"1")))
+    assert isinstance(refused, Unavailable)
+    assert refused.fact == "nothing was sent"
+    assert [p.token for p in client._pending.values()].count(taken) == 1
+    assert len(client._pending) == len(sequences) + 1

@@ -7,8 +7,11 @@ import pytest
 
 from actors.effects import Outbox, Send
 from actors.messages import SnapshotPage, SnapshotPull, SnapshotRow
+from actors.namespace import Namespace
 from actors.options import Options
-from actors.snapshots import SnapshotInstaller, digest_of
+from actors.snapshots import SnapshotInstaller, SnapshotServer, digest_of
+from actors.values import Batch, Command, Constants, OpenSession
+from tests.worlds import put
 
 
 class FakeNode:
@@ -171,3 +174,117 @@ def test_a_source_that_goes_on_sending_is_not_given_up(copy: Copy) -> None:
 
     assert copy.installed == [(9, ["0", "1", "2", "3"])]
     assert [source for source, _, _ in copy.node.asked()] == ["learner-1"] * 4
+
+
+def test_a_copy_of_many_pages_asks_for_each_of_them_in_turn(copy: Copy) -> None:
+    for page in range(5):
+        copy.hears(9, page, f"{page}", left=4 - page)
+
+    expected = [("learner-1", 0, 0), *(("learner-1", 9, page) for page in range(1, 5))]
+    assert copy.node.asked() == expected
+    assert copy.installed == [(9, ["0", "1", "2", "3", "4"])]
+
+
+# -- the server -----------------------------------------------------------------------------------
+
+
+class Serving:
+    """A server with small pages, and the state that it serves."""
+
+    def __init__(self) -> None:
+        self.node = FakeNode()
+        self.node.options = Options(page_bytes=2_000)
+        self.server = SnapshotServer(self.node)  # type: ignore[arg-type]
+        self.state = Namespace(Constants())
+
+    def apply(self, files: int) -> None:
+        """Another slot, with that many files."""
+        slot = self.state.applied + 1
+        commands = tuple(
+            Command(
+                session="s",
+                sequence=number if slot == 1 else 1_000 * slot + number,
+                acknowledged=-1,
+                reply_to="gateway-1",
+                operation=put(f"{slot}/{number}", b"x") if number else OpenSession(),
+            )
+            for number in range(files + 1)
+        )
+        self.state.apply(slot, Batch(commands=commands), ())
+
+    def pulled(self, slot: int, page: int) -> SnapshotPage | None:
+        """What the server sends when it is asked."""
+        self.server.on_pull("store-1", SnapshotPull(slot=slot, page=page), self.state)
+        sends = [send for send in self.node.out.take().sends if isinstance(send, Send)]
+        assert {send.to for send in sends} <= {"store-1"}
+        pages = [send.message for send in sends]
+        assert len(pages) <= 1
+        return pages[0] if pages and isinstance(pages[0], SnapshotPage) else None
+
+    def page(self, slot: int, page: int) -> SnapshotPage:
+        """The same, where there must be one."""
+        found = self.pulled(slot, page)
+        assert found is not None
+        assert found.digest == digest_of(found.rows)
+        return found
+
+
+@pytest.fixture
+def serving() -> Serving:
+    serving = Serving()
+    serving.apply(20)
+    return serving
+
+
+def test_the_pages_of_a_snapshot_are_the_whole_state_and_stay_as_they_are(
+    serving: Serving,
+) -> None:
+    """Given the state goes on meanwhile, then each page is the same whenever it is asked for."""
+    whole = [(key, row.to_json().decode()) for key, row in serving.state.rows()]
+    pages = [serving.page(0, 0)]
+    while pages[-1].rows_left:
+        serving.apply(1)
+        serving.node.now += 5_000
+        pages.append(serving.page(pages[-1].slot, len(pages)))
+        assert serving.page(1, len(pages) - 1) == pages[-1]
+    rows = [(row.key, row.value) for page in pages for row in page.rows]
+    assert rows == whole
+    assert [(page.slot, page.page) for page in pages] == [(1, n) for n in range(len(pages))]
+    assert [page.rows_left for page in pages] == [
+        len(whole) - sum(len(page.rows) for page in pages[: n + 1]) for n in range(len(pages))
+    ]
+    sizes = [sum(len(row.key) + len(row.value) for row in page.rows) for page in pages]
+    assert len(pages) > 4
+    assert all(500 <= size < 1_500 for size in sizes[:-1])
+    assert [serving.page(1, n) for n in range(len(pages))] == pages
+
+
+def test_what_is_not_served_any_more_is_answered_with_a_first_page(serving: Serving) -> None:
+    """Given a page of another snapshot or one not made yet, then the copy begins anew: with the
+    same snapshot while it is fresh, then with a new one; and nothing is served of no state.
+    """
+    first = serving.page(0, 0)
+    serving.apply(1)
+    for slot, page in ((7, 1), (1, 2), (1, 9)):
+        assert serving.page(slot, page) == first
+    assert serving.page(1, 1).page == 1
+    serving.node.now += 1_999
+    assert serving.page(7, 0) == first
+    serving.node.now += 1
+    assert serving.page(0, 0).slot == 2
+    assert (serving.page(1, 1).slot, serving.page(1, 1).page) == (2, 0)
+    assert serving.node.counters["snapshots_served"] == 2
+
+    assert Serving().pulled(0, 0) is None
+
+
+def test_a_snapshot_that_nobody_asks_for_is_let_go(serving: Serving) -> None:
+    first = serving.page(0, 0)
+    serving.apply(1)
+    for _ in range(3):
+        serving.node.now += 59_999
+        serving.server.tick()
+        assert serving.page(1, 1).slot == first.slot
+    serving.node.now += 60_000
+    serving.server.tick()
+    assert (serving.page(1, 1).slot, serving.page(1, 1).page) == (2, 0)

@@ -392,6 +392,32 @@ def test_a_moved_file_keeps_what_is_known_of_it_and_gets_a_tag_of_its_own() -> N
     assert machine.run(DeleteFile(path="a")).status == "not_found"
 
 
+def test_a_copy_is_a_first_version_or_one_above_what_it_replaces() -> None:
+    machine = Machine()
+    machine.run(put("a", b"1"))
+    versions = []
+    for _ in range(3):
+        copied = machine.run(CopyEntry(source="a", target="b", overwrite=True))
+        entry = machine.state.entries["b"]
+        assert isinstance(entry, FileEntry)
+        versions.append((entry.version, copied.created, entry.etag == copied.etag))
+    assert versions == [(1, True, True), (2, False, True), (3, False, True)]
+    again = machine.run(MoveEntry(source="b", target="a", overwrite=True))
+    entry = machine.state.entries["a"]
+    assert isinstance(entry, FileEntry)
+    assert (entry.version, again.created) == (4, False)
+
+
+def test_the_root_is_neither_moved_nor_copied_nor_replaced() -> None:
+    machine = Machine()
+    machine.run(put("a/b", b"1"))
+    before = machine.state.entries.copy()
+    for kind in (MoveEntry, CopyEntry):
+        for source, target in (("", "c"), ("a", ""), ("", "")):
+            assert machine.run(kind(source=source, target=target)).status == "conflict"
+    assert machine.state.entries == before
+
+
 def test_the_precondition_that_fails_names_the_path_and_the_tag_there() -> None:
     machine = Machine()
     machine.run(put("a", b"1"))

@@ -1,0 +1,96 @@
+"""What a learner keeps of the log, and what it forgets."""
+
+import pytest
+
+from actors.ballot import NO_BALLOT, Ballot
+from actors.chosen import ChosenLog
+from actors.errors import InvariantViolation
+from actors.quorum import Voters
+from actors.values import Refusal, weight
+from tests.worlds import batch
+
+BALLOT = Ballot(1, "proposer-1")
+
+
+@pytest.fixture
+def log() -> ChosenLog:
+    """Slots of which the last one lies beyond a gap, and votes on the gap and on a later one."""
+    log = ChosenLog()
+    log.voters = Voters(f"acceptor-{number}" for number in range(1, 6))
+    for slot in (1, 2, 3, 4, 6):
+        log.choose(slot, batch(slot), BALLOT)
+    while log.scan():
+        pass
+    for slot in (5, 7):
+        log.hear_vote(slot, BALLOT, "acceptor-1")
+    return log
+
+
+def kept(log: ChosenLog) -> tuple[list[int], list[int], int]:
+    """The known and the open slots, and where the kept ones begin."""
+    assert log.kept_bytes == sum(weight(known.value) for known in log.known.values())
+    return sorted(log.known), sorted(log._open), log.first_kept
+
+
+@pytest.mark.parametrize(
+    ("applied", "known", "open_slots", "scanned"),
+    [(2, [3, 4, 6], [5, 7], 4), (5, [6], [7], 5), (6, [], [7], 6), (9, [], [], 9)],
+)
+def test_a_snapshot_stands_for_all_slots_up_to_its_own(
+    log: ChosenLog, applied: int, known: list[int], open_slots: list[int], scanned: int
+) -> None:
+    """Given a copied state, then nothing of before is kept, and the prefix never gets shorter."""
+    before = set(log.known)
+    assert set(log.start_after(applied)) == before - set(known)
+    assert kept(log) == (known, open_slots, applied + 1)
+    assert (log.scanned, log.heard_through) == (scanned, max(7, applied))
+    assert [log.is_known(slot) for slot in (scanned, scanned + 1)] == [True, scanned + 1 in known]
+
+
+def test_what_is_chosen_is_known_once_and_never_another_value(log: ChosenLog) -> None:
+    for slot in (4, 6):
+        log.choose(slot, batch(slot), Ballot(2, "proposer-2"))
+        assert log[slot].ballot == BALLOT
+        with pytest.raises(InvariantViolation, match=f"two values chosen for slot {slot}"):
+            log.choose(slot, batch(99), BALLOT)
+    log.start_after(5)
+    log.choose(3, batch(99), BALLOT)  # Of long ago: it is not known here what it was.
+    assert kept(log) == ([6], [7], 6)
+
+
+def test_votes_of_a_chosen_slot_are_noted_and_count_no_more(log: ChosenLog) -> None:
+    log.hear_vote(6, BALLOT, "acceptor-2")
+    log.hear_vote(6, BALLOT, "acceptor-2")
+    log.hear_vote(6, Ballot(2, "proposer-2"), "acceptor-3")
+    log.hear_vote(2, BALLOT, "acceptor-1")
+    assert (log[6].accepted_by, log[2].accepted_by) == (("acceptor-2",), ("acceptor-1",))
+    assert kept(log) == ([1, 2, 3, 4, 6], [5, 7], 1)
+
+
+def test_as_much_is_forgotten_as_is_too_much_and_nothing_above_the_limit(log: ChosenLog) -> None:
+    each = weight(batch(1))
+    assert log.forget(below=1, keep_bytes=0) == []
+    assert log.forget(below=4, keep_bytes=4 * each) == [1]
+    assert log.forget(below=4, keep_bytes=4 * each) == []
+    assert log.forget(below=4, keep_bytes=0) == [2, 3]
+    assert kept(log) == ([4, 6], [5, 7], 4)
+    assert log.forget(below=7, keep_bytes=0) == [4, 6]
+    assert kept(log) == ([], [5, 7], 7)
+
+
+def test_a_restart_knows_what_was_decided_and_goes_on_after_it() -> None:
+    late = (Refusal(index=0, reason="late"),)
+    log = ChosenLog()
+    log.restore(4, batch(4), ())
+    log.restore(5, batch(5), late)
+    log.restored(5)
+    assert kept(log) == ([4, 5], [], 4)
+    assert (log.scanned, log[4].aborted, log[5].aborted) == (5, (), late)
+    assert log[5].ballot == NO_BALLOT
+    log.choose(6, batch(6), BALLOT)
+    assert log.scan() == 6
+
+    empty = ChosenLog()
+    empty.restored(9)
+    assert kept(empty) == ([], [], 10)
+    assert [empty.is_known(slot) for slot in (9, 10)] == [True, False]
