@@ -5,6 +5,7 @@ itself changes parts of expressions only. Left out are texts, which are mostly w
 `None` for a value or an argument, which the type checker refuses before any test.
 """
 
+import sys
 from collections.abc import Iterator
 
 import libcst as cst
@@ -16,6 +17,10 @@ _UNTOLD = {
     mutators.operator_assignment,
     mutators.operator_lambda,
 }
+
+
+SHOW_ALL = ("show", "--all")
+"""`show` for several changes at once, which follow: mutmut shows one, and takes long to begin."""
 
 
 def left_out(node: cst.Expr) -> Iterator[cst.Pass]:
@@ -47,7 +52,12 @@ def main() -> None:
         (cst.Raise, not_raised),
         (cst.If, forced),
     ]
-    cli()
+    arguments = sys.argv[1:]
+    if tuple(arguments[:2]) == SHOW_ALL:
+        for name in arguments[2:]:
+            cli(["show", name], standalone_mode=False)
+    else:
+        cli(arguments)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import Annotated
 import typer
 
 from chaos.mutants.hunt import copy_tree
+from chaos.mutants.mutating import SHOW_ALL
 from gateway.console import out
 
 _ROOT = Path(__file__).parents[2]
@@ -136,10 +137,16 @@ class Survey:
             if status:
                 yield name, status
 
-    def diff(self, name: str) -> str:
-        """The lines that the change takes and adds."""
-        shown = self._mutmut("show", name).stdout.splitlines()
-        return "\n".join(line for line in shown if line[:1] in "+-@" and line[:3] not in "+++---")
+    def diffs(self, names: list[str]) -> dict[str, str]:
+        """The lines that each change takes and adds."""
+        found: dict[str, list[str]] = {}
+        lines: list[str] = []
+        for line in self._mutmut(*SHOW_ALL, *names).stdout.splitlines():
+            if line.startswith("# "):
+                lines = found.setdefault(line[2:].partition(": ")[0], [])
+            elif line.startswith(("+", "-")) and not line.startswith(("+++", "---")):
+                lines.append(line)
+        return {name: "\n".join(lines) for name, lines in found.items()}
 
     def _mutmut(self, *arguments: str, seconds: float = 300.0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -214,9 +221,9 @@ def _survey(
         results = {name: status for name, status in survey.results() if name in drawn}
         counts = Counter(results.values())
         out().rule(f"{', '.join(files)}: {_figures(counts)}")
-        for name, status in sorted(results.items()):
-            if status not in _STILL:
-                out().print(f"{name}: {status}\n{survey.diff(name)}", markup=False)
+        alive = [name for name, status in sorted(results.items()) if status not in _STILL]
+        for name, diff in survey.diffs(alive).items() if alive else ():
+            out().print(f"{name}: {results[name]}\n{diff}", markup=False)
     return counts
 
 

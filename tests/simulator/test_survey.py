@@ -79,9 +79,12 @@ def test_what_no_test_notices_survives_and_is_shown(tmp_path: Path) -> None:
 
     looked.attempt(names, 120)
 
-    found = {looked.diff(name): status for name, status in looked.results()}
-    shown = {change.splitlines()[-1].strip("+ "): status for change, status in found.items()}
-    assert shown == {"return n >= 0": "survived", "return n > 1": "killed"}
+    status = dict(looked.results())
+    found = {diff: status[name] for name, diff in looked.diffs(names).items()}
+    assert found == {
+        "-    return n > 0\n+    return n >= 0": "survived",
+        "-    return n > 0\n+    return n > 1": "killed",
+    }
 
 
 @pytest.mark.slow
