@@ -134,7 +134,7 @@ def copy_tree(root: Path, tree: Path) -> None:
     for name in _COPIED:
         source = root / name
         if source.is_dir():
-            shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("vendor"))
+            shutil.copytree(source, tree / name)
         else:
             shutil.copy2(source, tree / name)
 

@@ -406,6 +406,26 @@ def test_what_this_store_has_not_reported_says_nothing_of_it(slot: int, reported
     assert not store.joining.has_diverged
 
 
+def test_a_store_says_at_once_that_its_standing_has_changed_and_once_only() -> None:
+    """Given a store that lacks contents and then has them, then it does not wait for its next
+    heartbeat to say so; and it says nothing while nothing changes.
+    """
+    world = settled()
+    store = world.actor("store-3")
+
+    def says() -> list[tuple[int, bool]]:
+        store.joining.watch()
+        beats = [m for m in sent(store) if isinstance(m, NodeHeartbeat)]
+        return [(beat.chunks_missing, store.joining.is_whole) for beat in beats]
+
+    says()
+    assert says() == []
+    store.contents._copies["0" * 64] = None
+    assert [says(), says()] == [[(1, False)], []]
+    del store.contents._copies["0" * 64]
+    assert [says(), says()] == [[(0, True)], []]
+
+
 def test_a_member_that_differs_copies_nothing_before_a_view_has_dropped_it() -> None:
     """Given pages of a snapshot come all the same, then what it has voted on is not forgotten."""
     world = settled()

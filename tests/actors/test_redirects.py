@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from actors.ballot import Ballot
 from actors.calls import Decided, GiveUp, Unavailable, Unknown
 from actors.effects import Answer, Effects, Envelope
@@ -225,3 +227,29 @@ def test_a_client_acknowledges_only_what_it_has_heard_of() -> None:
         result = Result(session=session, sequence=sequence, outcome=done)
         hand(world, "gateway-1", "learner-1", result)
         assert client._floor == acknowledged
+
+
+@pytest.mark.parametrize("sent_to_a_leader", [True, False])
+def test_a_caller_waits_for_half_as_long_where_nothing_can_have_happened(
+    sent_to_a_leader: bool,
+) -> None:
+    """Given a write of which no result comes, then its caller is told *unknown* at the deadline if
+    a leader may propose it, and *never* at half of it if none has got it.
+    """
+    world = founded()
+    client, deadline_ms = world.actor("gateway-1"), world.options.request_deadline_ms
+    if sent_to_a_leader:
+        world.network.cut |= {(name, "gateway-1") for name in world.options.names("learner")}
+    else:
+        world.crash(*world.options.names("proposer"))
+        world.run(2 * world.options.lease_ms)
+    began_ms = world.machines["gateway-1"].now_ms
+    token = world.write(put("a", b"1"))
+    waits_ms = deadline_ms if sent_to_a_leader else deadline_ms // 2
+    world.run(waits_ms - 200)
+    assert token not in world.answers
+    world.run_until(lambda: token in world.answers, 1_000, 1)
+    waited_ms = world.machines["gateway-1"].now_ms - began_ms
+    assert waits_ms <= waited_ms <= waits_ms + 150
+    assert isinstance(world.answers[token], Unknown if sent_to_a_leader else Unavailable)
+    assert [p.token for p in client._pending.values()] == [None] * sent_to_a_leader

@@ -113,6 +113,19 @@ def test_a_commit_that_was_undone_leaves_no_name_behind(tmp_path: Path) -> None:
         assert journal.blob_names() == [added.sha256]
 
 
+def test_closing_twice_closes_nothing_of_anybody_else(tmp_path: Path) -> None:
+    """Given a closed journal whose descriptors belong to others by now, then they stay open."""
+    journal = open_journal(tmp_path / "one")
+    journal.close()
+    others = [os.open(tmp_path, os.O_RDONLY) for _ in range(8)]
+    journal.close()
+    for descriptor in others:
+        os.fstat(descriptor)
+        os.close(descriptor)
+    with pytest.raises(JournalFailed, match="is closed"):
+        journal.commit([Record("a", b"1")])
+
+
 def test_of_two_changes_of_one_name_in_a_commit_the_later_one_counts(tmp_path: Path) -> None:
     """Given a name that is removed and written, or written and removed, in one commit, whether it
     was there before or not, then what was said last is what is there, also after a restart.
