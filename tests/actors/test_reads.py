@@ -192,19 +192,20 @@ def test_a_refusal_sends_a_read_to_another_store_unless_it_is_an_old_one() -> No
     token = world.call(lambda token: Read(token=token, request=request(path="before")))
     world.run_until(lambda: bool(client._reads), 1_000, 1)
     ((number, read),) = client._reads.items()
-    first = read.store
+    first = read.rotation.asked
 
     def replied(sender: str, status: Any) -> Effects:
         refusal = ReadReply(number=number, status=status, applied=1, detail="why")
         return hand(world, "gateway-1", sender, refusal)
 
     effects = replied(first, "not_served")
-    assert [send.to for send in effects.sends if isinstance(send, Send)] == [read.store]
+    assert [send.to for send in effects.sends if isinstance(send, Send)] == [read.rotation.asked]
     assert types(effects) == ["read.request"]
-    assert (read.store != first, read.refused) == (True, "why")
-    second = read.store
+    assert read.rotation.asked != first
+    assert f"{first}: why" in read.rotation.account
+    second = read.rotation.asked
     assert replied(first, "not_served").sends == ()
-    assert read.store == second
+    assert read.rotation.asked == second
     (answer,) = replied(first, "found").answers
     assert (answer.token, answer.value.store) == (token, first)
     assert replied(second, "found").answers == ()
