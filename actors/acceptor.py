@@ -5,6 +5,7 @@ The lease depends on its own clock's rate, never on wall time, and on waiting on
 after every restart, because a lease given by the former incarnation is not journalled.
 """
 
+from bisect import bisect_left, insort
 from typing import ClassVar
 
 from pydantic import TypeAdapter
@@ -53,7 +54,8 @@ class Acceptor(Node):
         self.promised = NO_BALLOT
         self.accepted: dict[int, AcceptedValue] = {}
         self.truncated_below = 1
-        self._highest_slot = 0
+        self._slots: list[int] = []
+        """The slots in `accepted`, in order: between two of them there may be any number."""
         self._lease_holder = NO_BALLOT
         self._lease_until = 0
         self._silent_until = 0
@@ -67,7 +69,7 @@ class Acceptor(Node):
             elif record.key.startswith("accepted/"):
                 accepted = read_record(_ACCEPTED, record)
                 self.accepted[accepted.slot] = accepted
-        self._highest_slot = max(self.accepted, default=0)
+        self._slots = sorted(self.accepted)
 
     def _start(self) -> None:
         # Its former incarnation may have given a lease a moment ago, and an older copy of its
@@ -98,10 +100,8 @@ class Acceptor(Node):
         entries: list[AcceptedValue] = []
         size = 0
         next_slot: int | None = None
-        for slot in range(max(message.first_slot, self.truncated_below), self._highest_slot + 1):
-            accepted = self.accepted.get(slot)
-            if accepted is None:
-                continue
+        for slot in self._slots_from(message.first_slot):
+            accepted = self.accepted[slot]
             if size > self.options.page_bytes:
                 next_slot = slot
                 break
@@ -131,7 +131,8 @@ class Acceptor(Node):
             self._promise(message.ballot)
             accepted = AcceptedValue(slot=message.slot, ballot=message.ballot, value=message.value)
             self.accepted[message.slot] = accepted
-            self._highest_slot = max(self._highest_slot, message.slot)
+            if former is None:
+                insort(self._slots, message.slot)
             self._journal(f"accepted/{message.slot:016x}", accepted)
         elif former.value != message.value:
             raise InvariantViolation(
@@ -158,16 +159,11 @@ class Acceptor(Node):
     def _on_pull(self, sender: str, message: PullChosen) -> None:
         entries: list[AcceptedValue] = []
         size = 0
-        for slot in range(
-            max(message.first_slot, self.truncated_below),
-            min(message.last_slot, self._highest_slot) + 1,
-        ):
-            accepted = self.accepted.get(slot)
-            if accepted is not None:
-                entries.append(accepted)
-                size += weight(accepted.value)
-            if size > self.options.page_bytes:
+        for slot in self._slots_from(message.first_slot):
+            if slot > message.last_slot or size > self.options.page_bytes:
                 break
+            entries.append(self.accepted[slot])
+            size += weight(self.accepted[slot].value)
         self._send(
             sender,
             AcceptedRange(entries=tuple(entries), truncated_below=self.truncated_below),
@@ -177,11 +173,16 @@ class Acceptor(Node):
         """Forget what all learners and stores hold durably."""
         if message.below <= self.truncated_below:
             return
-        for slot in range(self.truncated_below, min(message.below, self._highest_slot + 1)):
-            if self.accepted.pop(slot, None) is not None:
-                self._journal(f"accepted/{slot:016x}", None)
+        count = bisect_left(self._slots, message.below)
+        for slot in self._slots[:count]:
+            del self.accepted[slot]
+            self._journal(f"accepted/{slot:016x}", None)
+        del self._slots[:count]
         self.truncated_below = message.below
         self._journal(TRUNCATED, _SLOT.dump_json(message.below))
+
+    def _slots_from(self, first: int) -> list[int]:
+        return self._slots[bisect_left(self._slots, first) :]
 
     # -- promises --------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from actors.numbers import Count
+
 
 class Ballot(NamedTuple):
     """`(round, proposer)`, compared field by field; two proposers never share one.
@@ -9,7 +11,7 @@ class Ballot(NamedTuple):
     `round` is a count that its proposer journals before it uses it and never uses twice.
     """
 
-    round: int
+    round: Count
     proposer: str
 
     def __str__(self) -> str:

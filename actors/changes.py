@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from actors.numbers import Count
 from actors.values import (
     AnyStep,
     AnyValue,
@@ -38,12 +39,12 @@ class Change(Frozen):
     """
 
     kind: ChangeKind
-    slot: int
-    index: int
-    ordinal: int
+    slot: Count
+    index: Count
+    ordinal: Count
     path: str
     source: str | None = None
-    size: int | None = None
+    size: Count | None = None
     content_type: str | None = None
 
 

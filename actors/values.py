@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from actors.ballot import Ballot
 from actors.effects import Milliseconds
+from actors.numbers import COUNT_MAX, Count
 from actors.quorum import Voters
 
 INLINE_LIMIT_BYTES = 16 * 1024
@@ -26,6 +27,9 @@ CHUNKS_IN_COMMAND = 128
 
 PATH_BYTES_MAX = 4096
 """The longest path, in bytes of UTF-8."""
+
+_NODE_CHARS_MAX = 64
+_SESSION_CHARS_MAX = 128
 
 
 class Frozen(BaseModel):
@@ -61,7 +65,7 @@ class Chunked(Frozen):
     """Contents stored as chunks, in order, each named by its SHA-256. No chunks: an empty file."""
 
     kind: Literal["chunked"] = "chunked"
-    size: int
+    size: Count
     sha256: str
     chunks: tuple[str, ...]
 
@@ -70,7 +74,7 @@ class Indirect(Frozen):
     """Contents whose list of chunks is itself a chunk: `manifest` names a JSON list of names."""
 
     kind: Literal["indirect"] = "indirect"
-    size: int
+    size: Count
     sha256: str
     manifest: str
 
@@ -107,7 +111,7 @@ class CloseSession(Frozen):
     """From here on nothing of session `target` is applied any more; its results stay readable."""
 
     kind: Literal["close_session"] = "close_session"
-    target: str
+    target: str = Field(max_length=_SESSION_CHARS_MAX)
 
 
 class PutFile(Frozen):
@@ -247,10 +251,10 @@ class Command(Frozen):
     may be forgotten. `reply_to` is the node that waits for the result.
     """
 
-    session: str
-    sequence: int
-    acknowledged: int
-    reply_to: str
+    session: str = Field(max_length=_SESSION_CHARS_MAX)
+    sequence: Count
+    acknowledged: int = Field(ge=-1, le=COUNT_MAX)
+    reply_to: str = Field(max_length=_NODE_CHARS_MAX)
     operation: Operation
     idempotency: IdempotencyKey | None = None
 
@@ -287,11 +291,11 @@ class Outcome(Frozen):
     """
 
     status: Status
-    slot: int
-    index: int
+    slot: Count
+    index: Count
     created: bool = False
     detail: str = ""
-    step: int | None = None
+    step: Count | None = None
     path: str | None = None
 
     @property
@@ -312,8 +316,8 @@ class Batch(Frozen):
     """
 
     kind: Literal["batch"] = "batch"
-    elapsed_ms: Milliseconds = 0
-    stamp_ms: int | None = None
+    elapsed_ms: Milliseconds = Field(0, ge=-COUNT_MAX, le=COUNT_MAX)
+    stamp_ms: Count | None = None
     commands: tuple[Command, ...]
 
     @cached_property
@@ -381,7 +385,7 @@ class StoreMember(Frozen):
 
     name: str
     disk: str
-    added_slot: int | None
+    added_slot: Count | None
 
 
 class View(Frozen):
@@ -392,10 +396,10 @@ class View(Frozen):
     """
 
     kind: Literal["view"] = "view"
-    epoch: int
+    epoch: Count
     coordinator: str
     coordinator_disk: str
-    coordinator_incarnation: int
+    coordinator_incarnation: Count
     stores: tuple[StoreMember, ...]
 
     def in_force_at(self, slot: int) -> "View":
@@ -418,9 +422,9 @@ class Abort(Frozen):
     """
 
     kind: Literal["abort"] = "abort"
-    slot: int
-    commands: tuple[int, ...]
-    epoch: int
+    slot: Count
+    commands: tuple[Count, ...]
+    epoch: Count
     reason: str
 
 
@@ -461,7 +465,7 @@ class Holder(Frozen):
 class AcceptedValue(Holder):
     """What an acceptor accepted for a slot, and under which ballot."""
 
-    slot: int
+    slot: Count
     ballot: Ballot
     value: Value
 
@@ -469,14 +473,14 @@ class AcceptedValue(Holder):
 class SlotValue(Holder):
     """A chosen slot."""
 
-    slot: int
+    slot: Count
     value: Value
 
 
 class Refusal(Frozen):
     """A command of a slot, by its index, that is not to be committed, and why."""
 
-    index: int
+    index: Count
     reason: str
 
 
@@ -486,7 +490,7 @@ class PreparedSlot(Frozen):
     `digest` is the batch's (`Batch.digest`); stores of earlier versions do not tell it.
     """
 
-    slot: int
+    slot: Count
     refused: tuple[Refusal, ...]
     digest: str = ""
 
@@ -494,7 +498,7 @@ class PreparedSlot(Frozen):
 class DecidedSlot(Holder):
     """A slot with its value and its outcome: `aborted` commands, by the reason in the log."""
 
-    slot: int
+    slot: Count
     value: Value
     aborted: tuple[Refusal, ...]
 
@@ -507,9 +511,9 @@ class FileEntry(Frozen):
 
     kind: Literal["file"] = "file"
     path: str
-    slot: int
-    index: int
-    version: int
+    slot: Count
+    index: Count
+    version: Count
     content: StoredContent
     content_type: str
     modified_ms: int
@@ -527,8 +531,8 @@ class DirectoryEntry(Frozen):
 
     kind: Literal["directory"] = "directory"
     path: str
-    slot: int
-    index: int
+    slot: Count
+    index: Count
 
 
 Entry = Annotated[FileEntry | DirectoryEntry, Field(discriminator="kind")]
@@ -552,18 +556,18 @@ class Constants(Frozen):
     directories of `tree_bytes` in all, contents not counted.
     """
 
-    lease_ms: Milliseconds = 1_200
-    lease_margin_ms: Milliseconds = 120
-    session_expiry_ms: Milliseconds = 24 * 3_600_000
-    idempotency_expiry_ms: Milliseconds = 24 * 3_600_000
-    min_stores: int = 2
+    lease_ms: Count = 1_200
+    lease_margin_ms: Count = 120
+    session_expiry_ms: Count = 24 * 3_600_000
+    idempotency_expiry_ms: Count = 24 * 3_600_000
+    min_stores: Count = 2
     rowa: Literal["available", "strict"] = "available"
-    chunk_grace_ms: Milliseconds = 3_600_000
-    slot_steps: int = 10_000
-    slot_bytes: int = 16 * 1024 * 1024
-    path_depth: int = 128
-    tree_entries: int = 2_000_000
-    tree_bytes: int = 2 * 1024 * 1024 * 1024
+    chunk_grace_ms: Count = 3_600_000
+    slot_steps: Count = 10_000
+    slot_bytes: Count = 16 * 1024 * 1024
+    path_depth: Count = 128
+    tree_entries: Count = 2_000_000
+    tree_bytes: Count = 2 * 1024 * 1024 * 1024
 
 
 class FoundingMember(Frozen):

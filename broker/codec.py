@@ -40,6 +40,7 @@ PING = "ping"
 
 _TIMERS: TypeAdapter[list[tuple[str, str, int]]] = TypeAdapter(list[tuple[str, str, int]])
 _BATCH = TypeAdapter(Batch)
+_SHORTSTR_BYTES_MAX = 255
 _numbers = itertools.count(1)
 
 # The beginnings of messages with a batch, as `actors.values.Holder` writes them.
@@ -157,7 +158,7 @@ def _type_of(messages: list[AnyMessage]) -> str:
         return _kind(messages[0])
     joined = ""
     for kind in dict.fromkeys(map(_kind, messages)):
-        if len(joined) + 1 + len(kind) > 255:
+        if len(joined) + 1 + len(kind) > _SHORTSTR_BYTES_MAX:
             break
         joined = f"{joined},{kind}" if joined else kind
     return joined
@@ -191,7 +192,7 @@ def _properties(
         int(time.time()),
         headers,
         content_type,
-        correlation_id[:255],
+        correlation_id.encode()[:_SHORTSTR_BYTES_MAX].decode(errors="ignore"),
     )
 
 

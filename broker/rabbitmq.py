@@ -293,7 +293,7 @@ class RabbitTransport:
             if delivered.size_bytes > BODY_BYTES_MAX:
                 raise Undecodable(f"{delivered.size_bytes} bytes are more than {BODY_BYTES_MAX}")
             return decode(properties, delivered.body)
-        except Undecodable as error:
+        except (Undecodable, ValueError) as error:
             self._quarantine(delivered, str(error))
             return None
 

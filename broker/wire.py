@@ -256,6 +256,13 @@ def _read_shortstr(payload: bytes, at: int) -> tuple[str, int]:
     return payload[start:end].decode(), end
 
 
+def _read_shown(payload: bytes, at: int) -> tuple[str, int]:
+    """As `_read_shortstr`, of what is only shown: the sender may have put any bytes into it."""
+    start = at + 1
+    end = start + payload[at]
+    return payload[start:end].decode(errors="backslashreplace"), end
+
+
 def _decode_table(payload: bytes, at: int) -> tuple[dict[str, HeaderValue], int]:
     """Text, whole numbers and truth values; other kinds (RabbitMQ's `x-death`) are passed over."""
     (length,) = _LONG.unpack_from(payload, at)
@@ -296,8 +303,8 @@ def _decode_table(payload: bytes, at: int) -> tuple[dict[str, HeaderValue], int]
 def _decode_deliver(payload: bytes) -> tuple[int, str, str]:
     _, at = _read_shortstr(payload, 4)
     (delivery_tag,) = _LONG_LONG.unpack_from(payload, at)
-    exchange, at = _read_shortstr(payload, at + 9)
-    routing_key, _ = _read_shortstr(payload, at)
+    exchange, at = _read_shown(payload, at + 9)
+    routing_key, _ = _read_shown(payload, at)
     return delivery_tag, exchange, routing_key
 
 
@@ -396,7 +403,7 @@ class Splitter(asyncio.StreamReaderProtocol):
         """What the broker says of the connection itself; aiormq hears it too."""
         if payload.startswith(_CLOSE):
             (code,) = _SHORT.unpack_from(payload, 4)
-            self.farewell = (code, _read_shortstr(payload, 6)[0])
+            self.farewell = (code, _read_shown(payload, 6)[0])
         elif self.on_blocked is not None:
             if payload.startswith(_BLOCKED):
                 self.on_blocked(True)

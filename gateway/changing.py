@@ -31,7 +31,13 @@ from gateway.fields import header_fields, switch
 from gateway.files import run_write, written_headers
 from gateway.keeping import Kept
 from gateway.keys import RunningKeys, idempotency_key
-from gateway.metadata import CONTENT_TYPE_BYTES_MAX, DEFAULT_CONTENT_TYPE, META_BYTES_MAX
+from gateway.metadata import (
+    CONTENT_TYPE_BYTES_MAX,
+    DEFAULT_CONTENT_TYPE,
+    META_BYTES_MAX,
+    MODIFIED_MS_MAX,
+    MODIFIED_MS_MIN,
+)
 from gateway.paths import InvalidPath, checked_path
 from gateway.problems import INVALID_HEADER, INVALID_PATH, INVALID_REQUEST, TOO_LARGE, Problem
 
@@ -94,7 +100,7 @@ class PutStep(Strict):
     text: str | None = None
     base64: str | None = None
     content_type: str = Field(DEFAULT_CONTENT_TYPE, min_length=1, max_length=CONTENT_TYPE_BYTES_MAX)
-    modified_ms: int | None = None
+    modified_ms: int | None = Field(None, ge=MODIFIED_MS_MIN, le=MODIFIED_MS_MAX)
     executable: bool = False
     meta: dict[str, str] = Field(default_factory=dict)
     if_match: Tags = None

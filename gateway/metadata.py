@@ -73,7 +73,9 @@ def entry_headers(entry: FileEntry) -> dict[str, str]:
 
 def http_date(modified_ms: int) -> str:
     """Milliseconds of Unix time as an HTTP date, which knows no less than seconds."""
-    return format_datetime(datetime.fromtimestamp(modified_ms // 1000, UTC), usegmt=True)
+    # What is stored may be from before the times were checked, and is served all the same.
+    shown_ms = min(max(modified_ms, MODIFIED_MS_MIN), MODIFIED_MS_MAX)
+    return format_datetime(datetime.fromtimestamp(shown_ms // 1000, UTC), usegmt=True)
 
 
 def digest_header(sha256: str) -> str:

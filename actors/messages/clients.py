@@ -4,6 +4,7 @@ from typing import Literal
 
 from actors.ballot import Ballot
 from actors.changes import Change
+from actors.numbers import Count
 from actors.values import Command, Entry, Frozen, Outcome
 
 
@@ -33,7 +34,7 @@ class Redirect(Frozen):
 
     type: Literal["client.redirect"] = "client.redirect"
     session: str
-    sequence: int
+    sequence: Count
     ballot: Ballot
     never_proposed: bool
     reason: str
@@ -49,7 +50,7 @@ class Result(Frozen):
 
     type: Literal["client.result"] = "client.result"
     session: str
-    sequence: int
+    sequence: Count
     outcome: Outcome
 
     @property
@@ -62,7 +63,7 @@ class LeaseAsk(Frozen):
     """A store asks for a read lease."""
 
     type: Literal["lease.ask"] = "lease.ask"
-    number: int
+    number: Count
 
 
 class LeaseGrant(Frozen):
@@ -72,11 +73,11 @@ class LeaseGrant(Frozen):
     """
 
     type: Literal["lease.grant"] = "lease.grant"
-    number: int
-    epoch: int
+    number: Count
+    epoch: Count
     disk: str
-    added_slot: int
-    duration_ms: int
+    added_slot: Count
+    duration_ms: Count
 
 
 class ReadRequest(Frozen):
@@ -88,15 +89,15 @@ class ReadRequest(Frozen):
     """
 
     type: Literal["read.request"] = "read.request"
-    number: int
+    number: Count
     what: Literal["entry", "list", "result", "changes"]
     path: str = ""
     session: str = ""
-    sequence: int = 0
+    sequence: Count = 0
     after: str = ""
-    limit: int = 1000
+    limit: Count = 1000
     consistency: Literal["linearizable", "stale"] = "linearizable"
-    at_least: int = 0
+    at_least: Count = 0
 
 
 ReadStatus = Literal["found", "absent", "not_served", "running", "forgotten", "unknown_session"]
@@ -106,9 +107,9 @@ class ReadReply(Frozen):
     """The state at `applied`. `not_served` says why this store can't answer; ask another."""
 
     type: Literal["read.reply"] = "read.reply"
-    number: int
+    number: Count
     status: ReadStatus
-    applied: int
+    applied: Count
     entry: Entry | None = None
     children: tuple[Entry, ...] = ()
     changes: tuple[Change, ...] = ()

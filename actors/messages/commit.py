@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from actors.ballot import Ballot
+from actors.numbers import Count
 from actors.values import (
     Abort,
     Batch,
@@ -23,8 +24,8 @@ class TxnPrepare(Holder):
 
     type: Literal["txn.prepare"] = "txn.prepare"
     held: ClassVar = "batch"
-    epoch: int
-    slot: int
+    epoch: Count
+    slot: Count
     batch: Batch
 
 
@@ -32,18 +33,18 @@ class TxnVote(Frozen):
     """The store has journalled the slot; all commands but `refused` are prepared."""
 
     type: Literal["txn.vote"] = "txn.vote"
-    epoch: int
-    slot: int
+    epoch: Count
+    slot: Count
     refused: tuple[Refusal, ...]
-    durable: int
+    durable: Count
 
 
 class TxnProgress(Frozen):
     """A store still works on a prepare (it pulls contents from a peer): have patience."""
 
     type: Literal["txn.progress"] = "txn.progress"
-    epoch: int
-    slot: int
+    epoch: Count
+    slot: Count
 
 
 class TxnDecision(Frozen):
@@ -54,8 +55,8 @@ class TxnDecision(Frozen):
     """
 
     type: Literal["txn.decision"] = "txn.decision"
-    epoch: int
-    slot: int
+    epoch: Count
+    slot: Count
     ballot: Ballot
     aborted: tuple[Refusal, ...] = ()
     value: Annotated[View | Abort | NoOp, Field(discriminator="kind")] | None = None
@@ -66,7 +67,7 @@ class TxnInquiry(Frozen):
 
     type: Literal["txn.inquiry"] = "txn.inquiry"
     view: View
-    decided: int
+    decided: Count
 
 
 class TxnState(Frozen):
@@ -76,8 +77,8 @@ class TxnState(Frozen):
     """
 
     type: Literal["txn.state"] = "txn.state"
-    epoch: int
-    applied: int
+    epoch: Count
+    applied: Count
     whole: bool
     prepared: tuple[PreparedSlot, ...]
 
@@ -86,14 +87,14 @@ class Fenced(Frozen):
     """The sender has answered a coordinator of a newer epoch and won't serve the receiver's."""
 
     type: Literal["txn.fenced"] = "txn.fenced"
-    epoch: int
+    epoch: Count
 
 
 class PullDecided(Frozen):
     """Send me the decided slots after `applied`."""
 
     type: Literal["sync.pull"] = "sync.pull"
-    applied: int
+    applied: Count
 
 
 class Decided(Frozen):
@@ -101,4 +102,4 @@ class Decided(Frozen):
 
     type: Literal["sync.decided"] = "sync.decided"
     entries: tuple[DecidedSlot, ...]
-    first_kept: int
+    first_kept: Count

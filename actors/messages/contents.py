@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from actors.numbers import Count
 from actors.values import Frozen
 
 HOLD_MS_MAX = 120_000
@@ -63,7 +64,7 @@ class ChunkHold(Frozen):
     """Delete no chunk for the next `for_ms`; a store holds for `HOLD_MS_MAX` at most."""
 
     type: Literal["chunk.hold"] = "chunk.hold"
-    for_ms: int
+    for_ms: Count
 
 
 class ChunkKeep(Frozen):
@@ -75,4 +76,4 @@ class ChunkKeep(Frozen):
 
     type: Literal["chunk.keep"] = "chunk.keep"
     names: Annotated[tuple[str, ...], Field(max_length=KEEP_NAMES_MAX)]
-    for_ms: Annotated[int, Field(ge=0)]
+    for_ms: Count

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from actors.ballot import Ballot
+from actors.numbers import Count
 from actors.values import Frozen, Genesis, View
 
 
@@ -11,7 +12,7 @@ class Census(Frozen):
 
     type: Literal["genesis.census"] = "genesis.census"
     disk: str
-    incarnation: int
+    incarnation: Count
 
 
 class Present(Frozen):
@@ -19,7 +20,7 @@ class Present(Frozen):
 
     type: Literal["genesis.present"] = "genesis.present"
     asker_disk: str
-    asker_incarnation: int
+    asker_incarnation: Count
     cluster: str
 
 
@@ -50,7 +51,7 @@ class Founded(Frozen):
     type: Literal["genesis.founded"] = "genesis.founded"
     genesis: Genesis
     asker_disk: str = ""
-    asker_incarnation: int = 0
+    asker_incarnation: Count = 0
 
 
 class NodeHeartbeat(Frozen):
@@ -64,18 +65,18 @@ class NodeHeartbeat(Frozen):
 
     type: Literal["node.heartbeat"] = "node.heartbeat"
     role: str
-    journal_commits: int
-    applied: int = 0
-    durable: int = 0
-    scanned: int = 0
+    journal_commits: Count
+    applied: Count = 0
+    durable: Count = 0
+    scanned: Count = 0
     state_hash: str = ""
     ballot: Ballot | None = None
     view: View | None = None
-    pending: int = 0
-    in_doubt: int = 0
+    pending: Count = 0
+    in_doubt: Count = 0
     installing: bool = False
-    rows_left: int = 0
-    chunks_missing: int = 0
+    rows_left: Count = 0
+    chunks_missing: Count = 0
     disk_full: bool = False
     halted: str = ""
 
@@ -85,5 +86,5 @@ class StaleDisk(Frozen):
 
     type: Literal["node.stale_disk"] = "node.stale_disk"
     disk: str
-    incarnation: int
-    journal_commits: int
+    incarnation: Count
+    journal_commits: Count

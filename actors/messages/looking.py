@@ -3,6 +3,7 @@
 from typing import Literal
 
 from actors.ballot import Ballot
+from actors.numbers import Count
 from actors.values import Frozen
 
 
@@ -23,14 +24,14 @@ class LogEntry(Frozen):
     only the first are in `commands`; `commands_count` counts all.
     """
 
-    slot: int
+    slot: Count
     kind: Literal["batch", "view", "abort", "noop"]
-    epoch: int
+    epoch: Count
     ballot: Ballot | None
     accepted_by: tuple[str, ...]
     commands: tuple[LogCommand, ...]
-    commands_count: int
-    aborted: tuple[int, ...] | None
+    commands_count: Count
+    aborted: tuple[Count, ...] | None
     text: str
 
 
@@ -40,10 +41,10 @@ class LogRead(Frozen):
     """
 
     type: Literal["log.read"] = "log.read"
-    number: int
-    before: int
-    limit: int
-    commands_max: int
+    number: Count
+    before: Count
+    limit: Count
+    commands_max: Count
 
 
 class LogPage(Frozen):
@@ -52,7 +53,7 @@ class LogPage(Frozen):
     """
 
     type: Literal["log.page"] = "log.page"
-    number: int
+    number: Count
     entries: tuple[LogEntry, ...]
-    decided: int
-    first_kept: int
+    decided: Count
+    first_kept: Count

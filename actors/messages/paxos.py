@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from actors.ballot import Ballot
+from actors.numbers import Count
 from actors.values import Abort, AcceptedValue, Frozen, Holder, SlotValue, Value, View
 
 
@@ -13,7 +14,7 @@ class Prepare(Frozen):
 
     type: Literal["paxos.prepare"] = "paxos.prepare"
     ballot: Ballot
-    first_slot: int
+    first_slot: Count
 
 
 class Promise(Frozen):
@@ -24,10 +25,10 @@ class Promise(Frozen):
 
     type: Literal["paxos.promise"] = "paxos.promise"
     ballot: Ballot
-    first_slot: int
-    next_slot: int | None
+    first_slot: Count
+    next_slot: Count | None
     accepted: tuple[AcceptedValue, ...]
-    truncated_below: int
+    truncated_below: Count
 
 
 class Accept(Holder):
@@ -35,7 +36,7 @@ class Accept(Holder):
 
     type: Literal["paxos.accept"] = "paxos.accept"
     ballot: Ballot
-    slot: int
+    slot: Count
     value: Value
     learner: str = ""
 
@@ -45,7 +46,7 @@ class Accepted(Frozen):
 
     type: Literal["paxos.accepted"] = "paxos.accepted"
     ballot: Ballot
-    slot: int
+    slot: Count
 
 
 class Reject(Frozen):
@@ -54,8 +55,8 @@ class Reject(Frozen):
     type: Literal["paxos.reject"] = "paxos.reject"
     ballot: Ballot
     promised: Ballot
-    lease_left_ms: int
-    truncated_below: int
+    lease_left_ms: Count
+    truncated_below: Count
 
 
 class LeaseHeartbeat(Frozen):
@@ -63,7 +64,7 @@ class LeaseHeartbeat(Frozen):
 
     type: Literal["lease.heartbeat"] = "lease.heartbeat"
     ballot: Ballot
-    number: int
+    number: Count
 
 
 class LeaseGranted(Frozen):
@@ -71,7 +72,7 @@ class LeaseGranted(Frozen):
 
     type: Literal["lease.granted"] = "lease.granted"
     ballot: Ballot
-    number: int
+    number: Count
 
 
 class LeaderBeat(Frozen):
@@ -84,17 +85,17 @@ class LeaderBeat(Frozen):
     type: Literal["leader.beat"] = "leader.beat"
     ballot: Ballot
     ready: bool
-    chosen_through: int
-    lease_left_ms: int
-    read_leases_ms: dict[str, int]
+    chosen_through: Count
+    lease_left_ms: Count
+    read_leases_ms: dict[str, Count]
 
 
 class Progress(Frozen):
     """A learner's end of the chosen prefix, with the view there, and of the decided one."""
 
     type: Literal["learn.progress"] = "learn.progress"
-    scanned: int
-    decided: int
+    scanned: Count
+    decided: Count
     view: View
 
 
@@ -102,8 +103,8 @@ class PullChosen(Frozen):
     """Send me what you know of the slots `first_slot <= s <= last_slot`."""
 
     type: Literal["learn.pull"] = "learn.pull"
-    first_slot: int
-    last_slot: int
+    first_slot: Count
+    last_slot: Count
 
 
 class Chosen(Frozen):
@@ -118,7 +119,7 @@ class AcceptedRange(Frozen):
 
     type: Literal["learn.accepted"] = "learn.accepted"
     entries: tuple[AcceptedValue, ...]
-    truncated_below: int
+    truncated_below: Count
 
 
 class ProposeValue(Frozen):
@@ -132,4 +133,4 @@ class Truncate(Frozen):
     """Everything below `below` is durable at all learners and stores; acceptors may forget it."""
 
     type: Literal["log.truncate"] = "log.truncate"
-    below: int
+    below: Count

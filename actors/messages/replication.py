@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from actors.numbers import Count
 from actors.values import Frozen
 
 
@@ -9,8 +10,8 @@ class SnapshotPull(Frozen):
     """Send me page `page` of your snapshot at `slot`; slot 0 asks for a new one, at its page 0."""
 
     type: Literal["snapshot.pull"] = "snapshot.pull"
-    slot: int
-    page: int
+    slot: Count
+    page: Count
 
 
 class SnapshotRow(Frozen):
@@ -27,9 +28,9 @@ class SnapshotPage(Frozen):
     """
 
     type: Literal["snapshot.page"] = "snapshot.page"
-    slot: int
-    page: int
-    rows_left: int
+    slot: Count
+    page: Count
+    rows_left: Count
     rows: tuple[SnapshotRow, ...]
     digest: str
 
@@ -38,7 +39,7 @@ class JoinRequest(Frozen):
     """A store outside the view lacks nothing up to `applied` and asks to be added."""
 
     type: Literal["view.join"] = "view.join"
-    applied: int
+    applied: Count
     state_hash: str
 
 
@@ -49,6 +50,6 @@ class Diverged(Frozen):
     """
 
     type: Literal["replica.diverged"] = "replica.diverged"
-    slot: int
+    slot: Count
     state_hash: str
     reported: str

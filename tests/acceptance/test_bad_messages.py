@@ -39,6 +39,7 @@ def fouls(cluster: LocalCluster) -> list[Foul]:
 
     strange: dict[str, Any] = {"a": {"b": [1.5, None]}, "c": bytearray(1), "d": -(2**62)}
     huge = b'[{"type": "node.heartbeat", "role": "store", "applied": 1%b}]' % (b"0" * 5000)
+    absurd = b'[{"type":"paxos.accepted","ballot":[1,"proposer-1"],"slot":10000000000000000000}]'
     chunk = b'[{"type": "chunk.put", "sha256": "", "manifest": false, "data": ""}]'
     accept = (
         b'[{"type":"paxos.accept","ballot":[9,"proposer-1"],"slot":999999,"learner":"learner-1",'
@@ -55,6 +56,7 @@ def fouls(cluster: LocalCluster) -> list[Foul]:
         member("no type", b'[{"slot": 1}]'),
         member("wrong field", b'[{"type": "learn.pull", "from": "here"}]'),
         member("huge number", huge),
+        member("slot of twenty digits", absurd),
         member("deep", b"[" * 100_000),
         member("timers", b'[["tick"]]', "timer"),
         member("contents as JSON", chunk),

@@ -175,6 +175,9 @@ def test_a_disk_that_lacks_a_start_or_a_commit_is_not_let_in(
     was seen of it before says nothing.
     """
     cluster = founded(7)
+    cluster.crash("store-1")
+    cluster.start("store-1")
+    cluster.run(5_000)
     store = cluster.actor("store-1")
     me = store.identity
     report = StaleDisk(

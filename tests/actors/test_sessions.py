@@ -332,6 +332,7 @@ def test_what_a_gateway_can_not_take_is_refused_at_once() -> None:
 
     world, sequences = writing_two()
     client = world.actor("gateway-1")
+    client._next_sequence += 5_000
     client._floor = client._next_sequence - 4_096
     taken = world.write(put("c", b"1"))
     refused = world.answer(world.write(put("d", b"1")))

@@ -299,6 +299,17 @@ async def test_deliveries_are_taken_out_of_the_stream_wherever_it_is_cut() -> No
         assert stream.blocked == [True, False]
 
 
+async def test_a_routing_key_that_is_no_text_is_a_delivery_like_any_other() -> None:
+    """Given bytes that are no UTF-8 where only a name is shown, then the stream goes on."""
+    stream = Stream()
+    foul = delivery(1, b"x").replace(b"exchange", b"\xff\xfeexchan").replace(b"key", b"\x80\xffk")
+
+    stream.splitter.data_received(foul + delivery(2, b"y"))
+
+    assert [each.body for each in stream.delivered] == [b"x", b"y"]
+    assert stream.delivered[0].routing_key == "\\x80\\xffk"
+
+
 async def test_of_an_oversized_body_only_the_beginning_is_kept() -> None:
     stream = Stream(bytes_max=10_000)
     stream.splitter.data_received(frame.marshal(commands.Basic.ConsumeOk("tag"), 5))

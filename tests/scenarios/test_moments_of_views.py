@@ -171,7 +171,9 @@ def test_what_a_store_said_in_a_former_epoch_is_no_answer() -> None:
     world = started()
     coordinator, slot, round_ = coordinating(world)
     coordinator.view_slot = slot + 1
-    state = TxnState(epoch=coordinator.view.epoch - 1, applied=slot - 1, whole=True, prepared=())
+    former = coordinator.view.epoch
+    coordinator.view = coordinator.view.model_copy(update={"epoch": former + 1})
+    state = TxnState(epoch=former, applied=slot - 1, whole=True, prepared=())
     coordinator._on_state("store-3", state)
     assert round_.not_prepared == set()
     coordinator._on_state("store-3", state.model_copy(update={"epoch": coordinator.view.epoch}))
