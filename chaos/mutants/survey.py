@@ -220,7 +220,7 @@ def _survey(
         survey.attempt(sorted(drawn), max(1.0, ends - time.monotonic()))
         results = {name: status for name, status in survey.results() if name in drawn}
         counts = Counter(results.values())
-        out().rule(f"{', '.join(files)}: {_figures(counts)}")
+        out().print(f"{', '.join(files)}: {_figures(counts)}")
         alive = [name for name, status in sorted(results.items()) if status not in _STILL]
         for name, diff in survey.diffs(alive).items() if alive else ():
             out().print(f"{name}: {results[name]}\n{diff}", markup=False)

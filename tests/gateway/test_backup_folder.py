@@ -3,11 +3,20 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from broker.folder import sync_folder
-from gateway.backup_folder import BackupFolder, Manifest
+from gateway.backup_folder import (
+    BackupDamaged,
+    BackupFolder,
+    BackupRefused,
+    Manifest,
+    chunk_place,
+)
+from tests.gateway.backups import DATA as OTHERS
+from tests.gateway.backups import NAMES, former, make_backup
 
 DATA = b"contents"
 NAME = hashlib.sha256(DATA).hexdigest()
@@ -106,3 +115,76 @@ def test_only_what_no_file_needs_is_removed(tmp_path: Path) -> None:
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"manifest.json", names[0], NAME}
     assert folder.sound_chunk(other) is None
+
+
+def test_a_whole_backup_is_verified(tmp_path: Path) -> None:
+    manifest = make_backup(tmp_path / "b")
+    moved: list[int] = []
+
+    found, contained = BackupFolder(tmp_path / "b").verify(moved.append)
+
+    assert found == manifest
+    assert sorted(moved) == sorted(len(data) for data in OTHERS)
+    assert list(contained.chunk_names()) == list(NAMES)
+    assert dict(contained.state.rows()) == dict(former().rows())
+
+
+@pytest.mark.parametrize(
+    ("says", "named"),
+    [
+        ({"chunks": 1}, "chunks"),
+        ({"chunks_bytes": 7}, "chunks"),
+        ({"rows": 1}, "rows"),
+        ({"slot": 5}, "rows"),
+        ({"state_hash": "0"}, "rows"),
+        ({"files": 4}, "rows"),
+        ({"rows_bytes": 7}, "rows"),
+        ({"rows_sha256": "0" * 64}, "rows"),
+        ({"rows_file": "rows-1-0123456789ab.jsonl"}, "rows"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_manifest_that_says_something_else_than_what_is_there_is_refused(
+    tmp_path: Path, says: dict[str, Any], named: str
+) -> None:
+    make_backup(tmp_path / "b", **says)
+    with pytest.raises(BackupDamaged) as caught:
+        BackupFolder(tmp_path / "b").verify()
+    assert [part.partition(":")[0].startswith(named) for part in caught.value.parts] == [True]
+
+
+def test_all_damaged_chunks_are_named(tmp_path: Path) -> None:
+    make_backup(tmp_path / "b")
+    folder = BackupFolder(tmp_path / "b")
+    places = [tmp_path / "b" / chunk_place(name) for name in NAMES]
+    places[0].unlink()
+    places[1].write_bytes(b"rotten")
+
+    with pytest.raises(BackupDamaged) as caught:
+        folder.verify()
+
+    assert caught.value.parts == [
+        f"{chunk_place(NAMES[0])}: it is missing",
+        f"{chunk_place(NAMES[1])}: its bytes are not those that its name says",
+    ]
+    for name in NAMES:
+        assert folder.sound_chunk(name) is None
+        with pytest.raises(BackupDamaged, match=name):
+            folder.chunk(name)
+
+
+def test_a_folder_is_taken_for_the_backups_of_one_cluster_alone(tmp_path: Path) -> None:
+    make_backup(tmp_path / "b")
+    folder = BackupFolder(tmp_path / "b")
+    with folder.claim("former"), pytest.raises(BackupRefused, match="in use"):
+        BackupFolder(tmp_path / "b").claim("former").__enter__()
+    with pytest.raises(BackupRefused, match="holds a backup of cluster former"):
+        folder.claim("another").__enter__()
+    (tmp_path / "b/rows-1-0123456789ab.jsonl.part").write_bytes(b"")
+    with folder.claim("former"):
+        pass
+    (tmp_path / "b/letter.txt").write_bytes(b"")
+    with pytest.raises(BackupRefused, match=r"letter\.txt"):
+        folder.claim("former").__enter__()
+    with BackupFolder(tmp_path / "new").claim("any"):
+        pass

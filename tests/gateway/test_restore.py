@@ -1,7 +1,5 @@
 """The journals that a restored cluster begins with, without running it."""
 
-import hashlib
-import json
 from pathlib import Path
 
 import pytest
@@ -9,81 +7,20 @@ import pytest
 from actors.acceptor import TRUNCATED
 from actors.effects import Record
 from actors.founding import FOUNDED, HELD
-from actors.namespace import Namespace
 from actors.options import Options, role_of
-from actors.values import (
-    AnyOperation,
-    Batch,
-    Command,
-    Constants,
-    Genesis,
-    OpenSession,
-    StoreMember,
-    View,
-)
+from actors.values import Genesis
 from broker.journal import Journal
-from gateway.backup_folder import BackupFolder, BackupRefused, Manifest
+from gateway.backup_folder import BackupFolder, BackupRefused
 from gateway.restore import Restored, restore
-from tests.worlds import put
+from tests.gateway.backups import DATA, NAMES, former, make_backup
 
-DATA = b"contents"
-NAME = hashlib.sha256(DATA).hexdigest()
 WALL_MS = 1_800_000_000_000
-
-
-def former() -> Namespace:
-    """The state of the cluster that was backed up, at slot 2."""
-    state = Namespace(Constants())
-    member = StoreMember(name="store-1", disk="former", added_slot=0)
-    state.view = View(
-        epoch=7,
-        coordinator="learner-2",
-        coordinator_disk="former",
-        coordinator_incarnation=3,
-        stores=(member,),
-    )
-    operations: tuple[AnyOperation, ...] = (OpenSession(), put("a", DATA))
-    for sequence, operation in enumerate(operations):
-        command = Command(
-            session="s",
-            sequence=sequence,
-            acknowledged=-1,
-            reply_to="gateway-1",
-            operation=operation,
-        )
-        state.apply(sequence + 1, Batch(commands=(command,)), ())
-    return state
 
 
 @pytest.fixture
 def backup(tmp_path: Path) -> Path:
-    state, folder = former(), BackupFolder(tmp_path / "backup")
-    folder.path.mkdir()
-    lines = [json.dumps([key, row.to_json().decode()]).encode() for key, row in state.rows()]
-    rows = b"\n".join([*lines, b""])
-    digest = hashlib.sha256(rows).hexdigest()
-    with folder.rows_draft() as draft:
-        draft.write(rows)
-        name = folder.keep_rows(draft, state.applied, digest)
-    folder.keep_chunk(NAME, DATA)
-    folder.finish(
-        Manifest(
-            cluster="former",
-            taken_at="2026-01-01T00:00:00+00:00",
-            slot=state.applied,
-            state_hash=state.state_hash,
-            rows_file=name,
-            rows=len(lines),
-            rows_bytes=len(rows),
-            rows_sha256=digest,
-            files=1,
-            files_bytes=len(DATA),
-            chunks=1,
-            chunks_bytes=len(DATA),
-            settings={},
-        )
-    )
-    return folder.path
+    make_backup(tmp_path / "backup")
+    return tmp_path / "backup"
 
 
 def read_back(data: Path, name: str) -> tuple[Journal, dict[str, bytes]]:
@@ -92,11 +29,11 @@ def read_back(data: Path, name: str) -> tuple[Journal, dict[str, bytes]]:
     return journal, {record.key: record.value or b"" for record in journal.records()}
 
 
-@pytest.mark.parametrize(("now_ms", "slot"), [(WALL_MS, WALL_MS), (1, 2)], ids=["wall", "backup"])
+@pytest.mark.parametrize(("now_ms", "slot"), [(WALL_MS, WALL_MS), (1, 4)], ids=["wall", "backup"])
 def test_every_member_begins_with_the_same_cluster_and_no_former_slot(
     backup: Path, tmp_path: Path, now_ms: int, slot: int
 ) -> None:
-    """Given a backup of slot 2, then the log goes on above it and above the wall clock; acceptors
+    """Given a backup of slot 4, then the log goes on above it and above the wall clock; acceptors
     hold the genesis and vote on nothing of before; replicas hold the state, stores its contents,
     and the view names their new disks in an epoch that none of their starts coordinates.
     """
@@ -129,8 +66,9 @@ def test_every_member_begins_with_the_same_cluster_and_no_former_slot(
             assert rows == {TRUNCATED: b"%d" % (slot + 1)}
         else:
             assert rows == ({} if role == "proposer" else state_rows)
-        assert journal.blob_names() == ([NAME] if role == "store" else [])
-        assert journal.read_blob(NAME) == (DATA if role == "store" else None)
+        assert journal.blob_names() == (sorted(NAMES) if role == "store" else [])
+        found_data = tuple(journal.read_blob(chunk) for chunk in NAMES)
+        assert found_data == (DATA if role == "store" else (None, None))
         journal.close()
 
 

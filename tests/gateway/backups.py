@@ -1,0 +1,74 @@
+"""A backup of a small state, made by hand."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from actors.namespace import Namespace
+from actors.values import AnyOperation, Batch, Command, Constants, OpenSession, StoreMember, View
+from gateway.backup_folder import BackupFolder, Manifest
+from tests.worlds import put
+
+DATA = (b"contents", b"others")
+NAMES = tuple(hashlib.sha256(data).hexdigest() for data in DATA)
+
+
+def former() -> Namespace:
+    """The state of the cluster that was backed up, at slot 4."""
+    state = Namespace(Constants())
+    member = StoreMember(name="store-1", disk="former", added_slot=0)
+    state.view = View(
+        epoch=7,
+        coordinator="learner-2",
+        coordinator_disk="former",
+        coordinator_incarnation=3,
+        stores=(member,),
+    )
+    operations: tuple[AnyOperation, ...] = (
+        OpenSession(),
+        put("a", DATA[0]),
+        put("b", DATA[0]),
+        put("c", DATA[1]),
+    )
+    for sequence, operation in enumerate(operations):
+        command = Command(
+            session="s",
+            sequence=sequence,
+            acknowledged=-1,
+            reply_to="gateway-1",
+            operation=operation,
+        )
+        state.apply(sequence + 1, Batch(commands=(command,)), ())
+    return state
+
+
+def make_backup(path: Path, **changes: Any) -> Manifest:
+    """Make `path` a backup of `former()`, whose manifest says `changes` instead of what is true."""
+    state, folder = former(), BackupFolder(path)
+    folder.path.mkdir()
+    lines = [json.dumps([key, row.to_json().decode()]).encode() for key, row in state.rows()]
+    rows = b"\n".join([*lines, b""])
+    digest = hashlib.sha256(rows).hexdigest()
+    with folder.rows_draft() as draft:
+        draft.write(rows)
+        name = folder.keep_rows(draft, state.applied, digest)
+    for chunk, data in zip(NAMES, DATA, strict=True):
+        folder.keep_chunk(chunk, data)
+    manifest = Manifest(
+        cluster="former",
+        taken_at="2026-01-01T00:00:00+00:00",
+        slot=state.applied,
+        state_hash=state.state_hash,
+        rows_file=name,
+        rows=len(lines),
+        rows_bytes=len(rows),
+        rows_sha256=digest,
+        files=3,
+        files_bytes=sum(len(DATA[n]) for n in (0, 0, 1)),
+        chunks=2,
+        chunks_bytes=sum(len(data) for data in DATA),
+        settings={},
+    )
+    folder.finish(manifest.model_copy(update=changes))
+    return manifest
