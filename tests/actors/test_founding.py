@@ -245,6 +245,40 @@ def test_a_founder_counts_only_answers_to_its_own_question() -> None:
     assert founder.founding.row(HELD) is not None
 
 
+def test_a_newcomer_believes_a_majority_of_the_acceptors_and_nobody_alone() -> None:
+    """Given a store on an empty disk, when acceptors name two clusters, then it joins the one that
+    three of five name, and no sooner; and answers to a former start of it do not count.
+    """
+    cluster, other = founded(7), founded(8)
+    cluster.crash("store-3")
+    cluster.machines["store-3"].disk = Disk("disk-empty")
+    with intercepted(cluster, lambda sender, to, message: message.type != "genesis.founded"):
+        cluster.start("store-3")
+        cluster.run(1_000)
+    store = cluster.actor("store-3")
+    me, now = store.identity, cluster.machines["store-3"].now_ms
+
+    def told(acceptor: int, of: World, incarnation: int = 0) -> str:
+        answer = Founded(
+            asker_disk=me.disk,
+            asker_incarnation=me.incarnation - incarnation,
+            genesis=of.actor("acceptor-1").genesis,
+        )
+        store.receive(said(cluster, f"acceptor-{acceptor}", answer), now)
+        return str(store.cluster)
+
+    for acceptor, of, incarnation in (
+        (1, cluster, 0),
+        (2, other, 0),
+        (3, other, 0),
+        (1, cluster, 0),
+        (4, cluster, 0),
+        (5, cluster, 1),
+    ):
+        assert told(acceptor, of, incarnation) == ""
+    assert told(5, cluster) == cluster.actor("acceptor-1").cluster
+
+
 def test_an_acceptor_holds_one_genesis_on_its_disk_for_good() -> None:
     """Given a genesis, when another one comes that names the same disk, or its own once more, then
     it says only of the one on its disk that it holds it; and a founder believes its disk alone.

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from actors.acceptor import TRUNCATED
 from actors.ballot import Ballot
 from actors.effects import Envelope
 from actors.messages import (
@@ -70,6 +71,23 @@ def test_who_pulls_gets_all_that_was_accepted_in_the_range_a_page_at_a_time(worl
     assert found == [accepted(slot, NEW) for slot in slots[:4]]
     assert pulled(303, 303) == []
     assert [entry.slot for entry in pulled(400, 10_000)] == [400]
+
+
+def test_what_is_forgotten_stays_forgotten(world: World) -> None:
+    """Given an acceptor that has forgotten slots, when it is told of fewer, or of the same ones
+    again, then nothing changes, and a later start says the same.
+    """
+    for slot in range(300, 306):
+        accept = Accept(ballot=NEW, slot=slot, value=accepted(slot).value)
+        assert answers(world, "acceptor-1", "proposer-5", accept)
+    acceptor = world.actor("acceptor-1")
+    for below, kept in ((303, 3), (302, 3), (303, 3), (304, 2), (1, 2), (900, 0)):
+        before = acceptor.truncated_below
+        effects = hand(world, "acceptor-1", "learner-1", Truncate(below=below))
+        rises = below > before
+        assert acceptor.truncated_below == max(below, before)
+        assert len(acceptor.accepted) == kept
+        assert [r.value for r in effects.records if r.key == TRUNCATED] == [b"%d" % below] * rises
 
 
 class Candidate:

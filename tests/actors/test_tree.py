@@ -408,6 +408,32 @@ def test_a_copy_is_a_first_version_or_one_above_what_it_replaces() -> None:
     assert (entry.version, again.created) == (4, False)
 
 
+def test_a_transaction_has_created_something_if_one_of_its_steps_has() -> None:
+    machine = Machine()
+    machine.run(put("a", b"1"))
+    for steps, created in (
+        ((put("a", b"2"),), False),
+        ((put("b", b"1"), put("a", b"3")), True),
+        ((put("a", b"4"), put("c", b"1")), True),
+        ((DeleteFile(path="c"),), False),
+    ):
+        outcome = machine.run(Transaction(steps=steps))
+        assert (outcome.status, outcome.created) == ("done", created)
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_a_tree_fits_below_a_path_that_leaves_it_as_long_as_paths_may_be(over: int) -> None:
+    machine = Machine()
+    deep = "a/" + "/".join(["n" * 250] * 15)
+    machine.run(put(deep, b"1"))
+    target = "m" * (PATH_BYTES_MAX - len(deep) + 1 + over)
+    assert len(target + deep[1:]) == PATH_BYTES_MAX + over
+
+    outcome = machine.run(MoveEntry(source="a", target=target))
+
+    assert outcome.status == ("conflict" if over else "done")
+
+
 def test_the_root_is_neither_moved_nor_copied_nor_replaced() -> None:
     machine = Machine()
     machine.run(put("a/b", b"1"))
