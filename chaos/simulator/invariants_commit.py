@@ -44,7 +44,7 @@ class CommitInvariants:
         """For each slot the state hash after it, and who had it first."""
         self._outcomes: dict[int, tuple[tuple[int, ...], str]] = {}
         """For each decided slot its aborted commands, and who said so first."""
-        self._results: dict[tuple[str, int], tuple[str, int, int]] = {}
+        self.results: dict[tuple[str, int], tuple[str, int, int]] = {}
         self._told_epoch: dict[str, int] = {}
         """For each store's disk the highest epoch that it has answered."""
         self._reads: dict[tuple[str, int], set[str]] = {}
@@ -148,7 +148,7 @@ class CommitInvariants:
         if outcome.status in ("forgotten", "unknown_session"):
             return
         told = (outcome.status, outcome.slot, outcome.index)
-        known = self._results.setdefault((message.session, message.sequence), told)
+        known = self.results.setdefault((message.session, message.sequence), told)
         if known != told:
             raise Violation(
                 "applied_once",

@@ -197,7 +197,7 @@ class Simulation:
         self._wait_until_healed()
         self._wait_for(service, _HEALS_MS)
         self._wait_for(self._serve("healed"), _SERVES_MS)
-        ask_unknown(world, workload.told.unknown)
+        ask_unknown(world, workload.told.unknown, self.judge.commit.results)
         read_all(world, workload)
         self._wait_until_healed()
         judge_log(world, self.judge.truth, workload)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -131,8 +131,15 @@ def judge_history(workload: Workload, counts: Counter[str]) -> None:
         )
 
 
-def ask_unknown(world: World, requests: Iterable[tuple[str, str]]) -> None:
-    """`every_request_is_answered`: also those that were unknown are known in the end."""
+def ask_unknown(
+    world: World,
+    requests: Iterable[tuple[str, str]],
+    told: Mapping[tuple[str, int], tuple[str, int, int]],
+) -> None:
+    """`every_request_is_answered`: also those that were unknown are known in the end.
+
+    `absent_never_happened`: of `told`, the results of coordinators, none is a write that was done.
+    """
     asked: dict[str, int] = {}
     for request, gateway in requests:
         session, _, sequence = request.rpartition("-")
@@ -151,6 +158,13 @@ def ask_unknown(world: World, requests: Iterable[tuple[str, str]]) -> None:
         if not isinstance(answer, ReadDone) or answer.reply.status == "running":
             raise Violation(
                 "every_request_is_answered", f"{request} is not known in the end: {answer!r}"
+            )
+        session, _, sequence = request.rpartition("-")
+        result = told.get((session, int(sequence)))
+        if answer.reply.status == "absent" and result is not None and result[0] == "done":
+            raise Violation(
+                "absent_never_happened",
+                f"{answer.store} says that {request} never happened; it was done at {result[1:]}",
             )
 
 

@@ -16,7 +16,7 @@ from actors.proposer import Electing, Leading, Proposer
 from actors.reads import Reads
 from actors.store import Store
 from chaos.simulator.run import Plan, run_plan
-from chaos.simulator.verdict import judge_states
+from chaos.simulator.verdict import ask_unknown, judge_states
 from chaos.simulator.violation import Violation
 from tests.worlds import founded, put
 
@@ -153,3 +153,21 @@ def test_states_that_agree_in_their_hash_alone_are_found_in_the_end() -> None:
 
     with pytest.raises(Violation, match="store-3 has None under 'entry/a'"):
         judge_states(world)
+
+
+def test_a_write_that_was_done_is_never_absent() -> None:
+    """Given a session that a new start has closed, then of what it never had done stores may say
+    that it never happened, and not of what a coordinator has told as done.
+    """
+    world = founded(gateways=2)
+    session = world.actor("gateway-1").session
+    world.done(put("a", b"1"))
+    world.crash("gateway-1")
+    world.start("gateway-1")
+    world.ready("gateway-1")
+    world.run(3_000)
+    question = [(f"{session}-999", "gateway-2")]
+
+    ask_unknown(world, question, {(session, 999): ("aborted", 5, 0)})
+    with pytest.raises(Violation, match="absent_never_happened"):
+        ask_unknown(world, question, {(session, 999): ("done", 5, 0)})
