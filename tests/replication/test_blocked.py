@@ -34,17 +34,19 @@ BLOCKED_S = [3.0, 35.0 if os.environ.get("SYNOD_LONG") == "1" else 12.0]
 async def written_to(cluster: MemoryCluster) -> AsyncIterator[None]:
     """Clients write all the time, and bear whatever they are told."""
 
+    ends = asyncio.Event()
+
     async def write_on(path: str) -> None:
-        while True:
+        while not ends.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(cluster.write(put(path, b"x"), retry=True), 2)
+                async with asyncio.timeout(2):
+                    await cluster.write(put(path, b"x"), retry=True)
 
     writing = [asyncio.create_task(write_on(f"load/{number}")) for number in range(4)]
     try:
         yield
     finally:
-        for task in writing:
-            task.cancel()
+        ends.set()
         await asyncio.wait(writing)
 
 
@@ -54,7 +56,8 @@ async def resumed_after_s(cluster: MemoryCluster) -> float:
 
     async def is_done() -> bool:
         try:
-            answer = await asyncio.wait_for(cluster.write(put("after", b"2"), retry=True), 1)
+            async with asyncio.timeout(1):
+                answer = await cluster.write(put("after", b"2"), retry=True)
         except TimeoutError:
             return False
         return isinstance(answer, Decided) and answer.outcome.status == "done"
