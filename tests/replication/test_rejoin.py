@@ -69,7 +69,8 @@ async def test_a_store_rejoins_while_clients_write(tmp_path: Path, lost_disk: bo
         await cluster.settled()
         store = cluster.actor("store-2")
         assert store.counters["snapshots_installed"] >= 1
-        assert store.counters["chunks_copied"] >= (12 if lost_disk else 4)
+        # Some of them a prepare in its queue has asked for, which is not counted as copying.
+        assert store.counters["chunks_copied"] >= (12 if lost_disk else 1)
         journal = cluster._journals["store-2"]
         assert all(journal.read_blob(name) for name in (*names, *more))
         total = sum(writer.result() for writer in writers)
