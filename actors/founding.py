@@ -14,6 +14,7 @@ from actors.effects import Envelope, Group, Record
 from actors.errors import JournalUnreadable
 from actors.messages import Census, Founded, HoldsGenesis, Inquiry, Present, ProposeGenesis
 from actors.messages.permissions import FOUNDER
+from actors.quorum import majority
 from actors.values import FoundingMember, Genesis, StoreMember, View
 
 if TYPE_CHECKING:
@@ -228,9 +229,10 @@ class Founding:
         clusters = [genesis.cluster for genesis in self._founded_answers.values()]
         most = max(sorted(set(clusters)), key=clusters.count)
         genesis = next(g for g in self._founded_answers.values() if g.cluster == most)
-        if not genesis.voters.are_quorum(
-            name for name, other in self._founded_answers.items() if other == genesis
-        ):
+        agreed = [name for name, other in self._founded_answers.items() if other == genesis]
+        # Also as many as this node's settings ask for: what one node says names its own voters.
+        expected = majority(len(self._node.options.names("acceptor")))
+        if not genesis.voters.are_quorum(agreed) or len(agreed) < expected:
             return
         known = {member.name: member.disk for member in genesis.members}
         name = self._node.name

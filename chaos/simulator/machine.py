@@ -134,10 +134,11 @@ class Machine:
 
     def scrub(self) -> None:
         """The runtime reads the disk once through and tells the actor what has rotted."""
-        for name in sorted(self.disk.rotten_blobs):
-            self.arrive(BlobRotten(sha256=name))
-        for key in sorted(self.disk.rotten_rows):
-            self.arrive(RowRotten(key=key))
+        found: list[Notice] = [BlobRotten(sha256=name) for name in sorted(self.disk.rotten_blobs)]
+        found += [RowRotten(key=key) for key in sorted(self.disk.rotten_rows)]
+        for notice in found:
+            if self.is_up:  # The process may die of the turn that the one before brought about.
+                self.arrive(notice)
 
     def _stall(self, turn: Turn) -> None:
         """No room for a commit: nothing of the turn was, and the node is silent until there is."""

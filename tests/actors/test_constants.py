@@ -103,7 +103,7 @@ def test_a_half_founded_cluster_is_founded_with_what_its_founder_minted() -> Non
     world.options = ours
     world.run(2_000)
 
-    assert "acceptors is 3 here and 5 in the cluster" in world.halted["acceptor-1"]
+    assert "acceptors is 3 here and 5 in the cluster" in world.halted.get("acceptor-1", "it runs")
     world.halted.clear()
     world.start("acceptor-1")
     world.ready()
@@ -153,6 +153,29 @@ def test_a_cluster_is_believed_when_a_quorum_of_its_own_acceptors_names_it() -> 
             disk = world.machines[sender].disk.identity
             gateway.receive(Envelope("", sender, disk, 1, answer), 1)
             assert (gateway.cluster == genesis.cluster) is believed, sender
+
+
+def test_a_cluster_that_names_itself_alone_is_not_believed() -> None:
+    """Given a fresh gateway, when one acceptor names a cluster of which it is the only voter, then
+    the gateway waits for as many as its settings ask for.
+    """
+    world = founded()
+    genesis = world.actor("acceptor-1").genesis
+    alone = tuple(m for m in genesis.members if m.name in ("acceptor-1", "learner-1", "store-1"))
+    theirs = Genesis(
+        cluster="another", constants=genesis.constants, members=alone, view=genesis.view
+    )
+    world.crash("gateway-1")
+    world.machines["gateway-1"].disk = Disk("disk-empty")
+    with intercepted(world, lambda sender, to, message: message.type != "genesis.founded"):
+        world.start("gateway-1")
+        gateway = world.actor("gateway-1")
+        me = gateway.identity
+        answer = Founded(genesis=theirs, asker_disk=me.disk, asker_incarnation=me.incarnation)
+        disk = world.machines["acceptor-1"].disk.identity
+        effects = gateway.receive(Envelope("", "acceptor-1", disk, 1, answer), 1)
+
+    assert (gateway.cluster, effects.halt) == ("", None)
 
 
 def test_a_genesis_of_an_earlier_version_has_the_constants_that_were_not_in_it() -> None:

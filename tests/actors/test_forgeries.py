@@ -194,10 +194,10 @@ def test_a_node_that_knows_its_cluster_is_not_talked_out_of_it() -> None:
     world = with_a_file()
     store = world.actor("store-1")
     own = store.identity
-    for number in range(1, 6):
-        name, disk = f"acceptor-{number}", f"disk-{number}"
-        members = (FoundingMember(name=name, disk=disk),)
-        theirs = store.genesis.model_copy(update={"cluster": "another", "members": members})
+    disks = {f"acceptor-{number}": f"disk-{number}" for number in range(1, 6)}
+    members = tuple(FoundingMember(name=name, disk=disk) for name, disk in disks.items())
+    theirs = store.genesis.model_copy(update={"cluster": "another", "members": members})
+    for name, disk in disks.items():
         answer = Founded(genesis=theirs, asker_disk=own.disk, asker_incarnation=own.incarnation)
         tell(world, "store-1", said(world, name, answer, disk))
     world.run(3_000)
