@@ -20,7 +20,8 @@ from chaos.simulator.violation import Violation
 from chaos.simulator.workload import LARGE_PATHS, PATHS, Acknowledged, Process, Workload
 from chaos.simulator.world import World
 
-_HISTORY_S = 20.0
+_HISTORY_S = 240.0
+"""Nearly all take milliseconds; one with a hundred unknown outcomes may take a minute."""
 _VALUE: TypeAdapter[Any] = TypeAdapter(Value)
 
 
