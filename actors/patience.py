@@ -1,7 +1,7 @@
 """How long a learner waits before it acts on silence: all of these times, and how they relate.
 
-None of them is about safety. Whoever waits too briefly proposes an `Abort` or a `View` that was not
-needed, and whoever waits too long lets clients wait: the log decides what becomes of either. They
+None of them is about safety. A learner that waits too briefly proposes an `Abort` or a `View` that
+was not needed, and one that waits too long lets clients wait: the log decides the outcome. They
 stand together because each makes sense only beside the others (docs/decisions/0009 and 0010).
 """
 
@@ -35,7 +35,7 @@ JOINING_MS: Milliseconds = 4_000
 """A store that asks to join asks once a second; one that stopped asking is not added."""
 
 AWAY_MS: Milliseconds = 1_500
-"""A learner that took no turn for so long was away itself, and blames nobody for that time."""
+"""A learner that took no turn for so long was away itself: that time counts as no silence."""
 
 TAKEOVERS_BACK_OFF_MOST = 16
 """Patience with a coordinator doubles with each takeover that led to nothing, up to this factor."""
