@@ -187,6 +187,15 @@ test-prometheus:
 soak: $(INSTALLED) ## Simulate until something breaks or it is interrupted (ARGS="--faults crash,loss")
 	@exec $(BIN)/python -m chaos.simulator.soak $(ARGS)
 
+FUZZ_S ?= 60
+
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## Send hostile messages, requests and files for a while (FUZZ_S=600)
+	@until=$$(( $$(date +%s) + $(FUZZ_S) )); \
+	while [ "$$(date +%s)" -lt "$$until" ]; do \
+	    $(BIN)/python -m pytest -q -x --hypothesis-profile=fuzz --timeout 900 $(ARGS) tests/fuzz; \
+	done
+
 .PHONY: mutants
 mutants: $(INSTALLED) ## Put deliberate bugs in, one by one, and see each of them caught (ARGS="3.8 --jobs 2")
 	@exec $(BIN)/python -m chaos.mutants $(ARGS)

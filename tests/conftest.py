@@ -11,6 +11,7 @@ from tests.brokers import real_broker
 
 # On a busy machine an example takes as long as it takes; pytest's own limit is for the whole test.
 hypothesis.settings.register_profile("house", deadline=None)
+hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=1_000)
 hypothesis.settings.load_profile("house")
 
 

@@ -1,0 +1,1 @@
+"""Hostile input, drawn anew at each run: a little with the tests, more by `make fuzz`."""
