@@ -26,7 +26,7 @@ from actors.messages import (
     Reject,
     Truncate,
 )
-from actors.node import Node, read_record
+from actors.node import Handlers, Node, read_record
 from actors.options import Identity, Options
 from actors.values import AcceptedValue, Frozen, weight
 
@@ -40,14 +40,6 @@ TRUNCATED = "truncated"
 
 class Acceptor(Node):
     """One of the voters. State: `promised`, and for each slot what was accepted last."""
-
-    handlers: ClassVar = {
-        "paxos.prepare": "_on_prepare",
-        "paxos.accept": "_on_accept",
-        "lease.heartbeat": "_on_lease_heartbeat",
-        "learn.pull": "_on_pull",
-        "log.truncate": "_on_truncate",
-    }
 
     def __init__(self, identity: Identity, options: Options) -> None:
         super().__init__(identity, options)
@@ -76,7 +68,7 @@ class Acceptor(Node):
         # disk must hear of it (StaleDisk) before it votes.
         self._silent_until = self.now + self.constants.lease_ms
 
-    def _vitals(self) -> NodeHeartbeat:
+    def vitals(self) -> NodeHeartbeat:
         promised = None if self.promised == NO_BALLOT else self.promised
         return NodeHeartbeat(role="acceptor", journal_commits=self._commits, ballot=promised)
 
@@ -222,3 +214,13 @@ class Acceptor(Node):
             self.promised = ballot
             self.counters["promises"] += 1
             self._journal("promised", _BALLOT.dump_json(ballot))
+
+    # -- who takes what -------------------------------------------------------------------------
+
+    handlers: ClassVar[Handlers] = {
+        Prepare: _on_prepare,
+        Accept: _on_accept,
+        LeaseHeartbeat: _on_lease_heartbeat,
+        PullChosen: _on_pull,
+        Truncate: _on_truncate,
+    }

@@ -6,14 +6,11 @@ page after page. Where the log is gone, another replica's state takes its place
 (`actors.snapshots`).
 """
 
-from typing import TYPE_CHECKING
-
 from actors.effects import Group
+from actors.learner_state import LearnerState
 from actors.messages import Chosen, Decided, PullChosen, PullDecided
+from actors.turn import Turn
 from actors.values import DecidedSlot, SlotValue, weight
-
-if TYPE_CHECKING:
-    from actors.learner import Learner
 
 _PAGE_SLOTS = 256
 _STUCK_TICKS = 4
@@ -22,8 +19,9 @@ _STUCK_TICKS = 4
 class CatchingUp:
     """What one learner asks for, and what it answers to those who ask it."""
 
-    def __init__(self, learner: "Learner") -> None:
-        self._learner = learner
+    def __init__(self, turn: Turn, learned: LearnerState) -> None:
+        self._turn = turn
+        self._learned = learned
         self._scanned_at_tick = 0
         self._decided_at_tick = 0
         self._ticks_stuck = 0
@@ -33,8 +31,8 @@ class CatchingUp:
     @property
     def undecided(self) -> bool:
         """Whether somebody was heard to be further than this learner has decided."""
-        learner = self._learner
-        return learner.decided < max(learner.scanned, learner.log.heard_through)
+        learned = self._learned
+        return learned.decided < max(learned.scanned, learned.log.heard_through)
 
     def acceptors_keep_from(self, slot: int) -> None:
         """An acceptor has forgotten all slots before this one."""
@@ -47,68 +45,74 @@ class CatchingUp:
         self.ask_chosen()
         self.ask_decided()
 
-    def tick(self) -> None:
-        """Ask again for what has not moved since the last time."""
-        learner = self._learner
-        behind = learner.scanned < learner.log.heard_through
-        if behind and learner.scanned == self._scanned_at_tick:
-            self.ask_chosen()
-            self._ticks_stuck += 1
-            gone = self._acceptors_keep_from > learner.scanned + 1
-            if self._ticks_stuck >= _STUCK_TICKS and gone:
-                # The acceptors have forgotten the next slot, and no learner has sent it.
-                learner.copy_state()
-        else:
-            self._ticks_stuck = 0
-        waits = learner.coordinator is None and learner.decided == self._decided_at_tick
-        if self.undecided and waits:
+    def tick_chosen(self) -> bool:
+        """Ask again for chosen slots if none came since the last time. Whether the log that
+        follows is gone, for all that is known, so that another replica's state has to stand for it.
+        """
+        learned = self._learned
+        behind = learned.scanned < learned.log.heard_through
+        if not behind or learned.scanned != self._scanned_at_tick:
+            self._scanned_at_tick, self._ticks_stuck = learned.scanned, 0
+            return False
+        self.ask_chosen()
+        self._ticks_stuck += 1
+        # The acceptors have forgotten the next slot, and no learner has sent it.
+        gone = self._acceptors_keep_from > learned.scanned + 1
+        return gone and self._ticks_stuck >= _STUCK_TICKS
+
+    def tick_decided(self, coordinates: bool) -> None:
+        """Ask again for what was decided if nothing came since the last time; a coordinator
+        decides itself.
+        """
+        decided = self._learned.decided
+        if self.undecided and not coordinates and decided == self._decided_at_tick:
             self.ask_decided()
-        self._scanned_at_tick, self._decided_at_tick = learner.scanned, learner.decided
+        self._decided_at_tick = decided
 
     def ask_chosen(self) -> None:
         """Ask the other learners, and every other time the acceptors too."""
-        learner = self._learner
-        first = learner.scanned + 1
+        learned = self._learned
+        first = learned.scanned + 1
         pull = PullChosen(first_slot=first, last_slot=first + _PAGE_SLOTS - 1)
-        learner.counters["pulls"] += 1
-        for peer in learner.peers:
-            learner._send(peer, pull)
+        self._turn.counters["pulls"] += 1
+        for peer in learned.peers:
+            self._turn.send(peer, pull)
         if self._asks_acceptors:
-            learner._send(Group.ACCEPTORS, pull)
+            self._turn.send(Group.ACCEPTORS, pull)
         self._asks_acceptors = not self._asks_acceptors
 
     def ask_decided(self) -> None:
         """Ask the other learners, who tell only what is final."""
-        learner = self._learner
-        for peer in learner.peers:
-            learner._send(peer, PullDecided(applied=learner.decided))
+        learned = self._learned
+        for peer in learned.peers:
+            self._turn.send(peer, PullDecided(applied=learned.decided))
 
     # -- answering -------------------------------------------------------------------------------
 
     def tell_chosen(self, sender: str, message: PullChosen) -> None:
         """Tell of the chosen slots that were asked for, up to a gap."""
-        learner = self._learner
+        learned = self._learned
         entries: list[SlotValue] = []
         size = 0
         for slot in range(message.first_slot, message.last_slot + 1):
-            known = learner.log.known.get(slot)
-            if known is None or size > learner.options.page_bytes:
+            known = learned.log.known.get(slot)
+            if known is None or size > self._turn.options.page_bytes:
                 break
             entries.append(SlotValue(slot=slot, value=known.value))
             size += weight(known.value)
         if entries:
-            learner._send(sender, Chosen(entries=tuple(entries)))
+            self._turn.send(sender, Chosen(entries=tuple(entries)))
 
     def tell_decided(self, sender: str, message: PullDecided) -> None:
         """Answered also when there is nothing to tell: it is a sign of life."""
-        learner = self._learner
+        learned = self._learned
         entries: list[DecidedSlot] = []
         size = 0
-        for slot in range(message.applied + 1, learner.decided + 1):
-            known = learner.log.known.get(slot)
-            if known is None or known.aborted is None or size > learner.options.page_bytes:
+        for slot in range(message.applied + 1, learned.decided + 1):
+            known = learned.log.known.get(slot)
+            if known is None or known.aborted is None or size > self._turn.options.page_bytes:
                 break
             entries.append(DecidedSlot(slot=slot, value=known.value, aborted=known.aborted))
             size += weight(known.value)
-        answer = Decided(entries=tuple(entries), first_kept=learner.log.first_kept)
-        learner._send(sender, answer)
+        answer = Decided(entries=tuple(entries), first_kept=learned.log.first_kept)
+        self._turn.send(sender, answer)

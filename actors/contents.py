@@ -8,7 +8,6 @@ the journal (DESIGN section 4, rules 7 and 9).
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from actors.chunks import READING_GRACE_MS, RENEWALS, Chunks, Manifest, read_manifest
 from actors.effects import Blob, Milliseconds, SendBlob
@@ -24,10 +23,8 @@ from actors.messages import (
     ChunkStored,
 )
 from actors.rotation import Rotation
+from actors.turn import Turn
 from actors.values import NO_ROOM, Batch, Chunked, Indirect, Inline
-
-if TYPE_CHECKING:
-    from actors.store import Store
 
 _ASK_AGAIN_MS = 1_000
 _PAUSE_MOST_MS = 5_000
@@ -60,10 +57,10 @@ class Wanted:
 class Contents:
     """The chunks of one store, and those it is waiting for."""
 
-    def __init__(self, store: "Store") -> None:
-        self._store = store
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
         self.chunks = Chunks()
-        self._peers = [name for name in store.options.names("store") if name != store.name]
+        self._peers = [name for name in turn.options.names("store") if name != turn.name]
         self._urgent: dict[str, Wanted] = {}
         """Chunks that a prepare waits for."""
         self._copies: dict[str, Wanted] = {}
@@ -100,7 +97,7 @@ class Contents:
         """A version or a prepared slot is gone. What only it named is not copied any more: soon
         nobody holds it, and a store that waited for it would never be whole.
         """
-        for name in self.chunks.release(content, self._store.now):
+        for name in self.chunks.release(content, self._turn.now):
             self._copies.pop(name, None)
 
     def forget_copies(self) -> None:
@@ -140,18 +137,18 @@ class Contents:
 
     def pump(self) -> None:
         """Ask for what may be asked for now; what was asked long ago is asked of another peer."""
-        now = self._store.now
+        now = self._turn.now
         if now >= self._window_until:
             self._window_until, self._copied_bytes = now + _COPY_WINDOW_MS, 0
-        budget = self._store.options.copy_bytes_per_s * _COPY_WINDOW_MS // 1_000
+        budget = self._turn.options.copy_bytes_per_s * _COPY_WINDOW_MS // 1_000
         self._ask(self._urgent, _URGENT_UNDER_WAY)
         if self._copied_bytes < budget:
             self._ask(self._copies, _COPIES_UNDER_WAY)
         if self.busy:
-            self._store._arm("tick", 100, 200)
+            self._turn.arm("tick", 100, 200)
 
     def _ask(self, table: dict[str, Wanted], most: int) -> None:
-        now = self._store.now
+        now = self._turn.now
         under_way = 0
         for name, wanted in table.items():
             if under_way >= most:
@@ -161,7 +158,7 @@ class Contents:
                 self._silent.add(rotation.asked)
             peer = rotation.next(self._peers, now, _ASK_AGAIN_MS, self._silent)
             if peer is not None:
-                self._store._send(peer, ChunkGet(sha256=name))
+                self._turn.send(peer, ChunkGet(sha256=name))
             # One that pauses, as no peer could send it, keeps no other from being asked for.
             under_way += rotation.awaits(now)
 
@@ -171,7 +168,7 @@ class Contents:
             wanted = table.get(message.sha256)
             if wanted is not None:
                 wanted.denied.add(sender)
-                wanted.rotation.refused(sender, self._store.now, "it lacks the chunk")
+                wanted.rotation.refused(sender, self._turn.now, "it lacks the chunk")
         self.pump()
 
     def hear(self, sender: str) -> None:
@@ -186,11 +183,11 @@ class Contents:
             return False
         self._copied_bytes += len(message.data)
         if hashlib.sha256(message.data).hexdigest() != name:
-            self._store.counters["corrupt_chunks"] += 1
+            self._turn.counters["corrupt_chunks"] += 1
             return False  # Asked again, of another peer, when patience ends.
         manifest = read_manifest(message.data) if any(w.manifest for w in wanted) else None
         if name in self._copies:
-            self._store.counters["chunks_copied"] += 1
+            self._turn.counters["chunks_copied"] += 1
         self._urgent.pop(name, None)
         self._copies.pop(name, None)
         self.keep(name, manifest, message.data, READING_GRACE_MS)
@@ -203,11 +200,11 @@ class Contents:
         self, name: str, manifest: Manifest | None, data: bytes, grace_ms: Milliseconds
     ) -> None:
         """Journal the chunk in this turn."""
-        store = self._store
-        store.out.blobs.append(Blob(name, data))
-        self.chunks.add(name, store.now + grace_ms)
+        turn = self._turn
+        turn.out.blobs.append(Blob(name, data))
+        self.chunks.add(name, turn.now + grace_ms)
         if manifest is not None:
-            store._journal(f"manifest/{name}", manifest)
+            turn.journal(f"manifest/{name}", manifest)
             self.chunks.add_manifest(name, manifest)
             if self.chunks.is_used(name):
                 for listed in manifest.names:
@@ -228,48 +225,48 @@ class Contents:
 
     def on_put(self, sender: str, message: ChunkPut) -> None:
         """Journal the chunk, then give the credit back; the same chunk again is no work."""
-        store, name = self._store, message.sha256
-        grace_ms = store.constants.chunk_grace_ms
+        turn, name = self._turn, message.sha256
+        grace_ms = turn.constants.chunk_grace_ms
         if self.chunks.has(name, message.manifest):
-            self.chunks.keep(name, store.now + grace_ms)
-            store._send(sender, ChunkStored(sha256=name))
+            self.chunks.keep(name, turn.now + grace_ms)
+            turn.send(sender, ChunkStored(sha256=name))
             return
         manifest = read_manifest(message.data) if message.manifest else None
-        if store.disk_full:
-            reason = f"{NO_ROOM}: the disk of {store.name} is full"
-            store._send(sender, ChunkRefused(sha256=name, reason=reason))
+        if turn.disk_full:
+            reason = f"{NO_ROOM}: the disk of {turn.name} is full"
+            turn.send(sender, ChunkRefused(sha256=name, reason=reason))
         elif hashlib.sha256(message.data).hexdigest() != name:
-            store._send(sender, ChunkRefused(sha256=name, reason="its SHA-256 is another"))
+            turn.send(sender, ChunkRefused(sha256=name, reason="its SHA-256 is another"))
         elif message.manifest and manifest is None:
-            store._send(sender, ChunkRefused(sha256=name, reason="it is not a manifest"))
+            turn.send(sender, ChunkRefused(sha256=name, reason="it is not a manifest"))
         else:
             self._urgent.pop(name, None)
             self._copies.pop(name, None)
             self.keep(name, manifest, message.data, grace_ms)
-            store._send(sender, ChunkStored(sha256=name))
+            turn.send(sender, ChunkStored(sha256=name))
 
     def on_get(self, sender: str, message: ChunkGet) -> None:
         """Whoever reads a chunk finds it for a while yet, also if its version goes away."""
-        store, name = self._store, message.sha256
+        turn, name = self._turn, message.sha256
         if name in self.chunks.held:
             self.chunks.keep(name, self._reading_until(READING_GRACE_MS))
-            store.out.sends.append(SendBlob(sender, name))
+            turn.out.sends.append(SendBlob(sender, name))
         else:
-            store._send(sender, ChunkMissing(sha256=name))
+            turn.send(sender, ChunkMissing(sha256=name))
 
     def on_rotten(self, name: str) -> None:
         """The journal's bytes are not what the name says any more: get them from a peer."""
-        store = self._store
+        turn = self._turn
         if name not in self.chunks.held:
             return
-        store.counters["chunks_rotten"] += 1
-        store.out.blobs.append(Blob(name, None))
+        turn.counters["chunks_rotten"] += 1
+        turn.out.blobs.append(Blob(name, None))
         if self.chunks.is_used(name):
             self.chunks.lose(name)
             self._want(self._copies, name).manifest |= self.chunks.lists(name)
             self.pump()
         elif self.chunks.remove(name):
-            store._journal(f"manifest/{name}", None)
+            turn.journal(f"manifest/{name}", None)
 
     # -- letting go ------------------------------------------------------------------------------
 
@@ -278,11 +275,11 @@ class Contents:
         """The longest that a message asks for. After a restart every chunk is kept for so long,
         because until when it was kept is not journalled.
         """
-        return max(self._store.constants.chunk_grace_ms, READING_GRACE_MS, HOLD_MS_MAX)
+        return max(self._turn.constants.chunk_grace_ms, READING_GRACE_MS, HOLD_MS_MAX)
 
     def restore(self, name: str) -> None:
         """The journal holds the chunk, and does not say which uploads or reads needed it."""
-        self.chunks.add(name, self._store.now + self._kept_ms_max)
+        self.chunks.add(name, self._turn.now + self._kept_ms_max)
 
     def on_keep(self, message: ChunkKeep) -> None:
         """An upload or a download needs these chunks for a while yet."""
@@ -292,27 +289,27 @@ class Contents:
 
     def _reading_until(self, for_ms: Milliseconds) -> Milliseconds:
         step_ms = for_ms // _READ_STEPS + 1
-        return (self._store.now + for_ms) // step_ms * step_ms + step_ms
+        return (self._turn.now + for_ms) // step_ms * step_ms + step_ms
 
     def on_hold(self, message: ChunkHold) -> None:
         """Delete nothing for a while, also of what is replaced meanwhile."""
-        until = self._store.now + min(message.for_ms, HOLD_MS_MAX)
+        until = self._turn.now + min(message.for_ms, HOLD_MS_MAX)
         self._held_until = max(self._held_until, until)
 
     def sweep(self) -> None:
         """Delete what nobody has needed for its time: check and deletion are one step."""
-        store = self._store
-        if self._swept_at is not None and store.now - self._swept_at > _SWEEPS_MISSED * _SWEEP_MS:
+        turn = self._turn
+        if self._swept_at is not None and turn.now - self._swept_at > _SWEEPS_MISSED * _SWEEP_MS:
             # This node or its broker stood still: each request renews what it needs first.
-            until = store.now + self._kept_ms_max // RENEWALS
+            until = turn.now + self._kept_ms_max // RENEWALS
             self._held_until = max(self._held_until, until)
-        self._swept_at = store.now
-        held = store.now < self._held_until
-        expired = [] if held else self.chunks.take_expired(store.now, _SWEEP_CHUNKS)
+        self._swept_at = turn.now
+        held = turn.now < self._held_until
+        expired = [] if held else self.chunks.take_expired(turn.now, _SWEEP_CHUNKS)
         for name in expired:
             if self.chunks.remove(name):
-                store._journal(f"manifest/{name}", None)
-            store.out.blobs.append(Blob(name, None))
-            store.counters["chunks_deleted"] += 1
-        wait_ms = _SWEEP_ON_MS if not held and self.chunks.is_due(store.now) else _SWEEP_MS
-        store._set_timer("sweep", wait_ms, wait_ms * 2)
+                turn.journal(f"manifest/{name}", None)
+            turn.out.blobs.append(Blob(name, None))
+            turn.counters["chunks_deleted"] += 1
+        wait_ms = _SWEEP_ON_MS if not held and self.chunks.is_due(turn.now) else _SWEEP_MS
+        turn.set_timer("sweep", wait_ms, wait_ms * 2)

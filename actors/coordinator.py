@@ -5,26 +5,27 @@ spirit of Gray and Lamport, Consensus on Transaction Commit, section 4): a commi
 store of the view to have journalled the slot; an abort is a value in the log. The coordinator
 journals nothing. One object lives for one epoch and one incarnation; a new View makes a new one,
 which first asks the stores what became of the slots before it (termination, section 4, rule 5).
-Who belongs to the view is watched by `actors.membership`; what it finds only ever becomes true by
+Who belongs to the view is watched by `actors.view_change`; what it finds only ever becomes true by
 way of the log.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from actors import patience
 from actors.effects import Group, Milliseconds
-from actors.membership import Membership
+from actors.learner_state import LearnerState
 from actors.messages import (
     Fenced,
-    JoinRequest,
-    TxnDecision,
     TxnInquiry,
     TxnPrepare,
     TxnProgress,
     TxnState,
     TxnVote,
 )
+from actors.replicas import Replicas
+from actors.turn import Turn
 from actors.values import (
     Abort,
     Batch,
@@ -34,9 +35,14 @@ from actors.values import (
     StoreMember,
     View,
 )
+from actors.view_change import ViewChange
 
-if TYPE_CHECKING:
-    from actors.learner import Learner
+
+class Decision(NamedTuple):
+    """The next slot in order is final: it commits but for the commands `aborted`."""
+
+    slot: int
+    aborted: tuple[Refusal, ...]
 
 
 @dataclass(slots=True)
@@ -56,37 +62,50 @@ class Round:
 
 
 class Coordinator:
-    """Drives `learner` through the slots that are scanned and not decided."""
+    """Drives the slots that are scanned and not decided to their end.
 
-    def __init__(self, learner: "Learner", view: View, view_slot: int) -> None:
-        self._learner = learner
+    What it wants of the log (an `Abort`, a `View`) and what it has decided it returns to the
+    learner, who asks the log, or applies the slot and tells of it.
+    """
+
+    def __init__(
+        self,
+        turn: Turn,
+        learned: LearnerState,
+        replicas: Replicas,
+        view: View,
+        view_slot: int,
+    ) -> None:
+        self._turn = turn
+        self._learned = learned
         self.view = view
         self.view_slot = view_slot
         self.rounds: dict[int, Round] = {}
         self._states: dict[str, TxnState] = {}
         self._asked_at = -patience.RESEND_MS
-        self.membership = Membership(learner, view)
+        self.view_change = ViewChange(turn, learned, replicas, view)
         self._blamed: dict[str, Milliseconds] = {}
         """The stores that made a slot abort, since when, and that have not voted since."""
 
     @property
     def busy(self) -> bool:
         """Whether there is anything to wait for."""
-        learner = self._learner
-        return learner.decided < learner.scanned or self._unanswered() != [] or self.membership.busy
+        learned = self._learned
+        undecided = learned.decided < learned.scanned
+        return undecided or self._unanswered() != [] or self.view_change.busy
 
     # -- the beginning of an epoch ---------------------------------------------------------------
 
     def begin(self) -> None:
         """Ask every store about every slot that is not decided, and fence it."""
-        learner = self._learner
-        learner.counters["epochs_coordinated"] += 1
-        for slot in range(learner.decided + 1, learner.scanned + 1):
+        turn, learned = self._turn, self._learned
+        turn.counters["epochs_coordinated"] += 1
+        for slot in range(learned.decided + 1, learned.scanned + 1):
             if slot > self.view_slot:
                 self.slot_scanned(slot)
         if self.view_slot:
             self._ask()
-        learner._arm("tick", 100, 200)
+        turn.arm("tick", 100, 200)
 
     def forget_through(self, slot: int) -> None:
         """A snapshot stands for the slots up to `slot`: they are decided."""
@@ -95,30 +114,28 @@ class Coordinator:
 
     def _unanswered(self) -> list[StoreMember]:
         """The stores whose answer the slots before this epoch still wait for."""
-        if self._learner.decided >= self.view_slot:
+        if self._learned.decided >= self.view_slot:
             return []
         return [store for store in self.view.stores if store.name not in self._states]
 
     def _ask(self) -> None:
-        self._asked_at = self._learner.now
+        self._asked_at = self._turn.now
         for store in self._unanswered():
-            self.membership.owes(store.name)
-            self._learner._send(
-                store.name, TxnInquiry(view=self.view, decided=self._learner.decided)
-            )
+            self.view_change.owes(store.name)
+            self._turn.send(store.name, TxnInquiry(view=self.view, decided=self._learned.decided))
 
     def _on_state(self, sender: str, message: TxnState) -> None:
         """What one store, fenced in this epoch, holds of the slots before it."""
-        learner = self._learner
+        turn, learned = self._turn, self._learned
         if message.epoch != self.view.epoch:
             return
         first_answer = sender not in self._states
         self._states[sender] = message
-        learner.counters["in_doubt_asked"] += 1
+        turn.counters["in_doubt_asked"] += 1
         self._note_answer(sender)
         prepared = {entry.slot: entry for entry in message.prepared}
-        for slot in range(learner.decided + 1, self.view_slot):
-            known = learner.log.known.get(slot)
+        for slot in range(learned.decided + 1, self.view_slot):
+            known = learned.log.known.get(slot)
             if known is None or not isinstance(known.value, Batch):
                 continue
             round_ = self._round(slot)
@@ -135,31 +152,32 @@ class Coordinator:
 
     def slot_scanned(self, slot: int) -> None:
         """A slot joined the chosen prefix. Slots before this epoch are asked about, not sent."""
-        if slot > self.view_slot and isinstance(self._learner.log[slot].value, Batch):
+        if slot > self.view_slot and isinstance(self._learned.log[slot].value, Batch):
             self._round(slot)
             for store in self.view.stores:
-                self.membership.owes(store.name)
+                self.view_change.owes(store.name)
             self._prepare(Group.STORES, slot)
 
     def _round(self, slot: int) -> Round:
-        now = self._learner.now
+        now = self._turn.now
         if slot not in self.rounds:
-            self.rounds[slot] = Round(now, now + self._learner.vote_time.timeout_ms, now)
+            self.rounds[slot] = Round(now, now + self._learned.vote_time.timeout_ms, now)
         return self.rounds[slot]
 
     def _prepare(self, to: str, slot: int) -> None:
-        batch = self._learner.log[slot].value
+        batch = self._learned.log[slot].value
         assert isinstance(batch, Batch)
-        self._learner._send(to, TxnPrepare(epoch=self.view.epoch, slot=slot, batch=batch))
+        self._turn.send(to, TxnPrepare(epoch=self.view.epoch, slot=slot, batch=batch))
 
-    def receive(self, sender: str, disk: str, message: Any) -> None:
+    def is_member(self, store: str) -> bool:
+        """Whether the message being handled came from the disk that the view names."""
+        member = self.view.member(store)
+        return member is not None and member.disk == self._turn.sender_disk
+
+    def receive(self, sender: str, message: Any) -> None:
         """Any answer of a store. One that lost its disk is not the member that it was."""
-        if isinstance(message, JoinRequest):
-            self.membership.on_join(sender, disk, message)
-            return
-        member = self.view.member(sender)
-        if member is None or member.disk != disk:
-            self._learner.counters["dropped_outside_view"] += 1
+        if not self.is_member(sender):
+            self._turn.counters["dropped_outside_view"] += 1
             return
         match message:
             case TxnVote():
@@ -169,11 +187,7 @@ class Coordinator:
             case TxnState():
                 self._on_state(sender, message)
             case Fenced():
-                self._learner.counters["fenced"] += 1
-
-    def watch(self) -> None:
-        """Time has passed: see who is still there."""
-        self.membership.watch()
+                self._turn.counters["fenced"] += 1
 
     def _on_vote(self, sender: str, message: TxnVote) -> None:
         """A store has journalled the slot. Votes are tagged with the epoch they were asked in."""
@@ -185,7 +199,7 @@ class Coordinator:
             round_.votes[sender] = message.refused
             self._note_answer(sender)
             if len(round_.votes) == len(self.view.stores):
-                self._learner.vote_time.observe(self._learner.now - round_.began_at)
+                self._learned.vote_time.observe(self._turn.now - round_.began_at)
 
     def _note_answer(self, store: str) -> None:
         """It answered something; does it still owe an answer to anything else?"""
@@ -193,47 +207,37 @@ class Coordinator:
             store not in round_.votes and not round_.committed and store in self._voters(slot)
             for slot, round_ in self.rounds.items()
         )
-        self.membership.answered(store, owes_more=waits)
+        self.view_change.answered(store, owes_more=waits)
 
     def _on_progress(self, sender: str, message: TxnProgress) -> None:
         round_ = self.rounds.get(message.slot)
         if message.epoch == self.view.epoch and round_ is not None:
-            self.membership.answered(sender, owes_more=True)
-            round_.deadline = self._learner.now + 2 * self._learner.vote_time.timeout_ms
+            self.view_change.answered(sender, owes_more=True)
+            round_.deadline = self._turn.now + 2 * self._learned.vote_time.timeout_ms
 
     # -- phase 2 ---------------------------------------------------------------------------------
 
-    def settle(self) -> None:
-        """Decide, in slot order, all that can be decided now."""
-        learner = self._learner
-        while learner.decided < learner.scanned:
-            slot = learner.decided + 1
-            value = learner.log[slot].value
-            if isinstance(value, Batch):
-                aborted = self._decidable(slot, value)
-                if aborted is None:
-                    return
-            else:
-                aborted = ()
-            if slot < self.view_slot and isinstance(value, Batch):
-                learner.counters["in_doubt_resolved"] += 1
-            outcomes = learner.decide(slot, aborted)
-            decision = TxnDecision(
-                epoch=self.view.epoch,
-                slot=slot,
-                ballot=learner.log[slot].ballot,
-                aborted=aborted,
-                value=None if isinstance(value, Batch) else value,
-            )
-            # The client waits for its answer; the others have all that a decision rests on.
-            learner.tell_results(slot, outcomes)
-            learner._send(Group.STORES, decision)
-            for peer in learner.peers:  # The group has this learner in it, too.
-                learner._send(peer, decision)
+    def next_decision(self) -> Decision | Abort | None:
+        """The next slot in order, if it can be decided now; an `Abort` that the log is to be asked
+        for, if that slot needs one; `None` while its outcome is open.
+        """
+        learned = self._learned
+        if learned.decided >= learned.scanned:
+            return None
+        slot = learned.decided + 1
+        value = learned.log[slot].value
+        if not isinstance(value, Batch):
+            return Decision(slot, ())
+        outcome = self._decidable(slot, value)
+        if isinstance(outcome, tuple):
+            if slot < self.view_slot:
+                self._turn.counters["in_doubt_resolved"] += 1
+            return Decision(slot, outcome)
+        return outcome
 
-    def _decidable(self, slot: int, batch: Batch) -> tuple[Refusal, ...] | None:
-        """The aborted commands of the slot, or `None` while its outcome is open."""
-        counted = self._learner.aborts.get(slot, {})
+    def _decidable(self, slot: int, batch: Batch) -> tuple[Refusal, ...] | Abort | None:
+        """The aborted commands of the slot, or what the log has to say first."""
+        counted = self._learned.aborts.get(slot, {})
         aborted = tuple(Refusal(index=i, reason=counted[i]) for i in sorted(counted))
         if len(aborted) == len(batch.commands):
             return aborted  # The log says so; no store is asked.
@@ -253,8 +257,7 @@ class Coordinator:
             if not self._has_say(voters[0], slot):
                 return None  # Nobody is left who could say that it was not told as committed.
             reason = next(iter(open_refusals.values()))
-            self._abort(slot, round_, tuple(sorted(open_refusals)), reason)
-            return None
+            return self._abort(slot, round_, tuple(sorted(open_refusals)), reason)
         return aborted
 
     def _refusals(
@@ -268,7 +271,7 @@ class Coordinator:
         refusals = {
             refusal.index: refusal.reason for name in voters for refusal in round_.votes[name]
         }
-        shortage = self.membership.shortage
+        shortage = self.view_change.shortage
         if shortage and slot > self.view_slot:
             for index, command in enumerate(batch.commands):
                 if not isinstance(command.operation, OpenSession | CloseSession):
@@ -293,49 +296,48 @@ class Coordinator:
 
     # -- aborts and patience ---------------------------------------------------------------------
 
-    def tick(self) -> None:
-        """Ask again, or give up what took too long."""
-        learner = self._learner
-        now = learner.now
-        self.membership.watch()
-        if self._unanswered() and now - self._asked_at >= patience.RESEND_MS:
+    def tick(self) -> Iterator[Abort]:
+        """Ask again, or give up what took too long: what the log is to be asked for."""
+        turn = self._turn
+        if self._unanswered() and turn.now - self._asked_at >= patience.RESEND_MS:
             self._ask()
         for slot in sorted(self.rounds):
             round_ = self.rounds[slot]
             missing = [name for name in self._voters(slot) if name not in round_.votes]
+            overdue = missing and turn.now >= self._deadline(round_)
             if self._awaits_abort(slot, round_):
                 assert round_.abort is not None
-                learner.propose(round_.abort)
+                yield round_.abort
+            elif overdue and self._may_abort(slot, round_, missing):
+                yield self._abort_silent(slot, round_, missing)
             elif (
-                missing and now >= self._deadline(round_) and self._may_abort(slot, round_, missing)
+                missing and turn.now - round_.sent_at >= patience.RESEND_MS and not round_.committed
             ):
-                self._abort_silent(slot, round_, missing)
-            elif missing and now - round_.sent_at >= patience.RESEND_MS and not round_.committed:
-                round_.sent_at = now
+                round_.sent_at = turn.now
                 for name in missing:
                     if slot > self.view_slot or name in self._states:
                         self._prepare(name, slot)
 
     def _deadline(self, round_: Round) -> Milliseconds:
         """While this node was away no vote could come, so that time is nobody's delay."""
-        learner = self._learner
-        return max(round_.deadline, learner.suspicion.since + learner.vote_time.timeout_ms)
+        learned = self._learned
+        return max(round_.deadline, learned.suspicion.since + learned.vote_time.timeout_ms)
 
     def _awaits_abort(self, slot: int, round_: Round) -> bool:
         """Whether the log was asked for an abort and has not counted it yet."""
-        counted = self._learner.aborts.get(slot, {})
+        counted = self._learned.aborts.get(slot, {})
         return round_.abort is not None and any(i not in counted for i in round_.abort.commands)
 
-    def _abort_silent(self, slot: int, round_: Round, missing: list[str]) -> None:
+    def _abort_silent(self, slot: int, round_: Round, missing: list[str]) -> Abort:
         """A vote is missing past the adaptive timeout, and that counts as a sample of it."""
-        batch = self._learner.log[slot].value
+        batch = self._learned.log[slot].value
         assert isinstance(batch, Batch)
-        waited_ms = self._learner.now - round_.began_at
-        self._learner.vote_time.observe(waited_ms)
+        waited_ms = self._turn.now - round_.began_at
+        self._learned.vote_time.observe(waited_ms)
         for name in missing:
-            self._blamed.setdefault(name, self._learner.now)
+            self._blamed.setdefault(name, self._turn.now)
         reason = f"{', '.join(missing)} did not vote within {waited_ms} ms"
-        self._abort(slot, round_, tuple(range(len(batch.commands))), reason)
+        return self._abort(slot, round_, tuple(range(len(batch.commands))), reason)
 
     def _may_abort(self, slot: int, round_: Round, missing: list[str]) -> bool:
         """Section 4, rule 3: a slot before this epoch may have been committed and told already,
@@ -347,14 +349,14 @@ class Coordinator:
         """
         if slot <= self.view_slot:
             return bool(round_.not_prepared)
-        now = self._learner.now
+        now = self._turn.now
         return any(
             now - self._blamed.get(name, -patience.BLAME_MS) >= patience.BLAME_MS
             for name in missing
-        ) or (not self.membership.enough_without(missing))
+        ) or (not self.view_change.enough_without(missing))
 
-    def _abort(self, slot: int, round_: Round, commands: tuple[int, ...], reason: str) -> None:
-        """Ask the log for an abort. A command that a fenced store refused is not prepared there."""
+    def _abort(self, slot: int, round_: Round, commands: tuple[int, ...], reason: str) -> Abort:
+        """What to ask the log for. A command that a fenced store refused is not prepared there."""
         round_.abort = Abort(slot=slot, commands=commands, epoch=self.view.epoch, reason=reason)
-        self._learner.counters["aborts_proposed"] += 1
-        self._learner.propose(round_.abort)
+        self._turn.counters["aborts_proposed"] += 1
+        return round_.abort

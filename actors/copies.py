@@ -7,16 +7,14 @@ learners, then the stores of the view.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from actors.calls import NOTHING_READ, Copied, CopySnapshot, HoldChunks, Holding, Unavailable
-from actors.effects import Answer, Milliseconds
+from actors.cluster_seen import ClusterSeen
+from actors.effects import Milliseconds
 from actors.messages import ChunkHold, SnapshotPage, SnapshotPull
 from actors.rotation import Rotation
 from actors.snapshots import digest_of
-
-if TYPE_CHECKING:
-    from actors.client import Client
+from actors.turn import Turn
 
 _PATIENCE_MS = 2_000
 
@@ -37,8 +35,9 @@ class Copying:
 class Copies:
     """The pages that one client waits for."""
 
-    def __init__(self, client: "Client") -> None:
-        self._client = client
+    def __init__(self, turn: Turn, seen: ClusterSeen) -> None:
+        self._turn = turn
+        self._seen = seen
         self._copying: dict[int, Copying] = {}
 
     @property
@@ -48,16 +47,16 @@ class Copies:
 
     def hold(self, call: HoldChunks) -> None:
         """Also stores outside the view are told: they may be in it when a chunk is asked for."""
-        client = self._client
-        for store in client.options.names("store"):
-            client._send(store, ChunkHold(for_ms=call.for_ms))
-        client.out.answers.append(Answer(call.token, Holding()))
+        turn = self._turn
+        for store in turn.options.names("store"):
+            turn.send(store, ChunkHold(for_ms=call.for_ms))
+        turn.answer(call.token, Holding())
 
     def copy(self, call: CopySnapshot) -> None:
         """Ask for a page."""
-        client = self._client
+        turn = self._turn
         named = call.source.partition("/")[0]
-        deadline = client.now + client.options.request_deadline_ms
+        deadline = turn.now + turn.options.request_deadline_ms
         first = named if call.slot > 0 else ""
         copying = Copying(call, deadline, Rotation(deadline=deadline), first)
         self._copying[call.token] = copying
@@ -65,32 +64,32 @@ class Copies:
 
     def _sources(self, first: str) -> list[str]:
         """All replicas, in order of preference."""
-        client = self._client
-        view = client.view or client.genesis.view
-        names = (view.coordinator, *client.options.names("learner"), *client.stores)
+        turn, seen = self._turn, self._seen
+        view = seen.view or turn.genesis.view
+        names = (view.coordinator, *turn.options.names("learner"), *seen.stores)
         return sorted(dict.fromkeys(names), key=lambda name: name != first)
 
     def _ask(self, copying: Copying) -> None:
         """Ask the replica whose turn it is, if it is time to ask one."""
-        client, call = self._client, copying.call
+        turn, seen, call = self._turn, self._seen, copying.call
         sources = self._sources(copying.first)
-        silent = client.silent(tuple(sources)) - {copying.first}
-        source = copying.rotation.next(sources, client.now, _PATIENCE_MS, silent)
+        silent = seen.silent(tuple(sources)) - {copying.first}
+        source = copying.rotation.next(sources, turn.now, _PATIENCE_MS, silent)
         if source is None:
             return
         goes_on = source == copying.first
         copying.slot, copying.page = (call.slot, call.page) if goes_on else (0, 0)
         copying.first = ""  # A second time it is asked for a state from its beginning.
-        client._send(source, SnapshotPull(slot=copying.slot, page=copying.page))
+        turn.send(source, SnapshotPull(slot=copying.slot, page=copying.page))
 
     def on_page(self, sender: str, message: SnapshotPage) -> None:
         """The page that was asked for, or the first one of another state; all else is late."""
-        client = self._client
+        turn = self._turn
         waiting = [c for c in self._copying.values() if c.rotation.asked == sender]
         if waiting and digest_of(message.rows) != message.digest:
-            client.counters["snapshot_pages_refused"] += 1
+            turn.counters["snapshot_pages_refused"] += 1
             for copying in waiting:
-                copying.rotation.refused(sender, client.now, "its page was damaged on its way")
+                copying.rotation.refused(sender, turn.now, "its page was damaged on its way")
             return
         for copying in waiting:
             expected = (message.slot, message.page) == (copying.slot, copying.page)
@@ -98,21 +97,21 @@ class Copies:
                 continue
             if message.slot < copying.call.at_least:
                 why = f"only at slot {message.slot}, not at {copying.call.at_least}"
-                copying.rotation.refused(sender, client.now, why)
+                copying.rotation.refused(sender, turn.now, why)
                 continue
             del self._copying[copying.call.token]
             # Two starts of one replica may list the same state in another order.
-            source = f"{sender}/{client.sender_disk}/{client.sender_incarnation}"
-            client.out.answers.append(Answer(copying.call.token, Copied(source, message)))
+            source = f"{sender}/{turn.sender_disk}/{turn.sender_incarnation}"
+            turn.answer(copying.call.token, Copied(source, message))
 
     def tick(self) -> None:
         """Ask the next replica for a state of its own; give up what took too long."""
-        now = self._client.now
+        turn = self._turn
         for token in sorted(self._copying):
             copying = self._copying[token]
-            if now >= copying.deadline:
+            if turn.now >= copying.deadline:
                 del self._copying[token]
                 reason = f"no replica sent its state ({copying.rotation.account})"
-                self._client.out.answers.append(Answer(token, Unavailable(reason, NOTHING_READ)))
+                turn.answer(token, Unavailable(reason, NOTHING_READ))
             else:
                 self._ask(copying)

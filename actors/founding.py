@@ -6,7 +6,7 @@ them votes. Every answer that could be left over from another cluster in a durab
 the asking disk and incarnation, or is tied to a disk identity, which is never used twice.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -15,10 +15,8 @@ from actors.errors import JournalUnreadable
 from actors.messages import Census, Founded, HoldsGenesis, Inquiry, Present, ProposeGenesis
 from actors.messages.permissions import FOUNDER
 from actors.quorum import majority
+from actors.turn import Turn
 from actors.values import FoundingMember, Genesis, StoreMember, View
-
-if TYPE_CHECKING:
-    from actors.node import Node
 
 _GENESIS = TypeAdapter(Genesis)
 HELD = "genesis/held"
@@ -31,10 +29,8 @@ _RETRY_MS = 500
 class Founding:
     """The part of every node that knows, or finds out, which cluster it belongs to."""
 
-    def __init__(self, node: "Node") -> None:
-        self._node = node
-        self.genesis: Genesis | None = None
-        """Set once all acceptors are known to hold it."""
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
         self.disks: dict[str, str] = {}
         """The disk identity of every member."""
         self._held: Genesis | None = None
@@ -42,12 +38,12 @@ class Founding:
         self._present: dict[str, tuple[str, int]] = {}
         self._holders: set[str] = set()
         self._founded_answers: dict[str, Genesis] = {}
-        self._is_acceptor = node.identity.role == "acceptor"
-        self._is_founder = node.name == FOUNDER
+        self._is_acceptor = turn.identity.role == "acceptor"
+        self._is_founder = turn.name == FOUNDER
 
     def names(self, node: str) -> bool:
         """Whether `node` is a member of the cluster, or of the one that is to be founded."""
-        return node in (self.disks or self._node.options.members)
+        return node in (self.disks or self._turn.options.members)
 
     # -- restart ---------------------------------------------------------------------------------
 
@@ -67,7 +63,7 @@ class Founding:
 
     def row(self, key: str) -> Genesis | None:
         """What the journal is to hold under `key`, if it is one of founding's."""
-        return {HELD: self._held, FOUNDED: self.genesis}.get(key)
+        return {HELD: self._held, FOUNDED: self._turn.founded}.get(key)
 
     def begin(self) -> None:
         """Start, or go on, finding out."""
@@ -80,14 +76,14 @@ class Founding:
 
     def expire(self) -> None:
         """Whatever is not answered yet is asked again."""
-        if self.genesis is not None:
+        if self._turn.founded is not None:
             return
         if self._is_founder and self._held is not None:
             self._propose()
         elif self._is_founder:
             self._ask_census()
         self._inquire()
-        self._node._set_timer("founding", _RETRY_MS, _RETRY_MS + _RETRY_MS // 4)
+        self._turn.set_timer("founding", _RETRY_MS, _RETRY_MS + _RETRY_MS // 4)
 
     # -- messages --------------------------------------------------------------------------------
 
@@ -111,11 +107,11 @@ class Founding:
     @property
     def _known_cluster(self) -> str:
         """The id of the cluster that this disk belongs to, or that it holds the genesis of."""
-        known = self.genesis or self._held
+        known = self._turn.founded or self._held
         return known.cluster if known else ""
 
     def _on_census(self, sender: str, message: Census) -> None:
-        self._node._send(
+        self._turn.send(
             sender,
             Present(
                 asker_disk=message.disk,
@@ -125,7 +121,7 @@ class Founding:
         )
 
     def _on_present(self, envelope: Envelope, message: Present) -> None:
-        me = self._node.identity
+        me = self._turn.identity
         fits = (message.asker_disk, message.asker_incarnation) == (me.disk, me.incarnation)
         if not self._is_founder or self._held is not None or not fits:
             return
@@ -135,24 +131,24 @@ class Founding:
             self._present.pop(envelope.sender, None)
             return
         self._present[envelope.sender] = (envelope.disk, envelope.incarnation)
-        others = [name for name in self._node.options.members if name != self._node.name]
+        others = [name for name in self._turn.options.members if name != self._turn.name]
         if all(name in self._present for name in others):
             self._mint()
 
     def _mint(self) -> None:
-        node = self._node
-        me = node.identity
-        seen = {**self._present, node.name: (me.disk, me.incarnation)}
-        coordinator = node.options.names("learner")[0]
+        turn = self._turn
+        me = turn.identity
+        seen = {**self._present, turn.name: (me.disk, me.incarnation)}
+        coordinator = turn.options.names("learner")[0]
         stores = tuple(
             StoreMember(name=name, disk=seen[name][0], added_slot=0)
-            for name in node.options.names("store")
+            for name in turn.options.names("store")
         )
         self._held = Genesis(
             cluster=me.fresh_id,
-            constants=node.options.constants,
+            constants=turn.options.constants,
             members=tuple(
-                FoundingMember(name=name, disk=seen[name][0]) for name in node.options.members
+                FoundingMember(name=name, disk=seen[name][0]) for name in turn.options.members
             ),
             view=View(
                 epoch=0,
@@ -162,14 +158,14 @@ class Founding:
                 stores=stores,
             ),
         )
-        node._journal(HELD, self._held)
+        turn.journal(HELD, self._held)
         self._propose()
 
     def _propose(self) -> None:
         assert self._held is not None
         for name in self._held.names("acceptor"):
-            if name != self._node.name:
-                self._node._send(name, ProposeGenesis(genesis=self._held))
+            if name != self._turn.name:
+                self._turn.send(name, ProposeGenesis(genesis=self._held))
 
     def _on_propose(self, sender: str, message: ProposeGenesis) -> None:
         """Hold it, if it names this very disk; a proposal left over from elsewhere can't."""
@@ -178,31 +174,31 @@ class Founding:
         if not self._known_cluster:
             self._check_settings(message.genesis)
             self._held = message.genesis
-            self._node._journal(HELD, message.genesis)
+            self._turn.journal(HELD, message.genesis)
         if self._known_cluster == message.genesis.cluster:
-            self._node._send(sender, HoldsGenesis(cluster=message.genesis.cluster))
+            self._turn.send(sender, HoldsGenesis(cluster=message.genesis.cluster))
 
     def _on_held(self, envelope: Envelope, message: HoldsGenesis) -> None:
-        if not self._is_founder or self._held is None or self.genesis is not None:
+        if not self._is_founder or self._held is None or self._turn.founded is not None:
             return
         disks = {member.name: member.disk for member in self._held.members}
         if message.cluster != self._held.cluster or disks.get(envelope.sender) != envelope.disk:
             return
         self._holders.add(envelope.sender)
         acceptors = self._held.names("acceptor")
-        if all(name in self._holders for name in acceptors if name != self._node.name):
+        if all(name in self._holders for name in acceptors if name != self._turn.name):
             genesis = self._held
             self._record_founded(genesis)
             for name in disks:
-                if name != self._node.name:
-                    self._node._send(name, Founded(genesis=genesis))
+                if name != self._turn.name:
+                    self._turn.send(name, Founded(genesis=genesis))
 
     def _on_inquiry(self, envelope: Envelope) -> None:
-        if self._is_acceptor and self.genesis is not None:
-            self._node._send(
+        if self._is_acceptor and self._turn.founded is not None:
+            self._turn.send(
                 envelope.sender,
                 Founded(
-                    genesis=self.genesis,
+                    genesis=self._turn.founded,
                     asker_disk=envelope.disk,
                     asker_incarnation=envelope.incarnation,
                 ),
@@ -211,13 +207,13 @@ class Founding:
     def _on_founded(self, sender: str, message: Founded) -> None:
         if self._confirmed:
             return  # Nobody is asked any more, and no answer makes a confirmed node doubt.
-        me = self._node.identity
+        me = self._turn.identity
         answered = (message.asker_disk, message.asker_incarnation) == (me.disk, me.incarnation)
         if answered:
             self._founded_answers[sender] = message.genesis
-        if self.genesis is None and self._names_this_disk(message.genesis):
+        if self._turn.founded is None and self._names_this_disk(message.genesis):
             self._record_founded(message.genesis)
-        if self.genesis is not None and self.genesis.cluster == message.genesis.cluster:
+        if self._turn.founded is not None and self._turn.founded.cluster == message.genesis.cluster:
             self._confirmed = True
         elif answered:
             self._judge()
@@ -231,26 +227,26 @@ class Founding:
         genesis = next(g for g in self._founded_answers.values() if g.cluster == most)
         agreed = [name for name, other in self._founded_answers.items() if other == genesis]
         # Also as many as this node's settings ask for: what one node says names its own voters.
-        expected = majority(len(self._node.options.names("acceptor")))
+        expected = majority(len(self._turn.options.names("acceptor")))
         if not genesis.voters.are_quorum(agreed) or len(agreed) < expected:
             return
         known = {member.name: member.disk for member in genesis.members}
-        name = self._node.name
+        name = self._turn.name
         mine = self._known_cluster
         if mine and mine != most:
-            self._node.out.halt = (
+            self._turn.out.halt = (
                 f"{name}: this data folder belongs to cluster {mine}, but the cluster behind this "
                 f"broker is {most}. Use the folder with its own cluster, or start {name} on "
                 "another cluster name."
             )
-        elif name in known and self._node.identity.role in ("learner", "store"):
+        elif name in known and self._turn.identity.role in ("learner", "store"):
             # A newcomer with an empty disk: nobody takes it for the member that it was, because
             # views name disks. It copies what it lacks from its peers.
             self._record_founded(genesis)
             self._confirmed = True
-        elif name in known and known[name] != self._node.identity.disk:
-            self._node.out.halt = (
-                f"{name}: this disk ({self._node.identity.disk}) is empty, but cluster {most} "
+        elif name in known and known[name] != self._turn.identity.disk:
+            self._turn.out.halt = (
+                f"{name}: this disk ({self._turn.identity.disk}) is empty, but cluster {most} "
                 f"knows {name} by disk {known[name]}. A member that lost its disk must not act as "
                 "the member it was, because it has forgotten what it promised. Put the former "
                 "data folder back."
@@ -259,37 +255,37 @@ class Founding:
             self._record_founded(genesis)
             self._confirmed = True
         else:
-            self._node.out.halt = f"{name}: cluster {most} has no member of this name."
+            self._turn.out.halt = f"{name}: cluster {most} has no member of this name."
 
     def _names_this_disk(self, genesis: Genesis) -> bool:
-        me = FoundingMember(name=self._node.name, disk=self._node.identity.disk)
+        me = FoundingMember(name=self._turn.name, disk=self._turn.identity.disk)
         return me in genesis.members
 
     def _record_founded(self, genesis: Genesis) -> None:
-        self._node._journal(FOUNDED, genesis)
+        self._turn.journal(FOUNDED, genesis)
         self._adopt(genesis)
 
     def _check_settings(self, genesis: Genesis) -> None:
         """Nothing is computed from settings that differ, but their owner believes that it is."""
-        differences = self._node.options.differences(genesis)
+        differences = self._turn.options.differences(genesis)
         if differences:
-            self._node.out.halt = (
-                f"{self._node.name}: what a cluster is founded with is fixed, and these settings "
+            self._turn.out.halt = (
+                f"{self._turn.name}: what a cluster is founded with is fixed, and these settings "
                 f"differ from cluster {genesis.cluster}: {'; '.join(differences)}. Set them back."
             )
 
     def _adopt(self, genesis: Genesis) -> None:
         self._check_settings(genesis)
-        self.genesis = genesis
+        self._turn.founded = genesis  # All acceptors are known to hold it.
         self.disks = {member.name: member.disk for member in genesis.members}
 
     # -- asking ----------------------------------------------------------------------------------
 
     def _inquire(self) -> None:
-        self._node._send(Group.ACCEPTORS, Inquiry(cluster=self._known_cluster))
+        self._turn.send(Group.ACCEPTORS, Inquiry(cluster=self._known_cluster))
 
     def _ask_census(self) -> None:
-        me = self._node.identity
-        for name in self._node.options.members:
-            if name != self._node.name and name not in self._present:
-                self._node._send(name, Census(disk=me.disk, incarnation=me.incarnation))
+        me = self._turn.identity
+        for name in self._turn.options.members:
+            if name != self._turn.name and name not in self._present:
+                self._turn.send(name, Census(disk=me.disk, incarnation=me.incarnation))

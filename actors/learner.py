@@ -1,11 +1,9 @@
 """The learner: which values are chosen, and what has become of them.
 
-It keeps two marks on the log (DESIGN, section 4): `scanned`, the end of the chosen prefix, where
-Views and Aborts are read ahead of time; and `decided`, the end of the prefix whose every slot is
-committed or aborted, which is what its namespace has applied. Nothing depends on a notification
-arriving, because it pulls what it misses (section 3, rule 6), and copies another replica's state
-where the log is gone. Two-phase commit is driven by `actors.coordinator`, which this actor owns
-while a View names this very start of it; `actors.succession` says when it proposes to be named.
+What it knows is in `actors.learner_state`. Nothing depends on a notification arriving, because it
+pulls what it misses (section 3, rule 6), and copies another replica's state where the log is gone.
+Two-phase commit is driven by `actors.coordinator`, which this actor owns while a View names this
+very start of it; `actors.takeover` says when it proposes to be named.
 """
 
 from typing import Any, ClassVar
@@ -14,11 +12,10 @@ from pydantic import TypeAdapter
 
 from actors.ballot import NO_BALLOT, Ballot
 from actors.catching_up import CatchingUp
-from actors.chosen import ChosenLog
-from actors.coordinator import Coordinator
+from actors.coordinator import Coordinator, Decision
 from actors.effects import Effects, Envelope, Group, Milliseconds, Record, TimerKey
 from actors.errors import InvariantViolation
-from actors.estimator import Estimator
+from actors.learner_state import LearnerState
 from actors.logbook import page_of
 from actors.messages import (
     Accept,
@@ -27,6 +24,8 @@ from actors.messages import (
     Chosen,
     Decided,
     Diverged,
+    Fenced,
+    JoinRequest,
     LeaderBeat,
     LogRead,
     NodeHeartbeat,
@@ -40,16 +39,18 @@ from actors.messages import (
     SnapshotRow,
     Truncate,
     TxnDecision,
+    TxnProgress,
+    TxnState,
+    TxnVote,
 )
 from actors.messages.permissions import role_in
-from actors.namespace import STATE_ROWS, Namespace
-from actors.node import Handler, Node, read_record
+from actors.namespace import STATE_ROWS
+from actors.node import Handler, Handlers, Node, Timers, read_record
 from actors.options import Identity, Options
 from actors.peers import Key
 from actors.replicas import Replicas
 from actors.snapshots import SnapshotInstaller, SnapshotServer
-from actors.succession import Succession
-from actors.suspicion import Suspicion
+from actors.takeover import Takeover
 from actors.values import (
     Abort,
     AnyValue,
@@ -74,53 +75,19 @@ _DECIDED_SLOT = TypeAdapter(DecidedSlot)
 class Learner(Node):
     """One of those who know what was chosen; one of them coordinates."""
 
-    handlers: ClassVar = {
-        "paxos.accept": "_on_accept",
-        "paxos.accepted": "_on_accepted",
-        "leader.beat": "_on_leader_beat",
-        "learn.pull": "_on_pull",
-        "learn.chosen": "_on_chosen",
-        "learn.accepted": "_on_accepted_range",
-        "log.truncate": "_on_truncate",
-        "sync.pull": "_on_pull_decided",
-        "log.read": "_on_log_read",
-        "sync.decided": "_on_decided",
-        "txn.decision": "_on_decision",
-        "txn.vote": "_on_coordination",
-        "txn.progress": "_on_coordination",
-        "txn.state": "_on_coordination",
-        "txn.fenced": "_on_coordination",
-        "view.join": "_on_coordination",
-        "snapshot.pull": "_on_snapshot_pull",
-        "snapshot.page": "_on_snapshot_page",
-        "replica.diverged": "_on_diverged",
-    }
-    timers: ClassVar = {"tick": "_on_tick", "persist": "_on_persist_due", "sync": "_on_sync_due"}
-
     def __init__(self, identity: Identity, options: Options) -> None:
         super().__init__(identity, options)
-        self.state = Namespace()
-        self.log = ChosenLog()
-        self.durable = 0
-        self.aborts: dict[int, dict[int, str]] = {}
-        """Counted aborts of undecided slots: index of the command to the reason."""
-        self.view: View | None = None
-        """The view in force at `scanned`, with every `added_slot` filled in."""
-        self.view_slot = 0
-        """The slot of the View that began the epoch."""
-        self.leader: Ballot = NO_BALLOT
+        self.learned = LearnerState(self.turn)
+        self.state = self.learned.namespace
+        self.log = self.learned.log
+        self.suspicion = self.learned.suspicion
+        self.replicas = Replicas(self.turn)
         self.coordinator: Coordinator | None = None
-        self.vote_time = Estimator(least_ms=300, most_ms=3_000)
-        """How long all votes of a slot take; to have waited in vain is a sample, too."""
-        self.suspicion = Suspicion(options.heartbeat_ms)
-        self.replicas = Replicas(self)
-        self.peers = [name for name in options.names("learner") if name != self.name]
-        """The other learners."""
-        self._succession = Succession(self)
-        self._catching_up = CatchingUp(self)
-        self._snapshots = SnapshotServer(self)
+        self._takeover = Takeover(self.turn, self.learned)
+        self._catching_up = CatchingUp(self.turn, self.learned)
+        self._snapshots = SnapshotServer(self.turn)
         self._installer = SnapshotInstaller(
-            self, [*self.peers, *options.names("store")], self._install
+            self.turn, [*self.learned.peers, *options.names("store")]
         )
         self._told: dict[int, tuple[Refusal, ...]] = {}
         """Decisions of other coordinators for slots that are not applied yet."""
@@ -141,9 +108,19 @@ class Learner(Node):
         return self.state.applied
 
     @property
+    def durable(self) -> int:
+        """The end of what the journal holds of the decided prefix."""
+        return self.learned.durable
+
+    @property
     def is_installing(self) -> bool:
         """Whether this learner copies another replica's state, because its own is too old."""
         return self._installer.busy
+
+    @property
+    def view(self) -> View | None:
+        """The view in force at `scanned`."""
+        return self.learned.view
 
     # -- restart ---------------------------------------------------------------------------------
 
@@ -155,7 +132,7 @@ class Learner(Node):
             else:
                 self.state.restore(record)
         self.state.restored()
-        self.durable = self.state.applied
+        self.learned.durable = self.state.applied
         self.log.restored(self.state.applied)
 
     def _start(self) -> None:
@@ -186,11 +163,12 @@ class Learner(Node):
 
     def _adopt_view(self) -> None:
         """The view in force at `decided` is the one to go on from."""
-        assert self.state.view is not None
-        self.view, self.view_slot = self.state.view, self.state.view_slot
-        self._follow_view(self.view, self.view_slot)
+        view, slot = self.state.view, self.state.view_slot
+        assert view is not None
+        self.learned.view, self.learned.view_slot = view, slot
+        self._follow_view(view, slot)
 
-    def _vitals(self) -> NodeHeartbeat:
+    def vitals(self) -> NodeHeartbeat:
         return NodeHeartbeat(
             role="learner",
             journal_commits=self._commits,
@@ -228,23 +206,21 @@ class Learner(Node):
         self.replicas.forget(key)
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
-        self.suspicion.beat((sender, self.sender_disk), self.now)
+        self.suspicion.beat((sender, self.turn.sender_disk), self.now)
         if message.role in ("learner", "store"):
             self._hear(max(message.scanned, message.applied))
-            self.replicas.report(sender, message)
+            self.replicas.report(sender, message, compares=self.coordinator is not None)
         if message.role == "learner" and message.applied > self.decided:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
+        self._watch_view()
         if self.coordinator is not None:
-            self.coordinator.watch()
             self._truncate_if_due(1)
-        else:
-            self._succession.watch()
 
     # -- what is chosen --------------------------------------------------------------------------
 
     def _on_accept(self, sender: str, message: Accept) -> None:
         """The value of a slot under a ballot; the votes come from the acceptors."""
-        self.leader = max(self.leader, message.ballot)
+        self.learned.leader = max(self.learned.leader, message.ballot)
         if self.log.is_known(message.slot):
             self._asked = True  # The leader sends again: tell it.
             return
@@ -279,14 +255,15 @@ class Learner(Node):
         """Read Views and Aborts ahead of time, in slot order, so that all learners agree."""
         assert self.view is not None
         if isinstance(value, View) and value.epoch == self.view.epoch + 1:
-            self.view, self.view_slot = value.in_force_at(slot), slot
+            view = value.in_force_at(slot)
+            self.learned.view, self.learned.view_slot = view, slot
             self.counters["views"] += 1
-            self._follow_view(self.view, slot)
+            self._follow_view(view, slot)
             if slot >= self.log.heard_through:
                 self._say_vitals()
         elif isinstance(value, Abort) and value.epoch == self.view.epoch:
             if value.slot > self.decided:
-                reasons = self.aborts.setdefault(value.slot, {})
+                reasons = self.learned.aborts.setdefault(value.slot, {})
                 for index in value.commands:
                     reasons.setdefault(index, value.reason)
         elif isinstance(value, View | Abort):
@@ -297,8 +274,8 @@ class Learner(Node):
     # -- catching up -----------------------------------------------------------------------------
 
     def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
-        if message.ballot > self.leader:
-            self.leader = message.ballot
+        if message.ballot > self.learned.leader:
+            self.learned.leader = message.ballot
             self._asked = True
         self._hear(message.chosen_through)
 
@@ -320,22 +297,22 @@ class Learner(Node):
 
     def _on_log_read(self, sender: str, message: LogRead) -> None:
         """Somebody looks on."""
-        self._send(sender, page_of(self, message))
+        self._send(sender, page_of(self.learned, message))
 
     def _on_tick(self, subject: str) -> None:
-        self._catching_up.tick()
+        if self._catching_up.tick_chosen():
+            self.copy_state()
+        self._catching_up.tick_decided(coordinates=self.coordinator is not None)
         self._tell_progress()
         self._snapshots.tick()
         self._installer.tick()
+        self._watch_view()
         if self.coordinator is not None:
-            self.coordinator.tick()
-        else:
-            self._succession.watch()
-        if self._catching_up.undecided or self._succession.busy or self._busy():
+            for abort in self.coordinator.tick():
+                self.propose(abort)
+        waits = self._takeover.busy if self.coordinator is None else self.coordinator.busy
+        if self._catching_up.undecided or waits:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
-
-    def _busy(self) -> bool:
-        return self.coordinator is not None and self.coordinator.busy
 
     # -- who coordinates -------------------------------------------------------------------------
 
@@ -344,29 +321,51 @@ class Learner(Node):
         me = self.identity
         named = (view.coordinator, view.coordinator_disk, view.coordinator_incarnation)
         if named == (me.name, me.disk, me.incarnation):
-            self.coordinator = Coordinator(self, view, slot)
+            self.coordinator = Coordinator(self.turn, self.learned, self.replicas, view, slot)
             self.coordinator.begin()
         else:
             self.coordinator = None
-        self._succession.follow(view)
+        self._takeover.follow(view)
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
+
+    def _watch_view(self) -> None:
+        """Propose the next View: as coordinator with other stores, else with itself as that."""
+        if self.coordinator is None:
+            takeover = self._takeover.due(self._installer.busy)
+            if takeover is not None:
+                self.propose(takeover)
+            return
+        view = self.coordinator.view_change.due()
+        if view is not None:
+            self.propose(view)
+            self._arm("tick", 100, 200)
 
     def propose(self, value: View | Abort) -> None:
         """Ask whoever leads to put `value` into the log; asked again until it is scanned.
 
         It may be there already and not have come here, so not too often: each time takes a slot.
         """
-        request = (self.leader, value)
+        request = (self.learned.leader, value)
         recent = {r: at for r, at in self._proposed_at.items() if self.now - at < _PROPOSE_MS}
-        if self.leader == NO_BALLOT or request in recent:
+        if self.learned.leader == NO_BALLOT or request in recent:
             return
         self._proposed_at = {**recent, request: self.now}
-        self._send(self.leader.proposer, ProposeValue(value=value))
+        self._send(self.learned.leader.proposer, ProposeValue(value=value))
 
     def _on_coordination(self, sender: str, message: Any) -> None:
         self.replicas.hear_durable(sender, message)
         if self.coordinator is not None:
-            self.coordinator.receive(sender, self.sender_disk, message)
+            self.coordinator.receive(sender, message)
+
+    def _on_join(self, sender: str, message: JoinRequest) -> None:
+        """A store outside the view has copied what it lacked, and asks to be added."""
+        coordinator = self.coordinator
+        if coordinator is None or coordinator.is_member(sender):
+            return  # Who is a member already will learn so from the log.
+        if coordinator.view_change.knows_less_than(message):
+            self.copy_state()
+        elif coordinator.view_change.on_join(sender, self.turn.sender_disk, message):
+            self._watch_view()
 
     # -- what is decided -------------------------------------------------------------------------
 
@@ -378,7 +377,7 @@ class Learner(Node):
         self.state.dropped.clear()
         self.replicas.note_own_hash(slot, self.state.state_hash)
         self.state.gained.clear()
-        self.aborts.pop(slot, None)
+        self.learned.aborts.pop(slot, None)
         if self.coordinator is not None:
             # Also of a slot that another one has decided, told together with the View before it.
             self.coordinator.rounds.pop(slot, None)
@@ -386,6 +385,29 @@ class Learner(Node):
         self.counters["decided"] += 1
         self.counters["aborted"] += len(aborted)
         return outcomes
+
+    def _decide_all(self, coordinator: Coordinator) -> None:
+        """Carry out, in slot order, all that can be decided now."""
+        step = coordinator.next_decision()
+        while isinstance(step, Decision):
+            slot, aborted = step
+            outcomes = self.decide(slot, aborted)
+            known = self.log[slot]
+            decision = TxnDecision(
+                epoch=coordinator.view.epoch,
+                slot=slot,
+                ballot=known.ballot,
+                aborted=aborted,
+                value=None if isinstance(known.value, Batch) else known.value,
+            )
+            # The client waits for its answer; the others have all that a decision rests on.
+            self.tell_results(slot, outcomes)
+            self._send(Group.STORES, decision)
+            for peer in self.learned.peers:  # The group has this learner in it, too.
+                self._send(peer, decision)
+            step = coordinator.next_decision()
+        if step is not None:
+            self.propose(step)
 
     def tell_results(self, slot: int, outcomes: list[Outcome]) -> None:
         """Answer the gateways that wait for the commands of a decided slot. What a command names
@@ -446,7 +468,9 @@ class Learner(Node):
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _on_snapshot_page(self, sender: str, message: SnapshotPage) -> None:
-        self._installer.on_page(sender, message, self.decided)
+        copied = self._installer.on_page(sender, message, self.decided)
+        if copied is not None:
+            self._install(copied.slot, copied.rows)
 
     def _on_diverged(self, sender: str, message: Diverged) -> None:
         """The coordinator has another state there, and a learner can't go on with a wrong one."""
@@ -464,16 +488,16 @@ class Learner(Node):
         for gone in self.log.start_after(slot):
             if gone <= self.durable:
                 self._journal(_log_key(gone), None)
-        self.durable = slot
+        self.learned.durable = slot
         self._unpersisted_bytes = 0
         self.replicas.note_own_hash(slot, self.state.state_hash)
-        for table in (self._told, self.aborts):
+        for table in (self._told, self.learned.aborts):
             for former in [s for s in table if s <= slot]:
                 table.pop(former)
         assert self.view is not None
         assert self.state.view is not None
         if self.state.view.epoch > self.view.epoch:
-            self.aborts.clear()
+            self.learned.aborts.clear()
             self._adopt_view()
         elif self.coordinator is not None:
             self.coordinator.forget_through(slot)
@@ -484,7 +508,7 @@ class Learner(Node):
 
     def _settle(self) -> None:
         if self.coordinator is not None:
-            self.coordinator.settle()
+            self._decide_all(self.coordinator)
         else:
             self._apply_told()
         if self._asked or (self.coordinator is not None and self.decided > self._told_progress[1]):
@@ -494,19 +518,19 @@ class Learner(Node):
             self._persist()
         elif behind:
             self._arm("persist", _PERSIST_MS, _PERSIST_MS * 2)
-        if self._catching_up.undecided or self._busy():
+        if self._catching_up.undecided or (self.coordinator and self.coordinator.busy):
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _tell_progress(self) -> None:
         """Tell the leader: the coordinator with each decision, others when asked or in time."""
         progress = (self.scanned, self.decided)
-        if self.leader == NO_BALLOT or self.view is None:
+        if self.learned.leader == NO_BALLOT or self.view is None:
             return
         if self._asked or progress != self._told_progress:
             self._asked = False
             self._told_progress = progress
             self._send(
-                self.leader.proposer,
+                self.learned.leader.proposer,
                 Progress(scanned=self.scanned, decided=self.decided, view=self.view),
             )
 
@@ -524,7 +548,7 @@ class Learner(Node):
             self._journal(_log_key(slot), entry)
         for key, row in self.state.take_rows():
             self._journal(key, row)
-        self.durable = self.decided
+        self.learned.durable = self.decided
         self._unpersisted_bytes = 0
         if self.coordinator is not None:
             self._truncate_if_due(_TRUNCATE_SLOTS)
@@ -551,6 +575,35 @@ class Learner(Node):
         """Of what nobody in the view needs, keep some for those who were away shortly."""
         for slot in self.log.forget(min(below, self.durable + 1), self.options.log_bytes):
             self._journal(_log_key(slot), None)
+
+    # -- who takes what -------------------------------------------------------------------------
+
+    handlers: ClassVar[Handlers] = {
+        Accept: _on_accept,
+        Accepted: _on_accepted,
+        LeaderBeat: _on_leader_beat,
+        PullChosen: _on_pull,
+        Chosen: _on_chosen,
+        AcceptedRange: _on_accepted_range,
+        Truncate: _on_truncate,
+        PullDecided: _on_pull_decided,
+        LogRead: _on_log_read,
+        Decided: _on_decided,
+        TxnDecision: _on_decision,
+        TxnVote: _on_coordination,
+        TxnProgress: _on_coordination,
+        TxnState: _on_coordination,
+        Fenced: _on_coordination,
+        JoinRequest: _on_join,
+        SnapshotPull: _on_snapshot_pull,
+        SnapshotPage: _on_snapshot_page,
+        Diverged: _on_diverged,
+    }
+    timers: ClassVar[Timers] = {
+        "tick": _on_tick,
+        "persist": _on_persist_due,
+        "sync": _on_sync_due,
+    }
 
 
 def _log_key(slot: int) -> str:

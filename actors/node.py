@@ -5,26 +5,14 @@ together with `actors.founding`. A message reaches a handler only if its sender 
 disk and in its start (`actors.peers`) and may send it (`actors.messages.permissions`).
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from types import MethodType
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from actors.calls import Call
-from actors.effects import (
-    NOTHING,
-    CancelTimer,
-    Effects,
-    Envelope,
-    Group,
-    Milliseconds,
-    Outbox,
-    Record,
-    Send,
-    SetTimer,
-    TimerKey,
-)
+from actors.effects import NOTHING, Effects, Envelope, Group, Milliseconds, Record, TimerKey
 from actors.errors import InvariantViolation, JournalUnreadable
 from actors.founding import Founding
 from actors.messages import AnyMessage, NodeHeartbeat, StaleDisk
@@ -32,11 +20,18 @@ from actors.messages.permissions import FOUNDING, UNKNOWN, Rule, permitted, role
 from actors.notices import DiskSpace, Notice, RowRotten
 from actors.options import Identity, Options
 from actors.peers import Key, Peers
+from actors.turn import Turn
 from actors.values import Constants, Frozen, Genesis
 
-_LEADER_BEATS_MISSED = 5
+Handler = Callable[[str, Any], None]
+"""Takes the sender's name and the message."""
 
-Handler = Callable[[Any, Any], None]
+Handlers = Mapping[type[AnyMessage], Callable[[Any, str, Any], None]]
+"""Which method of a role takes each type of message."""
+
+Timers = Mapping[str, Callable[[Any, str], None]]
+"""Which method of a role takes the expiry of each timer, with its subject."""
+
 T = TypeVar("T")
 
 _SILENT_BEATS = 3
@@ -68,70 +63,76 @@ def read_record(adapter: TypeAdapter[T], record: Record) -> T:
 class Node:
     """The base of every actor; see `actors.effects.Actor` for the three doors and `settle`."""
 
-    handlers: ClassVar[Mapping[str, str]] = {}
-    """Message type to the name of the method that takes `(sender, message)`."""
-
-    timers: ClassVar[Mapping[str, str]] = {}
-    """Timer name to the name of the method that takes the timer's subject."""
+    handlers: ClassVar[Handlers] = {}
+    timers: ClassVar[Timers] = {}
 
     def __init__(self, identity: Identity, options: Options) -> None:
+        self.turn = turn = Turn(identity, options)
         self.identity = identity
         self.name = identity.name
         self.options = options
-        self.now: Milliseconds = 0
-        self.back_at: Milliseconds = 0
-        """When this node took its first turn after a gap that is longer than a leader's silence."""
-        self.counters: Counter[str] = Counter()
-        """What happened, by name; read by observers, never by the protocol."""
-        self.disk_full = False
-        """Whether the journal's disk has less room than the reserve."""
-        self.out = Outbox()
+        self.counters = turn.counters
+        self.out = turn.out
+        self._send = turn.send
+        self._journal = turn.journal
+        self._set_timer = turn.set_timer
+        self._arm = turn.arm
         self._commits = identity.journal_commits
         self._commit_pending = False
         self._started = False
         self._halted = False
         """Whether it has said that it halts: the rest of that turn finds it deaf, too."""
-        self._armed: set[TimerKey] = set()
-        self.sender_disk = ""
-        self.sender_incarnation = 0
-        """The disk and the start of whoever sent the message that is being handled."""
         self._peers = Peers(_SILENT_BEATS * options.heartbeat_ms)
         self._fitted: dict[str, Fitted] = {}
         """Of each sender, its last fitting envelope."""
-        self.founding = Founding(self)
-        methods = {
-            **self.handlers,
-            "node.heartbeat": "_take_heartbeat",
-            "node.stale_disk": "_on_stale_disk",
+        self.founding = Founding(turn)
+        shared: Handlers = {
+            NodeHeartbeat: Node._take_heartbeat,
+            StaleDisk: Node._on_stale_disk,
         }
-        self._handlers: dict[str, Handler] = {k: getattr(self, m) for k, m in methods.items()}
+        self._handlers: dict[type[AnyMessage], Handler] = {
+            kind: MethodType(method, self) for kind, method in {**self.handlers, **shared}.items()
+        }
         self._doors: dict[tuple[str, bool], Mapping[type[AnyMessage], Door]] = {}
 
     # -- what the runtime reads ------------------------------------------------------------------
 
     @property
+    def now(self) -> Milliseconds:
+        """This node's monotonic clock, at the beginning of the turn."""
+        return self.turn.now
+
+    @property
+    def disk_full(self) -> bool:
+        """Whether the journal's disk has less room than the reserve."""
+        return self.turn.disk_full
+
+    @property
     def cluster(self) -> str:
         """The cluster's id, or nothing before it is founded."""
-        genesis = self.founding.genesis
-        return genesis.cluster if genesis else ""
+        founded = self.turn.founded
+        return founded.cluster if founded else ""
 
     @property
     def genesis(self) -> Genesis:
         """The cluster's slot 0; only asked for once it is founded."""
-        genesis = self.founding.genesis
-        assert genesis is not None, "asked for the genesis before the cluster was founded"
-        return genesis
+        return self.turn.genesis
 
     @property
     def constants(self) -> Constants:
         """What the whole cluster computes with; only asked for once it is founded."""
-        return self.genesis.constants
+        return self.turn.constants
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the cluster is founded and this node takes part in it."""
+        return self._started
 
     # -- the doors -------------------------------------------------------------------------------
 
     def restore(self, records: Iterable[Record], now: Milliseconds) -> Effects:
         """See `Actor.restore`."""
-        self.now = now
+        self.turn.now = now
         own = [record for record in records if not self.founding.restore(record)]
         self._restore(own)
         self.founding.begin()
@@ -140,7 +141,7 @@ class Node:
 
     def receive(self, envelope: Envelope, now: Milliseconds) -> Effects:
         """See `Actor.receive`. What does not fit is dropped and counted (section 3, rule 10)."""
-        self._awake(now)
+        self.turn.begin(now)
         if self._halted:
             return NOTHING
         message: Any = envelope.message
@@ -151,8 +152,8 @@ class Node:
                 self.founding.receive(envelope)
                 self._start_if_founded()
         elif (handler := self._admit(envelope)) is not None:
-            self.sender_disk = envelope.disk
-            self.sender_incarnation = envelope.incarnation
+            self.turn.sender_disk = envelope.disk
+            self.turn.sender_incarnation = envelope.incarnation
             handler(envelope.sender, message)
         return self._take()
 
@@ -169,22 +170,22 @@ class Node:
 
     def expire(self, timer: TimerKey, now: Milliseconds) -> Effects:
         """See `Actor.expire`."""
-        self._awake(now)
+        self.turn.begin(now)
         if self._halted:
             return NOTHING
-        self._armed.discard(timer)
+        self.turn.expired(timer)
         if timer.name == "founding":
             self.founding.expire()
         elif self._started:
             if timer.name == "heartbeat":
                 self._beat()
             else:
-                getattr(self, self.timers[timer.name])(timer.subject)
+                self.timers[timer.name](self, timer.subject)
         return self._take()
 
     def settle(self, now: Milliseconds) -> Effects:
         """See `Actor.settle`."""
-        self._awake(now)
+        self.turn.begin(now)
         if self._started and not self._halted:
             self._settle()
         effects = self._take()
@@ -204,7 +205,7 @@ class Node:
     def _settle(self) -> None:
         """The turn's inbox is drained."""
 
-    def _vitals(self) -> NodeHeartbeat:
+    def vitals(self) -> NodeHeartbeat:
         """The heartbeat to send."""
         return NodeHeartbeat(role=self.identity.role, journal_commits=self._commits)
 
@@ -214,7 +215,7 @@ class Node:
     def _on_notice(self, notice: Notice) -> None:
         """The runtime says something about the disk."""
         if isinstance(notice, DiskSpace):
-            self.disk_full = notice.low
+            self.turn.disk_full = notice.low
         elif isinstance(notice, RowRotten):
             self.counters["rows_rotten"] += 1
             value = self.founding.row(notice.key) or self._remake_row(notice.key)
@@ -239,33 +240,9 @@ class Node:
 
     # -- tools for the roles ---------------------------------------------------------------------
 
-    def _send(self, to: str, message: Frozen) -> None:
-        self.out.sends.append(Send(to, message))
-
-    def _journal(self, key: str, value: Frozen | bytes | None) -> None:
-        data = value.to_json() if isinstance(value, Frozen) else value
-        self.out.records.append(Record(key, data))
-
-    def _set_timer(self, name: str, least: int, most: int, subject: str = "") -> None:
-        """Arm, replacing what was armed under the same key."""
-        key = TimerKey(name, subject)
-        self._armed.add(key)
-        self.out.timers.append(SetTimer(key, least, most))
-
-    def _arm(self, name: str, least: int, most: int, subject: str = "") -> None:
-        """Arm unless it is armed already, so that a busy node has one timer message under way."""
-        if TimerKey(name, subject) not in self._armed:
-            self._set_timer(name, least, most, subject)
-
-    def _cancel_timer(self, name: str, subject: str = "") -> None:
-        key = TimerKey(name, subject)
-        if key in self._armed:
-            self._armed.discard(key)
-            self.out.timers.append(CancelTimer(key))
-
     def _say_vitals(self) -> None:
         """Tell everybody now, not with the next heartbeat only."""
-        vitals = self._vitals()
+        vitals = self.vitals()
         if self.disk_full:
             vitals = vitals.model_copy(update={"disk_full": True})
         self._send(Group.HEARTBEATS, vitals)
@@ -279,7 +256,7 @@ class Node:
     # -- fitting ---------------------------------------------------------------------------------
 
     def _start_if_founded(self) -> None:
-        if not self._started and self.founding.genesis is not None and self.out.halt is None:
+        if not self._started and self.turn.founded is not None and self.out.halt is None:
             self._started = True
             self._start()
             self._beat()
@@ -356,7 +333,7 @@ class Node:
         if doors is None:
             own = self.identity.role
             doors = self._doors[role, on_founding_disk] = {
-                kind: Door(rule, self._handlers[_type_of(kind)])
+                kind: Door(rule, self._handlers[kind])
                 for kind, rule in permitted(role, own, on_founding_disk).items()
                 if kind not in FOUNDING
             }
@@ -367,7 +344,7 @@ class Node:
 
     def _take_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
         """Remember how far a disk has come, and tell an older copy of it (section 3, rule 9)."""
-        key = (sender, self.sender_disk)
+        key = (sender, self.turn.sender_disk)
         if self._peers.beat(key, message.journal_commits, self.now):
             self._tell_stale(key)
         self._on_heartbeat(sender, message)
@@ -394,21 +371,10 @@ class Node:
                 "it was: put the newest copy back, or stop the other process."
             )
 
-    def _awake(self, now: Milliseconds) -> None:
-        """A turn begins. The process was paused, the broker away, or nothing happened till now."""
-        if now - self.now > _LEADER_BEATS_MISSED * self.options.leader_heartbeat_ms:
-            self.back_at = now
-        self.now = now
-
     def _take(self) -> Effects:
-        effects = self.out.take()
+        effects = self.turn.take()
         if effects.halt:
             self._halted = True
         if effects.records or effects.blobs:
             self._commit_pending = True
         return effects
-
-
-def _type_of(kind: type[AnyMessage]) -> str:
-    name: str = kind.model_fields["type"].default
-    return name

@@ -31,7 +31,7 @@ from actors.messages import (
     Reject,
     Submit,
 )
-from actors.node import Node, read_record
+from actors.node import Handlers, Node, Timers, read_record
 from actors.options import Identity, Options
 from actors.values import (
     NOOP,
@@ -127,22 +127,6 @@ class Leading:
 class Proposer(Node):
     """One of the would-be leaders."""
 
-    handlers: ClassVar = {
-        "paxos.promise": "_on_promise",
-        "paxos.reject": "_on_reject",
-        "lease.granted": "_on_lease_granted",
-        "leader.beat": "_on_leader_beat",
-        "client.submit": "_on_submit",
-        "log.propose": "_on_propose_value",
-        "learn.progress": "_on_progress",
-        "lease.ask": "_on_lease_ask",
-    }
-    timers: ClassVar = {
-        "election": "_on_election_due",
-        "leader": "_on_leader_due",
-        "tick": "_on_tick",
-    }
-
     def __init__(self, identity: Identity, options: Options) -> None:
         super().__init__(identity, options)
         self.round = 0
@@ -173,7 +157,7 @@ class Proposer(Node):
         wait = self.constants.lease_ms + own_turn * self.options.leader_heartbeat_ms
         self._set_timer("election", wait, wait + self.options.leader_heartbeat_ms)
 
-    def _vitals(self) -> NodeHeartbeat:
+    def vitals(self) -> NodeHeartbeat:
         leading = self.phase.ballot if isinstance(self.phase, Leading) else None
         pending = len(self.phase.queue) if isinstance(self.phase, Leading) else 0
         return NodeHeartbeat(
@@ -195,7 +179,7 @@ class Proposer(Node):
             self._wait_for_leader(patience - (self.now - phase.heard_at))
             return
         every = self.options.leader_heartbeat_ms
-        if self.now - self.back_at < every:
+        if self.now - self.turn.back_at < every:
             # It was away itself, perhaps with all the others, and the leader may go on.
             self._set_timer("election", every, 2 * every)
             return
@@ -328,7 +312,7 @@ class Proposer(Node):
         phase = self.phase
         if not isinstance(phase, Leading):
             return
-        begun_at = max(phase.elected_at, self.back_at)
+        begun_at = max(phase.elected_at, self.turn.back_at)
         if self.now >= max(self.lease_until, begun_at + self.constants.lease_ms):
             self._step_down("no quorum renewed the lease")
             return
@@ -564,7 +548,7 @@ class Proposer(Node):
         if self.view is None or self.chosen_through < phase.recovered_through:
             return  # The view in force is not known yet.
         member = self.view.member(sender)
-        if member is None or member.added_slot is None or member.disk != self.sender_disk:
+        if member is None or member.added_slot is None or member.disk != self.turn.sender_disk:
             return
         pending = [f.value for f in phase.in_flight.values() if isinstance(f.value, View)]
         if any(_drops(view, member) for view in pending + phase.waiting_views):
@@ -595,6 +579,24 @@ class Proposer(Node):
             for member in self.view.stores
             if _drops(view, member)
         )
+
+    # -- who takes what -------------------------------------------------------------------------
+
+    handlers: ClassVar[Handlers] = {
+        Promise: _on_promise,
+        Reject: _on_reject,
+        LeaseGranted: _on_lease_granted,
+        LeaderBeat: _on_leader_beat,
+        Submit: _on_submit,
+        ProposeValue: _on_propose_value,
+        Progress: _on_progress,
+        LeaseAsk: _on_lease_ask,
+    }
+    timers: ClassVar[Timers] = {
+        "election": _on_election_due,
+        "leader": _on_leader_due,
+        "tick": _on_tick,
+    }
 
 
 def _drops(view: View, member: StoreMember) -> bool:

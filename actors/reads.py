@@ -7,14 +7,16 @@ write was prepared on every store of the view first, so no read can miss one.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from actors.ballot import NO_BALLOT, Ballot
 from actors.changes import Changes
 from actors.effects import Milliseconds
 from actors.messages import LeaseAsk, LeaseGrant, ReadReply, ReadRequest
 from actors.namespace import Namespace
+from actors.rejoin import Rejoin
+from actors.store_state import StoreState
 from actors.tree import is_below
+from actors.turn import Turn
 from actors.values import (
     Check,
     CloseSession,
@@ -25,9 +27,6 @@ from actors.values import (
     OpenSession,
     steps_of,
 )
-
-if TYPE_CHECKING:
-    from actors.store import Store
 
 _WAIT_MS = 1_000
 _ASK_AGAIN_MS = 150
@@ -54,32 +53,34 @@ class ReadLease:
 class Reads:
     """The reads that wait at one store, and its lease."""
 
-    def __init__(self, store: "Store") -> None:
-        self._store = store
+    def __init__(self, turn: Turn, held: StoreState, rejoin: Rejoin) -> None:
+        self._turn = turn
+        self._held = held
+        self._rejoin = rejoin
         self.leader: Ballot = NO_BALLOT
         self.lease = ReadLease(until=0, added_slot=0)
         self._waiting: list[WaitingRead] = []
         self._asked: dict[int, Milliseconds] = {}
         """When each of the last requests for a lease was sent."""
-        self._number = store.identity.first_number
+        self._number = turn.identity.first_number
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def begin(self, sender: str, request: ReadRequest) -> None:
         """Serve the read now, or when that is allowed."""
-        store = self._store
+        turn, held = self._turn, self._held
         after_slots: set[int] = set()
         if not _may_be_old(request):
             after_slots = {
                 slot
-                for slot, prepared in store.prepared.items()
+                for slot, prepared in held.prepared.items()
                 if any(touches(command, request) for command in prepared.batch.commands)
             }
-        read = WaitingRead(sender, request, store.now + _WAIT_MS, after_slots)
+        read = WaitingRead(sender, request, turn.now + _WAIT_MS, after_slots)
         if not self._serve(read):
             self._waiting.append(read)
-            store._arm("tick", 100, 200)
+            turn.arm("tick", 100, 200)
 
     def wake(self) -> None:
         """Something changed, or time passed."""
@@ -88,22 +89,22 @@ class Reads:
 
     def _serve(self, read: WaitingRead) -> bool:
         """Answer, if that is allowed now or if the wait is over; never guess."""
-        store = self._store
+        turn, held = self._turn, self._held
         obstacle = self._obstacle(read)
         if obstacle is None:
-            answer = answer_read(store.state, read.request)
+            answer = answer_read(held.namespace, read.request)
             if read.request.what == "changes":
-                answer = answer_changes(store.changes, read.request)
-            store._send(read.sender, answer)
-        elif store.now >= read.until:
-            store.counters["reads_refused"] += 1
-            store._send(
+                answer = answer_changes(held.changes, read.request)
+            turn.send(read.sender, answer)
+        elif turn.now >= read.until:
+            turn.counters["reads_refused"] += 1
+            turn.send(
                 read.sender,
                 ReadReply(
                     number=read.request.number,
                     status="not_served",
-                    applied=store.state.applied,
-                    detail=f"{store.name}: {obstacle}",
+                    applied=held.applied,
+                    detail=f"{turn.name}: {obstacle}",
                 ),
             )
         else:
@@ -112,19 +113,18 @@ class Reads:
 
     def _obstacle(self, read: WaitingRead) -> str | None:
         """Why `read` can't be served now; the lease is compared with the clock at each use."""
-        store = self._store
-        applied = store.state.applied
-        if store.joining.has_diverged:
+        turn, applied = self._turn, self._held.applied
+        if self._rejoin.has_diverged:
             return "its state is not what the others have"
-        if store.joining.is_installing:
+        if self._rejoin.is_installing:
             return "its state is being copied"
-        if read.request.what == "changes" and store.now >= read.until:
+        if read.request.what == "changes" and turn.now >= read.until:
             return None  # That there are none yet is an answer, too.
         if applied < read.request.at_least:
             return f"slot {read.request.at_least} is not applied here yet"
         if _may_be_old(read.request):
             return None
-        if store.now >= self.lease.until or applied < self.lease.added_slot:
+        if turn.now >= self.lease.until or applied < self.lease.added_slot:
             self._ask_lease()
             return "no read lease"
         if any(slot > applied for slot in read.after_slots):
@@ -133,14 +133,14 @@ class Reads:
 
     def _ask_lease(self) -> None:
         """Ask the leader, at most every so often. The lease counts from this sending."""
-        store = self._store
+        turn = self._turn
         newest = self._asked.get(self._number, -_ASK_AGAIN_MS)
-        if self.leader == NO_BALLOT or store.now - newest < _ASK_AGAIN_MS:
+        if self.leader == NO_BALLOT or turn.now - newest < _ASK_AGAIN_MS:
             return
         self._number += 1
-        self._asked[self._number] = store.now
+        self._asked[self._number] = turn.now
         self._asked.pop(self._number - 16, None)
-        store._send(self.leader.proposer, LeaseAsk(number=self._number))
+        turn.send(self.leader.proposer, LeaseAsk(number=self._number))
 
     def give_up_lease(self) -> None:
         """This store may not be trusted with reads, whatever was granted to it."""
@@ -148,11 +148,11 @@ class Reads:
 
     def on_lease_grant(self, message: LeaseGrant) -> None:
         """Hold the lease until it has run from the asking, less the margin."""
-        store = self._store
+        turn = self._turn
         asked_at = self._asked.get(message.number)
-        if asked_at is None or message.disk != store.identity.disk:
+        if asked_at is None or message.disk != turn.identity.disk:
             return
-        until = asked_at + message.duration_ms - store.constants.lease_margin_ms
+        until = asked_at + message.duration_ms - turn.constants.lease_margin_ms
         if until > self.lease.until:
             self.lease = ReadLease(until=until, added_slot=message.added_slot)
         self.wake()

@@ -6,16 +6,14 @@ chains over the slots it applied (DESIGN section 4, rule 10).
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actors.effects import Milliseconds
 from actors.errors import InvariantViolation
 from actors.messages import Diverged, NodeHeartbeat, TxnState
 from actors.peers import Key
+from actors.turn import Turn
 from actors.values import StoreMember
-
-if TYPE_CHECKING:
-    from actors.learner import Learner
 
 _HASHES_KEPT = 4_096
 _OUTSIDE_MS = 500
@@ -24,10 +22,10 @@ _FORGIVEN_MS = 300_000
 
 
 class Replicas:
-    """Reports of learners and stores, heard by `learner`."""
+    """Reports of learners and stores, heard by one learner."""
 
-    def __init__(self, learner: "Learner") -> None:
-        self._learner = learner
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
         self.diverged: set[Key] = set()
         """Replicas whose state is not what the others have."""
         self._durable: dict[Key, int] = {}
@@ -42,20 +40,20 @@ class Replicas:
 
     def hear_durable(self, sender: str, message: Any) -> None:
         """A store's vote or state says how far its journal has come."""
-        key = (sender, self._learner.sender_disk)
+        key = (sender, self._turn.sender_disk)
         if isinstance(message, TxnState):
             if message.whole:
                 self._whole[key] = max(self._whole.get(key, 0), message.applied)
         elif hasattr(message, "durable"):
             self._durable[key] = max(self._durable.get(key, 0), message.durable)
 
-    def report(self, sender: str, message: NodeHeartbeat) -> None:
-        """A replica's heartbeat."""
-        key = (sender, self._learner.sender_disk)
+    def report(self, sender: str, message: NodeHeartbeat, compares: bool) -> None:
+        """A replica's heartbeat. Its state is compared with this learner's if that one decides."""
+        key = (sender, self._turn.sender_disk)
         self._durable[key] = max(self._durable.get(key, 0), message.durable)
         if message.role == "store" and not message.installing and not message.chunks_missing:
             self._whole[key] = max(self._whole.get(key, 0), message.applied)
-        if self._learner.coordinator is not None and message.applied:
+        if compares and message.applied:
             self._compare(key, message.applied, message.state_hash)
 
     def forget(self, key: Key) -> None:
@@ -96,7 +94,7 @@ class Replicas:
 
     def note_dropped(self, store: str) -> None:
         """A View without `store` is proposed. The more often, the longer it stays outside."""
-        now = self._learner.now
+        now = self._turn.now
         former_at, count = self._drops.get(store, (now, 0))
         self._drops[store] = (now, 1 if now - former_at > _FORGIVEN_MS else count + 1)
 
@@ -106,7 +104,7 @@ class Replicas:
             return True
         dropped_at, count = self._drops[store]
         outside_ms = min(_OUTSIDE_MS << (count - 1), _OUTSIDE_MS_MAX)
-        return self._learner.now - dropped_at >= outside_ms
+        return self._turn.now - dropped_at >= outside_ms
 
     def _compare(self, key: Key, slot: int, state_hash: str) -> None:
         """Tell the odd one out; if most others differ from this learner, it is itself that."""
@@ -122,11 +120,11 @@ class Replicas:
         against = [other for other in sorted(self._agrees) if not self._agrees[other]]
         if len(against) >= 2 and 2 * len(against) > len(self._agrees):
             raise InvariantViolation(
-                f"the state of {self._learner.name} at slot {slot} has the hash "
+                f"the state of {self._turn.name} at slot {slot} has the hash "
                 f"{own_hash}, but {', '.join(name for name, _ in against)} have "
                 f"another one ({state_hash})"
             )
         if key not in self.diverged:
-            self._learner.counters["diverged"] += 1
+            self._turn.counters["diverged"] += 1
         self.diverged.add(key)
-        self._learner._send(key[0], Diverged(slot=slot, state_hash=own_hash, reported=state_hash))
+        self._turn.send(key[0], Diverged(slot=slot, state_hash=own_hash, reported=state_hash))

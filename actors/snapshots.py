@@ -6,18 +6,16 @@ installed is a state that a prefix of the log leads to, so it is as final as tha
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from actors.effects import Milliseconds
 from actors.messages import SnapshotPage, SnapshotPull, SnapshotRow
 from actors.namespace import Namespace
 from actors.rotation import Rotation
+from actors.turn import Turn
 from actors.values import Frozen
-
-if TYPE_CHECKING:
-    from actors.node import Node
 
 _KEPT_MS = 60_000
 _FRESH_MS = 2_000
@@ -47,35 +45,35 @@ class _Served:
 class SnapshotServer:
     """Lets others copy this replica's state; it holds one snapshot at a time."""
 
-    def __init__(self, node: "Node") -> None:
-        self._node = node
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
         self._served: _Served | None = None
 
     def on_pull(self, sender: str, message: SnapshotPull, state: Namespace) -> None:
         """Send the page; a snapshot that is gone is answered with the first page of a new one."""
-        node, served = self._node, self._served
+        turn, served = self._turn, self._served
         page = message.page
         if served is None or message.slot != served.slot or page >= len(served.starts):
             page = 0
-            if served is None or node.now - served.made_at >= _FRESH_MS:
+            if served is None or turn.now - served.made_at >= _FRESH_MS:
                 if state.applied == 0:
                     return
                 served = self._served = _Served(
-                    state.applied, state.rows(), [0], node.now, node.now
+                    state.applied, state.rows(), [0], turn.now, turn.now
                 )
-                node.counters["snapshots_served"] += 1
-        served.asked_at = node.now
+                turn.counters["snapshots_served"] += 1
+        served.asked_at = turn.now
         start = served.starts[page]
         rows: list[SnapshotRow] = []
         size = 0
-        while start < len(served.rows) and size < node.options.page_bytes // 4:
+        while start < len(served.rows) and size < turn.options.page_bytes // 4:
             key, row = served.rows[start]
             rows.append(SnapshotRow(key=key, value=row.to_json().decode()))
             size += len(key) + len(rows[-1].value)
             start += 1
         if page + 1 == len(served.starts) and start < len(served.rows):
             served.starts.append(start)
-        node._send(
+        turn.send(
             sender,
             SnapshotPage(
                 slot=served.slot,
@@ -88,7 +86,7 @@ class SnapshotServer:
 
     def tick(self) -> None:
         """Let go of what nobody has asked for in a while."""
-        if self._served is not None and self._node.now - self._served.asked_at >= _KEPT_MS:
+        if self._served is not None and self._turn.now - self._served.asked_at >= _KEPT_MS:
             self._served = None
 
 
@@ -105,15 +103,19 @@ class _Copying:
     rows_left: int = 0
 
 
+class Copied(NamedTuple):
+    """A whole state at `slot`, as the rows of a journal."""
+
+    slot: int
+    rows: list[SnapshotRow]
+
+
 class SnapshotInstaller:
     """Copies another replica's state, from one after the other until one serves it whole."""
 
-    def __init__(
-        self, node: "Node", sources: list[str], installed: Callable[[int, list[SnapshotRow]], None]
-    ) -> None:
-        self._node = node
+    def __init__(self, turn: Turn, sources: list[str]) -> None:
+        self._turn = turn
         self._sources = sources
-        self._installed = installed
         self._copying: _Copying | None = None
         self._rotation = Rotation()
 
@@ -130,50 +132,52 @@ class SnapshotInstaller:
     def begin(self) -> None:
         """Start copying, unless that is under way or all sources have just been of no help."""
         if self._copying is None and self._ask():
-            self._node.counters["snapshots_begun"] += 1
+            self._turn.counters["snapshots_begun"] += 1
 
     def _ask(self) -> bool:
         """Begin with the source whose turn it is, if it is time to ask one."""
-        source = self._rotation.next(self._sources, self._node.now, _PATIENCE_MS)
+        source = self._rotation.next(self._sources, self._turn.now, _PATIENCE_MS)
         if source is None:
             return False
         self._copying = _Copying(source)
-        self._node._send(source, SnapshotPull(slot=0, page=0))
+        self._turn.send(source, SnapshotPull(slot=0, page=0))
         return True
 
-    def on_page(self, sender: str, message: SnapshotPage, applied: int) -> None:
-        """The next page, or the first one of another snapshot; duplicates are ignored."""
+    def on_page(self, sender: str, message: SnapshotPage, applied: int) -> Copied | None:
+        """The next page, or the first one of another snapshot; duplicates are ignored. With the
+        last page the whole state is returned, for its owner to install.
+        """
         copying = self._copying
         if copying is None or sender != copying.source:
-            return
+            return None
         if message.slot <= applied:
             self._copying = None  # If another one is still needed, the copying is begun again.
-            self._rotation.refused(sender, self._node.now, "its state is not newer")
-            return
+            self._rotation.refused(sender, self._turn.now, "its state is not newer")
+            return None
         if digest_of(message.rows) != message.digest:
-            self._node.counters["snapshot_pages_refused"] += 1
-            self._rotation.refused(sender, self._node.now, "its page was damaged on its way")
-            return  # The next source, with the next tick.
-        start = (self._node.sender_disk, self._node.sender_incarnation)
+            self._turn.counters["snapshot_pages_refused"] += 1
+            self._rotation.refused(sender, self._turn.now, "its page was damaged on its way")
+            return None  # The next source, with the next tick.
+        start = (self._turn.sender_disk, self._turn.sender_incarnation)
         if (message.slot, start) != (copying.slot, copying.start):
             if message.page != 0 or message.slot < copying.slot:
-                return
+                return None
             copying.slot, copying.start, copying.page = message.slot, start, 0
             copying.rows.clear()
         if message.page != copying.page:
-            return
+            return None
         copying.page += 1
-        self._rotation.progressed(self._node.now, _PATIENCE_MS)
+        self._rotation.progressed(self._turn.now, _PATIENCE_MS)
         copying.rows.extend(message.rows)
         copying.rows_left = message.rows_left
         if message.rows_left:
-            self._node.counters["snapshot_pages"] += 1
-            self._node._send(sender, SnapshotPull(slot=copying.slot, page=copying.page))
-            return
+            self._turn.counters["snapshot_pages"] += 1
+            self._turn.send(sender, SnapshotPull(slot=copying.slot, page=copying.page))
+            return None
         self._copying = None
-        self._rotation.answered(self._node.now)
-        self._node.counters["snapshots_installed"] += 1
-        self._installed(copying.slot, copying.rows)
+        self._rotation.answered(self._turn.now)
+        self._turn.counters["snapshots_installed"] += 1
+        return Copied(copying.slot, copying.rows)
 
     def tick(self) -> None:
         """Ask the next source if nothing comes."""

@@ -7,7 +7,7 @@ here. A store in doubt never decides alone. It refuses coordinators of older epo
 answered a newer one (the fence, journalled). A linearizable read is served under a lease granted
 by the leader, and waits for what was prepared before it arrived and touches it: every
 acknowledged write was prepared here first, so none can be missed (section 4, rule 8).
-Contents are in `actors.contents`; how a store gets into the view is in `actors.joining`.
+Contents are in `actors.contents`; how a store gets into the view is in `actors.rejoin`.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,10 @@ from typing import ClassVar
 
 from pydantic import TypeAdapter
 
-from actors.changes import Changes
-from actors.chunks import Manifest, bare_json
+from actors.chunks import Manifest
 from actors.contents import Contents
 from actors.effects import BLOB_ROW, Record
 from actors.errors import InvariantViolation
-from actors.joining import Joining
 from actors.messages import (
     ChunkData,
     ChunkGet,
@@ -38,7 +36,6 @@ from actors.messages import (
     ReadRequest,
     SnapshotPage,
     SnapshotPull,
-    SnapshotRow,
     TxnDecision,
     TxnInquiry,
     TxnPrepare,
@@ -46,12 +43,14 @@ from actors.messages import (
     TxnState,
     TxnVote,
 )
-from actors.namespace import STATE_ROWS, Namespace
-from actors.node import Node, read_record
+from actors.namespace import STATE_ROWS
+from actors.node import Handlers, Node, Timers, read_record
 from actors.notices import BlobRotten, Notice
 from actors.options import Identity, Options
 from actors.reads import Reads
-from actors.snapshots import SnapshotServer
+from actors.rejoin import Asking, Rejoin
+from actors.snapshots import Copied, SnapshotServer
+from actors.store_state import Prepared, StoreState
 from actors.values import (
     NO_ROOM,
     AnyValue,
@@ -61,6 +60,7 @@ from actors.values import (
     Frozen,
     PreparedSlot,
     Refusal,
+    StoreMember,
     contents_of,
     grows,
 )
@@ -71,22 +71,6 @@ _AHEAD_SLOTS = 4_096
 _PERSIST_SLOTS = 64
 _PERSIST_MS = 300
 _FENCE = TypeAdapter(int)
-
-
-class Prepared(Frozen):
-    """A slot to vote on: its commands, and those this store refused.
-
-    The journal holds inline contents beside it, as chunks.
-    """
-
-    slot: int
-    batch: Batch
-    refused: tuple[Refusal, ...]
-
-    def to_json(self) -> bytes:
-        """See `Frozen.to_json`."""
-        head = self.__pydantic_serializer__.to_json(self, exclude={"batch"})
-        return b'%b,"batch":%b}' % (head[:-1], bare_json(self.batch))
 
 
 _PREPARED = TypeAdapter(Prepared)
@@ -104,59 +88,40 @@ class Fetching:
 class Store(Node):
     """One of those who hold the data."""
 
-    handlers: ClassVar = {
-        "txn.prepare": "_on_prepare",
-        "txn.decision": "_on_decision",
-        "txn.inquiry": "_on_inquiry",
-        "sync.decided": "_on_decided",
-        "leader.beat": "_on_leader_beat",
-        "lease.grant": "_on_lease_grant",
-        "read.request": "_on_read",
-        "chunk.put": "_on_chunk_put",
-        "chunk.data": "_on_chunk_data",
-        "chunk.get": "_on_chunk_get",
-        "chunk.missing": "_on_chunk_missing",
-        "chunk.hold": "_on_chunk_hold",
-        "chunk.keep": "_on_chunk_keep",
-        "snapshot.pull": "_on_snapshot_pull",
-        "snapshot.page": "_on_snapshot_page",
-        "replica.diverged": "_on_diverged",
-    }
-    timers: ClassVar = {
-        "tick": "_on_tick",
-        "sync": "_on_sync_due",
-        "sweep": "_on_sweep",
-        "persist": "_on_persist_due",
-    }
-
     def __init__(self, identity: Identity, options: Options) -> None:
         super().__init__(identity, options)
-        self.state = Namespace()
-        self.contents = Contents(self)
+        self.held = StoreState(self.turn)
+        self.state = self.held.namespace
+        self.prepared = self.held.prepared
+        self.contents = Contents(self.turn)
         self.chunks = self.contents.chunks
-        self.changes = Changes()
-        self.fence = 0
-        """The highest epoch that this store has answered; older ones are refused."""
-        self.prepared: dict[int, Prepared] = {}
-        self.durable = 0
-        """The applied slots that the journal holds; those up to `state.applied` follow."""
         self._outlived: list[int] = []
         """Applied slots whose prepared record is still in the journal."""
-        self.reads = Reads(self)
-        self.joining = Joining(self)
+        self.rejoin = Rejoin(self.turn, self.held, self.contents)
+        self.reads = Reads(self.turn, self.held, self.rejoin)
+        self._told: tuple[bool, StoreMember | None] | None = None
+        """What the others were told at once: whether it is whole, and its place in the view."""
         self._decisions: dict[int, TxnDecision | DecidedSlot] = {}
         self._fetching: dict[int, Fetching] = {}
-        self._snapshots = SnapshotServer(self)
-        self.heard_through = 0
-        """The highest slot that anybody was heard to have decided."""
+        self._snapshots = SnapshotServer(self.turn)
         self._sync_asked_at = -_ASK_AGAIN_MS
+
+    @property
+    def durable(self) -> int:
+        """The applied slots that the journal holds."""
+        return self.held.durable
+
+    @property
+    def fence(self) -> int:
+        """The highest epoch that this store has answered."""
+        return self.held.fence
 
     # -- restart ---------------------------------------------------------------------------------
 
     def _restore(self, records: list[Record]) -> None:
         for record in records:
             if record.key == "fence":
-                self.fence = read_record(_FENCE, record)
+                self.held.fence = read_record(_FENCE, record)
             elif record.key.startswith("prepared/"):
                 prepared = read_record(_PREPARED, record)
                 self.prepared[prepared.slot] = prepared
@@ -165,12 +130,12 @@ class Store(Node):
             elif record.key.startswith("manifest/"):
                 manifest = read_record(_MANIFEST, record)
                 self.chunks.add_manifest(record.key.removeprefix("manifest/"), manifest)
-            elif not self.joining.restore(record):
+            elif not self.rejoin.restore(record):
                 self.state.restore(record)
         self.state.restored()
-        self.durable = self.state.applied
+        self.held.durable = self.state.applied
         self._count_users()
-        self.changes.restart(self.state.applied)
+        self.held.changes.restart(self.state.applied)
 
     def _count_users(self) -> None:
         """All that the state and the prepared slots name is in use; what is not here is missing."""
@@ -192,7 +157,7 @@ class Store(Node):
         self.state.begin(self.genesis)
         self._copy_missing()
         self._pull_decided()
-        self.joining.watch()
+        self._watch()
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
         self._set_timer("sync", 0, self.options.sync_ms)
         self.contents.sweep()
@@ -208,7 +173,7 @@ class Store(Node):
             return self.prepared.get(int(rest, 16))
         if kind == "manifest":
             return self.chunks.manifest(rest)
-        return self.joining.row(key) or self.state.row(key)
+        return self.rejoin.row(key) or self.state.row(key)
 
     def _may_be_gone(self, key: str) -> bool:
         return key.partition("/")[0] in ("prepared", "manifest", *STATE_ROWS)
@@ -219,8 +184,8 @@ class Store(Node):
         else:
             super()._on_notice(notice)
 
-    def _vitals(self) -> NodeHeartbeat:
-        self.joining.note_heartbeat()
+    def vitals(self) -> NodeHeartbeat:
+        self.rejoin.note_report()
         return NodeHeartbeat(
             role="store",
             journal_commits=self._commits,
@@ -230,8 +195,8 @@ class Store(Node):
             pending=len(self.reads),
             in_doubt=len(self.prepared),
             view=self.state.view,
-            installing=self.joining.is_installing,
-            rows_left=self.joining.rows_left,
+            installing=self.rejoin.is_installing,
+            rows_left=self.rejoin.rows_left,
             chunks_missing=self.contents.missing,
         )
 
@@ -303,7 +268,7 @@ class Store(Node):
             self._send(sender, Fenced(epoch=self.fence))
             return False
         if epoch > self.fence:
-            self.fence = epoch
+            self.held.fence = epoch
             self._journal("fence", _FENCE.dump_json(epoch))
             # What still waits for contents is not prepared, and the new epoch is told so: a vote
             # in the old one could yet make its coordinator commit. The new one prepares it again.
@@ -373,9 +338,9 @@ class Store(Node):
         if message.first_kept > self.state.applied + 1:
             # The decided log begins too late for this store, which copies the state instead.
             self.counters["behind_truncation"] += 1
-            self.joining.install()
+            self.rejoin.install()
         self._apply_decided()
-        if former < self.state.applied < self.heard_through:
+        if former < self.state.applied < self.held.heard_through:
             # The next page, at once. What another learner told already asks for none.
             self._sync_asked_at = self.now - _ASK_AGAIN_MS
             self._pull_decided()
@@ -394,7 +359,7 @@ class Store(Node):
             self._apply(slot, value, decision.aborted, prepared)
             del self._decisions[slot]
         self.reads.wake()
-        self.joining.watch()
+        self._watch()
         if self._decisions:
             self._pull_decided()
 
@@ -415,7 +380,7 @@ class Store(Node):
                 self.counters["overruled"] += 1
             self._outlived.append(slot)
         outcomes = self.state.apply(slot, value, aborted)
-        self.changes.note(slot, value, outcomes)
+        self.held.changes.note(slot, value, outcomes)
         for entry in self.state.gained:
             self.chunks.use(entry.content)
             if prepared is None or prepared.refused:
@@ -451,7 +416,7 @@ class Store(Node):
         self._outlived.clear()
         for key, row in self.state.take_rows():
             self._journal(key, row)
-        self.durable = self.state.applied
+        self.held.durable = self.state.applied
 
     # -- termination and sync --------------------------------------------------------------------
 
@@ -466,7 +431,7 @@ class Store(Node):
             TxnState(
                 epoch=epoch,
                 applied=self.state.applied,
-                whole=self.joining.is_whole,
+                whole=self.rejoin.is_whole,
                 prepared=tuple(
                     PreparedSlot(
                         slot=slot,
@@ -479,8 +444,8 @@ class Store(Node):
         )
 
     def _hear(self, slot: int) -> None:
-        self.heard_through = max(self.heard_through, slot)
-        if self.heard_through > self.state.applied:
+        self.held.heard_through = max(self.held.heard_through, slot)
+        if self.held.heard_through > self.state.applied:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
@@ -499,7 +464,7 @@ class Store(Node):
         self._set_timer("sync", self.options.sync_ms, self.options.sync_ms + 1_000)
 
     def _on_tick(self, subject: str) -> None:
-        behind = self.heard_through > self.state.applied
+        behind = self.held.heard_through > self.state.applied
         if behind:
             self._pull_decided()
         if self._fetching:
@@ -512,8 +477,8 @@ class Store(Node):
         self.contents.pump()
         self._snapshots.tick()
         self.reads.wake()
-        self.joining.watch()
-        if behind or self._fetching or self.reads or self.contents.busy or self.joining.busy:
+        self._watch()
+        if behind or self._fetching or self.reads or self.contents.busy or self.rejoin.busy:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     # -- reads, see `actors.reads` ----------------------------------------------------------------
@@ -530,20 +495,35 @@ class Store(Node):
     # -- snapshots -------------------------------------------------------------------------------
 
     def _on_snapshot_pull(self, sender: str, message: SnapshotPull) -> None:
-        if not (self.joining.is_installing or self.joining.has_diverged):
+        if not (self.rejoin.is_installing or self.rejoin.has_diverged):
             self._snapshots.on_pull(sender, message, self.state)
 
     def _on_snapshot_page(self, sender: str, message: SnapshotPage) -> None:
-        self.joining.on_page(sender, message)
+        copied = self.rejoin.on_page(sender, message)
+        if copied is not None:
+            self._install(copied)
+            self._watch()
 
     def _on_diverged(self, sender: str, message: Diverged) -> None:
-        self.joining.on_diverged(message)
+        if self.rejoin.on_diverged(message):
+            self.reads.give_up_lease()
 
-    def install(self, slot: int, rows: list[SnapshotRow]) -> None:
-        """Another replica's state at `slot` takes the place of this one's.
+    def _watch(self) -> None:
+        """Go on with the way into the view; say where it has come to."""
+        standing = self.rejoin.step()
+        told = (standing.is_whole, standing.member)
+        if told != self._told:
+            self._told = told
+            self._say_vitals()
+        if isinstance(standing, Asking):
+            self.rejoin.ask()
 
-        What was prepared up to there is decided, so a record of it is void.
+    def _install(self, copied: Copied) -> None:
+        """Another replica's state takes the place of this one's.
+
+        What was prepared up to its slot is decided, so a record of it is void.
         """
+        slot, rows = copied
         for key, value in self.state.replace(Record(row.key, row.value.encode()) for row in rows):
             self._journal(key, value)
         for former in sorted({s for s in self.prepared if s <= slot} | set(self._outlived)):
@@ -552,8 +532,8 @@ class Store(Node):
         self._outlived.clear()
         for decided in [s for s in self._decisions if s <= slot]:
             del self._decisions[decided]
-        self.durable = slot
-        self.changes.restart(slot)
+        self.held.durable = slot
+        self.held.changes.restart(slot)
         self.chunks.forget_users(self.now)
         self._count_users()
         self.contents.forget_copies()
@@ -572,7 +552,7 @@ class Store(Node):
         self.contents.hear(sender)
         if self.contents.on_data(message):
             self._try_fetched()
-            self.joining.watch()
+            self._watch()
 
     def _on_chunk_get(self, sender: str, message: ChunkGet) -> None:
         self.contents.on_get(sender, message)
@@ -590,6 +570,33 @@ class Store(Node):
 
     def _on_sweep(self, subject: str) -> None:
         self.contents.sweep()
+
+    # -- who takes what -------------------------------------------------------------------------
+
+    handlers: ClassVar[Handlers] = {
+        TxnPrepare: _on_prepare,
+        TxnDecision: _on_decision,
+        TxnInquiry: _on_inquiry,
+        Decided: _on_decided,
+        LeaderBeat: _on_leader_beat,
+        LeaseGrant: _on_lease_grant,
+        ReadRequest: _on_read,
+        ChunkPut: _on_chunk_put,
+        ChunkData: _on_chunk_data,
+        ChunkGet: _on_chunk_get,
+        ChunkMissing: _on_chunk_missing,
+        ChunkHold: _on_chunk_hold,
+        ChunkKeep: _on_chunk_keep,
+        SnapshotPull: _on_snapshot_pull,
+        SnapshotPage: _on_snapshot_page,
+        Diverged: _on_diverged,
+    }
+    timers: ClassVar[Timers] = {
+        "tick": _on_tick,
+        "sync": _on_sync_due,
+        "sweep": _on_sweep,
+        "persist": _on_persist_due,
+    }
 
 
 def _prepared_key(slot: int) -> str:

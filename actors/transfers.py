@@ -9,7 +9,6 @@ it, or its answer, is lost.
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from actors.calls import (
     NOTHING_READ,
@@ -22,7 +21,8 @@ from actors.calls import (
     Upload,
     Uploaded,
 )
-from actors.effects import Answer, Milliseconds
+from actors.cluster_seen import ClusterSeen
+from actors.effects import Milliseconds
 from actors.messages import (
     ChunkData,
     ChunkGet,
@@ -34,10 +34,8 @@ from actors.messages import (
 )
 from actors.peers import Key
 from actors.rotation import Rotation
+from actors.turn import Turn
 from actors.values import NO_ROOM, StoreMember
-
-if TYPE_CHECKING:
-    from actors.client import Client
 
 _CREDITS = 4
 _LOST_MS = 3_000
@@ -74,8 +72,9 @@ class Fetching:
 class Transfers:
     """The uploads and fetches of one client."""
 
-    def __init__(self, client: "Client") -> None:
-        self._client = client
+    def __init__(self, turn: Turn, seen: ClusterSeen) -> None:
+        self._turn = turn
+        self._seen = seen
         self._uploads: dict[str, Uploading] = {}
         """In the order in which they are sent to a store that has a credit."""
         self._fetches: dict[str, Fetching] = {}
@@ -94,12 +93,12 @@ class Transfers:
             upload.put = ChunkPut.model_construct(
                 sha256=call.sha256, manifest=call.manifest, data=call.data
             )
-        upload.deadlines[call.token] = self._client.now + _UPLOAD_MS
+        upload.deadlines[call.token] = self._turn.now + _UPLOAD_MS
         self._pump()
 
     def _pump(self) -> None:
         """Send what the stores have credits for. One that has joined the view has its turn too."""
-        for member in self._client.members:
+        for member in self._seen.members:
             owed = sum(member.name in up.sent_at for up in self._uploads.values())
             for upload in self._uploads.values():
                 if owed >= _CREDITS:
@@ -111,8 +110,8 @@ class Transfers:
 
     def _send(self, store: str, upload: Uploading) -> None:
         assert upload.put is not None, f"a chunk for {store} that no caller waits for"
-        upload.sent_at[store] = self._client.now
-        self._client._send(store, upload.put)
+        upload.sent_at[store] = self._turn.now
+        self._turn.send(store, upload.put)
 
     def on_stored(self, sender: str, message: ChunkStored) -> None:
         """The chunk is durable at that disk; the callers hear of it once all the view has it.
@@ -123,8 +122,8 @@ class Transfers:
         upload = self._uploads.get(message.sha256)
         if upload is None:
             return
-        upload.stored.add((sender, self._client.sender_disk))
-        if upload.put is None or self._client.member(sender) is not None:
+        upload.stored.add((sender, self._turn.sender_disk))
+        if upload.put is None or self._seen.sending_member(sender) is not None:
             upload.sent_at.pop(sender, None)
         self._conclude(message.sha256, upload)
         self._pump()
@@ -134,7 +133,7 @@ class Transfers:
         upload = self._uploads.get(message.sha256)
         if upload is None:
             return
-        is_member = self._client.member(sender) is not None
+        is_member = self._seen.sending_member(sender) is not None
         if upload.put is None or is_member:
             upload.sent_at.pop(sender, None)
         if upload.put is not None and is_member:
@@ -147,14 +146,14 @@ class Transfers:
 
     def _conclude(self, name: str, upload: Uploading) -> None:
         """Answer the callers if every store of the view, with its disk, has the chunk."""
-        if upload.put is not None and upload.stored >= {_key(m) for m in self._client.members}:
+        if upload.put is not None and upload.stored >= {_key(m) for m in self._seen.members}:
             self._end_upload(name, upload, Uploaded())
         self._forget_ended(name, upload)
 
     def _end_upload(self, name: str, upload: Uploading, answer: Uploaded | Unavailable) -> None:
         """Answer all callers. What stores still owe counts on, so that no queue grows."""
         for token in upload.deadlines:
-            self._client.out.answers.append(Answer(token, answer))
+            self._turn.answer(token, answer)
         upload.deadlines.clear()
         upload.stored.clear()
         upload.put = None
@@ -167,23 +166,23 @@ class Transfers:
         """A store that has left owes nothing; one that has joined has to have every chunk."""
         for name in sorted(self._uploads):
             upload = self._uploads[name]
-            for store in sorted(upload.sent_at.keys() - set(self._client.stores)):
+            for store in sorted(upload.sent_at.keys() - set(self._seen.stores)):
                 del upload.sent_at[store]
             self._conclude(name, upload)
         self._pump()
 
     def _tick_upload(self, name: str, upload: Uploading) -> None:
         """Send again what got lost; give up what took too long."""
-        now = self._client.now
+        now = self._turn.now
         for token in [t for t, deadline in upload.deadlines.items() if now >= deadline]:
             del upload.deadlines[token]
             refusal = Unavailable(self._account(upload), "no command was sent")
-            self._client.out.answers.append(Answer(token, refusal))
+            self._turn.answer(token, refusal)
         if not upload.deadlines:
             upload.stored.clear()
             upload.put = None
         for store in sorted(upload.sent_at):
-            if self._client.heard_at(store) - upload.sent_at[store] < _LOST_MS:
+            if self._seen.heard_at(store) - upload.sent_at[store] < _LOST_MS:
                 continue
             if upload.put is not None:
                 self._send(store, upload)
@@ -193,7 +192,7 @@ class Transfers:
 
     def _account(self, upload: Uploading) -> str:
         """Which stores keep an upload from its end, and why."""
-        missing = [m.name for m in self._client.members if _key(m) not in upload.stored]
+        missing = [m.name for m in self._seen.members if _key(m) not in upload.stored]
         silent = ", ".join(name for name in missing if name in upload.sent_at)
         behind = ", ".join(name for name in missing if name not in upload.sent_at)
         causes = [f"{silent} did not confirm a chunk"] if silent else []
@@ -204,18 +203,18 @@ class Transfers:
 
     def fetch(self, call: Fetch) -> None:
         """Ask one store of the view after the other; equal chunks share one journey."""
-        deadline = self._client.now + _FETCH_MS
+        deadline = self._turn.now + _FETCH_MS
         fetch = self._fetches.get(call.sha256)
         if fetch is None:
-            fetch = self._fetches[call.sha256] = Fetching(self._client.rotation(deadline), {})
+            fetch = self._fetches[call.sha256] = Fetching(self._seen.rotation(deadline), {})
         fetch.deadlines[call.token] = deadline
         self._ask(call.sha256, fetch)
 
     def _ask(self, name: str, fetch: Fetching) -> None:
         """Ask the store whose turn it is, if it is time to ask one."""
-        store = self._client.next_store(fetch.rotation, _FETCH_AGAIN_MS)
+        store = self._seen.next_store(fetch.rotation, _FETCH_AGAIN_MS)
         if store is not None:
-            self._client._send(store, ChunkGet(sha256=name))
+            self._turn.send(store, ChunkGet(sha256=name))
 
     def on_data(self, sender: str, message: ChunkData) -> None:
         """The chunk came; bytes that are not what the name says are never passed on."""
@@ -223,8 +222,8 @@ class Transfers:
         if fetch is None:
             return
         if hashlib.sha256(message.data).hexdigest() != message.sha256:
-            self._client.counters["corrupt_chunks"] += 1
-            fetch.rotation.refused(sender, self._client.now, "it sent damaged bytes")
+            self._turn.counters["corrupt_chunks"] += 1
+            fetch.rotation.refused(sender, self._turn.now, "it sent damaged bytes")
             self._ask(message.sha256, fetch)
         else:
             self._end_fetch(message.sha256, Fetched(message.data))
@@ -237,24 +236,24 @@ class Transfers:
         fetch = self._fetches.get(message.sha256)
         if fetch is None:
             return
-        member = self._client.member(sender)
+        member = self._seen.sending_member(sender)
         if member is not None:
             fetch.missing.add(member)
-        if fetch.missing.issuperset(self._client.members):
+        if fetch.missing.issuperset(self._seen.members):
             self._end_fetch(message.sha256, Absent())
             return
-        fetch.rotation.refused(sender, self._client.now, "it lacks the chunk")
+        fetch.rotation.refused(sender, self._turn.now, "it lacks the chunk")
         self._ask(message.sha256, fetch)
 
     def _end_fetch(self, name: str, answer: Fetched | Absent) -> None:
         for token in self._fetches.pop(name).deadlines:
-            self._client.out.answers.append(Answer(token, answer))
+            self._turn.answer(token, answer)
 
     def _tick_fetch(self, name: str, fetch: Fetching) -> None:
-        for token in [t for t, until in fetch.deadlines.items() if self._client.now >= until]:
+        for token in [t for t, until in fetch.deadlines.items() if self._turn.now >= until]:
             del fetch.deadlines[token]
             reason = f"no store sent a chunk ({fetch.rotation.account})"
-            self._client.out.answers.append(Answer(token, Unavailable(reason, NOTHING_READ)))
+            self._turn.answer(token, Unavailable(reason, NOTHING_READ))
         if fetch.deadlines:
             self._ask(name, fetch)
         else:
@@ -264,10 +263,9 @@ class Transfers:
 
     def keep(self, call: KeepChunks) -> None:
         """Also stores outside the view hear it: they may be in it when a chunk is needed."""
-        client = self._client
-        for store in client.options.names("store"):
-            client._send(store, ChunkKeep(names=call.names, for_ms=call.for_ms))
-        client.out.answers.append(Answer(call.token, Holding()))
+        for store in self._turn.options.names("store"):
+            self._turn.send(store, ChunkKeep(names=call.names, for_ms=call.for_ms))
+        self._turn.answer(call.token, Holding())
 
     # -- patience --------------------------------------------------------------------------------
 

@@ -89,7 +89,7 @@ def batch(elapsed_ms: int) -> Batch:
 def swept(store: Any, at_ms: int) -> set[str]:
     """The chunks that `store` holds at `at_ms` of its clock, having swept as it does till then."""
     while store.now < at_ms:
-        store.now = min(at_ms, store.now + 30_000)
+        store.turn.now = min(at_ms, store.now + 30_000)
         store.contents.sweep()
     held: set[str] = store.chunks.held
     return held

@@ -1,6 +1,6 @@
 """Every message that crosses the broker, and the flows they make.
 
-Founding (once; `actors.membership`)::
+Founding (once; `actors.founding`)::
 
     acceptor-1            every member           acceptors
         | genesis.census ----->|                     |

@@ -58,14 +58,14 @@ _DEFAULT = tuple(
         "namespace",
         "tree",
         "snapshots",
-        "joining",
-        "membership",
+        "rejoin",
+        "view_change",
         "founding",
-        "client",
+        "write_session",
         "reads",
     )
 )
-_NO_RULE = (r"self\.counters\[", r"store\.counters\[", r"node\.counters\[", r"learner\.counters\[")
+_NO_RULE = (r"self\.counters\[", r"turn\.counters\[")
 """Lines that only count what happened."""
 
 _STILL = ("not checked", "skipped", "killed", "timeout", "suspicious", "segfault")

@@ -34,8 +34,8 @@ class Damage:
             m.name
             for m in self._world.up("store")
             if (m.name, m.disk.identity) in named
-            and m.actor.joining.membership is not None
-            and m.actor.joining.is_whole
+            and m.actor.held.membership is not None
+            and m.actor.rejoin.is_whole
             and not m.disk.rotten_blobs
             and not m.disk.rotten_rows
         ]
@@ -165,4 +165,4 @@ class Damage:
 
 def _is_copying(machine: Machine) -> bool:
     actor = machine.actor
-    return bool(actor.joining.is_installing if machine.role == "store" else actor.is_installing)
+    return bool(actor.rejoin.is_installing if machine.role == "store" else actor.is_installing)

@@ -35,7 +35,7 @@ class ChunkInvariants:
     def heard(self, machine: "Machine", envelope: Envelope) -> None:
         """A store is about to take a message in."""
         message: Any = envelope.message
-        if machine.role != "store" or not machine.actor._started:
+        if machine.role != "store" or not machine.actor.is_started:
             return
         grace_ms = min(machine.actor.options.chunk_grace_ms, _KEPT_MS_MAX)
         disk = machine.disk

@@ -224,7 +224,7 @@ class Simulation:
         service.check()
 
     def _is_idle(self) -> bool:
-        return not any(machine.actor._pending for machine in self.world.up("gateway"))
+        return not any(machine.actor.writes.unresolved for machine in self.world.up("gateway"))
 
     def _wait(
         self, condition: Callable[[], bool], within_ms: int, invariant: str, what: str

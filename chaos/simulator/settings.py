@@ -120,7 +120,7 @@ class SettingsInvariants:
     def stepped(self, machine: "Machine") -> None:
         """`changed_settings_are_refused`: a node that knows its cluster does not act with them."""
         changed = _changed(machine)
-        if changed.must_be_refused and machine.actor._started:
+        if changed.must_be_refused and machine.actor.is_started:
             raise Violation(
                 "changed_settings_are_refused",
                 f"{machine.name} acts with {changed.name} {changed.value!r}; the cluster has "

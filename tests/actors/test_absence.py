@@ -66,7 +66,7 @@ def test_what_was_under_way_is_ended_without_blaming_anybody(world: World, away_
     with intercepted(world, passes):
         token = world.write(put("under/way", b"2"))
         world.run(200)
-        assert [store.actor._vitals().in_doubt for store in world.up("store")] == [1, 1, 1]
+        assert [store.actor.vitals().in_doubt for store in world.up("store")] == [1, 1, 1]
         assert counted(world, "aborts_proposed") == 0
 
         # when all are away for a while,
@@ -85,7 +85,7 @@ def test_what_was_under_way_is_ended_without_blaming_anybody(world: World, away_
     # and the coordinator's patience with the next votes is soon what it was.
     for number in range(10):
         world.done(put(f"next/{number}", b"3"))
-    assert world.actor("learner-1").vote_time.timeout_ms < 1_500
+    assert world.actor("learner-1").learned.vote_time.timeout_ms < 1_500
 
 
 @pytest.mark.parametrize("away_ms", [3_000, 12_000, 35_000])

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from actors.ballot import Ballot
 from actors.chunks import bare_json
-from actors.store import Prepared
+from actors.store_state import Prepared
 from actors.values import (
     AnyStep,
     Batch,

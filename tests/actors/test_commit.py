@@ -202,7 +202,7 @@ def test_a_caller_that_gives_up_learns_what_to_ask_for_also_without_any_timer() 
         answer = cluster.answer(given_up, within_ms=1)
     assert isinstance(answer, Unknown)
     assert answer.request == f"{cluster.actor('gateway-1').session}-1"
-    cluster.run_until(lambda: answer.request in cluster.actor("gateway-1").resolved, 20_000)
+    cluster.run_until(lambda: answer.request in cluster.actor("gateway-1").writes.resolved, 20_000)
     assert write not in cluster.answers
 
 

@@ -110,7 +110,7 @@ def test_a_manifest_that_is_uploaded_again_names_what_is_still_to_be_copied() ->
     store.contents.on_put("gateway-1", ChunkPut(sha256=manifest, manifest=True, data=listed))
 
     assert store.contents.missing == 3
-    assert not store.joining.is_whole
+    assert not store.rejoin.is_whole
     world.network.cut.clear()
     joined(world, "store-3")
     assert set(chunks) <= blobs(world, "store-3").keys()
@@ -204,7 +204,7 @@ def test_chunks_that_only_the_dead_could_have_keep_no_other_from_being_asked_for
         asked |= {get.sha256 for get in gets}
         for get in gets:
             store.contents.on_missing("store-1", ChunkMissing(sha256=get.sha256))
-        store.now += 1_000
+        store.turn.now += 1_000
         store.contents.pump()
 
     assert asked == set(names)
@@ -232,9 +232,9 @@ def test_a_store_whose_no_was_overruled_copies_what_it_refused() -> None:
 
     assert late in store.state.entries
     assert store.contents.missing == 1
-    assert not store.joining.is_whole
+    assert not store.rejoin.is_whole
     assert store.contents.on_data(ChunkData(sha256=late, data=b"late"))
-    assert store.joining.is_whole
+    assert store.rejoin.is_whole
 
 
 def test_contents_that_come_under_a_wrong_name_are_not_kept() -> None:
@@ -290,7 +290,7 @@ def test_a_replaced_version_stays_for_who_was_just_told_of_it_and_while_a_backup
         return first not in swept(store, replaced_at + grace_ms)
 
     assert not swept_after(RELEASED_GRACE_MS // 2)
-    store.now = replaced_at
+    store.turn.now = replaced_at
     store.contents.on_hold(ChunkHold(for_ms=HOLD_MS_MAX))
     assert not swept_after(HOLD_MS_MAX - 1)
     assert swept_after(HOLD_MS_MAX + 1)

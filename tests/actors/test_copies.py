@@ -48,10 +48,10 @@ def client() -> Client:
     )
     client = build_actor(identity, Options())
     assert isinstance(client, Client)
-    client.now = 1_000
-    client.sender_disk, client.sender_incarnation = "d1", 3
+    client.turn.now = 1_000
+    client.turn.sender_disk, client.turn.sender_incarnation = "d1", 3
     stores = ("store-1", "store-3")
-    client.view = View(
+    client.seen.view = View(
         epoch=4,
         coordinator="learner-2",
         coordinator_disk="d1",
@@ -105,11 +105,11 @@ def test_somebody_else_is_asked_if_the_answer_is_of_no_use(
     taken(client)
     asked = []
     for _ in range(3):
-        client.now += 2_500
+        client.turn.now += 2_500
         copies.tick()
         asked += [send.to for send in taken(client)[0]]
     assert asked == ["learner-1", "store-1", "store-3"]
-    client.now += 10_000
+    client.turn.now += 10_000
     copies.tick()
     (answer,) = taken(client)[1]
     assert isinstance(answer, Unavailable)
@@ -121,14 +121,14 @@ def test_pages_of_a_replica_that_is_silent_are_begun_anew_elsewhere(
 ) -> None:
     copies.copy(CopySnapshot(token=1, at_least=9, source="learner-2/d1/3", slot=9, page=4))
     taken(client)
-    client.now += 2_000
+    client.turn.now += 2_000
     copies.tick()
     assert taken(client)[0] == [Send("learner-1", SnapshotPull(slot=0, page=0))]
 
 
 def test_a_coordinator_that_is_silent_is_asked_last(client: Client, copies: Copies) -> None:
     for name in ("learner-1", "store-1", "store-3"):
-        client.nodes[name] = (client.now, 1, NodeHeartbeat(role=name[:-2], journal_commits=1))
+        client.seen.nodes[name] = (client.now, 1, NodeHeartbeat(role=name[:-2], journal_commits=1))
     copies.copy(CopySnapshot(token=1, at_least=9))
     asked = []
     for name in ("learner-1", "store-1", "store-3"):
@@ -149,7 +149,7 @@ def test_replicas_that_are_all_too_old_are_asked_in_rounds_with_pauses_between(
         for send in taken(client)[0]:
             pulls.append(send.to)
             copies.on_page(send.to, _page(8))
-        client.now += 10
+        client.turn.now += 10
         copies.tick()
 
     (answer,) = taken(client)[1]

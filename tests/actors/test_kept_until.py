@@ -126,7 +126,7 @@ def test_a_store_outside_the_view_hears_renewals_too() -> None:
     world.network.cut |= {(learner, "store-3") for learner in learners}
     world.network.cut |= {("store-3", learner) for learner in learners}
     world.write(put("a", b"1"))
-    world.run_until(lambda: "store-3" not in world.actor("gateway-1").stores, GRACE_MS // 2)
+    world.run_until(lambda: "store-3" not in world.actor("gateway-1").seen.stores, GRACE_MS // 2)
     over = world.actor("store-3").chunks._kept_until[name]
 
     keep(world, (name,), READING_GRACE_MS)
@@ -175,7 +175,7 @@ def test_each_new_need_of_a_chunk_puts_its_end_off(again: str) -> None:
     match again:
         case "uploaded" | "uploaded_without_room":
             # What is held already needs no room, and the upload goes on.
-            store.disk_full = again != "uploaded"
+            store.turn.disk_full = again != "uploaded"
             put_again = ChunkPut(sha256=name, manifest=False, data=b"part 0")
             store.contents.on_put("gateway-1", put_again)
         case "read":
@@ -299,7 +299,7 @@ def test_many_readers_of_a_long_list_raise_what_it_lists_a_few_times() -> None:
     swept(store, store.now + world.options.chunk_grace_ms - 1)
     ends = set()
     for _ in range(1_000):
-        store.now += READING_GRACE_MS // 1_000
+        store.turn.now += READING_GRACE_MS // 1_000
         store.contents.on_get("gateway-1", ChunkGet(sha256=content.manifest))
         ends.add(store.chunks._kept_until[name])
 

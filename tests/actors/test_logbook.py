@@ -67,7 +67,7 @@ def learner_with(*values: AnyValue) -> Learner:
         learner.log.known[slot] = Known(value, BALLOT, ())
         learner.log.scanned = slot
     learner.log.known[learner.log.scanned].aborted = None
-    learner.view = view(2)
+    learner.learned.view = view(2)
     return learner
 
 
@@ -86,7 +86,7 @@ def test_the_newest_come_first_with_the_epoch_that_was_in_force() -> None:
     learner.log.known[5].aborted = (Refusal(index=1, reason="late"),)
     learner.log.known[6].ballot = NO_BALLOT
 
-    page = page_of(learner, LogRead(number=7, before=0, limit=100, commands_max=0))
+    page = page_of(learner.learned, LogRead(number=7, before=0, limit=100, commands_max=0))
 
     assert (page.number, page.first_kept) == (7, 5)
     shown = [(entry.slot, entry.kind, entry.epoch) for entry in page.entries]
@@ -112,7 +112,7 @@ def test_the_newest_come_first_with_the_epoch_that_was_in_force() -> None:
 def test_a_page_in_the_middle_has_its_own_epoch() -> None:
     learner = learner_with(NOOP, view(1), NOOP, view(2), NOOP)
 
-    page = page_of(learner, LogRead(number=1, before=8, limit=2, commands_max=0))
+    page = page_of(learner.learned, LogRead(number=1, before=8, limit=2, commands_max=0))
 
     assert [(entry.slot, entry.epoch) for entry in page.entries] == [(7, 1), (6, 1)]
 
@@ -123,7 +123,7 @@ def test_a_client_asks_the_next_learner_and_gives_up_in_the_end() -> None:
     client.log_reads.begin(ReadLog(token=3, before=0, limit=10))
     asked = []
     for now in range(0, 5_000, 500):
-        client.now = now
+        client.turn.now = now
         client.log_reads.tick()
         asked += [send.to for send in client.out.sends]
         client.out.sends.clear()
@@ -161,7 +161,7 @@ def test_the_votes_for_a_slot_are_remembered_also_those_after_the_quorum() -> No
     learner.log.hear_vote(6, other, "acceptor-3")
     learner.log.scan()
 
-    page = page_of(learner, LogRead(number=1, before=0, limit=1, commands_max=0))
+    page = page_of(learner.learned, LogRead(number=1, before=0, limit=1, commands_max=0))
 
     (entry,) = page.entries
     assert entry.slot == 6
@@ -171,7 +171,7 @@ def test_the_votes_for_a_slot_are_remembered_also_those_after_the_quorum() -> No
 def test_of_many_commands_only_as_many_are_told_as_were_asked_for() -> None:
     learner = learner_with(batch(*(DeleteFile(path=f"{n}") for n in range(3))))
 
-    page = page_of(learner, LogRead(number=1, before=0, limit=1, commands_max=2))
+    page = page_of(learner.learned, LogRead(number=1, before=0, limit=1, commands_max=2))
 
     (entry,) = page.entries
     assert ([command.path for command in entry.commands], entry.commands_count) == (["0", "1"], 3)
@@ -180,7 +180,7 @@ def test_of_many_commands_only_as_many_are_told_as_were_asked_for() -> None:
 def test_the_coordinator_is_asked_first_as_the_votes_go_to_it() -> None:
     client = build_actor(identity("gateway-1"), Options())
     assert isinstance(client, Client)
-    client.view = view(3).model_copy(update={"coordinator": "learner-2"})
+    client.seen.view = view(3).model_copy(update={"coordinator": "learner-2"})
     for token in (1, 2):
         client.log_reads.begin(ReadLog(token=token, before=0, limit=10))
 

@@ -22,7 +22,7 @@ from actors.messages import (
     TxnState,
 )
 from actors.reads import WaitingRead
-from actors.snapshots import digest_of
+from actors.snapshots import Copied, digest_of
 from actors.values import Batch, PreparedSlot, View
 from chaos.simulator.world import World
 from tests import worlds
@@ -46,7 +46,7 @@ def added_again(world: World, *names: str) -> tuple[Any, int]:
     """The membership of a View that has just added these stores, and its slot."""
     learner = world.actor("learner-1")
     slot = learner.decided + 1
-    membership = learner.coordinator.membership
+    membership = learner.coordinator.view_change
     membership._view = view = View(
         epoch=learner.view.epoch,
         coordinator=learner.name,
@@ -92,10 +92,10 @@ def test_a_newcomer_is_caught_up_once_it_has_the_view_that_added_it_and_all_cont
     membership, slot = added_again(world, "store-3")
     learner = world.actor("learner-1")
     member = membership._view.member("store-3")
-    learner.sender_disk = member.disk
+    learner.turn.sender_disk = member.disk
     if tells == "heartbeat":
         beat = {"role": "store", "applied": slot + applied, "durable": slot, **lacks}
-        learner.replicas.report("store-3", NodeHeartbeat(journal_commits=1, **beat))
+        learner.replicas.report("store-3", NodeHeartbeat(journal_commits=1, **beat), compares=True)
     else:
         state = TxnState(epoch=0, applied=slot + applied, whole=not lacks, prepared=())
         learner.replicas.hear_durable("store-3", state)
@@ -176,7 +176,7 @@ def test_a_store_is_added_once_it_is_near_has_copied_something_and_may_return() 
 def test_as_many_whole_stores_as_are_needed_are_enough() -> None:
     world = settled()
     membership, _ = added_again(world, "store-3")
-    assert membership._learner.genesis.stores_needed == 2
+    assert membership._turn.genesis.stores_needed == 2
     assert membership.shortage == ""
     assert membership.enough_without([])
     assert membership.enough_without(["store-3"])
@@ -200,6 +200,14 @@ def rows_of(state: Any) -> list[SnapshotRow]:
     return [SnapshotRow(key=key, value=row.to_json().decode()) for key, row in state.rows()]
 
 
+def page_of(state: Any) -> SnapshotPage:
+    """The whole state as one page."""
+    rows = rows_of(state)
+    return SnapshotPage(
+        slot=state.applied, page=0, rows_left=0, rows=tuple(rows), digest=digest_of(rows)
+    )
+
+
 def test_a_copied_state_leaves_later_votes_as_they_are() -> None:
     """Given a store that has voted on what comes after the snapshot, then it still knows that."""
     world = settled()
@@ -209,7 +217,7 @@ def test_a_copied_state_leaves_later_votes_as_they_are() -> None:
     store._on_prepare("learner-1", prepare)
     store._take()
 
-    store.install(slot - 1, rows_of(world.actor("store-1").state))
+    store._install(Copied(slot - 1, rows_of(world.actor("store-1").state)))
 
     assert slot in store.prepared
     key = f"prepared/{slot:016x}"
@@ -221,41 +229,41 @@ def test_a_copied_state_tells_watchers_nothing_of_what_was_before() -> None:
     world = settled()
     store = world.actor("store-3")
     slot = store.state.applied
-    assert store.changes.since(0, 10)[0]
+    assert store.held.changes.since(0, 10)[0]
 
-    store.install(slot, rows_of(world.actor("store-1").state))
+    store._install(Copied(slot, rows_of(world.actor("store-1").state)))
 
-    assert (store.changes.first, store.changes.last) == (slot + 1, slot)
-    assert store.changes.since(slot, 10) == ((), slot)
+    assert (store.held.changes.first, store.held.changes.last) == (slot + 1, slot)
+    assert store.held.changes.since(slot, 10) == ((), slot)
 
 
 def test_a_store_that_agrees_installs_no_state_that_is_not_newer() -> None:
     """Given a page of a state at its own slot, then it keeps what it has, and copies no more."""
     world = settled()
     store = world.actor("store-3")
-    store.joining._installer.begin()
-    sender = store.joining._installer._copying.source
+    store.rejoin._installer.begin()
+    sender = store.rejoin._installer._copying.source
     slot = store.state.applied
     rows = rows_of(world.actor("store-1").state)
     page = SnapshotPage(slot=slot, page=0, rows_left=0, rows=tuple(rows), digest=digest_of(rows))
     store._take()
 
-    store.joining.on_page(sender, page)
+    store.rejoin.on_page(sender, page)
 
     assert store._take().records == ()
-    assert not store.joining.is_installing
-    assert store.changes.first < slot
+    assert not store.rejoin.is_installing
+    assert store.held.changes.first < slot
 
 
 def test_a_copied_state_leaves_later_aborts_as_they_are() -> None:
     """Given an abort that counts and is not decided, then a snapshot of before does not undo it."""
     world = settled()
     learner = world.actor("learner-2")
-    learner.aborts = {learner.decided + 1: {0: "late"}, learner.decided: {0: "done with"}}
+    learner.learned.aborts = {learner.decided + 1: {0: "late"}, learner.decided: {0: "done with"}}
 
     learner._install(learner.decided, rows_of(world.actor("learner-1").state))
 
-    assert learner.aborts == {learner.decided + 1: {0: "late"}}
+    assert learner.learned.aborts == {learner.decided + 1: {0: "late"}}
 
 
 # -- leases ---------------------------------------------------------------------------------------
@@ -271,8 +279,8 @@ def test_the_leader_hears_of_a_view_before_what_came_earlier_is_decided() -> Non
     world = settled()
     learner = world.actor("learner-2")
     value = view_without(learner.view, "store-3")
-    learner.log.choose(learner.scanned + 2, value, learner.leader)
-    learner.log.choose(learner.scanned + 1, Batch(commands=()), learner.leader)
+    learner.log.choose(learner.scanned + 2, value, learner.learned.leader)
+    learner.log.choose(learner.scanned + 1, Batch(commands=()), learner.learned.leader)
     learner._scan_on()
     learner._take()
 
@@ -294,10 +302,10 @@ def test_a_store_gets_no_lease_while_a_view_without_it_may_be_chosen() -> None:
     assert not leader.phase.waiting_views
     leader._take()
 
-    leader.sender_disk = member.disk
+    leader.turn.sender_disk = member.disk
     leader._on_lease_ask("store-3", LeaseAsk(number=1))
     assert sent(leader) == []
-    leader.sender_disk = leader.view.member("store-2").disk
+    leader.turn.sender_disk = leader.view.member("store-2").disk
     leader._on_lease_ask("store-2", LeaseAsk(number=1))
     assert [message.type for message in sent(leader)] == ["lease.grant"]
 
@@ -335,10 +343,10 @@ def test_a_read_waits_for_every_write_that_it_has_to_and_for_no_other() -> None:
 def test_a_store_that_differs_reads_no_more_whatever_lease_it_has_also_after_a_restart() -> None:
     world = settled()
     store = world.actor("store-3")
-    store.joining.note_heartbeat()
+    store.rejoin.note_report()
     told = Diverged(slot=store.state.applied, state_hash="0" * 32, reported=store.state.state_hash)
     machine = world.machines["store-3"]
-    store.joining.on_diverged(told)
+    store.rejoin.on_diverged(told)
     (kept,) = [record for record in store.out.records if record.key == "diverged"]
     machine.disk.records[kept.key] = kept.value
     for _ in range(2):
@@ -353,8 +361,8 @@ def diverged(world: World, name: str) -> Any:
     """A store that has been told that its state is not the others', and has that on disk."""
     store = world.actor(name)
     slot, reported = store.state.applied, store.state.state_hash
-    store.joining.note_heartbeat()
-    store.joining.on_diverged(Diverged(slot=slot, state_hash="0" * 32, reported=reported))
+    store.rejoin.note_report()
+    store.rejoin.on_diverged(Diverged(slot=slot, state_hash="0" * 32, reported=reported))
     world.machines[name].disk.records["diverged"] = b"true"
     store._take()
     return store
@@ -371,39 +379,42 @@ def test_a_store_that_has_copied_a_state_differs_no_more_also_after_a_restart() 
         slot=store.state.applied, state_hash="0" * 32, reported=store.state.state_hash
     )
 
-    store.joining._install(store.state.applied, rows_of(world.actor("store-1").state))
+    store.state.view = view_without(store.state.view, "store-3")
+    store.rejoin.install()
+    sender = store.rejoin._installer._copying.source
+    store._on_snapshot_page(sender, page_of(world.actor("store-1").state))
 
-    assert not store.joining.has_diverged
+    assert not store.rejoin.has_diverged
     written = {record.key: record.value for record in store._take().records}
     assert ("diverged", None) in written.items()
-    store.joining.on_diverged(former)
-    assert not store.joining.has_diverged
-    store.joining.note_heartbeat()
-    store.joining.on_diverged(former)
-    assert store.joining.has_diverged, "it has reported this very state again"
+    store.rejoin.on_diverged(former)
+    assert not store.rejoin.has_diverged
+    store.rejoin.note_report()
+    store.rejoin.on_diverged(former)
+    assert store.rejoin.has_diverged, "it has reported this very state again"
     for key, value in written.items():
         machine.disk.records.pop(key, None)
         if value is not None:
             machine.disk.records[key] = value
     world.crash("store-3")
     world.start("store-3")
-    assert not world.actor("store-3").joining.has_diverged
+    assert not world.actor("store-3").rejoin.has_diverged
 
 
 @pytest.mark.parametrize(("slot", "reported"), [(1, ""), (0, "f" * 32)], ids=["slot", "hash"])
 def test_what_this_store_has_not_reported_says_nothing_of_it(slot: int, reported: str) -> None:
     """Given a word about another slot, or about another state, then this store goes on."""
     store = settled().actor("store-3")
-    store.joining.note_heartbeat()
+    store.rejoin.note_report()
     said = Diverged(
         slot=store.state.applied + slot,
         state_hash="0" * 32,
         reported=reported or store.state.state_hash,
     )
 
-    store.joining.on_diverged(said)
+    store.rejoin.on_diverged(said)
 
-    assert not store.joining.has_diverged
+    assert not store.rejoin.has_diverged
 
 
 def test_a_store_says_at_once_that_its_standing_has_changed_and_once_only() -> None:
@@ -414,9 +425,9 @@ def test_a_store_says_at_once_that_its_standing_has_changed_and_once_only() -> N
     store = world.actor("store-3")
 
     def says() -> list[tuple[int, bool]]:
-        store.joining.watch()
+        store._watch()
         beats = [m for m in sent(store) if isinstance(m, NodeHeartbeat)]
-        return [(beat.chunks_missing, store.joining.is_whole) for beat in beats]
+        return [(beat.chunks_missing, store.rejoin.is_whole) for beat in beats]
 
     says()
     assert says() == []
@@ -431,23 +442,17 @@ def test_a_member_that_differs_copies_nothing_before_a_view_has_dropped_it() -> 
     world = settled()
     store = diverged(world, "store-3")
     source = world.actor("store-1")
-    store.joining._installer.begin()
-    page = SnapshotPage(
-        slot=source.state.applied,
-        page=0,
-        rows_left=0,
-        rows=tuple(rows_of(source.state)),
-        digest=digest_of(rows_of(source.state)),
-    )
-    sender = store.joining._installer._copying.source
+    store.rejoin._installer.begin()
+    page = page_of(source.state)
+    sender = store.rejoin._installer._copying.source
     before = dict(store.state.rows())
 
-    store.joining.on_page(sender, page)
-    assert (dict(store.state.rows()), store.joining.has_diverged) == (before, True)
+    store._on_snapshot_page(sender, page)
+    assert (dict(store.state.rows()), store.rejoin.has_diverged) == (before, True)
 
     store.state.view = view_without(store.state.view, "store-3")
-    store.joining.on_page(sender, page)
-    assert not store.joining.has_diverged
+    store._on_snapshot_page(sender, page)
+    assert not store.rejoin.has_diverged
     assert store.state.view == source.state.view
 
 
@@ -461,16 +466,16 @@ def test_a_store_without_the_others_state_tells_nothing_of_it(ails: str, what: A
     machine = world.machines["store-3"]
     store = machine.actor
     if ails == "diverged":
-        store.joining.has_diverged = True
+        store.rejoin.has_diverged = True
     else:
-        store.joining._installer.begin()
+        store.rejoin._installer.begin()
     request = ReadRequest(
         number=1, what=what, path="a", consistency="stale", at_least=store.state.applied
     )
     store._take()
 
     assert hand(world, "store-3", "gateway-1", request).sends == ()
-    store.now += 1_000
+    store.turn.now += 1_000
     store.reads.wake()
 
     (reply,) = sent(store)
@@ -493,7 +498,7 @@ def test_a_watcher_is_answered_at_once_or_when_its_patience_ends() -> None:
     (told,) = watch(applied)
     assert [change.path for change in told.changes] == ["a"]
     assert watch(applied + 1) == []
-    store.now += 1_000
+    store.turn.now += 1_000
     store.reads.wake()
     (none,) = sent(store)
     assert (none.status, none.changes, none.applied) == ("found", (), applied)
@@ -592,7 +597,7 @@ def test_too_few_stores_refuse_nothing_that_a_former_epoch_may_have_told() -> No
     assert coordinator._decidable(slot, value) == ()
     assert learner.counters["aborts_proposed"] == 0
     coordinator.view_slot = in_force
-    assert coordinator._decidable(slot, value) is None
+    assert coordinator._decidable(slot, value) == round_.abort
     assert learner.counters["aborts_proposed"] == 1
     assert "writes need 2 whole stores" in round_.abort.reason
 
@@ -658,15 +663,15 @@ def test_only_progress_of_this_epoch_and_of_an_open_slot_gives_more_time(
     world.write(put("open", b"1"))
     world.run_until(lambda: open_slot in coordinator.rounds, 5_000, 1)
     before = coordinator.rounds[open_slot].deadline
-    learner.now += 5_000
-    coordinator.membership._owing.clear()
+    learner.turn.now += 5_000
+    coordinator.view_change._owing.clear()
     progress = TxnProgress(epoch=coordinator.view.epoch + epoch, slot=open_slot + slot)
 
     coordinator._on_progress("store-3", progress)
 
-    deadline = learner.now + 2 * learner.vote_time.timeout_ms if counts else before
+    deadline = learner.now + 2 * learner.learned.vote_time.timeout_ms if counts else before
     assert coordinator.rounds[open_slot].deadline == deadline
-    assert coordinator.membership._owing == ({"store-3": learner.now} if counts else {})
+    assert coordinator.view_change._owing == ({"store-3": learner.now} if counts else {})
 
 
 def test_a_prepare_of_a_former_epochs_slot_that_got_lost_is_sent_again() -> None:
@@ -683,10 +688,10 @@ def test_a_prepare_of_a_former_epochs_slot_that_got_lost_is_sent_again() -> None
     state = TxnState(epoch=coordinator.view.epoch, applied=slot - 1, whole=True, prepared=())
     coordinator._on_state("store-3", state)
     learner._take()
-    learner.now = coordinator.rounds[slot].sent_at + 400
+    learner.turn.now = coordinator.rounds[slot].sent_at + 400
     coordinator.rounds[slot].deadline = learner.now + 1
 
-    coordinator.tick()
+    list(coordinator.tick())
 
     sends = learner._take().sends
     assert [s.to for s in sends if isinstance(s.message, TxnPrepare)] == ["store-3"]

@@ -18,6 +18,7 @@ from actors.messages import (
     NodeHeartbeat,
     ProposeGenesis,
     ProposeValue,
+    StaleDisk,
     Submit,
     TxnInquiry,
 )
@@ -109,10 +110,12 @@ def enveloped(world: World, sender: str, message: Any) -> Envelope:
 
 def memory_of(actor: Any) -> bytes:
     """All that an actor knows, but what it counts, and the parts of the table it has looked up."""
-    kept = actor.counters, actor._doors
-    actor.counters, actor._doors = Counter(), {}
+    turn = actor.turn
+    kept = turn.counters, actor.counters, actor._doors
+    turn.counters = actor.counters = Counter()
+    actor._doors = {}
     memory = pickle.dumps(actor)
-    actor.counters, actor._doors = kept
+    turn.counters, actor.counters, actor._doors = kept
     return memory
 
 
@@ -138,10 +141,10 @@ def test_every_type_that_crosses_the_broker_has_a_row_and_no_other_has() -> None
 
 
 def test_a_role_has_a_handler_for_just_what_it_may_receive() -> None:
-    common = {"node.heartbeat", "node.stale_disk"}
+    common = {NodeHeartbeat, StaleDisk}
     for role, actor in _ACTORS.items():
         may_receive = {
-            kind.model_fields["type"].default
+            kind
             for kind, row in PERMISSIONS.items()
             if role in row.receivers and kind not in FOUNDING
         }

@@ -145,7 +145,7 @@ def test_each_asking_for_a_lease_has_a_number_of_its_own_and_old_ones_are_forgot
     first = store.reads._number
     asked = []
     for _ in range(40):
-        store.now += 1_000
+        store.turn.now += 1_000
         for _ in range(2):  # The second one comes too soon after the first.
             store.reads._ask_lease()
         asked += [s.message for s in store._take().sends if isinstance(s, Send)]
@@ -190,8 +190,8 @@ def test_a_refusal_sends_a_read_to_another_store_unless_it_is_an_old_one() -> No
     world = started()
     client = world.actor("gateway-1")
     token = world.call(lambda token: Read(token=token, request=request(path="before")))
-    world.run_until(lambda: bool(client._reads), 1_000, 1)
-    ((number, read),) = client._reads.items()
+    world.run_until(lambda: bool(client.reads._pending), 1_000, 1)
+    ((number, read),) = client.reads._pending.items()
     first = read.rotation.asked
 
     def replied(sender: str, status: Any) -> Effects:

@@ -123,7 +123,7 @@ def writing() -> tuple[World, int, Any]:
     world.network.cut |= {("gateway-1", name) for name in world.options.names("proposer")}
     token = world.write(put("a", b"1"), retry=True)
     client = world.actor("gateway-1")
-    (pending,) = client._pending.values()
+    (pending,) = client.writes._pending.values()
     return world, token, pending
 
 
@@ -186,11 +186,11 @@ def test_whose_caller_was_told_unknown_is_not_tried_again_under_another_number()
     sender = world.machines["learner-1"].disk
     cluster = machine.actor.cluster
     machine.arrive((Envelope(cluster, "learner-1", sender.identity, sender.incarnation, result),))
-    assert machine.actor._pending == {}
-    assert machine.actor.resolved == {request: aborted}
+    assert machine.actor.writes._pending == {}
+    assert machine.actor.writes.resolved == {request: aborted}
     world.crash("gateway-1")
     world.start("gateway-1")
-    assert world.actor("gateway-1").resolved == {request: aborted}
+    assert world.actor("gateway-1").writes.resolved == {request: aborted}
 
 
 def test_an_abort_is_tried_again_once_under_another_number_while_the_caller_waits() -> None:
@@ -203,7 +203,7 @@ def test_an_abort_is_tried_again_once_under_another_number_while_the_caller_wait
         "learner-1",
         Result(session=session, sequence=sequence, outcome=aborted),
     )
-    (again,) = world.actor("gateway-1")._pending.values()
+    (again,) = world.actor("gateway-1").writes._pending.values()
     assert again.command.operation == pending.command.operation
     assert (again.command.sequence, again.command.acknowledged) == (sequence + 1, sequence)
     effects = hand(
@@ -226,7 +226,7 @@ def test_a_client_acknowledges_only_what_it_has_heard_of() -> None:
     for sequence, acknowledged in ((first + 1, first - 1), (first, first + 1)):
         result = Result(session=session, sequence=sequence, outcome=done)
         hand(world, "gateway-1", "learner-1", result)
-        assert client._floor == acknowledged
+        assert client.writes._floor == acknowledged
 
 
 @pytest.mark.parametrize("sent_to_a_leader", [True, False])
@@ -252,4 +252,4 @@ def test_a_caller_waits_for_half_as_long_where_nothing_can_have_happened(
     waited_ms = world.machines["gateway-1"].now_ms - began_ms
     assert waits_ms <= waited_ms <= waits_ms + 150
     assert isinstance(world.answers[token], Unknown if sent_to_a_leader else Unavailable)
-    assert [p.token for p in client._pending.values()] == [None] * sent_to_a_leader
+    assert [p.token for p in client.writes._pending.values()] == [None] * sent_to_a_leader

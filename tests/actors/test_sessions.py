@@ -249,11 +249,11 @@ def writing_two() -> tuple[World, list[int]]:
     world = founded()
     client = world.actor("gateway-1")
     world.network.cut |= {("gateway-1", name) for name in world.options.names("proposer")}
-    known = set(client._pending)
+    known = set(client.writes._pending)
     tokens = [world.write(put(path, b"1")) for path in ("a", "b")]
-    world.run_until(lambda: len(client._pending) == len(known) + 2, 1_000, 1)
-    sequences = sorted(set(client._pending) - known)
-    assert [client._pending[sequence].token for sequence in sequences] == tokens
+    world.run_until(lambda: len(client.writes._pending) == len(known) + 2, 1_000, 1)
+    sequences = sorted(set(client.writes._pending) - known)
+    assert [client.writes._pending[sequence].token for sequence in sequences] == tokens
     return world, sequences
 
 
@@ -265,9 +265,9 @@ def test_what_was_open_when_its_session_expired_is_unknown(status: Any, lost: in
     """
     world, sequences = writing_two()
     client = world.actor("gateway-1")
-    client._submit(CloseSession(target="former"), token=None, retry_aborted=False)
+    client.writes._submit(CloseSession(target="former"), token=None, retry_aborted=False)
     session = client.session
-    tokens = [client._pending[sequence].token for sequence in sequences]
+    tokens = [client.writes._pending[sequence].token for sequence in sequences]
     outcome = Outcome(status=status, slot=9, index=0)
     result = Result(session=session, sequence=sequences[0], outcome=outcome)
 
@@ -287,15 +287,15 @@ def test_a_request_of_a_lost_session_has_no_result_of_the_gateways_own() -> None
     """
     world, sequences = writing_two()
     client = world.actor("gateway-1")
-    pending = client._pending[sequences[0]]
-    client._end_wait(pending, pending.token)
+    pending = client.writes._pending[sequences[0]]
+    client.writes._end_wait(pending, pending.token)
     assert pending.told_unknown
     outcome = Outcome(status="unknown_session", slot=9, index=0)
     result = Result(session=client.session, sequence=sequences[0], outcome=outcome)
 
     hand(world, "gateway-1", "learner-1", result)
 
-    assert client.resolved == {}
+    assert client.writes.resolved == {}
     assert not any(key.startswith("resolved/") for key in world.machines["gateway-1"].disk.records)
 
 
@@ -309,7 +309,7 @@ def test_the_next_start_closes_the_session_of_the_former_one() -> None:
     world.start("gateway-1")
     world.ready()
     client = world.actor("gateway-1")
-    world.run_until(lambda: not client._former_sessions, 5_000)
+    world.run_until(lambda: not client.writes._former, 5_000)
     world.settled()
     sessions = world.actor("store-1").state.sessions
     assert (sessions[former].closed, sessions[client.session].closed) == (True, False)
@@ -332,11 +332,11 @@ def test_what_a_gateway_can_not_take_is_refused_at_once() -> None:
 
     world, sequences = writing_two()
     client = world.actor("gateway-1")
-    client._next_sequence += 5_000
-    client._floor = client._next_sequence - 4_096
+    client.writes._next_sequence += 5_000
+    client.writes._floor = client.writes._next_sequence - 4_096
     taken = world.write(put("c", b"1"))
     refused = world.answer(world.write(put("d", b"1")))
     assert isinstance(refused, Unavailable)
     assert refused.fact == "nothing was sent"
-    assert [p.token for p in client._pending.values()].count(taken) == 1
-    assert len(client._pending) == len(sequences) + 1
+    assert [p.token for p in client.writes._pending.values()].count(taken) == 1
+    assert len(client.writes._pending) == len(sequences) + 1

@@ -1,51 +1,36 @@
 """A copy of another replica's state is one state, whole, unharmed and newer than the own one."""
 
-from collections import Counter
 from typing import Any
 
 import pytest
 
-from actors.effects import Outbox, Send
+from actors.effects import Send
 from actors.messages import SnapshotPage, SnapshotPull, SnapshotRow
 from actors.namespace import Namespace
-from actors.options import Options
+from actors.options import Identity, Options
 from actors.snapshots import SnapshotInstaller, SnapshotServer, digest_of
+from actors.turn import Turn
 from actors.values import Batch, Command, Constants, OpenSession
 from tests.worlds import put
 
-
-class FakeNode:
-    """As much of a node as an installer needs."""
-
-    def __init__(self) -> None:
-        self.now = 10_000
-        self.options = Options()
-        self.counters: Counter[str] = Counter()
-        self.out = Outbox()
-        self.sender_disk = "d"
-        self.sender_incarnation = 1
-
-    def _send(self, to: str, message: Any) -> None:
-        self.out.sends.append(Send(to, message))
-
-    def asked(self) -> list[tuple[str, int, int]]:
-        """Who was asked for which snapshot's which page since the last look."""
-        pulls = [(s.to, s.message) for s in self.out.take().sends if isinstance(s, Send)]
-        return [(to, m.slot, m.page) for to, m in pulls if isinstance(m, SnapshotPull)]
+IDENTITY = Identity(name="store-1", disk="d1", incarnation=1, journal_commits=0, fresh_id="ab" * 16)
 
 
 class Copy:
     """An installer, and what it has installed."""
 
     def __init__(self) -> None:
-        self.node = FakeNode()
+        self.turn = Turn(IDENTITY, Options())
+        self.turn.begin(10_000)
+        self.turn.sender_disk, self.turn.sender_incarnation = "d", 1
         self.installed: list[tuple[int, list[str]]] = []
-        self.installer = SnapshotInstaller(
-            self.node,  # type: ignore[arg-type]
-            ["learner-1", "learner-2"],
-            lambda slot, rows: self.installed.append((slot, [row.key for row in rows])),
-        )
+        self.installer = SnapshotInstaller(self.turn, ["learner-1", "learner-2"])
         self.installer.begin()
+
+    def asked(self) -> list[tuple[str, int, int]]:
+        """Who was asked for which snapshot's which page since the last look."""
+        pulls = [(s.to, s.message) for s in self.turn.take().sends if isinstance(s, Send)]
+        return [(to, m.slot, m.page) for to, m in pulls if isinstance(m, SnapshotPull)]
 
     def hears(self, slot: int, page: int, key: str, left: int, **more: Any) -> None:
         rows = (SnapshotRow(key=key, value="{}"),)
@@ -53,7 +38,9 @@ class Copy:
         message = SnapshotPage(
             slot=slot, page=page, rows_left=left, rows=rows, digest=told["digest"]
         )
-        self.installer.on_page(told["sender"], message, told["applied"])
+        copied = self.installer.on_page(told["sender"], message, told["applied"])
+        if copied is not None:
+            self.installed.append((copied.slot, [row.key for row in copied.rows]))
 
 
 @pytest.fixture
@@ -67,7 +54,7 @@ def test_pages_of_one_snapshot_make_a_state(copy: Copy) -> None:
     copy.hears(9, 1, "b", left=0)
     copy.hears(9, 1, "b", left=0)
 
-    assert copy.node.asked() == [("learner-1", 0, 0), ("learner-1", 9, 1)]
+    assert copy.asked() == [("learner-1", 0, 0), ("learner-1", 9, 1)]
     assert copy.installed == [(9, ["a", "b"])]
 
 
@@ -84,7 +71,7 @@ def test_rows_of_two_snapshots_are_never_mixed(copy: Copy) -> None:
 def test_rows_of_two_starts_of_the_source_are_never_mixed(copy: Copy) -> None:
     """Given the source dies and lists the same state in another order, then it is copied anew."""
     copy.hears(9, 0, "a", left=1)
-    copy.node.sender_incarnation = 2
+    copy.turn.sender_incarnation = 2
     copy.hears(9, 1, "a", left=0)
     assert copy.installed == []
 
@@ -100,20 +87,20 @@ def test_the_disk_and_the_start_of_the_source_both_count(copy: Copy, of: str) ->
     """
     copy.hears(9, 0, "a", left=2)
     copy.hears(9, 1, "b", left=1)
-    former = (copy.node.sender_disk, copy.node.sender_incarnation)
+    former = (copy.turn.sender_disk, copy.turn.sender_incarnation)
     if of == "disk":
-        copy.node.sender_disk = "another"
+        copy.turn.sender_disk = "another"
     else:
-        copy.node.sender_incarnation += 1
+        copy.turn.sender_incarnation += 1
     copy.hears(9, 2, "c", left=0)
     assert (copy.installed, copy.installer.busy) == ([], True)
 
     copy.hears(9, 0, "x", left=1)
-    latter = (copy.node.sender_disk, copy.node.sender_incarnation)
-    copy.node.sender_disk, copy.node.sender_incarnation = former
+    latter = (copy.turn.sender_disk, copy.turn.sender_incarnation)
+    copy.turn.sender_disk, copy.turn.sender_incarnation = former
     copy.hears(9, 1, "b", left=1)
     assert copy.installed == []
-    copy.node.sender_disk, copy.node.sender_incarnation = latter
+    copy.turn.sender_disk, copy.turn.sender_incarnation = latter
     copy.hears(9, 1, "y", left=0)
     assert copy.installed == [(9, ["x", "y"])]
 
@@ -139,7 +126,7 @@ def test_a_damaged_page_is_refused_and_somebody_else_is_asked(copy: Copy) -> Non
     copy.installer.tick()
 
     assert copy.installed == []
-    assert copy.node.asked() == [("learner-1", 0, 0), ("learner-2", 0, 0)]
+    assert copy.asked() == [("learner-1", 0, 0), ("learner-2", 0, 0)]
     copy.hears(9, 0, "a", left=0, sender="learner-1")
     assert copy.installed == [], "it was not asked any more"
     copy.hears(9, 0, "a", left=0, sender="learner-2")
@@ -150,13 +137,13 @@ def test_sources_that_are_of_no_help_are_asked_in_rounds_with_pauses_between(cop
     """Given a replica that needs another state, when no source has a newer one, then it does not
     ask them over and over.
     """
-    began = copy.node.now
+    began = copy.turn.now
     asked = []
     for _ in range(100):
-        for source, _, _ in copy.node.asked():
-            asked.append((copy.node.now - began, source))
+        for source, _, _ in copy.asked():
+            asked.append((copy.turn.now - began, source))
             copy.hears(5, 0, "a", left=0, applied=5, sender=source)
-        copy.node.now += 10
+        copy.turn.now += 10
         copy.installer.begin()
 
     moments = [at for at, source in asked if source == "learner-1"]
@@ -168,12 +155,12 @@ def test_sources_that_are_of_no_help_are_asked_in_rounds_with_pauses_between(cop
 def test_a_source_that_goes_on_sending_is_not_given_up(copy: Copy) -> None:
     """Given a state whose pages take a while each, then the copy waits from page to page."""
     for page in range(4):
-        copy.node.now += 1_500
+        copy.turn.now += 1_500
         copy.installer.tick()
         copy.hears(9, page, f"{page}", left=3 - page)
 
     assert copy.installed == [(9, ["0", "1", "2", "3"])]
-    assert [source for source, _, _ in copy.node.asked()] == ["learner-1"] * 4
+    assert [source for source, _, _ in copy.asked()] == ["learner-1"] * 4
 
 
 def test_a_copy_of_many_pages_asks_for_each_of_them_in_turn(copy: Copy) -> None:
@@ -181,7 +168,7 @@ def test_a_copy_of_many_pages_asks_for_each_of_them_in_turn(copy: Copy) -> None:
         copy.hears(9, page, f"{page}", left=4 - page)
 
     expected = [("learner-1", 0, 0), *(("learner-1", 9, page) for page in range(1, 5))]
-    assert copy.node.asked() == expected
+    assert copy.asked() == expected
     assert copy.installed == [(9, ["0", "1", "2", "3", "4"])]
 
 
@@ -192,9 +179,10 @@ class Serving:
     """A server with small pages, and the state that it serves."""
 
     def __init__(self) -> None:
-        self.node = FakeNode()
-        self.node.options = Options(page_bytes=2_000)
-        self.server = SnapshotServer(self.node)  # type: ignore[arg-type]
+        self.turn = Turn(IDENTITY, Options())
+        self.turn.begin(10_000)
+        self.turn.options = Options(page_bytes=2_000)
+        self.server = SnapshotServer(self.turn)
         self.state = Namespace(Constants())
 
     def apply(self, files: int) -> None:
@@ -215,7 +203,7 @@ class Serving:
     def pulled(self, slot: int, page: int) -> SnapshotPage | None:
         """What the server sends when it is asked."""
         self.server.on_pull("store-1", SnapshotPull(slot=slot, page=page), self.state)
-        sends = [send for send in self.node.out.take().sends if isinstance(send, Send)]
+        sends = [send for send in self.turn.out.take().sends if isinstance(send, Send)]
         assert {send.to for send in sends} <= {"store-1"}
         pages = [send.message for send in sends]
         assert len(pages) <= 1
@@ -244,7 +232,7 @@ def test_the_pages_of_a_snapshot_are_the_whole_state_and_stay_as_they_are(
     pages = [serving.page(0, 0)]
     while pages[-1].rows_left:
         serving.apply(1)
-        serving.node.now += 5_000
+        serving.turn.now += 5_000
         pages.append(serving.page(pages[-1].slot, len(pages)))
         assert serving.page(1, len(pages) - 1) == pages[-1]
     rows = [(row.key, row.value) for page in pages for row in page.rows]
@@ -268,12 +256,12 @@ def test_what_is_not_served_any_more_is_answered_with_a_first_page(serving: Serv
     for slot, page in ((7, 1), (1, 2), (1, 9)):
         assert serving.page(slot, page) == first
     assert serving.page(1, 1).page == 1
-    serving.node.now += 1_999
+    serving.turn.now += 1_999
     assert serving.page(7, 0) == first
-    serving.node.now += 1
+    serving.turn.now += 1
     assert serving.page(0, 0).slot == 2
     assert (serving.page(1, 1).slot, serving.page(1, 1).page) == (2, 0)
-    assert serving.node.counters["snapshots_served"] == 2
+    assert serving.turn.counters["snapshots_served"] == 2
 
     assert Serving().pulled(0, 0) is None
 
@@ -282,9 +270,9 @@ def test_a_snapshot_that_nobody_asks_for_is_let_go(serving: Serving) -> None:
     first = serving.page(0, 0)
     serving.apply(1)
     for _ in range(3):
-        serving.node.now += 59_999
+        serving.turn.now += 59_999
         serving.server.tick()
         assert serving.page(1, 1).slot == first.slot
-    serving.node.now += 60_000
+    serving.turn.now += 60_000
     serving.server.tick()
     assert (serving.page(1, 1).slot, serving.page(1, 1).page) == (2, 0)

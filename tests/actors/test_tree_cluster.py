@@ -248,12 +248,12 @@ def test_changes_are_bounded_told_in_pages_and_never_with_a_gap() -> None:
     for number in range(12):
         cluster.done(put(f"f/{number}", b"x"))
     cluster.settled()
-    rows = store.changes.since(0, 1000)[0]
+    rows = store.held.changes.since(0, 1000)[0]
     short = Changes(kept=5)
     assert len(rows) == 12
 
-    page, through = store.changes.since(0, 5)
-    rest, last = store.changes.since(through, 1000)
+    page, through = store.held.changes.since(0, 5)
+    rest, last = store.held.changes.since(through, 1000)
     assert [row.path for row in page + rest] == [f"f/{number}" for number in range(12)]
     assert last == store.state.applied
 

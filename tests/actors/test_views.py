@@ -112,7 +112,7 @@ def test_what_only_stores_outside_of_the_view_have_applied_is_copied_from_them()
     with intercepted(world, is_no_learners_state):
         world.start("store-3")
         store = world.machines["store-3"]
-        world.actor("store-3").joining.install()
+        world.actor("store-3").rejoin.install()
         world.run_until(lambda: store.actor.state.applied == applied, 20_000)
 
     world.ready()
@@ -137,8 +137,8 @@ def test_a_store_that_differs_gives_its_state_to_nobody() -> None:
 
     assert answers() == ["snapshot.page"]
     slot, reported = store.state.applied, store.state.state_hash
-    store.joining.note_heartbeat()
-    store.joining.on_diverged(Diverged(slot=slot, state_hash="0" * 32, reported=reported))
+    store.rejoin.note_report()
+    store.rejoin.on_diverged(Diverged(slot=slot, state_hash="0" * 32, reported=reported))
     assert answers() == []
 
 

@@ -165,8 +165,8 @@ class MemoryCluster:
             stores = [actor for actor in actors if actor.name.startswith("store")]
             return (
                 len({(a.state.applied, a.state.state_hash) for a in actors}) == 1
-                and all(a._vitals().in_doubt == 0 for a in actors)
-                and all(s.joining.membership is not None and s.joining.is_whole for s in stores)
+                and all(a.vitals().in_doubt == 0 for a in actors)
+                and all(s.held.membership is not None and s.rejoin.is_whole for s in stores)
             )
 
         await eventually(equal, within_s=within_s)

@@ -120,7 +120,7 @@ def sweeps(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     def counting(self: Contents) -> None:
         sweep(self)
-        count[self._store.name] += 1
+        count[self._turn.name] += 1
 
     monkeypatch.setattr(Contents, "sweep", counting)
     return count

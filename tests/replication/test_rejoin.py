@@ -63,7 +63,7 @@ async def test_a_store_rejoins_while_clients_write(tmp_path: Path, lost_disk: bo
             writers = [group.create_task(_write_on(cluster, stop, n)) for n in range(8)]
             await _truncated(cluster)
             await cluster.start("store-2")
-            await eventually(lambda: cluster.actor("store-2").joining.membership is not None)
+            await eventually(lambda: cluster.actor("store-2").held.membership is not None)
             stop.set()
 
         await cluster.settled()
@@ -119,7 +119,7 @@ async def test_copying_goes_on_where_it_stopped(tmp_path: Path) -> None:
         await cluster.start("store-2")
         await eventually(lambda: cluster.actor("store-2").counters["chunks_copied"] >= 10)
         seen = cluster.actor("learner-1")
-        await eventually(lambda: cluster.actor("store-2")._vitals().chunks_missing > 0)
+        await eventually(lambda: cluster.actor("store-2").vitals().chunks_missing > 0)
         assert seen.view.member("store-2") is None
 
         await cluster.restart("store-2")

@@ -259,7 +259,7 @@ def rejoin() -> Stage:
     member = learner.view.member("store-3")
     stage.then(
         f"the View of slot {member.added_slot} has added it",
-        holds=member is not None and member.added_slot == learner.view_slot,
+        holds=member is not None and member.added_slot == learner.learned.view_slot,
     )
     stage.then("by then it had what it missed", holds="missed" in store.state.entries)
     stage.when("a client writes")

@@ -77,7 +77,7 @@ def test_a_leader_grants_for_no_longer_than_its_own_lease(late_ms: int) -> None:
 def test_reads_are_served_while_the_lease_runs_and_once_the_view_is_applied() -> None:
     world = started()
     store = world.actor("store-3")
-    store.now = world.machines["store-3"].now_ms
+    store.turn.now = world.machines["store-3"].now_ms
     request = ReadRequest(number=1, what="entry", path="before")
     read = WaitingRead("gateway-1", request, store.now + 1_000, set())
     store.reads.lease.until = store.now + 500

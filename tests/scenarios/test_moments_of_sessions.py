@@ -68,30 +68,30 @@ def test_a_former_session_is_closed_however_often_that_is_aborted() -> None:
     """Given a gateway that started again, then it gives up only when the log has closed it."""
     world = started()
     client = world.actor("gateway-1")
-    client._former_sessions = ["gateway-1.former"]
-    client._session_opened()
+    client.writes._former = ["gateway-1.former"]
+    client.writes._opened()
     for status in ("aborted", "aborted", "aborted", "done"):
         closing = [
             pending
-            for pending in client._pending.values()
+            for pending in client.writes._pending.values()
             if isinstance(pending.command.operation, CloseSession)
         ]
         assert [pending.command.operation.target for pending in closing] == ["gateway-1.former"]
-        del client._pending[closing[0].command.sequence]
-        client._conclude(closing[0], Outcome(status=status, slot=1, index=0))
-    assert client._pending == {}
-    assert client._former_sessions == []
+        del client.writes._pending[closing[0].command.sequence]
+        client.writes._conclude(closing[0], Outcome(status=status, slot=1, index=0))
+    assert client.writes._pending == {}
+    assert client.writes._former == []
 
 
 def test_a_result_of_a_former_session_answers_nobody() -> None:
     """Given a gateway that started again, then what its former start is told late is not taken."""
     world = started()
     client = world.actor("gateway-1")
-    before = set(client._pending)
+    before = set(client.writes._pending)
     world.write(put("a", b"1"))
-    world.run_until(lambda: client._pending.keys() > before, 1_000, 1)
-    (sequence,) = set(client._pending) - before
+    world.run_until(lambda: client.writes._pending.keys() > before, 1_000, 1)
+    (sequence,) = set(client.writes._pending) - before
     outcome = Outcome(status="not_found", slot=1, index=0)
     late = Result(session="gateway-1.former", sequence=sequence, outcome=outcome)
     hand(world, "gateway-1", "learner-1", late)
-    assert sequence in client._pending
+    assert sequence in client.writes._pending

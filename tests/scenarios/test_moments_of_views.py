@@ -49,7 +49,7 @@ def test_of_two_views_of_one_epoch_the_first_takes_effect() -> None:
     learner = choose(world, view_without(view, "store-1"), view_without(view, "store-2"))
     assert [member.name for member in learner.view.stores] == ["store-2", "store-3"]
     assert learner.view.epoch == view.epoch + 1
-    assert learner.view_slot == learner.scanned - 1
+    assert learner.learned.view_slot == learner.scanned - 1
 
 
 def test_what_is_told_with_the_own_view_is_not_voted_on_again() -> None:
@@ -81,9 +81,9 @@ def test_an_abort_counts_only_in_its_epoch() -> None:
     view, slot = learner.view, learner.scanned + 1
     stale = Abort(slot=slot, commands=(0,), epoch=view.epoch, reason="late")
     choose(world, batch(1), view_without(view, "store-1"), stale)
-    assert learner.aborts == {}
+    assert learner.learned.aborts == {}
     choose(world, stale.model_copy(update={"epoch": view.epoch + 1}))
-    assert learner.aborts == {slot: {0: "late"}}
+    assert learner.learned.aborts == {slot: {0: "late"}}
 
 
 def coordinating(world: World) -> tuple[Any, int, Any]:
@@ -113,8 +113,9 @@ def test_a_no_is_never_final_before_the_log_says_so() -> None:
     world = started()
     coordinator, slot, round_ = coordinating(world)
     round_.votes["store-3"] = (Refusal(index=0, reason="no"),)
-    assert coordinator._decidable(slot, world.actor("learner-1").log[slot].value) is None
-    assert round_.abort is not None
+    abort = coordinator._decidable(slot, world.actor("learner-1").log[slot].value)
+    assert abort == round_.abort
+    assert (abort.slot, abort.commands) == (slot, (0,))
 
 
 def test_newcomers_alone_refuse_nothing_that_may_have_been_told() -> None:
@@ -260,9 +261,9 @@ def test_another_batch_is_no_vote_for_the_one_in_the_log() -> None:
     coordinator = next(m.actor for m in world.up("learner") if m.actor.coordinator)
     slot = coordinator.scanned + 1
     ours, theirs = Batch(elapsed_ms=1, commands=()), Batch(elapsed_ms=2, commands=())
-    coordinator.log.choose(slot, ours, coordinator.leader)
+    coordinator.log.choose(slot, ours, coordinator.learned.leader)
     view = coordinator.view.model_copy(update={"epoch": coordinator.view.epoch + 1})
-    coordinator.log.choose(slot + 1, view, coordinator.leader)
+    coordinator.log.choose(slot + 1, view, coordinator.learned.leader)
     coordinator._scan_on()
     epoch = coordinator.coordinator
 

@@ -106,7 +106,7 @@ def test_a_store_that_refused_and_was_dropped_comes_back_though_it_was_overruled
     store.tell_room()
     world.settled()
     assert store.actor.counters["overruled"] > 0
-    world.run_until(lambda: store.actor.joining.membership is not None, 60_000)
+    world.run_until(lambda: store.actor.held.membership is not None, 60_000)
 
 
 def test_a_rotten_blob_is_fetched_anew_and_a_rotten_row_is_written_anew() -> None:

@@ -15,6 +15,7 @@ from actors.namespace import Namespace
 from actors.proposer import Electing, Leading, Proposer
 from actors.reads import Reads
 from actors.store import Store
+from actors.turn import Turn
 from chaos.simulator.run import Plan, run_plan
 from chaos.simulator.verdict import ask_unknown, judge_states
 from chaos.simulator.violation import Violation
@@ -22,7 +23,7 @@ from tests.worlds import founded, put
 
 _lead = Proposer._lead
 _run_command = Namespace._run
-_journal = Store._journal
+_journal = Turn.journal
 _scan = Learner._scan
 _passes_fence = Store._passes_fence
 
@@ -44,7 +45,7 @@ def _forgetful_run(self: Namespace, slot: int, index: int, command: Any, aborted
     return _run_command(self, slot, index, command, aborted)
 
 
-def _unwritten(self: Store, key: str, value: Any) -> None:
+def _unwritten(self: Turn, key: str, value: Any) -> None:
     if not key.startswith("prepared/"):
         _journal(self, key, value)
 
@@ -61,7 +62,7 @@ def _stand_without_journal(self: Proposer) -> None:
 def _scan_without_aborts(self: Learner, slot: int, value: Any) -> None:
     _scan(self, slot, value)
     if self.name == "learner-1":
-        self.aborts.clear()
+        self.learned.aborts.clear()
 
 
 def _serve_older_epochs(self: Store, sender: str, epoch: int) -> bool:
@@ -98,7 +99,7 @@ def _serve_older_epochs(self: Store, sender: str, epoch: int) -> bool:
             lambda self, store, slot: store == "store-1",
             {"acknowledged_is_on_every_store", "outcomes_agree", "actors_own_checks"},
         ),
-        (Store, "_journal", _unwritten, {"journal_before_answer"}),
+        (Turn, "journal", _unwritten, {"journal_before_answer"}),
         (Learner, "_scan", _scan_without_aborts, {"outcomes_agree", "settled_after_healing"}),
         (Acceptor, "_start", lambda self: None, {"lease_promise_kept", "one_lease_holder"}),
         (Store, "_passes_fence", _serve_older_epochs, {"fence_holds"}),

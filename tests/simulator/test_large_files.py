@@ -7,7 +7,6 @@ import pytest
 
 from actors.calls import Holding, KeepChunks
 from actors.contents import Contents
-from actors.effects import Answer
 from actors.messages import ChunkKeep, ChunkPut, ChunkStored
 from actors.store import Store
 from actors.transfers import Transfers
@@ -21,14 +20,14 @@ def _do_not_listen(self: Contents, message: ChunkKeep) -> None:
 
 
 def _do_not_send(self: Transfers, call: KeepChunks) -> None:
-    self._client.out.answers.append(Answer(call.token, Holding()))
+    self._turn.answer(call.token, Holding())
 
 
 def _say_stored(self: Contents, sender: str, message: ChunkPut) -> None:
-    if self._store.name != "store-2":
+    if self._turn.name != "store-2":
         _on_put(self, sender, message)
     else:
-        self._store._send(sender, ChunkStored(sha256=message.sha256))
+        self._turn.send(sender, ChunkStored(sha256=message.sha256))
 
 
 def _lack_nothing(self: Store, batch: Any) -> dict[int, tuple[str, ...]]:

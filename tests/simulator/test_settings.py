@@ -77,8 +77,8 @@ def _check_nothing(self: Founding, genesis: Any) -> None:
 
 
 def _refuse_without_a_reason(self: Founding, genesis: Any) -> None:
-    if self._node.options.differences(genesis):
-        self._node.out.halt = f"{self._node.name}: wrong settings"
+    if self._turn.options.differences(genesis):
+        self._turn.out.halt = f"{self._turn.name}: wrong settings"
 
 
 @pytest.mark.parametrize(

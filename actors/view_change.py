@@ -7,22 +7,22 @@ is a view whose last whole store has lost its disk: there the learners and the l
 and a store that has copied all that was decided starts anew from them.
 """
 
-from typing import TYPE_CHECKING
-
 from actors import patience
 from actors.effects import Milliseconds
+from actors.learner_state import LearnerState
 from actors.messages import Diverged, JoinRequest, TxnInquiry
+from actors.replicas import Replicas
+from actors.turn import Turn
 from actors.values import StoreMember, View
 
-if TYPE_CHECKING:
-    from actors.learner import Learner
 
+class ViewChange:
+    """The stores of one epoch, as its coordinator sees them, and the View that is to follow."""
 
-class Membership:
-    """The stores of one epoch, as its coordinator sees them."""
-
-    def __init__(self, learner: "Learner", view: View) -> None:
-        self._learner = learner
+    def __init__(self, turn: Turn, learned: LearnerState, replicas: Replicas, view: View) -> None:
+        self._turn = turn
+        self._learned = learned
+        self._replicas = replicas
         self._view = view
         self._owing: dict[str, Milliseconds] = {}
         """Since when each store has left something unanswered that it was asked."""
@@ -40,8 +40,8 @@ class Membership:
     @property
     def shortage(self) -> str:
         """Why new writes are refused; empty if there are stores enough."""
-        needed = self._learner.genesis.stores_needed
-        whole = [store for store in self._view.stores if self._learner.replicas.is_whole(store)]
+        needed = self._turn.genesis.stores_needed
+        whole = [store for store in self._view.stores if self._replicas.is_whole(store)]
         if len(whole) >= needed:
             return ""
         names = ", ".join(store.name for store in whole) or "none"
@@ -51,66 +51,66 @@ class Membership:
 
     def owes(self, store: str) -> None:
         """It was asked something."""
-        self._owing.setdefault(store, self._learner.now)
+        self._owing.setdefault(store, self._turn.now)
 
     def answered(self, store: str, owes_more: bool) -> None:
         """It answered something, so its time begins anew."""
         self._owing.pop(store, None)
         if owes_more:
-            self._owing[store] = self._learner.now
+            self._owing[store] = self._turn.now
 
-    def on_join(self, sender: str, disk: str, message: JoinRequest) -> None:
-        """A store outside the view asks to be added; its state must be the others'."""
-        learner = self._learner
-        member = self._view.member(sender)
-        if member is not None and member.disk == disk:
-            return  # It will learn so from the log.
-        if message.applied > learner.decided and all(map(self._is_lost, self._view.stores)):
-            # What this learner's former start had decided is known outside of the view only.
-            learner.copy_state()
-            return
-        own_hash = learner.replicas.own_hash(message.applied)
-        near = learner.decided - message.applied <= patience.JOINING_NEAR_SLOTS
-        empty = learner.decided and not message.applied
-        if own_hash is None or empty or not near or not learner.replicas.may_return(sender):
-            return  # It is ahead of this learner, has copied too little, or is early.
+    def knows_less_than(self, message: JoinRequest) -> bool:
+        """Whether a store outside the view has applied more than this learner has decided, while
+        no store of the view lives: what this learner's former start had decided is known outside
+        of the view only.
+        """
+        ahead = message.applied > self._learned.decided
+        return ahead and all(map(self._is_lost, self._view.stores))
+
+    def on_join(self, sender: str, disk: str, message: JoinRequest) -> bool:
+        """A store outside the view asks to be added; its state must be the others'. Whether it is
+        taken note of.
+        """
+        learned, replicas = self._learned, self._replicas
+        own_hash = replicas.own_hash(message.applied)
+        near = learned.decided - message.applied <= patience.JOINING_NEAR_SLOTS
+        empty = learned.decided and not message.applied
+        if own_hash is None or empty or not near or not replicas.may_return(sender):
+            return False  # It is ahead of this learner, has copied too little, or is early.
         if own_hash != message.state_hash:
-            learner._send(
+            self._turn.send(
                 sender,
                 Diverged(slot=message.applied, state_hash=own_hash, reported=message.state_hash),
             )
-            return
-        learner.replicas.diverged.discard((sender, disk))
-        self._joining[sender] = (disk, learner.now)
-        self.watch()
+            return False
+        replicas.diverged.discard((sender, disk))
+        self._joining[sender] = (disk, self._turn.now)
+        return True
 
     # -- views -----------------------------------------------------------------------------------
 
-    def watch(self) -> None:
-        """Propose the next View, if there is a reason for one."""
-        learner = self._learner
+    def due(self) -> View | None:
+        """The next View, if there is a reason for one; it is asked for until it is chosen."""
         self._ping()
         if self._proposed is None:
             self._proposed = self._next_view()
-        if self._proposed is not None:
-            learner.propose(self._proposed)
-            learner._arm("tick", 100, 200)
+        return self._proposed
 
     def _ping(self) -> None:
         """Ask those who owe an answer and are silent for any: a lost message is not a death."""
-        learner = self._learner
-        if learner.now - self._pinged_at < patience.PING_MS:
+        turn, learned = self._turn, self._learned
+        if turn.now - self._pinged_at < patience.PING_MS:
             return
         for member in self._view.stores:
-            silent_ms = learner.suspicion.silence_ms((member.name, member.disk), learner.now)
+            silent_ms = learned.suspicion.silence_ms((member.name, member.disk), turn.now)
             if member.name in self._owing and silent_ms >= patience.PING_MS:
-                self._pinged_at = learner.now
-                learner._send(member.name, TxnInquiry(view=self._view, decided=learner.decided))
+                self._pinged_at = turn.now
+                turn.send(member.name, TxnInquiry(view=self._view, decided=learned.decided))
 
     def may_drop(self, stores: list[str]) -> bool:
         """Whether a View without `stores` would still have a whole store."""
         return any(
-            member.name not in stores and self._learner.replicas.is_whole(member)
+            member.name not in stores and self._replicas.is_whole(member)
             for member in self._view.stores
         )
 
@@ -119,17 +119,16 @@ class Membership:
         whole = [
             member
             for member in self._view.stores
-            if member.name not in stores and self._learner.replicas.is_whole(member)
+            if member.name not in stores and self._replicas.is_whole(member)
         ]
-        return len(whole) >= self._learner.genesis.stores_needed
+        return len(whole) >= self._turn.genesis.stores_needed
 
     def _next_view(self) -> View | None:
-        learner, view = self._learner, self._view
-        replicas = learner.replicas
+        turn, view, replicas = self._turn, self._view, self._replicas
         asking = [
             (name, disk)
             for name, (disk, at) in sorted(self._joining.items())
-            if learner.now - at < patience.JOINING_MS
+            if turn.now - at < patience.JOINING_MS
         ]
         lost = [m.name for m in view.stores if self._is_lost(m)]
         if lost and not self.may_drop(lost):
@@ -150,9 +149,9 @@ class Membership:
             return None
         for name in lost:
             replicas.note_dropped(name)
-        learner.counters["stores_dropped"] += len(lost)
-        learner.counters["stores_added"] += len(joining)
-        me = learner.identity
+        turn.counters["stores_dropped"] += len(lost)
+        turn.counters["stores_added"] += len(joining)
+        me = turn.identity
         return View(
             epoch=view.epoch + 1,
             coordinator=me.name,
@@ -163,19 +162,19 @@ class Membership:
 
     def _is_lost(self, member: StoreMember) -> bool:
         """Silent, or heard but answering nothing, or of another state than the others."""
-        learner = self._learner
+        turn, learned = self._turn, self._learned
         key = (member.name, member.disk)
-        if key in learner.replicas.diverged:
+        if key in self._replicas.diverged:
             return True
-        if learner.suspicion.is_silent(key, learner.now):
+        if learned.suspicion.is_silent(key, turn.now):
             return True
         owing_since = self._owing.get(member.name)
         if owing_since is None:
             return False
-        owing_ms = learner.now - max(owing_since, learner.suspicion.since)
-        silent_ms = learner.suspicion.silence_ms(key, learner.now)
+        owing_ms = turn.now - max(owing_since, learned.suspicion.since)
+        silent_ms = learned.suspicion.silence_ms(key, turn.now)
         # Where answers are slow anyway, silence says less.
         patience_ms = min(
-            max(patience.SILENT_MS, 2 * learner.vote_time.timeout_ms), patience.SILENT_MS_MAX
+            max(patience.SILENT_MS, 2 * learned.vote_time.timeout_ms), patience.SILENT_MS_MAX
         )
         return min(owing_ms, silent_ms) >= patience_ms or owing_ms >= patience.UNRESPONSIVE_MS

@@ -1,0 +1,111 @@
+"""What an actor and its parts have in common while they take a message or a timer in.
+
+A part that decides something is handed the turn and the state that it decides about, never the
+actor that owns it. So a part can be read, and tried, alone, and no two of them know each other.
+"""
+
+from collections import Counter
+
+from actors.effects import (
+    Answer,
+    CancelTimer,
+    Effects,
+    Milliseconds,
+    Outbox,
+    Record,
+    Send,
+    SetTimer,
+    TimerKey,
+)
+from actors.options import Identity, Options
+from actors.values import Constants, Frozen, Genesis
+
+_LEADER_BEATS_MISSED = 5
+
+
+class Turn:
+    """Who the actor is, what time it is, who has sent what is handled now, and what leaves.
+
+    One object serves all turns of one start. `now` is the node's monotonic clock.
+    """
+
+    def __init__(self, identity: Identity, options: Options) -> None:
+        self.identity = identity
+        self.name = identity.name
+        self.options = options
+        self.now: Milliseconds = 0
+        self.back_at: Milliseconds = 0
+        """When this node took its first turn after a gap that is longer than a leader's silence."""
+        self.sender_disk = ""
+        self.sender_incarnation = 0
+        """The disk and the start of the sender of the message that is being handled."""
+        self.counters: Counter[str] = Counter()
+        """What happened, by name; read by observers, never by the protocol."""
+        self.disk_full = False
+        """Whether the journal's disk has less room than the reserve."""
+        self.founded: Genesis | None = None
+        """Slot 0, once it is known."""
+        self.out = Outbox()
+        self._armed: set[TimerKey] = set()
+
+    @property
+    def genesis(self) -> Genesis:
+        """The cluster's slot 0; only asked for once it is founded."""
+        assert self.founded is not None, "asked for the genesis before the cluster was founded"
+        return self.founded
+
+    @property
+    def constants(self) -> Constants:
+        """What the whole cluster computes with; only asked for once it is founded."""
+        return self.genesis.constants
+
+    # -- its course ------------------------------------------------------------------------------
+
+    def begin(self, now: Milliseconds) -> None:
+        """A turn begins. The process was paused, the broker away, or nothing happened till now."""
+        if now - self.now > _LEADER_BEATS_MISSED * self.options.leader_heartbeat_ms:
+            self.back_at = now
+        self.now = now
+
+    def expired(self, timer: TimerKey) -> None:
+        """The timer came: it is not armed any more."""
+        self._armed.discard(timer)
+
+    def take(self) -> Effects:
+        """All that is to leave, which this forgets."""
+        return self.out.take()
+
+    # -- what leaves -----------------------------------------------------------------------------
+
+    def send(self, to: str, message: Frozen) -> None:
+        """Send to a node or to a `Group`."""
+        self.out.sends.append(Send(to, message))
+
+    def answer(self, token: int, answer: object) -> None:
+        """Answer a call of this node's own process."""
+        self.out.answers.append(Answer(token, answer))
+
+    def journal(self, key: str, value: Frozen | bytes | None) -> None:
+        """Have the row `key` hold `value`; `None` removes it."""
+        data = value.to_json() if isinstance(value, Frozen) else value
+        self.out.records.append(Record(key, data))
+
+    def set_timer(
+        self, name: str, least: Milliseconds, most: Milliseconds, subject: str = ""
+    ) -> None:
+        """Arm, replacing what was armed under the same key."""
+        key = TimerKey(name, subject)
+        self._armed.add(key)
+        self.out.timers.append(SetTimer(key, least, most))
+
+    def arm(self, name: str, least: Milliseconds, most: Milliseconds, subject: str = "") -> None:
+        """Arm unless it is armed already, so that a busy node has one timer message under way."""
+        if TimerKey(name, subject) not in self._armed:
+            self.set_timer(name, least, most, subject)
+
+    def cancel_timer(self, name: str, subject: str = "") -> None:
+        """Disarm."""
+        key = TimerKey(name, subject)
+        if key in self._armed:
+            self._armed.discard(key)
+            self.out.timers.append(CancelTimer(key))
