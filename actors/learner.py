@@ -374,9 +374,9 @@ class Learner(Node):
         known = self.log[slot]
         known.aborted = aborted
         outcomes = self.state.apply(slot, known.value, aborted)
-        self.state.dropped.clear()
+        self.state.tree.dropped.clear()
         self.replicas.note_own_hash(slot, self.state.state_hash)
-        self.state.gained.clear()
+        self.state.tree.gained.clear()
         self.learned.aborts.pop(slot, None)
         if self.coordinator is not None:
             # Also of a slot that another one has decided, told together with the View before it.

@@ -171,11 +171,11 @@ def answer_read(state: Namespace, request: ReadRequest) -> ReadReply:
     """The answer at the state's applied slot."""
     if request.what == "result":
         return _answer_result(state, request)
-    entry = state.lookup(request.path)
+    entry = state.tree.lookup(request.path)
     if entry is None:
         return ReadReply(number=request.number, status="absent", applied=state.applied)
     if request.what == "list" and isinstance(entry, DirectoryEntry):
-        children, more = state.list_directory(request.path, request.after, request.limit)
+        children, more = state.tree.list_directory(request.path, request.after, request.limit)
         return ReadReply(
             number=request.number,
             status="found",
@@ -206,7 +206,7 @@ def answer_changes(changes: Changes, request: ReadRequest) -> ReadReply:
 
 def _answer_result(state: Namespace, request: ReadRequest) -> ReadReply:
     """What became of a command. Of a closed session nothing can come any more: it is `absent`."""
-    session = state.sessions.get(request.session)
+    session = state.sessions.by_name.get(request.session)
     # One that was closed when nothing was known of it may have expired, with all its results.
     if session is None or (session.acknowledged < 0 and 0 not in session.results):
         return ReadReply(number=request.number, status="unknown_session", applied=state.applied)

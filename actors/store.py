@@ -381,17 +381,17 @@ class Store(Node):
             self._outlived.append(slot)
         outcomes = self.state.apply(slot, value, aborted)
         self.held.changes.note(slot, value, outcomes)
-        for entry in self.state.gained:
+        for entry in self.state.tree.gained:
             self.chunks.use(entry.content)
             if prepared is None or prepared.refused:
                 # This store had no say in the slot, and may lack what the others held.
                 self.contents.copy(entry.content)
         if self.contents.missing:
             self.contents.pump()
-        for entry in self.state.dropped:
+        for entry in self.state.tree.dropped:
             self.contents.release(entry.content)
-        self.state.gained.clear()
-        self.state.dropped.clear()
+        self.state.tree.gained.clear()
+        self.state.tree.dropped.clear()
         if prepared is not None:
             del self.prepared[slot]
             for content in prepared.batch.contents:

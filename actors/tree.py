@@ -1,35 +1,18 @@
-"""Operations that change several entries at once: move, copy, transactions.
+"""The tree of files and directories, by path: a plain structure that commands change.
 
-A transaction changes the tree step by step, so that each step sees the ones before it. Any command
-that is refused half-way is taken back whole: every replica takes back the same, because what
-happens depends on the state alone.
-
-An entry's tag names the command that wrote it. Of one command only the last state of a path can
-ever be seen, so one tag for all paths of a command is strong: tags are compared for one path.
+A command that is refused half-way is taken back whole: every replica takes back the same, because
+what happens depends on the state alone.
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from actors.budget import Refused
-from actors.values import (
-    PATH_BYTES_MAX,
-    Check,
-    CopyEntry,
-    DirectoryEntry,
-    FileEntry,
-    MoveEntry,
-    Outcome,
-    Precondition,
-    Transaction,
-)
-
-if TYPE_CHECKING:
-    from actors.namespace import Namespace
+from actors.budget import Budget, size_of
+from actors.noted import Noted
+from actors.values import Constants, DirectoryEntry, FileEntry
 
 
 @dataclass(slots=True)
-class Undo:
+class _Undo:
     """What the entries were before a command changed them, and where the notes ended."""
 
     dropped: int
@@ -41,62 +24,146 @@ class Undo:
         """The entry at `path` is about to be replaced, made or removed."""
         self.former.append((path, former))
 
-    def take_back(self, state: "Namespace") -> None:
-        """Bring the tree and the notes back to where they were, in reverse order.
 
-        Rows that were marked as changed stay marked: they are made from the entries as they are.
+class Tree:
+    """Entries, and what the slot being applied may still change of them."""
+
+    def __init__(self, noted: Noted) -> None:
+        self.entries: dict[str, FileEntry | DirectoryEntry] = {}
+        self.children: dict[str, set[str]] = {"": set()}
+        self.bytes = 0
+        """What all entries take (`actors.budget.size_of`)."""
+        self.dropped: list[FileEntry] = []
+        """Versions that ceased to be current; whoever keeps contents empties this list."""
+        self.gained: list[FileEntry] = []
+        """Versions that became current; whoever keeps contents empties this list, too."""
+        self.budget: Budget | None = None
+        """What the slot being applied may still cost; `None` between slots."""
+        self._noted = noted
+        self._undo: _Undo | None = None
+        """What the command being applied has changed, while one is."""
+
+    # -- the course of a slot --------------------------------------------------------------------
+
+    def begin_slot(self, constants: Constants) -> None:
+        """The commands of a slot follow, who share one budget."""
+        self.budget = Budget.of_a_slot(constants)
+
+    def end_slot(self) -> None:
+        """No more of them follow."""
+        self.budget = None
+
+    def begin_command(self) -> None:
+        """What follows is one command's."""
+        assert self.budget is not None
+        self.budget.begin()
+        self._undo = _Undo(len(self.dropped), len(self.gained), len(self._noted.summary))
+
+    def end_command(self, is_refused: bool) -> None:
+        """Keep what it did, or bring the tree and the notes back to where they were, in reverse
+        order. Rows that were marked as changed stay marked: they are made from what there is.
         """
-        for path, former in reversed(self.former):
+        undo = self._undo
+        assert undo is not None
+        self._undo = None
+        if not is_refused:
+            return
+        for path, former in reversed(undo.former):
             if former is not None:
-                state._keep(former)
+                self.keep(former)
             else:
-                state._forget(path)
-        del state.dropped[self.dropped :]
-        del state.gained[self.gained :]
-        del state._summary[self.summary :]
+                self._forget(path)
+        del self.dropped[undo.dropped :]
+        del self.gained[undo.gained :]
+        del self._noted.summary[undo.summary :]
 
+    # -- reading ---------------------------------------------------------------------------------
 
-def move_entry(state: "Namespace", slot: int, index: int, operation: MoveEntry) -> Outcome:
-    """Give the entry and all below it their new paths."""
-    refusal = _refusal(state, slot, index, operation)
-    if refusal is not None:
-        return refusal
-    former = state.entries.get(operation.target)
-    found = _found(state, operation)
-    for entry in found:
-        state._erase(entry)
-    _place(state, slot, index, operation, found)
-    return Outcome(status="done", slot=slot, index=index, created=former is None)
+    def list_directory(
+        self, path: str, after: str, limit: int
+    ) -> tuple[tuple[FileEntry | DirectoryEntry, ...], bool]:
+        """The children of `path` after the name `after`, by name, and if there are more."""
+        names = sorted(name for name in self.children.get(path, ()) if name > after)
+        prefix = f"{path}/" if path else ""
+        page = tuple(self.entries[prefix + name] for name in names[:limit])
+        return page, len(names) > limit
 
+    def lookup(self, path: str) -> FileEntry | DirectoryEntry | None:
+        """The entry at `path`; the root is always a directory."""
+        return DirectoryEntry(path="", slot=0, index=0) if path == "" else self.entries.get(path)
 
-def copy_entry(state: "Namespace", slot: int, index: int, operation: CopyEntry) -> Outcome:
-    """Make the entry and all below it once more."""
-    refusal = _refusal(state, slot, index, operation)
-    if refusal is not None:
-        return refusal
-    former = state.entries.get(operation.target)
-    _place(state, slot, index, operation, _found(state, operation))
-    return Outcome(status="done", slot=slot, index=index, created=former is None)
+    def file_above(self, path: str) -> str | None:
+        """The nearest ancestor of `path` that is a file; it is about to be made."""
+        assert self.budget is not None
+        self.budget.check_depth(path)
+        parent = _parent(path)
+        while parent:
+            if isinstance(self.entries.get(parent), FileEntry):
+                return parent
+            parent = _parent(parent)
+        return None
 
+    # -- changing --------------------------------------------------------------------------------
 
-def check(state: "Namespace", slot: int, index: int, operation: Check) -> Outcome:
-    """Whether the condition holds; nothing changes."""
-    if not _holds(operation.when, state.lookup(operation.path)):
-        return _precondition_failed(state, slot, index, operation.path)
-    return Outcome(status="done", slot=slot, index=index)
+    def make_parents(self, slot: int, index: int, path: str) -> None:
+        """Make the directories that `path` lacks. Raises `Refused`."""
+        parent = _parent(path)
+        missing: list[str] = []
+        while parent and parent not in self.entries:
+            missing.append(parent)
+            parent = _parent(parent)
+        for name in reversed(missing):
+            self.write(DirectoryEntry(path=name, slot=slot, index=index))
 
+    def subtree(self, path: str) -> list[FileEntry | DirectoryEntry]:
+        """`path` and all below it, children before their directory. Raises `Refused`."""
+        assert self.budget is not None
+        found: list[FileEntry | DirectoryEntry] = []
+        todo = [path]
+        while todo:
+            here = todo.pop()
+            self.budget.step()
+            found.append(self.entries[here])
+            todo.extend(f"{here}/{name}" for name in sorted(self.children.get(here, ())))
+        return found[::-1]
 
-def transact(state: "Namespace", slot: int, index: int, operation: Transaction) -> Outcome:
-    """Run the steps up to one that is refused, which the outcome names."""
-    assert state.budget is not None
-    created = False
-    for number, step in enumerate(operation.steps):
-        state.budget.step()
-        outcome = state.operate(slot, index, step)
-        if outcome.status != "done":
-            return outcome.model_copy(update={"step": number})
-        created = created or outcome.created
-    return Outcome(status="done", slot=slot, index=index, created=created)
+    def keep(self, entry: FileEntry | DirectoryEntry) -> None:
+        """Take the entry in as it is, as from a row of the journal."""
+        parent, _, name = entry.path.rpartition("/")
+        former = self.entries.get(entry.path)
+        self.bytes += size_of(entry) - (0 if former is None else size_of(former))
+        self.entries[entry.path] = entry
+        self.children.setdefault(parent, set()).add(name)
+
+    def _forget(self, path: str) -> None:
+        parent, _, name = path.rpartition("/")
+        self.bytes -= size_of(self.entries.pop(path))
+        self.children.pop(path, None)
+        self.children[parent].discard(name)
+
+    def write(self, entry: FileEntry | DirectoryEntry) -> None:
+        """Make or replace an entry. Raises `Refused`."""
+        assert self.budget is not None
+        assert self._undo is not None
+        self.budget.write(size_of(entry))
+        former, former_bytes = self.entries.get(entry.path), self.bytes
+        self._undo.changed(entry.path, former)
+        if isinstance(entry, FileEntry):
+            self.gained.append(entry)
+        self.keep(entry)
+        if former is None or self.bytes > former_bytes:
+            self.budget.check_tree(len(self.entries), self.bytes)
+        what = entry.content.sha256 if isinstance(entry, FileEntry) else "directory"
+        self._noted.note(f"entry/{entry.path}", f"{entry.slot}-{entry.index} {what}")
+
+    def erase(self, entry: FileEntry | DirectoryEntry) -> None:
+        """Remove an entry; of a directory what is below it has gone before."""
+        assert self._undo is not None
+        self._undo.changed(entry.path, entry)
+        if isinstance(entry, FileEntry):
+            self.dropped.append(entry)
+        self._forget(entry.path)
+        self._noted.note(f"entry/{entry.path}", "gone")
 
 
 def is_below(path: str, ancestor: str) -> bool:
@@ -104,108 +171,5 @@ def is_below(path: str, ancestor: str) -> bool:
     return path != "" if ancestor == "" else path.startswith(f"{ancestor}/")
 
 
-def _refusal(
-    state: "Namespace", slot: int, index: int, operation: MoveEntry | CopyEntry
-) -> Outcome | None:
-    """Why the operation can't be done; nothing has changed yet."""
-    source, target = operation.source, operation.target
-
-    def refused(status: str, detail: str) -> Outcome:
-        return Outcome.model_validate(
-            {"status": status, "slot": slot, "index": index, "detail": detail}
-        )
-
-    entry = state.lookup(source)
-    if source == "" or target == "":
-        return refused("conflict", "the root can be neither the source nor the target")
-    if not _holds(operation.when, entry):
-        return _precondition_failed(state, slot, index, source)
-    if entry is None:
-        return refused("not_found", f"{source!r} does not exist")
-    if not _holds(operation.target_when, state.lookup(target)):
-        return _precondition_failed(state, slot, index, target)
-    if source == target:
-        return refused("conflict", "source and target are the same")
-    if is_below(target, source):
-        return refused("conflict", f"{target!r} lies inside of {source!r}")
-    obstacle = state._file_above(target)
-    if obstacle is not None:
-        return refused("conflict", f"{obstacle!r} is a file")
-    taken = _taken(state, operation, entry)
-    if taken is not None:
-        return refused(*taken)
-    return None
-
-
-def _found(
-    state: "Namespace", operation: MoveEntry | CopyEntry
-) -> list[FileEntry | DirectoryEntry]:
-    """The entry and all below it, whose paths at the target are fit. Raises `Refused`."""
-    assert state.budget is not None
-    found = state._subtree(operation.source)
-    for entry in found:
-        path = operation.target + entry.path[len(operation.source) :]
-        state.budget.check_depth(path)
-        if len(path.encode()) > PATH_BYTES_MAX:
-            raise Refused("conflict", f"a path below it would have over {PATH_BYTES_MAX} bytes")
-    return found
-
-
-def _taken(
-    state: "Namespace", operation: MoveEntry | CopyEntry, entry: FileEntry | DirectoryEntry
-) -> tuple[str, str] | None:
-    """Why what is at the target can't make room, as rename(2) has it."""
-    target = operation.target
-    former = state.entries.get(target)
-    if former is None:
-        return None
-    if not operation.overwrite:
-        return "conflict", f"{target!r} exists already"
-    if former.kind != entry.kind:
-        return "conflict", f"{target!r} is a {former.kind}, {operation.source!r} a {entry.kind}"
-    if state.children.get(target):
-        return "not_empty", f"{target!r} is not empty"
-    return None
-
-
-def _place(
-    state: "Namespace",
-    slot: int,
-    index: int,
-    operation: MoveEntry | CopyEntry,
-    found: list[FileEntry | DirectoryEntry],
-) -> None:
-    """Write what was `found` at the source to the target, directories before what they hold."""
-    state._make_parents(slot, index, operation.target)
-    moves = isinstance(operation, MoveEntry)
-    for entry in reversed(found):
-        path = operation.target + entry.path[len(operation.source) :]
-        if isinstance(entry, DirectoryEntry):
-            state._write(DirectoryEntry(path=path, slot=slot, index=index))
-            continue
-        former = state.entries.get(path)
-        version = entry.version if moves else 0
-        if isinstance(former, FileEntry):
-            state.dropped.append(former)
-            version = max(version, former.version)
-        update = {"path": path, "slot": slot, "index": index, "version": version + 1}
-        state._write(entry.model_copy(update=update))
-
-
-def _holds(when: Precondition, entry: FileEntry | DirectoryEntry | None) -> bool:
-    """RFC 9110, section 13.1. A directory exists, so `*` stands for it, too; it has no tag."""
-    if when.if_match is not None and not _names(when.if_match, entry):
-        return False
-    return when.if_none_match is None or not _names(when.if_none_match, entry)
-
-
-def _names(tags: tuple[str, ...], entry: FileEntry | DirectoryEntry | None) -> bool:
-    if entry is None:
-        return False
-    return "*" in tags or (isinstance(entry, FileEntry) and entry.etag in tags)
-
-
-def _precondition_failed(state: "Namespace", slot: int, index: int, path: str) -> Outcome:
-    entry = state.lookup(path)
-    current = entry.etag if isinstance(entry, FileEntry) else ""
-    return Outcome(status="precondition_failed", slot=slot, index=index, detail=current, path=path)
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]

@@ -63,12 +63,12 @@ class Replica:
 
     def tree(self) -> dict[str, Any]:
         state = self.state
-        children = {path: set(names) for path, names in state.children.items() if names}
+        children = {path: set(names) for path, names in state.tree.children.items() if names}
         return {
             "entries": dict(state.entries),
             "children": children,
-            "bytes": state.tree_bytes,
-            "notes": (list(state.dropped), list(state.gained)),
+            "bytes": state.tree.bytes,
+            "notes": (list(state.tree.dropped), list(state.tree.gained)),
         }
 
 
@@ -258,12 +258,12 @@ def test_replicas_agree_on_every_refusal_also_one_that_starts_again(
             assert one.tree() == before
         state = one.state
         assert (
-            state.tree_bytes == other.state.tree_bytes == sum(map(size_of, state.entries.values()))
+            state.tree.bytes == other.state.tree.bytes == sum(map(size_of, state.entries.values()))
         )
         assert len(state.entries) <= tight.tree_entries
         assert max((path.count("/") for path in state.entries), default=0) < tight.path_depth
         assert set(state.entries) == {
             f"{above}/{name}" if above else name
-            for above, below in state.children.items()
+            for above, below in state.tree.children.items()
             for name in below
         }

@@ -188,7 +188,7 @@ def test_a_copy_that_a_dead_leader_may_have_proposed_is_unknown_and_then_resolve
     cluster.start("acceptor-1")
     cluster.run_until(lambda: "a" in cluster.actor("store-1").state.entries, 20_000)
     session, _, sequence = answer.request.rpartition("-")
-    outcome = cluster.actor("store-1").state.sessions[session].results[int(sequence)]
+    outcome = cluster.actor("store-1").state.sessions.by_name[session].results[int(sequence)]
     assert outcome.status == "done"
 
 

@@ -226,7 +226,7 @@ def test_a_store_whose_no_was_overruled_copies_what_it_refused() -> None:
     store._try_fetched()
     prepared = store.prepared[slot]
     assert prepared.refused
-    store.state._session_or_new("s")
+    store.state.sessions.known_or_new("s")
 
     store._apply(slot, prepared.batch, (), prepared)
 

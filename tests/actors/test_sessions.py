@@ -64,7 +64,7 @@ def test_a_key_stands_for_one_request_and_its_first_result() -> None:
     state = Namespace(KEPT)
     told(state, 0, command(0, OpenSession()))
     given_up = told(state, 0, keyed(1, "a", "key"), Refusal(index=0, reason="late"))
-    assert (given_up.status, state.keys) == ("aborted", {})
+    assert (given_up.status, state.sessions.keys) == ("aborted", {})
 
     first = told(state, 0, keyed(2, "a", "key"))
     assert (first.status, first.slot) == ("done", 3)
@@ -83,17 +83,17 @@ def test_keys_expire_by_log_time_which_never_goes_back() -> None:
     told(state, 0, keyed(1, "a", "old"))
     told(state, HOUR_MS, keyed(2, "b", "young"))
     told(state, 0, keyed(3, "c", "late"))
-    assert (state.log_time_ms, state.keys["late"].log_time_ms) == (HOUR_MS, HOUR_MS)
+    assert (state.log_time_ms, state.sessions.keys["late"].log_time_ms) == (HOUR_MS, HOUR_MS)
 
     told(state, 24 * HOUR_MS + 60_000, command(4, OpenSession()))
-    assert list(state.keys) == ["old", "young", "late"]
+    assert list(state.sessions.keys) == ["old", "young", "late"]
     told(state, 24 * HOUR_MS + 120_000, command(5, OpenSession()))
-    assert list(state.keys) == ["young", "late"]
+    assert list(state.sessions.keys) == ["young", "late"]
     told(state, 0, command(6, OpenSession()))
     told(state, 25 * HOUR_MS + 60_000, command(7, OpenSession()))
-    assert list(state.keys) == ["young", "late"]
+    assert list(state.sessions.keys) == ["young", "late"]
     told(state, 25 * HOUR_MS + 120_000, command(8, OpenSession()))
-    assert state.keys == {}
+    assert state.sessions.keys == {}
     assert told(state, 0, keyed(9, "a", "old")).slot == state.applied
 
 
@@ -111,7 +111,7 @@ def test_a_long_silence_leaves_a_minute_for_what_is_under_way() -> None:
     assert told(state, years + 59_999, keyed(1, "a", "key")) == first
 
     told(state, years + 60_000, command(2, OpenSession(), session="t"))
-    assert (state.keys, list(state.sessions)) == ({}, ["t"])
+    assert (state.sessions.keys, list(state.sessions.by_name)) == ({}, ["t"])
 
 
 def test_a_session_lives_for_as_long_as_it_is_used() -> None:
@@ -121,9 +121,9 @@ def test_a_session_lives_for_as_long_as_it_is_used() -> None:
     told(state, 0, command(0, OpenSession(), session="idle"))
     told(state, 20 * HOUR_MS, command(1, put("a", b"1")))
     told(state, 24 * HOUR_MS + 60_000, command(2, put("a", b"2")))
-    assert sorted(state.sessions) == ["idle", "s"]
+    assert sorted(state.sessions.by_name) == ["idle", "s"]
     told(state, 24 * HOUR_MS + 120_000, command(3, put("a", b"3")))
-    assert sorted(state.sessions) == ["s"]
+    assert sorted(state.sessions.by_name) == ["s"]
     late = told(state, 0, command(1, put("a", b"late"), session="idle"))
     assert late.status == "unknown_session"
     rows = {key: value for key, value in state.take_rows() if "idle" in key}
@@ -164,8 +164,8 @@ def test_a_replica_that_starts_again_goes_on_as_the_others_do() -> None:
         assert told(state, at_ms, one) == outcome
         assert again.state_hash == state.state_hash
         assert dict(again.rows()) == dict(state.rows())
-    assert state.keys == {}
-    assert list(state.sessions) == ["s"]
+    assert state.sessions.keys == {}
+    assert list(state.sessions.by_name) == ["s"]
 
 
 def test_an_expired_session_does_not_come_back_to_do_it_all_again() -> None:
@@ -184,7 +184,7 @@ def test_an_expired_session_does_not_come_back_to_do_it_all_again() -> None:
     keep = command(2, OpenSession(), acknowledged=0)
     assert told(state, 48 * HOUR_MS, keep).status == "unknown_session"
     assert told(state, 48 * HOUR_MS, write).status == "unknown_session"
-    entry = state.lookup("a")
+    entry = state.tree.lookup("a")
     assert entry is not None
     assert entry.slot == 5
 
@@ -204,7 +204,7 @@ def test_a_gateway_whose_session_expires_again_and_again_never_uses_a_name_twice
         names.append(client.session)
     assert len(set(names)) == 4
     state = world.actor("store-1").state
-    assert [name in state.sessions for name in names] == [False, False, False, True]
+    assert [name in state.sessions.by_name for name in names] == [False, False, False, True]
     assert state.entries["a"].version == 3
 
 
@@ -219,7 +219,7 @@ def test_a_session_that_was_closed_before_it_was_opened_never_opens() -> None:
     for replica in (state, again(state)):
         assert told(replica, 0, command(0, OpenSession())).status == "unknown_session"
         assert told(replica, 0, command(1, put("a", b"late"))).status == "unknown_session"
-        assert replica.lookup("a") is None
+        assert replica.tree.lookup("a") is None
 
 
 def test_of_an_expired_session_nothing_is_certain_also_once_it_is_closed() -> None:
@@ -311,7 +311,7 @@ def test_the_next_start_closes_the_session_of_the_former_one() -> None:
     client = world.actor("gateway-1")
     world.run_until(lambda: not client.writes._former, 5_000)
     world.settled()
-    sessions = world.actor("store-1").state.sessions
+    sessions = world.actor("store-1").state.sessions.by_name
     assert (sessions[former].closed, sessions[client.session].closed) == (True, False)
     rows = [key for key in world.machines["gateway-1"].disk.records if key.startswith("session/")]
     assert rows == [f"session/{client.session}"]

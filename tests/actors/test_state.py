@@ -86,10 +86,10 @@ def test_a_restart_and_a_copy_bring_all_of_the_state(life: Life, how: str) -> No
     state = getattr(life, how)()
 
     assert everything(state) == everything(life.state)
-    assert state.sessions["other"].closed
-    assert sorted(state.sessions["s"].results) == [0, 1, 2, 3]
-    assert state.keys == life.state.keys
-    assert state.children == life.state.children
+    assert state.sessions.by_name["other"].closed
+    assert sorted(state.sessions.by_name["s"].results) == [0, 1, 2, 3]
+    assert state.sessions.keys == life.state.sessions.keys
+    assert state.tree.children == life.state.tree.children
 
 
 @pytest.mark.parametrize("how", ["restarted", "copied"])
@@ -112,7 +112,7 @@ def test_what_a_replica_does_next_is_the_same_after_a_restart_and_on_a_copy(
         one.now_ms += HOUR_MS * 3 // 4  # The keys of before expire, the last one does not.
         told.append(one.run(6, put("f", b"x")))
         one.now_ms += 60_000
-        return [*told, one.run(7, put("f", b"y")), *one.state.keys]
+        return [*told, one.run(7, put("f", b"y")), *one.state.sessions.keys]
 
     expected = ["done", "done", "unknown_session", "done", "done", "m"]
     assert goes_on(life) == goes_on(other) == expected
@@ -249,4 +249,4 @@ def test_log_time_never_goes_back(life: Life) -> None:
     life.run(4, put("c", b"3"), idempotency=IdempotencyKey(key="m", fingerprint="3"))
 
     assert life.state.log_time_ms == before
-    assert life.state.keys["m"].log_time_ms == before
+    assert life.state.sessions.keys["m"].log_time_ms == before

@@ -170,12 +170,12 @@ class Machine:
         self.sequence += 1
         batch = Batch(commands=(command,))
         (outcome,) = self.state.apply(self.state.applied + 1, batch, ())
-        for entry in self.state.gained:
+        for entry in self.state.tree.gained:
             self.chunks.use(entry.content)
-        for entry in self.state.dropped:
+        for entry in self.state.tree.dropped:
             self.chunks.release(entry.content, 0)
-        self.state.gained.clear()
-        self.state.dropped.clear()
+        self.state.tree.gained.clear()
+        self.state.tree.dropped.clear()
         for key, row in self.state.take_rows():
             if row is None:
                 self.journal.pop(key, None)
@@ -261,7 +261,7 @@ def test_any_sequence_of_operations_does_what_the_model_does(sequence: list[AnyO
         used = [e.content.sha256 for e in machine.state.entries.values() if e.kind == "file"]
         assert machine.in_use() == {name: used.count(name) for name in used}
         for path in ["", *(p for p, data in tree.items() if data is None)]:
-            page, _ = machine.state.list_directory(path, "", 100)
+            page, _ = machine.state.tree.list_directory(path, "", 100)
             assert [e.path for e in page] == sorted(
                 name for name in tree if name.rpartition("/")[0] == path
             )

@@ -126,8 +126,8 @@ class FakeCluster:
         self.changes.note(self.state.applied, batch, (outcome,))
         self.applied.set()
         self.applied = asyncio.Event()
-        self.state.dropped.clear()
-        self.state.gained.clear()
+        self.state.tree.dropped.clear()
+        self.state.tree.gained.clear()
         self.state.take_rows()
         return Decided(command.request, outcome)
 

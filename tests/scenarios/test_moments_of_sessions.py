@@ -41,7 +41,7 @@ def test_each_sequence_has_one_result_for_good_aborted_or_done() -> None:
     assert told(state, 3, command(2, "kept")) == ("done", 3)
     assert told(state, 4, command(1, "given-up")) == ("aborted", 2)
     assert told(state, 5, command(2, "kept")) == ("done", 3)
-    assert state.lookup("given-up") is None
+    assert state.tree.lookup("given-up") is None
     assert told(state, 6, command(3, "more", acknowledged=1)) == ("done", 6)
     assert told(state, 7, command(1, "given-up"))[0] == "forgotten"
     assert told(state, 8, command(2, "kept")) == ("done", 3)
@@ -61,7 +61,7 @@ def test_nothing_of_a_closed_session_happens_any_more() -> None:
     assert told(state, 3, closing) == ("done", 3)
     assert answer_read(state, asked).status == "absent"
     assert told(state, 4, command(7, "late"))[0] == "unknown_session"
-    assert state.lookup("late") is None
+    assert state.tree.lookup("late") is None
 
 
 def test_a_former_session_is_closed_however_often_that_is_aborted() -> None:

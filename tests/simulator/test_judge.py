@@ -39,7 +39,7 @@ def _lead_without_looking(self: Proposer, phase: Electing) -> None:
 
 
 def _forgetful_run(self: Namespace, slot: int, index: int, command: Any, aborted: Any) -> Any:
-    session = self.sessions.get(command.session)
+    session = self.sessions.by_name.get(command.session)
     if session is not None:
         session.results.pop(command.sequence, None)
     return _run_command(self, slot, index, command, aborted)
