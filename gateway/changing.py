@@ -19,13 +19,12 @@ from actors.values import (
     DeleteFile,
     MakeDirectory,
     MoveEntry,
-    Precondition,
     PutFile,
     RemoveDirectory,
     Transaction,
 )
 from gateway.cluster import Cluster
-from gateway.conditions import refuse_conditions
+from gateway.conditions import Tags, precondition_of_members, refuse_conditions
 from gateway.contents import Contents
 from gateway.fields import header_fields, switch
 from gateway.files import run_write, written_headers
@@ -48,7 +47,6 @@ STEPS_MAX = 1000
 _BODY_TIMEOUT_S = 60.0
 _CONDITIONS = ("if-match", "if-none-match", "if-unmodified-since")
 
-Tags = str | list[str] | None
 _Body = TypeVar("_Body", bound="Strict")
 
 
@@ -75,8 +73,10 @@ class Transfer(Strict):
             source=_path(self.source),
             target=_path(self.target),
             overwrite=self.overwrite,
-            when=_precondition(self.if_match, self.if_none_match),
-            target_when=_precondition(self.target_if_match, self.target_if_none_match),
+            when=precondition_of_members(self.if_match, self.if_none_match),
+            target_when=precondition_of_members(
+                self.target_if_match, self.target_if_none_match, "target_"
+            ),
         )
 
 
@@ -232,10 +232,10 @@ class Changing:
             case RemoveDirectoryStep():
                 return RemoveDirectory(path=_path(step.path), recursive=step.recursive)
             case DeleteStep():
-                when = _precondition(step.if_match, step.if_none_match)
+                when = precondition_of_members(step.if_match, step.if_none_match)
                 return DeleteFile(path=_path(step.path), when=when)
             case CheckStep():
-                when = _precondition(step.if_match, step.if_none_match)
+                when = precondition_of_members(step.if_match, step.if_none_match)
                 if when is ALWAYS:
                     raise Problem(INVALID_REQUEST, "a check needs if_match or if_none_match")
                 return Check(path=_path(step.path), when=when)
@@ -266,7 +266,7 @@ class Changing:
             modified_ms=time.time_ns() // 1_000_000 if modified_ms is None else modified_ms,
             executable=step.executable,
             meta=meta,
-            when=_precondition(step.if_match, step.if_none_match),
+            when=precondition_of_members(step.if_match, step.if_none_match),
         )
 
 
@@ -311,16 +311,3 @@ def _path(text: str) -> str:
         return checked_path(text)
     except InvalidPath as error:
         raise Problem(INVALID_PATH, f"{error}") from None
-
-
-def _precondition(if_match: Tags, if_none_match: Tags) -> Precondition:
-    if if_match is None and if_none_match is None:
-        return ALWAYS
-    return Precondition(if_match=_tags(if_match), if_none_match=_tags(if_none_match))
-
-
-def _tags(given: Tags) -> tuple[str, ...] | None:
-    """Tags may come as headers show them, in quotation marks, or bare."""
-    if given is None:
-        return None
-    return tuple(tag.strip().strip('"') for tag in ([given] if isinstance(given, str) else given))

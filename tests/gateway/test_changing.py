@@ -211,3 +211,47 @@ async def test_a_body_that_is_too_large_says_what_to_do(client: httpx.AsyncClien
     answer = await client.post("/v1/transactions", json={"steps": steps})
 
     assert "move them" in refused_as(answer, 413, "too-large")["detail"]
+
+
+@pytest.mark.parametrize(
+    ("given", "happens"),
+    [
+        ('W/"{}"', False),
+        ('"{}"', False),
+        ("{}", False),
+        (["1-1", 'W/"{}"'], False),
+        ('"1-1", W/"{}"', False),
+        ("*", False),
+        (["*"], False),
+        ('"*"', True),
+        ('W/"*"', True),
+        (["1-1"], True),
+    ],
+)
+async def test_no_form_of_a_tag_loses_an_update(
+    client: httpx.AsyncClient, given: str | list[str], happens: bool
+) -> None:
+    """A write that must not meet the current version does not replace it, however it says so."""
+    tag = (await client.put("/v1/files/a", content=b"1")).headers["etag"].strip('"')
+    texts = given.format(tag) if isinstance(given, str) else [one.format(tag) for one in given]
+    step = {"op": "put", "path": "a", "text": "2", "if_none_match": texts}
+
+    answer = await client.post("/v1/transactions", json={"steps": [step]})
+
+    assert answer.status_code == (200 if happens else 412)
+    assert (await client.get("/v1/files/a")).text == ("2" if happens else "1")
+
+
+@pytest.mark.parametrize("given", [[], "", [""], ["*", "1-0"], "1-0 2-0", "'1-0'", "W/1-0", '"1-0'])
+async def test_what_names_no_tag_is_refused_in_a_body(
+    client: httpx.AsyncClient, given: str | list[str]
+) -> None:
+    for about in ({"if_match": given}, {"if_none_match": given}):
+        step = {"op": "put", "path": "a", "text": "2", **about}
+        answer = await client.post("/v1/transactions", json={"steps": [step]})
+
+        refused_as(answer, 400, "invalid-request")
+    answer = await client.post(
+        "/v1/move", json={"source": "a", "target": "b", "target_if_match": given}
+    )
+    assert "target_if_match" in refused_as(answer, 400, "invalid-request")["detail"]
