@@ -354,7 +354,7 @@ def load_row(state: Namespace, line: bytes) -> None:
         key, value = json.loads(line)
         if not state.restore(Record(key, value.encode())):
             raise ValueError(f"there are no rows like {key!r}")
-    except JournalUnreadable as error:
+    except (JournalUnreadable, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{error}") from None
 
 

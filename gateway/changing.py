@@ -33,9 +33,10 @@ from gateway.keys import RunningKeys, idempotency_key
 from gateway.metadata import (
     CONTENT_TYPE_BYTES_MAX,
     DEFAULT_CONTENT_TYPE,
-    META_BYTES_MAX,
     MODIFIED_MS_MAX,
     MODIFIED_MS_MIN,
+    InvalidMetadata,
+    checked,
 )
 from gateway.paths import InvalidPath, checked_path
 from gateway.problems import INVALID_HEADER, INVALID_PATH, INVALID_REQUEST, TOO_LARGE, Problem
@@ -99,7 +100,7 @@ class PutStep(Strict):
     path: str
     text: str | None = None
     base64: str | None = None
-    content_type: str = Field(DEFAULT_CONTENT_TYPE, min_length=1, max_length=CONTENT_TYPE_BYTES_MAX)
+    content_type: str = Field(DEFAULT_CONTENT_TYPE, max_length=CONTENT_TYPE_BYTES_MAX)
     modified_ms: int | None = Field(None, ge=MODIFIED_MS_MIN, le=MODIFIED_MS_MAX)
     executable: bool = False
     meta: dict[str, str] = Field(default_factory=dict)
@@ -246,26 +247,18 @@ class Changing:
             data = step.data()
         except ValueError as error:
             raise Problem(INVALID_REQUEST, f"{path!r}: {error}") from None
-        meta = tuple(sorted((name.lower(), value) for name, value in step.meta.items()))
-        # They go out as headers again.
-        if not all(
-            name
-            and f"{name}{value}".isascii()
-            and value.isprintable()
-            and name.replace("-", "").replace("_", "").isalnum()
-            for name, value in meta
-        ):
-            raise Problem(INVALID_REQUEST, f"{path!r}: meta holds what can't be a header")
-        if sum(len(name) + len(value) for name, value in meta) > META_BYTES_MAX:
-            raise Problem(INVALID_REQUEST, f"{path!r}: meta has more than {META_BYTES_MAX} bytes")
-        modified_ms = step.modified_ms
+        try:
+            said = checked(step.content_type, step.modified_ms, step.executable, step.meta.items())
+        except InvalidMetadata as error:
+            raise Problem(INVALID_REQUEST, f"{path!r}: {error}") from None
+        modified_ms = said.modified_ms
         return PutFile(
             path=path,
             content=await self._contents.keep(data, kept),
-            content_type=step.content_type,
+            content_type=said.content_type,
             modified_ms=time.time_ns() // 1_000_000 if modified_ms is None else modified_ms,
-            executable=step.executable,
-            meta=meta,
+            executable=said.executable,
+            meta=said.stored_meta,
             when=precondition_of_members(step.if_match, step.if_none_match),
         )
 

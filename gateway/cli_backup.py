@@ -17,6 +17,8 @@ from gateway.transfer import PARALLEL
 if TYPE_CHECKING:
     from gateway.backup_folder import Manifest
 
+_NAMED_MOST = 20
+
 
 def register(cli: typer.Typer) -> None:
     """Add the commands."""
@@ -109,6 +111,7 @@ def restore(
                 "slot": done.slot,
                 "data": str(settings.data),
                 "members": done.members,
+                "mended": done.mended,
                 "backup": manifest.model_dump(mode="json"),
             }
         )
@@ -117,6 +120,12 @@ def restore(
             f"cluster {done.cluster} is in {settings.data}: {_about(manifest)}. Its own slots go "
             f"on after {done.slot}. Start it with: synod up --data {settings.data}"
         )
+        if done.mended:
+            note(
+                f"{len(done.mended)} files had metadata that no gateway takes; what the old "
+                f"cluster showed of it is kept: {', '.join(map(repr, done.mended[:_NAMED_MOST]))}"
+                + (" …" if len(done.mended) > _NAMED_MOST else "")
+            )
         own = settings.model_dump(include=set(manifest.settings))
         for name, value in manifest.settings.items():
             if own.get(name) != value:

@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.types import Receive
 
+from actors.chunks import read_manifest
 from actors.values import CHUNKS_IN_COMMAND, Chunked, Content, Indirect, Inline, StoredContent
 from gateway.cluster import Cluster
 from gateway.keeping import DOWNLOADS, Kept, first_of, keeping, uploads
@@ -100,8 +101,10 @@ class Contents:
                 kept.add(content.chunks)
             return content.chunks
         kept.add((content.manifest,))
-        names: list[str] = json.loads(await self._fetch(content.manifest))
-        return tuple(names)
+        listing = read_manifest(await self._fetch(content.manifest))
+        if listing is None:
+            raise _not_whole(f"the chunk {content.manifest} is no list of chunks")
+        return listing.names
 
     async def give_out(self, names: tuple[str, ...], start: int, length: int, sink: Sink) -> None:
         """Hand `length` bytes of the chunks `names`, from the byte `start` on, to `sink`.
@@ -109,7 +112,10 @@ class Contents:
         Fetches a little ahead. `sink` is awaited for one piece after the other. Raises `Problem`.
         """
         if len(names) == 1 and length <= self._inline_bytes:
-            await sink(memoryview(await self._fetch(names[0]))[start : start + length])
+            only = await self._fetch(names[0])
+            if len(only) < start + length:
+                raise _not_whole(f"its chunk has {len(only)} bytes")
+            await sink(memoryview(only)[start : start + length])
             return
         ahead: deque[asyncio.Task[bytes]] = deque()
         position = 0
@@ -127,6 +133,8 @@ class Contents:
                         ahead.append(group.create_task(self._fetch(names[position])))
                         position += 1
                     data = memoryview(await ahead[0])[start : start + length]
+                    if len(ahead) == 1 and position == len(names) and len(data) < length:
+                        raise _not_whole(f"the last one lacks {length - len(data)} bytes")
                     start = 0
                     length -= len(data)
                     for offset in range(0, len(data), _PIECE_BYTES):
@@ -155,6 +163,8 @@ class Contents:
             if len(self._chunk_sizes) >= _CHUNK_SIZES_KEPT:
                 self._chunk_sizes.clear()
             each = self._chunk_sizes[names[0]] = len(await self._fetch(names[0]))
+        if not each:
+            raise _not_whole(f"the chunk {names[0]} is empty")
         first = start // each
         return names[first : (stop - 1) // each + 1], start - first * each
 
@@ -265,6 +275,15 @@ class _Body:
             f"the body ended after {self._received}{of} bytes; nothing was written",
             headers={"connection": "close"},
         )
+
+
+def _not_whole(why: str) -> Problem:
+    """No gateway wrote it so. Said before the head of the answer is sent, if that can be."""
+    return Problem(
+        UNAVAILABLE,
+        f"The file can't be read, as its chunks are not what its size says: {why}.",
+        headers={"retry-after": "1"},
+    )
 
 
 def _too_large(greatest_bytes: int) -> Problem:

@@ -13,6 +13,7 @@ from gateway.conditions import refuse_conditions
 from gateway.fields import choice, header_fields, number, query_fields
 from gateway.files import read_request, run_write, written_headers
 from gateway.keys import RunningKeys
+from gateway.metadata import served
 from gateway.paths import path_to_url
 from gateway.problems import CONFLICT, NOT_FOUND, Problem
 
@@ -94,6 +95,7 @@ def entry_json(entry: FileEntry | DirectoryEntry) -> dict[str, Any]:
     name = entry.path.rpartition("/")[2]
     if isinstance(entry, DirectoryEntry):
         return {"kind": "directory", "name": name, "path": entry.path, "slot": entry.slot}
+    shown = served(entry)
     return {
         "kind": "file",
         "name": name,
@@ -102,9 +104,9 @@ def entry_json(entry: FileEntry | DirectoryEntry) -> dict[str, Any]:
         "etag": entry.etag,
         "version": entry.version,
         "size": entry.content.size,
-        "sha256": entry.content.sha256,
-        "content_type": entry.content_type,
-        "modified_ms": entry.modified_ms,
+        "sha256": shown.sha256,
+        "content_type": shown.content_type,
+        "modified_ms": shown.modified_ms,
         "executable": entry.executable,
-        "meta": dict(entry.meta),
+        "meta": dict(shown.meta),
     }

@@ -35,6 +35,7 @@ from gateway.problems import (
     NOT_FOUND,
     PRECONDITION_FAILED,
     RANGE_NOT_SATISFIABLE,
+    UNAVAILABLE,
     UNSUPPORTED_CODING,
     Problem,
 )
@@ -75,7 +76,7 @@ class Files:
                     content_type=described.content_type,
                     modified_ms=time.time_ns() // 1_000_000 if modified_ms is None else modified_ms,
                     executable=described.executable,
-                    meta=described.meta,
+                    meta=described.stored_meta,
                     when=when,
                 )
                 named = idempotency_key(key, "PUT", path, fields, content.sha256)
@@ -228,6 +229,12 @@ class _Download:
             if self._started:
                 raise GaveUp(f"{type(first).__name__}: {first}") from error
             raise first from None
+        if left and not self._started:
+            raise Problem(
+                UNAVAILABLE,
+                f"The file can't be read: its chunks hold {left} bytes less than its size says.",
+                headers={"retry-after": "1"},
+            )
         if left:
             raise GaveUp(f"the chunks hold {left} bytes less than the file")
 
@@ -280,7 +287,7 @@ def read_request(path: str, what: Any, query: dict[str, str], **rest: Any) -> Re
 
 async def send_head(send: Send, status: int, headers: dict[str, str]) -> None:
     """Start an answer whose body follows."""
-    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": int(status), "headers": raw})
 
 

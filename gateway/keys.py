@@ -39,7 +39,7 @@ class RunningKeys:
         if key is None:
             yield None
             return
-        if not _KEY.fullmatch(key):
+        if not is_key(key):
             raise Problem(
                 INVALID_HEADER, "Idempotency-Key must be 1 to 255 visible ASCII characters"
             )
@@ -54,6 +54,11 @@ class RunningKeys:
             yield key
         finally:
             self._running.discard(key)
+
+
+def is_key(text: str) -> bool:
+    """Whether `text` can be an Idempotency-Key."""
+    return _KEY.fullmatch(text) is not None
 
 
 def idempotency_key(

@@ -81,7 +81,7 @@ class Problem(Exception):
                 **self.fields,
             },
             ensure_ascii=False,
-        ).encode()
+        ).encode(errors="replace")
 
     def response(self) -> "Response":
         """The answer to the client."""

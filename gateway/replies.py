@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from gateway.conditions import current_tag
 from gateway.metadata import META_PREFIX, sha256_of_digest
 
 
@@ -92,26 +93,31 @@ def written_of(response: httpx.Response) -> Written:
         request=headers.get("synod-request-id", ""),
         slot=int(headers.get("synod-slot", 0)),
         created=response.status_code == 201,
-        etag=headers.get("etag", "").strip('"'),
+        etag=current_tag(headers.get("etag", "")),
     )
 
 
 def entry_of_headers(path: str, headers: httpx.Headers) -> Entry:
     """The file that the answer to a GET or HEAD describes."""
+    # httpx reads all headers as Latin-1 if a single one, from a proxy perhaps, is not UTF-8.
+    texts = {
+        name.decode("latin-1").lower(): value.decode(errors="replace")
+        for name, value in headers.raw
+    }
     length = headers.get("content-range", "").rpartition("/")[2] or headers["content-length"]
     return Entry(
         path=path,
         is_directory=False,
         size=int(length),
-        etag=headers["etag"].strip('"'),
-        sha256=sha256_of_digest(headers["repr-digest"], "Repr-Digest") or "",
+        etag=current_tag(headers["etag"]),
+        sha256=sha256_of_digest(headers.get("repr-digest"), "Repr-Digest") or "",
         version=int(headers["synod-version"]),
-        content_type=headers["content-type"],
+        content_type=texts["content-type"],
         modified_ms=int(headers["synod-modified"]),
         executable=headers.get("synod-executable") == "1",
         meta={
             name.removeprefix(META_PREFIX): value
-            for name, value in headers.items()
+            for name, value in texts.items()
             if name.startswith(META_PREFIX)
         },
     )

@@ -31,6 +31,7 @@ from gateway.backup_folder import (
     Moved,
     alone_in,
 )
+from gateway.metadata import mended
 
 _STAGING = ".restoring"
 _ROWS_PER_COMMIT = 500
@@ -38,12 +39,17 @@ _COMMIT_BYTES = 8 * 1024 * 1024
 
 
 class Restored(NamedTuple):
-    """What a restored cluster begins with."""
+    """What a restored cluster begins with.
+
+    `mended` are the files with metadata that no door takes; the new cluster keeps of it what the
+    old one showed (`gateway.metadata.served`).
+    """
 
     manifest: Manifest
     cluster: str
     slot: int
     members: tuple[str, ...]
+    mended: tuple[str, ...] = ()
 
 
 def restore(
@@ -64,10 +70,22 @@ def restore(
     manifest, contained = folder.verify(moved)
     wall_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     slot = max(manifest.slot, wall_ms)
+    odd = _mend(contained)
     with alone_in(data):
         _check_empty(data)
         genesis = _write_nodes(data, options, cluster_name, folder, contained, slot, moved)
-    return Restored(manifest, genesis.cluster, slot, options.members)
+    return Restored(manifest, genesis.cluster, slot, options.members, odd)
+
+
+def _mend(contained: Contained) -> tuple[str, ...]:
+    """Have the state keep no metadata that no door would take; the paths of the files that did."""
+    odd = []
+    for entry in contained.files:
+        right = mended(entry)
+        if right is not entry:
+            contained.state.entries[entry.path] = right
+            odd.append(entry.path)
+    return tuple(odd)
 
 
 def _write_nodes(

@@ -26,17 +26,21 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from gateway.asking import check_members, check_steps, condition_headers, metadata_headers
 from gateway.bodies import Body, OnBytes, Pieces, Source
+from gateway.conditions import Tags
 from gateway.errors import (
     Conflict,
     Damaged,
+    InvalidRequest,
     NotFound,
     PreconditionFailed,
     SynodError,
     Unreachable,
     error_of,
 )
-from gateway.metadata import META_PREFIX, digest_header
+from gateway.keys import is_key
+from gateway.metadata import digest_header
 from gateway.paths import checked_path, path_to_url
 from gateway.replies import (
     Change,
@@ -150,21 +154,17 @@ class AsyncSynod:
         modified_ms: int | None = None,
         executable: bool = False,
         meta: Mapping[str, str] | None = None,
-        if_match: str | None = None,
-        if_none_match: str | None = None,
+        if_match: Tags = None,
+        if_none_match: Tags = None,
         key: str | None = None,
         on_bytes: OnBytes | None = None,
     ) -> Written:
-        """Create or replace a file. Tags are given bare, or `*`. Raises `SynodError`."""
-        headers = _conditions(if_match, if_none_match)
-        if content_type is not None:
-            headers["content-type"] = content_type
-        if modified_ms is not None:
-            headers["synod-modified"] = str(modified_ms)
-        if executable:
-            headers["synod-executable"] = "1"
-        for name, value in (meta or {}).items():
-            headers[META_PREFIX + name] = value
+        """Create or replace a file. Tags are given bare or as in headers, one or a list, or `*`.
+
+        Raises `SynodError`; `InvalidRequest`, before anything is sent, for what no file can have.
+        """
+        headers = condition_headers(if_match, if_none_match)
+        headers |= metadata_headers(content_type, modified_ms, executable, meta)
         if isinstance(body, bytes):
             headers["repr-digest"] = digest_header(hashlib.sha256(body).hexdigest())
             headers["content-length"] = str(len(body))
@@ -219,15 +219,15 @@ class AsyncSynod:
                 break
             await retry.pause(Damaged(f"the transfer of {path!r} broke off: {broken}"))
             headers = {"range": f"bytes={received}-", "if-match": f'"{entry.etag}"'}
+        if not entry.sha256:
+            raise Damaged(f"the answer names no SHA-256 of {path!r}: what arrived can't be checked")
         if received != entry.size or digest.hexdigest() != entry.sha256:
             raise Damaged(f"what arrived of {path!r} is not what its digest says; try again")
         return entry
 
-    async def delete(
-        self, path: str, *, if_match: str | None = None, key: str | None = None
-    ) -> Written:
+    async def delete(self, path: str, *, if_match: Tags = None, key: str | None = None) -> Written:
         """Remove a file. Raises `SynodError`."""
-        headers = _conditions(if_match, None)
+        headers = condition_headers(if_match)
         return written_of(await self._write("DELETE", _file_url(path), headers, key))
 
     async def stat(self, path: str) -> Entry:
@@ -254,6 +254,7 @@ class AsyncSynod:
         what is at the target.
         """
         body = {"source": source, "target": target, **options}
+        check_members(body)
         return written_of_json(await self._post("/v1/move", body, key))
 
     async def copy(
@@ -261,6 +262,7 @@ class AsyncSynod:
     ) -> Written:
         """Copy a file or a directory, as one change, without moving bytes. See `move`."""
         body = {"source": source, "target": target, **options}
+        check_members(body)
         return written_of_json(await self._post("/v1/copy", body, key))
 
     async def transaction(
@@ -268,6 +270,7 @@ class AsyncSynod:
     ) -> Written:
         """Run all steps or none; see `docs/transactions.md`. Raises `SynodError`."""
         body = {"steps": [dict(step) for step in steps]}
+        check_steps(body["steps"])
         return written_of_json(await self._post("/v1/transactions", body, key))
 
     async def watch(self, prefix: str = "", *, after: str = "") -> AsyncIterator[Change]:
@@ -275,6 +278,9 @@ class AsyncSynod:
         id. Goes on where a connection broke; a change of the kind `reset` says that some were
         missed. Raises `SynodError`.
         """
+        checked_path(prefix.removeprefix("/").removesuffix("/"))
+        if after and not is_key(after):
+            raise InvalidRequest(f"{after!a} is no id of a change")
         retry = _Retry(self._patience_s)
         while True:
             headers = {"last-event-id": after} if after else {}
@@ -392,6 +398,8 @@ class AsyncSynod:
         body: Body | None = None,
         on_bytes: OnBytes | None = None,
     ) -> httpx.Response:
+        if key is not None and not is_key(key):
+            raise InvalidRequest("the key must be 1 to 255 visible ASCII characters")
         headers["idempotency-key"] = key or uuid.uuid4().hex
         # What can be read only once can be sent only once.
         once = not (body is None or isinstance(body, bytes | Source))
@@ -399,7 +407,11 @@ class AsyncSynod:
         while True:
             pieces = Pieces(body, on_bytes) if body else None
             request = self._http.build_request(
-                method, url, headers=headers, content=pieces or (b"" if body == b"" else None)
+                method,
+                url,
+                # httpx would take ASCII only.
+                headers=[(name.encode(), value.encode()) for name, value in headers.items()],
+                content=pieces or (b"" if body == b"" else None),
             )
             try:
                 return await self._answer(request, retry, attempts=1)
@@ -490,7 +502,7 @@ class Synod:
         """See `AsyncSynod.download`."""
         return self._run(self._client.download(path, sink))
 
-    def delete(self, path: str, *, if_match: str | None = None, key: str | None = None) -> Written:
+    def delete(self, path: str, *, if_match: Tags = None, key: str | None = None) -> Written:
         """See `AsyncSynod.delete`."""
         return self._run(self._client.delete(path, if_match=if_match, key=key))
 
@@ -559,8 +571,9 @@ class _Retry:
 async def _server_sent(response: httpx.Response) -> AsyncIterator[tuple[str, str, str]]:
     """The events of a stream: id, type, data. The type is empty of an id that stands alone."""
     id, event, data = "", "", ""
-    async for line in response.aiter_lines():
-        name, _, value = line.partition(": ")
+    async for line in _lines(response):
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
         if name == "id":
             id = value
         elif name == "event":
@@ -572,17 +585,26 @@ async def _server_sent(response: httpx.Response) -> AsyncIterator[tuple[str, str
             event, data = "", ""
 
 
+async def _lines(response: httpx.Response) -> AsyncIterator[str]:
+    """The lines of a stream. Only a newline ends one: a name may hold what `str.splitlines`, and
+    with it httpx, takes for an end.
+    """
+    held: list[bytes] = []
+    async for piece in response.aiter_bytes():
+        *ended, rest = piece.split(b"\n")
+        for line in ended:
+            held.append(line)
+            yield b"".join(held).removesuffix(b"\r").decode(errors="replace")
+            held.clear()
+        held.append(rest)
+
+
 def _file_url(path: str) -> str:
     return f"/v1/files/{path_to_url(checked_path(path))}"
 
 
 def _directory_url(path: str) -> str:
     return f"/v1/directories/{path_to_url(checked_path(path))}"
-
-
-def _conditions(if_match: str | None, if_none_match: str | None) -> dict[str, str]:
-    given = (("if-match", if_match), ("if-none-match", if_none_match))
-    return {name: tag if tag == "*" else f'"{tag}"' for name, tag in given if tag is not None}
 
 
 def _consistency(stale: bool, at_least: int) -> dict[str, str]:

@@ -43,9 +43,11 @@ def former() -> Namespace:
     return state
 
 
-def make_backup(path: Path, **changes: Any) -> Manifest:
-    """Make `path` a backup of `former()`, whose manifest says `changes` instead of what is true."""
-    state, folder = former(), BackupFolder(path)
+def make_backup(path: Path, state: Namespace | None = None, **changes: Any) -> Manifest:
+    """Make `path` a backup of `former()`, or of a `state` with the same contents, whose manifest
+    says `changes` instead of what is true.
+    """
+    state, folder = former() if state is None else state, BackupFolder(path)
     folder.path.mkdir()
     lines = [json.dumps([key, row.to_json().decode()]).encode() for key, row in state.rows()]
     rows = b"\n".join([*lines, b""])

@@ -32,6 +32,7 @@ from actors.namespace import Namespace
 from actors.options import Options
 from actors.reads import answer_changes, answer_read
 from actors.values import (
+    AnyOperation,
     Batch,
     Command,
     Frozen,
@@ -104,12 +105,16 @@ class FakeCluster:
         """All writes that were asked for."""
         return [call for call in self.calls if isinstance(call, Write)]
 
-    def _write(self, call: Write) -> Decided:
-        for content in contents_of(call.operation):
+    def store(self, operation: AnyOperation, idempotency: Any = None) -> Decided:
+        """Apply what no gateway looked at."""
+        for content in contents_of(operation):
             if isinstance(content, Inline):
                 assert hashlib.sha256(content.data).hexdigest() == content.sha256
                 self.chunks[content.sha256] = content.data
-        return self._apply(call.operation, call.idempotency)
+        return self._apply(operation, idempotency)
+
+    def _write(self, call: Write) -> Decided:
+        return self.store(call.operation, call.idempotency)
 
     def _apply(self, operation: Any, idempotency: Any = None) -> Decided:
         command = Command(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from gateway.sdk import AsyncSynod
 from tests.gateway.test_hosting import ROOT, _started, _url_of
 
 pytestmark = pytest.mark.timeout(120)
@@ -46,13 +47,19 @@ async def test_a_cluster_is_copied_and_made_anew(tmp_path: Path) -> None:
     async with _started("up", "--port", "0", "--data", str(tmp_path / "old")) as process:
         url = ("--url", await _url_of(process))
         assert (await _synod("put", str(source), "large", *url)).code == 0
+        async with AsyncSynod(url[1]) as client:
+            about_it = {"text": "", "content_type": "text/x; a=b", "meta": {"Owner": "Zoë … €"}}
+            step = {"op": "put", "path": "of\u2028Zoë", "modified_ms": -1, **about_it}
+            await client.transaction([step])
+            named = await client.stat("of\u2028Zoë")
+            assert (named.content_type, named.meta) == ("text/x; a=b", {"owner": "Zoë … €"})
         taken = await _synod("backup", folder, "--json", *url)
         assert taken.code == 0, taken.err
         about = json.loads(taken.out)
-        assert (about["files"], about["chunks"], about["fetched_chunks"]) == (1, 3, 3)
+        assert (about["files"], about["chunks"], about["fetched_chunks"]) == (2, 3, 3)
         again = await _synod("backup", folder, *url)
         assert again.code == 0, again.err
-        assert "1 files, 2.4 MiB" in again.err
+        assert "2 files, 2.4 MiB" in again.err
         assert "0 B of contents were new" in again.err
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
@@ -70,6 +77,8 @@ async def test_a_cluster_is_copied_and_made_anew(tmp_path: Path) -> None:
         target = tmp_path / "target"
         assert (await _synod("get", "large", str(target), *url)).code == 0
         assert target.read_bytes() == large
+        async with AsyncSynod(url[1]) as client:
+            assert [entry async for entry in client.list("")][1] == named
         refused = await _synod("restore", folder, "--data", new)
         assert refused.code == 1
         assert "is not empty" in refused.err

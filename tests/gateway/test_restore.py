@@ -1,6 +1,7 @@
 """The journals that a restored cluster begins with, without running it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,33 @@ def test_every_member_begins_with_the_same_cluster_and_no_former_slot(
         found_data = tuple(journal.read_blob(chunk) for chunk in NAMES)
         assert found_data == (DATA if role == "store" else (None, None))
         journal.close()
+
+
+def test_what_no_door_takes_is_restored_as_the_old_cluster_showed_it(tmp_path: Path) -> None:
+    """Given a backup of files that an older version took, with a type that breaks a header, a time
+    beyond all dates and a name of meta that no header has, then the new cluster keeps what the
+    answers of the old one showed, and all else as it was.
+    """
+    state, options = former(), Options(acceptors=3, proposers=2, learners=2, stores=2)
+    odd: dict[str, dict[str, Any]] = {
+        "a": {"content_type": "text/plain\r\na: b", "meta": (("b", "\x00"), ("c d", "1"))},
+        "b": {"modified_ms": 10**20, "meta": (("owner", "Zo\xc3\xab"),)},
+    }
+    for path, changes in odd.items():
+        state.entries[path] = state.entries[path].model_copy(update=changes)
+    make_backup(tmp_path / "backup", state)
+
+    done = restore(tmp_path / "backup", tmp_path / "data", options, "test", now_ms=WALL_MS)
+
+    assert done.mended == ("a", "b")
+    first = {"content_type": "application/octet-stream", "meta": (("b", "\xef\xbf\xbd"),)}
+    expected = dict(state.entries)
+    expected["a"] = state.entries["a"].model_copy(update=first)
+    expected["b"] = state.entries["b"].model_copy(update={"modified_ms": 253_402_300_799_999})
+    journal, rows = read_back(tmp_path / "data", "store-1")
+    journal.close()
+    found = {key: row for key, row in rows.items() if key.startswith("entry/")}
+    assert found == {f"entry/{path}": entry.to_json() for path, entry in expected.items()}
 
 
 def test_nothing_is_restored_over_what_is_there(backup: Path, tmp_path: Path) -> None:
