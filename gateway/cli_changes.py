@@ -12,12 +12,13 @@ import typer
 from rich.text import Text
 
 from gateway.cli_files import Json, Url, remote, target_path, with_synod, written_json
-from gateway.console import note, out, print_json, size_text
+from gateway.console import note, out, print_json, print_json_line, size_text
 from gateway.errors import Conflict, SynodError
 from gateway.paths import checked_path
 from gateway.replies import Change, Written
 from gateway.sdk import DEFAULT_URL, AsyncSynod
 from gateway.transfer import guess_type
+from observability.text import visible
 
 Source = Annotated[str, typer.Argument(help="A file or a directory in Synod.")]
 Target = Annotated[str, typer.Argument(help="A path in Synod; one ending in / is a directory.")]
@@ -110,16 +111,18 @@ def txn(
     All but mkdir and rmdir take if_match and if_none_match. The file holds a list of steps, or
     {"steps": […]}.
     """
-    steps = _steps(sys.stdin.read() if source == "-" else Path(source).read_text("utf-8"))
+    given = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    steps = _steps(given)
     written = with_synod(url, lambda synod: synod.transaction(steps, key=key))
     if json:
         print_json({"steps": len(steps), **written_json(written)})
 
 
-def _steps(text: str) -> list[dict[str, Any]]:
+def _steps(text: bytes) -> list[dict[str, Any]]:
     try:
-        given = json.loads(text)
-    except ValueError as error:
+        # A byte order mark is what some editors begin UTF-8 with.
+        given = json.loads(text.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise typer.BadParameter(f"that is no JSON: {error}") from None
     steps = given.get("steps") if isinstance(given, dict) else given
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
@@ -131,7 +134,10 @@ def _with_contents(step: dict[str, Any]) -> dict[str, Any]:
     """A step that names a local file gets its contents."""
     if "file" not in step:
         return step
-    data = Path(step["file"]).read_bytes()
+    try:
+        data = Path(step["file"]).read_bytes()
+    except (TypeError, ValueError) as error:
+        raise typer.BadParameter(f"{step['file']!a} is no local file: {error}") from None
     rest = {name: value for name, value in step.items() if name != "file"}
     kind = guess_type(str(step.get("path", "")))
     return {"content_type": kind, **rest, "base64": base64.b64encode(data).decode()}
@@ -160,8 +166,7 @@ def watch(
 def _print_change(change: Change, as_json: bool) -> None:
     if as_json:
         about = {name: getattr(change, name) for name in change.__slots__}
-        sys.stdout.write(json.dumps(about, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        print_json_line(about)
         return
     if change.kind == "reset":
         note(f"synod: changes before slot {change.slot} were missed; look at the files anew")
@@ -169,4 +174,5 @@ def _print_change(change: Change, as_json: bool) -> None:
     where = f"{change.source} → {change.path}" if change.source else change.path
     size = f"  {size_text(change.size)}" if change.kind == "put" else ""
     time = datetime.now().strftime("%H:%M:%S")
-    out().print(Text(f"{time}  {change.kind.replace('_', ' '):<16}  {where}{size}"))
+    kind = change.kind.replace("_", " ")
+    out().print(Text(visible(f"{time}  {kind:<16}  {where}{size}")))

@@ -18,6 +18,7 @@ from gateway.paths import checked_path, child
 from gateway.replies import Entry, Written
 from gateway.sdk import DEFAULT_URL, AsyncSynod
 from gateway.transfer import PARALLEL, Tally, get_file, get_tree, guess_type, put_file, put_tree
+from observability.text import visible
 
 _T = TypeVar("_T")
 _FILES_AT_ONCE = 500
@@ -193,7 +194,7 @@ def ls(
         out().print(table)
     else:
         for entry in entries:
-            out().print(Text(entry.name + ("/" if entry.is_directory else "")))
+            out().print(Text(visible(entry.name) + ("/" if entry.is_directory else "")))
 
 
 def stat(
@@ -210,7 +211,7 @@ def stat(
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, value in _entry_json(entry).items():
         text = _local_time(entry.modified_ms) if name == "modified_ms" else str(value)
-        table.add_row(name.removesuffix("_ms").replace("_", " "), Text(text))
+        table.add_row(name.removesuffix("_ms").replace("_", " "), Text(visible(text)))
     out().print(table)
 
 
@@ -317,9 +318,9 @@ def _report(tally: Tally, seconds: float, verb: str, json: bool, quiet: bool) ->
         )
     else:
         for skipped in tally.skipped:
-            note(f"skipped {skipped.path}: {skipped.reason}")
+            note(f"skipped {visible(skipped.path)}: {skipped.reason}")
         for failure in tally.failures:
-            note(f"failed  {failure.path}: {failure.reason}")
+            note(f"failed  {visible(failure.path)}: {failure.reason}")
         if tally.stopped:
             note(f"synod: stopped before the end: {tally.stopped}")
         if not quiet:
@@ -335,12 +336,12 @@ def _report(tally: Tally, seconds: float, verb: str, json: bool, quiet: bool) ->
 
 def _long(entry: Entry) -> tuple[Text, Text, Text, Text]:
     if entry.is_directory:
-        return Text("-"), Text("-"), Text("-"), Text(f"{entry.name}/")
+        return Text("-"), Text("-"), Text("-"), Text(f"{visible(entry.name)}/")
     return (
         Text(size_text(entry.size)),
         Text(_local_time(entry.modified_ms)),
         Text(f"v{entry.version}"),
-        Text(entry.name + ("*" if entry.executable else "")),
+        Text(visible(entry.name) + ("*" if entry.executable else "")),
     )
 
 

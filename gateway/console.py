@@ -1,9 +1,15 @@
-"""What the command line prints: results on standard output, all else on standard error."""
+"""What the command line prints: results on standard output, all else on standard error.
 
-import json
+What is for people has no character that a terminal obeys (`observability.text.visible`), and none
+that its encoding lacks. What is for programs is JSON in UTF-8, whatever the locale.
+"""
+
+import io
 import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+
+from observability.text import json_text, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -12,26 +18,44 @@ if TYPE_CHECKING:
 def out() -> "Console":
     """Standard output. Made anew each time, as tests put another stream in its place."""
     # Only here, as all of rich below: a node starts without it.
-    from rich.console import Console
+    from gateway.terminal import SafeConsole
 
-    return Console(highlight=False, soft_wrap=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As standard error does by itself: a name that the locale lacks must not end a listing.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    return SafeConsole(highlight=False, soft_wrap=True)
 
 
 def err() -> "Console":
     """Standard error."""
-    from rich.console import Console
+    from gateway.terminal import SafeConsole
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return SafeConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 def note(text: str) -> None:
     """A line for people, on standard error. The text is no markup."""
-    err().print(text, markup=False)
+    # Here, too, as rich drops some characters before they come to the console.
+    err().print(visible(text, lines=True), markup=False)
 
 
 def print_json(value: Any) -> None:
     """A value for programs, on standard output."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    _write(json_text(value, indent=2))
+
+
+def print_json_line(value: Any) -> None:
+    """A value for programs that read line by line as they come, on standard output."""
+    _write(json_text(value))
+    sys.stdout.flush()
+
+
+def _write(text: str) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode() + b"\n")
+    else:
+        sys.stdout.write(text + "\n")
 
 
 def size_text(size_bytes: int) -> str:

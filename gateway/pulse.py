@@ -6,7 +6,6 @@ event is written once, and all listeners are sent the same bytes.
 """
 
 import asyncio
-import json
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -16,6 +15,7 @@ from typing import Any
 from actors.calls import Surveyed
 from gateway.cluster import Cluster
 from gateway.problems import Problem
+from observability.text import json_text
 
 LOOK_S = 1.0
 SILENT_HEARTBEATS = 3
@@ -238,7 +238,7 @@ def _offer(queue: asyncio.Queue[bytes | None], event: bytes | None) -> None:
 
 def _event(kind: str, data: dict[str, Any], number: int | None = None) -> bytes:
     head = f"event: {kind}\n" + (f"id: {number}\n" if number is not None else "")
-    return f"{head}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+    return f"{head}data: {json_text(data)}\n\n".encode()
 
 
 def _percentile_ms(sorted_s: list[float], share: float) -> float | None:

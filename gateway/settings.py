@@ -260,7 +260,7 @@ def _source(name: str, flags: dict[str, Any]) -> Literal["flag", "environment", 
         return "flag"
     if f"SYNOD_{name}".upper() in {variable.upper() for variable in os.environ}:
         return "environment"
-    if settings_file().is_file() and name in tomllib.loads(settings_file().read_text()):
+    if settings_file().is_file() and name in tomllib.loads(settings_file().read_text("utf-8")):
         return "file"
     return "default"
 

@@ -8,7 +8,6 @@ older than all stores remember is told as `reset`: look at the files anew, then 
 """
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -20,8 +19,10 @@ from actors.changes import Change
 from actors.messages import ReadReply, ReadRequest
 from gateway.cluster import Cluster
 from gateway.fields import query_fields
+from gateway.metadata import served_content_type
 from gateway.paths import InvalidPath, checked_path
 from gateway.problems import INVALID_HEADER, INVALID_PATH, Problem
+from observability.text import json_text, visible
 
 _ID = re.compile(r"(?P<slot>[0-9]{1,18})(?:\.(?P<ordinal>[0-9]{1,9}))?")
 _PAGE = 1000
@@ -127,7 +128,7 @@ class Watch:
             try:
                 page = await self._since(mark)
             except Problem as problem:
-                yield b": waiting, %s\n\n" % problem.detail.encode()
+                yield f": waiting, {visible(problem.detail)}\n\n".encode()
                 await asyncio.sleep(_RETRY_S)
                 continue
             reply = page.reply
@@ -207,11 +208,12 @@ def concerns(change: Change, prefix: str) -> bool:
 def change_json(change: Change) -> dict[str, Any]:
     """A change as watchers see it."""
     about = change.model_dump(mode="json", exclude_none=True, exclude={"ordinal"})
+    if change.content_type is not None:
+        about["content_type"] = served_content_type(change.content_type)
     if change.kind in ("put", "move", "copy"):
         about["etag"] = f"{change.slot}-{change.index}"
     return about
 
 
 def _event(kind: str, id: str, data: dict[str, Any]) -> bytes:
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return f"event: {kind}\nid: {id}\ndata: {text}\n\n".encode()
+    return f"event: {kind}\nid: {id}\ndata: {json_text(data)}\n\n".encode()

@@ -4,13 +4,14 @@ Never any contents and never a password: whatever looks like one is taken out of
 an error's text or a traceback may hold what nobody meant to log.
 """
 
-import json
 import logging
 import re
 import sys
 import time
 from datetime import UTC, datetime
 from typing import TextIO
+
+from observability.text import json_text, visible
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -48,7 +49,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = scrubbed(self.formatException(record.exc_info))
-        return json.dumps(entry, ensure_ascii=False, default=str)
+        return json_text(entry, default=str)
 
 
 class HumanFormatter(logging.Formatter):
@@ -59,9 +60,10 @@ class HumanFormatter(logging.Formatter):
         at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S.%f")[:-3]
         name = record.name.removeprefix("synod.")
         extras = "".join(f" {key}={value}" for key, value in _extras(record).items())
-        line = f"{at} {record.levelname.lower():8}{name}: {record.getMessage()}{extras}"
+        text = visible(f"{name}: {record.getMessage()}{extras}")
+        line = f"{at} {record.levelname.lower():8}{text}"
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += "\n" + visible(self.formatException(record.exc_info), lines=True)
         return scrubbed(line)
 
 
