@@ -84,6 +84,9 @@ class Tree:
     ) -> tuple[tuple[FileEntry | DirectoryEntry, ...], bool]:
         """The children of `path` after the name `after`, by name, and if there are more."""
         names = sorted(name for name in self.children.get(path, ()) if name > after)
+        if path == "":
+            # A path with a slash before it, which earlier versions took, left its last name here.
+            names = [name for name in names if name in self.entries]
         prefix = f"{path}/" if path else ""
         page = tuple(self.entries[prefix + name] for name in names[:limit])
         return page, len(names) > limit

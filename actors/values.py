@@ -6,6 +6,7 @@ order has the same namespace, sessions and results.
 """
 
 import hashlib
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -215,6 +216,29 @@ Operation = Annotated[AnyOperation, Field(discriminator="kind")]
 def steps_of(operation: AnyOperation) -> tuple[AnyStep | OpenSession | CloseSession, ...]:
     """The steps of a transaction; any other operation is its own only step."""
     return operation.steps if isinstance(operation, Transaction) else (operation,)
+
+
+def is_path(text: str) -> bool:
+    """Whether the tree can hold `text`: the root, or names joined by single slashes.
+
+    Gateways refuse more. Of anything else the parents and the children would not be each other's.
+    """
+    if len(text) > PATH_BYTES_MAX:
+        return False
+    return not text or not {"", ".", ".."} & set(text.split("/"))
+
+
+def paths_of(operation: AnyOperation) -> Iterator[str]:
+    """The paths that `operation` names."""
+    for step in steps_of(operation):
+        match step:
+            case OpenSession() | CloseSession():
+                pass
+            case MoveEntry(source=source, target=target) | CopyEntry(source=source, target=target):
+                yield source
+                yield target
+            case _:
+                yield step.path
 
 
 def contents_of(operation: AnyOperation) -> tuple[Inline | Chunked | Indirect, ...]:

@@ -166,7 +166,11 @@ async def get_tree(
             directory = todo.pop()
             async for entry in synod.list(directory):
                 # A name is checked before it becomes a local path, whoever answers.
-                checked_path(entry.path)
+                try:
+                    checked_path(entry.path)
+                except InvalidPath as error:
+                    tally.failures.append(Failure(entry.path, str(error)))
+                    continue
                 if entry.is_directory:
                     todo.append(entry.path)
                 else:

@@ -2,10 +2,12 @@
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from actors.ballot import Ballot
 from actors.changes import Change
 from actors.numbers import Count
-from actors.values import Command, Entry, Frozen, Outcome
+from actors.values import Command, Entry, Frozen, Outcome, is_path, paths_of
 
 
 class Submit(Frozen):
@@ -18,6 +20,14 @@ class Submit(Frozen):
     type: Literal["client.submit"] = "client.submit"
     ballot: Ballot
     command: Command
+
+    @model_validator(mode="after")
+    def _names_paths(self) -> "Submit":
+        """What is no path never gets into the log, from where every replica would take it."""
+        for path in paths_of(self.command.operation):
+            if not is_path(path):
+                raise ValueError(f"{path[:80]!a} is no path")
+        return self
 
     @property
     def request(self) -> str:

@@ -8,11 +8,27 @@ from pydantic import ValidationError
 
 from actors.ballot import Ballot
 from actors.messages import MESSAGES, Accept, Accepted, Prepare, PullChosen, Result, Truncate
+from actors.namespace import Namespace
 from actors.numbers import COUNT_MAX
-from actors.values import Command, OpenSession, Outcome
+from actors.values import (
+    ALWAYS,
+    AnyOperation,
+    Batch,
+    Check,
+    Command,
+    Constants,
+    CopyEntry,
+    DeleteFile,
+    MakeDirectory,
+    MoveEntry,
+    OpenSession,
+    Outcome,
+    RemoveDirectory,
+    Transaction,
+)
 from broker.codec import encode
 from broker.transport import Parcel
-from tests.worlds import batch, founded, hand, leader_of, sent
+from tests.worlds import batch, founded, hand, leader_of, put, sent
 
 CHECKED_AT_THE_DOOR = {"modified_ms"}
 """Shown, and never computed with: what is stored from before it was checked stays readable."""
@@ -77,6 +93,62 @@ def test_a_command_with_an_absurd_name_is_none(fields: dict[str, Any]) -> None:
 
     with pytest.raises(ValidationError):
         Command.model_validate({**good, **fields})
+
+
+@pytest.mark.parametrize(
+    "path", ["/x", "a//b", "a/", "/", ".", "a/../b", "a/.", "x" * 4097, "/".join(["x"] * 2500)]
+)
+def test_a_command_about_what_is_no_path_never_gets_to_a_leader(path: str) -> None:
+    """Given any operation on a path that the tree can't hold, then its message is none, also deep
+    in a transaction; the same operation on a name is one.
+    """
+
+    def operations(path: str) -> list[AnyOperation]:
+        steps = (
+            put(path, b"1"),
+            DeleteFile(path=path),
+            MakeDirectory(path=path),
+            RemoveDirectory(path=path),
+            MoveEntry(source=path, target="b"),
+            CopyEntry(source="b", target=path),
+            Check(path=path, when=ALWAYS),
+        )
+        whole = [Transaction(steps=(MakeDirectory(path="b"), step)) for step in steps]
+        return [*(step for step in steps if not isinstance(step, Check)), *whole]
+
+    def message(operation: AnyOperation) -> bytes:
+        about = {"session": "s", "sequence": 1, "acknowledged": 0, "reply_to": "gateway-1"}
+        command = {**about, "operation": operation.model_dump(mode="json")}
+        submit = {"type": "client.submit", "ballot": [1, "proposer-1"], "command": command}
+        return json.dumps([submit]).encode()
+
+    for operation in operations(path):
+        with pytest.raises(ValidationError, match="is no path"):
+            MESSAGES.validate_json(message(operation))
+    for operation in operations("a/é ..b"):
+        assert MESSAGES.validate_json(message(operation))
+
+
+def test_a_directory_is_listed_whatever_paths_an_earlier_version_took() -> None:
+    """Given a file at a path with a slash before it, which no parent holds, then the others are
+    listed, and it can be read and removed.
+    """
+    state = Namespace(Constants())
+    steps: tuple[AnyOperation, ...] = (
+        OpenSession(),
+        put("/x", b"1"),
+        put("y", b"2"),
+        DeleteFile(path="/x"),
+    )
+
+    for slot, operation in enumerate(steps, 1):
+        command = Command(
+            session="s", sequence=slot - 1, acknowledged=-1, reply_to="g", operation=operation
+        )
+        (outcome,) = state.apply(slot, Batch(commands=(command,)), ())
+        assert outcome.status == "done"
+        entries, more = state.tree.list_directory("", "", 1)
+        assert ([entry.path for entry in entries], more) == (["y"] if slot > 2 else [], False)
 
 
 def test_an_acceptor_goes_over_what_it_has_and_not_over_all_slots_between() -> None:

@@ -185,9 +185,12 @@ def _folder_with_a_name_that_is_not_utf8(tmp_path: Path) -> Path:
     return source
 
 
-async def test_no_name_gives_orders_to_a_terminal(synod: Shell, cluster: FakeCluster) -> None:
+async def test_no_name_gives_orders_to_a_terminal(
+    synod: Shell, cluster: FakeCluster, tmp_path: Path
+) -> None:
     """Given names that would turn text around, and one that older programs could store with an
-    escape sequence, then every command for people shows them escaped, and JSON as they are.
+    escape sequence, then every command for people shows them escaped, and JSON as they are; a
+    copy of all names the one that no local file may have, and has the others.
     """
     paths = ["d/\x1b]0;owned\x07\r\n[bold]x", "d/cod\u202egpj.exe"]
     for path in paths:
@@ -198,12 +201,15 @@ async def test_no_name_gives_orders_to_a_terminal(synod: Shell, cluster: FakeClu
     stat = await synod("stat", "d/cod\u202egpj.exe")
     missing = await synod("stat", "d/\u202ex")
     listed = (await synod("ls", "--json", "d")).json()
+    copied = await synod("get", "-r", "d", str(tmp_path))
 
     assert short.out.splitlines() == names
     assert [line.split()[-1] for line in long.out.splitlines()] == names
     assert "cod\\u202egpj.exe" in stat.out
     assert "\\u202ex" in missing.err
-    for ran in (short, long, stat, missing):
+    assert (copied.code, os.listdir(tmp_path)) == (1, ["cod\u202egpj.exe"])
+    assert f"failed  d/{names[0]}: control characters" in copied.err
+    for ran in (short, long, stat, missing, copied):
         assert not {"\x1b", "\x07", "\r", "\u202e", "\x9b"} & set(ran.out + ran.err)
     assert [entry["name"] for entry in listed] == [
         "\x1b]0;owned\x07\r\n[bold]x",
