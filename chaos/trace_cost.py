@@ -47,7 +47,10 @@ class Run:
 
 def _switch(cluster: LocalCluster, mode: str) -> None:
     request = urllib.request.Request(
-        f"{cluster.url}/v1/traces", json.dumps({"mode": mode}).encode(), method="POST"
+        f"{cluster.url}/v1/traces",
+        json.dumps({"mode": mode}).encode(),
+        {"content-type": "application/json"},
+        method="POST",
     )
     with urllib.request.urlopen(request, timeout=10):
         pass

@@ -1,13 +1,15 @@
 """The HTTP application: routes, errors and measurements around one `ClusterPort`."""
 
+import functools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
@@ -17,6 +19,7 @@ from gateway.contents import Contents
 from gateway.directories import Directories
 from gateway.door import Door
 from gateway.files import Files, GaveUp, NotModified
+from gateway.keeping import first_of
 from gateway.keys import RunningKeys
 from gateway.looking import Looking, nobody_hears
 from gateway.pages import Pages
@@ -25,6 +28,7 @@ from gateway.pulse import Pulse
 from gateway.replicating import Replicating
 from gateway.requests import RequestLog, Seen
 from gateway.routing import Tree, method_not_allowed, no_such_route
+from gateway.server import ADMITTED
 from gateway.settings import Settings
 from gateway.system import System
 from gateway.tracing import Order, Tracing
@@ -36,6 +40,20 @@ _log = logging.getLogger("synod.gateway")
 
 _failures = logging.getLogger("synod.gateway.failures")
 _failures.addFilter(Throttle(lines_per_s=5))
+
+_mistakes = logging.getLogger("synod.gateway.mistakes")
+_mistakes.addFilter(Throttle(lines_per_s=1))
+
+_clients = logging.getLogger("synod.gateway.clients")
+_clients.addFilter(Throttle(lines_per_s=5))
+
+_OF_ALL = (
+    (b"x-content-type-options", b"nosniff"),
+    # No page of another origin may show or run what it can't read.
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+_OF_DATA = (b"content-security-policy", b"sandbox; default-src 'none'; frame-ancestors 'none'")
+"""Of what is no page of Synod's own, should a browser show it as one."""
 
 _ABOUT_FILES = frozenset(("files", "directories", "move", "copy", "transactions"))
 
@@ -70,7 +88,8 @@ class GatewayApp:
         pages = Pages()
         system = System(cluster, settings, registry, node)
         self._metrics = HttpMetrics(registry)
-        self._door = Door(settings.token)
+        self.turned_away = self._metrics.turned_away
+        self._door = Door(settings.token, self.turned_away)
         self.requests = RequestLog()
         self.pulse = Pulse(cluster, settings.heartbeat_ms)
         tracing = Tracing("off") if tracing is None else tracing
@@ -92,6 +111,7 @@ class GatewayApp:
                     "/v1/directories",
                     {
                         "GET": directories.get,
+                        "HEAD": directories.get,  # uvicorn sends no body for it.
                         "PUT": directories.put,
                         "DELETE": directories.delete,
                     },
@@ -101,7 +121,7 @@ class GatewayApp:
                 Route("/v1/requests/{request}", system.result, name="request"),
                 Route("/v1/traces", looking.traces, methods=["GET", "POST"], name="traces"),
                 Route("/v1/traces/{request}", looking.trace, name="trace"),
-                Route("/v1/events", looking.events, name="events"),
+                Route("/v1/events", _stream(looking.events), name="events"),
                 Route("/v1/log", looking.log, name="log"),
                 Route("/v1/login", self._door.login, methods=["POST"], name="login"),
                 Route("/v1/logout", self._door.logout, methods=["POST"], name="logout"),
@@ -110,7 +130,7 @@ class GatewayApp:
                 Route(
                     "/v1/transactions", changing.transaction, methods=["POST"], name="transactions"
                 ),
-                Route("/v1/watch", self.watch.watch, name="watch"),
+                Route("/v1/watch", _stream(self.watch.watch), name="watch"),
                 Route("/v1/backup", replicating.begin, methods=["POST"], name="backup"),
                 Route("/v1/backup/rows", replicating.rows, name="rows"),
                 Route("/v1/chunks/{sha256}", replicating.chunk, name="chunk"),
@@ -130,6 +150,20 @@ class GatewayApp:
             await self._router(scope, receive, send)
             return
         scope["app"] = self  # Tells Starlette's router to raise instead of answering in text.
+        try:
+            asking = self._door.check(scope)
+        except Problem as problem:
+            asking = problem.response()
+        if asking is None:
+            scope[ADMITTED] = True
+            await self._admitted(scope, receive, send)
+        else:
+            # It is counted, and nothing that it says is kept.
+            self._metrics.answered("none", scope["method"], asking.status_code, 0.0, 0)
+            asking.raw_headers.extend(_OF_ALL)
+            await asking(scope, receive, send)
+
+    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
         status = 0
         sent_bytes = 0
         method: str = scope["method"]
@@ -140,8 +174,8 @@ class GatewayApp:
             nonlocal status, sent_bytes
             if message["type"] == "http.response.start":
                 status = message["status"]
-                seen.request = _request_id(message["headers"])
-            else:
+                message["headers"] = _guarded(message["headers"], seen)
+            elif method != "HEAD":
                 sent_bytes += len(message.get("body", b""))
             await send(message)
 
@@ -153,7 +187,7 @@ class GatewayApp:
             answer = await self._serve(scope, receive, count)
             if answer is not None:
                 if status:
-                    _log.warning("%s: an error came after the answer's head", scope["method"])
+                    _clients.info("%s: an error came after the answer's head", method)
                     return
                 await answer(scope, receive, count)
         finally:
@@ -169,41 +203,76 @@ class GatewayApp:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
         """Run the endpoint; what is still to be answered, if it did not answer itself."""
         try:
-            asking = self._door.check(scope)
-            if asking is not None:
-                return asking
             await self._router(scope, receive, send)
-        except Problem as problem:
-            if problem.kind is INCOMPLETE_BODY:
-                _log.info("%s: %s", scope["method"], problem.detail)
-            return problem.response()
-        except NotModified as same:
-            return same.response()
-        except GaveUp as why:
+        except Exception as error:
+            return _answer_to(first_of(error), scope)
+        return None
+
+
+def _answer_to(error: Exception, scope: Scope) -> Response | None:
+    """What a client is told of what ended its request; what it causes itself is no warning."""
+    match error:
+        case Problem():
+            if error.kind is INCOMPLETE_BODY:
+                _clients.info("%s: %s", scope["method"], error.detail)
+            return error.response()
+        case NotModified():
+            return error.response()
+        case ClientDisconnect():
+            _clients.info("%s: the client went away before the body's end", scope["method"])
+            return Problem(INCOMPLETE_BODY, "the body was cut off; nothing was written").response()
+        case GaveUp():
             # Nothing more is sent, so the server closes the connection before the length that was
             # announced is reached: a client can't take the part for the whole.
-            _log.warning("a download was cut: %s", why)
-        except HTTPException as error:
+            _clients.info("a download was cut: %s", error)
+            return None
+        case HTTPException():
             return _from_starlette(error, scope).response()
-        except Exception as error:
-            _log.exception("%s failed", scope["method"])
-            return Problem(
-                INTERNAL, f"{type(error).__name__}; the gateway's log has more"
-            ).response()
-        return None
+        case _:
+            _mistakes.error("%s failed", scope["method"], exc_info=error)
+            detail = f"{type(error).__name__}; the gateway's log has more"
+            return Problem(INTERNAL, detail).response()
+
+
+def _guarded(headers: Iterable[tuple[bytes, bytes]], seen: Seen) -> list[tuple[bytes, bytes]]:
+    """An answer's headers, with those that guard a browser which shows it."""
+    guarded = list(headers)
+    policy = False
+    for name, value in guarded:
+        if name == b"synod-request-id":
+            seen.request = value.decode("latin-1")
+        elif name == b"content-security-policy":
+            policy = True
+    guarded.extend(_OF_ALL)
+    if not policy:
+        guarded.append(_OF_DATA)
+    return guarded
+
+
+def _stream(
+    endpoint: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint whose answer never ends; HEAD gets what GET would begin with, and no more."""
+
+    @functools.wraps(endpoint)
+    async def answer(request: Request) -> Response:
+        response = await endpoint(request)
+        if request.method != "HEAD" or not isinstance(response, StreamingResponse):
+            return response
+        if isinstance(response.body_iterator, AsyncGenerator):
+            await response.body_iterator.aclose()
+        head = Response(status_code=response.status_code)
+        # No length: a GET's would have none.
+        head.raw_headers = response.raw_headers
+        return head
+
+    return answer
 
 
 def _log_failure(seen: Seen, method: str, status: int, seconds: float) -> None:
     fields = {"status": status, "milliseconds": round(seconds * 1000), "request": seen.request}
     known = {name: value for name, value in fields.items() if value is not None}
     _failures.info("%s %s was answered %d", method, seen.path, status, extra=known)
-
-
-def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    for name, value in headers:
-        if name == b"synod-request-id":
-            return value.decode("latin-1")
-    return None
 
 
 def _route_name(scope: Scope) -> str:

@@ -23,6 +23,7 @@ from actors.values import (
     RemoveDirectory,
     Transaction,
 )
+from gateway.bounded import check_json
 from gateway.cluster import Cluster
 from gateway.conditions import Tags, precondition_of_members, refuse_conditions
 from gateway.contents import Contents
@@ -39,7 +40,7 @@ from gateway.metadata import (
     checked,
 )
 from gateway.paths import InvalidPath, checked_path
-from gateway.problems import INVALID_HEADER, INVALID_PATH, INVALID_REQUEST, TOO_LARGE, Problem
+from gateway.problems import BODY_TIMEOUT, INVALID_PATH, INVALID_REQUEST, TOO_LARGE, Problem
 
 BODY_BYTES_MAX = 2 * 1024 * 1024
 """The largest body; larger contents are put to a path of their own first and moved."""
@@ -277,19 +278,21 @@ def _answer(decided: Decided, about: dict[str, Any]) -> Response:
 async def _read(request: Request, fields: dict[str, str], kind: type[_Body]) -> tuple[_Body, str]:
     """The body, and the text that tells it from others. Raises `Problem`."""
     refuse_conditions(fields, _CONDITIONS, "conditions are members of the body")
-    # A page of another origin can't send this type without asking first.
-    if fields.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise Problem(INVALID_HEADER, "Content-Type must be application/json")
+    check_json(request.scope)
     body = bytearray()
-    async with asyncio.timeout(_BODY_TIMEOUT_S):
-        async for piece in request.stream():
-            body += piece
-            if len(body) > BODY_BYTES_MAX:
-                raise Problem(
-                    TOO_LARGE,
-                    f"the body has more than {BODY_BYTES_MAX} bytes; put large contents to a path "
-                    "of their own first, and move them in the transaction",
-                )
+    try:
+        async with asyncio.timeout(_BODY_TIMEOUT_S):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > BODY_BYTES_MAX:
+                    raise Problem(
+                        TOO_LARGE,
+                        f"the body has more than {BODY_BYTES_MAX} bytes; put large contents to a "
+                        "path of their own first, and move them in the transaction",
+                    )
+    except TimeoutError:
+        detail = f"the body did not arrive within {_BODY_TIMEOUT_S:g} s; nothing was written"
+        raise Problem(BODY_TIMEOUT, detail) from None
     try:
         read = kind.model_validate_json(bytes(body))
     except ValidationError as error:

@@ -1,27 +1,58 @@
 """Who may come in: a bearer token, or the cookie that a browser got for it.
 
-Without a token configured the door is open, and `gateway.settings` lets HTTP be served on loopback
-only. The cookie is not the token and scripts can't read it; it ends when the token changes.
+Without a token configured `gateway.settings` lets HTTP be served on loopback only, and the door is
+open to those who ask for a loopback name: a web page can make its own name lead to 127.0.0.1, but
+the browser goes on to say that name. With or without a token, no page of another origin changes
+anything. The cookie is not the token and scripts can't read it; it ends when the token changes.
 """
 
+import contextlib
 import hashlib
 import hmac
-import json
+from collections.abc import Callable, Iterator
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr, ValidationError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.fields import header_fields
-from gateway.looking import bounded_body
-from gateway.problems import INVALID_REQUEST, UNAUTHORIZED, Problem
+from gateway.bounded import bounded_body, media_type
+from gateway.guesses import Guesses
+from gateway.origins import is_foreign, is_loopback_name
+from gateway.problems import (
+    FOREIGN_ORIGIN,
+    INVALID_REQUEST,
+    MISDIRECTED,
+    NOT_JSON,
+    TOO_MANY_REQUESTS,
+    UNAUTHORIZED,
+    Problem,
+)
 
 COOKIE = "synod_session"
 OPEN_PATHS = frozenset(("/healthz", "/readyz", "/v1/login"))
 """What is served to everybody: whether the process is well says nothing of what it holds."""
+
+TurnedAway = Callable[[str], None]
+"""Told why a request was not let in."""
+
+_CHANGES_NOTHING = frozenset(("GET", "HEAD", "OPTIONS"))
+_READ = frozenset((b"host", b"origin", b"sec-fetch-site", b"authorization", b"cookie", b"accept"))
+_LOGINS_AT_ONCE = 8
+"""Of one address, whose bodies have not arrived yet."""
+
+_FORM = "application/x-www-form-urlencoded"
+_PAGE_HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
+        "base-uri 'none'; frame-ancestors 'none'"
+    ),
+    # Under `no-referrer` a browser would send the form with `Origin: null`.
+    "referrer-policy": "same-origin",
+}
 
 _COOKIE_AGE_S = 30 * 24 * 3600
 _CHALLENGE = {"www-authenticate": 'Bearer realm="synod"'}
@@ -49,25 +80,48 @@ Docker Compose it stands in <code>.env</code>).</p>
 """
 
 
+class _Login(BaseModel):
+    token: str
+
+
 class Door:
     """Checks requests against one token, in a time that does not tell how much of it is right."""
 
-    def __init__(self, token: SecretStr | None) -> None:
+    def __init__(
+        self,
+        token: SecretStr | None,
+        turned_away: TurnedAway | None = None,
+        guesses: Guesses | None = None,
+    ) -> None:
         value = token.get_secret_value() if token is not None else ""
         self._digest = _digest(value) if value else b""
         self._cookie = (
             hmac.new(value.encode(), b"synod cookie", hashlib.sha256).hexdigest() if value else ""
         )
+        self._turned_away = turned_away or (lambda reason: None)
+        self._guesses = guesses or Guesses()
+        self._logins: dict[str, int] = {}
 
     def check(self, scope: Scope) -> Response | None:
         """Let a request in; or the page that asks a person for the token. Raises `Problem`."""
+        fields: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            if name in _READ:
+                fields[name] = fields[name] + b", " + value if name in fields else value
+        if not self._digest:
+            self._check_name(fields)
+        if scope["method"] not in _CHANGES_NOTHING:
+            self._check_origin(fields)
         if not self._digest or scope["path"] in OPEN_PATHS:
             return None
-        fields = header_fields(scope)
-        if self._bears(fields.get("authorization", "")) or self._knows(fields.get("cookie", "")):
+        address = _address(scope)
+        if self._bears(fields.get(b"authorization", b""), address) or self._knows(
+            fields.get(b"cookie", b"")
+        ):
             return None
-        if scope["method"] == "GET" and "text/html" in fields.get("accept", ""):
-            return self.page(wrong=False)
+        self._turned_away("token")
+        if scope["method"] == "GET" and b"text/html" in fields.get(b"accept", b""):
+            return self.page("")
         raise Problem(
             UNAUTHORIZED,
             "this gateway wants its token: Authorization: Bearer … (SYNOD_TOKEN for the synod "
@@ -75,21 +129,66 @@ class Door:
             headers=_CHALLENGE,
         )
 
-    async def login(self, request: Request) -> Response:
-        """A token for a cookie: JSON gets 204, a form gets back to the page."""
-        body = await bounded_body(request)
-        form = request.headers.get("content-type", "").startswith(
-            "application/x-www-form-urlencoded"
+    def _check_name(self, fields: dict[bytes, bytes]) -> None:
+        host = fields.get(b"host")
+        # Every browser sends it; a program that speaks HTTP/1.0 may not.
+        if host is None or is_loopback_name(host.decode("latin-1")):
+            return
+        self._turned_away("host")
+        raise Problem(
+            MISDIRECTED,
+            f"without a token only loopback names are served, as http://localhost, and not "
+            f"{host[:80].decode('latin-1')!a}; nothing was changed. Set a token (SYNOD_TOKEN) to "
+            "be reached by other names",
         )
+
+    def _check_origin(self, fields: dict[bytes, bytes]) -> None:
+        if b"origin" not in fields and b"sec-fetch-site" not in fields:
+            return  # No browser asks.
+        page, about, host = (
+            fields.get(name, b"").decode("latin-1")
+            for name in (b"origin", b"sec-fetch-site", b"host")
+        )
+        if not is_foreign(page, about, host):
+            return
+        self._turned_away("origin")
+        raise Problem(
+            FOREIGN_ORIGIN,
+            f"a web page of another origin ({(page or about)[:80]!a}) asks; nothing was changed. "
+            "Behind a proxy, have it pass the Host header on",
+        )
+
+    async def login(self, request: Request) -> Response:
+        """A token for a cookie: JSON gets 204, a form gets back to the page. Raises `Problem`."""
+        kind = media_type(request.scope)
+        if kind not in (_FORM, "application/json"):
+            raise Problem(
+                NOT_JSON, f'Content-Type must be application/json, for {{"token": "…"}}, or {_FORM}'
+            )
+        form = kind == _FORM
+        address = _address(request.scope)
+        with self._one_login(address):
+            body = await bounded_body(request)
         try:
-            token = parse_qs(body.decode()).get("token", [""])[0] if form else _token_of(body)
-        except ValueError:
+            token = (
+                parse_qs(body.decode()).get("token", [""])[0]
+                if form
+                else _Login.model_validate_json(body, strict=True).token
+            )
+        except (ValidationError, ValueError):
             raise Problem(INVALID_REQUEST, 'the body must be {"token": "…"}') from None
         if not self._digest:
             return Response(status_code=204)
-        if not self._fits(token):
+        try:
+            fits = self._fits(token, address)
+        except Problem as problem:
             if form:
-                return self.page(wrong=True)
+                return self.page(problem.detail, problem.kind.status, problem.headers)
+            raise
+        if not fits:
+            self._turned_away("token")
+            if form:
+                return self.page("That is not the token.")
             raise Problem(UNAUTHORIZED, "that is not the token", headers=_CHALLENGE)
         response = (
             Response(status_code=303, headers={"location": "/"})
@@ -112,31 +211,64 @@ class Door:
         response.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return response
 
-    def page(self, *, wrong: bool) -> Response:
-        """The page that asks for the token."""
-        said = '<p class="wrong">That is not the token.</p>' if wrong else ""
+    def page(
+        self, wrong: str, status: int = 401, headers: dict[str, str] | None = None
+    ) -> Response:
+        """The page that asks for the token, and says what was wrong with the last one."""
+        said = f'<p class="wrong">{wrong}</p>' if wrong else ""
         return HTMLResponse(
             _PAGE.replace("<!-- wrong -->", said),
-            status_code=401,
-            headers={**_CHALLENGE, "cache-control": "no-store"},
+            status_code=status,
+            headers={**_PAGE_HEADERS, **(_CHALLENGE if headers is None else headers)},
         )
 
-    def _bears(self, authorization: str) -> bool:
-        scheme, _, token = authorization.partition(" ")
-        return scheme.lower() == "bearer" and self._fits(token.strip())
-
-    def _knows(self, cookie: str) -> bool:
+    @contextlib.contextmanager
+    def _one_login(self, address: str) -> Iterator[None]:
+        """A login whose body is awaited: it may wait for seconds, and needs no token to do so."""
+        under_way = self._logins.get(address, 0)
+        if under_way >= _LOGINS_AT_ONCE:
+            self._turned_away("guesses")
+            raise Problem(
+                TOO_MANY_REQUESTS,
+                f"{under_way} logins of this address wait for their bodies",
+                headers={"retry-after": "1"},
+            )
+        self._logins[address] = under_way + 1
         try:
-            morsel = SimpleCookie(cookie).get(COOKIE)
+            yield
+        finally:
+            self._logins[address] -= 1
+            if not self._logins[address]:
+                del self._logins[address]
+
+    def _bears(self, authorization: bytes, address: str) -> bool:
+        scheme, _, token = authorization.partition(b" ")
+        return scheme.lower() == b"bearer" and self._fits(token.strip().decode("latin-1"), address)
+
+    def _knows(self, cookie: bytes) -> bool:
+        try:
+            morsel = SimpleCookie(cookie.decode("latin-1")).get(COOKIE)
         except CookieError:
             return False
         if morsel is None:
             return False
         return hmac.compare_digest(morsel.value.encode(), self._cookie.encode())
 
-    def _fits(self, token: str) -> bool:
+    def _fits(self, token: str, address: str) -> bool:
+        """Whether it is the token. Raises `Problem` if `address` tried too many others."""
+        if wait_s := self._guesses.wait_s(address):
+            self._turned_away("guesses")
+            raise Problem(
+                TOO_MANY_REQUESTS,
+                f"too many wrong tokens came from this address; wait {wait_s} s",
+                headers={"retry-after": str(wait_s)},
+            )
+        digest = _digest(token)
         # Digests are of one length, so that not even the token's length takes longer.
-        return hmac.compare_digest(_digest(token), self._digest)
+        if hmac.compare_digest(digest, self._digest):
+            return True
+        self._guesses.wrong(address, digest)
+        return False
 
 
 class Guarded:
@@ -163,8 +295,6 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def _token_of(body: bytes) -> str:
-    given = json.loads(body)
-    if not isinstance(given, dict) or not isinstance(given.get("token"), str):
-        raise ValueError("no token")
-    return str(given["token"])
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""

@@ -92,6 +92,7 @@ _BY_STATUS: dict[int, type[SynodError]] = {
     410: NotFound,
     412: PreconditionFailed,
     413: TooLarge,
+    429: Unavailable,
     503: Unavailable,
     504: OutcomeUnknown,
     507: DiskFull,

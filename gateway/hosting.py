@@ -167,13 +167,15 @@ class Process:
 
     async def _serve_metrics(self, listener: socket.socket) -> None:
         # Only here and for a gateway: other nodes start without a server for HTTP.
+        from gateway.connections import Limits
         from gateway.door import Door, Guarded
         from gateway.exporter import exporter
         from gateway.server import server
 
         watching = self._watching
         app = exporter(self._names[0], watching.registry, watching.trouble)
-        self._server = server(Guarded(app, Door(self._settings.token)))
+        limits = Limits.of_process(body_s=self._settings.body_timeout_ms / 1000)
+        self._server = server(Guarded(app, Door(self._settings.token)), limits)
         try:
             await self._server.serve(sockets=[listener])
         finally:
@@ -187,6 +189,7 @@ class Process:
 
     async def _serve(self, host: NodeHost, transport: Transport, listener: socket.socket) -> None:
         from gateway.app import GatewayApp
+        from gateway.connections import Limits
         from gateway.server import server
 
         tracing = self._watching.tracing
@@ -200,7 +203,8 @@ class Process:
             command=lambda order: tracing.command(order, transport),
         )
         self._app = app
-        self._server = server(app)
+        limits = Limits.of_process(body_s=self._settings.body_timeout_ms / 1000)
+        self._server = server(app, limits, app.turned_away)
         async with asyncio.TaskGroup() as group:
             announcing = group.create_task(self._tell_ready(host, listener))
             looking = group.create_task(app.pulse.run(), name="pulse")

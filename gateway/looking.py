@@ -1,6 +1,7 @@
 """The endpoints for whoever looks on: traces, requests, events."""
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -10,16 +11,28 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from actors.logbook import ENTRIES_MAX
 from actors.messages import LogEntry, LogPage
+from gateway.bounded import bounded_body, check_json
 from gateway.cluster import Cluster
 from gateway.fields import number, query_fields
-from gateway.problems import INVALID_QUERY, INVALID_REQUEST, NOT_FOUND, UNAVAILABLE, Problem
+from gateway.problems import (
+    INVALID_QUERY,
+    INVALID_REQUEST,
+    NOT_FOUND,
+    TOO_MANY_REQUESTS,
+    UNAVAILABLE,
+    Problem,
+)
 from gateway.pulse import Pulse
 from gateway.requests import RequestLog
 from gateway.system import ballot_text
 from gateway.tracing import ALL_S_MAX, Order, Tracing
 
 _NO_STORE = {"cache-control": "no-store"}
-_BODY_BYTES_MAX = 4_096
+_ORDERS_PER_S = 5
+"""Each makes a message to every node."""
+
+_REQUEST_NAME_MAX = 200
+_EVENT_ID_DIGITS = 19
 _EVENT_ID_MAX = 2**63
 _SLOT_MAX = 2**62
 _NEWEST_SLOTS = 30
@@ -42,6 +55,7 @@ class Looking:
         self.requests = requests
         self.pulse = pulse
         self._tracing = tracing
+        self._orders_s: deque[float] = deque(maxlen=_ORDERS_PER_S)
         self._command = command
         pulse.pictures["requests"] = self._picture_of_requests
         pulse.pictures["log"] = self._picture_of_log
@@ -50,6 +64,8 @@ class Looking:
         """The life of one request, message by message."""
         name = request.path_params["request"]
         book = self._tracing.book
+        if len(name) > _REQUEST_NAME_MAX:
+            raise Problem(NOT_FOUND, f"{name[:40]!a}… is too long for the id of a request")
         found = None if book is None else book.trace(name, self.requests.span(name))
         if found is None:
             raise Problem(
@@ -76,6 +92,7 @@ class Looking:
 
     async def _switch(self, request: Request) -> Response:
         """Have all nodes record more or less."""
+        check_json(request.scope)
         try:
             order = Order.model_validate_json(await bounded_body(request))
         except ValidationError:
@@ -84,6 +101,14 @@ class Looking:
                 f'the body must be {{"seconds": 30}} (0 to {ALL_S_MAX}) or {{"mode": "sampled"}} '
                 "(off, sampled, all)",
             ) from None
+        now_s = time.monotonic()
+        if len(self._orders_s) == _ORDERS_PER_S and now_s - self._orders_s[0] < 1:
+            raise Problem(
+                TOO_MANY_REQUESTS,
+                f"all nodes are told at most {_ORDERS_PER_S} times a second what to record",
+                headers={"retry-after": "1"},
+            )
+        self._orders_s.append(now_s)
         if not self._command(order):
             raise Problem(
                 UNAVAILABLE,
@@ -116,7 +141,8 @@ class Looking:
         """Changes of the cluster and figures of each second, as server-sent events."""
         query = query_fields(request.scope)
         given = request.headers.get("last-event-id") or query.get("after", "")
-        known = given.isascii() and given.isdecimal() and int(given) < _EVENT_ID_MAX
+        number_like = given.isascii() and given.isdecimal() and len(given) <= _EVENT_ID_DIGITS
+        known = number_like and int(given) < _EVENT_ID_MAX
         topics = frozenset(filter(None, query.get("topics", "").split(",")))
         if strange := topics - self.pulse.pictures.keys():
             known_topics = ", ".join(sorted(self.pulse.pictures))
@@ -128,6 +154,7 @@ class Looking:
             figures_after_us = number(
                 query, "figures_after", default=0, least=0, most=_EVENT_ID_MAX
             )
+        self.pulse.check_room()
         return StreamingResponse(
             self.pulse.listen(int(given) if known else None, topics, figures_after_us),
             media_type="text/event-stream",
@@ -174,16 +201,6 @@ def entry_json(entry: LogEntry) -> dict[str, Any]:
 
 def _outcome(index: int, aborted: tuple[int, ...]) -> str:
     return "aborted" if index in aborted else "decided"
-
-
-async def bounded_body(request: Request) -> bytes:
-    """A small body. Raises `Problem` for any other."""
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > _BODY_BYTES_MAX:
-            raise Problem(INVALID_REQUEST, f"the body has more than {_BODY_BYTES_MAX} bytes")
-    return bytes(body)
 
 
 def nobody_hears(order: Order) -> bool:

@@ -189,7 +189,6 @@ def entry_headers(entry: FileEntry) -> dict[str, str]:
         "accept-ranges": "bytes",
         # Files come from anybody who may write, and share their origin with Synod's own pages:
         # a browser may show them, but no script in them may act on the cluster.
-        "x-content-type-options": "nosniff",
         "content-security-policy": "sandbox",
         "cache-control": "no-cache",
     }

@@ -82,7 +82,6 @@ def _page(name: str, body: bytes) -> Page:
         {
             "content-type": f"{kind}; charset=utf-8",
             "content-security-policy": POLICY,
-            "x-content-type-options": "nosniff",
             "referrer-policy": "no-referrer",
             # Asked for again each time and answered by 304: a new version is used at once.
             "cache-control": "no-cache",

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 TYPE_PREFIX = "urn:synod:problem:"
 
+DETAIL_MAX = 1_000
+"""Characters; a detail may quote what a client sent."""
+
 
 class Kind(NamedTuple):
     """A type of problem: the last part of its URN, its status, its title."""
@@ -30,9 +33,11 @@ INVALID_REQUEST = Kind("invalid-request", 400, "The request is not valid HTTP")
 INCOMPLETE_BODY = Kind("incomplete-body", 400, "The body was cut off; nothing was written")
 DIGEST_MISMATCH = Kind("digest-mismatch", 400, "The body is not what its digest says")
 UNAUTHORIZED = Kind("unauthorized", 401, "The request does not bear the token")
+FOREIGN_ORIGIN = Kind("foreign-origin", 403, "A page of another origin may change nothing")
 NOT_FOUND = Kind("not-found", 404, "There is no such thing")
 METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "The method is not allowed here")
 BODY_TIMEOUT = Kind("body-timeout", 408, "The body did not arrive in time; nothing was written")
+HEAD_TIMEOUT = Kind("head-timeout", 408, "The head of the request did not arrive in time")
 CONFLICT = Kind("conflict", 409, "The path is in the way of the request")
 NOT_EMPTY = Kind("not-empty", 409, "The directory is not empty")
 RUNNING = Kind("running", 409, "A request with this Idempotency-Key is still running")
@@ -40,12 +45,16 @@ FORGOTTEN = Kind("forgotten", 410, "The result of the request is no longer kept"
 PRECONDITION_FAILED = Kind("precondition-failed", 412, "A precondition does not hold")
 TOO_LARGE = Kind("too-large", 413, "The content is too large")
 REQUEST_TOO_LARGE = Kind("request-too-large", 413, "The request does more than one may")
+NOT_JSON = Kind("not-json", 415, "The body is not said to be what the route takes")
 UNSUPPORTED_CODING = Kind("unsupported-coding", 415, "Content codings are not kept")
 RANGE_NOT_SATISFIABLE = Kind("range-not-satisfiable", 416, "The range lies outside of the file")
+MISDIRECTED = Kind("misdirected", 421, "This gateway is not known by that name")
 KEY_REUSED = Kind("key-reused", 422, "The Idempotency-Key was used for another request")
+TOO_MANY_REQUESTS = Kind("too-many-requests", 429, "Too many requests of this kind")
 HEAD_TOO_LARGE = Kind("head-too-large", 431, "The URL and headers are too large")
 INTERNAL = Kind("internal", 500, "The gateway made a mistake")
 BUSY = Kind("busy", 503, "The cluster is busy with other large requests")
+CROWDED = Kind("crowded", 503, "The gateway serves as many clients as it may")
 ABORTED = Kind("aborted", 503, "The write was aborted; it did not happen and never will")
 UNAVAILABLE = Kind("unavailable", 503, "The request was not accepted")
 UNKNOWN = Kind("unknown", 504, "It is not known yet whether the write happened")
@@ -64,6 +73,8 @@ class Problem(Exception):
         headers: Mapping[str, str] | None = None,
         fields: Mapping[str, Any] | None = None,
     ) -> None:
+        if len(detail) > DETAIL_MAX:
+            detail = detail[:DETAIL_MAX] + "…"
         super().__init__(detail)
         self.kind = kind
         self.detail = detail

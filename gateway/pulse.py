@@ -14,7 +14,7 @@ from typing import Any
 
 from actors.calls import Surveyed
 from gateway.cluster import Cluster
-from gateway.problems import Problem
+from gateway.problems import CROWDED, Problem
 from observability.text import json_text
 
 LOOK_S = 1.0
@@ -30,6 +30,8 @@ FIGURES_KEPT = 300
 _WRITES = frozenset(("PUT", "DELETE", "POST"))
 _CHANGES_KEPT = 256
 _UNREAD_MAX = 64
+LISTENERS_MAX = 128
+"""Each holds a connection, and up to a picture of each topic that its client does not read."""
 
 
 @dataclass(eq=False, slots=True)
@@ -198,6 +200,15 @@ class Pulse:
                 _offer(listener.queue, event)
 
     # -- listening -------------------------------------------------------------------------------
+
+    def check_room(self) -> None:
+        """Raise `Problem` if there are as many listeners as there may be."""
+        if len(self._listeners) >= LISTENERS_MAX:
+            raise Problem(
+                CROWDED,
+                f"{LISTENERS_MAX} clients listen to this gateway's events already",
+                headers={"retry-after": "5"},
+            )
 
     async def listen(
         self,

@@ -8,6 +8,10 @@ from typing import Any
 from observability.traces import Span
 
 _KEPT = 2_000
+_PATH_MAX = 400
+"""Characters of a path that are kept; a URL may have as many as a head has bytes."""
+
+_ROUTE_MAX = 20
 _PREFIX = "/v1/"
 _UNTOLD = ("cluster", "events", "log", "login", "requests", "traces")
 """What whoever looks on asks for: it would hide the others."""
@@ -56,7 +60,9 @@ class RequestLog:
         """A request came in."""
         self._number += 1
         route = path.removeprefix(_PREFIX).partition("/")[0] if path.startswith(_PREFIX) else ""
-        seen = Seen(self._number, method, route, path, time.time_ns() // 1000)
+        if len(path) > _PATH_MAX:
+            path = path[:_PATH_MAX] + "…"
+        seen = Seen(self._number, method, route[:_ROUTE_MAX], path, time.time_ns() // 1000)
         if route and route not in _UNTOLD:
             self._running[self._number] = seen
         return seen

@@ -60,15 +60,20 @@ class HumanFormatter(logging.Formatter):
         at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S.%f")[:-3]
         name = record.name.removeprefix("synod.")
         extras = "".join(f" {key}={value}" for key, value in _extras(record).items())
-        text = visible(f"{name}: {record.getMessage()}{extras}")
-        line = f"{at} {record.levelname.lower():8}{text}"
+        said = visible(f"{name}: {record.getMessage()}{extras}")
+        line = f"{at} {record.levelname.lower():8}{said}"
         if record.exc_info:
-            line += "\n" + visible(self.formatException(record.exc_info), lines=True)
+            traceback = self.formatException(record.exc_info).split("\n")
+            # Indented: an error's text may have lines of its own.
+            line += "".join(f"\n  {visible(one)}" for one in traceback)
         return scrubbed(line)
 
 
 class Throttle(logging.Filter):
-    """Lets so many lines of a logger through each second, and says how many it kept back."""
+    """Lets so many lines of a logger through each second, and says how many it kept back.
+
+    For whatever a client can cause: it can do so thousands of times a second.
+    """
 
     def __init__(self, lines_per_s: int) -> None:
         super().__init__()

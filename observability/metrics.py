@@ -57,6 +57,12 @@ class HttpMetrics:
         self._sent = Tallies(
             "paxos_gateway_sent_bytes", "Bytes of answers' bodies.", registry=registry
         ).labels()
+        self._turned_away = Tallies(
+            "paxos_gateway_turned_away",
+            "Requests and connections that were not let in, or ended, before a route served them.",
+            ("reason",),
+            registry=registry,
+        )
         self._children: dict[tuple[str, str, int], tuple[Tally, Distribution]] = {}
 
     def answered(
@@ -75,6 +81,10 @@ class HttpMetrics:
         children[0].inc()
         children[1].observe(seconds)
         self._sent.inc(sent_bytes)
+
+    def turned_away(self, reason: str) -> None:
+        """A request was not let in, or its connection was ended."""
+        self._turned_away.labels(reason).inc()
 
 
 _TURN_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)

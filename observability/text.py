@@ -12,10 +12,11 @@ from typing import Any
 _SPLITS = "\x85\u2028\u2029"
 """What many readers of lines take for an end, beside what JSON escapes by itself."""
 
-_JSON_UNSAFE = re.compile(f"[{_SPLITS}\ud800-\udfff]")
-
 _INVISIBLE = "\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff"
 """What reorders the text around it, or can't be seen. Not the joiners that scripts need."""
+
+_JSON_UNSAFE = re.compile(f"[\x7f-\x9f{_SPLITS}{_INVISIBLE}\ud800-\udfff]")
+"""What JSON leaves as it is, and a reader of lines or a terminal would not."""
 
 _UNSEEN = re.compile(f"[\x00-\x1f\x7f-\x9f{_SPLITS}{_INVISIBLE}\ud800-\udfff]")
 

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.app import GatewayApp
 from gateway.cluster import ClusterPort
+from gateway.connections import Limits
 from gateway.listener import listen
 from gateway.server import server
 from gateway.settings import Settings
@@ -42,22 +43,25 @@ def settings() -> Settings:
 async def client(cluster: FakeCluster, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """Speaks to the application without a socket."""
     transport = httpx.ASGITransport(GatewayApp(cluster, settings))
-    async with httpx.AsyncClient(transport=transport, base_url="http://synod") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 
 @asynccontextmanager
-async def serving(cluster: ClusterPort, settings: Settings) -> AsyncIterator[int]:
+async def serving(
+    cluster: ClusterPort, settings: Settings, limits: Limits | None = None
+) -> AsyncIterator[int]:
     """Serves on a free port of this machine while the block runs; gives the port."""
     listener = listen("127.0.0.1", 0)
     app = GatewayApp(cluster, settings)
-    http = server(app)
+    http = server(app, limits, app.turned_away)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(http.serve(sockets=[listener]))
         try:
             yield int(listener.getsockname()[1])
         finally:
             app.watch.end()
+            app.pulse.end()
             http.should_exit = True
             await running
             listener.close()

@@ -113,7 +113,7 @@ async def test_other_pages_can_not_post_without_asking(client: httpx.AsyncClient
         headers={"content-type": "text/plain"},
     )
 
-    refused_as(answer, 400, "invalid-header")
+    refused_as(answer, 415, "not-json")
 
 
 async def test_a_move_with_a_key_is_applied_once(client: httpx.AsyncClient) -> None:

@@ -37,7 +37,10 @@ GUARDED = [
 @pytest.fixture
 def guarded(cluster: FakeCluster) -> httpx.AsyncClient:
     app = GatewayApp(cluster, Settings(token=SecretStr(TOKEN)))
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://synod")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+
+
+JSON = {"content-type": "application/json"}
 
 
 def bearing(token: str) -> dict[str, str]:
@@ -104,8 +107,10 @@ async def test_a_browser_is_asked_once_and_gets_a_cookie_that_scripts_can_not_re
 
 
 async def test_a_script_may_log_in_with_json(guarded: httpx.AsyncClient) -> None:
-    for body in (b"", b"[]", b'{"token": 1}', b"\xff"):
-        assert (await guarded.post("/v1/login", content=body)).status_code == 400
+    deep, lone = b"[" * 4_000, b'{"token": "\\ud800"}'
+    for body in (b"", b"[]", b'{"token": 1}', b"\xff", deep, lone):
+        answer = await guarded.post("/v1/login", content=body, headers=JSON)
+        assert answer.status_code == 400
     assert (await guarded.post("/v1/login", json={"token": "wrong"})).status_code == 401
     assert (await guarded.post("/v1/login", json={"token": TOKEN})).status_code == 204
     assert (await guarded.get("/v1/cluster")).status_code == 200
@@ -134,7 +139,7 @@ async def test_a_nodes_own_door_is_the_same() -> None:
     app = exporter("store-1", CollectorRegistry(), lambda: trouble[0] if trouble else "")
     guarded = Guarded(app, Door(SecretStr(TOKEN)))
     transport = httpx.ASGITransport(guarded)
-    async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         assert (await client.get("/metrics")).status_code == 401
         assert (await client.get("/metrics", headers=bearing(TOKEN))).status_code == 200
         ill = await client.get("/healthz")
@@ -149,7 +154,7 @@ async def test_the_client_library_bears_it(
     transport = httpx.ASGITransport(GatewayApp(cluster, Settings(token=SecretStr(TOKEN))))
 
     async def ask(token: str | None = None) -> None:
-        async with AsyncSynod("http://synod", token=token, transport=transport) as synod:
+        async with AsyncSynod("http://localhost", token=token, transport=transport) as synod:
             await synod.cluster()
             async with synod.sibling() as sibling:
                 await sibling.cluster()

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from actors.messages import ProposeValue, Result
 from actors.values import Abort, Outcome
-from observability.logs import Throttle, configure_logs
+from observability.logs import HumanFormatter, JsonFormatter, Throttle, configure_logs
 from observability.narration import Narrator
 from tests.broker.samples import SAMPLES
 
@@ -144,3 +145,23 @@ def test_every_message_of_a_write_is_told_at_debug_and_none_of_it_at_info() -> N
     assert not {"node.heartbeat", "leader.beat"} & kinds
     assert not {"paxos.accept", "txn.vote", "client.submit", "read.request"} & quiet
     assert "paxos.prepare" in quiet
+
+
+HOSTILE = "/v1/files/a\n12:00 error synod: all is lost \x1b[2J\x9b31m\u2028\u202e b"
+
+
+def test_what_a_client_sent_draws_nothing_and_is_no_line_of_its_own() -> None:
+    given = {"name": "synod", "msg": "GET %s failed", "args": (HOSTILE,), "path": HOSTILE}
+    record = logging.makeLogRecord(given)
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        record.exc_info = sys.exc_info()
+
+    for formatter in (HumanFormatter(), JsonFormatter()):
+        lines = formatter.format(record).split("\n")
+        assert all(line.isprintable() for line in lines), lines
+        assert not any(line.startswith("12:00") for line in lines)
+    assert "\\x0a12:00 error synod: all is lost \\x1b[2J" in HumanFormatter().format(record)
+    told = json.loads(JsonFormatter().format(record))
+    assert (told["message"], told["path"]) == (f"GET {HOSTILE} failed", HOSTILE)

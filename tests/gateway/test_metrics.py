@@ -132,6 +132,7 @@ def let_it_all_happen(process: Process) -> None:
         runtime.halted("why")
     process.http.in_flight += 1
     process.http.answered("files", "PUT", 201, 0.01, 100)
+    process.http.turned_away("token")
     process.figures.update(inbox=5, timers=6, bytes=7, made=8, lost=9)
     vars(process.health).update(connected=True, blocked=True, sessions=3, dropped=4, quarantined=1)
     _let_them_talk(process)

@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import httpx
+import pytest
+
 from actors.calls import NodeSeen, Surveyed
 from actors.messages import NodeHeartbeat
 from actors.values import StoreMember, View
@@ -208,3 +211,27 @@ async def test_a_new_listener_is_told_the_figures_of_the_last_minutes_at_once() 
     await anext(later)
     ((_, rest),) = await _take(later, 1)
     assert [one["time_us"] for one in rest["figures"]] == moments[-1:]
+
+
+@pytest.mark.parametrize("given", ["9" * 19, "9" * 20_000, "-1", "1e3", "x", "²", "%00", ""])
+async def test_an_absurd_id_is_none_at_all(client: httpx.AsyncClient, given: str) -> None:
+    header = {"last-event-id": given} if given.isascii() else {}
+    answer = await client.head(f"/v1/events?after={given}", headers=header)
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "figures_after=x",
+        "figures_after=" + "9" * 5_000,
+        "topics=all",
+        "topics=" + "x," * 9_000,
+        "topics=%ff",
+        "&".join(["a=b"] * 100),
+    ],
+)
+async def test_an_absurd_query_is_refused(client: httpx.AsyncClient, query: str) -> None:
+    answer = await client.get(f"/v1/events?{query}")
+    assert answer.status_code == 400
+    assert len(answer.content) < 2_000

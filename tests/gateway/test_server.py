@@ -30,7 +30,7 @@ async def _connection(
 
 
 def _head(method: str, path: str, *headers: str) -> bytes:
-    return "\r\n".join([f"{method} {path} HTTP/1.1", "host: x", *headers, "", ""]).encode()
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "host: localhost", *headers, "", ""]).encode()
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
@@ -176,8 +176,8 @@ async def test_whoever_stops_reading_a_download_does_not_hold_its_chunks(
         b"\x16\x03\x01\x02\x00\x01",
         b"GET\r\n\r\n",
         b"GET /v1/files/\xff HTTP/1.1\r\n\r\n",
-        b"PUT /v1/files/a HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
-        b"PUT /v1/files/a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"PUT /v1/files/a HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
+        b"PUT /v1/files/a HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
     ],
 )
 async def test_what_is_no_http_is_told_so(port: int, cluster: FakeCluster, raw: bytes) -> None:

@@ -345,7 +345,7 @@ async def test_what_is_asked_for_over_http(cluster: FakeCluster, settings: Setti
 
     app = GatewayApp(cluster, settings, tracing=tracing, command=take)
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://synod") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         assert (await client.get("/v1/traces/who-1")).status_code == 404
         written = await client.put("/v1/files/a", content=b"x")
         request = written.headers["synod-request-id"]
@@ -353,7 +353,8 @@ async def test_what_is_asked_for_over_http(cluster: FakeCluster, settings: Setti
         listed = (await client.get("/v1/requests")).json()["requests"]
         recent = (await client.get("/v1/traces")).json()
 
-        for body in (b"", b"{", b'{"seconds": 601}', b'{"seconds": 1, "x": 2}', b"x" * 5_000):
+        client.headers["content-type"] = "application/json"
+        for body in (b"", b"{", b'{"seconds": 601}', b'{"seconds": 1, "x": 2}'):
             assert (await client.post("/v1/traces", content=body)).status_code == 400
         for body in (b'{"seconds": 5}', b'{"mode": "all"}'):
             answer = await client.post("/v1/traces", content=body)
@@ -378,7 +379,7 @@ async def test_a_request_in_flight_is_listed(cluster: FakeCluster, settings: Set
     cluster.hold = asyncio.Event()
     transport = httpx.ASGITransport(app)
     async with (
-        httpx.AsyncClient(transport=transport, base_url="http://synod") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
         asyncio.TaskGroup() as group,
     ):
         writing = group.create_task(client.put("/v1/files/slow", content=b"x"))
@@ -392,3 +393,25 @@ async def test_a_request_in_flight_is_listed(cluster: FakeCluster, settings: Set
         None,
         None,
     )
+
+
+async def test_all_nodes_are_not_told_more_often_than_some_times_a_second(
+    cluster: FakeCluster, settings: Settings
+) -> None:
+    orders: list[Order] = []
+
+    def take(order: Order) -> bool:
+        orders.append(order)
+        return True
+
+    app = GatewayApp(cluster, settings, tracing=Tracing("sampled"), command=take)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        said = [await client.post("/v1/traces", json={"seconds": 1}) for _ in range(50)]
+        large = await client.post("/v1/traces", json={"mode": "x" * 5_000})
+
+    assert [answer.status_code for answer in said[:5]] == [202] * 5
+    assert {answer.status_code for answer in said} == {202, 429}
+    assert said[-1].headers["retry-after"] == "1"
+    assert len(orders) <= 10
+    assert large.status_code == 413

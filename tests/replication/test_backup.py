@@ -46,7 +46,7 @@ def _bytes(seed: str, size: int) -> bytes:
 async def _door(cluster: MemoryCluster) -> AsyncIterator[AsyncSynod]:
     """The cluster's gateway, without a socket."""
     app = GatewayApp(cluster.hosts["gateway-1"], SETTINGS)
-    async with AsyncSynod("http://synod", transport=httpx.ASGITransport(app)) as synod:
+    async with AsyncSynod("http://localhost", transport=httpx.ASGITransport(app)) as synod:
         yield synod
 
 
@@ -504,12 +504,12 @@ async def test_chunks_and_rows_are_behind_the_door(tmp_path: Path) -> None:
         guarded = SETTINGS.model_copy(update={"token": SecretStr("correct-horse-battery")})
         app = GatewayApp(cluster.hosts["gateway-1"], guarded)
         transport = httpx.ASGITransport(app)
-        async with AsyncSynod("http://synod", transport=transport, token="") as synod:
+        async with AsyncSynod("http://localhost", transport=transport, token="") as synod:
             for work in (synod.begin_backup(), synod.backup_rows(), synod.chunk("ab" * 32)):
                 with pytest.raises(Unauthorized):
                     await work
         token = "correct-horse-battery"
-        async with AsyncSynod("http://synod", transport=transport, token=token) as synod:
+        async with AsyncSynod("http://localhost", transport=transport, token=token) as synod:
             await synod.put("a", b"one")
             name = hashlib.sha256(b"one").hexdigest()
             assert await synod.chunk(name) == b"one"

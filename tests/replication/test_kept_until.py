@@ -131,7 +131,7 @@ async def _slow_reader(port: int) -> AsyncIterator[asyncio.StreamReader]:
     await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
     reader, writer = await asyncio.open_connection(sock=client, limit=CHUNK)
     try:
-        writer.write(b"GET /v1/files/a HTTP/1.1\r\nhost: synod\r\nconnection: close\r\n\r\n")
+        writer.write(b"GET /v1/files/a HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         yield reader
     finally:
         writer.close()

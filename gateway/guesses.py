@@ -1,0 +1,98 @@
+"""How many wrong tokens an address may try, and all addresses together.
+
+A token of sixteen characters or more is not found by guessing; the limit keeps guesses from taking
+the gateway's time and filling its log, and makes a weak token last longer. A client that sends the
+same wrong token again, as after the token was changed, tries nothing new and is not locked out.
+"""
+
+import ipaddress
+import math
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+BURST = 10
+EACH_S = 6.0
+"""An address may try `BURST` tokens at once, and one more in each `EACH_S`."""
+
+ALL_BURST = 200
+ALL_EACH_S = 0.5
+"""The same for all addresses together. Beyond it an address that tried already has to wait."""
+
+ADDRESSES_MAX = 4_096
+_REMEMBERED = 4
+"""The last wrong tokens of an address."""
+
+_NETWORK_BITS = 64
+"""Of an IPv6 address: a client chooses the rest as it likes."""
+
+
+@dataclass(slots=True)
+class _Meter:
+    """Leaks one guess in each `each_s`."""
+
+    each_s: float
+    level: float = 0.0
+    at_s: float = 0.0
+
+    def read(self, now_s: float) -> float:
+        self.level = max(0.0, self.level - (now_s - self.at_s) / self.each_s)
+        self.at_s = now_s
+        return self.level
+
+
+@dataclass(slots=True)
+class _Tried:
+    meter: _Meter = field(default_factory=lambda: _Meter(EACH_S))
+    digests: deque[bytes] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+
+
+class Guesses:
+    """The wrong tokens of late. `now_s` is a monotonic clock."""
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
+        self._tried: OrderedDict[str, _Tried] = OrderedDict()
+        self._all = _Meter(ALL_EACH_S)
+
+    def wait_s(self, address: str) -> int:
+        """After how many seconds a token of `address` is looked at again; 0 is now."""
+        if not self._tried:
+            return 0
+        tried = self._tried.get(_network(address))
+        if tried is None:
+            return 0
+        now_s = self._now_s()
+        over = tried.meter.read(now_s) - (BURST - 1)
+        over_all = self._all.read(now_s) - (ALL_BURST - 1)
+        wait_s = max(over * EACH_S, over_all * ALL_EACH_S)
+        return math.ceil(wait_s) if wait_s > 0 else 0
+
+    def wrong(self, address: str, digest: bytes) -> None:
+        """`address` tried a wrong token."""
+        address = _network(address)
+        tried = self._tried.get(address)
+        if tried is None:
+            tried = self._tried[address] = _Tried()
+            if len(self._tried) > ADDRESSES_MAX:
+                self._tried.popitem(last=False)
+        self._tried.move_to_end(address)
+        if digest in tried.digests:
+            return
+        tried.digests.append(digest)
+        now_s = self._now_s()
+        for meter in (tried.meter, self._all):
+            meter.level = meter.read(now_s) + 1
+
+
+def _network(address: str) -> str:
+    if ":" not in address:
+        return address
+    try:
+        parsed = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(int(parsed) >> (128 - _NETWORK_BITS))
