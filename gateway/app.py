@@ -52,8 +52,6 @@ _OF_ALL = (
     # No page of another origin may show or run what it can't read.
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-_OF_DATA = (b"content-security-policy", b"sandbox; default-src 'none'; frame-ancestors 'none'")
-"""Of what is no page of Synod's own, should a browser show it as one."""
 
 _ABOUT_FILES = frozenset(("files", "directories", "move", "copy", "transactions"))
 
@@ -174,7 +172,8 @@ class GatewayApp:
             nonlocal status, sent_bytes
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = _guarded(message["headers"], seen)
+                seen.request = _request_id(message["headers"])
+                message["headers"] = [*message["headers"], *_OF_ALL]
             elif method != "HEAD":
                 sent_bytes += len(message.get("body", b""))
             await send(message)
@@ -234,21 +233,6 @@ def _answer_to(error: Exception, scope: Scope) -> Response | None:
             return Problem(INTERNAL, detail).response()
 
 
-def _guarded(headers: Iterable[tuple[bytes, bytes]], seen: Seen) -> list[tuple[bytes, bytes]]:
-    """An answer's headers, with those that guard a browser which shows it."""
-    guarded = list(headers)
-    policy = False
-    for name, value in guarded:
-        if name == b"synod-request-id":
-            seen.request = value.decode("latin-1")
-        elif name == b"content-security-policy":
-            policy = True
-    guarded.extend(_OF_ALL)
-    if not policy:
-        guarded.append(_OF_DATA)
-    return guarded
-
-
 def _stream(
     endpoint: Callable[[Request], Awaitable[Response]],
 ) -> Callable[[Request], Awaitable[Response]]:
@@ -273,6 +257,13 @@ def _log_failure(seen: Seen, method: str, status: int, seconds: float) -> None:
     fields = {"status": status, "milliseconds": round(seconds * 1000), "request": seen.request}
     known = {name: value for name, value in fields.items() if value is not None}
     _failures.info("%s %s was answered %d", method, seen.path, status, extra=known)
+
+
+def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    for name, value in headers:
+        if name == b"synod-request-id":
+            return value.decode("latin-1")
+    return None
 
 
 def _route_name(scope: Scope) -> str:

@@ -112,8 +112,10 @@ class Connections:
 
     def serves(self, connection: Held) -> None:
         """A request of it is being worked on."""
-        self._strangers.pop(connection, None)
-        self._idle.pop(connection, None)
+        if connection in self._idle:
+            del self._idle[connection]
+        else:
+            self._strangers.pop(connection, None)
 
     def waits(self, connection: Held, *, known: bool) -> None:
         """It was answered; `known` says that the request was let in."""

@@ -76,6 +76,7 @@ class _Joining:
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
+        self.is_closing = transport.is_closing  # Asked for several times in each request.
         self._waiting: list[bytes | memoryview] = []
         self._waiting_bytes = 0
         self.written_bytes = 0
@@ -95,7 +96,7 @@ class _Joining:
     def write_eof(self) -> None:
         """Send no more after what was written."""
         self._flush()
-        if not self._transport.is_closing():
+        if not self.is_closing():
             self._transport.write_eof()
 
     def close(self) -> None:
@@ -107,7 +108,7 @@ class _Joining:
         waiting, self._waiting = self._waiting, []
         self.written_bytes += self._waiting_bytes
         self._waiting_bytes = 0
-        if waiting and not self._transport.is_closing():
+        if waiting and not self.is_closing():
             self._transport.writelines(waiting)
 
 
@@ -159,7 +160,7 @@ class Protocol(HttpToolsProtocol):
         self._overhead_bytes = 0
         self._body_bytes = 0
         self._body_in_feed = 0
-        self._trailers = 0
+        self._fields = 0
         self._ended = False
         """Nothing that comes is read any more, and an answer was the last one."""
         self._unread_bytes = 0
@@ -239,21 +240,23 @@ class Protocol(HttpToolsProtocol):
         if len(self.pipeline) >= self._limits.pipelined:
             raise self._refused(Problem(CROWDED, "too many requests wait for an earlier one"))
         self._in_message = self._in_head = True
-        self._overhead_bytes = self._body_bytes = self._trailers = 0
+        self._overhead_bytes = self._body_bytes = self._fields = 0
         self._since_s = self.loop.time()
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer, which is of no use here."""
-        if not self._in_head:
-            self._trailers += 1
-        elif len(self.headers) < HEADERS_MAX:
-            super().on_header(name, value)
-            return
-        if self._trailers > HEADERS_MAX or self._in_head:
-            raise self._refused(
-                Problem(HEAD_TOO_LARGE, f"it has more than {HEADERS_MAX} headers or trailers")
-            )
+        """A header, or a trailer, which is of no use here. As uvicorn does it, but for the bound:
+        it is called for every header of every request.
+        """
+        self._fields += 1
+        if self._fields > HEADERS_MAX:
+            detail = f"it has more than {HEADERS_MAX} headers and trailers"
+            raise self._refused(Problem(HEAD_TOO_LARGE, detail))
+        if self._in_head:
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head of a request is complete; a body may follow."""
@@ -290,7 +293,8 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is complete."""
         self._in_message = False
-        self._end_body()
+        if self._step_bytes:
+            self._end_body()
         super().on_message_complete()
 
     def _take_authority(self) -> None:
@@ -325,9 +329,8 @@ class Protocol(HttpToolsProtocol):
             self._held.bodies.move_to_end(self)
 
     def _end_body(self) -> None:
-        if self._step_bytes:
-            self._step_bytes = 0
-            self._held.bodies.pop(self, None)
+        self._step_bytes = 0
+        self._held.bodies.pop(self, None)
 
     def _begin_body(self) -> None:
         bodies = self._held.bodies
@@ -357,7 +360,8 @@ class Protocol(HttpToolsProtocol):
             self._held.leaves(self)
         elif not self.pipeline:
             self._since_s = self.loop.time()
-            self._end_body()
+            if self._step_bytes:
+                self._end_body()
             known = self._running is not None and ADMITTED in self._running.scope
             self._held.waits(self, known=known)
         super().on_response_complete()
