@@ -214,7 +214,14 @@ class LeasesSeen:
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
-    """The cluster as this node knows it; `ready` tells whether a write could start now."""
+    """The cluster as this node knows it; `ready` tells whether it could send a write to a leader.
+
+    Whether the stores could commit the write is another question: a new one needs `stores_needed`
+    whole stores in the view. `view_heard` tells whether a learner has told of the view since this
+    node started; else it is that of the genesis. The last sign of life came `heard_ms` ago (`None`:
+    none did), and this node has listened without a long gap for `listening_ms`: no silence that it
+    saw is longer. A node of which nothing comes for `silent_ms` counts as silent.
+    """
 
     cluster: str
     leader: str | None
@@ -224,6 +231,11 @@ class Surveyed:
     nodes: dict[str, NodeSeen] = field(default_factory=dict)
     expected: dict[str, tuple[str, ...]] = field(default_factory=dict)
     leases: LeasesSeen | None = None
+    view_heard: bool = True
+    stores_needed: int = 1
+    heard_ms: Milliseconds | None = 0
+    listening_ms: Milliseconds = 0
+    silent_ms: Milliseconds = 6_000
 
 
 WriteAnswer = Decided | Unavailable | Unknown

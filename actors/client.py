@@ -164,6 +164,11 @@ class Client(Node):
                 for role in ("proposer", "acceptor", "learner", "store")
             },
             leases=seen.leases_seen(),
+            view_heard=seen.view is not None,
+            stores_needed=self.genesis.stores_needed if self._started else 0,
+            heard_ms=seen.heard_ms,
+            listening_ms=seen.listening_ms,
+            silent_ms=seen.silent_ms,
         )
 
     # -- answers ---------------------------------------------------------------------------------

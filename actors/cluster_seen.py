@@ -12,6 +12,9 @@ from actors.rotation import Rotation
 from actors.turn import Turn
 from actors.values import StoreMember, View
 
+_SILENT_BEATS = 3
+"""A node that let so many of its heartbeats pass is silent."""
+
 
 class ClusterSeen:
     """What one gateway has heard."""
@@ -26,12 +29,16 @@ class ClusterSeen:
         """When the last heartbeat of each node came, from which start, and what it said."""
         self._leader_heard_at = -10 * turn.options.constants.lease_ms
         self._leader_beat: LeaderBeat | None = None
+        self._heard_at: Milliseconds | None = None
+        self._listening_since: Milliseconds = 0
+        """Since when there was no long gap in what it hears: before, others only seemed silent."""
         self._next_store = 0
 
     # -- what is heard ---------------------------------------------------------------------------
 
     def hear_leader(self, message: LeaderBeat) -> bool:
         """A proposer leads. Whether there is a leader now that was none before."""
+        self._hear()
         if message.ballot < self.leader:
             return False
         former = (self.leader, self.has_leader)
@@ -43,11 +50,34 @@ class ClusterSeen:
 
     def hear_node(self, name: str, message: NodeHeartbeat) -> bool:
         """A node lives. Whether it told of a later view."""
+        self._hear()
         self.nodes[name] = (self._turn.now, self._turn.sender_incarnation, message)
         if message.view and (self.view is None or message.view.epoch > self.view.epoch):
             self.view = message.view
             return True
         return False
+
+    def _hear(self) -> None:
+        """A sign of life came. A gap that no healthy cluster leaves was this node's own absence."""
+        gap_ms = 3 * self._turn.options.heartbeat_ms // 2
+        if self._heard_at is None or self._turn.now - self._heard_at > gap_ms:
+            self._listening_since = self._turn.now
+        self._heard_at = self._turn.now
+
+    @property
+    def heard_ms(self) -> Milliseconds | None:
+        """How long ago the last sign of life came; `None` if none did."""
+        return None if self._heard_at is None else self._turn.now - self._heard_at
+
+    @property
+    def listening_ms(self) -> Milliseconds:
+        """For how long it has listened without a long gap."""
+        return self._turn.now - self._listening_since
+
+    @property
+    def silent_ms(self) -> Milliseconds:
+        """A node of which nothing came for so long is silent."""
+        return _SILENT_BEATS * self._turn.options.heartbeat_ms
 
     @property
     def has_leader(self) -> bool:
@@ -62,8 +92,8 @@ class ClusterSeen:
 
     def silent(self, names: tuple[str, ...]) -> set[str]:
         """Those of `names` whose heartbeats have stayed away; they are asked last."""
-        patience_ms = 3 * self._turn.options.heartbeat_ms
-        return {name for name in names if self._turn.now - self.heard_at(name) >= patience_ms}
+        now, patience_ms = self._turn.now, self.silent_ms
+        return {name for name in names if now - self.heard_at(name) >= patience_ms}
 
     # -- the stores of the view ------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The command `status`: what a gateway knows of the cluster."""
+"""The command `status`: what a gateway knows of the cluster, and whether it takes writes."""
 
 import asyncio
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ def register(cli: typer.Typer) -> None:
 
 
 def status(url: Url = DEFAULT_URL, json: Json = False) -> None:
-    """Show the nodes, the leader and the view."""
+    """Show the nodes, the leader and the view; end with 0 only if a write could be done."""
 
     async def ask() -> dict[str, Any]:
         async with AsyncSynod(url, patience_s=5) as synod:
@@ -33,6 +33,8 @@ def status(url: Url = DEFAULT_URL, json: Json = False) -> None:
         print_json(answer)
     else:
         _print_status(answer)
+    if not answer["ready"]:
+        raise typer.Exit(1)
 
 
 def _print_status(answer: dict[str, Any]) -> None:
@@ -41,7 +43,7 @@ def _print_status(answer: dict[str, Any]) -> None:
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, value in (
         ("cluster", answer["cluster"] or "not founded yet"),
-        ("writes", "are taken" if answer["ready"] else "are not taken at the moment"),
+        *_condition_rows(answer["condition"]),
         ("leader", answer["leader"] or "none"),
         ("view", f"epoch {view.get('epoch', '?')}: {stores}" if view else "none"),
         ("coordinator", view.get("coordinator", "none")),
@@ -55,6 +57,23 @@ def _print_status(answer: dict[str, Any]) -> None:
     for member in answer["nodes"]:
         table.add_row(*_node_row(member))
     out().print(table)
+
+
+_WRITES = {"taken": "are taken", "refused": "are not taken", "unknown": "unknown"}
+_READS = {"served": "are served", "refused": "are not served", "unknown": "unknown"}
+
+
+def _condition_rows(condition: dict[str, Any]) -> list[tuple[str, str]]:
+    """What can be done now, each reason and each warning in a row of its own."""
+    heard_ms = condition["heard_ms"]
+    rows = [("writes", _WRITES[condition["writes"]])]
+    rows += [("", f"because {reason['detail']}") for reason in condition["reasons"]]
+    rows.append(("reads", _READS[condition["reads"]]))
+    if condition["read_reasons"] != condition["reasons"]:
+        rows += [("", f"because {reason['detail']}") for reason in condition["read_reasons"]]
+    rows += [("warning", warning["detail"]) for warning in condition["warnings"]]
+    rows.append(("heard", "never" if heard_ms is None else f"{heard_ms / 1000:.1f} s ago"))
+    return rows
 
 
 def _node_row(member: dict[str, Any]) -> tuple[Text, ...]:

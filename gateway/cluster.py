@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from actors.calls import (
+    NOTHING_READ,
     Absent,
     Call,
     Copied,
@@ -49,12 +50,15 @@ from gateway.problems import (
     Kind,
     Problem,
 )
+from gateway.readiness import Condition, condition_of
 
 RETRY_AFTER = {"retry-after": "1"}
 
 _GIVE_UP_S = 2.0
 _GRACE_S = 5.0
 """The actor keeps the deadlines; the gateway gives up so much later, for its own sake."""
+
+_NOTHING_SUBMITTED = "no command was submitted"
 
 _UPLOAD_TIMEOUT_S = 120.0
 _SURVEY_TIMEOUT_S = 2.0
@@ -135,25 +139,24 @@ class Cluster:
                     lambda token: GiveUp(token=token, write=tokens[0]), _GIVE_UP_S
                 )
         except CallRefused as error:
-            raise _unavailable(Unavailable(f"{error}", "no command was submitted")) from None
+            raise _unavailable(Unavailable(f"{error}", _NOTHING_SUBMITTED)) from None
         except (TimeoutError, CallLost, NodeHalted):
-            raise _unknown("") from None
+            raise _unknown("", self.obstacle()) from None
         if isinstance(answer, Decided):
             if answer.outcome.status != "done":
                 raise refused(answer.request, answer.outcome)
             return answer
         if isinstance(answer, Unknown):
-            raise _unknown(answer.request)
+            raise _unknown(answer.request, self.obstacle())
         raise _unavailable(answer)
 
     async def read(self, request: ReadRequest) -> ReadDone:
         """Ask a store. Raises `Problem`."""
-        self._refuse_without_broker()
-        answer = await self._bounded(lambda token: Read(token=token, request=request))
+        answer = await self._ask(lambda token: Read(token=token, request=request))
         if not isinstance(answer, ReadDone):
-            raise _unavailable(answer)
+            raise _not_answered(answer)
         if answer.reply.status == "not_served":
-            raise _unavailable(Unavailable(answer.reply.detail, "a read changes nothing"))
+            raise _not_answered(Unavailable(answer.reply.detail, NOTHING_READ))
         return answer
 
     async def upload(self, sha256: str, data: bytes, *, manifest: bool) -> None:
@@ -168,23 +171,22 @@ class Cluster:
 
     async def fetch(self, sha256: str) -> bytes | None:
         """A chunk, checked against its name; `None` if no store holds it. Raises `Problem`."""
-        answer = await self._bounded(lambda token: Fetch(token=token, sha256=sha256))
+        answer = await self._ask(lambda token: Fetch(token=token, sha256=sha256))
         if isinstance(answer, Fetched):
             return answer.data
         if isinstance(answer, Absent):
             return None
-        raise _unavailable(answer)
+        raise _not_answered(answer)
 
     async def read_log(self, before: int, limit: int, commands_max: int = 0) -> LogPage:
         """The newest chosen slots below `before` (0: of all), from a learner. Raises `Problem`."""
-        self._refuse_without_broker()
-        answer = await self._bounded(
+        answer = await self._ask(
             lambda token: ReadLog(
                 token=token, before=before, limit=limit, commands_max=commands_max
             )
         )
         if not isinstance(answer, LogPage):
-            raise _unavailable(answer)
+            raise _not_answered(answer)
         return answer
 
     async def hold_chunks(self, for_ms: int) -> None:
@@ -199,42 +201,57 @@ class Cluster:
 
     async def copy_snapshot(self, at_least: int, source: str, slot: int, page: int) -> Copied:
         """A page of the whole state; see `CopySnapshot`. Raises `Problem`."""
-        self._refuse_without_broker()
-        answer = await self._bounded(
+        answer = await self._ask(
             lambda token: CopySnapshot(
                 token=token, at_least=at_least, source=source, slot=slot, page=page
             )
         )
         if not isinstance(answer, Copied):
-            raise _unavailable(answer)
+            raise _not_answered(answer)
         return answer
 
     async def survey(self) -> Surveyed:
-        """What this node has heard. Raises `Problem`."""
-        answer = await self._bounded(lambda token: Survey(token=token), _SURVEY_TIMEOUT_S)
+        """What this node has heard; that needs no broker. Raises `Problem`."""
+        try:
+            answer = await self._port.call(lambda token: Survey(token=token), _SURVEY_TIMEOUT_S)
+        except (TimeoutError, CallRefused, CallLost, NodeHalted) as error:
+            raise _not_answered(Unavailable(self._why_silent(error), NOTHING_READ)) from None
         if not isinstance(answer, Surveyed):
-            raise _unavailable(answer)
+            raise _not_answered(answer)
         return answer
+
+    def condition(self, survey: Surveyed) -> Condition:
+        """What the cluster can do now, by `survey` and this gateway's own connection."""
+        return condition_of(survey, self.obstacle())
 
     def _refuse_without_broker(self) -> None:
         """Timers are messages, too: without a broker the actor would not even give up."""
         reason = self.obstacle()
         if reason:
-            raise _unavailable(Unavailable(reason, "no command was submitted"))
+            raise _unavailable(Unavailable(reason, _NOTHING_SUBMITTED))
+
+    async def _ask(self, make: Callable[[int], Call]) -> Any:
+        """A call that only asks. Raises `Problem`."""
+        reason = self.obstacle()
+        if reason:
+            raise _not_answered(Unavailable(reason, NOTHING_READ))
+        try:
+            return await self._port.call(make, self._deadline_s)
+        except (TimeoutError, CallRefused, CallLost, NodeHalted) as error:
+            raise _not_answered(Unavailable(self._why_silent(error), NOTHING_READ)) from None
 
     async def _bounded(self, make: Callable[[int], Call], seconds: float | None = None) -> Any:
         """A call that changes no file, so that to give up on it is final."""
         try:
             return await self._port.call(make, self._deadline_s if seconds is None else seconds)
-        except (CallRefused, CallLost, NodeHalted) as error:
-            raise _unavailable(Unavailable(f"{error}", "no command was submitted")) from None
-        except TimeoutError:
-            raise _unavailable(
-                Unavailable(
-                    "the gateway's own actor does not answer; is the broker there?",
-                    "no command was submitted",
-                )
-            ) from None
+        except (TimeoutError, CallRefused, CallLost, NodeHalted) as error:
+            raise _unavailable(Unavailable(self._why_silent(error), _NOTHING_SUBMITTED)) from None
+
+    def _why_silent(self, error: Exception) -> str:
+        """Why a call got no answer; the broker is named where it is the reason."""
+        if isinstance(error, TimeoutError):
+            return self.obstacle() or "the gateway's own actor does not answer"
+        return f"{error}"
 
 
 def refused(request: str, outcome: Outcome) -> Problem:
@@ -284,24 +301,41 @@ def refused(request: str, outcome: Outcome) -> Problem:
 
 
 def _unavailable(answer: object) -> Problem:
-    if not isinstance(answer, Unavailable):
-        raise TypeError(f"the client actor gave {type(answer).__name__}, which is no answer here")
+    given = _checked(answer)
     return Problem(
-        DISK_FULL if answer.no_room else UNAVAILABLE,
-        f"Not accepted: {answer.reason}. It did not happen and never will: {answer.fact}.",
+        DISK_FULL if given.no_room else UNAVAILABLE,
+        f"Not accepted: {given.reason}. It did not happen and never will: {given.fact}.",
         headers=RETRY_AFTER,
-        fields={"reason": answer.reason, "fact": answer.fact},
+        fields={"reason": given.reason, "fact": given.fact},
     )
 
 
-def _unknown(request: str) -> Problem:
+def _not_answered(answer: object) -> Problem:
+    """As `_unavailable`, of what only asks: there is nothing that could have happened."""
+    given = _checked(answer)
+    return Problem(
+        UNAVAILABLE,
+        f"Not answered: {given.reason}. Nothing was changed: {given.fact}. Ask again later.",
+        headers=RETRY_AFTER,
+        fields={"reason": given.reason, "fact": given.fact},
+    )
+
+
+def _checked(answer: object) -> Unavailable:
+    if not isinstance(answer, Unavailable):
+        raise TypeError(f"the client actor gave {type(answer).__name__}, which is no answer here")
+    return answer
+
+
+def _unknown(request: str, obstacle: str) -> Problem:
+    why = f"The write may or may not happen{': ' if obstacle else ''}{obstacle}."
     how = "Send it again with the same Idempotency-Key, or read the file"
     if not request:
-        return Problem(UNKNOWN, f"The write may or may not happen. {how}.", headers=RETRY_AFTER)
+        return Problem(UNKNOWN, f"{why} {how}.", headers=RETRY_AFTER)
     link = f"/v1/requests/{quote(request, safe='')}"
     return Problem(
         UNKNOWN,
-        f"The write may or may not happen. Ask {link} what became of it. {how}.",
+        f"{why} Ask {link} what became of it. {how}.",
         headers={**RETRY_AFTER, "synod-request-id": request},
         fields={"request": request, "result": link},
     )

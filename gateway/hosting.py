@@ -26,6 +26,7 @@ from broker.topology import Topology
 from broker.transport import Transport, TransportRefused
 from broker.upkeep import UpkeepOptions
 from gateway.listener import PortInUse, listen
+from gateway.readiness import condition_of
 from gateway.settings import Settings, masked_url
 from gateway.watching import Watching
 
@@ -198,7 +199,7 @@ class Process:
             self._settings,
             node=host.name,
             registry=self._watching.registry,
-            obstacle=lambda: obstacle(transport),
+            obstacle=lambda: self._obstacle(transport),
             tracing=tracing,
             command=lambda order: tracing.command(order, transport),
         )
@@ -206,7 +207,7 @@ class Process:
         limits = Limits.of_process(body_s=self._settings.body_timeout_ms / 1000)
         self._server = server(app, limits, app.turned_away)
         async with asyncio.TaskGroup() as group:
-            announcing = group.create_task(self._tell_ready(host, listener))
+            announcing = group.create_task(self._tell_ready(host, transport, listener))
             looking = group.create_task(app.pulse.run(), name="pulse")
             try:
                 await self._server.serve(sockets=[listener])
@@ -215,11 +216,16 @@ class Process:
                 announcing.cancel()
                 looking.cancel()
 
+    def _obstacle(self, transport: Transport) -> str:
+        return obstacle(transport, "the broker" if self._memory is not None else "RabbitMQ")
+
     async def _tell_started(self, host: NodeHost) -> None:
         await host.ready()
         self._announce(f"{host.name} runs, on {masked_url(self._settings.broker)}")
 
-    async def _tell_ready(self, host: NodeHost, listener: socket.socket) -> None:
+    async def _tell_ready(
+        self, host: NodeHost, transport: Transport, listener: socket.socket
+    ) -> None:
         """Say when the first write could be taken."""
         await host.ready()
         while True:
@@ -227,7 +233,8 @@ class Process:
                 survey: Any = await host.call(lambda token: Survey(token=token))
             except (CallLost, CallRefused):
                 survey = None
-            if isinstance(survey, Surveyed) and survey.ready:
+            why_not = self._obstacle(transport)
+            if isinstance(survey, Surveyed) and condition_of(survey, why_not).ready:
                 break
             await asyncio.sleep(_READY_LOOK_S)
         address, port = listener.getsockname()[:2]
@@ -235,13 +242,13 @@ class Process:
         self._announce(f"Synod is ready at http://{shown}:{port}")
 
 
-def obstacle(transport: Transport) -> str:
-    """Why the node can send nothing at present; empty if it can."""
+def obstacle(transport: Transport, broker: str = "the broker") -> str:
+    """Why the node can send nothing at present, by the name of its broker; empty if it can."""
     health = transport.health
     if not health.connected:
-        return "the gateway has no connection to the broker"
+        return f"the gateway has no connection to {broker}"
     if health.blocked:
-        return "the broker takes no messages at present (its memory or disk alarm)"
+        return f"{broker} takes no messages at present (its memory or disk alarm)"
     return ""
 
 

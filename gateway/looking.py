@@ -112,7 +112,7 @@ class Looking:
         if not self._command(order):
             raise Problem(
                 UNAVAILABLE,
-                "the gateway has no connection to the broker, so that no node could be told",
+                "the gateway has no connection to RabbitMQ, so that no node could be told",
                 headers={"retry-after": "1"},
             )
         return JSONResponse(order.model_dump(exclude_none=True), status_code=202, headers=_NO_STORE)

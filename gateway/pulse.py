@@ -129,11 +129,12 @@ class Pulse:
 
     def _compare(self, survey: Surveyed) -> None:
         view = survey.view
+        condition = self._cluster.condition(survey)
         state: dict[str, Any] = {
             "leader": survey.leader,
             "view": None if view is None else (view.epoch, tuple(m.name for m in view.stores)),
             "coordinator": None if view is None else view.coordinator,
-            "ready": survey.ready,
+            "ready": condition.writes,
         }
         former, self._state = self._state or state, state
         if state["leader"] != former["leader"]:
@@ -147,9 +148,13 @@ class Pulse:
             name = state["coordinator"]
             self._change("coordinator", name, f"{name} coordinates", former=former["coordinator"])
         if state["ready"] != former["ready"]:
-            ready = state["ready"]
-            text = "writes are taken" if ready else "writes are not taken"
-            self._change("ready" if ready else "not_ready", None, text)
+            kind = "ready" if condition.ready else "not_ready"
+            text = "writes are taken"
+            if condition.writes == "unknown":
+                text = f"whether writes are taken is not known: {condition.text}"
+            elif not condition.ready:
+                text = f"writes are not taken: {condition.text}"
+            self._change(kind, None, text)
         for name, seen in sorted(survey.nodes.items()):
             self._compare_node(name, seen.age_ms, seen.heartbeat.halted)
 
@@ -178,6 +183,7 @@ class Pulse:
             "write_p50_ms": _percentile_ms(times_s, 0.50),
             "write_p99_ms": _percentile_ms(times_s, 0.99),
             "in_flight": self._in_flight,
+            "writes": self._cluster.condition(survey).writes if survey else "unknown",
             "leader": survey.leader if survey else None,
             "epoch": survey.view.epoch if survey and survey.view else None,
         }

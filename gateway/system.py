@@ -1,5 +1,6 @@
 """What the cluster and this gateway say of themselves."""
 
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
 
@@ -12,8 +13,10 @@ from actors.ballot import Ballot
 from actors.calls import NodeSeen, Surveyed
 from actors.messages import ReadRequest, ReadStatus
 from actors.options import role_of
-from gateway.cluster import Cluster
+from gateway.cluster import RETRY_AFTER, Cluster
+from gateway.fields import choice, query_fields
 from gateway.problems import FORGOTTEN, NOT_FOUND, UNAVAILABLE, Problem
+from gateway.readiness import unheard
 from gateway.settings import Settings
 
 _NO_STORE = {"cache-control": "no-store"}
@@ -37,10 +40,12 @@ class System:
     async def picture(self) -> dict[str, Any]:
         """The same, as JSON. Raises `Problem`."""
         survey = await self._cluster.survey()
+        condition = self._cluster.condition(survey)
         return {
             "cluster": survey.cluster,
             "gateway": self._node,
-            "ready": survey.ready,
+            "ready": condition.ready,
+            "condition": condition.as_json(),
             "leader": survey.leader,
             "session": survey.session,
             "view": None if survey.view is None else survey.view.model_dump(mode="json"),
@@ -88,12 +93,23 @@ class System:
         return JSONResponse({"status": "ok", "node": self._node}, headers=_NO_STORE)
 
     async def readyz(self, request: Request) -> Response:
-        """200 if a write could start now."""
-        survey = await self._cluster.survey()
-        reason = self._cluster.obstacle() or ("" if survey.ready else _why_not_ready(survey))
-        if reason:
-            raise Problem(UNAVAILABLE, reason, headers={"retry-after": "1"})
-        body = {"status": "ready", "node": self._node, "leader": survey.leader}
+        """200 if a write could be done now; `?for=reads`: if a linearizable read could."""
+        asked_of_reads = choice(query_fields(request.scope), "for", ("writes", "reads")) == "reads"
+        leader = None
+        try:
+            survey = await self._cluster.survey()
+            leader, condition = survey.leader, self._cluster.condition(survey)
+        except Problem as problem:
+            condition = unheard(problem.fields["reason"])
+        reasons = condition.read_reasons if asked_of_reads else condition.reasons
+        if reasons:
+            raise Problem(
+                UNAVAILABLE,
+                "; ".join(reason.detail for reason in reasons),
+                headers=RETRY_AFTER,
+                fields={"reasons": [asdict(reason) for reason in reasons]},
+            )
+        body = {"status": "ready", "node": self._node, "leader": leader}
         return JSONResponse(body, status_code=HTTPStatus.OK, headers=_NO_STORE)
 
     async def metrics(self, request: Request) -> Response:
@@ -173,13 +189,3 @@ def leases_json(survey: Surveyed, lease_ms: int) -> dict[str, Any] | None:
 def ballot_text(ballot: Ballot) -> str:
     """A ballot as people read it: round, then proposer."""
     return f"{ballot.round}.{ballot.proposer}"
-
-
-def _why_not_ready(survey: Surveyed) -> str:
-    if not survey.cluster:
-        return "this gateway does not know its cluster yet"
-    if survey.leader is None:
-        return "no proposer leads: a quorum of acceptors and one proposer are needed"
-    if survey.session is None:
-        return "this gateway's session is not open yet"
-    return "the cluster takes no writes at the moment"

@@ -213,6 +213,23 @@ async def test_status(synod: Shell) -> None:
     assert program["leader"] == "proposer-2"
 
 
+async def test_the_status_of_a_cluster_that_takes_no_writes_is_a_failure_with_its_reason(
+    synod: Shell, cluster: FakeCluster
+) -> None:
+    assert (await synod("status")).code == 0
+    cluster.ready = False
+
+    people = await synod("status")
+    program = await synod("status", "--json")
+
+    assert (people.code, program.code) == (1, 1)
+    assert "are not taken" in people.out
+    assert "no proposer leads" in people.out
+    condition = program.json()["condition"]
+    assert condition["writes"] == "refused"
+    assert [reason["code"] for reason in condition["reasons"]] == ["no_leader"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

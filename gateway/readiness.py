@@ -1,0 +1,248 @@
+"""What the cluster can do now, as one gateway knows it, and why not: the one place that says so.
+
+The page, `/readyz`, `/v1/cluster`, `synod status` and the changes that are told all ask here, so
+they can't disagree. Every sentence rests on what was heard, and says how long ago where that
+matters; what was not heard is "unknown" and never "well".
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from actors.calls import Surveyed
+from actors.values import StoreMember
+
+Writes = Literal["taken", "refused", "unknown"]
+Reads = Literal["served", "refused", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something can't be done, or what is amiss: a `code` that stays, and a text for people."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Whether writes are taken and linearizable reads are served.
+
+    `reasons` say why writes are not taken, `read_reasons` why reads are not served; `warnings`
+    what is amiss though both are. `heard_ms` tells how long ago the gateway heard of any node.
+    """
+
+    writes: Writes
+    reads: Reads
+    reasons: tuple[Reason, ...] = ()
+    read_reasons: tuple[Reason, ...] = ()
+    warnings: tuple[Reason, ...] = ()
+    heard_ms: int | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether a write could be done."""
+        return self.writes == "taken"
+
+    @property
+    def text(self) -> str:
+        """Why writes are not taken, in one line."""
+        return "; ".join(reason.detail for reason in self.reasons)
+
+    def as_json(self) -> dict[str, Any]:
+        """As `/v1/cluster` tells it."""
+        return asdict(self)
+
+
+def unheard(detail: str) -> Condition:
+    """Nothing is known, for the reason `detail`."""
+    reason = Reason("unknown", detail)
+    return Condition("unknown", "unknown", (reason,), (reason,))
+
+
+def condition_of(survey: Surveyed, obstacle: str) -> Condition:
+    """The condition that `survey` shows; `obstacle` says why this gateway can send nothing."""
+    if obstacle:
+        cut_off = (Reason("broker", obstacle),)
+        return Condition("refused", "refused", cut_off, cut_off, heard_ms=survey.heard_ms)
+    if not survey.cluster:
+        early = (Reason("not_founded", "this gateway does not know its cluster yet"),)
+        return Condition("refused", "refused", early, early, heard_ms=survey.heard_ms)
+    if survey.heard_ms is None or survey.heard_ms >= survey.silent_ms:
+        return _nothing_heard(survey)
+    return _Look(survey).condition()
+
+
+def _nothing_heard(survey: Surveyed) -> Condition:
+    ago = "yet" if survey.heard_ms is None else f"for {_seconds(survey.heard_ms)}"
+    reason = Reason(
+        "unheard",
+        f"this gateway has heard no node {ago}, though its connection to the broker stands",
+    )
+    return Condition("unknown", "unknown", (reason,), (reason,), heard_ms=survey.heard_ms)
+
+
+class _Look:
+    """One look at a survey in which something was heard."""
+
+    def __init__(self, survey: Surveyed) -> None:
+        self._survey = survey
+        self._view: tuple[StoreMember, ...] = survey.view.stores if survey.view else ()
+
+    def condition(self) -> Condition:
+        survey = self._survey
+        leading = self._leading()
+        stores = self._stores()
+        known = [reason for reason in (*leading, self._learners(), stores, self._room()) if reason]
+        if survey.session is None:
+            known.append(Reason("no_session", "this gateway's session is not open yet"))
+        elif not survey.ready and not known:
+            known.append(Reason("not_ready", "no leader takes commands of this gateway now"))
+        writes: Writes = "refused" if known else "taken"
+        if not known and not survey.view_heard:
+            writes = "unknown"
+            known = [Reason("no_view", "no learner has told this gateway of the view yet")]
+        read_reasons = self._read_reasons(leading)
+        reads: Reads = "refused" if read_reasons else "served"
+        return Condition(
+            writes,
+            reads,
+            tuple(known),
+            tuple(read_reasons),
+            tuple(self._warnings()),
+            survey.heard_ms,
+        )
+
+    # -- nodes -----------------------------------------------------------------------------------
+
+    def _lack(self, name: str) -> str:
+        """Why a node can't do its part as far as was heard; empty if it can."""
+        survey = self._survey
+        seen = survey.nodes.get(name)
+        if seen is not None and seen.heartbeat.halted:
+            return f"halted: {seen.heartbeat.halted}"
+        # While this gateway itself was away, others only seemed silent.
+        age_ms = survey.listening_ms if seen is None else min(seen.age_ms, survey.listening_ms)
+        if age_ms < survey.silent_ms:
+            return ""
+        return "never heard" if seen is None else f"not heard for {_seconds(seen.age_ms)}"
+
+    def _lacking(self, names: Iterable[str]) -> dict[str, str]:
+        return {name: lack for name in names if (lack := self._lack(name))}
+
+    # -- what a write needs ----------------------------------------------------------------------
+
+    def _leading(self) -> list[Reason]:
+        """Why no proposer can order a command."""
+        survey = self._survey
+        leases = survey.leases
+        if survey.leader is not None:
+            if leases is None or leases.age_ms < leases.left_ms:
+                return []
+            return [
+                Reason(
+                    "lease_lapsed",
+                    f"the lease of {survey.leader}, last heard {_seconds(leases.age_ms)} ago, has "
+                    "lapsed",
+                )
+            ]
+        text = "no proposer leads: a quorum of acceptors and one proposer are needed"
+        found = [Reason("no_leader", text)]
+        for role, needed in (("proposer", 1), ("acceptor", self._quorum())):
+            names = survey.expected.get(role, ())
+            lacking = self._lacking(names)
+            if names and len(names) - len(lacking) < needed:
+                heard = len(names) - len(lacking)
+                count = f"{heard} of {len(names)} {role}s"
+                text = f"{count} can be counted on and {needed} are needed ({_listed(lacking)})"
+                found.append(Reason(f"too_few_{role}s", text))
+        return found
+
+    def _quorum(self) -> int:
+        return len(self._survey.expected.get("acceptor", ())) // 2 + 1
+
+    def _learners(self) -> Reason | None:
+        names = self._survey.expected.get("learner", ())
+        lacking = self._lacking(names)
+        if not names or len(lacking) < len(names):
+            return None
+        return Reason("no_learner", f"no learner is left to coordinate ({_listed(lacking)})")
+
+    def _whole(self) -> dict[str, str]:
+        """The stores of the view that a write can't count on, and why."""
+        lacking = self._lacking(member.name for member in self._view)
+        for member in self._view:
+            seen = self._survey.nodes.get(member.name)
+            if seen is None or member.name in lacking:
+                continue
+            if seen.heartbeat.installing or seen.heartbeat.applied < (member.added_slot or 0):
+                lacking[member.name] = "still copies what it lacks"
+        return lacking
+
+    def _stores(self) -> Reason | None:
+        needed = self._survey.stores_needed
+        lacking = self._whole()
+        heard = [member.name for member in self._view if member.name not in lacking]
+        if len(heard) >= needed:
+            return None
+        of_view = f"the view has {len(heard)} ({', '.join(heard) or 'none'})"
+        rest = f"; {_listed(lacking)}" if lacking else ""
+        outside = [
+            name
+            for name in self._survey.expected.get("store", ())
+            if all(member.name != name for member in self._view)
+        ]
+        rest += f"; outside the view: {', '.join(outside)}" if outside else ""
+        return Reason("too_few_stores", f"writes need {needed} whole stores, but {of_view}{rest}")
+
+    def _room(self) -> Reason | None:
+        full = [
+            member.name
+            for member in self._view
+            if (seen := self._survey.nodes.get(member.name)) and seen.heartbeat.disk_full
+        ]
+        if not full:
+            return None
+        return Reason(
+            "disk_full", f"the disk of {', '.join(full)} is full: only what deletes is taken"
+        )
+
+    # -- what a read needs -----------------------------------------------------------------------
+
+    def _read_reasons(self, leading: list[Reason]) -> list[Reason]:
+        lacking = self._whole()
+        able = [member.name for member in self._view if member.name not in lacking]
+        if not able:
+            what = _listed(lacking) or "the view has none"
+            return [Reason("no_store", f"no store of the view can serve a read ({what})")]
+        leases = self._survey.leases
+        left_ms = {} if leases is None else leases.read_left_ms
+        if not leading or (leases and any(left_ms.get(n, 0) > leases.age_ms for n in able)):
+            return []
+        return leading
+
+    # -- what is amiss ---------------------------------------------------------------------------
+
+    def _warnings(self) -> list[Reason]:
+        survey = self._survey
+        names = [name for names in survey.expected.values() for name in names]
+        lacking = self._lacking(names or [member.name for member in self._view])
+        found = [Reason("node_silent", f"{name}: {lack}") for name, lack in lacking.items()]
+        for member in self._view:
+            if member.name in lacking and survey.view_heard:
+                text = f"writes wait until the view is without {member.name}"
+                found.append(Reason("silent_in_view", text))
+        in_view = {member.name for member in self._view}
+        for name in survey.expected.get("store", ()):
+            if name not in in_view and name not in lacking:
+                text = f"{name} is outside the view and takes part in nothing"
+                found.append(Reason("outside_view", text))
+        return found
+
+
+def _listed(lacking: dict[str, str]) -> str:
+    return ", ".join(f"{name}: {lack}" for name, lack in lacking.items())
+
+
+def _seconds(ms: int) -> str:
+    return f"{ms / 1000:.1f} s"
