@@ -44,8 +44,12 @@ class Pages:
     """The endpoint for the UI's files."""
 
     def __init__(self) -> None:
-        root = files("gateway") / "static"
-        self._pages = {name: _page(name, file.read_bytes()) for name, file in _walk(root)}
+        bodies = {name: file.read_bytes() for name, file in _walk(files("gateway") / "static")}
+        version = _version(bodies)
+        # A page that outlives its gateway sees by this that the next one serves another.
+        mark = b'<meta name="synod-ui" content="%s">'
+        bodies["index.html"] = bodies["index.html"].replace(mark % b"", mark % version.encode())
+        self._pages = {name: _page(name, body, version) for name, body in bodies.items()}
 
     async def index(self, request: Request) -> Response:
         """The page; everything else is loaded by it."""
@@ -74,7 +78,15 @@ def _walk(folder: Traversable, above: str = "") -> list[tuple[str, Traversable]]
     return found
 
 
-def _page(name: str, body: bytes) -> Page:
+def _version(bodies: dict[str, bytes]) -> str:
+    """One name for all of the files as they are."""
+    digest = hashlib.sha256()
+    for name in sorted(bodies):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(bodies[name]).digest())
+    return digest.hexdigest()[:16]
+
+
+def _page(name: str, body: bytes, version: str) -> Page:
     extension = name[name.rindex(".") :]
     kind = _TYPES.get(extension) or mimetypes.guess_type(name)[0] or "text/plain"
     return Page(
@@ -85,6 +97,7 @@ def _page(name: str, body: bytes) -> Page:
             "referrer-policy": "no-referrer",
             # Asked for again each time and answered by 304: a new version is used at once.
             "cache-control": "no-cache",
+            "synod-ui": version,
             "etag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
         },
     )

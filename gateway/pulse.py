@@ -15,6 +15,7 @@ from typing import Any
 from actors.calls import Surveyed
 from gateway.cluster import Cluster
 from gateway.problems import CROWDED, Problem
+from gateway.readiness import unheard
 from observability.text import json_text
 
 LOOK_S = 1.0
@@ -176,6 +177,8 @@ class Pulse:
         elapsed_s = max(now_s - self._looked_s, 1e-3)
         self._looked_s = now_s
         times_s = sorted(self._writes_s)
+        why_not = "the gateway's own actor does not answer"
+        condition = self._cluster.condition(survey) if survey else unheard(why_not)
         figures = {
             "time_us": time.time_ns() // 1000,
             "writes_per_s": round(len(times_s) / elapsed_s, 1),
@@ -183,7 +186,8 @@ class Pulse:
             "write_p50_ms": _percentile_ms(times_s, 0.50),
             "write_p99_ms": _percentile_ms(times_s, 0.99),
             "in_flight": self._in_flight,
-            "writes": self._cluster.condition(survey).writes if survey else "unknown",
+            "writes": condition.writes,
+            "why": condition.text or None,
             "leader": survey.leader if survey else None,
             "epoch": survey.view.epoch if survey and survey.view else None,
         }

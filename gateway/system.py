@@ -46,6 +46,7 @@ class System:
             "gateway": self._node,
             "ready": condition.ready,
             "condition": condition.as_json(),
+            "silent_ms": survey.silent_ms,
             "leader": survey.leader,
             "session": survey.session,
             "view": None if survey.view is None else survey.view.model_dump(mode="json"),

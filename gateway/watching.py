@@ -50,7 +50,8 @@ class Watching:
 
     def __init__(self, settings: Settings, *, collects: bool) -> None:
         self.registry = process_registry()
-        book = TraceBook(settings.acceptors // 2 + 1) if collects else None
+        stores = settings.options().names("store")
+        book = TraceBook(settings.acceptors // 2 + 1, stores) if collects else None
         self.tracing = Tracing(settings.trace, book)
         self._nodes = NodesMetrics(self.registry)
         self._roles = RolesMetrics(self.registry)

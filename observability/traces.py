@@ -94,8 +94,9 @@ class _Shelf(Generic[Key]):
 class TraceBook:
     """Collects records and answers questions about them."""
 
-    def __init__(self, quorum: int) -> None:
+    def __init__(self, quorum: int, stores: tuple[str, ...] = ()) -> None:
         self._quorum = quorum
+        self._stores = stores
         self._slots: _Shelf[int] = _Shelf(_SLOTS_KEPT, _SLOTS_BYTES_MAX)
         self._loose: _Shelf[str] = _Shelf(_REQUESTS_KEPT, _LOOSE_BYTES_MAX)
         """What is told of a request before it has a slot."""
@@ -168,6 +169,8 @@ class TraceBook:
             "complete": len(stages) == len(STAGES),
             "traced": any(record["type"] == "paxos.accept" for record in records),
             "slot": last,
+            "quorum": self._quorum,
+            "stores": list(self._stores),
             "started_us": marks[0] if marks else None,
             "duration_us": marks[-1] - marks[0] if len(stages) == len(STAGES) else None,
             "stages": stages,
@@ -203,16 +206,11 @@ class TraceBook:
             times = (r["time_us"] for r in among if r["kind"] == kind and r["type"] == what)
             return next(times, None)
 
-        accepted: dict[str, int] = {}
-        for record in of_slot:
-            if record["kind"] == "sent" and record["type"] == "paxos.accepted":
-                accepted.setdefault(record["node"], record["time_us"])
-        votes = sorted(accepted.values())
         results = [r for r in of_slot if r["type"] == "client.result"]
         borders = [
             span.started_us if span else first("sent", "client.submit", records),
             first("sent", "paxos.accept", of_slot),
-            votes[self._quorum - 1] if len(votes) >= self._quorum else None,
+            self._chosen_us(of_slot),
             first("sent", "txn.prepare", of_slot),
             first("sent", "client.result", results),
             span.ended_us if span else first("received", "client.result", results),
@@ -224,6 +222,17 @@ class TraceBook:
             # Clocks of different machines differ; no stage lasts less than nothing.
             marks.append(max(border, marks[-1]) if marks else border)
         return marks
+
+    def _chosen_us(self, of_slot: list[Record]) -> int | None:
+        """When a quorum had accepted the slot under one ballot; votes of two ballots make none."""
+        accepted: dict[str | None, dict[str, int]] = {}
+        for record in of_slot:
+            if record["kind"] == "sent" and record["type"] == "paxos.accepted":
+                votes = accepted.setdefault(record.get("ballot"), {})
+                votes.setdefault(record["node"], record["time_us"])
+        times = [sorted(votes.values()) for votes in accepted.values()]
+        chosen = [votes[self._quorum - 1] for votes in times if len(votes) >= self._quorum]
+        return min(chosen, default=None)
 
 
 def _line(record: Record) -> bytes:

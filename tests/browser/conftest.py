@@ -31,7 +31,7 @@ PHONE = {"width": 390, "height": 844}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """RabbitMQ and one process for each node; fewer proposers, as the UI does not care."""
     description = replace(Description.mint(settings={"trace": "all"}), proposers=2, acceptors=3)

@@ -260,6 +260,16 @@ async def test_the_page_and_what_is_not_there(client: httpx.AsyncClient) -> None
     assert problem_of(await client.put("/v1/cluster", content=b""))["status"] == 405
 
 
+async def test_every_part_of_the_page_tells_its_version(client: httpx.AsyncClient) -> None:
+    page = await client.get("/")
+    part = await client.get("/static/js/app.js")
+
+    version = page.headers["synod-ui"]
+    assert part.headers["synod-ui"] == version
+    assert f'<meta name="synod-ui" content="{version}">' in page.text
+    assert len(version) == 16
+
+
 async def test_metrics_count_what_was_answered(client: httpx.AsyncClient) -> None:
     await client.put("/v1/files/a", content=b"x")
     await client.get("/v1/files/a")

@@ -12,13 +12,16 @@ import pytest
 from actors.calls import NodeSeen, Surveyed
 from actors.messages import NodeHeartbeat
 from actors.values import StoreMember, View
+from broker.calling import CallLost
 from gateway.cluster import Cluster
 from gateway.problems import UNAVAILABLE, Problem
 from gateway.pulse import FIGURES_KEPT, Pulse
 
 
 class Changing:
-    """A cluster port that gives the survey it was set to."""
+    """A cluster port that gives the survey it was set to, or fails."""
+
+    fails: Exception | None = None
 
     def __init__(self) -> None:
         stores = tuple(StoreMember(name=f"store-{n}", disk="", added_slot=0) for n in (1, 2, 3))
@@ -34,6 +37,8 @@ class Changing:
         self.survey = Surveyed("c", "proposer-1", True, view, "s", seen)
 
     async def call(self, make: Any, patience_s: float | None = None) -> Any:
+        if self.fails is not None:
+            raise self.fails
         return self.survey
 
     def hear(self, name: str, age_ms: int, halted: str = "") -> None:
@@ -179,6 +184,24 @@ async def test_a_topic_is_drawn_once_for_all_and_only_while_somebody_listens() -
         await listener.aclose()
     await pulse.draw()
     assert drawn == 3
+
+
+async def test_the_figures_tell_whether_writes_are_taken_and_what_is_not_known() -> None:
+    port = Changing()
+    silent = Cluster(port, 5_000, lambda: "the gateway has no connection to RabbitMQ")
+    for cluster, fails, expected in (
+        (Cluster(port, 5_000), None, ("taken", None)),
+        (Cluster(port, 5_000), CallLost("rebuilt"), ("unknown", "does not answer")),
+        (silent, None, ("refused", "no connection to RabbitMQ")),
+    ):
+        port.fails = fails
+        pulse = Pulse(cluster, heartbeat_ms=2_000)
+        events = pulse.listen(None)
+        await anext(events)
+        await pulse.look()
+        ((kind, figures),) = await _take(events, 1)
+        assert (kind, figures["writes"]) == ("figures", expected[0])
+        assert (expected[1] or "") in (figures["why"] or "")
 
 
 async def test_what_can_not_be_drawn_is_told_with_its_reason() -> None:

@@ -252,6 +252,22 @@ def test_a_write_without_a_quorum_has_the_stages_that_it_reached() -> None:
     assert book.trace("nobody-1", None) is None
 
 
+def test_votes_under_two_ballots_are_no_quorum() -> None:
+    book = TraceBook(quorum=3, stores=("store-1", "store-2"))
+    records = records_of_one_write()
+    for record in records:
+        if record["type"] == "paxos.accepted" and record["node"] == "acceptor-3":
+            record["ballot"] = "2.proposer-2"
+    book.add(records)
+
+    found = book.trace("gateway-1.x-7", None)
+
+    assert found is not None
+    assert [stage["name"] for stage in found["stages"]] == ["queue"]
+    assert found["complete"] is False
+    assert (found["quorum"], found["stores"]) == (3, ["store-1", "store-2"])
+
+
 def test_the_book_keeps_the_newest() -> None:
     book = TraceBook(quorum=3)
     this, clock = recorder("proposer-1", "all")

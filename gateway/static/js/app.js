@@ -1,9 +1,10 @@
-// The shell: pages by the address after #, navigation, the banner of a lost connection, the keys.
+// The shell: pages by the address after #, navigation, the guard of what is not saved, the keys.
 
-import { call, get, login, onReach, setLogin } from "./api.js";
+import { Problem, Unreachable, Unsettled, get } from "./api.js";
+import { mindConnection } from "./connection.js";
 import { ask, showKeys, toast } from "./dialog.js";
 import { h, icon } from "./dom.js";
-import { again, listen, start } from "./live.js";
+import { listen, start } from "./live.js";
 
 const PAGES = {
   files: ["Files", () => import("./files.js")],
@@ -12,23 +13,35 @@ const PAGES = {
   log: ["Log", () => import("./log.js")],
 };
 
+const WRITES = { taken: "taken", refused: "not taken" };
+
 const main = document.getElementById("main");
 let current = null;
 let showing = 0;
+let shownAddress = null;
+let here = 0;
+let asking = false;
 
 /** Show the page that the address names; `#/files/a/b` is the page `files` with the rest `a/b`. */
 async function show() {
+  if (current && location.hash === shownAddress) return;
+  if (!(await mayLeave())) return;
+  shownAddress = location.hash;
+  note();
   const [, name = "files", rest = ""] = location.hash.match(/^#\/(\w+)\/?(.*)$/) ?? [];
   const page = PAGES[name] ? name : "files";
   const turn = ++showing;
-  const module = await PAGES[page][1]();
+  let module = null;
+  try {
+    module = await PAGES[page][1]();
+  } catch { /* Said below: what the browser says of it is of no use to anybody. */ }
   if (turn !== showing) return;
-  if (current?.name === page && current.view.move) {
+  if (module && current?.name === page && current.view.move) {
     current.view.move(rest);
   } else {
     current?.view.close?.();
     main.replaceChildren();
-    current = { name: page, view: module.open(main, rest) };
+    current = { name: page, view: module ? module.open(main, rest) : notLoaded(PAGES[page][0]) };
     main.scrollTop = 0;
   }
   document.title = `${PAGES[page][0]} – Synod`;
@@ -38,18 +51,62 @@ async function show() {
   }
 }
 
+/** In place of a page of which a part did not come from the gateway. */
+function notLoaded(title) {
+  main.append(h("div.empty", { role: "alert" }, icon("cluster"), h("h2", {}, `The page ${title} could not be loaded`),
+    h("p.quiet", {}, "The gateway does not answer, or it serves another version of this page now. Nothing was changed."),
+    h("button.primary", { type: "button", onclick: () => location.reload() }, "Reload")));
+  return { refresh: () => { shownAddress = null; show(); } };
+}
+
+/**
+ * Whether the page may turn to the address: what is not saved is asked about first, at the address of
+ * before. The history stays as it is, whether the new address is a link's or one gone back to.
+ */
+async function mayLeave() {
+  if (!current?.view.unsaved?.()) return true;
+  const [target, place] = [location.hash, history.state?.place];
+  history.go(place === undefined ? -1 : here - place);
+  // Where places were counted wrongly the address is put right, at the cost of an entry.
+  setTimeout(() => { if (location.hash !== shownAddress && asking) history.replaceState(history.state, "", shownAddress); }, 300);
+  if (asking) return false;
+  asking = true;
+  const discard = await ask({
+    title: "Discard what you changed?", danger: true, action: "Discard changes", cancel: "Keep editing",
+    text: `${current.view.unsaved()} has changes that are not saved.`,
+  });
+  asking = false;
+  if (!discard) return false;
+  current.view.discard();
+  if (place === undefined) location.hash = target;
+  else history.go(place - here);
+  return false;
+}
+
+/** Number the entries of the history, so that it is known which way one was gone to. */
+function note() {
+  const place = history.state?.place;
+  here = place ?? here + 1;
+  if (place === undefined) history.replaceState({ place: here }, "");
+}
+
 function drawNavigation() {
   document.getElementById("nav-pages").append(...Object.entries(PAGES).map(([name, [title]]) =>
     h("a", { href: `#/${name}/`, "data-page": name }, icon(name), h("span", {}, title))));
   const leader = h("dd", {}, "…");
   const rate = h("dd", {}, "…");
   const epoch = h("dd", {}, "…");
+  const writes = h("dd", {}, "…");
   document.getElementById("nav-foot").append(
-    h("dl", {}, h("dt", {}, "leader"), leader, h("dt", {}, "view"), epoch, h("dt", {}, "writes/s"), rate),
+    h("dl", {}, h("dt", {}, "leader"), leader, h("dt", {}, "view"), epoch, h("dt", {}, "writes"), writes, h("dt", {}, "writes/s"), rate),
     h("button.bare.theme", { type: "button", onclick: turnTheme }, icon("theme"), "Theme"));
   listen("shown", () => current?.view.refresh?.());
   listen("figures", (figures) => {
-    leader.textContent = figures.leader ?? "none";
+    const isKnown = figures.writes !== "unknown";
+    leader.textContent = figures.leader ?? (isKnown ? "none" : "unknown");
+    writes.textContent = WRITES[figures.writes] ?? "unknown";
+    writes.title = figures.why ?? "";
+    writes.classList.toggle("wrong-text", figures.writes === "refused");
     epoch.textContent = figures.epoch ?? "–";
     rate.textContent = Math.round(figures.writes_per_s).toLocaleString();
   });
@@ -66,74 +123,6 @@ function setTheme(theme) {
   localStorage.setItem("theme", theme);
   dispatchEvent(new CustomEvent("theme"));
 }
-
-// -- the connection ------------------------------------------------------------------------------
-
-const lost = document.getElementById("lost");
-let streamLost = false;
-let callLost = false;
-let since = 0;
-
-function drawLost() {
-  const now = streamLost || callLost;
-  if (now && lost.hidden) since = Date.now();
-  lost.hidden = !now;
-  if (now) {
-    const seconds = Math.round((Date.now() - since) / 1000);
-    lost.textContent = `The connection to the gateway is lost${seconds > 2 ? ` (for ${seconds} s)` : ""}. What you see may be old; it is tried again by itself.`;
-  }
-}
-
-async function tryAgain() {
-  if (!streamLost && !callLost) return;
-  drawLost();
-  again();
-  try {
-    const answer = await fetch("/healthz", { cache: "no-store" });
-    if (answer.status === 401) await login();
-    callLost = false;
-  } catch {
-    callLost = true;
-  }
-  drawLost();
-}
-
-function mindConnection() {
-  listen("alive", (alive) => {
-    const back = streamLost && alive;
-    streamLost = !alive;
-    drawLost();
-    if (back) {
-      toast("The connection is back.");
-      current?.view.refresh?.();
-    }
-  });
-  onReach((reached) => {
-    callLost = !reached;
-    drawLost();
-  });
-  setInterval(tryAgain, 1_500);
-}
-
-setLogin(async () => {
-  const input = h("input", { name: "token", type: "password", required: true, autocomplete: "current-password" });
-  const done = await ask({
-    title: "This cluster asks for its token",
-    text: "Whoever runs it has the token in its settings.",
-    fields: [h("label", {}, "Token", input)],
-    action: "Log in",
-    submit: async (data) => {
-      const answer = await fetch("/v1/login", {
-        method: "POST", headers: { "content-type": "application/json" },
-        body: JSON.stringify({ token: data.get("token") }),
-      });
-      if (!answer.ok) throw new Error(answer.status === 401 ? "That is not the token." : `The gateway answered ${answer.status}.`);
-      return true;
-    },
-  });
-  if (done) again();
-  return done === true;
-});
 
 // -- the keys ------------------------------------------------------------------------------------
 
@@ -158,15 +147,18 @@ addEventListener("keydown", (event) => {
 addEventListener("unhandledrejection", (event) => {
   if (event.reason?.name === "AbortError") return;
   event.preventDefault();
-  toast(event.reason?.message ?? String(event.reason), true);
+  const { reason } = event;
+  // What calls of the API say is made for people; anything else is a mistake of this page.
+  const isSaid = [Problem, Unreachable, Unsettled].some((kind) => reason instanceof kind);
+  toast(isSaid ? reason.message : `This page made a mistake (${reason?.message ?? reason}). Reload it; text that you edit is kept.`, true);
 });
 
 const theme = localStorage.getItem("theme");
 if (theme) document.documentElement.dataset.theme = theme;
 drawNavigation();
-mindConnection();
+mindConnection(() => current?.view.refresh?.());
 addEventListener("hashchange", show);
+addEventListener("beforeunload", (event) => { if (current?.view.unsaved?.()) event.preventDefault(); });
 // The token is asked for before anything else, if there is one.
 get("/v1/cluster", { attempts: 1 }).catch(() => null).finally(start);
 show();
-export { call };

@@ -5,7 +5,10 @@ import { chart } from "./charts.js";
 import { byWay, clock, h, icon, plural } from "./dom.js";
 import { listen, recent } from "./live.js";
 
-const SILENT_MS = 6_500;
+// Until the gateway says after how long it takes a node for silent.
+let silentMs = 6_000;
+// The picture comes once a second.
+const OLD_MS = 5_000;
 const ROLES = [
   ["gateway", "Gateway", "takes requests"],
   ["proposer", "Proposers", "one leads and orders"],
@@ -24,6 +27,9 @@ class ClusterPage {
   constructor(main) {
     this.nodes = new Map();
     this.verdict = h("p.verdict", { role: "status" }, "…");
+    this.reasons = h("ul.reasons.card.pad", { hidden: true, "aria-label": "Why" });
+    this.told = null;
+    this.trouble = "";
     this.columns = new Map(ROLES.map(([role, title, text]) => [role, h("section.column", { "aria-label": title }, h("header", {}, h("h2", {}, title), h("p.quiet", {}, text)))]));
     this.history = h("ol.history");
     this.charts = [
@@ -32,11 +38,15 @@ class ClusterPage {
     ];
     this.facts = h("dl.summary");
     this.chamber = h("div.chamber.card", {}, [...this.columns.values()].flatMap((column, index) => (index ? [h("div.flow", { "aria-hidden": "true" }), column] : [column])));
-    main.append(h("section.page.cluster", {}, h("header.head", {}, h("h1", {}, "Cluster"), this.verdict, h("span.grow"), this.facts),
-      this.chamber,
+    this.page = h("section.page.cluster", {}, h("header.head", {}, h("h1", {}, "Cluster"), this.verdict, h("span.grow"), this.facts),
+      this.reasons, this.chamber,
       h("div.charts", {}, this.charts.map((one) => one.element)),
-      h("section.card.pad", {}, h("h2", {}, "What changed, and why"), this.history)));
-    this.deaf = [listen("figures", (figures) => this.figures(figures)), listen("change", () => this.drawHistory()), listen("cluster", (cluster) => this.draw(cluster))];
+      h("section.card.pad", {}, h("h2", {}, "What changed, and why"), this.history));
+    main.append(this.page);
+    this.deaf = [listen("figures", (figures) => this.figures(figures)), listen("change", () => this.drawHistory()),
+      listen("cluster", (cluster) => this.take(cluster)), listen("alive", () => { this.drawVerdict(); this.drawHistory(); })];
+    // What was told grows old by itself, without any event.
+    this.clock = setInterval(() => this.drawVerdict(), 1_000);
     this.drawHistory();
     this.figures(recent.figures.at(-1));
     this.look();
@@ -44,6 +54,7 @@ class ClusterPage {
 
   close() {
     this.closed = true;
+    clearInterval(this.clock);
     for (const end of this.deaf) end();
     for (const one of this.charts) one.close();
   }
@@ -60,24 +71,46 @@ class ClusterPage {
   async look() {
     try {
       const seen = await get("/v1/cluster", { attempts: 1 });
-      if (!this.closed) this.draw(seen);
-    } catch {
-      // The banner says that the gateway is away; the picture stays as it was.
+      if (!this.closed) this.take(seen);
+    } catch (error) {
+      if (!this.closed) this.take({ problem: error.message });
     }
+  }
+
+  /** A picture came, or why there is none: then the one of before stands, and is called old. */
+  take(picture) {
+    if (picture.problem !== undefined) {
+      this.trouble = picture.problem;
+      this.drawVerdict();
+      return;
+    }
+    this.trouble = "";
+    this.draw(picture);
+  }
+
+  drawVerdict() {
+    const { kind, text, reasons } = verdict(this.told, this.trouble, recent.alive);
+    const said = [text, ...reasons].join("\n");
+    this.page.classList.toggle("old", kind === "unknown" && Boolean(this.told));
+    if (this.said === said) return;
+    this.said = said;
+    this.verdict.className = `verdict ${kind}`;
+    this.verdict.textContent = text;
+    this.reasons.replaceChildren(...reasons.map((reason) => h("li", {}, reason)));
+    this.reasons.hidden = !reasons.length;
   }
 
   draw(cluster) {
     const gateways = cluster.nodes.some((node) => node.name === cluster.gateway) ? [] : [{ name: cluster.gateway, role: "gateway", seen: true, age_ms: 0, self: true }];
     const nodes = [...gateways, ...cluster.nodes].sort((one, other) => byWay(one.name, other.name));
     const applied = Math.max(0, ...nodes.map((node) => node.applied ?? 0), ...nodes.map((node) => node.scanned ?? 0));
-    const silent = nodes.filter((node) => state(node) !== "alive");
+    silentMs = cluster.silent_ms ?? silentMs;
     for (const node of nodes) this.drawNode(node, applied, cluster);
-    const stores = nodes.filter((node) => node.role === "store");
-    const out = stores.filter((node) => !node.in_view).length;
-    this.verdict.className = `verdict ${cluster.ready && !silent.length ? "good" : cluster.ready ? "fair" : "bad"}`;
-    this.verdict.textContent = cluster.ready ? (silent.length ? `Takes writes; ${plural(silent.length, "node")} ${silent.length === 1 ? "is" : "are"} away` : out ? `Takes writes; ${plural(out, "store")} outside the view` : "All is well") : "Takes no writes at the moment";
-    const view = cluster.view;
-    this.facts.replaceChildren(...[["leader", cluster.leader ?? "none"], ["ballot", cluster.leases?.ballot ?? "–"], ["coordinator", view?.coordinator ?? "–"], ["view", view ? `epoch ${view.epoch}, ${plural(view.stores.length, "store")}` : "–"], ["slot", applied.toLocaleString()]]
+    this.told = { cluster, nodes, atMs: Date.now() };
+    this.drawVerdict();
+    const { view, condition } = cluster;
+    const nobody = condition.writes === "unknown" ? "unknown" : "none";
+    this.facts.replaceChildren(...[["leader", cluster.leader ?? nobody], ["ballot", cluster.leases?.ballot ?? "–"], ["coordinator", view?.coordinator ?? "–"], ["view", view ? `epoch ${view.epoch}, ${plural(view.stores.length, "store")}` : "–"], ["slot", applied.toLocaleString()]]
       .map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   }
 
@@ -130,8 +163,38 @@ class ClusterPage {
 
   drawHistory() {
     const changes = recent.changes.slice(-80).reverse();
-    this.history.replaceChildren(...(changes.length ? changes.map((change) => h("li", {}, h("time", {}, clock(change.time_us / 1000)), h(`i.${KINDS[change.kind] ?? "client"}`), h("span", {}, change.summary))) : [h("li.quiet", {}, "Nothing has changed since this page looks on.")]));
+    this.history.replaceChildren(...(changes.length ? changes.map((change) => h("li", {}, h("time", {}, clock(change.time_us / 1000)), h(`i.${KINDS[change.kind] ?? "client"}`), h("span", {}, change.summary))) : [h("li.quiet", {}, recent.alive ? "This gateway has told of no change yet." : "Not known: the gateway is not connected to this page.")]));
   }
+}
+
+/**
+ * What may be said of the cluster, by what was told (`null`: nothing yet) and how long ago. `good` only
+ * if all is well and is known to be so now.
+ */
+export function verdict(told, trouble, alive, nowMs = Date.now()) {
+  const was = told && `At ${clock(told.atMs)}: ${claim(told).text}.`;
+  const unknown = (why) => ({ kind: "unknown", text: "Unknown", reasons: [why, was].filter(Boolean) });
+  if (alive === false) return unknown("The connection to the gateway is lost.");
+  if (trouble) return unknown(trouble);
+  if (!told) return { kind: "", text: "…", reasons: [] };
+  const age = nowMs - told.atMs;
+  if (age > OLD_MS) return unknown(`Nothing has come from the gateway for ${Math.round(age / 1000)} s.`);
+  return claim(told);
+}
+
+function claim({ cluster, nodes }) {
+  const { writes, reads, reasons, read_reasons: readReasons } = cluster.condition;
+  const why = [...new Set([...reasons, ...readReasons].map((reason) => reason.detail))];
+  const and = { served: "reads go on", refused: "reads are not served either", unknown: "nor whether reads are served" }[reads];
+  if (writes === "unknown") return { kind: "unknown", text: `Not known whether writes are taken; ${and}`, reasons: why };
+  if (writes === "refused") return { kind: "bad", text: `Takes no writes; ${and}`, reasons: why };
+  if (reads !== "served") return { kind: "bad", text: "Takes writes; reads are not served", reasons: why };
+  const waits = cluster.condition.warnings.filter(({ code }) => code === "silent_in_view").map(({ detail }) => detail);
+  const away = nodes.filter((node) => state(node) !== "alive").length;
+  const out = nodes.filter((node) => node.role === "store" && !node.in_view).length;
+  if (away) return { kind: "fair", text: `Takes writes; ${plural(away, "node")} ${away === 1 ? "is" : "are"} away`, reasons: waits };
+  if (out) return { kind: "fair", text: `Takes writes; ${plural(out, "store")} outside the view`, reasons: [] };
+  return { kind: "good", text: "All is well", reasons: [] };
 }
 
 function doing(node) {
@@ -145,7 +208,7 @@ const short = (ballot) => ballot.replace("proposer-", "p");
 
 function state(node) {
   if (node.halted) return "halted";
-  return !node.seen || node.age_ms > SILENT_MS ? "silent" : "alive";
+  return !node.seen || node.age_ms >= silentMs ? "silent" : "alive";
 }
 
 function text(element, value) {

@@ -11,7 +11,6 @@ const TOP = 18;
 const BOTTOM = 48;
 const CHIP = 27;
 const EVEN_STEP = 15;
-const SAYS = { quorum: "a majority accepted: chosen", vote: "all votes are in: decided" };
 
 /** A drawing of `model` (see trace.js) with its tools and the panel that explains what is chosen. */
 export class Diagram {
@@ -51,7 +50,7 @@ export class Diagram {
     if (!stages.length) return h("div");
     const sum = stages.at(-1).to - stages[0].from;
     return h("div.stages", { role: "group", "aria-label": "Where the time went" },
-      h("div.total", {}, h("strong", {}, duration(sum)), h("span.quiet", {}, "in all")),
+      h("div.total", {}, h("strong", {}, duration(sum)), h("span.quiet", {}, this.model.complete ? "in all" : "of what was seen")),
       h("div.bars", {}, stages.map((stage) => {
         const { kind, title, text } = STAGES[stage.name] ?? { kind: "client", title: stage.name, text: "" };
         const share = (stage.to - stage.from) / sum;
@@ -159,8 +158,9 @@ export class Diagram {
     return this.model.stages.map((stage) => {
       const { kind } = STAGES[stage.name] ?? { kind: "client" };
       const [top, bottom] = [this.y(stage.from), this.y(stage.to)];
+      const says = this.model.says[stage.name];
       return s(`g.band.${kind}`, {}, s("rect", { x: 0, y: top, width, height: Math.max(0.5, bottom - top) }), s("rect.edge", { x: 0, y: top, width: 4, height: Math.max(0.5, bottom - top) }),
-        SAYS[stage.name] && s("line.says", { x1: this.gutter, x2: width, y1: bottom, y2: bottom }), SAYS[stage.name] && s("text.says", { x: width - 6, y: bottom - 4, "text-anchor": "end" }, SAYS[stage.name]));
+        says && s("line.says", { x1: this.gutter, x2: width, y1: bottom, y2: bottom }), says && s("text.says", { x: width - 6, y: bottom - 4, "text-anchor": "end" }, says));
     });
   }
 
@@ -190,13 +190,14 @@ export class Diagram {
     const { kind } = about(one.type);
     const [x1, x2] = [this.x(one.from), this.x(one.to)];
     const away = Math.sign(x2 - x1) || 1;
-    const lost = one.received === null;
+    const unseen = one.received === null;
+    const lost = unseen && Boolean(one.lost);
     const y1 = this.y(one.sent ?? one.received);
-    const y2 = lost ? y1 + 14 : this.y(one.received);
-    const end = lost ? x1 + (x2 - x1) * 0.6 : x2 - away * 2;
+    const y2 = unseen ? y1 + 14 : this.y(one.received);
+    const end = unseen ? x1 + (x2 - x1) * 0.6 : x2 - away * 2;
     const path = x1 === x2 ? `M${x1} ${y1}c34 4 34 ${Math.max(10, y2 - y1)} 4 ${Math.max(10, y2 - y1)}` : `M${x1} ${y1}L${end} ${y2}`;
-    const said = `${about(one.type).title}: ${one.from} to ${one.to}, ${one.type}${one.received !== null && one.sent !== null ? `, ${duration(one.received - one.sent)} on its way` : lost ? ", never arrived" : ""}`;
-    const element = s(`g.message.${kind}${lost ? ".lost" : ""}`, { tabindex: "-1", "data-step": one.step.number,
+    const said = `${about(one.type).title}: ${one.from} to ${one.to}, ${one.type}${one.received !== null && one.sent !== null ? `, ${duration(one.received - one.sent)} on its way` : unseen ? `, ${arrival(one)}` : ""}`;
+    const element = s(`g.message.${kind}${lost ? ".lost" : unseen ? ".unseen" : ""}`, { tabindex: "-1", "data-step": one.step.number,
       onclick: () => this.choose(one, one.step.number), onpointerenter: () => this.hover(one.step.number), onpointerleave: () => this.hover(null) },
       s("title", {}, `${said}\n${one.summary}`), s("path.hit", { d: path }), s("path.line", { d: path, "marker-end": `url(#head-${kind})` }),
       lost && s("path.cross", { d: `M${end - 4} ${y2 - 4}l8 8m0-8-8 8` }));
@@ -265,7 +266,7 @@ export class Diagram {
     const ends = (side) => { const names = [...new Set(step.messages.map((message) => message[side]))]; return this.chosen ? one[side] : names.length > 2 ? `${names.length} ${role(names[0])}s` : names.join(", "); };
     const took = step.messages.filter((message) => message.sent !== null && message.received !== null).map((message) => message.received - message.sent);
     const facts = [["from", ends("from")], ["to", ends("to")], ["left", `+${duration(one.sent ?? one.received)}`],
-      ["on its way", this.chosen ? (one.received === null ? "never arrived" : one.sent === null ? "not seen leaving" : duration(one.received - one.sent)) : took.length > 1 ? `${duration(Math.min(...took))} to ${duration(Math.max(...took))}` : took.length ? duration(took[0]) : "–"],
+      ["on its way", this.chosen ? (one.received === null ? arrival(one) : one.sent === null ? "not seen leaving" : duration(one.received - one.sent)) : took.length > 1 ? `${duration(Math.min(...took))} to ${duration(Math.max(...took))}` : took.length ? duration(took[0]) : "–"],
       ["slot", one.slot], ["ballot", one.ballot], ["epoch", one.epoch]].filter(([, value]) => value !== null && value !== undefined && value !== "");
     put(this.panel, h("header", {}, h(`span.tag.${kind}`, {}, `${step.number + 1} · ${step.type}`), h("h2", {}, title)), text && h("p", {}, text), one.summary && h("p.said", {}, `“${one.summary}”`),
       h("dl.facts", {}, facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, `${value}`)])),
@@ -286,6 +287,9 @@ export class Diagram {
     return h("ul.legend", {}, rows.map(([kind, what]) => h("li", {}, h(`i.${kind}`), what)));
   }
 }
+
+/** What is known of a message whose arrival is in no record: only a simulation knows that it was lost. */
+const arrival = (one) => (one.lost ? "never arrived" : "its arrival was not seen");
 
 /** 1, 2 or 5 times a power of ten that is at least `least`. */
 function niceStep(least) {

@@ -1,5 +1,6 @@
 // Questions, menus and short notes.
 
+import { Unsettled } from "./api.js";
 import { h, icon } from "./dom.js";
 
 /** A short note that goes away by itself; what went wrong stays longer. */
@@ -23,21 +24,26 @@ export function ask({ title, text, fields = [], action, danger = false, wide = f
       h("div.actions", {}, cancel && h("button", { type: "button", onclick: () => dialog.close() }, cancel), confirm));
     const dialog = h(wide ? "dialog.wide" : "dialog", { "aria-labelledby": id }, form);
     let result = null;
+    let open = null;
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       confirm.disabled = true;
       wrong.textContent = "";
       try {
         result = submit ? await submit(new FormData(form)) : true;
+        open = null;
         dialog.close();
       } catch (error) {
+        open = error instanceof Unsettled ? error : null;
         wrong.textContent = error.message;
+        confirm.textContent = open ? "Ask again" : action;
       } finally {
         confirm.disabled = false;
       }
     });
     dialog.addEventListener("close", () => {
       dialog.remove();
+      if (open) toast(`${title}: it is not known whether this was done. Look at the files.`, true);
       resolve(result);
     });
     document.body.append(dialog);

@@ -1,10 +1,11 @@
 // The page Files: one folder at a time, kept up to date by what the log tells.
 
-import { call, directoryUrl, get, post } from "./api.js";
+import { Attempt, directoryUrl, get } from "./api.js";
 import { ask, askText, menu, moreButton, toast } from "./dialog.js";
-import { encoded, h, icon, moment, plural, size } from "./dom.js";
+import { clock, encoded, h, icon, moment, plural, size } from "./dom.js";
 import { VirtualList } from "./list.js";
-import { listenToFiles } from "./live.js";
+import { listen, listenToFiles } from "./live.js";
+import { Standing } from "./standing.js";
 import { dropped, upload } from "./uploads.js";
 import { isImage, openViewer } from "./viewer.js";
 
@@ -35,7 +36,8 @@ class Files {
     this.picker = h("input", { type: "file", multiple: true, hidden: true, "aria-label": "Files to upload",
       onchange: () => { this.take([...this.picker.files].map((file) => ({ file, path: join(this.folder, file.name) }))); this.picker.value = ""; } });
     this.list = new VirtualList({ label: "Files", rowHeight: 44, row: (entry) => this.row(entry), open: (entry) => this.enter(entry) });
-    this.empty = h("div.empty", { hidden: true });
+    this.standing = new Standing({ list: this.list, sign: "folder", what: "This folder", empty: ["This folder is empty", "Drop files here, or choose Upload."],
+      missing: ["There is no folder here", "It may have been moved or deleted."], again: () => this.refresh() });
     this.side = h("aside.viewer.card", { hidden: true, "aria-label": "File" });
     this.page = h("section.page.page-full.files", {},
       h("header.head", {}, h("h1.sr", {}, "Files"), this.crumbs, h("span.grow"), this.count, this.search,
@@ -43,7 +45,7 @@ class Files {
         h("button.primary", { type: "button", onclick: () => this.picker.click() }, icon("upload"), "Upload"), this.picker),
       h("div.split", {}, h("div.card.listing", {},
         h("div.columns", { "aria-hidden": "true" }, h("span", {}, "Name"), h("span.hide-small", {}, "Size"), h("span.hide-small", {}, "Changed"), h("span.hide-small", {}, "Version"), h("span")),
-        this.list.element, this.empty), this.side));
+        this.standing.strip, this.list.element, this.standing.place), this.side));
     main.append(this.page);
     this.page.addEventListener("dragover", (event) => { event.preventDefault(); this.page.classList.add("dropping"); });
     this.page.addEventListener("dragleave", (event) => this.page.contains(event.relatedTarget) || this.page.classList.remove("dropping"));
@@ -59,17 +61,34 @@ class Files {
       this.actions(entry, { getBoundingClientRect: () => new DOMRect(event.clientX, event.clientY, 0, 0) });
     });
     this.deaf = () => {};
+    this.unheard = listen("watching", (watching) => {
+      const since = `Changes by others have not come in since ${clock(Date.now())}; it is tried again by itself.`;
+      this.standing.doubt = watching ? "" : this.standing.doubt || since;
+      this.show();
+    });
   }
 
   close() {
     this.deaf();
+    this.unheard();
+    clearTimeout(this.due);
     this.loading?.abort();
     this.viewer?.close();
     this.list.close();
   }
 
   refresh() {
-    this.load(this.folder, true);
+    this.load(this.folder, this.standing.atMs !== null);
+    this.viewer?.refresh();
+  }
+
+  /** The name of the file with changes that are not saved; empty if there are none. */
+  unsaved() {
+    return this.viewer?.changedHere ? `“${nameOf(this.viewer.path)}”` : "";
+  }
+
+  discard() {
+    this.viewer?.discard();
   }
 
   /** The address changed within this page. */
@@ -92,6 +111,7 @@ class Files {
     this.folder = folder;
     this.drawCrumbs();
     if (!again) {
+      this.standing.loading();
       this.entries = [];
       this.search.value = this.filter = "";
       this.list.chosen = -1;
@@ -107,7 +127,7 @@ class Files {
         found.push(...page.entries);
         slot ??= page.slot;
         after = page.next;
-        this.complete = after === null;
+        if (after === null) this.standing.loaded();
         if (!again || after === null) {
           this.entries = found.slice();
           this.show();
@@ -119,13 +139,10 @@ class Files {
       this.listen(slot);
     } catch (error) {
       if (turn.signal.aborted) return;
-      this.complete = true;
+      if (error.body?.found === "file") { location.replace(link(folder, false)); return; }
+      if (error.status === 404) { this.entries = []; this.standing.gone(); } else this.standing.failed(error.message);
       this.show();
       this.listen();
-      this.count.textContent = error.status === 404 ? "" : error.message;
-      if (error.status === 404) this.say("There is no folder here", "It may have been moved or deleted.");
-      else if (error.body?.found === "file") location.replace(link(folder, false));
-      else throw error;
     }
   }
 
@@ -141,17 +158,10 @@ class Files {
     if (this.list.chosen >= this.list.items.length) this.list.chosen = this.list.items.length - 1;
     this.list.draw();
     const shown = plural(this.list.items.length, filter ? "match" : "entry").replace("entrys", "entries").replace("matchs", "matches");
-    this.count.textContent = this.complete ? shown : `${shown}…`;
-    const nothing = this.complete && !this.list.items.length;
-    if (nothing) this.say(filter ? "No name matches" : "This folder is empty", filter ? "" : "Drop files here, or choose Upload.");
-    this.empty.hidden = !nothing;
-    this.list.element.hidden = nothing;
-  }
-
-  say(title, text) {
-    this.empty.replaceChildren(icon("folder"), h("h2", {}, title), h("p.quiet", {}, text));
-    this.empty.hidden = false;
-    this.list.element.hidden = true;
+    const { state, isLoaded } = this.standing;
+    this.count.textContent = isLoaded ? shown : this.entries.length ? `${shown}…` : "";
+    if (state.kind === "missing" && this.entries.length) this.standing.loaded(); // It is there again.
+    this.standing.draw(this.list.items.length, filter && this.entries.length ? filter : "");
   }
 
   drawCrumbs() {
@@ -166,7 +176,7 @@ class Files {
     return h(`div.entry${isFolder ? ".folder" : ""}${fresh ? ".fresh" : ""}`, {},
       h("a.name", { href: link(entry.path, isFolder), tabindex: "-1" }, icon(isFolder ? "folder" : isImage(entry) ? "image" : "file"), h("span", {}, entry.name)),
       h("span.size.hide-small", {}, isFolder ? "" : size(entry.size)),
-      h("span.changed.hide-small", {}, isFolder ? "" : moment(entry.modified_ms)),
+      h("span.changed.hide-small", {}, isFolder || !entry.modified_ms ? "" : moment(entry.modified_ms)),
       h("span.version.hide-small", {}, isFolder || !entry.version ? "" : `v${entry.version}`),
       moreButton(`Actions for ${entry.name}`, (at) => this.actions(entry, at)));
   }
@@ -229,9 +239,13 @@ class Files {
       return true;
     }
     if (former && former.slot >= change.slot) return false;
-    const entry = { kind: "file", slot: change.slot, name, path: change.path, size: change.size, etag: change.etag, content_type: change.content_type,
-      modified_ms: Date.now(), version: former ? former.version + 1 : 1, fresh: Date.now() };
+    const entry = { kind: "file", slot: change.slot, name, path: change.path, size: change.size, etag: change.etag, content_type: change.content_type, fresh: Date.now() };
     this.entries.splice(place, former ? 1 : 0, entry);
+    // Its version and its time are not told: they are asked for, unless that would be a long list.
+    if (this.entries.length < PAGE) {
+      clearTimeout(this.due);
+      this.due = setTimeout(() => this.load(this.folder, true), 1_000);
+    }
     return true;
   }
 
@@ -265,16 +279,18 @@ class Files {
   }
 
   makeFolder() {
+    const attempt = new Attempt();
     return askText({ title: "New folder", label: "Name", action: "Make", submit: async (name) => {
-      await call("PUT", directoryUrl(join(this.folder, name)));
+      await attempt.call("PUT", directoryUrl(join(this.folder, name)));
       return true;
     } });
   }
 
   makeFile() {
+    const attempt = new Attempt();
     return askText({ title: "New text file", label: "Name", value: "notes.txt", select: 5, action: "Make", submit: async (name) => {
       const path = join(this.folder, name);
-      await call("PUT", `/v1/files/${encoded(path)}`, { body: new Blob([""]), headers: { "content-type": "text/plain", "if-none-match": "*" } });
+      await attempt.call("PUT", `/v1/files/${encoded(path)}`, { body: "", headers: { "content-type": "text/plain", "if-none-match": "*" } });
       location.hash = link(path, false);
       return true;
     } });
@@ -282,22 +298,24 @@ class Files {
 
   rename(entry) {
     const dot = entry.name.lastIndexOf(".");
+    const attempt = new Attempt();
     return askText({ title: `Rename “${entry.name}”`, label: "New name", value: entry.name, select: dot > 0 ? dot : entry.name.length, action: "Rename",
-      submit: (name) => this.send("move", entry, join(parent(entry.path), name)) });
+      submit: (name) => this.send(attempt, "move", entry, join(parent(entry.path), name)) });
   }
 
   transfer(entry, verb) {
+    const attempt = new Attempt();
     const [title, action] = verb === "move" ? ["Move", "Move"] : ["Copy", "Copy"];
     const value = verb === "copy" ? entry.path.replace(/(\.[^./]+)?$/, "-copy$1") : entry.path;
     return askText({ title: `${title} “${entry.name}”`, label: "To", value, action,
       text: entry.kind === "directory" ? "With all that is in it, as one change." : verb === "copy" ? "No bytes are moved: both share the contents." : "",
-      submit: (target) => this.send(verb, entry, target.replace(/^\/+/, "").replace(/\/$/, `/${entry.name}`)) });
+      submit: (target) => this.send(attempt, verb, entry, target.replace(/^\/+/, "").replace(/\/$/, `/${entry.name}`)) });
   }
 
-  async send(verb, entry, target) {
+  async send(attempt, verb, entry, target) {
     if (target === entry.path) return true;
     // Whatever its contents are by now: it is the name that is moved.
-    const done = await post(`/v1/${verb}`, { source: entry.path, target });
+    const done = await (await attempt.call("POST", `/v1/${verb}`, { body: { source: entry.path, target } })).json();
     toast(`${verb === "move" ? "Moved" : "Copied"} to ${target} (slot ${done.slot}).`);
     if (verb === "move" && this.viewer) location.hash = link(target, entry.kind === "directory");
     return true;
@@ -305,11 +323,12 @@ class Files {
 
   async remove(entry) {
     const isFolder = entry.kind === "directory";
+    const attempt = new Attempt();
     const sure = await ask({ title: `Delete “${entry.name}”?`, danger: true, action: "Delete",
       text: isFolder ? "With all that is in it, as one change. This can't be taken back." : "This can't be taken back.",
       submit: async () => {
         const url = isFolder ? `${directoryUrl(entry.path)}?recursive=true` : `/v1/files/${encoded(entry.path)}`;
-        await call("DELETE", url, { headers: entry.etag ? { "if-match": `"${entry.etag}"` } : {} });
+        await attempt.call("DELETE", url, { headers: entry.etag ? { "if-match": `"${entry.etag}"` } : {} });
         return true;
       } });
     if (sure && this.viewer && !isFolder) location.hash = link(this.folder, true);

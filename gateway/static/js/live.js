@@ -3,19 +3,22 @@
 
 import { Streams, Wishes } from "./streams.js";
 
-const listeners = { figures: new Set(), change: new Set(), files: new Set(), alive: new Set(), cluster: new Set(), requests: new Set(), log: new Set(), shown: new Set() };
 const TOPICS = ["cluster", "requests", "log"];
+const KINDS = ["figures", "change", "files", "alive", "login", "watching", "shown", ...TOPICS];
+const listeners = Object.fromEntries(KINDS.map((kind) => [kind, new Set()]));
 const FIGURES_KEPT = 600;
 const CHANGES_KEPT = 200;
 const WORKER_AGAIN_MS = 1_000;
-export const recent = { figures: [], changes: [], alive: null };
+/** `heardMs`: when figures came last, on this window's clock. */
+export const recent = { figures: [], changes: [], alive: null, heardMs: 0 };
 let folder = null;
 let turn = 0;
 let send = () => {};
 
 /**
- * Listen to "figures", "change", "alive", "shown", or a topic: "cluster", "requests", "log". Gives a
- * function that ends it.
+ * Listen to "figures", "change", "alive" (whether the stream stands), "login" (it was refused for want
+ * of one), "watching" (whether changes of files come), "shown", or a topic: "cluster", "requests",
+ * "log", of which `{ problem }` may come. Gives a function that ends it.
  */
 export function listen(kind, listener) {
   listeners[kind].add(listener);
@@ -54,6 +57,7 @@ function take(message) {
   }
   if (kind === "figures") {
     recent.figures = [...recent.figures, ...value].slice(-FIGURES_KEPT);
+    recent.heardMs = Date.now();
     emit(kind, value.at(-1));
     return;
   }

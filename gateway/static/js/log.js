@@ -4,6 +4,7 @@ import { get } from "./api.js";
 import { h, icon, plural, put } from "./dom.js";
 import { VirtualList } from "./list.js";
 import { listen } from "./live.js";
+import { Standing } from "./standing.js";
 
 const PAGE = 100;
 const KEPT_MAX = 20_000;
@@ -23,12 +24,13 @@ class Log {
     this.deaf = () => {};
     this.count = h("span.quiet", { role: "status" });
     this.list = new VirtualList({ label: "Log", rowHeight: 44, row: (entry) => this.row(entry), open: (entry) => this.choose(entry), choose: (entry) => this.choose(entry), nearEnd: () => this.older() });
+    this.standing = new Standing({ list: this.list, sign: "log", what: "The log", empty: ["No slot is kept", "Nothing has been agreed yet, or all of it is older than what is kept."], again: () => this.refresh() });
     this.panel = h("aside.panel.card", { hidden: true, "aria-live": "polite", "aria-label": "Slot" });
     this.follow = h("button", { type: "button", "aria-pressed": "true", onclick: () => this.setFollowing(!this.following) }, "Follow");
     const jump = h("input", { type: "search", inputmode: "numeric", placeholder: "Go to slot", "aria-label": "Go to slot" });
     const form = h("form.inline", { onsubmit: (event) => { event.preventDefault(); const slot = Number(jump.value); if (slot > 0) location.hash = `#/log/${slot}`; } }, jump);
     main.append(h("section.page.page-full", {}, h("header.head", {}, h("h1", {}, "Log"), this.count, h("span.grow"), form, this.follow),
-      h("div.split", {}, h("div.card.listing.log", {}, h("div.columns", { "aria-hidden": "true" }, h("span", {}, "Slot"), h("span", {}, "What"), h("span.hide-small", {}, "Ballot"), h("span.hide-small", {}, "Accepted by"), h("span.hide-small", {}, "View"), h("span", {}, "Outcome")), this.list.element), this.panel)));
+      h("div.split", {}, h("div.card.listing.log", {}, h("div.columns", { "aria-hidden": "true" }, h("span", {}, "Slot"), h("span", {}, "What"), h("span.hide-small", {}, "Ballot"), h("span.hide-small", {}, "Accepted by"), h("span.hide-small", {}, "View"), h("span", {}, "Outcome")), this.standing.strip, this.list.element, this.standing.place), this.panel)));
     this.move(rest);
     this.meetAcceptors();
   }
@@ -41,26 +43,35 @@ class Log {
 
   refresh() {
     this.look();
+    if (!this.acceptors) this.meetAcceptors();
   }
 
   async move(rest) {
     const slot = Number(rest);
     this.setFollowing(!slot, false);
-    this.entries = [];
+    this.entries = this.list.items = [];
+    this.standing.loading();
+    this.standing.draw(0);
     await this.look(slot ? slot + 20 : null);
-    if (slot && !this.closed) {
+    if (slot && !this.closed && this.standing.isLoaded) {
       const index = this.entries.findIndex((entry) => entry.slot === slot);
       if (index >= 0) this.list.choose(index);
-      else this.count.textContent = `slot ${slot} is not kept any more`;
+      else this.count.textContent = this.whyNot(slot);
       this.list.element.focus();
     }
+  }
+
+  /** Why a slot is not among those that came. */
+  whyNot(slot) {
+    if (slot < this.firstKept) return `slot ${slot.toLocaleString()} is not kept any more`;
+    return slot > this.decided ? `slot ${slot.toLocaleString()} is not decided yet` : `slot ${slot.toLocaleString()} did not come`;
   }
 
   setFollowing(on, look = true) {
     this.following = on;
     this.follow.setAttribute("aria-pressed", on);
     this.deaf();
-    this.deaf = on ? listen("log", (page) => this.came(page, true)) : () => {};
+    this.deaf = on ? listen("log", (page) => (page.problem === undefined ? this.came(page, true) : this.trouble(page.problem))) : () => {};
     if (on && look) this.look();
   }
 
@@ -69,13 +80,19 @@ class Log {
       const page = await get(`/v1/log?limit=${PAGE}&commands=1${before ? `&before=${before}` : ""}`);
       if (!this.closed) this.came(page, before === null);
     } catch (error) {
-      this.count.textContent = error.message;
+      if (!this.closed) this.trouble(error.message);
     }
+  }
+
+  trouble(why) {
+    this.standing.failed(why);
+    this.standing.draw(this.entries.length);
   }
 
   came(page, newest) {
     this.decided = page.decided;
     this.firstKept = page.first_kept;
+    this.standing.loaded();
     this.take(page.entries, newest);
   }
 
@@ -96,6 +113,7 @@ class Log {
     this.list.items = this.entries;
     this.list.chosen = this.entries.findIndex((entry) => entry.slot === chosen);
     this.list.draw();
+    this.standing.draw(this.entries.length);
     this.count.textContent = `${this.decided?.toLocaleString() ?? "–"} decided, kept from ${this.firstKept?.toLocaleString() ?? "–"} on`;
   }
 
@@ -106,6 +124,8 @@ class Log {
     try {
       const page = await get(`/v1/log?limit=${PAGE}&commands=1&before=${last.slot}`);
       if (!this.closed && page.entries.length) this.take(page.entries, false);
+    } catch (error) {
+      if (!this.closed) this.trouble(error.message);
     } finally {
       this.fetching = false;
     }
@@ -128,7 +148,12 @@ class Log {
   }
 
   async meetAcceptors() {
-    const { nodes } = await get("/v1/cluster");
+    let nodes;
+    try {
+      ({ nodes } = await get("/v1/cluster"));
+    } catch {
+      return; // Then only the votes that were heard have a dot, until the page is refreshed.
+    }
     if (this.closed) return;
     this.acceptors = nodes.filter((node) => node.role === "acceptor").map((node) => node.name);
     this.list.draw(true);
@@ -138,7 +163,13 @@ class Log {
     if (!entry) return;
     this.drawPanel(entry);
     if (entry.commands.length === entry.commands_count) return;
-    const { entries } = await get(`/v1/log?limit=1&before=${entry.slot + 1}`);
+    let entries;
+    try {
+      ({ entries } = await get(`/v1/log?limit=1&before=${entry.slot + 1}`));
+    } catch (error) {
+      if (!this.closed && this.shown === entry.slot) this.panel.append(h("p.wrong-text", {}, `The other commands of this slot could not be loaded: ${error.message}`));
+      return;
+    }
     if (!this.closed && this.shown === entry.slot && entries[0]?.slot === entry.slot) this.drawPanel(entries[0]);
   }
 

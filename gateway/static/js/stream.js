@@ -5,6 +5,7 @@ import { Streams, Wishes } from "./streams.js";
 
 const FIGURES_KEPT = 600;
 const CHANGES_KEPT = 200;
+const ALWAYS = ["figures", "change", "alive", "login"];
 const state = { figures: [], changes: [], alive: null };
 
 const streams = new Streams((message) => {
@@ -17,7 +18,8 @@ const streams = new Streams((message) => {
   }
   for (const [port, wish] of wishes.wishes) {
     if (!wish.shown) continue;
-    if (["figures", "change", "alive"].includes(kind) || (kind === "files" ? wish.files : wish.topics.includes(kind))) port.postMessage(message);
+    const isWished = kind === "files" || kind === "watching" ? wish.files : wish.topics.includes(kind);
+    if (ALWAYS.includes(kind) || isWished) port.postMessage(message);
   }
 });
 

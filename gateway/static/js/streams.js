@@ -1,6 +1,9 @@
 // The two event streams of a gateway: what happens to the cluster, and what happens to files. Only what
 // somebody looks at is asked for, and nothing at all while nobody looks.
 
+const QUIET_MS = 6_000;
+const RETRY_MS = 1_000;
+
 /** `tell(message)` is called with what comes: `{ kind, … }`. */
 export class Streams {
   constructor(tell) {
@@ -34,24 +37,48 @@ export class Streams {
 
   openEvents() {
     clearTimeout(this.retry);
+    clearTimeout(this.quiet);
     this.events?.close();
     this.events = null;
     if (this.topics === null) return;
     // Nothing known yet: then what changed before this window came is told, too.
     const query = new URLSearchParams({ topics: this.topics, figures_after: this.lastFigures, after: this.lastChange || 0 });
     const events = (this.events = new EventSource(`/v1/events?${query}`));
-    events.onopen = () => this.tell({ kind: "alive", value: true });
+    events.onopen = () => { this.heard(); this.tell({ kind: "alive", value: true }); };
     events.onerror = () => {
       if (this.events !== events) return;
+      clearTimeout(this.quiet);
       this.tell({ kind: "alive", value: false });
       // A refusal closes the source for good; a broken connection is tried again by the browser.
-      if (events.readyState === EventSource.CLOSED) this.retry = setTimeout(() => this.openEvents(), 1_000);
+      if (events.readyState !== EventSource.CLOSED) return;
+      this.retry = setTimeout(() => this.openEvents(), RETRY_MS);
+      this.askWhy();
     };
-    const take = (kind, use) => events.addEventListener(kind, (event) => use(JSON.parse(event.data), event.lastEventId));
+    const take = (kind, use) => events.addEventListener(kind, (event) => {
+      this.heard();
+      use(JSON.parse(event.data), event.lastEventId);
+    });
     take("change", (value, id) => { this.lastChange = id; this.tell({ kind: "change", value }); });
     take("figures", (value) => this.figures([value]));
     take("history", (value) => this.figures(value.figures));
-    for (const topic of this.topics.split(",").filter(Boolean)) take(topic, (value) => { if (!value.problem) this.tell({ kind: topic, value }); });
+    for (const topic of this.topics.split(",").filter(Boolean)) take(topic, (value) => this.tell({ kind: topic, value }));
+  }
+
+  /** Figures come each second: a stream on which nothing comes is lost, though nothing broke. */
+  heard() {
+    clearTimeout(this.quiet);
+    this.quiet = setTimeout(() => {
+      this.tell({ kind: "alive", value: false });
+      this.openEvents();
+    }, QUIET_MS);
+  }
+
+  /** An event source does not tell why it was refused: perhaps the login has ended. */
+  async askWhy() {
+    try {
+      const answer = await fetch("/v1/requests?limit=1", { cache: "no-store" });
+      if (answer.status === 401) this.tell({ kind: "login", value: true });
+    } catch { /* The connection is lost, as was told already. */ }
   }
 
   figures(values) {
@@ -84,11 +111,13 @@ export class Streams {
     if (this.lastFile) query.set("after", this.lastFile);
     const watch = (this.watch = new EventSource(`/v1/watch?${query}`));
     const note = (event) => { this.lastFile = event.lastEventId || this.lastFile; };
-    watch.addEventListener("ready", note);
+    watch.addEventListener("ready", (event) => { note(event); this.tell({ kind: "watching", value: true }); });
     watch.addEventListener("change", (event) => { note(event); this.queue(JSON.parse(event.data)); });
     watch.addEventListener("reset", (event) => { note(event); this.queue({ kind: "reset" }); });
     watch.onerror = () => {
-      if (this.watch === watch && watch.readyState === EventSource.CLOSED) this.retryWatch = setTimeout(() => this.openWatch(), 1_000);
+      if (this.watch !== watch) return;
+      this.tell({ kind: "watching", value: false });
+      if (watch.readyState === EventSource.CLOSED) this.retryWatch = setTimeout(() => this.openWatch(), RETRY_MS);
     };
   }
 

@@ -9,8 +9,8 @@ export const STAGES = {
   queue: { kind: "client", title: "queue", text: "From the request's arrival at the gateway to the leader's proposal: the command waits for its turn and for others to share a slot with." },
   journal: { kind: "journal", title: "journal", text: "The acceptors write the slot to disk. Nobody answers before it would survive a power cut." },
   quorum: { kind: "paxos", title: "quorum", text: "Until a majority of acceptors has accepted the same value under the same ballot: now it is chosen and can't change any more." },
-  vote: { kind: "commit", title: "vote", text: "Two-phase commit: every store of the view makes the slot durable and votes." },
-  answer: { kind: "done", title: "answer", text: "The coordinator has decided; the answer travels to the client. Stores apply the slot meanwhile." },
+  vote: { kind: "commit", title: "vote", text: "Two-phase commit: every store of the view makes the slot durable and votes; a vote that stays away ends in an abort." },
+  answer: { kind: "done", title: "answer", text: "The coordinator knows the outcome; the answer travels to the client. Stores apply the slot meanwhile." },
 };
 
 const ABOUT = {
@@ -25,7 +25,7 @@ const ABOUT = {
   "txn.prepare": { kind: "commit", title: "2PC, first phase: “can you commit this?”", text: "The slot is chosen, so its place in the order is certain. The coordinator asks every store of the view whether it can keep the promise: contents there, hashes right, room on the disk." },
   "txn.vote": { kind: "commit", title: "A store's vote", text: "Yes means: it is in the journal, and nothing but the decision is missing. One silent store is enough to end in an abort, which is agreed in the log." },
   "txn.progress": { kind: "commit", title: "“Have patience”", text: "The store is getting contents from a peer first." },
-  "txn.decision": { kind: "done", title: "2PC, second phase: the decision", text: "All votes are in: commit. It needs no second round of consensus, because only an Abort in the log could say otherwise, and none was proposed." },
+  "txn.decision": { kind: "done", title: "2PC, second phase: the decision", text: "How the slot ends. Its commands commit once all votes are in, without a second round of consensus, because only an Abort in the log could say otherwise; the commands that such an Abort names do not happen." },
   "txn.inquiry": { kind: "rule", title: "A new view asks what is open", text: "A new coordinator took over. From this answer on the store refuses the old one: that is the fence." },
   "txn.state": { kind: "rule", title: "What this store has prepared and applied", text: "From all answers together the new coordinator knows which slots may have been committed." },
   "txn.fenced": { kind: "wrong", title: "Fenced", text: "The store has answered a newer coordinator and serves this one no more." },

@@ -1,6 +1,6 @@
 // A trace as the diagram draws it: messages with both ends, commits, stages; from the API or a simulator.
 
-import { byWay, role } from "./dom.js";
+import { byWay, plural, role } from "./dom.js";
 
 const GROUPS = { "@acceptors": ["acceptor"], "@learners": ["learner"], "@stores": ["store"], "@phase2": ["acceptor", "learner"] };
 
@@ -29,7 +29,30 @@ export function fromApi(trace) {
   const commits = events.filter((event) => event.kind === "committed")
     .map((event) => ({ node: event.node, from: at(event.time_us - event.duration_us), to: at(event.time_us), summary: event.summary, slot: event.slot }));
   const stages = (trace.stages ?? []).map((stage) => ({ name: stage.name, from: at(stage.start_us), to: at(stage.end_us) }));
-  return finish({ title: trace.request, request: trace.request, slot: trace.slot, complete: trace.complete, messages, commits, stages, notes: [] });
+  const says = claims(messages.filter((one) => one.slot === trace.slot), trace.quorum, trace.stores ?? []);
+  return finish({ title: trace.request, request: trace.request, slot: trace.slot, complete: trace.complete, messages, commits, stages, says, notes: [] });
+}
+
+/**
+ * What the messages of a slot show of its quorum and its votes, and no more than that: a vote that was
+ * not recorded may have been given. `quorum` and `stores` are undefined and empty if they are not known.
+ */
+function claims(messages, quorum, stores) {
+  const of = (type) => messages.filter((one) => one.type === type);
+  const accepted = new Map();
+  for (const { ballot, from } of of("paxos.accepted")) accepted.set(ballot, (accepted.get(ballot) ?? new Set()).add(from));
+  const most = Math.max(0, ...[...accepted.values()].map((names) => names.size));
+  const voted = new Set(of("txn.vote").map(({ from }) => from));
+  const unseen = stores.filter((store) => !voted.has(store));
+  const decisions = of("txn.decision");
+  const isAborted = decisions.some(({ content }) => content?.aborted?.length);
+  const isWhole = stores.length > 0 && !unseen.length && decisions.length > 0 && !isAborted;
+  const ended = isAborted ? "an abort in the log ended it" : decisions.length ? "decided" : "answered; its decision was not seen";
+  const votes = stores.length ? unseen.map((store) => `vote of ${store}: not seen`) : [plural(voted.size, "vote").concat(" seen")];
+  return {
+    quorum: quorum !== undefined && most >= quorum ? "a majority accepted: chosen" : `votes of ${plural(most, "acceptor")} seen`,
+    vote: isWhole ? "all votes are in: decided" : [ended, ...votes].join("; "),
+  };
 }
 
 function message(event, from, to, sent, received) {
@@ -117,7 +140,7 @@ function simulated(records, title, all) {
     content: record.message, lost: record.lost, again: record.duplicated, id: `${record.sender}/${record.type}/${record.slot}/${record.request ?? ""}` }));
   const end = Math.max(0, ...messages.map((one) => one.received ?? one.sent));
   const notes = all.filter((record) => record.event && us(record.time_ms) >= -1000 && us(record.time_ms) <= end).map((record) => ({ at: us(record.time_ms), text: record.event }));
-  const model = finish({ title, request: null, slot: null, complete: true, messages, commits: [], stages: [], notes });
+  const model = finish({ title, request: null, slot: null, complete: true, messages, commits: [], stages: [], says: claims(messages, undefined, []), notes });
   model.stages = guessed(model);
   return model;
 }

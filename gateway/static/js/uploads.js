@@ -1,16 +1,23 @@
 // Uploads with progress and cancel: a few at a time, each told of in a small panel.
 
-import { Problem, directoryUrl, fileUrl, key, call, login } from "./api.js";
+import { Attempt, Problem, Unsettled, cancelled, directoryUrl, fileUrl, get, key, leavesOpen, login, pause } from "./api.js";
 import { ask } from "./dialog.js";
 import { h, icon, plural, size } from "./dom.js";
 
 const PARALLEL = 3;
+const TRIED = 5;
+const AGAIN_MS = 1_500;
+const BREAK_OFF_MS = 250;
+const BREAK_OFFS = 20;
+const DECIDED = "decided before it could be cancelled: look at the file";
+const ASKED_BYTES_MAX = 4 * 1024 * 1024;
 const panel = document.getElementById("uploads");
 const waiting = [];
 let running = 0;
 let done = 0;
 let total = 0;
 let forAll = null;
+let batch = [];
 const title = h("h3", {});
 const list = h("ul", {});
 const shell = h("section.card", { "aria-label": "Uploads" }, h("header", {}, title,
@@ -18,7 +25,7 @@ const shell = h("section.card", { "aria-label": "Uploads" }, h("header", {}, tit
 
 /** Upload `{file, path}` items; folders that are empty have no `file`. */
 export function upload(items) {
-  if (running + waiting.length === 0) { done = 0; total = 0; forAll = null; }
+  if (running + waiting.length === 0) { done = 0; total = 0; forAll = null; batch = []; }
   for (const item of items) waiting.push(item);
   total += items.length;
   if (!shell.isConnected) panel.append(shell);
@@ -31,7 +38,7 @@ function clear() {
 }
 
 function pump() {
-  title.textContent = running + waiting.length ? `Uploading ${done + 1} of ${total}` : `${plural(total, "file")} uploaded`;
+  title.textContent = running + waiting.length ? `Uploading ${done + 1} of ${total}` : ended();
   while (running < PARALLEL && waiting.length) {
     running += 1;
     one(waiting.shift()).finally(() => {
@@ -45,36 +52,127 @@ function pump() {
   for (const row of finished.slice(0, Math.max(0, finished.length - 4))) row.remove();
 }
 
+/** What became of all: only what is known to be written counts as uploaded. */
+function ended() {
+  const count = (outcome) => batch.filter((item) => item.outcome === outcome).length;
+  const [not, open] = [count("not"), count("open")];
+  return [`${plural(total - not - open, "file")} uploaded`, not && `${not} not`, open && `${open} not known`].filter(Boolean).join(", ");
+}
+
+addEventListener("beforeunload", (event) => { if (running + waiting.length) event.preventDefault(); });
+
+/** One row. It ends as written, as certainly not written, or as not known: then it can be asked again. */
 async function one({ file, path }) {
   const bar = h("progress", { max: 1, value: 0, "aria-label": path });
   const state = h("span.quiet", {}, "");
   const cancel = h("button.bare.icon", { type: "button", "aria-label": `Cancel ${path}`, title: "Cancel" }, icon("close"));
-  const row = h("li", { "data-busy": "1" }, h("span.name", { title: path }, path.split("/").pop()), cancel, bar, state);
+  const row = h("li", { "data-busy": "1" }, h("span.name", { title: path }, path.split("/").pop()), file ? cancel : h("span"), bar, state);
   list.prepend(row);
+  const item = { file, path, bar, state, cancel, row, key: key(), conditions: { "if-none-match": "*" }, folder: new Attempt(), outcome: "" };
+  batch.push(item);
+  cancel.onclick = () => { item.isCancelled = true; item.request?.abort(); };
+  await follow(item, () => send(item));
+  delete row.dataset.busy;
+  cancel.remove();
+}
+
+/** Do `work` and say in the row what is certain after it. */
+async function follow(item, work) {
+  const { file, bar, state, row } = item;
+  row.classList.remove("failed");
   try {
-    if (!file) await call("PUT", directoryUrl(path));
-    else await send(file, path, bar, state, cancel, { "if-none-match": "*" });
+    const said = await work();
+    item.outcome = said ? "not" : "written";
+    if (said) {
+      row.classList.add("failed");
+      state.textContent = said;
+      return;
+    }
     row.dataset.ok = "1";
-    state.textContent = file ? size(file.size) : "folder";
+    state.textContent = item.written || (file ? size(file.size) : "folder");
     bar.value = 1;
   } catch (error) {
     row.classList.add("failed");
-    state.textContent = error.name === "AbortError" ? "cancelled; nothing was written" : error.message;
-  } finally {
-    delete row.dataset.busy;
-    cancel.remove();
+    item.outcome = "open";
+    if (error.name === "AbortError") return follow(item, () => afterCancel(item));
+    if (error instanceof Unsettled || item.isCancelled) return undecided(item, work);
+    item.outcome = "not";
+    state.textContent = `not written: ${error.message}`;
   }
 }
 
-async function send(file, path, bar, state, cancel, conditions) {
+function undecided(item, work) {
+  const ask = h("button", { type: "button", onclick: async () => {
+    item.state.textContent = "asking…";
+    await follow(item, work);
+    if (!running) title.textContent = ended();
+  } }, "Ask again");
+  item.state.replaceChildren(item.isCancelled ? "cancelled; not known whether it was written before " : "not known whether it was written ", ask);
+}
+
+/** A request that was broken off may have come in whole: its key tells, and keeps it from happening later. */
+async function afterCancel(item) {
+  item.state.textContent = "cancelled; asking whether it was written before…";
+  await brokenOff(item.path);
+  const fate = await cancelled(item.key);
+  if (fate === "never") return "cancelled; nothing was written";
+  if (item.file.size > ASKED_BYTES_MAX) return DECIDED;
+  // What was decided once is only told again.
   try {
-    await put(file, path, bar, state, cancel, conditions);
+    await put(item);
   } catch (error) {
-    if (!(error instanceof Problem)) throw error;
-    if (error.status === 401 && (await login())) return send(file, path, bar, state, cancel, conditions);
-    if (error.status !== 412 || !conditions["if-none-match"]) throw error;
-    if (!(await mayReplace(path))) throw new Error("left as it was");
-    return send(file, path, bar, state, cancel, { "if-match": "*" });
+    if (!(error instanceof Problem) || leavesOpen(error) || error.status === 503) throw error;
+    if (error.kind === "key-reused") return DECIDED;
+    return `not written: ${error.message}`;
+  }
+  item.written = "written before it could be cancelled";
+  return "";
+}
+
+/** Wait, but not for ever, until the gateway has seen that the rest of a body does not come. */
+async function brokenOff(path) {
+  for (let left = BREAK_OFFS; left > 0; left -= 1) {
+    await pause(BREAK_OFF_MS);
+    const { requests } = await get("/v1/requests?limit=1000");
+    if (!requests.some((one) => one.status === null && one.method === "PUT" && one.path === `/v1/files/${path}`)) return;
+  }
+}
+
+async function send(item) {
+  if (!item.file) {
+    await item.folder.call("PUT", directoryUrl(item.path));
+    return "";
+  }
+  try {
+    await settle(item);
+    return "";
+  } catch (error) {
+    if (!(error instanceof Problem) || error.status !== 412 || !item.conditions["if-none-match"]) throw error;
+    if (!(await mayReplace(item.path))) return "left as it was";
+    // Another request, which has a key of its own.
+    item.conditions = { "if-match": "*" };
+    item.key = key();
+    return send(item);
+  }
+}
+
+/** Send it until it is known what became of it: the same key makes that one write. */
+async function settle(item) {
+  let open = "";
+  for (let tried = 1; ; tried += 1) {
+    try {
+      return await put(item);
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      if (error.status === 401 && (await login())) continue;
+      const isOpen = !(error instanceof Problem) || leavesOpen(error) || (open && (error.status >= 500 || error.status === 401));
+      if (!isOpen) throw error;
+      open = error.message;
+      if (tried >= TRIED || error.status === 401) throw new Unsettled(item.key, open);
+      item.state.textContent = "no answer yet; asking again…";
+      await pause(AGAIN_MS);
+      if (item.isCancelled) throw new DOMException("cancelled", "AbortError");
+    }
   }
 }
 
@@ -89,27 +187,29 @@ async function mayReplace(path) {
   return answer === true;
 }
 
-function put(file, path, bar, state, cancel, conditions) {
+function put(item) {
+  const { file, path, bar, state, conditions, key: name } = item;
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();  // fetch can't tell how far an upload is.
     request.open("PUT", fileUrl(path));
     request.setRequestHeader("content-type", file.type || "application/octet-stream");
     request.setRequestHeader("synod-modified", String(file.lastModified));
-    request.setRequestHeader("idempotency-key", key());
-    for (const [name, value] of Object.entries(conditions)) request.setRequestHeader(name, value);
+    request.setRequestHeader("idempotency-key", name);
+    for (const [header, value] of Object.entries(conditions)) request.setRequestHeader(header, value);
     request.upload.onprogress = (event) => {
       bar.value = event.total ? event.loaded / event.total : 0;
       state.textContent = `${size(event.loaded)} of ${size(file.size)}`;
     };
+    request.upload.onload = () => { state.textContent = "sent; waiting for the cluster…"; };
     request.onload = () => {
-      if (request.status < 300) return resolve();
+      if (request.status >= 200 && request.status < 300) return resolve();
       let body = {};
       try { body = JSON.parse(request.responseText); } catch { /* The status says enough. */ }
       reject(new Problem(request.status, body));
     };
-    request.onerror = () => reject(new Error("the connection broke; nothing is certain: look at the file"));
+    request.onerror = () => reject(new Error("the connection broke"));
     request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
-    cancel.onclick = () => request.abort();
+    item.request = request;
     request.send(file);
   });
 }
