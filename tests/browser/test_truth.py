@@ -30,19 +30,19 @@ def _problem(route: Route, status: int, kind: str, detail: str) -> None:
 def test_a_list_is_loading_or_failed_or_empty_and_says_which(
     open_window: Open, synod: Elsewhere
 ) -> None:
-    synod.put("lists/full/a.txt", b"1")
-    synod.put("lists/empty/a.txt", b"1")
-    synod.delete("lists/empty/a.txt")
+    synod.put("truth/lists/full/a.txt", b"1")
+    synod.put("truth/lists/empty/a.txt", b"1")
+    synod.delete("truth/lists/empty/a.txt")
     window = open_window(forgiven=_BROKEN)
-    page = window.go("files/lists/empty/")
+    page = window.go("files/truth/lists/empty/")
     expect(page.get_by_text("This folder is empty")).to_be_visible()
 
     # Given a listing that has not come yet, after one that was complete
     held: list[Route] = []
     answer: list[Callable[[Route], object]] = [held.append]
-    page.route("**/v1/directories/lists/full*", lambda route: answer[-1](route))
-    with page.expect_request("**/v1/directories/lists/full*"):
-        page.evaluate("location.hash = '#/files/lists/full/'")
+    page.route("**/v1/directories/truth/lists/full*", lambda route: answer[-1](route))
+    with page.expect_request("**/v1/directories/truth/lists/full*"):
+        page.evaluate("location.hash = '#/files/truth/lists/full/'")
     expect(page.get_by_text("Loading…")).to_be_visible()
     expect(page.get_by_text("This folder is empty")).to_have_count(0)
 
@@ -63,9 +63,9 @@ def test_a_list_is_loading_or_failed_or_empty_and_says_which(
 def test_an_edit_is_guarded_at_a_click_at_back_and_at_a_reload(
     open_window: Open, synod: Elsewhere
 ) -> None:
-    synod.put("edits/plan.txt", b"one\n", content_type="text/plain")
+    synod.put("truth/edits/plan.txt", b"one\n", content_type="text/plain")
     window = open_window()
-    page = window.go("files/edits/")
+    page = window.go("files/truth/edits/")
     page.get_by_role("link", name="plan.txt").click()
     expect(page.locator("textarea")).to_have_value("one\n")
     page.locator("textarea").fill("one\nmine\n")
@@ -83,7 +83,7 @@ def test_an_edit_is_guarded_at_a_click_at_back_and_at_a_reload(
         dialog.get_by_role("button", name="Keep editing").click()
         expect(dialog).to_have_count(0)
         expect(page.locator("textarea")).to_have_value("one\nmine\n")
-        assert page.url.endswith("#/files/edits/plan.txt")
+        assert page.url.endswith("#/files/truth/edits/plan.txt")
 
     # A reload is asked about by the browser, and loses nothing either.
     asked: list[str] = []
@@ -97,21 +97,21 @@ def test_an_edit_is_guarded_at_a_click_at_back_and_at_a_reload(
     assert asked == ["beforeunload"]
     expect(page.locator("textarea")).to_have_value("one\nmine\n")
     expect(page.locator(".notice")).to_contain_text("did not save is here again")
-    assert synod.read("edits/plan.txt") == b"one\n"
+    assert synod.read("truth/edits/plan.txt") == b"one\n"
 
     page.get_by_role("link", name="Cluster").click()
     dialog.get_by_role("button", name="Discard changes").click()
     expect(page.locator("h1")).to_have_text("Cluster")
-    window.go("files/edits/plan.txt")
+    window.go("files/truth/edits/plan.txt")
     expect(page.locator("textarea")).to_have_value("one\n")
 
 
 def test_a_save_without_an_answer_is_asked_again_under_its_key(
     open_window: Open, synod: Elsewhere
 ) -> None:
-    synod.put("saves/plan.txt", b"one\n", content_type="text/plain")
+    synod.put("truth/kept/plan.txt", b"one\n", content_type="text/plain")
     window = open_window(forgiven=_BROKEN)
-    page = window.go("files/saves/plan.txt")
+    page = window.go("files/truth/kept/plan.txt")
     expect(page.locator("textarea")).to_have_value("one\n")
     keys: list[str] = []
 
@@ -122,27 +122,27 @@ def test_a_save_without_an_answer_is_asked_again_under_its_key(
         route.abort()
 
     # Given a save that is done, and whose answers are lost for as long as the page tries
-    page.route("**/v1/files/saves/plan.txt", applied_and_lost)
+    page.route("**/v1/files/truth/kept/plan.txt", applied_and_lost)
     page.locator("textarea").fill("one\ntwo\n")
     page.keyboard.press("Control+s")
     expect(page.locator(".notice")).to_contain_text("It is not known whether this was done")
     expect(page.locator(".notice")).not_to_contain_text("Not saved")
     assert len(set(keys)) == 1
 
-    page.unroute("**/v1/files/saves/plan.txt")
+    page.unroute("**/v1/files/truth/kept/plan.txt")
     page.locator(".notice").get_by_role("button", name="Ask again").click()
 
     expect(page.locator(".toast").last).to_contain_text("Saved")
-    assert synod.read("saves/plan.txt") == b"one\ntwo\n"
-    assert synod.stat("saves/plan.txt").version == 2
+    assert synod.read("truth/kept/plan.txt") == b"one\ntwo\n"
+    assert synod.stat("truth/kept/plan.txt").version == 2
 
 
 def test_a_login_that_ended_is_asked_for_and_the_edit_is_saved_after_it(
     open_window: Open, synod: Elsewhere
 ) -> None:
-    synod.put("logins/plan.txt", b"one\n", content_type="text/plain")
+    synod.put("truth/guarded/plan.txt", b"one\n", content_type="text/plain")
     window = open_window(forgiven=_BROKEN)
-    page = window.go("files/logins/plan.txt")
+    page = window.go("files/truth/guarded/plan.txt")
     expect(page.locator("textarea")).to_have_value("one\n")
     is_in = False
 
@@ -157,7 +157,7 @@ def test_a_login_that_ended_is_asked_for_and_the_edit_is_saved_after_it(
         is_in = True
         route.fulfill(status=204)
 
-    page.route("**/v1/files/logins/plan.txt", guarded)
+    page.route("**/v1/files/truth/guarded/plan.txt", guarded)
     page.route("**/v1/login", log_in)
     page.locator("textarea").fill("two\n")
     page.keyboard.press("Control+s")
@@ -176,7 +176,7 @@ def test_a_login_that_ended_is_asked_for_and_the_edit_is_saved_after_it(
     expect(page.locator("#lost")).to_be_hidden()
     page.locator(".notice").get_by_role("button", name="Try again").click()
     expect(page.locator(".toast").last).to_contain_text("Saved")
-    assert synod.read("logins/plan.txt") == b"two\n"
+    assert synod.read("truth/guarded/plan.txt") == b"two\n"
 
 
 def test_a_cancelled_upload_that_was_written_says_so_and_one_that_was_not_never_is(
@@ -185,7 +185,7 @@ def test_a_cancelled_upload_that_was_written_says_so_and_one_that_was_not_never_
     for name in ("came.bin", "never.bin"):
         (tmp_path / name).write_bytes(b"x" * 2_000)
     window = open_window(forgiven=_BROKEN)
-    page = window.go("files/cancels/")
+    page = window.go("files/truth/cancels/")
     expect(page.get_by_role("button", name="Upload")).to_be_visible()
 
     # Given an upload that has come in whole, and that can't be decided yet
@@ -195,20 +195,20 @@ def test_a_cancelled_upload_that_was_written_says_so_and_one_that_was_not_never_
         page.locator("input[type=file]").set_input_files(tmp_path / "came.bin")
         row = page.locator(".uploads li", has_text="came.bin")
         expect(row).to_contain_text("sent; waiting for the cluster")
-        page.get_by_role("button", name="Cancel cancels/came.bin").click()
+        page.get_by_role("button", name="Cancel truth/cancels/came.bin").click()
         expect(row).to_contain_text("cancelled; asking whether it was written")
     finally:
         for name in ("learner-1", "learner-2"):
             cluster.resume(name)
     expect(row).to_contain_text("written before it could be cancelled")
     expect(row).not_to_contain_text("nothing was written")
-    assert synod.read("cancels/came.bin") == b"x" * 2_000
+    assert synod.read("truth/cancels/came.bin") == b"x" * 2_000
 
     # Given one that has not reached the gateway
     held: list[Route] = []
-    page.route("**/v1/files/cancels/*", lambda route: held.append(route))
+    page.route("**/v1/files/truth/cancels/*", lambda route: held.append(route))
     page.locator("input[type=file]").set_input_files(tmp_path / "never.bin")
-    cancel = page.get_by_role("button", name="Cancel cancels/never.bin")
+    cancel = page.get_by_role("button", name="Cancel truth/cancels/never.bin")
     expect(cancel).to_be_visible()
     with page.expect_request("**/v1/transactions"):
         cancel.click()
@@ -217,9 +217,9 @@ def test_a_cancelled_upload_that_was_written_says_so_and_one_that_was_not_never_
     # A copy that was still on its way comes too late: the key is spent.
     key = held[0].request.headers["idempotency-key"]
     with pytest.raises(SynodError, match="stood for another request"):
-        synod.put("cancels/never.bin", b"x" * 2_000, key=key)
+        synod.put("truth/cancels/never.bin", b"x" * 2_000, key=key)
     with pytest.raises(NotFound):
-        synod.stat("cancels/never.bin")
+        synod.stat("truth/cancels/never.bin")
 
 
 def test_a_picture_is_called_well_only_while_it_is_fresh_and_the_lease_runs(
@@ -262,7 +262,7 @@ def test_a_picture_is_called_well_only_while_it_is_fresh_and_the_lease_runs(
 def test_a_write_under_way_is_no_read_and_a_vote_that_was_not_seen_is_none(
     open_window: Open, synod: Elsewhere
 ) -> None:
-    written = synod.put("votes.txt", b"1")
+    written = synod.put("truth/votes.txt", b"1")
     window = open_window()
     page = window.page
     row = {

@@ -4,6 +4,16 @@ import uPlot from "../vendor/uPlot.esm.js";
 import { h } from "./dom.js";
 
 const SPAN_S = 300;
+const GAP_US = 5_000_000;
+
+/** The figures, and between two that are far apart a moment without any: nothing is known of it. */
+function withGaps(figures) {
+  return figures.flatMap((one, index) => {
+    const before = figures[index - 1];
+    const isFar = before && one.time_us - before.time_us > GAP_US;
+    return isFar ? [{ time_us: before.time_us + 1_000_000 }, one] : [one];
+  });
+}
 
 /** A chart of some figures over the last minutes; `draw(figures)` takes the newest ones. */
 export function chart({ title, unit, series }) {
@@ -35,8 +45,8 @@ export function chart({ title, unit, series }) {
   return {
     element,
     draw(figures) {
-      const shown = figures.slice(-SPAN_S);
-      data = [shown.map((one) => one.time_us / 1e6), ...series.map(({ of }) => shown.map(of))];
+      const shown = withGaps(figures.slice(-SPAN_S));
+      data = [shown.map((one) => one.time_us / 1e6), ...series.map(({ of }) => shown.map((one) => of(one) ?? null))];
       plot?.setData(data);
       const last = shown.at(-1);
       series.forEach(({ of }, index) => {

@@ -31,7 +31,7 @@ class ClusterPage {
     this.told = null;
     this.trouble = "";
     this.columns = new Map(ROLES.map(([role, title, text]) => [role, h("section.column", { "aria-label": title }, h("header", {}, h("h2", {}, title), h("p.quiet", {}, text)))]));
-    this.history = h("ol.history");
+    this.history = h("ol.history", { tabindex: "0", "aria-label": "Changes, newest first" });
     this.charts = [
       chart({ title: "Requests a second", unit: "", series: [{ label: "writes", colour: "paxos", fill: true, of: (one) => one.writes_per_s }, { label: "reads", colour: "commit", of: (one) => one.reads_per_s }] }),
       chart({ title: "Time a write takes", unit: " ms", series: [{ label: "half of them", colour: "done", fill: true, of: (one) => one.write_p50_ms }, { label: "99 of 100", colour: "journal", of: (one) => one.write_p99_ms }] }),

@@ -114,6 +114,9 @@ class Log {
     this.list.chosen = this.entries.findIndex((entry) => entry.slot === chosen);
     this.list.draw();
     this.standing.draw(this.entries.length);
+    // What the panel says of its slot may have been decided since.
+    const told = this.panel.hidden ? undefined : known.get(this.shown);
+    if (told && told.outcome !== this.shownOutcome) this.choose(told);
     this.count.textContent = `${this.decided?.toLocaleString() ?? "–"} decided, kept from ${this.firstKept?.toLocaleString() ?? "–"} on`;
   }
 
@@ -175,6 +178,7 @@ class Log {
 
   drawPanel(entry) {
     this.shown = entry.slot;
+    this.shownOutcome = entry.outcome;
     this.panel.hidden = false;
     const facts = [["view", entry.epoch], ["ballot", entry.ballot && h("span.mono", {}, entry.ballot)], ["accepted by", entry.accepted_by.length ? this.voters(entry) : "not heard: this learner has it from another one, or from its journal"]].filter(([, value]) => value !== null);
     const missing = entry.commands_count - entry.commands.length;
