@@ -12,6 +12,8 @@ from typing import Any, Literal
 from actors.calls import Surveyed
 from actors.values import StoreMember
 
+_OPEN = frozenset(("lease_lapsed", "no_view"))
+
 Writes = Literal["taken", "refused", "unknown"]
 Reads = Literal["served", "refused", "unknown"]
 
@@ -98,12 +100,15 @@ class _Look:
             known.append(Reason("no_session", "this gateway's session is not open yet"))
         elif not survey.ready and not known:
             known.append(Reason("not_ready", "no leader takes commands of this gateway now"))
-        writes: Writes = "refused" if known else "taken"
         if not known and not survey.view_heard:
-            writes = "unknown"
             known = [Reason("no_view", "no learner has told this gateway of the view yet")]
         read_reasons = self._read_reasons(leading)
-        reads: Reads = "refused" if read_reasons else "served"
+        writes: Writes = "taken"
+        reads: Reads = "served"
+        if known:
+            writes = "unknown" if _all_open(known) else "refused"
+        if read_reasons:
+            reads = "unknown" if _all_open(read_reasons) else "refused"
         return Condition(
             writes,
             reads,
@@ -142,8 +147,8 @@ class _Look:
             return [
                 Reason(
                     "lease_lapsed",
-                    f"the lease of {survey.leader}, last heard {_seconds(leases.age_ms)} ago, has "
-                    "lapsed",
+                    f"the lease of {survey.leader}, last heard of {_seconds(leases.age_ms)} ago, "
+                    "has lapsed, unless it was renewed since",
                 )
             ]
         text = "no proposer leads: a quorum of acceptors and one proposer are needed"
@@ -238,6 +243,11 @@ class _Look:
                 text = f"{name} is outside the view and takes part in nothing"
                 found.append(Reason("outside_view", text))
         return found
+
+
+def _all_open(reasons: list[Reason]) -> bool:
+    """Whether these are no facts that stop anything, but facts that were not heard."""
+    return all(reason.code in _OPEN for reason in reasons)
 
 
 def _listed(lacking: dict[str, str]) -> str:
