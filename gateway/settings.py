@@ -109,8 +109,6 @@ class Settings(BaseSettings):
     chunk_bytes: int = Field(CHUNK_BYTES, ge=64 * 1024, le=CHUNK_BYTES)
     inline_bytes: int = Field(INLINE_LIMIT_BYTES, ge=0, le=INLINE_LIMIT_BYTES)
     """Contents up to this size travel inside the command."""
-    versions_kept: int = Field(1, ge=1)
-    """How many versions of a file keep their contents. Not in use yet: one does."""
     max_file_bytes: int = Field(5 * 1024 * _MIB, ge=0)
     upload_memory_bytes: int = Field(16 * _MIB, ge=4 * _MIB)
     """What all uploads of a gateway together may hold in memory; the same again for downloads."""

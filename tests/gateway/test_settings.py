@@ -74,6 +74,11 @@ def test_the_source_of_a_mistake_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(SettingsError, match=r"no setting named 'colour' \(in synod.toml\)"):
         load_settings()
 
+    # It was a setting once, without effect.
+    Path("synod.toml").write_text("versions_kept = 3\n")
+    with pytest.raises(SettingsError, match=r"no setting named 'versions_kept' \(in synod.toml\)"):
+        load_settings()
+
     Path("synod.toml").write_text("= 1\n")
     with pytest.raises(SettingsError, match=r"synod.toml can't be read"):
         load_settings()
