@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route, Router
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.changing import Changing
@@ -22,6 +22,7 @@ from gateway.files import Files, GaveUp, NotModified
 from gateway.keeping import first_of
 from gateway.keys import RunningKeys
 from gateway.looking import Looking, nobody_hears
+from gateway.openapi import openapi
 from gateway.pages import Pages
 from gateway.problems import INCOMPLETE_BODY, INTERNAL, INVALID_REQUEST, Problem
 from gateway.pulse import Pulse
@@ -136,11 +137,18 @@ class GatewayApp:
                 Route("/healthz", system.healthz, name="healthz"),
                 Route("/readyz", system.readyz, name="readyz"),
                 Route("/metrics", system.metrics, name="metrics"),
+                Route("/openapi.json", openapi, name="openapi"),
+                Route("/docs", pages.docs, name="docs"),
                 Route("/", pages.index, name="index"),
                 Route("/static/{name:path}", pages.static, name="static"),
             ],
             redirect_slashes=False,
         )
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        """All that is served."""
+        return self._router.routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event of ASGI."""

@@ -27,7 +27,7 @@ from gateway.bounded import check_json
 from gateway.cluster import Cluster
 from gateway.conditions import Tags, precondition_of_members, refuse_conditions
 from gateway.contents import Contents
-from gateway.fields import header_fields, switch
+from gateway.fields import header_fields
 from gateway.files import run_write, written_headers
 from gateway.keeping import Kept
 from gateway.keys import RunningKeys, idempotency_key
@@ -39,6 +39,7 @@ from gateway.metadata import (
     InvalidMetadata,
     checked,
 )
+from gateway.parameters import RETRY
 from gateway.paths import InvalidPath, checked_path
 from gateway.problems import BODY_TIMEOUT, INVALID_PATH, INVALID_REQUEST, TOO_LARGE, Problem
 
@@ -199,7 +200,7 @@ class Changing:
     async def transaction(self, request: Request) -> Response:
         """Run several steps, all or none."""
         fields = header_fields(request.scope)
-        retry = switch(fields, "synod-retry", default=True)
+        retry = RETRY.of(fields)
         body, digest = await _read(request, fields, Steps)
         with self._keys.claim(fields) as key:
             async with self._contents.uploading() as kept:

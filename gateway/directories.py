@@ -1,24 +1,22 @@
 """`/v1/directories/{path}`: GET a page of names, PUT, DELETE."""
 
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import urlencode
 
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from actors.values import DirectoryEntry, FileEntry, MakeDirectory, RemoveDirectory
+from gateway.answers import DirectoryItem, DirectoryMade, FileItem, Listing
 from gateway.cluster import Cluster
 from gateway.conditions import refuse_conditions
-from gateway.fields import choice, header_fields, number, query_fields
+from gateway.fields import header_fields, query_fields
 from gateway.files import read_request, run_write, written_headers
 from gateway.keys import RunningKeys
 from gateway.metadata import served
+from gateway.parameters import LISTING_AFTER, LISTING_LIMIT, RECURSIVE
 from gateway.paths import path_to_url
 from gateway.problems import CONFLICT, NOT_FOUND, Problem
-
-PAGE_DEFAULT = 1000
-PAGE_MAX = 1000
 
 _CONDITIONS = ("if-match", "if-none-match", "if-unmodified-since")
 _NO_TAGS = "directories have no ETag"
@@ -34,8 +32,8 @@ class Directories:
     async def get(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """A page of a directory's entries, in the order of their names."""
         query = query_fields(scope)
-        limit = number(query, "limit", default=PAGE_DEFAULT, least=1, most=PAGE_MAX)
-        request = read_request(path, "list", query, after=query.get("after", ""), limit=limit)
+        limit = LISTING_LIMIT.of(query)
+        request = read_request(path, "list", query, after=LISTING_AFTER.of(query), limit=limit)
         done = await self._cluster.read(request)
         reply = done.reply
         headers = {"synod-slot": str(reply.applied), "synod-store": done.store}
@@ -51,7 +49,12 @@ class Directories:
             query["after"] = following
             link = f"/v1/directories/{path_to_url(path)}?{urlencode(query)}"
             headers["link"] = f'<{link}>; rel="next"'
-        page = {"path": path, "slot": reply.applied, "entries": entries, "next": following}
+        page: Listing = {
+            "path": path,
+            "slot": reply.applied,
+            "entries": entries,
+            "next": following,
+        }
         await JSONResponse(page, headers=headers)(scope, receive, send)
 
     async def put(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,16 +67,14 @@ class Directories:
         created = decided.outcome.created
         if created:
             headers["location"] = f"/v1/directories/{path_to_url(path)}"
-        response = JSONResponse(
-            {
-                "path": path,
-                "created": created,
-                "request": decided.request,
-                "slot": decided.outcome.slot,
-            },
-            status_code=HTTPStatus.CREATED if created else HTTPStatus.OK,
-            headers=headers,
-        )
+        made: DirectoryMade = {
+            "path": path,
+            "created": created,
+            "request": decided.request,
+            "slot": decided.outcome.slot,
+        }
+        status = HTTPStatus.CREATED if created else HTTPStatus.OK
+        response = JSONResponse(made, status_code=status, headers=headers)
         await response(scope, receive, send)
 
     async def delete(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +83,7 @@ class Directories:
         refuse_conditions(fields, _CONDITIONS, _NO_TAGS)
         if not path:
             raise Problem(CONFLICT, "the root can't be removed")
-        recursive = choice(query_fields(scope), "recursive", ("false", "true")) == "true"
+        recursive = RECURSIVE.of(query_fields(scope)) == "true"
         operation = RemoveDirectory(path=path, recursive=recursive)
         method = f"DELETE/{recursive}"
         decided = await run_write(self._cluster, self._keys, method, path, fields, operation)
@@ -90,7 +91,7 @@ class Directories:
         await response(scope, receive, send)
 
 
-def entry_json(entry: FileEntry | DirectoryEntry) -> dict[str, Any]:
+def entry_json(entry: FileEntry | DirectoryEntry) -> FileItem | DirectoryItem:
     """An entry as listings show it."""
     name = entry.path.rpartition("/")[2]
     if isinstance(entry, DirectoryEntry):

@@ -80,7 +80,9 @@ Docker Compose it stands in <code>.env</code>).</p>
 """
 
 
-class _Login(BaseModel):
+class Login(BaseModel):
+    """The body of a login; a form has the same field."""
+
     token: str
 
 
@@ -173,7 +175,7 @@ class Door:
             token = (
                 parse_qs(body.decode()).get("token", [""])[0]
                 if form
-                else _Login.model_validate_json(body, strict=True).token
+                else Login.model_validate_json(body, strict=True).token
             )
         except (ValidationError, ValueError):
             raise Problem(INVALID_REQUEST, 'the body must be {"token": "…"}') from None

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from actors.calls import Decided
 from actors.messages import ReadRequest
 from actors.values import DeleteFile, DirectoryEntry, FileEntry, Operation, PutFile
+from gateway.answers import FileWritten
 from gateway.cluster import Cluster
 from gateway.conditions import (
     Unsatisfiable,
@@ -23,10 +24,11 @@ from gateway.conditions import (
     refuse_conditions,
 )
 from gateway.contents import Contents
-from gateway.fields import choice, header_fields, number, query_fields, switch
+from gateway.fields import header_fields, query_fields
 from gateway.keeping import first_of
 from gateway.keys import RunningKeys, idempotency_key
 from gateway.metadata import digest_header, entry_headers, metadata, sha256_of_digest
+from gateway.parameters import AT_LEAST, CONSISTENCY, RETRY
 from gateway.paths import path_to_url
 from gateway.problems import (
     CONFLICT,
@@ -41,8 +43,6 @@ from gateway.problems import (
 )
 
 _DATES_ARE_WEAK = "modification times come from clients; use If-Match with an ETag"
-_SLOT_MAX = 2**62
-_CONSISTENCIES = ("linearizable", "stale")
 
 
 class GaveUp(Exception):
@@ -64,7 +64,7 @@ class Files:
         _refuse_what_is_not_kept(fields)
         when = precondition(fields)
         described = metadata(fields)
-        retry = switch(fields, "synod-retry", default=True)
+        retry = RETRY.of(fields)
         with self._keys.claim(fields) as key:
             async with self._contents.uploading() as kept:
                 content = await self._contents.take_in(fields, receive, kept)
@@ -82,17 +82,16 @@ class Files:
                 named = idempotency_key(key, "PUT", path, fields, content.sha256)
                 decided = await self._cluster.write(operation, named, retry_aborted=retry)
         outcome = decided.outcome
-        body = to_json(
-            {
-                "path": path,
-                "created": outcome.created,
-                "etag": outcome.etag,
-                "sha256": content.sha256,
-                "request": decided.request,
-                "slot": outcome.slot,
-                "retried": decided.retried,
-            }
-        )
+        written: FileWritten = {
+            "path": path,
+            "created": outcome.created,
+            "etag": outcome.etag,
+            "sha256": content.sha256,
+            "request": decided.request,
+            "slot": outcome.slot,
+            "retried": decided.retried,
+        }
+        body = to_json(written)
         headers = written_headers(decided)
         headers["content-type"] = "application/json"
         headers["content-length"] = str(len(body))
@@ -261,7 +260,7 @@ async def run_write(
     operation: Operation,
 ) -> Decided:
     """A write without contents. Raises `Problem`."""
-    retry = switch(fields, "synod-retry", default=True)
+    retry = RETRY.of(fields)
     with keys.claim(fields) as key:
         named = idempotency_key(key, method, target, fields)
         return await cluster.write(operation, named, retry_aborted=retry)
@@ -274,13 +273,13 @@ def written_headers(decided: Decided) -> dict[str, str]:
 
 def read_request(path: str, what: Any, query: dict[str, str], **rest: Any) -> ReadRequest:
     """A read as `?consistency=` and `?at_least=` want it. Raises `Problem`."""
-    stale = choice(query, "consistency", _CONSISTENCIES) == "stale"
+    stale = CONSISTENCY.of(query) == "stale"
     return ReadRequest(
         number=0,
         what=what,
         path=path,
         consistency="stale" if stale else "linearizable",
-        at_least=number(query, "at_least", default=0, least=0, most=_SLOT_MAX),
+        at_least=AT_LEAST.of(query),
         **rest,
     )
 

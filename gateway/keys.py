@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from actors.values import IdempotencyKey
 from gateway.problems import INVALID_HEADER, RUNNING, Problem
 
-_KEY = re.compile("[\x21-\x7e]{1,255}")
+KEY_PATTERN = "[!-~]{1,255}"
+_KEY = re.compile(KEY_PATTERN)
 
 # What a client says about a file in headers is part of its request.
 _DESCRIBING = (

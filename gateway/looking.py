@@ -3,17 +3,27 @@
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Literal
 
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from actors.logbook import ENTRIES_MAX
 from actors.messages import LogEntry, LogPage
+from gateway.answers import Log, LogItem, Requests, SlotOutcome, Traces
 from gateway.bounded import bounded_body, check_json
 from gateway.cluster import Cluster
-from gateway.fields import number, query_fields
+from gateway.fields import query_fields
+from gateway.parameters import (
+    EVENTS_AFTER,
+    FIGURES_AFTER,
+    LAST_EVENT_ID,
+    LOG_BEFORE,
+    LOG_COMMANDS,
+    LOG_LIMIT,
+    REQUESTS_LIMIT,
+    TOPICS,
+)
 from gateway.problems import (
     INVALID_QUERY,
     INVALID_REQUEST,
@@ -34,7 +44,6 @@ _ORDERS_PER_S = 5
 _REQUEST_NAME_MAX = 200
 _EVENT_ID_DIGITS = 19
 _EVENT_ID_MAX = 2**63
-_SLOT_MAX = 2**62
 _NEWEST_SLOTS = 30
 _NEWEST_REQUESTS = 100
 """What is told each second: more would be gone before it is read."""
@@ -82,10 +91,12 @@ class Looking:
         book, switch = self._tracing.book, self._tracing.switch
         now_us = time.time_ns() // 1000
         until_us = switch.all_until_us
-        body = {
+        recent = book.recent() if book else {"requests": [], "events": []}
+        body: Traces = {
             "mode": switch.current(now_us),
             "all_until_us": until_us if until_us > now_us else None,
-            **(book.recent() if book else {"requests": [], "events": []}),
+            "requests": recent["requests"],
+            "events": recent["events"],
             "dropped": self._tracing.dropped,
         }
         return JSONResponse(body, headers=_NO_STORE)
@@ -119,41 +130,38 @@ class Looking:
 
     async def requests_page(self, request: Request) -> Response:
         """What is in flight and what was answered lately, newest first."""
-        limit = number(query_fields(request.scope), "limit", default=100, least=1, most=1000)
+        limit = REQUESTS_LIMIT.of(query_fields(request.scope))
         return JSONResponse({"requests": self.requests.newest(limit)}, headers=_NO_STORE)
 
     async def log(self, request: Request) -> Response:
         """The log, slot by slot, newest first."""
         query = query_fields(request.scope)
-        before = number(query, "before", default=0, least=0, most=_SLOT_MAX)
-        limit = number(query, "limit", default=100, least=1, most=ENTRIES_MAX)
-        commands_max = number(query, "commands", default=0, least=0, most=_SLOT_MAX)
-        page = await self._cluster.read_log(before, limit, commands_max)
+        page = await self._cluster.read_log(
+            LOG_BEFORE.of(query), LOG_LIMIT.of(query), LOG_COMMANDS.of(query)
+        )
         return JSONResponse(_log_json(page), headers=_NO_STORE)
 
-    async def _picture_of_log(self) -> dict[str, Any]:
+    async def _picture_of_log(self) -> Log:
         return _log_json(await self._cluster.read_log(0, _NEWEST_SLOTS, commands_max=1))
 
-    async def _picture_of_requests(self) -> dict[str, Any]:
+    async def _picture_of_requests(self) -> Requests:
         return {"requests": self.requests.newest(_NEWEST_REQUESTS)}
 
     async def events(self, request: Request) -> Response:
         """Changes of the cluster and figures of each second, as server-sent events."""
         query = query_fields(request.scope)
-        given = request.headers.get("last-event-id") or query.get("after", "")
+        given = request.headers.get(LAST_EVENT_ID.key) or EVENTS_AFTER.of(query)
         number_like = given.isascii() and given.isdecimal() and len(given) <= _EVENT_ID_DIGITS
         known = number_like and int(given) < _EVENT_ID_MAX
-        topics = frozenset(filter(None, query.get("topics", "").split(",")))
+        topics = frozenset(filter(None, TOPICS.of(query).split(",")))
         if strange := topics - self.pulse.pictures.keys():
             known_topics = ", ".join(sorted(self.pulse.pictures))
             raise Problem(
                 INVALID_QUERY, f"topics may name {known_topics}, and not {min(strange)[:40]!r}"
             )
         figures_after_us = None
-        if "figures_after" in query:
-            figures_after_us = number(
-                query, "figures_after", default=0, least=0, most=_EVENT_ID_MAX
-            )
+        if FIGURES_AFTER.key in query:
+            figures_after_us = FIGURES_AFTER.of(query)
         self.pulse.check_room()
         return StreamingResponse(
             self.pulse.listen(int(given) if known else None, topics, figures_after_us),
@@ -162,7 +170,7 @@ class Looking:
         )
 
 
-def _log_json(page: LogPage) -> dict[str, Any]:
+def _log_json(page: LogPage) -> Log:
     lowest = page.entries[-1].slot if page.entries else None
     return {
         "entries": [entry_json(entry) for entry in page.entries],
@@ -172,17 +180,17 @@ def _log_json(page: LogPage) -> dict[str, Any]:
     }
 
 
-def entry_json(entry: LogEntry) -> dict[str, Any]:
+def entry_json(entry: LogEntry) -> LogItem:
     """A slot as `/v1/log` shows it."""
     aborted = entry.aborted
-    outcome = "undecided" if aborted is None else "committed"
+    outcome: SlotOutcome = "undecided" if aborted is None else "committed"
     if aborted:
         outcome = "aborted" if len(aborted) == entry.commands_count else "partly aborted"
     return {
         "slot": entry.slot,
         "epoch": entry.epoch,
         "ballot": None if entry.ballot is None else ballot_text(entry.ballot),
-        "accepted_by": entry.accepted_by,
+        "accepted_by": list(entry.accepted_by),
         "kind": entry.kind,
         "outcome": outcome,
         "commands": [
@@ -199,7 +207,7 @@ def entry_json(entry: LogEntry) -> dict[str, Any]:
     }
 
 
-def _outcome(index: int, aborted: tuple[int, ...]) -> str:
+def _outcome(index: int, aborted: tuple[int, ...]) -> Literal["aborted", "decided"]:
     return "aborted" if index in aborted else "decided"
 
 

@@ -1,4 +1,4 @@
-"""The web UI's files, kept in memory: `/` and `/static/{name}`.
+"""The web UI's files, kept in memory: `/`, `/docs` and `/static/{name}`.
 
 They are plain: what the browser runs is what stands in `gateway/static`. The policy lets a page
 load from its own gateway and from nowhere else, and run no script that is not one of these files.
@@ -54,6 +54,10 @@ class Pages:
     async def index(self, request: Request) -> Response:
         """The page; everything else is loaded by it."""
         return self._answer(request, self._pages["index.html"])
+
+    async def docs(self, request: Request) -> Response:
+        """The page that shows `/openapi.json`."""
+        return self._answer(request, self._pages["docs.html"])
 
     async def static(self, request: Request) -> Response:
         """A script, a style sheet or a picture. Raises `Problem`."""

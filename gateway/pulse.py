@@ -8,11 +8,12 @@ event is written once, and all listeners are sent the same bytes.
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from actors.calls import Surveyed
+from gateway.answers import Figures
 from gateway.cluster import Cluster
 from gateway.problems import CROWDED, Problem
 from gateway.readiness import unheard
@@ -22,7 +23,7 @@ LOOK_S = 1.0
 SILENT_HEARTBEATS = 3
 """A node that let so many of its heartbeats pass is told of as silent."""
 
-Draw = Callable[[], Awaitable[dict[str, Any]]]
+Draw = Callable[[], Awaitable[Mapping[str, object]]]
 """What a topic shows now. May raise `Problem`, whose text is told instead."""
 
 FIGURES_KEPT = 300
@@ -52,7 +53,7 @@ class Pulse:
         """By topic. Whoever makes the pulse fills it in."""
         self._silent_ms = SILENT_HEARTBEATS * heartbeat_ms
         self._listeners: set[_Listener] = set()
-        self._figures: deque[dict[str, Any]] = deque(maxlen=FIGURES_KEPT)
+        self._figures: deque[Figures] = deque(maxlen=FIGURES_KEPT)
         self._drawn: dict[str, bytes] = {}
         """The last event of each topic that somebody listens to."""
         self._changes: deque[tuple[int, bytes]] = deque(maxlen=_CHANGES_KEPT)
@@ -107,7 +108,7 @@ class Pulse:
             del self._drawn[topic]
         for topic in sorted(wanted):
             try:
-                picture = await self.pictures[topic]()
+                picture: Mapping[str, object] = await self.pictures[topic]()
             except Problem as problem:
                 picture = {"problem": problem.detail}
             event = _event(topic, picture)
@@ -179,7 +180,7 @@ class Pulse:
         times_s = sorted(self._writes_s)
         why_not = "the gateway's own actor does not answer"
         condition = self._cluster.condition(survey) if survey else unheard(why_not)
-        figures = {
+        figures: Figures = {
             "time_us": time.time_ns() // 1000,
             "writes_per_s": round(len(times_s) / elapsed_s, 1),
             "reads_per_s": round(self._reads / elapsed_s, 1),
@@ -257,7 +258,7 @@ def _offer(queue: asyncio.Queue[bytes | None], event: bytes | None) -> None:
     queue.put_nowait(event)
 
 
-def _event(kind: str, data: dict[str, Any], number: int | None = None) -> bytes:
+def _event(kind: str, data: Mapping[str, object], number: int | None = None) -> bytes:
     head = f"event: {kind}\n" + (f"id: {number}\n" if number is not None else "")
     return f"{head}data: {json_text(data)}\n\n".encode()
 

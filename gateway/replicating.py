@@ -14,16 +14,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from actors.messages import HOLD_MS_MAX, ReadRequest
+from gateway.answers import BackupBegun, BackupRows
 from gateway.cluster import Cluster
-from gateway.fields import number, query_fields
+from gateway.fields import query_fields
 from gateway.files import GaveUp
 from gateway.metadata import digest_header
+from gateway.parameters import ROWS_AT_LEAST, ROWS_PAGE, ROWS_SLOT, ROWS_SOURCE
 from gateway.problems import NOT_FOUND, Problem
 from gateway.settings import Settings
 
 _NO_STORE = {"cache-control": "no-store"}
 _SHA256 = re.compile("[0-9a-f]{64}")
-_SLOT_MOST = (1 << 63) - 1
 
 
 class Replicating:
@@ -43,7 +44,7 @@ class Replicating:
         done = await self._cluster.read(ReadRequest(number=0, what="entry", path=""))
         survey = await self._cluster.survey()
         settings = self._settings
-        body = {
+        body: BackupBegun = {
             "cluster": survey.cluster,
             "at_least": done.reply.applied,
             "hold_ms": HOLD_MS_MAX,
@@ -61,13 +62,13 @@ class Replicating:
         """A page of the state's rows; page 0 of another state where the one named is gone."""
         query = query_fields(request.scope)
         copied = await self._cluster.copy_snapshot(
-            at_least=number(query, "at_least", default=0, least=0, most=_SLOT_MOST),
-            source=query.get("source", ""),
-            slot=number(query, "slot", default=0, least=0, most=_SLOT_MOST),
-            page=number(query, "page", default=0, least=0, most=_SLOT_MOST),
+            at_least=ROWS_AT_LEAST.of(query),
+            source=ROWS_SOURCE.of(query),
+            slot=ROWS_SLOT.of(query),
+            page=ROWS_PAGE.of(query),
         )
         page = copied.page
-        body = {
+        body: BackupRows = {
             "source": copied.source,
             "slot": page.slot,
             "page": page.page,

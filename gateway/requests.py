@@ -3,8 +3,8 @@
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass
-from typing import Any
 
+from gateway.answers import RequestItem
 from observability.traces import Span
 
 _KEPT = 2_000
@@ -33,7 +33,7 @@ class Seen:
     status: int | None = None
     ended_us: int | None = None
 
-    def as_json(self, now_us: int) -> dict[str, Any]:
+    def as_json(self, now_us: int) -> RequestItem:
         """As `/v1/requests` shows it."""
         return {
             "number": self.number,
@@ -84,7 +84,7 @@ class RequestLog:
         seen = self._by_request.get(request)
         return None if seen is None else Span(seen.started_us, seen.ended_us)
 
-    def newest(self, limit: int) -> list[dict[str, Any]]:
+    def newest(self, limit: int) -> list[RequestItem]:
         """What runs and what was answered, newest first."""
         now_us = time.time_ns() // 1000
         found = [*self._running.values(), *list(self._answered)[-limit:]]

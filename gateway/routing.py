@@ -21,6 +21,8 @@ class Tree(BaseRoute):
 
     def __init__(self, prefix: str, endpoints: Mapping[str, Endpoint], name: str) -> None:
         self.name = name
+        self.path = f"{prefix}/{{path}}"
+        self.methods = set(endpoints)
         self._bare = prefix.encode()
         self._prefix = self._bare + b"/"
         self._endpoints = dict(endpoints)

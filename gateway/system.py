@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 from http import HTTPStatus
-from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -12,9 +11,13 @@ from starlette.responses import JSONResponse, Response
 from actors.ballot import Ballot
 from actors.calls import NodeSeen, Surveyed
 from actors.messages import ReadRequest, ReadStatus
+from actors.numbers import COUNT_MAX
 from actors.options import role_of
+from gateway.answers import ClusterPicture, Healthy, Leases, Ready
+from gateway.answers import Node as NodePicture
 from gateway.cluster import RETRY_AFTER, Cluster
-from gateway.fields import choice, query_fields
+from gateway.fields import query_fields
+from gateway.parameters import READY_FOR
 from gateway.problems import FORGOTTEN, NOT_FOUND, UNAVAILABLE, Problem
 from gateway.readiness import unheard
 from gateway.settings import Settings
@@ -37,7 +40,7 @@ class System:
         """What this gateway knows of the cluster."""
         return JSONResponse(await self.picture(), headers=_NO_STORE)
 
-    async def picture(self) -> dict[str, Any]:
+    async def picture(self) -> ClusterPicture:
         """The same, as JSON. Raises `Problem`."""
         survey = await self._cluster.survey()
         condition = self._cluster.condition(survey)
@@ -63,7 +66,8 @@ class System:
         """What became of a write."""
         name = request.path_params["request"]
         session, _, sequence = name.rpartition("-")
-        if not (session and sequence.isascii() and sequence.isdecimal() and len(sequence) < 19):
+        digits = sequence.isascii() and sequence.isdecimal() and len(sequence) < 19
+        if not (session and digits and int(sequence) <= COUNT_MAX):
             raise Problem(NOT_FOUND, f"{name!a} is not the id of a request")
         done = await self._cluster.read(
             ReadRequest(number=0, what="result", session=session, sequence=int(sequence))
@@ -91,11 +95,12 @@ class System:
     async def healthz(self, request: Request) -> Response:
         """200 while this node is alive and did not halt."""
         await self._cluster.survey()
-        return JSONResponse({"status": "ok", "node": self._node}, headers=_NO_STORE)
+        body: Healthy = {"status": "ok", "node": self._node}
+        return JSONResponse(body, headers=_NO_STORE)
 
     async def readyz(self, request: Request) -> Response:
         """200 if a write could be done now; `?for=reads`: if a linearizable read could."""
-        asked_of_reads = choice(query_fields(request.scope), "for", ("writes", "reads")) == "reads"
+        asked_of_reads = READY_FOR.of(query_fields(request.scope)) == "reads"
         leader = None
         try:
             survey = await self._cluster.survey()
@@ -110,7 +115,7 @@ class System:
                 headers=RETRY_AFTER,
                 fields={"reasons": [asdict(reason) for reason in reasons]},
             )
-        body = {"status": "ready", "node": self._node, "leader": leader}
+        body: Ready = {"status": "ready", "node": self._node, "leader": leader}
         return JSONResponse(body, status_code=HTTPStatus.OK, headers=_NO_STORE)
 
     async def metrics(self, request: Request) -> Response:
@@ -133,16 +138,16 @@ def _why_not_there(name: str, status: ReadStatus, slot: int) -> str:
     )
 
 
-def nodes_json(survey: Surveyed) -> list[dict[str, Any]]:
+def nodes_json(survey: Surveyed) -> list[NodePicture]:
     """Every expected or seen node, in the order of roles and numbers."""
     expected = [name for names in survey.expected.values() for name in names]
     others = sorted(set(survey.nodes) - set(expected))
     return [_node_json(name, survey.nodes.get(name), survey) for name in expected + others]
 
 
-def _node_json(name: str, seen: NodeSeen | None, survey: Surveyed) -> dict[str, Any]:
+def _node_json(name: str, seen: NodeSeen | None, survey: Surveyed) -> NodePicture:
     view = survey.view
-    about = {
+    about: NodePicture = {
         "name": name,
         "role": role_of(name),
         "seen": seen is not None,
@@ -170,7 +175,7 @@ def _node_json(name: str, seen: NodeSeen | None, survey: Surveyed) -> dict[str, 
     }
 
 
-def leases_json(survey: Surveyed, lease_ms: int) -> dict[str, Any] | None:
+def leases_json(survey: Surveyed, lease_ms: int) -> Leases | None:
     """The leader's lease and the read leases it granted, as its last beat told of them."""
     seen = survey.leases
     if seen is None:

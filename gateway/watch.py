@@ -20,6 +20,7 @@ from actors.messages import ReadReply, ReadRequest
 from gateway.cluster import Cluster
 from gateway.fields import query_fields
 from gateway.metadata import served_content_type
+from gateway.parameters import LAST_EVENT_ID, WATCH_AFTER, WATCH_PREFIX
 from gateway.paths import InvalidPath, checked_path
 from gateway.problems import INVALID_HEADER, INVALID_PATH, Problem
 from observability.text import json_text, visible
@@ -91,12 +92,12 @@ class Watch:
     async def watch(self, request: Request) -> Response:
         """Tell changes below a prefix until the client goes away. Raises `Problem`."""
         query = query_fields(request.scope)
-        prefix = query.get("prefix", "").removeprefix("/")
+        prefix = WATCH_PREFIX.of(query).removeprefix("/")
         try:
             checked_path(prefix.removesuffix("/"))
         except InvalidPath as error:
             raise Problem(INVALID_PATH, f"{error}") from None
-        known = request.headers.get("last-event-id") or query.get("after")
+        known = request.headers.get(LAST_EVENT_ID.key) or query.get(WATCH_AFTER.key)
         mark = None
         if known is not None:
             found = _ID.fullmatch(known)

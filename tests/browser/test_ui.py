@@ -389,3 +389,32 @@ def test_a_window_asks_for_nothing_while_its_stream_lives_or_while_it_is_hidden(
     page.evaluate(_HIDE, False)
     expect(page.locator(".row", has_text="unseen").first).to_be_visible()
     cluster.wait_until(lambda: _under_way(cluster) == 2, "the stream is open again")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_page_of_the_api_shows_each_operation_and_tries_it(
+    open_window: Open, synod: Elsewhere, dark: bool
+) -> None:
+    # Given a file, and the page that the UI links to, which may ask this gateway only,
+    synod.put("tried/read me.txt", b"tried out\n", content_type="text/plain")
+    window = open_window(dark=dark)
+    page = window.go("files/")
+    page.get_by_role("link", name="API").click()
+
+    # it shows all operations, in the system's theme,
+    described = page.request.get(f"{window.url}/openapi.json").json()
+    operations = [one for item in described["paths"].values() for one in item.values()]
+    expect(page.locator(".opblock")).to_have_count(len(operations))
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(20, 21, 26)" if dark else "rgb(246, 246, 243)")
+
+    # and sends a request as the description says.
+    block = page.locator("#operations-files-getFile")
+    block.locator(".opblock-summary-control").click()
+    block.get_by_role("button", name="Try it out").click()
+    block.get_by_placeholder("path").fill("tried/read me.txt")
+    block.get_by_role("button", name="Execute").click()
+    expect(block.locator(".live-responses-table .response .response-col_status")).to_have_text(
+        "200"
+    )
+    expect(block.locator(".live-responses-table")).to_contain_text("tried out")

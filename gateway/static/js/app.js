@@ -99,7 +99,8 @@ function drawNavigation() {
   const writes = h("dd", {}, "…");
   document.getElementById("nav-foot").append(
     h("dl", {}, h("dt", {}, "leader"), leader, h("dt", {}, "view"), epoch, h("dt", {}, "writes"), writes, h("dt", {}, "writes/s"), rate),
-    h("button.bare.theme", { type: "button", onclick: turnTheme }, icon("theme"), "Theme"));
+    h("button.bare.theme", { type: "button", onclick: turnTheme }, icon("theme"), "Theme"),
+    h("a", { href: "/docs" }, "API"));
   listen("shown", () => current?.view.refresh?.());
   listen("figures", (figures) => {
     const isKnown = figures.writes !== "unknown";
