@@ -1,12 +1,159 @@
-"""What the documents and the settings promise is there."""
+"""What the documents, the help and the settings promise is there."""
 
 import re
-from pathlib import Path
+from collections.abc import Iterator
+from importlib.util import find_spec
 
+import pytest
+import typer.main
+from typer.core import TyperGroup
+
+from actors.values import Constants
+from gateway.cli import build_cli
+from gateway.operations import OPERATIONS
 from gateway.settings import Settings
-from tests.house.test_tidy import python_files
+from tests.house.test_tidy import ROOT, house_files, python_files, texts
 
-ROOT = Path(__file__).parents[2]
+LATER = {"replace"}
+"""Commands that `docs/limits.md` names as missing."""
+
+ROLES = {"proposers", "acceptors", "learners", "stores"}
+_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def documents() -> dict[str, str]:
+    """All that is written for readers."""
+    return {name: text for name, text in texts().items() if name.endswith(".md")}
+
+
+def code() -> Iterator[tuple[str, str]]:
+    """What the documents set as code, line by line; also what comments and messages quote so."""
+    for name, text in documents().items():
+        for block in _FENCE.findall(text):
+            for line in block.splitlines():
+                yield name, line.partition(" #")[0]
+        for quoted in re.findall(r"`([^`\n]+)`", _FENCE.sub("", text)):
+            yield name, quoted
+    for name, text in python_files().items():
+        for quoted in re.findall(r"`([^`\n]+)`", text):
+            yield name, quoted
+
+
+@pytest.fixture(scope="module")
+def options() -> dict[str, set[str]]:
+    """Of each command."""
+    group = typer.main.get_command(build_cli())
+    assert isinstance(group, TyperGroup)
+    return {
+        name: {option for one in command.params for option in one.opts}
+        for name, command in group.commands.items()
+    }
+
+
+def test_each_command_and_option_that_is_named_is_there(options: dict[str, set[str]]) -> None:
+    seen = 0
+    wrong = []
+    for name, line in code():
+        for command, rest in re.findall(r"(?<![\w./-])synod ([a-z]+)\b([^|;&]*)", line):
+            seen += 1
+            if command not in options:
+                if command not in LATER:
+                    wrong.append(f"{name}: synod {command}")
+                continue
+            used = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", rest)) - {"--help"}
+            wrong += [
+                f"{name}: synod {command} {option}" for option in sorted(used - options[command])
+            ]
+    assert wrong == []
+    assert seen > 40
+
+
+def test_each_target_of_make_that_is_named_is_there() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    known = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
+    used = {
+        (name, target)
+        for name, line in code()
+        for target in re.findall(r"(?<![\w-])make ([a-z][a-z-]*)", line)
+    }
+    assert {one for one in used if one[1] not in known} == set()
+    assert len(used) > 20
+
+
+def test_each_route_that_is_named_is_there() -> None:
+    def bare(path: str) -> str:
+        return re.sub(r"\{\w+\}", "{}", path)
+
+    known = {bare(path) for _, path in OPERATIONS}
+    known |= {path.removesuffix("/{}") for path in known}
+    used = {
+        (name, path)
+        for name, text in documents().items()
+        for path in re.findall(r"(?<![\w.}])/v1/[\w/{}]*\w\}?", text)
+    }
+    assert {one for one in used if bare(one[1]) not in known} == set()
+    assert len(used) > 20
+
+
+def test_each_module_and_file_that_is_named_is_there() -> None:
+    files = {str(path.relative_to(ROOT)) for path in house_files()}
+    wrong = []
+    for name, line in code():
+        wrong += [
+            f"{name}: {module}"
+            for module in re.findall(r"python -m ([\w.]+)", line)
+            if find_spec(module) is None
+        ]
+        wrong += [
+            f"{name}: {file}"
+            for file in re.findall(
+                r"(?<![\w/.-])(?:docs|chaos|tests|actors|broker|gateway)/[\w/-]+\.\w+", line
+            )
+            if file not in files
+        ]
+    assert wrong == []
+
+
+def test_each_link_leads_somewhere() -> None:
+    def headings(text: str) -> set[str]:
+        found = re.findall(r"^#+ (.*)$", _FENCE.sub("", text), re.MULTILINE)
+        return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in found}
+
+    wrong = []
+    for name, text in documents().items():
+        for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", _FENCE.sub("", text)):
+            file, _, part = link.partition("#")
+            target = (ROOT / name).parent / file if file else ROOT / name
+            if not target.exists() or (part and part not in headings(target.read_text())):
+                wrong.append(f"{name}: {link}")
+    assert wrong == []
+
+
+def test_the_alerts_are_listed() -> None:
+    rules = (ROOT / "observability/prometheus/rules.yml").read_text()
+    listed = (ROOT / "docs/operations.md").read_text()
+    alerts = set(re.findall(r"alert: (\w+)", rules))
+    assert set(re.findall(r"`(Synod[A-Z]\w+)`", listed)) == alerts
+
+
+def test_each_setting_that_is_named_is_there() -> None:
+    elsewhere = {"SYNOD_URL", "SYNOD_CONFIG", "SYNOD_COMPLETE"}  # of the command line itself
+    of_tests = {"SYNOD_COMPOSE", "SYNOD_LONG", "SYNOD_EXAMPLES", "SYNOD_HTTP_PORT"}
+    known = {f"SYNOD_{name.upper()}" for name in Settings.model_fields} | elsewhere | of_tests
+    used = {
+        (name, variable)
+        for name, text in texts().items()
+        for variable in re.findall(r"\bSYNOD_[A-Z_]*[A-Z]\b", text)
+        if not variable.startswith("SYNOD_TEST_")
+    }
+    assert {one for one in used if one[1] not in known} == set()
+
+
+def test_the_settings_of_the_genesis_are_listed() -> None:
+    text = (ROOT / "docs/operations.md").read_text()
+    listed = re.search(r"from then on: (.*?)\.\n", text, re.DOTALL)
+    assert listed is not None
+    assert set(re.findall(r"`(\w+)`", listed[1])) == ROLES | set(Constants.model_fields)
 
 
 def test_every_setting_changes_something() -> None:
