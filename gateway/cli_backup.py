@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gateway.calling import with_synod
 from gateway.cli_cluster import ClusterName, Data
-from gateway.cli_files import Jobs, Json, Quiet, Url, with_synod
+from gateway.cli_files import Jobs, Json, Quiet, Timeout, Url
 from gateway.console import Bar, note, print_json, size_text
 from gateway.errors import SynodError
 from gateway.sdk import DEFAULT_URL
@@ -32,6 +33,7 @@ def backup(
     ],
     jobs: Jobs = PARALLEL,
     url: Url = DEFAULT_URL,
+    timeout: Timeout = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -45,7 +47,11 @@ def backup(
     began = time.monotonic()
     with Bar(shown=not (json or quiet), many=False) as bar:
         manifest, chunks = with_synod(
-            url, lambda synod: take(synod, folder, progress=bar, parallel=jobs), jobs
+            url,
+            lambda synod: take(synod, folder, progress=bar, parallel=jobs),
+            jobs,
+            timeout=timeout,
+            silent=json or quiet,
         )
     seconds = time.monotonic() - began
     if json:

@@ -2,7 +2,7 @@
 
 import base64
 import json
-import sys
+import signal
 from collections.abc import Awaitable
 from datetime import datetime
 from pathlib import Path
@@ -11,9 +11,11 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from gateway.cli_files import Json, Url, remote, target_path, with_synod, written_json
-from gateway.console import note, out, print_json, print_json_line, size_text
-from gateway.errors import Conflict, SynodError
+from gateway.calling import with_synod
+from gateway.cli_files import Json, Timeout, Url, remote, target_path, written_json
+from gateway.console import note, out, print_json, print_json_line, size_text, standard_input
+from gateway.ending import Ended
+from gateway.errors import Conflict
 from gateway.paths import checked_path
 from gateway.replies import Change, Written
 from gateway.sdk import DEFAULT_URL, AsyncSynod
@@ -42,10 +44,11 @@ def mv(
     if_match: IfMatch = None,
     key: Key = None,
     url: Url = DEFAULT_URL,
+    timeout: Timeout = None,
     json: Json = False,
 ) -> None:
     """Move or rename a file, or a directory with all below it, as one change."""
-    _transfer("move", source, target, force, if_match, key, url, json)
+    _transfer("move", source, target, force, if_match, key, url, timeout, json)
 
 
 def cp(
@@ -58,10 +61,11 @@ def cp(
     if_match: IfMatch = None,
     key: Key = None,
     url: Url = DEFAULT_URL,
+    timeout: Timeout = None,
     json: Json = False,
 ) -> None:
     """Copy a file, or a directory with all below it, as one change; no bytes are moved."""
-    _transfer("copy", source, target, force, if_match, key, url, json)
+    _transfer("copy", source, target, force, if_match, key, url, timeout, json)
 
 
 def _transfer(
@@ -72,6 +76,7 @@ def _transfer(
     if_match: str | None,
     key: str | None,
     url: str,
+    timeout: float | None,
     as_json: bool,
 ) -> None:
     from_path = remote(source)
@@ -83,11 +88,11 @@ def _transfer(
         return call(from_path, to_path, key=key, overwrite=force, **conditions)
 
     try:
-        written = with_synod(url, work)
+        written = with_synod(url, work, timeout=timeout, silent=as_json)
     except Conflict as error:
         if "exists already" in str(error):
             hint = f"add -f to replace it, or write {target.removesuffix('/')}/ to put it into it"
-            raise SynodError(f"{error}; {hint}") from None
+            raise Conflict(f"{error}; {hint}", error.problem) from None
         raise
     if as_json:
         print_json({"source": from_path, "target": to_path, **written_json(written)})
@@ -97,6 +102,7 @@ def txn(
     source: Annotated[str, typer.Argument(help="A JSON file of steps, or - for stdin.")],
     key: Key = None,
     url: Url = DEFAULT_URL,
+    timeout: Timeout = None,
     json: Json = False,
 ) -> None:
     """Run several steps, all or none. A step is a JSON object, one of:
@@ -111,9 +117,11 @@ def txn(
     All but mkdir and rmdir take if_match and if_none_match. The file holds a list of steps, or
     {"steps": […]}.
     """
-    given = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    given = standard_input().read() if source == "-" else Path(source).read_bytes()
     steps = _steps(given)
-    written = with_synod(url, lambda synod: synod.transaction(steps, key=key))
+    written = with_synod(
+        url, lambda synod: synod.transaction(steps, key=key), timeout=timeout, silent=json
+    )
     if json:
         print_json({"steps": len(steps), **written_json(written)})
 
@@ -147,6 +155,7 @@ def watch(
     prefix: Annotated[str, typer.Argument(help="What the paths begin with.")] = "",
     after: Annotated[str, typer.Option(help="Go on after the change of this id.")] = "",
     url: Url = DEFAULT_URL,
+    timeout: Timeout = None,
     json: Json = False,
 ) -> None:
     """Print changes as they happen, until Ctrl-C; with --json one object a line."""
@@ -158,9 +167,10 @@ def watch(
             _print_change(change, json)
 
     try:
-        with_synod(url, work)
-    except KeyboardInterrupt:
-        note("")
+        with_synod(url, work, timeout=timeout, silent=json)
+    except Ended as end:
+        if end.number != signal.SIGINT:  # Ctrl-C is how people end a watch.
+            raise
 
 
 def _print_change(change: Change, as_json: bool) -> None:

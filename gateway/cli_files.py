@@ -1,31 +1,47 @@
 """Commands for files: put, get, ls, stat, rm, mkdir."""
 
-import asyncio
+import contextlib
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from gateway.console import Bar, note, out, print_json, size_text
-from gateway.errors import Conflict, NotFound, SynodError, TooLarge
+from gateway.calling import with_synod
+from gateway.console import Bar, note, out, print_json, size_text, standard_input
+from gateway.errors import Conflict, NotFound, TooLarge
+from gateway.exits import FAILED, exit_code_of
 from gateway.paths import checked_path, child
 from gateway.replies import Entry, Written
 from gateway.sdk import DEFAULT_URL, AsyncSynod
-from gateway.transfer import PARALLEL, Tally, get_file, get_tree, guess_type, put_file, put_tree
+from gateway.sources import LocalFile, opened
+from gateway.targets import target_of
+from gateway.transfer import PARALLEL, Tally, get_file, get_tree, put_file, put_tree
 from observability.text import visible
 
-_T = TypeVar("_T")
 _FILES_AT_ONCE = 500
 
 Url = Annotated[
     str, typer.Option("--url", envvar="SYNOD_URL", help="Where the gateway is.", metavar="URL")
 ]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        envvar="SYNOD_TIMEOUT",
+        min=0.1,
+        max=86_400,
+        help="Seconds to try.  [default: 15 for what only reads, 60 for the rest]",
+        show_default=False,
+        metavar="S",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace read-only files, too.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, max=256, help="Files at a time.")]
@@ -64,6 +80,7 @@ def put(
     ] = None,
     jobs: Jobs = PARALLEL,
     url: Url = DEFAULT_URL,
+    timeout: Timeout = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -80,30 +97,22 @@ def put(
                 url,
                 lambda synod: put_tree(synod, folder, remote(target), progress=bar, parallel=jobs),
                 jobs,
+                timeout=timeout,
+                silent=json or quiet,
             )
         _report(tally, time.monotonic() - began, "put", json, quiet)
         return
     inside = target_path(target, None if source == "-" else Path(source).name)
     if source != "-" and Path(source).is_dir():
         raise typer.BadParameter(f"{source} is a folder; add -r", param_hint="SOURCE")
-    with Bar(shown=not (json or quiet), many=False) as bar:
-        if source != "-":
-            bar.expect(1, Path(source).stat().st_size)
+    # A pipe is opened before there is an event loop: that waits until somebody writes into it.
+    with _source(source) as local, Bar(shown=not (json or quiet), many=False) as bar:
+        bar.expect(1, local.size)
 
         def work(synod: AsyncSynod) -> Awaitable[Written]:
-            if source == "-":
-                return synod.put(
-                    inside,
-                    sys.stdin.buffer,
-                    content_type=guess_type(inside),
-                    if_match=if_match,
-                    if_none_match=if_none_match,
-                    key=key,
-                    on_bytes=bar.moved,
-                )
             return put_file(
                 synod,
-                Path(source),
+                local,
                 inside,
                 progress=bar,
                 if_match=if_match,
@@ -112,25 +121,44 @@ def put(
             )
 
         try:
-            written = with_synod(url, work)
+            written = with_synod(url, work, timeout=timeout, silent=json or quiet)
         except Conflict as error:
             if error.problem.get("found") == "directory" or "is a directory" in str(error):
-                raise SynodError(f"{error}; write {target}/ to put the file into it") from None
+                hint = f"{error}; write {target}/ to put the file into it"
+                raise Conflict(hint, error.problem) from None
             raise
     if json:
         print_json({"path": inside, **written_json(written)})
+
+
+@contextlib.contextmanager
+def _source(source: str) -> Iterator[LocalFile]:
+    if source != "-":
+        with opened(Path(source)) as local:
+            yield local
+        return
+    given = standard_input()
+    # Without its buffer a slow pipe can be left at any time.
+    body = getattr(given, "raw", given)
+    yield LocalFile("standard input", body, 0, None, executable=False)
 
 
 def get(
     source: Annotated[str, typer.Argument(help="A path in Synod.")],
     target: Annotated[str, typer.Argument(help="A local file or folder, or - for stdout.")] = ".",
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Copy a directory.")] = False,
+    force: Force = False,
     jobs: Jobs = PARALLEL,
     url: Url = DEFAULT_URL,
+    timeout: Timeout = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Copy a file or a directory out of Synod, checked against its digest."""
+    """Copy a file or a directory out of Synod, checked against its digest.
+
+    A file appears whole or not at all. A link is followed, and what is no regular file (a pipe, a
+    device, /dev/stdout) is written to; with -r neither is touched.
+    """
     inside = remote(source)
     if recursive:
         if target == "-":
@@ -139,30 +167,41 @@ def get(
             began = time.monotonic()
             tally = with_synod(
                 url,
-                lambda synod: get_tree(synod, inside, Path(target), progress=bar, parallel=jobs),
+                lambda synod: get_tree(
+                    synod, inside, Path(target), progress=bar, parallel=jobs, force=force
+                ),
                 jobs,
+                timeout=timeout,
+                silent=json or quiet,
             )
         _report(tally, time.monotonic() - began, "get", json, quiet)
         return
     if target == "-":
-        with_synod(url, lambda synod: synod.download(inside, sys.stdout.buffer.write))
+        with_synod(
+            url,
+            lambda synod: synod.download(inside, sys.stdout.buffer.write),
+            timeout=timeout,
+            silent=json or quiet,
+        )
         sys.stdout.buffer.flush()
         return
-    place = Path(target)
-    if place.is_dir() or target.endswith("/"):
-        place = place / inside.rpartition("/")[2]
-    with Bar(shown=not (json or quiet), many=False) as bar:
+    if Path(target).is_dir() or target.endswith("/"):
+        target = str(Path(target) / inside.rpartition("/")[2])
+    with (
+        target_of(target, force=force) as place,
+        Bar(shown=not (json or quiet), many=False) as bar,
+    ):
 
         async def work(synod: AsyncSynod) -> Entry:
             bar.expect(1, (await synod.stat(inside)).size)
             return await get_file(synod, inside, place, progress=bar)
 
         try:
-            entry = with_synod(url, work)
+            entry = with_synod(url, work, timeout=timeout, silent=json or quiet)
         except Conflict as error:
-            raise SynodError(f"{error}; add -r to get a directory") from None
+            raise Conflict(f"{error}; add -r to get a directory", error.problem) from None
     if json:
-        print_json({**_entry_json(entry), "target": str(place)})
+        print_json({**_entry_json(entry), "target": target})
 
 
 def ls(
@@ -171,6 +210,7 @@ def ls(
         bool, typer.Option("--long", "-l", help="With size, time and version.")
     ] = False,
     url: Url = DEFAULT_URL,
+    timeout: Timeout = None,
     json: Json = False,
 ) -> None:
     """List a directory."""
@@ -182,7 +222,7 @@ def ls(
         except Conflict:
             return [await synod.stat(inside)]
 
-    entries = with_synod(url, work)
+    entries = with_synod(url, work, timeout=timeout, silent=json)
     if json:
         print_json([_entry_json(entry) for entry in entries])
     elif long:
@@ -200,11 +240,12 @@ def ls(
 def stat(
     path: Annotated[str, typer.Argument(help="A path in Synod.")],
     url: Url = DEFAULT_URL,
+    timeout: Timeout = None,
     json: Json = False,
 ) -> None:
     """Show what is kept about a file."""
     inside = remote(path)
-    entry = with_synod(url, lambda synod: synod.stat(inside))
+    entry = with_synod(url, lambda synod: synod.stat(inside), timeout=timeout, silent=json)
     if json:
         print_json(_entry_json(entry))
         return
@@ -221,6 +262,7 @@ def rm(
         bool, typer.Option("--recursive", "-r", help="Directories with all below them, too.")
     ] = False,
     url: Url = DEFAULT_URL,
+    timeout: Timeout = None,
     json: Json = False,
 ) -> None:
     """Remove files."""
@@ -231,7 +273,8 @@ def rm(
             return await synod.delete(path)
         except Conflict as error:
             if not recursive:
-                raise SynodError(f"{error}; add -r to remove it with all below it") from None
+                hint = f"{error}; add -r to remove it with all below it"
+                raise Conflict(hint, error.problem) from None
         try:
             return await synod.remove_directory(path, recursive=True)
         except TooLarge:
@@ -247,7 +290,7 @@ def rm(
                 raise NotFound(f"there is no file or directory {path!r}") from None
         return removed
 
-    removed = with_synod(url, work)
+    removed = with_synod(url, work, timeout=timeout, silent=json)
     if json:
         print_json(removed)
 
@@ -274,23 +317,16 @@ async def _remove_in_parts(synod: AsyncSynod, path: str) -> Written:
 def mkdir(
     path: Annotated[str, typer.Argument(help="A path in Synod.")],
     url: Url = DEFAULT_URL,
+    timeout: Timeout = None,
     json: Json = False,
 ) -> None:
     """Make a directory and its missing parents."""
     inside = remote(path)
-    written = with_synod(url, lambda synod: synod.make_directory(inside))
+    written = with_synod(
+        url, lambda synod: synod.make_directory(inside), timeout=timeout, silent=json
+    )
     if json:
         print_json({"path": inside, **written_json(written)})
-
-
-def with_synod(url: str, work: Callable[[AsyncSynod], Awaitable[_T]], jobs: int = 1) -> _T:
-    """Run `work` with a client."""
-
-    async def run() -> _T:
-        async with AsyncSynod(url, connections=jobs + 4) as synod:
-            return await work(synod)
-
-    return asyncio.run(run())
 
 
 def target_path(target: str, name: str | None) -> str:
@@ -331,7 +367,7 @@ def _report(tally: Tally, seconds: float, verb: str, json: bool, quiet: bool) ->
                 f"{seconds:.1f} s ({rate}){failed}"
             )
     if not tally.complete:
-        raise typer.Exit(1)
+        raise typer.Exit(exit_code_of(tally.cause) if tally.cause is not None else FAILED)
 
 
 def _long(entry: Entry) -> tuple[Text, Text, Text, Text]:

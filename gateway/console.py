@@ -4,10 +4,12 @@ What is for people has no character that a terminal obeys (`observability.text.v
 that its encoding lacks. What is for programs is JSON in UTF-8, whatever the locale.
 """
 
+import contextlib
+import errno
 import io
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TextIO
 
 from observability.text import json_text, visible
 
@@ -33,29 +35,46 @@ def err() -> "Console":
     return SafeConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
+def standard_input() -> BinaryIO:
+    """Standard input, byte by byte. Raises `OSError` if it is closed."""
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "it is closed", "standard input")
+    return sys.stdin.buffer
+
+
 def note(text: str) -> None:
     """A line for people, on standard error. The text is no markup."""
-    # Here, too, as rich drops some characters before they come to the console.
-    err().print(visible(text, lines=True), markup=False)
+    # Here, too, as rich drops some characters before they come to the console. Where standard error
+    # itself takes nothing, there is no place to say so.
+    with contextlib.suppress(OSError, ValueError):
+        err().print(visible(text, lines=True), markup=False)
+
+
+def note_failure(value: dict[str, Any]) -> None:
+    """A failure for programs: one line of JSON on standard error."""
+    with contextlib.suppress(OSError, ValueError):
+        _write(sys.stderr, json_text(value))
 
 
 def print_json(value: Any) -> None:
     """A value for programs, on standard output."""
-    _write(json_text(value, indent=2))
+    _write(sys.stdout, json_text(value, indent=2))
 
 
 def print_json_line(value: Any) -> None:
     """A value for programs that read line by line as they come, on standard output."""
-    _write(json_text(value))
-    sys.stdout.flush()
+    _write(sys.stdout, json_text(value))
 
 
-def _write(text: str) -> None:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode() + b"\n")
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:
+        raise OSError(errno.EBADF, "it is closed", "standard output")
+    if isinstance(stream, io.TextIOWrapper):
+        stream.flush()
+        stream.buffer.write(text.encode() + b"\n")
     else:
-        sys.stdout.write(text + "\n")
+        stream.write(text + "\n")
+    stream.flush()
 
 
 def size_text(size_bytes: int) -> str:

@@ -10,7 +10,8 @@ from gateway.problems import TYPE_PREFIX
 class SynodError(Exception):
     """A request did not do what it should. `problem` is the server's problem+json, if it sent one.
 
-    `again` tells that the same request, with the same Idempotency-Key, may be sent again.
+    `again` tells that the same request, with the same Idempotency-Key, may be sent again;
+    `undecided`, that it was a write which may have happened, or may still happen.
     """
 
     again: ClassVar[bool] = False
@@ -18,6 +19,7 @@ class SynodError(Exception):
     def __init__(self, message: str, problem: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.problem = dict(problem or {})
+        self.undecided = False
 
     @property
     def kind(self) -> str:
@@ -26,9 +28,21 @@ class SynodError(Exception):
 
 
 class Unreachable(SynodError):
-    """No answer came: whether a write happened is not known."""
+    """No answer came. Whether a write happened is not known where `undecided` says so."""
 
     again = True
+
+
+class NotSent(Unreachable):
+    """There was no connection, so nothing of the request was sent."""
+
+
+class Misconfigured(SynodError):
+    """An address, a token, a proxy or a certificate can't be used; nothing was sent."""
+
+
+class SourceChanged(SynodError):
+    """What was to be sent changed while it was read, so its end was withheld: nothing happened."""
 
 
 class InvalidRequest(SynodError):
@@ -78,7 +92,7 @@ class OutcomeUnknown(SynodError):
 
 
 class ServerFailure(SynodError):
-    """The gateway failed, or something answered that is no gateway."""
+    """The gateway failed, or something answered that is no gateway of Synod."""
 
 
 class Damaged(SynodError):
@@ -101,14 +115,39 @@ _BY_STATUS: dict[int, type[SynodError]] = {
 
 def error_of(status: int, body: bytes) -> SynodError:
     """The error that an answer with `status` stands for."""
-    try:
-        problem = json.loads(body)
-    except ValueError:
-        problem = None
-    if not isinstance(problem, dict):
-        problem = {}
+    problem = _problem_of(body) or {}
     detail = str(problem.get("detail") or f"the server answered {status} without saying why")
     if problem.get("type") == f"{TYPE_PREFIX}running":
         return StillRunning(detail, problem)
-    fallback = InvalidRequest if 400 <= status < 500 else ServerFailure
-    return _BY_STATUS.get(status, fallback)(detail, problem)
+    return _class_of(status)(detail, problem)
+
+
+def refusal(status: int, media_type: str, body: bytes | None) -> SynodError:
+    """The error that an answer stands for, whoever gave it; one to HEAD has no body.
+
+    Only a gateway's own problem says that a thing is absent, or that a write did not happen: a
+    proxy, or another server at this address, knows neither.
+    """
+    if body is None and media_type.partition(";")[0].strip() == "application/problem+json":
+        return _class_of(status)(f"the gateway answered {status}")
+    if body is not None and str((_problem_of(body) or {}).get("type")).startswith(TYPE_PREFIX):
+        return error_of(status, body)
+    if status in (401, 403, 407):
+        return Unauthorized(f"something before the gateway answered {status}: it asks for rights")
+    if status in (502, 503, 504):
+        return Unreachable(f"something before the gateway answered {status}: it has no gateway")
+    return ServerFailure(
+        f"what answered {status} is no gateway of Synod: see --url, SYNOD_URL and the proxies"
+    )
+
+
+def _problem_of(body: bytes) -> dict[str, Any] | None:
+    try:
+        problem = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return problem if isinstance(problem, dict) else None
+
+
+def _class_of(status: int) -> type[SynodError]:
+    return _BY_STATUS.get(status, InvalidRequest if 400 <= status < 500 else ServerFailure)

@@ -11,37 +11,40 @@ connection broke::
 """
 
 import asyncio
+import contextlib
 import hashlib
 import importlib.util
 import json
-import os
-import random
 import sys
-import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
 from gateway.asking import check_members, check_steps, condition_headers, metadata_headers
-from gateway.bodies import Body, OnBytes, Pieces, Source
+from gateway.bodies import Body, OnBytes, Pieces, Source, Stream
 from gateway.conditions import Tags
 from gateway.errors import (
     Conflict,
     Damaged,
     InvalidRequest,
+    Misconfigured,
     NotFound,
     PreconditionFailed,
+    ServerFailure,
     SynodError,
     Unreachable,
-    error_of,
+    refusal,
 )
 from gateway.keys import is_key
 from gateway.metadata import digest_header
 from gateway.paths import checked_path, path_to_url
+from gateway.patience import Outcome, Retry, Waiting, after_read
+from gateway.problems import Problem
+from gateway.reaching import Address, connecting, reason_of
 from gateway.replies import (
     Change,
     Entry,
@@ -67,15 +70,18 @@ __all__ = [
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 PATIENCE_S = 60.0
-"""How long a request is tried again before its error is told."""
+"""How long a write is tried again before its error is told."""
+READ_PATIENCE_S = 15.0
+"""The same for a read: it costs nothing to ask again later."""
 
 # httpcore asks for this optional module at every step of every request; one that is not there is
 # searched for on the disk each time, unless the interpreter is told once that it is not there.
 if importlib.util.find_spec("sniffio") is None:
     sys.modules["sniffio"] = None  # type: ignore[assignment]
 
-_PAUSE_LEAST_S = 0.05
-_PAUSE_MOST_S = 2.0
+_WATCH_SILENT_S = 120.0
+"""A gateway says something more often than that, even if nothing changes."""
+
 _T = TypeVar("_T")
 
 
@@ -83,6 +89,9 @@ class AsyncSynod:
     """A client of one gateway. Use it as a context manager, or close it.
 
     Without `token` that of the environment (`SYNOD_TOKEN`) is sent; an empty one sends none.
+    `timeout_s` bounds how long a request is tried, and how long an answer is waited for; without
+    it a write has `patience_s`, and a read has no more than `READ_PATIENCE_S`. `waiting` is told,
+    once, what is waited for. Raises `Misconfigured`.
     """
 
     def __init__(
@@ -91,26 +100,26 @@ class AsyncSynod:
         *,
         token: str | None = None,
         patience_s: float = PATIENCE_S,
+        timeout_s: float | None = None,
         connections: int = 32,
         transport: httpx.AsyncBaseTransport | None = None,
+        waiting: Waiting | None = None,
     ) -> None:
-        self.url = url.rstrip("/")
-        parts = urlsplit(self.url)
-        self._patience_s = patience_s
+        self._address = Address.of(url, token)
+        self.url = self._address.shown
+        self._timeout_s = timeout_s
+        self._patience_s = patience_s if timeout_s is None else timeout_s
+        self._read_patience_s = min(patience_s, READ_PATIENCE_S) if timeout_s is None else timeout_s
         self._transport = transport
-        self._token = os.environ.get("SYNOD_TOKEN") or None if token is None else token
+        self._waiting = waiting or Waiting()
         self._reached = False
-        self._http = httpx.AsyncClient(
-            base_url=self.url,
-            headers={"authorization": f"Bearer {self._token}"} if self._token else None,
-            timeout=httpx.Timeout(30.0, connect=5.0, read=120.0, pool=None),
-            limits=httpx.Limits(max_connections=connections),
-            transport=transport,
-            # Certificates take 20 ms to load, which a plain connection need not wait for.
-            verify=parts.scheme == "https",
-            # A proxy for the world outside must not catch what stays on this machine.
-            trust_env=(parts.hostname or "") not in ("127.0.0.1", "::1", "localhost"),
-        )
+        answer_s = PATIENCE_S if timeout_s is None else timeout_s
+        with connecting(self._address):
+            self._http = self._address.client(
+                timeout=httpx.Timeout(30.0, connect=min(5.0, answer_s), read=answer_s, pool=None),
+                limits=httpx.Limits(max_connections=connections),
+                transport=transport,
+            )
 
     def sibling(self) -> "AsyncSynod":
         """Another client of the same gateway, with connections of its own.
@@ -119,11 +128,13 @@ class AsyncSynod:
         at once are served better by a client each.
         """
         again = AsyncSynod(
-            self.url,
-            token=self._token or "",
+            self._address.url,
+            token=self._address.token,
             patience_s=self._patience_s,
+            timeout_s=self._timeout_s,
             connections=1,
             transport=self._transport,
+            waiting=self._waiting,
         )
         again._reached = self._reached
         return again
@@ -171,7 +182,7 @@ class AsyncSynod:
         elif isinstance(body, Source):
             headers["content-length"] = str(body.size)
         answer = await self._write("PUT", _file_url(path), headers, key, body, on_bytes)
-        return written_of(answer)
+        return self._written(written_of, answer)
 
     async def read(self, path: str, *, stale: bool = False, at_least: int = 0) -> bytes:
         """A whole file in memory. Raises `SynodError`."""
@@ -195,24 +206,26 @@ class AsyncSynod:
         headers: dict[str, str] = {}
         digest = hashlib.sha256()
         received = 0
-        retry = _Retry(self._patience_s)
+        retry = Retry(self._read_patience_s)
         while True:
             request = self._http.build_request(
                 "GET", _file_url(path), params=_consistency(stale, at_least), headers=headers
             )
             try:
-                response = await self._answer(request, retry, stream=True)
+                response = await self._answer(request, retry, stream=True, read=repr(path))
             except PreconditionFailed:
                 raise Damaged(f"{path!r} was replaced while it was read; try again") from None
-            entry = entry_of_headers(path, response.headers)
+            with self._understood():
+                entry = entry_of_headers(path, response.headers)
             broken = "it ended early"
             try:
                 async for piece in response.aiter_raw():
                     sink(piece)
                     digest.update(piece)
                     received += len(piece)
+                    retry.moved()
             except httpx.TransportError as error:
-                broken = f"{error}"
+                broken = reason_of(error)
             finally:
                 await response.aclose()
             if received >= entry.size:
@@ -228,19 +241,21 @@ class AsyncSynod:
     async def delete(self, path: str, *, if_match: Tags = None, key: str | None = None) -> Written:
         """Remove a file. Raises `SynodError`."""
         headers = condition_headers(if_match)
-        return written_of(await self._write("DELETE", _file_url(path), headers, key))
+        answer = await self._write("DELETE", _file_url(path), headers, key)
+        return self._written(written_of, answer)
 
     async def stat(self, path: str) -> Entry:
         """What is at `path`. Raises `SynodError`."""
         if not path:
             return Entry("", is_directory=True)
         try:
-            response = await self._read("HEAD", _file_url(path))
+            response = await self._read("HEAD", _file_url(path), read=repr(path))
         except Conflict:
             return Entry(path, is_directory=True)
         except NotFound:  # An answer to HEAD has no body that would say so.
             raise NotFound(f"there is no file or directory {path!r}") from None
-        return entry_of_headers(path, response.headers)
+        with self._understood():
+            return entry_of_headers(path, response.headers)
 
     # -- several paths at once --------------------------------------------------------------------
 
@@ -255,7 +270,7 @@ class AsyncSynod:
         """
         body = {"source": source, "target": target, **options}
         check_members(body)
-        return written_of_json(await self._post("/v1/move", body, key))
+        return self._written(written_of_json, await self._post("/v1/move", body, key))
 
     async def copy(
         self, source: str, target: str, *, key: str | None = None, **options: Any
@@ -263,7 +278,7 @@ class AsyncSynod:
         """Copy a file or a directory, as one change, without moving bytes. See `move`."""
         body = {"source": source, "target": target, **options}
         check_members(body)
-        return written_of_json(await self._post("/v1/copy", body, key))
+        return self._written(written_of_json, await self._post("/v1/copy", body, key))
 
     async def transaction(
         self, steps: Iterable[Mapping[str, Any]], *, key: str | None = None
@@ -271,7 +286,7 @@ class AsyncSynod:
         """Run all steps or none; see `docs/transactions.md`. Raises `SynodError`."""
         body = {"steps": [dict(step) for step in steps]}
         check_steps(body["steps"])
-        return written_of_json(await self._post("/v1/transactions", body, key))
+        return self._written(written_of_json, await self._post("/v1/transactions", body, key))
 
     async def watch(self, prefix: str = "", *, after: str = "") -> AsyncIterator[Change]:
         """Changes of the paths that begin with `prefix`, from now on or after an earlier change's
@@ -281,20 +296,22 @@ class AsyncSynod:
         checked_path(prefix.removeprefix("/").removesuffix("/"))
         if after and not is_key(after):
             raise InvalidRequest(f"{after!a} is no id of a change")
-        retry = _Retry(self._patience_s)
+        retry = Retry(self._patience_s)
         while True:
             headers = {"last-event-id": after} if after else {}
             request = self._http.build_request(
                 "GET", "/v1/watch", params={"prefix": prefix}, headers=headers
             )
+            request.extensions["timeout"]["read"] = _WATCH_SILENT_S
             response = await self._answer(request, retry, stream=True)
             try:
                 async for id, event, data in _server_sent(response):
-                    after, retry = id or after, _Retry(self._patience_s)
-                    change = change_of(id, event, data)
+                    after, retry = id or after, Retry(self._patience_s)
+                    with self._understood():
+                        change = change_of(id, event, data)
                     if change is not None:
                         yield change
-            except httpx.TransportError:
+            except (httpx.TransportError, httpx.DecodingError):
                 pass  # Gone, or silent for too long; what follows `after` is asked for again.
             finally:
                 await response.aclose()
@@ -307,72 +324,65 @@ class AsyncSynod:
         after: str | None = ""
         while after is not None:
             params = {"after": after, "limit": str(page)}
-            answer = (await self._read("GET", _directory_url(path), params)).json()
-            for item in answer["entries"]:
-                yield entry_of_json(item)
-            after = answer["next"]
+            answer = await self._read("GET", _directory_url(path), params, read=repr(path or "/"))
+            with self._understood():
+                listing = answer.json()
+                entries = [entry_of_json(item) for item in listing["entries"]]
+                after = listing["next"]
+            for entry in entries:
+                yield entry
 
     async def make_directory(self, path: str, *, key: str | None = None) -> Written:
         """Make a directory and its missing parents. Raises `SynodError`."""
-        return written_of(await self._write("PUT", _directory_url(path), {}, key))
+        answer = await self._write("PUT", _directory_url(path), {}, key)
+        return self._written(written_of, answer)
 
     async def remove_directory(
         self, path: str, *, recursive: bool = False, key: str | None = None
     ) -> Written:
         """Remove a directory. Raises `SynodError`."""
         url = _directory_url(path) + ("?recursive=true" if recursive else "")
-        return written_of(await self._write("DELETE", url, {}, key))
+        return self._written(written_of, await self._write("DELETE", url, {}, key))
 
     # -- the cluster ------------------------------------------------------------------------------
 
     async def cluster(self) -> dict[str, Any]:
         """What the gateway knows of the cluster. Raises `SynodError`."""
-        answer: dict[str, Any] = (await self._read("GET", "/v1/cluster")).json()
-        return answer
+        return await self._item("GET", "/v1/cluster")
 
     async def result(self, request: str) -> dict[str, Any]:
         """What became of a write, by its request id. Raises `SynodError`."""
         url = f"/v1/requests/{quote(request, safe='')}"
-        answer: dict[str, Any] = (await self._read("GET", url)).json()
-        return answer
+        return await self._item("GET", url)
 
     async def log(self, before: int = 0, limit: int = 100) -> dict[str, Any]:
         """The newest slots of the log below `before` (0: of all). Raises `SynodError`."""
         params = {"before": str(before), "limit": str(limit)}
-        answer: dict[str, Any] = (await self._read("GET", "/v1/log", params)).json()
-        return answer
+        return await self._item("GET", "/v1/log", params)
 
     async def trace(self, request: str) -> dict[str, Any]:
         """The life of a request, message by message. Raises `SynodError`."""
         url = f"/v1/traces/{quote(request, safe='')}"
-        answer: dict[str, Any] = (await self._read("GET", url)).json()
-        return answer
+        return await self._item("GET", url)
 
     async def traces(self) -> dict[str, Any]:
         """The newest requests that were recorded. Raises `SynodError`."""
-        answer: dict[str, Any] = (await self._read("GET", "/v1/traces")).json()
-        return answer
+        return await self._item("GET", "/v1/traces")
 
     async def record(self, order: dict[str, Any]) -> dict[str, Any]:
         """Have every node record more or less; see `docs/api.md`. Raises `SynodError`."""
-        request = self._http.build_request("POST", "/v1/traces", json=order)
-        response = await self._answer(request, _Retry(self._patience_s))
-        answer: dict[str, Any] = response.json()
-        return answer
+        return await self._item("POST", "/v1/traces", json=order)
 
     # -- backup, see `gateway.backup` -------------------------------------------------------------
 
     async def begin_backup(self) -> dict[str, Any]:
         """Have the cluster keep what a backup copies; to be called again in time."""
-        request = self._http.build_request("POST", "/v1/backup")
-        answer: dict[str, Any] = (await self._answer(request, _Retry(self._patience_s))).json()
-        return answer
+        return await self._item("POST", "/v1/backup")
 
     async def backup_rows(self, **place: str | int) -> dict[str, Any]:
         """A page of the whole state. Raises `SynodError`."""
         params = {name: str(value) for name, value in place.items()}
-        answer: dict[str, Any] = (await self._read("GET", "/v1/backup/rows", params)).json()
-        return answer
+        return await self._item("GET", "/v1/backup/rows", params)
 
     async def chunk(self, sha256: str) -> bytes:
         """A chunk, checked against its name. Raises `SynodError`."""
@@ -384,10 +394,53 @@ class AsyncSynod:
     # -- sending ----------------------------------------------------------------------------------
 
     async def _read(
-        self, method: str, url: str, params: Mapping[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        json: Any = None,
+        read: str = "",
     ) -> httpx.Response:
-        request = self._http.build_request(method, url, params=params)
-        return await self._answer(request, _Retry(self._patience_s))
+        """What changes no file. `read` names what it asks for."""
+        request = self._http.build_request(method, url, params=params, json=json)
+        retry = Retry(self._read_patience_s)
+        return await self._answer(request, retry, read=read or url)
+
+    async def _item(
+        self,
+        method: str,
+        url: str,
+        params: Mapping[str, str] | None = None,
+        json: Any = None,
+    ) -> dict[str, Any]:
+        response = await self._read(method, url, params, json=json)
+        with self._understood():
+            item = response.json()
+            if not isinstance(item, dict):
+                raise TypeError
+        return item
+
+    @contextlib.contextmanager
+    def _understood(self) -> Iterator[None]:
+        """What is not as a gateway answers comes from another server, or another version."""
+        try:
+            yield
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError, Problem):
+            raise ServerFailure(
+                f"what answers at {self.url} is no gateway of Synod, or of another version; see "
+                "--url, SYNOD_URL and the proxies"
+            ) from None
+
+    def _written(
+        self, read: Callable[[httpx.Response], Written], answer: httpx.Response
+    ) -> Written:
+        try:
+            with self._understood():
+                return read(answer)
+        except ServerFailure as error:
+            error.undecided = True
+            raise
 
     async def _write(
         self,
@@ -400,27 +453,39 @@ class AsyncSynod:
     ) -> httpx.Response:
         if key is not None and not is_key(key):
             raise InvalidRequest("the key must be 1 to 255 visible ASCII characters")
-        headers["idempotency-key"] = key or uuid.uuid4().hex
-        # What can be read only once can be sent only once.
-        once = not (body is None or isinstance(body, bytes | Source))
-        retry = _Retry(0 if once else self._patience_s)
+        key = key or uuid.uuid4().hex
+        headers["idempotency-key"] = key
+        held = body if body is None or isinstance(body, bytes | Source) else Stream(body)
+        retry, outcome = Retry(self._patience_s), Outcome(key)
         while True:
-            pieces = Pieces(body, on_bytes) if body else None
-            request = self._http.build_request(
-                method,
-                url,
-                # httpx would take ASCII only.
-                headers=[(name.encode(), value.encode()) for name, value in headers.items()],
-                content=pieces or (b"" if body == b"" else None),
-            )
+            pieces = Pieces(held, on_bytes) if held else None
+            with self._encoded():
+                request = self._http.build_request(
+                    method,
+                    url,
+                    # httpx would take ASCII only.
+                    headers=[(name.encode(), value.encode()) for name, value in headers.items()],
+                    content=pieces or (b"" if held == b"" else None),
+                )
             try:
-                return await self._answer(request, retry, attempts=1)
+                # While a long body is sent no answer is due.
+                short = pieces is None or isinstance(held, bytes)
+                return await self._answer(request, retry, attempts=1, watched=short)
             except SynodError as error:
                 if pieces is not None:
                     pieces.take_back()
-                if not error.again or not self._reached:
-                    raise
-                await retry.pause(error)
+                outcome.failed(error, whole=pieces is None or pieces.complete)
+                repeatable = not isinstance(held, Stream) or held.whole
+                again = error.again and self._reached and repeatable
+                if not (again and await retry.paused(error)):
+                    raise outcome.told(error, repeatable=repeatable) from None
+
+    @contextlib.contextmanager
+    def _encoded(self) -> Iterator[None]:
+        try:
+            yield
+        except (UnicodeError, ValueError, TypeError) as error:
+            raise InvalidRequest(f"a header can't be sent, so nothing was: {error}") from None
 
     async def _post(self, url: str, item: Mapping[str, Any], key: str | None) -> httpx.Response:
         body = json.dumps(item).encode()
@@ -430,35 +495,51 @@ class AsyncSynod:
     async def _answer(
         self,
         request: httpx.Request,
-        retry: "_Retry",
+        retry: Retry,
         *,
         stream: bool = False,
         attempts: int | None = None,
+        read: str = "",
+        watched: bool = True,
     ) -> httpx.Response:
-        """Send `request` until it is answered well. Raises `SynodError`."""
+        """Send `request` until it is answered well; `read` names what a read asks for. Raises
+        `SynodError`.
+        """
+        if read:
+            request.extensions["timeout"]["read"] = min(
+                request.extensions["timeout"]["read"], self._read_patience_s
+            )
         while True:
-            error: SynodError
-            try:
-                response = await self._http.send(request, stream=stream)
-                if response.is_success:
-                    self._reached = True
-                    return response
-                error = error_of(response.status_code, await response.aread())
-                self._reached = self._reached or bool(error.problem)
-                await response.aclose()
-            except httpx.ConnectError:
-                error = Unreachable(
-                    f"nothing answers at {self.url}: is `synod up` running there? "
-                    "(--url or SYNOD_URL names another place)"
-                )
-            except httpx.TransportError as failure:
-                reason = f"{failure}" or type(failure).__name__
-                error = Unreachable(f"no answer from {self.url}: {reason}")
-            except httpx.InvalidURL as failure:
-                raise SynodError(f"{self.url} is no URL: {failure}") from None
-            if attempts == 1 or not error.again or not self._reached:
+            with self._waiting.watching(self.url, retry, watched=watched):
+                try:
+                    response = await self._http.send(request, stream=stream)
+                    if response.is_success:
+                        self._reached = True
+                        return response
+                    error = await self._refusal(response)
+                    self._reached = self._reached or bool(error.problem)
+                except httpx.HTTPError as failure:
+                    error = self._address.error_of(failure)
+                except (httpx.InvalidURL, httpx.CookieConflict) as failure:
+                    raise Misconfigured(f"{self.url} can't be asked: {failure}") from None
+            if attempts == 1:
                 raise error
-            await retry.pause(error)
+            if not (error.again and self._reached and await retry.paused(error)):
+                raise after_read(error, read, retry) from None
+
+    async def _refusal(self, response: httpx.Response) -> SynodError:
+        """What an answer that is no success stands for."""
+        body = await response.aread()
+        await response.aclose()
+        if response.is_redirect:
+            place = response.headers.get("location", "another place")
+            return Misconfigured(
+                f"{self.url} redirects to {place[:200]!a}, which is not followed: give the address "
+                "of the gateway itself (--url or SYNOD_URL)"
+            )
+        media_type = response.headers.get("content-type", "")
+        head = response.request.method == "HEAD"
+        return refusal(response.status_code, media_type, None if head else body)
 
 
 class Synod:
@@ -470,9 +551,10 @@ class Synod:
         *,
         token: str | None = None,
         patience_s: float = PATIENCE_S,
+        timeout_s: float | None = None,
     ) -> None:
+        self._client = AsyncSynod(url, token=token, patience_s=patience_s, timeout_s=timeout_s)
         self._runner = asyncio.Runner()
-        self._client = AsyncSynod(url, token=token, patience_s=patience_s)
 
     def __enter__(self) -> Self:
         return self
@@ -550,22 +632,6 @@ class Synod:
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         return self._runner.run(work)
-
-
-class _Retry:
-    """How long to go on, and the pauses: each about twice the last, drawn from a range."""
-
-    def __init__(self, patience_s: float) -> None:
-        self._ends = time.monotonic() + patience_s
-        self._pause_s = _PAUSE_LEAST_S
-
-    async def pause(self, error: SynodError) -> None:
-        """Wait before the next attempt. Raises `error` if there is no time for one."""
-        pause_s = self._pause_s * random.uniform(0.5, 1.5)
-        if time.monotonic() + pause_s >= self._ends:
-            raise error
-        self._pause_s = min(_PAUSE_MOST_S, self._pause_s * 2)
-        await asyncio.sleep(pause_s)
 
 
 async def _server_sent(response: httpx.Response) -> AsyncIterator[tuple[str, str, str]]:

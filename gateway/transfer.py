@@ -1,23 +1,21 @@
 """Copies files and whole folders into the cluster and out of it, several at a time."""
 
 import asyncio
-import contextlib
 import mimetypes
 import os
 import stat
-import tempfile
 import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
-from gateway.bodies import Source
 from gateway.errors import SynodError
-from gateway.metadata import MODIFIED_MS_MAX, MODIFIED_MS_MIN
 from gateway.paths import InvalidPath, checked_path, child
 from gateway.replies import Entry, Written
 from gateway.sdk import AsyncSynod
+from gateway.sources import LocalFile, naming, opened
+from gateway.targets import Target, Tree, Write
 
 PARALLEL = 16
 _T = TypeVar("_T")
@@ -70,6 +68,8 @@ class Tally:
     failures: list[Failure] = field(default_factory=list)
     stopped: str = ""
     """Why the rest was not tried; empty if everything was."""
+    cause: SynodError | None = None
+    """What stopped it, if that was the cluster."""
 
     @property
     def complete(self) -> bool:
@@ -88,7 +88,7 @@ class LocalItem(NamedTuple):
 
 async def put_file(
     synod: AsyncSynod,
-    source: Path,
+    local: LocalFile,
     target: str,
     *,
     progress: Progress,
@@ -96,19 +96,19 @@ async def put_file(
     if_none_match: str | None = None,
     key: str | None = None,
 ) -> Written:
-    """Copy one local file, with its modification time and executable bit. Raises `SynodError`."""
-    status = os.stat(source)
-    return await synod.put(
-        target,
-        Source(status.st_size, lambda: source.open("rb")),
-        content_type=guess_type(target),
-        modified_ms=min(max(status.st_mtime_ns // 1_000_000, MODIFIED_MS_MIN), MODIFIED_MS_MAX),
-        executable=bool(status.st_mode & stat.S_IXUSR),
-        if_match=if_match,
-        if_none_match=if_none_match,
-        key=key,
-        on_bytes=progress.moved,
-    )
+    """Copy an open file, with its modification time and executable bit. Raises `SynodError`."""
+    with naming(local.name):
+        return await synod.put(
+            target,
+            local.body,
+            content_type=guess_type(target),
+            modified_ms=local.modified_ms,
+            executable=local.executable,
+            if_match=if_match,
+            if_none_match=if_none_match,
+            key=key,
+            on_bytes=progress.moved,
+        )
 
 
 async def put_tree(
@@ -125,9 +125,10 @@ async def put_tree(
             await synod.make_directory(item.target)
             tally.directories += 1
         else:
-            await put_file(synod, item.source, item.target, progress=progress)
+            with opened(item.source, within_tree=True) as local:
+                await put_file(synod, local, item.target, progress=progress)
             tally.files += 1
-            tally.size_bytes += item.size
+            tally.size_bytes += local.size
             progress.finished(1)
 
     async def all_items() -> AsyncIterator[LocalItem]:
@@ -138,60 +139,86 @@ async def put_tree(
     return tally
 
 
-async def get_file(synod: AsyncSynod, source: str, target: Path, *, progress: Progress) -> Entry:
-    """Copy one file to `target`, which appears whole or not at all. Raises `SynodError`."""
-    with _replacing(target) as (file, place):
-
-        def sink(piece: bytes) -> None:
-            file.write(piece)
-            progress.moved(len(piece))
-
-        entry = await synod.download(source, sink)
-        file.flush()
-        os.fchmod(file.fileno(), _mode(entry.executable))
-        os.utime(file.fileno(), ns=(entry.modified_ms * 1_000_000,) * 2)
-        place()
+async def get_file(
+    synod: AsyncSynod, source: str, target: Target | Write, *, progress: Progress
+) -> Entry:
+    """Copy one file to `target`: a name gets it whole or not at all, and anything else gets its
+    bytes as they come. Raises `SynodError` or `OSError`.
+    """
+    if not isinstance(target, Target):
+        return await synod.download(source, _counted(target, progress))
+    async with target.replacing() as (write, dress):
+        entry = await synod.download(source, _counted(write, progress))
+        dress(entry.executable, entry.modified_ms)
     return entry
 
 
+def _counted(write: Write, progress: Progress) -> Write:
+    def sink(piece: bytes) -> None:
+        write(piece)
+        progress.moved(len(piece))
+
+    return sink
+
+
 async def get_tree(
-    synod: AsyncSynod, source: str, target: Path, *, progress: Progress, parallel: int = PARALLEL
+    synod: AsyncSynod,
+    source: str,
+    target: Path,
+    *,
+    progress: Progress,
+    parallel: int = PARALLEL,
+    force: bool = False,
 ) -> Tally:
-    """Copy all that is below the directory `source` to below the folder `target`."""
+    """Copy all that is below the directory `source` to below the folder `target`. `force` replaces
+    read-only files as well.
+    """
     tally = Tally()
 
     async def found() -> AsyncIterator[Entry]:
         todo = [source]
         while todo:
             directory = todo.pop()
-            async for entry in synod.list(directory):
-                # A name is checked before it becomes a local path, whoever answers.
-                try:
-                    checked_path(entry.path)
-                except InvalidPath as error:
-                    tally.failures.append(Failure(entry.path, str(error)))
-                    continue
-                if entry.is_directory:
-                    todo.append(entry.path)
-                else:
-                    progress.expect(1, entry.size)
-                yield entry
+            try:
+                async for entry in synod.list(directory):
+                    if _may_be_local(entry, directory, tally):
+                        if entry.is_directory:
+                            todo.append(entry.path)
+                        else:
+                            progress.expect(1, entry.size)
+                        yield entry
+            except SynodError as error:
+                if error.again or directory == source:
+                    raise
+                tally.failures.append(Failure(directory, str(error)))
 
     async def copy(synod: AsyncSynod, entry: Entry) -> None:
-        place = target / (entry.path[len(source) :].lstrip("/") if source else entry.path)
+        inside = entry.path[len(source) :].lstrip("/") if source else entry.path
         if entry.is_directory:
-            place.mkdir(parents=True, exist_ok=True)
+            tree.make_folder(inside)
             tally.directories += 1
             return
-        place.parent.mkdir(parents=True, exist_ok=True)
-        copied = await get_file(synod, entry.path, place, progress=progress)
+        with tree.target(inside) as place:
+            copied = await get_file(synod, entry.path, place, progress=progress)
         tally.files += 1
         tally.size_bytes += copied.size
         progress.finished(1)
 
-    os.makedirs(target, exist_ok=True)
-    await _in_parallel(synod, found(), copy, lambda entry: entry.path, tally, parallel)
+    with Tree(target, force=force) as tree:
+        await _in_parallel(synod, found(), copy, lambda entry: entry.path, tally, parallel)
     return tally
+
+
+def _may_be_local(entry: Entry, directory: str, tally: Tally) -> bool:
+    """Whether an entry is what its directory may hold, whoever answers; what is not is noted."""
+    try:
+        checked_path(entry.path)
+        if not entry.path or entry.path != child(directory, entry.name):
+            raise InvalidPath(f"it is no name in {directory!a}")
+    except InvalidPath as error:
+        tally.failures.append(Failure(ascii(entry.path), str(error)))
+        return False
+    return True
 
 
 def guess_type(name: str) -> str:
@@ -225,7 +252,7 @@ async def _in_parallel(
                     # It was tried again for as long as patience allows; the others would fare
                     # alike.
                     if isinstance(error, SynodError) and error.again:
-                        tally.stopped = str(error)
+                        tally.stopped, tally.cause = str(error), error
 
     async with asyncio.TaskGroup() as group:
         for _ in range(parallel):
@@ -235,8 +262,8 @@ async def _in_parallel(
                 if tally.stopped:
                     break
                 await queue.put(item)
-        except (SynodError, InvalidPath) as error:
-            tally.stopped = str(error)
+        except SynodError as error:
+            tally.stopped, tally.cause = str(error), error
         for _ in range(parallel):
             await queue.put(None)
 
@@ -274,40 +301,6 @@ def _walk(source: Path, target: str, tally: Tally) -> Iterator[LocalItem]:
             else:
                 what = "a symbolic link" if found.is_symlink() else "not a regular file"
                 tally.skipped.append(Failure(str(here), what))
-
-
-@contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[tuple[BinaryIO, Callable[[], None]]]:
-    """A temporary file beside `target`, and what puts it in `target`'s place."""
-    number, name = tempfile.mkstemp(prefix=".synod-", suffix=".part", dir=target.parent)
-    placed = False
-
-    def place() -> None:
-        nonlocal placed
-        os.replace(name, target)
-        placed = True
-
-    try:
-        with os.fdopen(number, "wb") as file:
-            yield file, place
-    finally:
-        if not placed:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-
-
-def _mode(executable: bool) -> int:
-    return (0o777 if executable else 0o666) & ~_UMASK
-
-
-def _umask() -> int:
-    # There is no way to look at it but to set it.
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
-
-
-_UMASK = _umask()
 
 
 def _reason(error: Exception) -> str:

@@ -47,7 +47,7 @@ async def test_mv_replaces_only_when_told_to(synod: Shell, local: Path) -> None:
     forced = await synod("mv", "-f", "a", "b")
     gone = await synod("mv", "a", "b")
 
-    assert (refused.code, forced.code, gone.code) == (1, 0, 1)
+    assert (refused.code, forced.code, gone.code) == (1, 0, 4)
     assert "add -f to replace it, or write b/ to put it into it" in refused.err
     assert "'a' does not exist" in gone.err
 
@@ -67,7 +67,7 @@ async def test_txn_runs_all_steps_or_none(synod: Shell, local: Path) -> None:
     first = await synod("txn", "--json", str(steps))
     second = await synod("txn", str(steps))
 
-    assert (first.code, first.json()["steps"], second.code) == (0, 3, 1)
+    assert (first.code, first.json()["steps"], second.code) == (0, 3, 5)
     assert "step 0: 'a.txt'" in second.err
     stat = (await synod("stat", "--json", "a.txt")).json()
     assert (stat["size"], stat["content_type"]) == (6, "text/plain")

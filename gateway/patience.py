@@ -1,0 +1,136 @@
+"""How long a client goes on trying, and what is certain once it gives up."""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator
+
+from gateway.errors import (
+    DiskFull,
+    NotSent,
+    OutcomeUnknown,
+    ServerFailure,
+    StillRunning,
+    SynodError,
+    Unavailable,
+    Unreachable,
+)
+
+_PAUSE_LEAST_S = 0.05
+_PAUSE_MOST_S = 2.0
+_SILENT_S = 2.0
+"""People who wait for longer want to know what for."""
+
+
+class Retry:
+    """How long to go on, and the pauses: each about twice the last, drawn from a range."""
+
+    def __init__(self, patience_s: float) -> None:
+        self.patience_s = patience_s
+        self.began_s = time.monotonic()
+        self.last: SynodError | None = None
+        """The latest failure of those that were tried again."""
+        self._ends_s = self.began_s + patience_s
+        self._pause_s = _PAUSE_LEAST_S
+
+    @property
+    def waited_s(self) -> float:
+        """How long it has been tried."""
+        return time.monotonic() - self.began_s
+
+    def moved(self) -> None:
+        """There was progress, so patience begins anew."""
+        self._ends_s = time.monotonic() + self.patience_s
+        self._pause_s = _PAUSE_LEAST_S
+
+    async def paused(self, error: SynodError) -> bool:
+        """Wait before the next attempt; false at once if there is no time for one."""
+        pause_s = self._pause_s * random.uniform(0.5, 1.5)
+        if time.monotonic() + pause_s >= self._ends_s:
+            return False
+        self.last = error
+        self._pause_s = min(_PAUSE_MOST_S, self._pause_s * 2)
+        await asyncio.sleep(pause_s)
+        return True
+
+    async def pause(self, error: SynodError) -> None:
+        """Wait before the next attempt. Raises `error` if there is no time for one."""
+        if not await self.paused(error):
+            raise error
+
+
+class Outcome:
+    """What is certain of a write, over all attempts of it under one Idempotency-Key."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._undecided = False
+
+    def failed(self, error: SynodError, *, whole: bool) -> None:
+        """An attempt ended so; `whole` tells whether the end of its body was sent."""
+        if isinstance(error, OutcomeUnknown | StillRunning):
+            self._undecided = True
+        elif isinstance(error, Unreachable | ServerFailure):
+            self._undecided = self._undecided or (whole and not isinstance(error, NotSent))
+        elif "slot" in error.problem and not isinstance(error, Unavailable | DiskFull):
+            # The log's own answer to this key, which an earlier attempt gets as well.
+            self._undecided = False
+
+    def told(self, error: SynodError, *, repeatable: bool) -> SynodError:
+        """`error` with what is certain, once it is not tried again."""
+        said = [f"{error}".rstrip(".")]
+        if self._undecided:
+            said.append(
+                "Whether it happened is not known: look, or send the same again with the "
+                f"Idempotency-Key {self._key}"
+            )
+        elif isinstance(error, NotSent):
+            said.append("Nothing was sent")
+        elif isinstance(error, Unreachable | ServerFailure):
+            said.append("The end of the body was not sent, so nothing was written")
+        if error.again and not repeatable:
+            said.append("The body came from a stream, of which the beginning is gone by now")
+        told = error if len(said) == 1 else type(error)(". ".join(said), error.problem)
+        told.undecided = self._undecided
+        return told
+
+
+def after_read(error: SynodError, read: str, retry: Retry) -> SynodError:
+    """`error` of a read that is not tried again; `read` names what was to be read, if anything."""
+    if not read or not error.again or (retry.last is None and not error.problem):
+        return error
+    # What the cluster said tells more than that there was no time for another answer.
+    telling = error if error.problem or retry.last is None else retry.last
+    reason = str(telling.problem.get("reason") or telling).rstrip(".")
+    return type(error)(
+        f"{read} was not read: {reason}. Nothing was changed; it was tried for "
+        f"{retry.waited_s:.0f} s. Try again, or for longer (--timeout)",
+        telling.problem,
+    )
+
+
+class Waiting:
+    """Tells once, after two seconds of silence, what is waited for."""
+
+    def __init__(self, tell: Callable[[str], None] | None = None) -> None:
+        self._tell = tell
+
+    @contextlib.contextmanager
+    def watching(self, url: str, retry: Retry, *, watched: bool) -> Iterator[None]:
+        """While the block waits for an answer from `url`."""
+        if self._tell is None or not watched:
+            yield
+            return
+        left_s = max(0.0, _SILENT_S - retry.waited_s)
+        timer = asyncio.get_running_loop().call_later(left_s, self._say, url, retry)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _say(self, url: str, retry: Retry) -> None:
+        if self._tell is not None:
+            tell, self._tell = self._tell, None
+            reason = "" if retry.last is None else f" ({retry.last})"
+            tell(f"waiting for {url}, for up to {retry.patience_s:.0f} s{reason}")

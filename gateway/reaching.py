@@ -1,0 +1,158 @@
+"""How a client reaches its gateway: the address, the token, proxies and certificates of the
+environment, and what each failure on the way there means.
+"""
+
+import contextlib
+import ipaddress
+import os
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Self
+
+import httpx
+
+from gateway.errors import (
+    InvalidRequest,
+    Misconfigured,
+    NotSent,
+    ServerFailure,
+    SynodError,
+    Unreachable,
+)
+
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_TOKEN = re.compile(r"[!-~]+")
+
+
+class Address(NamedTuple):
+    """Where a gateway is, and what it is shown."""
+
+    url: str
+    token: str
+    shown: str
+    """The URL as messages may name it: without a password."""
+
+    @classmethod
+    def of(cls, url: str, token: str | None) -> Self:
+        """Raises `Misconfigured`."""
+        try:
+            parsed = httpx.URL(url.rstrip("/"))
+            shown = str(parsed.copy_with(userinfo=b""))
+        except (httpx.InvalidURL, ValueError, TypeError) as error:
+            raise Misconfigured(f"{_bare(url)} is no URL: {error} (--url or SYNOD_URL)") from None
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise Misconfigured(
+                f"{_bare(url)} is no address of a gateway: write http://HOST:PORT "
+                "(--url or SYNOD_URL)"
+            )
+        if parsed.query or parsed.fragment:
+            raise Misconfigured(f"{shown}: an address of a gateway has no ? or # in it")
+        if token is None:
+            token = os.environ.get("SYNOD_TOKEN", "")
+        if token and not _TOKEN.fullmatch(token):
+            raise Misconfigured(
+                "the token (SYNOD_TOKEN) can't be sent: it may have printable ASCII characters "
+                "only, without spaces and line ends"
+            )
+        return cls(str(parsed), token, shown)
+
+    def client(self, **options: Any) -> httpx.AsyncClient:
+        """A client of this address; see `connecting`."""
+        return httpx.AsyncClient(
+            base_url=self.url,
+            headers={"authorization": f"Bearer {self.token}"} if self.token else None,
+            # Certificates take 20 ms to load, which a plain connection need not wait for.
+            verify=self.url.startswith("https:"),
+            trust_env=self._leaves_this_machine,
+            **options,
+        )
+
+    def error_of(self, failure: httpx.HTTPError) -> SynodError:
+        """What a failure of a request, or of the way to the gateway, stands for."""
+        reason = reason_of(failure)
+        if isinstance(failure, httpx.UnsupportedProtocol):
+            return Misconfigured(f"{self.shown} is no address of a gateway: {reason}")
+        if isinstance(failure, httpx.ProxyError):
+            return NotSent(f"the proxy before {self.shown} refuses: {reason}{self._by_proxy}")
+        if isinstance(failure, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
+            return NotSent(self._not_connected(failure, reason) + self._by_proxy)
+        if isinstance(failure, httpx.LocalProtocolError):
+            return InvalidRequest(f"the request can't be sent, so nothing was: {reason}")
+        if isinstance(failure, httpx.TransportError):
+            return Unreachable(f"no answer from {self.shown}: {reason}{self._by_proxy}")
+        return ServerFailure(f"what answers at {self.shown} can't be understood: {reason}")
+
+    def _not_connected(self, failure: httpx.HTTPError, reason: str) -> str:
+        causes = list(_causes(failure))
+        if any(isinstance(cause, ssl.SSLError) for cause in causes):
+            return f"no TLS connection with {self.shown}: {reason}"
+        if any(isinstance(cause, socket.gaierror) for cause in causes):
+            return f"the host of {self.shown} is not known: {reason} (--url or SYNOD_URL)"
+        if isinstance(failure, httpx.TimeoutException):
+            return f"no connection with {self.shown} in time (--url or SYNOD_URL)"
+        return (
+            f"nothing answers at {self.shown}: is `synod up` running there? "
+            "(--url or SYNOD_URL names another place)"
+        )
+
+    @property
+    def _by_proxy(self) -> str:
+        names = _set_in_environment(_PROXIES[:3]) if self._leaves_this_machine else ""
+        return f"; by the proxy of {names}" if names else ""
+
+    @property
+    def _leaves_this_machine(self) -> bool:
+        """A proxy for the world outside must not catch what stays on this machine."""
+        host = httpx.URL(self.url).host
+        try:
+            return not ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host != "localhost"
+
+
+@contextlib.contextmanager
+def connecting(address: Address) -> Iterator[None]:
+    """While a client is made, which reads the environment. Raises `Misconfigured`."""
+    try:
+        yield
+    except (OSError, ssl.SSLError) as error:
+        names = _set_in_environment(_CERTIFICATES) or "of this machine"
+        reason = error.strerror or str(error)
+        raise Misconfigured(f"the certificates ({names}) can't be read: {reason}") from None
+    except (ImportError, ValueError, TypeError, httpx.InvalidURL) as error:
+        names = _set_in_environment(_PROXIES) or "of this machine"
+        reason = str(error).partition(". ")[0]
+        raise Misconfigured(
+            f"the proxy settings ({names}) can't be used for {address.shown}: {reason}"
+        ) from None
+
+
+def reason_of(failure: Exception) -> str:
+    """Why a request failed, in one line; some failures have no text."""
+    if isinstance(failure, httpx.TimeoutException):
+        return "it took too long"
+    text = " ".join(str(failure).split())
+    return text or type(failure).__name__
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        if isinstance(seen, BaseExceptionGroup):
+            for one in seen.exceptions:
+                yield from _causes(one)
+        seen = seen.__cause__ or seen.__context__
+
+
+def _set_in_environment(names: tuple[str, ...]) -> str:
+    wanted = {name.lower() for name in names}
+    return ", ".join(name for name in os.environ if name.lower() in wanted and os.environ[name])
+
+
+def _bare(url: str) -> str:
+    """What was given for an address, without what may be a password in it."""
+    return ascii(re.sub(r"//[^/]*@", "//", url[:200]))
