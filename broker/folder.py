@@ -1,19 +1,25 @@
 """The folder of a journal: its lock, the marker that says whose it is, and its SQLite file.
 
-What goes wrong with a journal has its names here too. Every text says what to do.
+It holds everybody's files, so only its owner may read it, whatever the umask says. What goes wrong
+with a journal has its names here too. Every text says what to do.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 JOURNAL_NAME = "journal.db"
 MARKER_NAME = "synod.json"
 LOCK_NAME = "journal.lock"
+
+PRIVATE_FOLDER = 0o700
+PRIVATE_FILE = 0o600
 
 CURE = (
     "Do not copy or repair it by hand. A store or a learner may start on an empty folder: it "
@@ -62,6 +68,17 @@ def connect(folder: Path, marker: dict[str, str] | None) -> sqlite3.Connection:
             raise JournalCorrupt(f"{path} is gone, but {owner} (disk {marker['disk']}). {CURE}")
         if path.stat().st_size == 0:
             raise JournalCorrupt(f"{path} is empty, but {owner} (disk {marker['disk']}). {CURE}")
+    # SQLite gives its write-ahead log and its index of that the permissions of the file itself.
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        file_fd = os.open(path, flags, PRIVATE_FILE)
+    except OSError as error:
+        raise JournalError(f"{path} can't be used: {error.strerror}") from error
+    try:
+        if not path.stat().st_size:
+            os.fchmod(file_fd, PRIVATE_FILE)
+    finally:
+        os.close(file_fd)
     connection = sqlite3.connect(
         path, isolation_level=None, check_same_thread=False, timeout=1, cached_statements=256
     )
@@ -102,21 +119,53 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder durably. Raises `JournalError`."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    """Make the folder durably, for its owner alone. Raises `JournalError`."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        for made in make_private(folder):
+            sync_folder(made.parent)
     except OSError as error:
         raise JournalError(f"the data folder {folder} can't be made: {error}") from error
-    for made in missing:
-        sync_folder(made.parent)
+
+
+def make_private(folder: Path) -> list[Path]:
+    """Make the folder, and those above it that are missing, for their owner alone; gives those
+    that were made. Raises `OSError`.
+    """
+    made = []
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=PRIVATE_FOLDER)
+            path.chmod(PRIVATE_FOLDER)
+            made.append(path)
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "it is no folder", str(folder))
+    return made
+
+
+def tighten(folder: Path) -> None:
+    """Take from all others what earlier versions, or a wide umask, let them read: the folder, and
+    the files in it. What belongs to another user is left to that one.
+    """
+    _narrow(folder, folder.stat(), PRIVATE_FOLDER)
+    for found in os.scandir(folder):
+        status = found.stat(follow_symlinks=False)
+        if stat.S_ISREG(status.st_mode):
+            _narrow(Path(found.path), status, PRIVATE_FILE)
+
+
+def _narrow(path: Path, status: os.stat_result, most: int) -> None:
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & ~most and status.st_uid == os.geteuid():
+        path.chmod(mode & most)
 
 
 def lock_folder(folder: Path) -> int:
     """Take the folder for the life of this process (and of no child of it: `O_CLOEXEC`)."""
     path = folder / LOCK_NAME
     try:
-        lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        tighten(folder)
+        lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
     except OSError as error:
         raise JournalError(f"the data folder {folder} can't be used: {error}") from error
     try:
@@ -166,6 +215,7 @@ def write_marker(folder: Path, marker: dict[str, str]) -> None:
     path = folder / MARKER_NAME
     draft = folder / (MARKER_NAME + ".new")
     with draft.open("wb") as file:
+        os.fchmod(file.fileno(), PRIVATE_FILE)
         file.write(json.dumps(marker, indent=2).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())

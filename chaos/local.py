@@ -30,6 +30,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from actors.options import Options
+from broker.folder import PRIVATE_FOLDER, make_private
 from chaos.processes import Daemon, ProcessFailed, Watchdog, cpu_seconds, memory_kib, wait_until
 from chaos.rabbitmq import BrokerFailedError, PrivateBroker, free_ports
 
@@ -382,7 +383,8 @@ class LocalCluster:
             return Description(**json.loads(path.read_text()))
         if description is None:
             description = Description.mint()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_private(self.folder)
+        self.folder.chmod(PRIVATE_FOLDER)
         path.touch(mode=0o600)
         path.write_text(json.dumps(asdict(description), indent=2) + "\n")
         return description

@@ -31,6 +31,7 @@ from typing import Self
 
 import aio_pika
 
+from broker.folder import PRIVATE_FOLDER, make_private
 from chaos.processes import session_members, started_at
 
 _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
@@ -265,7 +266,8 @@ class PrivateBroker:
         path = self.folder / "broker.json"
         if path.exists():
             return Identity(**json.loads(path.read_text()))
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_private(self.folder)
+        self.folder.chmod(PRIVATE_FOLDER)
         identity = Identity.mint()
         path.touch(mode=0o600)
         path.write_text(json.dumps(asdict(identity), indent=2) + "\n")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from broker.folder import PRIVATE_FOLDER, make_private
 from chaos import picture, report_page
 from chaos.history import write_events
 from chaos.judgement import judge
@@ -41,7 +42,9 @@ async def run_scenario(
     picture of what can't be ordered.
     """
     began_s = time.monotonic()
-    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    # What clients wrote stands in the history.
+    await asyncio.to_thread(make_private, folder)
+    await asyncio.to_thread(folder.chmod, PRIVATE_FOLDER)
     home = Path(tempfile.mkdtemp(prefix="synod-chaos-"))
     target: Target | None = None
     try:

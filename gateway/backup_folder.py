@@ -8,34 +8,55 @@ Everything hangs on the manifest: the rows by their SHA-256, the chunks by the n
 a folder is a backup if and only if its manifest is there and whole. A newer backup into the same
 folder adds files, then puts its manifest in the former one's place, then removes what only that
 one needed; whenever it is interrupted, one whole backup is left.
+
+The folder may have been on other machines, so nothing in it is trusted: no link is followed, only
+regular files are read, no further than the manifest says, and nothing is removed but what a backup
+writes. It holds everything in plain, so only its owner may read it.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from actors.chunks import read_manifest
 from actors.effects import Record
 from actors.errors import JournalUnreadable
 from actors.namespace import Namespace
-from actors.values import Chunked, FileEntry, Frozen, Indirect
-from broker.folder import make_folder, sync_folder
+from actors.values import CHUNK_BYTES, Chunked, DirectoryEntry, FileEntry, Frozen, Indirect
+from broker.folder import (
+    PRIVATE_FILE,
+    PRIVATE_FOLDER,
+    JournalError,
+    make_folder,
+    sync_folder,
+    tighten,
+)
 from gateway.errors import SynodError
+from gateway.paths import InvalidPath, checked_path, parent
 
 MANIFEST_NAME = "manifest.json"
 CHUNKS_NAME = "chunks"
 
-_READ_BYTES = 1024 * 1024
+LOST_AND_FOUND = "lost+found"
+"""What a file system of its own has at its root."""
+
 _NAMED_MOST = 20
-_ROWS_NAME = re.compile(r"rows(-\d+-[0-9a-f]{12})?\.jsonl")
+_MANIFEST_BYTES_MAX = 1024 * 1024
+_ROW_BYTES_MAX = 64 * 1024 * 1024
+"""A row is a path, or a session with its results; a line without an end must not fill memory."""
+_ROWS_NAME = re.compile(r"rows(-[0-9]+-[0-9a-f]{12})?\.jsonl")
+_FORMER_ROWS_NAME = re.compile(r"rows(-[0-9]+-[0-9a-f]+)?\.jsonl(\.part)?")
+_CHUNK_NAME = re.compile(r"[0-9a-f]{64}")
 _PART = ".part"
 
 Moved = Callable[[int], None]
@@ -65,7 +86,7 @@ class Manifest(Frozen):
     """The wall clock where it was taken, ISO 8601 in UTC."""
     slot: int
     state_hash: str
-    rows_file: str
+    rows_file: str = Field(pattern=rf"^{_ROWS_NAME.pattern}$")
     rows: int
     rows_bytes: int
     rows_sha256: str
@@ -86,7 +107,7 @@ class Manifest(Frozen):
         try:
             body = json.loads(raw)
             checksum = body.pop("checksum")
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise ValueError("it can't be read") from None
         if checksum != _checksum(body):
             raise ValueError("it does not match its own checksum")
@@ -152,14 +173,12 @@ class BackupFolder:
     def manifest(self) -> Manifest:
         """Raises `BackupDamaged`."""
         try:
-            raw = (self.path / MANIFEST_NAME).read_bytes()
-        except OSError as error:
-            reason = f"{MANIFEST_NAME}: {error.strerror}"
-            if isinstance(error, FileNotFoundError):
-                reason = f"{MANIFEST_NAME} is missing: it is written last, so none was finished"
+            return Manifest.load(self._read(MANIFEST_NAME, _MANIFEST_BYTES_MAX))
+        except FileNotFoundError:
+            reason = f"{MANIFEST_NAME} is missing: it is written last, so none was finished"
             raise BackupDamaged(self.path, [reason]) from None
-        try:
-            return Manifest.load(raw)
+        except OSError as error:
+            raise BackupDamaged(self.path, [f"{MANIFEST_NAME}: {error.strerror}"]) from None
         except ValueError as error:
             raise BackupDamaged(self.path, [f"{MANIFEST_NAME}: {error}"]) from None
 
@@ -167,23 +186,14 @@ class BackupFolder:
         """The state, if the file of rows is whole. Raises `BackupDamaged`."""
         name = manifest.rows_file
         contained = Contained()
-        digest = hashlib.sha256()
-        size = rows = 0
+        rows = 0
         try:
-            with (self.path / name).open("rb") as file:
-                for line in file:
-                    digest.update(line)
-                    size += len(line)
-                    rows += 1
-                found = (size, digest.hexdigest())
-                if found != (manifest.rows_bytes, manifest.rows_sha256):
-                    raise ValueError(
-                        f"it has {size} bytes and SHA-256 {found[1]}; the manifest says "
-                        f"{manifest.rows_bytes} and {manifest.rows_sha256}"
-                    )
+            with self._opened(name) as file:
+                rows = _check_rows(file, manifest)
                 file.seek(0)
-                for line in file:
+                while line := file.readline(_ROW_BYTES_MAX):
                     load_row(contained.state, line)
+            _check_tree(contained)
         except OSError as error:
             raise BackupDamaged(self.path, [f"{name}: {error.strerror}"]) from None
         except ValueError as error:
@@ -240,15 +250,51 @@ class BackupFolder:
         return self._look(name)[0]
 
     def _look(self, name: str) -> tuple[bytes | None, str]:
+        if not _CHUNK_NAME.fullmatch(name):
+            return None, "that is no name of a chunk"
         try:
-            data = (self.path / chunk_place(name)).read_bytes()
+            data = self._read(chunk_place(name), CHUNK_BYTES)
         except FileNotFoundError:
             return None, "it is missing"
         except OSError as error:
             return None, error.strerror or str(error)
+        except ValueError as error:
+            return None, f"{error}"
         if hashlib.sha256(data).hexdigest() != name:
             return None, "its bytes are not those that its name says"
         return data, ""
+
+    def _read(self, place: str, most: int) -> bytes:
+        """Raises `OSError`, or `ValueError` for more than `most` bytes."""
+        with self._opened(place) as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise ValueError(f"it has more than {most} bytes")
+        return data
+
+    def _opened(self, place: str) -> BinaryIO:
+        """A regular file of the folder, to be read. Raises `OSError`."""
+        self._check_above(place)
+        # A pipe without a writer must not be waited for.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            file = os.fdopen(os.open(self.path / place, flags), "rb")
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise OSError(errno.ELOOP, "it is a symbolic link", place) from None
+            raise
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise OSError(errno.EINVAL, "it is no regular file", place)
+        return file
+
+    def _check_above(self, place: str) -> None:
+        """Raises `OSError` unless all folders of a place are folders in this one."""
+        for above in list(Path(place).parents)[-2::-1]:
+            status = os.stat(self.path / above, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                reason = f"{above} is no folder of its own but a link or a file"
+                raise OSError(errno.ENOTDIR, reason, place)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -260,7 +306,8 @@ class BackupFolder:
             yield
 
     def _check_owner(self, cluster: str) -> None:
-        names = {path.name for path in self.path.iterdir()}
+        kinds = {found.name: found for found in os.scandir(self.path)}
+        names = set(kinds)
         if MANIFEST_NAME in names:
             former = self.manifest()
             if former.cluster != cluster:
@@ -268,30 +315,48 @@ class BackupFolder:
                     f"{self.path} holds a backup of cluster {former.cluster}, and this is cluster "
                     f"{cluster}: take another folder"
                 )
-        foreign = sorted(name for name in names if not _is_own(name))
+        foreign = sorted(name for name, found in kinds.items() if not _is_own(found))
         if foreign:
             raise BackupRefused(
                 f"{self.path} holds {foreign[0]!r}, which is no part of a backup: take an empty "
                 "folder"
             )
+        tighten(self.path)
 
     @contextlib.contextmanager
     def replacing(self, name: str) -> Iterator[BinaryIO]:
         """A file that appears whole under `name` when the block ends well, or not at all."""
         place = self.path / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        draft = place.with_name(place.name + _PART)
-        with draft.open("wb") as file:
+        self._make_above(name)
+        with self._drafted(f"{name}{_PART}") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(place)
+        place.with_name(place.name + _PART).replace(place)
         self._touched.update((place.parent, place.parent.parent))
+
+    def _make_above(self, place: str) -> None:
+        for above in list(Path(place).parents)[-2::-1]:
+            with contextlib.suppress(FileExistsError):
+                (self.path / above).mkdir(mode=PRIVATE_FOLDER)
+                (self.path / above).chmod(PRIVATE_FOLDER)
+        self._check_above(place)
+
+    @contextlib.contextmanager
+    def _drafted(self, place: str) -> Iterator[BinaryIO]:
+        """A new file, in the place of what an interrupted backup may have left there."""
+        path = self.path / place
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(path, flags, PRIVATE_FILE), "w+b") as file:
+            os.fchmod(file.fileno(), PRIVATE_FILE)
+            yield file
 
     @contextlib.contextmanager
     def rows_draft(self) -> Iterator[BinaryIO]:
         """Where rows are written before their slot and their hash are known."""
-        with (self.path / f"rows.jsonl{_PART}").open("w+b") as file:
+        with self._drafted(f"rows.jsonl{_PART}") as file:
             yield file
 
     def keep_rows(self, draft: BinaryIO, slot: int, sha256: str) -> str:
@@ -299,7 +364,7 @@ class BackupFolder:
         draft.flush()
         os.fsync(draft.fileno())
         name = f"rows-{slot}-{sha256[:12]}.jsonl"
-        os.replace(draft.name, self.path / name)
+        os.replace(self.path / f"rows.jsonl{_PART}", self.path / name)
         return name
 
     def keep_chunk(self, name: str, data: bytes) -> None:
@@ -316,24 +381,39 @@ class BackupFolder:
         sync_folder(self.path)
 
     def prune(self, manifest: Manifest, needed: Iterable[str]) -> None:
-        """Remove what only former backups needed."""
+        """Remove what only former backups needed, and nothing that no backup wrote."""
         keep = set(needed)
-        for place in self.path.glob("rows-*"):
-            if place.name != manifest.rows_file:
-                place.unlink()
-        for place in (self.path / CHUNKS_NAME).glob("*/*"):
-            if place.name not in keep:
-                place.unlink()
+        for found in list(os.scandir(self.path)):
+            former = found.name != manifest.rows_file and _FORMER_ROWS_NAME.fullmatch(found.name)
+            if former and _is_file(found):
+                Path(found.path).unlink()
+        for folder in self._chunk_folders():
+            for found in list(os.scandir(folder.path)):
+                bare = found.name.removesuffix(_PART)
+                own = _CHUNK_NAME.fullmatch(bare) and bare.startswith(folder.name)
+                if _is_file(found) and own and found.name not in keep:
+                    Path(found.path).unlink()
+
+    def _chunk_folders(self) -> Iterator["os.DirEntry[str]"]:
+        chunks = self.path / CHUNKS_NAME
+        if chunks.is_dir() and not chunks.is_symlink():
+            yield from (
+                found
+                for found in list(os.scandir(chunks))
+                if re.fullmatch(r"[0-9a-f]{2}", found.name) and found.is_dir(follow_symlinks=False)
+            )
 
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Make the folder if it is not there, and lock it for this process. Raises `BackupRefused`."""
-    make_folder(folder.absolute())
     try:
+        make_folder(folder.absolute())
         folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except NotADirectoryError:
         raise BackupRefused(f"{folder} is not a folder") from None
+    except JournalError as error:
+        raise BackupRefused(f"{error}") from None
     try:
         fcntl.flock(folder_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -354,10 +434,52 @@ def load_row(state: Namespace, line: bytes) -> None:
         key, value = json.loads(line)
         if not state.restore(Record(key, value.encode())):
             raise ValueError(f"there are no rows like {key!r}")
-    except (JournalUnreadable, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{error}") from None
+    except (JournalUnreadable, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise ValueError(f"a row can't be read: {error}") from None
 
 
-def _is_own(name: str) -> bool:
-    bare = name.removesuffix(_PART)
-    return bare in (MANIFEST_NAME, CHUNKS_NAME) or _ROWS_NAME.fullmatch(bare) is not None
+def _check_rows(file: BinaryIO, manifest: Manifest) -> int:
+    """How many rows there are. Raises `ValueError` unless they are those of the manifest."""
+    size = os.fstat(file.fileno()).st_size
+    if size != manifest.rows_bytes:
+        raise ValueError(f"it has {size} bytes; the manifest says {manifest.rows_bytes}")
+    digest = hashlib.sha256()
+    rows = left = 0
+    left = size
+    while left and (line := file.readline(min(left, _ROW_BYTES_MAX))):
+        digest.update(line)
+        left -= len(line)
+        rows += 1
+        if len(line) == _ROW_BYTES_MAX:
+            raise ValueError(f"a row has more than {_ROW_BYTES_MAX} bytes")
+    if digest.hexdigest() != manifest.rows_sha256:
+        raise ValueError(
+            f"its SHA-256 is {digest.hexdigest()}; the manifest says {manifest.rows_sha256}"
+        )
+    return rows
+
+
+def _check_tree(contained: Contained) -> None:
+    """Raises `ValueError` unless every name could have been written by a client."""
+    entries = contained.state.entries
+    for path, entry in entries.items():
+        try:
+            checked_path(path)
+        except InvalidPath as error:
+            raise ValueError(f"it names {path[:100]!a}: {error}") from None
+        above = parent(path)
+        if not path or entry.path != path:
+            raise ValueError(f"the entry {path[:100]!a} is of {entry.path[:100]!a}")
+        if above and not isinstance(entries.get(above), DirectoryEntry):
+            raise ValueError(f"{path[:100]!a} is in no directory")
+
+
+def _is_file(found: "os.DirEntry[str]") -> bool:
+    return found.is_file(follow_symlinks=False)
+
+
+def _is_own(found: "os.DirEntry[str]") -> bool:
+    if found.name in (CHUNKS_NAME, LOST_AND_FOUND):
+        return found.is_dir(follow_symlinks=False)
+    bare = found.name.removesuffix(_PART)
+    return _is_file(found) and (bare == MANIFEST_NAME or bool(_ROWS_NAME.fullmatch(bare)))

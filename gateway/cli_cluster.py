@@ -1,5 +1,6 @@
 """Commands that run a cluster or a part of it: up, node, config."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +9,7 @@ import typer
 
 from actors.options import role_of
 from gateway.console import note, out, print_json
+from gateway.exits import FAILED
 from gateway.settings import Settings, effective, load_settings
 from observability.logs import configure_logs
 
@@ -145,5 +147,9 @@ def _host(settings: Settings, name: str | None, failpoints: "Failpoints | None" 
         else:
             run_single(name, settings, announce, failpoints)
     except HostingFailed as error:
-        note(f"synod: {error}")
-        raise typer.Exit(1) from None
+        note(f"synod: {' '.join(str(error).split())}")
+        raise typer.Exit(FAILED) from None
+    except Exception:
+        # A cluster's own mistake is told whole: there is no other place to look for it.
+        logging.getLogger("synod.hosting").exception("the process ends by a mistake of its own")
+        raise

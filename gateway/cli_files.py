@@ -15,7 +15,7 @@ from rich.text import Text
 from gateway.calling import with_synod
 from gateway.console import Bar, note, out, print_json, size_text, standard_input
 from gateway.errors import Conflict, NotFound, TooLarge
-from gateway.exits import FAILED, exit_code_of
+from gateway.exits import FAILED, UNDECIDED, exit_code_of
 from gateway.paths import checked_path, child
 from gateway.replies import Entry, Written
 from gateway.sdk import DEFAULT_URL, AsyncSynod
@@ -367,7 +367,16 @@ def _report(tally: Tally, seconds: float, verb: str, json: bool, quiet: bool) ->
                 f"{seconds:.1f} s ({rate}){failed}"
             )
     if not tally.complete:
-        raise typer.Exit(exit_code_of(tally.cause) if tally.cause is not None else FAILED)
+        raise typer.Exit(_exit_code(tally))
+
+
+def _exit_code(tally: Tally) -> int:
+    """The code of what all failures have in common; undecided if one of them is."""
+    codes = {exit_code_of(error) for error in tally.errors}
+    if UNDECIDED in codes:
+        return UNDECIDED
+    alike = len(codes) == 1 and len(tally.errors) >= len(tally.failures)
+    return codes.pop() if alike else FAILED
 
 
 def _long(entry: Entry) -> tuple[Text, Text, Text, Text]:

@@ -1,6 +1,8 @@
 """`synod firehose`: what crosses RabbitMQ, as protocol steps."""
 
 import asyncio
+import logging
+import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
@@ -63,7 +65,10 @@ def firehose(
         if everything or not background:
             console.print(line_of(step, began_s))
 
-    note(f"The firehose is on for {seconds:g} s")
+    # What can't be reached is told below, once.
+    logging.getLogger("aiormq").addHandler(logging.NullHandler())
+    if sys.stderr.isatty():
+        note(f"The firehose is on for {seconds:g} s")
     try:
         asyncio.run(
             watch_firehose(

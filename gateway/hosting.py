@@ -92,6 +92,10 @@ class Process:
             first = _first_of(failures)
             if isinstance(first, NodeHalted | JournalError | TransportRefused | ValueError):
                 raise HostingFailed(str(first)) from failures
+            if isinstance(first, OSError):
+                where = f"{first.filename}: " if first.filename else ""
+                log.error("the process can't go on", exc_info=first)
+                raise HostingFailed(f"{where}{first.strerror or first}") from failures
             raise
         finally:
             if listener is not None:

@@ -24,6 +24,7 @@ from gateway.errors import (
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_HOST = re.compile(r"[A-Za-z0-9._-]+")
 _TOKEN = re.compile(r"[!-~]+")
 
 
@@ -43,13 +44,15 @@ class Address(NamedTuple):
             shown = str(parsed.copy_with(userinfo=b""))
         except (httpx.InvalidURL, ValueError, TypeError) as error:
             raise Misconfigured(f"{_bare(url)} is no URL: {error} (--url or SYNOD_URL)") from None
-        if parsed.scheme not in ("http", "https") or not parsed.host:
+        if parsed.scheme not in ("http", "https") or not _may_be_host(parsed):
             raise Misconfigured(
                 f"{_bare(url)} is no address of a gateway: write http://HOST:PORT "
                 "(--url or SYNOD_URL)"
             )
         if parsed.query or parsed.fragment:
-            raise Misconfigured(f"{shown}: an address of a gateway has no ? or # in it")
+            raise Misconfigured(
+                f"{shown} is no address of a gateway: it has a ? or a # (--url or SYNOD_URL)"
+            )
         if token is None:
             token = os.environ.get("SYNOD_TOKEN", "")
         if token and not _TOKEN.fullmatch(token):
@@ -136,6 +139,17 @@ def reason_of(failure: Exception) -> str:
         return "it took too long"
     text = " ".join(str(failure).split())
     return text or type(failure).__name__
+
+
+def _may_be_host(url: httpx.URL) -> bool:
+    """Whether a name server and a socket could be asked for it."""
+    host = url.raw_host.decode("ascii", "replace")
+    labels = host.split(".")
+    return (
+        (":" in host or _HOST.fullmatch(host) is not None)
+        and all(len(label) <= 63 for label in labels)
+        and (url.port is None or 0 < url.port < 65536)
+    )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

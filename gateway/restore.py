@@ -8,6 +8,7 @@ writes after the backup, is ever given out anew for something else.
 """
 
 import contextlib
+import os
 import secrets
 import shutil
 import time
@@ -24,6 +25,7 @@ from actors.values import FoundingMember, Genesis, StoreMember, View
 from broker.folder import make_folder, sync_folder
 from broker.journal import Journal
 from gateway.backup_folder import (
+    LOST_AND_FOUND,
     BackupFolder,
     BackupRefused,
     Contained,
@@ -98,7 +100,8 @@ def _write_nodes(
     moved: Moved | None,
 ) -> Genesis:
     staging = data.absolute() / _STAGING
-    shutil.rmtree(staging, ignore_errors=True)
+    if staging.exists():
+        shutil.rmtree(staging)
     make_folder(staging)
     with contextlib.ExitStack() as journals_open:
         journals = {
@@ -119,12 +122,24 @@ def _write_nodes(
 
 
 def _check_empty(data: Path) -> None:
-    others = sorted(path.name for path in data.iterdir() if path.name != _STAGING)
+    others = sorted(found.name for found in os.scandir(data) if not _may_be_there(found))
     if others:
         raise BackupRefused(
             f"{data} is not empty (it holds {others[0]!r}): a backup is restored into a folder of "
             "its own, never over a cluster's data"
         )
+
+
+def _may_be_there(found: "os.DirEntry[str]") -> bool:
+    """What an interrupted restore left, and what a file system of its own has at its root."""
+    if not found.is_dir(follow_symlinks=False):
+        return False
+    if found.name != _STAGING:
+        return found.name == LOST_AND_FOUND
+    try:
+        return all(role_of(name) for name in os.listdir(found.path))
+    except ValueError:
+        return False
 
 
 def _found(

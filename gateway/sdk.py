@@ -303,7 +303,14 @@ class AsyncSynod:
                 "GET", "/v1/watch", params={"prefix": prefix}, headers=headers
             )
             request.extensions["timeout"]["read"] = _WATCH_SILENT_S
-            response = await self._answer(request, retry, stream=True)
+            try:
+                async with asyncio.timeout(self._patience_s):
+                    response = await self._answer(request, retry, stream=True)
+            except TimeoutError:
+                raise Unreachable(f"no answer from {self.url}: it took too long") from None
+            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                await response.aclose()
+                raise self._stranger()
             try:
                 async for id, event, data in _server_sent(response):
                     after, retry = id or after, Retry(self._patience_s)
@@ -311,7 +318,9 @@ class AsyncSynod:
                         change = change_of(id, event, data)
                     if change is not None:
                         yield change
-            except (httpx.TransportError, httpx.DecodingError):
+            except httpx.DecodingError as failure:
+                raise self._address.error_of(failure) from None
+            except httpx.TransportError:
                 pass  # Gone, or silent for too long; what follows `after` is asked for again.
             finally:
                 await response.aclose()
@@ -427,17 +436,23 @@ class AsyncSynod:
         try:
             yield
         except (LookupError, ValueError, TypeError, AttributeError, RecursionError, Problem):
-            raise ServerFailure(
-                f"what answers at {self.url} is no gateway of Synod, or of another version; see "
-                "--url, SYNOD_URL and the proxies"
-            ) from None
+            raise self._stranger() from None
+
+    def _stranger(self) -> ServerFailure:
+        return ServerFailure(
+            f"what answers at {self.url} is no gateway of Synod, or of another version; see --url, "
+            "SYNOD_URL and the proxies"
+        )
 
     def _written(
         self, read: Callable[[httpx.Response], Written], answer: httpx.Response
     ) -> Written:
         try:
             with self._understood():
-                return read(answer)
+                written = read(answer)
+                if not written.slot:
+                    raise LookupError
+                return written
         except ServerFailure as error:
             error.undecided = True
             raise

@@ -136,6 +136,8 @@ class Settings(BaseSettings):
         parts = urlsplit(url)
         if parts.scheme not in ("memory", "amqp", "amqps"):
             raise ValueError("it must start with memory://, amqp:// or amqps://")
+        if parts.port == 0:  # One that is no number is refused where it is looked at.
+            raise ValueError("its port is 0, where nothing can listen")
         if parts.scheme != "memory" and not parts.hostname:
             raise ValueError("it names no host, as in amqp://user:password@localhost:5672/")
         return url

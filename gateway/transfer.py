@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
-from gateway.errors import SynodError
+from gateway.errors import Misconfigured, SynodError, Unauthorized
 from gateway.paths import InvalidPath, checked_path, child
 from gateway.replies import Entry, Written
 from gateway.sdk import AsyncSynod
@@ -68,8 +68,8 @@ class Tally:
     failures: list[Failure] = field(default_factory=list)
     stopped: str = ""
     """Why the rest was not tried; empty if everything was."""
-    cause: SynodError | None = None
-    """What stopped it, if that was the cluster."""
+    errors: list[SynodError] = field(default_factory=list)
+    """What the cluster, or the way to it, refused."""
 
     @property
     def complete(self) -> bool:
@@ -191,6 +191,7 @@ async def get_tree(
                 if error.again or directory == source:
                     raise
                 tally.failures.append(Failure(directory, str(error)))
+                tally.errors.append(error)
 
     async def copy(synod: AsyncSynod, entry: Entry) -> None:
         inside = entry.path[len(source) :].lstrip("/") if source else entry.path
@@ -249,10 +250,11 @@ async def _in_parallel(
                     await copy(mine, item)
                 except (SynodError, OSError, InvalidPath) as error:
                     tally.failures.append(Failure(name(item), _reason(error)))
-                    # It was tried again for as long as patience allows; the others would fare
-                    # alike.
-                    if isinstance(error, SynodError) and error.again:
-                        tally.stopped, tally.cause = str(error), error
+                    if isinstance(error, SynodError):
+                        tally.errors.append(error)
+                        # It was tried for as long as patience allows; the others would fare alike.
+                        if error.again or isinstance(error, Misconfigured | Unauthorized):
+                            tally.stopped = str(error)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(parallel):
@@ -263,7 +265,8 @@ async def _in_parallel(
                     break
                 await queue.put(item)
         except SynodError as error:
-            tally.stopped, tally.cause = str(error), error
+            tally.stopped = str(error)
+            tally.errors.append(error)
         for _ in range(parallel):
             await queue.put(None)
 
