@@ -327,12 +327,13 @@ class BackupFolder:
     def replacing(self, name: str) -> Iterator[BinaryIO]:
         """A file that appears whole under `name` when the block ends well, or not at all."""
         place = self.path / name
+        draft = place.with_name(place.name + _PART)
         self._make_above(name)
-        with self._drafted(f"{name}{_PART}") as file:
+        with _drafted(draft) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        place.with_name(place.name + _PART).replace(place)
+        draft.replace(place)
         self._touched.update((place.parent, place.parent.parent))
 
     def _make_above(self, place: str) -> None:
@@ -343,20 +344,9 @@ class BackupFolder:
         self._check_above(place)
 
     @contextlib.contextmanager
-    def _drafted(self, place: str) -> Iterator[BinaryIO]:
-        """A new file, in the place of what an interrupted backup may have left there."""
-        path = self.path / place
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(path, flags, PRIVATE_FILE), "w+b") as file:
-            os.fchmod(file.fileno(), PRIVATE_FILE)
-            yield file
-
-    @contextlib.contextmanager
     def rows_draft(self) -> Iterator[BinaryIO]:
         """Where rows are written before their slot and their hash are known."""
-        with self._drafted(f"rows.jsonl{_PART}") as file:
+        with _drafted(self.path / f"rows.jsonl{_PART}") as file:
             yield file
 
     def keep_rows(self, draft: BinaryIO, slot: int, sha256: str) -> str:
@@ -421,6 +411,17 @@ def alone_in(folder: Path) -> Iterator[None]:
         raise BackupRefused(f"{folder} is in use by another backup or restore") from None
     finally:
         os.close(folder_fd)
+
+
+@contextlib.contextmanager
+def _drafted(path: Path) -> Iterator[BinaryIO]:
+    """A new file, in the place of what an interrupted backup may have left there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, PRIVATE_FILE), "w+b") as file:
+        os.fchmod(file.fileno(), PRIVATE_FILE)
+        yield file
 
 
 def chunk_place(name: str) -> str:

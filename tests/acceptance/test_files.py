@@ -120,7 +120,7 @@ def test_a_cluster_in_one_process_survives_its_killing(
             )
         assert (piped.code, str(MIB) in piped.err) == (1, True), piped
         assert "Traceback" not in refused.err + piped.err
-        assert synod("stat", "large", environment=client, folder=tmp_path).code == 1
+        assert synod("stat", "large", environment=client, folder=tmp_path).code == 4
         figure(f"{put.err.strip()}; {got.err.strip()}")
     finally:
         up.kill()

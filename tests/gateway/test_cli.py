@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -383,3 +384,21 @@ async def test_a_download_goes_on_where_it_broke(
 
 def test_a_path_may_be_typed_with_slashes_around_it() -> None:
     assert [cli_files.remote(text) for text in ("/", "", "/a/b/", "a/b")] == ["", "", "a/b", "a/b"]
+
+
+async def test_a_read_that_fails_says_what_was_not_read_and_what_to_do(
+    synod: Shell, cluster: FakeCluster
+) -> None:
+    """Given no store, then a get says within its time what it could not read, and nothing of a
+    write that never happened.
+    """
+    cluster.answers.extend([Unavailable("no store answers", "a read")] * 1000)
+
+    got = await synod("get", "x", "-", "--timeout", "0.7")
+
+    assert (got.code, got.out) == (6, "")
+    assert re.fullmatch(
+        r"synod: 'x' was not read: no store answers\. Nothing was changed; it was tried for \d s\. "
+        r"Try again, or for longer \(--timeout\)\n",
+        got.err,
+    )
