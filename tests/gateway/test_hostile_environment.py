@@ -200,7 +200,7 @@ def test_what_is_no_gateway_is_recognized(
     """Given another server at the address, then a read has failed, and a write is undecided unless
     the answer can't come from behind it.
     """
-    monkeypatch.setenv("SYNOD_TIMEOUT", "0.3")
+    monkeypatch.setenv("SYNOD_TIMEOUT", "0.3" if answer is None else "20")
     with answering(answer) as port:
         monkeypatch.setenv("SYNOD_URL", f"http://127.0.0.1:{port}")
         for command in (*READS, *WRITES):
