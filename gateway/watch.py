@@ -139,8 +139,11 @@ class Watch:
                 yield _event("reset", mark.id, about)
                 continue
             text = page.text(mark, prefix)
-            if reply.applied > mark.slot:
-                mark = Mark(reply.applied, _WHOLE)
+            through = Mark(reply.applied, _WHOLE)
+            # Also of the slot of `mark`: a client that came back within a slot knows part of it,
+            # and while nothing follows, the same page would come again and again.
+            if through > mark:
+                mark = through
                 # An id alone is no event, but moves the client's Last-Event-ID on.
                 text += f"id: {mark.id}\n\n".encode()
             if not text and loop.time() - told_at > _QUIET_S:

@@ -14,7 +14,7 @@ from actors.changes import Change
 from gateway.cluster import Cluster
 from gateway.replies import Change as Seen
 from gateway.sdk import AsyncSynod
-from gateway.watch import Mark, Watch, concerns
+from gateway.watch import _BEAT_S, Mark, Watch, concerns
 from tests.gateway.fake import FakeCluster
 from tests.gateway.problems import refused_as
 
@@ -121,6 +121,21 @@ async def test_a_connection_that_breaks_within_a_slot_goes_on_within_it(
         paths = [(await stream.next())[1]["path"] for _ in range(3)]
 
     assert paths == ["f2", "f3", "f4"]
+
+
+async def test_the_rest_of_a_slot_is_told_once_while_nothing_follows(synod: AsyncSynod) -> None:
+    """Given a client that comes back within the newest slot of a quiet cluster."""
+    steps = [{"op": "put", "path": f"f{number}", "text": "x"} for number in range(3)]
+    slot = (await synod.transaction(steps)).slot
+
+    async with _watching(synod.url, last_id=f"{slot}.0") as stream:
+        await stream.next()
+        paths = [(await stream.next())[1]["path"] for _ in range(2)]
+        await asyncio.sleep(2.5 * _BEAT_S)
+        await synod.put("g", b"x")
+        paths.append((await stream.next())[1]["path"])
+
+    assert paths == ["f1", "f2", "g"]
 
 
 async def test_what_no_store_remembers_is_told_as_a_reset(
