@@ -28,6 +28,7 @@ from actors.messages import (
 )
 from actors.node import Handlers, Node, read_record
 from actors.options import Identity, Options
+from actors.paging import Page
 from actors.values import AcceptedValue, Frozen, weight
 
 _BALLOT = TypeAdapter(Ballot)
@@ -90,15 +91,14 @@ class Acceptor(Node):
             return
         self._promise(message.ballot)
         entries: list[AcceptedValue] = []
-        size = 0
+        page = Page(self.options.page_bytes)
         next_slot: int | None = None
         for slot in self._slots_from(message.first_slot):
             accepted = self.accepted[slot]
-            if size > self.options.page_bytes:
+            if not page.takes(weight(accepted.value)):
                 next_slot = slot
                 break
             entries.append(accepted)
-            size += weight(accepted.value)
         self._send(
             sender,
             Promise(
@@ -150,12 +150,12 @@ class Acceptor(Node):
 
     def _on_pull(self, sender: str, message: PullChosen) -> None:
         entries: list[AcceptedValue] = []
-        size = 0
+        page = Page(self.options.page_bytes)
         for slot in self._slots_from(message.first_slot):
-            if slot > message.last_slot or size > self.options.page_bytes:
+            entry = self.accepted[slot]
+            if slot > message.last_slot or not page.takes(weight(entry.value)):
                 break
-            entries.append(self.accepted[slot])
-            size += weight(self.accepted[slot].value)
+            entries.append(entry)
         self._send(
             sender,
             AcceptedRange(entries=tuple(entries), truncated_below=self.truncated_below),

@@ -9,6 +9,7 @@ page after page. Where the log is gone, another replica's state takes its place
 from actors.effects import Group
 from actors.learner_state import LearnerState
 from actors.messages import Chosen, Decided, PullChosen, PullDecided
+from actors.paging import Page
 from actors.turn import Turn
 from actors.values import DecidedSlot, SlotValue, weight
 
@@ -93,13 +94,12 @@ class CatchingUp:
         """Tell of the chosen slots that were asked for, up to a gap."""
         learned = self._learned
         entries: list[SlotValue] = []
-        size = 0
+        page = Page(self._turn.options.page_bytes)
         for slot in range(message.first_slot, message.last_slot + 1):
             known = learned.log.known.get(slot)
-            if known is None or size > self._turn.options.page_bytes:
+            if known is None or not page.takes(weight(known.value)):
                 break
             entries.append(SlotValue(slot=slot, value=known.value))
-            size += weight(known.value)
         if entries:
             self._turn.send(sender, Chosen(entries=tuple(entries)))
 
@@ -107,12 +107,14 @@ class CatchingUp:
         """Answered also when there is nothing to tell: it is a sign of life."""
         learned = self._learned
         entries: list[DecidedSlot] = []
-        size = 0
+        page = Page(self._turn.options.page_bytes)
         for slot in range(message.applied + 1, learned.decided + 1):
             known = learned.log.known.get(slot)
-            if known is None or known.aborted is None or size > self._turn.options.page_bytes:
+            if known is None or known.aborted is None:
                 break
-            entries.append(DecidedSlot(slot=slot, value=known.value, aborted=known.aborted))
-            size += weight(known.value)
+            decided = DecidedSlot(slot=slot, value=known.value, aborted=known.aborted)
+            if not page.takes(len(decided.to_json())):
+                break
+            entries.append(decided)
         answer = Decided(entries=tuple(entries), first_kept=learned.log.first_kept)
         self._turn.send(sender, answer)

@@ -4,12 +4,14 @@ Every store can tell, and all tell the same, because what a slot changed is a ma
 is kept in memory and bounded; whoever asks for more than is kept is told so, never given a gap.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from actors.numbers import Count
+from actors.paging import PAGE_BYTES, Page
 from actors.values import (
     AnyStep,
     AnyValue,
@@ -27,6 +29,9 @@ from actors.values import (
 
 _KEPT = 16_384
 """Changes that are kept, some slots' worth more or less."""
+
+_KEPT_BYTES = 16 * 1024 * 1024
+"""What the names in them may take: they may have 4 KiB each."""
 
 ChangeKind = Literal["put", "delete", "make_directory", "remove_directory", "move", "copy"]
 
@@ -61,6 +66,11 @@ class _Row:
     size: int | None
     content_type: str | None
 
+    @property
+    def names_bytes(self) -> int:
+        """What its names take, which is nearly all of it."""
+        return len(self.path.encode()) + len((self.source or "").encode())
+
     def told(self) -> Change:
         return Change(**{name: getattr(self, name) for name in self.__slots__})
 
@@ -72,11 +82,14 @@ class Changes:
     first: int = 1
     last: int = 0
     kept: int = _KEPT
+    kept_bytes: int = _KEPT_BYTES
     _rows: deque[_Row] = field(default_factory=deque)
+    _bytes: int = 0
 
     def restart(self, applied: int) -> None:
         """The state was restored or replaced at `applied`: what led there is not known here."""
         self._rows.clear()
+        self._bytes = 0
         self.first = applied + 1
         self.last = applied
 
@@ -95,16 +108,24 @@ class Changes:
                 row = _row(step, slot, index, ordinal)
                 if row is not None:
                     self._rows.append(row)
+                    self._bytes += row.names_bytes
                     ordinal += 1
-        while len(self._rows) > self.kept and self._rows[0].slot < slot:
+        while self._is_over and self._rows[0].slot < slot:
             self.first = self._rows[0].slot + 1
             while self._rows and self._rows[0].slot < self.first:
-                self._rows.popleft()
+                self._bytes -= self._rows.popleft().names_bytes
 
-    def since(self, after: int, limit: int) -> tuple[tuple[Change, ...], int]:
+    @property
+    def _is_over(self) -> bool:
+        return len(self._rows) > self.kept or self._bytes > self.kept_bytes
+
+    def since(
+        self, after: int, limit: int, page_bytes: int = PAGE_BYTES
+    ) -> tuple[tuple[Change, ...], int]:
         """The changes of whole slots after `after`, at least one slot's, and the last slot told.
 
-        Only to be asked for `after >= first - 1`.
+        Of more than one slot no more than `limit` changes that take `page_bytes` as JSON. Only to
+        be asked for `after >= first - 1`.
         """
         newer: list[_Row] = []
         for row in reversed(self._rows):  # Whoever follows asks for the newest few.
@@ -112,10 +133,16 @@ class Changes:
                 break
             newer.append(row)
         newer.reverse()
-        if len(newer) > limit:
-            last = newer[limit - 1].slot
-            return tuple(row.told() for row in newer if row.slot <= last), last
-        return tuple(row.told() for row in newer), self.last
+        told: list[Change] = []
+        page = Page(page_bytes)
+        for slot, rows in itertools.groupby(newer, key=lambda row: row.slot):
+            if told and len(told) >= limit:
+                return tuple(told), slot - 1
+            changes = [row.told() for row in rows]
+            if not page.takes(sum(len(change.to_json()) + 1 for change in changes)):
+                return tuple(told), slot - 1
+            told += changes
+        return tuple(told), self.last
 
 
 def _row(step: AnyStep | Frozen, slot: int, index: int, ordinal: int) -> _Row | None:

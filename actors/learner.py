@@ -297,7 +297,7 @@ class Learner(Node):
 
     def _on_log_read(self, sender: str, message: LogRead) -> None:
         """Somebody looks on."""
-        self._send(sender, page_of(self.learned, message))
+        self._send(sender, page_of(self.learned, message, self.options.page_bytes))
 
     def _on_tick(self, subject: str) -> None:
         if self._catching_up.tick_chosen():

@@ -6,17 +6,19 @@ It is read only: nothing of the protocol waits for it or rests on it.
 from actors.ballot import NO_BALLOT
 from actors.learner_state import LearnerState
 from actors.messages import LogCommand, LogEntry, LogPage, LogRead
+from actors.paging import PAGE_BYTES, Page
 from actors.values import Abort, AnyValue, Batch, Command, Transaction, View
 
 ENTRIES_MAX = 500
 
 
-def page_of(learned: LearnerState, message: LogRead) -> LogPage:
+def page_of(learned: LearnerState, message: LogRead, page_bytes: int = PAGE_BYTES) -> LogPage:
     """The part of the learner's chosen log that `message` asks for."""
     entries: list[LogEntry] = []
     view = learned.view
     epoch = view.epoch if view is not None else 0
     first = learned.log.first_kept
+    page = Page(page_bytes)
     for slot in range(learned.scanned, first - 1, -1):
         known = learned.log.known.get(slot)
         if known is None or len(entries) >= min(message.limit, ENTRIES_MAX):
@@ -24,19 +26,20 @@ def page_of(learned: LearnerState, message: LogRead) -> LogPage:
         if not message.before or slot < message.before:
             ballot = None if known.ballot == NO_BALLOT else known.ballot
             aborted = known.aborted
-            entries.append(
-                LogEntry(
-                    slot=slot,
-                    kind=known.value.kind,
-                    epoch=epoch,
-                    ballot=ballot,
-                    accepted_by=tuple(sorted(known.accepted_by)),
-                    commands=_commands_of(known.value, message.commands_max),
-                    commands_count=_count(known.value),
-                    aborted=None if aborted is None else tuple(one.index for one in aborted),
-                    text=_text_of(known.value),
-                )
+            entry = LogEntry(
+                slot=slot,
+                kind=known.value.kind,
+                epoch=epoch,
+                ballot=ballot,
+                accepted_by=tuple(sorted(known.accepted_by)),
+                commands=_commands_of(known.value, message.commands_max),
+                commands_count=_count(known.value),
+                aborted=None if aborted is None else tuple(one.index for one in aborted),
+                text=_text_of(known.value),
             )
+            if not page.takes(len(entry.to_json())):
+                break
+            entries.append(entry)
         if isinstance(known.value, View) and known.value.epoch == epoch:
             # A View of another epoch had no effect where it stands (section 4).
             epoch -= 1

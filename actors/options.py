@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from actors.effects import Milliseconds
+from actors.paging import BATCH_BYTES_MAX, PAGE_BYTES
 from actors.values import Constants, Genesis
 
 ROLES = ("proposer", "acceptor", "learner", "store", "gateway")
@@ -59,7 +60,7 @@ class Options:
     chunk_grace_ms: Milliseconds = _CONSTANTS.chunk_grace_ms
     log_bytes: int = 4 * 1024 * 1024
     copy_bytes_per_s: int = 32 * 1024 * 1024
-    page_bytes: int = 1024 * 1024
+    page_bytes: int = PAGE_BYTES
 
     def __post_init__(self) -> None:
         if self.acceptors < 3 or self.acceptors % 2 == 0:
@@ -68,6 +69,11 @@ class Options:
             raise ValueError(f"learners must be at least 2, not {self.learners}")
         if self.stores < 1 or self.proposers < 1:
             raise ValueError("there must be at least one store and one proposer")
+        if self.batch_bytes > BATCH_BYTES_MAX:
+            raise ValueError(
+                f"batch_bytes must be at most {BATCH_BYTES_MAX}, not {self.batch_bytes}: no "
+                "message could carry the slot"
+            )
         if self.lease_ms <= 2 * self.leader_heartbeat_ms + self.lease_margin_ms:
             raise ValueError(
                 f"a lease of {self.lease_ms} ms is too short for a leader heartbeat every "

@@ -33,6 +33,7 @@ from actors.messages import (
 )
 from actors.node import Handlers, Node, Timers, read_record
 from actors.options import Identity, Options
+from actors.paging import COMMAND_BYTES_MAX
 from actors.values import (
     NOOP,
     AcceptedValue,
@@ -42,8 +43,6 @@ from actors.values import (
     Frozen,
     StoreMember,
     View,
-    contents_of,
-    steps_of,
 )
 
 _ROUND = TypeAdapter(int)
@@ -375,6 +374,10 @@ class Proposer(Node):
         key = (command.session, command.sequence)
         if key in phase.underway:
             return
+        if command.size_bytes > COMMAND_BYTES_MAX:
+            # No gateway makes such a one, and no message could carry the slot that it fills.
+            self.counters["too_large"] += 1
+            return
         if len(phase.queue) >= _QUEUE_COMMANDS:
             self.counters["overload"] += 1
             return  # Not an answer: the client asks again.
@@ -434,12 +437,11 @@ class Proposer(Node):
             while (
                 phase.queue
                 and len(commands) < self.options.batch_commands
-                and size < self.options.batch_bytes
+                and (not commands or size + phase.queue[0].size_bytes <= self.options.batch_bytes)
             ):
                 command = phase.queue.popleft()
                 commands.append(command)
-                size += 512 * len(steps_of(command.operation))
-                size += sum(len(getattr(c, "data", b"")) for c in contents_of(command.operation))
+                size += command.size_bytes
                 highest = self._highest_proposed.get(command.session, -1)
                 self._highest_proposed[command.session] = max(highest, command.sequence)
             batch = Batch(elapsed_ms=self._elapsed_ms(phase), commands=tuple(commands))

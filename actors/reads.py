@@ -5,6 +5,7 @@ nothing that was prepared before it arrived, and that touches it, is undecided. 
 write was prepared on every store of the view first, so no read can miss one.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from actors.changes import Changes
 from actors.effects import Milliseconds
 from actors.messages import LeaseAsk, LeaseGrant, ReadReply, ReadRequest
 from actors.namespace import Namespace
+from actors.paging import PAGE_BYTES, Page
 from actors.rejoin import Rejoin
 from actors.store_state import StoreState
 from actors.tree import is_below
@@ -92,9 +94,11 @@ class Reads:
         turn, held = self._turn, self._held
         obstacle = self._obstacle(read)
         if obstacle is None:
-            answer = answer_read(held.namespace, read.request)
+            page_bytes = turn.options.page_bytes
             if read.request.what == "changes":
-                answer = answer_changes(held.changes, read.request)
+                answer = answer_changes(held.changes, read.request, page_bytes)
+            else:
+                answer = answer_read(held.namespace, read.request, page_bytes)
             turn.send(read.sender, answer)
         elif turn.now >= read.until:
             turn.counters["reads_refused"] += 1
@@ -167,8 +171,10 @@ def _may_be_old(request: ReadRequest) -> bool:
     )
 
 
-def answer_read(state: Namespace, request: ReadRequest) -> ReadReply:
-    """The answer at the state's applied slot."""
+def answer_read(state: Namespace, request: ReadRequest, page_bytes: int = PAGE_BYTES) -> ReadReply:
+    """The answer at the state's applied slot. A list ends after `limit` children, or earlier after
+    `page_bytes` of them; `more` says whether others follow.
+    """
     if request.what == "result":
         return _answer_result(state, request)
     entry = state.tree.lookup(request.path)
@@ -176,21 +182,26 @@ def answer_read(state: Namespace, request: ReadRequest) -> ReadReply:
         return ReadReply(number=request.number, status="absent", applied=state.applied)
     if request.what == "list" and isinstance(entry, DirectoryEntry):
         children, more = state.tree.list_directory(request.path, request.after, request.limit)
+        page = Page(page_bytes)
+        fitting = tuple(itertools.takewhile(lambda one: page.takes(len(one.to_json())), children))
         return ReadReply(
             number=request.number,
             status="found",
             applied=state.applied,
             entry=entry,
-            children=children,
-            more=more,
+            children=fitting,
+            more=more or len(fitting) < len(children),
         )
     return ReadReply(number=request.number, status="found", applied=state.applied, entry=entry)
 
 
-def answer_changes(changes: Changes, request: ReadRequest) -> ReadReply:
+def answer_changes(
+    changes: Changes, request: ReadRequest, page_bytes: int = PAGE_BYTES
+) -> ReadReply:
     """What changed from the slot `at_least` on; `forgotten` if not all of that is kept here.
 
-    `applied` is the last slot whose changes are told.
+    `applied` is the last slot whose changes are told: `limit` changes, or `page_bytes` of them, end
+    the answer.
     """
     after = max(0, request.at_least - 1)
     if after + 1 < changes.first:
@@ -200,7 +211,7 @@ def answer_changes(changes: Changes, request: ReadRequest) -> ReadReply:
             applied=changes.last,
             detail=f"changes are kept from slot {changes.first} on",
         )
-    rows, through = changes.since(after, request.limit)
+    rows, through = changes.since(after, request.limit, page_bytes)
     return ReadReply(number=request.number, status="found", applied=through, changes=rows)
 
 

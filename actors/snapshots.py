@@ -13,6 +13,7 @@ from typing import NamedTuple
 from actors.effects import Milliseconds
 from actors.messages import SnapshotPage, SnapshotPull, SnapshotRow
 from actors.namespace import Namespace
+from actors.paging import Page
 from actors.rotation import Rotation
 from actors.turn import Turn
 from actors.values import Frozen
@@ -65,11 +66,14 @@ class SnapshotServer:
         served.asked_at = turn.now
         start = served.starts[page]
         rows: list[SnapshotRow] = []
-        size = 0
-        while start < len(served.rows) and size < turn.options.page_bytes // 4:
+        room = Page(turn.options.page_bytes // 4)
+        while start < len(served.rows):
             key, row = served.rows[start]
-            rows.append(SnapshotRow(key=key, value=row.to_json().decode()))
-            size += len(key) + len(rows[-1].value)
+            value = row.to_json()
+            # JSON within JSON: its quotes are escaped, so it may take up to twice as much.
+            if not room.takes(len(key) + len(value)):
+                break
+            rows.append(SnapshotRow(key=key, value=value.decode()))
             start += 1
         if page + 1 == len(served.starts) and start < len(served.rows):
             served.starts.append(start)

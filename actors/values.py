@@ -287,6 +287,11 @@ class Command(Frozen):
         """The request's id, as `Synod-Request-Id` shows it."""
         return f"{self.session}-{self.sequence}"
 
+    @cached_property
+    def size_bytes(self) -> int:
+        """What it takes in a message: most of it may be names, tags or metadata, not contents."""
+        return len(self.to_json())
+
 
 Status = Literal[
     "done",
@@ -375,18 +380,8 @@ class Batch(Frozen):
 
     @cached_property
     def weight(self) -> int:
-        """Roughly how many bytes it takes in a message."""
-        total = 128
-        for command in self.commands:
-            operation = command.operation
-            total += 512 * len(steps_of(operation))
-            for content in contents_of(operation):
-                match content:
-                    case Inline():
-                        total += len(content.data) * 4 // 3
-                    case Chunked():
-                        total += 70 * len(content.chunks)
-        return total
+        """How many bytes it takes in a message."""
+        return len(self.json_text)
 
 
 def _as_kept(command: Command) -> Command:
@@ -463,9 +458,14 @@ Value = Annotated[AnyValue, Field(discriminator="kind")]
 NOOP = NoOp()
 
 
-def weight(value: object) -> int:
-    """Roughly how many bytes a slot's value takes in a message."""
-    return value.weight if isinstance(value, Batch) else 256
+_AROUND_BYTES = 192
+"""The slot and a ballot, whose proposer's name may have 64 bytes."""
+
+
+def weight(value: AnyValue) -> int:
+    """How many bytes a slot's value takes in a message, with what stands around it."""
+    size_bytes = value.weight if isinstance(value, Batch) else len(value.to_json())
+    return _AROUND_BYTES + size_bytes
 
 
 class Holder(Frozen):

@@ -25,11 +25,12 @@ from actors.messages import (
     Result,
     TxnPrepare,
 )
+from actors.paging import MESSAGE_BYTES_MAX
 from actors.values import Batch
 from broker.transport import Lane, Parcel, Wakeup
 from broker.wire import HeaderValue, Properties
 
-BODY_BYTES_MAX = 16 * 1024 * 1024
+BODY_BYTES_MAX = MESSAGE_BYTES_MAX
 """RabbitMQ 4's own limit; whatever is larger was not sent by a node."""
 
 SPLIT_BYTES = 4 * 1024 * 1024

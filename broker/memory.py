@@ -1,7 +1,8 @@
 """A broker inside one process: the embedded default, and the tests' own.
 
 It means what RabbitMQ means to a node (durable bounded queues, groups, delayed messages, at least
-once delivery with acknowledgement), but passes message objects without encoding them.
+once delivery with acknowledgement, a largest message), but passes message objects without encoding
+them.
 """
 
 import asyncio
@@ -18,11 +19,17 @@ from actors.messages import (
     AnyMessage,
     Chosen,
     Decided,
+    LogPage,
     Promise,
+    ReadReply,
     SnapshotPage,
+    Submit,
     TxnPrepare,
+    TxnState,
+    TxnVote,
 )
 from actors.notices import Notice
+from actors.paging import MESSAGE_BYTES_MAX
 from actors.values import weight
 from broker.transport import (
     Delivery,
@@ -102,11 +109,13 @@ class MemoryBroker:
         bulk_bytes_max: int = 64 * 1024 * 1024,
         prefetch: int = 256,
         bulk_prefetch: int = 4,
+        message_bytes_max: int = MESSAGE_BYTES_MAX,
     ) -> None:
         self._control_bytes_max = control_bytes_max
         self._bulk_bytes_max = bulk_bytes_max
         self._prefetch = prefetch
         self._bulk_prefetch = bulk_prefetch
+        self.message_bytes_max = message_bytes_max
         self._queues: dict[tuple[str, str], _Queue] = {}
         self._groups: dict[str, list[str]] = {}
         self._listeners: list[Callable[[str, str, bytes], None]] = []
@@ -276,7 +285,11 @@ class MemoryTransport:
         control = tuple(message for message in parcel.messages if not _is_bulk(message))
         if any(isinstance(message, Call | Notice) for message in control):
             raise TypeError(f"a local call or notice can't leave its node: {control}")
-        size_bytes = sum(map(_weight, control))
+        sizes = list(map(_weight, control))
+        if sizes and max(sizes) > self._broker.message_bytes_max:
+            self._refuse_too_large(parcel, control, sizes)
+            return
+        size_bytes = sum(sizes)
         for name in self._broker.receivers(to, self._name):
             if control:
                 part = parcel._replace(messages=control)
@@ -288,23 +301,40 @@ class MemoryTransport:
                         part = parcel._replace(messages=(message,))
                         self._put(name, Lane.BULK, part, data_bytes + CONTROL_MESSAGE_BYTES)
 
+    def _refuse_too_large(
+        self, parcel: Parcel, control: tuple[AnyMessage, ...], sizes: list[int]
+    ) -> None:
+        """Nothing of the turn leaves: no node builds such a message, and tests are to see it."""
+        self._health.dropped += len(control)
+        for message, size_bytes in zip(control, sizes, strict=True):
+            if size_bytes > self._broker.message_bytes_max:
+                reason = f"not sent: {size_bytes} bytes are more than a message may have"
+                self.quarantine(parcel._replace(messages=(message,)), reason)
+
     def _put(self, name: str, lane: str, item: Parcel | Wakeup, size_bytes: int) -> None:
         self._health.dropped += self._broker.put(name, lane, item, size_bytes)
 
 
 def _weight(message: AnyMessage) -> int:
-    """Roughly what a control message takes: a queue whose node is away holds many of them."""
+    """What a control message takes, a little more than on RabbitMQ: a queue whose node is away
+    holds many of them, and none may be larger than RabbitMQ takes. Only those are measured that
+    may be large.
+    """
     match message:
         case TxnPrepare(batch=batch):
             held = batch.weight
         case Accept(value=value):
             held = weight(value)
+        case Submit(command=command):
+            held = command.size_bytes
         case Promise(accepted=slots):
             held = sum(weight(slot.value) for slot in slots)
         case AcceptedRange(entries=entries) | Chosen(entries=entries) | Decided(entries=entries):
-            held = sum(weight(entry.value) for entry in entries)
-        case SnapshotPage(rows=rows):
-            held = sum(len(row.value) for row in rows)
+            held = sum(len(entry.to_json()) + 1 for entry in entries)
+        case ReadReply(children=(), changes=()):
+            held = 0
+        case ReadReply() | LogPage() | SnapshotPage() | TxnState() | TxnVote():
+            held = len(message.to_json())
         case _:
             held = 0
     return CONTROL_MESSAGE_BYTES + held

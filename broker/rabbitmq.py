@@ -346,10 +346,25 @@ class RabbitTransport:
         """Stage `parcel` for a node or a group."""
         if self._can_send():
             for encoded in encode(parcel):
-                if encoded.lane == Lane.BULK and self._is_congested:
+                if len(encoded.body) > BODY_BYTES_MAX:
+                    self._refuse_too_large(to, encoded)
+                elif encoded.lane == Lane.BULK and self._is_congested:
                     self._health.dropped += 1
                 else:
                     self._stage(encoded, to)
+
+    def _refuse_too_large(self, to: str, encoded: Encoded) -> None:
+        """The broker would close the channel over it, and everything behind it would be lost."""
+        self._health.dropped += 1
+        self._put_into_quarantine(
+            f"not sent: {len(encoded.body)} bytes are more than {BODY_BYTES_MAX}",
+            self._topology.group(to) if to in Group.ALL else self._topology.nodes,
+            to,
+            encoded.properties.type,
+            self._name,
+            encoded.properties.content_type,
+            encoded.body,
+        )
 
     def delay(self, delay_ms: Milliseconds, wakeup: Wakeup) -> bool:
         """Stage `wakeup` for this node, by way of the queue of its rung of the ladder."""

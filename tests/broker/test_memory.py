@@ -8,9 +8,9 @@ import pytest
 
 from actors.calls import Survey
 from actors.effects import Group, TimerKey
-from actors.messages import ChunkPut, ChunkRefused, TxnPrepare
+from actors.messages import ChunkPut, ChunkRefused, ReadReply, TxnPrepare
 from actors.notices import DiskSpace
-from actors.values import Batch, Command, Inline, PutFile
+from actors.values import Batch, Command, DirectoryEntry, Inline, PutFile
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.transport import Delivery, Lane, Parcel, Wakeup
 from tests.broker.actors import note
@@ -161,6 +161,26 @@ async def test_what_is_sent_to_nobody_is_lost() -> None:
     await node.send("store-1", "after the end")
     assert node.got == []
     assert node.transport.health.dropped == 1
+
+
+async def test_what_rabbitmq_would_not_take_is_not_taken_here_either() -> None:
+    """Given a message above the limit, then nobody gets it, and it is kept for whoever looks."""
+    broker = MemoryBroker(message_bytes_max=10_000)
+    one, two = Node(broker, "store-1"), Node(broker, "gateway-1")
+    children = tuple(
+        DirectoryEntry(path=f"{number:0100}", slot=1, index=0) for number in range(100)
+    )
+    async with one.running(), two.running():
+        for some in (children, children[:50]):
+            reply = ReadReply(number=1, status="found", applied=1, children=some)
+            one.transport.publish("gateway-1", Parcel("c", "store-1", "d", 1, (reply,)))
+            await one.transport.flush()
+
+        came = [d.item.messages[0] for d in two.got if isinstance(d.item, Parcel)]
+    assert [len(reply.children) for reply in came if isinstance(reply, ReadReply)] == [50]
+    assert (one.transport.health.dropped, one.transport.health.quarantined) == (1, 1)
+    ((refused, reason),) = broker.quarantined
+    assert (refused.sender, "more than a message may have" in reason) == ("store-1", True)
 
 
 async def test_a_local_call_can_not_leave() -> None:

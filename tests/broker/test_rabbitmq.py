@@ -314,6 +314,27 @@ async def test_what_can_not_be_digested_goes_to_quarantine_and_the_node_lives_on
         assert queue.declaration_result.message_count == 0
 
 
+async def test_a_message_that_is_too_large_costs_neither_the_session_nor_what_follows(
+    house: House, amqp_url: str, topology: Topology
+) -> None:
+    """Given a broker that would close the channel over it, then the message goes to quarantine."""
+
+    def tell(this: Puppet) -> None:
+        this.send("store-1", "x" * (BODY_BYTES_MAX + 1))
+        this.send("store-1", "after")
+
+    one, two = house.host("gateway-1", {"call.survey": answered(tell)}), house.host("store-1")
+    async with house.running(one, two), channel_to(amqp_url) as channel:
+        await one.call(survey)
+        await until(lambda: puppet(two).seen == ["after"])
+        message = await take(await channel.get_queue(topology.quarantine))
+
+        assert "bytes are more than" in str(message.headers["reason"])
+        assert (message.headers["sender"], message.type) == ("gateway-1", "chunk.refused")
+        health = one.transport.health
+        assert (health.sessions, health.dropped, health.quarantined) == (1, 1, 1)
+
+
 async def test_a_local_call_from_the_network_is_refused(
     house: House, amqp_url: str, topology: Topology
 ) -> None:
