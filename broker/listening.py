@@ -20,6 +20,10 @@ log = logging.getLogger("synod.events")
 _QUEUED_MAX = 2_000
 _AGAIN_S = 2.0
 _CONNECT_PATIENCE_S = 10.0
+_BOUND_AGAIN_S = 3.0
+"""How often the exchange and the binding to it are made again: either may be deleted by others, and
+the broker tells nobody.
+"""
 
 
 async def listen_for_events(
@@ -70,7 +74,13 @@ async def _listen(
         )
         await queue.bind(exchange, TRACE_TOPICS)
         await queue.consume(hear, no_ack=True)
-        await gone.wait()
+        while not gone.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_BOUND_AGAIN_S):
+                    await gone.wait()
+            async with asyncio.timeout(_CONNECT_PATIENCE_S):
+                await exchange.declare()
+                await queue.bind(exchange, TRACE_TOPICS)
     finally:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(1):

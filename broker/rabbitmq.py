@@ -70,7 +70,8 @@ class RabbitOptions:
     within `ping_patience_s`. `flush_patience_s` is how long a turn may be held up by a socket that
     takes nothing; above `unsent_bytes_max` what is to be sent is dropped, contents already above
     `bulk_unsent_bytes_max`: whoever sends them does it again after a while, whether the former copy
-    has left or not.
+    has left or not. What a session rests on is declared anew every `declared_again_s`, and the
+    broker must say that it was within `declared_patience_s`.
     """
 
     wait: bool = True
@@ -82,6 +83,8 @@ class RabbitOptions:
     backoff_most_s: float = 2.0
     silence_s: float = 5.0
     ping_patience_s: float = 5.0
+    declared_again_s: float = 3.0
+    declared_patience_s: float = 10.0
     flush_patience_s: float = 1.0
     unsent_bytes_max: int = 32 * 1024 * 1024
     bulk_unsent_bytes_max: int = 8 * 1024 * 1024
@@ -175,6 +178,7 @@ class RabbitTransport:
             self._url,
             self._on_delivered,
             self._on_blocked,
+            self._on_returned,
             timeout_s=options.connect_patience_s,
             heartbeat_s=options.heartbeat_s,
         )
@@ -183,13 +187,21 @@ class RabbitTransport:
         await session.consume(self._prefetch)
 
     async def _watch(self, session: Session) -> str:
-        """Wait for the session's end and return its reason. Pings through the node's own queue."""
+        """Wait for the session's end and return its reason. Pings through the node's own queue, and
+        has what was deleted on the broker made again.
+        """
         loop, options = asyncio.get_running_loop(), self._options
+        look_s = min(options.silence_s / 5, options.declared_again_s)
         pinged_s = 0.0
+        # Not all nodes at once.
+        declared_s = loop.time() - random.uniform(0, options.declared_again_s)
         while True:
-            done, _ = await asyncio.wait([session.failure], timeout=options.silence_s / 5)
+            done, _ = await asyncio.wait([session.failure], timeout=look_s)
             if done:
                 return session.failure.result()
+            if loop.time() - declared_s >= options.declared_again_s:
+                await self._declare_again(session)
+                declared_s = loop.time()
             now_s = loop.time()
             if session.blocked or now_s - session.heard_s < options.silence_s:
                 pinged_s = 0.0
@@ -199,6 +211,14 @@ class RabbitTransport:
                 await self.flush()
             elif now_s - pinged_s > options.ping_patience_s:
                 return "nothing came back through the node's own queue"
+
+    async def _declare_again(self, session: Session) -> None:
+        try:
+            async with asyncio.timeout(self._options.declared_patience_s):
+                await session.declare_again()
+        except (aiormq.AMQPError, OSError, TimeoutError, RuntimeError):
+            if not session.failure.done():
+                raise  # Else the session knows better what happened to it.
 
     def _begin(self, session: Session) -> None:
         self._session = session
@@ -225,6 +245,28 @@ class RabbitTransport:
             log.warning("%s: %s takes messages again", self._name, self._where())
             if self._unblocked is not None:
                 self._unblocked()
+
+    def _on_returned(self, session: Session, message: Delivered) -> None:
+        """A rung of the ladder is gone: make it again for the timers whose message came back.
+
+        Those that were waiting in it are overdue soon (`broker.timers`).
+        """
+        rung = self._topology.delay_of(message.exchange)
+        if session is not self._session or rung is None or not session.forget_delay(rung):
+            return
+        log.warning(
+            "%s: the delay queue of %d ms is gone from %s; it is declared again",
+            self._name,
+            rung,
+            self._where(),
+        )
+        if message.properties is not None and not session.blocked:
+            session.write(
+                session.declare_delay(rung)
+                + self._publish_frames(
+                    session, message.exchange, self._name, message.properties, message.body
+                )
+            )
 
     def _say_up(self) -> None:
         if self._health.last_error:
@@ -376,7 +418,17 @@ class RabbitTransport:
         if declaration:
             self._staged.append(declaration)
         encoded = encode_wakeup(self._name, wakeup)
-        self._stage_frames(self._topology.delay(rung), self._name, encoded.properties, encoded.body)
+        # Mandatory: the rung may have been deleted since it was declared.
+        self._staged.append(
+            self._publish_frames(
+                session,
+                self._topology.delay(rung),
+                self._name,
+                encoded.properties,
+                encoded.body,
+                mandatory=True,
+            )
+        )
         return True
 
     def quarantine(self, parcel: Parcel, reason: str) -> None:
@@ -410,16 +462,7 @@ class RabbitTransport:
         properties = Properties(
             kind, self._name, f"{self._name}-event-{number}", int(time.time()), {}
         )
-        session.write(
-            encode_publish(
-                session.publish_channel,
-                self._topology.events,
-                key,
-                properties,
-                body,
-                session.frame_bytes_max,
-            )
-        )
+        session.write(self._publish_frames(session, self._topology.events, key, properties, body))
         return True
 
     def on_control(self, listener: Callable[[str, bytes], None]) -> None:
@@ -505,15 +548,26 @@ class RabbitTransport:
         if session is None:
             self._health.dropped += 1
             return
-        self._staged.append(
-            encode_publish(
-                session.publish_channel,
-                exchange,
-                routing_key,
-                properties,
-                body,
-                session.frame_bytes_max,
-            )
+        self._staged.append(self._publish_frames(session, exchange, routing_key, properties, body))
+
+    def _publish_frames(
+        self,
+        session: Session,
+        exchange: str,
+        routing_key: str,
+        properties: Properties,
+        body: bytes,
+        *,
+        mandatory: bool = False,
+    ) -> bytes:
+        return encode_publish(
+            session.publish_channel,
+            exchange,
+            routing_key,
+            properties,
+            body,
+            session.frame_bytes_max,
+            mandatory=mandatory,
         )
 
 

@@ -155,13 +155,15 @@ class Session:
         self.lanes: dict[int, str] = {}
         """Which lane a channel of the consuming connection carries."""
         self._tell_blocked: Callable[[Session], None] | None = None
-        self._declared: set[Milliseconds] = set()
+        self._rungs: dict[Milliseconds, float] = {}
+        """The rungs that were declared, and until when each may hold a message of this node's."""
 
     async def open(
         self,
         url: str,
         deliver: Callable[["Session", Delivered], None],
         blocked: Callable[["Session"], None],
+        returned: Callable[["Session", Delivered], None],
         *,
         timeout_s: float,
         heartbeat_s: int,
@@ -169,11 +171,12 @@ class Session:
         """Connect and declare. On failure, `close` is still to be called.
 
         `blocked` is called when the broker stops taking messages and when it goes on;
-        `self.blocked` tells which.
+        `self.blocked` tells which. `returned` is given mandatory messages that no queue took.
         """
         self._publishing = await Link.open(url, f"{self._name} publishes", timeout_s, heartbeat_s)
         self._publishing.on_closed(self.fail)
         self._publishing.splitter.on_blocked = self._on_blocked
+        self._publishing.splitter.on_return = lambda message: returned(self, message)
         self._tell_blocked = blocked
         self._consuming = await Link.open(url, f"{self._name} consumes", timeout_s, heartbeat_s)
         self._consuming.on_closed(self.fail)
@@ -206,6 +209,27 @@ class Session:
         channel.on_consumer_cancel_callbacks.add(
             lambda _: self.fail(f"the broker cancelled the {lane} consumer")
         )
+
+    async def declare_again(self) -> None:
+        """Make what is missing of the topology, and tell the broker which rungs are in use.
+
+        An operator, or a program that tidies up, may delete exchanges, bindings and queues under a
+        running cluster, and the broker notifies only the consumers of a queue. Nothing of the
+        protocol's safety rests on any of them; but a node that hears no more of a group, or not of
+        its own timers, is of no use until they are back. What is there already stays as it is.
+        """
+        channel = self._consumers[Lane.CONTROL]
+        await self._declare(channel)
+        now_s = asyncio.get_running_loop().time()
+        for rung in [rung for rung, until_s in self._rungs.items() if now_s < until_s]:
+            name = self._topology.delay(rung)
+            await channel.exchange_declare(name, exchange_type="fanout", durable=True, nowait=True)
+            # To a policy that makes queues expire, one without consumers is unused unless it is
+            # declared again; with `nowait` that does not count.
+            await channel.queue_declare(
+                name, durable=True, arguments=self._topology.delay_arguments(rung)
+            )
+            await channel.queue_bind(name, name, nowait=True)
 
     async def _declare(self, channel: aiormq.abc.AbstractChannel) -> None:
         """Declare in one go: only the last answer is waited for, and it vouches for the others."""
@@ -259,9 +283,10 @@ class Session:
 
         They go before the first message on the same channel, so no answer is needed.
         """
-        if delay_ms in self._declared:
+        is_new = delay_ms not in self._rungs
+        self._rungs[delay_ms] = asyncio.get_running_loop().time() + delay_ms / 1000
+        if not is_new:
             return b""
-        self._declared.add(delay_ms)
         name = self._topology.delay(delay_ms)
         frames = (
             commands.Exchange.Declare(
@@ -276,6 +301,10 @@ class Session:
             commands.Queue.Bind(queue=name, exchange=name, nowait=True),
         )
         return b"".join(marshal(frame, self.publish_channel) for frame in frames)
+
+    def forget_delay(self, delay_ms: Milliseconds) -> bool:
+        """A rung is gone: the next message declares it again. Returns whether it was declared."""
+        return self._rungs.pop(delay_ms, None) is not None
 
     def write(self, frames: bytes) -> None:
         """Hand publishes to the socket."""
@@ -302,6 +331,7 @@ class Session:
         for link in (self._consuming, self._publishing):
             if link is not None:
                 link.splitter.on_delivery = None
+                link.splitter.on_return = None
                 await link.close(politely=politely)
 
     def _on_blocked(self, blocked: bool) -> None:

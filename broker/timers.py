@@ -19,11 +19,19 @@ from broker.topology import rung_ms
 OVERDUE_MS = 250
 """A timer is looked into when it is overdue by this much, or by half its delay if that is more."""
 
+OVERDUE_MS_MAX = 2_000
+"""But no later than this: the queue that held its message may be gone, with all that was in it."""
+
 HELD_MS_MAX = 20
 """How long the message of a timer may be held back; a tenth of its delay if that is less."""
 
 EARLY_MS = 2
 """Two clocks that are read in whole milliseconds may differ by this much."""
+
+_SPIN_MS = 250
+"""A queue that does not keep messages (a policy may bound its length) hands each on at once. A
+timer whose message comes back much too early is sent anew no more often than this.
+"""
 
 _BACKED_OFF_MS_MAX = 30_000
 _FORGOTTEN_AFTER_MS = 60_000
@@ -46,7 +54,17 @@ class _Armed:
 
 class _UnderWay(NamedTuple):
     generation: int
+    sent_ms: Milliseconds
     arrives_ms: Milliseconds
+
+    def is_early(self, now: Milliseconds) -> bool:
+        """Whether it came back before half of its time was over."""
+        return 2 * now < self.sent_ms + self.arrives_ms - 2 * EARLY_MS
+
+
+def _patience_ms(delay_ms: Milliseconds) -> Milliseconds:
+    """By how much a timer is overdue that is looked into."""
+    return min(max(OVERDUE_MS, delay_ms // 2), OVERDUE_MS_MAX)
 
 
 class TimerBook:
@@ -79,7 +97,7 @@ class TimerBook:
             self._immediate.append(key)
             return
         due_ms = now + delay_ms
-        patience_ms = max(OVERDUE_MS, delay_ms // 2)
+        patience_ms = _patience_ms(delay_ms)
         self._armed[key] = _Armed(due_ms, delay_ms, due_ms + patience_ms)
         self._unsent.pop(key, None)
         under_way = self._under_way.get(key)
@@ -116,8 +134,9 @@ class TimerBook:
             return None
         late_ms = now - armed.due_ms
         if late_ms < -EARLY_MS:
-            # It was set again for later while this message was under way.
-            self._held[key] = now
+            # It was set again for later while this message was under way, or was not kept so long.
+            early = under_way.is_early(now)
+            self._held[key] = min(armed.due_ms, now + _SPIN_MS) if early else now
             return None
         del self._armed[key]
         self._held.pop(key, None)
@@ -132,7 +151,7 @@ class TimerBook:
             del self._held[key]
             rung = rung_ms(max(1, self._armed[key].due_ms - now))
             self._generation += 1
-            self._under_way[key] = _UnderWay(self._generation, now + rung)
+            self._under_way[key] = _UnderWay(self._generation, now, now + rung)
             by_rung.setdefault(rung, []).append((key, self._generation))
         return [Publication(rung, tuple(timers)) for rung, timers in by_rung.items()]
 
@@ -154,7 +173,7 @@ class TimerBook:
             if now >= armed.retry_ms and key not in self._held:
                 self.lost += 1
                 armed.tries += 1
-                patience_ms = max(OVERDUE_MS, armed.delay_ms // 2) * 2**armed.tries
+                patience_ms = _patience_ms(armed.delay_ms) * 2**armed.tries
                 armed.retry_ms = now + min(patience_ms, _BACKED_OFF_MS_MAX)
                 self._held[key] = now
         if now - self._swept_ms > _FORGOTTEN_AFTER_MS:
@@ -186,7 +205,7 @@ class TimerBook:
         """As if `key` had just been armed for the rest of its time: nothing was lost so far."""
         armed = self._armed[key]
         armed.tries = 0
-        armed.retry_ms = max(now, armed.due_ms) + max(OVERDUE_MS, armed.delay_ms // 2)
+        armed.retry_ms = max(now, armed.due_ms) + _patience_ms(armed.delay_ms)
         self._held[key] = now
 
     def clear(self) -> None:

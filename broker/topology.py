@@ -104,7 +104,17 @@ class Topology:
 
     def delay(self, delay_ms: Milliseconds) -> str:
         """The fanout exchange and the queue of one rung of the ladder."""
-        return self._name(f"delay.{delay_ms}")
+        return f"{self.delay_prefix}{delay_ms}"
+
+    @property
+    def delay_prefix(self) -> str:
+        """What the names of all rungs begin with."""
+        return self._name("delay.")
+
+    def delay_of(self, exchange: str) -> Milliseconds | None:
+        """The rung whose exchange has this name, if one has."""
+        rung = exchange.removeprefix(self.delay_prefix)
+        return int(rung) if rung != exchange and rung.isdecimal() else None
 
     @property
     def exchanges(self) -> dict[str, str]:

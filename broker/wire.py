@@ -23,6 +23,7 @@ _LONG = struct.Struct(">I")
 _LONG_LONG = struct.Struct(">q")
 _METHOD_ID = struct.Struct(">HH")
 _PUBLISH = _METHOD_ID.pack(60, 40)
+_RETURN = _METHOD_ID.pack(60, 50)
 _DELIVER = _METHOD_ID.pack(60, 60)
 _ACK = struct.Struct(">BHIHHQBB")
 _CLOSE = _METHOD_ID.pack(10, 50)
@@ -107,12 +108,17 @@ def encode_publish(
     properties: Properties,
     body: bytes,
     frame_bytes_max: int,
+    *,
+    mandatory: bool = False,
 ) -> bytes:
-    """A whole publish: method, content header, body."""
-    method = b"%b\x00\x00%b%b\x00" % (
+    """A whole publish: method, content header, body. A `mandatory` one comes back if no queue takes
+    it, see `Splitter.on_return`.
+    """
+    method = b"%b\x00\x00%b%b%b" % (
         _PUBLISH,
         _known_shortstr(exchange),
         _known_shortstr(routing_key),
+        b"\x01" if mandatory else b"\x00",
     )
     header = _encode_header(properties, len(body))
     parts = [
@@ -308,14 +314,25 @@ def _decode_deliver(payload: bytes) -> tuple[int, str, str]:
     return delivery_tag, exchange, routing_key
 
 
+def _decode_return(payload: bytes) -> tuple[int, str, str]:
+    """The tag is 0: there is nothing to acknowledge."""
+    _, at = _read_shown(payload, 6)  # After the code; the reason is always that no queue took it.
+    exchange, at = _read_shown(payload, at)
+    routing_key, _ = _read_shown(payload, at)
+    return 0, exchange, routing_key
+
+
 class _Content:
-    """A delivery whose frames have not all come yet."""
+    """A delivery, or a message that came back, whose frames have not all come yet."""
 
-    __slots__ = ("channel", "deliver", "left_bytes", "pieces", "properties", "size_bytes")
+    __slots__ = ("channel", "deliver", "left_bytes", "pieces", "properties", "size_bytes", "taker")
 
-    def __init__(self, channel: int, deliver: tuple[int, str, str]) -> None:
+    def __init__(
+        self, channel: int, deliver: tuple[int, str, str], taker: Callable[[Delivered], None]
+    ) -> None:
         self.channel = channel
         self.deliver = deliver
+        self.taker = taker
         self.properties: Properties | None = None
         self.size_bytes = -1
         self.left_bytes = 0
@@ -331,6 +348,8 @@ class Splitter(asyncio.StreamReaderProtocol):
         super().__init__(reader, loop=loop)
         self.on_delivery: Callable[[Delivered], None] | None = None
         """Who takes deliveries; as long as nobody does, they go to aiormq as well."""
+        self.on_return: Callable[[Delivered], None] | None = None
+        """Who takes mandatory messages that no queue took; without it aiormq hears of them."""
         self.on_blocked: Callable[[bool], None] | None = None
         """Told when the broker stops taking messages, and when it goes on."""
         self.farewell: tuple[int, str] | None = None
@@ -376,12 +395,15 @@ class Splitter(asyncio.StreamReaderProtocol):
             if kind == METHOD:
                 self._overhear(payload)
             return False
-        if self.on_delivery is None:
-            return False
         if kind == METHOD:
-            if not payload.startswith(_DELIVER):
+            taker: Callable[[Delivered], None]
+            if self.on_delivery is not None and payload.startswith(_DELIVER):
+                deliver, taker = _decode_deliver(payload), self._deliver
+            elif self.on_return is not None and payload.startswith(_RETURN):
+                deliver, taker = _decode_return(payload), self.on_return
+            else:
                 return False
-            self._contents[channel] = _Content(channel, _decode_deliver(payload))
+            self._contents[channel] = _Content(channel, deliver, taker)
             return True
         content = self._contents.get(channel)
         if content is None:
@@ -416,5 +438,9 @@ class Splitter(asyncio.StreamReaderProtocol):
         delivered = Delivered(
             content.channel, *content.deliver, content.properties, body, content.size_bytes
         )
+        content.taker(delivered)
+
+    def _deliver(self, delivered: Delivered) -> None:
+        # It may have been taken away since the delivery began.
         if self.on_delivery is not None:
             self.on_delivery(delivered)

@@ -204,3 +204,31 @@ def test_forgotten_messages_are_not_remembered_for_ever() -> None:
         book.cancel(key)
     book.look_for_overdue(now=200_000)
     assert not book._under_way
+
+
+def test_a_long_timer_is_looked_into_two_seconds_after_it_was_due() -> None:
+    """Given that the queue may be gone that held its message for a minute."""
+    book = TimerBook()
+    book.set(BEAT, 60_000, now=0)
+    publish(book, 20)
+    book.look_for_overdue(61_999)
+    assert not book.held
+    book.look_for_overdue(62_000)
+    assert book.held
+    (again,) = publish(book, 62_000)
+    assert book.arrived(*again.timers[0], now=62_010) == 2_010
+
+
+def test_a_queue_that_keeps_no_messages_is_not_asked_all_the_time() -> None:
+    """Given messages that come back at once, then the timer is due in time, after a few of them."""
+    book = TimerBook()
+    book.set(BEAT, 2_000, now=0)
+    sent = 0
+    for now in range(2_100):
+        for publication in publish(book, now):
+            sent += 1
+            late_ms = book.arrived(*publication.timers[0], now=now + 1)
+            if late_ms is not None:
+                assert (now, late_ms) == (2_000, 1)
+    assert len(book) == 0
+    assert sent < 12
