@@ -52,8 +52,14 @@ async def serving(
     cluster: ClusterPort, settings: Settings, limits: Limits | None = None
 ) -> AsyncIterator[int]:
     """Serves on a free port of this machine while the block runs; gives the port."""
+    async with serving_app(GatewayApp(cluster, settings), limits) as port:
+        yield port
+
+
+@asynccontextmanager
+async def serving_app(app: GatewayApp, limits: Limits | None = None) -> AsyncIterator[int]:
+    """The same for a gateway that the test knows."""
     listener = listen("127.0.0.1", 0)
-    app = GatewayApp(cluster, settings)
     http = server(app, limits, app.turned_away)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(http.serve(sockets=[listener]))

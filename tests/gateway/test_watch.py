@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,14 +10,21 @@ from typing import Any
 import httpx
 import pytest
 
+import gateway.watch
 from actors.calls import Unavailable
 from actors.changes import Change
+from actors.values import Transaction
+from gateway.app import GatewayApp
 from gateway.cluster import Cluster
 from gateway.replies import Change as Seen
 from gateway.sdk import AsyncSynod
+from gateway.settings import Settings
 from gateway.watch import _BEAT_S, Mark, Watch, concerns
+from tests.broker.hosting import until
+from tests.gateway.conftest import serving_app
 from tests.gateway.fake import FakeCluster
 from tests.gateway.problems import refused_as
+from tests.worlds import put
 
 
 class Stream:
@@ -241,3 +249,98 @@ def test_prefixes_concern_trees_above_them() -> None:
         change("move", "x", "y"),
     ]
     assert [concerns(one, "a/b") for one in told + silent] == [True] * 5 + [False] * 4
+
+
+# -- bounds ---------------------------------------------------------------------------------------
+
+
+async def test_one_watcher_too_many_is_told_to_come_back(
+    synod: AsyncSynod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given as many watchers as there may be, when one of them goes, then another is served."""
+    monkeypatch.setattr(gateway.watch, "WATCHERS_MAX", 2)
+    monkeypatch.setattr(gateway.watch, "_QUIET_S", 0.2)
+    async with _watching(synod.url) as kept:
+        await kept.next()
+        async with (
+            _watching(synod.url) as leaving,
+            httpx.AsyncClient(base_url=synod.url) as client,
+        ):
+            await leaving.next()
+            refused = await client.get("/v1/watch")
+            refused_as(refused, 503, "unavailable")
+            assert int(refused.headers["retry-after"]) > 0
+
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    async with _watching(synod.url) as served:
+                        assert (await served.next())[0] == "ready"
+                        break
+                except AssertionError:
+                    await asyncio.sleep(0.05)
+        await synod.put("a", b"1")
+        assert (await kept.next())[1]["path"] == "a"
+
+
+@pytest.mark.parametrize("why", ["slow", "budget"])
+async def test_watchers_that_do_not_read_are_cut_off_and_those_that_do_miss_nothing(
+    cluster: FakeCluster, settings: Settings, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """Given some watchers of much that has happened which take nothing of it.
+
+    Then they are cut off after a while, sooner if too much waits for them, and what waits for them
+    stays within its bound; another one is told everything.
+    """
+    page_bytes = 2 * 1024 * 1024
+    monkeypatch.setattr(gateway.watch, "_SLOW_S", 1.0 if why == "slow" else 60.0)
+    monkeypatch.setattr(gateway.watch, "_LONG_S", 0.3)
+    if why == "budget":
+        monkeypatch.setattr(gateway.watch, "_HELD_BYTES_MAX", 2 * page_bytes)
+    folder = "/".join(["d" * 250] * 14)
+    paths = [f"{folder}/{number:05}" for number in range(4_000)]
+    for begin in range(0, len(paths), 200):
+        steps = tuple(put(path, b"") for path in paths[begin : begin + 200])
+        cluster._apply(Transaction(steps=steps))
+    app = GatewayApp(cluster, settings)
+    held: list[int] = []
+
+    async def look() -> None:
+        while True:
+            held.append(app.watch.holdings.bytes)
+            await asyncio.sleep(0.02)
+
+    async with serving_app(app) as port, asyncio.TaskGroup() as group:
+        looking = group.create_task(look())
+        silent = [_Silent(port, f"{position}") for position in range(1, 9)]
+        await until(lambda: len(app.watch.holdings) == len(silent))
+        async with _watching(f"http://127.0.0.1:{port}", last_id="0") as stream:
+            await stream.next()
+            told = [(await stream.next())[1]["path"] for _ in paths]
+            # Within the bound a few may go on to hold what they do not take.
+            may_stay = 0 if why == "slow" else 3
+            await until(lambda: len(app.watch.holdings) <= 1 + may_stay)
+        for one in silent:
+            one.close()
+        looking.cancel()
+
+    assert told == paths
+    if why == "budget":
+        # Those that were asked for while there was still room come on top.
+        assert max(held) <= (2 + gateway.watch._QUESTIONS_MAX) * page_bytes
+    else:
+        assert max(held) > page_bytes
+
+
+class _Silent:
+    """Asks to be told everything since `after`, and reads nothing."""
+
+    def __init__(self, port: int, after: str) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        self._socket.connect(("127.0.0.1", port))
+        head = f"GET /v1/watch?after={after} HTTP/1.1\r\nhost: localhost\r\n\r\n"
+        self._socket.sendall(head.encode())
+
+    def close(self) -> None:
+        self._socket.close()

@@ -22,7 +22,7 @@ from actors.reads import answer_changes
 from actors.values import NOOP, AnyValue, Batch, Command, Outcome, Transaction
 from gateway.cluster import Cluster
 from gateway.problems import Problem
-from gateway.watch import Mark, Watch, concerns
+from gateway.watch import Mark, Watch, _Holding, concerns
 from tests.worlds import put
 
 _PREFIXES = ("", "a", "a/", "b/x", "nowhere")
@@ -180,7 +180,7 @@ class _Client:
 
     async def _connect(self, newest: int) -> AsyncIterator[tuple[str, str, Any]]:
         mark = _mark(self.last_id) if self.last_id else None
-        pieces = self._watch._events(self._prefix, mark, newest)
+        pieces = self._watch._events(self._prefix, mark, newest, _Holding())
         try:
             async for piece in pieces:
                 for block in piece.decode().split("\n\n")[:-1]:
@@ -189,7 +189,7 @@ class _Client:
                         data = json.loads(fields["data"]) if "data" in fields else None
                         yield fields["id"], fields.get("event", ""), data
         finally:
-            await pieces.aclose()  # type: ignore[attr-defined]
+            await pieces.aclose()
 
     def _take(self, id: str, kind: str, data: Any) -> None:
         first = not self.last_id
