@@ -7,6 +7,7 @@ the journal (DESIGN section 4, rules 7 and 9).
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from actors.chunks import READING_GRACE_MS, RENEWALS, Chunks, Manifest, read_manifest
@@ -23,8 +24,9 @@ from actors.messages import (
     ChunkStored,
 )
 from actors.rotation import Rotation
+from actors.store_state import StoreState
 from actors.turn import Turn
-from actors.values import NO_ROOM, Batch, Chunked, Indirect, Inline
+from actors.values import Batch, Chunked, Indirect, Inline, no_room
 
 _ASK_AGAIN_MS = 1_000
 _PAUSE_MOST_MS = 5_000
@@ -57,8 +59,9 @@ class Wanted:
 class Contents:
     """The chunks of one store, and those it is waiting for."""
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: Turn, held: StoreState) -> None:
         self._turn = turn
+        self._held = held
         self.chunks = Chunks()
         self._peers = [name for name in turn.options.names("store") if name != turn.name]
         self._urgent: dict[str, Wanted] = {}
@@ -142,7 +145,9 @@ class Contents:
             self._window_until, self._copied_bytes = now + _COPY_WINDOW_MS, 0
         budget = self._turn.options.copy_bytes_per_s * _COPY_WINDOW_MS // 1_000
         self._ask(self._urgent, _URGENT_UNDER_WAY)
-        if self._copied_bytes < budget:
+        # A newcomer that filled its disk would fall silent; so it waits outside the view for room.
+        outside = self._held.membership is None
+        if self._copied_bytes < budget and not (outside and self._turn.disk_full):
             self._ask(self._copies, _COPIES_UNDER_WAY)
         if self.busy:
             self._turn.arm("tick", 100, 200)
@@ -211,12 +216,12 @@ class Contents:
                     if listed not in self.chunks.held:
                         self._want(self._copies, listed)
 
-    def keep_inline(self, batch: Batch) -> None:
+    def keep_inline(self, contents: Iterable[Inline | Chunked | Indirect]) -> None:
         """The contents that travelled inside commands become chunks.
 
         They are kept for no time: the command brings them again for as long as it waits.
         """
-        for content in batch.contents:
+        for content in contents:
             if not isinstance(content, Inline) or content.sha256 in self.chunks.held:
                 continue
             # A wrong name leaves the chunk missing, so that the command ends up refused.
@@ -233,8 +238,7 @@ class Contents:
             return
         manifest = read_manifest(message.data) if message.manifest else None
         if turn.disk_full:
-            reason = f"{NO_ROOM}: the disk of {turn.name} is full"
-            turn.send(sender, ChunkRefused(sha256=name, reason=reason))
+            turn.send(sender, ChunkRefused(sha256=name, reason=no_room(turn.name)))
         elif hashlib.sha256(message.data).hexdigest() != name:
             turn.send(sender, ChunkRefused(sha256=name, reason="its SHA-256 is another"))
         elif message.manifest and manifest is None:

@@ -249,6 +249,15 @@ class Namespace:
         self.sessions.record(command, session, outcome)
         return outcome
 
+    def has_result(self, command: Command) -> bool:
+        """Whether the command is a retry, as far as this replica has applied the log: its result
+        stands, and applying it changes nothing.
+        """
+        session = self.sessions.by_name.get(command.session)
+        if session is not None and command.sequence in session.results:
+            return True
+        return command.idempotency is not None and command.idempotency.key in self.sessions.keys
+
     def _once_per_key(self, slot: int, index: int, command: Command) -> Outcome:
         idempotency = command.idempotency
         if idempotency is None:

@@ -216,6 +216,8 @@ class Node:
         """The runtime says something about the disk."""
         if isinstance(notice, DiskSpace):
             self.turn.disk_full = notice.low
+            if self._started:
+                self._say_vitals()
         elif isinstance(notice, RowRotten):
             self.counters["rows_rotten"] += 1
             value = self.founding.row(notice.key) or self._remake_row(notice.key)

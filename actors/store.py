@@ -52,17 +52,20 @@ from actors.rejoin import Asking, Rejoin
 from actors.snapshots import Copied, SnapshotServer
 from actors.store_state import Prepared, StoreState
 from actors.values import (
-    NO_ROOM,
     AnyValue,
     Batch,
+    Chunked,
     DecidedSlot,
     FileEntry,
     Frozen,
+    Indirect,
+    Inline,
     PreparedSlot,
     Refusal,
     StoreMember,
     contents_of,
     grows,
+    no_room,
 )
 
 _TICK_MS = 150
@@ -93,7 +96,7 @@ class Store(Node):
         self.held = StoreState(self.turn)
         self.state = self.held.namespace
         self.prepared = self.held.prepared
-        self.contents = Contents(self.turn)
+        self.contents = Contents(self.turn, self.held)
         self.chunks = self.contents.chunks
         self._outlived: list[int] = []
         """Applied slots whose prepared record is still in the journal."""
@@ -213,11 +216,12 @@ class Store(Node):
             self._check_same_batch(known, message)
             self._vote(sender, message.epoch, known)
             return
-        self.contents.keep_inline(message.batch)
-        if self._missing_contents(message.batch):
+        refused = self._no_room(message.batch)
+        self.contents.keep_inline(_contents_but(refused, message.batch))
+        if self._missing_contents(message.batch, refused):
             self._fetch(sender, message)
             return
-        self._record_prepared(sender, message, self._no_room(message.batch))
+        self._record_prepared(sender, message, refused)
 
     def _check_same_batch(self, known: Prepared, message: TxnPrepare) -> None:
         """A vote is about one batch, whatever ballot or epoch it is asked for under."""
@@ -229,14 +233,17 @@ class Store(Node):
             )
 
     def _no_room(self, batch: Batch) -> tuple[Refusal, ...]:
-        """A no to all that would grow, while the disk is full. Deletions make room again."""
+        """A no to all that would grow, while the disk is full. Deletions make room again.
+
+        A retry of what was done grows nothing: it is answered with what became of the request.
+        """
         if not self.disk_full:
             return ()
-        reason = f"{NO_ROOM}: the disk of {self.name} is full"
+        reason = no_room(self.name)
         return tuple(
             Refusal(index=index, reason=reason)
             for index, command in enumerate(batch.commands)
-            if grows(command.operation)
+            if grows(command.operation) and not self.state.has_result(command)
         )
 
     def _record_prepared(
@@ -277,12 +284,17 @@ class Store(Node):
 
     # -- contents that a prepare lacks -----------------------------------------------------------
 
-    def _missing_contents(self, batch: Batch) -> dict[int, tuple[str, ...]]:
-        """For each command that lacks chunks here, which."""
+    def _missing_contents(
+        self, batch: Batch, refused: tuple[Refusal, ...]
+    ) -> dict[int, tuple[str, ...]]:
+        """For each command that lacks chunks here, which. What is refused needs none."""
         missing: dict[int, tuple[str, ...]] = {}
         if not any(map(self.chunks.missing, batch.contents)):
             return missing
+        without = {refusal.index for refusal in refused}
         for index, command in enumerate(batch.commands):
+            if index in without:
+                continue
             contents = contents_of(command.operation)
             names = tuple(name for content in contents for name in self.chunks.missing(content))
             if names:
@@ -293,7 +305,7 @@ class Store(Node):
         """Pull what is missing from the peers, and ask the coordinator for patience."""
         self._fetching[message.slot] = Fetching(coordinator, message)
         self._send(coordinator, TxnProgress(epoch=message.epoch, slot=message.slot))
-        for names in self._missing_contents(message.batch).values():
+        for names in self._missing_contents(message.batch, self._no_room(message.batch)).values():
             self.contents.want(names, message.batch)
         self.contents.pump()
 
@@ -303,8 +315,9 @@ class Store(Node):
         for slot in sorted(self._fetching):
             fetching = self._fetching[slot]
             batch = fetching.message.batch
-            self.contents.keep_inline(batch)
-            missing = self._missing_contents(batch)
+            no_room = self._no_room(batch)
+            self.contents.keep_inline(_contents_but(no_room, batch))
+            missing = self._missing_contents(batch, no_room)
             hopeless = [
                 Refusal(index=index, reason=f"{self.name}: contents are on no store that answers")
                 for index, names in missing.items()
@@ -314,7 +327,8 @@ class Store(Node):
                 del self._fetching[slot]
             elif len(hopeless) == len(missing):
                 del self._fetching[slot]
-                self._record_prepared(fetching.coordinator, fetching.message, tuple(hopeless))
+                refused = tuple(sorted((*no_room, *hopeless), key=lambda one: one.index))
+                self._record_prepared(fetching.coordinator, fetching.message, refused)
             else:
                 for names in missing.values():
                     self.contents.want(names, batch)
@@ -371,7 +385,7 @@ class Store(Node):
         prepared: Prepared | None,
     ) -> None:
         if prepared is None and isinstance(value, Batch):
-            self.contents.keep_inline(value)
+            self.contents.keep_inline(value.contents)
         elif prepared is not None:
             refused = {refusal.index for refusal in prepared.refused}
             if not refused <= {refusal.index for refusal in aborted}:
@@ -597,6 +611,17 @@ class Store(Node):
         "sweep": _on_sweep,
         "persist": _on_persist_due,
     }
+
+
+def _contents_but(refused: tuple[Refusal, ...], batch: Batch) -> list[Inline | Chunked | Indirect]:
+    """The contents of the commands that are not refused: a full disk keeps no others."""
+    without = {refusal.index for refusal in refused}
+    return [
+        content
+        for index, command in enumerate(batch.commands)
+        if index not in without
+        for content in contents_of(command.operation)
+    ]
 
 
 def _prepared_key(slot: int) -> str:

@@ -250,15 +250,23 @@ def contents_of(operation: AnyOperation) -> tuple[Inline | Chunked | Indirect, .
     return ()
 
 
+_FREEING = OpenSession | CloseSession | DeleteFile | RemoveDirectory | Check
+
+
 def grows(operation: AnyOperation) -> bool:
-    """Whether `operation` may need room for good."""
-    if isinstance(operation, Transaction):
-        return any(isinstance(step, PutFile | CopyEntry) for step in operation.steps)
-    return isinstance(operation, PutFile | CopyEntry | MakeDirectory)
+    """Whether `operation` may need room for good: all but what only removes, and what it takes to
+    ask for that. A move writes as much as it moves, and under longer names.
+    """
+    return not all(isinstance(step, _FREEING) for step in steps_of(operation))
 
 
 NO_ROOM = "no room"
 """What the reason of an abort begins with if a store's disk was full."""
+
+
+def no_room(store: str) -> str:
+    """Why a store refuses what grows."""
+    return f"{NO_ROOM}: the disk of {store} is full"
 
 
 class IdempotencyKey(Frozen):

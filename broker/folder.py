@@ -20,6 +20,21 @@ LOCK_NAME = "journal.lock"
 
 PRIVATE_FOLDER = 0o700
 PRIVATE_FILE = 0o600
+WAL_BYTES = 8 * 1024 * 1024
+"""The write-ahead log is cut back to this after a burst of contents."""
+
+WAL_BYTES_TIGHT = 1024 * 1024
+"""The same where room is scarce: many nodes may share the disk, each with a log of its own."""
+
+_PAGE_BYTES = 4096
+_ROOM_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+_MAYBE_ROOM = (
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_CANTOPEN,
+)
+_TRIED_BYTES = 64 * 1024
 
 CURE = (
     "Do not copy or repair it by hand. A store or a learner may start on an empty folder: it "
@@ -84,25 +99,63 @@ def connect(folder: Path, marker: dict[str, str] | None) -> sqlite3.Connection:
     )
     try:
         for pragma in (
+            # Only a new file takes this in: its free pages can go back to the file system then. In
+            # an older one they are used again, and count as room all the same.
+            "auto_vacuum = INCREMENTAL",
             "journal_mode = WAL",
             "synchronous = FULL",
             # Some builds (Debian's) overwrite what is deleted with zeros: as many pages again, for
             # a secrecy that the write-ahead log beside the file does not keep either.
             "secure_delete = OFF",
-            # Memory stays small whatever the size of the file: 2 MiB of pages. The log of 8 MiB is
-            # cut back after a burst of contents; in a longer one more rows of the slots under way
-            # are written and deleted again before they reach the file.
+            # Memory stays small whatever the size of the file: 2 MiB of pages.
             "cache_size = -2048",
-            "wal_autocheckpoint = 2048",
-            f"journal_size_limit = {8 * 1024 * 1024}",
             "mmap_size = 0",
             "trusted_schema = OFF",
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
+        limit_wal(connection, WAL_BYTES)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def limit_wal(connection: sqlite3.Connection, size_bytes: int) -> None:
+    """Let the write-ahead log come to about that size. In a longer one more rows of the slots under
+    way are written and deleted again before they reach the file.
+    """
+    for pragma in (
+        f"wal_autocheckpoint = {size_bytes // _PAGE_BYTES}",
+        f"journal_size_limit = {size_bytes}",
+    ):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def lacks_room(error: Exception, folder: Path) -> bool:
+    """Whether an error of SQLite or of the system says that the disk of `folder` is full.
+
+    SQLite has a code of its own for ENOSPC only. A quota shows as a write that failed, and so does
+    the log's index that can't grow: then a file of our own tells. A sync that failed is something
+    else: what it was to make durable may be lost though a later one succeeds.
+    """
+    if isinstance(error, OSError):
+        return error.errno in _ROOM_ERRORS
+    code = getattr(error, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_FULL:
+        return True
+    return code in _MAYBE_ROOM and not _can_write(folder)
+
+
+def _can_write(folder: Path) -> bool:
+    trial = folder / "room.trial"
+    try:
+        trial.write_bytes(b"\0" * _TRIED_BYTES)
+    except OSError as error:
+        return error.errno not in _ROOM_ERRORS
+    finally:
+        with contextlib.suppress(OSError):
+            trial.unlink()
+    return True
 
 
 @contextlib.contextmanager
@@ -124,6 +177,8 @@ def make_folder(folder: Path) -> None:
         for made in make_private(folder):
             sync_folder(made.parent)
     except OSError as error:
+        if lacks_room(error, folder):
+            raise JournalFull(f"the data folder {folder} can't be made: {error}") from error
         raise JournalError(f"the data folder {folder} can't be made: {error}") from error
 
 
@@ -167,6 +222,8 @@ def lock_folder(folder: Path) -> int:
         tighten(folder)
         lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
     except OSError as error:
+        if lacks_room(error, folder):
+            raise JournalFull(f"the data folder {folder} can't be used: {error}") from error
         raise JournalError(f"the data folder {folder} can't be used: {error}") from error
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -180,8 +237,10 @@ def lock_folder(folder: Path) -> int:
     except BaseException:
         os.close(lock_fd)
         raise
-    os.ftruncate(lock_fd, 0)
-    os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
+    # The number is for people; a full disk has no room for it and locks all the same.
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock_fd, 0)
+        os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
     return lock_fd
 
 

@@ -19,6 +19,7 @@ import secrets
 import sqlite3
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -30,6 +31,8 @@ from broker.folder import (
     CURE,
     JOURNAL_NAME,
     MARKER_NAME,
+    WAL_BYTES,
+    WAL_BYTES_TIGHT,
     JournalCorrupt,
     JournalFailed,
     JournalFenced,
@@ -37,6 +40,8 @@ from broker.folder import (
     JournalFull,
     check_owner,
     connect,
+    lacks_room,
+    limit_wal,
     lock_folder,
     make_folder,
     read_marker,
@@ -50,6 +55,9 @@ MARK_NAME = "journal.mark"
 
 _CHECKED_WHOLE_BYTES_MAX = 64 * 1024 * 1024
 """Up to this size the whole file is checked at opening; above, contents are checked when read."""
+
+_VACUUM_PAGES = 4
+"""So many pages are given back between two looks at the clock."""
 
 _MASK = (1 << 64) - 1
 _MARK = struct.Struct(">QI")
@@ -107,6 +115,9 @@ class Journal:
         self._records_sum = 0
         self._blobs_sum = 0
         self._pending_meta = (0, 0, 0)
+        self._page_bytes = 0
+        self._free_pages = 0
+        self._shrinks = False
         self._blobs = Blobs(connection)
 
     # -- opening ----------------------------------------------------------------------------------
@@ -116,7 +127,8 @@ class Journal:
         """Lock `folder`, check all that is in it, and begin a new incarnation of `node`.
 
         An empty folder becomes a journal with a new disk identity. `cluster` is the cluster's name
-        in the settings. Raises `JournalLocked`, `JournalForeign` or `JournalCorrupt`.
+        in the settings. Raises `JournalLocked`, `JournalForeign`, `JournalCorrupt`, or
+        `JournalFull` if not even a start finds room: nothing is broken, and it can be tried again.
         """
         folder = Path(folder).absolute()
         make_folder(folder)
@@ -130,7 +142,14 @@ class Journal:
                 journal = cls(folder, lock_fd, connection)
                 journal._load(node, cluster, marker)
                 journal._begin_incarnation()
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
+                if lacks_room(error, folder):
+                    raise JournalFull(
+                        f"{folder / JOURNAL_NAME}: its disk is full: {error}. Nothing in it is "
+                        "lost or changed; make room"
+                    ) from error
+                if isinstance(error, OSError):
+                    raise
                 raise JournalCorrupt(f"{folder / JOURNAL_NAME}: {error}. {CURE}") from error
             return journal
         except BaseException:
@@ -240,6 +259,9 @@ class Journal:
         self._incarnation += 1
         self._commits += 1
         self._write_mark()
+        self._page_bytes = self._figure("page_size")
+        self._shrinks = self._figure("auto_vacuum") == 2
+        self._count_free()
 
     # -- use --------------------------------------------------------------------------------------
 
@@ -327,6 +349,59 @@ class Journal:
         figures = os.statvfs(self.folder)
         return figures.f_bavail * figures.f_frsize
 
+    @property
+    def reusable_bytes(self) -> int:
+        """How much of the file is free for what is written next, as of the latest commit."""
+        return self._free_pages * self._page_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """How large the file is, without its write-ahead log."""
+        return self.path.stat().st_size
+
+    def spare_wal(self, tight: bool) -> None:
+        """Keep the write-ahead log short, or no longer so. What it is too long is given back."""
+        with self._guard:
+            if self._closed:
+                return
+            limit_wal(self._connection, WAL_BYTES_TIGHT if tight else WAL_BYTES)
+            if tight:
+                # It has been copied or is left as it is: a full disk may have no room for the copy.
+                with contextlib.suppress(sqlite3.Error):
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def shrink(self, for_s: float, keep_bytes: int) -> int:
+        """Give free pages back to the file system for about that long, but not the last
+        `keep_bytes` of them; return how many bytes. 0: there is nothing to give.
+
+        It changes no row, so it is no commit that the mark counts, and need not be durable before
+        the next one: a crash may undo it. Raises `JournalFenced` or `JournalFailed`.
+        """
+        with self._guard:
+            if self._closed or not self._shrinks or self.reusable_bytes <= keep_bytes:
+                return 0
+            former = self._free_pages
+            ends_at = time.monotonic() + for_s
+            try:
+                self._connection.execute("PRAGMA synchronous = NORMAL").fetchall()
+                with transaction(self._connection):
+                    self._check_generation()
+                    while self.reusable_bytes > keep_bytes and time.monotonic() < ends_at:
+                        vacuum = f"PRAGMA incremental_vacuum({_VACUUM_PAGES})"
+                        self._connection.execute(vacuum).fetchall()
+                        self._count_free()
+                if self.reusable_bytes <= keep_bytes:
+                    # The file itself becomes shorter once its log has been copied into it.
+                    self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            except sqlite3.Error as error:
+                if lacks_room(error, self.folder):
+                    return 0
+                raise JournalFailed(f"{self.path} can't be made shorter: {error}") from error
+            finally:
+                self._connection.execute("PRAGMA synchronous = FULL").fetchall()
+                self._count_free()
+            return (former - self._free_pages) * self._page_bytes
+
     def has_room(self, size_bytes: int) -> bool:
         """Whether a commit of so many bytes finds room, found out by making one and undoing it.
 
@@ -380,12 +455,13 @@ class Journal:
             with transaction(self._connection):
                 yield
         except (sqlite3.Error, ValueError, OverflowError) as error:
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            if lacks_room(error, self.folder):
                 raise JournalFull(f"{self.path}: its disk is full: {error}") from error
             raise JournalFailed(f"{self.path}: a commit failed: {error}") from error
         self._commits += 1
         self._incarnation, self._records_sum, self._blobs_sum = self._pending_meta
         self._write_mark()
+        self._count_free()
 
     def _advance_meta(self, incarnation: int, records_sum: int, blobs_sum: int) -> None:
         """Count the commit, unless another process has opened the journal since."""
@@ -395,11 +471,27 @@ class Journal:
             (incarnation, records_sum, blobs_sum, self._generation),
         )
         if cursor.rowcount != 1:
-            raise JournalFenced(
-                f"{self.path} was opened by another process after this one (which had "
-                f"generation {self._generation}): this is a twin that was paused; it ends here"
-            )
+            raise self._fenced()
         self._pending_meta = (incarnation, records_sum, blobs_sum)
+
+    def _check_generation(self) -> None:
+        if self._connection.execute("SELECT generation FROM meta").fetchone() != (
+            self._generation,
+        ):
+            raise self._fenced()
+
+    def _fenced(self) -> JournalFenced:
+        return JournalFenced(
+            f"{self.path} was opened by another process after this one (which had "
+            f"generation {self._generation}): this is a twin that was paused; it ends here"
+        )
+
+    def _figure(self, pragma: str) -> int:
+        return int(self._connection.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+    def _count_free(self) -> None:
+        # Noted with each commit, so that whoever asks for it waits for none.
+        self._free_pages = self._figure("freelist_count")
 
     def _write_records(self, latest: dict[str, bytes | None]) -> int:
         """Carry out the changes; return what they add to the sum of all hashes."""
@@ -456,8 +548,10 @@ class Journal:
 
     def _write_mark(self) -> None:
         # Not synced: it guards against a lost log, and a power failure makes it lag, never lead.
+        # So it may as well lag where the disk has no room for it: what it marks is committed.
         count = self._commits.to_bytes(8, "big")
-        os.pwrite(self._mark_fd, count + zlib.crc32(count).to_bytes(4, "big"), 0)
+        with contextlib.suppress(OSError):
+            os.pwrite(self._mark_fd, count + zlib.crc32(count).to_bytes(4, "big"), 0)
 
     def _corrupt(self, what: str) -> JournalCorrupt:
         return JournalCorrupt(f"{self.path} is damaged: {what}. {CURE}")

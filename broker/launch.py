@@ -1,14 +1,21 @@
 """Puts a node together: its journal, its actor, its transport and the runtime around them."""
 
+import asyncio
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from actors.options import Identity, Options
 from actors.roles import build_actor
+from broker.folder import JournalFull
 from broker.journal import Journal
 from broker.observer import Observer, Tap
 from broker.runtime import HostedActor, HostOptions, NodeHost
 from broker.transport import Transport
+
+log = logging.getLogger("synod.launch")
+
+FULL_LOOK_S = 1.0
 
 
 def make_host(
@@ -54,10 +61,11 @@ async def run_node(
 ) -> None:
     """Run one node on the journal in `folder` until it is cancelled or fails.
 
-    `started` is handed the host before its first turn. Raises `JournalError`, `TransportRefused`,
-    `NodeHalted` or `ValueError` (no such member), each with a text for people.
+    It starts once its disk has room; `started` is handed the host before its first turn. Raises
+    `JournalError`, `TransportRefused`, `NodeHalted` or `ValueError` (no such member), each with a
+    text for people.
     """
-    with Journal.open(folder, name, cluster_name) as journal:
+    with await _open_when_there_is_room(folder, name, cluster_name) as journal:
         host = make_host(
             name,
             options,
@@ -70,3 +78,16 @@ async def run_node(
         if started is not None:
             started(host)
         await host.run()
+
+
+async def _open_when_there_is_room(folder: Path, name: str, cluster_name: str) -> Journal:
+    """The journal; a start needs a commit, and nobody may be there to start the node once more."""
+    told = False
+    while True:
+        try:
+            return Journal.open(folder, name, cluster_name)
+        except JournalFull as error:
+            if not told:
+                log.critical("%s does not start until its disk has room: %s", name, error)
+                told = True
+        await asyncio.sleep(FULL_LOOK_S)

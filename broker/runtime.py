@@ -241,7 +241,10 @@ class NodeHost:
         except TimeoutError:
             log.warning("%s starts without a connection to the broker", self.name)
         try:
-            await self._restore()
+            try:
+                await self._restore()
+            except JournalFull as error:
+                await self._sit_out_full_disk(error)
             self._ready.set()
             while True:
                 await self._work.wait()
@@ -371,6 +374,8 @@ class NodeHost:
         started = time.perf_counter()
         await self._in_journal(self._journal.commit, records, blobs)
         self._observer.committed(len(records) + len(blobs), time.perf_counter() - started)
+        if blobs:
+            self._upkeep.look()
 
     async def _in_journal(self, work: Callable[..., T], *arguments: Any) -> T:
         """Let the journal do something that takes the disk's time."""

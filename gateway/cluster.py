@@ -79,6 +79,11 @@ _ENDED = {
     "busy": (BUSY, "the log refuses it"),
 }
 
+_MAKE_ROOM = (
+    "To make room, delete files that are not needed (deletions pass), or free the disk of "
+    "something else; a file's room comes back some minutes after its deletion."
+)
+
 _REFUSED_DETAIL = {
     "precondition_failed": "",
     "not_found": "there is no file or directory of this name",
@@ -295,6 +300,8 @@ def refused(request: str, outcome: Outcome) -> Problem:
         f"The write did not happen and never will: {fact}{because}. Sending it again makes a "
         "new request, also with the same Idempotency-Key."
     )
+    if kind is DISK_FULL:
+        detail += f" {_MAKE_ROOM}"
     return Problem(
         kind, detail, headers={**headers, **RETRY_AFTER}, fields={**fields, "fact": fact}
     )
@@ -302,9 +309,10 @@ def refused(request: str, outcome: Outcome) -> Problem:
 
 def _unavailable(answer: object) -> Problem:
     given = _checked(answer)
+    detail = f"Not accepted: {given.reason}. It did not happen and never will: {given.fact}."
     return Problem(
         DISK_FULL if given.no_room else UNAVAILABLE,
-        f"Not accepted: {given.reason}. It did not happen and never will: {given.fact}.",
+        f"{detail} {_MAKE_ROOM}" if given.no_room else detail,
         headers=RETRY_AFTER,
         fields={"reason": given.reason, "fact": given.fact},
     )

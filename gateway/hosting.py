@@ -147,8 +147,9 @@ class Process:
             cluster_name=self._settings.cluster,
             host_options=HostOptions(
                 commit_in_thread=len(self._names) > 1,
-                upkeep=UpkeepOptions(
-                    disk_reserve_bytes=self._settings.disk_reserve_bytes,
+                upkeep=UpkeepOptions.of_role(
+                    role_of(name),
+                    self._settings.disk_reserve_bytes,
                     scrub_bytes_per_s=self._settings.scrub_bytes_per_s,
                 ),
             ),

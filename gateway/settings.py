@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     copy_bytes_per_s: int = Field(_DEFAULTS.copy_bytes_per_s, ge=64 * 1024)
     """How fast a store that joins may copy contents from the others."""
     disk_reserve_bytes: int = Field(UpkeepOptions().disk_reserve_bytes, ge=0)
-    """A node whose disk has less room left counts as full."""
+    """A store whose disk has less room left counts as full; other nodes go on with a part of it."""
     scrub_bytes_per_s: int = Field(UpkeepOptions().scrub_bytes_per_s, ge=1024)
     """How fast a node reads its own journal through in search of rot."""
 

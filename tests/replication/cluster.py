@@ -10,7 +10,7 @@ from typing import Any
 
 from actors.calls import Decided, Read, ReadDone, Survey, Upload, Write
 from actors.messages import AnyMessage, ReadRequest
-from actors.options import Options
+from actors.options import Options, role_of
 from actors.values import AnyOperation, FileEntry
 from broker.journal import Journal
 from broker.launch import make_host
@@ -18,6 +18,7 @@ from broker.memory import MemoryBroker
 from broker.observer import Tap
 from broker.runtime import HostOptions, NodeHost
 from broker.transport import Transport
+from broker.upkeep import UpkeepOptions
 
 
 @dataclass
@@ -64,8 +65,10 @@ class MemoryCluster:
         folder: Path,
         options: Options,
         transport: Callable[[str], Transport] | None = None,
+        reserve_bytes: int | None = None,
     ) -> None:
         self.folder = folder
+        self._reserve_bytes = reserve_bytes
         self.options = options
         self.broker = MemoryBroker()
         self._transport = transport or self.broker.transport
@@ -78,6 +81,9 @@ class MemoryCluster:
 
     async def start(self, name: str, tap: Tap | None = None, **host_options: Any) -> NodeHost:
         """Begin a process on the node's folder."""
+        if self._reserve_bytes is not None:
+            kept = UpkeepOptions.of_role(role_of(name), self._reserve_bytes)
+            host_options.setdefault("upkeep", kept)
         journal = Journal.open(self.folder / name, name, "test")
         host = make_host(
             name,
@@ -204,13 +210,15 @@ async def memory_cluster(
     folder: Path,
     taps: dict[str, Tap] | None = None,
     transport: Callable[[str], Transport] | None = None,
+    reserve_bytes: int | None = None,
     **options: Any,
 ) -> AsyncIterator[MemoryCluster]:
     """A founded cluster that can be written to; all of it ends with the block.
 
     `transport` connects its nodes, by name, to another broker than the one inside this process.
+    `reserve_bytes` is the setting `disk_reserve_bytes`.
     """
-    cluster = MemoryCluster(folder, Options(**options), transport)
+    cluster = MemoryCluster(folder, Options(**options), transport, reserve_bytes)
     try:
         await asyncio.gather(
             *(cluster.start(name, (taps or {}).get(name)) for name in cluster.names)
