@@ -181,13 +181,16 @@ class Acceptor(Node):
     def _refuses(self, sender: str, ballot: Ballot) -> bool:
         """Whether a promise, the silence after a restart or a lease forbids to serve `ballot`.
 
-        Without room on its disk it can promise nothing, and says nothing.
+        So does a round that no candidate can have come to: promised once, it could be the last
+        one. To refuse is always safe. Without room on its disk it can promise nothing, and says
+        nothing.
         """
         if self.disk_full:
             self.counters["silent_disk_full"] += 1
             return True
         leased = ballot != self._lease_holder and self.now < self._lease_until
-        if self.now < self._silent_until or ballot < self.promised or leased:
+        implausible = not ballot.is_plausible_after(self.promised)
+        if self.now < self._silent_until or ballot < self.promised or leased or implausible:
             self._reject(sender, ballot)
             return True
         return False

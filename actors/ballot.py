@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from actors.numbers import Count
+from actors.numbers import ROUNDS_AHEAD_MAX, Count
 
 
 class Ballot(NamedTuple):
@@ -16,6 +16,10 @@ class Ballot(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.round}.{self.proposer}"
+
+    def is_plausible_after(self, seen: "Ballot") -> bool:
+        """Whether candidates can have come so far since `seen`, counting up by one each time."""
+        return self.round <= seen.round + ROUNDS_AHEAD_MAX
 
 
 NO_BALLOT = Ballot(0, "")

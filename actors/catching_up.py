@@ -15,6 +15,9 @@ from actors.values import DecidedSlot, SlotValue, weight
 
 _PAGE_SLOTS = 256
 _STUCK_TICKS = 4
+_HEARSAY_TICKS = 40
+"""After so many ticks in which nobody had the next slot, a learner no longer takes it that there is
+one. A wrong number would else keep it asking, and from ever taking over from a dead coordinator."""
 
 
 class CatchingUp:
@@ -57,9 +60,14 @@ class CatchingUp:
             return False
         self.ask_chosen()
         self._ticks_stuck += 1
-        # The acceptors have forgotten the next slot, and no learner has sent it.
-        gone = self._acceptors_keep_from > learned.scanned + 1
-        return gone and self._ticks_stuck >= _STUCK_TICKS
+        if self._ticks_stuck >= _STUCK_TICKS and self._acceptors_keep_from > learned.scanned + 1:
+            # The acceptors have forgotten the next slot, and no learner has sent it.
+            return True
+        if self._ticks_stuck >= _HEARSAY_TICKS:
+            self._ticks_stuck = 0
+            self._turn.counters["hearsay_doubted"] += 1
+            learned.log.doubt_hearsay()
+        return False
 
     def tick_decided(self, coordinates: bool) -> None:
         """Ask again for what was decided if nothing came since the last time; a coordinator

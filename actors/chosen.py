@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from actors.ballot import NO_BALLOT, Ballot
 from actors.errors import InvariantViolation
+from actors.numbers import SLOTS_AHEAD_MAX
 from actors.quorum import Voters
 from actors.values import AnyValue, Refusal, weight
 
@@ -59,7 +60,7 @@ class ChosenLog:
 
     def hear_value(self, slot: int, ballot: Ballot, value: AnyValue) -> None:
         """A leader proposed `value`, or an acceptor holds it."""
-        if not self.is_known(slot):
+        if not self.is_known(slot) and self._is_near(slot):
             self._open.setdefault(slot, Open()).values[ballot] = value
             self._check(slot, ballot)
 
@@ -68,7 +69,7 @@ class ChosenLog:
         known = self.known.get(slot)
         if known is not None and known.ballot == ballot and acceptor not in known.accepted_by:
             known.accepted_by += (acceptor,)
-        elif not self.is_known(slot):
+        elif not self.is_known(slot) and self._is_near(slot):
             self._open.setdefault(slot, Open()).accepted.setdefault(ballot, set()).add(acceptor)
             self._check(slot, ballot)
 
@@ -77,6 +78,14 @@ class ChosenLog:
         seen = self._open.get(slot)
         if seen is not None and ballot in seen.values:
             self.choose(slot, seen.values[ballot], ballot)
+
+    def doubt_hearsay(self) -> None:
+        """Nothing came of what others were heard to have; whoever has it says so again."""
+        self.heard_through = max(self.scanned, max(self.known, default=0))
+
+    def _is_near(self, slot: int) -> bool:
+        """What is not near comes with a page of the log, or is no slot of it."""
+        return slot <= self.scanned + SLOTS_AHEAD_MAX
 
     def _check(self, slot: int, ballot: Ballot) -> None:
         self.heard_through = max(self.heard_through, slot)

@@ -39,8 +39,9 @@ class ClusterSeen:
     def hear_leader(self, message: LeaderBeat) -> bool:
         """A proposer leads. Whether there is a leader now that was none before."""
         self._hear()
-        if message.ballot < self.leader:
-            return False
+        silent = self._turn.now - self._leader_heard_at >= 2 * self._turn.constants.lease_ms
+        if message.ballot < self.leader and not silent:
+            return False  # A wrong ballot ends like that of a leader who is gone.
         former = (self.leader, self.has_leader)
         self.leader = message.ballot
         self._leader_heard_at = self._turn.now

@@ -83,6 +83,7 @@ class Learner(Node):
         self.suspicion = self.learned.suspicion
         self.replicas = Replicas(self.turn)
         self.coordinator: Coordinator | None = None
+        self._leader_heard_at: Milliseconds = 0
         self._takeover = Takeover(self.turn, self.learned)
         self._catching_up = CatchingUp(self.turn, self.learned)
         self._snapshots = SnapshotServer(self.turn)
@@ -220,7 +221,7 @@ class Learner(Node):
 
     def _on_accept(self, sender: str, message: Accept) -> None:
         """The value of a slot under a ballot; the votes come from the acceptors."""
-        self.learned.leader = max(self.learned.leader, message.ballot)
+        self._follow_leader(message.ballot)
         if self.log.is_known(message.slot):
             self._asked = True  # The leader sends again: tell it.
             return
@@ -274,10 +275,19 @@ class Learner(Node):
     # -- catching up -----------------------------------------------------------------------------
 
     def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
-        if message.ballot > self.learned.leader:
-            self.learned.leader = message.ballot
-            self._asked = True
+        self._asked |= self._follow_leader(message.ballot)
         self._hear(message.chosen_through)
+
+    def _follow_leader(self, ballot: Ballot) -> bool:
+        """Take the highest ballot for the leader's, unless nothing came under it for two leases:
+        a wrong one would else be followed for ever. Whether it is another one than before.
+        """
+        learned = self.learned
+        silent = self.now - self._leader_heard_at >= 2 * self.constants.lease_ms
+        if ballot < learned.leader and not silent:
+            return False
+        former, learned.leader, self._leader_heard_at = learned.leader, ballot, self.now
+        return ballot != former
 
     def _hear(self, slot: int) -> None:
         self.log.heard_through = max(self.log.heard_through, slot)

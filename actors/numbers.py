@@ -10,5 +10,17 @@ from pydantic import Field
 
 COUNT_MAX = 2**53 - 1
 
+SLOTS_AHEAD_MAX = 65_536
+"""A learner takes votes and values in for so many slots after those that it knows as chosen. Who is
+further behind asks for pages of the log first."""
+
+GAP_SLOTS_MAX = 8_192
+"""A leader fills gaps of the log up to so many slots at once. It has a bounded window of slots
+under way, so none leaves a longer gap: what lies behind one was not proposed by a proposer."""
+
+ROUNDS_AHEAD_MAX = 2**32
+"""A ballot whose round is further ahead of all that were seen is not used. Candidates count up by
+one, so none comes so far in the life of a cluster, while one number could use all others up."""
+
 Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
 """A slot, an epoch, a round, or how many there are of something."""

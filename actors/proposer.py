@@ -32,6 +32,7 @@ from actors.messages import (
     Submit,
 )
 from actors.node import Handlers, Node, Timers, read_record
+from actors.numbers import GAP_SLOTS_MAX
 from actors.options import Identity, Options
 from actors.paging import COMMAND_BYTES_MAX
 from actors.values import (
@@ -101,6 +102,10 @@ class Leading:
     next_slot: int
     recovered_through: int
     """The last slot that phase 1 found in use: up to here others' values may be chosen."""
+    far_slot: int | None = None
+    """The first slot that an acceptor has a value for behind a gap that is too long to be filled.
+    This ballot proposes nothing there, so that whatever was accepted stays what phase 1 finds.
+    """
     in_flight: dict[int, InFlight] = field(default_factory=dict)
     proposed_again: dict[int, AnyValue] = field(default_factory=dict)
     """What phase 1 found for a slot. A learner may report it as chosen under a former ballot, and
@@ -230,14 +235,19 @@ class Proposer(Node):
         """Take for each slot the value of the highest ballot in the quorum's answers."""
         answers = phase.whole
         low = max(phase.first_slot, *(answer.truncated_below for answer in answers.values()))
-        last = max((max(answer.accepted, default=0) for answer in answers.values()), default=0)
+        last, far_slot = _reach(low, {s for answer in answers.values() for s in answer.accepted})
         leading = Leading(
             ballot=phase.ballot,
             elected_at=self.now,
             log_time_at=self.now,
             next_slot=max(low, last + 1),
             recovered_through=max(low - 1, last),
+            far_slot=far_slot,
         )
+        if self.chosen_through >= leading.next_slot:
+            # Phase 1 found every chosen slot, so this was no learner's knowledge of this log.
+            self.counters["progress_doubted"] += 1
+            self.chosen_through, self.view = 0, None
         self._low_water = low
         self.phase = leading
         self._last_led = phase.ballot
@@ -261,15 +271,16 @@ class Proposer(Node):
 
     def _on_reject(self, sender: str, message: Reject) -> None:
         """Somebody promised a higher ballot, a lease runs, or slots are gone."""
-        self._highest_ballot = max(self._highest_ballot, message.promised)
+        plausible = self._note_ballot(message.promised)
         phase = self.phase
         if isinstance(phase, Electing) and message.ballot == phase.ballot:
-            if message.lease_left_ms > 0:
+            if message.lease_left_ms > 0 or not plausible:
                 phase.bound.add(sender)
             # The others may do without a few, such as one that starts again and again.
             too_few = not self.genesis.voters.can_do_without(phase.bound)
-            if message.promised > phase.ballot or too_few:
-                self._duels += message.promised > phase.ballot
+            overtaken = plausible and message.promised > phase.ballot
+            if overtaken or too_few:
+                self._duels += overtaken
                 self.phase = Following(heard_at=self.now - self.constants.lease_ms)
                 self._wait_for_leader(message.lease_left_ms + self.options.leader_heartbeat_ms // 4)
         elif isinstance(phase, Leading) and message.ballot == phase.ballot:
@@ -277,13 +288,24 @@ class Proposer(Node):
 
     def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
         """Somebody leads. A lease is what keeps two from doing so, not this message."""
-        self._highest_ballot = max(self._highest_ballot, message.ballot)
+        if not self._note_ballot(message.ballot):
+            return
         self._duels = 0
         phase = self.phase
         if isinstance(phase, Following):
             phase.heard_at = self.now
         elif message.ballot > phase.ballot:
             self._step_down(f"{sender} leads under {message.ballot}")
+
+    def _note_ballot(self, ballot: Ballot) -> bool:
+        """Whether `ballot` can be one of a candidate. Only then is the next one to be above it:
+        after the last number there is none.
+        """
+        if not ballot.is_plausible_after(self._highest_ballot):
+            self.counters["ballots_doubted"] += 1
+            return False
+        self._highest_ballot = max(self._highest_ballot, ballot)
+        return True
 
     # -- the leader's lease ----------------------------------------------------------------------
 
@@ -411,6 +433,8 @@ class Proposer(Node):
             return
         if any(f.value == message.value for f in phase.in_flight.values()):
             return
+        if self._must_not_go_on(phase):
+            return
         if isinstance(message.value, View) and self._lease_outlives(phase, message.value):
             if message.value not in phase.waiting_views:
                 phase.waiting_views.append(message.value)
@@ -425,7 +449,7 @@ class Proposer(Node):
         algorithm, RFC 896), so the busier the cluster, the fuller its slots.
         """
         phase = self.phase
-        if not isinstance(phase, Leading) or not phase.queue:
+        if not isinstance(phase, Leading) or not phase.queue or self._must_not_go_on(phase):
             return
         while (
             phase.queue
@@ -462,6 +486,14 @@ class Proposer(Node):
         since, phase.log_time_at = phase.log_time_at, self.now
         return self.now - since
 
+    def _must_not_go_on(self, phase: Leading) -> bool:
+        """Step down where the log comes near the far slot: the next phase 1 reaches it."""
+        room = GAP_SLOTS_MAX // 2
+        if phase.far_slot is None or phase.next_slot + room < phase.far_slot:
+            return False
+        self._step_down(f"slot {phase.far_slot}, which an acceptor has a value for, is near")
+        return True
+
     def _take_slot(self, phase: Leading) -> int:
         slot = phase.next_slot
         phase.next_slot += 1
@@ -470,6 +502,11 @@ class Proposer(Node):
     def _propose(self, phase: Leading, slot: int, value: AnyValue) -> None:
         if slot in phase.in_flight:
             raise InvariantViolation(f"{phase.ballot} proposes slot {slot} twice: {value!r}")
+        if phase.far_slot is not None and slot >= phase.far_slot:
+            raise InvariantViolation(
+                f"{phase.ballot} proposes slot {slot} without the value that an acceptor has for "
+                f"slot {phase.far_slot}"
+            )
         phase.in_flight[slot] = InFlight(value=value, sent_at=self.now)
         self._send_accept(phase.ballot, slot, value)
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
@@ -489,11 +526,14 @@ class Proposer(Node):
 
     def _on_progress(self, sender: str, message: Progress) -> None:
         """A learner knows all slots up to `scanned` as chosen."""
-        if message.scanned < self.chosen_through:
-            return
-        self.chosen_through = message.scanned
-        self.view = message.view
         phase = self.phase
+        if isinstance(phase, Leading) and message.scanned > phase.next_slot + GAP_SLOTS_MAX:
+            # Of slots that this leader did not propose: there is another one, or it is no slot.
+            self.counters["progress_doubted"] += 1
+            return
+        if message.scanned >= self.chosen_through:
+            self.chosen_through = message.scanned
+            self.view = message.view
         if not isinstance(phase, Leading):
             return
         self._note_decided(phase, message.decided)
@@ -534,6 +574,8 @@ class Proposer(Node):
                 self.counters["retransmissions"] += 1
                 self._send_accept(phase.ballot, slot, flight.value, first=False)
         for view in list(phase.waiting_views):
+            if self._must_not_go_on(phase):
+                return
             if not self._lease_outlives(phase, view):
                 phase.waiting_views.remove(view)
                 self._propose(phase, self._take_slot(phase), view)
@@ -599,6 +641,18 @@ class Proposer(Node):
         "leader": _on_leader_due,
         "tick": _on_tick,
     }
+
+
+def _reach(low: int, found: set[int]) -> tuple[int, int | None]:
+    """The last of the slots in `found` up to which no gap from `low` on is too long to be filled,
+    and the first one behind such a gap.
+    """
+    last = low - 1
+    for slot in sorted(slot for slot in found if slot >= low):
+        if slot - last > GAP_SLOTS_MAX:
+            return last, slot
+        last = slot
+    return last, None
 
 
 def _drops(view: View, member: StoreMember) -> bool:

@@ -60,6 +60,7 @@ class Reads:
         self._held = held
         self._rejoin = rejoin
         self.leader: Ballot = NO_BALLOT
+        self._leader_heard_at: Milliseconds = 0
         self.lease = ReadLease(until=0, added_slot=0)
         self._waiting: list[WaitingRead] = []
         self._asked: dict[int, Milliseconds] = {}
@@ -134,6 +135,14 @@ class Reads:
         if any(slot > applied for slot in read.after_slots):
             return "a write to this path is not decided yet"
         return None
+
+    def follow(self, ballot: Ballot) -> None:
+        """Somebody leads: the highest ballot does, unless nothing came under it for two leases."""
+        turn = self._turn
+        if ballot >= self.leader or (
+            turn.now - self._leader_heard_at >= 2 * turn.constants.lease_ms
+        ):
+            self.leader, self._leader_heard_at = ballot, turn.now
 
     def _ask_lease(self) -> None:
         """Ask the leader, at most every so often. The lease counts from this sending."""

@@ -498,7 +498,7 @@ class Store(Node):
     # -- reads, see `actors.reads` ----------------------------------------------------------------
 
     def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
-        self.reads.leader = max(self.reads.leader, message.ballot)
+        self.reads.follow(message.ballot)
 
     def _on_read(self, sender: str, message: ReadRequest) -> None:
         self.reads.begin(sender, message)

@@ -7,11 +7,27 @@ import pytest
 from pydantic import ValidationError
 
 from actors.ballot import Ballot
-from actors.messages import MESSAGES, Accept, Accepted, Prepare, PullChosen, Result, Truncate
+from actors.errors import InvariantViolation
+from actors.messages import (
+    MESSAGES,
+    Accept,
+    Accepted,
+    AcceptedRange,
+    LeaderBeat,
+    Prepare,
+    Progress,
+    ProposeValue,
+    PullChosen,
+    Result,
+    Truncate,
+)
 from actors.namespace import Namespace
-from actors.numbers import COUNT_MAX
+from actors.numbers import COUNT_MAX, GAP_SLOTS_MAX
+from actors.proposer import Answer, Electing, Following
 from actors.values import (
     ALWAYS,
+    Abort,
+    AcceptedValue,
     AnyOperation,
     Batch,
     Check,
@@ -28,6 +44,7 @@ from actors.values import (
 )
 from broker.codec import encode
 from broker.transport import Parcel
+from chaos.simulator.world import World
 from tests.worlds import batch, founded, hand, leader_of, put, sent
 
 CHECKED_AT_THE_DOOR = {"modified_ms"}
@@ -172,3 +189,159 @@ def test_an_acceptor_goes_over_what_it_has_and_not_over_all_slots_between() -> N
     assert [entry.slot for entry in promise.accepted] == [*known, far]
     hand(world, "acceptor-1", "learner-1", Truncate(below=far))
     assert sorted(acceptor.accepted) == acceptor._slots == [far]
+
+
+# -- numbers within the limits that are no numbers of this log ------------------------------------
+
+
+def with_a_far_value(far: int, seed: int = 1) -> tuple[World, Batch]:
+    """A cluster with a file, and a value far away at one acceptor, under a real ballot."""
+    world = founded(seed)
+    world.done(put("a", b"1"))
+    world.settled()
+    forged, ballot = batch(1), leader_of(world).actor.phase.ballot
+    accept = Accept(ballot=ballot, slot=far, value=forged)
+    hand(world, "acceptor-1", ballot.proposer, accept)
+    return world, forged
+
+
+@pytest.mark.parametrize("far", [10**15, COUNT_MAX, GAP_SLOTS_MAX + 100])
+def test_a_new_leader_fills_no_gap_of_10_to_the_15(far: int) -> None:
+    """Given a value far away at an acceptor whose promise counts, when another proposer is elected,
+    then it proposes nothing in between, and writes go on where the log ends.
+    """
+    world, _ = with_a_far_value(far)
+    ended = world.actor("learner-1").scanned
+    former = leader_of(world)
+    world.crash("acceptor-5", "acceptor-4")  # The one that has it is needed for each quorum.
+    world.crash(former.name)
+
+    world.done(put("a", b"2"))
+
+    leader = leader_of(world)
+    assert leader.name != former.name
+    assert leader.actor.phase.far_slot == far
+    assert leader.actor.counters["gaps_filled"] < 10
+    assert leader.actor.phase.next_slot < ended + 10
+    assert world.actor("acceptor-1").accepted[far].slot == far
+    world.settled()
+
+
+def test_what_phase_1_found_far_away_is_proposed_once_the_log_comes_near() -> None:
+    """Given a value behind a long gap, then the leader leaves that slot alone, and steps down where
+    the log comes near; the next one, whose phase 1 reaches it, proposes that value and no other.
+    """
+    world, forged = with_a_far_value(far := GAP_SLOTS_MAX + 100)
+    world.crash("acceptor-5", "acceptor-4", leader_of(world).name)
+    world.done(put("a", b"2"))
+    leader = leader_of(world)
+    phase = leader.actor.phase
+    assert (phase.far_slot, far in phase.in_flight) == (far, False)
+    with pytest.raises(InvariantViolation, match="without the value"):
+        leader.actor._propose(phase, far, batch(2))
+
+    phase.next_slot = far - 100
+    leader.actor._on_propose_value("learner-1", ProposeValue(value=batch_of_nothing()))
+
+    assert isinstance(leader.actor.phase, Following)
+    assert far - 100 not in phase.in_flight
+    electing = Electing(ballot=Ballot(phase.ballot.round + 1, leader.name), first_slot=1)
+    for name in ("acceptor-1", "acceptor-2", "acceptor-3"):
+        acceptor = world.actor(name)
+        answer = Answer(acceptor.truncated_below, None, dict(acceptor.accepted))
+        answer.accepted[far - 101] = AcceptedValue(
+            slot=far - 101, ballot=phase.ballot, value=batch(3)
+        )
+        electing.answers[name] = answer
+    leader.actor._lead(electing)
+    leading: Any = leader.actor.phase
+    assert (leading.proposed_again[far], leading.far_slot) == (forged, None)
+    leader.actor._take()
+
+
+def batch_of_nothing() -> Abort:
+    return Abort(slot=1, commands=(), epoch=0, reason="")
+
+
+def test_no_wrong_number_keeps_a_learner_from_taking_over() -> None:
+    """Given a learner that was handed slots far away in each kind of message, when the coordinator
+    dies, then it asks for them for a while, takes over, and writes go on.
+    """
+    world = founded()
+    world.done(put("a", b"1"))
+    world.settled()
+    leader = leader_of(world)
+    ballot = leader.actor.phase.ballot
+    view = world.actor("learner-2").view
+    coordinator = view.coordinator
+    other = next(name for name in world.options.names("learner") if name != coordinator)
+    learner = world.actor(other)
+    far = 10**15
+    beat = LeaderBeat(
+        ballot=ballot, ready=True, chosen_through=far, lease_left_ms=0, read_leases_ms={}
+    )
+    hand(world, other, leader.name, Accept(ballot=ballot, slot=far, value=batch(1)))
+    hand(world, other, "acceptor-1", Accepted(ballot=ballot, slot=far + 1))
+    assert learner.log.heard_through < far
+    assert far not in learner.log._open
+    hand(world, other, leader.name, beat)
+    hand(world, other, "acceptor-1", AcceptedRange(entries=(), truncated_below=2))
+    assert learner.log.heard_through == far
+    world.crash(coordinator)
+
+    world.run(30_000)
+    world.done(put("a", b"2"))
+
+    assert learner.counters["hearsay_doubted"] > 0
+    assert learner.coordinator is not None
+
+
+def test_no_wrong_progress_keeps_a_leader_from_what_was_chosen() -> None:
+    """Given a report of slots that were never proposed, then it counts neither for the leader nor
+    for one that is elected after it had come.
+    """
+    world = founded()
+    world.done(put("a", b"1"))
+    leader = leader_of(world)
+    view = world.actor("learner-1").view
+    wrong = Progress(scanned=10**15, decided=10**15, view=view)
+    for name in world.options.names("proposer"):
+        hand(world, name, "learner-1", wrong)
+    assert leader.actor.chosen_through < 100
+
+    for number in range(2 * world.options.window_slots):
+        world.done(put("a", b"%d" % number))
+    world.crash(leader.name)
+    for number in range(2 * world.options.window_slots):
+        world.done(put("b", b"%d" % number))
+
+    assert leader_of(world).actor.counters["progress_doubted"] == 1
+    assert leader_of(world).actor.chosen_through < 200
+
+
+@pytest.mark.parametrize("acceptors", [1, 5])
+def test_the_highest_ballot_ends_no_elections(acceptors: int) -> None:
+    """Given acceptors that are asked for the last of all ballots, and one that has promised it,
+    then the next leader is elected under a ballot that others can still exceed.
+    """
+    world = founded()
+    last, former = Ballot(COUNT_MAX, "proposer-5"), leader_of(world)
+    for name in world.options.names("acceptor")[:acceptors]:
+        answers = sent(hand(world, name, "proposer-5", Prepare(ballot=last, first_slot=1), 10_000))
+        assert [answer.type for answer in answers] == ["paxos.reject"]
+    world.actor("acceptor-1").promised = last  # As of a former version.
+    beat = LeaderBeat(ballot=last, ready=True, chosen_through=0, lease_left_ms=0, read_leases_ms={})
+    hearers = [
+        name for role in ("proposer", "learner", "store") for name in world.options.names(role)
+    ]
+    for name in {*hearers, "gateway-1"} - {"proposer-5"}:
+        hand(world, name, "proposer-5", beat)
+    proposers = [world.actor(name) for name in world.options.names("proposer")]
+    assert max(proposer._highest_ballot.round for proposer in proposers) < 100
+    world.crash(former.name, last.proposer)
+
+    for number in range(2 * world.options.window_slots):
+        world.done(put("a", b"%d" % number))
+
+    assert 1 < leader_of(world).actor.phase.ballot.round < 100
+    assert world.read("a").reply.status == "found"
