@@ -10,7 +10,14 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from actors.chunks import READING_GRACE_MS, RENEWALS, Chunks, Manifest, read_manifest
+from actors.chunks import (
+    READING_GRACE_MS,
+    RELEASED_GRACE_MS,
+    RENEWALS,
+    Chunks,
+    Manifest,
+    read_manifest,
+)
 from actors.effects import Blob, Milliseconds, SendBlob
 from actors.messages import (
     HOLD_MS_MAX,
@@ -207,7 +214,9 @@ class Contents:
         """Journal the chunk in this turn."""
         turn = self._turn
         turn.out.blobs.append(Blob(name, data))
-        self.chunks.add(name, turn.now + grace_ms)
+        # On a full disk its command would be refused, and it takes the room of others meanwhile.
+        asked_until = turn.now + min(grace_ms, RELEASED_GRACE_MS)
+        self.chunks.add(name, turn.now + grace_ms, asked_until)
         if manifest is not None:
             turn.journal(f"manifest/{name}", manifest)
             self.chunks.add_manifest(name, manifest)
@@ -233,7 +242,8 @@ class Contents:
         turn, name = self._turn, message.sha256
         grace_ms = turn.constants.chunk_grace_ms
         if self.chunks.has(name, message.manifest):
-            self.chunks.keep(name, turn.now + grace_ms)
+            asked_until = turn.now + min(grace_ms, READING_GRACE_MS)
+            self.chunks.keep(name, turn.now + grace_ms, asked_until)
             turn.send(sender, ChunkStored(sha256=name))
             return
         manifest = read_manifest(message.data) if message.manifest else None
@@ -283,7 +293,8 @@ class Contents:
 
     def restore(self, name: str) -> None:
         """The journal holds the chunk, and does not say which uploads or reads needed it."""
-        self.chunks.add(name, self._turn.now + self._kept_ms_max)
+        now = self._turn.now
+        self.chunks.add(name, now + self._kept_ms_max, now + READING_GRACE_MS)
 
     def on_keep(self, message: ChunkKeep) -> None:
         """An upload or a download needs these chunks for a while yet."""
@@ -310,6 +321,8 @@ class Contents:
         self._swept_at = turn.now
         held = turn.now < self._held_until
         expired = [] if held else self.chunks.take_expired(turn.now, _SWEEP_CHUNKS)
+        if turn.disk_full and not held:
+            expired += self.chunks.take_unasked(turn.now, _SWEEP_CHUNKS - len(expired))
         for name in expired:
             if self.chunks.remove(name):
                 turn.journal(f"manifest/{name}", None)

@@ -190,6 +190,34 @@ def test_each_new_need_of_a_chunk_puts_its_end_off(again: str) -> None:
     assert name not in swept(store, over + 2 * world.options.chunk_grace_ms)
 
 
+def test_a_full_disk_keeps_what_is_asked_for_and_not_what_an_upload_left_behind() -> None:
+    """Given chunks of uploads that have not come to an end, one of them read, one renewed, and a
+    file that is deleted, when the disk is full, then what nothing asks for goes after a minute, and
+    the rest when its readers have had their time. With room all of it is kept for an hour.
+    """
+    world = founded()
+    left, read, renewed, named, used = (upload(world, b"%d" % number) for number in range(5))
+    world.done(PutFile(path="named", content=chunked(named)))
+    world.done(PutFile(path="used", content=chunked(used)))
+    store = world.actor("store-3")
+    store.contents.on_get("gateway-1", ChunkGet(sha256=read))
+    store.contents.on_keep(ChunkKeep(names=(renewed,), for_ms=READING_GRACE_MS))
+    world.run(RELEASED_GRACE_MS)
+    world.done(DeleteFile(path="named"))
+    began_at = store.now
+
+    assert {left, named} <= swept(store, began_at + 2 * RELEASED_GRACE_MS)
+    store.disk_full = True
+    kept = swept(store, store.now + 60_000)
+    assert kept & {left, read, renewed, named, used} == {read, renewed, used}
+    later = swept(store, began_at + 2 * READING_GRACE_MS)
+    assert later & {left, read, renewed, named, used} == {used}
+    # A chunk that went comes again as any other does.
+    store.disk_full = False
+    store.contents.on_put("gateway-1", ChunkPut(sha256=left, manifest=False, data=b"0"))
+    assert left in swept(store, store.now + 2 * RELEASED_GRACE_MS)
+
+
 def test_what_is_read_or_used_and_let_go_is_not_kept_for_a_shorter_time() -> None:
     """Given an upload, which is kept for an hour, when the same chunk is read, renewed for a
     moment, and named by a version that goes away, then it is kept for that hour all the same.
