@@ -147,3 +147,17 @@ def test_lists_that_list_each_other_end() -> None:
 
     assert chunks.take_expired(1_999, 10_000) == []
     assert sorted(chunks.take_expired(2_000, 10_000)) == sorted(names)
+
+
+def test_who_asks_for_a_chunk_on_a_full_disk_takes_nothing_from_an_upload() -> None:
+    """Given an upload that keeps a chunk for long, when a reader asks for it for less, then
+    it is kept for both.
+    """
+    chunks = Chunks()
+    chunks.add(NAMES[0], 60)
+    chunks.keep(NAMES[0], 1_000, asked_until=100)
+    chunks.keep(NAMES[0], 500)
+    assert chunks.take_unasked(499, 10) == []
+    assert chunks.take_unasked(500, 10) == [NAMES[0]]
+    assert (chunks.take_expired(60, 10), chunks.take_expired(999, 10)) == ([], [])
+    assert chunks.take_expired(1_000, 10) == [NAMES[0]]

@@ -199,13 +199,15 @@ def test_a_full_disk_keeps_what_is_asked_for_and_not_what_an_upload_left_behind(
     left, read, renewed, named, used = (upload(world, b"%d" % number) for number in range(5))
     world.done(PutFile(path="named", content=chunked(named)))
     world.done(PutFile(path="used", content=chunked(used)))
-    store = world.actor("store-3")
-    store.contents.on_get("gateway-1", ChunkGet(sha256=read))
-    store.contents.on_keep(ChunkKeep(names=(renewed,), for_ms=READING_GRACE_MS))
+    store, roomy = world.actor("store-3"), world.actor("store-2")
+    for actor in (store, roomy):
+        actor.contents.on_get("gateway-1", ChunkGet(sha256=read))
+        actor.contents.on_keep(ChunkKeep(names=(renewed,), for_ms=READING_GRACE_MS))
     world.run(RELEASED_GRACE_MS)
     world.done(DeleteFile(path="named"))
     began_at = store.now
 
+    assert {left, read, renewed, named} <= swept(roomy, roomy.now + 3 * READING_GRACE_MS)
     assert {left, named} <= swept(store, began_at + 2 * RELEASED_GRACE_MS)
     store.disk_full = True
     kept = swept(store, store.now + 60_000)
