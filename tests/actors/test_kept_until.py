@@ -209,13 +209,13 @@ def test_a_full_disk_keeps_what_is_asked_for_and_not_what_an_upload_left_behind(
 
     assert {left, read, renewed, named} <= swept(roomy, roomy.now + 3 * READING_GRACE_MS)
     assert {left, named} <= swept(store, began_at + 2 * RELEASED_GRACE_MS)
-    store.disk_full = True
+    store.turn.disk_full = True
     kept = swept(store, store.now + 60_000)
     assert kept & {left, read, renewed, named, used} == {read, renewed, used}
     later = swept(store, began_at + 2 * READING_GRACE_MS)
     assert later & {left, read, renewed, named, used} == {used}
     # A chunk that went comes again as any other does.
-    store.disk_full = False
+    store.turn.disk_full = False
     store.contents.on_put("gateway-1", ChunkPut(sha256=left, manifest=False, data=b"0"))
     assert left in swept(store, store.now + 2 * RELEASED_GRACE_MS)
 
