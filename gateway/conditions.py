@@ -14,7 +14,10 @@ from gateway.problems import INVALID_HEADER, INVALID_REQUEST, Problem
 _TAG = re.compile('(?P<weak>W/)?"(?P<tag>[\x21\x23-\x7e\x80-\U0010ffff]*)"')
 _BARE_TAG = re.compile("(?P<tag>[A-Za-z0-9][A-Za-z0-9._-]*)(?=[ \t,]|$)")
 _SEPARATOR = re.compile(r"[ \t]*,[ \t,]*")
-_ONE_RANGE = re.compile(r"bytes=[ \t]*(?P<first>[0-9]*)-(?P<last>[0-9]*)[ \t]*", re.IGNORECASE)
+# A list may have empty members (RFC 9110, section 5.6.1).
+_ONE_RANGE = re.compile(r"bytes=[ \t,]*(?P<first>[0-9]*)-(?P<last>[0-9]*)[ \t,]*", re.IGNORECASE)
+_POSITION_DIGITS = 18
+"""Enough for any file, and few enough for any integer."""
 
 ANY = ("*",)
 
@@ -116,19 +119,32 @@ def byte_range(value: str | None, size: int) -> tuple[int, int] | None:
     if found is None:
         return None
     first, last = found["first"], found["last"]
-    if len(first) > 18 or len(last) > 18:
-        raise Unsatisfiable(value[:60])
     if not first:
         if not last:
             return None
-        if int(last) == 0 or size == 0:
-            raise Unsatisfiable(value)
-        return max(0, size - int(last)), size
-    if last and int(last) < int(first):
+        length = _position(last)
+        # The last bytes of nothing are nothing, which no Content-Range can say.
+        if length == 0 or size == 0:
+            raise Unsatisfiable(value[:60])
+        return max(0, size - length), size
+    if last and _digits(last) < _digits(first):
         return None
-    if int(first) >= size:
-        raise Unsatisfiable(value)
-    return int(first), min(size, int(last) + 1) if last else size
+    start = _position(first)
+    if start >= size:
+        raise Unsatisfiable(value[:60])
+    return start, min(size, _position(last) + 1) if last else size
+
+
+def _digits(number: str) -> tuple[int, str]:
+    """Compares as the number does, of however many digits."""
+    digits = number.lstrip("0")
+    return len(digits), digits
+
+
+def _position(number: str) -> int:
+    """The number, or one beyond the end of any file: no more is meant by more digits."""
+    length, digits = _digits(number)
+    return int(digits or "0") if length <= _POSITION_DIGITS else 10**_POSITION_DIGITS
 
 
 def range_still_holds(if_range: str | None, tag: str) -> bool:

@@ -45,16 +45,20 @@ def number(query: dict[str, str], name: str, *, default: int, least: int, most: 
     value = query.get(name)
     if value is None:
         return default
-    if not (value.isascii() and value.isdecimal() and len(value) <= 19):
+    if not (value.isascii() and value.isdecimal()):
         raise Problem(INVALID_QUERY, f"{name} must be a whole number, not {value[:40]!r}")
-    if not least <= int(value) <= most:
-        raise Problem(INVALID_QUERY, f"{name} must be from {least} to {most}, not {value}")
-    return int(value)
+    digits = value.lstrip("0") or "0"
+    # More digits than `most` has are more than it, and may be more than Python reads.
+    if len(digits) > len(str(most)) or not least <= int(digits) <= most:
+        raise Problem(INVALID_QUERY, f"{name} must be from {least} to {most}, not {value[:40]}")
+    return int(digits)
 
 
 def choice(query: dict[str, str], name: str, allowed: tuple[str, ...]) -> str:
     """A parameter out of `allowed`; the first one is the default. Raises `Problem`."""
     value = query.get(name, allowed[0])
     if value not in allowed:
-        raise Problem(INVALID_QUERY, f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+        raise Problem(
+            INVALID_QUERY, f"{name} must be one of {', '.join(allowed)}, not {value[:40]!r}"
+        )
     return value

@@ -239,7 +239,8 @@ def _modified_ms(fields: dict[str, str]) -> int | None:
     elif (value := fields.get("last-modified")) is not None:
         try:
             date = parsedate_to_datetime(value)
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, TypeError, IndexError):
+            # All but the first come of numbers and forms that no date has.
             raise Problem(
                 INVALID_HEADER, f"Last-Modified must be an HTTP date, not {value[:60]!r}"
             ) from None

@@ -13,6 +13,7 @@ from typing import Any
 from actors.calls import (
     Absent,
     Call,
+    CopySnapshot,
     Decided,
     Fetch,
     Fetched,
@@ -20,14 +21,16 @@ from actors.calls import (
     KeepChunks,
     Read,
     ReadDone,
+    ReadLog,
     Survey,
     Surveyed,
+    Unavailable,
     Upload,
     Uploaded,
     Write,
 )
 from actors.changes import Changes
-from actors.messages import ReadReply, ReadRequest
+from actors.messages import LogPage, LogRead, ReadReply, ReadRequest, SnapshotPull
 from actors.namespace import Namespace
 from actors.options import Options
 from actors.reads import answer_changes, answer_read
@@ -61,6 +64,8 @@ class FakeCluster:
         self.called = asyncio.Event()
         self.uploads_under_way = 0
         self.uploads_under_way_max = 0
+        self.fetches_under_way = 0
+        self.fetches_under_way_max = 0
         self._sequence = 0
         self.changes = Changes()
         self.applied = asyncio.Event()
@@ -91,11 +96,20 @@ class FakeCluster:
             case Upload():
                 return await self._upload(call)
             case Fetch():
+                self.fetches_under_way += 1
+                self.fetches_under_way_max = max(self.fetches_under_way_max, self.fetches_under_way)
                 await asyncio.sleep(0)
+                self.fetches_under_way -= 1
                 data = None if call.sha256 in self.missing else self.chunks.get(call.sha256)
                 return Absent() if data is None else Fetched(data)
             case KeepChunks():
                 return Holding()
+            case ReadLog(before=before, limit=limit, commands_max=commands_max):
+                asked = LogRead(number=1, before=before, limit=limit, commands_max=commands_max)
+                return LogPage(number=asked.number, entries=(), decided=0, first_kept=1)
+            case CopySnapshot(slot=slot, page=page):
+                SnapshotPull(slot=slot, page=page)
+                return Unavailable("no replica was asked", "a read changes nothing")
             case Survey():
                 return self._survey()
             case _:
