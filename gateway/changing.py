@@ -1,6 +1,5 @@
 """`POST /v1/move`, `/v1/copy`, `/v1/transactions`: changes of several paths, all or nothing."""
 
-import asyncio
 import base64
 import json
 import time
@@ -26,7 +25,7 @@ from actors.values import (
 from gateway.bounded import check_json
 from gateway.cluster import Cluster
 from gateway.conditions import Tags, precondition_of_members, refuse_conditions
-from gateway.contents import Contents
+from gateway.contents import TEXT_BYTES_MAX, Contents
 from gateway.fields import header_fields
 from gateway.files import run_write, written_headers
 from gateway.keeping import Kept
@@ -41,13 +40,12 @@ from gateway.metadata import (
 )
 from gateway.parameters import RETRY
 from gateway.paths import InvalidPath, checked_path
-from gateway.problems import BODY_TIMEOUT, INVALID_PATH, INVALID_REQUEST, TOO_LARGE, Problem
+from gateway.problems import INVALID_PATH, INVALID_REQUEST, TOO_LARGE, Problem
 
-BODY_BYTES_MAX = 2 * 1024 * 1024
+BODY_BYTES_MAX = TEXT_BYTES_MAX
 """The largest body; larger contents are put to a path of their own first and moved."""
 
 STEPS_MAX = 1000
-_BODY_TIMEOUT_S = 60.0
 _CONDITIONS = ("if-match", "if-none-match", "if-unmodified-since")
 
 _Body = TypeVar("_Body", bound="Strict")
@@ -189,7 +187,7 @@ class Changing:
         self, request: Request, kind: type[MoveEntry] | type[CopyEntry]
     ) -> Response:
         fields = header_fields(request.scope)
-        body, _ = await _read(request, fields, Transfer)
+        body, _ = await _read(request, fields, self._contents, Transfer)
         operation = body.operation(kind)
         target = json.dumps(operation.model_dump(mode="json"))
         method = f"POST/{operation.kind}"
@@ -201,7 +199,7 @@ class Changing:
         """Run several steps, all or none."""
         fields = header_fields(request.scope)
         retry = RETRY.of(fields)
-        body, digest = await _read(request, fields, Steps)
+        body, digest = await _read(request, fields, self._contents, Steps)
         with self._keys.claim(fields) as key:
             async with self._contents.uploading() as kept:
                 steps = [await self._step(n, step, kept) for n, step in enumerate(body.steps)]
@@ -276,31 +274,28 @@ def _answer(decided: Decided, about: dict[str, Any]) -> Response:
     return JSONResponse(body, headers=written_headers(decided))
 
 
-async def _read(request: Request, fields: dict[str, str], kind: type[_Body]) -> tuple[_Body, str]:
+async def _read(
+    request: Request, fields: dict[str, str], contents: Contents, kind: type[_Body]
+) -> tuple[_Body, str]:
     """The body, and the text that tells it from others. Raises `Problem`."""
     refuse_conditions(fields, _CONDITIONS, "conditions are members of the body")
     check_json(request.scope)
-    body = bytearray()
+    body = await contents.text(fields, request.receive, BODY_BYTES_MAX, _too_large)
     try:
-        async with asyncio.timeout(_BODY_TIMEOUT_S):
-            async for piece in request.stream():
-                body += piece
-                if len(body) > BODY_BYTES_MAX:
-                    raise Problem(
-                        TOO_LARGE,
-                        f"the body has more than {BODY_BYTES_MAX} bytes; put large contents to a "
-                        "path of their own first, and move them in the transaction",
-                    )
-    except TimeoutError:
-        detail = f"the body did not arrive within {_BODY_TIMEOUT_S:g} s; nothing was written"
-        raise Problem(BODY_TIMEOUT, detail) from None
-    try:
-        read = kind.model_validate_json(bytes(body))
+        read = kind.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the body"
         raise Problem(INVALID_REQUEST, f"{where}: {first['msg']}") from None
     return read, read.model_dump_json()
+
+
+def _too_large() -> Problem:
+    return Problem(
+        TOO_LARGE,
+        f"the body has more than {BODY_BYTES_MAX} bytes; put large contents to a path of their own "
+        "first, and move them in the transaction",
+    )
 
 
 def _path(text: str) -> str:

@@ -1,28 +1,54 @@
-"""Contents on their way in and out: in pieces, with a bound on what is in memory at once."""
+"""Contents on their way in and out: in pieces, with a bound on what is in memory at once.
+
+`upload_memory_bytes` bound what all uploads hold, and the same again all downloads (`Memory`). A
+client of any speed may be at the other end, so what waits for a client must keep nothing from those
+that wait for the cluster only:
+
+- A chunk that is not whole yet has a claim to no more than half of the memory together with all
+  others. Beyond it such chunks are gathered on the disk (`Spill`) and come into memory once they
+  are whole, in turn, for as long as the cluster takes to store them.
+- A chunk that a reader does not take goes to the disk as soon as others want its memory, and what
+  was fetched ahead for that reader is dropped. It is read from there in small pieces.
+- A client that moves less than a least rate is given up (`Pace`): 408, or a cut connection.
+- Memory is given in the order of asking, and each request asks for one chunk at a time. What gets
+  no turn in time, or finds no room on the disk either, is a prompt 503.
+
+So a slow connection costs two small pieces in memory, and at most one chunk on the disk.
+"""
 
 import asyncio
 import hashlib
 import json
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 from starlette.types import Receive
 
 from actors.chunks import read_manifest
-from actors.values import CHUNKS_IN_COMMAND, Chunked, Content, Indirect, Inline, StoredContent
+from actors.values import (
+    CHUNK_BYTES,
+    CHUNKS_IN_COMMAND,
+    Chunked,
+    Content,
+    Indirect,
+    Inline,
+    StoredContent,
+)
+from gateway.arriving import Arriving
 from gateway.cluster import Cluster
 from gateway.keeping import DOWNLOADS, Kept, first_of, keeping, uploads
-from gateway.problems import (
-    BODY_TIMEOUT,
-    INCOMPLETE_BODY,
-    INVALID_HEADER,
-    TOO_LARGE,
-    UNAVAILABLE,
-    Problem,
-)
+from gateway.memory import TURN_S, Memory, nothing_left
+from gateway.pace import Pace
+from gateway.passing import Draining, Gathering, Reader, Sink
+from gateway.problems import TOO_LARGE, UNAVAILABLE, Problem
 from gateway.settings import Settings
+from gateway.spill import Spill
+
+TEXT_BYTES_MAX = 2 * 1024 * 1024
+"""The largest body that is no file's contents."""
 
 _IN_FLIGHT = 4
 """Chunks that one upload has under way."""
@@ -30,31 +56,33 @@ _IN_FLIGHT = 4
 _PREFETCH = 2
 """Chunks that one download asks for ahead."""
 
-_PIECE_BYTES = 128 * 1024
-"""What is handed to a connection at once, so that a slow reader holds no more than that."""
+_SPILLED_PER_MEMORY = 64
+"""What may wait on the disk, in terms of what may be in memory: with the defaults 1 GiB, the chunks
+of 1,024 slow clients."""
 
 _CHUNK_SIZES_KEPT = 4096
 
-Sink = Callable[[memoryview], Awaitable[None]]
-"""Takes a piece of a download; returns when there is room for the next one."""
+Fetch = Callable[[str], Coroutine[Any, Any, bytes]]
+"""Gets the bytes of a chunk. Raises `Problem`."""
 
 
 class Contents:
-    """Cuts bodies into chunks and puts chunks together again; one for a gateway.
-
-    Every chunk in memory takes a permit, so that many large files at once wait for each other
-    instead of filling the memory.
-    """
+    """Cuts bodies into chunks and puts chunks together again; one for a gateway."""
 
     def __init__(self, cluster: Cluster, settings: Settings) -> None:
-        permits = max(_IN_FLIGHT, settings.upload_memory_bytes // settings.chunk_bytes)
         self._cluster = cluster
         self._chunk_bytes = settings.chunk_bytes
         self._inline_bytes = settings.inline_bytes
         self._greatest_bytes = settings.greatest_file_bytes
-        self._timeout_s = settings.body_timeout_ms / 1000
-        self._uploads = asyncio.Semaphore(permits)
-        self._downloads = asyncio.Semaphore(permits)
+        self._patience_s = settings.body_timeout_ms / 1000
+        self.incoming = Memory(settings.upload_memory_bytes)
+        self.outgoing = Memory(settings.upload_memory_bytes)
+        self.spill = Spill(
+            settings.data,
+            max(CHUNK_BYTES, TEXT_BYTES_MAX),
+            _SPILLED_PER_MEMORY * settings.upload_memory_bytes // CHUNK_BYTES,
+            settings.disk_reserve_bytes,
+        )
         self._chunk_sizes: dict[str, int] = {}
         self._uploading = uploads(settings.chunk_grace_ms)
 
@@ -72,8 +100,9 @@ class Contents:
         """Read the body of a request. Larger contents are durable on return, and on the stores for
         as long as `kept` lasts. Raises `Problem`.
         """
-        expected = self._expected_bytes(fields)
-        body = _Body(receive, expected, self._greatest_bytes, self._timeout_s)
+        body = Arriving(fields, receive, self._greatest_bytes, self._patience_s, self._too_large)
+        if (body.expected or 0) > self._inline_bytes and not self._has_room():
+            raise nothing_left("too many bodies come slowly")  # Before the client sends it.
         head = bytearray()
         while not body.complete and len(head) <= self._inline_bytes:
             head += await body.piece()
@@ -81,10 +110,31 @@ class Contents:
             data = bytes(head)
             return Inline(sha256=hashlib.sha256(data).hexdigest(), data=data)
         try:
-            return await self._upload(head, body, kept)
+            return await self._upload(bytes(head), body, kept)
         except ExceptionGroup as group:
             # Chunks fail together when the cluster is away; one reason is enough for the client.
             raise first_of(group) from group
+
+    async def text(
+        self,
+        fields: dict[str, str],
+        receive: Receive,
+        bytes_max: int,
+        too_large: Callable[[], Problem],
+    ) -> bytes:
+        """Read a body that is no file's contents. Raises `Problem`."""
+        assert bytes_max <= TEXT_BYTES_MAX, bytes_max
+        body = Arriving(fields, receive, bytes_max, self._patience_s, too_large)
+        gathering = self._gathering()
+        try:
+            while not body.complete:
+                await gathering.add(await body.piece())
+            data = await gathering.whole()
+        finally:
+            gathering.drop()
+        # What is done with it waits for the cluster, not for the client any more.
+        self.incoming.give_back(len(data))
+        return data
 
     async def keep(self, data: bytes, kept: Kept) -> Content:
         """Contents that are in memory already, as `take_in`. Raises `Problem`."""
@@ -101,53 +151,59 @@ class Contents:
                 kept.add(content.chunks)
             return content.chunks
         kept.add((content.manifest,))
-        listing = read_manifest(await self._fetch(content.manifest))
+        listing = read_manifest(await self._fetch_in_turn(content.manifest, CHUNK_BYTES))
+        self.outgoing.give_back(CHUNK_BYTES)
         if listing is None:
             raise _not_whole(f"the chunk {content.manifest} is no list of chunks")
         return listing.names
 
-    async def give_out(self, names: tuple[str, ...], start: int, length: int, sink: Sink) -> None:
+    async def give_out(
+        self, names: tuple[str, ...], size: int, start: int, length: int, sink: Sink
+    ) -> None:
         """Hand `length` bytes of the chunks `names`, from the byte `start` on, to `sink`.
 
-        Fetches a little ahead. `sink` is awaited for one piece after the other. Raises `Problem`.
+        They belong to a file of `size` bytes. Fetches a little ahead. `sink` is awaited for one
+        piece after the other. Raises `Problem`, `TooSlow`.
         """
-        if len(names) == 1 and length <= self._inline_bytes:
+        if len(names) == 1 and size <= self._inline_bytes:
             only = await self._fetch(names[0])
             if len(only) < start + length:
                 raise _not_whole(f"its chunk has {len(only)} bytes")
-            await sink(memoryview(only)[start : start + length])
+            await sink(only[start : start + length])
             return
-        ahead: deque[asyncio.Task[bytes]] = deque()
-        position = 0
+        pace = Pace(self._patience_s)
+        ahead = _Ahead(names, min(size, CHUNK_BYTES), self._fetch, self.outgoing, self._patience_s)
         try:
             async with asyncio.TaskGroup() as group:
-                while position < len(names) or ahead:
-                    # Who holds a chunk goes on with it rather than wait for a permit: else all
-                    # could wait for each other.
-                    while (
-                        position < len(names)
-                        and len(ahead) <= _PREFETCH
-                        and not (ahead and self._downloads.locked())
-                    ):
-                        await self._downloads.acquire()
-                        ahead.append(group.create_task(self._fetch(names[position])))
-                        position += 1
-                    data = memoryview(await ahead[0])[start : start + length]
-                    if len(ahead) == 1 and position == len(names) and len(data) < length:
-                        raise _not_whole(f"the last one lacks {length - len(data)} bytes")
-                    start = 0
-                    length -= len(data)
-                    for offset in range(0, len(data), _PIECE_BYTES):
-                        async with asyncio.timeout(self._timeout_s):
-                            await sink(data[offset : offset + _PIECE_BYTES])
-                    del data
-                    ahead.popleft()
-                    self._downloads.release()
+                try:
+                    reader: Reader = "unknown"
+                    while length and (data := await ahead.next(group)) is not None:
+                        if ahead.is_empty and len(data) < start + length:
+                            self.outgoing.give_back(len(data))
+                            raise _not_whole(f"the last one has only {len(data)} bytes")
+                        stop = max(start, min(len(data), start + length))
+                        draining = self._draining(data, len(data), ahead.drop)
+                        data = None  # Else it stays in memory for as long as this waits.
+                        reader = await draining.drain(start, stop, sink, pace, reader)
+                        ahead.eager = reader == "fast"
+                        length -= stop - start
+                        start = 0
+                finally:
+                    ahead.drop()
         except ExceptionGroup as problems:
             raise first_of(problems) from problems
-        finally:
-            for _ in ahead:
-                self._downloads.release()
+
+    async def hand_over(self, data: bytes, taken: int, sink: Sink) -> None:
+        """Hand `data` to `sink`, and give back the `taken` bytes of `outgoing` that it is held in.
+
+        Raises `Problem`, `TooSlow`.
+        """
+        draining, size = self._draining(data, taken, _nothing), len(data)
+        del data  # Else it stays in memory for as long as this waits.
+        try:
+            await draining.drain(0, size, sink, Pace(self._patience_s), "unknown")
+        except ExceptionGroup as problems:
+            raise first_of(problems) from problems
 
     async def chunks_of_range(
         self, names: tuple[str, ...], start: int, stop: int
@@ -160,49 +216,49 @@ class Contents:
             return names, start
         each = self._chunk_sizes.get(names[0])
         if each is None:
+            each = len(await self._fetch_in_turn(names[0], CHUNK_BYTES))
+            self.outgoing.give_back(CHUNK_BYTES)
             if len(self._chunk_sizes) >= _CHUNK_SIZES_KEPT:
                 self._chunk_sizes.clear()
-            each = self._chunk_sizes[names[0]] = len(await self._fetch(names[0]))
+            self._chunk_sizes[names[0]] = each
         if not each:
             raise _not_whole(f"the chunk {names[0]} is empty")
         first = start // each
         return names[first : (stop - 1) // each + 1], start - first * each
 
-    def _expected_bytes(self, fields: dict[str, str]) -> int | None:
-        length = fields.get("content-length")
-        if length is None:
-            return None
-        if not (length.isascii() and length.isdecimal()):
-            raise Problem(INVALID_HEADER, f"Content-Length is {length[:40]!r}")
-        if len(length) > 18 or int(length) > self._greatest_bytes:
-            raise _too_large(self._greatest_bytes)
-        return int(length)
+    def _gathering(self) -> Gathering:
+        # A body that has come in is worth a longer wait than the first word of an answer.
+        return Gathering(self.incoming, self.spill, self._patience_s)
 
-    async def _upload(self, head: bytearray, body: "_Body", kept: Kept) -> Content:
+    def _draining(self, data: bytes, taken: int, on_slow: Callable[[], None]) -> Draining:
+        return Draining(data, taken, self.outgoing, self.spill, on_slow)
+
+    def _too_large(self) -> Problem:
+        return Problem(
+            TOO_LARGE,
+            f"a file may have at most {self._greatest_bytes} bytes (the setting max_file_bytes)",
+            fields={"greatest_file_bytes": self._greatest_bytes},
+        )
+
+    def _has_room(self) -> bool:
+        return self.incoming.may_gather(self._inline_bytes) or not self.spill.full
+
+    async def _upload(self, rest: bytes, body: Arriving, kept: Kept) -> Content:
         whole = hashlib.sha256()
         size = 0
         names: list[str] = []
         in_flight = asyncio.Semaphore(_IN_FLIGHT)
-
-        def sent(_: object) -> None:
-            self._uploads.release()
-            in_flight.release()
-
         async with asyncio.TaskGroup() as group:
-            while head or not body.complete:
+            while rest or not body.complete:
                 await in_flight.acquire()
-                await self._uploads.acquire()
+                gathering = self._gathering()
                 try:
-                    while len(head) < self._chunk_bytes and not body.complete:
-                        head += await body.piece()
-                except BaseException:
-                    self._uploads.release()
-                    raise
-                if not head:  # The last piece was the end of the body and nothing else.
-                    self._uploads.release()
+                    rest = await self._gather(gathering, rest, body)
+                    data = await gathering.whole()
+                finally:
+                    gathering.drop()
+                if not data:  # The last piece was the end of the body and nothing else.
                     break
-                data = bytes(memoryview(head)[: self._chunk_bytes])
-                head = head[self._chunk_bytes :]
                 whole.update(data)
                 size += len(data)
                 name = hashlib.sha256(data).hexdigest()
@@ -210,16 +266,35 @@ class Contents:
                 kept.add((name,))
                 task = group.create_task(self._cluster.upload(name, data, manifest=False))
                 # Not in the task itself: one that is cancelled before it starts runs no code.
-                task.add_done_callback(sent)
+                task.add_done_callback(partial(self._sent, in_flight, len(data)))
                 del data, task
         digest = whole.hexdigest()
         if len(names) <= CHUNKS_IN_COMMAND:
             return Chunked(size=size, sha256=digest, chunks=tuple(names))
         listing = json.dumps(names, separators=(",", ":")).encode()
         manifest = hashlib.sha256(listing).hexdigest()
-        await self._cluster.upload(manifest, listing, manifest=True)
+        await self.incoming.take(len(listing), self._patience_s)
+        try:
+            await self._cluster.upload(manifest, listing, manifest=True)
+        finally:
+            self.incoming.give_back(len(listing))
         kept.list_in(manifest, names)
         return Indirect(size=size, sha256=digest, manifest=manifest)
+
+    async def _gather(self, gathering: Gathering, rest: bytes, body: Arriving) -> bytes:
+        """Gather one chunk, of `rest` first; what follows it. Raises `Problem`."""
+        while True:
+            room = self._chunk_bytes - gathering.size
+            if rest:
+                await gathering.add(rest[:room])
+                rest = rest[room:]
+            if rest or body.complete or gathering.size == self._chunk_bytes:
+                return rest
+            rest = await body.piece()
+
+    def _sent(self, in_flight: asyncio.Semaphore, size: int, _: object) -> None:
+        self.incoming.give_back(size)
+        in_flight.release()
 
     async def _fetch(self, name: str) -> bytes:
         data = await self._cluster.fetch(name)
@@ -232,49 +307,74 @@ class Contents:
             )
         return data
 
+    async def _fetch_in_turn(self, name: str, taken: int) -> bytes:
+        """As `_fetch`, in `taken` bytes of the memory, which are the caller's from now on."""
+        await self.outgoing.take(taken, TURN_S)
+        try:
+            return await self._fetch(name)
+        except BaseException:
+            self.outgoing.give_back(taken)
+            raise
 
-class _Body:
-    """The request's body as it arrives; complete only when the client said that it is."""
+
+class _Ahead:
+    """The chunks that one download asks for before their turn, of at most `each` bytes.
+
+    Each takes memory before it is asked for: the next one in turn, those behind it only where that
+    needs no wait.
+    """
 
     def __init__(
-        self, receive: Receive, expected: int | None, greatest_bytes: int, timeout_s: float
+        self, names: tuple[str, ...], each: int, fetch: Fetch, memory: Memory, patience_s: float
     ) -> None:
-        self.complete = False
-        self._receive = receive
-        self._expected = expected
-        self._greatest_bytes = greatest_bytes
-        self._timeout_s = timeout_s
-        self._received = 0
+        self.eager = False
+        """Whether the reader is known to be fast: nothing is asked for ahead of others."""
+        self._names = names
+        self._each = each
+        self._fetch = fetch
+        self._memory = memory
+        self._patience_s = patience_s
+        self._position = 0
+        self._asked: deque[asyncio.Task[bytes]] = deque()
 
-    async def piece(self) -> bytes:
-        """The next bytes, perhaps none. Raises `Problem`."""
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                message: Any = await self._receive()
-        except TimeoutError:
-            raise Problem(
-                BODY_TIMEOUT,
-                f"no byte of the body came for {self._timeout_s:g} s; nothing was written",
-                headers={"connection": "close"},
-            ) from None
-        if message["type"] == "http.disconnect":
-            raise self._cut_off()
-        piece: bytes = message.get("body", b"")
-        self._received += len(piece)
-        if self._received > self._greatest_bytes:
-            raise _too_large(self._greatest_bytes)
-        self.complete = not message.get("more_body", False)
-        if self.complete and self._expected not in (None, self._received):
-            raise self._cut_off()
-        return piece
+    async def next(self, group: asyncio.TaskGroup) -> bytes | None:
+        """The next chunk, if there is one; memory for its bytes is the caller's from now on.
 
-    def _cut_off(self) -> Problem:
-        of = "" if self._expected is None else f" of {self._expected}"
-        return Problem(
-            INCOMPLETE_BODY,
-            f"the body ended after {self._received}{of} bytes; nothing was written",
-            headers={"connection": "close"},
-        )
+        Raises `Problem`.
+        """
+        if not self._asked:
+            if self._position == len(self._names):
+                return None
+            await self._memory.take(self._each, self._patience_s if self._position else TURN_S)
+            self._ask(group)
+        while (
+            self.eager
+            and self._position < len(self._names)
+            and len(self._asked) <= _PREFETCH
+            and self._memory.take_now(self._each)
+        ):
+            self._ask(group)
+        data = await self._asked[0]
+        self._asked.popleft()
+        self._memory.give_back(self._each - len(data))
+        return data
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the chunk that came last is the last one."""
+        return not self._asked and self._position == len(self._names)
+
+    def drop(self) -> None:
+        """Forget what was asked for: it is asked for again in its turn."""
+        self._position -= len(self._asked)
+        for task in self._asked:
+            task.cancel()
+            self._memory.give_back(self._each)
+        self._asked.clear()
+
+    def _ask(self, group: asyncio.TaskGroup) -> None:
+        self._asked.append(group.create_task(self._fetch(self._names[self._position])))
+        self._position += 1
 
 
 def _not_whole(why: str) -> Problem:
@@ -286,9 +386,5 @@ def _not_whole(why: str) -> Problem:
     )
 
 
-def _too_large(greatest_bytes: int) -> Problem:
-    return Problem(
-        TOO_LARGE,
-        f"a file may have at most {greatest_bytes} bytes (the setting max_file_bytes)",
-        fields={"greatest_file_bytes": greatest_bytes},
-    )
+def _nothing() -> None:
+    pass

@@ -28,6 +28,7 @@ from gateway.fields import header_fields, query_fields
 from gateway.keeping import first_of
 from gateway.keys import RunningKeys, idempotency_key
 from gateway.metadata import digest_header, entry_headers, metadata, sha256_of_digest
+from gateway.pace import TooSlow
 from gateway.parameters import AT_LEAST, CONSISTENCY, RETRY
 from gateway.paths import path_to_url
 from gateway.problems import (
@@ -138,7 +139,7 @@ class Files:
                 names, start_in_chunk = await self._contents.chunks_of_range(names, start, stop)
             else:
                 start_in_chunk = 0
-            download = _Download(self._contents, int(status), headers, names)
+            download = _Download(self._contents, int(status), headers, names, size)
             await download.run(start_in_chunk, stop - start, receive, send)
 
     async def head(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -195,9 +196,15 @@ class _Download:
     """One answer with contents. Its head is sent with the first bytes, not before."""
 
     def __init__(
-        self, contents: Contents, status: int, headers: dict[str, str], names: tuple[str, ...]
+        self,
+        contents: Contents,
+        status: int,
+        headers: dict[str, str],
+        names: tuple[str, ...],
+        size: int,
     ) -> None:
         self._contents = contents
+        self._size = size
         self._status = status
         self._headers = headers
         self._names = names
@@ -206,26 +213,26 @@ class _Download:
     async def run(self, start: int, length: int, receive: Receive, send: Send) -> None:
         left = length
 
-        async def sink(piece: memoryview) -> None:
+        async def sink(piece: bytes) -> None:
             nonlocal left
             left -= len(piece)
             await self._begin(send)
             await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
 
         if length == 0:
-            await sink(memoryview(b""))
+            await sink(b"")
             return
         try:
             if len(self._names) == 1:
-                await self._contents.give_out(self._names, start, length, sink)
+                await self._contents.give_out(self._names, self._size, start, length, sink)
             else:
                 async with asyncio.TaskGroup() as group:
                     watch = group.create_task(_until_gone(receive, lambda: left == 0))
-                    await self._contents.give_out(self._names, start, length, sink)
+                    await self._contents.give_out(self._names, self._size, start, length, sink)
                     watch.cancel()
         except Exception as error:
             first = first_of(error)
-            if self._started:
+            if self._started or isinstance(first, TooSlow):
                 raise GaveUp(f"{type(first).__name__}: {first}") from error
             raise first from None
         if left and not self._started:

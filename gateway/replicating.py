@@ -5,8 +5,9 @@ replaced meanwhile stays readable; it is sent again in time. Rows come page by p
 digest, and chunks one at a time, so that the gateway's memory grows with neither.
 """
 
-import asyncio
+import json
 import re
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from starlette.requests import Request
@@ -14,11 +15,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from actors.messages import HOLD_MS_MAX, ReadRequest
+from actors.values import CHUNK_BYTES
 from gateway.answers import BackupBegun, BackupRows
 from gateway.cluster import Cluster
+from gateway.contents import Contents
 from gateway.fields import query_fields
 from gateway.files import GaveUp
+from gateway.memory import TURN_S
 from gateway.metadata import digest_header
+from gateway.pace import TooSlow
 from gateway.parameters import ROWS_AT_LEAST, ROWS_PAGE, ROWS_SLOT, ROWS_SOURCE
 from gateway.problems import NOT_FOUND, Problem
 from gateway.settings import Settings
@@ -30,12 +35,10 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 class Replicating:
     """The endpoints that a backup is taken through."""
 
-    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+    def __init__(self, cluster: Cluster, contents: Contents, settings: Settings) -> None:
         self._cluster = cluster
+        self._contents = contents
         self._settings = settings
-        self._timeout_s = settings.body_timeout_ms / 1000
-        permits = max(4, settings.upload_memory_bytes // settings.chunk_bytes)
-        self._permits = asyncio.Semaphore(permits)
 
     async def begin(self, request: Request) -> Response:
         """Hold the chunks, and say how far a copy must reach to hold all that anybody was told."""
@@ -61,6 +64,45 @@ class Replicating:
     async def rows(self, request: Request) -> Response:
         """A page of the state's rows; page 0 of another state where the one named is gone."""
         query = query_fields(request.scope)
+
+        async def copy() -> bytes:
+            return await self._page(query)
+
+        return await self._bounded(copy, {"content-type": "application/json", **_NO_STORE})
+
+    async def chunk(self, request: Request) -> Response:
+        """The bytes of that SHA-256, from any store."""
+        name: str = request.path_params["sha256"]
+        if not _SHA256.fullmatch(name):
+            raise Problem(NOT_FOUND, f"{name!a} is no SHA-256 in lower-case hexadecimal")
+
+        async def fetch() -> bytes:
+            data = await self._cluster.fetch(name)
+            if data is None:
+                raise Problem(NOT_FOUND, f"no store of the view holds a chunk {name}")
+            return data
+
+        headers = {
+            "content-type": "application/octet-stream",
+            "etag": f'"{name}"',
+            "repr-digest": digest_header(name),
+            "cache-control": "private, immutable, max-age=31536000",
+        }
+        return await self._bounded(fetch, headers)
+
+    async def _bounded(
+        self, get: Callable[[], Awaitable[bytes]], headers: dict[str, str]
+    ) -> Response:
+        """What `get` gives, which is about a chunk's size, in turn with all downloads."""
+        memory = self._contents.outgoing
+        await memory.take(CHUNK_BYTES, TURN_S)
+        try:
+            return _Bounded(await get(), self._contents, headers)
+        except BaseException:
+            memory.give_back(CHUNK_BYTES)
+            raise
+
+    async def _page(self, query: dict[str, str]) -> bytes:
         copied = await self._cluster.copy_snapshot(
             at_least=ROWS_AT_LEAST.of(query),
             source=ROWS_SOURCE.of(query),
@@ -76,47 +118,39 @@ class Replicating:
             "digest": page.digest,
             "rows": [[row.key, row.value] for row in page.rows],
         }
-        return JSONResponse(body, headers=_NO_STORE)
-
-    async def chunk(self, request: Request) -> Response:
-        """The bytes of that SHA-256, from any store."""
-        name: str = request.path_params["sha256"]
-        if not _SHA256.fullmatch(name):
-            raise Problem(NOT_FOUND, f"{name!a} is no SHA-256 in lower-case hexadecimal")
-        await self._permits.acquire()
-        try:
-            data = await self._cluster.fetch(name)
-            if data is None:
-                raise Problem(NOT_FOUND, f"no store of the view holds a chunk {name}")
-        except BaseException:
-            self._permits.release()
-            raise
-        return _Bounded(name, data, self._permits, self._timeout_s)
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 class _Bounded(Response):
-    """A chunk on its way out, which gives its permit back when it is gone."""
+    """Bytes on their way out; what they take of the memory is given back when they are gone."""
 
-    media_type = "application/octet-stream"
-
-    def __init__(
-        self, name: str, data: bytes, permits: asyncio.Semaphore, timeout_s: float
-    ) -> None:
-        headers = {
-            "etag": f'"{name}"',
-            "repr-digest": digest_header(name),
-            "cache-control": "private, immutable, max-age=31536000",
-        }
-        super().__init__(data, status_code=HTTPStatus.OK, headers=headers)
-        self._permits = permits
-        self._timeout_s = timeout_s
+    def __init__(self, data: bytes, contents: Contents, headers: dict[str, str]) -> None:
+        headers["content-length"] = str(len(data))
+        super().__init__(status_code=HTTPStatus.OK, headers=headers)
+        self._data = data
+        self._contents = contents
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, to a reader who takes it."""
+        """Send them, to a reader who takes them."""
+        left = size = len(self._data)
+        head = {
+            "type": "http.response.start",
+            "status": self.status_code,
+            "headers": self.raw_headers,
+        }
+
+        async def sink(piece: bytes) -> None:
+            nonlocal left
+            if left == size:
+                await send(head)
+            left -= len(piece)
+            await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await super().__call__(scope, receive, send)
-        except TimeoutError:
-            raise GaveUp(f"a chunk was not taken within {self._timeout_s:g} s") from None
-        finally:
-            self._permits.release()
+            await self._contents.hand_over(self._take(), CHUNK_BYTES, sink)
+        except TooSlow as error:
+            raise GaveUp(f"{error}") from None
+
+    def _take(self) -> bytes:
+        data, self._data = self._data, b""
+        return data

@@ -111,9 +111,11 @@ class Settings(BaseSettings):
     """Contents up to this size travel inside the command."""
     max_file_bytes: int = Field(5 * 1024 * _MIB, ge=0)
     upload_memory_bytes: int = Field(16 * _MIB, ge=4 * _MIB)
-    """What all uploads of a gateway together may hold in memory; the same again for downloads."""
+    """What all uploads of a gateway together may hold in memory; the same again for downloads. What
+    waits for slow clients is on the disk, up to 64 times as much."""
     body_timeout_ms: int = Field(60_000, ge=100)
-    """An upload or download that does not move for so long is given up."""
+    """An upload or download that does not move for so long is given up, or one that has come below
+    1 KiB a second for about as long."""
     trace: Literal["off", "sampled", "all"] = "sampled"
     """Which messages are told on the events exchange; see `docs/tracing.md`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -224,7 +224,7 @@ def test_whatever_number_the_id_of_a_request_holds(world: World, sequence: objec
 @pytest.mark.parametrize("modified_ms", [-(10**17), 10**17, -(2**63), 2**63 - 1])
 def test_a_time_from_before_times_were_checked_is_served(world: World, modified_ms: int) -> None:
     world.ask("PUT", "/v1/files/old", {}, b"old")
-    entry = world.cluster.state.lookup("old")
+    entry = world.cluster..tree.lookup("old")
     assert isinstance(entry, FileEntry)
     object.__setattr__(entry, "modified_ms", modified_ms)
 

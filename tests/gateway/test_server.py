@@ -275,6 +275,9 @@ class _Transport:
     def close(self) -> None:
         self.written.append(b"closed")
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
 
 async def test_no_more_than_a_little_waits_for_the_end_of_a_round() -> None:
     transport: Any = _Transport()

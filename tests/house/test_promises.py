@@ -137,7 +137,13 @@ def test_the_alerts_are_listed() -> None:
 
 
 def test_each_setting_that_is_named_is_there() -> None:
-    elsewhere = {"SYNOD_URL", "SYNOD_TIMEOUT", "SYNOD_CONFIG", "SYNOD_COMPLETE", "SYNOD_TRACEBACK"}  # of the command line itself
+    elsewhere = {
+        "SYNOD_URL",
+        "SYNOD_TIMEOUT",
+        "SYNOD_CONFIG",
+        "SYNOD_COMPLETE",
+        "SYNOD_TRACEBACK",
+    }  # of the command line itself
     of_tests = {"SYNOD_COMPOSE", "SYNOD_LONG", "SYNOD_EXAMPLES", "SYNOD_HTTP_PORT"}
     known = {f"SYNOD_{name.upper()}" for name in Settings.model_fields} | elsewhere | of_tests
     used = {

@@ -1,0 +1,135 @@
+"""Memory is shared out in the order of asking, and nothing of it is lost, whatever becomes of who
+waits.
+"""
+
+import asyncio
+import random
+
+import pytest
+
+from gateway import memory as memory_module
+from gateway.memory import Memory
+from gateway.pace import LEAST_BYTES_PER_S, Pace
+from gateway.problems import UNAVAILABLE, Problem
+
+
+async def test_the_first_to_ask_is_the_first_to_get() -> None:
+    """Also where less than the first one wants would do for the next."""
+    memory = Memory(100)
+    got: list[str] = []
+
+    async def take(name: str, size: int) -> None:
+        await memory.take(size, 10)
+        got.append(name)
+
+    await take("a", 60)
+    async with asyncio.TaskGroup() as group:
+        for name, size in (("b", 80), ("c", 10), ("d", 30)):
+            group.create_task(take(name, size))
+            await asyncio.sleep(0)
+        assert (got, memory.held, memory.scarce) == (["a"], 60, True)
+        assert not memory.take_now(1), "those who wait come first"
+        memory.give_back(60)
+        await asyncio.sleep(0)
+        assert (got, memory.held) == (["a", "b", "c"], 90)
+        memory.give_back(80)
+
+    assert (got, memory.held) == (["a", "b", "c", "d"], 40)
+
+
+async def test_who_gets_no_turn_is_told_to_come_again() -> None:
+    memory = Memory(100)
+    await memory.take(90, 10)
+    behind = asyncio.ensure_future(memory.take(5, 10))
+
+    async with asyncio.TaskGroup() as group:
+        refused = group.create_task(_refusal(memory.take(20, 0.01)))
+        await asyncio.sleep(0)
+        await behind
+    problem = await refused
+
+    assert (problem.kind, problem.headers) == (UNAVAILABLE, {"retry-after": "2"})
+    assert memory.held == 95
+
+
+async def test_where_too_many_wait_the_next_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory_module, "WAITING_MAX", 1)
+    memory = Memory(100)
+    await memory.take(100, 10)
+    waiting = asyncio.ensure_future(memory.take(1, 10))
+    await asyncio.sleep(0)
+
+    problem = await _refusal(memory.take(1, 10))
+
+    assert problem.kind is UNAVAILABLE
+    waiting.cancel()
+
+
+async def test_chunks_that_are_not_whole_have_half_of_it() -> None:
+    memory = Memory(100)
+    assert memory.may_gather(50)
+    assert not memory.may_gather(51)
+    await memory.gather(50, 10)
+    assert not memory.may_gather(1)
+    memory.gathered(50)
+    assert memory.may_gather(50)
+    assert memory.held == 50, "it is whole now, and still there"
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_nothing_is_lost_or_given_twice(seed: int) -> None:
+    """Given requests that wait, give up and are cancelled at any time, then all of it is back."""
+    chance = random.Random(seed)
+    memory = Memory(1000)
+    refused = done = 0
+
+    async def one() -> None:
+        nonlocal refused, done
+        size = chance.randint(1, 400)
+        try:
+            if memory.may_gather(size) and chance.random() < 0.5:
+                await memory.gather(size, chance.random() / 50)
+                memory.gathered(size)
+            else:
+                await memory.take(size, chance.random() / 50)
+        except Problem:
+            refused += 1
+            return
+        try:
+            assert 0 < memory.held <= 1000
+            await asyncio.sleep(chance.random() / 200)
+        finally:
+            memory.give_back(size)
+        done += 1
+
+    tasks = [asyncio.ensure_future(one()) for _ in range(300)]
+    for task in tasks[::7]:
+        await asyncio.sleep(chance.random() / 1000)
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert refused
+    assert done
+    assert memory.held == 0
+    assert memory.may_gather(500)
+    assert memory.take_now(1000)
+
+
+def test_a_client_has_the_full_patience_and_no_more() -> None:
+    pace = Pace(10)
+    pace.moved(1_000_000_000, 1)
+    assert pace.left_s == 10, "what moved fast is no credit for a stall"
+    pace.moved(0, 4)
+    assert pace.left_s == 6
+    pace.moved(LEAST_BYTES_PER_S, 1)
+    assert pace.left_s == 6, "at the least rate nothing is used up"
+    pace.moved(LEAST_BYTES_PER_S // 2, 1)
+    assert pace.left_s == 5.5
+
+
+async def _refusal(taking: object) -> Problem:
+    with pytest.raises(Problem) as caught:
+        await taking  # type: ignore[misc]
+    return caught.value
