@@ -35,5 +35,9 @@ async def bounded_body(request: Request) -> bytes:
                 if len(body) > BODY_BYTES_MAX:
                     raise Problem(TOO_LARGE, f"the body has more than {BODY_BYTES_MAX} bytes")
     except TimeoutError:
-        raise Problem(BODY_TIMEOUT, f"the body did not arrive within {_TIMEOUT_S:g} s") from None
+        raise Problem(
+            BODY_TIMEOUT,
+            f"the body did not arrive within {_TIMEOUT_S:g} s",
+            headers={"connection": "close"},
+        ) from None
     return bytes(body)

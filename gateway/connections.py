@@ -22,9 +22,9 @@ class Limits:
     """In all. Each may hold `HEADER_BYTES_MAX` of a head."""
     from_one_address: int = 750
     """Less than all, so that one client leaves room for the others."""
-    bodies: int = 96
-    """Requests whose body is not complete: each may hold 640 KiB, half with uvicorn and half with
-    its endpoint, until there is room for a chunk of it.
+    bodies: int = 192
+    """Requests whose body is not complete. Each may hold 320 KiB with uvicorn, for the moment until
+    its endpoint takes that in; what endpoints hold has a bound of its own (`gateway.contents`).
     """
     leaving: int = 128
     """Connections that were answered for the last time and still wait for their client's end."""

@@ -217,7 +217,7 @@ def _may_be_local(entry: Entry, directory: str, tally: Tally) -> bool:
         if not entry.path or entry.path != child(directory, entry.name):
             raise InvalidPath(f"it is no name in {directory!a}")
     except InvalidPath as error:
-        tally.failures.append(Failure(ascii(entry.path), str(error)))
+        tally.failures.append(Failure(entry.path, str(error)))
         return False
     return True
 

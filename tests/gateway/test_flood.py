@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(60)
 TOKEN = "a-token-of-the-tests-0123"
 BEARING = f"authorization: Bearer {TOKEN}"
 MIB = 1024 * 1024
-GROWTH_MAX_MIB = 64
+GROWTH_MAX_MIB = 96
 LOG_MAX_BYTES = 32 * 1024
 PROMPT_S = 5.0
 """On a machine that is busy with the flood itself."""

@@ -192,8 +192,9 @@ def _let_the_actors_be(process: Process) -> None:
     proposer.phase = leading
     learner.log.scanned, learner.learned.view, learner.coordinator = 9, VIEW, object()
     learner.state.applied = store.state.applied = 8
-    learner.state.entries = {"d": object(), "d/f": _file()}
-    store.durable, store.prepared = 7, {9: object()}
+    learner.state.tree.entries = {"d": object(), "d/f": _file()}
+    store.held.durable = 7
+    store.prepared[9] = object()
     store.reads.lease.until = 2_000
     store.reads._waiting.append(object())
     store.chunks.held.add("ab")

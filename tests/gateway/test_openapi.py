@@ -188,7 +188,7 @@ async def test_the_page_obeys_the_policy_of_the_others(client: httpx.AsyncClient
 async def test_both_want_the_token_as_all_pages_do(cluster: FakeCluster) -> None:
     app = GatewayApp(cluster, Settings(token="0123456789abcdef"))  # type: ignore[arg-type]
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://synod"
+        transport=httpx.ASGITransport(app), base_url="http://localhost"
     ) as client:
         problem = problem_of(await client.get("/openapi.json"))
         assert problem["type"] == "urn:synod:problem:unauthorized"

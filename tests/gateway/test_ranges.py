@@ -77,7 +77,7 @@ class World:
         self.cluster = FakeCluster()
         app = GatewayApp(self.cluster, Settings(chunk_bytes=64 * 1024))
         transport = httpx.ASGITransport(app)
-        self._client = httpx.AsyncClient(transport=transport, base_url="http://synod")
+        self._client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
         for name, size in SIZES.items():
             assert self.ask("PUT", f"/v1/files/{name}", {}, CONTENT[:size]).status_code == 201
 
@@ -224,7 +224,7 @@ def test_whatever_number_the_id_of_a_request_holds(world: World, sequence: objec
 @pytest.mark.parametrize("modified_ms", [-(10**17), 10**17, -(2**63), 2**63 - 1])
 def test_a_time_from_before_times_were_checked_is_served(world: World, modified_ms: int) -> None:
     world.ask("PUT", "/v1/files/old", {}, b"old")
-    entry = world.cluster..tree.lookup("old")
+    entry = world.cluster.state.tree.lookup("old")
     assert isinstance(entry, FileEntry)
     object.__setattr__(entry, "modified_ms", modified_ms)
 

@@ -14,9 +14,8 @@ import pytest
 
 from actors.values import CHUNK_BYTES
 from gateway import contents as contents_module
-from gateway import looking
-from gateway import server as server_module
 from gateway.app import GatewayApp
+from gateway.connections import Limits
 from gateway.settings import Settings
 from gateway.spill import Spill
 from tests.gateway.conftest import serving_app
@@ -58,7 +57,7 @@ async def connect(port: int) -> Connection:
 
 
 def head(method: str, path: str, *headers: str) -> bytes:
-    return "\r\n".join([f"{method} {path} HTTP/1.1", "host: x", *headers, "", ""]).encode()
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "host: localhost", *headers, "", ""]).encode()
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], dict[str, Any]]:
@@ -183,7 +182,7 @@ async def test_an_upload_below_the_least_rate_is_ended(app: GatewayApp, size: in
 async def test_a_body_in_json_that_stalls_is_ended(
     app: GatewayApp, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looking, "_BODY_PATIENCE_S", 0.2)
+    monkeypatch.setattr("gateway.bounded._TIMEOUT_S", 0.2)
     async with serving_app(app) as port:
         reader, writer = await connect(port)
         writer.write(
@@ -395,12 +394,9 @@ async def test_slow_copies_of_a_backup_keep_no_other_waiting(
         await until_nothing_is_held(app)
 
 
-async def test_who_takes_nothing_of_an_answer_is_cut_off(
-    app: GatewayApp, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_who_takes_nothing_of_an_answer_is_cut_off(app: GatewayApp) -> None:
     """Answers that are made whole wait in the connection: not for ever."""
-    monkeypatch.setattr(server_module, "_READER_PATIENCE_S", 0.2)
-    async with serving_app(app) as port, client_of(port) as client:
+    async with serving_app(app, Limits(unsent_s=0.2)) as port, client_of(port) as client:
         steps = [{"op": "mkdir", "path": f"{n:0250}"} for n in range(1000)]
         assert (await client.post("/v1/transactions", json={"steps": steps})).is_success
         whole = len((await client.get("/v1/directories/?limit=1000")).content)

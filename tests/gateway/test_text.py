@@ -98,7 +98,8 @@ async def test_events_end_at_newlines_only() -> None:
     )
 
     def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, stream=_Pieces(events.encode()))
+        kind = {"content-type": "text/event-stream"}
+        return httpx.Response(200, headers=kind, stream=_Pieces(events.encode()))
 
     client = AsyncSynod("http://synod", transport=httpx.MockTransport(answer), patience_s=0)
     seen = []

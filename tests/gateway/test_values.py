@@ -360,7 +360,7 @@ async def test_what_is_stored_already_is_served_whatever_it_is() -> None:
         cluster.store(operation)
     async with serving(cluster, Settings()) as port:
         url = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=url) as http, AsyncSynod(url, patience_s=0) as synod:
+        async with httpx.AsyncClient(base_url=url) as http, AsyncSynod(url, patience_s=5) as synod:
             listed = {entry.name: entry async for entry in synod.list("odd")}
             assert len(listed) == len(_ODD)
             for name, entry in listed.items():

@@ -65,7 +65,7 @@ async def test_the_largest_directory_can_be_listed_and_watched_and_its_log_read(
         memory_cluster(tmp_path, heartbeat_ms=300, transport=connect) as cluster,
         httpx.AsyncClient(
             transport=httpx.ASGITransport(GatewayApp(cluster.hosts["gateway-1"], Settings())),
-            base_url="http://synod",
+            base_url="http://localhost",
             timeout=30,
         ) as client,
     ):

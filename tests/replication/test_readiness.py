@@ -57,7 +57,7 @@ async def door_of(folder: Path, **options: Any) -> AsyncIterator[tuple[MemoryClu
         host = cluster.hosts["gateway-1"]
         app = GatewayApp(host, Settings(), obstacle=lambda: obstacle(host.transport))
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://synod") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             door = Door(client)
             await until(door, (200, 200, []))
             yield cluster, door
@@ -161,7 +161,7 @@ async def test_a_gateway_that_begins_anew_claims_nothing_before_it_has_heard_of_
         host = await cluster.restart("gateway-1")
         app = GatewayApp(host, Settings())
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://synod") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             anew = Door(client)
             said: set[int] = set()
 
