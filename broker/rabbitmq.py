@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import aiormq
 from yarl import URL
@@ -188,20 +189,31 @@ class RabbitTransport:
 
     async def _watch(self, session: Session) -> str:
         """Wait for the session's end and return its reason. Pings through the node's own queue, and
-        has what was deleted on the broker made again.
+        meanwhile has what was deleted on the broker made again.
         """
+        declaring = asyncio.create_task(self._declare_again_and_again(session))
+        try:
+            return await self._watch_silence(session, declaring)
+        finally:
+            declaring.cancel()
+            await asyncio.wait([declaring])
+            if not declaring.cancelled():
+                declaring.exception()  # Told already, or of a session that is over anyway.
+
+    async def _watch_silence(self, session: Session, declaring: asyncio.Task[None]) -> str:
         loop, options = asyncio.get_running_loop(), self._options
-        look_s = min(options.silence_s / 5, options.declared_again_s)
         pinged_s = 0.0
-        # Not all nodes at once.
-        declared_s = loop.time() - random.uniform(0, options.declared_again_s)
+        ends: list[asyncio.Future[Any]] = [session.failure, declaring]
         while True:
-            done, _ = await asyncio.wait([session.failure], timeout=look_s)
-            if done:
+            await asyncio.wait(
+                ends,
+                timeout=options.silence_s / 5,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if session.failure.done():
                 return session.failure.result()
-            if loop.time() - declared_s >= options.declared_again_s:
-                await self._declare_again(session)
-                declared_s = loop.time()
+            if declaring.done():
+                await declaring  # It ends by raising only.
             now_s = loop.time()
             if session.blocked or now_s - session.heard_s < options.silence_s:
                 pinged_s = 0.0
@@ -212,13 +224,22 @@ class RabbitTransport:
             elif now_s - pinged_s > options.ping_patience_s:
                 return "nothing came back through the node's own queue"
 
-    async def _declare_again(self, session: Session) -> None:
-        try:
-            async with asyncio.timeout(self._options.declared_patience_s):
-                await session.declare_again()
-        except (aiormq.AMQPError, OSError, TimeoutError, RuntimeError):
-            if not session.failure.done():
-                raise  # Else the session knows better what happened to it.
+    async def _declare_again_and_again(self, session: Session) -> None:
+        options = self._options
+        # Not all nodes at once.
+        await asyncio.sleep(random.uniform(0, options.declared_again_s))
+        while True:
+            declaration = asyncio.create_task(session.declare_again())
+            try:
+                while not declaration.done():
+                    await asyncio.wait([declaration], timeout=options.declared_patience_s)
+                    # While its alarm lasts a broker does not read what publishers send.
+                    if not declaration.done() and not session.blocked:
+                        raise TimeoutError("the broker did not confirm what was declared")
+                await declaration
+            finally:
+                declaration.cancel()
+            await asyncio.sleep(options.declared_again_s)
 
     def _begin(self, session: Session) -> None:
         self._session = session
