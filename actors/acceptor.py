@@ -138,7 +138,7 @@ class Acceptor(Node):
     # -- the leader's lease ----------------------------------------------------------------------
 
     def _on_lease_heartbeat(self, sender: str, message: LeaseHeartbeat) -> None:
-        """Promise no other ballot for one lease from now (section 3, rule 8)."""
+        """Promise no other ballot for one lease from now (design 3.8)."""
         if self._refuses(sender, message.ballot):
             return
         self._promise(message.ballot)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from actors.ballot import Ballot
-from actors.effects import Milliseconds
 from actors.messages import NodeHeartbeat, ReadReply, ReadRequest, SnapshotPage
+from actors.numbers import Milliseconds
 from actors.values import Frozen, IdempotencyKey, Operation, Outcome, View
 
 NOTHING_READ = "a read changes nothing"

@@ -1,6 +1,6 @@
 """How a learner gets what it missed: it asks, and never waits to be told.
 
-Nothing depends on a notification arriving (DESIGN section 3, rule 6; section 4, rule 10): what is
+Nothing depends on a notification arriving (design 3.6 and 4.10): what is
 chosen is asked of the other learners and of the acceptors, what is decided of the other learners,
 page after page. Where the log is gone, another replica's state takes its place
 (`actors.snapshots`).

@@ -1,7 +1,7 @@
 """The log as one learner knows it: which values are chosen, and the prefix that has no gap.
 
 A value is chosen once a quorum of distinct acceptors accepted the same slot and ballot (Paxos Made
-Simple, section 2.3; DESIGN section 3, rule 4), or once somebody who knew that says so.
+Simple, section 2.3; design 3.4), or once somebody who knew that says so.
 """
 
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Which chunks a store holds, and who still needs them (DESIGN section 4, rule 9).
+"""Which chunks a store holds, and who still needs them (design 4.9).
 
 Contents live in the journal as blobs; the store's actor knows only their names. A chunk has
 *users*, the versions and prepared slots that name it, and it is *kept until* a moment that uploads
@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from pydantic import TypeAdapter
 
-from actors.effects import Milliseconds
+from actors.numbers import Milliseconds
 from actors.values import (
     Batch,
     Chunked,

@@ -6,8 +6,8 @@ that it is meant for, and a store that may not serve a read says so.
 
 from actors.ballot import NO_BALLOT, Ballot
 from actors.calls import LeasesSeen, NodeSeen
-from actors.effects import Milliseconds
 from actors.messages import LeaderBeat, NodeHeartbeat
+from actors.numbers import Milliseconds
 from actors.rotation import Rotation
 from actors.turn import Turn
 from actors.values import StoreMember, View

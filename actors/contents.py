@@ -3,7 +3,7 @@
 Chunks are named by their SHA-256, so whatever comes under a name can be checked, and the same
 chunk from anywhere will do. A prepare that lacks chunks has precedence over the copying of a whole
 store, which is throttled, and which goes on where it stopped because every chunk that came is in
-the journal (DESIGN section 4, rules 7 and 9).
+the journal (design 4.7 and 4.9).
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from actors.chunks import (
     Manifest,
     read_manifest,
 )
-from actors.effects import Blob, Milliseconds, SendBlob
+from actors.effects import Blob, SendBlob
 from actors.messages import (
     HOLD_MS_MAX,
     ChunkData,
@@ -30,6 +30,7 @@ from actors.messages import (
     ChunkRefused,
     ChunkStored,
 )
+from actors.numbers import Milliseconds
 from actors.rotation import Rotation
 from actors.store_state import StoreState
 from actors.turn import Turn

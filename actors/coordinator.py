@@ -4,7 +4,7 @@ Non-blocking because the log and the stores' journals hold all that a decision r
 spirit of Gray and Lamport, Consensus on Transaction Commit, section 4): a commit needs every
 store of the view to have journalled the slot; an abort is a value in the log. The coordinator
 journals nothing. One object lives for one epoch and one incarnation; a new View makes a new one,
-which first asks the stores what became of the slots before it (termination, section 4, rule 5).
+which first asks the stores what became of the slots before it (termination, design 4.5).
 Who belongs to the view is watched by `actors.view_change`; what it finds only ever becomes true by
 way of the log.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from actors import patience
-from actors.effects import Group, Milliseconds
+from actors.effects import Group
 from actors.learner_state import LearnerState
 from actors.messages import (
     Fenced,
@@ -24,6 +24,7 @@ from actors.messages import (
     TxnState,
     TxnVote,
 )
+from actors.numbers import Milliseconds
 from actors.replicas import Replicas
 from actors.turn import Turn
 from actors.values import (
@@ -340,7 +341,7 @@ class Coordinator:
         return self._abort(slot, round_, tuple(range(len(batch.commands))), reason)
 
     def _may_abort(self, slot: int, round_: Round, missing: list[str]) -> bool:
-        """Section 4, rule 3: a slot before this epoch may have been committed and told already,
+        """Design 4.3: a slot before this epoch may have been committed and told already,
         unless a store with a say in it has said, fenced, that it is not prepared.
 
         A later slot may always be aborted, but to wait for the View without a store that has made

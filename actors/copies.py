@@ -2,7 +2,7 @@
 
 The pages are those of `actors.snapshots`, but nothing is put together here: a gateway passes each
 page on, so that its memory does not grow with the namespace. The coordinator is asked first,
-because it is whom all other states are compared with (DESIGN section 4, rule 10), then the other
+because it is whom all other states are compared with (design 4.10), then the other
 learners, then the stores of the view.
 """
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from actors.calls import NOTHING_READ, Copied, CopySnapshot, HoldChunks, Holding, Unavailable
 from actors.cluster_seen import ClusterSeen
-from actors.effects import Milliseconds
 from actors.messages import ChunkHold, SnapshotPage, SnapshotPull
+from actors.numbers import Milliseconds
 from actors.rotation import Rotation
 from actors.snapshots import digest_of
 from actors.turn import Turn

@@ -2,18 +2,15 @@
 
 The runtime carries effects out in one order only: `records` and `blobs` in one durable commit,
 then `sends`, then `timers`, then `answers`, then the acknowledgement of what was received. If the
-commit fails, nothing is sent and the actor is thrown away (DESIGN, section 2, "The core shape").
+commit fails, nothing is sent and the actor is thrown away (design 2.1).
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-if TYPE_CHECKING:
-    from actors.messages import AnyMessage
-
-Milliseconds = int
-"""A duration, or a reading of the node's monotonic clock."""
+from actors.messages import AnyMessage
+from actors.numbers import Milliseconds
 
 
 class Group:
@@ -59,7 +56,7 @@ class Send(NamedTuple):
     """A message to a node or a `Group`. It may be lost, doubled, delayed or reordered."""
 
     to: str
-    message: "AnyMessage"
+    message: AnyMessage
 
 
 class SendBlob(NamedTuple):
@@ -165,7 +162,7 @@ class Envelope(NamedTuple):
     sender: str
     disk: str
     incarnation: int
-    message: "AnyMessage"
+    message: AnyMessage
 
 
 class Actor(Protocol):

@@ -1,6 +1,6 @@
 """Adaptive timeouts from measured round trips (RFC 6298, section 2: mean and mean deviation)."""
 
-from actors.effects import Milliseconds
+from actors.numbers import Milliseconds
 
 
 class Estimator:

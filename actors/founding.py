@@ -1,4 +1,4 @@
-"""How a cluster comes to be, and how a starting node learns whether it belongs (section 3, rule 9).
+"""How a cluster comes to be, and how a starting node learns whether it belongs (design 3.9).
 
 acceptor-1 asks every member for its disk identity and whether it is empty; only when all of them
 have said so does it mint the cluster's id. All acceptors hold the genesis durably before any of

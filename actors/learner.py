@@ -1,7 +1,7 @@
 """The learner: which values are chosen, and what has become of them.
 
 What it knows is in `actors.learner_state`. Nothing depends on a notification arriving, because it
-pulls what it misses (section 3, rule 6), and copies another replica's state where the log is gone.
+pulls what it misses (design 3.6), and copies another replica's state where the log is gone.
 Two-phase commit is driven by `actors.coordinator`, which this actor owns while a View names this
 very start of it; `actors.takeover` says when it proposes to be named.
 """
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from actors.ballot import NO_BALLOT, Ballot
 from actors.catching_up import CatchingUp
 from actors.coordinator import Coordinator, Decision
-from actors.effects import Effects, Envelope, Group, Milliseconds, Record, TimerKey
+from actors.effects import Effects, Envelope, Group, Record, TimerKey
 from actors.errors import InvariantViolation
 from actors.learner_state import LearnerState
 from actors.logbook import page_of
@@ -46,6 +46,7 @@ from actors.messages import (
 from actors.messages.permissions import role_in
 from actors.namespace import STATE_ROWS
 from actors.node import Handler, Handlers, Node, Timers, read_record
+from actors.numbers import Milliseconds
 from actors.options import Identity, Options
 from actors.peers import Key
 from actors.replicas import Replicas
@@ -229,7 +230,7 @@ class Learner(Node):
         self._scan_on()
 
     def _on_accepted(self, sender: str, message: Accepted) -> None:
-        """One acceptor's vote (section 3, rule 4)."""
+        """One acceptor's vote (design 3.4)."""
         self.log.hear_vote(message.slot, message.ballot, sender)
         self._scan_on()
 
@@ -448,7 +449,7 @@ class Learner(Node):
             self.decide(self.decided + 1, self._told.pop(self.decided + 1))
 
     def _on_sync_due(self, subject: str) -> None:
-        """Periodic sync: losing every decision message only costs time (section 4, rule 10)."""
+        """Periodic sync: losing every decision message only costs time (design 4.10)."""
         if self.coordinator is None:
             self._catching_up.ask_decided()
         self._set_timer("sync", self.options.sync_ms, self.options.sync_ms + 1000)
@@ -567,7 +568,7 @@ class Learner(Node):
 
     def _truncate_if_due(self, least_slots: int) -> None:
         """Let the acceptors forget what the coordinator and all stores of the view hold durably
-        (section 4, rule 11). Whoever is away copies a snapshot when it comes back.
+        (design 4.11). Whoever is away copies a snapshot when it comes back.
         """
         assert self.view is not None
         below = 1 + min(self.durable, self.replicas.durable_through(self.view.stores))

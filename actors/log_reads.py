@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from actors.calls import NOTHING_READ, ReadLog, Unavailable
 from actors.cluster_seen import ClusterSeen
-from actors.effects import Milliseconds
 from actors.messages import LogPage, LogRead
+from actors.numbers import Milliseconds
 from actors.rotation import Rotation
 from actors.turn import Turn
 

@@ -41,7 +41,7 @@ def page_of(learned: LearnerState, message: LogRead, page_bytes: int = PAGE_BYTE
                 break
             entries.append(entry)
         if isinstance(known.value, View) and known.value.epoch == epoch:
-            # A View of another epoch had no effect where it stands (section 4).
+            # A View of another epoch had no effect where it stands (design 4).
             epoch -= 1
     return LogPage(
         number=message.number, entries=tuple(entries), decided=learned.decided, first_kept=first

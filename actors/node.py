@@ -1,8 +1,8 @@
 """What every role shares: who it is, which messages fit it, its heartbeat and its disk's honesty.
 
-A role's file holds the role's own transitions; this one holds rules 9 and 10 of DESIGN section 3
-together with `actors.founding`. A message reaches a handler only if its sender is known on its
-disk and in its start (`actors.peers`) and may send it (`actors.messages.permissions`).
+A role's file holds the role's own transitions; this one holds design 3.9 and 3.10 together with
+`actors.founding`. A message reaches a handler only if its sender is known on its disk and in its
+start (`actors.peers`) and may send it (`actors.messages.permissions`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -12,12 +12,13 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from actors.calls import Call
-from actors.effects import NOTHING, Effects, Envelope, Group, Milliseconds, Record, TimerKey
+from actors.effects import NOTHING, Effects, Envelope, Group, Record, TimerKey
 from actors.errors import InvariantViolation, JournalUnreadable
 from actors.founding import Founding
 from actors.messages import AnyMessage, NodeHeartbeat, StaleDisk
 from actors.messages.permissions import FOUNDING, UNKNOWN, Rule, permitted, role_in
 from actors.notices import DiskSpace, Notice, RowRotten
+from actors.numbers import Milliseconds
 from actors.options import Identity, Options
 from actors.peers import Key, Peers
 from actors.turn import Turn
@@ -140,7 +141,7 @@ class Node:
         return self._take()
 
     def receive(self, envelope: Envelope, now: Milliseconds) -> Effects:
-        """See `Actor.receive`. What does not fit is dropped and counted (section 3, rule 10)."""
+        """See `Actor.receive`. What does not fit is dropped and counted (design 3.10)."""
         self.turn.begin(now)
         if self._halted:
             return NOTHING
@@ -345,7 +346,7 @@ class Node:
         """Nothing is to be kept any more of a node on a disk: others take its place."""
 
     def _take_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
-        """Remember how far a disk has come, and tell an older copy of it (section 3, rule 9)."""
+        """Remember how far a disk has come, and tell an older copy of it (design 3.9)."""
         key = (sender, self.turn.sender_disk)
         if self._peers.beat(key, message.journal_commits, self.now):
             self._tell_stale(key)

@@ -8,6 +8,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+Milliseconds = int
+"""A duration, or a reading of the node's monotonic clock."""
+
 COUNT_MAX = 2**53 - 1
 
 SLOTS_AHEAD_MAX = 65_536

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from actors.effects import Milliseconds
+from actors.numbers import Milliseconds
 from actors.paging import BATCH_BYTES_MAX, PAGE_BYTES
 from actors.values import Constants, Genesis
 

@@ -5,7 +5,7 @@ was not needed, and one that waits too long lets clients wait: the log decides t
 stand together because each makes sense only beside the others (docs/decisions/0009 and 0010).
 """
 
-from actors.effects import Milliseconds
+from actors.numbers import Milliseconds
 
 RESEND_MS: Milliseconds = 400
 """A prepare or an inquiry without an answer is sent again: several hops of a slow broker."""

@@ -10,7 +10,7 @@ All of it is bounded, however many names and disks are invented.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from actors.effects import Milliseconds
+from actors.numbers import Milliseconds
 
 GATEWAYS_MAX = 256
 """How many gateways a node knows at once: each costs some hundred bytes, and a cluster has few."""

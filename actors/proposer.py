@@ -13,7 +13,7 @@ from typing import ClassVar
 from pydantic import TypeAdapter
 
 from actors.ballot import NO_BALLOT, Ballot
-from actors.effects import Group, Milliseconds, Record
+from actors.effects import Group, Record
 from actors.errors import InvariantViolation
 from actors.messages import (
     Accept,
@@ -32,7 +32,7 @@ from actors.messages import (
     Submit,
 )
 from actors.node import Handlers, Node, Timers, read_record
-from actors.numbers import GAP_SLOTS_MAX
+from actors.numbers import GAP_SLOTS_MAX, Milliseconds
 from actors.options import Identity, Options
 from actors.paging import COMMAND_BYTES_MAX
 from actors.values import (
@@ -321,7 +321,7 @@ class Proposer(Node):
 
     @property
     def holds_lease(self) -> bool:
-        """Compared with the clock at each use (section 3, rule 8)."""
+        """Compared with the clock at each use (design 3.8)."""
         return self.now < self.lease_until
 
     def _on_leader_due(self, subject: str) -> None:
@@ -582,7 +582,7 @@ class Proposer(Node):
         if phase.in_flight or phase.waiting_views:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
-    # -- read leases (section 4, rule 8) -----------------------------------------------------------
+    # -- read leases (design 4.8) -----------------------------------------------------------
 
     def _on_lease_ask(self, sender: str, message: LeaseAsk) -> None:
         """Grant for no longer than the own lease, to members that no pending View drops."""

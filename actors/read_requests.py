@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from actors.calls import NOTHING_READ, Read, ReadDone, Unavailable
 from actors.cluster_seen import ClusterSeen
-from actors.effects import Milliseconds
 from actors.estimator import Estimator
 from actors.messages import ReadReply, ReadRequest
+from actors.numbers import Milliseconds
 from actors.rotation import Rotation
 from actors.turn import Turn
 

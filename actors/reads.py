@@ -1,4 +1,4 @@
-"""Reads at a store: when one may be served, and what is answered (DESIGN section 4, rule 8).
+"""Reads at a store: when one may be served, and what is answered (design 4.8).
 
 A linearizable read is served under a lease that the leader granted to this disk, and only once
 nothing that was prepared before it arrived, and that touches it, is undecided. Every acknowledged
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from actors.ballot import NO_BALLOT, Ballot
 from actors.changes import Changes
-from actors.effects import Milliseconds
 from actors.messages import LeaseAsk, LeaseGrant, ReadReply, ReadRequest
 from actors.namespace import Namespace
+from actors.numbers import Milliseconds
 from actors.paging import PAGE_BYTES, Page
 from actors.rejoin import Rejoin
 from actors.store_state import StoreState

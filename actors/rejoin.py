@@ -1,4 +1,4 @@
-"""How a store gets into the view: it copies what it lacks, then asks (DESIGN section 4, rule 7).
+"""How a store gets into the view: it copies what it lacks, then asks (design 4.7).
 
 A store whose disk the view does not name is a newcomer, whatever it was before: it has a say in
 nothing and serves no linearizable read. It copies a snapshot if the log is gone, then the contents
@@ -10,8 +10,9 @@ a newcomer too: had it forgotten earlier what it holds, it could break a promise
 from dataclasses import dataclass
 
 from actors.contents import Contents
-from actors.effects import Group, Milliseconds, Record
+from actors.effects import Group, Record
 from actors.messages import Diverged, JoinRequest, SnapshotPage
+from actors.numbers import Milliseconds
 from actors.snapshots import Copied, SnapshotInstaller
 from actors.store_state import StoreState
 from actors.turn import Turn

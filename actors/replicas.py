@@ -2,15 +2,15 @@
 
 All of it is what a replica said of its own disk, so it stays true for that disk for ever; that is
 why everything here is kept by `(name, disk)`. States are compared by the hash that each replica
-chains over the slots it applied (DESIGN section 4, rule 10).
+chains over the slots it applied (design 4.10).
 """
 
 from collections.abc import Iterable
 from typing import Any
 
-from actors.effects import Milliseconds
 from actors.errors import InvariantViolation
 from actors.messages import Diverged, NodeHeartbeat, TxnState
+from actors.numbers import Milliseconds
 from actors.peers import Key
 from actors.turn import Turn
 from actors.values import StoreMember

@@ -9,7 +9,7 @@ storm of messages. This is a leaf: it decides, and who uses it sends.
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from actors.effects import Milliseconds
+from actors.numbers import Milliseconds
 
 _PAUSE_LEAST_MS = 250
 _PAUSE_MOST_MS = 2_000

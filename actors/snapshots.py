@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from actors.effects import Milliseconds
 from actors.messages import SnapshotPage, SnapshotPull, SnapshotRow
 from actors.namespace import Namespace
+from actors.numbers import Milliseconds
 from actors.paging import Page
 from actors.rotation import Rotation
 from actors.turn import Turn

@@ -6,7 +6,7 @@ slot stands there, and its outcome is in the log, which nobody truncates before 
 here. A store in doubt never decides alone. It refuses coordinators of older epochs once it has
 answered a newer one (the fence, journalled). A linearizable read is served under a lease granted
 by the leader, and waits for what was prepared before it arrived and touches it: every
-acknowledged write was prepared here first, so none can be missed (section 4, rule 8).
+acknowledged write was prepared here first, so none can be missed (design 4.8).
 Contents are in `actors.contents`; how a store gets into the view is in `actors.rejoin`.
 """
 

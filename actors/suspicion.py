@@ -1,4 +1,4 @@
-"""Who has been silent for too long (DESIGN section 5).
+"""Who has been silent for too long (design 5).
 
 A suspicion is a reason to propose something, never a fact: whoever acts on one goes through the
 log. So a wrong one costs time and no more. Any message is a sign of life; the patience with a
@@ -7,8 +7,8 @@ dead one twice (Chen, Toueg and Aguilera, On the Quality of Service of Failure D
 """
 
 from actors import patience
-from actors.effects import Milliseconds
 from actors.estimator import Estimator
+from actors.numbers import Milliseconds
 from actors.peers import Key
 
 

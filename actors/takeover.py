@@ -1,4 +1,4 @@
-"""When a learner asks the log to make it the coordinator (DESIGN section 4, rule 5).
+"""When a learner asks the log to make it the coordinator (design 4.5).
 
 Nothing here is about safety: a View is a compare-and-set on the epoch, stores fence the former
 coordinator before the new one decides anything, and a learner coordinates only under a View that
@@ -7,8 +7,8 @@ not taking turns for ever, which is why patience doubles with every takeover tha
 """
 
 from actors import patience
-from actors.effects import Milliseconds
 from actors.learner_state import LearnerState
+from actors.numbers import Milliseconds
 from actors.turn import Turn
 from actors.values import View
 

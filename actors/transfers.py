@@ -1,7 +1,7 @@
 """Chunks on their way between a gateway and the stores: a few at a time for each store.
 
 A store gives a credit back (`chunk.stored`) once the chunk is in its journal, so neither its
-queue nor the gateway's memory grows with the file (DESIGN section 4, rule 9). No credits are
+queue nor the gateway's memory grows with the file (design 4.9). No credits are
 counted: a store has as many as it owes fewer answers than `_CREDITS`, and which answers it owes is
 part of each upload. A store that lives on for a while without an answer owes none: what was sent to
 it, or its answer, is lost.
@@ -22,7 +22,6 @@ from actors.calls import (
     Uploaded,
 )
 from actors.cluster_seen import ClusterSeen
-from actors.effects import Milliseconds
 from actors.messages import (
     ChunkData,
     ChunkGet,
@@ -32,6 +31,7 @@ from actors.messages import (
     ChunkRefused,
     ChunkStored,
 )
+from actors.numbers import Milliseconds
 from actors.peers import Key
 from actors.rotation import Rotation
 from actors.turn import Turn

@@ -6,17 +6,8 @@ actor that owns it. So a part can be read, and tried, alone, and no two of them 
 
 from collections import Counter
 
-from actors.effects import (
-    Answer,
-    CancelTimer,
-    Effects,
-    Milliseconds,
-    Outbox,
-    Record,
-    Send,
-    SetTimer,
-    TimerKey,
-)
+from actors.effects import Answer, CancelTimer, Effects, Outbox, Record, Send, SetTimer, TimerKey
+from actors.numbers import Milliseconds
 from actors.options import Identity, Options
 from actors.values import Constants, Frozen, Genesis
 

@@ -1,8 +1,8 @@
 """What a slot of the log holds, and what commands do to the namespace.
 
-A slot's value is a `Batch` of commands, a `View`, an `Abort` or a `NoOp` (DESIGN, section 3,
-rule 5). All of these are replicated state: a replica that applies the same slots in the same
-order has the same namespace, sessions and results.
+A slot's value is a `Batch` of commands, a `View`, an `Abort` or a `NoOp` (design 3.5). All of these
+are replicated state: a replica that applies the same slots in the same order has the same
+namespace, sessions and results.
 """
 
 import hashlib
@@ -13,8 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from actors.ballot import Ballot
-from actors.effects import Milliseconds
-from actors.numbers import COUNT_MAX, Count
+from actors.numbers import COUNT_MAX, Count, Milliseconds
 from actors.quorum import Voters
 
 INLINE_LIMIT_BYTES = 16 * 1024
@@ -613,7 +612,7 @@ class Genesis(Frozen):
     """Slot 0: who founded the cluster, and on what all of them compute. Membership starts here.
 
     No quorum, lease or replica's state is computed from a node's own settings: two nodes whose
-    settings differ would compute two things (DESIGN section 8, rule 1).
+    settings differ would compute two things (design 8.1).
     """
 
     cluster: str

@@ -1,16 +1,16 @@
 """Which stores belong to the view: who is dropped, who is added, and if they are enough.
 
 The coordinator proposes a View when a member is silent, answers nothing for long or has another
-state than the others, and when a store outside asks to be let in (DESIGN section 4, rules 4, 5
-and 7). A View keeps a store that is whole, so no state is ever left without a copy. The exception
-is a view whose last whole store has lost its disk: there the learners and the log are what is left,
-and a store that has copied all that was decided starts anew from them.
+state than the others, and when a store outside asks to be let in (design 4.4, 4.5 and 4.7). A View
+keeps a store that is whole, so no state is ever left without a copy. The exception is a view whose
+last whole store has lost its disk: there the learners and the log are what is left, and a store
+that has copied all that was decided starts anew from them.
 """
 
 from actors import patience
-from actors.effects import Milliseconds
 from actors.learner_state import LearnerState
 from actors.messages import Diverged, JoinRequest, TxnInquiry
+from actors.numbers import Milliseconds
 from actors.replicas import Replicas
 from actors.turn import Turn
 from actors.values import StoreMember, View

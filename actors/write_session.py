@@ -4,7 +4,7 @@ It numbers commands and sends each to the leader it has heard of, again and agai
 `(session, sequence)`, until the outcome is known; the replicated session makes that exactly once
 (Ongaro 2014, section 6.3). `Unknown` is said only when a copy may still be proposed: each copy
 names the ballot it is meant for, and a ballot that was given up for good can't propose it any more
-(section 3, rule 1).
+(design 3.1).
 """
 
 from dataclasses import dataclass, field
@@ -14,9 +14,9 @@ from pydantic import TypeAdapter
 from actors.ballot import Ballot
 from actors.calls import Decided, GiveUp, Unavailable, Unknown, Write
 from actors.cluster_seen import ClusterSeen
-from actors.effects import Milliseconds
 from actors.estimator import Estimator
 from actors.messages import Redirect, Result, Submit
+from actors.numbers import Milliseconds
 from actors.turn import Turn
 from actors.values import AnyOperation, CloseSession, Command, OpenSession, Outcome
 

@@ -9,7 +9,7 @@ write-ahead log lost or torn) is noticed too.
 Every row carries a hash of itself, and `meta` carries the sum of all of them, so that rows that
 rotted, vanished or came back are found when the journal is opened, before the node says a word.
 What is found is told and refused, never mended: a member that forgot what it promised is worse
-than one that is gone (DESIGN, section 3, rule 9).
+than one that is gone (design 3.9).
 """
 
 import contextlib

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from actors.calls import Call
-from actors.effects import Milliseconds
 from actors.messages import (
     BULK,
     Accept,
@@ -29,6 +28,7 @@ from actors.messages import (
     TxnVote,
 )
 from actors.notices import Notice
+from actors.numbers import Milliseconds
 from actors.paging import MESSAGE_BYTES_MAX
 from actors.values import weight
 from broker.transport import (

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from actors.effects import Milliseconds, TimerKey
+from actors.effects import TimerKey
 from actors.messages import AnyMessage
+from actors.numbers import Milliseconds
 
 
 class Observer:

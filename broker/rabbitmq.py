@@ -18,7 +18,8 @@ from typing import Any
 import aiormq
 from yarl import URL
 
-from actors.effects import Group, Milliseconds
+from actors.effects import Group
+from actors.numbers import Milliseconds
 from broker.codec import (
     BODY_BYTES_MAX,
     PING,

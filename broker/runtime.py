@@ -5,7 +5,7 @@ A turn takes in what has come, makes it durable in one commit, and only then let
     drain -> receive* -> expire* -> settle -> commit -> sends -> timers -> answers -> acknowledge
 
 If the actor raises, nothing of its turn was committed or sent: it is thrown away and rebuilt from
-its journal, and what it was given is tried again piece by piece (DESIGN, section 2).
+its journal, and what it was given is tried again piece by piece (design 2).
 
 While the broker takes no messages (its memory or disk alarm), the actor is handed nothing from the
 broker, as if the process were paused: it could only misread the silence of the others, who are as
@@ -31,7 +31,6 @@ from actors.effects import (
     Blob,
     Effects,
     Envelope,
-    Milliseconds,
     Record,
     Send,
     SendBlob,
@@ -40,6 +39,7 @@ from actors.effects import (
 from actors.errors import InvariantViolation, JournalUnreadable
 from actors.messages import AnyMessage, ChunkData, ChunkMissing, ChunkPut
 from actors.notices import BlobRotten, Notice
+from actors.numbers import Milliseconds
 from actors.options import Identity
 from broker.calling import CallLost, Calls
 from broker.folder import JournalCorrupt, JournalError, JournalFull

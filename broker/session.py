@@ -17,7 +17,7 @@ from pamqp import commands
 from pamqp.frame import marshal
 from yarl import URL
 
-from actors.effects import Milliseconds
+from actors.numbers import Milliseconds
 from broker.codec import BODY_BYTES_MAX
 from broker.topology import CONTROL_TOPICS, Topology
 from broker.transport import Lane, groups_of, has_bulk_lane

@@ -13,7 +13,8 @@ soon as the transport takes messages again.
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from actors.effects import Milliseconds, TimerKey
+from actors.effects import TimerKey
+from actors.numbers import Milliseconds
 from broker.topology import rung_ms
 
 OVERDUE_MS = 250

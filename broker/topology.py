@@ -1,10 +1,11 @@
-"""The names of everything on the broker, and the ladder of delays (DESIGN, section 6)."""
+"""The names of everything on the broker, and the ladder of delays (design 6)."""
 
 import bisect
 from dataclasses import dataclass
 from typing import Any
 
-from actors.effects import Group, Milliseconds
+from actors.effects import Group
+from actors.numbers import Milliseconds
 
 LADDER_STEP = 1.15
 """Small enough that the jitter of a timer survives being rounded up to the next rung."""

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from actors.effects import Group, Milliseconds, TimerKey
+from actors.effects import Group, TimerKey
 from actors.messages import AnyMessage
+from actors.numbers import Milliseconds
 from actors.options import role_of
 
 

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
 from actors.chunks import READING_GRACE_MS, RELEASED_GRACE_MS, RENEWALS
-from actors.effects import Milliseconds
 from actors.messages import KEEP_NAMES_MAX
+from actors.numbers import Milliseconds
 from gateway.cluster import Cluster
 from gateway.problems import Problem
 

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from actors.effects import Milliseconds, TimerKey
+from actors.effects import TimerKey
 from actors.messages import AnyMessage
+from actors.numbers import Milliseconds
 from actors.values import AcceptedValue, Batch, Command, Outcome, View
 
 Record = dict[str, Any]

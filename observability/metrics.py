@@ -12,8 +12,9 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from actors.effects import Milliseconds, TimerKey
+from actors.effects import TimerKey
 from actors.messages import AnyMessage
+from actors.numbers import Milliseconds
 from actors.options import role_of
 from observability.tallies import Distribution, Distributions, Tallies, Tally
 

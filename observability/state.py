@@ -10,9 +10,9 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from actors.effects import Milliseconds
 from actors.learner import Learner
 from actors.node import Node
+from actors.numbers import Milliseconds
 from actors.options import role_of
 from actors.proposer import Leading, Proposer
 from actors.store import Store

@@ -14,7 +14,7 @@ class Submit(Frozen):
     """A command for the leader of `ballot`, and of that ballot only.
 
     A proposer that is not leading under `ballot` refuses for good: a ballot is never used again
-    once given up (section 3, rule 1), so a late copy of this message can't be proposed either.
+    once given up (design 3.1), so a late copy of this message can't be proposed either.
     """
 
     type: Literal["client.submit"] = "client.submit"

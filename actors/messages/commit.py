@@ -1,4 +1,4 @@
-"""Two-phase commit over the stores of a view (DESIGN section 4)."""
+"""Two-phase commit over the stores of a view (design 4)."""
 
 from typing import Annotated, ClassVar, Literal
 

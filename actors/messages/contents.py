@@ -1,4 +1,4 @@
-"""Chunks of contents, which travel on the bulk lane (DESIGN section 4, rule 9)."""
+"""Chunks of contents, which travel on the bulk lane (design 4.9)."""
 
 from typing import Annotated, Literal
 

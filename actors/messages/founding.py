@@ -1,4 +1,4 @@
-"""How a cluster is founded, and signs of life (DESIGN section 3, rule 9; section 5)."""
+"""How a cluster is founded, and signs of life (design 3.9 and 5.1)."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Paxos, the leader's lease, and learning what was chosen (DESIGN section 3)."""
+"""Paxos, the leader's lease, and learning what was chosen (design 3)."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""Snapshots, joining a view, and what replicas find out about each other (DESIGN section 4)."""
+"""Snapshots, joining a view, and what replicas find out about each other (design 4)."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Invariant of contents (DESIGN, section 8, rule 4): what a store was asked to keep it keeps.
+"""Invariant of contents (design 8.4): what a store was asked to keep it keeps.
 
 It rests on what a store was asked for and on its disk alone, at the step in which a chunk is
 deleted. So it holds whatever the network does: who was not heard was promised nothing.

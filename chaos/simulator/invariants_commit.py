@@ -1,4 +1,4 @@
-"""Invariants of views, two-phase commit and reads (DESIGN, section 4), checked from the outside."""
+"""Invariants of views, two-phase commit and reads (design 4), checked from the outside."""
 
 import json
 from collections.abc import Iterable

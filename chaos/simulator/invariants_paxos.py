@@ -1,4 +1,4 @@
-"""Invariants of Paxos and its leases (DESIGN, section 3), checked from the outside.
+"""Invariants of Paxos and its leases (design 3), checked from the outside.
 
 Each rule has a name and stands in one method of its own. What a node says is checked when it
 leaves, against the node's disk; what it decides is checked when it decides it, on true time.

@@ -18,7 +18,6 @@ from actors.effects import (
     Blob,
     Effects,
     Envelope,
-    Milliseconds,
     Record,
     Send,
     SendBlob,
@@ -28,6 +27,7 @@ from actors.effects import (
 from actors.errors import InvariantViolation
 from actors.messages import ChunkData, ChunkMissing
 from actors.notices import BlobRotten, DiskSpace, Notice, RowRotten
+from actors.numbers import Milliseconds
 from actors.options import Identity
 from actors.roles import build_actor
 from chaos.simulator.clock import Clock

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from actors.effects import Envelope, Group, Milliseconds, TimerKey
+from actors.effects import Envelope, Group, TimerKey
+from actors.numbers import Milliseconds
 from broker.timers import OVERDUE_MS
 from broker.topology import rung_ms
 

@@ -1,4 +1,4 @@
-"""Nodes that are started again with another value of one setting (DESIGN section 8, rule 1).
+"""Nodes that are started again with another value of one setting (design 8.1).
 
 What a quorum, a lease or a replica's state is computed from is replicated: a node whose settings
 say otherwise must refuse to start, and say why. Any other setting may differ from node to node,

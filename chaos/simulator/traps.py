@@ -16,7 +16,7 @@ def usurp(
     """The proposers do not hear the leader, which leads on, and acceptors start again meanwhile.
 
     Somebody stands for election while leases run that restarted acceptors do not remember
-    (DESIGN, section 3, rule 6).
+    (design 3.6).
     """
     network = world.network
     pairs = {(leader.name, name) for name in world.options.names("proposer")}
@@ -42,7 +42,7 @@ def half_tell(
 ) -> None:
     """The coordinator decides, tells the clients, but no replica, and dies; a store falls silent.
 
-    Whoever takes over may not abort what was told (DESIGN, section 4, rule 3). A store without time
+    Whoever takes over may not abort what was told (design 4.3). A store without time
     is soon dropped from the view. One that is deaf is heard, so it stays for as long as nobody is
     sure that it does not answer, and its vote is missing all the while.
     """

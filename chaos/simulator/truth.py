@@ -1,7 +1,7 @@
 """What is chosen, from the acceptors' disks alone: the log that nobody in the cluster sees whole.
 
-A value is chosen once a majority of acceptors has the same slot and ballot on disk (DESIGN,
-section 3, rule 4). Views and aborts are read in slot order, as every learner must read them.
+A value is chosen once a majority of acceptors has the same slot and ballot on disk (design
+3.4). Views and aborts are read in slot order, as every learner must read them.
 """
 
 from collections.abc import Callable

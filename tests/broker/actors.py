@@ -9,7 +9,6 @@ from actors.effects import (
     CancelTimer,
     Effects,
     Envelope,
-    Milliseconds,
     Outbox,
     Record,
     Send,
@@ -18,6 +17,7 @@ from actors.effects import (
 )
 from actors.errors import InvariantViolation
 from actors.messages import AnyMessage, ChunkRefused
+from actors.numbers import Milliseconds
 from actors.options import Identity
 
 Behaviour = Callable[["Puppet", Envelope], None]

@@ -88,3 +88,36 @@ def _module(line: int, module: str) -> Iterator[tuple[int, str]]:
         yield line, f"imports {module}"
     elif package not in ALLOWED_PACKAGES and package not in sys.stdlib_module_names:
         yield line, f"imports {module}, which is from outside"
+
+
+def imports_of(source: str, names: frozenset[str]) -> set[str]:
+    """Which of the modules `names` the source imports, also where only types are checked."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    return found & names
+
+
+def circles(imports: dict[str, set[str]]) -> list[set[str]]:
+    """The sets of modules that import each other, directly or by way of others."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            for name in imports[todo.pop()] - seen:
+                seen.add(name)
+                todo.append(name)
+        return seen
+
+    reach = {name: reached(name) for name in imports}
+    found: list[set[str]] = []
+    for name in sorted(imports):
+        circle = {other for other in reach[name] if name in reach[other]}
+        if len(circle) > 1 and circle not in found:
+            found.append(circle)
+    return found

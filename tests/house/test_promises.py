@@ -9,6 +9,7 @@ import typer.main
 from typer.core import TyperGroup
 
 from actors.values import Constants
+from chaos.mutants.catalogue import load
 from gateway.cli import build_cli
 from gateway.operations import OPERATIONS
 from gateway.settings import Settings
@@ -167,3 +168,22 @@ def test_every_setting_changes_something() -> None:
     code = "\n".join(python_files().values())
     unread = [name for name in Settings.model_fields if not re.search(rf"\.{name}\b", code)]
     assert unread == []
+
+
+def test_each_rule_of_the_design_that_is_cited_is_there() -> None:
+    """Given `design 4.5` in a comment, or `4.5` as what a deliberate bug breaks, then the document
+    has that section.
+    """
+    headings = set(re.findall(r"^##+ (\d(?:\.\d+)?)\.? ", texts()["docs/design.md"], re.MULTILINE))
+    assert {"1", "2.1", "3.9", "4.11", "8.5"} <= headings
+    cited = {
+        (name, number)
+        for name, text in python_files().items()
+        for several in re.findall(r"\b[Dd]esign\s+(\d[\d., and\n]*)", text)
+        for number in re.findall(r"\d(?:\.\d+)?", several)
+    }
+    broken = {(mutant.name, mutant.rule) for mutant in load()}
+    assert len(cited) > 30
+    assert {one for one in cited | broken if one[1] not in headings} == set()
+    stale = [name for name, text in python_files().items() if "DESIGN" + " section" in text]
+    assert stale == []
