@@ -145,5 +145,5 @@ def test_the_command_line_refuses_bad_paths(
     assert "'..'" in ran.err
     assert "Traceback" not in ran.err
     missing = synod("get", "no-such-file", "copy", environment=environment, folder=folder)
-    assert (missing.code, "no-such-file" in missing.err) == (1, True)
+    assert (missing.code, "no-such-file" in missing.err) == (4, True)
     assert not (folder / "copy").exists()
