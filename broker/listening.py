@@ -25,6 +25,14 @@ _BOUND_AGAIN_S = 3.0
 the broker tells nobody.
 """
 
+_ENDS = (
+    aiormq.AMQPError,
+    aio_pika.exceptions.AMQPException,
+    aiormq.exceptions.ChannelInvalidStateError,  # A RuntimeError: the connection went meanwhile.
+    OSError,
+    TimeoutError,
+)
+
 
 async def listen_for_events(
     url: str, topology: Topology, name: str, listener: Callable[[str, str, bytes], None]
@@ -37,7 +45,7 @@ async def listen_for_events(
     while True:
         try:
             await _listen(url, topology, name, listener)
-        except (aiormq.AMQPError, aio_pika.exceptions.AMQPException, OSError, TimeoutError) as why:
+        except _ENDS as why:
             reason = str(why) or type(why).__name__
             # The node's own connection says what is wrong with the broker, and how long.
             log.log(
@@ -78,6 +86,8 @@ async def _listen(
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_BOUND_AGAIN_S):
                     await gone.wait()
+            if gone.is_set():
+                return
             async with asyncio.timeout(_CONNECT_PATIENCE_S):
                 await exchange.declare()
                 await queue.bind(exchange, TRACE_TOPICS)

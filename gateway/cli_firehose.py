@@ -82,7 +82,7 @@ def firehose(
     except FirehoseRefused as error:
         note(f"synod: {error}")
         raise typer.Exit(1) from None
-    except (aiormq.AMQPError, OSError) as error:
+    except (aiormq.AMQPError, aiormq.exceptions.ChannelInvalidStateError, OSError) as error:
         note(f"synod: the broker can't be reached: {error}")
         raise typer.Exit(1) from None
     total = sum(shown.values())
