@@ -6,14 +6,12 @@ deleted. So it holds whatever the network does: who was not heard was promised n
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actors.effects import Blob, Envelope
 from actors.messages import ChunkKeep, ChunkPut, ChunkStored
+from chaos.simulator.machine import Machine
 from chaos.simulator.violation import Violation
-
-if TYPE_CHECKING:
-    from chaos.simulator.machine import Machine
 
 HEARD = frozenset((ChunkPut, ChunkKeep))
 
@@ -32,7 +30,7 @@ class ChunkInvariants:
         self.kept = 0
         """How many chunks were asked to be kept longer while no version named them."""
 
-    def heard(self, machine: "Machine", envelope: Envelope) -> None:
+    def heard(self, machine: Machine, envelope: Envelope) -> None:
         """A store is about to take a message in."""
         message: Any = envelope.message
         if machine.role != "store" or not machine.actor.is_started:
@@ -52,23 +50,23 @@ class ChunkInvariants:
             for listed in json.loads(row)["names"] if row is not None else ():
                 self._keep(machine, listed, until_ms)
 
-    def _keep(self, machine: "Machine", name: str, until_ms: int) -> None:
+    def _keep(self, machine: Machine, name: str, until_ms: int) -> None:
         # Held by the actor and on the disk: a deletion may be on its way to the disk.
         if name in machine.actor.chunks.held and name in machine.disk.blobs:
             self._promise(machine, name, until_ms)
             self.kept += not machine.actor.chunks.is_used(name)
 
-    def _promise(self, machine: "Machine", name: str, until_ms: int) -> None:
+    def _promise(self, machine: Machine, name: str, until_ms: int) -> None:
         key = (machine.disk.identity, name)
         self._kept_until[key] = max(until_ms, self._kept_until.get(key, 0))
 
-    def stored_told(self, machine: "Machine", message: ChunkStored) -> None:
+    def stored_told(self, machine: Machine, message: ChunkStored) -> None:
         """An uploader is told that the chunk is there: for as long as it was asked for."""
         until_ms = self._asked.pop((machine.disk.identity, message.sha256), None)
         if until_ms is not None:
             self._promise(machine, message.sha256, until_ms)
 
-    def committed(self, machine: "Machine", blobs: Iterable[Blob]) -> None:
+    def committed(self, machine: Machine, blobs: Iterable[Blob]) -> None:
         """`kept_chunks_stay`: a sound chunk is not deleted before its time is over."""
         for name, data in blobs:
             if data is not None or name in machine.disk.ever_rotten:
@@ -80,5 +78,5 @@ class ChunkInvariants:
                     f"{machine.name} deletes {name}, which it was to keep for {left_ms} ms more",
                 )
 
-    def _ran_ms(self, machine: "Machine") -> int:
+    def _ran_ms(self, machine: Machine) -> int:
         return machine.clock.ran_ms(machine.world.now_us)

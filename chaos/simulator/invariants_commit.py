@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from actors.effects import Record
 from actors.messages import (
@@ -19,12 +18,10 @@ from actors.messages import (
 )
 from actors.values import Refusal
 from chaos.simulator.faults import BEYOND_MARGIN
+from chaos.simulator.machine import Machine
+from chaos.simulator.surroundings import Host
 from chaos.simulator.truth import Truth
 from chaos.simulator.violation import Violation
-
-if TYPE_CHECKING:
-    from chaos.simulator.machine import Machine
-    from chaos.simulator.world import World
 
 _NO_REFUSAL = b'"refused":[]'
 _APPLIED = b'{"applied":'
@@ -51,7 +48,7 @@ class CommitInvariants:
 
     # -- replicas --------------------------------------------------------------------------------
 
-    def replica_started(self, machine: "Machine") -> None:
+    def replica_started(self, machine: Machine) -> None:
         """A restarted learner reads the log again from what was durable."""
         actor = machine.actor
         self._applied[machine.name] = -1
@@ -59,13 +56,13 @@ class CommitInvariants:
             self._scanned[machine.name] = actor.scanned
             self._decided[machine.name] = actor.decided
 
-    def replica_committed(self, machine: "Machine", records: Iterable[Record]) -> None:
+    def replica_committed(self, machine: Machine, records: Iterable[Record]) -> None:
         """Note how far the disk is."""
         for key, value in records:
             if key == "state" and value is not None:
                 self._durable[machine.disk.identity] = int(value[len(_APPLIED) : value.index(b",")])
 
-    def replica_stepped(self, machine: "Machine") -> None:
+    def replica_stepped(self, machine: Machine) -> None:
         """`namespaces_equal`: whoever has applied the same slots has the same state.
 
         `log_time_is_no_faster_than_time`: else what a client relies on would expire too early.
@@ -88,7 +85,7 @@ class CommitInvariants:
                 f"and {known[1]} had {known[0]}",
             )
 
-    def learner_stepped(self, machine: "Machine") -> None:
+    def learner_stepped(self, machine: Machine) -> None:
         """`learned_is_chosen`, and `outcomes_agree` for what was decided in this turn."""
         learner = machine.actor
         name = machine.name
@@ -110,7 +107,7 @@ class CommitInvariants:
 
     # -- outcomes --------------------------------------------------------------------------------
 
-    def decision_told(self, machine: "Machine", message: TxnDecision) -> None:
+    def decision_told(self, machine: Machine, message: TxnDecision) -> None:
         """`outcomes_agree`."""
         self._check_outcome(message.slot, indices(message.aborted), machine.name)
 
@@ -142,7 +139,7 @@ class CommitInvariants:
                     f"{who} had decided {aborted} before",
                 )
 
-    def result_told(self, machine: "Machine", message: Result) -> None:
+    def result_told(self, machine: Machine, message: Result) -> None:
         """`applied_once`, and `acknowledged_is_on_every_store`."""
         outcome = message.outcome
         if outcome.status in ("forgotten", "unknown_session"):
@@ -164,7 +161,7 @@ class CommitInvariants:
         else:
             self._check_everywhere(machine.world, message)
 
-    def _check_everywhere(self, world: "World", message: Result) -> None:
+    def _check_everywhere(self, world: Host, message: Result) -> None:
         """Nw = all: a survivor of the view has the slot on disk before anybody is told.
 
         `refusal_stands`: and none of them has refused the command there.
@@ -196,7 +193,7 @@ class CommitInvariants:
     # -- who may say what ------------------------------------------------------------------------
 
     def coordinator_spoke(
-        self, machine: "Machine", message: TxnPrepare | TxnDecision | TxnInquiry
+        self, machine: Machine, message: TxnPrepare | TxnDecision | TxnInquiry
     ) -> None:
         """`one_coordinator_per_epoch`: the one that the View in the log names."""
         epoch = message.view.epoch if isinstance(message, TxnInquiry) else message.epoch
@@ -208,7 +205,7 @@ class CommitInvariants:
                 f"{me} sends {message.type} in epoch {epoch}, whose coordinator is {named}",
             )
 
-    def vote_told(self, machine: "Machine", message: TxnVote) -> None:
+    def vote_told(self, machine: Machine, message: TxnVote) -> None:
         """`journal_before_answer` for the prepared slot."""
         disk = machine.disk
         if (
@@ -221,7 +218,7 @@ class CommitInvariants:
             )
         self._note_epoch(machine, message.epoch)
 
-    def state_told(self, machine: "Machine", message: TxnState) -> None:
+    def state_told(self, machine: Machine, message: TxnState) -> None:
         """`journal_before_answer` for the fence."""
         if int(machine.disk.records.get("fence", b"0")) < message.epoch:
             raise Violation(
@@ -230,11 +227,11 @@ class CommitInvariants:
             )
         self._note_epoch(machine, message.epoch)
 
-    def _note_epoch(self, machine: "Machine", epoch: int) -> None:
+    def _note_epoch(self, machine: Machine, epoch: int) -> None:
         disk = machine.disk.identity
         self._told_epoch[disk] = max(epoch, self._told_epoch.get(disk, 0))
 
-    def epochs_in_order(self, machine: "Machine", messages: Iterable[TxnVote | TxnState]) -> None:
+    def epochs_in_order(self, machine: Machine, messages: Iterable[TxnVote | TxnState]) -> None:
         """`fence_holds`: having answered an epoch, a store serves no older one."""
         highest = self._told_epoch.get(machine.disk.identity, 0)
         for message in messages:
@@ -246,7 +243,7 @@ class CommitInvariants:
                 )
             highest = message.epoch
 
-    def heartbeat_told(self, machine: "Machine", message: NodeHeartbeat) -> None:
+    def heartbeat_told(self, machine: Machine, message: NodeHeartbeat) -> None:
         """`journal_before_answer` for what a replica calls durable."""
         if message.durable > self._durable.get(machine.disk.identity, 0):
             raise Violation(
@@ -255,7 +252,7 @@ class CommitInvariants:
                 f"{self._durable.get(machine.disk.identity, 0)}",
             )
 
-    def truncation_told(self, machine: "Machine", message: Truncate) -> None:
+    def truncation_told(self, machine: Machine, message: Truncate) -> None:
         """`truncated_is_durable`: at the coordinator and at every store of its view.
 
         A store that was added later has copied what it needs, or copies it from the others.
@@ -276,7 +273,7 @@ class CommitInvariants:
 
     # -- reads -----------------------------------------------------------------------------------
 
-    def read_asked(self, machine: "Machine", message: ReadRequest) -> None:
+    def read_asked(self, machine: Machine, message: ReadRequest) -> None:
         """Remember what kind of read a number stands for."""
         key = (machine.name, message.number)
         self._reads.setdefault(key, set()).add(message.consistency)
@@ -286,7 +283,7 @@ class CommitInvariants:
         served = message.status != "not_served"
         return served and self._reads.get((to, message.number)) == {"linearizable"}
 
-    def read_served(self, machine: "Machine", message: ReadReply) -> None:
+    def read_served(self, machine: Machine, message: ReadReply) -> None:
         """`reads_in_the_view`: a store outside it, or not yet in it, serves no linearizable read.
 
         Checked when the store serves it: its lease must outlive its membership.

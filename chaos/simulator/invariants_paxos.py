@@ -6,7 +6,7 @@ leaves, against the node's disk; what it decides is checked when it decides it, 
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -15,11 +15,9 @@ from actors.effects import Record
 from actors.messages import Accept, Accepted, LeaseGranted, Prepare, Promise
 from actors.proposer import Leading
 from actors.values import Genesis
+from chaos.simulator.machine import Machine
 from chaos.simulator.truth import ACCEPTED, Truth
 from chaos.simulator.violation import Violation
-
-if TYPE_CHECKING:
-    from chaos.simulator.machine import Machine
 
 _BALLOT = TypeAdapter(Ballot)
 _GENESIS = TypeAdapter(Genesis)
@@ -41,7 +39,7 @@ class PaxosInvariants:
 
     # -- acceptors -------------------------------------------------------------------------------
 
-    def acceptor_committed(self, machine: "Machine", records: Iterable[Record]) -> None:
+    def acceptor_committed(self, machine: Machine, records: Iterable[Record]) -> None:
         """`one_value_per_slot`, `one_cluster`, and that the promise on disk never falls."""
         for key, value in records:
             if value is None:
@@ -60,7 +58,7 @@ class PaxosInvariants:
             elif key == "genesis/founded":
                 self._truth.founded(_GENESIS.validate_json(value))
 
-    def promises_in_order(self, machine: "Machine", messages: Iterable[Any]) -> None:
+    def promises_in_order(self, machine: Machine, messages: Iterable[Any]) -> None:
         """`promises_never_go_back`: in the order in which one turn says things."""
         highest = self._told.get(machine.name, NO_BALLOT)
         for message in messages:
@@ -72,7 +70,7 @@ class PaxosInvariants:
                 )
             highest = message.ballot
 
-    def promise_told(self, machine: "Machine", message: Promise | Accepted | LeaseGranted) -> None:
+    def promise_told(self, machine: Machine, message: Promise | Accepted | LeaseGranted) -> None:
         """`journal_before_answer` for the promise."""
         ballot = message.ballot
         name = machine.name
@@ -85,7 +83,7 @@ class PaxosInvariants:
                 f"{self._promised_on_disk.get(name, NO_BALLOT)}",
             )
 
-    def accepted_told(self, machine: "Machine", message: Accepted) -> None:
+    def accepted_told(self, machine: Machine, message: Accepted) -> None:
         """`journal_before_answer` for the accepted value."""
         row = machine.disk.records.get(f"accepted/{message.slot:016x}")
         rounds, proposer = message.ballot
@@ -103,9 +101,7 @@ class PaxosInvariants:
                 f"disk has {row!r}",
             )
 
-    def lease_respected(
-        self, machine: "Machine", message: Promise | Accepted | LeaseGranted
-    ) -> None:
+    def lease_respected(self, machine: Machine, message: Promise | Accepted | LeaseGranted) -> None:
         """`lease_promise_kept`: no other ballot is served for one lease from its grant."""
         # Measured by the acceptor's own clock, which a crash or a reboot of it does not stop.
         ran_ms = machine.clock.ran_ms(machine.world.now_us)
@@ -120,7 +116,7 @@ class PaxosInvariants:
             end_ms = ran_ms + machine.world.options.lease_ms
             self._lease_promises[machine.name] = (message.ballot, end_ms)
 
-    def lease_in_force(self, machine: "Machine") -> None:
+    def lease_in_force(self, machine: Machine) -> None:
         """`reads_under_a_lease`: while a store serves linearizable reads, a quorum is bound.
 
         On true time, and to one ballot: so nobody else can have been elected, who would not know
@@ -141,7 +137,7 @@ class PaxosInvariants:
 
     # -- proposers -------------------------------------------------------------------------------
 
-    def ballot_used(self, machine: "Machine", message: Prepare | Accept) -> None:
+    def ballot_used(self, machine: Machine, message: Prepare | Accept) -> None:
         """`ballots_used_once`: by one start of one proposer, which journalled the round first."""
         ballot = message.ballot
         me = (machine.name, machine.disk.incarnation)
@@ -155,7 +151,7 @@ class PaxosInvariants:
                 "journal_before_answer", f"{machine.name} uses {ballot} and has not journalled it"
             )
 
-    def value_proposed(self, machine: "Machine", message: Accept) -> None:
+    def value_proposed(self, machine: Machine, message: Accept) -> None:
         """`one_value_per_ballot` and `chosen_value_stands`."""
         value = message.value
         former = self._proposed.setdefault((message.slot, message.ballot), value)
@@ -177,7 +173,7 @@ class PaxosInvariants:
                 f"{message.ballot} proposes another value for it: {value!r}",
             )
 
-    def proposer_stepped(self, machine: "Machine") -> None:
+    def proposer_stepped(self, machine: Machine) -> None:
         """`one_lease_holder`: on true time, at most one proposer believes that it holds a lease."""
         name = machine.name
         phase = machine.actor.phase
@@ -199,6 +195,6 @@ class PaxosInvariants:
                         f"for {end_ms - other.now_ms} ms",
                     )
 
-    def proposer_stopped(self, machine: "Machine") -> None:
+    def proposer_stopped(self, machine: Machine) -> None:
         """A dead process believes in nothing."""
         self._leases.pop(machine.name, None)

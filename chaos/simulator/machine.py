@@ -10,7 +10,7 @@ was not committed never was.
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actors.calls import Call
 from actors.effects import (
@@ -30,14 +30,12 @@ from actors.notices import BlobRotten, DiskSpace, Notice, RowRotten
 from actors.numbers import Milliseconds
 from actors.options import Identity
 from actors.roles import build_actor
+from chaos.simulator.changed_setting import Changed
 from chaos.simulator.clock import Clock
 from chaos.simulator.disk import Disk
 from chaos.simulator.network import Wakeup
-from chaos.simulator.settings import Changed
+from chaos.simulator.surroundings import Host
 from chaos.simulator.violation import Violation
-
-if TYPE_CHECKING:
-    from chaos.simulator.world import World
 
 DRAIN_MESSAGES_MAX = 512
 _EARLY_MS = 2
@@ -64,7 +62,7 @@ class Turn:
 class Machine:
     """A node of the world. `actor` is `None` while the process is down."""
 
-    def __init__(self, world: "World", name: str, disk: Disk, clock: Clock) -> None:
+    def __init__(self, world: Host, name: str, disk: Disk, clock: Clock) -> None:
         self.world = world
         self.name = name
         self.role = name.rpartition("-")[0]

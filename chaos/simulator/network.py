@@ -7,18 +7,13 @@ Between the same two nodes the order is kept, unless the storm reorders.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from actors.effects import Envelope, Group, TimerKey
+from actors.effects import Group, TimerKey
 from actors.numbers import Milliseconds
 from broker.timers import OVERDUE_MS
 from broker.topology import rung_ms
-
-if TYPE_CHECKING:
-    from chaos.simulator.machine import Machine
-    from chaos.simulator.world import World
-
-Parcel = tuple[Envelope, ...]
+from chaos.simulator.surroundings import Parcel, Receiver, Surroundings
 
 _GROUPS = {
     Group.ACCEPTORS: ("acceptor",),
@@ -71,7 +66,7 @@ class Blockade:
 class Network:
     """Carries parcels and timers, or does not."""
 
-    def __init__(self, world: "World", names: tuple[str, ...]) -> None:
+    def __init__(self, world: Surroundings, names: tuple[str, ...]) -> None:
         self._world = world
         self.conditions = Conditions()
         self.up = True
@@ -134,7 +129,7 @@ class Network:
         self._last_us[link] = at_us
         return at_us
 
-    def _arrive(self, arrival: "tuple[Machine, Parcel, int]") -> None:
+    def _arrive(self, arrival: tuple[Receiver, Parcel, int]) -> None:
         machine, parcel, restarts = arrival
         if restarts == self._restarts:
             self.deliveries += len(parcel)
@@ -143,7 +138,7 @@ class Network:
     # -- timers ----------------------------------------------------------------------------------
 
     def delay(
-        self, machine: "Machine", key: TimerKey, generation: int, delay_ms: Milliseconds
+        self, machine: Receiver, key: TimerKey, generation: int, delay_ms: Milliseconds
     ) -> None:
         """Send a timer's message through the delay queue of its rung.
 
@@ -174,7 +169,7 @@ class Network:
             (machine, Wakeup(serial, key, generation), self._restarts),
         )
 
-    def _wake(self, arrival: "tuple[Machine, Wakeup, int]") -> None:
+    def _wake(self, arrival: tuple[Receiver, Wakeup, int]) -> None:
         machine, wakeup, restarts = arrival
         if restarts != self._restarts:
             return

@@ -19,6 +19,7 @@ from chaos.simulator.faults import (
 from chaos.simulator.judge import Judge
 from chaos.simulator.large_files import LargeFiles
 from chaos.simulator.service import Service
+from chaos.simulator.surroundings import Trace
 from chaos.simulator.verdict import (
     ask_unknown,
     judge_history,
@@ -29,7 +30,7 @@ from chaos.simulator.verdict import (
 from chaos.simulator.violation import Violation
 from chaos.simulator.weather import Weather
 from chaos.simulator.workload import Workload
-from chaos.simulator.world import US, Trace, World, stream_of
+from chaos.simulator.world import US, World, stream_of
 
 STORM_MS = 60_000
 ACKNOWLEDGED_LEAST = 300

@@ -4,7 +4,7 @@ import json
 from collections import deque
 from typing import IO, Any
 
-from chaos.simulator.network import Parcel
+from chaos.simulator.surroundings import Parcel
 
 _NOISE = frozenset(("node.heartbeat", "leader.beat"))
 _LINES_MAX = 48

@@ -3,12 +3,13 @@
 import random
 from collections.abc import Callable, Iterable
 
+from chaos.simulator.changed_setting import WAYS, draw_change
 from chaos.simulator.clock import PPM
 from chaos.simulator.damage import Damage
 from chaos.simulator.faults import Incident, Storm, crash_point, draw_rate_ppm
 from chaos.simulator.machine import Machine
 from chaos.simulator.network import Blockade, Conditions, Wakeup
-from chaos.simulator.settings import WAYS, draw_change, restart_with
+from chaos.simulator.settings import restart_with
 from chaos.simulator.traps import half_tell, usurp
 from chaos.simulator.truth import Truth
 from chaos.simulator.world import US, World

@@ -7,7 +7,7 @@ leaving one fault out changes as little as possible of the rest.
 import heapq
 import random
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from actors.calls import Call, Decided, Read, ReadDone, Survey, Write
 from actors.effects import Blob, Envelope, Record, Send, SendBlob
@@ -17,7 +17,8 @@ from actors.values import AnyOperation, IdempotencyKey
 from chaos.simulator.clock import Clock
 from chaos.simulator.disk import Disk
 from chaos.simulator.machine import Machine
-from chaos.simulator.network import Network, Parcel
+from chaos.simulator.network import Network
+from chaos.simulator.surroundings import Trace
 from chaos.simulator.violation import Violation
 
 US = 1_000
@@ -27,25 +28,6 @@ US = 1_000
 def stream_of(seed: int, name: str) -> random.Random:
     """A source of randomness of its own for one purpose of one seed."""
     return random.Random(f"{seed}/{name}")
-
-
-class Trace(Protocol):
-    """Writes down every parcel and what else happens."""
-
-    def parcel(
-        self,
-        at_us: int,
-        arrives_us: int | None,
-        sender: str,
-        receiver: str,
-        parcel: Parcel,
-        *,
-        duplicate: bool,
-    ) -> None:
-        """A parcel leaves; `arrives_us` is `None` if it is lost."""
-
-    def event(self, at_us: int, text: str) -> None:
-        """Something happened that is no message."""
 
 
 class Watcher:

@@ -10,9 +10,10 @@ import pytest
 from actors.founding import Founding
 from actors.options import MEMBER_ROLES, Options
 from actors.values import Constants
+from chaos.simulator.changed_setting import REPLICATED, VALUES, Changed, draw_change
 from chaos.simulator.judge import Judge
 from chaos.simulator.run import Plan, run_plan
-from chaos.simulator.settings import REPLICATED, VALUES, Changed, draw_change, restart_with
+from chaos.simulator.settings import restart_with
 from chaos.simulator.world import World
 from tests.worlds import put
 
