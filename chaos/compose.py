@@ -20,6 +20,7 @@ from typing import Any
 
 from broker.topology import Topology
 from chaos.autopsy import JOURNAL, Held, journal_holds
+from chaos.cuts import Cuts
 from chaos.processes import ProcessFailed
 from chaos.rabbitmq import free_ports
 from chaos.target import last_strike, survey
@@ -60,6 +61,7 @@ class ComposeTarget:
         self._client: Sequence[str] = ("docker", "compose")
         self._environment = dict(os.environ)
         self._paused: set[str] = set()
+        self._cuts = Cuts()
         self._remade: set[str] = set()
         """The nodes of somebody else's cluster whose containers are not as they were."""
 
@@ -192,6 +194,7 @@ class ComposeTarget:
 
         Raises `ProcessFailed` if something is left.
         """
+        await self._cuts.stop()
         if not self._project:
             return
         for node in sorted(self._paused):
@@ -307,13 +310,24 @@ class ComposeTarget:
             raise ProcessFailed(f"there is no {node} among the containers")
         topology = Topology("synod")
         queue, exchange = topology.node_queue(node), topology.group(group)
-        verb = "delete" if cut else "declare"
         arguments = [f"source={exchange}", "destination_type=queue", f"destination={queue}"]
-        if cut:
-            arguments.append("properties_key=~")
+        if not cut:
+            await self._cuts.end(node, group)
+            await self._administer("declare", "binding", *arguments)
+            return
+        await self._administer("delete", "binding", *arguments, "properties_key=~")
+
+        async def delete() -> None:
+            # Most of the time it is gone, which the program calls an error.
+            with contextlib.suppress(ProcessFailed):
+                await self._administer("delete", "binding", *arguments, "properties_key=~")
+
+        await self._cuts.begin(node, group, delete)
+
+    async def _administer(self, *arguments: str) -> None:
         variables = "--username $RABBITMQ_DEFAULT_USER --password $RABBITMQ_DEFAULT_PASS"
         script = f'exec rabbitmqadmin {variables} "$@"'
-        await self._in_broker("sh", "-c", script, "sh", verb, "binding", *arguments)
+        await self._in_broker("sh", "-c", script, "sh", *arguments)
 
     async def quarantined(self) -> int:
         """See `Target`."""

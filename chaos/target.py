@@ -14,6 +14,7 @@ import aiormq
 
 from broker.topology import Topology
 from chaos.autopsy import Held, journal_holds, look_at_slot
+from chaos.cuts import Cuts
 from chaos.http1 import Connection
 from chaos.local import Description, LocalCluster
 
@@ -130,6 +131,8 @@ class LocalTarget:
         self.other_url = self.cluster.url_of("gateway-2")
         self.nodes = tuple(self.cluster.nodes)
         self._blocking: asyncio.Future[Any] | None = None
+        self._cuts = Cuts()
+        self._connection: aio_pika.abc.AbstractConnection | None = None
 
     async def start(self, failpoints: Mapping[str, str]) -> None:
         """See `Target`."""
@@ -152,6 +155,10 @@ class LocalTarget:
         """See `Target`."""
         if self._blocking is not None:
             await asyncio.wait([self._blocking])
+        await self._cuts.stop()
+        if self._connection is not None:
+            with contextlib.suppress(aiormq.AMQPError, OSError, RuntimeError):
+                await self._connection.close()
         await asyncio.to_thread(self.cluster.stop)
 
     async def kill(self, node: str) -> None:
@@ -201,14 +208,23 @@ class LocalTarget:
 
     async def cut_off(self, node: str, group: str, cut: bool) -> None:
         """See `Target`."""
+        if not cut:
+            await self._cuts.end(node, group)
         topology = Topology(self.cluster.name)
         queue, exchange = topology.node_queue(node), topology.group(group)
-        async with await aio_pika.connect(self.cluster.broker_url, timeout=10) as connection:
-            channel = await connection.channel()
-            bound = await channel.get_queue(queue, ensure=False)
-            # Without a key of its own, aio-pika takes the queue's name, which no binding has.
-            change = bound.unbind if cut else bound.bind
-            await change(exchange, routing_key="")
+        channel = await self._channel()
+        bound = await channel.get_queue(queue, ensure=False)
+        # Without a key of its own, aio-pika takes the queue's name, which no binding has.
+        if cut:
+            await self._cuts.begin(node, group, lambda: bound.unbind(exchange, routing_key=""))
+        else:
+            await bound.bind(exchange, routing_key="")
+
+    async def _channel(self) -> aio_pika.abc.AbstractChannel:
+        """For what is changed on the broker while the cluster runs."""
+        if self._connection is None or self._connection.is_closed:
+            self._connection = await aio_pika.connect(self.cluster.broker_url, timeout=10)
+        return await self._connection.channel()
 
     async def quarantined(self) -> int:
         """See `Target`."""
