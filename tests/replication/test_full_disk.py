@@ -303,7 +303,7 @@ async def test_a_newcomer_without_room_waits_outside_of_the_view(
         await eventually(lambda: store.state.applied == cluster.actor("learner-1").state.applied)
         held = len(cluster._journals["store-3"].blob_names())
         await cluster.done(put("more", b"2"), retry=True)
-        assert (store.joining.membership, store.counters["chunks_copied"]) == (None, 0)
+        assert (store.held.membership, store.counters["chunks_copied"]) == (None, 0)
         full.clear()
         await cluster.settled()
         assert len(cluster._journals["store-3"].blob_names()) > held

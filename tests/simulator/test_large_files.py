@@ -30,7 +30,7 @@ def _say_stored(self: Contents, sender: str, message: ChunkPut) -> None:
         self._turn.send(sender, ChunkStored(sha256=message.sha256))
 
 
-def _lack_nothing(self: Store, batch: Any) -> dict[int, tuple[str, ...]]:
+def _lack_nothing(self: Store, batch: Any, refused: Any) -> dict[int, tuple[str, ...]]:
     return {}
 
 
