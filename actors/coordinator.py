@@ -168,7 +168,9 @@ class Coordinator:
     def _prepare(self, to: str, slot: int) -> None:
         batch = self._learned.log[slot].value
         assert isinstance(batch, Batch)
-        self._turn.send(to, TxnPrepare(epoch=self.view.epoch, slot=slot, batch=batch))
+        anew = not self._has_say(self._voters(slot)[0], slot)
+        prepare = TxnPrepare(epoch=self.view.epoch, slot=slot, batch=batch, anew=anew)
+        self._turn.send(to, prepare)
 
     def is_member(self, store: str) -> bool:
         """Whether the message being handled came from the disk that the view names."""
@@ -238,8 +240,8 @@ class Coordinator:
 
     def _decidable(self, slot: int, batch: Batch) -> tuple[Refusal, ...] | Abort | None:
         """The aborted commands of the slot, or what the log has to say first."""
-        counted = self._learned.aborts.get(slot, {})
-        aborted = tuple(Refusal(index=i, reason=counted[i]) for i in sorted(counted))
+        given_up = {**self._learned.aborts.get(slot, {}), **self._short_of_stores(batch)}
+        aborted = tuple(Refusal(index=i, reason=given_up[i]) for i in sorted(given_up))
         if len(aborted) == len(batch.commands):
             return aborted  # The log says so; no store is asked.
         round_ = self.rounds.get(slot)
@@ -253,13 +255,27 @@ class Coordinator:
         if any(name not in round_.votes for name in voters):
             return None
         refusals = self._refusals(slot, batch, round_, voters)
-        open_refusals = {i: reason for i, reason in refusals.items() if i not in counted}
+        open_refusals = {i: reason for i, reason in refusals.items() if i not in given_up}
         if open_refusals:
             if not self._has_say(voters[0], slot):
-                return None  # Nobody is left who could say that it was not told as committed.
+                # Nobody is left who could say that it was not told as committed, so it can't be
+                # given up. Then a no is nothing that stands, either: there may be room again.
+                for name in voters:
+                    if any(refusal.index in open_refusals for refusal in round_.votes[name]):
+                        del round_.votes[name]
+                return None
             reason = next(iter(open_refusals.values()))
             return self._abort(slot, round_, tuple(sorted(open_refusals)), reason)
         return aborted
+
+    def _short_of_stores(self, batch: Batch) -> dict[int, str]:
+        """The new writes of the next slot that the log itself gives up: the View in force there
+        names too few stores, so no coordinator of any epoch may have committed one (decision 21).
+        """
+        in_force = self._learned.namespace.view
+        assert in_force is not None
+        shortage = self._turn.genesis.shortage([store.name for store in in_force.stores])
+        return dict.fromkeys(_new_writes(batch), shortage) if shortage else {}
 
     def _refusals(
         self, slot: int, batch: Batch, round_: Round, voters: list[str]
@@ -274,9 +290,8 @@ class Coordinator:
         }
         shortage = self.view_change.shortage
         if shortage and slot > self.view_slot:
-            for index, command in enumerate(batch.commands):
-                if not isinstance(command.operation, OpenSession | CloseSession):
-                    refusals.setdefault(index, shortage)
+            for index in _new_writes(batch):
+                refusals.setdefault(index, shortage)
         return refusals
 
     def _has_say(self, store: str, slot: int) -> bool:
@@ -290,7 +305,7 @@ class Coordinator:
         If the disks of all of those are gone, nobody can tell what a former epoch told a client.
         But whatever was told follows from the log, where only a counted `Abort` gives anything up.
         So the slot is committed once all stores of the view hold it, and is never aborted: that
-        agrees with every answer that can have been given (`Membership._next_view`).
+        agrees with every answer that can have been given (`ViewChange._next_view`).
         """
         names = [store.name for store in self.view.stores]
         return [name for name in names if self._has_say(name, slot)] or names
@@ -361,3 +376,12 @@ class Coordinator:
         round_.abort = Abort(slot=slot, commands=commands, epoch=self.view.epoch, reason=reason)
         self._turn.counters["aborts_proposed"] += 1
         return round_.abort
+
+
+def _new_writes(batch: Batch) -> list[int]:
+    """The commands that need as many stores as the cluster wants. A session is kept by any."""
+    return [
+        index
+        for index, command in enumerate(batch.commands)
+        if not isinstance(command.operation, OpenSession | CloseSession)
+    ]

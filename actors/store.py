@@ -214,8 +214,9 @@ class Store(Node):
         known = self.prepared.get(message.slot)
         if known is not None:
             self._check_same_batch(known, message)
-            self._vote(sender, message.epoch, known)
-            return
+            if not _to_be_asked_anew(known, message):
+                self._vote(sender, message.epoch, known)
+                return
         refused = self._no_room(message.batch)
         self.contents.keep_inline(_contents_but(refused, message.batch))
         if self._missing_contents(message.batch, refused):
@@ -249,11 +250,17 @@ class Store(Node):
     def _record_prepared(
         self, coordinator: str, message: TxnPrepare, refused: tuple[Refusal, ...]
     ) -> None:
+        known = self.prepared.get(message.slot)
+        if known is None:
+            for content in message.batch.contents:
+                self.chunks.use(content)
+        else:
+            former = {refusal.index for refusal in known.refused}
+            refused = tuple(refusal for refusal in refused if refusal.index in former)
         prepared = Prepared(slot=message.slot, batch=message.batch, refused=refused)
-        self.prepared[message.slot] = prepared
-        for content in prepared.batch.contents:
-            self.chunks.use(content)
-        self._journal(f"prepared/{message.slot:016x}", prepared)
+        if known != prepared:
+            self.prepared[message.slot] = prepared
+            self._journal(_prepared_key(message.slot), prepared)
         self._vote(coordinator, message.epoch, prepared)
 
     def _vote(self, coordinator: str, epoch: int, prepared: Prepared) -> None:
@@ -323,7 +330,9 @@ class Store(Node):
                 for index, names in missing.items()
                 if any(self.contents.is_nowhere(name) for name in names)
             ]
-            if slot <= self.state.applied or slot in self.prepared:
+            known = self.prepared.get(slot)
+            voted = known is not None and not _to_be_asked_anew(known, fetching.message)
+            if slot <= self.state.applied or voted:
                 del self._fetching[slot]
             elif len(hopeless) == len(missing):
                 del self._fetching[slot]
@@ -622,6 +631,11 @@ def _contents_but(refused: tuple[Refusal, ...], batch: Batch) -> list[Inline | C
         if index not in without
         for content in contents_of(command.operation)
     ]
+
+
+def _to_be_asked_anew(known: Prepared, message: TxnPrepare) -> bool:
+    """Whether a recorded vote is taken back. A no may become a yes, never the other way round."""
+    return message.anew and known.refused != ()
 
 
 def _prepared_key(slot: int) -> str:

@@ -6,7 +6,7 @@ namespace, sessions and results.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -644,3 +644,13 @@ class Genesis(Frozen):
         stores = len(self.names("store"))
         strict = self.constants.rowa == "strict"
         return stores if strict else min(self.constants.min_stores, stores)
+
+    def shortage(self, stores: Sequence[str]) -> str:
+        """Why a new write can't be kept on these stores alone; empty if they are enough."""
+        if len(stores) >= self.stores_needed:
+            return ""
+        names = ", ".join(stores) or "none"
+        return (
+            f"writes need {self.stores_needed} whole stores, "
+            f"but the view has {len(stores)} ({names})"
+        )

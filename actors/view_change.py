@@ -40,12 +40,8 @@ class ViewChange:
     @property
     def shortage(self) -> str:
         """Why new writes are refused; empty if there are stores enough."""
-        needed = self._turn.genesis.stores_needed
-        whole = [store for store in self._view.stores if self._replicas.is_whole(store)]
-        if len(whole) >= needed:
-            return ""
-        names = ", ".join(store.name for store in whole) or "none"
-        return f"writes need {needed} whole stores, but the view has {len(whole)} ({names})"
+        whole = [store.name for store in self._view.stores if self._replicas.is_whole(store)]
+        return self._turn.genesis.shortage(whole)
 
     # -- signs -----------------------------------------------------------------------------------
 

@@ -27,6 +27,8 @@ class TxnPrepare(Holder):
     epoch: Count
     slot: Count
     batch: Batch
+    anew: bool = False
+    """A former no does not stand: nobody is left with a say in the slot (decision 10)."""
 
 
 class TxnVote(Frozen):

@@ -4,6 +4,7 @@ A value is chosen once a majority of acceptors has the same slot and ballot on d
 3.4). Views and aborts are read in slot order, as every learner must read them.
 """
 
+import json
 from collections.abc import Callable
 
 from pydantic import TypeAdapter
@@ -36,6 +37,8 @@ class Truth:
         """For each epoch who coordinates it, on which disk and in which incarnation."""
         self.aborts: dict[int, set[int]] = {}
         """For each slot the commands that a counted abort has given up."""
+        self._short: dict[int, set[int]] = {}
+        """For each slot the writes that came while the view in force had too few stores."""
         self.on_scanned: Callable[[int], None] = lambda slot: None
 
     def founded(self, genesis: Genesis) -> None:
@@ -73,6 +76,8 @@ class Truth:
 
     def _scan(self, slot: int, value: bytes) -> None:
         if value.startswith(b"batch", len(_KIND)):
+            if self.genesis is not None and self.view is not None:
+                self._give_up_where_stores_lack(slot, value, self.genesis, self.view)
             return
         if value.startswith(b"view", len(_KIND)):
             view = View.model_validate_json(value)
@@ -83,6 +88,20 @@ class Truth:
             if self.view is not None and abort.epoch == self.view.epoch:
                 self.aborts.setdefault(abort.slot, set()).update(abort.commands)
 
+    def _give_up_where_stores_lack(
+        self, slot: int, value: bytes, genesis: Genesis, view: View
+    ) -> None:
+        """Counted here on its own, too."""
+        stores = sum(member.name.startswith("store-") for member in genesis.members)
+        constants = genesis.constants
+        needed = stores if constants.rowa == "strict" else min(constants.min_stores, stores)
+        if len(view.stores) < needed:
+            self._short[slot] = {
+                index
+                for index, command in enumerate(json.loads(value)["commands"])
+                if command["operation"]["kind"] not in ("open_session", "close_session")
+            }
+
     def _follow(self, view: View) -> None:
         self.view = view
         self.coordinators[view.epoch] = (
@@ -92,5 +111,5 @@ class Truth:
         )
 
     def aborted(self, slot: int) -> tuple[int, ...]:
-        """The commands of a slot that the log has given up."""
-        return tuple(sorted(self.aborts.get(slot, ())))
+        """The commands of a slot that the log has given up: by an abort, or by its view."""
+        return tuple(sorted(self.aborts.get(slot, set()) | self._short.get(slot, set())))

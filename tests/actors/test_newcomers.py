@@ -20,10 +20,11 @@ from actors.messages import (
     TxnPrepare,
     TxnProgress,
     TxnState,
+    TxnVote,
 )
 from actors.reads import WaitingRead
 from actors.snapshots import Copied, digest_of
-from actors.values import Batch, PreparedSlot, View
+from actors.values import Batch, Command, PreparedSlot, Refusal, View
 from chaos.simulator.world import World
 from tests import worlds
 from tests.worlds import founded, hand, put
@@ -649,6 +650,69 @@ def test_where_nobody_is_left_with_a_say_all_stores_of_the_view_must_hold_the_sl
     assert coordinator._decidable(slot, value) is None
     round_.votes["store-3"] = ()
     assert coordinator._decidable(slot, value) == ()
+
+
+def test_where_nobody_is_left_with_a_say_a_store_that_refused_is_asked_anew() -> None:
+    """Given a slot that can't be given up, then a no for want of room holds only while room lacks,
+    and what was prepared stays so.
+    """
+    world = settled()
+    store, learner = world.actor("store-3"), world.actor("learner-1")
+    coordinator, slot = learner.coordinator, learner.scanned + 1
+    world.network.cut |= {("learner-1", "store-3")}
+    world.write(put("open", b"1"))
+    world.run_until(lambda: slot in coordinator.rounds, 5_000, 1)
+    round_, value = coordinator.rounds[slot], learner.log[slot].value
+    membership, _ = added_again(world, "store-1", "store-2", "store-3")
+    coordinator.view, coordinator.view_slot = membership._view, slot + 1
+
+    def asked() -> tuple[Refusal, ...]:
+        sent(learner)
+        coordinator._prepare("store-3", slot)
+        (prepare,) = sent(learner)
+        store._on_prepare("learner-1", prepare)
+        votes = [message for message in sent(store) if isinstance(message, TxnVote)]
+        refused: tuple[Refusal, ...] = votes[-1].refused
+        return refused
+
+    store.turn.disk_full = True
+    refused = asked()
+    assert [refusal.index for refusal in refused] == [0]
+    round_.votes = {"store-1": (), "store-2": (), "store-3": refused}
+    assert coordinator._decidable(slot, value) is None
+    assert set(round_.votes) == {"store-1", "store-2"}, "it is not asked again"
+    assert asked() == refused
+    store.turn.disk_full = False
+    assert asked() == ()
+    store.turn.disk_full = True
+    assert asked() == ()
+    assert store.prepared[slot].refused == ()
+
+
+def test_a_vote_in_which_a_store_has_a_say_stands() -> None:
+    """Given a store that refused for want of room, then it does so also when there is some again:
+    its coordinator may have asked the log to give up what it refused.
+    """
+    world = settled()
+    store = world.actor("store-3")
+    slot = store.state.applied + 1
+    batch = Batch(
+        commands=(
+            Command(
+                session="s",
+                sequence=0,
+                acknowledged=-1,
+                reply_to="gateway-1",
+                operation=put("open", b"1"),
+            ),
+        )
+    )
+    prepare = TxnPrepare(epoch=store.fence, slot=slot, batch=batch)
+    for is_full in (True, False):
+        store.turn.disk_full = is_full
+        store._on_prepare("learner-1", prepare)
+        (vote,) = [message for message in sent(store) if isinstance(message, TxnVote)]
+        assert [refusal.index for refusal in vote.refused] == [0]
 
 
 @pytest.mark.parametrize(("epoch", "slot", "counts"), [(0, 0, True), (1, 0, False), (0, 9, False)])

@@ -1,12 +1,14 @@
 """What replicas find out about each other."""
 
+import hashlib
 from typing import Any
 
 import pytest
 
+from actors.calls import Decided, Upload, Uploaded
 from actors.messages import Diverged, SnapshotPull
 from actors.options import Options
-from actors.values import FileEntry
+from actors.values import Chunked, FileEntry, PutFile
 from chaos.simulator.disk import Disk
 from chaos.simulator.violation import Violation
 from chaos.simulator.world import World
@@ -80,6 +82,41 @@ def test_the_last_disk_of_the_view_is_lost_before_anything_was_decided() -> None
     world.done(put("a", b"1"))
     world.settled()
     assert learner.actor.view.member("store-3").disk == "disk-new"
+
+
+def test_a_write_that_came_to_too_few_stores_is_given_up_though_their_disks_are_lost() -> None:
+    """Given a view of one store, and a write chosen after it, when that disk is gone together with
+    the contents, then nobody was ever told that it is done: the client hears so, and the cluster
+    goes on.
+    """
+    world = founded()
+    learner = world.machines["learner-1"]
+    data = b"c" * 100_000
+    name = hashlib.sha256(data).hexdigest()
+    world.crash("store-1", "store-2")
+    world.run_until(lambda: [m.name for m in learner.actor.view.stores] == ["store-3"], 7_000)
+    gateway = world.actor("gateway-1")
+    world.run_until(lambda: len(gateway.seen.view.stores) == 1, 5_000)
+    uploaded = world.call(lambda token: Upload(token=token, sha256=name, manifest=False, data=data))
+    assert isinstance(world.answer(uploaded), Uploaded)
+    unheard = ("txn.prepare", "log.propose")
+    with intercepted(world, lambda sender, to, message: message.type not in unheard):
+        scanned = learner.actor.scanned
+        content = Chunked(size=len(data), sha256=name, chunks=(name,))
+        token = world.write(PutFile(path="a", content=content))
+        world.run_until(lambda: learner.actor.scanned > scanned, 5_000, 1)
+        world.crash("store-3", "learner-1", "learner-2")
+    world.machines["store-3"].disk = Disk("disk-new")
+
+    world.start("store-1", "store-2", "store-3", "learner-1", "learner-2")
+
+    answer = world.answer(token)
+    assert isinstance(answer, Decided)
+    assert answer.outcome.status == "aborted"
+    assert answer.outcome.detail == "writes need 2 whole stores, but the view has 1 (store-3)"
+    world.ready()
+    world.done(put("b", b"1"))
+    world.settled()
 
 
 def test_what_only_stores_outside_of_the_view_have_applied_is_copied_from_them() -> None:
