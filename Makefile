@@ -57,15 +57,15 @@ run: $(INSTALLED) ## Install and serve a whole cluster on this machine (ARGS="--
 
 .PHONY: cluster-up
 cluster-up: $(INSTALLED) ## Start a local cluster: RabbitMQ and one process per node
-	@exec $(BIN)/python -m chaos.local up $(ARGS)
+	@exec $(BIN)/python -m chaos.cluster.local up $(ARGS)
 
 .PHONY: cluster-down
 cluster-down: $(INSTALLED) ## Stop the local cluster
-	@exec $(BIN)/python -m chaos.local down $(ARGS)
+	@exec $(BIN)/python -m chaos.cluster.local down $(ARGS)
 
 .PHONY: cluster-status
 cluster-status: $(INSTALLED) ## Print the processes of the local cluster
-	@exec $(BIN)/python -m chaos.local status $(ARGS)
+	@exec $(BIN)/python -m chaos.cluster.local status $(ARGS)
 
 # ── Break it ──────────────────────────────────────────────────────────────────
 
@@ -201,7 +201,7 @@ mutants: $(INSTALLED) ## Put deliberate bugs in, one by one, and see each of the
 	@exec $(BIN)/python -m chaos.mutants $(ARGS)
 
 .PHONY: mutants-survey
-mutants-survey: $(INSTALLED) ## Change the code by machine, and print what no test notices (ARGS="actors/tree.py")
+mutants-survey: $(INSTALLED) ## Change the code by machine, and print what no test notices (ARGS="actors/state/tree.py")
 	@exec $(BIN)/python -m chaos.mutants.survey $(ARGS)
 
 .PHONY: lint

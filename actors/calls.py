@@ -7,9 +7,9 @@ itself, and carries the `Answer` with the same `token` back to whoever waits.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from actors.ballot import Ballot
 from actors.messages import NodeHeartbeat, ReadReply, ReadRequest, SnapshotPage
 from actors.numbers import Milliseconds
+from actors.paxos.ballot import Ballot
 from actors.values import Frozen, IdempotencyKey, Operation, Outcome, View
 
 NOTHING_READ = "a read changes nothing"

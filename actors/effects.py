@@ -95,7 +95,7 @@ class CancelTimer(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What the caller of a local call (see `actors.client`) is told, by the call's token."""
+    """The answer to a local call (see `actors.gateway.gateway`), by the call's token."""
 
     token: int
     value: Any

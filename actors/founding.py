@@ -14,7 +14,7 @@ from actors.effects import Envelope, Group, Record
 from actors.errors import JournalUnreadable
 from actors.messages import Census, Founded, HoldsGenesis, Inquiry, Present, ProposeGenesis
 from actors.messages.permissions import FOUNDER
-from actors.quorum import majority
+from actors.paxos.quorum import majority
 from actors.turn import Turn
 from actors.values import FoundingMember, Genesis, StoreMember, View
 

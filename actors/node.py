@@ -12,12 +12,12 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from actors.calls import Call
+from actors.disk_events import DiskSpace, Notice, RowRotten
 from actors.effects import NOTHING, Effects, Envelope, Group, Record, TimerKey
 from actors.errors import InvariantViolation, JournalUnreadable
 from actors.founding import Founding
 from actors.messages import AnyMessage, NodeHeartbeat, StaleDisk
 from actors.messages.permissions import FOUNDING, UNKNOWN, Rule, permitted, role_in
-from actors.notices import DiskSpace, Notice, RowRotten
 from actors.numbers import Milliseconds
 from actors.options import Identity, Options
 from actors.peers import Key, Peers

@@ -1,12 +1,12 @@
 """The one place that knows which actor plays which role."""
 
-from actors.acceptor import Acceptor
-from actors.client import Client
-from actors.learner import Learner
+from actors.gateway.gateway import Client
+from actors.learner.learner import Learner
 from actors.node import Node
 from actors.options import Identity, Options
-from actors.proposer import Proposer
-from actors.store import Store
+from actors.paxos.acceptor import Acceptor
+from actors.paxos.proposer import Proposer
+from actors.store.store import Store
 
 _ACTORS: dict[str, type[Node]] = {
     "proposer": Proposer,

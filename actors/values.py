@@ -12,9 +12,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from actors.ballot import Ballot
 from actors.numbers import COUNT_MAX, Count, Milliseconds
-from actors.quorum import Voters
+from actors.paxos.ballot import Ballot
+from actors.paxos.quorum import Voters
 
 INLINE_LIMIT_BYTES = 16 * 1024
 """Contents up to this size travel inside the command."""
@@ -582,9 +582,9 @@ class Constants(Frozen):
     several times within it.
 
     The rest bounds what a request can cost every replica, in memory and in time, see
-    `actors.budget`: `slot_steps` entries looked through or written and `slot_bytes` of entries
-    written by the commands of one slot; `path_depth` names in a path; `tree_entries` files and
-    directories of `tree_bytes` in all, contents not counted.
+    `actors.state.budget`: `slot_steps` entries looked through or written and `slot_bytes` of
+    entries written by the commands of one slot; `path_depth` names in a path; `tree_entries` files
+    and directories of `tree_bytes` in all, contents not counted.
     """
 
     lease_ms: Count = 1_200

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from actors.ballot import Ballot
 from actors.effects import TimerKey
 from actors.messages import (
     BULK,
@@ -26,9 +25,10 @@ from actors.messages import (
     TxnPrepare,
 )
 from actors.paging import MESSAGE_BYTES_MAX
+from actors.paxos.ballot import Ballot
 from actors.values import Batch
+from broker.amqp_frames import HeaderValue, Properties
 from broker.transport import Lane, Parcel, Wakeup
-from broker.wire import HeaderValue, Properties
 
 BODY_BYTES_MAX = MESSAGE_BYTES_MAX
 """RabbitMQ 4's own limit; whatever is larger was not sent by a node."""

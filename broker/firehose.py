@@ -16,10 +16,10 @@ import httpx
 from aio_pika.abc import AbstractIncomingMessage
 
 from actors.messages import AnyMessage
+from broker.amqp_frames import HeaderValue, Properties
 from broker.codec import PING, TIMER, Undecodable, decode
 from broker.topology import Topology
 from broker.transport import Parcel, Wakeup
-from broker.wire import HeaderValue, Properties
 
 _TRACE_EXCHANGE = "amq.rabbitmq.trace"
 _QUEUED_MAX = 10_000

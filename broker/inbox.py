@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from actors.calls import Call
+from actors.disk_events import Notice
 from actors.effects import Envelope
-from actors.notices import Notice
 from broker.transport import Delivery, Lane, Receipt, Wakeup
 
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from actors.effects import Blob, Record
-from broker.blobs import Blobs
-from broker.folder import (
+from broker.journal_blobs import Blobs
+from broker.journal_folder import (
     CURE,
     JOURNAL_NAME,
     MARKER_NAME,

@@ -20,6 +20,8 @@ from yarl import URL
 
 from actors.effects import Group
 from actors.numbers import Milliseconds
+from broker.amqp_frames import Delivered, HeaderValue, Properties, encode_publish
+from broker.amqp_session import BrokerClosed, Session
 from broker.codec import (
     BODY_BYTES_MAX,
     PING,
@@ -30,7 +32,6 @@ from broker.codec import (
     encode_ping,
     encode_wakeup,
 )
-from broker.session import BrokerClosed, Session
 from broker.topology import Topology, rung_ms
 from broker.transport import (
     Delivery,
@@ -41,7 +42,6 @@ from broker.transport import (
     TransportRefused,
     Wakeup,
 )
-from broker.wire import Delivered, HeaderValue, Properties, encode_publish
 
 log = logging.getLogger("synod.rabbitmq")
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from actors.calls import Call
+from actors.disk_events import BlobRotten, Notice
 from actors.effects import (
     BLOB_ROW,
     Actor,
@@ -38,17 +39,16 @@ from actors.effects import (
 )
 from actors.errors import InvariantViolation, JournalUnreadable
 from actors.messages import AnyMessage, ChunkData, ChunkMissing, ChunkPut
-from actors.notices import BlobRotten, Notice
 from actors.numbers import Milliseconds
 from actors.options import Identity
-from broker.calling import CallLost, Calls
-from broker.folder import JournalCorrupt, JournalError, JournalFull
 from broker.inbox import Batch, Inbox
 from broker.journal import Journal
+from broker.journal_folder import JournalCorrupt, JournalError, JournalFull
+from broker.local_calls import CallLost, Calls
+from broker.maintenance import Upkeep, UpkeepOptions
 from broker.observer import Observer, Tap
 from broker.timers import TimerBook
 from broker.transport import Delivery, Parcel, Receipt, Transport, Wakeup
-from broker.upkeep import Upkeep, UpkeepOptions
 
 log = logging.getLogger("synod.runtime")
 

@@ -1,8 +1,8 @@
 """What a node's runtime asks of whatever carries its messages.
 
-Two transports keep this contract: `broker.rabbitmq` and, inside one process, `broker.memory`. Both
-lose messages rather than wait: whatever can't be sent now is dropped and counted, because the
-protocol retransmits and nothing may grow without bound.
+Two transports keep this contract: `broker.rabbitmq` and, inside one process,
+`broker.memory_broker`. Both lose messages rather than wait: whatever can't be sent now is dropped
+and counted, because the protocol retransmits and nothing may grow without bound.
 """
 
 from collections.abc import Callable

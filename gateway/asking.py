@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gateway.conditions import InvalidTags, Tags, conditions_header, tags_of
 from gateway.errors import InvalidRequest
-from gateway.metadata import META_PREFIX, InvalidMetadata, checked
+from gateway.http.conditional import InvalidTags, Tags, conditions_header, tags_of
+from gateway.http.metadata import META_PREFIX, InvalidMetadata, checked
 from gateway.paths import InvalidPath, checked_path
 
 _PATHS = ("path", "source", "target")

@@ -32,9 +32,9 @@ from actors.calls import (
 )
 from actors.messages import LogPage, ReadRequest
 from actors.values import IdempotencyKey, Operation, Outcome
-from broker.calling import CallLost, CallRefused
+from broker.local_calls import CallLost, CallRefused
 from broker.runtime import NodeHalted
-from gateway.problems import (
+from gateway.http.problems import (
     ABORTED,
     BUSY,
     CONFLICT,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from gateway.problems import TYPE_PREFIX
+from gateway.http.problems import TYPE_PREFIX
 
 
 class SynodError(Exception):

@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 from actors.calls import Survey, Surveyed
 from actors.options import Options, role_of
-from broker.calling import CallLost, CallRefused
+from broker.event_subscription import listen_for_events
 from broker.failpoints import Failpoints
-from broker.folder import JournalError
-from broker.launch import run_node
-from broker.listening import listen_for_events
-from broker.memory import MemoryBroker
+from broker.journal_folder import JournalError
+from broker.local_calls import CallLost, CallRefused
+from broker.maintenance import UpkeepOptions
+from broker.memory_broker import MemoryBroker
+from broker.node_startup import run_node
 from broker.rabbitmq import RabbitOptions, RabbitTransport
 from broker.runtime import HostOptions, NodeHalted, NodeHost
 from broker.topology import Topology
 from broker.transport import Transport, TransportRefused
-from broker.upkeep import UpkeepOptions
-from gateway.listener import PortInUse, listen
+from gateway.http.listener import PortInUse, listen
+from gateway.node_observers import Watching
 from gateway.readiness import condition_of
 from gateway.settings import Settings, masked_url
-from gateway.watching import Watching
 
 if TYPE_CHECKING:
-    from gateway.app import GatewayApp
-    from gateway.server import Server
+    from gateway.http.app import GatewayApp
+    from gateway.http.server import Server
 
 log = logging.getLogger("synod.hosting")
 
@@ -173,10 +173,10 @@ class Process:
 
     async def _serve_metrics(self, listener: socket.socket) -> None:
         # Only here and for a gateway: other nodes start without a server for HTTP.
-        from gateway.connections import Limits
-        from gateway.door import Door, Guarded
-        from gateway.exporter import exporter
-        from gateway.server import server
+        from gateway.http.auth import Door, Guarded
+        from gateway.http.connections import Limits
+        from gateway.http.node_endpoints import exporter
+        from gateway.http.server import server
 
         watching = self._watching
         app = exporter(self._names[0], watching.registry, watching.trouble)
@@ -194,9 +194,9 @@ class Process:
         return RabbitTransport(self._settings.broker, self._topology, name, options)
 
     async def _serve(self, host: NodeHost, transport: Transport, listener: socket.socket) -> None:
-        from gateway.app import GatewayApp
-        from gateway.connections import Limits
-        from gateway.server import server
+        from gateway.http.app import GatewayApp
+        from gateway.http.connections import Limits
+        from gateway.http.server import server
 
         tracing = self._watching.tracing
         app = GatewayApp(

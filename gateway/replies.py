@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 
-from gateway.conditions import current_tag
-from gateway.metadata import META_PREFIX, sha256_of_digest
+from gateway.http.conditional import current_tag
+from gateway.http.metadata import META_PREFIX, sha256_of_digest
 
 
 @dataclass(frozen=True, slots=True)

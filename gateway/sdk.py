@@ -26,7 +26,6 @@ import httpx
 
 from gateway.asking import check_members, check_steps, condition_headers, metadata_headers
 from gateway.bodies import Body, OnBytes, Pieces, Source, Stream
-from gateway.conditions import Tags
 from gateway.errors import (
     Conflict,
     Damaged,
@@ -39,11 +38,12 @@ from gateway.errors import (
     Unreachable,
     refusal,
 )
-from gateway.keys import is_key
-from gateway.metadata import digest_header
+from gateway.http.conditional import Tags
+from gateway.http.idempotency import is_key
+from gateway.http.metadata import digest_header
+from gateway.http.problems import Problem
 from gateway.paths import checked_path, path_to_url
 from gateway.patience import Outcome, Retry, Waiting, after_read
-from gateway.problems import Problem
 from gateway.reaching import Address, connecting, reason_of
 from gateway.replies import (
     Change,
@@ -382,7 +382,7 @@ class AsyncSynod:
         """Have every node record more or less; see `docs/api.md`. Raises `SynodError`."""
         return await self._item("POST", "/v1/traces", json=order)
 
-    # -- backup, see `gateway.backup` -------------------------------------------------------------
+    # -- backup, see `gateway.backup.take` ---------------------------------------------------------
 
     async def begin_backup(self) -> dict[str, Any]:
         """Have the cluster keep what a backup copies; to be called again in time."""

@@ -22,7 +22,7 @@ from pydantic_settings import (
 
 from actors.options import Options
 from actors.values import CHUNK_BYTES, INLINE_LIMIT_BYTES
-from broker.upkeep import UpkeepOptions
+from broker.maintenance import UpkeepOptions
 
 DEFAULT_FILE = "synod.toml"
 MASK = "********"

@@ -11,7 +11,7 @@ import time
 from datetime import UTC, datetime
 from typing import TextIO
 
-from observability.text import json_text, visible
+from observability.safe_text import json_text, visible
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 

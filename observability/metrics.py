@@ -2,7 +2,7 @@
 
 Names are `paxos_<role>_<what>_<unit>`; `docs/metrics.md` lists all of them. Message types, routes
 and reasons are the only labels besides nodes; none of them grows with use. This module has what
-every node has in common, and the gateway's HTTP; `observability.roles` has what a role adds.
+every node has in common, and the gateway's HTTP; `observability.role_metrics` has what a role adds.
 """
 
 import time
@@ -16,7 +16,7 @@ from actors.effects import TimerKey
 from actors.messages import AnyMessage
 from actors.numbers import Milliseconds
 from actors.options import role_of
-from observability.tallies import Distribution, Distributions, Tallies, Tally
+from observability.fast_metrics import Distribution, Distributions, Tallies, Tally
 
 _HTTP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _METHODS = frozenset(("GET", "HEAD", "PUT", "DELETE", "POST"))

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos.rabbitmq import BrokerFailedError, PrivateBroker
+from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker
 
 IMAGE = "rabbitmq:3.13-management"
 

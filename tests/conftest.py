@@ -6,7 +6,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from chaos.rabbitmq import BrokerFailedError, PrivateBroker
+from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker
 from tests.brokers import real_broker
 
 # On a busy machine an example takes as long as it takes; pytest's own limit is for the whole test.

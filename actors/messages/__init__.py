@@ -110,6 +110,7 @@ from actors.messages.contents import (
     ChunkRefused,
     ChunkStored,
 )
+from actors.messages.diagnostics import LogCommand, LogEntry, LogPage, LogRead
 from actors.messages.founding import (
     Census,
     Founded,
@@ -120,7 +121,6 @@ from actors.messages.founding import (
     ProposeGenesis,
     StaleDisk,
 )
-from actors.messages.looking import LogCommand, LogEntry, LogPage, LogRead
 from actors.messages.paxos import (
     Accept,
     Accepted,

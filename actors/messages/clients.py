@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from actors.ballot import Ballot
-from actors.changes import Change
 from actors.numbers import Count
+from actors.paxos.ballot import Ballot
+from actors.store.changes import Change
 from actors.values import Command, Entry, Frozen, Outcome, is_path, paths_of
 
 

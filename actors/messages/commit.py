@@ -4,8 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from actors.ballot import Ballot
 from actors.numbers import Count
+from actors.paxos.ballot import Ballot
 from actors.values import (
     Abort,
     Batch,

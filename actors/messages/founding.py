@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from actors.ballot import Ballot
 from actors.numbers import Count
+from actors.paxos.ballot import Ballot
 from actors.values import Frozen, Genesis, View
 
 

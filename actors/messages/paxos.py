@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from actors.ballot import Ballot
 from actors.numbers import Count
+from actors.paxos.ballot import Ballot
 from actors.values import Abort, AcceptedValue, Frozen, Holder, SlotValue, Value, View
 
 

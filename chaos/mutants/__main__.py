@@ -9,7 +9,7 @@ import typer
 
 from chaos.mutants.catalogue import Mutant, load
 from chaos.mutants.hunt import Finding, Hunter
-from gateway.console import note, out
+from gateway.cli.console import note, out
 
 _ROOT = Path(__file__).parents[2]
 _SURVIVED = 1

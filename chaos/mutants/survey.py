@@ -24,7 +24,7 @@ import typer
 
 from chaos.mutants.hunt import copy_tree
 from chaos.mutants.mutating import SHOW_ALL
-from gateway.console import out
+from gateway.cli.console import out
 
 _ROOT = Path(__file__).parents[2]
 _ACTORS = ("tests/actors", "tests/scenarios")
@@ -33,36 +33,36 @@ _DOORS = tuple(
     for name in ("answers", "changing", "conditions", "directories", "files", "watch")
 )
 _TESTS = {
-    "broker/blobs.py": ("tests/broker/test_journal.py",),
+    "broker/journal_blobs.py": ("tests/broker/test_journal.py",),
     "broker/codec.py": ("tests/broker/test_codec.py", "tests/broker/test_held_batches.py"),
     "broker/journal.py": ("tests/broker/test_journal.py",),
     "broker/timers.py": ("tests/broker/test_timers.py", "tests/broker/test_runtime.py"),
-    "gateway/backup.py": ("tests/gateway/test_backup_folder.py", "tests/replication"),
-    "gateway/backup_folder.py": (
+    "gateway/backup/take.py": ("tests/gateway/test_backup_folder.py", "tests/replication"),
+    "gateway/backup/folder.py": (
         "tests/gateway/test_backup_folder.py",
         "tests/gateway/test_restore.py",
     ),
-    "gateway/restore.py": ("tests/gateway/test_restore.py",),
+    "gateway/backup/restore.py": ("tests/gateway/test_restore.py",),
 }
 """Which tests may notice a change of a file, where they are not those of its package."""
 
 _DEFAULT = tuple(
     f"actors/{name}.py"
     for name in (
-        "acceptor",
-        "proposer",
-        "chosen",
-        "quorum",
-        "coordinator",
-        "store",
-        "namespace",
-        "tree",
-        "snapshots",
-        "rejoin",
-        "view_change",
+        "paxos/acceptor",
+        "paxos/proposer",
+        "learner/chosen_log",
+        "paxos/quorum",
+        "learner/coordinator",
+        "store/store",
+        "state/namespace",
+        "state/tree",
+        "state/snapshots",
+        "store/rejoin",
+        "learner/view_change",
         "founding",
-        "write_session",
-        "reads",
+        "gateway/write_session",
+        "store/reads",
     )
 )
 _NO_RULE = (r"self\.counters\[", r"turn\.counters\[")
@@ -168,7 +168,8 @@ class Survey:
 
 def main(
     files: Annotated[
-        list[str] | None, typer.Argument(help="Such as actors/acceptor.py; usually the actors.")
+        list[str] | None,
+        typer.Argument(help="Such as actors/paxos/acceptor.py; usually the actors."),
     ] = None,
     minutes: Annotated[float, typer.Option(help="When to end, about.")] = 20.0,
     count: Annotated[int, typer.Option(help="How many changes of each file; 0 is all.")] = 30,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
+from chaos.simulator.cluster_shapes import SHAPES
 from chaos.simulator.run import Plan, Report, run_plan
-from chaos.simulator.shapes import SHAPES
 
 ELECTIONS_LEAST = 2
 ELECTIONS_SHARE_LEAST = 0.9

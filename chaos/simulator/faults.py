@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from actors.options import Options
 from chaos.simulator.clock import PPM
+from chaos.simulator.cluster_shapes import USUAL, Shape, draw_shape, shaped
 from chaos.simulator.machine import CRASH_POINTS
 from chaos.simulator.network import Conditions
-from chaos.simulator.shapes import USUAL, Shape, draw_shape, shaped
 
 CONDITIONS = (
     "loss",

@@ -18,8 +18,8 @@ from actors.messages import (
 )
 from actors.values import Refusal
 from chaos.simulator.faults import BEYOND_MARGIN
+from chaos.simulator.interfaces import Host
 from chaos.simulator.machine import Machine
-from chaos.simulator.surroundings import Host
 from chaos.simulator.truth import Truth
 from chaos.simulator.violation import Violation
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from actors.ballot import NO_BALLOT, Ballot
 from actors.effects import Record
 from actors.messages import Accept, Accepted, LeaseGranted, Prepare, Promise
-from actors.proposer import Leading
+from actors.paxos.ballot import NO_BALLOT, Ballot
+from actors.paxos.proposer import Leading
 from actors.values import Genesis
 from chaos.simulator.machine import Machine
 from chaos.simulator.truth import ACCEPTED, Truth

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.calls import Absent, Fetch, Fetched, KeepChunks, Upload, Uploaded
-from actors.chunks import read_manifest
+from actors.store.chunks import read_manifest
 from actors.values import Chunked, DeleteFile, FileEntry, Indirect, PutFile
 from chaos.simulator.truth import Truth
 from chaos.simulator.violation import Violation
 from chaos.simulator.workload import LARGE_PATHS, Carried, Process, Workload
 from chaos.simulator.world import US, World
-from gateway.keeping import DOWNLOADS, Rhythm, uploads
+from gateway.http.chunk_keeping import DOWNLOADS, Rhythm, uploads
 
 _CHUNKS = (2, 2, 3, 4, 6, 10, 20)
 _SHARED_CHUNKS = 8

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.calls import Call
+from actors.disk_events import BlobRotten, DiskSpace, Notice, RowRotten
 from actors.effects import (
     Answer,
     Blob,
@@ -26,15 +27,14 @@ from actors.effects import (
 )
 from actors.errors import InvariantViolation
 from actors.messages import ChunkData, ChunkMissing
-from actors.notices import BlobRotten, DiskSpace, Notice, RowRotten
 from actors.numbers import Milliseconds
 from actors.options import Identity
 from actors.roles import build_actor
 from chaos.simulator.changed_setting import Changed
 from chaos.simulator.clock import Clock
 from chaos.simulator.disk import Disk
+from chaos.simulator.interfaces import Host
 from chaos.simulator.network import Wakeup
-from chaos.simulator.surroundings import Host
 from chaos.simulator.violation import Violation
 
 DRAIN_MESSAGES_MAX = 512

@@ -13,7 +13,7 @@ from actors.effects import Group, TimerKey
 from actors.numbers import Milliseconds
 from broker.timers import OVERDUE_MS
 from broker.topology import rung_ms
-from chaos.simulator.surroundings import Parcel, Receiver, Surroundings
+from chaos.simulator.interfaces import Parcel, Receiver, Surroundings
 
 _GROUPS = {
     Group.ACCEPTORS: ("acceptor",),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from actors.options import Options
+from chaos.simulator.fault_injector import Weather
 from chaos.simulator.faults import (
     Storm,
     draw_options,
@@ -16,10 +17,10 @@ from chaos.simulator.faults import (
     renewals_arrive,
     shape_of_seed,
 )
-from chaos.simulator.judge import Judge
+from chaos.simulator.interfaces import Trace
+from chaos.simulator.invariants import Judge
 from chaos.simulator.large_files import LargeFiles
-from chaos.simulator.service import Service
-from chaos.simulator.surroundings import Trace
+from chaos.simulator.service_check import Service
 from chaos.simulator.verdict import (
     ask_unknown,
     judge_history,
@@ -28,7 +29,6 @@ from chaos.simulator.verdict import (
     read_all,
 )
 from chaos.simulator.violation import Violation
-from chaos.simulator.weather import Weather
 from chaos.simulator.workload import Workload
 from chaos.simulator.world import US, World, stream_of
 

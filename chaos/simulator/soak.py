@@ -3,7 +3,7 @@
 import secrets
 import sys
 
-from gateway.cli import run
+from gateway.cli.main import run
 
 _BATCH = 500
 _SEEDS = 1 << 48

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from pydantic import TypeAdapter
 
-from actors.ballot import Ballot
+from actors.paxos.ballot import Ballot
 from actors.values import Abort, AcceptedValue, Genesis, View
 from chaos.simulator.violation import Violation
 

@@ -8,12 +8,12 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from actors.calls import Read, ReadDone
-from actors.chunks import read_manifest
 from actors.messages import ReadRequest
+from actors.store.chunks import read_manifest
 from actors.values import Batch, Chunked, FileEntry, Indirect, Value
-from chaos.history import operations_of
-from chaos.linearizability import check
-from chaos.linearizability_window import smallest_window
+from chaos.checker.history import operations_of
+from chaos.checker.linearizability import check
+from chaos.checker.window import smallest_window
 from chaos.simulator.machine import Machine
 from chaos.simulator.truth import Truth
 from chaos.simulator.violation import Violation

@@ -1,7 +1,7 @@
 """The clients: processes that read, write, delete and compare-and-set through the gateways.
 
-What they ask and what they are told is recorded as a history (`chaos.history`). Every value is
-unique, so that a read tells which write it saw. A process does one thing at a time; after an
+What they ask and what they are told is recorded as a history (`chaos.checker.history`). Every value
+is unique, so that a read tells which write it saw. A process does one thing at a time; after an
 unknown outcome it goes on under a new number.
 """
 
@@ -41,7 +41,7 @@ from actors.values import (
     Status,
     Transaction,
 )
-from chaos.history import HistoryRecorder, RecordedClient
+from chaos.checker.history import HistoryRecorder, RecordedClient
 from chaos.simulator.violation import Violation
 from chaos.simulator.world import US, CallLost, World
 

@@ -16,9 +16,9 @@ from actors.options import Options
 from actors.values import AnyOperation, IdempotencyKey
 from chaos.simulator.clock import Clock
 from chaos.simulator.disk import Disk
+from chaos.simulator.interfaces import Trace
 from chaos.simulator.machine import Machine
 from chaos.simulator.network import Network
-from chaos.simulator.surroundings import Trace
 from chaos.simulator.violation import Violation
 
 US = 1_000

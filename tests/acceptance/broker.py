@@ -11,8 +11,8 @@ from aio_pika.abc import AbstractConnection, HeadersType
 from pamqp.commands import Basic
 
 from broker.topology import Topology
-from chaos.idle import waiting
-from chaos.local import LocalCluster
+from chaos.cluster.local import LocalCluster
+from chaos.measure.idle import waiting
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from chaos.local import Description, LocalCluster
-from chaos.processes import ProcessFailed
-from chaos.rabbitmq import BrokerFailedError
+from chaos.cluster.local import Description, LocalCluster
+from chaos.cluster.processes import ProcessFailed
+from chaos.cluster.rabbitmq import BrokerFailedError
 
 MIB = 1024 * 1024
 GREATEST_FILE_BYTES = 400 * MIB

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from chaos.processes import memory_kib
+from chaos.cluster.processes import memory_kib
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def clean_environment(**settings: str) -> dict[str, str]:
 
 def synod_command() -> list[str]:
     """Return how the command is run from anywhere."""
-    return [sys.executable, "-m", "gateway.cli"]
+    return [sys.executable, "-m", "gateway.cli.main"]
 
 
 def synod(

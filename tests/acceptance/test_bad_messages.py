@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from broker.topology import Topology
-from chaos.http1 import Connection
-from chaos.idle import delay_queues, node_queues, waiting
-from chaos.load import Load
-from chaos.local import Description, LocalCluster
+from chaos.cluster.local import Description, LocalCluster
+from chaos.load.http1 import Connection
+from chaos.load.writers import Load
+from chaos.measure.idle import delay_queues, node_queues, waiting
 from tests.acceptance.broker import (
     Foul,
     publish_foul,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.http1 import Connection
-from chaos.local import LocalCluster
-from chaos.processes import Daemon, Watchdog
+from chaos.cluster.local import LocalCluster
+from chaos.cluster.processes import Daemon, Watchdog
+from chaos.load.http1 import Connection
 from tests.acceptance.shell import Ran, clean_environment, synod
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(240)]

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from chaos.http1 import Connection
-from chaos.local import LocalCluster
+from chaos.cluster.local import LocalCluster
+from chaos.load.http1 import Connection
 from tests.acceptance.conftest import GREATEST_FILE_BYTES, MIB
 from tests.acceptance.shell import clean_environment, synod
 

@@ -1,13 +1,14 @@
 """What a cluster costs when idle, and what it does when busy. Loose bounds: machines differ.
 
-The strict forms are `python -m chaos.idle --seconds 600` and `python -m chaos.load`.
+The strict forms are `python -m chaos.measure.idle --seconds 600` and `python -m
+chaos.load.writers`.
 """
 
 import pytest
 
-from chaos.idle import measure
-from chaos.load import Load, run_for
-from chaos.local import LocalCluster
+from chaos.cluster.local import LocalCluster
+from chaos.load.writers import Load, run_for
+from chaos.measure.idle import measure
 from tests.acceptance.conftest import Figure, Length
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow]

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from chaos.http1 import Connection, Disconnected, Reply
-from chaos.local import LocalCluster
+from chaos.cluster.local import LocalCluster
+from chaos.load.http1 import Connection, Disconnected, Reply
 from tests.acceptance.conftest import Figure, Length
 from tests.acceptance.test_failures import living_leader
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from chaos.load import UNKNOWN, Load
-from chaos.local import LocalCluster
+from chaos.cluster.local import LocalCluster
+from chaos.load.writers import UNKNOWN, Load
 from tests.acceptance.conftest import LONG, Figure, Length
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(300)]

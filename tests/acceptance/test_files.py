@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.local import LocalCluster
-from chaos.processes import Daemon, Watchdog, memory_kib, wait_until
-from chaos.rabbitmq import free_ports
+from chaos.cluster.local import LocalCluster
+from chaos.cluster.processes import Daemon, Watchdog, memory_kib, wait_until
+from chaos.cluster.rabbitmq import free_ports
 from tests.acceptance.conftest import MIB, Figure, Length
 from tests.acceptance.shell import clean_environment, synod, synod_command
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from chaos.http1 import Connection
-from chaos.local import LocalCluster
+from chaos.cluster.local import LocalCluster
+from chaos.load.http1 import Connection
 from tests.acceptance.conftest import Figure, Length
 from tests.fuzz.commands import REFUSALS, hostile
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from chaos.http1 import Connection, Disconnected
-from chaos.load import Load
+from chaos.load.http1 import Connection, Disconnected
+from chaos.load.writers import Load
 
 FAULTY_WRITE = 12
 

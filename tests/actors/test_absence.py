@@ -12,7 +12,7 @@ from actors.calls import Decided, Unknown
 from actors.effects import TimerKey
 from actors.messages import Decided as DecidedRange
 from actors.messages import TxnDecision, TxnVote
-from actors.proposer import Leading
+from actors.paxos.proposer import Leading
 from chaos.simulator.world import World
 from tests.worlds import intercepted, leader_of, put, started
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from actors.ballot import Ballot
-from actors.chunks import bare_json
-from actors.store_state import Prepared
+from actors.paxos.ballot import Ballot
+from actors.store.chunks import bare_json
+from actors.store.state import Prepared
 from actors.values import (
     AnyStep,
     Batch,

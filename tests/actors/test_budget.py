@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.budget import size_of
 from actors.calls import Decided
 from actors.effects import Record
-from actors.namespace import Namespace
 from actors.options import Options
+from actors.state.budget import size_of
+from actors.state.namespace import Namespace
 from actors.values import (
     AnyOperation,
     Batch,

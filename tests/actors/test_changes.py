@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from actors.changes import Changes
-from actors.namespace import Namespace
+from actors.state.namespace import Namespace
+from actors.store.changes import Changes
 from actors.values import (
     NOOP,
     Batch,

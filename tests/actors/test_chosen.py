@@ -2,10 +2,10 @@
 
 import pytest
 
-from actors.ballot import NO_BALLOT, Ballot
-from actors.chosen import ChosenLog
 from actors.errors import InvariantViolation
-from actors.quorum import Voters
+from actors.learner.chosen_log import ChosenLog
+from actors.paxos.ballot import NO_BALLOT, Ballot
+from actors.paxos.quorum import Voters
 from actors.values import Refusal, weight
 from tests.worlds import batch
 

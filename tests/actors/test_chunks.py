@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from actors.chunks import READING_GRACE_MS, RELEASED_GRACE_MS, Chunks, Contents, Manifest
+from actors.store.chunks import READING_GRACE_MS, RELEASED_GRACE_MS, Chunks, Contents, Manifest
 from actors.values import Chunked, Indirect
 
 NAMES = tuple(hashlib.sha256(b"%d" % number).hexdigest() for number in range(4))

@@ -9,7 +9,7 @@ from actors.effects import Envelope
 from actors.founding import FOUNDED, HELD
 from actors.messages import Founded, Present
 from actors.options import Options
-from actors.quorum import Voters
+from actors.paxos.quorum import Voters
 from actors.values import Constants, FileEntry, Genesis
 from chaos.simulator.disk import Disk
 from chaos.simulator.world import World

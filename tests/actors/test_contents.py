@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from actors.calls import Decided, Upload, Uploaded
-from actors.chunks import READING_GRACE_MS, RELEASED_GRACE_MS, Chunks, Manifest
 from actors.messages import (
     HOLD_MS_MAX,
     ChunkData,
@@ -19,6 +18,7 @@ from actors.messages import (
     TxnPrepare,
 )
 from actors.options import Options
+from actors.store.chunks import READING_GRACE_MS, RELEASED_GRACE_MS, Chunks, Manifest
 from actors.values import Batch, Chunked, Command, DeleteFile, Indirect, Inline, PutFile
 from chaos.simulator.world import World
 from tests.worlds import founded, intercepted, put, swept
@@ -63,10 +63,10 @@ def cut_off_from_peers(world: World, store: str) -> None:
 
 @pytest.fixture
 def short_graces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.chunks.RELEASED_GRACE_MS", 200)
-    monkeypatch.setattr("actors.chunks.READING_GRACE_MS", 500)
-    monkeypatch.setattr("actors.contents.READING_GRACE_MS", 500)
-    monkeypatch.setattr("actors.contents._SWEEP_MS", 100)
+    monkeypatch.setattr("actors.store.chunks.RELEASED_GRACE_MS", 200)
+    monkeypatch.setattr("actors.store.chunks.READING_GRACE_MS", 500)
+    monkeypatch.setattr("actors.store.contents.READING_GRACE_MS", 500)
+    monkeypatch.setattr("actors.store.contents._SWEEP_MS", 100)
 
 
 @pytest.mark.usefixtures("short_graces")

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from actors.calls import Copied, CopySnapshot, HoldChunks, Unavailable
-from actors.client import Client
-from actors.copies import Copies
 from actors.effects import Send
+from actors.gateway.gateway import Client
+from actors.gateway.state_copies import Copies
 from actors.messages import (
     HOLD_MS_MAX,
     ChunkHold,
@@ -18,7 +18,7 @@ from actors.messages import (
 )
 from actors.options import Identity, Options
 from actors.roles import build_actor
-from actors.snapshots import digest_of
+from actors.state.snapshots import digest_of
 from actors.values import StoreMember, View
 
 ROWS = (SnapshotRow(key="entry/a", value="{}"),)

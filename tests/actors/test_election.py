@@ -1,9 +1,9 @@
 """Candidates that get into each other's way."""
 
-from actors.ballot import Ballot
 from actors.messages import LeaderBeat, Reject
 from actors.options import Options
-from actors.proposer import Electing, Following, Leading
+from actors.paxos.ballot import Ballot
+from actors.paxos.proposer import Electing, Following, Leading
 from chaos.simulator.network import Conditions
 from tests.worlds import founded, intercepted, put
 

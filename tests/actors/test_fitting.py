@@ -2,9 +2,9 @@
 
 import pytest
 
-from actors.ballot import Ballot
 from actors.effects import Envelope
 from actors.messages import Prepare
+from actors.paxos.ballot import Ballot
 from tests.worlds import founded
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from actors.ballot import Ballot
 from actors.effects import Envelope
 from actors.messages import (
     AcceptedRange,
@@ -17,7 +16,8 @@ from actors.messages import (
     StaleDisk,
     Submit,
 )
-from actors.proposer import Electing
+from actors.paxos.ballot import Ballot
+from actors.paxos.proposer import Electing
 from actors.values import AcceptedValue, Batch, Command, DeleteFile, FoundingMember, SlotValue
 from chaos.simulator.disk import Disk
 from chaos.simulator.world import World

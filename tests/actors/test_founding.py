@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from actors.ballot import Ballot
 from actors.effects import NOTHING, Envelope, TimerKey
 from actors.founding import HELD
 from actors.messages import Founded, HoldsGenesis, Prepare, Present, ProposeGenesis, StaleDisk
 from actors.options import Identity
+from actors.paxos.ballot import Ballot
 from actors.roles import build_actor
 from actors.values import Batch, Genesis
 from chaos.simulator.disk import Disk
-from chaos.simulator.surroundings import Parcel
+from chaos.simulator.interfaces import Parcel
 from chaos.simulator.world import World
 from tests.worlds import founded, hand, intercepted, put
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from actors.calls import Fetch, Fetched, Holding, KeepChunks
-from actors.chunks import READING_GRACE_MS, RELEASED_GRACE_MS, RENEWALS
 from actors.messages import HOLD_MS_MAX, ChunkGet, ChunkKeep, ChunkPut, TxnPrepare
 from actors.options import Options
+from actors.store.chunks import READING_GRACE_MS, RELEASED_GRACE_MS, RENEWALS
 from actors.values import Batch, Chunked, Command, DeleteFile, Indirect, PutFile
 from chaos.simulator.world import World
 from tests.actors.test_contents import blobs, name_of, upload

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from actors.ballot import Ballot
 from actors.messages import Accept, LeaseHeartbeat, Prepare, Submit
+from actors.paxos.ballot import Ballot
 from actors.values import Batch, Command, OpenSession
 from chaos.simulator.world import World
 from tests.worlds import founded, hand, leader_of, put, sent

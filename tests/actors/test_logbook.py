@@ -1,15 +1,15 @@
 """The log as a learner tells of it: newest first, with epochs, ballots and what became of it."""
 
-from actors.ballot import NO_BALLOT, Ballot
 from actors.calls import ReadLog, Unavailable
-from actors.chosen import Known
-from actors.client import Client
 from actors.effects import Send
-from actors.learner import Learner
-from actors.logbook import page_of
+from actors.gateway.gateway import Client
+from actors.learner.chosen_log import Known
+from actors.learner.learner import Learner
+from actors.learner.log_pages import page_of
 from actors.messages import LogPage, LogRead
 from actors.options import Identity, Options
-from actors.quorum import Voters
+from actors.paxos.ballot import NO_BALLOT, Ballot
+from actors.paxos.quorum import Voters
 from actors.roles import build_actor
 from actors.values import (
     NOOP,

@@ -22,8 +22,8 @@ from actors.messages import (
     TxnState,
     TxnVote,
 )
-from actors.reads import WaitingRead
-from actors.snapshots import Copied, digest_of
+from actors.state.snapshots import Copied, digest_of
+from actors.store.reads import WaitingRead
 from actors.values import Batch, Command, PreparedSlot, Refusal, View
 from chaos.simulator.world import World
 from tests import worlds

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from actors.ballot import Ballot
 from actors.errors import InvariantViolation
 from actors.messages import (
     MESSAGES,
@@ -21,9 +20,10 @@ from actors.messages import (
     Result,
     Truncate,
 )
-from actors.namespace import Namespace
 from actors.numbers import COUNT_MAX, GAP_SLOTS_MAX
-from actors.proposer import Answer, Electing, Following
+from actors.paxos.ballot import Ballot
+from actors.paxos.proposer import Answer, Electing, Following
+from actors.state.namespace import Namespace
 from actors.values import (
     ALWAYS,
     Abort,

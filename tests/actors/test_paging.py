@@ -6,13 +6,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.changes import Changes
-from actors.logbook import page_of
+from actors.learner.log_pages import page_of
 from actors.messages import LogRead, ReadReply, ReadRequest
-from actors.namespace import Namespace
 from actors.options import Options
 from actors.paging import COMMAND_BYTES_MAX, MESSAGE_BYTES_MAX, PAGE_BYTES, Page
-from actors.reads import answer_changes, answer_read
+from actors.state.namespace import Namespace
+from actors.store.changes import Changes
+from actors.store.reads import answer_changes, answer_read
 from actors.values import (
     ALWAYS,
     Batch,

@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 import pytest
 
-from actors.ballot import Ballot
 from actors.calls import Call
+from actors.disk_events import Notice
 from actors.effects import NOTHING, Envelope
 from actors.messages import (
     MESSAGES,
@@ -24,8 +24,8 @@ from actors.messages import (
 )
 from actors.messages import Message as AnyOfThem
 from actors.messages.permissions import FOUNDING, PERMISSIONS, UNKNOWN, role_in
-from actors.notices import Notice
 from actors.options import ROLES
+from actors.paxos.ballot import Ballot
 from actors.roles import _ACTORS
 from actors.values import CloseSession, FoundingMember, View
 from chaos.simulator.world import World

@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 
-from actors.acceptor import TRUNCATED
-from actors.ballot import Ballot
 from actors.effects import Envelope
 from actors.messages import (
     Accept,
@@ -19,7 +17,9 @@ from actors.messages import (
     Truncate,
 )
 from actors.options import Options
-from actors.proposer import Electing, Leading
+from actors.paxos.acceptor import TRUNCATED
+from actors.paxos.ballot import Ballot
+from actors.paxos.proposer import Electing, Leading
 from actors.values import NOOP, AcceptedValue, Batch, weight
 from chaos.simulator.world import World
 from tests.worlds import founded, hand, sent

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from actors.calls import Read
-from actors.changes import Changes
 from actors.effects import Effects, Send
 from actors.messages import LeaseAsk, LeaseGrant, ReadReply, ReadRequest
-from actors.namespace import Namespace
-from actors.reads import WaitingRead, answer_changes, answer_read, touches
+from actors.state.namespace import Namespace
+from actors.store.changes import Changes
+from actors.store.reads import WaitingRead, answer_changes, answer_read, touches
 from actors.values import (
     NOOP,
     AnyOperation,

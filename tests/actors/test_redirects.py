@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from actors.ballot import Ballot
 from actors.calls import Decided, GiveUp, Unavailable, Unknown
 from actors.effects import Answer, Effects, Envelope
 from actors.messages import LeaderBeat, Progress, Redirect, Result, Submit
+from actors.paxos.ballot import Ballot
 from actors.values import Command, OpenSession, Outcome
 from chaos.simulator.world import World
 from tests.worlds import founded, hand, intercepted, leader_of, put, sent

@@ -2,8 +2,8 @@
 
 import pytest
 
+from actors.disk_events import RowRotten
 from actors.errors import InvariantViolation
-from actors.notices import RowRotten
 from actors.values import Outcome
 from tests.worlds import founded, put
 

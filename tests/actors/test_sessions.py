@@ -7,9 +7,9 @@ import pytest
 from actors.calls import Read, Survey, Surveyed, Unavailable, Unknown, Write
 from actors.effects import Answer, Record
 from actors.messages import ReadRequest, Result
-from actors.namespace import Namespace
 from actors.options import Options
-from actors.reads import answer_read
+from actors.state.namespace import Namespace
+from actors.store.reads import answer_read
 from actors.values import (
     Batch,
     CloseSession,

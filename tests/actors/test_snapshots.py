@@ -6,9 +6,9 @@ import pytest
 
 from actors.effects import Send
 from actors.messages import SnapshotPage, SnapshotPull, SnapshotRow
-from actors.namespace import Namespace
 from actors.options import Identity, Options
-from actors.snapshots import SnapshotInstaller, SnapshotServer, digest_of
+from actors.state.namespace import Namespace
+from actors.state.snapshots import SnapshotInstaller, SnapshotServer, digest_of
 from actors.turn import Turn
 from actors.values import Batch, Command, Constants, OpenSession
 from tests.worlds import put

@@ -6,7 +6,7 @@ import pytest
 
 from actors.effects import Record
 from actors.errors import InvariantViolation, JournalUnreadable
-from actors.namespace import Namespace
+from actors.state.namespace import Namespace
 from actors.values import (
     NOOP,
     AnyOperation,

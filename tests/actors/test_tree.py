@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.chunks import Chunks
 from actors.effects import Record
-from actors.namespace import Namespace
-from actors.tree import is_below
+from actors.state.namespace import Namespace
+from actors.state.tree import is_below
+from actors.store.chunks import Chunks
 from actors.values import (
     ALWAYS,
     PATH_BYTES_MAX,

@@ -4,11 +4,11 @@ import hashlib
 from typing import Any
 
 from actors.calls import Read, ReadDone, Upload, Uploaded
-from actors.changes import Changes
-from actors.chunks import READING_GRACE_MS
 from actors.messages import ReadReply, ReadRequest, TxnDecision
 from actors.options import Options
-from actors.reads import touches
+from actors.store.changes import Changes
+from actors.store.chunks import READING_GRACE_MS
+from actors.store.reads import touches
 from actors.values import (
     NOOP,
     Check,

@@ -9,7 +9,7 @@ from typing import Any
 
 from actors.messages import AnyMessage
 from broker.journal import Journal
-from broker.memory import MemoryBroker, MemoryTransport
+from broker.memory_broker import MemoryBroker, MemoryTransport
 from broker.observer import Observer, Tap
 from broker.runtime import HostOptions, NodeHost
 from broker.transport import Parcel, Transport

@@ -1,9 +1,9 @@
 """One instance of every message type, with values in every field."""
 
 from actors import messages as m
-from actors.ballot import Ballot
-from actors.changes import Change
 from actors.messages import AnyMessage
+from actors.paxos.ballot import Ballot
+from actors.store.changes import Change
 from actors.values import (
     NOOP,
     Abort,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from actors.calls import Survey
 from actors.effects import Answer, Envelope, TimerKey
-from broker.memory import MemoryTransport
+from broker.memory_broker import MemoryTransport
 from broker.transport import Wakeup
 from tests.broker.actors import Puppet, note
 from tests.broker.hosting import inject, memory_house, puppet, until

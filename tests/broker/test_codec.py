@@ -15,6 +15,14 @@ from pamqp.heartbeat import Heartbeat
 
 from actors.effects import TimerKey
 from actors.messages import Accepted, AnyMessage, ChunkGet, ChunkRefused, Message, Result
+from broker.amqp_frames import (
+    Delivered,
+    Properties,
+    Splitter,
+    decode_header,
+    encode_ack,
+    encode_publish,
+)
 from broker.codec import (
     BODY_BYTES_MAX,
     Undecodable,
@@ -24,7 +32,6 @@ from broker.codec import (
     encode_wakeup,
 )
 from broker.transport import Lane, Parcel, Wakeup
-from broker.wire import Delivered, Properties, Splitter, decode_header, encode_ack, encode_publish
 from tests.broker.samples import BALLOT, HASH, SAMPLES
 
 

@@ -15,8 +15,8 @@ from broker.failpoints import BadFailpoint, Failpoint, Failpoints, StrikeTask
 from broker.runtime import NodeHost
 from broker.topology import Topology
 from broker.transport import Parcel
-from chaos.local import Description, LocalCluster
-from chaos.processes import Daemon, wait_until
+from chaos.cluster.local import Description, LocalCluster
+from chaos.cluster.processes import Daemon, wait_until
 from tests.broker.actors import Puppet, note
 from tests.broker.hosting import inject, memory_house, puppet, until
 

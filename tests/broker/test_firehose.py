@@ -18,8 +18,8 @@ from broker.firehose import FirehoseRefused, Step, management_url_of, watch_fire
 from broker.rabbitmq import RabbitTransport
 from broker.topology import Topology
 from broker.transport import Parcel
-from chaos.rabbitmq import BrokerFailedError, PrivateBroker
-from gateway.cli_firehose import line_of
+from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker
+from gateway.cli.firehose import line_of
 from tests.broker.samples import BALLOT, SAMPLES
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(120)]
@@ -94,7 +94,7 @@ async def test_a_console_that_is_not_there_is_named(broker: PrivateBroker) -> No
 def test_the_command(broker: PrivateBroker, tmp_path: Path) -> None:
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "gateway.cli", "firehose", "--seconds", "0.2"),
+            *(sys.executable, "-m", "gateway.cli.main", "firehose", "--seconds", "0.2"),
             *("--broker", broker.url, "--management", broker.management_url),
         ],
         cwd=Path(__file__).parents[2],

@@ -3,10 +3,10 @@
 import asyncio
 from dataclasses import dataclass, field
 
-import broker.gathering as gathering
+import broker.write_batching as gathering
 from actors.calls import Call, Survey, Write
 from actors.values import MakeDirectory
-from broker.gathering import Gathering
+from broker.write_batching import Gathering
 
 
 def write(token: int) -> Write:

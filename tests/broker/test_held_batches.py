@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from actors.ballot import Ballot
 from actors.messages import Accept, AnyMessage, TxnPrepare
+from actors.paxos.ballot import Ballot
 from actors.values import (
     NOOP,
     AcceptedValue,

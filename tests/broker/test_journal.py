@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from actors.effects import Blob, Record
-from broker.folder import (
+from broker.journal import Journal
+from broker.journal_folder import (
     JournalCorrupt,
     JournalError,
     JournalFailed,
@@ -24,7 +25,6 @@ from broker.folder import (
     JournalFull,
     JournalLocked,
 )
-from broker.journal import Journal
 
 
 def open_journal(folder: Path) -> Journal:

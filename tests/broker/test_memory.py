@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from actors.calls import Survey
+from actors.disk_events import DiskSpace
 from actors.effects import Group, TimerKey
 from actors.messages import ChunkPut, ChunkRefused, ReadReply, TxnPrepare
-from actors.notices import DiskSpace
 from actors.values import Batch, Command, DirectoryEntry, Inline, PutFile
-from broker.memory import MemoryBroker, MemoryTransport
+from broker.memory_broker import MemoryBroker, MemoryTransport
 from broker.transport import Delivery, Lane, Parcel, Wakeup
 from tests.broker.actors import note
 from tests.broker.hosting import until

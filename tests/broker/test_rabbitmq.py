@@ -20,13 +20,13 @@ from actors.calls import Survey
 from actors.effects import Answer, Envelope, Group, TimerKey
 from actors.messages import ChunkData, ChunkPut
 from broker.codec import BODY_BYTES_MAX
-from broker.listening import listen_for_events
+from broker.event_subscription import listen_for_events
 from broker.observer import Observer
 from broker.rabbitmq import RabbitOptions, RabbitTransport
 from broker.runtime import HostOptions
 from broker.topology import CONTROL_TRACE, Topology, rung_ms
 from broker.transport import TransportRefused
-from chaos.rabbitmq import BrokerFailedError, PrivateBroker
+from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker
 from tests.broker.actors import Puppet, fail, note
 from tests.broker.hosting import House, puppet, until
 from tests.broker.samples import HASH, SAMPLES

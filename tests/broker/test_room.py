@@ -13,11 +13,16 @@ from pathlib import Path
 import pytest
 
 from actors.effects import Blob, Record
-from broker import folder as journal_folder
-from broker import launch
-from broker.folder import WAL_BYTES, WAL_BYTES_TIGHT, JournalError, JournalFenced, JournalFull
+from broker import journal_folder, node_startup
 from broker.journal import Journal
-from broker.upkeep import UpkeepOptions
+from broker.journal_folder import (
+    WAL_BYTES,
+    WAL_BYTES_TIGHT,
+    JournalError,
+    JournalFenced,
+    JournalFull,
+)
+from broker.maintenance import UpkeepOptions
 
 MIB = 1024 * 1024
 
@@ -248,7 +253,7 @@ async def test_a_node_that_is_started_on_a_full_disk_waits_for_room(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a full disk, then its process waits, and starts by itself when there is room."""
-    monkeypatch.setattr(launch, "FULL_LOOK_S", 0.01)
+    monkeypatch.setattr(node_startup, "FULL_LOOK_S", 0.01)
     ballast = fill(small_disk)
     tries: list[bool] = []
     real = journal_folder.lacks_room
@@ -261,6 +266,6 @@ async def test_a_node_that_is_started_on_a_full_disk_waits_for_room(
 
     monkeypatch.setattr("broker.journal.lacks_room", noted)
     monkeypatch.setattr(journal_folder, "lacks_room", noted)
-    journal = await launch._open_when_there_is_room(small_disk / "store-2", "store-2", "prod")
+    journal = await node_startup._open_when_there_is_room(small_disk / "store-2", "store-2", "prod")
     with journal:
         assert tries == [True, True, True]

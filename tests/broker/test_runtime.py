@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from actors.calls import Survey
+from actors.disk_events import BlobRotten, DiskSpace, RowRotten
 from actors.effects import Answer, Blob, Envelope, Group, Record, SendBlob, TimerKey
 from actors.messages import AnyMessage, ChunkData, ChunkMissing, ChunkRefused
-from actors.notices import BlobRotten, DiskSpace, RowRotten
-from broker import runtime, upkeep
-from broker.calling import CallLost, CallRefused
-from broker.folder import JournalCorrupt, JournalFailed
+from broker import maintenance, runtime
 from broker.journal import Journal
-from broker.memory import MemoryBroker, MemoryTransport
+from broker.journal_folder import JournalCorrupt, JournalFailed
+from broker.local_calls import CallLost, CallRefused
+from broker.maintenance import UpkeepOptions
+from broker.memory_broker import MemoryBroker, MemoryTransport
 from broker.observer import Observer, Tap
 from broker.runtime import HostOptions, NodeHalted
 from broker.transport import Parcel
-from broker.upkeep import UpkeepOptions
 from tests.broker.actors import Behaviour, Puppet, fail, note, violate
 from tests.broker.hosting import House, inject, memory_house, puppet, until
 from tests.broker.samples import HASH
@@ -410,7 +410,7 @@ async def test_a_full_disk_silences_the_node_until_there_is_room(
 async def test_the_actor_is_told_when_room_gets_scarce_and_when_it_is_back(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "LOOK_S", 0.01)
+    monkeypatch.setattr(maintenance, "LOOK_S", 0.01)
     free = [10]
     monkeypatch.setattr(Journal, "free_bytes", lambda self: free[0])
     host = house.host("store-1", options=HostOptions(upkeep=UpkeepOptions(disk_reserve_bytes=100)))

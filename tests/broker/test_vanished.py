@@ -14,12 +14,12 @@ from aiormq.abc import AbstractChannel
 
 from actors.effects import Group, TimerKey
 from actors.messages import ChunkData, ChunkMissing
-from broker.listening import listen_for_events
+from broker.event_subscription import listen_for_events
 from broker.observer import Observer
 from broker.rabbitmq import RabbitOptions, RabbitTransport
 from broker.runtime import NodeHost
 from broker.topology import DELAYS_MS, LADDER_STEP, Topology, rung_ms
-from chaos.rabbitmq import BrokerFailedError, PrivateBroker
+from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker
 from tests.broker.actors import Puppet
 from tests.broker.hosting import House, puppet, until
 from tests.broker.samples import HASH

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from chaos.local import Description, LocalCluster
-from chaos.processes import ProcessFailed
-from chaos.rabbitmq import BrokerFailedError
+from chaos.cluster.local import Description, LocalCluster
+from chaos.cluster.processes import ProcessFailed
+from chaos.cluster.rabbitmq import BrokerFailedError
 from gateway.sdk import Synod
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"

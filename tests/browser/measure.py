@@ -18,8 +18,8 @@ from typing import Any
 
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
-from chaos.processes import ProcessFailed
-from chaos.rabbitmq import BrokerFailedError
+from chaos.cluster.processes import ProcessFailed
+from chaos.cluster.rabbitmq import BrokerFailedError
 from gateway.sdk import AsyncSynod
 from tests.browser.conftest import CHROMIUM
 from tests.browser.windows import Load, report

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from chaos.local import Description, LocalCluster
+from chaos.cluster.local import Description, LocalCluster
 from gateway.sdk import Synod
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Dialog, Route, expect
 
-from chaos.local import LocalCluster
+from chaos.cluster.local import LocalCluster
 from gateway.errors import NotFound, SynodError
 from tests.browser.conftest import Elsewhere, Open
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Route, expect
 
-from chaos.local import LocalCluster
+from chaos.cluster.local import LocalCluster
 from gateway.errors import NotFound
 from tests.browser.conftest import DESKTOP, PHONE, Elsewhere, Open, Window
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from chaos.http1 import Connection
-from chaos.local import Description, LocalCluster
-from chaos.processes import ProcessFailed
-from chaos.trace_cost import cpu_by_role, write_steadily
+from chaos.cluster.local import Description, LocalCluster
+from chaos.cluster.processes import ProcessFailed
+from chaos.load.http1 import Connection
+from chaos.measure.trace_cost import cpu_by_role, write_steadily
 
 _CONTENT = bytes(1024)
 _WARM_S = 1.0

@@ -29,7 +29,7 @@ def _type_of(send: Any) -> str:
 
 def read_without_lease() -> None:
     """A store answers linearizable reads whether the leader lets it or not."""
-    from actors.reads import ReadLease, Reads
+    from actors.store.reads import ReadLease, Reads
 
     obstacle = Reads._obstacle
 
@@ -42,7 +42,7 @@ def read_without_lease() -> None:
 
 def commit_with_two_votes() -> None:
     """A coordinator takes two votes of three for enough."""
-    from actors.coordinator import Coordinator
+    from actors.learner.coordinator import Coordinator
 
     decidable = Coordinator._decidable
 
@@ -61,6 +61,6 @@ BUGS = {
 
 if __name__ == "__main__":
     BUGS[sys.argv.pop(1)]()
-    from gateway.cli import main
+    from gateway.cli.main import main
 
     main()

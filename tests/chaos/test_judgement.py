@@ -10,17 +10,17 @@ import pytest
 
 from actors.effects import Record
 from broker.journal import Journal
-from chaos import coordinator_crash, judgement, report_page
-from chaos import fleet as fleets
-from chaos.autopsy import Held, journal_holds, look_at_slot
-from chaos.coordinator_crash import POINTS
-from chaos.fleet import Asked, Fleet
-from chaos.report import picture, summarize
-from chaos.runner import only
-from chaos.scenario import Case, Run, Scenario
-from chaos.scenarios import SCENARIOS
-from chaos.target import last_strike
-from gateway.cli import run as run_cli
+from chaos.cluster.target import last_strike
+from chaos.load import clients
+from chaos.load.clients import Asked, Fleet
+from chaos.scenarios import coordinator_crash, judgement, report_page
+from chaos.scenarios.autopsy import Held, journal_holds, look_at_slot
+from chaos.scenarios.catalogue import SCENARIOS
+from chaos.scenarios.coordinator_crash import POINTS
+from chaos.scenarios.report import picture, summarize
+from chaos.scenarios.runner import only
+from chaos.scenarios.scenario import Case, Run, Scenario
+from gateway.cli.main import run as run_cli
 
 
 class StillTarget:
@@ -326,7 +326,7 @@ def test_the_last_strike_is_read_from_a_log() -> None:
     ],
 )
 def test_an_answer_says_what_is_certain(status: int, problem: str, fate: str) -> None:
-    assert fleets._fate(status, problem, refused=(412,)) == fate
+    assert clients._fate(status, problem, refused=(412,)) == fate
 
 
 def test_every_value_is_written_once_and_never_comes_back(run: Run) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.processes import session_members
-from chaos.runner import local, run_scenario
-from chaos.scenarios import SCENARIOS
+from chaos.cluster.processes import session_members
+from chaos.scenarios.catalogue import SCENARIOS
+from chaos.scenarios.runner import local, run_scenario
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -40,7 +40,7 @@ def test_what_it_starts_it_ends_also_when_it_is_interrupted(
     tmp_path: Path, scenario: str, moment: str, number: int
 ) -> None:
     said = tmp_path / "said"
-    command = [sys.executable, "-m", "gateway.cli", "chaos", scenario]
+    command = [sys.executable, "-m", "gateway.cli.main", "chaos", scenario]
     with said.open("wb") as output:
         process = subprocess.Popen(
             [*command, "--report", str(tmp_path / "reports")],

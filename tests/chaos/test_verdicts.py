@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from chaos import scenarios
-from chaos.runner import only, run_scenario
-from chaos.scenario import Scenario
-from chaos.scenarios import SCENARIOS
-from chaos.target import LocalTarget, Target
+from chaos.cluster.target import LocalTarget, Target
+from chaos.scenarios import catalogue
+from chaos.scenarios.catalogue import SCENARIOS
+from chaos.scenarios.runner import only, run_scenario
+from chaos.scenarios.scenario import Scenario
 from tests.chaos import patched
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -63,7 +63,7 @@ async def test_a_coordinator_that_commits_with_two_votes_is_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It never aborts what is pending, however often that is tried.
-    monkeypatch.setattr(scenarios, "ATTEMPTS", 1)
+    monkeypatch.setattr(catalogue, "ATTEMPTS", 1)
     bugs = dict.fromkeys(("learner-1", "learner-2"), "commit_with_two_votes")
 
     report = await _run(tmp_path, _together(("store-crash", "pending"), ("cut-off", "store")), bugs)

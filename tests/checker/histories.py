@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
-from chaos.history import Event, Function, HistoryRecorder, Operation, RecordedClient, operations_of
-from chaos.linearizability import Result, check
+from chaos.checker.history import (
+    Event,
+    Function,
+    HistoryRecorder,
+    Operation,
+    RecordedClient,
+    operations_of,
+)
+from chaos.checker.linearizability import Result, check
 
 
 def told(*lines: str) -> list[Event]:

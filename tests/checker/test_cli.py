@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from chaos.history import HistoryRecorder, operations_of, write_events
-from chaos.linearizability import check
-from chaos.linearizability_window import Window, smallest_window
-from chaos.picture import _Plan, render
-from gateway.cli import run
+from chaos.checker.counterexample_page import _Plan, render
+from chaos.checker.history import HistoryRecorder, operations_of, write_events
+from chaos.checker.linearizability import check
+from chaos.checker.window import Window, smallest_window
+from gateway.cli.main import run
 from tests.checker.histories import simulated, told
 
 STALE = [

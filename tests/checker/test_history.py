@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chaos.history import (
+from chaos.checker.history import (
     HistoryError,
     HistoryRecorder,
     Step,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from chaos.history import operations_of
-from chaos.linearizability import check
+from chaos.checker.history import operations_of
+from chaos.checker.linearizability import check
 from tests.checker.histories import judge, told
 
 OK = "linearizable"

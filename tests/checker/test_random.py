@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from chaos.history import Event, Operation, operations_of
-from chaos.linearizability import check
-from chaos.linearizability_window import smallest_window
+from chaos.checker.history import Event, Operation, operations_of
+from chaos.checker.linearizability import check
+from chaos.checker.window import smallest_window
 from tests.checker.histories import linearizable_by_force, simulated, told
 
 SMALL = st.sampled_from([None, 1, 2])

@@ -43,7 +43,7 @@ def left() -> list[str]:
 
 
 def start(reports: Path, *arguments: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "gateway.cli", "chaos", *arguments, "--target", "compose"]
+    command = [sys.executable, "-m", "gateway.cli.main", "chaos", *arguments, "--target", "compose"]
     return subprocess.Popen(
         [*command, "--report", str(reports)],
         cwd=ROOT,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from chaos.compose import ComposeTarget, NotOurs
-from chaos.processes import ProcessFailed
+from chaos.cluster.compose import ComposeTarget, NotOurs
+from chaos.cluster.processes import ProcessFailed
 
 DOCKER = """#!/bin/sh
 echo "$*" >>"$CALLS"
@@ -67,7 +67,7 @@ async def test_of_a_running_cluster_only_what_it_broke_is_made_anew(
     async def survey(target: ComposeTarget) -> dict[str, Any]:
         return {"ready": True, "nodes": []}
 
-    monkeypatch.setattr("chaos.compose.survey", survey)
+    monkeypatch.setattr("chaos.cluster.compose.survey", survey)
     engine.running.write_text("0123456789ab\n")
     engine.left.write_text("fedcba\n")
     (tmp_path / ".env").write_text("# ours\nSYNOD_TOKEN=secret\nSYNOD_HTTP_PORT=8081\n")

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from chaos.processes import Daemon, Watchdog, wait_until
-from chaos.rabbitmq import free_ports
+from chaos.cluster.processes import Daemon, Watchdog, wait_until
+from chaos.cluster.rabbitmq import free_ports
 from tests.acceptance.shell import clean_environment, synod_command
 
 

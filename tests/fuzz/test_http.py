@@ -8,7 +8,7 @@ import httpx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chaos.processes import Daemon
+from chaos.cluster.processes import Daemon
 from tests.fuzz.hostile import garbled
 
 PATIENCE_S = 10.0

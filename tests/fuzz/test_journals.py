@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.effects import Blob, Record
-from broker.folder import JournalError
 from broker.journal import Journal
+from broker.journal_folder import JournalError
 
 ROWS = [Record(f"slot/{number:03}", bytes([number]) * 90) for number in range(150)]
 DATA = b"contents " * 4_000

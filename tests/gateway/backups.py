@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from actors.namespace import Namespace
+from actors.state.namespace import Namespace
 from actors.values import AnyOperation, Batch, Command, Constants, OpenSession, StoreMember, View
-from gateway.backup_folder import BackupFolder, Manifest
+from gateway.backup.folder import BackupFolder, Manifest
 from tests.worlds import put
 
 DATA = (b"contents", b"others")

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from gateway.app import GatewayApp
 from gateway.cluster import ClusterPort
-from gateway.connections import Limits
-from gateway.listener import listen
-from gateway.server import server
+from gateway.http.app import GatewayApp
+from gateway.http.connections import Limits
+from gateway.http.listener import listen
+from gateway.http.server import server
 from gateway.settings import Settings
 from tests.gateway.fake import FakeCluster
 

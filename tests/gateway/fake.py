@@ -29,11 +29,11 @@ from actors.calls import (
     Uploaded,
     Write,
 )
-from actors.changes import Changes
 from actors.messages import LogPage, LogRead, ReadReply, ReadRequest, SnapshotPull
-from actors.namespace import Namespace
 from actors.options import Options
-from actors.reads import answer_changes, answer_read
+from actors.state.namespace import Namespace
+from actors.store.changes import Changes
+from actors.store.reads import answer_changes, answer_read
 from actors.values import (
     AnyOperation,
     Batch,

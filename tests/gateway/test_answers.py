@@ -10,9 +10,9 @@ from actors.calls import Decided as CallDecided
 from actors.calls import Read, ReadDone, Unavailable, Unknown
 from actors.messages import ReadReply, ReadRequest, ReadStatus
 from actors.values import Outcome, Status
-from broker.calling import CallLost, CallRefused
+from broker.local_calls import CallLost, CallRefused
 from broker.runtime import NodeHalted
-from gateway.app import GatewayApp
+from gateway.http.app import GatewayApp
 from gateway.settings import Settings
 from tests.gateway.fake import FakeCluster
 from tests.gateway.problems import problem_of

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from broker.folder import sync_folder
-from gateway.backup_folder import (
+from broker.journal_folder import sync_folder
+from gateway.backup.folder import (
     BackupDamaged,
     BackupFolder,
     BackupRefused,
@@ -65,7 +65,7 @@ def test_the_manifest_appears_once_all_that_it_names_is_durable(
 
     monkeypatch.setattr(os, "fsync", noting_fsync)
     monkeypatch.setattr(Path, "replace", noting_replace)
-    monkeypatch.setattr("gateway.backup_folder.sync_folder", noting_sync)
+    monkeypatch.setattr("gateway.backup.folder.sync_folder", noting_sync)
     folder = BackupFolder(tmp_path)
     folder.keep_chunk(NAME, DATA)
     folder.finish(MANIFEST)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from actors.values import Inline, PutFile, Transaction
-from gateway.changing import BODY_BYTES_MAX
+from gateway.http.transactions import BODY_BYTES_MAX
 from tests.gateway.fake import FakeCluster
 from tests.gateway.problems import refused_as
 

@@ -14,11 +14,11 @@ import httpx
 import pytest
 
 from actors.calls import Unavailable
-from gateway import cli_files
-from gateway.cli import run
+from gateway.cli import files as cli_files
+from gateway.cli.main import run
+from gateway.cli.transfer import Silent, put_tree
 from gateway.errors import NotFound, PreconditionFailed
 from gateway.sdk import AsyncSynod, Synod
-from gateway.transfer import Silent, put_tree
 from tests.gateway.fake import FakeCluster
 
 

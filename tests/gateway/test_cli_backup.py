@@ -28,7 +28,7 @@ async def _synod(*arguments: str) -> Ran:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "gateway.cli",
+        "gateway.cli.main",
         *arguments,
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,

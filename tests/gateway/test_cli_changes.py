@@ -83,7 +83,7 @@ async def test_txn_says_what_it_wants(synod: Shell, local: Path, text: str) -> N
 async def test_watch_prints_a_line_for_each_change_until_it_is_interrupted(port: int) -> None:
     url = f"http://127.0.0.1:{port}"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway.cli", "watch", "logs/", "--json"),
+        *(sys.executable, "-m", "gateway.cli.main", "watch", "logs/", "--json"),
         *("--after", "1", "--url", url),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,

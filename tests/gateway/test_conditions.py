@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.values import ALWAYS, Precondition
-from gateway.conditions import Unsatisfiable, byte_range, holds, precondition
-from gateway.metadata import digest_header, http_date, metadata, sha256_of_digest
-from gateway.problems import Problem
+from gateway.http.conditional import Unsatisfiable, byte_range, holds, precondition
+from gateway.http.metadata import digest_header, http_date, metadata, sha256_of_digest
+from gateway.http.problems import Problem
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from actors.numbers import COUNT_MAX
-from gateway import parameters
-from gateway.openapi import document
-from gateway.parameters import Text
+from gateway.http import parameters
+from gateway.http.openapi import document
+from gateway.http.parameters import Text
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "0123456789abcdef"
@@ -101,7 +101,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SYNOD_")}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gateway.cli", "up", "--port", "0", "--data", str(folder)],
+            [sys.executable, "-m", "gateway.cli.main", "up", "--port", "0", "--data", str(folder)],
             cwd=ROOT,
             env={**kept, "SYNOD_TOKEN": TOKEN},
             stdout=subprocess.PIPE,

@@ -5,10 +5,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from gateway.app import GatewayApp
-from gateway.door import COOKIE, Door, Guarded
 from gateway.errors import Unauthorized
-from gateway.exporter import exporter
+from gateway.http.app import GatewayApp
+from gateway.http.auth import COOKIE, Door, Guarded
+from gateway.http.node_endpoints import exporter
 from gateway.sdk import AsyncSynod
 from gateway.settings import Settings, effective, load_settings
 from tests.gateway.fake import FakeCluster

@@ -2,7 +2,6 @@
 
 import pytest
 
-from gateway import problems
 from gateway.errors import (
     Conflict,
     DiskFull,
@@ -19,7 +18,8 @@ from gateway.errors import (
     Unreachable,
     error_of,
 )
-from gateway.problems import Kind, Problem
+from gateway.http import problems
+from gateway.http.problems import Kind, Problem
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from actors.calls import Upload, Write
 from actors.messages import ReadRequest
 from actors.values import Chunked, Indirect, Inline, PutFile
-from gateway.metadata import digest_header
+from gateway.http.metadata import digest_header
 from gateway.settings import Settings
 from tests.gateway.fake import SESSION, FakeCluster
 from tests.gateway.problems import problem_of

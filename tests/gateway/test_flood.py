@@ -51,7 +51,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SYNOD_")}
     log = folder / "log"
     with log.open("wb") as to_log:
-        command = [sys.executable, "-m", "gateway.cli", "up", "--port", str(port)]
+        command = [sys.executable, "-m", "gateway.cli.main", "up", "--port", str(port)]
         process = subprocess.Popen(
             [*command, "--data", str(folder / "data")],
             cwd=folder,

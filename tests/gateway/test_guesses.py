@@ -7,8 +7,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from gateway.app import GatewayApp
-from gateway.guesses import ADDRESSES_MAX, ALL_BURST, BURST, EACH_S, Guesses
+from gateway.http.app import GatewayApp
+from gateway.http.auth_limits import ADDRESSES_MAX, ALL_BURST, BURST, EACH_S, Guesses
 from gateway.settings import Settings
 from tests.gateway.conftest import serving
 from tests.gateway.fake import FakeCluster

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli import run
+from gateway.cli.main import run
 
 ROOT = Path(__file__).parents[2]
 
@@ -247,7 +247,7 @@ def test_silence_is_told_after_a_while(capsys: pytest.CaptureFixture[str]) -> No
 
 def _shell(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a line of shell in which $synod is the command."""
-    synod = f"{sys.executable} -m gateway.cli"
+    synod = f"{sys.executable} -m gateway.cli.main"
     return subprocess.run(
         ["bash", "-c", script],
         env={**os.environ, "PYTHONPATH": str(ROOT), "synod": synod, **environment},
@@ -327,7 +327,7 @@ async def test_a_signal_ends_a_command_and_leaves_nothing(
     os.mkfifo(here / "slow")
     writing = os.open(here / "slow", os.O_RDWR)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway.cli", "put", "slow", "x"),
+        *(sys.executable, "-m", "gateway.cli.main", "put", "slow", "x"),
         env={**os.environ, "PYTHONPATH": str(ROOT), "SYNOD_URL": f"http://127.0.0.1:{port}"},
         stderr=asyncio.subprocess.PIPE,
     )

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from actors.options import Options
-from broker.folder import JournalError
 from broker.journal import Journal
-from gateway.backup_folder import BackupDamaged, BackupFolder, BackupRefused, chunk_place
+from broker.journal_folder import JournalError
+from gateway.backup.folder import BackupDamaged, BackupFolder, BackupRefused, chunk_place
+from gateway.backup.restore import restore
+from gateway.cli.download_targets import Tree
+from gateway.cli.transfer import Silent, get_tree
 from gateway.errors import SynodError
-from gateway.restore import restore
 from gateway.sdk import AsyncSynod
-from gateway.targets import Tree
-from gateway.transfer import Silent, get_tree
 from tests.gateway.backups import NAMES, make_backup
 from tests.gateway.test_cli import Shell
 

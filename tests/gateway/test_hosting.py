@@ -24,7 +24,7 @@ async def _started(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "gateway.cli",
+        "gateway.cli.main",
         *arguments,
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
@@ -192,7 +192,7 @@ def test_a_node_loads_nothing_that_only_clients_or_gateways_need() -> None:
     """A cluster starts many processes, and what each of them loads is most of its start."""
     needless = ("chaos", "httpx", "rich", "starlette", "typer.rich_utils", "uvicorn")
     program = (
-        "import sys, gateway.cli; gateway.cli.build_cli('node'); import gateway.hosting; "
+        "import sys, gateway.cli.main; gateway.cli.main.build_cli('node'); import gateway.hosting; "
         f"print([name for name in {needless} if name in sys.modules])"
     )
     done = subprocess.run(

@@ -10,11 +10,11 @@ import pytest
 
 from actors.calls import KeepChunks, Upload, Write
 from actors.messages import KEEP_NAMES_MAX
-from broker.calling import CallLost
-from gateway import contents
+from broker.local_calls import CallLost
 from gateway.cluster import Cluster
-from gateway.keeping import DOWNLOADS, Rhythm, keeping, uploads
-from gateway.problems import NOT_FOUND, Problem
+from gateway.http import contents
+from gateway.http.chunk_keeping import DOWNLOADS, Rhythm, keeping, uploads
+from gateway.http.problems import NOT_FOUND, Problem
 from gateway.settings import Settings
 from tests.gateway.conftest import serving
 from tests.gateway.fake import FakeCluster

@@ -8,7 +8,7 @@ import pytest
 
 from actors.paging import COMMAND_BYTES_MAX
 from actors.values import Command
-from gateway.changing import BODY_BYTES_MAX
+from gateway.http.transactions import BODY_BYTES_MAX
 from tests.gateway.fake import FakeCluster
 
 

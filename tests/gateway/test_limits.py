@@ -9,9 +9,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from gateway.connections import Connections, Limits
-from gateway.pulse import LISTENERS_MAX
-from gateway.server import HEADER_BYTES_MAX, HEADERS_MAX
+from gateway.http.connections import Connections, Limits
+from gateway.http.live_events import LISTENERS_MAX
+from gateway.http.server import HEADER_BYTES_MAX, HEADERS_MAX
 from gateway.settings import Settings
 from tests.gateway.conftest import serving
 from tests.gateway.fake import FakeCluster

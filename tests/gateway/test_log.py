@@ -3,9 +3,9 @@
 import httpx
 import pytest
 
-from actors.ballot import Ballot
 from actors.calls import ReadLog, Unavailable
 from actors.messages import LogCommand, LogEntry, LogPage
+from actors.paxos.ballot import Ballot
 from tests.gateway.fake import FakeCluster
 from tests.gateway.problems import problem_of
 

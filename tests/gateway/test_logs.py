@@ -11,8 +11,8 @@ import pytest
 
 from actors.messages import ProposeValue, Result
 from actors.values import Abort, Outcome
+from observability.log_messages import Narrator
 from observability.logs import HumanFormatter, JsonFormatter, Throttle, configure_logs
-from observability.narration import Narrator
 from tests.broker.samples import SAMPLES
 
 

@@ -7,10 +7,10 @@ import random
 
 import pytest
 
-from gateway import memory as memory_module
-from gateway.memory import Memory
-from gateway.pace import LEAST_BYTES_PER_S, Pace
-from gateway.problems import UNAVAILABLE, Problem
+from gateway.http import memory_budget
+from gateway.http.client_timeouts import LEAST_BYTES_PER_S, Pace
+from gateway.http.memory_budget import Memory
+from gateway.http.problems import UNAVAILABLE, Problem
 
 
 async def test_the_first_to_ask_is_the_first_to_get() -> None:
@@ -55,7 +55,7 @@ async def test_who_gets_no_turn_is_told_to_come_again() -> None:
 async def test_where_too_many_wait_the_next_is_refused_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory_module, "WAITING_MAX", 1)
+    monkeypatch.setattr(memory_budget, "WAITING_MAX", 1)
     memory = Memory(100)
     await memory.take(100, 10)
     waiting = asyncio.ensure_future(memory.take(1, 10))

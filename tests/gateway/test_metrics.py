@@ -9,7 +9,6 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
-from actors.ballot import Ballot
 from actors.effects import Group, TimerKey
 from actors.messages import (
     Accept,
@@ -29,11 +28,12 @@ from actors.messages import (
 )
 from actors.node import Node
 from actors.options import Identity, Options
+from actors.paxos.ballot import Ballot
 from actors.roles import build_actor
 from actors.values import NOOP, Batch, Command, DecidedSlot, DeleteFile, Refusal, StoreMember, View
 from observability.metrics import HttpMetrics, NodesMetrics
-from observability.roles import RolesMetrics
-from observability.state import COUNTED, DROPPED, StateCollector, Watched
+from observability.node_state import COUNTED, DROPPED, StateCollector, Watched
+from observability.role_metrics import RolesMetrics
 
 TABLE = Path(__file__).parents[2] / "docs" / "metrics.md"
 NODES = ("proposer-1", "acceptor-1", "learner-1", "store-1", "gateway-1")
@@ -201,7 +201,7 @@ def _let_the_actors_be(process: Process) -> None:
 
 
 def _leading() -> Any:
-    from actors.proposer import Leading
+    from actors.paxos.proposer import Leading
 
     return Leading(ballot=BALLOT, elected_at=0, next_slot=1, recovered_through=0)
 
@@ -268,7 +268,7 @@ def test_the_names_follow_the_scheme() -> None:
 
 
 def test_every_counter_that_is_shown_is_one_that_an_actor_counts() -> None:
-    code = {path.stem: path.read_text() for path in (TABLE.parents[1] / "actors").glob("*.py")}
+    code = {path: path.read_text() for path in (TABLE.parents[1] / "actors").rglob("*.py")}
     counted = set(re.findall(r'counters\["(\w+)"\] \+=', "\n".join(code.values())))
 
     shown = {name for names in COUNTED.values() for name in names} | set(DROPPED)

@@ -12,13 +12,22 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.routing import Route
 
-from gateway import changing, directories, files, looking, problems, replicating, system, watch
-from gateway.app import GatewayApp
-from gateway.openapi import document
-from gateway.operations import OF_NO_OPERATION, OPERATIONS
-from gateway.parameters import META
-from gateway.problems import TYPE_PREFIX, Kind
-from gateway.routing import Tree
+from gateway.http import (
+    backup_endpoints,
+    diagnostics,
+    directories,
+    files,
+    problems,
+    system,
+    transactions,
+    watch,
+)
+from gateway.http.app import GatewayApp
+from gateway.http.openapi import document
+from gateway.http.operations import OF_NO_OPERATION, OPERATIONS
+from gateway.http.parameters import META
+from gateway.http.problems import TYPE_PREFIX, Kind
+from gateway.http.routing import Tree
 from gateway.settings import Settings
 from tests.gateway.fake import FakeCluster
 from tests.gateway.problems import problem_of
@@ -62,7 +71,7 @@ def test_every_route_and_method_is_described_and_no_other(
 def test_every_problem_is_described() -> None:
     kinds = {kind for kind in vars(problems).values() if isinstance(kind, Kind)}
     described = set(re.findall(f'"{TYPE_PREFIX}([a-z-]+)"', json.dumps(document())))
-    # Of a new kind, `gateway.operations` must say which operations answer it.
+    # Of a new kind, `gateway.http.operations` must say which operations answer it.
     assert described == {kind.name for kind in kinds.difference(OF_NO_OPERATION)}
 
 
@@ -139,7 +148,7 @@ async def test_what_an_endpoint_reads_of_a_request_is_described(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: set[str] = set()
-    for module in (changing, directories, files, looking, replicating, system, watch):
+    for module in (transactions, directories, files, diagnostics, backup_endpoints, system, watch):
         for name in ("header_fields", "query_fields"):
             if (reads := getattr(module, name, None)) is not None:
                 noting = partial(lambda reads, scope: _Noting(reads(scope), asked), reads)

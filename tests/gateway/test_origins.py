@@ -5,9 +5,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from gateway.app import GatewayApp
-from gateway.door import Door, Guarded
-from gateway.exporter import exporter
+from gateway.http.app import GatewayApp
+from gateway.http.auth import Door, Guarded
+from gateway.http.node_endpoints import exporter
 from gateway.settings import Settings
 from tests.gateway.fake import FakeCluster
 from tests.gateway.problems import problem_of

@@ -12,10 +12,10 @@ import pytest
 from actors.calls import NodeSeen, Surveyed
 from actors.messages import NodeHeartbeat
 from actors.values import StoreMember, View
-from broker.calling import CallLost
+from broker.local_calls import CallLost
 from gateway.cluster import Cluster
-from gateway.problems import UNAVAILABLE, Problem
-from gateway.pulse import FIGURES_KEPT, Pulse
+from gateway.http.live_events import FIGURES_KEPT, Pulse
+from gateway.http.problems import UNAVAILABLE, Problem
 
 
 class Changing:

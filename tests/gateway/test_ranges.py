@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.values import FileEntry
-from gateway.app import GatewayApp
-from gateway.conditions import Unsatisfiable, byte_range
+from gateway.http.app import GatewayApp
+from gateway.http.conditional import Unsatisfiable, byte_range
 from gateway.settings import Settings
 from tests.gateway.fake import FakeCluster
 from tests.gateway.problems import problem_of

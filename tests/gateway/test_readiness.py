@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from actors.ballot import Ballot
 from actors.calls import LeasesSeen, NodeSeen, Surveyed
 from actors.messages import NodeHeartbeat
 from actors.options import Options, role_of
+from actors.paxos.ballot import Ballot
 from actors.values import StoreMember, View
 from gateway.readiness import Condition, condition_of
 

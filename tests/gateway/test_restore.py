@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from actors.acceptor import TRUNCATED
 from actors.effects import Record
 from actors.founding import FOUNDED, HELD
 from actors.options import Options, role_of
+from actors.paxos.acceptor import TRUNCATED
 from actors.values import Genesis
 from broker.journal import Journal
-from gateway.backup_folder import BackupFolder, BackupRefused
-from gateway.restore import Restored, restore
+from gateway.backup.folder import BackupFolder, BackupRefused
+from gateway.backup.restore import Restored, restore
 from tests.gateway.backups import DATA, NAMES, former, make_backup
 
 WALL_MS = 1_800_000_000_000

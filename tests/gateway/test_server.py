@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.listener import PortInUse, listen
-from gateway.server import HEADER_BYTES_MAX, _Joining
+from gateway.http.listener import PortInUse, listen
+from gateway.http.server import HEADER_BYTES_MAX, _Joining
 from gateway.settings import Settings
 from tests.gateway.conftest import serving
 from tests.gateway.fake import FakeCluster

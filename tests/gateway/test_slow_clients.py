@@ -13,11 +13,11 @@ import httpx
 import pytest
 
 from actors.values import CHUNK_BYTES
-from gateway import contents as contents_module
-from gateway.app import GatewayApp
-from gateway.connections import Limits
+from gateway.http import contents as contents_module
+from gateway.http.app import GatewayApp
+from gateway.http.connections import Limits
+from gateway.http.spill import Spill
 from gateway.settings import Settings
-from gateway.spill import Spill
 from tests.gateway.conftest import serving_app
 from tests.gateway.fake import FakeCluster
 
@@ -182,7 +182,7 @@ async def test_an_upload_below_the_least_rate_is_ended(app: GatewayApp, size: in
 async def test_a_body_in_json_that_stalls_is_ended(
     app: GatewayApp, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.bounded._TIMEOUT_S", 0.2)
+    monkeypatch.setattr("gateway.http.small_bodies._TIMEOUT_S", 0.2)
     async with serving_app(app) as port:
         reader, writer = await connect(port)
         writer.write(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from observability.tallies import Distributions, Tallies
+from observability.fast_metrics import Distributions, Tallies
 
 BOUNDS = (0.0005, 0.1, 1, 2.5)
 LABELS = ("node", "type")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gateway.sdk import AsyncSynod
 from observability.logs import HumanFormatter, JsonFormatter
-from observability.text import json_text, visible
+from observability.safe_text import json_text, visible
 from tests.gateway.fake import FakeCluster
 from tests.gateway.test_cli import Shell
 from tests.worlds import put as put_of
@@ -155,7 +155,7 @@ async def test_json_of_the_command_line_is_utf8_in_any_locale(port: int, tmp_pat
 
     async def run(*arguments: str) -> tuple[bytes, bytes]:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gateway.cli", *arguments),
+            *(sys.executable, "-m", "gateway.cli.main", *arguments),
             cwd=ROOT,
             env=environment,
             stdout=asyncio.subprocess.PIPE,

@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
-from actors.ballot import Ballot
 from actors.messages import Accept, Accepted, NodeHeartbeat, Prepare, Result, Submit, TxnPrepare
+from actors.paxos.ballot import Ballot
 from actors.values import Batch, Command, Inline, Outcome, PutFile
-from broker.memory import MemoryBroker
-from gateway.app import GatewayApp
+from broker.memory_broker import MemoryBroker
+from gateway.http.app import GatewayApp
 from gateway.settings import Settings
-from gateway.tracing import Order, Tracing
+from gateway.trace_events import Order, Tracing
 from observability.events import PENDING_RECORDS_MAX, Mode, Recorder, TraceSwitch
 from observability.traces import Span, TraceBook
 from tests.broker.samples import SAMPLES

@@ -12,9 +12,9 @@ import pytest
 
 from actors.calls import Unavailable as Refused
 from gateway.bodies import REPLAYED_BYTES_MAX, Source
+from gateway.cli.transfer import Silent, put_tree
 from gateway.errors import SourceChanged, Unavailable
 from gateway.sdk import AsyncSynod
-from gateway.transfer import Silent, put_tree
 from tests.gateway.fake import FakeCluster
 from tests.gateway.test_cli import Shell
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from actors.values import Chunked, Indirect
 from gateway.errors import InvalidRequest, PreconditionFailed
-from gateway.metadata import (
+from gateway.http.metadata import (
     META_BYTES_MAX,
     META_PREFIX,
     MODIFIED_MS_MAX,

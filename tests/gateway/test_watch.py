@@ -10,16 +10,16 @@ from typing import Any
 import httpx
 import pytest
 
-import gateway.watch
+import gateway.http.watch
 from actors.calls import Unavailable
-from actors.changes import Change
+from actors.store.changes import Change
 from actors.values import Transaction
-from gateway.app import GatewayApp
 from gateway.cluster import Cluster
+from gateway.http.app import GatewayApp
+from gateway.http.watch import _BEAT_S, Mark, Watch, concerns
 from gateway.replies import Change as Seen
 from gateway.sdk import AsyncSynod
 from gateway.settings import Settings
-from gateway.watch import _BEAT_S, Mark, Watch, concerns
 from tests.broker.hosting import until
 from tests.gateway.conftest import serving_app
 from tests.gateway.fake import FakeCluster
@@ -258,8 +258,8 @@ async def test_one_watcher_too_many_is_told_to_come_back(
     synod: AsyncSynod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given as many watchers as there may be, when one of them goes, then another is served."""
-    monkeypatch.setattr(gateway.watch, "WATCHERS_MAX", 2)
-    monkeypatch.setattr(gateway.watch, "_QUIET_S", 0.2)
+    monkeypatch.setattr(gateway.http.watch, "WATCHERS_MAX", 2)
+    monkeypatch.setattr(gateway.http.watch, "_QUIET_S", 0.2)
     async with _watching(synod.url) as kept:
         await kept.next()
         async with (
@@ -293,10 +293,10 @@ async def test_watchers_that_do_not_read_are_cut_off_and_those_that_do_miss_noth
     stays within its bound; another one is told everything.
     """
     page_bytes = 2 * 1024 * 1024
-    monkeypatch.setattr(gateway.watch, "_SLOW_S", 1.0 if why == "slow" else 60.0)
-    monkeypatch.setattr(gateway.watch, "_LONG_S", 0.3)
+    monkeypatch.setattr(gateway.http.watch, "_SLOW_S", 1.0 if why == "slow" else 60.0)
+    monkeypatch.setattr(gateway.http.watch, "_LONG_S", 0.3)
     if why == "budget":
-        monkeypatch.setattr(gateway.watch, "_HELD_BYTES_MAX", 2 * page_bytes)
+        monkeypatch.setattr(gateway.http.watch, "_HELD_BYTES_MAX", 2 * page_bytes)
     folder = "/".join(["d" * 250] * 14)
     paths = [f"{folder}/{number:05}" for number in range(4_000)]
     for begin in range(0, len(paths), 200):
@@ -327,7 +327,7 @@ async def test_watchers_that_do_not_read_are_cut_off_and_those_that_do_miss_noth
     assert told == paths
     if why == "budget":
         # Those that were asked for while there was still room come on top.
-        assert max(held) <= (2 + gateway.watch._QUESTIONS_MAX) * page_bytes
+        assert max(held) <= (2 + gateway.http.watch._QUESTIONS_MAX) * page_bytes
     else:
         assert max(held) > page_bytes
 

@@ -16,13 +16,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from actors.calls import Call, Read, ReadDone, Unavailable
-from actors.changes import Change, Changes
 from actors.messages import ReadReply, ReadRequest
-from actors.reads import answer_changes
+from actors.store.changes import Change, Changes
+from actors.store.reads import answer_changes
 from actors.values import NOOP, AnyValue, Batch, Command, Outcome, Transaction
 from gateway.cluster import Cluster
-from gateway.problems import Problem
-from gateway.watch import Mark, Watch, _Holding, concerns
+from gateway.http.problems import Problem
+from gateway.http.watch import Mark, Watch, _Holding, concerns
 from tests.worlds import put
 
 _PREFIXES = ("", "a", "a/", "b/x", "nowhere")

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from gateway.hosting import obstacle
+from gateway.node_observers import Watching
 from gateway.settings import Settings
-from gateway.watching import Watching
 from tests.broker.hosting import memory_house
 
 

@@ -22,7 +22,10 @@ def test_an_actor_is_pure(path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "found"),
     [
-        ("import json\nfrom pydantic import BaseModel\nfrom actors.ballot import Ballot\n", []),
+        (
+            "import json\nfrom pydantic import BaseModel\nfrom actors.paxos.ballot import Ballot\n",
+            [],
+        ),
         ("import time", ["x.py:1: imports time"]),
         ("from os.path import join", ["x.py:1: imports os.path"]),
         ("def f():\n    import random", ["x.py:2: imports random"]),

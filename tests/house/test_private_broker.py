@@ -11,7 +11,7 @@ from pathlib import Path
 import aio_pika
 import pytest
 
-from chaos.rabbitmq import BrokerFailedError, PrivateBroker, server_available
+from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker, server_available
 from tests.brokers import control, real_broker
 
 pytestmark = pytest.mark.timeout(180)
@@ -62,7 +62,7 @@ async def test_a_durable_message_survives_kill_nine(private_broker: PrivateBroke
 def test_a_broker_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     # Given a process that started a broker,
     program = (
-        "import sys, pathlib, chaos.rabbitmq as r\n"
+        "import sys, pathlib, chaos.cluster.rabbitmq as r\n"
         "broker = r.PrivateBroker(pathlib.Path(sys.argv[1])); broker.start()\n"
         "print(broker.process_id, flush=True); sys.stdin.read()\n"
     )
@@ -92,7 +92,7 @@ def test_a_broker_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
 def test_a_broker_that_outlives_is_taken_over_by_its_folder(tmp_path: Path) -> None:
     # Given a broker that was started to go on without its starter,
     program = (
-        "import sys, pathlib, chaos.rabbitmq as r\n"
+        "import sys, pathlib, chaos.cluster.rabbitmq as r\n"
         "r.PrivateBroker(pathlib.Path(sys.argv[1]), outlives=True).start()\n"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=120)
@@ -114,7 +114,7 @@ def test_without_any_broker_the_remedies_are_named(
 ) -> None:
     monkeypatch.delenv("SYNOD_TEST_AMQP_URL", raising=False)
     monkeypatch.setattr("tests.brokers.docker_answers", lambda: False)
-    monkeypatch.setattr("chaos.rabbitmq._server_program", _no_server)
+    monkeypatch.setattr("chaos.cluster.rabbitmq._server_program", _no_server)
     assert not server_available()
     with pytest.raises(BrokerFailedError, match="set SYNOD_TEST_AMQP_URL"), real_broker(tmp_path):
         pass
@@ -126,7 +126,7 @@ def test_a_server_that_ends_at_once_shows_its_log(
     program = tmp_path / "server"
     program.write_text("#!/bin/sh\necho the disk is on fire\nexit 1\n")
     program.chmod(0o755)
-    monkeypatch.setattr("chaos.rabbitmq._server_program", lambda: program)
+    monkeypatch.setattr("chaos.cluster.rabbitmq._server_program", lambda: program)
     broker = PrivateBroker(tmp_path / "broker")
     with pytest.raises(BrokerFailedError, match="the disk is on fire"):
         broker.start()

@@ -10,8 +10,8 @@ from typer.core import TyperGroup
 
 from actors.values import Constants
 from chaos.mutants.catalogue import load
-from gateway.cli import build_cli
-from gateway.operations import OPERATIONS
+from gateway.cli.main import build_cli
+from gateway.http.operations import OPERATIONS
 from gateway.settings import Settings
 from tests.house.test_tidy import ROOT, house_files, python_files, texts
 

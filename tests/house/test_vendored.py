@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = (ROOT / "gateway/static/vendor", ROOT / "tests/browser/vendor")
+FOLDERS = (ROOT / "gateway/ui/vendor", ROOT / "tests/browser/vendor")
 _ROW = re.compile(r"^\| `(?P<name>[\w.\-]+)` \|.*`(?P<sha256>[0-9a-f]{64})` \|$", re.MULTILINE)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import pytest
 
-from chaos.rabbitmq import free_ports
+from chaos.cluster.rabbitmq import free_ports
 
 
 def program(name: str) -> str:

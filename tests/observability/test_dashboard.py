@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from chaos.load import Load
-from chaos.local import Description, LocalCluster
+from chaos.cluster.local import Description, LocalCluster
+from chaos.load.writers import Load
 from observability.dashboard import dashboard, queries, text
 from tests.observability.prometheus import Prometheus, program
 

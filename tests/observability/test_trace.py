@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chaos.local import Description, LocalCluster
+from chaos.cluster.local import Description, LocalCluster
 from gateway.sdk import Synod
 
 

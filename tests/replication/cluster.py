@@ -13,12 +13,12 @@ from actors.messages import AnyMessage, ReadRequest
 from actors.options import Options, role_of
 from actors.values import AnyOperation, FileEntry
 from broker.journal import Journal
-from broker.launch import make_host
-from broker.memory import MemoryBroker
+from broker.maintenance import UpkeepOptions
+from broker.memory_broker import MemoryBroker
+from broker.node_startup import make_host
 from broker.observer import Tap
 from broker.runtime import HostOptions, NodeHost
 from broker.transport import Transport
-from broker.upkeep import UpkeepOptions
 
 
 @dataclass

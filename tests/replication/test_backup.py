@@ -17,18 +17,18 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from actors import chunks, contents
-from actors.contents import Contents
 from actors.options import Options
+from actors.store import chunks, contents
+from actors.store.contents import Contents
 from broker.journal import Journal
-from gateway.app import GatewayApp
-from gateway.backup import backup
-from gateway.backup_folder import BackupDamaged, BackupFolder, BackupRefused, Manifest
+from gateway.backup.folder import BackupDamaged, BackupFolder, BackupRefused, Manifest
+from gateway.backup.restore import restore
+from gateway.backup.take import backup
+from gateway.cli.transfer import Silent
 from gateway.errors import NotFound, PreconditionFailed, SynodError, Unauthorized
-from gateway.restore import restore
+from gateway.http.app import GatewayApp
 from gateway.sdk import AsyncSynod
 from gateway.settings import Settings
-from gateway.transfer import Silent
 from tests.replication.cluster import MemoryCluster, eventually, memory_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -377,9 +377,9 @@ async def test_a_backup_that_ends_anywhere_leaves_the_former_one_whole(
         await synod.put("a", _bytes("a", 3 * 64 * KIB))
         first, _ = await backup(synod, folder, progress=Silent())
         for name, moment in (
-            ("gateway.backup_folder.BackupFolder.finish", dying),
-            ("gateway.backup_folder.Manifest.dump", dying),
-            ("gateway.backup_folder.BackupFolder.prune", dying),
+            ("gateway.backup.folder.BackupFolder.finish", dying),
+            ("gateway.backup.folder.Manifest.dump", dying),
+            ("gateway.backup.folder.BackupFolder.prune", dying),
             ("pathlib.Path.unlink", unlink_one),
         ):
             await synod.put("a", _bytes(name, 3 * 64 * KIB))

@@ -19,7 +19,7 @@ import pytest
 from actors.calls import Decided
 from broker.rabbitmq import RabbitTransport
 from broker.topology import Topology
-from chaos.rabbitmq import BrokerFailedError, PrivateBroker
+from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker
 from tests.brokers import control
 from tests.replication.cluster import MemoryCluster, eventually, memory_cluster
 from tests.worlds import put

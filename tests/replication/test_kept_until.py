@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from actors import chunks, contents
-from gateway import contents as gateway_contents
-from gateway.keeping import Rhythm
+from actors.store import chunks, contents
+from gateway.http import contents as gateway_contents
+from gateway.http.chunk_keeping import Rhythm
 from gateway.settings import Settings
 from tests.gateway.conftest import serving
 from tests.replication.cluster import MemoryCluster, eventually, memory_cluster

@@ -10,14 +10,14 @@ import httpx
 import pytest
 
 from actors.calls import Read
-from actors.changes import Change
 from actors.messages import ReadRequest
-from broker.memory import MemoryBroker
+from actors.store.changes import Change
+from broker.memory_broker import MemoryBroker
 from broker.rabbitmq import RabbitTransport
 from broker.topology import Topology
 from broker.transport import Transport
-from chaos.rabbitmq import PrivateBroker
-from gateway.app import GatewayApp
+from chaos.cluster.rabbitmq import PrivateBroker
+from gateway.http.app import GatewayApp
 from gateway.settings import Settings
 from tests.brokers import control
 from tests.replication.cluster import MemoryCluster, memory_cluster

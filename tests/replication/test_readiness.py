@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.app import GatewayApp
 from gateway.hosting import obstacle
+from gateway.http.app import GatewayApp
 from gateway.settings import Settings
 from tests.replication.cluster import MemoryCluster, eventually, memory_cluster
 

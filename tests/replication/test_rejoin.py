@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from actors.calls import Decided, Fetch, Fetched
-from actors.chunks import RELEASED_GRACE_MS
+from actors.store.chunks import RELEASED_GRACE_MS
 from actors.values import Chunked, PutFile
 from broker.journal import Journal
-from broker.upkeep import UpkeepOptions
+from broker.maintenance import UpkeepOptions
 from tests.replication.cluster import MemoryCluster, eventually, memory_cluster
 from tests.worlds import put
 
@@ -243,11 +243,11 @@ async def test_the_scrub_mends_rows_and_chunks_that_nobody_reads(tmp_path: Path)
 async def test_replaced_contents_go_away_and_those_in_use_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.chunks.RELEASED_GRACE_MS", 200)
-    monkeypatch.setattr("actors.contents._SWEEP_MS", 100)
+    monkeypatch.setattr("actors.store.chunks.RELEASED_GRACE_MS", 200)
+    monkeypatch.setattr("actors.store.contents._SWEEP_MS", 100)
     # With such a rest, four sweeps that a busy machine delays would count as a pause of the node,
     # after which it rightly deletes nothing for minutes; test_kept_until.py is about that.
-    monkeypatch.setattr("actors.contents._SWEEPS_MISSED", 10_000)
+    monkeypatch.setattr("actors.store.contents._SWEEPS_MISSED", 10_000)
     assert RELEASED_GRACE_MS == 60_000
     async with memory_cluster(tmp_path, heartbeat_ms=300, chunk_grace_ms=500) as cluster:
         (kept,) = await _big_file(cluster, "kept", 1)

@@ -20,9 +20,9 @@ from actors.messages import (
 )
 from actors.options import Options
 from actors.values import Abort, AnyValue, Batch, View
-from chaos.simulator.judge import Judge
+from chaos.simulator.interfaces import Parcel
+from chaos.simulator.invariants import Judge
 from chaos.simulator.network import Conditions
-from chaos.simulator.surroundings import Parcel
 from chaos.simulator.world import World
 from tests.worlds import put
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from actors.effects import TimerKey
-from actors.proposer import Leading
+from actors.paxos.proposer import Leading
 from actors.values import NoOp
 from chaos.simulator.network import Wakeup
 from tests.scenarios.stage import Stage

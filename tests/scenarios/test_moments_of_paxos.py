@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from actors.ballot import Ballot
-from actors.chosen import ChosenLog
+from actors.learner.chosen_log import ChosenLog
 from actors.messages import (
     LeaseGranted,
     LeaseHeartbeat,
     Prepare,
     Promise,
 )
-from actors.proposer import Leading
-from actors.quorum import Voters
+from actors.paxos.ballot import Ballot
+from actors.paxos.proposer import Leading
+from actors.paxos.quorum import Voters
 from actors.values import (
     NOOP,
     AcceptedValue,

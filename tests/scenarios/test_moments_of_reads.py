@@ -16,8 +16,8 @@ from actors.messages import (
     ReadReply,
     ReadRequest,
 )
-from actors.namespace import Namespace
-from actors.reads import WaitingRead
+from actors.state.namespace import Namespace
+from actors.store.reads import WaitingRead
 from actors.values import (
     NOOP,
     Batch,

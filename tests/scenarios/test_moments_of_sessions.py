@@ -4,8 +4,8 @@ from actors.messages import (
     ReadRequest,
     Result,
 )
-from actors.namespace import Namespace
-from actors.reads import answer_read
+from actors.state.namespace import Namespace
+from actors.store.reads import answer_read
 from actors.values import (
     Batch,
     CloseSession,

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from actors.ballot import Ballot
 from actors.effects import Envelope
 from actors.errors import InvariantViolation
 from actors.messages import (
@@ -13,6 +12,7 @@ from actors.messages import (
     TxnPrepare,
     TxnState,
 )
+from actors.paxos.ballot import Ballot
 from actors.values import (
     Abort,
     Batch,

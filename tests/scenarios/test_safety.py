@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from actors.ballot import NO_BALLOT, Ballot
 from actors.calls import Upload
-from actors.chunks import RELEASED_GRACE_MS, Chunks
 from actors.effects import Envelope, Send
 from actors.messages import ChunkPut, Prepare
-from actors.namespace import Namespace
 from actors.options import Options
+from actors.paxos.ballot import NO_BALLOT, Ballot
+from actors.state.namespace import Namespace
+from actors.store.chunks import RELEASED_GRACE_MS, Chunks
 from actors.values import (
     NOOP,
     Batch,
@@ -116,10 +116,10 @@ def test_a_chunk_that_two_files_share_outlives_one_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Given short graces, when one of two files is deleted, then the shared chunk stays."""
-    monkeypatch.setattr("actors.chunks.RELEASED_GRACE_MS", 200)
-    monkeypatch.setattr("actors.chunks.READING_GRACE_MS", 500)
-    monkeypatch.setattr("actors.contents.READING_GRACE_MS", 500)
-    monkeypatch.setattr("actors.contents._SWEEP_MS", 100)
+    monkeypatch.setattr("actors.store.chunks.RELEASED_GRACE_MS", 200)
+    monkeypatch.setattr("actors.store.chunks.READING_GRACE_MS", 500)
+    monkeypatch.setattr("actors.store.contents.READING_GRACE_MS", 500)
+    monkeypatch.setattr("actors.store.contents._SWEEP_MS", 100)
     world = started()
     for path in ("one", "two"):
         world.done(put(path, b"shared"))

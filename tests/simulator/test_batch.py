@@ -5,8 +5,8 @@ import os
 
 import pytest
 
+from chaos.cli.sim import commit
 from chaos.simulator.batch import INTERESTING, Summary, run_batch
-from chaos.simulator.command import commit
 from chaos.simulator.run import Plan
 
 FIXED = range(25)

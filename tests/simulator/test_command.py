@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from actors.reads import Reads
-from gateway.cli import run
+from actors.store.reads import Reads
+from gateway.cli.main import run
 
 QUICK = ["--storm-ms", "5000", "--acknowledged", "20", "--jobs", "1"]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from actors.options import Options
 from actors.values import MakeDirectory
-from chaos.simulator.judge import Judge
+from chaos.simulator.invariants import Judge
 from chaos.simulator.run import Plan, Simulation
 from chaos.simulator.world import World
 

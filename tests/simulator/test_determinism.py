@@ -18,7 +18,7 @@ def traced(folder: Path, hash_seed: str) -> tuple[bytes, bytes]:
     trace, history = folder / f"trace-{hash_seed}", folder / f"history-{hash_seed}"
     arguments = [*PLAN.command.split()[1:], "--trace", str(trace), "--history", str(history)]
     subprocess.run(
-        [sys.executable, "-m", "gateway.cli", *arguments, "--json"],
+        [sys.executable, "-m", "gateway.cli.main", *arguments, "--json"],
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
         check=True,
         capture_output=True,

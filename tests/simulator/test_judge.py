@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from actors.acceptor import Acceptor
-from actors.ballot import Ballot
-from actors.coordinator import Coordinator
 from actors.effects import Group
-from actors.learner import Learner
+from actors.learner.coordinator import Coordinator
+from actors.learner.learner import Learner
 from actors.messages import Prepare
-from actors.namespace import Namespace
-from actors.proposer import Electing, Leading, Proposer
-from actors.reads import Reads
-from actors.store import Store
+from actors.paxos.acceptor import Acceptor
+from actors.paxos.ballot import Ballot
+from actors.paxos.proposer import Electing, Leading, Proposer
+from actors.state.namespace import Namespace
+from actors.store.reads import Reads
+from actors.store.store import Store
 from actors.turn import Turn
 from chaos.simulator.run import Plan, run_plan
 from chaos.simulator.verdict import ask_unknown, judge_states

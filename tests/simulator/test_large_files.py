@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from actors.calls import Holding, KeepChunks
-from actors.contents import Contents
+from actors.gateway.chunk_transfers import Transfers
 from actors.messages import ChunkKeep, ChunkPut, ChunkStored
-from actors.store import Store
-from actors.transfers import Transfers
+from actors.store.contents import Contents
+from actors.store.store import Store
 from chaos.simulator.run import Plan, Simulation, run_plan
 
 _on_put = Contents.on_put

@@ -11,9 +11,9 @@ from actors.founding import Founding
 from actors.options import MEMBER_ROLES, Options
 from actors.values import Constants
 from chaos.simulator.changed_setting import REPLICATED, VALUES, Changed, draw_change
-from chaos.simulator.judge import Judge
+from chaos.simulator.invariants import Judge
 from chaos.simulator.run import Plan, run_plan
-from chaos.simulator.settings import restart_with
+from chaos.simulator.setting_faults import restart_with
 from chaos.simulator.world import World
 from tests.worlds import put
 

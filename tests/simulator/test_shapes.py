@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 
 from actors.options import Options
+from chaos.simulator.cluster_shapes import OTHERS, SHAPES, USUAL, Shape, shaped
 from chaos.simulator.faults import ALL, draw_options, shape_of_seed
 from chaos.simulator.run import Plan, Simulation
-from chaos.simulator.shapes import OTHERS, SHAPES, USUAL, Shape, shaped
 
 
 @pytest.mark.parametrize("shape", OTHERS, ids=lambda shape: shape.name)

@@ -22,11 +22,13 @@ def test_the_settings_are_those_of_its_files(tmp_path: Path) -> None:
     (tmp_path / "actors").mkdir()
     (tmp_path / "tests").mkdir()
 
-    made = Survey(tmp_path, ("actors/tree.py", "actors/reads.py"), ("tests/actors",)).settings()
+    made = Survey(
+        tmp_path, ("actors/state/tree.py", "actors/store/reads.py"), ("tests/actors",)
+    ).settings()
 
     settings = tomllib.loads(made)["tool"]["mutmut"]
     assert settings["source_paths"] == ["actors"]
-    assert settings["only_mutate"] == ["actors/tree.py", "actors/reads.py"]
+    assert settings["only_mutate"] == ["actors/state/tree.py", "actors/store/reads.py"]
     assert settings["also_copy"] == ["tests"]
     assert settings["do_not_mutate_patterns"] == list(survey._NO_RULE)
     assert settings["pytest_add_cli_args_test_selection"] == ["tests/actors"]

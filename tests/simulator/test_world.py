@@ -8,7 +8,7 @@ from actors.effects import BLOB_ROW, Blob, Record
 from chaos.simulator.clock import PPM, Clock
 from chaos.simulator.disk import Disk
 from chaos.simulator.faults import BEYOND_MARGIN, WITHIN_MARGIN
-from chaos.simulator.judge import Judge
+from chaos.simulator.invariants import Judge
 from chaos.simulator.machine import CRASH_POINTS
 from chaos.simulator.violation import Violation
 from chaos.simulator.world import CALL_LOST, World

@@ -1,0 +1,282 @@
+"""Chunks on their way between a gateway and the stores: a few at a time for each store.
+
+A store gives a credit back (`chunk.stored`) once the chunk is in its journal, so neither its
+queue nor the gateway's memory grows with the file (design 4.9). No credits are
+counted: a store has as many as it owes fewer answers than `_CREDITS`, and which answers it owes is
+part of each upload. A store that lives on for a while without an answer owes none: what was sent to
+it, or its answer, is lost.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+from actors.calls import (
+    NOTHING_READ,
+    Absent,
+    Fetch,
+    Fetched,
+    Holding,
+    KeepChunks,
+    Unavailable,
+    Upload,
+    Uploaded,
+)
+from actors.gateway.cluster_state import ClusterSeen
+from actors.messages import (
+    ChunkData,
+    ChunkGet,
+    ChunkKeep,
+    ChunkMissing,
+    ChunkPut,
+    ChunkRefused,
+    ChunkStored,
+)
+from actors.numbers import Milliseconds
+from actors.peers import Key
+from actors.rotation import Rotation
+from actors.turn import Turn
+from actors.values import NO_ROOM, StoreMember
+
+_CREDITS = 4
+_LOST_MS = 3_000
+_UPLOAD_MS = 20_000
+_FETCH_AGAIN_MS = 2_000
+_FETCH_MS = 15_000
+
+
+@dataclass(slots=True)
+class Uploading:
+    """A chunk, who waits for it, and how far the stores are with it."""
+
+    put: ChunkPut | None = None
+    """`None` once every caller has its answer: then only `sent_at` counts."""
+    deadlines: dict[int, Milliseconds] = field(default_factory=dict)
+    """The callers, by token."""
+    stored: set[Key] = field(default_factory=set)
+    """The stores that have the chunk in the journal of that disk."""
+    sent_at: dict[str, Milliseconds] = field(default_factory=dict)
+    """The stores that owe an answer."""
+
+
+@dataclass(slots=True)
+class Fetching:
+    """A chunk asked of one store after the other."""
+
+    rotation: Rotation
+    deadlines: dict[int, Milliseconds]
+    """The callers, by token."""
+    missing: set[StoreMember] = field(default_factory=set)
+    """The members of the view that lacked the chunk."""
+
+
+class Transfers:
+    """The uploads and fetches of one client."""
+
+    def __init__(self, turn: Turn, seen: ClusterSeen) -> None:
+        self._turn = turn
+        self._seen = seen
+        self._uploads: dict[str, Uploading] = {}
+        """In the order in which they are sent to a store that has a credit."""
+        self._fetches: dict[str, Fetching] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether any caller waits."""
+        return bool(self._fetches) or any(up.put is not None for up in self._uploads.values())
+
+    # -- up --------------------------------------------------------------------------------------
+
+    def upload(self, call: Upload) -> None:
+        """Send the chunk to every store of the view; equal chunks share one journey."""
+        upload = self._uploads.setdefault(call.sha256, Uploading())
+        if upload.put is None:
+            upload.put = ChunkPut.model_construct(
+                sha256=call.sha256, manifest=call.manifest, data=call.data
+            )
+        upload.deadlines[call.token] = self._turn.now + _UPLOAD_MS
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send what the stores have credits for. One that has joined the view has its turn too."""
+        for member in self._seen.members:
+            owed = sum(member.name in up.sent_at for up in self._uploads.values())
+            for upload in self._uploads.values():
+                if owed >= _CREDITS:
+                    break
+                lacks = upload.put is not None and _key(member) not in upload.stored
+                if lacks and member.name not in upload.sent_at:
+                    self._send(member.name, upload)
+                    owed += 1
+
+    def _send(self, store: str, upload: Uploading) -> None:
+        assert upload.put is not None, f"a chunk for {store} that no caller waits for"
+        upload.sent_at[store] = self._turn.now
+        self._turn.send(store, upload.put)
+
+    def on_stored(self, sender: str, message: ChunkStored) -> None:
+        """The chunk is durable at that disk; the callers hear of it once all the view has it.
+
+        The answer of a disk that the view does not name gives no credit back as long as a caller
+        waits: the same chunk would go there again at once, and again.
+        """
+        upload = self._uploads.get(message.sha256)
+        if upload is None:
+            return
+        upload.stored.add((sender, self._turn.sender_disk))
+        if upload.put is None or self._seen.sending_member(sender) is not None:
+            upload.sent_at.pop(sender, None)
+        self._conclude(message.sha256, upload)
+        self._pump()
+
+    def on_refused(self, sender: str, message: ChunkRefused) -> None:
+        """A store won't have it. Only a disk that the view names has a say in that."""
+        upload = self._uploads.get(message.sha256)
+        if upload is None:
+            return
+        is_member = self._seen.sending_member(sender) is not None
+        if upload.put is None or is_member:
+            upload.sent_at.pop(sender, None)
+        if upload.put is not None and is_member:
+            reason = f"{sender} refused a chunk: {message.reason}"
+            no_room = message.reason.startswith(NO_ROOM)
+            refusal = Unavailable(reason, "no command was sent", no_room=no_room)
+            self._end_upload(message.sha256, upload, refusal)
+        self._forget_ended(message.sha256, upload)
+        self._pump()
+
+    def _conclude(self, name: str, upload: Uploading) -> None:
+        """Answer the callers if every store of the view, with its disk, has the chunk."""
+        if upload.put is not None and upload.stored >= {_key(m) for m in self._seen.members}:
+            self._end_upload(name, upload, Uploaded())
+        self._forget_ended(name, upload)
+
+    def _end_upload(self, name: str, upload: Uploading, answer: Uploaded | Unavailable) -> None:
+        """Answer all callers. What stores still owe counts on, so that no queue grows."""
+        for token in upload.deadlines:
+            self._turn.answer(token, answer)
+        upload.deadlines.clear()
+        upload.stored.clear()
+        upload.put = None
+
+    def _forget_ended(self, name: str, upload: Uploading) -> None:
+        if upload.put is None and not upload.sent_at:
+            del self._uploads[name]
+
+    def follow_view(self) -> None:
+        """A store that has left owes nothing; one that has joined has to have every chunk."""
+        for name in sorted(self._uploads):
+            upload = self._uploads[name]
+            for store in sorted(upload.sent_at.keys() - set(self._seen.stores)):
+                del upload.sent_at[store]
+            self._conclude(name, upload)
+        self._pump()
+
+    def _tick_upload(self, name: str, upload: Uploading) -> None:
+        """Send again what got lost; give up what took too long."""
+        now = self._turn.now
+        for token in [t for t, deadline in upload.deadlines.items() if now >= deadline]:
+            del upload.deadlines[token]
+            refusal = Unavailable(self._account(upload), "no command was sent")
+            self._turn.answer(token, refusal)
+        if not upload.deadlines:
+            upload.stored.clear()
+            upload.put = None
+        for store in sorted(upload.sent_at):
+            if self._seen.heard_at(store) - upload.sent_at[store] < _LOST_MS:
+                continue
+            if upload.put is not None:
+                self._send(store, upload)
+            else:
+                del upload.sent_at[store]
+        self._forget_ended(name, upload)
+
+    def _account(self, upload: Uploading) -> str:
+        """Which stores keep an upload from its end, and why."""
+        missing = [m.name for m in self._seen.members if _key(m) not in upload.stored]
+        silent = ", ".join(name for name in missing if name in upload.sent_at)
+        behind = ", ".join(name for name in missing if name not in upload.sent_at)
+        causes = [f"{silent} did not confirm a chunk"] if silent else []
+        causes += [f"{behind} still owed answers for earlier chunks"] if behind else []
+        return f"{' and '.join(causes)} in {_UPLOAD_MS // 1000} s"
+
+    # -- down ------------------------------------------------------------------------------------
+
+    def fetch(self, call: Fetch) -> None:
+        """Ask one store of the view after the other; equal chunks share one journey."""
+        deadline = self._turn.now + _FETCH_MS
+        fetch = self._fetches.get(call.sha256)
+        if fetch is None:
+            fetch = self._fetches[call.sha256] = Fetching(self._seen.rotation(deadline), {})
+        fetch.deadlines[call.token] = deadline
+        self._ask(call.sha256, fetch)
+
+    def _ask(self, name: str, fetch: Fetching) -> None:
+        """Ask the store whose turn it is, if it is time to ask one."""
+        store = self._seen.next_store(fetch.rotation, _FETCH_AGAIN_MS)
+        if store is not None:
+            self._turn.send(store, ChunkGet(sha256=name))
+
+    def on_data(self, sender: str, message: ChunkData) -> None:
+        """The chunk came; bytes that are not what the name says are never passed on."""
+        fetch = self._fetches.get(message.sha256)
+        if fetch is None:
+            return
+        if hashlib.sha256(message.data).hexdigest() != message.sha256:
+            self._turn.counters["corrupt_chunks"] += 1
+            fetch.rotation.refused(sender, self._turn.now, "it sent damaged bytes")
+            self._ask(message.sha256, fetch)
+        else:
+            self._end_fetch(message.sha256, Fetched(message.data))
+
+    def on_missing(self, sender: str, message: ChunkMissing) -> None:
+        """Try the next store; absent only if all of the view, with these very disks, lack it.
+
+        What a disk lacks says nothing of another one, nor of the same one once it was added again.
+        """
+        fetch = self._fetches.get(message.sha256)
+        if fetch is None:
+            return
+        member = self._seen.sending_member(sender)
+        if member is not None:
+            fetch.missing.add(member)
+        if fetch.missing.issuperset(self._seen.members):
+            self._end_fetch(message.sha256, Absent())
+            return
+        fetch.rotation.refused(sender, self._turn.now, "it lacks the chunk")
+        self._ask(message.sha256, fetch)
+
+    def _end_fetch(self, name: str, answer: Fetched | Absent) -> None:
+        for token in self._fetches.pop(name).deadlines:
+            self._turn.answer(token, answer)
+
+    def _tick_fetch(self, name: str, fetch: Fetching) -> None:
+        for token in [t for t, until in fetch.deadlines.items() if self._turn.now >= until]:
+            del fetch.deadlines[token]
+            reason = f"no store sent a chunk ({fetch.rotation.account})"
+            self._turn.answer(token, Unavailable(reason, NOTHING_READ))
+        if fetch.deadlines:
+            self._ask(name, fetch)
+        else:
+            del self._fetches[name]
+
+    # -- both ways -------------------------------------------------------------------------------
+
+    def keep(self, call: KeepChunks) -> None:
+        """Also stores outside the view hear it: they may be in it when a chunk is needed."""
+        for store in self._turn.options.names("store"):
+            self._turn.send(store, ChunkKeep(names=call.names, for_ms=call.for_ms))
+        self._turn.answer(call.token, Holding())
+
+    # -- patience --------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Send again what got lost, ask the next store, give up what took too long."""
+        for name in sorted(self._uploads):
+            self._tick_upload(name, self._uploads[name])
+        for name in sorted(self._fetches):
+            self._tick_fetch(name, self._fetches[name])
+        self._pump()
+
+
+def _key(member: StoreMember) -> Key:
+    return member.name, member.disk

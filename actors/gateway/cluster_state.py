@@ -1,0 +1,140 @@
+"""The cluster as a gateway has heard of it: who leads, who is in the view, who is alive.
+
+All of it is hearsay and may be stale, which costs time and no safety: a command names the ballot
+that it is meant for, and a store that may not serve a read says so.
+"""
+
+from actors.calls import LeasesSeen, NodeSeen
+from actors.messages import LeaderBeat, NodeHeartbeat
+from actors.numbers import Milliseconds
+from actors.paxos.ballot import NO_BALLOT, Ballot
+from actors.rotation import Rotation
+from actors.turn import Turn
+from actors.values import StoreMember, View
+
+_SILENT_BEATS = 3
+"""A node that let so many of its heartbeats pass is silent."""
+
+
+class ClusterSeen:
+    """What one gateway has heard."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self.leader: Ballot = NO_BALLOT
+        self.leader_ready = False
+        """Whether it said last that it holds its lease and takes commands."""
+        self.view: View | None = None
+        self.nodes: dict[str, tuple[Milliseconds, int, NodeHeartbeat]] = {}
+        """When the last heartbeat of each node came, from which start, and what it said."""
+        self._leader_heard_at = -10 * turn.options.constants.lease_ms
+        self._leader_beat: LeaderBeat | None = None
+        self._heard_at: Milliseconds | None = None
+        self._listening_since: Milliseconds = 0
+        """Since when there was no long gap in what it hears: before, others only seemed silent."""
+        self._next_store = 0
+
+    # -- what is heard ---------------------------------------------------------------------------
+
+    def hear_leader(self, message: LeaderBeat) -> bool:
+        """A proposer leads. Whether there is a leader now that was none before."""
+        self._hear()
+        silent = self._turn.now - self._leader_heard_at >= 2 * self._turn.constants.lease_ms
+        if message.ballot < self.leader and not silent:
+            return False  # A wrong ballot ends like that of a leader who is gone.
+        former = (self.leader, self.has_leader)
+        self.leader = message.ballot
+        self._leader_heard_at = self._turn.now
+        self.leader_ready = message.ready
+        self._leader_beat = message
+        return self.has_leader and former != (self.leader, True)
+
+    def hear_node(self, name: str, message: NodeHeartbeat) -> bool:
+        """A node lives. Whether it told of a later view."""
+        self._hear()
+        self.nodes[name] = (self._turn.now, self._turn.sender_incarnation, message)
+        if message.view and (self.view is None or message.view.epoch > self.view.epoch):
+            self.view = message.view
+            return True
+        return False
+
+    def _hear(self) -> None:
+        """A sign of life came. A gap that no healthy cluster leaves was this node's own absence."""
+        gap_ms = 3 * self._turn.options.heartbeat_ms // 2
+        if self._heard_at is None or self._turn.now - self._heard_at > gap_ms:
+            self._listening_since = self._turn.now
+        self._heard_at = self._turn.now
+
+    @property
+    def heard_ms(self) -> Milliseconds | None:
+        """How long ago the last sign of life came; `None` if none did."""
+        return None if self._heard_at is None else self._turn.now - self._heard_at
+
+    @property
+    def listening_ms(self) -> Milliseconds:
+        """For how long it has listened without a long gap."""
+        return self._turn.now - self._listening_since
+
+    @property
+    def silent_ms(self) -> Milliseconds:
+        """A node of which nothing came for so long is silent."""
+        return _SILENT_BEATS * self._turn.options.heartbeat_ms
+
+    @property
+    def has_leader(self) -> bool:
+        """Whether a proposer said not long ago that it leads, holds its lease, takes commands."""
+        silence = self._turn.now - self._leader_heard_at
+        return self.leader_ready and silence < 2 * self._turn.constants.lease_ms
+
+    def heard_at(self, name: str) -> Milliseconds:
+        """When the last heartbeat of a node came; long ago if none has."""
+        seen = self.nodes.get(name)
+        return seen[0] if seen is not None else -10 * self._turn.options.heartbeat_ms
+
+    def silent(self, names: tuple[str, ...]) -> set[str]:
+        """Those of `names` whose heartbeats have stayed away; they are asked last."""
+        now, patience_ms = self._turn.now, self.silent_ms
+        return {name for name in names if now - self.heard_at(name) >= patience_ms}
+
+    # -- the stores of the view ------------------------------------------------------------------
+
+    @property
+    def members(self) -> tuple[StoreMember, ...]:
+        """The stores of the view as last heard."""
+        return (self.view or self._turn.genesis.view).stores
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """The names of the `members`."""
+        return tuple(store.name for store in self.members)
+
+    def sending_member(self, name: str) -> StoreMember | None:
+        """The place in the view of the disk that the message being handled came from."""
+        member = next((store for store in self.members if store.name == name), None)
+        return member if member is not None and member.disk == self._turn.sender_disk else None
+
+    def rotation(self, deadline: Milliseconds) -> Rotation:
+        """The course of a question to the stores; each question begins with another store."""
+        self._next_store += 1
+        return Rotation(self._next_store, deadline)
+
+    def next_store(self, rotation: Rotation, patience_ms: Milliseconds) -> str | None:
+        """The store of the view to ask now, if it is time to ask one."""
+        return rotation.next(self.stores, self._turn.now, patience_ms, self.silent(self.stores))
+
+    # -- what it shows ---------------------------------------------------------------------------
+
+    def nodes_seen(self) -> dict[str, NodeSeen]:
+        """Every node, and how long ago it was heard of."""
+        return {
+            name: NodeSeen(self._turn.now - at, incarnation, heartbeat)
+            for name, (at, incarnation, heartbeat) in self.nodes.items()
+        }
+
+    def leases_seen(self) -> LeasesSeen | None:
+        """The leases that the leader told of last."""
+        beat = self._leader_beat
+        if beat is None:
+            return None
+        age_ms = self._turn.now - self._leader_heard_at
+        return LeasesSeen(age_ms, beat.ballot, beat.lease_left_ms, beat.read_leases_ms)

@@ -1,0 +1,225 @@
+"""The client: the gateway's actor, through which every request of users reaches the cluster.
+
+Writes go to the leader in a session (`actors.gateway.write_session`), reads and chunks to the
+stores of the view, one after the other (`actors.gateway.read_requests`,
+`actors.gateway.chunk_transfers`). All parts share what was heard of the cluster
+(`actors.gateway.cluster_state`); this actor hands each call and message to its part.
+"""
+
+from typing import ClassVar
+
+from pydantic import TypeAdapter
+
+from actors.calls import (
+    AnyCall,
+    CopySnapshot,
+    Fetch,
+    GiveUp,
+    HoldChunks,
+    KeepChunks,
+    Read,
+    ReadDone,
+    ReadLog,
+    Survey,
+    Surveyed,
+    Unavailable,
+    Upload,
+    Write,
+)
+from actors.effects import Record
+from actors.gateway.chunk_transfers import Transfers
+from actors.gateway.cluster_state import ClusterSeen
+from actors.gateway.log_reads import LogReads
+from actors.gateway.read_requests import ReadRequests
+from actors.gateway.state_copies import Copies
+from actors.gateway.write_session import TICK_MS, WriteSession
+from actors.messages import (
+    ChunkData,
+    ChunkMissing,
+    ChunkRefused,
+    ChunkStored,
+    LeaderBeat,
+    LogPage,
+    NodeHeartbeat,
+    ReadReply,
+    Redirect,
+    Result,
+    SnapshotPage,
+)
+from actors.node import Handlers, Node, Timers, read_record
+from actors.options import Identity, Options
+from actors.peers import Key
+from actors.values import Frozen, Outcome
+
+_NAME = TypeAdapter(str)
+_OUTCOME = TypeAdapter(Outcome)
+
+
+class Client(Node):
+    """The cluster, seen from a gateway."""
+
+    def __init__(self, identity: Identity, options: Options) -> None:
+        super().__init__(identity, options)
+        self.seen = ClusterSeen(self.turn)
+        self.writes = WriteSession(self.turn, self.seen)
+        self.reads = ReadRequests(self.turn, self.seen)
+        self.transfers = Transfers(self.turn, self.seen)
+        self.log_reads = LogReads(self.turn, self.seen)
+        self.copies = Copies(self.turn, self.seen)
+
+    @property
+    def session(self) -> str:
+        """The name of the session of this start."""
+        return self.writes.name
+
+    # -- restart ---------------------------------------------------------------------------------
+
+    def _restore(self, records: list[Record]) -> None:
+        for record in records:
+            if record.key.startswith("session/"):
+                self.writes.restore_former(read_record(_NAME, record))
+            elif record.key.startswith("resolved/"):
+                name = record.key.removeprefix("resolved/")
+                self.writes.resolved[name] = read_record(_OUTCOME, record)
+
+    def _remake_row(self, key: str) -> Frozen | bytes | None:
+        kind, _, name = key.partition("/")
+        if kind == "resolved":
+            return self.writes.resolved.get(name)
+        return self.writes.row(name) if kind == "session" else None
+
+    def _start(self) -> None:
+        self.writes.start()
+
+    def _on_session_due(self, subject: str) -> None:
+        self.writes.refresh()
+
+    # -- calls -----------------------------------------------------------------------------------
+
+    def _on_call(self, call: AnyCall) -> None:
+        turn = self.turn
+        if not self._started and not isinstance(call, Survey):
+            turn.answer(
+                call.token, Unavailable("the cluster is not founded yet", "nothing was sent")
+            )
+            return
+        match call:
+            case Write():
+                self.writes.write(call)
+            case GiveUp():
+                self.writes.give_up(call)
+            case Read():
+                self._on_read(call)
+            case Survey():
+                turn.answer(call.token, self._survey())
+            case Upload():
+                self.transfers.upload(call)
+            case Fetch():
+                self.transfers.fetch(call)
+            case ReadLog():
+                self.log_reads.begin(call)
+            case HoldChunks():
+                self.copies.hold(call)
+            case KeepChunks():
+                self.transfers.keep(call)
+            case CopySnapshot():
+                self.copies.copy(call)
+        turn.arm("tick", TICK_MS, TICK_MS)
+
+    def _on_read(self, call: Read) -> None:
+        """What became of a request may be known here after the cluster has forgotten it."""
+        resolved = self.writes.resolved.get(f"{call.request.session}-{call.request.sequence}")
+        if call.request.what == "result" and resolved is not None:
+            reply = ReadReply(number=0, status="found", applied=resolved.slot, outcome=resolved)
+            self.turn.answer(call.token, ReadDone(self.name, reply))
+        else:
+            self.reads.begin(call)
+
+    # -- what is heard of the cluster ------------------------------------------------------------
+
+    def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
+        if self.seen.hear_leader(message):
+            self.counters["leaders_seen"] += 1
+            self.writes.send_again()
+
+    def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
+        if self.seen.hear_node(sender, message):
+            self.transfers.follow_view()
+
+    def _forget_peer(self, key: Key) -> None:
+        if key[0] not in self.founding.disks:
+            self.seen.nodes.pop(key[0], None)
+
+    def _survey(self) -> Surveyed:
+        seen, writes = self.seen, self.writes
+        has_leader = self._started and seen.has_leader
+        return Surveyed(
+            cluster=self.cluster,
+            leader=seen.leader.proposer if has_leader else None,
+            ready=writes.is_open and has_leader,
+            view=(seen.view or self.genesis.view) if self._started else None,
+            session=writes.name if writes.is_open else None,
+            nodes=seen.nodes_seen(),
+            expected={
+                role: self.options.names(role)
+                for role in ("proposer", "acceptor", "learner", "store")
+            },
+            leases=seen.leases_seen(),
+            view_heard=seen.view is not None,
+            stores_needed=self.genesis.stores_needed if self._started else 0,
+            heard_ms=seen.heard_ms,
+            listening_ms=seen.listening_ms,
+            silent_ms=seen.silent_ms,
+        )
+
+    # -- answers ---------------------------------------------------------------------------------
+
+    def _on_redirect(self, sender: str, message: Redirect) -> None:
+        self.writes.on_redirect(message)
+
+    def _on_result(self, sender: str, message: Result) -> None:
+        self.writes.on_result(message)
+
+    def _on_read_reply(self, sender: str, message: ReadReply) -> None:
+        self.reads.on_reply(sender, message)
+
+    def _on_chunk_stored(self, sender: str, message: ChunkStored) -> None:
+        self.transfers.on_stored(sender, message)
+
+    def _on_chunk_refused(self, sender: str, message: ChunkRefused) -> None:
+        self.transfers.on_refused(sender, message)
+
+    def _on_chunk_data(self, sender: str, message: ChunkData) -> None:
+        self.transfers.on_data(sender, message)
+
+    def _on_chunk_missing(self, sender: str, message: ChunkMissing) -> None:
+        self.transfers.on_missing(sender, message)
+
+    def _on_log_page(self, sender: str, message: LogPage) -> None:
+        self.log_reads.on_page(sender, message)
+
+    def _on_snapshot_page(self, sender: str, message: SnapshotPage) -> None:
+        self.copies.on_page(sender, message)
+
+    def _on_tick(self, subject: str) -> None:
+        parts = (self.writes, self.reads, self.transfers, self.log_reads, self.copies)
+        for part in parts:
+            part.tick()
+        if any(part.busy for part in parts):
+            self.turn.arm("tick", TICK_MS, TICK_MS)
+
+    # -- who takes what -------------------------------------------------------------------------
+
+    handlers: ClassVar[Handlers] = {
+        LeaderBeat: _on_leader_beat,
+        Redirect: _on_redirect,
+        Result: _on_result,
+        ReadReply: _on_read_reply,
+        LogPage: _on_log_page,
+        ChunkStored: _on_chunk_stored,
+        ChunkRefused: _on_chunk_refused,
+        ChunkData: _on_chunk_data,
+        ChunkMissing: _on_chunk_missing,
+        SnapshotPage: _on_snapshot_page,
+    }
+    timers: ClassVar[Timers] = {"tick": _on_tick, "session": _on_session_due}

@@ -1,0 +1,1 @@
+"""The learner, and the coordinator of two-phase commit that one of them is."""

@@ -1,0 +1,128 @@
+"""How a learner gets what it missed: it asks, and never waits to be told.
+
+Nothing depends on a notification arriving (design 3.6 and 4.10): what is
+chosen is asked of the other learners and of the acceptors, what is decided of the other learners,
+page after page. Where the log is gone, another replica's state takes its place
+(`actors.state.snapshots`).
+"""
+
+from actors.effects import Group
+from actors.learner.state import LearnerState
+from actors.messages import Chosen, Decided, PullChosen, PullDecided
+from actors.paging import Page
+from actors.turn import Turn
+from actors.values import DecidedSlot, SlotValue, weight
+
+_PAGE_SLOTS = 256
+_STUCK_TICKS = 4
+_HEARSAY_TICKS = 40
+"""After so many ticks in which nobody had the next slot, a learner no longer takes it that there is
+one. A wrong number would else keep it asking, and from ever taking over from a dead coordinator."""
+
+
+class CatchingUp:
+    """What one learner asks for, and what it answers to those who ask it."""
+
+    def __init__(self, turn: Turn, learned: LearnerState) -> None:
+        self._turn = turn
+        self._learned = learned
+        self._scanned_at_tick = 0
+        self._decided_at_tick = 0
+        self._ticks_stuck = 0
+        self._acceptors_keep_from = 1
+        self._asks_acceptors = False
+
+    @property
+    def undecided(self) -> bool:
+        """Whether somebody was heard to be further than this learner has decided."""
+        learned = self._learned
+        return learned.decided < max(learned.scanned, learned.log.heard_through)
+
+    def acceptors_keep_from(self, slot: int) -> None:
+        """An acceptor has forgotten all slots before this one."""
+        self._acceptors_keep_from = max(self._acceptors_keep_from, slot)
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Ask for all that there may be."""
+        self.ask_chosen()
+        self.ask_decided()
+
+    def tick_chosen(self) -> bool:
+        """Ask again for chosen slots if none came since the last time. Whether the log that
+        follows is gone, for all that is known, so that another replica's state has to stand for it.
+        """
+        learned = self._learned
+        behind = learned.scanned < learned.log.heard_through
+        if not behind or learned.scanned != self._scanned_at_tick:
+            self._scanned_at_tick, self._ticks_stuck = learned.scanned, 0
+            return False
+        self.ask_chosen()
+        self._ticks_stuck += 1
+        if self._ticks_stuck >= _STUCK_TICKS and self._acceptors_keep_from > learned.scanned + 1:
+            # The acceptors have forgotten the next slot, and no learner has sent it.
+            return True
+        if self._ticks_stuck >= _HEARSAY_TICKS:
+            self._ticks_stuck = 0
+            self._turn.counters["hearsay_doubted"] += 1
+            learned.log.doubt_hearsay()
+        return False
+
+    def tick_decided(self, coordinates: bool) -> None:
+        """Ask again for what was decided if nothing came since the last time; a coordinator
+        decides itself.
+        """
+        decided = self._learned.decided
+        if self.undecided and not coordinates and decided == self._decided_at_tick:
+            self.ask_decided()
+        self._decided_at_tick = decided
+
+    def ask_chosen(self) -> None:
+        """Ask the other learners, and every other time the acceptors too."""
+        learned = self._learned
+        first = learned.scanned + 1
+        pull = PullChosen(first_slot=first, last_slot=first + _PAGE_SLOTS - 1)
+        self._turn.counters["pulls"] += 1
+        for peer in learned.peers:
+            self._turn.send(peer, pull)
+        if self._asks_acceptors:
+            self._turn.send(Group.ACCEPTORS, pull)
+        self._asks_acceptors = not self._asks_acceptors
+
+    def ask_decided(self) -> None:
+        """Ask the other learners, who tell only what is final."""
+        learned = self._learned
+        for peer in learned.peers:
+            self._turn.send(peer, PullDecided(applied=learned.decided))
+
+    # -- answering -------------------------------------------------------------------------------
+
+    def tell_chosen(self, sender: str, message: PullChosen) -> None:
+        """Tell of the chosen slots that were asked for, up to a gap."""
+        learned = self._learned
+        entries: list[SlotValue] = []
+        page = Page(self._turn.options.page_bytes)
+        for slot in range(message.first_slot, message.last_slot + 1):
+            known = learned.log.known.get(slot)
+            if known is None or not page.takes(weight(known.value)):
+                break
+            entries.append(SlotValue(slot=slot, value=known.value))
+        if entries:
+            self._turn.send(sender, Chosen(entries=tuple(entries)))
+
+    def tell_decided(self, sender: str, message: PullDecided) -> None:
+        """Answered also when there is nothing to tell: it is a sign of life."""
+        learned = self._learned
+        entries: list[DecidedSlot] = []
+        page = Page(self._turn.options.page_bytes)
+        for slot in range(message.applied + 1, learned.decided + 1):
+            known = learned.log.known.get(slot)
+            if known is None or known.aborted is None:
+                break
+            decided = DecidedSlot(slot=slot, value=known.value, aborted=known.aborted)
+            if not page.takes(len(decided.to_json())):
+                break
+            entries.append(decided)
+        answer = Decided(entries=tuple(entries), first_kept=learned.log.first_kept)
+        self._turn.send(sender, answer)

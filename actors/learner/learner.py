@@ -1,0 +1,621 @@
+"""The learner: which values are chosen, and what has become of them.
+
+What it knows is in `actors.learner.state`. Nothing depends on a notification arriving, because it
+pulls what it misses (design 3.6), and copies another replica's state where the log is gone.
+Two-phase commit is driven by `actors.learner.coordinator`, which this actor owns while a View names
+this very start of it; `actors.learner.takeover` says when it proposes to be named.
+"""
+
+from typing import Any, ClassVar
+
+from pydantic import TypeAdapter
+
+from actors.effects import Effects, Envelope, Group, Record, TimerKey
+from actors.errors import InvariantViolation
+from actors.learner.catch_up import CatchingUp
+from actors.learner.coordinator import Coordinator, Decision
+from actors.learner.log_pages import page_of
+from actors.learner.replicas import Replicas
+from actors.learner.state import LearnerState
+from actors.learner.takeover import Takeover
+from actors.messages import (
+    Accept,
+    Accepted,
+    AcceptedRange,
+    Chosen,
+    Decided,
+    Diverged,
+    Fenced,
+    JoinRequest,
+    LeaderBeat,
+    LogRead,
+    NodeHeartbeat,
+    Progress,
+    ProposeValue,
+    PullChosen,
+    PullDecided,
+    Result,
+    SnapshotPage,
+    SnapshotPull,
+    SnapshotRow,
+    Truncate,
+    TxnDecision,
+    TxnProgress,
+    TxnState,
+    TxnVote,
+)
+from actors.messages.permissions import role_in
+from actors.node import Handler, Handlers, Node, Timers, read_record
+from actors.numbers import Milliseconds
+from actors.options import Identity, Options
+from actors.paxos.ballot import NO_BALLOT, Ballot
+from actors.peers import Key
+from actors.state.namespace import STATE_ROWS
+from actors.state.snapshots import SnapshotInstaller, SnapshotServer
+from actors.values import (
+    Abort,
+    AnyValue,
+    Batch,
+    DecidedSlot,
+    Frozen,
+    Outcome,
+    Refusal,
+    View,
+    weight,
+)
+
+_TICK_MS = 150
+_PERSIST_SLOTS = 64
+_PERSIST_BYTES = 1024 * 1024
+_PERSIST_MS = 500
+_TRUNCATE_SLOTS = 128
+_PROPOSE_MS = 400
+_DECIDED_SLOT = TypeAdapter(DecidedSlot)
+
+
+class Learner(Node):
+    """One of those who know what was chosen; one of them coordinates."""
+
+    def __init__(self, identity: Identity, options: Options) -> None:
+        super().__init__(identity, options)
+        self.learned = LearnerState(self.turn)
+        self.state = self.learned.namespace
+        self.log = self.learned.log
+        self.suspicion = self.learned.suspicion
+        self.replicas = Replicas(self.turn)
+        self.coordinator: Coordinator | None = None
+        self._leader_heard_at: Milliseconds = 0
+        self._takeover = Takeover(self.turn, self.learned)
+        self._catching_up = CatchingUp(self.turn, self.learned)
+        self._snapshots = SnapshotServer(self.turn)
+        self._installer = SnapshotInstaller(
+            self.turn, [*self.learned.peers, *options.names("store")]
+        )
+        self._told: dict[int, tuple[Refusal, ...]] = {}
+        """Decisions of other coordinators for slots that are not applied yet."""
+        self._asked = False
+        self._told_progress = (0, 0)
+        self._proposed_at: dict[tuple[Ballot, View | Abort], Milliseconds] = {}
+        self._unpersisted_bytes = 0
+        self._truncated_below = 1
+
+    @property
+    def scanned(self) -> int:
+        """The end of the chosen prefix."""
+        return self.log.scanned
+
+    @property
+    def decided(self) -> int:
+        """The end of the decided prefix."""
+        return self.state.applied
+
+    @property
+    def durable(self) -> int:
+        """The end of what the journal holds of the decided prefix."""
+        return self.learned.durable
+
+    @property
+    def is_installing(self) -> bool:
+        """Whether this learner copies another replica's state, because its own is too old."""
+        return self._installer.busy
+
+    @property
+    def view(self) -> View | None:
+        """The view in force at `scanned`."""
+        return self.learned.view
+
+    # -- restart ---------------------------------------------------------------------------------
+
+    def _restore(self, records: list[Record]) -> None:
+        for record in records:
+            if record.key.startswith("log/"):
+                slot = read_record(_DECIDED_SLOT, record)
+                self.log.restore(slot.slot, slot.value, slot.aborted)
+            else:
+                self.state.restore(record)
+        self.state.restored()
+        self.learned.durable = self.state.applied
+        self.log.restored(self.state.applied)
+
+    def _start(self) -> None:
+        self.state.begin(self.genesis)
+        self.log.voters = self.genesis.voters
+        self._adopt_view()
+        # Also what this start decides nothing of: a store may ask to join with that very state.
+        self.replicas.note_own_hash(self.state.applied, self.state.state_hash)
+        self._truncated_below = self.log.first_kept
+        self._set_timer("sync", self.options.sync_ms // 2, self.options.sync_ms)
+        self._catching_up.begin()
+        self._arm("tick", _TICK_MS, _TICK_MS * 2)
+
+    def _remake_row(self, key: str) -> Frozen | bytes | None:
+        """Rows of the state are written together, or a crash would find two moments mixed."""
+        if self.decided > self.durable:
+            self._persist()
+        kind, _, slot = key.partition("/")
+        if kind == "log":
+            known = self.log.known.get(int(slot, 16))
+            if known is None or known.aborted is None:
+                return None
+            return DecidedSlot(slot=int(slot, 16), value=known.value, aborted=known.aborted)
+        return self.state.row(key)
+
+    def _may_be_gone(self, key: str) -> bool:
+        return key.partition("/")[0] in ("log", *STATE_ROWS)
+
+    def _adopt_view(self) -> None:
+        """The view in force at `decided` is the one to go on from."""
+        view, slot = self.state.view, self.state.view_slot
+        assert view is not None
+        self.learned.view, self.learned.view_slot = view, slot
+        self._follow_view(view, slot)
+
+    def vitals(self) -> NodeHeartbeat:
+        return NodeHeartbeat(
+            role="learner",
+            journal_commits=self._commits,
+            applied=self.decided,
+            durable=self.durable,
+            scanned=self.scanned,
+            state_hash=self.state.state_hash,
+            view=self.view,
+            in_doubt=self.scanned - self.decided,
+            installing=self._installer.busy,
+            rows_left=self._installer.rows_left,
+        )
+
+    # -- signs of life ---------------------------------------------------------------------------
+
+    def receive(self, envelope: Envelope, now: Milliseconds) -> Effects:
+        """See `Actor.receive`."""
+        self.suspicion.awake(now)
+        return super().receive(envelope, now)
+
+    def expire(self, timer: TimerKey, now: Milliseconds) -> Effects:
+        """See `Actor.expire`."""
+        self.suspicion.expired(now)
+        return super().expire(timer, now)
+
+    def _admit(self, envelope: Envelope) -> Handler | None:
+        """See `Node._admit`. Any message that is let in is a sign of life of its sender."""
+        handler = super()._admit(envelope)
+        if handler is not None:
+            self.suspicion.heard((envelope.sender, envelope.disk), self.now)
+        return handler
+
+    def _forget_peer(self, key: Key) -> None:
+        self.suspicion.forget(key)
+        self.replicas.forget(key)
+
+    def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
+        self.suspicion.beat((sender, self.turn.sender_disk), self.now)
+        if message.role in ("learner", "store"):
+            self._hear(max(message.scanned, message.applied))
+            self.replicas.report(sender, message, compares=self.coordinator is not None)
+        if message.role == "learner" and message.applied > self.decided:
+            self._arm("tick", _TICK_MS, _TICK_MS * 2)
+        self._watch_view()
+        if self.coordinator is not None:
+            self._truncate_if_due(1)
+
+    # -- what is chosen --------------------------------------------------------------------------
+
+    def _on_accept(self, sender: str, message: Accept) -> None:
+        """The value of a slot under a ballot; the votes come from the acceptors."""
+        self._follow_leader(message.ballot)
+        if self.log.is_known(message.slot):
+            self._asked = True  # The leader sends again: tell it.
+            return
+        self.log.hear_value(message.slot, message.ballot, message.value)
+        self._scan_on()
+
+    def _on_accepted(self, sender: str, message: Accepted) -> None:
+        """One acceptor's vote (design 3.4)."""
+        self.log.hear_vote(message.slot, message.ballot, sender)
+        self._scan_on()
+
+    def _on_accepted_range(self, sender: str, message: AcceptedRange) -> None:
+        """An acceptor's answer to a pull: values and votes at once."""
+        for entry in message.entries:
+            self.log.hear_value(entry.slot, entry.ballot, entry.value)
+            self.log.hear_vote(entry.slot, entry.ballot, sender)
+        self._scan_on()
+        self._hear(message.truncated_below - 1)
+        self._catching_up.acceptors_keep_from(message.truncated_below)
+
+    def _on_chosen(self, sender: str, message: Chosen) -> None:
+        """Another learner's answer to a pull."""
+        for entry in message.entries:
+            self.log.choose(entry.slot, entry.value, NO_BALLOT)
+        self._scan_on()
+
+    def _scan_on(self) -> None:
+        while (slot := self.log.scan()) is not None:
+            self._scan(slot, self.log[slot].value)
+
+    def _scan(self, slot: int, value: AnyValue) -> None:
+        """Read Views and Aborts ahead of time, in slot order, so that all learners agree."""
+        assert self.view is not None
+        if isinstance(value, View) and value.epoch == self.view.epoch + 1:
+            view = value.in_force_at(slot)
+            self.learned.view, self.learned.view_slot = view, slot
+            self.counters["views"] += 1
+            self._follow_view(view, slot)
+            if slot >= self.log.heard_through:
+                self._say_vitals()
+        elif isinstance(value, Abort) and value.epoch == self.view.epoch:
+            if value.slot > self.decided:
+                reasons = self.learned.aborts.setdefault(value.slot, {})
+                for index in value.commands:
+                    reasons.setdefault(index, value.reason)
+        elif isinstance(value, View | Abort):
+            self.counters["void_by_epoch"] += 1
+        if self.coordinator is not None:
+            self.coordinator.slot_scanned(slot)
+
+    # -- catching up -----------------------------------------------------------------------------
+
+    def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
+        self._asked |= self._follow_leader(message.ballot)
+        self._hear(message.chosen_through)
+
+    def _follow_leader(self, ballot: Ballot) -> bool:
+        """Take the highest ballot for the leader's, unless nothing came under it for two leases:
+        a wrong one would else be followed for ever. Whether it is another one than before.
+        """
+        learned = self.learned
+        silent = self.now - self._leader_heard_at >= 2 * self.constants.lease_ms
+        if ballot < learned.leader and not silent:
+            return False
+        former, learned.leader, self._leader_heard_at = learned.leader, ballot, self.now
+        return ballot != former
+
+    def _hear(self, slot: int) -> None:
+        self.log.heard_through = max(self.log.heard_through, slot)
+        if slot > self.scanned:
+            self._arm("tick", _TICK_MS, _TICK_MS * 2)
+
+    def _on_pull(self, sender: str, message: PullChosen) -> None:
+        self._catching_up.tell_chosen(sender, message)
+
+    def _on_pull_decided(self, sender: str, message: PullDecided) -> None:
+        self._catching_up.tell_decided(sender, message)
+
+    def copy_state(self) -> None:
+        """The log that follows is gone: begin with another replica's state."""
+        self._installer.begin()
+        self._arm("tick", _TICK_MS, _TICK_MS * 2)
+
+    def _on_log_read(self, sender: str, message: LogRead) -> None:
+        """Somebody looks on."""
+        self._send(sender, page_of(self.learned, message, self.options.page_bytes))
+
+    def _on_tick(self, subject: str) -> None:
+        if self._catching_up.tick_chosen():
+            self.copy_state()
+        self._catching_up.tick_decided(coordinates=self.coordinator is not None)
+        self._tell_progress()
+        self._snapshots.tick()
+        self._installer.tick()
+        self._watch_view()
+        if self.coordinator is not None:
+            for abort in self.coordinator.tick():
+                self.propose(abort)
+        waits = self._takeover.busy if self.coordinator is None else self.coordinator.busy
+        if self._catching_up.undecided or waits:
+            self._arm("tick", _TICK_MS, _TICK_MS * 2)
+
+    # -- who coordinates -------------------------------------------------------------------------
+
+    def _follow_view(self, view: View, slot: int) -> None:
+        """Coordinate an epoch only if its View names this very start on this disk."""
+        me = self.identity
+        named = (view.coordinator, view.coordinator_disk, view.coordinator_incarnation)
+        if named == (me.name, me.disk, me.incarnation):
+            self.coordinator = Coordinator(self.turn, self.learned, self.replicas, view, slot)
+            self.coordinator.begin()
+        else:
+            self.coordinator = None
+        self._takeover.follow(view)
+        self._arm("tick", _TICK_MS, _TICK_MS * 2)
+
+    def _watch_view(self) -> None:
+        """Propose the next View: as coordinator with other stores, else with itself as that."""
+        if self.coordinator is None:
+            takeover = self._takeover.due(self._installer.busy)
+            if takeover is not None:
+                self.propose(takeover)
+            return
+        view = self.coordinator.view_change.due()
+        if view is not None:
+            self.propose(view)
+            self._arm("tick", 100, 200)
+
+    def propose(self, value: View | Abort) -> None:
+        """Ask whoever leads to put `value` into the log; asked again until it is scanned.
+
+        It may be there already and not have come here, so not too often: each time takes a slot.
+        """
+        request = (self.learned.leader, value)
+        recent = {r: at for r, at in self._proposed_at.items() if self.now - at < _PROPOSE_MS}
+        if self.learned.leader == NO_BALLOT or request in recent:
+            return
+        self._proposed_at = {**recent, request: self.now}
+        self._send(self.learned.leader.proposer, ProposeValue(value=value))
+
+    def _on_coordination(self, sender: str, message: Any) -> None:
+        self.replicas.hear_durable(sender, message)
+        if self.coordinator is not None:
+            self.coordinator.receive(sender, message)
+
+    def _on_join(self, sender: str, message: JoinRequest) -> None:
+        """A store outside the view has copied what it lacked, and asks to be added."""
+        coordinator = self.coordinator
+        if coordinator is None or coordinator.is_member(sender):
+            return  # Who is a member already will learn so from the log.
+        if coordinator.view_change.knows_less_than(message):
+            self.copy_state()
+        elif coordinator.view_change.on_join(sender, self.turn.sender_disk, message):
+            self._watch_view()
+
+    # -- what is decided -------------------------------------------------------------------------
+
+    def decide(self, slot: int, aborted: tuple[Refusal, ...]) -> list[Outcome]:
+        """The next slot in order is final: apply it."""
+        known = self.log[slot]
+        known.aborted = aborted
+        outcomes = self.state.apply(slot, known.value, aborted)
+        self.state.tree.dropped.clear()
+        self.replicas.note_own_hash(slot, self.state.state_hash)
+        self.state.tree.gained.clear()
+        self.learned.aborts.pop(slot, None)
+        if self.coordinator is not None:
+            # Also of a slot that another one has decided, told together with the View before it.
+            self.coordinator.rounds.pop(slot, None)
+        self._unpersisted_bytes += weight(known.value)
+        self.counters["decided"] += 1
+        self.counters["aborted"] += len(aborted)
+        return outcomes
+
+    def _decide_all(self, coordinator: Coordinator) -> None:
+        """Carry out, in slot order, all that can be decided now."""
+        step = coordinator.next_decision()
+        while isinstance(step, Decision):
+            slot, aborted = step
+            outcomes = self.decide(slot, aborted)
+            known = self.log[slot]
+            decision = TxnDecision(
+                epoch=coordinator.view.epoch,
+                slot=slot,
+                ballot=known.ballot,
+                aborted=aborted,
+                value=None if isinstance(known.value, Batch) else known.value,
+            )
+            # The client waits for its answer; the others have all that a decision rests on.
+            self.tell_results(slot, outcomes)
+            self._send(Group.STORES, decision)
+            for peer in self.learned.peers:  # The group has this learner in it, too.
+                self._send(peer, decision)
+            step = coordinator.next_decision()
+        if step is not None:
+            self.propose(step)
+
+    def tell_results(self, slot: int, outcomes: list[Outcome]) -> None:
+        """Answer the gateways that wait for the commands of a decided slot. What a command names
+        may be anything: not every value in the log came in by way of a proposer's check.
+        """
+        value = self.log[slot].value
+        if isinstance(value, Batch):
+            for command, outcome in zip(value.commands, outcomes, strict=True):
+                if role_in(command.reply_to) != "gateway":
+                    self.counters["results_for_nobody"] += 1
+                    continue
+                self._send(
+                    command.reply_to,
+                    Result(session=command.session, sequence=command.sequence, outcome=outcome),
+                )
+
+    def _on_decision(self, sender: str, message: TxnDecision) -> None:
+        """A decision is told only once it is final, so its epoch does not matter here."""
+        if self.coordinator is None and message.slot > self.decided:
+            self._told[message.slot] = message.aborted
+            self.log.hear_decided(message.slot, message.ballot)
+            self._hear(message.slot)
+            self._scan_on()
+            self._apply_told()
+
+    def _apply_told(self) -> None:
+        while self.decided < self.scanned and self.decided + 1 in self._told:
+            self.decide(self.decided + 1, self._told.pop(self.decided + 1))
+
+    def _on_sync_due(self, subject: str) -> None:
+        """Periodic sync: losing every decision message only costs time (design 4.10)."""
+        if self.coordinator is None:
+            self._catching_up.ask_decided()
+        self._set_timer("sync", self.options.sync_ms, self.options.sync_ms + 1000)
+
+    def _on_decided(self, sender: str, message: Decided) -> None:
+        if message.first_kept > self.decided + 1:
+            # The decided log begins too late for this learner, who copies the state instead.
+            self.counters["behind_truncation"] += 1
+            self.copy_state()
+        if self.coordinator is not None:
+            return
+        former = self.decided
+        for entry in message.entries:
+            if entry.slot > self.decided:
+                self.log.choose(entry.slot, entry.value, NO_BALLOT)
+                self._told[entry.slot] = entry.aborted
+        self._scan_on()
+        self._apply_told()
+        if former < self.decided and self._catching_up.undecided:
+            # The next page. What somebody else told already asks for none.
+            self._catching_up.ask_decided()
+
+    # -- snapshots -------------------------------------------------------------------------------
+
+    def _on_snapshot_pull(self, sender: str, message: SnapshotPull) -> None:
+        self._snapshots.on_pull(sender, message, self.state)
+        self._arm("tick", _TICK_MS, _TICK_MS * 2)
+
+    def _on_snapshot_page(self, sender: str, message: SnapshotPage) -> None:
+        copied = self._installer.on_page(sender, message, self.decided)
+        if copied is not None:
+            self._install(copied.slot, copied.rows)
+
+    def _on_diverged(self, sender: str, message: Diverged) -> None:
+        """The coordinator has another state there, and a learner can't go on with a wrong one."""
+        if self.replicas.own_hash(message.slot) == message.reported != message.state_hash:
+            raise InvariantViolation(
+                f"the state of {self.name} at slot {message.slot} has the hash "
+                f"{message.reported}, but that of {sender} is {message.state_hash}: start "
+                f"{self.name} on an empty folder"
+            )
+
+    def _install(self, slot: int, rows: list[SnapshotRow]) -> None:
+        """The state at `slot` stands for all slots up to it; what is scanned beyond stays."""
+        for key, value in self.state.replace(Record(row.key, row.value.encode()) for row in rows):
+            self._journal(key, value)
+        for gone in self.log.start_after(slot):
+            if gone <= self.durable:
+                self._journal(_log_key(gone), None)
+        self.learned.durable = slot
+        self._unpersisted_bytes = 0
+        self.replicas.note_own_hash(slot, self.state.state_hash)
+        for table in (self._told, self.learned.aborts):
+            for former in [s for s in table if s <= slot]:
+                table.pop(former)
+        assert self.view is not None
+        assert self.state.view is not None
+        if self.state.view.epoch > self.view.epoch:
+            self.learned.aborts.clear()
+            self._adopt_view()
+        elif self.coordinator is not None:
+            self.coordinator.forget_through(slot)
+        self._scan_on()
+        self._catching_up.ask_decided()
+
+    # -- durability and truncation ---------------------------------------------------------------
+
+    def _settle(self) -> None:
+        if self.coordinator is not None:
+            self._decide_all(self.coordinator)
+        else:
+            self._apply_told()
+        if self._asked or (self.coordinator is not None and self.decided > self._told_progress[1]):
+            self._tell_progress()
+        behind = self.decided - self.durable
+        if behind >= _PERSIST_SLOTS or self._unpersisted_bytes >= _PERSIST_BYTES:
+            self._persist()
+        elif behind:
+            self._arm("persist", _PERSIST_MS, _PERSIST_MS * 2)
+        if self._catching_up.undecided or (self.coordinator and self.coordinator.busy):
+            self._arm("tick", _TICK_MS, _TICK_MS * 2)
+
+    def _tell_progress(self) -> None:
+        """Tell the leader: the coordinator with each decision, others when asked or in time."""
+        progress = (self.scanned, self.decided)
+        if self.learned.leader == NO_BALLOT or self.view is None:
+            return
+        if self._asked or progress != self._told_progress:
+            self._asked = False
+            self._told_progress = progress
+            self._send(
+                self.learned.leader.proposer,
+                Progress(scanned=self.scanned, decided=self.decided, view=self.view),
+            )
+
+    def _on_persist_due(self, subject: str) -> None:
+        self._tell_progress()
+        if self.decided > self.durable:
+            self._persist()
+
+    def _persist(self) -> None:
+        """Write the decided state, lazily: the acceptors hold the log until it is durable here."""
+        for slot in range(self.durable + 1, self.decided + 1):
+            known = self.log[slot]
+            assert known.aborted is not None
+            entry = DecidedSlot(slot=slot, value=known.value, aborted=known.aborted)
+            self._journal(_log_key(slot), entry)
+        for key, row in self.state.take_rows():
+            self._journal(key, row)
+        self.learned.durable = self.decided
+        self._unpersisted_bytes = 0
+        if self.coordinator is not None:
+            self._truncate_if_due(_TRUNCATE_SLOTS)
+        else:
+            self._forget(self._truncated_below)  # It may have come before this was durable.
+
+    def _truncate_if_due(self, least_slots: int) -> None:
+        """Let the acceptors forget what the coordinator and all stores of the view hold durably
+        (design 4.11). Whoever is away copies a snapshot when it comes back.
+        """
+        assert self.view is not None
+        below = 1 + min(self.durable, self.replicas.durable_through(self.view.stores))
+        if below - self._truncated_below >= least_slots:
+            self._truncated_below = below
+            self._send(Group.ACCEPTORS, Truncate(below=below))
+            self._send(Group.LEARNERS, Truncate(below=below))
+            self._forget(below)
+
+    def _on_truncate(self, sender: str, message: Truncate) -> None:
+        self._truncated_below = max(self._truncated_below, message.below)
+        self._forget(self._truncated_below)
+
+    def _forget(self, below: int) -> None:
+        """Of what nobody in the view needs, keep some for those who were away shortly."""
+        for slot in self.log.forget(min(below, self.durable + 1), self.options.log_bytes):
+            self._journal(_log_key(slot), None)
+
+    # -- who takes what -------------------------------------------------------------------------
+
+    handlers: ClassVar[Handlers] = {
+        Accept: _on_accept,
+        Accepted: _on_accepted,
+        LeaderBeat: _on_leader_beat,
+        PullChosen: _on_pull,
+        Chosen: _on_chosen,
+        AcceptedRange: _on_accepted_range,
+        Truncate: _on_truncate,
+        PullDecided: _on_pull_decided,
+        LogRead: _on_log_read,
+        Decided: _on_decided,
+        TxnDecision: _on_decision,
+        TxnVote: _on_coordination,
+        TxnProgress: _on_coordination,
+        TxnState: _on_coordination,
+        Fenced: _on_coordination,
+        JoinRequest: _on_join,
+        SnapshotPull: _on_snapshot_pull,
+        SnapshotPage: _on_snapshot_page,
+        Diverged: _on_diverged,
+    }
+    timers: ClassVar[Timers] = {
+        "tick": _on_tick,
+        "persist": _on_persist_due,
+        "sync": _on_sync_due,
+    }
+
+
+def _log_key(slot: int) -> str:
+    return f"log/{slot:016x}"

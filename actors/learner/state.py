@@ -1,0 +1,46 @@
+"""What one learner knows: the chosen log, the state that it leads to, and the view in force.
+
+A learner keeps two marks on the log: `scanned`, the end of the chosen prefix, where Views and
+Aborts are read ahead of time; and `decided`, the end of the prefix whose every slot is committed
+or aborted, which is what the namespace has applied.
+"""
+
+from actors.adaptive_timeout import Estimator
+from actors.failure_detector import Suspicion
+from actors.learner.chosen_log import ChosenLog
+from actors.paxos.ballot import NO_BALLOT, Ballot
+from actors.state.namespace import Namespace
+from actors.turn import Turn
+from actors.values import View
+
+
+class LearnerState:
+    """Read and changed by the learner and its parts, within one turn at a time."""
+
+    def __init__(self, turn: Turn) -> None:
+        self.log = ChosenLog()
+        self.namespace = Namespace()
+        self.durable = 0
+        """The decided slots that the journal holds."""
+        self.aborts: dict[int, dict[int, str]] = {}
+        """Counted aborts of undecided slots: index of the command to the reason."""
+        self.view: View | None = None
+        """The view in force at `scanned`, with every `added_slot` filled in."""
+        self.view_slot = 0
+        """The slot of the View that began the epoch."""
+        self.leader: Ballot = NO_BALLOT
+        self.vote_time = Estimator(least_ms=300, most_ms=3_000)
+        """How long all votes of a slot take; to have waited in vain is a sample, too."""
+        self.suspicion = Suspicion(turn.options.heartbeat_ms)
+        self.peers = [name for name in turn.options.names("learner") if name != turn.name]
+        """The other learners."""
+
+    @property
+    def scanned(self) -> int:
+        """The end of the chosen prefix."""
+        return self.log.scanned
+
+    @property
+    def decided(self) -> int:
+        """The end of the decided prefix."""
+        return self.namespace.applied

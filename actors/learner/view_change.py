@@ -1,0 +1,176 @@
+"""Which stores belong to the view: who is dropped, who is added, and if they are enough.
+
+The coordinator proposes a View when a member is silent, answers nothing for long or has another
+state than the others, and when a store outside asks to be let in (design 4.4, 4.5 and 4.7). A View
+keeps a store that is whole, so no state is ever left without a copy. The exception is a view whose
+last whole store has lost its disk: there the learners and the log are what is left, and a store
+that has copied all that was decided starts anew from them.
+"""
+
+from actors import timeouts
+from actors.learner.replicas import Replicas
+from actors.learner.state import LearnerState
+from actors.messages import Diverged, JoinRequest, TxnInquiry
+from actors.numbers import Milliseconds
+from actors.turn import Turn
+from actors.values import StoreMember, View
+
+
+class ViewChange:
+    """The stores of one epoch, as its coordinator sees them, and the View that is to follow."""
+
+    def __init__(self, turn: Turn, learned: LearnerState, replicas: Replicas, view: View) -> None:
+        self._turn = turn
+        self._learned = learned
+        self._replicas = replicas
+        self._view = view
+        self._owing: dict[str, Milliseconds] = {}
+        """Since when each store has left something unanswered that it was asked."""
+        self._joining: dict[str, tuple[str, Milliseconds]] = {}
+        """The stores that may be added: the disk on which each last asked for it, and when."""
+        self._pinged_at: Milliseconds = -timeouts.PING_MS
+        self._proposed: View | None = None
+        """The View asked of the log. It may be chosen at any time, so it is not taken back."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to wait for."""
+        return bool(self._owing or self._proposed)
+
+    @property
+    def shortage(self) -> str:
+        """Why new writes are refused; empty if there are stores enough."""
+        whole = [store.name for store in self._view.stores if self._replicas.is_whole(store)]
+        return self._turn.genesis.shortage(whole)
+
+    # -- signs -----------------------------------------------------------------------------------
+
+    def owes(self, store: str) -> None:
+        """It was asked something."""
+        self._owing.setdefault(store, self._turn.now)
+
+    def answered(self, store: str, owes_more: bool) -> None:
+        """It answered something, so its time begins anew."""
+        self._owing.pop(store, None)
+        if owes_more:
+            self._owing[store] = self._turn.now
+
+    def knows_less_than(self, message: JoinRequest) -> bool:
+        """Whether a store outside the view has applied more than this learner has decided, while
+        no store of the view lives: what this learner's former start had decided is known outside
+        of the view only.
+        """
+        ahead = message.applied > self._learned.decided
+        return ahead and all(map(self._is_lost, self._view.stores))
+
+    def on_join(self, sender: str, disk: str, message: JoinRequest) -> bool:
+        """A store outside the view asks to be added; its state must be the others'. Whether it is
+        taken note of.
+        """
+        learned, replicas = self._learned, self._replicas
+        own_hash = replicas.own_hash(message.applied)
+        near = learned.decided - message.applied <= timeouts.JOINING_NEAR_SLOTS
+        empty = learned.decided and not message.applied
+        if own_hash is None or empty or not near or not replicas.may_return(sender):
+            return False  # It is ahead of this learner, has copied too little, or is early.
+        if own_hash != message.state_hash:
+            self._turn.send(
+                sender,
+                Diverged(slot=message.applied, state_hash=own_hash, reported=message.state_hash),
+            )
+            return False
+        replicas.diverged.discard((sender, disk))
+        self._joining[sender] = (disk, self._turn.now)
+        return True
+
+    # -- views -----------------------------------------------------------------------------------
+
+    def due(self) -> View | None:
+        """The next View, if there is a reason for one; it is asked for until it is chosen."""
+        self._ping()
+        if self._proposed is None:
+            self._proposed = self._next_view()
+        return self._proposed
+
+    def _ping(self) -> None:
+        """Ask those who owe an answer and are silent for any: a lost message is not a death."""
+        turn, learned = self._turn, self._learned
+        if turn.now - self._pinged_at < timeouts.PING_MS:
+            return
+        for member in self._view.stores:
+            silent_ms = learned.suspicion.silence_ms((member.name, member.disk), turn.now)
+            if member.name in self._owing and silent_ms >= timeouts.PING_MS:
+                self._pinged_at = turn.now
+                turn.send(member.name, TxnInquiry(view=self._view, decided=learned.decided))
+
+    def may_drop(self, stores: list[str]) -> bool:
+        """Whether a View without `stores` would still have a whole store."""
+        return any(
+            member.name not in stores and self._replicas.is_whole(member)
+            for member in self._view.stores
+        )
+
+    def enough_without(self, stores: list[str]) -> bool:
+        """Whether a View without `stores` would have whole stores enough for new writes."""
+        whole = [
+            member
+            for member in self._view.stores
+            if member.name not in stores and self._replicas.is_whole(member)
+        ]
+        return len(whole) >= self._turn.genesis.stores_needed
+
+    def _next_view(self) -> View | None:
+        turn, view, replicas = self._turn, self._view, self._replicas
+        asking = [
+            (name, disk)
+            for name, (disk, at) in sorted(self._joining.items())
+            if turn.now - at < timeouts.JOINING_MS
+        ]
+        lost = [m.name for m in view.stores if self._is_lost(m)]
+        if lost and not self.may_drop(lost):
+            # Whoever is whole is waited for, however long, unless its disk is gone: another one
+            # asks in its name, and has copied what was decided, as all who ask have. Where none
+            # is whole, all are waited for so.
+            whole = {m.name for m in view.stores if replicas.is_whole(m)}
+            awaited = whole or {m.name for m in view.stores}
+            gone = {name for name, _ in asking}
+            lost = [name for name in lost if name in gone or name not in awaited]
+        kept = [m for m in view.stores if m.name not in lost]
+        joining = [
+            StoreMember(name=name, disk=disk, added_slot=None)
+            for name, disk in asking
+            if all(m.name != name for m in kept)
+        ]
+        if not lost and not joining:
+            return None
+        for name in lost:
+            replicas.note_dropped(name)
+        turn.counters["stores_dropped"] += len(lost)
+        turn.counters["stores_added"] += len(joining)
+        me = turn.identity
+        return View(
+            epoch=view.epoch + 1,
+            coordinator=me.name,
+            coordinator_disk=me.disk,
+            coordinator_incarnation=me.incarnation,
+            stores=tuple(sorted((*kept, *joining), key=lambda member: member.name)),
+        )
+
+    def _is_lost(self, member: StoreMember) -> bool:
+        """Silent, or heard but answering nothing, or of another state than the others."""
+        turn, learned = self._turn, self._learned
+        key = (member.name, member.disk)
+        if key in self._replicas.diverged:
+            return True
+        if learned.suspicion.is_silent(key, turn.now):
+            return True
+        owing_since = self._owing.get(member.name)
+        if owing_since is None:
+            return False
+        owing_ms = turn.now - max(owing_since, learned.suspicion.since)
+        silent_ms = learned.suspicion.silence_ms(key, turn.now)
+        # Where answers are slow anyway, silence says less.
+        patience_ms = min(
+            max(timeouts.SILENT_MS, 2 * learned.vote_time.timeout_ms), timeouts.SILENT_MS_MAX
+        )
+        return min(owing_ms, silent_ms) >= patience_ms or owing_ms >= timeouts.UNRESPONSIVE_MS

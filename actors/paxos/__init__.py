@@ -1,0 +1,1 @@
+"""Multi-Paxos: proposers, acceptors, their ballots and quorums."""

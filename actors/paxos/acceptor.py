@@ -1,0 +1,229 @@
+"""The acceptor: promises and accepts, durably (Paxos Made Simple, section 2.2).
+
+Safety depends on its journal alone: whatever it answers was committed first (`Effects` order).
+The lease depends on its own clock's rate, never on wall time, and on waiting one full lease
+after every restart, because a lease given by the former incarnation is not journalled.
+"""
+
+from bisect import bisect_left, insort
+from typing import ClassVar
+
+from pydantic import TypeAdapter
+
+from actors.effects import Group, Record
+from actors.errors import InvariantViolation
+from actors.messages import (
+    Accept,
+    Accepted,
+    AcceptedRange,
+    LeaseGranted,
+    LeaseHeartbeat,
+    NodeHeartbeat,
+    Prepare,
+    Promise,
+    PullChosen,
+    Reject,
+    Truncate,
+)
+from actors.node import Handlers, Node, read_record
+from actors.options import Identity, Options
+from actors.paging import Page
+from actors.paxos.ballot import NO_BALLOT, Ballot
+from actors.values import AcceptedValue, Frozen, weight
+
+_BALLOT = TypeAdapter(Ballot)
+_ACCEPTED = TypeAdapter(AcceptedValue)
+_SLOT = TypeAdapter(int)
+
+TRUNCATED = "truncated"
+"""The key of the row that names the first slot which was not forgotten."""
+
+
+class Acceptor(Node):
+    """One of the voters. State: `promised`, and for each slot what was accepted last."""
+
+    def __init__(self, identity: Identity, options: Options) -> None:
+        super().__init__(identity, options)
+        self.promised = NO_BALLOT
+        self.accepted: dict[int, AcceptedValue] = {}
+        self.truncated_below = 1
+        self._slots: list[int] = []
+        """The slots in `accepted`, in order: between two of them there may be any number."""
+        self._lease_holder = NO_BALLOT
+        self._lease_until = 0
+        self._silent_until = 0
+
+    def _restore(self, records: list[Record]) -> None:
+        for record in records:
+            if record.key == "promised":
+                self.promised = read_record(_BALLOT, record)
+            elif record.key == TRUNCATED:
+                self.truncated_below = read_record(_SLOT, record)
+            elif record.key.startswith("accepted/"):
+                accepted = read_record(_ACCEPTED, record)
+                self.accepted[accepted.slot] = accepted
+        self._slots = sorted(self.accepted)
+
+    def _start(self) -> None:
+        # Its former incarnation may have given a lease a moment ago, and an older copy of its
+        # disk must hear of it (StaleDisk) before it votes.
+        self._silent_until = self.now + self.constants.lease_ms
+
+    def vitals(self) -> NodeHeartbeat:
+        promised = None if self.promised == NO_BALLOT else self.promised
+        return NodeHeartbeat(role="acceptor", journal_commits=self._commits, ballot=promised)
+
+    def _remake_row(self, key: str) -> Frozen | bytes | None:
+        if key == "promised":
+            return _BALLOT.dump_json(self.promised)
+        if key == TRUNCATED:
+            return _SLOT.dump_json(self.truncated_below)
+        kind, _, slot = key.partition("/")
+        return self.accepted.get(int(slot, 16)) if kind == "accepted" else None
+
+    def _may_be_gone(self, key: str) -> bool:
+        return key.startswith("accepted/")
+
+    # -- phase 1 ---------------------------------------------------------------------------------
+
+    def _on_prepare(self, sender: str, message: Prepare) -> None:
+        if self._refuses(sender, message.ballot):
+            return
+        self._promise(message.ballot)
+        entries: list[AcceptedValue] = []
+        page = Page(self.options.page_bytes)
+        next_slot: int | None = None
+        for slot in self._slots_from(message.first_slot):
+            accepted = self.accepted[slot]
+            if not page.takes(weight(accepted.value)):
+                next_slot = slot
+                break
+            entries.append(accepted)
+        self._send(
+            sender,
+            Promise(
+                ballot=message.ballot,
+                first_slot=message.first_slot,
+                next_slot=next_slot,
+                accepted=tuple(entries),
+                truncated_below=self.truncated_below,
+            ),
+        )
+
+    # -- phase 2 ---------------------------------------------------------------------------------
+
+    def _on_accept(self, sender: str, message: Accept) -> None:
+        if message.slot < self.truncated_below:
+            self._reject(sender, message.ballot)
+            return
+        if self._refuses(sender, message.ballot):
+            return
+        former = self.accepted.get(message.slot)
+        if former is None or former.ballot != message.ballot:
+            self._promise(message.ballot)
+            accepted = AcceptedValue(slot=message.slot, ballot=message.ballot, value=message.value)
+            self.accepted[message.slot] = accepted
+            if former is None:
+                insort(self._slots, message.slot)
+            self._journal(f"accepted/{message.slot:016x}", accepted)
+        elif former.value != message.value:
+            raise InvariantViolation(
+                f"ballot {message.ballot} proposed two values for slot {message.slot}: "
+                f"{former.value!r} and {message.value!r}"
+            )
+        self._send(
+            message.learner or Group.LEARNERS, Accepted(ballot=message.ballot, slot=message.slot)
+        )
+
+    # -- the leader's lease ----------------------------------------------------------------------
+
+    def _on_lease_heartbeat(self, sender: str, message: LeaseHeartbeat) -> None:
+        """Promise no other ballot for one lease from now (design 3.8)."""
+        if self._refuses(sender, message.ballot):
+            return
+        self._promise(message.ballot)
+        self._lease_holder = message.ballot
+        self._lease_until = self.now + self.constants.lease_ms
+        self._send(sender, LeaseGranted(ballot=message.ballot, number=message.number))
+
+    # -- what learners ask -----------------------------------------------------------------------
+
+    def _on_pull(self, sender: str, message: PullChosen) -> None:
+        entries: list[AcceptedValue] = []
+        page = Page(self.options.page_bytes)
+        for slot in self._slots_from(message.first_slot):
+            entry = self.accepted[slot]
+            if slot > message.last_slot or not page.takes(weight(entry.value)):
+                break
+            entries.append(entry)
+        self._send(
+            sender,
+            AcceptedRange(entries=tuple(entries), truncated_below=self.truncated_below),
+        )
+
+    def _on_truncate(self, sender: str, message: Truncate) -> None:
+        """Forget what all learners and stores hold durably."""
+        if message.below <= self.truncated_below:
+            return
+        count = bisect_left(self._slots, message.below)
+        for slot in self._slots[:count]:
+            del self.accepted[slot]
+            self._journal(f"accepted/{slot:016x}", None)
+        del self._slots[:count]
+        self.truncated_below = message.below
+        self._journal(TRUNCATED, _SLOT.dump_json(message.below))
+
+    def _slots_from(self, first: int) -> list[int]:
+        return self._slots[bisect_left(self._slots, first) :]
+
+    # -- promises --------------------------------------------------------------------------------
+
+    def _refuses(self, sender: str, ballot: Ballot) -> bool:
+        """Whether a promise, the silence after a restart or a lease forbids to serve `ballot`.
+
+        So does a round that no candidate can have come to: promised once, it could be the last
+        one. To refuse is always safe. Without room on its disk it can promise nothing, and says
+        nothing.
+        """
+        if self.disk_full:
+            self.counters["silent_disk_full"] += 1
+            return True
+        leased = ballot != self._lease_holder and self.now < self._lease_until
+        implausible = not ballot.is_plausible_after(self.promised)
+        if self.now < self._silent_until or ballot < self.promised or leased or implausible:
+            self._reject(sender, ballot)
+            return True
+        return False
+
+    def _reject(self, sender: str, ballot: Ballot) -> None:
+        self.counters["rejects"] += 1
+        until = max(self._silent_until, self._lease_until)
+        self._send(
+            sender,
+            Reject(
+                ballot=ballot,
+                promised=self.promised,
+                lease_left_ms=max(0, until - self.now),
+                truncated_below=self.truncated_below,
+            ),
+        )
+
+    def _promise(self, ballot: Ballot) -> None:
+        if ballot < self.promised:
+            raise InvariantViolation(
+                f"{self.name} promised {self.promised} and was about to promise {ballot}"
+            )
+        if ballot > self.promised:
+            self.promised = ballot
+            self.counters["promises"] += 1
+            self._journal("promised", _BALLOT.dump_json(ballot))
+
+    # -- who takes what -------------------------------------------------------------------------
+
+    handlers: ClassVar[Handlers] = {
+        Prepare: _on_prepare,
+        Accept: _on_accept,
+        LeaseHeartbeat: _on_lease_heartbeat,
+        PullChosen: _on_pull,
+        Truncate: _on_truncate,
+    }

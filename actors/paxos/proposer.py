@@ -1,0 +1,661 @@
+"""The proposer: election, phase 1 for all slots, pipelined phase 2 and the leader's lease.
+
+Multi-Paxos after Paxos Made Simple, section 3, and Paxos Made Moderately Complex, section 2.3.
+What is safe here rests on the journalled round (a ballot is never used twice, nor after a
+restart) and on the acceptors' promises. The lease adds one thing only: while it holds, no other
+leader can have been elected, so read leases may be granted. Timers only start attempts.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pydantic import TypeAdapter
+
+from actors.effects import Group, Record
+from actors.errors import InvariantViolation
+from actors.messages import (
+    Accept,
+    LeaderBeat,
+    LeaseAsk,
+    LeaseGrant,
+    LeaseGranted,
+    LeaseHeartbeat,
+    NodeHeartbeat,
+    Prepare,
+    Progress,
+    Promise,
+    ProposeValue,
+    Redirect,
+    Reject,
+    Submit,
+)
+from actors.node import Handlers, Node, Timers, read_record
+from actors.numbers import GAP_SLOTS_MAX, Milliseconds
+from actors.options import Identity, Options
+from actors.paging import COMMAND_BYTES_MAX
+from actors.paxos.ballot import NO_BALLOT, Ballot
+from actors.values import (
+    NOOP,
+    AcceptedValue,
+    AnyValue,
+    Batch,
+    Command,
+    Frozen,
+    StoreMember,
+    View,
+)
+
+_ROUND = TypeAdapter(int)
+_TICK_MS = 150
+_RESEND_SLOTS = 16
+_QUEUE_COMMANDS = 8192
+_DUELS_MOST = 3
+
+
+@dataclass(slots=True)
+class Following:
+    """Somebody else leads, or nobody does and an election is due."""
+
+    heard_at: Milliseconds
+
+
+@dataclass(slots=True)
+class Answer:
+    """One acceptor's promise, page by page; whole when `next_slot` is `None`."""
+
+    truncated_below: int
+    next_slot: int | None
+    accepted: dict[int, AcceptedValue] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Electing:
+    """Phase 1 runs under `ballot` for all slots from `first_slot`."""
+
+    ballot: Ballot
+    first_slot: int
+    answers: dict[str, Answer] = field(default_factory=dict)
+    bound: set[str] = field(default_factory=set)
+    """The acceptors that a lease, or the silence after a restart, forbids to promise."""
+
+    @property
+    def whole(self) -> dict[str, Answer]:
+        """The promises that cover every slot."""
+        return {name: a for name, a in self.answers.items() if a.next_slot is None}
+
+
+@dataclass(slots=True)
+class InFlight:
+    """A proposed slot that no learner has reported as chosen yet."""
+
+    value: AnyValue
+    sent_at: Milliseconds
+
+
+@dataclass(slots=True)
+class Leading:
+    """Phase 2 under `ballot`."""
+
+    ballot: Ballot
+    elected_at: Milliseconds
+    next_slot: int
+    recovered_through: int
+    """The last slot that phase 1 found in use: up to here others' values may be chosen."""
+    far_slot: int | None = None
+    """The first slot that an acceptor has a value for behind a gap that is too long to be filled.
+    This ballot proposes nothing there, so that whatever was accepted stays what phase 1 finds.
+    """
+    in_flight: dict[int, InFlight] = field(default_factory=dict)
+    proposed_again: dict[int, AnyValue] = field(default_factory=dict)
+    """What phase 1 found for a slot. A learner may report it as chosen under a former ballot, and
+    crash, while there is no quorum for this ballot yet, and none is left for that one.
+    """
+    undecided: dict[int, int] = field(default_factory=dict)
+    """How many commands each slot brought that no learner has reported as decided."""
+    queue: deque[Command] = field(default_factory=deque)
+    underway: set[tuple[str, int]] = field(default_factory=set)
+    """The commands in `queue` and `in_flight`."""
+    heartbeat_number: int = 0
+    sent_at: dict[int, Milliseconds] = field(default_factory=dict)
+    granted: dict[str, Milliseconds] = field(default_factory=dict)
+    """For each acceptor, when the newest heartbeat that it acknowledged was sent."""
+    log_time_at: Milliseconds = 0
+    """The moment of this clock through which batches have advanced log time."""
+    read_grants: dict[str, Milliseconds] = field(default_factory=dict)
+    """For each store, the end of the read lease it may hold, on this clock."""
+    waiting_views: list[View] = field(default_factory=list)
+    """Views that drop a store whose read lease may still run."""
+
+
+class Proposer(Node):
+    """One of the would-be leaders."""
+
+    def __init__(self, identity: Identity, options: Options) -> None:
+        super().__init__(identity, options)
+        self.round = 0
+        self.phase: Following | Electing | Leading = Following(heard_at=0)
+        self.chosen_through = 0
+        self.view: View | None = None
+        """The view in force at `chosen_through`, from a learner."""
+        self._highest_ballot = NO_BALLOT
+        self._duels = 0
+        """Candidacies in a row that another candidate's ballot ended."""
+        self._low_water = 1
+        self._last_led = NO_BALLOT
+        self._highest_proposed: dict[str, int] = {}
+        """For each session, the highest sequence proposed under `_last_led`."""
+
+    def _restore(self, records: list[Record]) -> None:
+        for record in records:
+            if record.key == "round":
+                self.round = read_record(_ROUND, record)
+
+    def _remake_row(self, key: str) -> Frozen | bytes | None:
+        return _ROUND.dump_json(self.round) if key == "round" else None
+
+    def _start(self) -> None:
+        self.phase = Following(heard_at=self.now)
+        # The first of the proposers tries first; after that, jitter decides.
+        own_turn = self.genesis.names("proposer").index(self.name) if self.round == 0 else 0
+        wait = self.constants.lease_ms + own_turn * self.options.leader_heartbeat_ms
+        self._set_timer("election", wait, wait + self.options.leader_heartbeat_ms)
+
+    def vitals(self) -> NodeHeartbeat:
+        leading = self.phase.ballot if isinstance(self.phase, Leading) else None
+        pending = len(self.phase.queue) if isinstance(self.phase, Leading) else 0
+        return NodeHeartbeat(
+            role="proposer",
+            journal_commits=self._commits,
+            ballot=leading,
+            scanned=self.chosen_through,
+            pending=pending,
+        )
+
+    # -- election --------------------------------------------------------------------------------
+
+    def _on_election_due(self, subject: str) -> None:
+        phase = self.phase
+        if isinstance(phase, Leading):
+            return
+        patience = self.constants.lease_ms + self.options.leader_heartbeat_ms
+        if isinstance(phase, Following) and self.now - phase.heard_at < patience:
+            self._wait_for_leader(patience - (self.now - phase.heard_at))
+            return
+        every = self.options.leader_heartbeat_ms
+        if self.now - self.turn.back_at < every:
+            # It was away itself, perhaps with all the others, and the leader may go on.
+            self._set_timer("election", every, 2 * every)
+            return
+        self._stand()
+
+    def _wait_for_leader(self, least: Milliseconds) -> None:
+        """Stand after `least` at the earliest: candidates that get into each other's way spread."""
+        spread = self.constants.lease_ms // 2 << min(self._duels, _DUELS_MOST)
+        self._set_timer("election", least, least + spread)
+
+    def _stand(self) -> None:
+        """Use a new ballot: journalled by the same turn, before the message leaves."""
+        self.round = max(self.round, self._highest_ballot.round) + 1
+        self._journal("round", _ROUND.dump_json(self.round))
+        ballot = Ballot(self.round, self.name)
+        self._highest_ballot = ballot
+        self.phase = Electing(ballot=ballot, first_slot=self._low_water)
+        self.counters["elections"] += 1
+        self._send(Group.ACCEPTORS, Prepare(ballot=ballot, first_slot=self._low_water))
+        self._wait_for_leader(self.constants.lease_ms)
+
+    def _on_promise(self, sender: str, message: Promise) -> None:
+        phase = self.phase
+        if not isinstance(phase, Electing) or message.ballot != phase.ballot:
+            return
+        answer = phase.answers.get(sender)
+        if message.first_slot == phase.first_slot:
+            answer = Answer(message.truncated_below, message.next_slot)
+        elif answer is None or answer.next_slot != message.first_slot:
+            return  # A page that was not asked for now: a duplicate.
+        elif answer.truncated_below != message.truncated_below:
+            # Slots vanished between two pages, so the pages no longer cover them.
+            del phase.answers[sender]
+            self._send(sender, Prepare(ballot=phase.ballot, first_slot=phase.first_slot))
+            return
+        phase.answers[sender] = answer
+        answer.next_slot = message.next_slot
+        for accepted in message.accepted:
+            answer.accepted[accepted.slot] = accepted
+        if message.next_slot is not None:
+            self.counters["promise_pages"] += 1
+            self._send(sender, Prepare(ballot=phase.ballot, first_slot=message.next_slot))
+            # A long log takes long: to stand again would begin anew with its first page.
+            self._wait_for_leader(self.constants.lease_ms)
+        elif self.genesis.voters.are_quorum(phase.whole):
+            self._lead(phase)
+
+    def _lead(self, phase: Electing) -> None:
+        """Take for each slot the value of the highest ballot in the quorum's answers."""
+        answers = phase.whole
+        low = max(phase.first_slot, *(answer.truncated_below for answer in answers.values()))
+        last, far_slot = _reach(low, {s for answer in answers.values() for s in answer.accepted})
+        leading = Leading(
+            ballot=phase.ballot,
+            elected_at=self.now,
+            log_time_at=self.now,
+            next_slot=max(low, last + 1),
+            recovered_through=max(low - 1, last),
+            far_slot=far_slot,
+        )
+        if self.chosen_through >= leading.next_slot:
+            # Phase 1 found every chosen slot, so this was no learner's knowledge of this log.
+            self.counters["progress_doubted"] += 1
+            self.chosen_through, self.view = 0, None
+        self._low_water = low
+        self.phase = leading
+        self._last_led = phase.ballot
+        self._highest_proposed = {}
+        self.counters["led"] += 1
+        for slot in range(low, last + 1):
+            found = {n: a.accepted[slot] for n, a in answers.items() if slot in a.accepted}
+            if not found:
+                self.counters["gaps_filled"] += 1
+                leading.proposed_again[slot] = NOOP
+                continue
+            best = max(found.values(), key=lambda accepted: accepted.ballot)
+            agreed = [name for name, one in found.items() if one.ballot == best.ballot]
+            if not self.genesis.voters.are_quorum(agreed):
+                leading.proposed_again[slot] = best.value
+            # Else a quorum accepted it at one ballot: it is chosen, and only this leader, who
+            # leaves it alone, could overwrite those entries. Learners pull it.
+        for slot, value in leading.proposed_again.items():
+            self._propose(leading, slot, value)
+        self._on_leader_due("")
+
+    def _on_reject(self, sender: str, message: Reject) -> None:
+        """Somebody promised a higher ballot, a lease runs, or slots are gone."""
+        plausible = self._note_ballot(message.promised)
+        phase = self.phase
+        if isinstance(phase, Electing) and message.ballot == phase.ballot:
+            if message.lease_left_ms > 0 or not plausible:
+                phase.bound.add(sender)
+            # The others may do without a few, such as one that starts again and again.
+            too_few = not self.genesis.voters.can_do_without(phase.bound)
+            overtaken = plausible and message.promised > phase.ballot
+            if overtaken or too_few:
+                self._duels += overtaken
+                self.phase = Following(heard_at=self.now - self.constants.lease_ms)
+                self._wait_for_leader(message.lease_left_ms + self.options.leader_heartbeat_ms // 4)
+        elif isinstance(phase, Leading) and message.ballot == phase.ballot:
+            self.counters["rejected"] += 1
+
+    def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
+        """Somebody leads. A lease is what keeps two from doing so, not this message."""
+        if not self._note_ballot(message.ballot):
+            return
+        self._duels = 0
+        phase = self.phase
+        if isinstance(phase, Following):
+            phase.heard_at = self.now
+        elif message.ballot > phase.ballot:
+            self._step_down(f"{sender} leads under {message.ballot}")
+
+    def _note_ballot(self, ballot: Ballot) -> bool:
+        """Whether `ballot` can be one of a candidate. Only then is the next one to be above it:
+        after the last number there is none.
+        """
+        if not ballot.is_plausible_after(self._highest_ballot):
+            self.counters["ballots_doubted"] += 1
+            return False
+        self._highest_ballot = max(self._highest_ballot, ballot)
+        return True
+
+    # -- the leader's lease ----------------------------------------------------------------------
+
+    @property
+    def lease_until(self) -> Milliseconds:
+        """The end of the lease on this node's clock, counted from sending, less the margin."""
+        if not isinstance(self.phase, Leading):
+            return 0
+        sent_at = self.genesis.voters.reached_by_quorum(self.phase.granted)
+        if sent_at is None:
+            return 0
+        return sent_at + self.constants.lease_ms - self.constants.lease_margin_ms
+
+    @property
+    def holds_lease(self) -> bool:
+        """Compared with the clock at each use (design 3.8)."""
+        return self.now < self.lease_until
+
+    def _on_leader_due(self, subject: str) -> None:
+        """Renew the lease, or step down without one.
+
+        One that was away asks for as long as one that was just elected: acceptors that have
+        promised nothing since renew the lease, and no election is needed.
+        """
+        phase = self.phase
+        if not isinstance(phase, Leading):
+            return
+        begun_at = max(phase.elected_at, self.turn.back_at)
+        if self.now >= max(self.lease_until, begun_at + self.constants.lease_ms):
+            self._step_down("no quorum renewed the lease")
+            return
+        phase.heartbeat_number += 1
+        phase.sent_at[phase.heartbeat_number] = self.now
+        phase.sent_at.pop(phase.heartbeat_number - 64, None)
+        self._send(
+            Group.ACCEPTORS, LeaseHeartbeat(ballot=phase.ballot, number=phase.heartbeat_number)
+        )
+        self._announce(phase)
+        every = self.options.leader_heartbeat_ms
+        self._set_timer("leader", every, every)
+
+    def _announce(self, phase: Leading) -> None:
+        self._send(
+            Group.HEARTBEATS,
+            LeaderBeat(
+                ballot=phase.ballot,
+                ready=self.holds_lease,
+                chosen_through=max(self.chosen_through, phase.recovered_through),
+                lease_left_ms=max(0, self.lease_until - self.now),
+                read_leases_ms={
+                    store: until - self.now
+                    for store, until in sorted(phase.read_grants.items())
+                    if until > self.now
+                },
+            ),
+        )
+
+    def _on_lease_granted(self, sender: str, message: LeaseGranted) -> None:
+        phase = self.phase
+        if not isinstance(phase, Leading) or message.ballot != phase.ballot:
+            return
+        sent_at = phase.sent_at.get(message.number)
+        if sent_at is None:
+            return
+        had_lease = self.holds_lease
+        phase.granted[sender] = max(phase.granted.get(sender, sent_at), sent_at)
+        if self.holds_lease and not had_lease:
+            self._announce(phase)
+
+    def _step_down(self, reason: str) -> None:
+        """Give the ballot up for good; commands that were never proposed are sent back."""
+        phase = self.phase
+        self.phase = Following(heard_at=self.now)
+        if isinstance(phase, Leading):
+            self.counters["stepped_down"] += 1
+            for command in phase.queue:
+                self._redirect(command, phase.ballot, reason)
+        self._wait_for_leader(self.options.leader_heartbeat_ms)
+
+    # -- commands --------------------------------------------------------------------------------
+
+    def _on_submit(self, sender: str, message: Submit) -> None:
+        phase = self.phase
+        command = message.command
+        if not isinstance(phase, Leading) or message.ballot != phase.ballot:
+            self._redirect(command, message.ballot, f"{message.ballot} does not lead")
+            return
+        key = (command.session, command.sequence)
+        if key in phase.underway:
+            return
+        if command.size_bytes > COMMAND_BYTES_MAX:
+            # No gateway makes such a one, and no message could carry the slot that it fills.
+            self.counters["too_large"] += 1
+            return
+        if len(phase.queue) >= _QUEUE_COMMANDS:
+            self.counters["overload"] += 1
+            return  # Not an answer: the client asks again.
+        phase.underway.add(key)
+        phase.queue.append(command)
+
+    def _redirect(self, command: Command, ballot: Ballot, reason: str) -> None:
+        """Refuse. Nobody proposes under `ballot` any more; whether anybody did, is said with care.
+
+        `never_proposed` holds only for the ballot led last in this very incarnation, because
+        what a former one proposed is not journalled, and only for sequences above all proposed.
+        """
+        never_proposed = ballot == self._last_led and command.sequence > (
+            self._highest_proposed.get(command.session, -1)
+        )
+        self._send(
+            command.reply_to,
+            Redirect(
+                session=command.session,
+                sequence=command.sequence,
+                ballot=ballot,
+                never_proposed=never_proposed,
+                reason=reason,
+            ),
+        )
+
+    def _on_propose_value(self, sender: str, message: ProposeValue) -> None:
+        """A View or an Abort goes past the queue: it ends what is under way."""
+        phase = self.phase
+        if not isinstance(phase, Leading):
+            return
+        if any(f.value == message.value for f in phase.in_flight.values()):
+            return
+        if self._must_not_go_on(phase):
+            return
+        if isinstance(message.value, View) and self._lease_outlives(phase, message.value):
+            if message.value not in phase.waiting_views:
+                phase.waiting_views.append(message.value)
+            self._arm("tick", _TICK_MS, _TICK_MS * 2)
+            return
+        self._propose(phase, self._take_slot(phase), message.value)
+
+    def _settle(self) -> None:
+        """Put what has come into as few slots as possible: messages cost, commands hardly do.
+
+        While commands are under way, others gather until they are as many (a kin of Nagle's
+        algorithm, RFC 896), so the busier the cluster, the fuller its slots.
+        """
+        phase = self.phase
+        if not isinstance(phase, Leading) or not phase.queue or self._must_not_go_on(phase):
+            return
+        while (
+            phase.queue
+            and len(phase.in_flight) < self.options.window_slots
+            and len(phase.queue) >= min(sum(phase.undecided.values()), self.options.batch_commands)
+        ):
+            commands: list[Command] = []
+            size = 0
+            while (
+                phase.queue
+                and len(commands) < self.options.batch_commands
+                and (not commands or size + phase.queue[0].size_bytes <= self.options.batch_bytes)
+            ):
+                command = phase.queue.popleft()
+                commands.append(command)
+                size += command.size_bytes
+                highest = self._highest_proposed.get(command.session, -1)
+                self._highest_proposed[command.session] = max(highest, command.sequence)
+            batch = Batch(elapsed_ms=self._elapsed_ms(phase), commands=tuple(commands))
+            slot = self._take_slot(phase)
+            phase.undecided[slot] = len(commands)
+            self._propose(phase, slot, batch)
+
+    def _elapsed_ms(self, phase: Leading) -> Milliseconds:
+        """By how much the next batch advances log time, by which sessions and keys expire.
+
+        It is the time of this monotonic clock, and it counts only under the lease: until then
+        nobody else can have been elected, so what two leaders count never overlaps. Thus log time
+        is never faster than time, whatever happens to wall clocks. It is slower by the gaps between
+        leaders, which keeps what it is compared with for longer.
+        """
+        if not self.holds_lease:
+            return 0
+        since, phase.log_time_at = phase.log_time_at, self.now
+        return self.now - since
+
+    def _must_not_go_on(self, phase: Leading) -> bool:
+        """Step down where the log comes near the far slot: the next phase 1 reaches it."""
+        room = GAP_SLOTS_MAX // 2
+        if phase.far_slot is None or phase.next_slot + room < phase.far_slot:
+            return False
+        self._step_down(f"slot {phase.far_slot}, which an acceptor has a value for, is near")
+        return True
+
+    def _take_slot(self, phase: Leading) -> int:
+        slot = phase.next_slot
+        phase.next_slot += 1
+        return slot
+
+    def _propose(self, phase: Leading, slot: int, value: AnyValue) -> None:
+        if slot in phase.in_flight:
+            raise InvariantViolation(f"{phase.ballot} proposes slot {slot} twice: {value!r}")
+        if phase.far_slot is not None and slot >= phase.far_slot:
+            raise InvariantViolation(
+                f"{phase.ballot} proposes slot {slot} without the value that an acceptor has for "
+                f"slot {phase.far_slot}"
+            )
+        phase.in_flight[slot] = InFlight(value=value, sent_at=self.now)
+        self._send_accept(phase.ballot, slot, value)
+        self._arm("tick", _TICK_MS, _TICK_MS * 2)
+
+    def _send_accept(self, ballot: Ballot, slot: int, value: AnyValue, first: bool = True) -> None:
+        """Ask for votes. At first the coordinator alone hears them, who tells the others; but of a
+        View all learners hear at once, for it may be about a coordinator who hears nothing.
+        """
+        to_one = first and self.view is not None and not isinstance(value, View)
+        accept = Accept(
+            ballot=ballot,
+            slot=slot,
+            value=value,
+            learner=self.view.coordinator if to_one and self.view else "",
+        )
+        self._send(Group.PHASE_2, accept)
+
+    def _on_progress(self, sender: str, message: Progress) -> None:
+        """A learner knows all slots up to `scanned` as chosen."""
+        phase = self.phase
+        if isinstance(phase, Leading) and message.scanned > phase.next_slot + GAP_SLOTS_MAX:
+            # Of slots that this leader did not propose: there is another one, or it is no slot.
+            self.counters["progress_doubted"] += 1
+            return
+        if message.scanned >= self.chosen_through:
+            self.chosen_through = message.scanned
+            self.view = message.view
+        if not isinstance(phase, Leading):
+            return
+        self._note_decided(phase, message.decided)
+        for slot in [s for s in phase.in_flight if s <= message.scanned]:
+            value = phase.in_flight.pop(slot).value
+            if isinstance(value, Batch):
+                for command in value.commands:
+                    phase.underway.discard((command.session, command.sequence))
+
+    def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
+        """Reports of progress may all get lost, and what gathers waits for them, not for time;
+        and a learner that starts again may know less than one reported.
+        """
+        phase = self.phase
+        if message.role != "learner" or not isinstance(phase, Leading):
+            return
+        self._note_decided(phase, message.applied)
+        unknown = [slot for slot in phase.proposed_again if slot > message.scanned]
+        for slot in unknown[:_RESEND_SLOTS]:
+            if slot not in phase.in_flight:  # Those are sent again by the tick.
+                self.counters["retransmissions"] += 1
+                self._send_accept(phase.ballot, slot, phase.proposed_again[slot], first=False)
+
+    def _note_decided(self, phase: Leading, decided: int) -> None:
+        for slot in [s for s in phase.undecided if s <= decided]:
+            del phase.undecided[slot]
+
+    def _on_tick(self, subject: str) -> None:
+        """Send again what was not reported as chosen; propose Views whose time has come."""
+        phase = self.phase
+        if not isinstance(phase, Leading):
+            return
+        patience = 2 * _TICK_MS
+        for slot in sorted(phase.in_flight)[:_RESEND_SLOTS]:
+            flight = phase.in_flight[slot]
+            if self.now - flight.sent_at >= patience:
+                flight.sent_at = self.now
+                self.counters["retransmissions"] += 1
+                self._send_accept(phase.ballot, slot, flight.value, first=False)
+        for view in list(phase.waiting_views):
+            if self._must_not_go_on(phase):
+                return
+            if not self._lease_outlives(phase, view):
+                phase.waiting_views.remove(view)
+                self._propose(phase, self._take_slot(phase), view)
+        if phase.in_flight or phase.waiting_views:
+            self._arm("tick", _TICK_MS, _TICK_MS * 2)
+
+    # -- read leases (design 4.8) -----------------------------------------------------------
+
+    def _on_lease_ask(self, sender: str, message: LeaseAsk) -> None:
+        """Grant for no longer than the own lease, to members that no pending View drops."""
+        phase = self.phase
+        if not isinstance(phase, Leading) or not self.holds_lease:
+            return
+        if self.view is None or self.chosen_through < phase.recovered_through:
+            return  # The view in force is not known yet.
+        member = self.view.member(sender)
+        if member is None or member.added_slot is None or member.disk != self.turn.sender_disk:
+            return
+        pending = [f.value for f in phase.in_flight.values() if isinstance(f.value, View)]
+        if any(_drops(view, member) for view in pending + phase.waiting_views):
+            return
+        until = self.lease_until
+        phase.read_grants[sender] = max(until, phase.read_grants.get(sender, 0))
+        self._send(
+            sender,
+            LeaseGrant(
+                number=message.number,
+                epoch=self.view.epoch,
+                disk=member.disk,
+                added_slot=member.added_slot,
+                duration_ms=until - self.now,
+            ),
+        )
+
+    def _lease_outlives(self, phase: Leading, view: View) -> bool:
+        """Whether a store that `view` drops may still serve reads under a grant.
+
+        Grants of earlier leaders are over: each was no longer than its leader's lease, and this
+        one could not be elected before that had lapsed.
+        """
+        if self.view is None:
+            return bool(phase.read_grants)
+        return any(
+            phase.read_grants.get(member.name, 0) > self.now
+            for member in self.view.stores
+            if _drops(view, member)
+        )
+
+    # -- who takes what -------------------------------------------------------------------------
+
+    handlers: ClassVar[Handlers] = {
+        Promise: _on_promise,
+        Reject: _on_reject,
+        LeaseGranted: _on_lease_granted,
+        LeaderBeat: _on_leader_beat,
+        Submit: _on_submit,
+        ProposeValue: _on_propose_value,
+        Progress: _on_progress,
+        LeaseAsk: _on_lease_ask,
+    }
+    timers: ClassVar[Timers] = {
+        "election": _on_election_due,
+        "leader": _on_leader_due,
+        "tick": _on_tick,
+    }
+
+
+def _reach(low: int, found: set[int]) -> tuple[int, int | None]:
+    """The last of the slots in `found` up to which no gap from `low` on is too long to be filled,
+    and the first one behind such a gap.
+    """
+    last = low - 1
+    for slot in sorted(slot for slot in found if slot >= low):
+        if slot - last > GAP_SLOTS_MAX:
+            return last, slot
+        last = slot
+    return last, None
+
+
+def _drops(view: View, member: StoreMember) -> bool:
+    """Whether `member` is not in `view` without a break."""
+    kept = view.member(member.name)
+    return kept is None or (kept.disk, kept.added_slot) != (member.disk, member.added_slot)

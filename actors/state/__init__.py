@@ -1,0 +1,1 @@
+"""The replicated state machine: the tree, what changes it, sessions, snapshots."""

@@ -1,0 +1,291 @@
+"""The replicated state machine: files, directories, sessions, idempotency keys.
+
+Learners and stores run this same class on the same slots in the same order, so they hold the same
+state (state machine replication: Schneider 1990). It keeps metadata only; contents are chunks named
+by their SHA-256. What commands do to the tree is in `actors.state.operations`, what makes them
+apply once in `actors.state.sessions`.
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+from pydantic import TypeAdapter, ValidationError
+
+from actors.effects import Record
+from actors.errors import InvariantViolation, JournalUnreadable
+from actors.state.changed_rows import Noted
+from actors.state.operations import operate
+from actors.state.sessions import KeyRow, SessionRow, Sessions, result_key
+from actors.state.tree import Tree
+from actors.values import (
+    NO_ROOM,
+    AnyOperation,
+    AnyValue,
+    Batch,
+    CloseSession,
+    Command,
+    Constants,
+    DirectoryEntry,
+    FileEntry,
+    Frozen,
+    Genesis,
+    OpenSession,
+    Outcome,
+    Refusal,
+    Status,
+    View,
+)
+
+_ENTRY: TypeAdapter[FileEntry | DirectoryEntry] = TypeAdapter(FileEntry | DirectoryEntry)
+
+STATE_ROWS = ("entry", "session", "result", "key")
+"""The kinds of the state's rows, each with a slash and a name after it; `state` has neither."""
+
+
+class StateRow(Frozen):
+    """The end of the applied prefix, its log time, the hash chained over it and the view there."""
+
+    applied: int
+    log_time_ms: int
+    expiry_checked_ms: int = 0
+    state_hash: str
+    view: View | None
+    view_slot: int
+
+
+class Namespace:
+    """The state after `applied` slots."""
+
+    def __init__(self, constants: Constants | None = None) -> None:
+        self.constants = constants
+        """What the cluster computes with; set by the owner before the first slot (`begin`)."""
+        self.applied = 0
+        self.state_hash = ""
+        self.view: View | None = None
+        """The view in force at `applied`; set by the owner before the first slot (`begin`)."""
+        self.view_slot = 0
+        """The slot of the View that began the epoch."""
+        self._noted = Noted()
+        self.tree = Tree(self._noted)
+        self.sessions = Sessions(self._noted)
+        self._journalled_results: set[str] = set()
+        """The keys of results that the journal holds; most are forgotten before they get there."""
+
+    @property
+    def entries(self) -> dict[str, FileEntry | DirectoryEntry]:
+        """All files and directories, by path."""
+        return self.tree.entries
+
+    @property
+    def log_time_ms(self) -> int:
+        """For how long leaders have led, in milliseconds."""
+        return self.sessions.log_time_ms
+
+    # -- journal ---------------------------------------------------------------------------------
+
+    def begin(self, genesis: Genesis) -> None:
+        """The constants of the genesis, and its view unless the journal knew a later one."""
+        self.constants = genesis.constants
+        if self.view is None:
+            self.view = genesis.view
+
+    def restore(self, record: Record) -> bool:
+        """Take in a journal row if it is one of the state's."""
+        kind, _, rest = record.key.partition("/")
+        value = record.value or b""
+        try:
+            match kind:
+                case "entry":
+                    self.tree.keep(_ENTRY.validate_json(value))
+                case "session":
+                    row = SessionRow.model_validate_json(value)
+                    session = self.sessions.known_or_new(rest)
+                    session.acknowledged = row.acknowledged
+                    session.last_log_time_ms = row.last_log_time_ms
+                    session.closed = row.closed
+                case "result":
+                    name, _, sequence = rest.rpartition("/")
+                    outcome = Outcome.model_validate_json(value)
+                    self.sessions.known_or_new(name).results[int(sequence, 16)] = outcome
+                    self._journalled_results.add(record.key)
+                case "key":
+                    self.sessions.keys[rest] = KeyRow.model_validate_json(value)
+                case "state":
+                    state = StateRow.model_validate_json(value)
+                    self.applied = state.applied
+                    self.sessions.log_time_ms = state.log_time_ms
+                    self.sessions.expiry_checked_ms = state.expiry_checked_ms
+                    self.state_hash = state.state_hash
+                    self.view, self.view_slot = state.view, state.view_slot
+                case _:
+                    return False
+        except (ValidationError, ValueError) as error:
+            raise JournalUnreadable(f"record {record.key!r} can't be read: {error}") from error
+        return True
+
+    def restored(self) -> None:
+        """All rows are in: bring what depends on their order into the order of the log."""
+        ordered = sorted(
+            self.sessions.keys.items(), key=lambda kv: (kv[1].outcome.slot, kv[1].outcome.index)
+        )
+        self.sessions.keys = dict(ordered)
+
+    def take_rows(self) -> list[tuple[str, bytes | None]]:
+        """The rows that changed since the last call; `None` removes one."""
+        rows: list[tuple[str, bytes | None]] = []
+        for key in self._noted.keys:
+            row = self.row(key)
+            if key.startswith("result/"):
+                if row is not None:
+                    self._journalled_results.add(key)
+                elif key in self._journalled_results:
+                    self._journalled_results.discard(key)
+                else:
+                    continue
+            rows.append((key, None if row is None else row.to_json()))
+        self._noted.keys.clear()
+        rows.append(("state", self._state_row().to_json()))
+        return rows
+
+    def rows(self) -> list[tuple[str, Frozen]]:
+        """The whole state as the rows of a journal, held still: all values are immutable."""
+        found: list[tuple[str, Frozen]] = [("state", self._state_row())]
+        for name, session in self.sessions.by_name.items():
+            found.append((f"session/{name}", session.row))
+            for sequence, outcome in session.results.items():
+                found.append((result_key(name, sequence), outcome))
+        found.extend((f"key/{key}", row) for key, row in self.sessions.keys.items())
+        found.extend((f"entry/{path}", entry) for path, entry in self.tree.entries.items())
+        return found
+
+    def replace(self, rows: Iterable[Record]) -> list[tuple[str, bytes | None]]:
+        """Become the state that `rows` say; the changes to the journal that this takes.
+
+        Raises `JournalUnreadable` if they mean nothing, and leaves this state as it was.
+        """
+        other = Namespace(self.constants)
+        changes: dict[str, bytes | None] = {key: None for key, _ in self.rows()}
+        changes.update(dict.fromkeys((*self._noted.keys, *self._journalled_results)))
+        for row in rows:
+            if not other.restore(row):
+                raise JournalUnreadable(f"a snapshot has a row {row.key!r}")
+            changes[row.key] = row.value
+        other.restored()
+        self.__dict__.update(other.__dict__)
+        return list(changes.items())
+
+    def _state_row(self) -> StateRow:
+        return StateRow(
+            applied=self.applied,
+            log_time_ms=self.sessions.log_time_ms,
+            expiry_checked_ms=self.sessions.expiry_checked_ms,
+            state_hash=self.state_hash,
+            view=self.view,
+            view_slot=self.view_slot,
+        )
+
+    def row(self, key: str) -> Frozen | None:
+        """What the journal is to hold under `key` now."""
+        if key == "state":
+            return self._state_row()
+        kind, _, rest = key.partition("/")
+        if kind == "entry":
+            return self.tree.entries.get(rest)
+        if kind == "session":
+            session = self.sessions.by_name.get(rest)
+            return session.row if session else None
+        if kind == "result":
+            name, _, sequence = rest.rpartition("/")
+            session = self.sessions.by_name.get(name)
+            return session.results.get(int(sequence, 16)) if session else None
+        return self.sessions.keys.get(rest)
+
+    # -- the log ---------------------------------------------------------------------------------
+
+    def apply(self, slot: int, value: AnyValue, aborted: tuple[Refusal, ...]) -> list[Outcome]:
+        """Apply the next slot; the outcomes of its commands, in order."""
+        if slot != self.applied + 1:
+            raise InvariantViolation(f"slot {slot} applied on top of slot {self.applied}")
+        outcomes: list[Outcome] = []
+        if isinstance(value, Batch):
+            assert self.constants is not None, "a slot was applied before the genesis was known"
+            self.sessions.advance(value, self.constants)
+            self.tree.begin_slot(self.constants)
+            reasons = {refusal.index: refusal.reason for refusal in aborted}
+            for index, command in enumerate(value.commands):
+                outcomes.append(self._run(slot, index, command, reasons.get(index)))
+        elif isinstance(value, View) and self.view and value.epoch == self.view.epoch + 1:
+            self.view, self.view_slot = value.in_force_at(slot), slot
+            self._noted.summary.append(f"epoch {value.epoch}")
+        self.tree.end_slot()
+        self.applied = slot
+        summary = "\n".join((self.state_hash, str(slot), *self._noted.summary))
+        self._noted.summary.clear()
+        self.state_hash = hashlib.blake2b(summary.encode(), digest_size=16).hexdigest()
+        return outcomes
+
+    def _run(self, slot: int, index: int, command: Command, abort: str | None) -> Outcome:
+        """One command; `abort` is the reason of the log's abort, if it has one."""
+        session = self.sessions.by_name.get(command.session)
+        # Only the first command makes it known. Later ones keep a session from expiring; if they
+        # brought back one that has expired, and with it what it forgot, a retry would happen twice.
+        opens = isinstance(command.operation, OpenSession) and command.sequence == 0
+        if session is None and opens and abort is None:
+            session = self.sessions.known_or_new(command.session)
+        if session is None:
+            return self._outcome("unknown_session", slot, index, "the session was never opened")
+        known = session.results.get(command.sequence)
+        if known is not None:
+            return known
+        if command.sequence <= session.acknowledged:
+            return self._outcome("forgotten", slot, index, "the client has acknowledged it")
+        if session.closed:
+            return self._outcome("unknown_session", slot, index, "the session was closed")
+        if abort is not None:
+            full = abort.startswith(NO_ROOM)
+            outcome = self._outcome("no_room" if full else "aborted", slot, index, abort)
+        else:
+            outcome = self._once_per_key(slot, index, command)
+        self.sessions.record(command, session, outcome)
+        return outcome
+
+    def has_result(self, command: Command) -> bool:
+        """Whether the command is a retry, as far as this replica has applied the log: its result
+        stands, and applying it changes nothing.
+        """
+        session = self.sessions.by_name.get(command.session)
+        if session is not None and command.sequence in session.results:
+            return True
+        return command.idempotency is not None and command.idempotency.key in self.sessions.keys
+
+    def _once_per_key(self, slot: int, index: int, command: Command) -> Outcome:
+        idempotency = command.idempotency
+        if idempotency is None:
+            return self._operate_whole(slot, index, command.operation)
+        known = self.sessions.keys.get(idempotency.key)
+        if known is not None:
+            if known.fingerprint == idempotency.fingerprint:
+                return known.outcome
+            return self._outcome("key_reused", slot, index, "the key stood for another request")
+        outcome = self._operate_whole(slot, index, command.operation)
+        if outcome.status == "busy":
+            return outcome  # Nothing was decided about the request: it may be sent again.
+        self.sessions.keep_key(idempotency.key, idempotency.fingerprint, outcome)
+        return outcome
+
+    def _operate_whole(self, slot: int, index: int, operation: AnyOperation) -> Outcome:
+        """Do as the command wants, or not at all and say why."""
+        match operation:
+            case OpenSession():
+                return self._outcome("done", slot, index)
+            case CloseSession():
+                self.sessions.close(operation.target)
+                return self._outcome("done", slot, index)
+            case _:
+                self.tree.begin_command()
+                outcome = operate(self.tree, slot, index, operation)
+                self.tree.end_command(is_refused=outcome.status != "done")
+                return outcome
+
+    def _outcome(self, status: Status, slot: int, index: int, detail: str = "") -> Outcome:
+        return Outcome(status=status, slot=slot, index=index, detail=detail)

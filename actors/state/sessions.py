@@ -1,0 +1,130 @@
+"""Sessions, their results, and idempotency keys: what makes that a retry is applied once.
+
+Exactly-once results per `(session, sequence)` follow Raft's dissertation, section 6.3, with results
+kept for every sequence that the client has not acknowledged. They expire by log time, which is
+replicated: the time that leaders held their leases.
+"""
+
+from dataclasses import dataclass, field
+
+from actors.state.changed_rows import Noted
+from actors.values import Batch, Command, Constants, Frozen, Outcome
+
+_EXPIRY_STEP_MS = 60_000
+
+
+class SessionRow(Frozen):
+    """What a replica keeps of a session beside its results."""
+
+    acknowledged: int
+    last_log_time_ms: int
+    closed: bool = False
+
+
+class KeyRow(Frozen):
+    """An idempotency key: the request it stood for, and its result."""
+
+    fingerprint: str
+    outcome: Outcome
+    log_time_ms: int
+
+
+@dataclass(slots=True)
+class Session:
+    """A session, and its results above the acknowledged mark."""
+
+    acknowledged: int
+    last_log_time_ms: int
+    closed: bool = False
+    results: dict[int, Outcome] = field(default_factory=dict)
+
+    @property
+    def row(self) -> SessionRow:
+        """Its journal row; the results have rows of their own."""
+        return SessionRow(
+            acknowledged=self.acknowledged,
+            last_log_time_ms=self.last_log_time_ms,
+            closed=self.closed,
+        )
+
+
+class Sessions:
+    """All sessions and keys, and log time."""
+
+    def __init__(self, noted: Noted) -> None:
+        self.by_name: dict[str, Session] = {}
+        self.keys: dict[str, KeyRow] = {}
+        """In the order of the log."""
+        self.log_time_ms = 0
+        self.expiry_checked_ms = 0
+        """The log time at which expiry was looked at last."""
+        self._noted = noted
+
+    def known_or_new(self, name: str) -> Session:
+        """The session of that name, which is known from here on."""
+        session = self.by_name.get(name)
+        if session is None:
+            session = self.by_name[name] = Session(-1, self.log_time_ms)
+        return session
+
+    def close(self, name: str) -> None:
+        """Nothing of it is applied any more. One that is not known is remembered as closed, so
+        that a late command of it that opens it is refused too.
+        """
+        session = self.known_or_new(name)
+        session.closed = True
+        self._touch(name, session)
+
+    def keep_key(self, key: str, fingerprint: str, outcome: Outcome) -> None:
+        """The key stands for a request of that fingerprint from here on."""
+        row = KeyRow(fingerprint=fingerprint, outcome=outcome, log_time_ms=self.log_time_ms)
+        self.keys[key] = row
+        self._noted.note(f"key/{key}", fingerprint)
+
+    def record(self, command: Command, session: Session, outcome: Outcome) -> None:
+        """What became of a command; results that its client has acknowledged are forgotten."""
+        if command.acknowledged > session.acknowledged:  # Else they are forgotten already.
+            for sequence in sorted(s for s in session.results if s <= command.acknowledged):
+                del session.results[sequence]
+                self._noted.touch(result_key(command.session, sequence))
+        session.results[command.sequence] = outcome
+        key = result_key(command.session, command.sequence)
+        self._noted.note(key, f"{outcome.status} {outcome.slot}-{outcome.index}")
+        session.acknowledged = max(session.acknowledged, command.acknowledged)
+        self._touch(command.session, session)
+
+    def _touch(self, name: str, session: Session) -> None:
+        session.last_log_time_ms = self.log_time_ms
+        self._noted.touch(f"session/{name}")
+
+    def advance(self, batch: Batch, constants: Constants) -> None:
+        """Log time never goes back. Now and then, what was too old the last time expires: after a
+        long silence, what was used just before it has that long left, in which a copy of a command
+        is still met by the first one's result.
+        """
+        if batch.stamp_ms is not None:
+            self.log_time_ms = max(self.log_time_ms, batch.stamp_ms)
+        self.log_time_ms += max(0, batch.elapsed_ms)
+        shortest_ms = min(constants.session_expiry_ms, constants.idempotency_expiry_ms)
+        step_ms = min(_EXPIRY_STEP_MS, shortest_ms // 4)
+        if self.log_time_ms - self.expiry_checked_ms < step_ms:
+            return
+        former, self.expiry_checked_ms = self.expiry_checked_ms, self.log_time_ms
+        for key in list(self.keys):
+            age = former - self.keys[key].log_time_ms
+            if age <= constants.idempotency_expiry_ms:
+                break  # Kept in the order of the log, so the rest is younger.
+            del self.keys[key]
+            self._noted.note(f"key/{key}", "expired")
+        for name in sorted(self.by_name):
+            session = self.by_name[name]
+            if former - session.last_log_time_ms > constants.session_expiry_ms:
+                for sequence in sorted(session.results):
+                    self._noted.touch(result_key(name, sequence))
+                self._noted.note(f"session/{name}", "expired")
+                del self.by_name[name]
+
+
+def result_key(session: str, sequence: int) -> str:
+    """The key of the row of a result."""
+    return f"result/{session}/{sequence:016x}"

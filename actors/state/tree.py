@@ -1,0 +1,178 @@
+"""The tree of files and directories, by path: a plain structure that commands change.
+
+A command that is refused half-way is taken back whole: every replica takes back the same, because
+what happens depends on the state alone.
+"""
+
+from dataclasses import dataclass, field
+
+from actors.state.budget import Budget, size_of
+from actors.state.changed_rows import Noted
+from actors.values import Constants, DirectoryEntry, FileEntry
+
+
+@dataclass(slots=True)
+class _Undo:
+    """What the entries were before a command changed them, and where the notes ended."""
+
+    dropped: int
+    gained: int
+    summary: int
+    former: list[tuple[str, FileEntry | DirectoryEntry | None]] = field(default_factory=list)
+
+    def changed(self, path: str, former: FileEntry | DirectoryEntry | None) -> None:
+        """The entry at `path` is about to be replaced, made or removed."""
+        self.former.append((path, former))
+
+
+class Tree:
+    """Entries, and what the slot being applied may still change of them."""
+
+    def __init__(self, noted: Noted) -> None:
+        self.entries: dict[str, FileEntry | DirectoryEntry] = {}
+        self.children: dict[str, set[str]] = {"": set()}
+        self.bytes = 0
+        """What all entries take (`actors.state.budget.size_of`)."""
+        self.dropped: list[FileEntry] = []
+        """Versions that ceased to be current; whoever keeps contents empties this list."""
+        self.gained: list[FileEntry] = []
+        """Versions that became current; whoever keeps contents empties this list, too."""
+        self.budget: Budget | None = None
+        """What the slot being applied may still cost; `None` between slots."""
+        self._noted = noted
+        self._undo: _Undo | None = None
+        """What the command being applied has changed, while one is."""
+
+    # -- the course of a slot --------------------------------------------------------------------
+
+    def begin_slot(self, constants: Constants) -> None:
+        """The commands of a slot follow, who share one budget."""
+        self.budget = Budget.of_a_slot(constants)
+
+    def end_slot(self) -> None:
+        """No more of them follow."""
+        self.budget = None
+
+    def begin_command(self) -> None:
+        """What follows is one command's."""
+        assert self.budget is not None
+        self.budget.begin()
+        self._undo = _Undo(len(self.dropped), len(self.gained), len(self._noted.summary))
+
+    def end_command(self, is_refused: bool) -> None:
+        """Keep what it did, or bring the tree and the notes back to where they were, in reverse
+        order. Rows that were marked as changed stay marked: they are made from what there is.
+        """
+        undo = self._undo
+        assert undo is not None
+        self._undo = None
+        if not is_refused:
+            return
+        for path, former in reversed(undo.former):
+            if former is not None:
+                self.keep(former)
+            else:
+                self._forget(path)
+        del self.dropped[undo.dropped :]
+        del self.gained[undo.gained :]
+        del self._noted.summary[undo.summary :]
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def list_directory(
+        self, path: str, after: str, limit: int
+    ) -> tuple[tuple[FileEntry | DirectoryEntry, ...], bool]:
+        """The children of `path` after the name `after`, by name, and if there are more."""
+        names = sorted(name for name in self.children.get(path, ()) if name > after)
+        if path == "":
+            # A path with a slash before it, which earlier versions took, left its last name here.
+            names = [name for name in names if name in self.entries]
+        prefix = f"{path}/" if path else ""
+        page = tuple(self.entries[prefix + name] for name in names[:limit])
+        return page, len(names) > limit
+
+    def lookup(self, path: str) -> FileEntry | DirectoryEntry | None:
+        """The entry at `path`; the root is always a directory."""
+        return DirectoryEntry(path="", slot=0, index=0) if path == "" else self.entries.get(path)
+
+    def file_above(self, path: str) -> str | None:
+        """The nearest ancestor of `path` that is a file; it is about to be made."""
+        assert self.budget is not None
+        self.budget.check_depth(path)
+        parent = _parent(path)
+        while parent:
+            if isinstance(self.entries.get(parent), FileEntry):
+                return parent
+            parent = _parent(parent)
+        return None
+
+    # -- changing --------------------------------------------------------------------------------
+
+    def make_parents(self, slot: int, index: int, path: str) -> None:
+        """Make the directories that `path` lacks. Raises `Refused`."""
+        parent = _parent(path)
+        missing: list[str] = []
+        while parent and parent not in self.entries:
+            missing.append(parent)
+            parent = _parent(parent)
+        for name in reversed(missing):
+            self.write(DirectoryEntry(path=name, slot=slot, index=index))
+
+    def subtree(self, path: str) -> list[FileEntry | DirectoryEntry]:
+        """`path` and all below it, children before their directory. Raises `Refused`."""
+        assert self.budget is not None
+        found: list[FileEntry | DirectoryEntry] = []
+        todo = [path]
+        while todo:
+            here = todo.pop()
+            self.budget.step()
+            found.append(self.entries[here])
+            todo.extend(f"{here}/{name}" for name in sorted(self.children.get(here, ())))
+        return found[::-1]
+
+    def keep(self, entry: FileEntry | DirectoryEntry) -> None:
+        """Take the entry in as it is, as from a row of the journal."""
+        parent, _, name = entry.path.rpartition("/")
+        former = self.entries.get(entry.path)
+        self.bytes += size_of(entry) - (0 if former is None else size_of(former))
+        self.entries[entry.path] = entry
+        self.children.setdefault(parent, set()).add(name)
+
+    def _forget(self, path: str) -> None:
+        parent, _, name = path.rpartition("/")
+        self.bytes -= size_of(self.entries.pop(path))
+        self.children.pop(path, None)
+        self.children[parent].discard(name)
+
+    def write(self, entry: FileEntry | DirectoryEntry) -> None:
+        """Make or replace an entry. Raises `Refused`."""
+        assert self.budget is not None
+        assert self._undo is not None
+        self.budget.write(size_of(entry))
+        former, former_bytes = self.entries.get(entry.path), self.bytes
+        self._undo.changed(entry.path, former)
+        if isinstance(entry, FileEntry):
+            self.gained.append(entry)
+        self.keep(entry)
+        if former is None or self.bytes > former_bytes:
+            self.budget.check_tree(len(self.entries), self.bytes)
+        what = entry.content.sha256 if isinstance(entry, FileEntry) else "directory"
+        self._noted.note(f"entry/{entry.path}", f"{entry.slot}-{entry.index} {what}")
+
+    def erase(self, entry: FileEntry | DirectoryEntry) -> None:
+        """Remove an entry; of a directory what is below it has gone before."""
+        assert self._undo is not None
+        self._undo.changed(entry.path, entry)
+        if isinstance(entry, FileEntry):
+            self.dropped.append(entry)
+        self._forget(entry.path)
+        self._noted.note(f"entry/{entry.path}", "gone")
+
+
+def is_below(path: str, ancestor: str) -> bool:
+    """Whether `path` lies somewhere below the directory `ancestor`; the root is the empty path."""
+    return path != "" if ancestor == "" else path.startswith(f"{ancestor}/")
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]

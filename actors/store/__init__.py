@@ -1,0 +1,1 @@
+"""The store: votes, contents, reads, and its way into the view."""

@@ -1,0 +1,353 @@
+"""One session with RabbitMQ: two connections, the declared topology, two consumers.
+
+A session is built from nothing and never mended: when anything about it fails it is thrown away,
+and `broker.rabbitmq` builds the next one.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import aio_pika
+import aiormq
+from aiormq.connection import SSLContextProvider, TransportFactory
+from pamqp import commands
+from pamqp.frame import marshal
+from yarl import URL
+
+from actors.numbers import Milliseconds
+from broker.amqp_frames import Delivered, Splitter, encode_ack
+from broker.codec import BODY_BYTES_MAX
+from broker.topology import CONTROL_TOPICS, Topology
+from broker.transport import Lane, groups_of, has_bulk_lane
+
+CLOSE_PATIENCE_S = 1.0
+FRAME_BYTES_MAX = 128 * 1024
+
+
+class BrokerClosed(ConnectionError):
+    """The broker closed the connection and said why."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{text} ({code})")
+        self.code = code
+
+
+class _Streams(TransportFactory):
+    """Opens the socket of one connection with a `Splitter` in front of aiormq."""
+
+    def __init__(self) -> None:
+        self.splitter: Splitter | None = None
+        self.writer: asyncio.StreamWriter | None = None
+
+    async def create(
+        self, url: URL, **kwargs: Any
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        provider: SSLContextProvider = kwargs.pop("ssl_context_provider")
+        context: ssl.SSLContext | None = None
+        if url.scheme == "amqps":
+            context = await provider.get_context()
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        splitter = Splitter(reader, loop, BODY_BYTES_MAX)
+        transport, _ = await loop.create_connection(
+            lambda: splitter, url.host or "localhost", url.port or 0, ssl=context, **kwargs
+        )
+        self.splitter = splitter
+        self.writer = asyncio.StreamWriter(transport, splitter, reader, loop)
+        return reader, self.writer
+
+
+class _Connection(aio_pika.Connection):
+    """aio-pika's connection on streams of our own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.streams = _Streams()
+        self.kwargs["transport_factory"] = self.streams
+
+
+class Link:
+    """One connection, and what is written to it directly."""
+
+    def __init__(self, connection: _Connection) -> None:
+        assert connection.streams.splitter is not None
+        assert connection.streams.writer is not None
+        assert connection.transport is not None
+        self._connection = connection
+        self.splitter: Splitter = connection.streams.splitter
+        self._writer: asyncio.StreamWriter = connection.streams.writer
+        self._underlay = connection.transport.connection
+        # No limit is written as 0.
+        self.frame_bytes_max: int = self._underlay.connection_tune.frame_max or FRAME_BYTES_MAX
+
+    @classmethod
+    async def open(cls, url: str, name: str, timeout_s: float, heartbeat_s: int) -> "Link":
+        """Connect. `name` is what the management console shows. Raises `BrokerClosed`."""
+        connection = _Connection(
+            URL(url).update_query(heartbeat=heartbeat_s),
+            client_properties={"connection_name": name},
+        )
+        try:
+            await connection.connect(timeout=timeout_s)
+        except BaseException as error:
+            await connection.close()
+            # aiormq tells less than the broker did.
+            splitter = connection.streams.splitter
+            if splitter is not None and splitter.farewell is not None:
+                raise BrokerClosed(*splitter.farewell) from error
+            raise
+        return cls(connection)
+
+    async def channel(self) -> aiormq.abc.AbstractChannel:
+        """A channel without publisher confirms: nothing is ever concluded from one."""
+        return await self._underlay.channel(publisher_confirms=False)
+
+    def on_closed(self, tell: Callable[[str], None]) -> None:
+        """Have `tell` called with the reason when the connection is gone."""
+        self._underlay.closing.add_done_callback(_teller("the connection", tell))
+
+    def write(self, frames: bytes) -> None:
+        """Hand whole frames to the socket; never waits.
+
+        A closing socket loses them, and uvloop would raise: the session's end is on its way.
+        """
+        if not self._writer.transport.is_closing():
+            self._writer.write(frames)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What the socket has not taken yet."""
+        return self._writer.transport.get_write_buffer_size()
+
+    async def drain(self) -> None:
+        """Wait until the socket has taken most of it."""
+        await self._writer.drain()
+
+    async def close(self, *, politely: bool) -> None:
+        """Close within a bounded time; a dead broker is not waited for."""
+        if not politely:
+            self._writer.transport.abort()
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(CLOSE_PATIENCE_S):
+                await self._connection.close()
+        self._writer.transport.abort()
+
+
+class Session:
+    """What one stretch of being connected consists of."""
+
+    def __init__(self, number: int, name: str, topology: Topology) -> None:
+        self.number = number
+        self.failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Done with the reason as soon as anything is wrong with the session."""
+        self.blocked = False
+        self.heard_s = asyncio.get_running_loop().time()
+        """When the latest delivery came, on the loop's clock."""
+        self._name = name
+        self._topology = topology
+        self._publishing: Link | None = None
+        self._consuming: Link | None = None
+        self.publish_channel = 0
+        self._consumers: dict[str, aiormq.abc.AbstractChannel] = {}
+        self.lanes: dict[int, str] = {}
+        """Which lane a channel of the consuming connection carries."""
+        self._tell_blocked: Callable[[Session], None] | None = None
+        self._rungs: dict[Milliseconds, float] = {}
+        """The rungs that were declared, and until when each may hold a message of this node's."""
+
+    async def open(
+        self,
+        url: str,
+        deliver: Callable[["Session", Delivered], None],
+        blocked: Callable[["Session"], None],
+        returned: Callable[["Session", Delivered], None],
+        *,
+        timeout_s: float,
+        heartbeat_s: int,
+    ) -> None:
+        """Connect and declare. On failure, `close` is still to be called.
+
+        `blocked` is called when the broker stops taking messages and when it goes on;
+        `self.blocked` tells which. `returned` is given mandatory messages that no queue took.
+        """
+        self._publishing = await Link.open(url, f"{self._name} publishes", timeout_s, heartbeat_s)
+        self._publishing.on_closed(self.fail)
+        self._publishing.splitter.on_blocked = self._on_blocked
+        self._publishing.splitter.on_return = lambda message: returned(self, message)
+        self._tell_blocked = blocked
+        self._consuming = await Link.open(url, f"{self._name} consumes", timeout_s, heartbeat_s)
+        self._consuming.on_closed(self.fail)
+        channel = await self._publishing.channel()
+        channel.closing.add_done_callback(_teller("the publishing channel", self.fail))
+        self.publish_channel = channel.number
+        control = await self._consuming.channel()
+        self._watch(control, Lane.CONTROL)
+        await self._declare(control)
+        self._consumers[Lane.CONTROL] = control
+        if has_bulk_lane(self._name):
+            bulk = await self._consuming.channel()
+            self._watch(bulk, Lane.BULK)
+            self._consumers[Lane.BULK] = bulk
+        self._consuming.splitter.on_delivery = lambda delivered: deliver(self, delivered)
+
+    async def consume(self, prefetch: dict[str, int]) -> None:
+        """Let deliveries come, so many unacknowledged ones at most on each lane."""
+        queues = {
+            Lane.CONTROL: self._topology.node_queue(self._name),
+            Lane.BULK: self._topology.bulk_queue(self._name),
+        }
+        for lane, channel in self._consumers.items():
+            await channel.basic_qos(prefetch_count=prefetch[lane], global_=False)
+            await channel.basic_consume(queues[lane], _never, consumer_tag=f"{self._name}.{lane}")
+
+    def _watch(self, channel: aiormq.abc.AbstractChannel, lane: str) -> None:
+        self.lanes[channel.number] = lane
+        channel.closing.add_done_callback(_teller(f"the {lane} channel", self.fail))
+        channel.on_consumer_cancel_callbacks.add(
+            lambda _: self.fail(f"the broker cancelled the {lane} consumer")
+        )
+
+    async def declare_again(self) -> None:
+        """Make what is missing of the topology, and tell the broker which rungs are in use.
+
+        An operator, or a program that tidies up, may delete exchanges, bindings and queues under a
+        running cluster, and the broker notifies only the consumers of a queue. Nothing of the
+        protocol's safety rests on any of them; but a node that hears no more of a group, or not of
+        its own timers, is of no use until they are back. What is there already stays as it is.
+        """
+        channel = self._consumers[Lane.CONTROL]
+        await self._declare(channel)
+        now_s = asyncio.get_running_loop().time()
+        for rung in [rung for rung, until_s in self._rungs.items() if now_s < until_s]:
+            name = self._topology.delay(rung)
+            await channel.exchange_declare(name, exchange_type="fanout", durable=True, nowait=True)
+            # To a policy that makes queues expire, one without consumers is unused unless it is
+            # declared again; with `nowait` that does not count.
+            await channel.queue_declare(
+                name, durable=True, arguments=self._topology.delay_arguments(rung)
+            )
+            await channel.queue_bind(name, name, nowait=True)
+
+    async def _declare(self, channel: aiormq.abc.AbstractChannel) -> None:
+        """Declare in one go: only the last answer is waited for, and it vouches for the others."""
+        topology = self._topology
+        for exchange, kind in topology.exchanges.items():
+            await channel.exchange_declare(exchange, exchange_type=kind, durable=True, nowait=True)
+        control = topology.node_queue(self._name)
+        await channel.queue_declare(
+            control,
+            durable=True,
+            nowait=True,
+            arguments=topology.node_arguments(topology.control_bytes_max),
+        )
+        await channel.queue_bind(control, topology.nodes, self._name, nowait=True)
+        await channel.queue_bind(control, topology.events, CONTROL_TOPICS, nowait=True)
+        for group in groups_of(self._name):
+            await channel.queue_bind(control, topology.group(group), nowait=True)
+        if has_bulk_lane(self._name):
+            bulk = topology.bulk_queue(self._name)
+            await channel.queue_declare(
+                bulk,
+                durable=True,
+                nowait=True,
+                arguments=topology.node_arguments(topology.bulk_bytes_max),
+            )
+            key = topology.bulk_key(self._name)
+            await channel.queue_bind(bulk, topology.nodes, key, nowait=True)
+        await channel.queue_declare(
+            topology.quarantine,
+            durable=True,
+            nowait=True,
+            arguments=topology.quarantine_arguments(),
+        )
+        await channel.queue_bind(topology.quarantine, topology.quarantine)
+
+    # -- use --------------------------------------------------------------------------------------
+
+    @property
+    def frame_bytes_max(self) -> int:
+        """The largest frame that the broker takes."""
+        assert self._publishing is not None
+        return self._publishing.frame_bytes_max
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What the publishing socket has not taken yet."""
+        return self._publishing.unsent_bytes if self._publishing else 0
+
+    def declare_delay(self, delay_ms: Milliseconds) -> bytes:
+        """The frames that make one rung of the ladder, if this session has not made it yet.
+
+        They go before the first message on the same channel, so no answer is needed.
+        """
+        is_new = delay_ms not in self._rungs
+        self._rungs[delay_ms] = asyncio.get_running_loop().time() + delay_ms / 1000
+        if not is_new:
+            return b""
+        name = self._topology.delay(delay_ms)
+        frames = (
+            commands.Exchange.Declare(
+                exchange=name, exchange_type="fanout", durable=True, nowait=True
+            ),
+            commands.Queue.Declare(
+                queue=name,
+                durable=True,
+                nowait=True,
+                arguments=self._topology.delay_arguments(delay_ms),
+            ),
+            commands.Queue.Bind(queue=name, exchange=name, nowait=True),
+        )
+        return b"".join(marshal(frame, self.publish_channel) for frame in frames)
+
+    def forget_delay(self, delay_ms: Milliseconds) -> bool:
+        """A rung is gone: the next message declares it again. Returns whether it was declared."""
+        return self._rungs.pop(delay_ms, None) is not None
+
+    def write(self, frames: bytes) -> None:
+        """Hand publishes to the socket."""
+        assert self._publishing is not None
+        self._publishing.write(frames)
+
+    async def drain(self) -> None:
+        """Wait until the socket has taken most of what was written."""
+        assert self._publishing is not None
+        await self._publishing.drain()
+
+    def acknowledge(self, lane: str, tag: int) -> None:
+        """Acknowledge `tag` and all before it on `lane`."""
+        assert self._consuming is not None
+        self._consuming.write(encode_ack(self._consumers[lane].number, tag))
+
+    def fail(self, reason: str) -> None:
+        """The session is of no use any more."""
+        if not self.failure.done():
+            self.failure.set_result(reason)
+
+    async def close(self, *, politely: bool) -> None:
+        """Give both connections up."""
+        for link in (self._consuming, self._publishing):
+            if link is not None:
+                link.splitter.on_delivery = None
+                link.splitter.on_return = None
+                await link.close(politely=politely)
+
+    def _on_blocked(self, blocked: bool) -> None:
+        self.blocked = blocked
+        if self._tell_blocked is not None:
+            self._tell_blocked(self)
+
+
+async def _never(message: aiormq.abc.DeliveredMessage) -> None:
+    """Deliveries are taken out of the stream before aiormq sees them."""
+    raise AssertionError(f"a delivery went past the splitter: {message.delivery}")
+
+
+def _teller(what: str, tell: Callable[[str], None]) -> Callable[[asyncio.Future[Any]], None]:
+    def on_done(future: asyncio.Future[Any]) -> None:
+        error = None if future.cancelled() else future.exception()
+        tell(f"{what} was closed" + (f": {error}" if error else ""))
+
+    return on_done

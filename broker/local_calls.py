@@ -1,0 +1,77 @@
+"""The local calls of one node: who waits for which answer of its actor."""
+
+import asyncio
+from collections.abc import Callable, Collection
+from typing import Any
+
+from actors.calls import Call
+from broker.write_batching import Gathering
+
+
+class CallLost(RuntimeError):
+    """The actor was rebuilt while a call was under way: its outcome is unknown here."""
+
+
+class CallRefused(RuntimeError):
+    """The call was not taken: too many are under way. It has no effect."""
+
+
+class Calls:
+    """The calls under way, by token. `release` hands them to the actor's inbox, in order."""
+
+    def __init__(self, node: str, most: int, release: Callable[[list[Call]], None]) -> None:
+        self._node = node
+        self._most = most
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._last_token = 0
+        self._gathering = Gathering(release)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def run(self, make: Callable[[int], Call], patience_s: float | None) -> Any:
+        """See `broker.runtime.NodeHost.call`."""
+        if len(self._waiting) >= self._most:
+            raise CallRefused(f"{self._node} has {len(self._waiting)} calls under way")
+        self._last_token += 1
+        token = self._last_token
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._waiting[token] = future
+        call = make(token)
+        self._gathering.add(call)
+        # Not `asyncio.timeout`: this is done for every write, at a third of its cost.
+        patience = None if patience_s is None else loop.call_later(patience_s, _give_up, future)
+        try:
+            return await future
+        finally:
+            if patience is not None:
+                patience.cancel()
+            self._waiting.pop(token, None)
+            self._gathering.ended(call)
+
+    def answer(self, token: int, value: Any) -> None:
+        """The actor says what became of the call."""
+        future = self._waiting.pop(token, None)
+        if future is not None and not future.done():
+            future.set_result(value)
+
+    def fail(self, token: int, error: Exception) -> None:
+        """Nobody will say what became of the call."""
+        future = self._waiting.pop(token, None)
+        if future is not None and not future.done():
+            future.set_exception(error)
+
+    def release(self) -> None:
+        """Hand over what is held back for company."""
+        self._gathering.flush()
+
+    def fail_all_but(self, kept: Collection[int], error: Exception) -> None:
+        """The same as `fail` for all that are not `kept`."""
+        for token in self._waiting.keys() - kept:
+            self.fail(token, error)
+
+
+def _give_up(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError("the node has not answered"))

@@ -1,0 +1,171 @@
+"""What a node's runtime does for its journal beside the turns: mind the room, look for rot.
+
+Nothing is mended here. The actor is told by notices, and decides what it means for its role.
+
+Room is what the file system has and what is free inside the file, because the next contents go
+there. But a commit passes through the write-ahead log, so some of it must be outside. Where room
+is scarce the file is made shorter, a little at a time: the nodes that share a disk can't use each
+other's free pages.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from actors.disk_events import BlobRotten, DiskSpace, Notice, RowRotten
+from broker.journal import Journal
+
+LOOK_S = 1.0
+
+_MIB = 1024 * 1024
+_FLICKER_BYTES = 8 * _MIB
+_SCARCE_BYTES = 256 * _MIB
+_VOTERS_RESERVE_BYTES = 16 * _MIB
+"""What a quorum needs to go on with what makes room: the logs of its nodes are a few MiB each."""
+
+_SHRINK_STEP_S = 0.002
+"""A turn waits for a step at most, and for the few milliseconds that its pages take to be kept."""
+
+_SHRINK_REST = 4
+"""So many times as long as a step took, the journal is left to the turns."""
+
+_KEPT_FREE_BYTES = _MIB
+_KEPT_FREE_ROOMY_BYTES = 64 * _MIB
+
+
+@dataclass(frozen=True, slots=True)
+class UpkeepOptions:
+    """How a journal is looked after. A pass over all of it is followed by a rest.
+
+    `scarce_bytes` is how much room on the disk is little enough for the node to save some.
+    """
+
+    disk_reserve_bytes: int = 128 * _MIB
+    scarce_bytes: int | None = None
+    scrub_bytes_per_s: int = 1024 * 1024
+    scrub_rest_s: float = 600.0
+
+    @classmethod
+    def of_role(cls, role: str, reserve_bytes: int, **others: Any) -> Self:
+        """A store keeps `reserve_bytes`. All others go on with a part of it: without them nothing
+        could be deleted once the stores are full.
+        """
+        own = reserve_bytes
+        if role != "store":
+            own = min(reserve_bytes // 4, _VOTERS_RESERVE_BYTES)
+        scarce = reserve_bytes + min(reserve_bytes, _SCARCE_BYTES)
+        return cls(disk_reserve_bytes=own, scarce_bytes=scarce, **others)
+
+    @property
+    def floor_bytes(self) -> int:
+        """What has to be on the disk itself, however much is free inside the file."""
+        return min(self.disk_reserve_bytes // 4, _VOTERS_RESERVE_BYTES)
+
+    @property
+    def enough_bytes(self) -> int:
+        """What ends the want of room: a little more than the reserve, so that it does not
+        flicker.
+        """
+        return self.disk_reserve_bytes + min(self.disk_reserve_bytes // 4, _FLICKER_BYTES)
+
+    def is_low(self, outside_bytes: int, inside_bytes: int, was_low: bool) -> bool:
+        """Whether that is too little room."""
+        wanted = self.enough_bytes if was_low else self.disk_reserve_bytes
+        return outside_bytes < self.floor_bytes or outside_bytes + inside_bytes < wanted
+
+    def is_scarce(self, outside_bytes: int) -> bool:
+        """Whether the disk has little enough left to save some."""
+        limit = self.scarce_bytes
+        return outside_bytes < (2 * self.disk_reserve_bytes if limit is None else limit)
+
+
+class Upkeep:
+    """Looks after one journal until cancelled."""
+
+    def __init__(
+        self, journal: Journal, options: UpkeepOptions, notify: Callable[[Notice], None]
+    ) -> None:
+        self._journal = journal
+        self._options = options
+        self._notify = notify
+        self._low = False
+        self._scarce = False
+        self.scrubbed_bytes = 0
+        """What was read and checked so far."""
+        self.passes = 0
+        """How often the whole journal was checked."""
+        self.given_back_bytes = 0
+        """By how much the file was made shorter so far."""
+
+    def announce_again(self) -> None:
+        """The actor was made anew: what it was told, it has to be told again."""
+        self._low = False
+
+    async def run(self) -> None:
+        """Raises `JournalCorrupt` where SQLite itself can't read the file any more."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._mind_room())
+            group.create_task(self._scrub())
+
+    def look(self) -> None:
+        """See how much room there is; called after contents were written, too: a second's worth of
+        them may be more than the reserve.
+        """
+        outside = self._journal.free_bytes()
+        inside = self._journal.reusable_bytes
+        low = self._options.is_low(outside, inside, self._low)
+        if low != self._low:
+            self._low = low
+            self._notify(DiskSpace(low=low, free_bytes=outside + inside))
+
+    async def _mind_room(self) -> None:
+        while True:
+            self.look()
+            scarce = self._options.is_scarce(self._journal.free_bytes())
+            if scarce != self._scarce:
+                self._scarce = scarce
+                await asyncio.to_thread(self._journal.spare_wal, scarce)
+            await self._shrink()
+            await asyncio.sleep(LOOK_S)
+
+    async def _shrink(self) -> None:
+        """Give back what is free inside, but for a little; with room on the disk, what is much."""
+        journal = self._journal
+        keep_bytes = _KEPT_FREE_BYTES
+        if not self._scarce:
+            keep_bytes = max(_KEPT_FREE_ROOMY_BYTES, journal.size_bytes // 2)
+        ends_at = time.monotonic() + LOOK_S
+        while time.monotonic() < ends_at and journal.reusable_bytes > keep_bytes:
+            began_at = time.monotonic()
+            given = await asyncio.to_thread(journal.shrink, _SHRINK_STEP_S, keep_bytes)
+            if not given:
+                return
+            self.given_back_bytes += given
+            await asyncio.sleep(_SHRINK_REST * (time.monotonic() - began_at))
+
+    async def _scrub(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self._scrub_rows()
+            for name in self._journal.blob_names():
+                sound, size_bytes = await asyncio.to_thread(self._journal.is_sound, name)
+                if not sound:
+                    self._notify(BlobRotten(sha256=name))
+                await self._pace(size_bytes)
+            self.passes += 1
+            await asyncio.sleep(self._options.scrub_rest_s)
+
+    async def _scrub_rows(self) -> None:
+        after: str | None = ""
+        while after is not None:
+            page = await asyncio.to_thread(self._journal.scrub_rows, after)
+            rotten, after, size_bytes = page
+            for key in rotten:
+                self._notify(RowRotten(key=key))
+            await self._pace(size_bytes)
+
+    async def _pace(self, size_bytes: int) -> None:
+        self.scrubbed_bytes += size_bytes
+        await asyncio.sleep(size_bytes / self._options.scrub_bytes_per_s)

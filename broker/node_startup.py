@@ -1,0 +1,93 @@
+"""Puts a node together: its journal, its actor, its transport and the runtime around them."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from actors.options import Identity, Options
+from actors.roles import build_actor
+from broker.journal import Journal
+from broker.journal_folder import JournalFull
+from broker.observer import Observer, Tap
+from broker.runtime import HostedActor, HostOptions, NodeHost
+from broker.transport import Transport
+
+log = logging.getLogger("synod.launch")
+
+FULL_LOOK_S = 1.0
+
+
+def make_host(
+    name: str,
+    options: Options,
+    journal: Journal,
+    transport: Transport,
+    *,
+    host_options: HostOptions | None = None,
+    observer: Observer | None = None,
+    tap: Tap | None = None,
+) -> NodeHost:
+    """The runtime of the member (or gateway) `name`, ready to `run`.
+
+    Raises `ValueError` if the options have no such member.
+    """
+
+    def make_actor(identity: Identity) -> HostedActor:
+        return build_actor(identity, options)
+
+    return NodeHost(
+        name,
+        make_actor,
+        journal,
+        transport,
+        options=host_options,
+        observer=observer,
+        tap=tap,
+    )
+
+
+async def run_node(
+    name: str,
+    options: Options,
+    folder: Path,
+    transport: Transport,
+    *,
+    cluster_name: str = "default",
+    host_options: HostOptions | None = None,
+    observer: Observer | None = None,
+    tap: Tap | None = None,
+    started: Callable[[NodeHost], None] | None = None,
+) -> None:
+    """Run one node on the journal in `folder` until it is cancelled or fails.
+
+    It starts once its disk has room; `started` is handed the host before its first turn. Raises
+    `JournalError`, `TransportRefused`, `NodeHalted` or `ValueError` (no such member), each with a
+    text for people.
+    """
+    with await _open_when_there_is_room(folder, name, cluster_name) as journal:
+        host = make_host(
+            name,
+            options,
+            journal,
+            transport,
+            host_options=host_options,
+            observer=observer,
+            tap=tap,
+        )
+        if started is not None:
+            started(host)
+        await host.run()
+
+
+async def _open_when_there_is_room(folder: Path, name: str, cluster_name: str) -> Journal:
+    """The journal; a start needs a commit, and nobody may be there to start the node once more."""
+    told = False
+    while True:
+        try:
+            return Journal.open(folder, name, cluster_name)
+        except JournalFull as error:
+            if not told:
+                log.critical("%s does not start until its disk has room: %s", name, error)
+                told = True
+        await asyncio.sleep(FULL_LOOK_S)

@@ -1,0 +1,1 @@
+"""Histories, and whether they are linearizable."""

@@ -1,0 +1,1 @@
+"""The commands `synod chaos`, `synod check` and `synod sim`."""

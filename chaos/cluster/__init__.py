@@ -1,0 +1,1 @@
+"""Clusters to break: of processes on this machine, or of containers; and their RabbitMQ."""

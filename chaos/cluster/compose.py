@@ -1,0 +1,357 @@
+"""A cluster of containers as a target: one of this command's own, made of `docker-compose.yml`.
+
+It is a compose project with a name, credentials, ports and volumes of its own, so that nothing of
+the folder's usual cluster is touched: not its containers, and not the data of a stopped one either.
+Only the image is shared. Told so, it breaks the folder's running cluster instead.
+
+A failpoint needs another command line, so its node gets a second compose file of its own, and its
+container is made anew from both; its volume, and so its disk, stays.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from broker.topology import Topology
+from chaos.cluster.network_cuts import Cuts
+from chaos.cluster.processes import ProcessFailed
+from chaos.cluster.rabbitmq import free_ports
+from chaos.cluster.target import last_strike, survey
+from chaos.scenarios.autopsy import JOURNAL, Held, journal_holds
+
+USUAL_PORT = 80
+START_PATIENCE_S = 600.0
+"""The image may have to be built."""
+
+FILE = "docker-compose.yml"
+PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
+ROLES = ("proposer", "acceptor", "learner", "store", "gateway")
+
+_LOOK_S = 0.1
+_GIVE_UP_S = 5.0
+_DOWN_ATTEMPTS = 3
+
+
+class NotOurs(RuntimeError):
+    """The cluster was not started by this command, and nobody said that it may be broken."""
+
+
+class ComposeTarget:
+    """Containers as the `docker-compose.yml` of a folder describes them."""
+
+    kind = "compose"
+
+    def __init__(self, home: Path, folder: Path, *, may_break: bool = False) -> None:
+        self.url = f"http://127.0.0.1:{USUAL_PORT}"
+        self.token = ""
+        self.nodes: Sequence[str] = ()
+        self._home = home
+        self._folder = folder
+        self._may_break = may_break
+        self._project = ""
+        """Empty until it is known which containers may be touched."""
+        self._own = False
+        self._client: Sequence[str] = ("docker", "compose")
+        self._environment = dict(os.environ)
+        self._paused: set[str] = set()
+        self._cuts = Cuts()
+        self._remade: set[str] = set()
+        """The nodes of somebody else's cluster whose containers are not as they were."""
+
+    @property
+    def other_url(self) -> str:
+        """See `Target`: there is one gateway."""
+        return self.url
+
+    # -- docker ----------------------------------------------------------------------------------
+
+    async def _run(self, *command: str, may_fail: bool = False) -> str:
+        """What a command prints. Raises `ProcessFailed` with its last words."""
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=self._folder,
+            env=self._environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            # A Ctrl-C is for this command alone; it ends what it started in order.
+            start_new_session=True,
+        )
+        try:
+            output, complaint = await process.communicate()
+        except asyncio.CancelledError:
+            await _end(process)
+            raise
+        if process.returncode and not may_fail:
+            raise ProcessFailed(
+                f"{' '.join(command)} ended with {process.returncode}: "
+                f"{complaint.decode(errors='replace').strip()[-500:]}"
+            )
+        return output.decode(errors="replace")
+
+    async def _compose(self, *arguments: str, may_fail: bool = False) -> str:
+        project = ("--project-name", self._project) if self._project else ()
+        return await self._run(*self._client, *project, *arguments, may_fail=may_fail)
+
+    async def _listed(self, what: str, *filters: str) -> list[str]:
+        """The ids of the project's containers, volumes or networks."""
+        command = ["docker", what, "ls", "--quiet"]
+        if what == "container":
+            command.append("--all")
+        for one in (f"{PROJECT_LABEL}={self._project}", *filters):
+            command += ["--filter", f"label={one}"]
+        return (await self._run(*command)).split()
+
+    async def _container(self, service: str) -> str:
+        found = await self._listed("container", f"{SERVICE_LABEL}={service}")
+        if len(found) != 1:
+            raise ProcessFailed(f"there are {len(found)} containers of {service}")
+        return found[0]
+
+    async def _docker(self, *command: str, node: str, may_fail: bool = False) -> str:
+        return await self._run("docker", *command, await self._container(node), may_fail=may_fail)
+
+    # -- the whole -------------------------------------------------------------------------------
+
+    async def start(self, failpoints: Mapping[str, str]) -> None:
+        """See `Target`. Raises `NotOurs` if the folder's cluster runs and may not be broken."""
+        if not (self._folder / FILE).exists():
+            raise ProcessFailed(f"there is no {FILE} in {self._folder}")
+        if shutil.which("docker") is None:
+            raise ProcessFailed("there is no docker here")
+        if not await self._run("docker", "compose", "version", may_fail=True):
+            self._client = ("docker-compose",)
+        running = (await self._compose("ps", "--quiet", "rabbitmq", may_fail=True)).split()
+        if running and not self._may_break:
+            raise NotOurs(
+                "the compose cluster of this folder runs already, and is not this command's own. "
+                "Stop it with make down, or add --break-running-cluster: then its nodes are killed "
+                "and paused, and files are written into it"
+            )
+        async with asyncio.timeout(START_PATIENCE_S):
+            if running:
+                await self._take_over(running[0])
+            else:
+                self._mint()
+            services = (await self._compose("config", "--services")).split()
+            self.nodes = tuple(name for name in services if name.partition("-")[0] in ROLES)
+            if self._own:
+                await self._compose("build", "--quiet")
+                files = self._extra(failpoints)
+                await self._compose(*files, "up", "--detach", "rabbitmq", *self.nodes)
+            else:
+                for node, rule in failpoints.items():
+                    await self.restart(node, rule)
+            while not await self._whole():  # noqa: ASYNC110  Nothing tells of it.
+                await asyncio.sleep(1.0)
+
+    def _mint(self) -> None:
+        """Names, secrets and ports that no other cluster has."""
+        port, console_port = free_ports(2)
+        self._own = True
+        self._project = f"synod-chaos-{secrets.token_hex(4)}"
+        self.url = f"http://127.0.0.1:{port}"
+        self.token = secrets.token_urlsafe(24)
+        self._environment |= {
+            "SYNOD_HTTP_PORT": str(port),
+            "RABBITMQ_CONSOLE_PORT": str(console_port),
+            "RABBITMQ_USER": "chaos",
+            "RABBITMQ_PASSWORD": secrets.token_hex(16),
+            "SYNOD_TOKEN": self.token,
+            "GRAFANA_PASSWORD": secrets.token_hex(16),
+        }
+
+    async def _take_over(self, container: str) -> None:
+        label = f'{{{{index .Config.Labels "{PROJECT_LABEL}"}}}}'
+        self._project = (await self._run("docker", "inspect", "--format", label, container)).strip()
+        given = dict(
+            line.split("=", 1)
+            for line in (self._folder / ".env").read_text().splitlines()
+            if "=" in line and not line.startswith("#")
+        )
+        self.token = given.get("SYNOD_TOKEN", "")
+        self.url = f"http://127.0.0.1:{given.get('SYNOD_HTTP_PORT', USUAL_PORT)}"
+
+    async def _whole(self) -> bool:
+        """Whether a write could start, and every member was heard of."""
+        try:
+            about = await survey(self)
+        except (ConnectionError, ValueError):
+            return False
+        return bool(about["ready"]) and all(
+            node["seen"] for node in about["nodes"] if node["role"] != "gateway"
+        )
+
+    async def stop(self) -> None:
+        """See `Target`; a cluster that ran before goes on, without failpoints.
+
+        Raises `ProcessFailed` if something is left.
+        """
+        await self._cuts.stop()
+        if not self._project:
+            return
+        for node in sorted(self._paused):
+            await self.resume(node)
+        if not self._own:
+            await self.start_broker()
+            if self._remade:
+                # Nobody else's container is looked at: a compose that finds it changed remakes it.
+                again = ("up", "--detach", "--no-deps", *sorted(self._remade))
+                await self._compose(*again, may_fail=True)
+            return
+        left: list[str] = []
+        for _ in range(_DOWN_ATTEMPTS):
+            # The engine may still be making what it was asked for when somebody gave up.
+            await self._compose("down", "--volumes", "--timeout", "3", may_fail=True)
+            left = [
+                f"{what} {name}"
+                for what in ("container", "volume", "network")
+                for name in await self._listed(what)
+            ]
+            if not left:
+                return
+        raise ProcessFailed(f"of {self._project} there is left: {', '.join(left)}")
+
+    # -- one node --------------------------------------------------------------------------------
+
+    def _extra(self, failpoints: Mapping[str, str]) -> list[str]:
+        """The options that name the compose files, with one more for each of these nodes."""
+        files = ["--file", FILE]
+        for node, rule in failpoints.items():
+            # A killed container must stay dead until the scenario starts it again.
+            about: dict[str, Any] = {"restart": "no", "command": ["node", node]}
+            if rule:
+                about["command"] += ["--failpoint", rule, "--arm-on-signal"]
+            extra = self._home / f"{node}.json"
+            extra.write_text(json.dumps({"services": {node: about}}))
+            files += ["--file", str(extra)]
+        return files
+
+    async def kill(self, node: str) -> None:
+        """See `Target`."""
+        # The policy goes first: the engine would start it again at once.
+        self._remade.add(node)
+        await self._docker("update", "--restart=no", node=node)
+        await self._docker("kill", "--signal", "KILL", node=node)
+
+    async def pause(self, node: str) -> None:
+        """See `Target`: the engine freezes it, as SIGSTOP would."""
+        self._paused.add(node)
+        await self._docker("pause", node=node)
+
+    async def resume(self, node: str) -> None:
+        """See `Target`."""
+        await self._docker("unpause", node=node, may_fail=True)
+        self._paused.discard(node)
+
+    async def restart(self, node: str, failpoint: str = "") -> None:
+        """See `Target`."""
+        self._remade.add(node)
+        files = self._extra({node: failpoint})
+        await self._compose(*files, "up", "--detach", "--no-deps", "--force-recreate", node)
+
+    async def arm(self, node: str) -> None:
+        """See `Target`."""
+        await self._docker("kill", "--signal", "USR1", node=node)
+
+    async def runs(self, node: str) -> bool:
+        """See `Target`."""
+        state = await self._docker("inspect", "--format", "{{.State.Running}}", node=node)
+        await asyncio.sleep(_LOOK_S)  # Each look is a process.
+        return state.strip() == "true"
+
+    async def struck(self, node: str) -> tuple[str, int | None] | None:
+        """See `Target`."""
+        container = await self._container(node)
+        # A container's standard error is that of `docker logs`.
+        script = 'exec docker logs --tail 200 "$1" 2>&1'
+        return last_strike(await self._run("sh", "-c", script, "sh", container))
+
+    async def holds_prepared(self, node: str, slot: int) -> bool | None:
+        """See `Target`: at a copy of what is on the dead container's volume."""
+        copy = self._home / f"{node}-{slot}"
+        source = f"{await self._container(node)}:/data/{node}"
+        await self._run("docker", "cp", source, str(copy))
+        if not (copy / JOURNAL).exists():
+            raise ProcessFailed(f"the volume of {node} holds no {JOURNAL}")
+        return await asyncio.to_thread(journal_holds, copy, slot)
+
+    async def look(self, store: str, slot: int) -> Held:
+        """See `Target`: by a process inside the container."""
+        container = await self._container(store)
+        command = ("python", "-m", "chaos.scenarios.autopsy", f"/data/{store}", str(slot))
+        return Held(*json.loads(await self._run("docker", "exec", container, *command)))
+
+    # -- the broker ------------------------------------------------------------------------------
+
+    async def kill_broker(self) -> None:
+        """See `Target`."""
+        await self._docker("update", "--restart=no", node="rabbitmq")
+        await self._docker("kill", "--signal", "KILL", node="rabbitmq")
+
+    async def start_broker(self) -> None:
+        """See `Target`."""
+        await self._docker("start", node="rabbitmq")
+        await self._docker("update", "--restart=unless-stopped", node="rabbitmq")
+
+    async def _in_broker(self, *command: str) -> str:
+        return await self._run("docker", "exec", await self._container("rabbitmq"), *command)
+
+    async def cut_off(self, node: str, group: str, cut: bool) -> None:
+        """See `Target`: with the broker's own console program."""
+        if node not in self.nodes:
+            raise ProcessFailed(f"there is no {node} among the containers")
+        topology = Topology("synod")
+        queue, exchange = topology.node_queue(node), topology.group(group)
+        arguments = [f"source={exchange}", "destination_type=queue", f"destination={queue}"]
+        if not cut:
+            await self._cuts.end(node, group)
+            await self._administer("declare", "binding", *arguments)
+            return
+        await self._administer("delete", "binding", *arguments, "properties_key=~")
+
+        async def delete() -> None:
+            # Most of the time it is gone, which the program calls an error.
+            with contextlib.suppress(ProcessFailed):
+                await self._administer("delete", "binding", *arguments, "properties_key=~")
+
+        await self._cuts.begin(node, group, delete)
+
+    async def _administer(self, *arguments: str) -> None:
+        variables = "--username $RABBITMQ_DEFAULT_USER --password $RABBITMQ_DEFAULT_PASS"
+        script = f'exec rabbitmqadmin {variables} "$@"'
+        await self._in_broker("sh", "-c", script, "sh", *arguments)
+
+    async def quarantined(self) -> int:
+        """See `Target`."""
+        listing = await self._in_broker(
+            "rabbitmqctl", "--quiet", "--formatter", "json", "list_queues", "name", "messages"
+        )
+        rows: list[dict[str, Any]] = json.loads(listing)
+        name = Topology("synod").quarantine
+        return sum(int(row["messages"]) for row in rows if row["name"] == name)
+
+    async def logs(self, into: Path) -> None:
+        """See `Target`."""
+        text = await self._compose("logs", "--no-color", may_fail=True)
+        await asyncio.to_thread(into.mkdir, parents=True, exist_ok=True)
+        (into / "compose.log").write_text(text)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a command that nobody waits for any more."""
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(_GIVE_UP_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,534 @@
+"""A cluster on this machine: RabbitMQ and one operating-system process per node.
+
+    folder/
+      cluster.json       how the cluster was made: name, broker, ports, counts, settings
+      rabbitmq/          a private broker, unless another one was named
+      data/NODE/         each node's journal
+      logs/NODE.log      what each node said
+      processes/NODE     which process each node is
+
+From a shell::
+
+    python -m chaos.cluster.local up      starts what does not run, and waits until writes are taken
+    python -m chaos.cluster.local status python -m chaos.cluster.local down    ends the processes;
+    the data stays, and `up` goes on with it
+"""
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from actors.options import Options
+from broker.journal_folder import PRIVATE_FOLDER, make_private
+from chaos.cluster.processes import (
+    Daemon,
+    ProcessFailed,
+    Watchdog,
+    cpu_seconds,
+    memory_kib,
+    wait_until,
+)
+from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker, free_ports
+
+DEFAULT_FOLDER = Path("synod-local")
+DEFAULT_PORT = 8080
+DESCRIPTION = "cluster.json"
+
+_HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Description:
+    """How a local cluster is made. Settings are names and values as in `synod config`."""
+
+    cluster: str
+    broker: str = ""
+    """Empty for a private one."""
+    ports: Mapping[str, int] = field(default_factory=dict)
+    """Where each gateway listens."""
+    proposers: int = 5
+    acceptors: int = 5
+    learners: int = 2
+    stores: int = 3
+    settings: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, int] = field(default_factory=dict)
+    """Where the other nodes serve their metrics; empty: nowhere."""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """All nodes, gateways last."""
+        counts = Options(
+            proposers=self.proposers,
+            acceptors=self.acceptors,
+            learners=self.learners,
+            stores=self.stores,
+        )
+        return (*counts.members, *self.ports)
+
+    @classmethod
+    def mint(
+        cls,
+        *,
+        broker: str = "",
+        port: int = 0,
+        gateways: int = 1,
+        counts: Mapping[str, int] | None = None,
+        settings: Mapping[str, str] | None = None,
+        metrics: bool = False,
+    ) -> Self:
+        """A new cluster with a name that no former one had; port 0 stands for any free one.
+
+        With `metrics` every node serves its own.
+        """
+        drawn = iter(free_ports(gateways))
+        ports = {f"gateway-{number}": next(drawn) for number in range(1, gateways + 1)}
+        if port:
+            ports["gateway-1"] = port
+        made = cls(
+            f"local-{secrets.token_hex(4)}",
+            broker,
+            ports,
+            **(counts or {}),
+            settings=settings or {},
+            metrics={},
+        )
+        if not metrics:
+            return made
+        members = [name for name in made.nodes if name not in ports]
+        return replace(made, metrics=dict(zip(members, free_ports(len(members)), strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a gateway answered."""
+
+    status: int
+    body: bytes
+
+
+class LocalCluster:
+    """A cluster of processes in a folder of its own.
+
+    The calls block; a coroutine uses `asyncio.to_thread`. Without `outlives` everything ends when
+    this process does. With a `description` the folder becomes that cluster's, if it is not one
+    already; a later `LocalCluster` on the same folder takes the running processes over.
+    `programs` names nodes that run something else than `gateway.cli.main`: arguments of Python.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        description: Description | None = None,
+        *,
+        outlives: bool = False,
+        programs: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.folder = folder.absolute()
+        self.outlives = outlives
+        self.description = self._load(description)
+        self.broker = None
+        if not self.description.broker:
+            self.broker = PrivateBroker(self.folder / "rabbitmq", outlives=outlives)
+        self.programs = dict(programs or {})
+        self.nodes = {name: self._daemon(name) for name in self.description.nodes}
+        self._watchdog: Watchdog | None = None
+
+    @classmethod
+    def exists(cls, folder: Path) -> bool:
+        """Whether the folder holds a cluster."""
+        return (folder / DESCRIPTION).exists()
+
+    @property
+    def name(self) -> str:
+        """The cluster's name on the broker."""
+        return self.description.cluster
+
+    @property
+    def broker_url(self) -> str:
+        """Where the nodes find their broker, credentials included."""
+        return self.broker.url if self.broker is not None else self.description.broker
+
+    @property
+    def broker_of_its_own(self) -> PrivateBroker:
+        """The private broker. Raises `ProcessFailed` if the cluster uses somebody else's."""
+        if self.broker is None:
+            raise ProcessFailed(f"the broker of {self.name} is not its own")
+        return self.broker
+
+    @property
+    def url(self) -> str:
+        """Where the first gateway serves."""
+        return self.url_of("gateway-1")
+
+    def url_of(self, gateway: str) -> str:
+        """Where a gateway serves."""
+        return f"http://{_HOST}:{self.description.ports[gateway]}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the nodes are told; nothing of this process's own settings leaks in."""
+        about = self.description
+        settings = {
+            "cluster": about.cluster,
+            "broker": self.broker_url,
+            "data": str(self.data),
+            "host": _HOST,
+            "proposers": str(about.proposers),
+            "acceptors": str(about.acceptors),
+            "learners": str(about.learners),
+            "stores": str(about.stores),
+            **about.settings,
+        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("SYNOD_")}
+        return kept | {f"SYNOD_{name.upper()}": value for name, value in settings.items()}
+
+    @property
+    def data(self) -> Path:
+        """Holds one folder for each node."""
+        return self.folder / "data"
+
+    # ── All of it ─────────────────────────────────────────────────────────────
+
+    def start(self, timeout_s: float = 120.0) -> None:
+        """Start what does not run, and wait until a write could start."""
+        if self.broker is not None:
+            self.broker.start()
+        for name in self.nodes:
+            self.start_node(name)
+        self.wait_ready(timeout_s=timeout_s)
+
+    def stop(self) -> None:
+        """End all processes, the broker of one's own included. The data stays."""
+        for daemon in self.nodes.values():
+            daemon.signal(signal.SIGTERM)
+            daemon.signal(signal.SIGCONT)
+        for daemon in self.nodes.values():
+            daemon.stop()
+        if self._watchdog is not None:
+            self._watchdog.close()
+            self._watchdog = None
+        if self.broker is not None:
+            self.broker.stop()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # ── One node ──────────────────────────────────────────────────────────────
+
+    def start_node(self, name: str, *, failpoints: Sequence[str] = (), armed: bool = True) -> None:
+        """Start a node, unless it runs, without waiting for it.
+
+        `failpoints` are rules as in `broker.failpoints`, for this start only. With `armed=False`
+        they count from `arm` on.
+        """
+        arguments = [word for rule in failpoints for word in ("--failpoint", rule)]
+        if failpoints and not armed:
+            arguments.append("--arm-on-signal")
+        self.nodes[name].start(arguments, group=self._group())
+
+    def arm(self, name: str) -> None:
+        """Let the failpoints of a node that was started with `armed=False` count from now on.
+
+        It must be ready by then: the signal ends a process that does not expect it yet.
+        """
+        self.nodes[name].signal(signal.SIGUSR1)
+
+    def stop_node(self, name: str) -> None:
+        """End a node in good order (SIGTERM)."""
+        self.nodes[name].stop()
+
+    def kill(self, name: str) -> None:
+        """End a node as a power cut would (SIGKILL)."""
+        self.nodes[name].kill()
+
+    def pause(self, name: str) -> None:
+        """Hold a node (SIGSTOP): it neither runs nor ends."""
+        self.nodes[name].signal(signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """Let a paused node go on (SIGCONT)."""
+        self.nodes[name].signal(signal.SIGCONT)
+
+    def process_id(self, name: str) -> int | None:
+        """The process that a node is, or `None`."""
+        return self.nodes[name].process_id
+
+    def vm_hwm_kib(self, name: str) -> int:
+        """The peak memory of a node's process so far."""
+        process_id = self.process_id(name)
+        return 0 if process_id is None else memory_kib(process_id)
+
+    def cpu_seconds(self, name: str) -> float:
+        """The processor time that a node's process has used."""
+        process_id = self.process_id(name)
+        return 0.0 if process_id is None else cpu_seconds(process_id)
+
+    # ── What the gateway says ─────────────────────────────────────────────────
+
+    def ask(self, target: str, gateway: str = "gateway-1", *, timeout_s: float = 5.0) -> Answer:
+        """GET `target` from a gateway. Raises `OSError` if nobody answers."""
+        connection = HTTPConnection(_HOST, self.description.ports[gateway], timeout=timeout_s)
+        try:
+            connection.request("GET", target)
+            response = connection.getresponse()
+            return Answer(response.status, response.read())
+        except HTTPException as error:
+            raise ConnectionError(f"{gateway} gave no HTTP answer: {error!r}") from error
+        finally:
+            connection.close()
+
+    def survey(self, gateway: str = "gateway-1") -> dict[str, Any]:
+        """What `/v1/cluster` says. Raises `OSError` if the gateway does not answer well."""
+        answer = self.ask("/v1/cluster", gateway)
+        if answer.status != 200:
+            raise ConnectionError(f"{gateway} answered {answer.status}: {answer.body[:300]!r}")
+        survey: dict[str, Any] = json.loads(answer.body)
+        return survey
+
+    def leader(self) -> str | None:
+        """The leading proposer, as the gateway heard last."""
+        leader: str | None = self.survey()["leader"]
+        return leader
+
+    def coordinator(self) -> str | None:
+        """The learner that the view names, as the gateway heard last."""
+        view = self.survey()["view"]
+        return None if view is None else str(view["coordinator"])
+
+    def ready(self, gateway: str = "gateway-1") -> bool:
+        """Whether the gateway says that a write could start."""
+        try:
+            return self.ask("/readyz", gateway).status == 200
+        except OSError:
+            return False
+
+    def wait_ready(self, *, timeout_s: float = 120.0) -> None:
+        """Wait until all gateways are ready. Raises `ProcessFailed` if a node ended meanwhile."""
+        deadline = time.monotonic() + timeout_s
+        missing = list(self.description.ports)
+        while missing:
+            if self.ready(missing[0]):
+                del missing[0]
+                continue
+            self.check_alive()
+            if time.monotonic() > deadline:
+                raise ProcessFailed(
+                    f"{missing[0]} was not ready within {timeout_s:g} s: {self._complaint()}"
+                )
+            time.sleep(0.1)
+
+    def wait_whole(self, *, within_ms: int = 5_000, timeout_s: float = 60.0) -> None:
+        """Wait until the first gateway is ready and has heard of every member lately."""
+
+        self.wait_until(
+            lambda: self.looks_whole(within_ms), "every node is heard of", timeout_s=timeout_s
+        )
+
+    def looks_whole(self, within_ms: int = 5_000) -> bool:
+        """Whether the first gateway is ready and has heard of every member lately."""
+        try:
+            survey = self.survey()
+        except OSError:
+            return False
+        ages = [
+            node.get("age_ms", within_ms) for node in survey["nodes"] if node["role"] != "gateway"
+        ]
+        return bool(survey["ready"]) and max(ages) < within_ms
+
+    def check_alive(self) -> None:
+        """Raise `ProcessFailed` with its last words if a node that was started has ended."""
+        for name, daemon in self.nodes.items():
+            if daemon.starts and not daemon.runs:
+                raise ProcessFailed(f"{name} ended; {daemon.last_words()}")
+
+    def wait_until(self, true: Callable[[], object], what: str, *, timeout_s: float = 30.0) -> None:
+        """Wait for a condition; an `OSError` while asking counts as "not yet"."""
+
+        def holds() -> bool:
+            try:
+                return bool(true())
+            except OSError:
+                return False
+
+        wait_until(holds, what, timeout_s=timeout_s)
+
+    def _complaint(self) -> str:
+        try:
+            return repr(self.ask("/readyz").body)
+        except OSError as error:
+            return f"{error!r}; {self.nodes['gateway-1'].last_words()}"
+
+    # ── Files ─────────────────────────────────────────────────────────────────
+
+    def _load(self, description: Description | None) -> Description:
+        path = self.folder / DESCRIPTION
+        if path.exists():
+            return Description(**json.loads(path.read_text()))
+        if description is None:
+            description = Description.mint()
+        make_private(self.folder)
+        self.folder.chmod(PRIVATE_FOLDER)
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(asdict(description), indent=2) + "\n")
+        return description
+
+    def _daemon(self, name: str) -> Daemon:
+        environment = self.environment
+        if name in self.description.ports:
+            environment["SYNOD_PORT"] = str(self.description.ports[name])
+        if name in self.description.metrics:
+            environment["SYNOD_METRICS_PORT"] = str(self.description.metrics[name])
+        return Daemon(
+            name,
+            [sys.executable, *self.programs.get(name, ("-m", "gateway.cli.main")), "node", name],
+            environment,
+            folder=self.folder,
+            log=self.folder / "logs" / f"{name}.log",
+            record=self.folder / "processes" / name,
+        )
+
+    def _group(self) -> int | None:
+        if self.outlives:
+            return None
+        if self._watchdog is None:
+            self._watchdog = Watchdog()
+        return self._watchdog.group
+
+
+# ── The command ───────────────────────────────────────────────────────────────
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except (ProcessFailed, BrokerFailedError) as error:
+        print(f"chaos.cluster.local: {error}", file=sys.stderr)
+        return 1
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m chaos.cluster.local", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    commands = parser.add_subparsers(required=True, metavar="up|down|status")
+
+    def add(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        command.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, metavar="DIR")
+        return command
+
+    up = add("up", _up, "Start the cluster, or what of it does not run.")
+    up.add_argument("--broker", default="", metavar="URL", help="instead of a private RabbitMQ")
+    up.add_argument("--port", type=int, default=DEFAULT_PORT, help="of the first gateway")
+    up.add_argument("--gateways", type=int, default=1)
+    up.add_argument("--fresh", action="store_true", help="remove a former cluster's data first")
+    up.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="NAME=VALUE",
+        help="a setting of all nodes, such as lease_ms=2000; only for a fresh cluster",
+    )
+    for role in ("proposers", "acceptors", "learners", "stores"):
+        up.add_argument(f"--{role}", type=int, default=getattr(Options(), role))
+    down = add("down", _down, "End the cluster's processes.")
+    down.add_argument("--wipe", action="store_true", help="remove its data, too")
+    status = add("status", _status, "Print the cluster's processes.")
+    status.add_argument("--json", action="store_true")
+    return parser
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name.strip().lower(), value
+
+
+def _up(options: argparse.Namespace) -> int:
+    if options.fresh and LocalCluster.exists(options.folder):
+        _down(argparse.Namespace(folder=options.folder, wipe=True))
+    going_on = LocalCluster.exists(options.folder)
+    counts = {role: getattr(options, role) for role in ("proposers", "acceptors", "learners")}
+    description = Description.mint(
+        broker=options.broker,
+        port=options.port,
+        gateways=options.gateways,
+        counts=counts | {"stores": options.stores},
+        settings=dict(options.set),
+    )
+    cluster = LocalCluster(options.folder, description, outlives=True)
+    if going_on:
+        print(f"Going on with the cluster in {options.folder}", file=sys.stderr)
+    cluster.start()
+    print(cluster.url)
+    return 0
+
+
+def _down(options: argparse.Namespace) -> int:
+    if not LocalCluster.exists(options.folder):
+        print(f"There is no cluster in {options.folder}", file=sys.stderr)
+        return 0
+    LocalCluster(options.folder, outlives=True).stop()
+    if options.wipe:
+        shutil.rmtree(options.folder)
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    if not LocalCluster.exists(options.folder):
+        print(f"There is no cluster in {options.folder}", file=sys.stderr)
+        return 1
+    cluster = LocalCluster(options.folder, outlives=True)
+    rows: list[dict[str, Any]] = [
+        {
+            "node": name,
+            "process_id": daemon.process_id,
+            "vm_hwm_kib": cluster.vm_hwm_kib(name),
+            "cpu_seconds": round(cluster.cpu_seconds(name), 2),
+        }
+        for name, daemon in cluster.nodes.items()
+    ]
+    ready = cluster.ready()
+    if options.json:
+        about = {"url": cluster.url, "cluster": cluster.name, "ready": ready, "nodes": rows}
+        print(json.dumps(about, indent=2))
+    else:
+        print(f"{cluster.url} {'is ready' if ready else 'is not ready'}")
+        for row in rows:
+            where = f"process {row['process_id']}" if row["process_id"] else "does not run"
+            peak_mib = row["vm_hwm_kib"] // 1024
+            print(f"{row['node']:12} {where:16} {peak_mib:5} MiB {row['cpu_seconds']:9.2f} s")
+    return 0 if ready else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

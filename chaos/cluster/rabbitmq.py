@@ -1,0 +1,365 @@
+"""A RabbitMQ of one's own: started, killed and started again on the same data.
+
+    folder/
+      broker.json        ports, node name and credentials: the same at every start
+      rabbitmq.conf      listens on the loopback interface only
+      home/              the Erlang cookie
+      mnesia/  log/      data and logs
+
+One start is one session of processes: a shell starts the Erlang port mapper (epmd) on a port
+of its own and then becomes the broker, so the broker's process id is also its session's, and
+nothing of it is left behind. A watchdog, a shell that waits on a pipe whose other end only this
+process holds, ends them when this process dies in whatever way.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import aio_pika
+
+from broker.journal_folder import PRIVATE_FOLDER, make_private
+from chaos.cluster.processes import session_members, started_at
+
+_PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
+_METHOD_FRAME = b"\x01"
+
+# Above this range Linux draws the ports of outgoing connections. A client that retries a dead
+# port within it can connect to itself and so keep the broker from coming back.
+_PORTS = range(20_000, 32_000)
+
+_START = 'epmd -address 127.0.0.1 -port "$ERL_EPMD_PORT" </dev/null & exec "$0"'
+_WATCH = 'read -r word; [ "$word" = done ] || kill -s KILL -- "-$0"'
+
+
+class BrokerFailedError(RuntimeError):
+    """The private RabbitMQ could not be found, started or reached."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What stays the same from one start of a broker to the next."""
+
+    node: str
+    amqp_port: int
+    distribution_port: int
+    epmd_port: int
+    management_port: int
+    user: str
+    password: str
+
+    @classmethod
+    def mint(cls) -> Self:
+        """Draw free ports and new credentials."""
+        amqp, distribution, epmd, management = free_ports(4)
+        return cls(
+            node=f"synod-{amqp}@localhost",
+            amqp_port=amqp,
+            distribution_port=distribution,
+            epmd_port=epmd,
+            management_port=management,
+            user="synod",
+            password=secrets.token_hex(16),
+        )
+
+
+class PrivateBroker:
+    """A RabbitMQ server in a folder of its own, on the loopback interface.
+
+    The calls block; a coroutine uses `asyncio.to_thread`. With `outlives=True` the broker goes
+    on when this process ends, and a later `PrivateBroker` on the same folder takes it over.
+    """
+
+    def __init__(self, folder: Path, *, management: bool = False, outlives: bool = False) -> None:
+        self.folder = folder.absolute()
+        self.management = management
+        self.outlives = outlives
+        self.identity = self._load_identity()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The AMQP URL, credentials included."""
+        who = self.identity
+        return f"amqp://{who.user}:{who.password}@127.0.0.1:{who.amqp_port}/"
+
+    @property
+    def management_url(self) -> str:
+        """The address of the management console, which answers if it was asked for."""
+        return f"http://127.0.0.1:{self.identity.management_port}/"
+
+    @property
+    def log(self) -> Path:
+        """The server's log file."""
+        return self.folder / "log" / "rabbitmq.log"
+
+    @property
+    def process_id(self) -> int | None:
+        """The process id of the running server, or None."""
+        if self._process is not None:
+            return self._process.pid if self._process.poll() is None else None
+        return self._recorded_process_id()
+
+    def start(self, *, timeout_s: float = 60.0) -> None:
+        """Start the server and wait until it serves; a running one is left as it is."""
+        if self.process_id is None:
+            self._end_session()
+            self._write_configuration()
+            with (self.folder / "log" / "output.log").open("ab") as output:
+                self._process = subprocess.Popen(
+                    ["/bin/sh", "-c", _START, str(_server_program())],
+                    cwd=self.folder,
+                    env=self._environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+            if not self.outlives:
+                self._watchdog = subprocess.Popen(
+                    ["/bin/sh", "-c", _WATCH, str(self._process.pid)],
+                    stdin=subprocess.PIPE,
+                    start_new_session=True,
+                )
+            self._record(self._process.pid)
+        try:
+            self.wait_ready(timeout_s=timeout_s)
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self, *, timeout_s: float = 30.0) -> None:
+        """Stop the server in good order; kill what is left after `timeout_s`."""
+        process_id = self.process_id
+        if process_id is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process_id, signal.SIGTERM)
+            deadline = time.monotonic() + timeout_s
+            while self.process_id is not None and time.monotonic() < deadline:
+                time.sleep(0.05)
+        self._end_session()
+
+    def kill(self) -> None:
+        """End the server as a power cut would (SIGKILL)."""
+        self._end_session()
+
+    def restart(self, *, timeout_s: float = 60.0) -> None:
+        """Stop in good order, then start on the same data."""
+        self.stop()
+        self.start(timeout_s=timeout_s)
+
+    def wait_ready(self, *, timeout_s: float = 60.0) -> None:
+        """Wait until the server answers an AMQP header and opens a connection."""
+        deadline = time.monotonic() + timeout_s
+        while self.process_id is not None:
+            if self._answers() and self._opens():
+                return
+            if time.monotonic() > deadline:
+                raise BrokerFailedError(
+                    f"RabbitMQ did not serve within {timeout_s} s; {self._evidence()}"
+                )
+            time.sleep(0.1)
+        raise BrokerFailedError(f"RabbitMQ ended by itself; {self._evidence()}")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # ── Processes ─────────────────────────────────────────────────────────────
+
+    def _end_session(self) -> None:
+        """Kill what the last start left, the server's own children included, and wait for it."""
+        leader = self._process.pid if self._process is not None else self._recorded_leader()
+        while leader is not None and (members := session_members(leader)):
+            for member in members:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(member, signal.SIGKILL)
+            if self._process is not None:
+                self._process.poll()
+            time.sleep(0.01)
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+        if self._watchdog is not None:
+            self._watchdog.communicate(b"done\n")
+            self._watchdog = None
+        (self.folder / "process.json").unlink(missing_ok=True)
+
+    def _record(self, process_id: int) -> None:
+        content = {"process_id": process_id, "started_at": started_at(process_id)}
+        (self.folder / "process.json").write_text(json.dumps(content))
+
+    def _recorded_process_id(self) -> int | None:
+        """Return the process a former object started, if it still runs."""
+        leader = self._recorded_leader()
+        return None if leader is None or started_at(leader) is None else leader
+
+    def _recorded_leader(self) -> int | None:
+        """Return the session a former object founded, unless its number was given away since.
+
+        A number is not given away while anything in its session runs, so a session whose
+        founder ended is still the one that was recorded.
+        """
+        try:
+            content = json.loads((self.folder / "process.json").read_text())
+        except FileNotFoundError:
+            return None
+        leader = int(content["process_id"])
+        return leader if started_at(leader) in (None, content["started_at"]) else None
+
+    # ── Readiness ─────────────────────────────────────────────────────────────
+
+    def _answers(self) -> bool:
+        try:
+            address = ("127.0.0.1", self.identity.amqp_port)
+            with socket.create_connection(address, timeout=2.0) as connection:
+                connection.sendall(_PROTOCOL_HEADER)
+                return connection.recv(1) == _METHOD_FRAME
+        except OSError:
+            return False
+
+    def _opens(self) -> bool:
+        async def open_and_close() -> None:
+            connection = await aio_pika.connect(self.url, timeout=5.0)
+            await connection.close()
+
+        # A loop may run in this thread already, so the probe gets a thread of its own.
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            try:
+                thread.submit(lambda: asyncio.run(open_and_close())).result()
+            except (OSError, TimeoutError, aio_pika.exceptions.AMQPError):
+                return False
+        return True
+
+    def _evidence(self) -> str:
+        for path in (self.log, self.folder / "log" / "output.log"):
+            if path.exists() and (text := path.read_text(errors="replace").strip()):
+                tail = "\n".join(text.splitlines()[-15:])
+                return f"the end of {path}:\n{tail}"
+        return f"no log was written under {self.folder}"
+
+    # ── Files ─────────────────────────────────────────────────────────────────
+
+    def _load_identity(self) -> Identity:
+        path = self.folder / "broker.json"
+        if path.exists():
+            return Identity(**json.loads(path.read_text()))
+        make_private(self.folder)
+        self.folder.chmod(PRIVATE_FOLDER)
+        identity = Identity.mint()
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(asdict(identity), indent=2) + "\n")
+        return identity
+
+    def _write_configuration(self) -> None:
+        who = self.identity
+        for name in ("home", "mnesia", "log", "conf.d"):
+            (self.folder / name).mkdir(exist_ok=True)
+        lines = [
+            f"listeners.tcp.local = 127.0.0.1:{who.amqp_port}",
+            f"default_user = {who.user}",
+            f"default_pass = {who.password}",
+            "disk_free_limit.absolute = 50MB",
+        ]
+        if self.management:
+            lines += [
+                "management.tcp.ip = 127.0.0.1",
+                f"management.tcp.port = {who.management_port}",
+            ]
+        configuration = self.folder / "rabbitmq.conf"
+        configuration.touch(mode=0o600)
+        configuration.write_text("\n".join(lines) + "\n")
+        plugins = "rabbitmq_management" if self.management else ""
+        (self.folder / "enabled_plugins").write_text(f"[{plugins}].\n")
+        (self.folder / "rabbitmq-env.conf").touch()
+
+    def _environment(self) -> dict[str, str]:
+        """Return everything the server may know: nothing of a system-wide RabbitMQ leaks in."""
+        who = self.identity
+        return {
+            "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(self.folder / "home"),
+            "LANG": "C.UTF-8",
+            "ERL_EPMD_PORT": str(who.epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_CRASH_DUMP": str(self.folder / "log" / "erl_crash.dump"),
+            # The start script then becomes the server instead of waiting for it as a parent.
+            "RUNNING_UNDER_SYSTEMD": "true",
+            "RABBITMQ_NODENAME": who.node,
+            "RABBITMQ_DIST_PORT": str(who.distribution_port),
+            "RABBITMQ_CONF_ENV_FILE": str(self.folder / "rabbitmq-env.conf"),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
+            "RABBITMQ_CONFIG_FILES": str(self.folder / "conf.d"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.folder / "advanced.config"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(self.folder / "conf.d"),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "log"),
+            "RABBITMQ_LOGS": str(self.log),
+            "RABBITMQ_PID_FILE": str(self.folder / "rabbitmq.pid"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+                # It shares the machine: its threads neither spin nor stay on a processor each.
+                "+sbwt none +sbwtdcpu none +sbwtdio none +stbt u"
+                " -kernel inet_dist_use_interface {127,0,0,1}"
+            ),
+        }
+
+
+def server_available() -> bool:
+    """Tell whether a RabbitMQ server is installed on this machine."""
+    try:
+        _server_program()
+    except BrokerFailedError:
+        return False
+    return True
+
+
+def _server_program() -> Path:
+    """Find RabbitMQ's own start script; Debian's in sbin insists on a user of its choice."""
+    debian = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    if debian.exists():
+        return debian
+    found = shutil.which("rabbitmq-server")
+    if found is None:
+        raise BrokerFailedError(
+            "RabbitMQ is not installed; install it: apt-get install rabbitmq-server"
+        )
+    return Path(found)
+
+
+def free_ports(count: int) -> list[int]:
+    """Draw `count` distinct ports of the loopback interface on which nobody listens."""
+    found: list[int] = []
+    for port in random.sample(_PORTS, 200 + count):
+        with socket.socket() as candidate:
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                candidate.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise BrokerFailedError(f"no {count} free ports between {_PORTS.start} and {_PORTS.stop}")

@@ -1,0 +1,253 @@
+"""What faults are done to: a cluster of processes on this machine, or one of containers."""
+
+import asyncio
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import aio_pika
+import aiormq
+
+from broker.topology import Topology
+from chaos.cluster.local import Description, LocalCluster
+from chaos.cluster.network_cuts import Cuts
+from chaos.load.http1 import Connection
+from chaos.scenarios.autopsy import Held, journal_holds, look_at_slot
+
+START_PATIENCE_S = 180.0
+
+T = TypeVar("T")
+
+_STRUCK = re.compile(r"failpoint (\S+) strikes(?: at slot (\d+))?")
+
+
+class Target(Protocol):
+    """A cluster that may be broken. Names are those of nodes; `restart` takes failpoints."""
+
+    @property
+    def kind(self) -> str:
+        """`local` or `compose`."""
+
+    @property
+    def url(self) -> str:
+        """Where the gateway serves."""
+
+    @property
+    def other_url(self) -> str:
+        """Where another gateway serves; the same one if there is no other."""
+
+    @property
+    def token(self) -> str:
+        """What HTTP asks for; empty if for nothing."""
+
+    @property
+    def nodes(self) -> Sequence[str]:
+        """All nodes."""
+
+    async def start(self, failpoints: Mapping[str, str]) -> None:
+        """Start everything; nodes with failpoints count nothing until `arm`."""
+
+    async def stop(self) -> None:
+        """End everything that `start` started."""
+
+    async def kill(self, node: str) -> None:
+        """SIGKILL."""
+
+    async def pause(self, node: str) -> None:
+        """SIGSTOP."""
+
+    async def resume(self, node: str) -> None:
+        """SIGCONT."""
+
+    async def restart(self, node: str, failpoint: str = "") -> None:
+        """Start a dead node again; a failpoint counts nothing until `arm`."""
+
+    async def arm(self, node: str) -> None:
+        """Let the node's failpoint count."""
+
+    async def runs(self, node: str) -> bool:
+        """Whether the node's process is there; a paused one is."""
+
+    async def struck(self, node: str) -> tuple[str, int | None] | None:
+        """The failpoint of a node that struck last, and at which slot."""
+
+    async def holds_prepared(self, node: str, slot: int) -> bool | None:
+        """Whether a dead node's journal holds a slot, prepared or applied; `None`: can't look."""
+
+    async def look(self, store: str, slot: int) -> Held:
+        """What the journal of a store that runs says of a slot."""
+
+    async def kill_broker(self) -> None:
+        """SIGKILL to RabbitMQ."""
+
+    async def start_broker(self) -> None:
+        """Start RabbitMQ again."""
+
+    async def cut_off(self, node: str, group: str, cut: bool) -> None:
+        """Let a node hear nothing more, or all again, of what is said to a group."""
+
+    async def quarantined(self) -> int:
+        """How many messages are in quarantine."""
+
+    async def logs(self, into: Path) -> None:
+        """Keep what the nodes said."""
+
+
+async def survey(target: Target) -> dict[str, Any]:
+    """What `/v1/cluster` says. Raises `ConnectionError` if it says nothing of use."""
+    connection = Connection.to(target.url)
+    headers = f"authorization: Bearer {target.token}\r\n" if target.token else ""
+    try:
+        reply = await connection.request("GET", "/v1/cluster", headers=headers, timeout_s=3.0)
+    finally:
+        connection.close()
+    if reply.status != 200:
+        raise ConnectionError(f"/v1/cluster answers {reply.status}")
+    found: dict[str, Any] = json.loads(reply.body)
+    return found
+
+
+class LocalTarget:
+    """One process for each node over a RabbitMQ of its own, all in one folder."""
+
+    kind = "local"
+    token = ""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        programs: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.cluster = LocalCluster(
+            folder, Description.mint(settings=settings, gateways=2), programs=programs
+        )
+        self.url = self.cluster.url
+        self.other_url = self.cluster.url_of("gateway-2")
+        self.nodes = tuple(self.cluster.nodes)
+        self._blocking: asyncio.Future[Any] | None = None
+        self._cuts = Cuts()
+        self._connection: aio_pika.abc.AbstractConnection | None = None
+
+    async def start(self, failpoints: Mapping[str, str]) -> None:
+        """See `Target`."""
+        await self._call(self.cluster.broker_of_its_own.start)
+        for node in self.nodes:
+            await self.restart(node, failpoints.get(node, ""))
+        # In short steps, so that somebody who gives up does not wait for a thread.
+        async with asyncio.timeout(START_PATIENCE_S):
+            while not await self._call(self.cluster.looks_whole):
+                self.cluster.check_alive()
+                await asyncio.sleep(0.1)
+
+    async def _call(self, block: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Run what blocks in a thread; `stop` waits for it, also if the caller was cancelled."""
+        self._blocking = asyncio.ensure_future(asyncio.to_thread(block, *arguments, **options))
+        result: T = await asyncio.shield(self._blocking)
+        return result
+
+    async def stop(self) -> None:
+        """See `Target`."""
+        if self._blocking is not None:
+            await asyncio.wait([self._blocking])
+        await self._cuts.stop()
+        if self._connection is not None:
+            with contextlib.suppress(aiormq.AMQPError, OSError, RuntimeError):
+                await self._connection.close()
+        await asyncio.to_thread(self.cluster.stop)
+
+    async def kill(self, node: str) -> None:
+        """See `Target`."""
+        await self._call(self.cluster.kill, node)
+
+    async def pause(self, node: str) -> None:
+        """See `Target`."""
+        self.cluster.pause(node)
+
+    async def resume(self, node: str) -> None:
+        """See `Target`."""
+        self.cluster.resume(node)
+
+    async def restart(self, node: str, failpoint: str = "") -> None:
+        """See `Target`."""
+        rules = [failpoint] if failpoint else []
+        await self._call(self.cluster.start_node, node, failpoints=rules, armed=not failpoint)
+
+    async def arm(self, node: str) -> None:
+        """See `Target`."""
+        self.cluster.arm(node)
+
+    async def runs(self, node: str) -> bool:
+        """See `Target`."""
+        return self.cluster.nodes[node].runs
+
+    async def struck(self, node: str) -> tuple[str, int | None] | None:
+        """See `Target`."""
+        return last_strike(self.cluster.nodes[node].last_words(200))
+
+    async def holds_prepared(self, node: str, slot: int) -> bool | None:
+        """See `Target`."""
+        return await self._call(journal_holds, self.cluster.data / node, slot)
+
+    async def look(self, store: str, slot: int) -> Held:
+        """See `Target`."""
+        return await asyncio.to_thread(look_at_slot, self.cluster.data / store, slot)
+
+    async def kill_broker(self) -> None:
+        """See `Target`."""
+        await self._call(self.cluster.broker_of_its_own.kill)
+
+    async def start_broker(self) -> None:
+        """See `Target`."""
+        await self._call(self.cluster.broker_of_its_own.start)
+
+    async def cut_off(self, node: str, group: str, cut: bool) -> None:
+        """See `Target`."""
+        if not cut:
+            await self._cuts.end(node, group)
+        topology = Topology(self.cluster.name)
+        queue, exchange = topology.node_queue(node), topology.group(group)
+        channel = await self._channel()
+        bound = await channel.get_queue(queue, ensure=False)
+        # Without a key of its own, aio-pika takes the queue's name, which no binding has.
+        if cut:
+            await self._cuts.begin(node, group, lambda: bound.unbind(exchange, routing_key=""))
+        else:
+            await bound.bind(exchange, routing_key="")
+
+    async def _channel(self) -> aio_pika.abc.AbstractChannel:
+        """For what is changed on the broker while the cluster runs."""
+        if self._connection is None or self._connection.is_closed:
+            self._connection = await aio_pika.connect(self.cluster.broker_url, timeout=10)
+        return await self._connection.channel()
+
+    async def quarantined(self) -> int:
+        """See `Target`."""
+        async with await aio_pika.connect(self.cluster.broker_url, timeout=10) as connection:
+            channel = await connection.channel()
+            try:
+                queue = await channel.declare_queue(
+                    Topology(self.cluster.name).quarantine, passive=True
+                )
+            except aiormq.exceptions.ChannelNotFoundEntity:
+                return 0
+            return queue.declaration_result.message_count or 0
+
+    async def logs(self, into: Path) -> None:
+        """See `Target`."""
+        with contextlib.suppress(OSError):
+            shutil.copytree(self.cluster.folder / "logs", into, dirs_exist_ok=True)
+
+
+def last_strike(log: str) -> tuple[str, int | None] | None:
+    """The last failpoint that struck according to a node's log, and at which slot."""
+    found = _STRUCK.findall(log)
+    if not found:
+        return None
+    rule, slot = found[-1]
+    return rule, int(slot) if slot else None

@@ -1,0 +1,1 @@
+"""What a cluster costs: at rest, with tracing, over a very long run."""

@@ -1,0 +1,1 @@
+"""Scenarios that break a cluster, and their verdicts and reports."""

@@ -1,0 +1,382 @@
+"""The scenarios: who is stopped, exactly where, and what must come of it.
+
+The coordinator's many points have a file of their own, `chaos.scenarios.coordinator_crash`.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+
+from actors.effects import Group
+from chaos.load.clients import Asked
+from chaos.scenarios.coordinator_crash import COORDINATOR_LIMIT_S, LEARNER_CRASH
+from chaos.scenarios.scenario import AFTER_S, ATTEMPTS, Case, Run, RunVoid, Scenario
+
+STORE_LIMIT_S = 6.0
+LEADER_LIMIT_S = 6.0
+ACCEPTOR_LIMIT_S = 2.0
+QUORUM_LIMIT_S = 8.0
+"""After a dead acceptor is heard of again: the time that its process takes to start is no part."""
+BROKER_LIMIT_S = 15.0
+"""After the broker's return."""
+PAUSE_S = 20.0
+BLINKS = 2
+READERS = 8
+CHANGED_PATIENCE_S = 20.0
+READS_OF_EACH = 3
+ANSWER_PATIENCE_S = 0.5
+
+HEARTBEAT = "send:node.heartbeat:1:after:kill"
+PENDING = "receive:txn.prepare:1:before:kill"
+GRANTED = "send:txn.vote:1:after:kill"
+
+
+# -- stores --------------------------------------------------------------------------------------
+
+
+async def _store_idle(run: Run) -> None:
+    await run.steady()
+    await run.trace_all()
+    # Nobody asks for anything while it dies, so it has nothing to do but to say that it lives.
+    await run.fleet.hold()
+    await run.target.arm("store-1")
+    await run.dies("store-1")
+    fault = "store-1 died idle"
+    at_ns = run.note(fault, "fault")
+    run.fleet.release()
+    await run.back(fault, at_ns, STORE_LIMIT_S)
+    await run.linger(AFTER_S)
+    await run.mend("store-1")
+
+
+async def _store_pending(run: Run) -> None:
+    """The missing vote times out and aborts the transaction, unless the view drops the store first.
+
+    On a slow machine the adaptive timeout may be the longer one; then the view goes on with the
+    write, which is as good, but not what is to be seen here. So it may take another attempt.
+    """
+    aborted: list[Asked] = []
+    slots: list[str] = []
+    for _ in range(ATTEMPTS):
+        await run.steady()
+        await run.trace_all()
+        await run.target.arm("store-2")
+        await run.dies("store-2")
+        fault = "store-2 died before it took in a txn.prepare"
+        at_ns = run.note(fault, "fault")
+        await run.back(fault, at_ns, STORE_LIMIT_S)
+        await run.linger(AFTER_S)
+        struck = await run.target.struck("store-2")
+        slot = None if struck is None else struck[1]
+        slots.append(str(slot))
+        # Of this very slot: what else was aborted meanwhile proves nothing.
+        aborted = [a for a in run.fleet.asked if a.fate == "aborted" and a.slot == slot]
+        await run.mend("store-2", failpoint="" if aborted else PENDING)
+        if aborted:
+            break
+        run.note("the view went on before the vote's timeout; once more")
+    run.shown += aborted[:1]
+    run.find(
+        "the pending transaction was aborted, and its client was told",
+        bool(aborted),
+        f"pending at slot {', '.join(slots)}; of the last one {len(aborted)} writes were aborted",
+    )
+
+
+async def _store_granted(run: Run) -> None:
+    await run.steady()
+    await run.trace_all()
+    await run.target.arm("store-3")
+    await run.dies("store-3")
+    fault = "store-3 died after it voted for a write"
+    at_ns = run.note(fault, "fault")
+    await run.back(fault, at_ns, STORE_LIMIT_S)
+    await run.linger(AFTER_S)
+    struck = await run.target.struck("store-3")
+    slot = None if struck is None else struck[1]
+    if slot is None:
+        run.find("the vote is known", False, "store-3 did not say what it voted for")
+    else:
+        await _judge_granted(run, "store-3", slot)
+    await run.mend("store-3")
+    nodes = {node["name"]: node for node in (await run.ask())["nodes"]}
+    applied = int(nodes["store-3"]["applied"])
+    run.find(
+        "the store learned on its return what became of the write",
+        slot is not None and applied >= slot,
+        f"store-3 has applied {applied}, and had voted for slot {slot}",
+    )
+
+
+async def _judge_granted(run: Run, store: str, slot: int) -> None:
+    """What a store voted for is on its disk, and two-phase commit carries it through."""
+    held = await run.target.holds_prepared(store, slot)
+    if held is not None:
+        run.find(
+            "the dead store's journal holds what it voted for",
+            held,
+            f"{store} voted for slot {slot}, and its journal {'has' if held else 'lacks'} it",
+        )
+    told = [asked for asked in run.fleet.asked if asked.changes and asked.slot == slot]
+    fates = {asked.fate for asked in told}
+    run.shown += told[:1]
+    run.find(
+        "the granted write was carried through",
+        bool(told) and fates <= {"done", "refused", "unknown", "failed"},
+        f"slot {slot}: {len(told)} requests, {', '.join(sorted(fates)) or 'nobody was told'}",
+    )
+
+
+async def _store_cut_off(run: Run) -> None:
+    """It hears nothing that is said to all stores, though it lives and answers what it is asked."""
+    await run.steady()
+    await run.trace_all()
+    await run.target.cut_off("store-2", Group.STORES, True)
+    fault = "store-2 hears nothing more that is said to all stores"
+    at_ns = run.note(fault, "fault")
+    try:
+        await run.back(fault, at_ns, STORE_LIMIT_S)
+        await run.linger(AFTER_S)
+    finally:
+        await run.target.cut_off("store-2", Group.STORES, False)
+    run.note("store-2 hears everything again", "heal")
+    await run.whole()
+
+
+async def _gateway_unaware(run: Run) -> None:
+    """The view drops a store that was paused, and it wakes up; it and a gateway have heard of
+    neither.
+
+    So reads go on arriving at a store that knows nothing of the latest writes. Only its lapsed
+    lease keeps it from answering them.
+    """
+    await run.steady()
+    run.fleet.read_elsewhere(run.target.other_url, READERS)
+    await run.target.cut_off("gateway-2", Group.HEARTBEATS, True)
+    run.note("gateway-2 hears of no view and no leader any more")
+    await run.trace_all()
+    try:
+        for _ in range(BLINKS):
+            await _deafen_store(run, True)
+            at_ns = run.note("store-2 is paused, and will have heard of no view", "fault")
+            await run.target.pause("store-2")
+            try:
+                await run.back("store-2 was paused", at_ns, STORE_LIMIT_S)
+                waiting = await _read_what_changed(run)
+            finally:
+                await run.target.resume("store-2")
+            run.note(f"store-2 goes on, and {waiting} reads wait for an answer")
+            await run.linger(AFTER_S)
+            await _deafen_store(run, False)
+            run.note("store-2 hears everything again", "heal")
+            await run.whole()
+    finally:
+        await _deafen_store(run, False)
+        await run.target.cut_off("gateway-2", Group.HEARTBEATS, False)
+    await run.whole()
+
+
+async def _deafen_store(run: Run, deaf: bool) -> None:
+    for group in (Group.STORES, Group.HEARTBEATS):
+        await run.target.cut_off("store-2", group, deaf)
+
+
+async def _read_what_changed(run: Run) -> int:
+    """Read what changes from now on where a third of the reads goes to the store that was paused.
+
+    How many reads wait for it, and for each of them its answer would be wrong: it has not even been
+    asked to vote for these changes.
+    """
+    since_ns = time.monotonic_ns()
+    deadline_s = time.monotonic() + CHANGED_PATIENCE_S
+    while len(changed := run.fleet.changed_since(since_ns)) * 2 < len(run.fleet.paths):
+        if time.monotonic() > deadline_s:
+            raise RunVoid(f"only {len(changed)} paths changed while the store was paused")
+        await run.linger(0.05)
+    waiting = await run.fleet.read_at_once(
+        run.target.other_url, sorted(changed) * READS_OF_EACH, ANSWER_PATIENCE_S
+    )
+    if not waiting:
+        raise RunVoid("no read waited for the store that was paused")
+    return waiting
+
+
+# -- the leader, acceptors, the coordinator ------------------------------------------------------
+
+
+async def _leader_killed(run: Run) -> None:
+    await run.steady()
+    await run.trace_all()
+    leader = await run.leader()
+    at_ns = run.note(f"{leader}, the leader, is killed", "fault")
+    await run.target.kill(leader)
+    await run.back(f"the leader {leader} was killed", at_ns, LEADER_LIMIT_S)
+    await run.linger(AFTER_S)
+    await run.mend(leader, failpoint=LEADER_POINT)
+
+
+async def _leader_between(run: Run) -> None:
+    await run.steady()
+    await run.trace_all()
+    leader = await run.leader()
+    await run.target.arm(leader)
+    await run.dies(leader)
+    fault = f"the leader {leader} died between two paxos.accept"
+    at_ns = run.note(fault, "fault")
+    await run.back(fault, at_ns, LEADER_LIMIT_S)
+    await run.linger(AFTER_S)
+    await run.mend(leader)
+
+
+LEADER_POINT = "send:paxos.accept@acceptor-3:1:after:kill"
+"""To a bare majority of the acceptors it has left, to the others and the learners not."""
+
+
+async def _acceptors_killed(run: Run) -> None:
+    await run.steady()
+    await run.trace_all()
+    at_ns = run.note("acceptor-2 and acceptor-4 are killed", "fault")
+    for acceptor in ("acceptor-2", "acceptor-4"):
+        await run.target.kill(acceptor)
+    await run.back("two of five acceptors were killed", at_ns, ACCEPTOR_LIMIT_S)
+    await run.linger(AFTER_S)
+    await run.mend("acceptor-2", "acceptor-4")
+
+
+async def _quorum_lost(run: Run) -> None:
+    dead = ("acceptor-1", "acceptor-3", "acceptor-5")
+    await run.steady()
+    await run.trace_all()
+    at_ns = run.note("three of five acceptors are killed", "fault")
+    for acceptor in dead:
+        await run.target.kill(acceptor)
+    refused = await run.fleet.first(
+        lambda asked: (
+            asked.changes and asked.begun_ns > at_ns + 2e9 and asked.fate == "unavailable"
+        ),
+        30.0,
+    )
+    run.find(
+        "without a quorum writes are refused for certain",
+        refused is not None,
+        "nobody was refused" if refused is None else f"{refused.status} {refused.problem}",
+    )
+    await run.linger(AFTER_S)
+    done = [asked for asked in run.since(at_ns, "done") if asked.begun_ns > at_ns + 5e8]
+    run.find(
+        "without a quorum nothing is acknowledged",
+        not done,
+        f"{len(done)} writes that began after the kill were acknowledged",
+    )
+    await run.restart("acceptor-3")
+    back_ns = run.note("acceptor-3 is heard of again")
+    await run.back("acceptor-3 came back", back_ns, QUORUM_LIMIT_S)
+    await run.linger(AFTER_S)
+    await run.mend("acceptor-1", "acceptor-5")
+
+
+# -- the broker, pauses --------------------------------------------------------------------------
+
+
+async def _broker_killed(run: Run) -> None:
+    await run.steady()
+    await run.trace_all()
+    run.note("RabbitMQ is killed", "fault")
+    await run.target.kill_broker()
+    await run.linger(AFTER_S)
+    await run.target.start_broker()
+    back_ns = run.note("RabbitMQ is back", "heal")
+    await run.back("RabbitMQ came back", back_ns, BROKER_LIMIT_S)
+    await run.linger(AFTER_S)
+    await run.whole()
+
+
+def _paused(
+    role: str, who: Callable[[Run], Awaitable[str]], limit_s: float
+) -> Callable[[Run], Awaitable[None]]:
+    async def steps(run: Run) -> None:
+        await run.steady()
+        await run.trace_all()
+        node = await who(run)
+        at_ns = run.note(f"{node}, {role}, is paused", "fault")
+        await run.target.pause(node)
+        try:
+            await run.back(f"{node}, {role}, was paused", at_ns, limit_s)
+            await run.linger(PAUSE_S)
+        finally:
+            await run.target.resume(node)
+        run.note(f"{node} goes on", "heal")
+        await run.linger(AFTER_S)
+        await run.whole()
+
+    return steps
+
+
+async def _a_store(run: Run) -> str:
+    return "store-2"
+
+
+# -- the table -----------------------------------------------------------------------------------
+
+STORE_CRASH = Scenario(
+    "store-crash",
+    "a store dies idle, with a pending request, and after it granted a write",
+    (
+        Case("idle", "it has nothing to do; the view drops it", _store_idle),
+        Case("pending", "a request waits for its vote; the transaction aborts", _store_pending),
+        Case("granted", "it has voted yes; two-phase commit goes through", _store_granted),
+    ),
+    failpoints={"store-1": HEARTBEAT, "store-2": PENDING, "store-3": GRANTED},
+)
+
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario
+    for scenario in (
+        STORE_CRASH,
+        Scenario(
+            "proposer-crash",
+            "the leading proposer dies",
+            (
+                Case("killed", "kill -9 at any moment", _leader_killed),
+                Case("between", "between two messages of one turn", _leader_between),
+            ),
+            failpoints={f"proposer-{number}": LEADER_POINT for number in range(1, 6)},
+        ),
+        Scenario(
+            "acceptor-crash",
+            "two of five acceptors die, and nobody notices",
+            (Case("two", "kill -9 to both", _acceptors_killed),),
+        ),
+        Scenario(
+            "acceptor-quorum-loss",
+            "three of five acceptors die: unavailable, then back",
+            (Case("three", "kill -9 to all three", _quorum_lost),),
+        ),
+        LEARNER_CRASH,
+        Scenario(
+            "broker-crash",
+            "RabbitMQ is killed under load and comes back",
+            (Case("killed", "kill -9, and a start on the same data", _broker_killed),),
+        ),
+        Scenario(
+            "pause",
+            f"SIGSTOP for {PAUSE_S:g} s: the leader, the coordinator, a store",
+            (
+                Case("leader", "the leader", _paused("the leader", Run.leader, LEADER_LIMIT_S)),
+                Case(
+                    "coordinator",
+                    "the coordinator",
+                    _paused("the coordinator", Run.coordinator, COORDINATOR_LIMIT_S),
+                ),
+                Case("store", "a store", _paused("a store", _a_store, STORE_LIMIT_S)),
+            ),
+        ),
+        Scenario(
+            "cut-off",
+            "nodes live, but don't hear what is said to all",
+            (
+                Case("store", "a store does not hear what all stores are told", _store_cut_off),
+                Case("gateway", "a gateway is unaware of who is in the view", _gateway_unaware),
+            ),
+        ),
+    )
+}

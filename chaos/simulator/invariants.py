@@ -1,0 +1,156 @@
+"""Hands every step to the invariants that care about it, and counts what is interesting."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from actors.effects import Blob, Envelope, Record, Send, SendBlob
+from actors.messages import (
+    Accept,
+    Accepted,
+    ChunkStored,
+    LeaseGranted,
+    NodeHeartbeat,
+    Prepare,
+    Promise,
+    ReadReply,
+    ReadRequest,
+    Result,
+    Truncate,
+    TxnDecision,
+    TxnInquiry,
+    TxnPrepare,
+    TxnState,
+    TxnVote,
+)
+from chaos.simulator.invariants_chunks import HEARD, ChunkInvariants
+from chaos.simulator.invariants_commit import CommitInvariants
+from chaos.simulator.invariants_paxos import PaxosInvariants
+from chaos.simulator.machine import Machine, counters_of
+from chaos.simulator.setting_faults import SettingsInvariants
+from chaos.simulator.truth import Truth
+from chaos.simulator.violation import Violation
+from chaos.simulator.world import Watcher
+
+_PROMISES = frozenset((Promise, Accepted, LeaseGranted))
+_EPOCH_ANSWERS = frozenset((TxnVote, TxnState))
+
+Check = Callable[[Machine, Any], None]
+
+
+class Judge(Watcher):
+    """All invariants of one run. Raises `Violation` at the step that breaks one."""
+
+    def __init__(self, acceptors: int) -> None:
+        self.truth = Truth(acceptors)
+        self.paxos = PaxosInvariants(self.truth)
+        self.commit = CommitInvariants(self.truth)
+        self.chunks = ChunkInvariants()
+        self.settings = SettingsInvariants()
+        self.truth.on_scanned = self.commit.slot_scanned
+        self.on_chunk: Callable[[str, str, bool], None] = lambda disk, name, stored: None
+        """A store has committed a chunk, or has deleted a sound one."""
+        self.counters: Counter[str] = Counter()
+        """What the actors of processes that ended had counted; `total` adds the running ones."""
+        self._at_publication: dict[type, tuple[Check, ...]] = {
+            Promise: (self.paxos.promise_told,),
+            Accepted: (self.paxos.promise_told, self.paxos.accepted_told),
+            LeaseGranted: (self.paxos.promise_told,),
+            Prepare: (self.paxos.ballot_used,),
+            Accept: (self.paxos.ballot_used, self.paxos.value_proposed),
+            TxnPrepare: (self.commit.coordinator_spoke,),
+            TxnDecision: (self.commit.coordinator_spoke, self.commit.decision_told),
+            TxnInquiry: (self.commit.coordinator_spoke,),
+            TxnVote: (self.commit.vote_told,),
+            TxnState: (self.commit.state_told,),
+            NodeHeartbeat: (self.commit.heartbeat_told,),
+            Result: (self.commit.result_told,),
+            Truncate: (self.commit.truncation_told,),
+            ReadRequest: (self.commit.read_asked,),
+            ChunkStored: (self.chunks.stored_told,),
+        }
+
+    def total(self, machines: list[Machine]) -> Counter[str]:
+        """All that was counted in the whole run, by role and name."""
+        total = self.counters + self.settings.counters
+        total["store.chunks_kept"] += self.chunks.kept
+        for machine in machines:
+            total.update(_named(machine))
+        return total
+
+    hears = HEARD
+
+    # -- what the world tells --------------------------------------------------------------------
+
+    def started(self, machine: Machine) -> None:
+        if machine.changed is not None:
+            self.settings.started(machine)
+        if machine.role in ("learner", "store"):
+            self.commit.replica_started(machine)
+
+    def stopped(self, machine: Machine) -> None:
+        self.counters.update(_named(machine))
+        if machine.role == "proposer":
+            self.paxos.proposer_stopped(machine)
+
+    def heard(self, machine: Machine, envelope: Envelope) -> None:
+        self.chunks.heard(machine, envelope)
+
+    def stepped(self, machine: Machine, sends: list[Send | SendBlob]) -> None:
+        role = machine.role
+        if machine.changed is not None:
+            self.settings.stepped(machine)
+        if role == "proposer":
+            self.paxos.proposer_stepped(machine)
+        elif role == "acceptor":
+            messages = _of(sends, _PROMISES)
+            if messages:
+                self.paxos.promises_in_order(machine, messages)
+                for message in messages:
+                    self.paxos.lease_respected(machine, message)
+        elif role == "learner":
+            self.commit.learner_stepped(machine)
+            self.commit.replica_stepped(machine)
+        elif role == "store":
+            self.commit.replica_stepped(machine)
+            if sends:
+                self.commit.epochs_in_order(machine, _of(sends, _EPOCH_ANSWERS))
+                for send in sends:
+                    if isinstance(send, Send) and type(send.message) is ReadReply:
+                        self._read_served(machine, send.to, send.message)
+
+    def _read_served(self, machine: Machine, to: str, message: ReadReply) -> None:
+        if self.commit.is_linearizable(to, message):
+            self.paxos.lease_in_force(machine)
+            self.commit.read_served(machine, message)
+
+    def committed(self, machine: Machine, records: list[Record], blobs: list[Blob]) -> None:
+        if machine.role == "acceptor":
+            self.paxos.acceptor_committed(machine, records)
+        elif machine.role in ("learner", "store"):
+            self.commit.replica_committed(machine, records)
+            self.chunks.committed(machine, blobs)
+            for name, data in blobs:
+                if data is not None or name not in machine.disk.ever_rotten:
+                    self.on_chunk(machine.disk.identity, name, data is not None)
+
+    def published(self, machine: Machine, to: str, message: Any) -> None:
+        checks = self._at_publication.get(type(message))
+        if checks is not None:
+            for check in checks:
+                check(machine, message)
+
+    def halted(self, machine: Machine, reason: str) -> None:
+        if machine.changed is not None:
+            self.settings.halted(machine, reason)
+            return
+        raise Violation("nobody_halts", f"{machine.name}: {reason}")
+
+
+def _named(machine: Machine) -> dict[str, int]:
+    return {f"{machine.role}.{name}": n for name, n in counters_of(machine).items()}
+
+
+def _of(sends: list[Send | SendBlob], kinds: frozenset[type]) -> list[Any]:
+    """The messages of these kinds, in the order in which the actor said them."""
+    return [s.message for s in sends if isinstance(s, Send) and type(s.message) in kinds]

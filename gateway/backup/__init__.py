@@ -1,0 +1,1 @@
+"""Backups: taking one of a running cluster, its folder, and restoring it."""

@@ -1,0 +1,486 @@
+"""A backup as a folder: what is in it, how it is written, and how it is checked.
+
+    manifest.json              written last; names and hashes the file of rows, and itself
+    rows-<slot>-<hash>.jsonl   the replicated state at that slot, a row a line: [key, value]
+    chunks/<ab>/<sha256>       the contents that the rows name; a file's name is its hash
+
+Everything hangs on the manifest: the rows by their SHA-256, the chunks by the names in the rows. So
+a folder is a backup if and only if its manifest is there and whole. A newer backup into the same
+folder adds files, then puts its manifest in the former one's place, then removes what only that
+one needed; whenever it is interrupted, one whole backup is left.
+
+The folder may have been on other machines, so nothing in it is trusted: no link is followed, only
+regular files are read, no further than the manifest says, and nothing is removed but what a backup
+writes. It holds everything in plain, so only its owner may read it.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, Self
+
+from pydantic import Field, ValidationError
+
+from actors.effects import Record
+from actors.errors import JournalUnreadable
+from actors.state.namespace import Namespace
+from actors.store.chunks import read_manifest
+from actors.values import CHUNK_BYTES, Chunked, DirectoryEntry, FileEntry, Frozen, Indirect
+from broker.journal_folder import (
+    PRIVATE_FILE,
+    PRIVATE_FOLDER,
+    JournalError,
+    make_folder,
+    sync_folder,
+    tighten,
+)
+from gateway.errors import SynodError
+from gateway.paths import InvalidPath, checked_path, parent
+
+MANIFEST_NAME = "manifest.json"
+CHUNKS_NAME = "chunks"
+
+LOST_AND_FOUND = "lost+found"
+"""What a file system of its own has at its root."""
+
+_NAMED_MOST = 20
+_MANIFEST_BYTES_MAX = 1024 * 1024
+_ROW_BYTES_MAX = 64 * 1024 * 1024
+"""A row is a path, or a session with its results; a line without an end must not fill memory."""
+_ROWS_NAME = re.compile(r"rows(-[0-9]+-[0-9a-f]{12})?\.jsonl")
+_FORMER_ROWS_NAME = re.compile(r"rows(-[0-9]+-[0-9a-f]+)?\.jsonl(\.part)?")
+_CHUNK_NAME = re.compile(r"[0-9a-f]{64}")
+_PART = ".part"
+
+Moved = Callable[[int], None]
+"""Told how many more bytes were looked at."""
+
+
+class BackupRefused(SynodError):
+    """The folder can't take this backup, or the backup can't be restored there."""
+
+
+class BackupDamaged(SynodError):
+    """The backup is not what was written; `parts` names every file that is not, and why."""
+
+    def __init__(self, folder: Path, parts: list[str]) -> None:
+        self.parts = parts
+        shown = "; ".join(parts[:_NAMED_MOST])
+        more = f"; and {len(parts) - _NAMED_MOST} more" if len(parts) > _NAMED_MOST else ""
+        super().__init__(f"{folder} is not a whole backup: {shown}{more}")
+
+
+class Manifest(Frozen):
+    """What a backup holds. Sizes are bytes; `settings` are those of the cluster it came from."""
+
+    format: Literal["synod-backup-1"] = "synod-backup-1"
+    cluster: str
+    taken_at: str
+    """The wall clock where it was taken, ISO 8601 in UTC."""
+    slot: int
+    state_hash: str
+    rows_file: str = Field(pattern=rf"^{_ROWS_NAME.pattern}$")
+    rows: int
+    rows_bytes: int
+    rows_sha256: str
+    files: int
+    files_bytes: int
+    chunks: int
+    chunks_bytes: int
+    settings: dict[str, int]
+
+    def dump(self) -> bytes:
+        """As the file holds it, with its own checksum."""
+        body = self.model_dump(mode="json")
+        return json.dumps({**body, "checksum": _checksum(body)}, indent=2).encode() + b"\n"
+
+    @classmethod
+    def load(cls, raw: bytes) -> Self:
+        """Raises `ValueError` with what is wrong."""
+        try:
+            body = json.loads(raw)
+            checksum = body.pop("checksum")
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+            raise ValueError("it can't be read") from None
+        if checksum != _checksum(body):
+            raise ValueError("it does not match its own checksum")
+        try:
+            return cls.model_validate(body)
+        except ValidationError as error:
+            raise ValueError(f"this Synod can't read it: {error.errors()[0]['msg']}") from None
+
+
+def _checksum(body: dict[str, Any]) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class Contained:
+    """The state that a backup holds, and the chunks that its files need."""
+
+    def __init__(self) -> None:
+        self.state = Namespace()
+        self.listings: dict[str, tuple[str, ...]] = {}
+        """Chunks that list others, and those they list."""
+
+    def chunk_names(self) -> Iterator[str]:
+        """Every chunk once; those that list others come before what they list."""
+        seen: set[str] = set()
+        for content in self.contents():
+            for name in self.names_of(content):
+                if name not in seen:
+                    seen.add(name)
+                    yield name
+
+    def contents(self) -> Iterator[Chunked | Indirect]:
+        """The contents of all files, equal ones once."""
+        unique: dict[tuple[str, ...], Chunked | Indirect] = {}
+        for entry in self.state.entries.values():
+            if isinstance(entry, FileEntry):
+                content = entry.content
+                key = content.chunks if isinstance(content, Chunked) else (content.manifest, "")
+                unique.setdefault(key, content)
+        return iter(unique.values())
+
+    def names_of(self, content: Chunked | Indirect) -> tuple[str, ...]:
+        """The chunks of one file, with the one that lists the others if that is known."""
+        if isinstance(content, Chunked):
+            return content.chunks
+        return (content.manifest, *self.listings.get(content.manifest, ()))
+
+    @property
+    def files(self) -> list[FileEntry]:
+        """All files."""
+        return [entry for entry in self.state.entries.values() if isinstance(entry, FileEntry)]
+
+
+class BackupFolder:
+    """One folder. `claim` it to write a backup; `read` and `verify` one that is there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._touched: set[Path] = set()
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def manifest(self) -> Manifest:
+        """Raises `BackupDamaged`."""
+        try:
+            return Manifest.load(self._read(MANIFEST_NAME, _MANIFEST_BYTES_MAX))
+        except FileNotFoundError:
+            reason = f"{MANIFEST_NAME} is missing: it is written last, so none was finished"
+            raise BackupDamaged(self.path, [reason]) from None
+        except OSError as error:
+            raise BackupDamaged(self.path, [f"{MANIFEST_NAME}: {error.strerror}"]) from None
+        except ValueError as error:
+            raise BackupDamaged(self.path, [f"{MANIFEST_NAME}: {error}"]) from None
+
+    def rows(self, manifest: Manifest) -> Contained:
+        """The state, if the file of rows is whole. Raises `BackupDamaged`."""
+        name = manifest.rows_file
+        contained = Contained()
+        rows = 0
+        try:
+            with self._opened(name) as file:
+                rows = _check_rows(file, manifest)
+                file.seek(0)
+                while line := file.readline(_ROW_BYTES_MAX):
+                    load_row(contained.state, line)
+            _check_tree(contained)
+        except OSError as error:
+            raise BackupDamaged(self.path, [f"{name}: {error.strerror}"]) from None
+        except ValueError as error:
+            raise BackupDamaged(self.path, [f"{name}: {error}"]) from None
+        state = contained.state
+        state.restored()
+        held = (rows, state.applied, state.state_hash, len(contained.files))
+        said = (manifest.rows, manifest.slot, manifest.state_hash, manifest.files)
+        if held != said or state.view is None:
+            raise BackupDamaged(self.path, [f"{name}: it holds {held}, the manifest says {said}"])
+        return contained
+
+    def verify(self, moved: Moved | None = None) -> tuple[Manifest, Contained]:
+        """Read all of it. Raises `BackupDamaged` naming every part that is damaged."""
+        manifest = self.manifest()
+        contained = self.rows(manifest)
+        damaged: list[str] = []
+        count = total = 0
+        for content in contained.contents():
+            if isinstance(content, Indirect) and content.manifest not in contained.listings:
+                listing, reason = self._look(content.manifest)
+                found = None if listing is None else read_manifest(listing)
+                if found is not None:
+                    contained.listings[content.manifest] = found.names
+                elif not reason:
+                    damaged.append(f"{chunk_place(content.manifest)}: it is no list of chunks")
+        for name in contained.chunk_names():
+            data, reason = self._look(name)
+            if data is None:
+                damaged.append(f"{chunk_place(name)}: {reason}")
+            else:
+                count += 1
+                total += len(data)
+                if moved is not None:
+                    moved(len(data))
+        if not damaged and (count, total) != (manifest.chunks, manifest.chunks_bytes):
+            damaged.append(
+                f"{CHUNKS_NAME}: {count} chunks of {total} bytes are needed; the manifest says "
+                f"{manifest.chunks} of {manifest.chunks_bytes}"
+            )
+        if damaged:
+            raise BackupDamaged(self.path, damaged)
+        return manifest, contained
+
+    def chunk(self, name: str) -> bytes:
+        """The bytes of that name. Raises `BackupDamaged`."""
+        data, reason = self._look(name)
+        if data is None:
+            raise BackupDamaged(self.path, [f"{chunk_place(name)}: {reason}"])
+        return data
+
+    def sound_chunk(self, name: str) -> bytes | None:
+        """The bytes of that name, if they are there and right."""
+        return self._look(name)[0]
+
+    def _look(self, name: str) -> tuple[bytes | None, str]:
+        if not _CHUNK_NAME.fullmatch(name):
+            return None, "that is no name of a chunk"
+        try:
+            data = self._read(chunk_place(name), CHUNK_BYTES)
+        except FileNotFoundError:
+            return None, "it is missing"
+        except OSError as error:
+            return None, error.strerror or str(error)
+        except ValueError as error:
+            return None, f"{error}"
+        if hashlib.sha256(data).hexdigest() != name:
+            return None, "its bytes are not those that its name says"
+        return data, ""
+
+    def _read(self, place: str, most: int) -> bytes:
+        """Raises `OSError`, or `ValueError` for more than `most` bytes."""
+        with self._opened(place) as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise ValueError(f"it has more than {most} bytes")
+        return data
+
+    def _opened(self, place: str) -> BinaryIO:
+        """A regular file of the folder, to be read. Raises `OSError`."""
+        self._check_above(place)
+        # A pipe without a writer must not be waited for.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            file = os.fdopen(os.open(self.path / place, flags), "rb")
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise OSError(errno.ELOOP, "it is a symbolic link", place) from None
+            raise
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise OSError(errno.EINVAL, "it is no regular file", place)
+        return file
+
+    def _check_above(self, place: str) -> None:
+        """Raises `OSError` unless all folders of a place are folders in this one."""
+        for above in list(Path(place).parents)[-2::-1]:
+            status = os.stat(self.path / above, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                reason = f"{above} is no folder of its own but a link or a file"
+                raise OSError(errno.ENOTDIR, reason, place)
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def claim(self, cluster: str) -> Iterator[None]:
+        """Take the folder for a backup of `cluster`, alone. Raises `BackupRefused`."""
+        with alone_in(self.path):
+            self._check_owner(cluster)
+            yield
+
+    def _check_owner(self, cluster: str) -> None:
+        kinds = {found.name: found for found in os.scandir(self.path)}
+        names = set(kinds)
+        if MANIFEST_NAME in names:
+            former = self.manifest()
+            if former.cluster != cluster:
+                raise BackupRefused(
+                    f"{self.path} holds a backup of cluster {former.cluster}, and this is cluster "
+                    f"{cluster}: take another folder"
+                )
+        foreign = sorted(name for name, found in kinds.items() if not _is_own(found))
+        if foreign:
+            raise BackupRefused(
+                f"{self.path} holds {foreign[0]!r}, which is no part of a backup: take an empty "
+                "folder"
+            )
+        tighten(self.path)
+
+    @contextlib.contextmanager
+    def replacing(self, name: str) -> Iterator[BinaryIO]:
+        """A file that appears whole under `name` when the block ends well, or not at all."""
+        place = self.path / name
+        draft = place.with_name(place.name + _PART)
+        self._make_above(name)
+        with _drafted(draft) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(place)
+        self._touched.update((place.parent, place.parent.parent))
+
+    def _make_above(self, place: str) -> None:
+        for above in list(Path(place).parents)[-2::-1]:
+            with contextlib.suppress(FileExistsError):
+                (self.path / above).mkdir(mode=PRIVATE_FOLDER)
+                (self.path / above).chmod(PRIVATE_FOLDER)
+        self._check_above(place)
+
+    @contextlib.contextmanager
+    def rows_draft(self) -> Iterator[BinaryIO]:
+        """Where rows are written before their slot and their hash are known."""
+        with _drafted(self.path / f"rows.jsonl{_PART}") as file:
+            yield file
+
+    def keep_rows(self, draft: BinaryIO, slot: int, sha256: str) -> str:
+        """Make the draft durable; the name it has got."""
+        draft.flush()
+        os.fsync(draft.fileno())
+        name = f"rows-{slot}-{sha256[:12]}.jsonl"
+        os.replace(self.path / f"rows.jsonl{_PART}", self.path / name)
+        return name
+
+    def keep_chunk(self, name: str, data: bytes) -> None:
+        """Write a chunk."""
+        with self.replacing(chunk_place(name)) as file:
+            file.write(data)
+
+    def finish(self, manifest: Manifest) -> None:
+        """All files are there: make their names durable, then the manifest."""
+        for folder in sorted(self._touched | {self.path}):
+            sync_folder(folder)
+        with self.replacing(MANIFEST_NAME) as file:
+            file.write(manifest.dump())
+        sync_folder(self.path)
+
+    def prune(self, manifest: Manifest, needed: Iterable[str]) -> None:
+        """Remove what only former backups needed, and nothing that no backup wrote."""
+        keep = set(needed)
+        for found in list(os.scandir(self.path)):
+            former = found.name != manifest.rows_file and _FORMER_ROWS_NAME.fullmatch(found.name)
+            if former and _is_file(found):
+                Path(found.path).unlink()
+        for folder in self._chunk_folders():
+            for found in list(os.scandir(folder.path)):
+                bare = found.name.removesuffix(_PART)
+                own = _CHUNK_NAME.fullmatch(bare) and bare.startswith(folder.name)
+                if _is_file(found) and own and found.name not in keep:
+                    Path(found.path).unlink()
+
+    def _chunk_folders(self) -> Iterator["os.DirEntry[str]"]:
+        chunks = self.path / CHUNKS_NAME
+        if chunks.is_dir() and not chunks.is_symlink():
+            yield from (
+                found
+                for found in list(os.scandir(chunks))
+                if re.fullmatch(r"[0-9a-f]{2}", found.name) and found.is_dir(follow_symlinks=False)
+            )
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make the folder if it is not there, and lock it for this process. Raises `BackupRefused`."""
+    try:
+        make_folder(folder.absolute())
+        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except NotADirectoryError:
+        raise BackupRefused(f"{folder} is not a folder") from None
+    except JournalError as error:
+        raise BackupRefused(f"{error}") from None
+    try:
+        fcntl.flock(folder_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise BackupRefused(f"{folder} is in use by another backup or restore") from None
+    finally:
+        os.close(folder_fd)
+
+
+@contextlib.contextmanager
+def _drafted(path: Path) -> Iterator[BinaryIO]:
+    """A new file, in the place of what an interrupted backup may have left there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, PRIVATE_FILE), "w+b") as file:
+        os.fchmod(file.fileno(), PRIVATE_FILE)
+        yield file
+
+
+def chunk_place(name: str) -> str:
+    """Where a chunk is, in the folder of a backup."""
+    return f"{CHUNKS_NAME}/{name[:2]}/{name}"
+
+
+def load_row(state: Namespace, line: bytes) -> None:
+    """Take in one line of the file of rows. Raises `ValueError`."""
+    try:
+        key, value = json.loads(line)
+        if not state.restore(Record(key, value.encode())):
+            raise ValueError(f"there are no rows like {key!r}")
+    except (JournalUnreadable, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise ValueError(f"a row can't be read: {error}") from None
+
+
+def _check_rows(file: BinaryIO, manifest: Manifest) -> int:
+    """How many rows there are. Raises `ValueError` unless they are those of the manifest."""
+    size = os.fstat(file.fileno()).st_size
+    if size != manifest.rows_bytes:
+        raise ValueError(f"it has {size} bytes; the manifest says {manifest.rows_bytes}")
+    digest = hashlib.sha256()
+    rows = left = 0
+    left = size
+    while left and (line := file.readline(min(left, _ROW_BYTES_MAX))):
+        digest.update(line)
+        left -= len(line)
+        rows += 1
+        if len(line) == _ROW_BYTES_MAX:
+            raise ValueError(f"a row has more than {_ROW_BYTES_MAX} bytes")
+    if digest.hexdigest() != manifest.rows_sha256:
+        raise ValueError(
+            f"its SHA-256 is {digest.hexdigest()}; the manifest says {manifest.rows_sha256}"
+        )
+    return rows
+
+
+def _check_tree(contained: Contained) -> None:
+    """Raises `ValueError` unless every name could have been written by a client."""
+    entries = contained.state.entries
+    for path, entry in entries.items():
+        try:
+            checked_path(path)
+        except InvalidPath as error:
+            raise ValueError(f"it names {path[:100]!a}: {error}") from None
+        above = parent(path)
+        if not path or entry.path != path:
+            raise ValueError(f"the entry {path[:100]!a} is of {entry.path[:100]!a}")
+        if above and not isinstance(entries.get(above), DirectoryEntry):
+            raise ValueError(f"{path[:100]!a} is in no directory")
+
+
+def _is_file(found: "os.DirEntry[str]") -> bool:
+    return found.is_file(follow_symlinks=False)
+
+
+def _is_own(found: "os.DirEntry[str]") -> bool:
+    if found.name in (CHUNKS_NAME, LOST_AND_FOUND):
+        return found.is_dir(follow_symlinks=False)
+    bare = found.name.removesuffix(_PART)
+    return _is_file(found) and (bare == MANIFEST_NAME or bool(_ROWS_NAME.fullmatch(bare)))

@@ -1,0 +1,226 @@
+"""Makes a new cluster's data folders from a backup, while nothing runs on them.
+
+The new cluster has an id of its own and new disks, so nothing of the old one, living or left in a
+queue, is taken for a part of it. Its slots go on at the wall clock's milliseconds: above the
+backup's slot, and above every slot that the old cluster has reached since (that would have taken a
+thousand slots a second all the time). So no version, ETag or result of the old cluster, also of
+writes after the backup, is ever given out anew for something else.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from actors.effects import Blob, Record
+from actors.founding import FOUNDED, HELD
+from actors.options import Options, role_of
+from actors.paxos.acceptor import TRUNCATED
+from actors.store.chunks import Manifest as ChunkList
+from actors.values import FoundingMember, Genesis, StoreMember, View
+from broker.journal import Journal
+from broker.journal_folder import make_folder, sync_folder
+from gateway.backup.folder import (
+    LOST_AND_FOUND,
+    BackupFolder,
+    BackupRefused,
+    Contained,
+    Manifest,
+    Moved,
+    alone_in,
+)
+from gateway.http.metadata import mended
+
+_STAGING = ".restoring"
+_ROWS_PER_COMMIT = 500
+_COMMIT_BYTES = 8 * 1024 * 1024
+
+
+class Restored(NamedTuple):
+    """What a restored cluster begins with.
+
+    `mended` are the files with metadata that no door takes; the new cluster keeps of it what the
+    old one showed (`gateway.http.metadata.served`).
+    """
+
+    manifest: Manifest
+    cluster: str
+    slot: int
+    members: tuple[str, ...]
+    mended: tuple[str, ...] = ()
+
+
+def restore(
+    backup: Path,
+    data: Path,
+    options: Options,
+    cluster_name: str,
+    *,
+    moved: Moved | None = None,
+    now_ms: int | None = None,
+) -> Restored:
+    """Check all of `backup`, then write a journal for each member below `data`.
+
+    `now_ms` is Unix time. Raises `BackupDamaged`, `BackupRefused` or `JournalError`. If it is
+    interrupted, `data` holds no node yet but only what the next call removes.
+    """
+    folder = BackupFolder(backup)
+    manifest, contained = folder.verify(moved)
+    wall_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    slot = max(manifest.slot, wall_ms)
+    odd = _mend(contained)
+    with alone_in(data):
+        _check_empty(data)
+        genesis = _write_nodes(data, options, cluster_name, folder, contained, slot, moved)
+    return Restored(manifest, genesis.cluster, slot, options.members, odd)
+
+
+def _mend(contained: Contained) -> tuple[str, ...]:
+    """Have the state keep no metadata that no door would take; the paths of the files that did."""
+    odd = []
+    for entry in contained.files:
+        right = mended(entry)
+        if right is not entry:
+            contained.state.entries[entry.path] = right
+            odd.append(entry.path)
+    return tuple(odd)
+
+
+def _write_nodes(
+    data: Path,
+    options: Options,
+    cluster_name: str,
+    folder: BackupFolder,
+    contained: Contained,
+    slot: int,
+    moved: Moved | None,
+) -> Genesis:
+    staging = data.absolute() / _STAGING
+    if staging.exists():
+        shutil.rmtree(staging)
+    make_folder(staging)
+    with contextlib.ExitStack() as journals_open:
+        journals = {
+            name: journals_open.enter_context(Journal.open(staging / name, name, cluster_name))
+            for name in options.members
+        }
+        genesis = _found(journals, options, contained, slot)
+        for name, journal in journals.items():
+            _write_rows(journal, _rows(name, genesis, contained, slot))
+        stores = [journals[name] for name in options.names("store")]
+        _write_contents(stores, folder, contained, moved)
+    # Until here none of the nodes could be started; the folders' names come last.
+    for name in options.members:
+        (staging / name).rename(data / name)
+    staging.rmdir()
+    sync_folder(data)
+    return genesis
+
+
+def _check_empty(data: Path) -> None:
+    others = sorted(found.name for found in os.scandir(data) if not _may_be_there(found))
+    if others:
+        raise BackupRefused(
+            f"{data} is not empty (it holds {others[0]!r}): a backup is restored into a folder of "
+            "its own, never over a cluster's data"
+        )
+
+
+def _may_be_there(found: "os.DirEntry[str]") -> bool:
+    """What an interrupted restore left, and what a file system of its own has at its root."""
+    if not found.is_dir(follow_symlinks=False):
+        return False
+    if found.name != _STAGING:
+        return found.name == LOST_AND_FOUND
+    try:
+        return all(role_of(name) for name in os.listdir(found.path))
+    except ValueError:
+        return False
+
+
+def _found(
+    journals: dict[str, Journal], options: Options, contained: Contained, slot: int
+) -> Genesis:
+    """The genesis of the new cluster; the state's view names its disks from here on.
+
+    The view names the start of the coordinator that writes this. When the learner starts it is
+    another one already, so it goes on in no epoch of ours, but asks the log for a new View.
+    """
+    state = contained.state
+    assert state.view is not None
+    coordinator = options.names("learner")[0]
+    named = journals[coordinator].identity
+    view = View(
+        epoch=state.view.epoch + 1,
+        coordinator=coordinator,
+        coordinator_disk=named.disk,
+        coordinator_incarnation=named.incarnation,
+        stores=tuple(
+            StoreMember(name=name, disk=journals[name].identity.disk, added_slot=0)
+            for name in options.names("store")
+        ),
+    )
+    state.applied, state.view, state.view_slot = slot, view, slot
+    return Genesis(
+        cluster=secrets.token_hex(16),
+        constants=options.constants,
+        members=tuple(
+            FoundingMember(name=name, disk=journal.identity.disk)
+            for name, journal in journals.items()
+        ),
+        view=view,
+    )
+
+
+def _rows(name: str, genesis: Genesis, contained: Contained, slot: int) -> Iterator[Record]:
+    """What the journal of one member begins with."""
+    role = role_of(name)
+    if role == "acceptor":
+        yield Record(HELD, genesis.to_json())
+        # The log before the restored state is gone for good: nobody may vote on its slots.
+        yield Record(TRUNCATED, b"%d" % (slot + 1))
+    elif role in ("learner", "store"):
+        for key, row in contained.state.rows():
+            yield Record(key, row.to_json())
+    if role == "store":
+        for listing, names in contained.listings.items():
+            yield Record(f"manifest/{listing}", ChunkList(names=names).to_json())
+    yield Record(FOUNDED, genesis.to_json())
+
+
+def _write_rows(journal: Journal, rows: Iterable[Record]) -> None:
+    page: list[Record] = []
+    for row in rows:
+        page.append(row)
+        if len(page) == _ROWS_PER_COMMIT:
+            journal.commit(page)
+            page.clear()
+    journal.commit(page)
+
+
+def _write_contents(
+    stores: list[Journal], folder: BackupFolder, contained: Contained, moved: Moved | None
+) -> None:
+    """Every chunk into every store; each is read, and checked, once more."""
+    page: list[Blob] = []
+    size = 0
+
+    def flush() -> None:
+        for store in stores:
+            store.commit((), page)
+        page.clear()
+
+    for name in contained.chunk_names():
+        data = folder.chunk(name)
+        page.append(Blob(name, data))
+        size += len(data)
+        if moved is not None:
+            moved(len(data))
+        if size >= _COMMIT_BYTES:
+            flush()
+            size = 0
+    flush()

@@ -1,0 +1,236 @@
+"""Takes a backup of a running cluster into a folder (`gateway.backup.folder`).
+
+The rows are one replica's state at one slot, so they are consistent whatever is written meanwhile,
+and the slot is at or after that of every write acknowledged before the backup began. Chunks have
+the names of their bytes, so they can be fetched later, one by one, from any store; the cluster
+holds what is replaced in the meantime. What is in the folder already is checked, not fetched again.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from actors.messages import SnapshotRow
+from actors.state.snapshots import digest_of
+from actors.store.chunks import read_manifest
+from actors.values import Indirect
+from gateway.backup.folder import BackupFolder, Contained, Manifest, load_row
+from gateway.cli.transfer import PARALLEL, Progress
+from gateway.errors import Damaged, NotFound, SynodError
+from gateway.sdk import AsyncSynod
+
+_RENEWALS = 4
+"""How many times the hold is asked for within the time that one lasts."""
+
+_COPIES_BEGUN_MOST = 20
+_CHUNK_TRIES = 3
+
+
+@dataclass(slots=True)
+class Fetched:
+    """What the chunks of a backup were: their sizes, and what of them came over the wire."""
+
+    sizes: dict[str, int]
+    fetched: int = 0
+    fetched_bytes: int = 0
+
+
+async def backup(
+    synod: AsyncSynod, path: Path, *, progress: Progress, parallel: int = PARALLEL
+) -> tuple[Manifest, Fetched]:
+    """Make `path` a backup of the cluster behind `synod`, from nothing or from a former one.
+
+    Raises `SynodError`; then a former backup in `path` is still whole.
+    """
+    begun = await synod.begin_backup()
+    folder = BackupFolder(path)
+    with folder.claim(begun["cluster"]):
+        async with _held(synod, begun["hold_ms"]):
+            contained, about_rows = await _copy_rows(synod, folder, begun["at_least"])
+            chunks = await _copy_chunks(synod, folder, contained, progress, parallel)
+        manifest = Manifest(
+            cluster=begun["cluster"],
+            taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            slot=contained.state.applied,
+            state_hash=contained.state.state_hash,
+            **about_rows,
+            files=len(contained.files),
+            files_bytes=sum(file.content.size for file in contained.files),
+            chunks=len(chunks.sizes),
+            chunks_bytes=sum(chunks.sizes.values()),
+            settings=begun["settings"],
+        )
+        await asyncio.to_thread(folder.finish, manifest)
+        await asyncio.to_thread(folder.prune, manifest, chunks.sizes)
+    return manifest, chunks
+
+
+@contextlib.asynccontextmanager
+async def _held(synod: AsyncSynod, hold_ms: int) -> AsyncIterator[None]:
+    """The cluster deletes no chunk while the block runs. Raises `SynodError`."""
+
+    async def renew() -> None:
+        async with synod.sibling() as mine:
+            while True:
+                await asyncio.sleep(hold_ms / 1000 / _RENEWALS)
+                await mine.begin_backup()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            renewing = group.create_task(renew())
+            yield
+            renewing.cancel()
+    except ExceptionGroup as failures:
+        raise _first_of(failures) from failures
+
+
+# -- rows -----------------------------------------------------------------------------------------
+
+
+async def _copy_rows(
+    synod: AsyncSynod, folder: BackupFolder, at_least: int
+) -> tuple[Contained, dict[str, Any]]:
+    """One replica's whole state, from its first page to its last."""
+    with folder.rows_draft() as draft:
+        for _ in range(_COPIES_BEGUN_MOST):
+            contained = await _copy_state(synod, draft, at_least)
+            if contained is not None:
+                break
+        else:
+            raise SynodError("no replica kept its state for as long as it takes to copy it")
+        contained.state.restored()
+        return contained, await asyncio.to_thread(_keep_rows, folder, draft, contained)
+
+
+def _keep_rows(folder: BackupFolder, draft: BinaryIO, contained: Contained) -> dict[str, Any]:
+    draft.seek(0)
+    digest = hashlib.sha256()
+    rows = 0
+    for line in draft:
+        digest.update(line)
+        rows += 1
+    return {
+        "rows_file": folder.keep_rows(draft, contained.state.applied, digest.hexdigest()),
+        "rows": rows,
+        "rows_bytes": draft.tell(),
+        "rows_sha256": digest.hexdigest(),
+    }
+
+
+async def _copy_state(synod: AsyncSynod, draft: BinaryIO, at_least: int) -> Contained | None:
+    """All pages of one snapshot; `None` if it was gone before the last one."""
+    draft.seek(0)
+    draft.truncate()
+    contained = Contained()
+    place: dict[str, str | int] = {"source": "", "slot": 0, "page": 0}
+    while True:
+        answer = await synod.backup_rows(at_least=at_least, **place)
+        if place["page"] and any(answer[name] != place[name] for name in place):
+            return None
+        rows = [SnapshotRow(key=key, value=value) for key, value in answer["rows"]]
+        if digest_of(rows) != answer["digest"]:
+            raise Damaged("a page of the state is not what its digest says; try again")
+        for row in rows:
+            line = json.dumps([row.key, row.value]).encode() + b"\n"
+            draft.write(line)
+            load_row(contained.state, line)
+        if not answer["rows_left"]:
+            break
+        place = {
+            "source": answer["source"],
+            "slot": answer["slot"],
+            "page": answer["page"] + 1,
+        }
+    if contained.state.applied != answer["slot"] or contained.state.view is None:
+        raise Damaged("the pages of the state make no whole; try again")
+    return contained
+
+
+# -- chunks ---------------------------------------------------------------------------------------
+
+
+async def _copy_chunks(
+    synod: AsyncSynod,
+    folder: BackupFolder,
+    contained: Contained,
+    progress: Progress,
+    parallel: int,
+) -> Fetched:
+    """Every chunk that the state names, checked where it is and fetched where it is not."""
+    done = Fetched({})
+    contents = list(contained.contents())
+    progress.expect(1, sum(content.size for content in contents))
+
+    async def copy_listing(synod: AsyncSynod, name: str) -> None:
+        listing = read_manifest(await _copy_chunk(synod, folder, name, done))
+        if listing is None:
+            raise Damaged(f"the chunk {name} should list chunks and does not")
+        contained.listings[name] = listing.names
+
+    async def copy_piece(synod: AsyncSynod, name: str) -> None:
+        await _copy_chunk(synod, folder, name, done)
+        progress.moved(done.sizes[name])
+
+    listings = {content.manifest for content in contents if isinstance(content, Indirect)}
+    await _each(synod, listings, copy_listing, parallel)
+    pieces = (name for name in contained.chunk_names() if name not in listings)
+    await _each(synod, pieces, copy_piece, parallel)
+    return done
+
+
+async def _each(
+    synod: AsyncSynod,
+    names: Iterable[str],
+    copy: Callable[[AsyncSynod, str], Awaitable[None]],
+    parallel: int,
+) -> None:
+    """Copy every chunk, some at a time. Raises the first error."""
+    todo = iter(names)
+
+    async def work() -> None:
+        async with synod.sibling() as mine:
+            for name in todo:
+                await copy(mine, name)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(parallel):
+                group.create_task(work())
+    except ExceptionGroup as failures:
+        raise _first_of(failures) from failures
+
+
+async def _copy_chunk(synod: AsyncSynod, folder: BackupFolder, name: str, done: Fetched) -> bytes:
+    data = await asyncio.to_thread(folder.sound_chunk, name)
+    if data is None:
+        data = await _fetch(synod, name)
+        await asyncio.to_thread(folder.keep_chunk, name, data)
+        done.fetched += 1
+        done.fetched_bytes += len(data)
+    done.sizes[name] = len(data)
+    return data
+
+
+async def _fetch(synod: AsyncSynod, name: str) -> bytes:
+    for attempt in range(_CHUNK_TRIES):
+        try:
+            return await synod.chunk(name)
+        except Damaged:
+            if attempt == _CHUNK_TRIES - 1:
+                raise
+        except NotFound as error:
+            raise SynodError(f"{error}; run the backup again, which goes on from here") from None
+    raise AssertionError("unreachable")
+
+
+def _first_of(failures: ExceptionGroup[Exception]) -> Exception:
+    error: Exception = failures
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,1 @@
+"""The command line `synod`: one module for each group of commands."""

@@ -1,0 +1,31 @@
+"""Runs what a command asks of a gateway."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from gateway.cli.console import note
+from gateway.patience import Waiting
+from gateway.sdk import AsyncSynod
+
+_T = TypeVar("_T")
+
+
+def with_synod(
+    url: str,
+    work: Callable[[AsyncSynod], Awaitable[_T]],
+    jobs: int = 1,
+    *,
+    timeout: float | None = None,
+    silent: bool = False,
+) -> _T:
+    """Run `work` with a client. What takes long is told, unless the command is to be `silent`."""
+    waiting = Waiting(None if silent else lambda text: note(f"synod: {text}"))
+
+    async def run() -> _T:
+        async with AsyncSynod(
+            url, connections=jobs + 4, timeout_s=timeout, waiting=waiting
+        ) as synod:
+            return await work(synod)
+
+    return asyncio.run(run())

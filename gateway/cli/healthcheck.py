@@ -1,0 +1,46 @@
+"""Asks a node of this container whether it is well; for a container's health check.
+
+::
+
+    python -m gateway.cli.healthcheck 9100 /healthz
+
+ends with 0 if the answer is 200, else it prints the answer and ends with 1. It is run every few
+seconds beside every node, so it loads next to nothing.
+"""
+
+import socket
+import sys
+
+_PATIENCE_S = 4.0
+
+
+def ask(port: int, path: str) -> bytes:
+    """The whole answer of the server at `port` on this machine. Raises `OSError`."""
+    with socket.create_connection(("127.0.0.1", port), _PATIENCE_S) as connection:
+        connection.settimeout(_PATIENCE_S)
+        head = f"GET {path} HTTP/1.1\r\nhost: health\r\nconnection: close\r\n\r\n"
+        connection.sendall(head.encode())
+        pieces = []
+        while piece := connection.recv(65_536):
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code."""
+    if len(arguments) != 2 or not arguments[0].isdecimal():
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        answer = ask(int(arguments[0]), arguments[1])
+    except OSError as error:
+        print(f"nobody answers at port {arguments[0]}: {error}", file=sys.stderr)
+        return 1
+    if answer.startswith(b"HTTP/1.1 200 "):
+        return 0
+    print(answer.decode(errors="replace"), file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

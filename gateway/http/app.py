@@ -1,0 +1,289 @@
+"""The HTTP application: routes, errors and measurements around one `ClusterPort`."""
+
+import functools
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.cluster import Cluster, ClusterPort
+from gateway.http.auth import Door
+from gateway.http.backup_endpoints import Replicating
+from gateway.http.chunk_keeping import first_of
+from gateway.http.contents import Contents
+from gateway.http.diagnostics import Looking, nobody_hears
+from gateway.http.directories import Directories
+from gateway.http.files import Files, GaveUp, NotModified
+from gateway.http.idempotency import RunningKeys
+from gateway.http.live_events import Pulse
+from gateway.http.openapi import openapi
+from gateway.http.problems import INCOMPLETE_BODY, INTERNAL, INVALID_REQUEST, Problem
+from gateway.http.request_log import RequestLog, Seen
+from gateway.http.routing import Tree, method_not_allowed, no_such_route
+from gateway.http.server import ADMITTED
+from gateway.http.static_files import Pages
+from gateway.http.system import System
+from gateway.http.transactions import Changing
+from gateway.http.watch import Watch
+from gateway.settings import Settings
+from gateway.trace_events import Order, Tracing
+from observability.logs import Throttle
+from observability.metrics import HttpMetrics
+
+_log = logging.getLogger("synod.gateway")
+
+_failures = logging.getLogger("synod.gateway.failures")
+_failures.addFilter(Throttle(lines_per_s=5))
+
+_mistakes = logging.getLogger("synod.gateway.mistakes")
+_mistakes.addFilter(Throttle(lines_per_s=1))
+
+_clients = logging.getLogger("synod.gateway.clients")
+_clients.addFilter(Throttle(lines_per_s=5))
+
+_OF_ALL = (
+    (b"x-content-type-options", b"nosniff"),
+    # No page of another origin may show or run what it can't read.
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+
+_ABOUT_FILES = frozenset(("files", "directories", "move", "copy", "transactions"))
+
+
+class GatewayApp:
+    """The ASGI application of one gateway.
+
+    It stands for Starlette's own application class around Starlette's router, with one layer
+    for errors and metrics together: at a thousand requests a second each layer counts.
+    """
+
+    def __init__(
+        self,
+        port: ClusterPort,
+        settings: Settings,
+        *,
+        node: str = "gateway-1",
+        registry: CollectorRegistry | None = None,
+        obstacle: Callable[[], str] = lambda: "",
+        tracing: Tracing | None = None,
+        command: Callable[[Order], bool] = nobody_hears,
+    ) -> None:
+        registry = CollectorRegistry() if registry is None else registry
+        cluster = Cluster(port, settings.request_deadline_ms, obstacle)
+        keys = RunningKeys()
+        self.contents = contents = Contents(cluster, settings)
+        files = Files(cluster, contents, keys)
+        changing = Changing(cluster, contents, keys)
+        self.watch = Watch(cluster)
+        directories = Directories(cluster, keys)
+        replicating = Replicating(cluster, contents, settings)
+        pages = Pages()
+        system = System(cluster, settings, registry, node)
+        self._metrics = HttpMetrics(registry)
+        self.turned_away = self._metrics.turned_away
+        self._door = Door(settings.token, self.turned_away)
+        self.requests = RequestLog()
+        self.pulse = Pulse(cluster, settings.heartbeat_ms)
+        tracing = Tracing("off") if tracing is None else tracing
+        self.pulse.pictures["cluster"] = system.picture
+        looking = Looking(cluster, tracing, self.requests, self.pulse, command)
+        self._router = Router(
+            [
+                Tree(
+                    "/v1/files",
+                    {
+                        "GET": files.get,
+                        "HEAD": files.head,
+                        "PUT": files.put,
+                        "DELETE": files.delete,
+                    },
+                    "files",
+                ),
+                Tree(
+                    "/v1/directories",
+                    {
+                        "GET": directories.get,
+                        "HEAD": directories.get,  # uvicorn sends no body for it.
+                        "PUT": directories.put,
+                        "DELETE": directories.delete,
+                    },
+                    "directories",
+                ),
+                Route("/v1/requests", looking.requests_page, name="requests"),
+                Route("/v1/requests/{request}", system.result, name="request"),
+                Route("/v1/traces", looking.traces, methods=["GET", "POST"], name="traces"),
+                Route("/v1/traces/{request}", looking.trace, name="trace"),
+                Route("/v1/events", _stream(looking.events), name="events"),
+                Route("/v1/log", looking.log, name="log"),
+                Route("/v1/login", self._door.login, methods=["POST"], name="login"),
+                Route("/v1/logout", self._door.logout, methods=["POST"], name="logout"),
+                Route("/v1/move", changing.move, methods=["POST"], name="move"),
+                Route("/v1/copy", changing.copy, methods=["POST"], name="copy"),
+                Route(
+                    "/v1/transactions", changing.transaction, methods=["POST"], name="transactions"
+                ),
+                Route("/v1/watch", _stream(self.watch.watch), name="watch"),
+                Route("/v1/backup", replicating.begin, methods=["POST"], name="backup"),
+                Route("/v1/backup/rows", replicating.rows, name="rows"),
+                Route("/v1/chunks/{sha256}", replicating.chunk, name="chunk"),
+                Route("/v1/cluster", system.cluster, name="cluster"),
+                Route("/healthz", system.healthz, name="healthz"),
+                Route("/readyz", system.readyz, name="readyz"),
+                Route("/metrics", system.metrics, name="metrics"),
+                Route("/openapi.json", openapi, name="openapi"),
+                Route("/docs", pages.docs, name="docs"),
+                Route("/", pages.index, name="index"),
+                Route("/static/{name:path}", pages.static, name="static"),
+            ],
+            redirect_slashes=False,
+        )
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        """All that is served."""
+        return self._router.routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection event of ASGI."""
+        if scope["type"] != "http":
+            await self._router(scope, receive, send)
+            return
+        scope["app"] = self  # Tells Starlette's router to raise instead of answering in text.
+        try:
+            asking = self._door.check(scope)
+        except Problem as problem:
+            asking = problem.response()
+        if asking is None:
+            scope[ADMITTED] = True
+            await self._admitted(scope, receive, send)
+        else:
+            # It is counted, and nothing that it says is kept.
+            self._metrics.answered("none", scope["method"], asking.status_code, 0.0, 0)
+            asking.raw_headers.extend(_OF_ALL)
+            await asking(scope, receive, send)
+
+    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        status = 0
+        sent_bytes = 0
+        method: str = scope["method"]
+        seen = self.requests.begin(method, scope["path"])
+        about_files = seen.route in _ABOUT_FILES
+
+        async def count(message: Message) -> None:
+            nonlocal status, sent_bytes
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                seen.request = _request_id(message["headers"])
+                message["headers"] = [*message["headers"], *_OF_ALL]
+            elif method != "HEAD":
+                sent_bytes += len(message.get("body", b""))
+            await send(message)
+
+        began = time.perf_counter()
+        self._metrics.in_flight += 1
+        if about_files:
+            self.pulse.began()
+        try:
+            answer = await self._serve(scope, receive, count)
+            if answer is not None:
+                if status:
+                    _clients.info("%s: an error came after the answer's head", method)
+                    return
+                await answer(scope, receive, count)
+        finally:
+            seconds = time.perf_counter() - began
+            self._metrics.in_flight -= 1
+            self._metrics.answered(_route_name(scope), method, status, seconds, sent_bytes)
+            self.requests.end(seen, status)
+            if status >= 500:
+                _log_failure(seen, method, status, seconds)
+            if about_files:
+                self.pulse.answered(method, status, seconds)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
+        """Run the endpoint; what is still to be answered, if it did not answer itself."""
+        try:
+            await self._router(scope, receive, send)
+        except Exception as error:
+            return _answer_to(first_of(error), scope)
+        return None
+
+
+def _answer_to(error: Exception, scope: Scope) -> Response | None:
+    """What a client is told of what ended its request; what it causes itself is no warning."""
+    match error:
+        case Problem():
+            if error.kind is INCOMPLETE_BODY:
+                _clients.info("%s: %s", scope["method"], error.detail)
+            return error.response()
+        case NotModified():
+            return error.response()
+        case ClientDisconnect():
+            _clients.info("%s: the client went away before the body's end", scope["method"])
+            return Problem(INCOMPLETE_BODY, "the body was cut off; nothing was written").response()
+        case GaveUp():
+            # Nothing more is sent, so the server closes the connection before the length that was
+            # announced is reached: a client can't take the part for the whole.
+            _clients.info("a download was cut: %s", error)
+            return None
+        case HTTPException():
+            return _from_starlette(error, scope).response()
+        case _:
+            _mistakes.error("%s failed", scope["method"], exc_info=error)
+            detail = f"{type(error).__name__}; the gateway's log has more"
+            return Problem(INTERNAL, detail).response()
+
+
+def _stream(
+    endpoint: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint whose answer never ends; HEAD gets what GET would begin with, and no more."""
+
+    @functools.wraps(endpoint)
+    async def answer(request: Request) -> Response:
+        response = await endpoint(request)
+        if request.method != "HEAD" or not isinstance(response, StreamingResponse):
+            return response
+        if isinstance(response.body_iterator, AsyncGenerator):
+            await response.body_iterator.aclose()
+        head = Response(status_code=response.status_code)
+        # No length: a GET's would have none.
+        head.raw_headers = response.raw_headers
+        return head
+
+    return answer
+
+
+def _log_failure(seen: Seen, method: str, status: int, seconds: float) -> None:
+    fields = {"status": status, "milliseconds": round(seconds * 1000), "request": seen.request}
+    known = {name: value for name, value in fields.items() if value is not None}
+    _failures.info("%s %s was answered %d", method, seen.path, status, extra=known)
+
+
+def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    for name, value in headers:
+        if name == b"synod-request-id":
+            return value.decode("latin-1")
+    return None
+
+
+def _route_name(scope: Scope) -> str:
+    endpoint: Any = scope.get("endpoint")
+    if endpoint is None:
+        return "none"
+    return endpoint if isinstance(endpoint, str) else str(endpoint.__name__)
+
+
+def _from_starlette(error: HTTPException, scope: Scope) -> Problem:
+    if error.status_code == 405:
+        return method_not_allowed(scope["method"], (error.headers or {}).get("Allow", "GET"))
+    if error.status_code == 404:
+        return no_such_route(scope["path"])
+    return Problem(INVALID_REQUEST, error.detail)

@@ -1,0 +1,302 @@
+"""Who may come in: a bearer token, or the cookie that a browser got for it.
+
+Without a token configured `gateway.settings` lets HTTP be served on loopback only, and the door is
+open to those who ask for a loopback name: a web page can make its own name lead to 127.0.0.1, but
+the browser goes on to say that name. With or without a token, no page of another origin changes
+anything. The cookie is not the token and scripts can't read it; it ends when the token changes.
+"""
+
+import contextlib
+import hashlib
+import hmac
+from collections.abc import Callable, Iterator
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs
+
+from pydantic import BaseModel, SecretStr, ValidationError
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.http.auth_limits import Guesses
+from gateway.http.origins import is_foreign, is_loopback_name
+from gateway.http.problems import (
+    FOREIGN_ORIGIN,
+    INVALID_REQUEST,
+    MISDIRECTED,
+    NOT_JSON,
+    TOO_MANY_REQUESTS,
+    UNAUTHORIZED,
+    Problem,
+)
+from gateway.http.small_bodies import bounded_body, media_type
+
+COOKIE = "synod_session"
+OPEN_PATHS = frozenset(("/healthz", "/readyz", "/v1/login"))
+"""What is served to everybody: whether the process is well says nothing of what it holds."""
+
+TurnedAway = Callable[[str], None]
+"""Told why a request was not let in."""
+
+_CHANGES_NOTHING = frozenset(("GET", "HEAD", "OPTIONS"))
+_READ = frozenset((b"host", b"origin", b"sec-fetch-site", b"authorization", b"cookie", b"accept"))
+_LOGINS_AT_ONCE = 8
+"""Of one address, whose bodies have not arrived yet."""
+
+_FORM = "application/x-www-form-urlencoded"
+_PAGE_HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
+        "base-uri 'none'; frame-ancestors 'none'"
+    ),
+    # Under `no-referrer` a browser would send the form with `Origin: null`.
+    "referrer-policy": "same-origin",
+}
+
+_COOKIE_AGE_S = 30 * 24 * 3600
+_CHALLENGE = {"www-authenticate": 'Bearer realm="synod"'}
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Synod: token</title>
+<style>
+  body { font: 16px/1.5 system-ui, sans-serif; max-width: 24em; margin: 15vh auto; padding: 0 1em }
+  input, button { font: inherit; padding: .4em .6em; width: 100%; box-sizing: border-box }
+  button { margin-top: .8em } .wrong { color: #c33 } :root { color-scheme: light dark }
+</style>
+<h1>Synod</h1>
+<p>This gateway wants a token. It is the setting <code>token</code> (<code>SYNOD_TOKEN</code>; with
+Docker Compose it stands in <code>.env</code>).</p>
+<!-- wrong -->
+<form method="post" action="/v1/login">
+  <label for="token">Token</label>
+  <input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
+  <button>Open</button>
+</form>
+</html>
+"""
+
+
+class Login(BaseModel):
+    """The body of a login; a form has the same field."""
+
+    token: str
+
+
+class Door:
+    """Checks requests against one token, in a time that does not tell how much of it is right."""
+
+    def __init__(
+        self,
+        token: SecretStr | None,
+        turned_away: TurnedAway | None = None,
+        guesses: Guesses | None = None,
+    ) -> None:
+        value = token.get_secret_value() if token is not None else ""
+        self._digest = _digest(value) if value else b""
+        self._cookie = (
+            hmac.new(value.encode(), b"synod cookie", hashlib.sha256).hexdigest() if value else ""
+        )
+        self._turned_away = turned_away or (lambda reason: None)
+        self._guesses = guesses or Guesses()
+        self._logins: dict[str, int] = {}
+
+    def check(self, scope: Scope) -> Response | None:
+        """Let a request in; or the page that asks a person for the token. Raises `Problem`."""
+        fields: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            if name in _READ:
+                fields[name] = fields[name] + b", " + value if name in fields else value
+        if not self._digest:
+            self._check_name(fields)
+        if scope["method"] not in _CHANGES_NOTHING:
+            self._check_origin(fields)
+        if not self._digest or scope["path"] in OPEN_PATHS:
+            return None
+        address = _address(scope)
+        if self._bears(fields.get(b"authorization", b""), address) or self._knows(
+            fields.get(b"cookie", b"")
+        ):
+            return None
+        self._turned_away("token")
+        if scope["method"] == "GET" and b"text/html" in fields.get(b"accept", b""):
+            return self.page("")
+        raise Problem(
+            UNAUTHORIZED,
+            "this gateway wants its token: Authorization: Bearer … (SYNOD_TOKEN for the synod "
+            "command)",
+            headers=_CHALLENGE,
+        )
+
+    def _check_name(self, fields: dict[bytes, bytes]) -> None:
+        host = fields.get(b"host")
+        # Every browser sends it; a program that speaks HTTP/1.0 may not.
+        if host is None or is_loopback_name(host.decode("latin-1")):
+            return
+        self._turned_away("host")
+        raise Problem(
+            MISDIRECTED,
+            f"without a token only loopback names are served, as http://localhost, and not "
+            f"{host[:80].decode('latin-1')!a}; nothing was changed. Set a token (SYNOD_TOKEN) to "
+            "be reached by other names",
+        )
+
+    def _check_origin(self, fields: dict[bytes, bytes]) -> None:
+        if b"origin" not in fields and b"sec-fetch-site" not in fields:
+            return  # No browser asks.
+        page, about, host = (
+            fields.get(name, b"").decode("latin-1")
+            for name in (b"origin", b"sec-fetch-site", b"host")
+        )
+        if not is_foreign(page, about, host):
+            return
+        self._turned_away("origin")
+        raise Problem(
+            FOREIGN_ORIGIN,
+            f"a web page of another origin ({(page or about)[:80]!a}) asks; nothing was changed. "
+            "Behind a proxy, have it pass the Host header on",
+        )
+
+    async def login(self, request: Request) -> Response:
+        """A token for a cookie: JSON gets 204, a form gets back to the page. Raises `Problem`."""
+        kind = media_type(request.scope)
+        if kind not in (_FORM, "application/json"):
+            raise Problem(
+                NOT_JSON, f'Content-Type must be application/json, for {{"token": "…"}}, or {_FORM}'
+            )
+        form = kind == _FORM
+        address = _address(request.scope)
+        with self._one_login(address):
+            body = await bounded_body(request)
+        try:
+            token = (
+                parse_qs(body.decode()).get("token", [""])[0]
+                if form
+                else Login.model_validate_json(body, strict=True).token
+            )
+        except (ValidationError, ValueError):
+            raise Problem(INVALID_REQUEST, 'the body must be {"token": "…"}') from None
+        if not self._digest:
+            return Response(status_code=204)
+        try:
+            fits = self._fits(token, address)
+        except Problem as problem:
+            if form:
+                return self.page(problem.detail, problem.kind.status, problem.headers)
+            raise
+        if not fits:
+            self._turned_away("token")
+            if form:
+                return self.page("That is not the token.")
+            raise Problem(UNAUTHORIZED, "that is not the token", headers=_CHALLENGE)
+        response = (
+            Response(status_code=303, headers={"location": "/"})
+            if form
+            else Response(status_code=204)
+        )
+        response.set_cookie(
+            COOKIE,
+            self._cookie,
+            max_age=_COOKIE_AGE_S,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+        return response
+
+    async def logout(self, request: Request) -> Response:
+        """Have the browser forget its cookie."""
+        response = Response(status_code=204)
+        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        return response
+
+    def page(
+        self, wrong: str, status: int = 401, headers: dict[str, str] | None = None
+    ) -> Response:
+        """The page that asks for the token, and says what was wrong with the last one."""
+        said = f'<p class="wrong">{wrong}</p>' if wrong else ""
+        return HTMLResponse(
+            _PAGE.replace("<!-- wrong -->", said),
+            status_code=status,
+            headers={**_PAGE_HEADERS, **(_CHALLENGE if headers is None else headers)},
+        )
+
+    @contextlib.contextmanager
+    def _one_login(self, address: str) -> Iterator[None]:
+        """A login whose body is awaited: it may wait for seconds, and needs no token to do so."""
+        under_way = self._logins.get(address, 0)
+        if under_way >= _LOGINS_AT_ONCE:
+            self._turned_away("guesses")
+            raise Problem(
+                TOO_MANY_REQUESTS,
+                f"{under_way} logins of this address wait for their bodies",
+                headers={"retry-after": "1"},
+            )
+        self._logins[address] = under_way + 1
+        try:
+            yield
+        finally:
+            self._logins[address] -= 1
+            if not self._logins[address]:
+                del self._logins[address]
+
+    def _bears(self, authorization: bytes, address: str) -> bool:
+        scheme, _, token = authorization.partition(b" ")
+        return scheme.lower() == b"bearer" and self._fits(token.strip().decode("latin-1"), address)
+
+    def _knows(self, cookie: bytes) -> bool:
+        try:
+            morsel = SimpleCookie(cookie.decode("latin-1")).get(COOKIE)
+        except CookieError:
+            return False
+        if morsel is None:
+            return False
+        return hmac.compare_digest(morsel.value.encode(), self._cookie.encode())
+
+    def _fits(self, token: str, address: str) -> bool:
+        """Whether it is the token. Raises `Problem` if `address` tried too many others."""
+        if wait_s := self._guesses.wait_s(address):
+            self._turned_away("guesses")
+            raise Problem(
+                TOO_MANY_REQUESTS,
+                f"too many wrong tokens came from this address; wait {wait_s} s",
+                headers={"retry-after": str(wait_s)},
+            )
+        digest = _digest(token)
+        # Digests are of one length, so that not even the token's length takes longer.
+        if hmac.compare_digest(digest, self._digest):
+            return True
+        self._guesses.wrong(address, digest)
+        return False
+
+
+class Guarded:
+    """An application behind a door."""
+
+    def __init__(self, app: ASGIApp, door: Door) -> None:
+        self._app = app
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection event of ASGI."""
+        if scope["type"] == "http":
+            try:
+                answer = self._door.check(scope)
+            except Problem as problem:
+                answer = problem.response()
+            if answer is not None:
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""

@@ -1,0 +1,209 @@
+"""Chunks on their way through a gateway: in memory, or on the disk while they wait for a client."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+from gateway.http.client_timeouts import LEAST_BYTES_PER_S, Pace, TooSlow
+from gateway.http.memory_budget import Memory, nothing_left
+from gateway.http.problems import Problem
+from gateway.http.spill import Slot, Spill
+
+_MOMENT_S = 0.05
+"""How often it is looked whether a reader takes anything. One that took no piece since, less than
+about 1 MiB/s, counts as slow, so that others wait no longer than this for it."""
+
+_PIECE_BYTES = 128 * 1024
+"""What is handed to a fast reader's connection at once. It is copied, because a connection that
+waits for its reader would hold all of a chunk for the sake of its last piece. It holds two at most.
+"""
+
+_SMALL_PIECE_BYTES = 32 * 1024
+"""The same for other readers, who may be many and slow; and what is written to the disk and read
+from it at once, because what comes in drops would be very many writes."""
+
+Reader = Literal["unknown", "fast", "slow"]
+"""What the last chunk has shown: whether it was taken before others wanted its room."""
+
+Sink = Callable[[bytes], Awaitable[None]]
+"""Takes a piece of a download; returns when there is room for the next one."""
+
+
+class Gathering:
+    """A body, or a chunk of one, while its parts come in.
+
+    It is in memory if there is room for it, and goes to the disk as soon as there is not: what is
+    not whole keeps nothing from those that are.
+    """
+
+    def __init__(self, memory: Memory, spill: Spill, patience_s: float) -> None:
+        self._memory = memory
+        self._spill = spill
+        self._patience_s = patience_s
+        self._data = bytearray()
+        """What is not on the disk."""
+        self._held = 0
+        """What this takes of the memory: nothing once the disk has it."""
+        self._slot: Slot | None = None
+        self._written = 0
+        self._digest = hashlib.sha256()
+        """Of what was written: the stores are to get what the client sent, not what a disk kept."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes came."""
+        return self._written + len(self._data)
+
+    async def add(self, piece: bytes) -> None:
+        """The next part. Raises `Problem` where there is no room for it."""
+        if self._slot is None:
+            if self._memory.may_gather(len(piece)):
+                await self._memory.gather(len(piece), self._patience_s)
+                self._held += len(piece)
+                self._data += piece
+                return
+            self._slot = self._spill.slot()
+            if self._slot is None:
+                raise nothing_left("too many bodies come slowly")
+            await self._write(self._slot)
+            self._forget()
+        self._data += piece
+        if len(self._data) >= _SMALL_PIECE_BYTES:
+            await self._write(self._slot)
+
+    async def whole(self) -> bytes:
+        """All of it; so many bytes of the memory are the caller's from now on. Raises `Problem`."""
+        if self._slot is None:
+            data = bytes(self._data)
+            self._data = bytearray()
+            self._held = 0
+            self._memory.gathered(len(data))
+            return data
+        await self._write(self._slot)
+        await self._memory.take(self._written, self._patience_s)
+        try:
+            data = await self._slot.read(0, self._written)
+            if hashlib.sha256(data).digest() != self._digest.digest():
+                raise nothing_left("its disk gave back other bytes than were written")
+        except BaseException:
+            self._memory.give_back(self._written)
+            raise
+        return data
+
+    def drop(self) -> None:
+        """Give back what is held, whether it has become whole or not."""
+        self._data = bytearray()
+        self._forget()
+        if self._slot is not None:
+            self._slot.give_back()
+            self._slot = None
+
+    def _forget(self) -> None:
+        held, self._held = self._held, 0
+        self._memory.gathered(held)
+        self._memory.give_back(held)
+
+    async def _write(self, slot: Slot) -> None:
+        data, self._data = self._data, bytearray()
+        if data:
+            await slot.write(self._written, data)
+            self._digest.update(data)
+            self._written += len(data)
+
+
+class Draining:
+    """Bytes on their way to a reader: in memory, until others want the room and the reader is slow.
+
+    The memory for them, `taken` bytes, is given back here.
+    """
+
+    def __init__(
+        self, data: bytes, taken: int, memory: Memory, spill: Spill, on_slow: Callable[[], None]
+    ) -> None:
+        self._moved = False
+        self._size = len(data)
+        self._data: bytes | None = data
+        self._memory_taken = taken
+        self._memory = memory
+        self._spill = spill
+        self._on_slow = on_slow
+        self._slot: Slot | None = None
+        self._taken_to = self._seen_to = 0
+        """How far the reader has come, and had when it was last looked."""
+
+    async def drain(self, start: int, stop: int, sink: Sink, pace: Pace, reader: Reader) -> Reader:
+        """Hand the bytes from `start` to `stop` to `sink`; what that shows of the reader.
+
+        Raises `Problem`, `TooSlow`, alone or in groups.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._look_after(0 if reader == "slow" else _MOMENT_S, group)
+                try:
+                    while start < stop:
+                        fast = reader == "fast" and not self._moved
+                        size = _PIECE_BYTES if fast else _SMALL_PIECE_BYTES
+                        end = min(stop, start + size)
+                        await _hand(await self._piece(start, end), sink, pace)
+                        start = self._taken_to = end
+                finally:
+                    self._timer.cancel()
+        finally:
+            self._forget()
+            if self._slot is not None:
+                self._slot.give_back()
+        return "slow" if self._moved else "fast"
+
+    def _look_after(self, delay_s: float, group: asyncio.TaskGroup) -> None:
+        """Look in so long whether the reader keeps others from the room, and then again."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(delay_s, self._look, group)
+
+    def _look(self, group: asyncio.TaskGroup) -> None:
+        if self._slot is not None:
+            return
+        if self._taken_to == self._seen_to and self._memory.scarce:
+            self._on_slow()
+            group.create_task(self._move())
+        self._seen_to = self._taken_to
+        self._look_after(_MOMENT_S, group)
+
+    async def _piece(self, start: int, end: int) -> bytes:
+        if self._data is not None:
+            return self._data[start:end]
+        assert self._slot is not None, "neither in memory nor on the disk"
+        return await self._slot.read(start, end - start)
+
+    async def _move(self) -> None:
+        """To the disk. Where that has no room they stay, and it is tried again."""
+        data = self._data
+        self._slot = slot = self._spill.slot()
+        if data is None or slot is None:
+            return
+        try:
+            await slot.write(0, data)
+        except Problem:
+            self._slot = None
+            slot.give_back()
+            return
+        self._moved = True
+        self._forget()
+
+    def _forget(self) -> None:
+        self._data = None
+        self._memory.give_back(self._memory_taken)
+        self._memory_taken = 0
+
+
+async def _hand(piece: bytes, sink: Sink, pace: Pace) -> None:
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    try:
+        async with asyncio.timeout(pace.left_s):
+            await sink(piece)
+    except TimeoutError:
+        raise TooSlow(
+            f"the reader stalled, or took less than {LEAST_BYTES_PER_S} bytes a second"
+        ) from None
+    pace.moved(len(piece), loop.time() - began_s)

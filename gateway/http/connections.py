@@ -1,0 +1,156 @@
+"""Which connections a server holds, and which one makes room when there are too many.
+
+A connection without a request under way costs its client nothing to make again, so it goes first:
+one that never brought a request which was let in (a stranger) before one that did. A connection
+whose request is being worked on is never given up for another.
+"""
+
+import resource
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+_DESCRIPTORS_KEPT = 256
+"""For journals, the broker and what else a process opens; the connections get the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What connections may take of a process. Times are seconds."""
+
+    connections: int = 1_000
+    """In all. Each may hold `HEADER_BYTES_MAX` of a head."""
+    from_one_address: int = 750
+    """Less than all, so that one client leaves room for the others."""
+    bodies: int = 192
+    """Requests whose body is not complete. Each may hold 320 KiB with uvicorn, for the moment until
+    its endpoint takes that in; what endpoints hold has a bound of its own
+    (`gateway.http.contents`).
+    """
+    leaving: int = 128
+    """Connections that were answered for the last time and still wait for their client's end."""
+    pipelined: int = 16
+    """Requests that wait for the answer to an earlier one of their connection."""
+    unsent_bytes: int = 64 * 1024 * 1024
+    """Answers that clients do not read."""
+    head_s: float = 10.0
+    """From a request's first byte, or from the connection's begin, to the end of the head."""
+    body_s: float = 60.0
+    """In which a body must bring `STEP_BYTES` or its end."""
+    idle_s: float = 75.0
+    """Between an answer and the next request; longer than the 60 s of usual proxies."""
+    unsent_s: float = 60.0
+    """In which a client must take something of an answer that waits for it."""
+    rest_s: float = 30.0
+    """For the rest of a body that was answered without it: most clients read when all is sent."""
+    leave_s: float = 5.0
+    """For a client to read its last answer."""
+
+    def __post_init__(self) -> None:
+        assert 0 < self.from_one_address <= self.connections, self
+
+    @classmethod
+    def of_process(cls, *, body_s: float) -> "Limits":
+        """The limits that this process's file descriptors allow."""
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limits = cls(body_s=body_s)
+        most = limits.connections
+        if descriptors != resource.RLIM_INFINITY:
+            # Those that leave have descriptors, too.
+            kept = min(descriptors // 2, _DESCRIPTORS_KEPT + limits.leaving)
+            most = min(most, descriptors - kept)
+        return replace(limits, connections=most, from_one_address=most * 3 // 4)
+
+
+class Held(Protocol):
+    """A connection as `Connections` knows it."""
+
+    address: str
+
+    def make_room(self) -> None:
+        """End, as another connection needs the place."""
+
+    def abort(self) -> None:
+        """End at once."""
+
+
+class Connections:
+    """The connections of one server, by what they do: serve, wait, or leave."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._all: set[Held] = set()
+        self._of_address: dict[str, int] = {}
+        # In the order in which they began to wait.
+        self._strangers: OrderedDict[Held, None] = OrderedDict()
+        self._idle: OrderedDict[Held, None] = OrderedDict()
+        self._leaving: OrderedDict[Held, None] = OrderedDict()
+        self.bodies: OrderedDict[Held, None] = OrderedDict()
+        """Those with an incomplete body; the one that brought nothing for longest comes first."""
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def admit(self, connection: Held) -> bool:
+        """Take in a new connection, if need be in another one's place; whether there was one."""
+        address = connection.address
+        here = self._of_address.get(address, 0)
+        if here >= self.limits.from_one_address:
+            victim = self._first_waiting(address)
+        elif len(self._all) >= self.limits.connections:
+            victim = self._first_waiting(None)
+        else:
+            victim = connection
+        if victim is None:
+            return False
+        if victim is not connection:
+            self._forget(victim)
+            victim.make_room()
+        self._all.add(connection)
+        self._of_address[address] = self._of_address.get(address, 0) + 1
+        self._strangers[connection] = None
+        return True
+
+    def serves(self, connection: Held) -> None:
+        """A request of it is being worked on."""
+        if connection in self._idle:
+            del self._idle[connection]
+        else:
+            self._strangers.pop(connection, None)
+
+    def waits(self, connection: Held, *, known: bool) -> None:
+        """It was answered; `known` says that the request was let in."""
+        if connection in self._all:
+            (self._idle if known else self._strangers)[connection] = None
+
+    def leaves(self, connection: Held) -> None:
+        """It was answered for the last time."""
+        self._forget(connection)
+        self._leaving[connection] = None
+        if len(self._leaving) > self.limits.leaving:
+            self._leaving.popitem(last=False)[0].abort()
+
+    def remove(self, connection: Held) -> None:
+        """It is gone."""
+        self._forget(connection)
+        self._leaving.pop(connection, None)
+
+    def _first_waiting(self, address: str | None) -> Held | None:
+        for waiting in (self._strangers, self._idle):
+            for connection in waiting:
+                if address is None or connection.address == address:
+                    return connection
+        return None
+
+    def _forget(self, connection: Held) -> None:
+        self._strangers.pop(connection, None)
+        self._idle.pop(connection, None)
+        self.bodies.pop(connection, None)
+        if connection not in self._all:
+            return
+        self._all.remove(connection)
+        left = self._of_address[connection.address] - 1
+        if left:
+            self._of_address[connection.address] = left
+        else:
+            del self._of_address[connection.address]

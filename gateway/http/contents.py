@@ -1,0 +1,390 @@
+"""Contents on their way in and out: in pieces, with a bound on what is in memory at once.
+
+`upload_memory_bytes` bound what all uploads hold, and the same again all downloads (`Memory`). A
+client of any speed may be at the other end, so what waits for a client must keep nothing from those
+that wait for the cluster only:
+
+- A chunk that is not whole yet has a claim to no more than half of the memory together with all
+  others. Beyond it such chunks are gathered on the disk (`Spill`) and come into memory once they
+  are whole, in turn, for as long as the cluster takes to store them.
+- A chunk that a reader does not take goes to the disk as soon as others want its memory, and what
+  was fetched ahead for that reader is dropped. It is read from there in small pieces.
+- A client that moves less than a least rate is given up (`Pace`): 408, or a cut connection.
+- Memory is given in the order of asking, and each request asks for one chunk at a time. What gets
+  no turn in time, or finds no room on the disk either, is a prompt 503.
+
+So a slow connection costs two small pieces in memory, and at most one chunk on the disk.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any
+
+from starlette.types import Receive
+
+from actors.store.chunks import read_manifest
+from actors.values import (
+    CHUNK_BYTES,
+    CHUNKS_IN_COMMAND,
+    Chunked,
+    Content,
+    Indirect,
+    Inline,
+    StoredContent,
+)
+from gateway.cluster import Cluster
+from gateway.http.chunk_keeping import DOWNLOADS, Kept, first_of, keeping, uploads
+from gateway.http.chunk_relay import Draining, Gathering, Reader, Sink
+from gateway.http.client_timeouts import Pace
+from gateway.http.memory_budget import TURN_S, Memory, nothing_left
+from gateway.http.problems import TOO_LARGE, UNAVAILABLE, Problem
+from gateway.http.request_body import Arriving
+from gateway.http.spill import Spill
+from gateway.settings import Settings
+
+TEXT_BYTES_MAX = 2 * 1024 * 1024
+"""The largest body that is no file's contents."""
+
+_IN_FLIGHT = 4
+"""Chunks that one upload has under way."""
+
+_PREFETCH = 2
+"""Chunks that one download asks for ahead."""
+
+_SPILLED_PER_MEMORY = 64
+"""What may wait on the disk, in terms of what may be in memory: with the defaults 1 GiB, the chunks
+of 1,024 slow clients."""
+
+_CHUNK_SIZES_KEPT = 4096
+
+Fetch = Callable[[str], Coroutine[Any, Any, bytes]]
+"""Gets the bytes of a chunk. Raises `Problem`."""
+
+
+class Contents:
+    """Cuts bodies into chunks and puts chunks together again; one for a gateway."""
+
+    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+        self._cluster = cluster
+        self._chunk_bytes = settings.chunk_bytes
+        self._inline_bytes = settings.inline_bytes
+        self._greatest_bytes = settings.greatest_file_bytes
+        self._patience_s = settings.body_timeout_ms / 1000
+        self.incoming = Memory(settings.upload_memory_bytes)
+        self.outgoing = Memory(settings.upload_memory_bytes)
+        self.spill = Spill(
+            settings.data,
+            max(CHUNK_BYTES, TEXT_BYTES_MAX),
+            _SPILLED_PER_MEMORY * settings.upload_memory_bytes // CHUNK_BYTES,
+            settings.disk_reserve_bytes,
+        )
+        self._chunk_sizes: dict[str, int] = {}
+        self._uploading = uploads(settings.chunk_grace_ms)
+
+    def uploading(self) -> AbstractAsyncContextManager[Kept]:
+        """What is taken in within the block stays on the stores until its end, where the command
+        that names it is decided.
+        """
+        return keeping(self._cluster, self._uploading)
+
+    def downloading(self) -> AbstractAsyncContextManager[Kept]:
+        """What is named within the block can be read until its end, also if it is replaced."""
+        return keeping(self._cluster, DOWNLOADS)
+
+    async def take_in(self, fields: dict[str, str], receive: Receive, kept: Kept) -> Content:
+        """Read the body of a request. Larger contents are durable on return, and on the stores for
+        as long as `kept` lasts. Raises `Problem`.
+        """
+        body = Arriving(fields, receive, self._greatest_bytes, self._patience_s, self._too_large)
+        if (body.expected or 0) > self._inline_bytes and not self._has_room():
+            raise nothing_left("too many bodies come slowly")  # Before the client sends it.
+        head = bytearray()
+        while not body.complete and len(head) <= self._inline_bytes:
+            head += await body.piece()
+        if len(head) <= self._inline_bytes:
+            data = bytes(head)
+            return Inline(sha256=hashlib.sha256(data).hexdigest(), data=data)
+        try:
+            return await self._upload(bytes(head), body, kept)
+        except ExceptionGroup as group:
+            # Chunks fail together when the cluster is away; one reason is enough for the client.
+            raise first_of(group) from group
+
+    async def text(
+        self,
+        fields: dict[str, str],
+        receive: Receive,
+        bytes_max: int,
+        too_large: Callable[[], Problem],
+    ) -> bytes:
+        """Read a body that is no file's contents. Raises `Problem`."""
+        assert bytes_max <= TEXT_BYTES_MAX, bytes_max
+        body = Arriving(fields, receive, bytes_max, self._patience_s, too_large)
+        gathering = self._gathering()
+        try:
+            while not body.complete:
+                await gathering.add(await body.piece())
+            data = await gathering.whole()
+        finally:
+            gathering.drop()
+        # What is done with it waits for the cluster, not for the client any more.
+        self.incoming.give_back(len(data))
+        return data
+
+    async def keep(self, data: bytes, kept: Kept) -> Content:
+        """Contents that are in memory already, as `take_in`. Raises `Problem`."""
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": data, "more_body": False}
+
+        return await self.take_in({}, receive, kept)
+
+    async def chunk_names(self, content: StoredContent, kept: Kept) -> tuple[str, ...]:
+        """The chunks of a file, in order, to be read while `kept` lasts. Raises `Problem`."""
+        if isinstance(content, Chunked):
+            if content.size > self._inline_bytes:  # A smaller one is read at once.
+                kept.add(content.chunks)
+            return content.chunks
+        kept.add((content.manifest,))
+        listing = read_manifest(await self._fetch_in_turn(content.manifest, CHUNK_BYTES))
+        self.outgoing.give_back(CHUNK_BYTES)
+        if listing is None:
+            raise _not_whole(f"the chunk {content.manifest} is no list of chunks")
+        return listing.names
+
+    async def give_out(
+        self, names: tuple[str, ...], size: int, start: int, length: int, sink: Sink
+    ) -> None:
+        """Hand `length` bytes of the chunks `names`, from the byte `start` on, to `sink`.
+
+        They belong to a file of `size` bytes. Fetches a little ahead. `sink` is awaited for one
+        piece after the other. Raises `Problem`, `TooSlow`.
+        """
+        if len(names) == 1 and size <= self._inline_bytes:
+            only = await self._fetch(names[0])
+            if len(only) < start + length:
+                raise _not_whole(f"its chunk has {len(only)} bytes")
+            await sink(only[start : start + length])
+            return
+        pace = Pace(self._patience_s)
+        ahead = _Ahead(names, min(size, CHUNK_BYTES), self._fetch, self.outgoing, self._patience_s)
+        try:
+            async with asyncio.TaskGroup() as group:
+                try:
+                    reader: Reader = "unknown"
+                    while length and (data := await ahead.next(group)) is not None:
+                        if ahead.is_empty and len(data) < start + length:
+                            self.outgoing.give_back(len(data))
+                            raise _not_whole(f"the last one has only {len(data)} bytes")
+                        stop = max(start, min(len(data), start + length))
+                        draining = self._draining(data, len(data), ahead.drop)
+                        data = None  # Else it stays in memory for as long as this waits.
+                        reader = await draining.drain(start, stop, sink, pace, reader)
+                        ahead.eager = reader == "fast"
+                        length -= stop - start
+                        start = 0
+                finally:
+                    ahead.drop()
+        except ExceptionGroup as problems:
+            raise first_of(problems) from problems
+
+    async def hand_over(self, data: bytes, taken: int, sink: Sink) -> None:
+        """Hand `data` to `sink`, and give back the `taken` bytes of `outgoing` that it is held in.
+
+        Raises `Problem`, `TooSlow`.
+        """
+        draining, size = self._draining(data, taken, _nothing), len(data)
+        del data  # Else it stays in memory for as long as this waits.
+        try:
+            await draining.drain(0, size, sink, Pace(self._patience_s), "unknown")
+        except ExceptionGroup as problems:
+            raise first_of(problems) from problems
+
+    async def chunks_of_range(
+        self, names: tuple[str, ...], start: int, stop: int
+    ) -> tuple[tuple[str, ...], int]:
+        """The chunks that hold the bytes from `start` to `stop`, and how many bytes to skip.
+
+        All chunks but the last have one size, which was a setting when the file was written.
+        """
+        if len(names) <= 1:
+            return names, start
+        each = self._chunk_sizes.get(names[0])
+        if each is None:
+            each = len(await self._fetch_in_turn(names[0], CHUNK_BYTES))
+            self.outgoing.give_back(CHUNK_BYTES)
+            if len(self._chunk_sizes) >= _CHUNK_SIZES_KEPT:
+                self._chunk_sizes.clear()
+            self._chunk_sizes[names[0]] = each
+        if not each:
+            raise _not_whole(f"the chunk {names[0]} is empty")
+        first = start // each
+        return names[first : (stop - 1) // each + 1], start - first * each
+
+    def _gathering(self) -> Gathering:
+        # A body that has come in is worth a longer wait than the first word of an answer.
+        return Gathering(self.incoming, self.spill, self._patience_s)
+
+    def _draining(self, data: bytes, taken: int, on_slow: Callable[[], None]) -> Draining:
+        return Draining(data, taken, self.outgoing, self.spill, on_slow)
+
+    def _too_large(self) -> Problem:
+        return Problem(
+            TOO_LARGE,
+            f"a file may have at most {self._greatest_bytes} bytes (the setting max_file_bytes)",
+            fields={"greatest_file_bytes": self._greatest_bytes},
+        )
+
+    def _has_room(self) -> bool:
+        return self.incoming.may_gather(self._inline_bytes) or not self.spill.full
+
+    async def _upload(self, rest: bytes, body: Arriving, kept: Kept) -> Content:
+        whole = hashlib.sha256()
+        size = 0
+        names: list[str] = []
+        in_flight = asyncio.Semaphore(_IN_FLIGHT)
+        async with asyncio.TaskGroup() as group:
+            while rest or not body.complete:
+                await in_flight.acquire()
+                gathering = self._gathering()
+                try:
+                    rest = await self._gather(gathering, rest, body)
+                    data = await gathering.whole()
+                finally:
+                    gathering.drop()
+                if not data:  # The last piece was the end of the body and nothing else.
+                    break
+                whole.update(data)
+                size += len(data)
+                name = hashlib.sha256(data).hexdigest()
+                names.append(name)
+                kept.add((name,))
+                task = group.create_task(self._cluster.upload(name, data, manifest=False))
+                # Not in the task itself: one that is cancelled before it starts runs no code.
+                task.add_done_callback(partial(self._sent, in_flight, len(data)))
+                del data, task
+        digest = whole.hexdigest()
+        if len(names) <= CHUNKS_IN_COMMAND:
+            return Chunked(size=size, sha256=digest, chunks=tuple(names))
+        listing = json.dumps(names, separators=(",", ":")).encode()
+        manifest = hashlib.sha256(listing).hexdigest()
+        await self.incoming.take(len(listing), self._patience_s)
+        try:
+            await self._cluster.upload(manifest, listing, manifest=True)
+        finally:
+            self.incoming.give_back(len(listing))
+        kept.list_in(manifest, names)
+        return Indirect(size=size, sha256=digest, manifest=manifest)
+
+    async def _gather(self, gathering: Gathering, rest: bytes, body: Arriving) -> bytes:
+        """Gather one chunk, of `rest` first; what follows it. Raises `Problem`."""
+        while True:
+            room = self._chunk_bytes - gathering.size
+            if rest:
+                await gathering.add(rest[:room])
+                rest = rest[room:]
+            if rest or body.complete or gathering.size == self._chunk_bytes:
+                return rest
+            rest = await body.piece()
+
+    def _sent(self, in_flight: asyncio.Semaphore, size: int, _: object) -> None:
+        self.incoming.give_back(size)
+        in_flight.release()
+
+    async def _fetch(self, name: str) -> bytes:
+        data = await self._cluster.fetch(name)
+        if data is None:
+            raise Problem(
+                UNAVAILABLE,
+                f"No store of the view holds the chunk {name} of this file.",
+                headers={"retry-after": "1"},
+                fields={"chunk": name},
+            )
+        return data
+
+    async def _fetch_in_turn(self, name: str, taken: int) -> bytes:
+        """As `_fetch`, in `taken` bytes of the memory, which are the caller's from now on."""
+        await self.outgoing.take(taken, TURN_S)
+        try:
+            return await self._fetch(name)
+        except BaseException:
+            self.outgoing.give_back(taken)
+            raise
+
+
+class _Ahead:
+    """The chunks that one download asks for before their turn, of at most `each` bytes.
+
+    Each takes memory before it is asked for: the next one in turn, those behind it only where that
+    needs no wait.
+    """
+
+    def __init__(
+        self, names: tuple[str, ...], each: int, fetch: Fetch, memory: Memory, patience_s: float
+    ) -> None:
+        self.eager = False
+        """Whether the reader is known to be fast: nothing is asked for ahead of others."""
+        self._names = names
+        self._each = each
+        self._fetch = fetch
+        self._memory = memory
+        self._patience_s = patience_s
+        self._position = 0
+        self._asked: deque[asyncio.Task[bytes]] = deque()
+
+    async def next(self, group: asyncio.TaskGroup) -> bytes | None:
+        """The next chunk, if there is one; memory for its bytes is the caller's from now on.
+
+        Raises `Problem`.
+        """
+        if not self._asked:
+            if self._position == len(self._names):
+                return None
+            await self._memory.take(self._each, self._patience_s if self._position else TURN_S)
+            self._ask(group)
+        while (
+            self.eager
+            and self._position < len(self._names)
+            and len(self._asked) <= _PREFETCH
+            and self._memory.take_now(self._each)
+        ):
+            self._ask(group)
+        data = await self._asked[0]
+        self._asked.popleft()
+        self._memory.give_back(self._each - len(data))
+        return data
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the chunk that came last is the last one."""
+        return not self._asked and self._position == len(self._names)
+
+    def drop(self) -> None:
+        """Forget what was asked for: it is asked for again in its turn."""
+        self._position -= len(self._asked)
+        for task in self._asked:
+            task.cancel()
+            self._memory.give_back(self._each)
+        self._asked.clear()
+
+    def _ask(self, group: asyncio.TaskGroup) -> None:
+        self._asked.append(group.create_task(self._fetch(self._names[self._position])))
+        self._position += 1
+
+
+def _not_whole(why: str) -> Problem:
+    """No gateway wrote it so. Said before the head of the answer is sent, if that can be."""
+    return Problem(
+        UNAVAILABLE,
+        f"The file can't be read, as its chunks are not what its size says: {why}.",
+        headers={"retry-after": "1"},
+    )
+
+
+def _nothing() -> None:
+    pass

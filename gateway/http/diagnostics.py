@@ -1,0 +1,216 @@
+"""The endpoints for whoever looks on: traces, requests, events."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Literal
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from actors.messages import LogEntry, LogPage
+from gateway.cluster import Cluster
+from gateway.http.headers import query_fields
+from gateway.http.live_events import Pulse
+from gateway.http.parameters import (
+    EVENTS_AFTER,
+    FIGURES_AFTER,
+    LAST_EVENT_ID,
+    LOG_BEFORE,
+    LOG_COMMANDS,
+    LOG_LIMIT,
+    REQUESTS_LIMIT,
+    TOPICS,
+)
+from gateway.http.problems import (
+    INVALID_QUERY,
+    INVALID_REQUEST,
+    NOT_FOUND,
+    TOO_MANY_REQUESTS,
+    UNAVAILABLE,
+    Problem,
+)
+from gateway.http.request_log import RequestLog
+from gateway.http.schemas import Log, LogItem, Requests, SlotOutcome, Traces
+from gateway.http.small_bodies import bounded_body, check_json
+from gateway.http.system import ballot_text
+from gateway.trace_events import ALL_S_MAX, Order, Tracing
+
+_NO_STORE = {"cache-control": "no-store"}
+_ORDERS_PER_S = 5
+"""Each makes a message to every node."""
+
+_REQUEST_NAME_MAX = 200
+_EVENT_ID_DIGITS = 19
+_EVENT_ID_MAX = 2**63
+_NEWEST_SLOTS = 30
+_NEWEST_REQUESTS = 100
+"""What is told each second: more would be gone before it is read."""
+
+
+class Looking:
+    """What a gateway shows of requests and messages; see `docs/api.md`."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        tracing: Tracing,
+        requests: RequestLog,
+        pulse: Pulse,
+        command: Callable[[Order], bool],
+    ) -> None:
+        self._cluster = cluster
+        self.requests = requests
+        self.pulse = pulse
+        self._tracing = tracing
+        self._orders_s: deque[float] = deque(maxlen=_ORDERS_PER_S)
+        self._command = command
+        pulse.pictures["requests"] = self._picture_of_requests
+        pulse.pictures["log"] = self._picture_of_log
+
+    async def trace(self, request: Request) -> Response:
+        """The life of one request, message by message."""
+        name = request.path_params["request"]
+        book = self._tracing.book
+        if len(name) > _REQUEST_NAME_MAX:
+            raise Problem(NOT_FOUND, f"{name[:40]!a}… is too long for the id of a request")
+        found = None if book is None else book.trace(name, self.requests.span(name))
+        if found is None:
+            raise Problem(
+                NOT_FOUND,
+                f"this gateway knows nothing of a request {name!a}: it keeps the newest ones, of "
+                "those that it answered or that were recorded while it ran",
+            )
+        return JSONResponse(found, headers=_NO_STORE)
+
+    async def traces(self, request: Request) -> Response:
+        """The newest requests, and the messages that belong to none."""
+        if request.method == "POST":
+            return await self._switch(request)
+        book, switch = self._tracing.book, self._tracing.switch
+        now_us = time.time_ns() // 1000
+        until_us = switch.all_until_us
+        recent = book.recent() if book else {"requests": [], "events": []}
+        body: Traces = {
+            "mode": switch.current(now_us),
+            "all_until_us": until_us if until_us > now_us else None,
+            "requests": recent["requests"],
+            "events": recent["events"],
+            "dropped": self._tracing.dropped,
+        }
+        return JSONResponse(body, headers=_NO_STORE)
+
+    async def _switch(self, request: Request) -> Response:
+        """Have all nodes record more or less."""
+        check_json(request.scope)
+        try:
+            order = Order.model_validate_json(await bounded_body(request))
+        except ValidationError:
+            raise Problem(
+                INVALID_REQUEST,
+                f'the body must be {{"seconds": 30}} (0 to {ALL_S_MAX}) or {{"mode": "sampled"}} '
+                "(off, sampled, all)",
+            ) from None
+        now_s = time.monotonic()
+        if len(self._orders_s) == _ORDERS_PER_S and now_s - self._orders_s[0] < 1:
+            raise Problem(
+                TOO_MANY_REQUESTS,
+                f"all nodes are told at most {_ORDERS_PER_S} times a second what to record",
+                headers={"retry-after": "1"},
+            )
+        self._orders_s.append(now_s)
+        if not self._command(order):
+            raise Problem(
+                UNAVAILABLE,
+                "the gateway has no connection to RabbitMQ, so that no node could be told",
+                headers={"retry-after": "1"},
+            )
+        return JSONResponse(order.model_dump(exclude_none=True), status_code=202, headers=_NO_STORE)
+
+    async def requests_page(self, request: Request) -> Response:
+        """What is in flight and what was answered lately, newest first."""
+        limit = REQUESTS_LIMIT.of(query_fields(request.scope))
+        return JSONResponse({"requests": self.requests.newest(limit)}, headers=_NO_STORE)
+
+    async def log(self, request: Request) -> Response:
+        """The log, slot by slot, newest first."""
+        query = query_fields(request.scope)
+        page = await self._cluster.read_log(
+            LOG_BEFORE.of(query), LOG_LIMIT.of(query), LOG_COMMANDS.of(query)
+        )
+        return JSONResponse(_log_json(page), headers=_NO_STORE)
+
+    async def _picture_of_log(self) -> Log:
+        return _log_json(await self._cluster.read_log(0, _NEWEST_SLOTS, commands_max=1))
+
+    async def _picture_of_requests(self) -> Requests:
+        return {"requests": self.requests.newest(_NEWEST_REQUESTS)}
+
+    async def events(self, request: Request) -> Response:
+        """Changes of the cluster and figures of each second, as server-sent events."""
+        query = query_fields(request.scope)
+        given = request.headers.get(LAST_EVENT_ID.key) or EVENTS_AFTER.of(query)
+        number_like = given.isascii() and given.isdecimal() and len(given) <= _EVENT_ID_DIGITS
+        known = number_like and int(given) < _EVENT_ID_MAX
+        topics = frozenset(filter(None, TOPICS.of(query).split(",")))
+        if strange := topics - self.pulse.pictures.keys():
+            known_topics = ", ".join(sorted(self.pulse.pictures))
+            raise Problem(
+                INVALID_QUERY, f"topics may name {known_topics}, and not {min(strange)[:40]!r}"
+            )
+        figures_after_us = None
+        if FIGURES_AFTER.key in query:
+            figures_after_us = FIGURES_AFTER.of(query)
+        self.pulse.check_room()
+        return StreamingResponse(
+            self.pulse.listen(int(given) if known else None, topics, figures_after_us),
+            media_type="text/event-stream",
+            headers=_NO_STORE,
+        )
+
+
+def _log_json(page: LogPage) -> Log:
+    lowest = page.entries[-1].slot if page.entries else None
+    return {
+        "entries": [entry_json(entry) for entry in page.entries],
+        "decided": page.decided,
+        "first_kept": page.first_kept,
+        "next": lowest if lowest is not None and lowest > page.first_kept else None,
+    }
+
+
+def entry_json(entry: LogEntry) -> LogItem:
+    """A slot as `/v1/log` shows it."""
+    aborted = entry.aborted
+    outcome: SlotOutcome = "undecided" if aborted is None else "committed"
+    if aborted:
+        outcome = "aborted" if len(aborted) == entry.commands_count else "partly aborted"
+    return {
+        "slot": entry.slot,
+        "epoch": entry.epoch,
+        "ballot": None if entry.ballot is None else ballot_text(entry.ballot),
+        "accepted_by": list(entry.accepted_by),
+        "kind": entry.kind,
+        "outcome": outcome,
+        "commands": [
+            {
+                "request": command.request,
+                "operation": command.operation,
+                "path": command.path,
+                "outcome": None if aborted is None else _outcome(index, aborted),
+            }
+            for index, command in enumerate(entry.commands)
+        ],
+        "commands_count": entry.commands_count,
+        "summary": entry.text,
+    }
+
+
+def _outcome(index: int, aborted: tuple[int, ...]) -> Literal["aborted", "decided"]:
+    return "aborted" if index in aborted else "decided"
+
+
+def nobody_hears(order: Order) -> bool:
+    """For a gateway without a broker: no node can be told."""
+    return False

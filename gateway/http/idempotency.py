@@ -1,0 +1,77 @@
+"""`Idempotency-Key`: what makes two requests the same one, and which ones run right now."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from actors.values import IdempotencyKey
+from gateway.http.problems import INVALID_HEADER, RUNNING, Problem
+
+KEY_PATTERN = "[!-~]{1,255}"
+_KEY = re.compile(KEY_PATTERN)
+
+# What a client says about a file in headers is part of its request.
+_DESCRIBING = (
+    "content-type",
+    "if-match",
+    "if-none-match",
+    "last-modified",
+    "synod-executable",
+    "synod-modified",
+)
+
+
+class RunningKeys:
+    """The keys of requests that this gateway is working on."""
+
+    def __init__(self) -> None:
+        self._running: set[str] = set()
+
+    @contextmanager
+    def claim(self, fields: dict[str, str]) -> Iterator[str | None]:
+        """Holds the request's key, if it has one, until it is answered. Raises `Problem`.
+
+        Two copies of a request that run at once would both be applied once, but the second one
+        would wait for the first; its client is told so instead.
+        """
+        key = fields.get("idempotency-key")
+        if key is None:
+            yield None
+            return
+        if not is_key(key):
+            raise Problem(
+                INVALID_HEADER, "Idempotency-Key must be 1 to 255 visible ASCII characters"
+            )
+        if key in self._running:
+            raise Problem(
+                RUNNING,
+                "the first request with this Idempotency-Key is not answered yet; ask again later",
+                headers={"retry-after": "1"},
+            )
+        self._running.add(key)
+        try:
+            yield key
+        finally:
+            self._running.discard(key)
+
+
+def is_key(text: str) -> bool:
+    """Whether `text` can be an Idempotency-Key."""
+    return _KEY.fullmatch(text) is not None
+
+
+def idempotency_key(
+    key: str | None, method: str, target: str, fields: dict[str, str], digest: str = ""
+) -> IdempotencyKey | None:
+    """The key with the fingerprint of the request that it stands for.
+
+    The fingerprint covers what the client asked for and nothing that the gateway adds.
+    """
+    if key is None:
+        return None
+    said = [[name, fields[name]] for name in _DESCRIBING if name in fields]
+    said += sorted([name, value] for name, value in fields.items() if "synod-meta-" in name)
+    text = json.dumps([method, target, said, digest])
+    return IdempotencyKey(key=key, fingerprint=hashlib.sha256(text.encode()).hexdigest())

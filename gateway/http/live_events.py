@@ -1,0 +1,269 @@
+"""What changes in the cluster as one gateway sees it, told to whoever listens, and its figures.
+
+Once a second the gateway looks at what its actor has heard and compares it with a second ago. What
+pages show (`Draw`) is drawn once a second, too, as long as somebody listens to its topic; each
+event is written once, and all listeners are sent the same bytes.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.calls import Surveyed
+from gateway.cluster import Cluster
+from gateway.http.problems import CROWDED, Problem
+from gateway.http.schemas import Figures
+from gateway.readiness import unheard
+from observability.safe_text import json_text
+
+LOOK_S = 1.0
+SILENT_HEARTBEATS = 3
+"""A node that let so many of its heartbeats pass is told of as silent."""
+
+Draw = Callable[[], Awaitable[Mapping[str, object]]]
+"""What a topic shows now. May raise `Problem`, whose text is told instead."""
+
+FIGURES_KEPT = 300
+"""Seconds whose figures a new listener is told, so that its charts don't begin empty."""
+
+_WRITES = frozenset(("PUT", "DELETE", "POST"))
+_CHANGES_KEPT = 256
+_UNREAD_MAX = 64
+LISTENERS_MAX = 128
+"""Each holds a connection, and up to a picture of each topic that its client does not read."""
+
+
+@dataclass(eq=False, slots=True)
+class _Listener:
+    """Somebody who is told `figures` and `change`, and the pictures of some topics."""
+
+    topics: frozenset[str]
+    queue: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(_UNREAD_MAX))
+
+
+class Pulse:
+    """Looks, compares, tells. Listeners that don't keep up lose the oldest."""
+
+    def __init__(self, cluster: Cluster, heartbeat_ms: int) -> None:
+        self._cluster = cluster
+        self.pictures: dict[str, Draw] = {}
+        """By topic. Whoever makes the pulse fills it in."""
+        self._silent_ms = SILENT_HEARTBEATS * heartbeat_ms
+        self._listeners: set[_Listener] = set()
+        self._figures: deque[Figures] = deque(maxlen=FIGURES_KEPT)
+        self._drawn: dict[str, bytes] = {}
+        """The last event of each topic that somebody listens to."""
+        self._changes: deque[tuple[int, bytes]] = deque(maxlen=_CHANGES_KEPT)
+        # Ids go on rising over a restart of the gateway, so that Last-Event-ID stays in the past.
+        self._last_id = time.time_ns() // 1_000_000
+        self._state: dict[str, Any] = {}
+        self._silent: dict[str, bool] = {}
+        self._halted: set[str] = set()
+        self._writes_s: list[float] = []
+        self._reads = 0
+        self._in_flight = 0
+        self._looked_s = time.monotonic()
+
+    # -- what the gateway tells ------------------------------------------------------------------
+
+    def began(self) -> None:
+        """A request about files came in."""
+        self._in_flight += 1
+
+    def answered(self, method: str, status: int, seconds: float) -> None:
+        """A request about files ended."""
+        self._in_flight -= 1
+        if 200 <= status < 300:
+            if method in _WRITES:
+                self._writes_s.append(seconds)
+            else:
+                self._reads += 1
+
+    async def run(self) -> None:
+        """Look and draw once a second until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            # Apart: a picture may have to wait for an answer of the cluster, the figures never.
+            group.create_task(self._each_second(self.look), name="pulse: look")
+            group.create_task(self._each_second(self.draw), name="pulse: draw")
+
+    async def _each_second(self, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await work()
+
+    def end(self) -> None:
+        """Let all listeners go."""
+        for listener in self._listeners:
+            _offer(listener.queue, None)
+
+    # -- drawing ---------------------------------------------------------------------------------
+
+    async def draw(self) -> None:
+        """Draw the topics that somebody listens to, and tell what looks other than before."""
+        wanted = frozenset[str]().union(*(listener.topics for listener in self._listeners))
+        for topic in self._drawn.keys() - wanted:
+            del self._drawn[topic]
+        for topic in sorted(wanted):
+            try:
+                picture: Mapping[str, object] = await self.pictures[topic]()
+            except Problem as problem:
+                picture = {"problem": problem.detail}
+            event = _event(topic, picture)
+            if event != self._drawn.get(topic):
+                self._drawn[topic] = event
+                self._tell(event, topic)
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    async def look(self) -> None:
+        """Compare with the last look, and tell."""
+        try:
+            survey: Surveyed | None = await self._cluster.survey()
+        except Problem:
+            # The actor is restarting or stuck; the figures go on, and /readyz says why.
+            survey = None
+        if survey is not None:
+            self._compare(survey)
+        self._tell_figures(survey)
+
+    def _compare(self, survey: Surveyed) -> None:
+        view = survey.view
+        condition = self._cluster.condition(survey)
+        state: dict[str, Any] = {
+            "leader": survey.leader,
+            "view": None if view is None else (view.epoch, tuple(m.name for m in view.stores)),
+            "coordinator": None if view is None else view.coordinator,
+            "ready": condition.writes,
+        }
+        former, self._state = self._state or state, state
+        if state["leader"] != former["leader"]:
+            leader = state["leader"]
+            text = f"{leader} leads" if leader else f"{former['leader']} leads no more"
+            self._change("leader", leader, text, former=former["leader"])
+        if state["view"] != former["view"] and view is not None:
+            stores = ", ".join(m.name for m in view.stores)
+            self._change("view", None, f"view {view.epoch}: {stores}", epoch=view.epoch)
+        if state["coordinator"] != former["coordinator"]:
+            name = state["coordinator"]
+            self._change("coordinator", name, f"{name} coordinates", former=former["coordinator"])
+        if state["ready"] != former["ready"]:
+            kind = "ready" if condition.ready else "not_ready"
+            text = "writes are taken"
+            if condition.writes == "unknown":
+                text = f"whether writes are taken is not known: {condition.text}"
+            elif not condition.ready:
+                text = f"writes are not taken: {condition.text}"
+            self._change(kind, None, text)
+        for name, seen in sorted(survey.nodes.items()):
+            self._compare_node(name, seen.age_ms, seen.heartbeat.halted)
+
+    def _compare_node(self, name: str, age_ms: int, halted: str) -> None:
+        silent = age_ms > self._silent_ms
+        if silent and self._silent.get(name) is False:
+            self._change("node_silent", name, f"{name} was not heard for {age_ms / 1000:.1f} s")
+        elif not silent and self._silent.get(name):
+            self._change("node_back", name, f"{name} is heard again")
+        self._silent[name] = silent
+        if halted and name not in self._halted:
+            self._halted.add(name)
+            self._change("node_halted", name, f"{name} refuses to go on: {halted}")
+        elif not halted:
+            self._halted.discard(name)
+
+    def _tell_figures(self, survey: Surveyed | None) -> None:
+        now_s = time.monotonic()
+        elapsed_s = max(now_s - self._looked_s, 1e-3)
+        self._looked_s = now_s
+        times_s = sorted(self._writes_s)
+        why_not = "the gateway's own actor does not answer"
+        condition = self._cluster.condition(survey) if survey else unheard(why_not)
+        figures: Figures = {
+            "time_us": time.time_ns() // 1000,
+            "writes_per_s": round(len(times_s) / elapsed_s, 1),
+            "reads_per_s": round(self._reads / elapsed_s, 1),
+            "write_p50_ms": _percentile_ms(times_s, 0.50),
+            "write_p99_ms": _percentile_ms(times_s, 0.99),
+            "in_flight": self._in_flight,
+            "writes": condition.writes,
+            "why": condition.text or None,
+            "leader": survey.leader if survey else None,
+            "epoch": survey.view.epoch if survey and survey.view else None,
+        }
+        self._writes_s = []
+        self._reads = 0
+        self._figures.append(figures)
+        if self._listeners:
+            self._tell(_event("figures", figures))
+
+    def _change(self, kind: str, node: str | None, summary: str, **more: Any) -> None:
+        self._last_id += 1
+        data = {"time_us": time.time_ns() // 1000, "kind": kind, "node": node, "summary": summary}
+        event = _event("change", {**data, **more}, self._last_id)
+        self._changes.append((self._last_id, event))
+        self._tell(event)
+
+    def _tell(self, event: bytes, topic: str | None = None) -> None:
+        for listener in self._listeners:
+            if topic is None or topic in listener.topics:
+                _offer(listener.queue, event)
+
+    # -- listening -------------------------------------------------------------------------------
+
+    def check_room(self) -> None:
+        """Raise `Problem` if there are as many listeners as there may be."""
+        if len(self._listeners) >= LISTENERS_MAX:
+            raise Problem(
+                CROWDED,
+                f"{LISTENERS_MAX} clients listen to this gateway's events already",
+                headers={"retry-after": "5"},
+            )
+
+    async def listen(
+        self,
+        after: int | None,
+        topics: frozenset[str] = frozenset(),
+        figures_after_us: int | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        """Events as they come, in the form of `text/event-stream`; first the changes after `after`.
+
+        Without `after`, only what is new. `topics` are names of `pictures`. `figures_after_us`:
+        first the figures of the seconds since then, as one event `history`.
+        """
+        listener = _Listener(topics)
+        self._listeners.add(listener)
+        for topic in topics:
+            # It has not seen what the others have.
+            self._drawn.pop(topic, None)
+        try:
+            # Something at once, so that the client knows it is connected.
+            yield b"retry: 1000\n\n"
+            if figures_after_us is not None:
+                known = [one for one in self._figures if one["time_us"] > figures_after_us]
+                yield _event("history", {"figures": known})
+            for number, event in list(self._changes):
+                if after is not None and number > after:
+                    yield event
+            while (event_or_end := await listener.queue.get()) is not None:
+                yield event_or_end
+        finally:
+            self._listeners.discard(listener)
+
+
+def _offer(queue: asyncio.Queue[bytes | None], event: bytes | None) -> None:
+    if queue.full():
+        queue.get_nowait()
+    queue.put_nowait(event)
+
+
+def _event(kind: str, data: Mapping[str, object], number: int | None = None) -> bytes:
+    head = f"event: {kind}\n" + (f"id: {number}\n" if number is not None else "")
+    return f"{head}data: {json_text(data)}\n\n".encode()
+
+
+def _percentile_ms(sorted_s: list[float], share: float) -> float | None:
+    if not sorted_s:
+        return None
+    return round(sorted_s[min(len(sorted_s) - 1, int(share * len(sorted_s)))] * 1000, 2)

@@ -1,0 +1,118 @@
+"""A bound on the bytes that requests hold in memory together, shared out in the order of asking."""
+
+import asyncio
+from collections import deque
+from typing import NamedTuple
+
+from gateway.http.problems import UNAVAILABLE, Problem
+
+TURN_S = 10.0
+"""How long a request that nothing was done for yet waits for its turn, before it is refused."""
+
+WAITING_MAX = 1024
+"""How many may wait. Beyond that the wait would end in a refusal anyhow: it comes at once."""
+
+_RETRY_AFTER_S = 2
+
+
+class _Turn(NamedTuple):
+    size: int
+    given: asyncio.Future[None]
+
+
+class Memory:
+    """So many bytes, first come, first served. No request asks for more while it waits, so none
+    gets two turns before another gets one.
+
+    Half of it at most is for chunks that are not whole yet (`gather`): those wait for their
+    clients, and the others only for the cluster. So whoever waits here waits for the cluster.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._free = bytes_max
+        self._gathered = 0
+        self._waiting: deque[_Turn] = deque()
+
+    @property
+    def held(self) -> int:
+        """How many bytes are taken."""
+        return self._bytes_max - self._free
+
+    @property
+    def scarce(self) -> bool:
+        """Whether what is left is wanted by others, or soon will be."""
+        return bool(self._waiting) or self._free < self._bytes_max // 2
+
+    def may_gather(self, size: int) -> bool:
+        """Whether `size` more bytes of chunks that are not whole may be held here."""
+        return self._gathered + size <= self._bytes_max // 2
+
+    def take_now(self, size: int) -> bool:
+        """Take `size` bytes, unless that needs a wait."""
+        if self._waiting or size > self._free:
+            return False
+        self._free -= size
+        return True
+
+    async def take(self, size: int, patience_s: float) -> None:
+        """Take `size` bytes, in turn. Raises `Problem` after `patience_s`."""
+        if self.take_now(size):
+            return
+        if len(self._waiting) >= WAITING_MAX:
+            raise nothing_left(f"{WAITING_MAX} requests wait for memory")
+        turn = _Turn(size, asyncio.get_running_loop().create_future())
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(patience_s):
+                await turn.given
+        except BaseException as error:
+            if turn.given.cancelled():
+                self._waiting.remove(turn)
+                self._serve()  # Those behind may want less.
+            else:
+                self.give_back(size)
+            if isinstance(error, TimeoutError):
+                raise nothing_left(f"no turn came within {patience_s:g} s") from None
+            raise
+
+    async def gather(self, size: int, patience_s: float) -> None:
+        """As `take`, for a part of a chunk. Only after `may_gather`."""
+        self._gathered += size
+        try:
+            await self.take(size, patience_s)
+        except BaseException:
+            self._gathered -= size
+            raise
+
+    def gathered(self, size: int) -> None:
+        """`size` bytes that were gathered are a whole chunk, or are about to be given back."""
+        self._gathered -= size
+        assert self._gathered >= 0, self._gathered
+
+    def give_back(self, size: int) -> None:
+        """`size` bytes are free again."""
+        self._free += size
+        assert self._free <= self._bytes_max, (self._free, self._bytes_max)
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._waiting:
+            turn = self._waiting[0]
+            # One that gave up removes itself in the same round, and has the others served.
+            if turn.given.done() or turn.size > self._free:
+                return
+            self._waiting.popleft()
+            self._free -= turn.size
+            turn.given.set_result(None)
+
+
+def nothing_left(why: str) -> Problem:
+    """The problem of a request for which the gateway has no room."""
+    return Problem(
+        UNAVAILABLE,
+        f"Not accepted: the gateway has no room for more bodies at present ({why}). "
+        "It did not happen and never will: no command was submitted. Try again.",
+        headers={"retry-after": f"{_RETRY_AFTER_S}"},
+        fields={"reason": "no room for more bodies", "fact": "no command was submitted"},
+    )

@@ -1,0 +1,540 @@
+"""What each route of the gateway takes and answers, for `/openapi.json`.
+
+Parameters and bodies are the objects that the endpoints parse with, shapes of answers those that
+the type checker holds the endpoints to. A test compares this table with the routes both ways, and
+another sends requests made from it and checks each answer.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from gateway.http import parameters, schemas
+from gateway.http import problems as p
+from gateway.http.auth import Login
+from gateway.http.parameters import Parameter
+from gateway.http.problems import Kind
+from gateway.http.transactions import Steps, Transfer
+from gateway.trace_events import Order
+
+JSON = "application/json"
+BYTES = "application/octet-stream"
+EVENTS = "text/event-stream"
+HTML = "text/html"
+
+Method = str
+Kinds = tuple[Kind, ...]
+
+
+class Answer(NamedTuple):
+    """A status that is no problem. `shape` is a type, whose JSON is sent, or `None`.
+
+    `media` without a shape is bytes or text. `headers` are names in `RESPONSE_HEADERS`.
+    """
+
+    status: int
+    means: str
+    shape: Any = None
+    media: str | None = None
+    headers: tuple[str, ...] = ()
+
+
+class Body(NamedTuple):
+    """What a request sends: by media type a model, or `None` for any bytes."""
+
+    means: str
+    media: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One method of one route."""
+
+    tag: str
+    name: str
+    summary: str
+    means: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    body: Body | None = None
+    answers: tuple[Answer, ...]
+    problems: Kinds = ()
+    open: bool = False
+    """Served without the token."""
+    head: bool = False
+    """A GET to which HEAD answers the same without a body."""
+    events: dict[str, Any] = field(default_factory=dict)
+    """Of a stream: the shape of each event's data."""
+
+
+RESPONSE_HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Synod-Request-Id": (
+        "The write's name: ask `/v1/requests/{request}` for it.",
+        {"type": "string"},
+    ),
+    "Synod-Slot": (
+        "The slot of the log that the write has, or that the store had applied.",
+        {"type": "integer"},
+    ),
+    "Synod-Store": ("The store that answered.", {"type": "string"}),
+    "Location": ("Where what was made is.", {"type": "string", "format": "uri-reference"}),
+    "ETag": ("The version's strong tag, made from slot and index.", {"type": "string"}),
+    "Repr-Digest": ("`sha-256=:BASE64:` of the whole file (RFC 9530).", {"type": "string"}),
+    "Last-Modified": ("The modification time, in whole seconds.", {"type": "string"}),
+    "Synod-Modified": ("The same in milliseconds since 1970.", {"type": "integer"}),
+    "Synod-Version": ("How many versions the file has had.", {"type": "integer"}),
+    "Synod-Executable": ("`1` if the file is executable.", {"type": "string"}),
+    "Synod-Meta-NAME": ("What was kept with the file.", {"type": "string"}),
+    "Accept-Ranges": ("`bytes`", {"type": "string"}),
+    "Content-Range": ("The part that is sent, and the whole size.", {"type": "string"}),
+    "Link": ('The next page: `<…>; rel="next"`.', {"type": "string"}),
+}
+"""Those that are not in every answer of a status are not marked as required."""
+
+_WRITTEN = ("Synod-Request-Id", "Synod-Slot")
+_READ = ("Synod-Slot", "Synod-Store")
+_ABOUT_FILE = (
+    "ETag",
+    "Repr-Digest",
+    "Last-Modified",
+    "Synod-Modified",
+    "Synod-Version",
+    "Synod-Executable",
+    "Synod-Meta-NAME",
+    "Accept-Ranges",
+    *_READ,
+)
+
+EVERYWHERE: Kinds = (
+    p.INVALID_REQUEST,
+    p.UNAUTHORIZED,
+    p.FOREIGN_ORIGIN,
+    p.HEAD_TIMEOUT,
+    p.MISDIRECTED,
+    p.HEAD_TOO_LARGE,
+    p.INTERNAL,
+    p.CROWDED,
+)
+"""What may be answered before an endpoint is reached, or because of a mistake in one."""
+
+OF_NO_OPERATION: Kinds = (p.METHOD_NOT_ALLOWED,)
+"""The answer to a method that a route does not have."""
+
+_READING: Kinds = (p.INVALID_QUERY, p.UNAVAILABLE)
+_WRITING: Kinds = (
+    p.INVALID_HEADER,
+    p.INVALID_PATH,
+    p.NOT_FOUND,
+    p.CONFLICT,
+    p.RUNNING,
+    p.PRECONDITION_FAILED,
+    p.REQUEST_TOO_LARGE,
+    p.KEY_REUSED,
+    p.BUSY,
+    p.ABORTED,
+    p.UNAVAILABLE,
+    p.UNKNOWN,
+    p.OVER_QUOTA,
+    p.DISK_FULL,
+)
+_SENDING: Kinds = (p.INCOMPLETE_BODY, p.BODY_TIMEOUT, p.TOO_LARGE)
+
+_HOW_TO_READ = (parameters.CONSISTENCY, parameters.AT_LEAST)
+_HOW_TO_WRITE = (parameters.IDEMPOTENCY_KEY, parameters.RETRY)
+_IF = (parameters.IF_MATCH, parameters.IF_NONE_MATCH)
+
+_NO_CONTENT = Answer(204, "Done.", headers=_WRITTEN)
+_NOT_MODIFIED = Answer(
+    304, "The client has the current version.", headers=("ETag", "Last-Modified", *_READ)
+)
+
+_FILES = {
+    ("PUT", "/v1/files/{path}"): Operation(
+        tag="files",
+        name="putFile",
+        summary="Create or replace a file",
+        means="Missing parent directories are made in the same command. The type of the body is "
+        "kept with the file.",
+        parameters=(
+            parameters.FILE_PATH,
+            *_IF,
+            *_HOW_TO_WRITE,
+            parameters.EXECUTABLE,
+            parameters.MODIFIED,
+            parameters.LAST_MODIFIED,
+            parameters.META,
+            parameters.REPR_DIGEST,
+            parameters.CONTENT_DIGEST,
+        ),
+        body=Body("The contents, of any type.", {BYTES: None, "*/*": None}),
+        answers=(
+            Answer(
+                200,
+                "The file was replaced.",
+                schemas.FileWritten,
+                headers=(*_WRITTEN, "ETag", "Repr-Digest"),
+            ),
+            Answer(
+                201,
+                "The file was created.",
+                schemas.FileWritten,
+                headers=(*_WRITTEN, "Location", "ETag", "Repr-Digest"),
+            ),
+        ),
+        problems=(*_WRITING, *_SENDING, p.DIGEST_MISMATCH, p.UNSUPPORTED_CODING),
+    ),
+    ("GET", "/v1/files/{path}"): Operation(
+        tag="files",
+        name="getFile",
+        summary="Read a file, or a part of it",
+        parameters=(
+            parameters.FILE_PATH,
+            *_HOW_TO_READ,
+            *_IF,
+            parameters.RANGE,
+            parameters.IF_RANGE,
+        ),
+        answers=(
+            Answer(200, "The whole file, in its own type.", media="*/*", headers=_ABOUT_FILE),
+            Answer(
+                206,
+                "The part that `Range` names.",
+                media="*/*",
+                headers=(*_ABOUT_FILE, "Content-Range"),
+            ),
+            _NOT_MODIFIED,
+        ),
+        problems=(
+            *_READING,
+            p.INVALID_PATH,
+            p.INVALID_HEADER,
+            p.NOT_FOUND,
+            p.CONFLICT,
+            p.PRECONDITION_FAILED,
+            p.RANGE_NOT_SATISFIABLE,
+        ),
+    ),
+    ("HEAD", "/v1/files/{path}"): Operation(
+        tag="files",
+        name="headFile",
+        summary="Describe a file",
+        parameters=(parameters.FILE_PATH, *_HOW_TO_READ, *_IF),
+        answers=(
+            Answer(200, "What GET would answer, without the contents.", headers=_ABOUT_FILE),
+            _NOT_MODIFIED,
+        ),
+        problems=(
+            *_READING,
+            p.INVALID_PATH,
+            p.INVALID_HEADER,
+            p.NOT_FOUND,
+            p.CONFLICT,
+            p.PRECONDITION_FAILED,
+        ),
+    ),
+    ("DELETE", "/v1/files/{path}"): Operation(
+        tag="files",
+        name="deleteFile",
+        summary="Remove a file",
+        parameters=(parameters.FILE_PATH, *_IF, *_HOW_TO_WRITE),
+        answers=(_NO_CONTENT,),
+        problems=_WRITING,
+    ),
+}
+
+_DIRECTORIES = {
+    ("GET", "/v1/directories/{path}"): Operation(
+        tag="directories",
+        name="listDirectory",
+        summary="List a directory, page by page",
+        parameters=(
+            parameters.DIRECTORY_PATH,
+            *_HOW_TO_READ,
+            parameters.LISTING_LIMIT,
+            parameters.LISTING_AFTER,
+        ),
+        answers=(
+            Answer(
+                200, "Entries in the order of names.", schemas.Listing, headers=(*_READ, "Link")
+            ),
+        ),
+        problems=(*_READING, p.INVALID_PATH, p.NOT_FOUND, p.CONFLICT),
+        head=True,
+    ),
+    ("PUT", "/v1/directories/{path}"): Operation(
+        tag="directories",
+        name="makeDirectory",
+        summary="Make a directory and its missing parents",
+        parameters=(parameters.DIRECTORY_PATH, *_HOW_TO_WRITE),
+        answers=(
+            Answer(200, "It was there.", schemas.DirectoryMade, headers=_WRITTEN),
+            Answer(201, "It was made.", schemas.DirectoryMade, headers=(*_WRITTEN, "Location")),
+        ),
+        problems=_WRITING,
+    ),
+    ("DELETE", "/v1/directories/{path}"): Operation(
+        tag="directories",
+        name="removeDirectory",
+        summary="Remove a directory",
+        parameters=(parameters.DIRECTORY_PATH, parameters.RECURSIVE, *_HOW_TO_WRITE),
+        answers=(_NO_CONTENT,),
+        problems=(*_WRITING, p.INVALID_QUERY, p.NOT_EMPTY),
+    ),
+}
+
+_CHANGING = {
+    ("POST", "/v1/move"): Operation(
+        tag="changes",
+        name="move",
+        summary="Give a file or a directory another path",
+        parameters=_HOW_TO_WRITE,
+        body=Body("From where to where, and under which conditions.", {JSON: Transfer}),
+        answers=(Answer(200, "Moved.", schemas.Transferred, headers=_WRITTEN),),
+        problems=(*_WRITING, p.NOT_JSON, *_SENDING),
+    ),
+    ("POST", "/v1/copy"): Operation(
+        tag="changes",
+        name="copy",
+        summary="Make a file or a directory once more",
+        parameters=_HOW_TO_WRITE,
+        body=Body("From where to where, and under which conditions.", {JSON: Transfer}),
+        answers=(Answer(200, "Copied.", schemas.Transferred, headers=_WRITTEN),),
+        problems=(*_WRITING, p.NOT_JSON, *_SENDING),
+    ),
+    ("POST", "/v1/transactions"): Operation(
+        tag="changes",
+        name="transaction",
+        summary="Run several steps, all or none",
+        parameters=_HOW_TO_WRITE,
+        body=Body("The steps, in order.", {JSON: Steps}),
+        answers=(Answer(200, "All were done.", schemas.TransactionDone, headers=_WRITTEN),),
+        problems=(*_WRITING, p.NOT_JSON, *_SENDING, p.NOT_EMPTY),
+    ),
+    ("GET", "/v1/watch"): Operation(
+        tag="changes",
+        name="watch",
+        summary="Hear of changes below a prefix, as server-sent events",
+        means="Ids are the same at every gateway, so a watch goes on elsewhere.",
+        parameters=(parameters.WATCH_PREFIX, parameters.WATCH_AFTER, parameters.LAST_EVENT_ID),
+        answers=(Answer(200, "Events, until the client goes away.", media=EVENTS),),
+        problems=(*_READING, p.INVALID_PATH, p.INVALID_HEADER),
+        events={
+            "ready": schemas.WatchReady,
+            "change": schemas.FileChange,
+            "reset": schemas.WatchReset,
+        },
+        head=True,
+    ),
+}
+
+_LOOKING = {
+    ("GET", "/v1/requests"): Operation(
+        tag="looking on",
+        name="listRequests",
+        summary="What this gateway works on and has answered lately",
+        parameters=(parameters.REQUESTS_LIMIT,),
+        answers=(Answer(200, "Newest first.", schemas.Requests),),
+        problems=(p.INVALID_QUERY,),
+        head=True,
+    ),
+    ("GET", "/v1/requests/{request}"): Operation(
+        tag="looking on",
+        name="getRequest",
+        summary="What became of a write",
+        parameters=(parameters.REQUEST,),
+        answers=(
+            Answer(200, "Running or decided.", schemas.RequestResult, headers=("Synod-Slot",)),
+        ),
+        problems=(p.NOT_FOUND, p.FORGOTTEN, p.UNAVAILABLE),
+        head=True,
+    ),
+    ("GET", "/v1/traces"): Operation(
+        tag="looking on",
+        name="listTraces",
+        summary="What is recorded, and the newest of it",
+        answers=(Answer(200, "Newest requests first.", schemas.Traces),),
+        head=True,
+    ),
+    ("POST", "/v1/traces"): Operation(
+        tag="looking on",
+        name="record",
+        summary="Have all nodes record more or less",
+        body=Body("Everything for some seconds, or a mode.", {JSON: Order}),
+        answers=(Answer(202, "The nodes were told.", Order),),
+        problems=(p.NOT_JSON, p.TOO_MANY_REQUESTS, p.UNAVAILABLE),
+    ),
+    ("GET", "/v1/traces/{request}"): Operation(
+        tag="looking on",
+        name="getTrace",
+        summary="The life of one request, message by message",
+        parameters=(parameters.REQUEST,),
+        answers=(Answer(200, "What is known by now.", schemas.Trace),),
+        problems=(p.NOT_FOUND,),
+        head=True,
+    ),
+    ("GET", "/v1/events"): Operation(
+        tag="looking on",
+        name="events",
+        summary="Changes of the cluster and figures of each second, as server-sent events",
+        parameters=(
+            parameters.TOPICS,
+            parameters.EVENTS_AFTER,
+            parameters.FIGURES_AFTER,
+            parameters.LAST_EVENT_ID,
+        ),
+        answers=(Answer(200, "Events, until the client goes away.", media=EVENTS),),
+        problems=(p.INVALID_QUERY,),
+        events={
+            "change": schemas.ClusterChange,
+            "figures": schemas.Figures,
+            "history": schemas.History,
+            "cluster": schemas.ClusterPicture | schemas.NoPicture,
+            "requests": schemas.Requests | schemas.NoPicture,
+            "log": schemas.Log | schemas.NoPicture,
+        },
+        head=True,
+    ),
+    ("GET", "/v1/log"): Operation(
+        tag="looking on",
+        name="getLog",
+        summary="What was agreed, slot by slot",
+        parameters=(parameters.LOG_BEFORE, parameters.LOG_LIMIT, parameters.LOG_COMMANDS),
+        answers=(Answer(200, "Newest first.", schemas.Log),),
+        problems=_READING,
+        head=True,
+    ),
+    ("GET", "/v1/cluster"): Operation(
+        tag="looking on",
+        name="getCluster",
+        summary="The cluster as this gateway has heard of it",
+        answers=(Answer(200, "View, nodes, leases, limits.", schemas.ClusterPicture),),
+        problems=(p.UNAVAILABLE,),
+        head=True,
+    ),
+    ("GET", "/metrics"): Operation(
+        tag="looking on",
+        name="metrics",
+        summary="All metrics of this gateway",
+        answers=(Answer(200, "In the text form of Prometheus.", media="text/plain"),),
+        head=True,
+    ),
+    ("GET", "/healthz"): Operation(
+        tag="looking on",
+        name="healthz",
+        summary="Whether this gateway is alive",
+        answers=(Answer(200, "It is, and did not halt.", schemas.Healthy),),
+        problems=(p.UNAVAILABLE,),
+        open=True,
+        head=True,
+    ),
+    ("GET", "/readyz"): Operation(
+        tag="looking on",
+        name="readyz",
+        summary="Whether a write, or a read, could start now",
+        parameters=(parameters.READY_FOR,),
+        answers=(Answer(200, "It could.", schemas.Ready),),
+        problems=(p.INVALID_QUERY, p.UNAVAILABLE),
+        open=True,
+        head=True,
+    ),
+}
+
+_BACKUP = {
+    ("POST", "/v1/backup"): Operation(
+        tag="backup",
+        name="beginBackup",
+        summary="Begin a backup, or go on with it",
+        means="For `hold_ms` no store deletes a chunk; send it again in time.",
+        answers=(Answer(200, "What to copy.", schemas.BackupBegun),),
+        problems=(p.UNAVAILABLE,),
+    ),
+    ("GET", "/v1/backup/rows"): Operation(
+        tag="backup",
+        name="getBackupRows",
+        summary="A page of the state's rows",
+        means="Page 0 of another state, if the one that is named is gone.",
+        parameters=(
+            parameters.ROWS_AT_LEAST,
+            parameters.ROWS_SOURCE,
+            parameters.ROWS_SLOT,
+            parameters.ROWS_PAGE,
+        ),
+        answers=(Answer(200, "With their digest.", schemas.BackupRows),),
+        problems=_READING,
+        head=True,
+    ),
+    ("GET", "/v1/chunks/{sha256}"): Operation(
+        tag="backup",
+        name="getChunk",
+        summary="The bytes of a chunk",
+        parameters=(parameters.CHUNK,),
+        answers=(Answer(200, "The bytes.", media=BYTES, headers=("ETag", "Repr-Digest")),),
+        problems=(p.NOT_FOUND, p.UNAVAILABLE),
+        head=True,
+    ),
+}
+
+_PAGES = {
+    ("POST", "/v1/login"): Operation(
+        tag="pages",
+        name="login",
+        summary="Give the token, get a cookie",
+        body=Body("The token.", {JSON: Login, "application/x-www-form-urlencoded": Login}),
+        answers=(
+            Answer(204, "The cookie is set."),
+            Answer(303, "The same for a form: back to the UI.", headers=("Location",)),
+        ),
+        problems=(p.NOT_JSON, p.TOO_MANY_REQUESTS),
+        open=True,
+    ),
+    ("POST", "/v1/logout"): Operation(
+        tag="pages",
+        name="logout",
+        summary="Have the browser forget its cookie",
+        answers=(Answer(204, "Forgotten."),),
+    ),
+    ("GET", "/"): Operation(
+        tag="pages",
+        name="ui",
+        summary="The web UI",
+        answers=(Answer(200, "The page.", media=HTML, headers=("ETag",)), Answer(304, "The same.")),
+        head=True,
+    ),
+    ("GET", "/static/{name}"): Operation(
+        tag="pages",
+        name="static",
+        summary="A script, a style sheet or a picture of the web UI",
+        parameters=(parameters.STATIC_NAME,),
+        answers=(
+            Answer(200, "The file.", media="*/*", headers=("ETag",)),
+            Answer(304, "The same."),
+        ),
+        problems=(p.NOT_FOUND,),
+        head=True,
+    ),
+    ("GET", "/docs"): Operation(
+        tag="pages",
+        name="docs",
+        summary="This description as a page, which works offline",
+        answers=(Answer(200, "The page.", media=HTML, headers=("ETag",)), Answer(304, "The same.")),
+        head=True,
+    ),
+    ("GET", "/openapi.json"): Operation(
+        tag="pages",
+        name="openapi",
+        summary="This description",
+        answers=(
+            Answer(200, "OpenAPI 3.1.", dict[str, Any], headers=("ETag",)),
+            Answer(304, "The same."),
+        ),
+        head=True,
+    ),
+}
+
+OPERATIONS: dict[tuple[Method, str], Operation] = {
+    **_FILES,
+    **_DIRECTORIES,
+    **_CHANGING,
+    **_LOOKING,
+    **_BACKUP,
+    **_PAGES,
+}
+"""By method and path."""

@@ -1,0 +1,284 @@
+"""Parameters of requests, each declared once: its reader parses it, and `/openapi.json` shows it.
+
+What a route takes stands in `gateway.http.operations`; the endpoints read it through these same
+objects.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from actors.learner.log_pages import ENTRIES_MAX
+from actors.numbers import COUNT_MAX
+from gateway.http.headers import choice, number, switch
+from gateway.http.idempotency import KEY_PATTERN
+
+PAGE_MAX = 1000
+
+Place = Literal["query", "header", "path"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """A parameter by its name; header fields are named as the documents spell them."""
+
+    name: str
+    place: Place
+    means: str
+
+    @cached_property
+    def key(self) -> str:
+        """The name in `header_fields` or `query_fields`."""
+        return self.name.lower() if self.place == "header" else self.name
+
+    def schema(self) -> dict[str, Any]:
+        """What its value may be, as JSON Schema."""
+        return {"type": "string"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text(Parameter):
+    """Any text, by rules that `pattern` tells as far as a pattern can."""
+
+    pattern: str | None = None
+    examples: tuple[str, ...] = ()
+
+    def schema(self) -> dict[str, Any]:
+        """See `Parameter`."""
+        return super().schema() | ({"pattern": f"^{self.pattern}$"} if self.pattern else {})
+
+    def of(self, fields: dict[str, str]) -> str:
+        """What was given, or an empty text."""
+        return fields.get(self.key, "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number(Parameter):
+    """A whole number from `least` to `most`, which messages can carry: `COUNT_MAX` at most."""
+
+    place: Place = "query"
+    default: int = 0
+    least: int = 0
+    most: int
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.least <= self.default <= self.most <= COUNT_MAX, self
+
+    def schema(self) -> dict[str, Any]:
+        """See `Parameter`."""
+        return {
+            "type": "integer",
+            "minimum": self.least,
+            "maximum": self.most,
+            "default": self.default,
+        }
+
+    def of(self, query: dict[str, str]) -> int:
+        """What was given, or the default. Raises `Problem`."""
+        return number(query, self.key, default=self.default, least=self.least, most=self.most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(Parameter):
+    """One of `allowed`; the first is the default."""
+
+    place: Place = "query"
+    allowed: tuple[str, ...]
+
+    def schema(self) -> dict[str, Any]:
+        """See `Parameter`."""
+        return {"type": "string", "enum": list(self.allowed), "default": self.allowed[0]}
+
+    def of(self, query: dict[str, str]) -> str:
+        """What was given, or the default. Raises `Problem`."""
+        return choice(query, self.key, self.allowed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Switch(Parameter):
+    """A header that is `1` or `0`."""
+
+    place: Place = "header"
+    default: bool
+
+    def schema(self) -> dict[str, Any]:
+        """See `Parameter`."""
+        return {"type": "string", "enum": ["0", "1"], "default": str(int(self.default))}
+
+    def of(self, fields: dict[str, str]) -> bool:
+        """What was given, or the default. Raises `Problem`."""
+        return switch(fields, self.key, default=self.default)
+
+
+# -- queries --------------------------------------------------------------------------------------
+
+CONSISTENCY = Choice(
+    name="consistency",
+    allowed=("linearizable", "stale"),
+    means="`stale`: from any store at once, which may lag behind.",
+)
+AT_LEAST = Number(
+    name="at_least",
+    most=COUNT_MAX,
+    means="The store must have applied this slot: `Synod-Slot` of a write, to read that write.",
+)
+RECURSIVE = Choice(
+    name="recursive",
+    allowed=("false", "true"),
+    means="`true`: all that is below it goes, too.",
+)
+READY_FOR = Choice(
+    name="for",
+    allowed=("writes", "reads"),
+    means="Whether a write could be done now, or a linearizable read.",
+)
+LISTING_LIMIT = Number(
+    name="limit", default=PAGE_MAX, least=1, most=PAGE_MAX, means="Entries of a page."
+)
+LISTING_AFTER = Text(
+    name="after", place="query", means="Begin after this name: `next` of the page before."
+)
+REQUESTS_LIMIT = Number(name="limit", default=100, least=1, most=1000, means="How many.")
+LOG_BEFORE = Number(
+    name="before", most=COUNT_MAX, means="The newest slots below this one; 0: of all."
+)
+LOG_LIMIT = Number(name="limit", default=100, least=1, most=ENTRIES_MAX, means="How many slots.")
+LOG_COMMANDS = Number(
+    name="commands", most=COUNT_MAX, means="Only the first commands of each slot; 0: all."
+)
+TOPICS = Text(
+    name="topics",
+    place="query",
+    means="Any of `cluster`, `requests`, `log`, separated by commas.",
+    examples=("cluster,log",),
+)
+EVENTS_AFTER = Text(
+    name="after",
+    place="query",
+    means="Changes after this id; `Last-Event-ID` comes first.",
+)
+FIGURES_AFTER = Number(
+    name="figures_after",
+    most=COUNT_MAX,
+    means="First the figures of the seconds after this time, in microseconds since 1970.",
+)
+WATCH_PREFIX = Text(
+    name="prefix",
+    place="query",
+    means="Only changes of paths that begin so; may end with a slash.",
+    examples=("docs/",),
+)
+WATCH_AFTER = Text(
+    name="after", place="query", means="Go on after this id; `Last-Event-ID` comes first."
+)
+ROWS_AT_LEAST = Number(
+    name="at_least", most=COUNT_MAX, means="The state must hold this slot: `at_least` of the begin."
+)
+ROWS_SOURCE = Text(name="source", place="query", means="Whose state: `source` of the page before.")
+ROWS_SLOT = Number(
+    name="slot", most=COUNT_MAX, means="Which state: `slot` of the page before; 0 at first."
+)
+ROWS_PAGE = Number(name="page", most=COUNT_MAX, means="Which page, from 0.")
+
+# -- headers --------------------------------------------------------------------------------------
+
+IF_MATCH = Text(
+    name="If-Match",
+    place="header",
+    means="Only if the file's ETag is one of these; `*`: only if it exists.",
+    examples=("*", '"12-0"'),
+)
+IF_NONE_MATCH = Text(
+    name="If-None-Match",
+    place="header",
+    means="Only if the file's ETag is none of these; `*`: only if it does not exist.",
+    examples=("*", '"12-0"'),
+)
+IF_RANGE = Text(
+    name="If-Range",
+    place="header",
+    means="`Range` counts only if this is the file's ETag; else the whole file is sent.",
+    examples=('"12-0"',),
+)
+RANGE = Text(
+    name="Range",
+    place="header",
+    means="One range of bytes; anything else is ignored, as RFC 9110 wants it.",
+    examples=("bytes=0-99", "bytes=-100"),
+)
+IDEMPOTENCY_KEY = Text(
+    name="Idempotency-Key",
+    place="header",
+    pattern=KEY_PATTERN,
+    means="The same key with the same request is applied once; kept for a day of log time.",
+    examples=("3f0c0b9e-1",),
+)
+RETRY = Switch(
+    name="Synod-Retry",
+    default=True,
+    means="`0`: the gateway does not try once more by itself after an abort.",
+)
+EXECUTABLE = Switch(name="Synod-Executable", default=False, means="Kept with the file.")
+MODIFIED = Text(
+    name="Synod-Modified",
+    place="header",
+    means="Modification time in milliseconds since 1970; without it, `Last-Modified` or now.",
+    examples=("1795460525626",),
+)
+LAST_MODIFIED = Text(
+    name="Last-Modified",
+    place="header",
+    means="Modification time as an HTTP date, if there is no `Synod-Modified`.",
+    examples=("Thu, 26 Nov 2026 11:42:05 GMT",),
+)
+META = Text(
+    name="Synod-Meta-NAME",
+    place="header",
+    means="Any number of headers with a name of your own for NAME, of 2 KiB together; kept with "
+    "the file.",
+    examples=("mine",),
+)
+REPR_DIGEST = Text(
+    name="Repr-Digest",
+    place="header",
+    means="`sha-256=:BASE64:` (RFC 9530). A body with another digest is refused.",
+    examples=("sha-256=:uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzek=:",),
+)
+CONTENT_DIGEST = Text(
+    name="Content-Digest",
+    place="header",
+    means="As `Repr-Digest`; content codings are not kept, so they are the same.",
+    examples=("sha-256=:uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzek=:",),
+)
+LAST_EVENT_ID = Text(
+    name="Last-Event-ID",
+    place="header",
+    means="The id of the last event that was heard; browsers send it by themselves.",
+)
+
+# -- paths ----------------------------------------------------------------------------------------
+
+FILE_PATH = Text(
+    name="path",
+    place="path",
+    means="Names joined by slashes, each percent-encoded: `a/b.txt`. Slashes between names are not "
+    "encoded; `%2F`, `.`, `..`, empty names, control characters and what is not UTF-8 in Unicode's "
+    "normal form C are refused.",
+    examples=("greetings/hello.txt",),
+)
+DIRECTORY_PATH = Text(
+    name="path", place="path", means=f"{FILE_PATH.means} Empty: the root.", examples=("greetings",)
+)
+REQUEST = Text(
+    name="request",
+    place="path",
+    means="`Synod-Request-Id` of a write.",
+    examples=("gateway-1.fd420290d28ca9f9-2",),
+)
+CHUNK = Text(
+    name="sha256",
+    place="path",
+    pattern="[0-9a-f]{64}",
+    means="The chunk's SHA-256 in hexadecimal.",
+)
+STATIC_NAME = Text(name="name", place="path", means="A file of the web UI.", examples=("app.css",))

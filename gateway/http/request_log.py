@@ -1,0 +1,92 @@
+"""The requests that a gateway works on and has answered lately, for whoever looks on."""
+
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+from gateway.http.schemas import RequestItem
+from observability.traces import Span
+
+_KEPT = 2_000
+_PATH_MAX = 400
+"""Characters of a path that are kept; a URL may have as many as a head has bytes."""
+
+_ROUTE_MAX = 20
+_PREFIX = "/v1/"
+_UNTOLD = ("cluster", "events", "log", "login", "requests", "traces")
+"""What whoever looks on asks for: it would hide the others."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """One request; `request` is its id in the cluster, known with the answer of a write.
+
+    `route` is the first name after `/v1/`.
+    """
+
+    number: int
+    method: str
+    route: str
+    path: str
+    started_us: int
+    request: str | None = None
+    status: int | None = None
+    ended_us: int | None = None
+
+    def as_json(self, now_us: int) -> RequestItem:
+        """As `/v1/requests` shows it."""
+        return {
+            "number": self.number,
+            "request": self.request,
+            "method": self.method,
+            "route": self.route,
+            "path": self.path,
+            "status": self.status,
+            "started_us": self.started_us,
+            "duration_us": (self.ended_us or now_us) - self.started_us,
+        }
+
+
+class RequestLog:
+    """Bounded; the oldest go first."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._running: dict[int, Seen] = {}
+        self._answered: deque[Seen] = deque(maxlen=_KEPT)
+        self._by_request: OrderedDict[str, Seen] = OrderedDict()
+
+    def begin(self, method: str, path: str) -> Seen:
+        """A request came in."""
+        self._number += 1
+        route = path.removeprefix(_PREFIX).partition("/")[0] if path.startswith(_PREFIX) else ""
+        if len(path) > _PATH_MAX:
+            path = path[:_PATH_MAX] + "…"
+        seen = Seen(self._number, method, route[:_ROUTE_MAX], path, time.time_ns() // 1000)
+        if route and route not in _UNTOLD:
+            self._running[self._number] = seen
+        return seen
+
+    def end(self, seen: Seen, status: int) -> None:
+        """It was answered, or its caller went away (status 0)."""
+        seen.status = status
+        seen.ended_us = time.time_ns() // 1000
+        if self._running.pop(seen.number, None) is None:
+            return
+        self._answered.append(seen)
+        if seen.request is not None:
+            self._by_request[seen.request] = seen
+            if len(self._by_request) > _KEPT:
+                self._by_request.popitem(last=False)
+
+    def span(self, request: str) -> Span | None:
+        """From when to when this gateway worked on `request`."""
+        seen = self._by_request.get(request)
+        return None if seen is None else Span(seen.started_us, seen.ended_us)
+
+    def newest(self, limit: int) -> list[RequestItem]:
+        """What runs and what was answered, newest first."""
+        now_us = time.time_ns() // 1000
+        found = [*self._running.values(), *list(self._answered)[-limit:]]
+        found.sort(key=lambda seen: seen.number, reverse=True)
+        return [seen.as_json(now_us) for seen in found[:limit]]

@@ -1,0 +1,469 @@
+"""The shapes of what the gateway answers in JSON: for the type checker, and for `/openapi.json`.
+
+At run time they are plain dictionaries, so that naming a shape costs an answer nothing.
+"""
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field, GetPydanticSchema
+from typing_extensions import TypedDict
+
+from actors.store.changes import ChangeKind
+from actors.values import Status, View
+from gateway.readiness import Reads, Writes
+from observability.events import Mode
+
+_ViewJson = Annotated[
+    dict[str, Any], GetPydanticSchema(lambda _source, handler: handler.generate_schema(View))
+]
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Etag = Annotated[str, Field(description="Without the quotation marks that it has in headers.")]
+
+
+# -- files and directories ------------------------------------------------------------------------
+
+
+class Done(TypedDict):
+    """A write that was done; `retried` if the gateway sent it once more after an abort."""
+
+    request: str
+    slot: int
+    retried: bool
+
+
+class FileWritten(Done):
+    """A file that was created or replaced."""
+
+    path: str
+    created: bool
+    etag: Etag
+    sha256: Sha256
+
+
+class DirectoryMade(TypedDict):
+    """A directory that is there; `created` tells whether it was missing."""
+
+    path: str
+    created: bool
+    request: str
+    slot: int
+
+
+class FileItem(TypedDict):
+    """A file in a listing."""
+
+    kind: Literal["file"]
+    name: str
+    path: str
+    slot: int
+    etag: Etag
+    version: int
+    size: int
+    sha256: Sha256
+    content_type: str
+    modified_ms: int
+    executable: bool
+    meta: dict[str, str]
+
+
+class DirectoryItem(TypedDict):
+    """A directory in a listing."""
+
+    kind: Literal["directory"]
+    name: str
+    path: str
+    slot: int
+
+
+class Listing(TypedDict):
+    """A page of a directory in the order of names; `next` is what to ask `after` for the rest."""
+
+    path: str
+    slot: int
+    entries: list[FileItem | DirectoryItem]
+    next: str | None
+
+
+class Transferred(Done):
+    """A move or a copy that was done."""
+
+    source: str
+    target: str
+    created: bool
+    etag: Etag
+
+
+class TransactionDone(Done):
+    """A transaction that was done; `steps` is how many steps it had."""
+
+    steps: int
+    etag: Etag
+
+
+# -- requests, traces, the log --------------------------------------------------------------------
+
+
+class RequestItem(TypedDict):
+    """A request to this gateway; `status` is null in flight, and 0 if the caller went away."""
+
+    number: int
+    request: str | None
+    method: str
+    route: str
+    path: str
+    status: int | None
+    started_us: int
+    duration_us: int
+
+
+class Requests(TypedDict):
+    """The newest requests first."""
+
+    requests: list[RequestItem]
+
+
+class RequestResult(TypedDict):
+    """What became of a write; everything after `state` is there once it is decided."""
+
+    request: str
+    state: Literal["running", "decided"]
+    result: NotRequired[Status]
+    slot: NotRequired[int]
+    index: NotRequired[int]
+    created: NotRequired[bool]
+    detail: NotRequired[str]
+    step: NotRequired[int]
+    path: NotRequired[str]
+    etag: NotRequired[Etag]
+
+
+class Stage(TypedDict):
+    """A part of a write's time; each begins where the last one ended."""
+
+    name: Literal["queue", "journal", "quorum", "vote", "answer"]
+    start_us: int
+    end_us: int
+
+
+# "from" is a keyword.
+TraceEvent = TypedDict(
+    "TraceEvent",
+    {
+        "time_us": int,
+        "node": str,
+        "kind": Literal["sent", "received", "committed", "timer"],
+        "type": str,
+        "from": str | None,
+        "to": str | None,
+        "slot": int | None,
+        "ballot": str | None,
+        "epoch": int | None,
+        "message_id": str | None,
+        "summary": str,
+        "duration_us": int | None,
+        "content": dict[str, Any],
+    },
+)
+
+
+class Trace(TypedDict):
+    """The life of one request, message by message."""
+
+    request: str
+    complete: bool
+    traced: bool
+    slot: int | None
+    started_us: int | None
+    duration_us: int | None
+    stages: list[Stage]
+    events: list[TraceEvent]
+
+
+class TracedRequest(TypedDict):
+    """A request of which something was recorded."""
+
+    request: str
+    slot: int | None
+    time_us: int
+    complete: bool
+
+
+class Traces(TypedDict):
+    """What is recorded, the newest requests, and the newest events that belong to no slot."""
+
+    mode: Mode
+    all_until_us: int | None
+    requests: list[TracedRequest]
+    events: list[TraceEvent]
+    dropped: int
+
+
+class LogCommandItem(TypedDict):
+    """A command of a slot; `outcome` is null while the slot is open."""
+
+    request: str
+    operation: str
+    path: str
+    outcome: Literal["aborted", "decided"] | None
+
+
+SlotOutcome = Literal["undecided", "committed", "aborted", "partly aborted"]
+
+
+class LogItem(TypedDict):
+    """A slot of the log."""
+
+    slot: int
+    epoch: int
+    ballot: str | None
+    accepted_by: list[str]
+    kind: Literal["batch", "view", "abort", "noop"]
+    outcome: SlotOutcome
+    commands: list[LogCommandItem]
+    commands_count: int
+    summary: str
+
+
+class Log(TypedDict):
+    """A page of the log, newest first; `next` is what to ask `before` for the next page."""
+
+    entries: list[LogItem]
+    decided: int
+    first_kept: int
+    next: int | None
+
+
+# -- the cluster ----------------------------------------------------------------------------------
+
+
+class Node(TypedDict):
+    """A node; what follows `in_view` is of its last heartbeat, and missing if none came."""
+
+    name: str
+    role: str
+    seen: bool
+    leader: bool
+    coordinator: bool
+    in_view: bool
+    age_ms: NotRequired[int]
+    incarnation: NotRequired[int]
+    applied: NotRequired[int]
+    durable: NotRequired[int]
+    scanned: NotRequired[int]
+    state_hash: NotRequired[str]
+    epoch: NotRequired[int | None]
+    ballot: NotRequired[str | None]
+    pending: NotRequired[int]
+    in_doubt: NotRequired[int]
+    journal_commits: NotRequired[int]
+    halted: NotRequired[str]
+
+
+class Leases(TypedDict):
+    """The leader's lease, and the read leases that it granted."""
+
+    ballot: str
+    holder: str
+    age_ms: int
+    lease_ms: int
+    left_ms: int
+    read_left_ms: dict[str, int]
+
+
+class Limits(TypedDict):
+    """What this gateway takes, in bytes."""
+
+    greatest_file_bytes: int
+    inline_bytes: int
+    chunk_bytes: int
+
+
+class ReasonItem(TypedDict):
+    """Why something can't be done, or what is amiss: a code that stays, and a text for people."""
+
+    code: str
+    detail: str
+
+
+class ConditionItem(TypedDict):
+    """What the cluster can do now, and why not."""
+
+    writes: Writes
+    reads: Reads
+    reasons: list[ReasonItem]
+    read_reasons: list[ReasonItem]
+    warnings: list[ReasonItem]
+    heard_ms: int | None
+
+
+_Condition = Annotated[
+    dict[str, Any],
+    GetPydanticSchema(lambda _source, handler: handler.generate_schema(ConditionItem)),
+]
+
+
+class ClusterPicture(TypedDict):
+    """The cluster as this gateway has heard of it."""
+
+    cluster: str
+    gateway: str
+    ready: bool
+    leader: str | None
+    session: str | None
+    view: _ViewJson | None
+    leases: Leases | None
+    nodes: list[Node]
+    condition: _Condition
+    silent_ms: int
+    limits: Limits
+
+
+class Healthy(TypedDict):
+    """This node is alive."""
+
+    status: Literal["ok"]
+    node: str
+
+
+class Ready(TypedDict):
+    """A write could start now."""
+
+    status: Literal["ready"]
+    node: str
+    leader: str | None
+
+
+# -- backups --------------------------------------------------------------------------------------
+
+
+class FoundedWith(TypedDict):
+    """Settings that a restored cluster is to have."""
+
+    proposers: int
+    acceptors: int
+    learners: int
+    stores: int
+    lease_ms: int
+
+
+class BackupBegun(TypedDict):
+    """How far a copy must reach, and for how long no chunk is deleted."""
+
+    cluster: str
+    at_least: int
+    hold_ms: int
+    settings: FoundedWith
+
+
+class BackupRows(TypedDict):
+    """A page of the state's rows, each a key and a value."""
+
+    source: str
+    slot: int
+    page: int
+    rows_left: int
+    digest: str
+    rows: list[list[str]]
+
+
+# -- events ---------------------------------------------------------------------------------------
+
+
+class FileChange(TypedDict):
+    """`event: change` of a watch. A move or a copy has a `source` and stands for all below it."""
+
+    kind: ChangeKind
+    slot: int
+    index: int
+    path: str
+    source: NotRequired[str]
+    size: NotRequired[int]
+    content_type: NotRequired[str]
+    etag: NotRequired[Etag]
+
+
+class WatchReady(TypedDict):
+    """`event: ready`, first: what follows changed after this slot."""
+
+    slot: int
+    prefix: str
+
+
+class WatchReset(TypedDict):
+    """`event: reset`: some changes may have been missed, so look at the files anew."""
+
+    slot: int
+    reason: str
+
+
+class ClusterChange(TypedDict):
+    """`event: change` of `/v1/events`."""
+
+    time_us: int
+    kind: Literal[
+        "leader",
+        "view",
+        "coordinator",
+        "node_silent",
+        "node_back",
+        "node_halted",
+        "ready",
+        "not_ready",
+    ]
+    node: str | None
+    summary: str
+    former: NotRequired[str | None]
+    epoch: NotRequired[int]
+
+
+class Figures(TypedDict):
+    """`event: figures`, each second: this gateway's requests about files."""
+
+    time_us: int
+    writes_per_s: float
+    reads_per_s: float
+    write_p50_ms: float | None
+    write_p99_ms: float | None
+    in_flight: int
+    leader: str | None
+    epoch: int | None
+    writes: Writes
+    why: str | None
+
+
+class NoPicture(TypedDict):
+    """Instead of a picture that could not be drawn."""
+
+    problem: str
+
+
+class History(TypedDict):
+    """`event: history`, once and first, if `figures_after` is given."""
+
+    figures: list[Figures]
+
+
+# -- problems -------------------------------------------------------------------------------------
+
+
+class ProblemDocument(TypedDict):
+    """An error (RFC 9457). Members beyond the first four depend on its type."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    fact: NotRequired[Annotated[str, Field(description="The durable fact that makes it final.")]]
+    reason: NotRequired[str]
+    request: NotRequired[Annotated[str, Field(description="As `Synod-Request-Id`.")]]
+    result: NotRequired[Annotated[str, Field(description="Where to ask what became of it.")]]
+    slot: NotRequired[int]
+    index: NotRequired[int]
+    step: NotRequired[Annotated[int, Field(description="Of a transaction, from 0.")]]
+    path: NotRequired[str]
+    current_etag: NotRequired[str | None]
+    found: NotRequired[Literal["file", "directory"]]
+    chunk: NotRequired[Sha256]
+    greatest_file_bytes: NotRequired[int]
+    reasons: NotRequired[list[ReasonItem]]

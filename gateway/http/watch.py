@@ -1,0 +1,389 @@
+"""`GET /v1/watch?prefix=`: changes of files as server-sent events, in the order of the log.
+
+The stores keep what the last slots changed (`actors.store.changes`); a gateway asks one of them for
+what follows the slot it knows, and the store answers when there is something. So nothing rests on a
+notification: a lost message costs a second. An event's id is its slot and its number within the
+slot, the same at every gateway, so `Last-Event-ID` works across gateways and restarts. What is
+older than all stores remember is told as `reset`: look at the files anew, then go on from there.
+
+What watchers cost is bounded: their number, the bytes that wait for those that read slowly, and the
+questions to the stores. One that reads too slowly is cut off, and goes on where it was when it
+comes back.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from actors.messages import ReadReply, ReadRequest
+from actors.store.changes import Change
+from gateway.cluster import RETRY_AFTER, Cluster
+from gateway.http.files import GaveUp
+from gateway.http.headers import query_fields
+from gateway.http.metadata import served_content_type
+from gateway.http.parameters import LAST_EVENT_ID, WATCH_AFTER, WATCH_PREFIX
+from gateway.http.problems import INVALID_HEADER, INVALID_PATH, UNAVAILABLE, Problem
+from gateway.paths import InvalidPath, checked_path
+from observability.safe_text import json_text, visible
+
+_ID = re.compile(r"(?P<slot>[0-9]{1,18})(?:\.(?P<ordinal>[0-9]{1,9}))?")
+_PAGE = 1000
+_BEAT_S = 0.25
+"""Pages are asked for at multiples of this on the loop's clock, so that changes which come close
+together travel together, and watchers that stand at the same slot go on to stand at the same slot.
+"""
+
+_RETRY_S = 1.0
+_QUIET_S = 5.0
+"""Something is sent so often at least: only then is a client noticed that went away, for one that
+closed its side of the connection may still listen.
+"""
+
+_ASK_STORES = 6
+_OPENING = b"retry: 1000\n\n"
+
+WATCHERS_MAX = 1_000
+"""Each costs a connection and a look at every page."""
+
+_PIECE_BYTES = 64 * 1024
+"""What is handed to the server at once: it holds a piece until the client takes it."""
+
+_SLOW_S = 30.0
+"""A watcher that does not take a piece for so long is cut off."""
+
+_HELD_BYTES_MAX = 32 * 1024 * 1024
+"""What the pages may take together that watchers have not taken yet. Above it nobody is told the
+next page, and who has held one for `_LONG_S` is cut off.
+"""
+
+_LONG_S = 1.0
+_QUESTIONS_MAX = 16
+"""How many questions run at a time: each answer is a page, before anybody holds it."""
+
+_SELECTIONS_KEPT = 16
+"""Of a page, for watchers of the same prefix; a selection is only references to its events."""
+
+
+class Mark(NamedTuple):
+    """What was told: all of the slots below `slot`, and of `slot` the changes up to `ordinal`."""
+
+    slot: int
+    ordinal: int
+
+    @property
+    def id(self) -> str:
+        """As an event's id."""
+        return f"{self.slot}" if self.ordinal == _WHOLE else f"{self.slot}.{self.ordinal}"
+
+
+_WHOLE = 1_000_000_000
+"""An ordinal above that of any change: the slot was told whole."""
+
+
+class _Page:
+    """What a store answered, and what it is in the words of the stream: written once for all."""
+
+    def __init__(self, reply: ReadReply) -> None:
+        self.reply = reply
+        self._events = [
+            _event("change", Mark(change.slot, change.ordinal).id, change_json(change))
+            for change in reply.changes
+        ]
+        self._selections: dict[tuple[Mark, str], list[bytes]] = {}
+        self.size_bytes = 2 * sum(map(len, self._events))
+        """The events and the changes that they tell."""
+
+    def events(self, mark: Mark, prefix: str) -> list[bytes]:
+        """The events for a watcher of `prefix` that was told everything up to `mark`."""
+        found = self._selections.get((mark, prefix))
+        if found is None:
+            found = [
+                event
+                for change, event in zip(self.reply.changes, self._events, strict=True)
+                if (change.slot, change.ordinal) > mark and concerns(change, prefix)
+            ]
+            if len(self._selections) < _SELECTIONS_KEPT:
+                self._selections[mark, prefix] = found
+        return found
+
+
+@dataclass(slots=True, eq=False)
+class _Holding:
+    """What waits for one watcher."""
+
+    page: _Page | None = None
+    since_s: float = 0.0
+    """Since when it holds the page, on the loop's clock."""
+    patience: asyncio.Timeout | None = None
+    """While it is to take a piece: ends its connection."""
+
+    def take(self, page: _Page) -> None:
+        """The page is to be told."""
+        self.page, self.since_s = page, asyncio.get_running_loop().time()
+
+    def cut(self) -> None:
+        """End the connection, if the watcher is to take something."""
+        if self.patience is not None:
+            self.patience.reschedule(asyncio.get_running_loop().time())
+            self.patience = None
+
+
+class _Holdings:
+    """What waits for all watchers together."""
+
+    def __init__(self) -> None:
+        self._all: dict[_Holding, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def bytes(self) -> int:
+        """What the pages take: one that several watchers hold is held once."""
+        pages = {id(one.page): one.page.size_bytes for one in self._all if one.page is not None}
+        return sum(pages.values())
+
+    def open(self) -> _Holding:
+        """Another watcher. Raises `Problem` if there are too many."""
+        if len(self._all) >= WATCHERS_MAX:
+            raise Problem(
+                UNAVAILABLE,
+                f"this gateway has {WATCHERS_MAX} watchers, which is the most it may have: try "
+                "again later, or another gateway",
+                headers=RETRY_AFTER,
+            )
+        holding = _Holding()
+        self._all[holding] = None
+        return holding
+
+    def close(self, holding: _Holding) -> None:
+        """The watcher is gone."""
+        del self._all[holding]
+
+    async def room(self) -> None:
+        """Wait until another page may be held; who takes long over theirs is cut off meanwhile."""
+        loop = asyncio.get_running_loop()
+        while self.bytes > _HELD_BYTES_MAX:
+            for holding in self._all:
+                if holding.page is not None and loop.time() - holding.since_s >= _LONG_S:
+                    holding.cut()
+            await asyncio.sleep(_BEAT_S)
+
+
+class _Stream(StreamingResponse):
+    """The answer to one watcher, which is cut off if it does not take what it is sent."""
+
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes],
+        holding: _Holding,
+        closed: Callable[[_Holding], None],
+    ) -> None:
+        super().__init__(
+            events,
+            media_type="text/event-stream",
+            headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+        )
+        self._events = events
+        self._holding = holding
+        self._closed = closed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it all."""
+
+        async def send_in_time(message: Any) -> None:
+            try:
+                async with asyncio.timeout(_SLOW_S) as self._holding.patience:
+                    await send(message)
+            except TimeoutError:
+                raise GaveUp("a watcher reads too slowly") from None
+            finally:
+                self._holding.patience = None
+
+        try:
+            await super().__call__(scope, receive, send_in_time)
+        finally:
+            self._closed(self._holding)
+            await self._events.aclose()
+
+
+class _LeftAlone(Exception):
+    """Whoever asked for the page went away; another has to ask."""
+
+
+class Watch:
+    """The endpoint. Watchers that stand at the same slot share one question to the stores."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._asked: dict[int, asyncio.Future[_Page]] = {}
+        self._questions = asyncio.Semaphore(_QUESTIONS_MAX)
+        self.holdings = _Holdings()
+        self._ended = False
+
+    def end(self) -> None:
+        """Let all watchers go, within about a second; they come back where they left off."""
+        self._ended = True
+
+    async def watch(self, request: Request) -> Response:
+        """Tell changes below a prefix until the client goes away. Raises `Problem`."""
+        query = query_fields(request.scope)
+        prefix = WATCH_PREFIX.of(query).removeprefix("/")
+        try:
+            checked_path(prefix.removesuffix("/"))
+        except InvalidPath as error:
+            raise Problem(INVALID_PATH, f"{error}") from None
+        known = request.headers.get(LAST_EVENT_ID.key) or query.get(WATCH_AFTER.key)
+        mark = None
+        if known is not None:
+            found = _ID.fullmatch(known)
+            if found is None:
+                raise Problem(INVALID_HEADER, f"Last-Event-ID is no id of this stream: {known!a}")
+            ordinal = found["ordinal"]
+            mark = Mark(int(found["slot"]), _WHOLE if ordinal is None else int(ordinal))
+        holding = self.holdings.open()
+        try:
+            newest = await self._newest()
+            if mark is not None and mark.slot > newest:
+                # A slot without commands may have reached one store before another.
+                await asyncio.sleep(_RETRY_S)
+                newest = await self._newest()
+        except BaseException:
+            self.holdings.close(holding)
+            raise
+        events = self._events(prefix, mark, newest, holding)
+        return _Stream(events, holding, self.holdings.close)
+
+    async def _events(
+        self, prefix: str, known: Mark | None, newest: int, holding: _Holding
+    ) -> AsyncGenerator[bytes]:
+        loop = asyncio.get_running_loop()
+        mark = known or Mark(newest, _WHOLE)
+        yield _OPENING + _event("ready", mark.id, {"slot": mark.slot, "prefix": prefix})
+        if mark.slot > newest:
+            mark = Mark(newest, _WHOLE)
+            about = {"slot": newest, "reason": "the id is of another cluster: no such slot is here"}
+            yield _event("reset", mark.id, about)
+        told_at = loop.time()
+        while not self._ended:
+            await self.holdings.room()
+            try:
+                page = await self._since(mark)
+            except Problem as problem:
+                yield f": waiting, {visible(problem.detail)}\n\n".encode()
+                await asyncio.sleep(_RETRY_S)
+                continue
+            reply = page.reply
+            if reply.status == "forgotten":
+                mark = Mark(reply.applied, _WHOLE)
+                about = {"slot": mark.slot, "reason": reply.detail}
+                yield _event("reset", mark.id, about)
+                continue
+            holding.take(page)
+            events = list(page.events(mark, prefix))
+            through = Mark(reply.applied, _WHOLE)
+            # Also of the slot of `mark`: a client that came back within a slot knows part of it,
+            # and while nothing follows, the same page would come again and again.
+            if through > mark:
+                mark = through
+                # An id alone is no event, but moves the client's Last-Event-ID on.
+                events.append(f"id: {mark.id}\n\n".encode())
+            if not events and loop.time() - told_at > _QUIET_S:
+                events.append(b": nothing new\n\n")
+            if events:
+                told_at = loop.time()
+            for piece in _pieces(events):
+                yield piece
+            holding.page = None
+            del page, reply, events
+            await asyncio.sleep(_BEAT_S - loop.time() % _BEAT_S)
+
+    async def _since(self, mark: Mark) -> _Page:
+        """What follows `mark`, or that no store asked remembers it. Raises `Problem`."""
+        at_least = mark.slot + 1 if mark.ordinal == _WHOLE else mark.slot
+        while True:
+            running = self._asked.get(at_least)
+            if running is None:
+                break
+            try:
+                return await asyncio.shield(running)
+            except _LeftAlone:
+                continue
+        future = self._asked[at_least] = asyncio.get_running_loop().create_future()
+        try:
+            async with self._questions:
+                page = _Page(await self._ask(at_least))
+        except BaseException as error:
+            future.set_exception(error if isinstance(error, Problem) else _LeftAlone())
+            future.exception()  # Nobody else may be waiting for it.
+            raise
+        finally:
+            del self._asked[at_least]
+        future.set_result(page)
+        return page
+
+    async def _ask(self, at_least: int) -> ReadReply:
+        """Ask the stores in turn. One that was restarted has forgotten what others may know."""
+        forgot: ReadReply | None = None
+        for _ in range(_ASK_STORES):
+            reply = await self._read(at_least)
+            if reply.status != "forgotten":
+                return reply
+            if forgot is None or reply.applied > forgot.applied:
+                forgot = reply
+        assert forgot is not None
+        return forgot
+
+    async def _newest(self) -> int:
+        """How far a store is, linearizably: what was acknowledged before is not told again."""
+        request = ReadRequest(number=0, what="entry", path="")
+        return (await self._cluster.read(request)).reply.applied
+
+    async def _read(self, at_least: int) -> ReadReply:
+        request = ReadRequest(
+            number=0, what="changes", at_least=at_least, limit=_PAGE, consistency="stale"
+        )
+        return (await self._cluster.read(request)).reply
+
+
+def concerns(change: Change, prefix: str) -> bool:
+    """Whether `change` may change a path that starts with `prefix`."""
+    ends = [change.path] if change.source is None else [change.source, change.path]
+    if any(path.startswith(prefix) for path in ends):
+        return True
+    whole = change.kind in ("move", "copy", "remove_directory")
+    return whole and any(prefix.startswith(f"{path}/") for path in ends)
+
+
+def change_json(change: Change) -> dict[str, Any]:
+    """A change as watchers see it."""
+    about = change.model_dump(mode="json", exclude_none=True, exclude={"ordinal"})
+    if change.content_type is not None:
+        about["content_type"] = served_content_type(change.content_type)
+    if change.kind in ("put", "move", "copy"):
+        about["etag"] = f"{change.slot}-{change.index}"
+    return about
+
+
+def _pieces(events: Iterable[bytes]) -> Iterator[bytes]:
+    """The events, several at once; one alone that is larger than a piece."""
+    piece: list[bytes] = []
+    size_bytes = 0
+    for event in events:
+        if piece and size_bytes + len(event) > _PIECE_BYTES:
+            yield b"".join(piece)
+            piece, size_bytes = [], 0
+        piece.append(event)
+        size_bytes += len(event)
+    if piece:
+        yield b"".join(piece)
+
+
+def _event(kind: str, id: str, data: dict[str, Any]) -> bytes:
+    return f"event: {kind}\nid: {id}\ndata: {json_text(data)}\n\n".encode()

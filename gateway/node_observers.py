@@ -1,0 +1,113 @@
+"""What a process knows of its own nodes: metrics, traces, and whether they are well."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from actors.node import Node
+from broker.journal_folder import JOURNAL_NAME
+from broker.observer import Observer, Observers
+from broker.runtime import NodeHost, now_ms
+from broker.transport import Transport
+from gateway.settings import Settings
+from gateway.trace_events import Tracing
+from observability.log_messages import Narrator
+from observability.metrics import NodeMetrics, NodesMetrics, process_registry
+from observability.node_state import StateCollector, Watched
+from observability.role_metrics import RoleMetrics, RolesMetrics
+from observability.traces import TraceBook
+
+HEARTBEATS_WITHOUT_TURN = 3
+"""A heartbeat is a turn, so a node that took none for so many heartbeats does not run well."""
+
+PATIENCE_S = 1.0
+
+
+class _RuntimeObserver(NodeMetrics, Observer):
+    """The runtime's metrics of a node, in the form that its runtime takes."""
+
+
+class _RoleObserver(Observer):
+    """A role's metrics in that form."""
+
+    def __init__(self, metrics: RoleMetrics) -> None:
+        # Straight to the metrics: these two are called for every message.
+        self.received = metrics.received  # type: ignore[method-assign]
+        self.sent = metrics.sent  # type: ignore[method-assign]
+
+
+class _NarratingObserver(Observer):
+    """A narrator in that form."""
+
+    def __init__(self, narrator: Narrator) -> None:
+        self.received = narrator.received  # type: ignore[method-assign]
+        self.sent = narrator.sent  # type: ignore[method-assign]
+
+
+class Watching:
+    """The observers of all nodes of one process, and what they found out."""
+
+    def __init__(self, settings: Settings, *, collects: bool) -> None:
+        self.registry = process_registry()
+        stores = settings.options().names("store")
+        book = TraceBook(settings.acceptors // 2 + 1, stores) if collects else None
+        self.tracing = Tracing(settings.trace, book)
+        self._nodes = NodesMetrics(self.registry)
+        self._roles = RolesMetrics(self.registry)
+        self._state = StateCollector(self.registry)
+        self._settings = settings
+        self._observers: dict[str, NodeMetrics] = {}
+        self._hosts: dict[str, NodeHost] = {}
+
+    def observer(self, name: str, transport: Transport) -> Observer:
+        """What the runtime of the node `name` is to be given."""
+        runtime = _RuntimeObserver(self._nodes, name)
+        self._observers[name] = runtime
+        return Observers(
+            runtime,
+            _RoleObserver(self._roles.node(name)),
+            self.tracing.observer(name, transport),
+            _NarratingObserver(Narrator(name)),
+        )
+
+    def watch(self, host: NodeHost) -> None:
+        """The node is about to take its first turn."""
+        name, transport = host.name, host.transport
+        folder = self._settings.data / name
+        recorder = self.tracing.recorder(name)
+        self._hosts[name] = host
+        self._state.watch(
+            Watched(
+                name,
+                # Every role of ours is a `Node`; a runtime asks for less.
+                actor=lambda: cast(Node, host.actor),
+                health=lambda: transport.health,
+                clock=now_ms,
+                inbox=lambda: host.inbox_messages,
+                timers=lambda: host.timers_armed,
+                journal_bytes=lambda: _size_bytes(folder),
+                records=lambda: (recorder.recorded, recorder.dropped),
+            )
+        )
+
+    def trouble(self, clock: Callable[[], float] = time.monotonic) -> str:
+        """Why a node of this process is not well; empty if all are."""
+        allowed_s = HEARTBEATS_WITHOUT_TURN * self._settings.heartbeat_ms / 1000 + PATIENCE_S
+        for name, host in self._hosts.items():
+            health = host.transport.health
+            silent_s = clock() - self._observers[name].turned_s
+            if host.halted:
+                return f"{name} halted: {host.halted}"
+            if not health.connected:
+                return f"{name} has no connection to the broker: {health.last_error}"
+            if health.blocked:
+                return f"{name}: the broker takes no messages at present (its memory or disk alarm)"
+            if silent_s > allowed_s:
+                return f"{name} took no turn for {silent_s:.0f} s"
+        return "" if self._hosts else "no node of this process has started yet"
+
+
+def _size_bytes(folder: Path) -> int:
+    """The database, its log and its index."""
+    return sum(path.stat().st_size for path in folder.glob(f"{JOURNAL_NAME}*") if path.is_file())

@@ -1,0 +1,110 @@
+"""What a node does that somebody may want to read next morning, as log lines with fields.
+
+At `info` only what changes the cluster: elections, views, aborts, fences, joins. A cluster at rest
+does none of it, so its log is quiet. At `debug` every message of the write path and of reads.
+"""
+
+import logging
+from typing import Any
+
+from actors.messages import AnyMessage
+from actors.paxos.ballot import Ballot
+from observability.events import summary_of
+
+log = logging.getLogger("synod.protocol")
+
+_TOLD_WHEN_SENT = {
+    "paxos.prepare": "stands for election",
+    "log.propose": "asks the log",
+    "txn.inquiry": "asks the stores of its view",
+    "view.join": "asks to join the view",
+    "client.redirect": "refuses a command",
+}
+_TOLD_WHEN_RECEIVED = {
+    "txn.inquiry": "is fenced",
+    "node.stale_disk": "is told that its disk is older than what it reported",
+    "replica.diverged": "is told that its state is not that of the others",
+}
+_BACKGROUND = frozenset(
+    (
+        "node.heartbeat",
+        "lease.heartbeat",
+        "lease.granted",
+        "leader.beat",
+        "learn.progress",
+        "call.survey",
+    )
+)
+"""Said all the time; not even told at `debug`."""
+
+
+class Narrator:
+    """Takes what `broker.observer.Observer` is told, for one node."""
+
+    def __init__(self, node: str, logger: logging.Logger = log) -> None:
+        self._node = node
+        self._log = logger
+        self._told: dict[str, object] = {}
+        """The last of each kind that was told; the same again is told at `debug`."""
+        self._leads: Ballot | None = None
+
+    def received(self, sender: str, message: AnyMessage) -> None:
+        """The actor took in a message."""
+        kind: str = message.type  # type: ignore[attr-defined]
+        what = _TOLD_WHEN_RECEIVED.get(kind)
+        if what is not None:
+            self._tell(kind, f"{what} by {sender}", message)
+        elif kind == "client.result":
+            self._result(message)
+        elif kind not in _BACKGROUND and self._log.isEnabledFor(logging.DEBUG):
+            self._say(logging.DEBUG, f"received {kind} from {sender}", message)
+
+    def sent(self, to: str, message: AnyMessage) -> None:
+        """A message was handed to the transport."""
+        kind: str = message.type  # type: ignore[attr-defined]
+        what = _TOLD_WHEN_SENT.get(kind)
+        if what is not None:
+            self._tell(kind, what, message)
+        elif kind == "lease.heartbeat":
+            self._lead(message)
+        elif kind not in _BACKGROUND and self._log.isEnabledFor(logging.DEBUG):
+            self._say(logging.DEBUG, f"sent {kind} to {to}", message)
+
+    def _lead(self, message: Any) -> None:
+        if message.ballot != self._leads:
+            self._leads = message.ballot
+            self._say(logging.INFO, "was elected", message, summary="")
+
+    def _result(self, message: Any) -> None:
+        aborted = message.outcome.status == "aborted"
+        if aborted or self._log.isEnabledFor(logging.DEBUG):
+            level = logging.INFO if aborted else logging.DEBUG
+            self._say(level, f"a request is {message.outcome.status}", message, summary="")
+
+    def _tell(self, kind: str, what: str, message: Any) -> None:
+        """At `info` what is new; the same once more is only a retransmission."""
+        again = self._told.get(kind) == message
+        self._told[kind] = message
+        self._say(logging.DEBUG if again else logging.INFO, what, message)
+
+    def _say(self, level: int, what: str, message: Any, summary: str | None = None) -> None:
+        text = summary_of(message) if summary is None else summary
+        line = f"{self._node} {what}" + (f": {text}" if text else "")
+        self._log.log(level, "%s", line, extra=fields_of(self._node, message))
+
+
+def fields_of(node: str, message: Any) -> dict[str, object]:
+    """What a line about `message` is searched by; what the message has not is left out."""
+    ballot = getattr(message, "ballot", None)
+    outcome = getattr(message, "outcome", None)
+    view = getattr(message, "view", None)
+    value = getattr(message, "value", None)
+    found = {
+        "node": node,
+        "type": message.type,
+        "request": getattr(message, "request", None),
+        "slot": getattr(message, "slot", None if outcome is None else outcome.slot),
+        "epoch": getattr(message, "epoch", getattr(view or value, "epoch", None)),
+        "ballot": None if ballot is None else f"{ballot.round}.{ballot.proposer}",
+    }
+    return {name: field for name, field in found.items() if field is not None}

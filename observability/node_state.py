@@ -1,0 +1,244 @@
+"""Figures that are read off a node when somebody asks: its actor, its connection, its disk.
+
+Nothing here changes an actor; the protocol never reads what is computed here.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from actors.learner.learner import Learner
+from actors.node import Node
+from actors.numbers import Milliseconds
+from actors.options import role_of
+from actors.paxos.proposer import Leading, Proposer
+from actors.store.store import Store
+from actors.values import FileEntry
+
+
+class Health(Protocol):
+    """What `broker.transport.TransportHealth` has."""
+
+    connected: bool
+    blocked: bool
+    sessions: int
+    dropped: int
+    quarantined: int
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Where the figures of one node are; all are asked for anew each time."""
+
+    name: str
+    actor: Callable[[], Node]
+    health: Callable[[], Health]
+    clock: Callable[[], Milliseconds]
+    inbox: Callable[[], int]
+    timers: Callable[[], int]
+    journal_bytes: Callable[[], int]
+    records: Callable[[], tuple[int, int]]
+    """Trace records made, and lost."""
+
+
+class _Families:
+    """The metrics of one scrape, made when first used."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Metric] = {}
+
+    def gauge(self, name: str, text: str, labels: dict[str, str], value: float) -> None:
+        family = self._found.get(name)
+        if family is None:
+            family = self._found[name] = GaugeMetricFamily(
+                f"paxos_{name}", text, labels=list(labels)
+            )
+        assert isinstance(family, GaugeMetricFamily)
+        family.add_metric(list(labels.values()), value)
+
+    def counter(self, name: str, text: str, labels: dict[str, str], value: float) -> None:
+        family = self._found.get(name)
+        if family is None:
+            family = self._found[name] = CounterMetricFamily(
+                f"paxos_{name}", text, labels=list(labels)
+            )
+        assert isinstance(family, CounterMetricFamily)
+        family.add_metric(list(labels.values()), value)
+
+    def all(self) -> Iterable[Metric]:
+        return self._found.values()
+
+
+class StateCollector:
+    """Registered with a registry; reads every watched node at each scrape."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._watched: list[Watched] = []
+        self._entries: dict[str, tuple[int, int, int]] = {}
+        registry.register(self)
+
+    def watch(self, node: Watched) -> None:
+        """Read this node from now on."""
+        self._watched.append(node)
+
+    def collect(self) -> Iterator[Metric]:
+        """See `prometheus_client.registry.Collector`."""
+        families = _Families()
+        for node in self._watched:
+            self._of_node(node, families)
+            actor, labels = node.actor(), {"node": node.name}
+            match actor:
+                case Proposer():
+                    _of_proposer(actor, labels, families)
+                case Learner():
+                    self._of_learner(actor, labels, families)
+                case Store():
+                    _of_store(actor, labels, node.clock(), families)
+                case _:
+                    pass
+        yield from families.all()
+
+    def _of_node(self, node: Watched, families: _Families) -> None:
+        labels = {"node": node.name, "role": role_of(node.name)}
+        health = node.health()
+        made, lost = node.records()
+        gauge, counter = families.gauge, families.counter
+        gauge("node_broker_connected", "1 while the node has its broker.", labels, health.connected)
+        gauge(
+            "node_broker_blocked", "1 while the broker takes no messages.", labels, health.blocked
+        )
+        counter(
+            "node_broker_reconnects",
+            "Sessions with the broker after the first.",
+            labels,
+            max(0, health.sessions - 1),
+        )
+        counter(
+            "node_broker_unsent", "Messages the broker could not be given.", labels, health.dropped
+        )
+        counter(
+            "node_unreadable",
+            "Messages that could not be read and went to quarantine.",
+            labels,
+            health.quarantined,
+        )
+        gauge("node_inbox_messages", "Messages that wait for a turn.", labels, node.inbox())
+        gauge("node_timers_armed", "Timers that are armed.", labels, node.timers())
+        gauge("node_journal_bytes", "Size of the journal's files.", labels, node.journal_bytes())
+        counter("node_trace_records", "Records made for traces.", labels, made)
+        counter("node_trace_records_lost", "Records without room or a way out.", labels, lost)
+        counters = node.actor().counters
+        for reason, text in DROPPED.items():
+            about = {**labels, "reason": text}
+            dropped = counters[reason]
+            counter(
+                "node_dropped",
+                "Messages that did not fit or were not permitted, by reason.",
+                about,
+                dropped,
+            )
+        counter(
+            "node_rotten_rows",
+            "Rows of the journal found rotten and written anew.",
+            labels,
+            counters["rows_rotten"],
+        )
+        role = labels["role"]
+        for name, (metric, text) in COUNTED.get(role, {}).items():
+            counter(f"{role}_{metric}", text, {"node": node.name}, counters[name])
+
+    def _of_learner(self, actor: Learner, labels: dict[str, str], families: _Families) -> None:
+        gauge = families.gauge
+        gauge("learner_scanned_slot", "End of the chosen prefix.", labels, actor.scanned)
+        gauge("learner_decided_slot", "End of the decided prefix.", labels, actor.decided)
+        view = actor.view
+        if view is not None:
+            gauge("learner_view_epoch", "Epoch of the view in force.", labels, view.epoch)
+            gauge("learner_view_stores", "Stores of that view.", labels, len(view.stores))
+        coordinates = actor.coordinator is not None
+        gauge("learner_coordinator", "1 while this learner coordinates.", labels, coordinates)
+        applied, files, directories = self._entries.get(labels["node"], (-1, 0, 0))
+        if applied != actor.state.applied:
+            # Counting is a walk over all names; a cluster at rest does it once.
+            entries = actor.state.entries
+            files = sum(isinstance(entry, FileEntry) for entry in entries.values())
+            directories = len(entries) - files
+            self._entries[labels["node"]] = (actor.state.applied, files, directories)
+        gauge("learner_files", "Files in the namespace.", labels, files)
+        gauge("learner_directories", "Directories but the root.", labels, directories)
+
+
+DROPPED = {
+    "dropped_before_founding": "before_founding",
+    "dropped_foreign_cluster": "foreign_cluster",
+    "dropped_foreign_disk": "foreign_disk",
+    "dropped_former_incarnation": "former_incarnation",
+    "dropped_outside_view": "outside_view",
+    "dropped_unknown_sender": "unknown_sender",
+    "dropped_not_permitted": "not_permitted",
+    "dropped_from_itself": "from_itself",
+    "dropped_too_many_gateways": "too_many_gateways",
+}
+"""The actors' counters, and the reason as the label says it."""
+
+_INSTALLED = ("snapshots_installed", "Snapshots copied from a peer and taken over.")
+
+COUNTED: dict[str, dict[str, tuple[str, str]]] = {
+    "proposer": {
+        "stepped_down": ("stepped_down", "Ballots given up after leading."),
+        "gaps_filled": ("gaps_filled", "Slots filled with nothing by a new leader."),
+    },
+    "acceptor": {
+        "silent_disk_full": ("disk_full", "Requests not answered because the disk is full."),
+    },
+    "learner": {
+        "views": ("views", "Views that took effect."),
+        "stores_dropped": ("stores_dropped", "Stores that it asked the log to take out."),
+        "stores_added": ("stores_added", "Stores that it asked the log to take in."),
+        "takeovers_proposed": ("takeovers_proposed", "Times it asked to coordinate for another."),
+        "aborts_proposed": ("aborts_proposed", "Slots that it asked the log to abort."),
+        "snapshots_installed": _INSTALLED,
+    },
+    "store": {
+        "fenced": ("fenced", "Requests of coordinators of older epochs refused."),
+        "join_requests": ("join_requests", "Times it asked to be taken into the view."),
+        "diverged": ("diverged", "Times its state was not that of the others."),
+        "chunks_copied": ("chunks_copied", "Chunks copied from a peer."),
+        "chunks_rotten": ("rotten_chunks", "Chunks found rotten, to be copied anew."),
+        "snapshots_installed": _INSTALLED,
+    },
+    "gateway": {
+        "retried_aborts": ("retries", "Aborted writes tried again."),
+        "unknown": ("unknown", "Callers told that the outcome is unknown."),
+        "sessions_lost": ("sessions_lost", "Sessions that expired."),
+    },
+}
+"""The actors' counters that are shown as they are, by role: the metric's name and its meaning."""
+
+
+def _of_proposer(actor: Proposer, labels: dict[str, str], families: _Families) -> None:
+    phase = actor.phase
+    leads = isinstance(phase, Leading)
+    waiting = len(phase.queue) if isinstance(phase, Leading) else 0
+    in_flight = len(phase.in_flight) if isinstance(phase, Leading) else 0
+    gauge = families.gauge
+    gauge("proposer_leader", "1 while this proposer leads.", labels, leads)
+    gauge("proposer_round", "Round of the highest ballot it used.", labels, actor.round)
+    gauge("proposer_waiting_commands", "Commands that wait for a slot.", labels, waiting)
+    gauge("proposer_in_flight_slots", "Slots that are proposed, not chosen.", labels, in_flight)
+
+
+def _of_store(
+    actor: Store, labels: dict[str, str], now_ms: Milliseconds, families: _Families
+) -> None:
+    gauge = families.gauge
+    holds = actor.reads.lease.until > now_ms
+    gauge("store_applied_slot", "End of the applied prefix.", labels, actor.state.applied)
+    gauge("store_durable_slot", "What of it the journal holds.", labels, actor.durable)
+    gauge("store_in_doubt_slots", "Prepared, outcome unknown.", labels, len(actor.prepared))
+    gauge("store_pending_reads", "Reads that wait.", labels, len(actor.reads))
+    gauge("store_read_lease", "1 while it may serve linearizable reads.", labels, holds)
+    gauge("store_chunks", "Chunks of contents held.", labels, len(actor.chunks.held))

@@ -1,0 +1,258 @@
+"""What each role adds to the metrics, read off the messages that its node receives and sends."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from actors.effects import Group
+from actors.messages import AnyMessage
+from actors.options import role_of
+from actors.paxos.ballot import Ballot
+from actors.values import Batch
+from observability.fast_metrics import Distributions, Tallies, Tally
+
+_PHASE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_COMMANDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_SLOTS_TIMED = 4_096
+"""Of more slots under way than this the oldest are not timed."""
+
+Hear = Callable[[str, Any], None]
+"""Takes the peer and the message."""
+
+
+class RolesMetrics:
+    """The families of all roles; one for a process, see `node`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Tallies:
+            return Tallies(f"paxos_{name}", text, ("node", *labels), registry=registry)
+
+        def histogram(name: str, text: str, bounds: tuple[float, ...]) -> Distributions:
+            return Distributions(f"paxos_{name}", text, ("node",), bounds=bounds, registry=registry)
+
+        self.elections = counter("proposer_elections", "Ballots that this node stood with.")
+        self.prepare_seconds = histogram(
+            "proposer_prepare_seconds",
+            "From the first paxos.prepare of a ballot until its node leads.",
+            _PHASE_SECONDS,
+        )
+        self.proposals = counter("proposer_proposals", "Slots proposed, by what they hold.", "kind")
+        self.accept_seconds = histogram(
+            "proposer_accept_seconds",
+            "From the first paxos.accept of a slot until a learner says it is chosen.",
+            _PHASE_SECONDS,
+        )
+        self.batch_commands = histogram(
+            "proposer_batch_commands", "Commands of a proposed slot.", _COMMANDS
+        )
+        self.retries = counter("proposer_retries", "Slots sent to the acceptors once more.")
+        self.promises = counter("acceptor_promises", "Pages of promises given.")
+        self.accepts = counter("acceptor_accepts", "Slots accepted, repeated answers included.")
+        self.rejects = counter("acceptor_rejects", "Requests refused for another's ballot.")
+        self.decisions = counter("learner_decisions", "Slots decided as the coordinator.")
+        self.commands = counter(
+            "learner_commands", "Commands decided as the coordinator, by outcome.", "outcome"
+        )
+        self.decision_seconds = histogram(
+            "learner_decision_seconds",
+            "From txn.prepare of a slot until it is decided, at the coordinator.",
+            _PHASE_SECONDS,
+        )
+        self.prepares = counter("store_prepares", "Requests to prepare a slot.")
+        self.votes = counter("store_votes", "Votes given, by answer.", "answer")
+        self.commits = counter("store_commits", "Slots whose outcome came: commands commit.")
+        self.aborts = counter("store_aborts", "Slots whose outcome came: some command aborts.")
+        self.contents = counter("store_received_bytes", "Bytes of contents that came as chunks.")
+        self.reads = counter("store_reads", "Reads answered, by status.", "status")
+
+    def node(self, name: str) -> "RoleMetrics":
+        """The part of one node, to be told what its runtime tells."""
+        return _ROLES.get(role_of(name), RoleMetrics)(self, name)
+
+
+class RoleMetrics:
+    """Takes what `broker.observer.Observer` is told of messages. Called on the node's path."""
+
+    def __init__(self, metrics: RolesMetrics, node: str) -> None:
+        self._on_sent: dict[str, Hear] = {}
+        self._on_received: dict[str, Hear] = {}
+
+    def received(self, sender: str, message: AnyMessage) -> None:
+        """The actor took in a message."""
+        hear = self._on_received.get(message.type)  # type: ignore[attr-defined]
+        if hear is not None:
+            hear(sender, message)
+
+    def sent(self, to: str, message: AnyMessage) -> None:
+        """A message was handed to the transport."""
+        hear = self._on_sent.get(message.type)  # type: ignore[attr-defined]
+        if hear is not None:
+            hear(to, message)
+
+
+class _Timed(OrderedDict[int, tuple[Any, float]]):
+    """Slots under way: what belongs to each and when it began. Bounded."""
+
+    def begin(self, slot: int, what: Any) -> None:
+        self[slot] = (what, time.perf_counter())
+        if len(self) > _SLOTS_TIMED:
+            self.popitem(last=False)
+
+
+class ProposerMetrics(RoleMetrics):
+    """Elections and proposals."""
+
+    def __init__(self, metrics: RolesMetrics, node: str) -> None:
+        super().__init__(metrics, node)
+        self._on_sent = {
+            "paxos.prepare": self._prepare,
+            "lease.heartbeat": self._leads,
+            "paxos.accept": self._accept,
+        }
+        self._on_received = {"learn.progress": self._progress}
+        self._proposals = metrics.proposals
+        self._node = node
+        self._elections = metrics.elections.labels(node)
+        self._prepare_seconds = metrics.prepare_seconds.labels(node)
+        self._accept_seconds = metrics.accept_seconds.labels(node)
+        self._batch_commands = metrics.batch_commands.labels(node)
+        self._retries = metrics.retries.labels(node)
+        self._stood_with: Ballot | None = None
+        self._stands_since_s = 0.0
+        self._under_way = _Timed()
+        for kind in ("batch", "view", "abort", "noop"):
+            metrics.proposals.labels(node, kind)
+
+    def _prepare(self, to: str, message: Any) -> None:
+        if message.ballot != self._stood_with:
+            # Later pages of the same ballot are one election.
+            self._stood_with = message.ballot
+            self._stands_since_s = time.perf_counter()
+            self._elections.inc()
+
+    def _leads(self, to: str, message: Any) -> None:
+        if self._stands_since_s and message.ballot == self._stood_with:
+            self._prepare_seconds.observe(time.perf_counter() - self._stands_since_s)
+            self._stands_since_s = 0.0
+
+    def _accept(self, to: str, message: Any) -> None:
+        known = self._under_way.get(message.slot)
+        if known is not None and known[0] == message.ballot:
+            self._retries.inc()
+            return
+        self._under_way.begin(message.slot, message.ballot)
+        self._proposals.labels(self._node, message.value.kind).inc()
+        if isinstance(message.value, Batch):
+            self._batch_commands.observe(len(message.value.commands))
+
+    def _progress(self, sender: str, message: Any) -> None:
+        now_s = time.perf_counter()
+        while self._under_way:
+            slot = next(iter(self._under_way))
+            if slot > message.scanned:
+                return
+            self._accept_seconds.observe(now_s - self._under_way.pop(slot)[1])
+
+
+class AcceptorMetrics(RoleMetrics):
+    """Promises, accepts, rejects."""
+
+    def __init__(self, metrics: RolesMetrics, node: str) -> None:
+        super().__init__(metrics, node)
+        counters = {
+            "paxos.promise": metrics.promises.labels(node),
+            "paxos.accepted": metrics.accepts.labels(node),
+            "paxos.reject": metrics.rejects.labels(node),
+        }
+        self._on_sent = {kind: _counting(counter) for kind, counter in counters.items()}
+
+
+class LearnerMetrics(RoleMetrics):
+    """What the coordinator decides; the other learner decides nothing."""
+
+    def __init__(self, metrics: RolesMetrics, node: str) -> None:
+        super().__init__(metrics, node)
+        self._on_sent = {"txn.prepare": self._prepare, "txn.decision": self._decision}
+        self._decisions = metrics.decisions.labels(node)
+        self._committed = metrics.commands.labels(node, "committed")
+        self._aborted = metrics.commands.labels(node, "aborted")
+        self._decision_seconds = metrics.decision_seconds.labels(node)
+        self._under_way = _Timed()
+
+    def _prepare(self, to: str, message: Any) -> None:
+        if message.slot not in self._under_way:
+            self._under_way.begin(message.slot, len(message.batch.commands))
+
+    def _decision(self, to: str, message: Any) -> None:
+        if to != Group.STORES:
+            return
+        self._decisions.inc()
+        known = self._under_way.pop(message.slot, None)
+        self._aborted.inc(len(message.aborted))
+        if known is not None:
+            commands, began_s = known
+            self._committed.inc(max(0, commands - len(message.aborted)))
+            self._decision_seconds.observe(time.perf_counter() - began_s)
+
+
+class StoreMetrics(RoleMetrics):
+    """Votes, outcomes, contents, reads."""
+
+    def __init__(self, metrics: RolesMetrics, node: str) -> None:
+        super().__init__(metrics, node)
+        self._on_received = {
+            "txn.prepare": _counting(metrics.prepares.labels(node)),
+            "txn.decision": lambda _, message: self._decided(message),
+            "sync.decided": self._synchronized,
+            "chunk.put": self._chunk,
+            "chunk.data": self._chunk,
+        }
+        self._on_sent = {"txn.vote": self._vote, "read.reply": self._reply}
+        self._yes = metrics.votes.labels(node, "yes")
+        self._no = metrics.votes.labels(node, "no")
+        self._commits = metrics.commits.labels(node)
+        self._aborts = metrics.aborts.labels(node)
+        self._contents = metrics.contents.labels(node)
+        self._reads = {
+            status: metrics.reads.labels(node, status)
+            for status in ("found", "absent", "not_served", "running", "forgotten")
+        }
+        self._other_reads = metrics.reads.labels(node, "other")
+        self._decided_through = 0
+
+    def _vote(self, to: str, message: Any) -> None:
+        (self._no if message.refused else self._yes).inc()
+
+    def _reply(self, to: str, message: Any) -> None:
+        self._reads.get(message.status, self._other_reads).inc()
+
+    def _decided(self, message: Any) -> None:
+        # A decision may come twice, and once more by the periodic sync.
+        if message.slot > self._decided_through:
+            self._decided_through = message.slot
+            (self._aborts if message.aborted else self._commits).inc()
+
+    def _synchronized(self, sender: str, message: Any) -> None:
+        for entry in message.entries:
+            self._decided(entry)
+
+    def _chunk(self, sender: str, message: Any) -> None:
+        self._contents.inc(len(message.data))
+
+
+def _counting(counter: Tally) -> Hear:
+    def hear(peer: str, message: Any) -> None:
+        counter.inc()
+
+    return hear
+
+
+_ROLES: dict[str, type[RoleMetrics]] = {
+    "proposer": ProposerMetrics,
+    "acceptor": AcceptorMetrics,
+    "learner": LearnerMetrics,
+    "store": StoreMetrics,
+}
