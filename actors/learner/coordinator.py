@@ -168,8 +168,9 @@ class Coordinator:
     def _prepare(self, to: str, slot: int) -> None:
         batch = self._learned.log[slot].value
         assert isinstance(batch, Batch)
-        anew = not self._has_say(self._voters(slot)[0], slot)
-        prepare = TxnPrepare(epoch=self.view.epoch, slot=slot, batch=batch, anew=anew)
+        reconsider = not self._has_say(self._voters(slot)[0], slot)
+        epoch = self.view.epoch
+        prepare = TxnPrepare(epoch=epoch, slot=slot, batch=batch, reconsider=reconsider)
         self._turn.send(to, prepare)
 
     def is_member(self, store: str) -> bool:

@@ -27,8 +27,8 @@ class TxnPrepare(Holder):
     epoch: Count
     slot: Count
     batch: Batch
-    anew: bool = False
-    """A former no does not stand: nobody is left with a say in the slot (decision 10)."""
+    reconsider: bool = False
+    """A store that refused commands votes again: no store has a vote in the slot (decision 21)."""
 
 
 class TxnVote(Frozen):

@@ -214,7 +214,7 @@ class Store(Node):
         known = self.prepared.get(message.slot)
         if known is not None:
             self._check_same_batch(known, message)
-            if not _to_be_asked_anew(known, message):
+            if not _must_reconsider(known, message):
                 self._vote(sender, message.epoch, known)
                 return
         refused = self._no_room(message.batch)
@@ -331,7 +331,7 @@ class Store(Node):
                 if any(self.contents.is_nowhere(name) for name in names)
             ]
             known = self.prepared.get(slot)
-            voted = known is not None and not _to_be_asked_anew(known, fetching.message)
+            voted = known is not None and not _must_reconsider(known, fetching.message)
             if slot <= self.state.applied or voted:
                 del self._fetching[slot]
             elif len(hopeless) == len(missing):
@@ -633,9 +633,9 @@ def _contents_but(refused: tuple[Refusal, ...], batch: Batch) -> list[Inline | C
     ]
 
 
-def _to_be_asked_anew(known: Prepared, message: TxnPrepare) -> bool:
-    """Whether a recorded vote is taken back. A no may become a yes, never the other way round."""
-    return message.anew and known.refused != ()
+def _must_reconsider(known: Prepared, message: TxnPrepare) -> bool:
+    """Whether the store votes again. A refusal may be taken back, a yes never."""
+    return message.reconsider and known.refused != ()
 
 
 def _prepared_key(slot: int) -> str:

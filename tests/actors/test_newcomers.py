@@ -652,7 +652,7 @@ def test_where_nobody_is_left_with_a_say_all_stores_of_the_view_must_hold_the_sl
     assert coordinator._decidable(slot, value) == ()
 
 
-def test_where_nobody_is_left_with_a_say_a_store_that_refused_is_asked_anew() -> None:
+def test_a_store_that_refused_reconsiders_where_no_store_has_a_vote() -> None:
     """Given a slot that can't be given up, then a no for want of room holds only while room lacks,
     and what was prepared stays so.
     """
@@ -689,7 +689,7 @@ def test_where_nobody_is_left_with_a_say_a_store_that_refused_is_asked_anew() ->
     assert store.prepared[slot].refused == ()
 
 
-def test_a_vote_in_which_a_store_has_a_say_stands() -> None:
+def test_a_refusal_stands_where_a_store_has_a_vote() -> None:
     """Given a store that refused for want of room, then it does so also when there is some again:
     its coordinator may have asked the log to give up what it refused.
     """
