@@ -33,7 +33,9 @@ function saidOf(status, body) {
 /** Whether the answer to a write leaves open if it was done: what is final names its type. */
 export function leavesOpen(problem) {
   if (problem.kind === "running" || problem.kind === "unknown") return true;
-  const isFinal = ["aborted", "unavailable", "busy", "disk-full", "over-quota"].includes(problem.kind);
+  const isFinal = ["aborted", "unavailable", "busy", "disk-full", "over-quota"].includes(
+    problem.kind,
+  );
   return problem.status >= 500 && !isFinal;
 }
 
@@ -55,7 +57,9 @@ let asking = null;
 let ask = async () => false;
 
 /** Who asks for the token; resolves to whether a login succeeded. */
-export const setLogin = (login) => { ask = login; };
+export const setLogin = (login) => {
+  ask = login;
+};
 
 /** A random name for a write, so that the same write sent twice is applied once. */
 export function key() {
@@ -77,7 +81,7 @@ export async function call(method, url, { body, headers = {}, signal, attempts }
   }
   const most = attempts ?? (write ? WRITES_TRIED : READS_TRIED);
   let open = "";
-  for (let tried = 1; ; tried += 1) {
+  for (let tried = 1;; tried += 1) {
     let answer;
     try {
       answer = await fetch(url, { method, body, headers: sent, signal, cache: "no-store" });
@@ -124,7 +128,11 @@ export class Attempt {
     if (this.open?.said !== said) this.open = { said, key: key() };
     const { open } = this;
     try {
-      const answer = await call(method, url, { body, headers: { ...headers, "idempotency-key": open.key }, ...more });
+      const answer = await call(method, url, {
+        body,
+        headers: { ...headers, "idempotency-key": open.key },
+        ...more,
+      });
       this.open = null;
       return answer;
     } catch (error) {
@@ -142,7 +150,11 @@ export class Attempt {
 export async function cancelled(name) {
   const body = { steps: [{ op: "check", path: "", if_match: "*" }] };
   try {
-    await call("POST", "/v1/transactions", { body, headers: { "idempotency-key": name }, attempts: 12 });
+    await call("POST", "/v1/transactions", {
+      body,
+      headers: { "idempotency-key": name },
+      attempts: 12,
+    });
     return "never";
   } catch (error) {
     if (error.kind === "key-reused") return "decided";
@@ -158,12 +170,16 @@ export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 /** The problem in an answer, whatever it holds. */
 export async function problemOf(answer) {
   let body = {};
-  try { body = await answer.json(); } catch { /* Not from a gateway: the status says enough. */ }
+  try {
+    body = await answer.json();
+  } catch { /* Not from a gateway: the status says enough. */ }
   return new Problem(answer.status, body);
 }
 
 /** Ask for the token, once however many calls need it. */
 export async function login() {
-  asking ??= ask().finally(() => { asking = null; });
+  asking ??= ask().finally(() => {
+    asking = null;
+  });
   return asking;
 }

@@ -1,6 +1,6 @@
 // The shell: pages by the address after #, navigation, the guard of what is not saved, the keys.
 
-import { Problem, Unreachable, Unsettled, get } from "./api.js";
+import { get, Problem, Unreachable, Unsettled } from "./api.js";
 import { mindConnection } from "./connection.js";
 import { ask, showKeys, toast } from "./dialog.js";
 import { h, icon } from "./dom.js";
@@ -53,10 +53,26 @@ async function show() {
 
 /** In place of a page of which a part did not come from the gateway. */
 function notLoaded(title) {
-  main.append(h("div.empty", { role: "alert" }, icon("cluster"), h("h2", {}, `The page ${title} could not be loaded`),
-    h("p.quiet", {}, "The gateway does not answer, or it serves another version of this page now. Nothing was changed."),
-    h("button.primary", { type: "button", onclick: () => location.reload() }, "Reload")));
-  return { refresh: () => { shownAddress = null; show(); } };
+  main.append(
+    h(
+      "div.empty",
+      { role: "alert" },
+      icon("cluster"),
+      h("h2", {}, `The page ${title} could not be loaded`),
+      h(
+        "p.quiet",
+        {},
+        "The gateway does not answer, or it serves another version of this page now. Nothing was changed.",
+      ),
+      h("button.primary", { type: "button", onclick: () => location.reload() }, "Reload"),
+    ),
+  );
+  return {
+    refresh: () => {
+      shownAddress = null;
+      show();
+    },
+  };
 }
 
 /**
@@ -68,11 +84,18 @@ async function mayLeave() {
   const [target, place] = [location.hash, history.state?.place];
   history.go(place === undefined ? -1 : here - place);
   // Where places were counted wrongly the address is put right, at the cost of an entry.
-  setTimeout(() => { if (location.hash !== shownAddress && asking) history.replaceState(history.state, "", shownAddress); }, 300);
+  setTimeout(() => {
+    if (location.hash !== shownAddress && asking) {
+      history.replaceState(history.state, "", shownAddress);
+    }
+  }, 300);
   if (asking) return false;
   asking = true;
   const discard = await ask({
-    title: "Discard what you changed?", danger: true, action: "Discard changes", cancel: "Keep editing",
+    title: "Discard what you changed?",
+    danger: true,
+    action: "Discard changes",
+    cancel: "Keep editing",
     text: `${current.view.unsaved()} has changes that are not saved.`,
   });
   asking = false;
@@ -91,16 +114,31 @@ function note() {
 }
 
 function drawNavigation() {
-  document.getElementById("nav-pages").append(...Object.entries(PAGES).map(([name, [title]]) =>
-    h("a", { href: `#/${name}/`, "data-page": name }, icon(name), h("span", {}, title))));
+  document.getElementById("nav-pages").append(
+    ...Object.entries(PAGES).map(([name, [title]]) =>
+      h("a", { href: `#/${name}/`, "data-page": name }, icon(name), h("span", {}, title))
+    ),
+  );
   const leader = h("dd", {}, "…");
   const rate = h("dd", {}, "…");
   const epoch = h("dd", {}, "…");
   const writes = h("dd", {}, "…");
   document.getElementById("nav-foot").append(
-    h("dl", {}, h("dt", {}, "leader"), leader, h("dt", {}, "view"), epoch, h("dt", {}, "writes"), writes, h("dt", {}, "writes/s"), rate),
+    h(
+      "dl",
+      {},
+      h("dt", {}, "leader"),
+      leader,
+      h("dt", {}, "view"),
+      epoch,
+      h("dt", {}, "writes"),
+      writes,
+      h("dt", {}, "writes/s"),
+      rate,
+    ),
     h("button.bare.theme", { type: "button", onclick: turnTheme }, icon("theme"), "Theme"),
-    h("a", { href: "/docs" }, "API"));
+    h("a", { href: "/docs" }, "API"),
+  );
   listen("shown", () => current?.view.refresh?.());
   listen("figures", (figures) => {
     const isKnown = figures.writes !== "unknown";
@@ -151,7 +189,14 @@ addEventListener("unhandledrejection", (event) => {
   const { reason } = event;
   // What calls of the API say is made for people; anything else is a mistake of this page.
   const isSaid = [Problem, Unreachable, Unsettled].some((kind) => reason instanceof kind);
-  toast(isSaid ? reason.message : `This page made a mistake (${reason?.message ?? reason}). Reload it; text that you edit is kept.`, true);
+  toast(
+    isSaid
+      ? reason.message
+      : `This page made a mistake (${
+        reason?.message ?? reason
+      }). Reload it; text that you edit is kept.`,
+    true,
+  );
 });
 
 const theme = localStorage.getItem("theme");
@@ -159,7 +204,9 @@ if (theme) document.documentElement.dataset.theme = theme;
 drawNavigation();
 mindConnection(() => current?.view.refresh?.());
 addEventListener("hashchange", show);
-addEventListener("beforeunload", (event) => { if (current?.view.unsaved?.()) event.preventDefault(); });
+addEventListener("beforeunload", (event) => {
+  if (current?.view.unsaved?.()) event.preventDefault();
+});
 // The token is asked for before anything else, if there is one.
 get("/v1/cluster", { attempts: 1 }).catch(() => null).finally(start);
 show();

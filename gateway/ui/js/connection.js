@@ -98,33 +98,61 @@ function draw() {
 
 function says(lost, refused) {
   if (loggedOut) {
-    return [h("span", {}, "You are not logged in any more. What you see may be old; what you edit is kept."),
-      h("button", { type: "button", onclick: logIn }, "Log in")];
+    return [
+      h(
+        "span",
+        {},
+        "You are not logged in any more. What you see may be old; what you edit is kept.",
+      ),
+      h("button", { type: "button", onclick: logIn }, "Log in"),
+    ];
   }
   if (lost) {
     const seconds = Math.round((Date.now() - lostAt) / 1000);
     const since = seconds > 2 ? ` (for ${seconds} s)` : "";
-    return [h("span", {}, `The connection to the gateway is lost${since}. What you see may be old; it is tried again by itself.`)];
+    return [
+      h(
+        "span",
+        {},
+        `The connection to the gateway is lost${since}. What you see may be old; it is tried again by itself.`,
+      ),
+    ];
   }
   if (isOther) {
-    return [h("span", {}, "The gateway serves another version of this page now."),
-      h("button", { type: "button", onclick: () => location.reload() }, "Reload")];
+    return [
+      h("span", {}, "The gateway serves another version of this page now."),
+      h("button", { type: "button", onclick: () => location.reload() }, "Reload"),
+    ];
   }
   if (!refused) return [];
-  const head = refused.writes === "refused" ? "The cluster takes no writes at the moment" : "It is not known whether the cluster takes writes";
+  const head = refused.writes === "refused"
+    ? "The cluster takes no writes at the moment"
+    : "It is not known whether the cluster takes writes";
   return [h("span", {}, `${head}: ${refused.why || "the gateway does not say why"}.`)];
 }
 
 setLogin(async () => {
-  const input = h("input", { name: "token", type: "password", required: true, autocomplete: "current-password" });
+  const input = h("input", {
+    name: "token",
+    type: "password",
+    required: true,
+    autocomplete: "current-password",
+  });
   const done = await ask({
     title: "This cluster asks for its token",
-    text: "It stands in the settings of the cluster (SYNOD_TOKEN). What you edit is kept meanwhile.",
+    text:
+      "It stands in the settings of the cluster (SYNOD_TOKEN). What you edit is kept meanwhile.",
     fields: [h("label", {}, "Token", input)],
     action: "Log in",
     submit: async (data) => {
       const answer = await tryToken(data.get("token"));
-      if (!answer.ok) throw new Error(answer.status === 401 ? "That is not the token." : `Not logged in: the gateway answered ${answer.status}.`);
+      if (!answer.ok) {
+        throw new Error(
+          answer.status === 401
+            ? "That is not the token."
+            : `Not logged in: the gateway answered ${answer.status}.`,
+        );
+      }
       return true;
     },
   });
@@ -136,7 +164,11 @@ setLogin(async () => {
 
 async function tryToken(token) {
   try {
-    return await fetch("/v1/login", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ token }) });
+    return await fetch("/v1/login", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ token }),
+    });
   } catch {
     reached(false);
     throw new Error("Not logged in: the gateway does not answer. Try again.");

@@ -14,14 +14,27 @@ export function toast(text, wrong = false) {
  * A dialog with a form. `fields` are elements; `submit` is run with the form's data and may throw:
  * its message is shown and the dialog stays. Resolves to what `submit` gave, or `null` if cancelled.
  */
-export function ask({ title, text, fields = [], action, danger = false, wide = false, cancel = "Cancel", submit }) {
+export function ask(
+  { title, text, fields = [], action, danger = false, wide = false, cancel = "Cancel", submit },
+) {
   return new Promise((resolve) => {
     const wrong = h("p.wrong-text", { role: "alert" });
     const confirm = h(danger ? "button.danger" : "button.primary", { type: "submit" }, action);
     const id = `title-${Math.random().toString(36).slice(2)}`;
-    const form = h("form", { method: "dialog" },
-      h("h2", { id }, title), text && h("p.quiet", {}, text), ...fields, wrong,
-      h("div.actions", {}, cancel && h("button", { type: "button", onclick: () => dialog.close() }, cancel), confirm));
+    const form = h(
+      "form",
+      { method: "dialog" },
+      h("h2", { id }, title),
+      text && h("p.quiet", {}, text),
+      ...fields,
+      wrong,
+      h(
+        "div.actions",
+        {},
+        cancel && h("button", { type: "button", onclick: () => dialog.close() }, cancel),
+        confirm,
+      ),
+    );
     const dialog = h(wide ? "dialog.wide" : "dialog", { "aria-labelledby": id }, form);
     let result = null;
     let open = null;
@@ -54,12 +67,25 @@ export function ask({ title, text, fields = [], action, danger = false, wide = f
 
 /** A question with one text; resolves to the text or `null`. */
 export function askText({ title, text, label, value = "", action, submit, select }) {
-  const input = h("input", { name: "value", value, required: true, autocomplete: "off", spellcheck: "false", maxlength: "4096" });
+  const input = h("input", {
+    name: "value",
+    value,
+    required: true,
+    autocomplete: "off",
+    spellcheck: "false",
+    maxlength: "4096",
+  });
   queueMicrotask(() => {
     input.focus();
     input.setSelectionRange(0, select ?? value.length);
   });
-  return ask({ title, text, action, fields: [h("label", {}, label, input)], submit: (data) => submit(data.get("value").trim()) });
+  return ask({
+    title,
+    text,
+    action,
+    fields: [h("label", {}, label, input)],
+    submit: (data) => submit(data.get("value").trim()),
+  });
 }
 
 let opened = null;
@@ -67,8 +93,21 @@ let opened = null;
 /** A menu at a button; items are `[label, action, kind]`. */
 export function menu(anchor, items) {
   opened?.remove();
-  const list = h("div.menu", { role: "menu" }, items.map(([label, action, kind]) =>
-    h("button", { role: "menuitem", type: "button", class: kind, onclick: () => { close(); action(); } }, label)));
+  const list = h(
+    "div.menu",
+    { role: "menu" },
+    items.map(([label, action, kind]) =>
+      h("button", {
+        role: "menuitem",
+        type: "button",
+        class: kind,
+        onclick: () => {
+          close();
+          action();
+        },
+      }, label)
+    ),
+  );
   const buttons = [...list.children];
   function close(focus = false) {
     list.remove();
@@ -97,14 +136,44 @@ export function menu(anchor, items) {
 
 /** The button that opens a menu. */
 export const moreButton = (label, open) =>
-  h("button.bare.icon", { type: "button", "aria-label": label, "aria-haspopup": "menu", title: label,
-    onclick: (event) => { event.stopPropagation(); open(event.currentTarget); } }, icon("more"));
+  h("button.bare.icon", {
+    type: "button",
+    "aria-label": label,
+    "aria-haspopup": "menu",
+    title: label,
+    onclick: (event) => {
+      event.stopPropagation();
+      open(event.currentTarget);
+    },
+  }, icon("more"));
 
 /** What the keys do. */
 export function showKeys() {
-  const rows = [["g then f, c, r, l", "go to Files, Cluster, Requests, Log"], ["↑ ↓ Enter", "choose and open"],
-    ["Backspace", "the folder above"], ["/", "filter"], ["u", "upload files"], ["n", "new folder"], ["t", "new text file"], ["F2", "rename"],
-    ["Delete", "delete"], ["Ctrl S", "save what is edited"], ["← →", "message by message, in a diagram"], ["+ −", "zoom a diagram"], ["?", "this list"]];
-  ask({ title: "Keys", action: "Close", cancel: "", fields: [h("dl.keys", {}, rows.flatMap(([keys, what]) =>
-    [h("dt", {}, h("kbd", {}, keys)), h("dd", {}, what)]))] });
+  const rows = [
+    ["g then f, c, r, l", "go to Files, Cluster, Requests, Log"],
+    ["↑ ↓ Enter", "choose and open"],
+    ["Backspace", "the folder above"],
+    ["/", "filter"],
+    ["u", "upload files"],
+    ["n", "new folder"],
+    ["t", "new text file"],
+    ["F2", "rename"],
+    ["Delete", "delete"],
+    ["Ctrl S", "save what is edited"],
+    ["← →", "message by message, in a diagram"],
+    ["+ −", "zoom a diagram"],
+    ["?", "this list"],
+  ];
+  ask({
+    title: "Keys",
+    action: "Close",
+    cancel: "",
+    fields: [
+      h(
+        "dl.keys",
+        {},
+        rows.flatMap(([keys, what]) => [h("dt", {}, h("kbd", {}, keys)), h("dd", {}, what)]),
+      ),
+    ],
+  });
 }

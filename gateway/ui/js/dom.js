@@ -22,19 +22,28 @@ function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === undefined || value === null || value === false) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name === "style") for (const [k, v] of Object.entries(value)) element.style.setProperty(k, v);
-    else element.setAttribute(name, value === true ? "" : value);
+    else if (name === "style") {
+      for (const [k, v] of Object.entries(value)) element.style.setProperty(k, v);
+    } else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat().filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
 /** Give an element these children in place of those it has; what is false or missing is left out. */
-export const put = (element, ...children) => element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined && child !== false && child !== ""));
+export const put = (element, ...children) =>
+  element.replaceChildren(
+    ...children.flat().filter((child) =>
+      child !== null && child !== undefined && child !== false && child !== ""
+    ),
+  );
 
 const PATHS = {
   files: "M3 6.5a2 2 0 0 1 2-2h4l2 2.5h8a2 2 0 0 1 2 2v8.500a2 2 0 0 1-2 2H5a2 2 0 0 1-2-2Z",
-  cluster: "M12 3v5m0 8v5M4.200 7.500l4.300 2.500m7 4 4.300 2.500m0-9-4.300 2.500m-7 4-4.300 2.500M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8Z",
+  cluster:
+    "M12 3v5m0 8v5M4.200 7.500l4.300 2.500m7 4 4.300 2.500m0-9-4.300 2.500m-7 4-4.300 2.500M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8Z",
   requests: "M4 5v14M12 5v14M20 5v14M4 8h7m-2-2 2 2-2 2m4 3h6m-2-2 2 2-2 2",
   log: "M5 4h14v16H5zM8.500 9h7M8.500 12.500h7M8.500 16h4",
   folder: "M3 6.500a2 2 0 0 1 2-2h4l2 2.500h8a2 2 0 0 1 2 2v8.500a2 2 0 0 1-2 2H5a2 2 0 0 1-2-2Z",
@@ -56,8 +65,15 @@ const PATHS = {
 
 /** One of the line icons. It is decoration: whoever uses it gives the name in words. */
 export function icon(name) {
-  return s("svg", { viewBox: "0 0 24 24", fill: "none", stroke: "currentColor", "stroke-width": "1.8",
-    "stroke-linecap": "round", "stroke-linejoin": "round", "aria-hidden": "true" }, s("path", { d: PATHS[name] }));
+  return s("svg", {
+    viewBox: "0 0 24 24",
+    fill: "none",
+    stroke: "currentColor",
+    "stroke-width": "1.8",
+    "stroke-linecap": "round",
+    "stroke-linejoin": "round",
+    "aria-hidden": "true",
+  }, s("path", { d: PATHS[name] }));
 }
 
 /** A size for people. */
@@ -72,7 +88,11 @@ export function size(bytes) {
 
 const DAY = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short", day: "numeric" });
 const MINUTE = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
-const SECOND = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const SECOND = new Intl.DateTimeFormat(undefined, {
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+});
 
 /** A moment: the time if it is today, else the day. */
 export function moment(ms) {

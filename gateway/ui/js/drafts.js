@@ -23,5 +23,7 @@ export function keepDraft(path, text, etag) {
 }
 
 export function dropDraft(path) {
-  try { sessionStorage.removeItem(NAME(path)); } catch { /* There is none, then. */ }
+  try {
+    sessionStorage.removeItem(NAME(path));
+  } catch { /* There is none, then. */ }
 }

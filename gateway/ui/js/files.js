@@ -31,24 +31,98 @@ class Files {
     this.viewer = null;
     this.crumbs = h("nav.crumbs", { "aria-label": "Path" });
     this.count = h("span.quiet", { role: "status" });
-    this.search = h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter by name",
-      oninput: () => { this.filter = this.search.value.toLowerCase(); this.show(); } });
-    this.picker = h("input", { type: "file", multiple: true, hidden: true, "aria-label": "Files to upload",
-      onchange: () => { this.take([...this.picker.files].map((file) => ({ file, path: join(this.folder, file.name) }))); this.picker.value = ""; } });
-    this.list = new VirtualList({ label: "Files", rowHeight: 44, row: (entry) => this.row(entry), open: (entry) => this.enter(entry) });
-    this.standing = new Standing({ list: this.list, sign: "folder", what: "This folder", empty: ["This folder is empty", "Drop files here, or choose Upload."],
-      missing: ["There is no folder here", "It may have been moved or deleted."], again: () => this.refresh() });
+    this.search = h("input", {
+      type: "search",
+      placeholder: "Filter",
+      "aria-label": "Filter by name",
+      oninput: () => {
+        this.filter = this.search.value.toLowerCase();
+        this.show();
+      },
+    });
+    this.picker = h("input", {
+      type: "file",
+      multiple: true,
+      hidden: true,
+      "aria-label": "Files to upload",
+      onchange: () => {
+        this.take(
+          [...this.picker.files].map((file) => ({ file, path: join(this.folder, file.name) })),
+        );
+        this.picker.value = "";
+      },
+    });
+    this.list = new VirtualList({
+      label: "Files",
+      rowHeight: 44,
+      row: (entry) => this.row(entry),
+      open: (entry) => this.enter(entry),
+    });
+    this.standing = new Standing({
+      list: this.list,
+      sign: "folder",
+      what: "This folder",
+      empty: ["This folder is empty", "Drop files here, or choose Upload."],
+      missing: ["There is no folder here", "It may have been moved or deleted."],
+      again: () => this.refresh(),
+    });
     this.side = h("aside.viewer.card", { hidden: true, "aria-label": "File" });
-    this.page = h("section.page.page-full.files", {},
-      h("header.head", {}, h("h1.sr", {}, "Files"), this.crumbs, h("span.grow"), this.count, this.search,
-        h("button", { type: "button", onclick: (event) => this.create(event.currentTarget) }, icon("plus"), "New"),
-        h("button.primary", { type: "button", onclick: () => this.picker.click() }, icon("upload"), "Upload"), this.picker),
-      h("div.split", {}, h("div.card.listing", {},
-        h("div.columns", { "aria-hidden": "true" }, h("span", {}, "Name"), h("span.hide-small", {}, "Size"), h("span.hide-small", {}, "Changed"), h("span.hide-small", {}, "Version"), h("span")),
-        this.standing.strip, this.list.element, this.standing.place), this.side));
+    this.page = h(
+      "section.page.page-full.files",
+      {},
+      h(
+        "header.head",
+        {},
+        h("h1.sr", {}, "Files"),
+        this.crumbs,
+        h("span.grow"),
+        this.count,
+        this.search,
+        h(
+          "button",
+          { type: "button", onclick: (event) => this.create(event.currentTarget) },
+          icon("plus"),
+          "New",
+        ),
+        h(
+          "button.primary",
+          { type: "button", onclick: () => this.picker.click() },
+          icon("upload"),
+          "Upload",
+        ),
+        this.picker,
+      ),
+      h(
+        "div.split",
+        {},
+        h(
+          "div.card.listing",
+          {},
+          h(
+            "div.columns",
+            { "aria-hidden": "true" },
+            h("span", {}, "Name"),
+            h("span.hide-small", {}, "Size"),
+            h("span.hide-small", {}, "Changed"),
+            h("span.hide-small", {}, "Version"),
+            h("span"),
+          ),
+          this.standing.strip,
+          this.list.element,
+          this.standing.place,
+        ),
+        this.side,
+      ),
+    );
     main.append(this.page);
-    this.page.addEventListener("dragover", (event) => { event.preventDefault(); this.page.classList.add("dropping"); });
-    this.page.addEventListener("dragleave", (event) => this.page.contains(event.relatedTarget) || this.page.classList.remove("dropping"));
+    this.page.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      this.page.classList.add("dropping");
+    });
+    this.page.addEventListener(
+      "dragleave",
+      (event) => this.page.contains(event.relatedTarget) || this.page.classList.remove("dropping"),
+    );
     this.page.addEventListener("drop", async (event) => {
       event.preventDefault();
       this.page.classList.remove("dropping");
@@ -58,11 +132,15 @@ class Files {
       const entry = this.list.items[Number(event.target.closest(".row")?.dataset.index ?? -1)];
       if (!entry) return;
       event.preventDefault();
-      this.actions(entry, { getBoundingClientRect: () => new DOMRect(event.clientX, event.clientY, 0, 0) });
+      this.actions(entry, {
+        getBoundingClientRect: () => new DOMRect(event.clientX, event.clientY, 0, 0),
+      });
     });
     this.deaf = () => {};
     this.unheard = listen("watching", (watching) => {
-      const since = `Changes by others have not come in since ${clock(Date.now())}; it is tried again by itself.`;
+      const since = `Changes by others have not come in since ${
+        clock(Date.now())
+      }; it is tried again by itself.`;
       this.standing.doubt = watching ? "" : this.standing.doubt || since;
       this.show();
     });
@@ -101,7 +179,14 @@ class Files {
     this.viewer = null;
     this.side.hidden = isFolder;
     this.page.classList.toggle("viewing", !isFolder);
-    if (!isFolder) this.viewer = openViewer(this.side, path, { leave: () => { location.hash = link(folder, true); }, actions: (entry, at) => this.actions(entry, at) });
+    if (!isFolder) {
+      this.viewer = openViewer(this.side, path, {
+        leave: () => {
+          location.hash = link(folder, true);
+        },
+        actions: (entry, at) => this.actions(entry, at),
+      });
+    }
     this.list.draw();
   }
 
@@ -123,7 +208,10 @@ class Files {
     let slot;
     try {
       do {
-        const page = await get(`${directoryUrl(folder)}?limit=${PAGE}&after=${encodeURIComponent(after ?? "")}`, { signal: turn.signal });
+        const page = await get(
+          `${directoryUrl(folder)}?limit=${PAGE}&after=${encodeURIComponent(after ?? "")}`,
+          { signal: turn.signal },
+        );
         found.push(...page.entries);
         slot ??= page.slot;
         after = page.next;
@@ -139,8 +227,14 @@ class Files {
       this.listen(slot);
     } catch (error) {
       if (turn.signal.aborted) return;
-      if (error.body?.found === "file") { location.replace(link(folder, false)); return; }
-      if (error.status === 404) { this.entries = []; this.standing.gone(); } else this.standing.failed(error.message);
+      if (error.body?.found === "file") {
+        location.replace(link(folder, false));
+        return;
+      }
+      if (error.status === 404) {
+        this.entries = [];
+        this.standing.gone();
+      } else this.standing.failed(error.message);
       this.show();
       this.listen();
     }
@@ -149,15 +243,24 @@ class Files {
   /** Hear of what comes after `slot`, at which the listing began: its later pages may know of it already. */
   listen(slot) {
     this.deaf();
-    this.deaf = listenToFiles(this.folder ? `${this.folder}/` : "", slot, (changes) => this.changed(changes));
+    this.deaf = listenToFiles(
+      this.folder ? `${this.folder}/` : "",
+      slot,
+      (changes) => this.changed(changes),
+    );
   }
 
   show() {
     const { filter } = this;
-    this.list.items = filter ? this.entries.filter((entry) => entry.name.toLowerCase().includes(filter)) : this.entries;
+    this.list.items = filter
+      ? this.entries.filter((entry) => entry.name.toLowerCase().includes(filter))
+      : this.entries;
     if (this.list.chosen >= this.list.items.length) this.list.chosen = this.list.items.length - 1;
     this.list.draw();
-    const shown = plural(this.list.items.length, filter ? "match" : "entry").replace("entrys", "entries").replace("matchs", "matches");
+    const shown = plural(this.list.items.length, filter ? "match" : "entry").replace(
+      "entrys",
+      "entries",
+    ).replace("matchs", "matches");
     const { state, isLoaded } = this.standing;
     this.count.textContent = isLoaded ? shown : this.entries.length ? `${shown}…` : "";
     if (state.kind === "missing" && this.entries.length) this.standing.loaded(); // It is there again.
@@ -166,19 +269,42 @@ class Files {
 
   drawCrumbs() {
     const parts = this.folder ? this.folder.split("/") : [];
-    this.crumbs.replaceChildren(h("a", { href: link("", true) }, "Files"), ...parts.flatMap((part, index) => [h("span", { "aria-hidden": "true" }, "/"),
-      h("a", { href: link(parts.slice(0, index + 1).join("/"), true), "aria-current": index === parts.length - 1 ? "location" : null }, part)]));
+    this.crumbs.replaceChildren(
+      h("a", { href: link("", true) }, "Files"),
+      ...parts.flatMap((
+        part,
+        index,
+      ) => [
+        h("span", { "aria-hidden": "true" }, "/"),
+        h("a", {
+          href: link(parts.slice(0, index + 1).join("/"), true),
+          "aria-current": index === parts.length - 1 ? "location" : null,
+        }, part),
+      ]),
+    );
   }
 
   row(entry) {
     const isFolder = entry.kind === "directory";
     const fresh = entry.fresh && Date.now() - entry.fresh < 2_500;
-    return h(`div.entry${isFolder ? ".folder" : ""}${fresh ? ".fresh" : ""}`, {},
-      h("a.name", { href: link(entry.path, isFolder), tabindex: "-1" }, icon(isFolder ? "folder" : isImage(entry) ? "image" : "file"), h("span", {}, entry.name)),
+    return h(
+      `div.entry${isFolder ? ".folder" : ""}${fresh ? ".fresh" : ""}`,
+      {},
+      h(
+        "a.name",
+        { href: link(entry.path, isFolder), tabindex: "-1" },
+        icon(isFolder ? "folder" : isImage(entry) ? "image" : "file"),
+        h("span", {}, entry.name),
+      ),
       h("span.size.hide-small", {}, isFolder ? "" : size(entry.size)),
-      h("span.changed.hide-small", {}, isFolder || !entry.modified_ms ? "" : moment(entry.modified_ms)),
+      h(
+        "span.changed.hide-small",
+        {},
+        isFolder || !entry.modified_ms ? "" : moment(entry.modified_ms),
+      ),
       h("span.version.hide-small", {}, isFolder || !entry.version ? "" : `v${entry.version}`),
-      moreButton(`Actions for ${entry.name}`, (at) => this.actions(entry, at)));
+      moreButton(`Actions for ${entry.name}`, (at) => this.actions(entry, at)),
+    );
   }
 
   enter(entry) {
@@ -201,8 +327,9 @@ class Files {
         if (change.kind === "move") touched = this.gone(change.source, change.slot) || touched;
         // What came with it is not told: its size, or whether it is a folder.
         unknown ||= this.within(change.path) !== null;
-      } else if (change.kind === "delete" || change.kind === "remove_directory") touched = this.gone(change.path, change.slot) || touched;
-      else touched = this.came(change) || touched;
+      } else if (change.kind === "delete" || change.kind === "remove_directory") {
+        touched = this.gone(change.path, change.slot) || touched;
+      } else touched = this.came(change) || touched;
       this.viewer?.changed(change);
     }
     if (unknown) {
@@ -214,7 +341,9 @@ class Files {
   /** The name in this folder that `path` is or lies below; `null` if it lies elsewhere. */
   within(path) {
     const prefix = this.folder ? `${this.folder}/` : "";
-    return path.startsWith(prefix) && path !== prefix ? path.slice(prefix.length).split("/")[0] : null;
+    return path.startsWith(prefix) && path !== prefix
+      ? path.slice(prefix.length).split("/")[0]
+      : null;
   }
 
   gone(path, slot) {
@@ -235,11 +364,26 @@ class Files {
     const former = this.entries[place]?.name === name ? this.entries[place] : null;
     if (!direct || change.kind === "make_directory") {
       if (former) return false;
-      this.entries.splice(place, 0, { kind: "directory", name, path: join(this.folder, name), slot: change.slot, fresh: Date.now() });
+      this.entries.splice(place, 0, {
+        kind: "directory",
+        name,
+        path: join(this.folder, name),
+        slot: change.slot,
+        fresh: Date.now(),
+      });
       return true;
     }
     if (former && former.slot >= change.slot) return false;
-    const entry = { kind: "file", slot: change.slot, name, path: change.path, size: change.size, etag: change.etag, content_type: change.content_type, fresh: Date.now() };
+    const entry = {
+      kind: "file",
+      slot: change.slot,
+      name,
+      path: change.path,
+      size: change.size,
+      etag: change.etag,
+      content_type: change.content_type,
+      fresh: Date.now(),
+    };
     this.entries.splice(place, former ? 1 : 0, entry);
     // Its version and its time are not told: they are asked for, unless that would be a long list.
     if (this.entries.length < PAGE) {
@@ -280,42 +424,80 @@ class Files {
 
   makeFolder() {
     const attempt = new Attempt();
-    return askText({ title: "New folder", label: "Name", action: "Make", submit: async (name) => {
-      await attempt.call("PUT", directoryUrl(join(this.folder, name)));
-      return true;
-    } });
+    return askText({
+      title: "New folder",
+      label: "Name",
+      action: "Make",
+      submit: async (name) => {
+        await attempt.call("PUT", directoryUrl(join(this.folder, name)));
+        return true;
+      },
+    });
   }
 
   makeFile() {
     const attempt = new Attempt();
-    return askText({ title: "New text file", label: "Name", value: "notes.txt", select: 5, action: "Make", submit: async (name) => {
-      const path = join(this.folder, name);
-      await attempt.call("PUT", `/v1/files/${encoded(path)}`, { body: "", headers: { "content-type": "text/plain", "if-none-match": "*" } });
-      location.hash = link(path, false);
-      return true;
-    } });
+    return askText({
+      title: "New text file",
+      label: "Name",
+      value: "notes.txt",
+      select: 5,
+      action: "Make",
+      submit: async (name) => {
+        const path = join(this.folder, name);
+        await attempt.call("PUT", `/v1/files/${encoded(path)}`, {
+          body: "",
+          headers: { "content-type": "text/plain", "if-none-match": "*" },
+        });
+        location.hash = link(path, false);
+        return true;
+      },
+    });
   }
 
   rename(entry) {
     const dot = entry.name.lastIndexOf(".");
     const attempt = new Attempt();
-    return askText({ title: `Rename “${entry.name}”`, label: "New name", value: entry.name, select: dot > 0 ? dot : entry.name.length, action: "Rename",
-      submit: (name) => this.send(attempt, "move", entry, join(parent(entry.path), name)) });
+    return askText({
+      title: `Rename “${entry.name}”`,
+      label: "New name",
+      value: entry.name,
+      select: dot > 0 ? dot : entry.name.length,
+      action: "Rename",
+      submit: (name) => this.send(attempt, "move", entry, join(parent(entry.path), name)),
+    });
   }
 
   transfer(entry, verb) {
     const attempt = new Attempt();
     const [title, action] = verb === "move" ? ["Move", "Move"] : ["Copy", "Copy"];
     const value = verb === "copy" ? entry.path.replace(/(\.[^./]+)?$/, "-copy$1") : entry.path;
-    return askText({ title: `${title} “${entry.name}”`, label: "To", value, action,
-      text: entry.kind === "directory" ? "With all that is in it, as one change." : verb === "copy" ? "No bytes are moved: both share the contents." : "",
-      submit: (target) => this.send(attempt, verb, entry, target.replace(/^\/+/, "").replace(/\/$/, `/${entry.name}`)) });
+    return askText({
+      title: `${title} “${entry.name}”`,
+      label: "To",
+      value,
+      action,
+      text: entry.kind === "directory"
+        ? "With all that is in it, as one change."
+        : verb === "copy"
+        ? "No bytes are moved: both share the contents."
+        : "",
+      submit: (target) =>
+        this.send(
+          attempt,
+          verb,
+          entry,
+          target.replace(/^\/+/, "").replace(/\/$/, `/${entry.name}`),
+        ),
+    });
   }
 
   async send(attempt, verb, entry, target) {
     if (target === entry.path) return true;
     // Whatever its contents are by now: it is the name that is moved.
-    const done = await (await attempt.call("POST", `/v1/${verb}`, { body: { source: entry.path, target } })).json();
+    const done =
+      await (await attempt.call("POST", `/v1/${verb}`, { body: { source: entry.path, target } }))
+        .json();
     toast(`${verb === "move" ? "Moved" : "Copied"} to ${target} (slot ${done.slot}).`);
     if (verb === "move" && this.viewer) location.hash = link(target, entry.kind === "directory");
     return true;
@@ -324,13 +506,23 @@ class Files {
   async remove(entry) {
     const isFolder = entry.kind === "directory";
     const attempt = new Attempt();
-    const sure = await ask({ title: `Delete “${entry.name}”?`, danger: true, action: "Delete",
-      text: isFolder ? "With all that is in it, as one change. This can't be taken back." : "This can't be taken back.",
+    const sure = await ask({
+      title: `Delete “${entry.name}”?`,
+      danger: true,
+      action: "Delete",
+      text: isFolder
+        ? "With all that is in it, as one change. This can't be taken back."
+        : "This can't be taken back.",
       submit: async () => {
-        const url = isFolder ? `${directoryUrl(entry.path)}?recursive=true` : `/v1/files/${encoded(entry.path)}`;
-        await attempt.call("DELETE", url, { headers: entry.etag ? { "if-match": `"${entry.etag}"` } : {} });
+        const url = isFolder
+          ? `${directoryUrl(entry.path)}?recursive=true`
+          : `/v1/files/${encoded(entry.path)}`;
+        await attempt.call("DELETE", url, {
+          headers: entry.etag ? { "if-match": `"${entry.etag}"` } : {},
+        });
         return true;
-      } });
+      },
+    });
     if (sure && this.viewer && !isFolder) location.hash = link(this.folder, true);
   }
 
@@ -342,13 +534,29 @@ class Files {
       this.list.choose(0);
       return true;
     }
-    if (event.target === this.search && event.key === "Escape") { this.search.value = this.filter = ""; this.show(); this.list.element.focus(); return true; }
+    if (event.target === this.search && event.key === "Escape") {
+      this.search.value = this.filter = "";
+      this.show();
+      this.list.element.focus();
+      return true;
+    }
     if (typing || event.ctrlKey || event.target.closest(".menu, .viewer")) return false;
     const chosen = this.list.items[this.list.chosen];
-    const press = { "/": () => this.search.focus(), u: () => this.picker.click(), n: () => this.makeFolder(), t: () => this.makeFile(),
-      Backspace: () => { if (this.folder) location.hash = link(parent(this.folder), true); },
-      F2: () => chosen && this.rename(chosen), Delete: () => chosen && this.remove(chosen) }[event.key];
-    if (press) { press(); return true; }
+    const press = {
+      "/": () => this.search.focus(),
+      u: () => this.picker.click(),
+      n: () => this.makeFolder(),
+      t: () => this.makeFile(),
+      Backspace: () => {
+        if (this.folder) location.hash = link(parent(this.folder), true);
+      },
+      F2: () => chosen && this.rename(chosen),
+      Delete: () => chosen && this.remove(chosen),
+    }[event.key];
+    if (press) {
+      press();
+      return true;
+    }
     if (event.target.closest("button, a") && event.key === "Enter") return false;
     return this.list.key(event);
   }

@@ -19,7 +19,12 @@ export class VirtualList {
     this._shown = new Map();
     this._due = 0;
     this._space = h("div.rows", { role: "rowgroup" });
-    this.element = h("div.list", { role: "grid", tabindex: "0", "aria-label": label, onscroll: () => this.draw() }, this._space);
+    this.element = h("div.list", {
+      role: "grid",
+      tabindex: "0",
+      "aria-label": label,
+      onscroll: () => this.draw(),
+    }, this._space);
     this.element.addEventListener("click", (event) => this._clicked(event, false));
     this.element.addEventListener("dblclick", (event) => this._clicked(event, true));
     this._watch = new ResizeObserver(() => this.draw());
@@ -48,7 +53,10 @@ export class VirtualList {
     element.setAttribute("aria-rowcount", items.length);
     this._space.style.height = `${items.length * rowHeight}px`;
     const first = Math.max(0, Math.floor(element.scrollTop / rowHeight) - 6);
-    const last = Math.min(items.length, Math.ceil((element.scrollTop + element.clientHeight) / rowHeight) + 6);
+    const last = Math.min(
+      items.length,
+      Math.ceil((element.scrollTop + element.clientHeight) / rowHeight) + 6,
+    );
     for (const [index, shown] of this._shown) {
       if (index < first || index >= last || shown.item !== items[index]) {
         shown.remove();
@@ -68,7 +76,9 @@ export class VirtualList {
         // What can be pressed keeps its own role, inside of a cell.
         if (part.matches("a, button")) {
           // A cell whose content is left out on a phone is left out, too: the grid would keep its place.
-          const cell = h(`span.cell${part.matches(".hide-small") ? ".hide-small" : ""}`, { role: "gridcell" });
+          const cell = h(`span.cell${part.matches(".hide-small") ? ".hide-small" : ""}`, {
+            role: "gridcell",
+          });
           part.replaceWith(cell);
           cell.append(part);
         } else part.setAttribute("role", "gridcell");
@@ -82,9 +92,12 @@ export class VirtualList {
   }
 
   _mark() {
-    for (const [index, shown] of this._shown) shown.setAttribute("aria-selected", index === this.chosen);
-    if (this._shown.has(this.chosen)) this.element.setAttribute("aria-activedescendant", `row-${this.chosen}`);
-    else this.element.removeAttribute("aria-activedescendant");
+    for (const [index, shown] of this._shown) {
+      shown.setAttribute("aria-selected", index === this.chosen);
+    }
+    if (this._shown.has(this.chosen)) {
+      this.element.setAttribute("aria-activedescendant", `row-${this.chosen}`);
+    } else this.element.removeAttribute("aria-activedescendant");
   }
 
   /** Choose a row and bring it into sight. */
@@ -103,7 +116,8 @@ export class VirtualList {
   /** Keys that move the choice; whether the key was one. */
   key(event) {
     const page = Math.max(1, Math.floor(this.element.clientHeight / this.rowHeight) - 1);
-    const step = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -1e9, End: 1e9 }[event.key];
+    const step =
+      { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -1e9, End: 1e9 }[event.key];
     if (step !== undefined) this.choose(this.chosen + step);
     else if (event.key === "Enter" && this.items[this.chosen]) this._open(this.items[this.chosen]);
     else return false;
@@ -116,6 +130,8 @@ export class VirtualList {
     this.chosen = index;
     this._mark();
     this._choose(this.items[index]);
-    if (twice || matchMedia("(max-width: 760px), (pointer: coarse)").matches) this._open(this.items[index]);
+    if (twice || matchMedia("(max-width: 760px), (pointer: coarse)").matches) {
+      this._open(this.items[index]);
+    }
   }
 }

@@ -31,7 +31,7 @@ export function listen(kind, listener) {
 
 /** Listen to changes of files below `prefix` that came after the slot `after`; one folder at a time. */
 export function listenToFiles(prefix, after, listener) {
-  const mine = (folder = { prefix, after, turn: (turn += 1) });
+  const mine = (folder = { prefix, after, turn: turn += 1 });
   const end = listen("files", listener);
   return () => {
     if (folder === mine) folder = null;
@@ -43,13 +43,24 @@ export function listenToFiles(prefix, after, listener) {
 export const again = () => send({ kind: "again" });
 
 function wish() {
-  send({ kind: "wish", wish: { shown: !document.hidden, topics: TOPICS.filter((topic) => listeners[topic].size), files: folder } });
+  send({
+    kind: "wish",
+    wish: {
+      shown: !document.hidden,
+      topics: TOPICS.filter((topic) => listeners[topic].size),
+      files: folder,
+    },
+  });
 }
 
 function take(message) {
   const { kind, value } = message;
   if (kind === "state") {
-    Object.assign(recent, { figures: message.figures, changes: message.changes, alive: message.alive });
+    Object.assign(recent, {
+      figures: message.figures,
+      changes: message.changes,
+      alive: message.alive,
+    });
     if (message.alive !== null) emit("alive", message.alive);
     if (message.changes.length) emit("change", message.changes.at(-1));
     if (message.figures.length) emit("figures", message.figures.at(-1));
@@ -79,7 +90,9 @@ export function start() {
   } else {
     const streams = new Streams(take);
     const wishes = new Wishes(streams);
-    send = ({ kind, wish: wanted }) => (kind === "again" ? streams.again() : wishes.set(window, wanted));
+    send = (
+      { kind, wish: wanted },
+    ) => (kind === "again" ? streams.again() : wishes.set(window, wanted));
     wish();
   }
   document.addEventListener("visibilitychange", () => {

@@ -47,28 +47,49 @@ export class Standing {
     if (!shown) this.place.replaceChildren(...this.inPlace(filter));
     const said = shown ? this.above() : "";
     this.strip.hidden = !said;
-    if (said && said !== this.strip.dataset.said) this.strip.replaceChildren(h("span", {}, said, " "), ...(this.state.kind === "failed" ? [this.button()] : []));
+    if (said && said !== this.strip.dataset.said) {
+      this.strip.replaceChildren(
+        h("span", {}, said, " "),
+        ...(this.state.kind === "failed" ? [this.button()] : []),
+      );
+    }
     this.strip.dataset.said = said;
   }
 
   inPlace(filter) {
     const [title, text] = this.words(filter);
-    const known = this.state.kind === "failed" && this.atMs ? `It was loaded last at ${clock(this.atMs)}.` : "";
-    return [icon(this.sign), h("h2", {}, title), text && h("p.quiet", {}, text), known && h("p.quiet", {}, known), this.state.kind === "failed" && this.button()].filter(Boolean);
+    const known = this.state.kind === "failed" && this.atMs
+      ? `It was loaded last at ${clock(this.atMs)}.`
+      : "";
+    return [
+      icon(this.sign),
+      h("h2", {}, title),
+      text && h("p.quiet", {}, text),
+      known && h("p.quiet", {}, known),
+      this.state.kind === "failed" && this.button(),
+    ].filter(Boolean);
   }
 
   words(filter) {
     switch (this.state.kind) {
-      case "loading": return ["Loading…", ""];
-      case "failed": return [`${this.what} could not be loaded`, this.state.why];
-      case "missing": return this.missing;
-      default: return filter ? [this.nothing, ""] : this.empty;
+      case "loading":
+        return ["Loading…", ""];
+      case "failed":
+        return [`${this.what} could not be loaded`, this.state.why];
+      case "missing":
+        return this.missing;
+      default:
+        return filter ? [this.nothing, ""] : this.empty;
     }
   }
 
   above() {
     const { state, atMs } = this;
-    if (state.kind === "failed") return atMs ? `As of ${clock(atMs)}; it could not be loaded anew: ${state.why}` : `Not all is shown, the rest could not be loaded: ${state.why}`;
+    if (state.kind === "failed") {
+      return atMs
+        ? `As of ${clock(atMs)}; it could not be loaded anew: ${state.why}`
+        : `Not all is shown, the rest could not be loaded: ${state.why}`;
+    }
     return this.doubt;
   }
 

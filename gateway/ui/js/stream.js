@@ -18,7 +18,9 @@ const streams = new Streams((message) => {
   }
   for (const [port, wish] of wishes.wishes) {
     if (!wish.shown) continue;
-    const isWished = kind === "files" || kind === "watching" ? wish.files : wish.topics.includes(kind);
+    const isWished = kind === "files" || kind === "watching"
+      ? wish.files
+      : wish.topics.includes(kind);
     if (ALWAYS.includes(kind) || isWished) port.postMessage(message);
   }
 });
@@ -32,7 +34,9 @@ onconnect = (event) => {
     if (data.kind === "bye") wishes.set(port);
     if (data.kind === "wish") {
       // Whoever is new, or was hidden, gets what it has not been told.
-      if (data.wish.shown && !wishes.wishes.get(port)?.shown) port.postMessage({ kind: "state", ...state });
+      if (data.wish.shown && !wishes.wishes.get(port)?.shown) {
+        port.postMessage({ kind: "state", ...state });
+      }
       wishes.set(port, data.wish);
     }
   };

@@ -42,9 +42,16 @@ export class Streams {
     this.events = null;
     if (this.topics === null) return;
     // Nothing known yet: then what changed before this window came is told, too.
-    const query = new URLSearchParams({ topics: this.topics, figures_after: this.lastFigures, after: this.lastChange || 0 });
+    const query = new URLSearchParams({
+      topics: this.topics,
+      figures_after: this.lastFigures,
+      after: this.lastChange || 0,
+    });
     const events = (this.events = new EventSource(`/v1/events?${query}`));
-    events.onopen = () => { this.heard(); this.tell({ kind: "alive", value: true }); };
+    events.onopen = () => {
+      this.heard();
+      this.tell({ kind: "alive", value: true });
+    };
     events.onerror = () => {
       if (this.events !== events) return;
       clearTimeout(this.quiet);
@@ -54,14 +61,20 @@ export class Streams {
       this.retry = setTimeout(() => this.openEvents(), RETRY_MS);
       this.askWhy();
     };
-    const take = (kind, use) => events.addEventListener(kind, (event) => {
-      this.heard();
-      use(JSON.parse(event.data), event.lastEventId);
+    const take = (kind, use) =>
+      events.addEventListener(kind, (event) => {
+        this.heard();
+        use(JSON.parse(event.data), event.lastEventId);
+      });
+    take("change", (value, id) => {
+      this.lastChange = id;
+      this.tell({ kind: "change", value });
     });
-    take("change", (value, id) => { this.lastChange = id; this.tell({ kind: "change", value }); });
     take("figures", (value) => this.figures([value]));
     take("history", (value) => this.figures(value.figures));
-    for (const topic of this.topics.split(",").filter(Boolean)) take(topic, (value) => this.tell({ kind: topic, value }));
+    for (const topic of this.topics.split(",").filter(Boolean)) {
+      take(topic, (value) => this.tell({ kind: topic, value }));
+    }
   }
 
   /** Figures come each second: a stream on which nothing comes is lost, though nothing broke. */
@@ -110,14 +123,27 @@ export class Streams {
     const query = new URLSearchParams({ prefix: this.files.prefix });
     if (this.lastFile) query.set("after", this.lastFile);
     const watch = (this.watch = new EventSource(`/v1/watch?${query}`));
-    const note = (event) => { this.lastFile = event.lastEventId || this.lastFile; };
-    watch.addEventListener("ready", (event) => { note(event); this.tell({ kind: "watching", value: true }); });
-    watch.addEventListener("change", (event) => { note(event); this.queue(JSON.parse(event.data)); });
-    watch.addEventListener("reset", (event) => { note(event); this.queue({ kind: "reset" }); });
+    const note = (event) => {
+      this.lastFile = event.lastEventId || this.lastFile;
+    };
+    watch.addEventListener("ready", (event) => {
+      note(event);
+      this.tell({ kind: "watching", value: true });
+    });
+    watch.addEventListener("change", (event) => {
+      note(event);
+      this.queue(JSON.parse(event.data));
+    });
+    watch.addEventListener("reset", (event) => {
+      note(event);
+      this.queue({ kind: "reset" });
+    });
     watch.onerror = () => {
       if (this.watch !== watch) return;
       this.tell({ kind: "watching", value: false });
-      if (watch.readyState === EventSource.CLOSED) this.retryWatch = setTimeout(() => this.openWatch(), RETRY_MS);
+      if (watch.readyState === EventSource.CLOSED) {
+        this.retryWatch = setTimeout(() => this.openWatch(), RETRY_MS);
+      }
     };
   }
 
@@ -155,12 +181,17 @@ export class Wishes {
     const looking = shown.filter(([, wish]) => wish.files);
     const fresh = looking.filter(([window, wish]) => this.granted.get(window) !== wish.files.turn);
     this.granted = new Map(looking.map(([window, wish]) => [window, wish.files.turn]));
-    const files = looking.length ? {
-      prefix: looking.map(([, wish]) => wish.files.prefix).reduce(shared),
-      after: Math.min(...fresh.map(([, wish]) => wish.files.after ?? Infinity)),
-      old: fresh.length < looking.length,
-    } : null;
-    this.streams.want(shown.length ? new Set(shown.flatMap(([, wish]) => wish.topics)) : null, files);
+    const files = looking.length
+      ? {
+        prefix: looking.map(([, wish]) => wish.files.prefix).reduce(shared),
+        after: Math.min(...fresh.map(([, wish]) => wish.files.after ?? Infinity)),
+        old: fresh.length < looking.length,
+      }
+      : null;
+    this.streams.want(
+      shown.length ? new Set(shown.flatMap(([, wish]) => wish.topics)) : null,
+      files,
+    );
   }
 }
 

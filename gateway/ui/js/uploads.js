@@ -1,6 +1,18 @@
 // Uploads with progress and cancel: a few at a time, each told of in a small panel.
 
-import { Attempt, Problem, Unsettled, cancelled, directoryUrl, fileUrl, get, key, leavesOpen, login, pause } from "./api.js";
+import {
+  Attempt,
+  cancelled,
+  directoryUrl,
+  fileUrl,
+  get,
+  key,
+  leavesOpen,
+  login,
+  pause,
+  Problem,
+  Unsettled,
+} from "./api.js";
 import { ask } from "./dialog.js";
 import { h, icon, plural, size } from "./dom.js";
 
@@ -20,12 +32,30 @@ let forAll = null;
 let batch = [];
 const title = h("h3", {});
 const list = h("ul", {});
-const shell = h("section.card", { "aria-label": "Uploads" }, h("header", {}, title,
-  h("button.bare.icon", { type: "button", "aria-label": "Close the list of uploads", onclick: clear }, icon("close"))), list);
+const shell = h(
+  "section.card",
+  { "aria-label": "Uploads" },
+  h(
+    "header",
+    {},
+    title,
+    h("button.bare.icon", {
+      type: "button",
+      "aria-label": "Close the list of uploads",
+      onclick: clear,
+    }, icon("close")),
+  ),
+  list,
+);
 
 /** Upload `{file, path}` items; folders that are empty have no `file`. */
 export function upload(items) {
-  if (running + waiting.length === 0) { done = 0; total = 0; forAll = null; batch = []; }
+  if (running + waiting.length === 0) {
+    done = 0;
+    total = 0;
+    forAll = null;
+    batch = [];
+  }
   for (const item of items) waiting.push(item);
   total += items.length;
   if (!shell.isConnected) panel.append(shell);
@@ -56,21 +86,52 @@ function pump() {
 function ended() {
   const count = (outcome) => batch.filter((item) => item.outcome === outcome).length;
   const [not, open] = [count("not"), count("open")];
-  return [`${plural(total - not - open, "file")} uploaded`, not && `${not} not`, open && `${open} not known`].filter(Boolean).join(", ");
+  return [
+    `${plural(total - not - open, "file")} uploaded`,
+    not && `${not} not`,
+    open && `${open} not known`,
+  ].filter(Boolean).join(", ");
 }
 
-addEventListener("beforeunload", (event) => { if (running + waiting.length) event.preventDefault(); });
+addEventListener("beforeunload", (event) => {
+  if (running + waiting.length) event.preventDefault();
+});
 
 /** One row. It ends as written, as certainly not written, or as not known: then it can be asked again. */
 async function one({ file, path }) {
   const bar = h("progress", { max: 1, value: 0, "aria-label": path });
   const state = h("span.quiet", {}, "");
-  const cancel = h("button.bare.icon", { type: "button", "aria-label": `Cancel ${path}`, title: "Cancel" }, icon("close"));
-  const row = h("li", { "data-busy": "1" }, h("span.name", { title: path }, path.split("/").pop()), file ? cancel : h("span"), bar, state);
+  const cancel = h("button.bare.icon", {
+    type: "button",
+    "aria-label": `Cancel ${path}`,
+    title: "Cancel",
+  }, icon("close"));
+  const row = h(
+    "li",
+    { "data-busy": "1" },
+    h("span.name", { title: path }, path.split("/").pop()),
+    file ? cancel : h("span"),
+    bar,
+    state,
+  );
   list.prepend(row);
-  const item = { file, path, bar, state, cancel, row, key: key(), conditions: { "if-none-match": "*" }, folder: new Attempt(), outcome: "" };
+  const item = {
+    file,
+    path,
+    bar,
+    state,
+    cancel,
+    row,
+    key: key(),
+    conditions: { "if-none-match": "*" },
+    folder: new Attempt(),
+    outcome: "",
+  };
   batch.push(item);
-  cancel.onclick = () => { item.isCancelled = true; item.request?.abort(); };
+  cancel.onclick = () => {
+    item.isCancelled = true;
+    item.request?.abort();
+  };
   await follow(item, () => send(item));
   delete row.dataset.busy;
   cancel.remove();
@@ -102,12 +163,20 @@ async function follow(item, work) {
 }
 
 function undecided(item, work) {
-  const ask = h("button", { type: "button", onclick: async () => {
-    item.state.textContent = "asking…";
-    await follow(item, work);
-    if (!running) title.textContent = ended();
-  } }, "Ask again");
-  item.state.replaceChildren(item.isCancelled ? "cancelled; not known whether it was written before " : "not known whether it was written ", ask);
+  const ask = h("button", {
+    type: "button",
+    onclick: async () => {
+      item.state.textContent = "asking…";
+      await follow(item, work);
+      if (!running) title.textContent = ended();
+    },
+  }, "Ask again");
+  item.state.replaceChildren(
+    item.isCancelled
+      ? "cancelled; not known whether it was written before "
+      : "not known whether it was written ",
+    ask,
+  );
 }
 
 /** A request that was broken off may have come in whole: its key tells, and keeps it from happening later. */
@@ -134,7 +203,11 @@ async function brokenOff(path) {
   for (let left = BREAK_OFFS; left > 0; left -= 1) {
     await pause(BREAK_OFF_MS);
     const { requests } = await get("/v1/requests?limit=1000");
-    if (!requests.some((one) => one.status === null && one.method === "PUT" && one.path === `/v1/files/${path}`)) return;
+    if (
+      !requests.some((one) =>
+        one.status === null && one.method === "PUT" && one.path === `/v1/files/${path}`
+      )
+    ) return;
   }
 }
 
@@ -147,7 +220,9 @@ async function send(item) {
     await settle(item);
     return "";
   } catch (error) {
-    if (!(error instanceof Problem) || error.status !== 412 || !item.conditions["if-none-match"]) throw error;
+    if (!(error instanceof Problem) || error.status !== 412 || !item.conditions["if-none-match"]) {
+      throw error;
+    }
     if (!(await mayReplace(item.path))) return "left as it was";
     // Another request, which has a key of its own.
     item.conditions = { "if-match": "*" };
@@ -159,13 +234,14 @@ async function send(item) {
 /** Send it until it is known what became of it: the same key makes that one write. */
 async function settle(item) {
   let open = "";
-  for (let tried = 1; ; tried += 1) {
+  for (let tried = 1;; tried += 1) {
     try {
       return await put(item);
     } catch (error) {
       if (error.name === "AbortError") throw error;
       if (error.status === 401 && (await login())) continue;
-      const isOpen = !(error instanceof Problem) || leavesOpen(error) || (open && (error.status >= 500 || error.status === 401));
+      const isOpen = !(error instanceof Problem) || leavesOpen(error) ||
+        (open && (error.status >= 500 || error.status === 401));
       if (!isOpen) throw error;
       open = error.message;
       if (tried >= TRIED || error.status === 401) throw new Unsettled(item.key, open);
@@ -180,8 +256,11 @@ async function mayReplace(path) {
   if (forAll !== null) return forAll;
   const every = h("input", { type: "checkbox", name: "all" });
   const answer = await ask({
-    title: `Replace “${path.split("/").pop()}”?`, text: `There is a file of this name at ${path} already.`,
-    fields: total > 1 ? [h("label.check", {}, every, " The same for all others")] : [], action: "Replace", cancel: "Leave it",
+    title: `Replace “${path.split("/").pop()}”?`,
+    text: `There is a file of this name at ${path} already.`,
+    fields: total > 1 ? [h("label.check", {}, every, " The same for all others")] : [],
+    action: "Replace",
+    cancel: "Leave it",
   });
   if (every.checked) forAll = answer === true;
   return answer === true;
@@ -190,21 +269,27 @@ async function mayReplace(path) {
 function put(item) {
   const { file, path, bar, state, conditions, key: name } = item;
   return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest();  // fetch can't tell how far an upload is.
+    const request = new XMLHttpRequest(); // fetch can't tell how far an upload is.
     request.open("PUT", fileUrl(path));
     request.setRequestHeader("content-type", file.type || "application/octet-stream");
     request.setRequestHeader("synod-modified", String(file.lastModified));
     request.setRequestHeader("idempotency-key", name);
-    for (const [header, value] of Object.entries(conditions)) request.setRequestHeader(header, value);
+    for (const [header, value] of Object.entries(conditions)) {
+      request.setRequestHeader(header, value);
+    }
     request.upload.onprogress = (event) => {
       bar.value = event.total ? event.loaded / event.total : 0;
       state.textContent = `${size(event.loaded)} of ${size(file.size)}`;
     };
-    request.upload.onload = () => { state.textContent = "sent; waiting for the cluster…"; };
+    request.upload.onload = () => {
+      state.textContent = "sent; waiting for the cluster…";
+    };
     request.onload = () => {
       if (request.status >= 200 && request.status < 300) return resolve();
       let body = {};
-      try { body = JSON.parse(request.responseText); } catch { /* The status says enough. */ }
+      try {
+        body = JSON.parse(request.responseText);
+      } catch { /* The status says enough. */ }
       reject(new Problem(request.status, body));
     };
     request.onerror = () => reject(new Error("the connection broke"));
