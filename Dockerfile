@@ -13,6 +13,7 @@ COPY broker broker
 COPY gateway gateway
 COPY observability observability
 COPY chaos chaos
+COPY synod synod
 # The tools that made it run nothing: they are not part of the image.
 RUN /opt/synod/bin/python -m pip install --no-cache-dir --disable-pip-version-check \
         --no-index --no-build-isolation --no-deps . \

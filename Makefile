@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 INSTALLED := $(VENV)/.installed
-PACKAGES := actors broker gateway observability chaos
+PACKAGES := actors broker gateway observability chaos synod
 
 # Runs a command as root when that needs no password, and fails otherwise.
 AS_ROOT := as_root() { if [ "$$(id -u)" -eq 0 ]; then "$$@"; else sudo -n "$$@"; fi; }

@@ -21,7 +21,16 @@ from typing import Any
 
 from chaos.mutants.catalogue import Mutant
 
-_COPIED = ("actors", "broker", "gateway", "observability", "chaos", "tests", "pyproject.toml")
+_COPIED = (
+    "actors",
+    "broker",
+    "gateway",
+    "observability",
+    "chaos",
+    "synod",
+    "tests",
+    "pyproject.toml",
+)
 _ASSERTED = re.compile(r"(assert |AssertionError|Failed: DID NOT RAISE)")
 _TEST_S = 240.0
 

@@ -41,8 +41,8 @@ from broker.journal_folder import (
     sync_folder,
     tighten,
 )
-from gateway.errors import SynodError
-from gateway.paths import InvalidPath, checked_path, parent
+from synod.errors import SynodError
+from synod.paths import InvalidPath, checked_path, parent
 
 MANIFEST_NAME = "manifest.json"
 CHUNKS_NAME = "chunks"

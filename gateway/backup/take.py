@@ -22,8 +22,8 @@ from actors.store.chunks import read_manifest
 from actors.values import Indirect
 from gateway.backup.folder import BackupFolder, Contained, Manifest, load_row
 from gateway.cli.transfer import PARALLEL, Progress
-from gateway.errors import Damaged, NotFound, SynodError
-from gateway.sdk import AsyncSynod
+from synod.client import AsyncClient
+from synod.errors import Damaged, NotFound, SynodError
 
 _RENEWALS = 4
 """How many times the hold is asked for within the time that one lasts."""
@@ -42,7 +42,7 @@ class Fetched:
 
 
 async def backup(
-    synod: AsyncSynod, path: Path, *, progress: Progress, parallel: int = PARALLEL
+    synod: AsyncClient, path: Path, *, progress: Progress, parallel: int = PARALLEL
 ) -> tuple[Manifest, Fetched]:
     """Make `path` a backup of the cluster behind `synod`, from nothing or from a former one.
 
@@ -72,7 +72,7 @@ async def backup(
 
 
 @contextlib.asynccontextmanager
-async def _held(synod: AsyncSynod, hold_ms: int) -> AsyncIterator[None]:
+async def _held(synod: AsyncClient, hold_ms: int) -> AsyncIterator[None]:
     """The cluster deletes no chunk while the block runs. Raises `SynodError`."""
 
     async def renew() -> None:
@@ -94,7 +94,7 @@ async def _held(synod: AsyncSynod, hold_ms: int) -> AsyncIterator[None]:
 
 
 async def _copy_rows(
-    synod: AsyncSynod, folder: BackupFolder, at_least: int
+    synod: AsyncClient, folder: BackupFolder, at_least: int
 ) -> tuple[Contained, dict[str, Any]]:
     """One replica's whole state, from its first page to its last."""
     with folder.rows_draft() as draft:
@@ -123,7 +123,7 @@ def _keep_rows(folder: BackupFolder, draft: BinaryIO, contained: Contained) -> d
     }
 
 
-async def _copy_state(synod: AsyncSynod, draft: BinaryIO, at_least: int) -> Contained | None:
+async def _copy_state(synod: AsyncClient, draft: BinaryIO, at_least: int) -> Contained | None:
     """All pages of one snapshot; `None` if it was gone before the last one."""
     draft.seek(0)
     draft.truncate()
@@ -156,7 +156,7 @@ async def _copy_state(synod: AsyncSynod, draft: BinaryIO, at_least: int) -> Cont
 
 
 async def _copy_chunks(
-    synod: AsyncSynod,
+    synod: AsyncClient,
     folder: BackupFolder,
     contained: Contained,
     progress: Progress,
@@ -167,13 +167,13 @@ async def _copy_chunks(
     contents = list(contained.contents())
     progress.expect(1, sum(content.size for content in contents))
 
-    async def copy_listing(synod: AsyncSynod, name: str) -> None:
+    async def copy_listing(synod: AsyncClient, name: str) -> None:
         listing = read_manifest(await _copy_chunk(synod, folder, name, done))
         if listing is None:
             raise Damaged(f"the chunk {name} should list chunks and does not")
         contained.listings[name] = listing.names
 
-    async def copy_piece(synod: AsyncSynod, name: str) -> None:
+    async def copy_piece(synod: AsyncClient, name: str) -> None:
         await _copy_chunk(synod, folder, name, done)
         progress.moved(done.sizes[name])
 
@@ -185,9 +185,9 @@ async def _copy_chunks(
 
 
 async def _each(
-    synod: AsyncSynod,
+    synod: AsyncClient,
     names: Iterable[str],
-    copy: Callable[[AsyncSynod, str], Awaitable[None]],
+    copy: Callable[[AsyncClient, str], Awaitable[None]],
     parallel: int,
 ) -> None:
     """Copy every chunk, some at a time. Raises the first error."""
@@ -206,7 +206,7 @@ async def _each(
         raise _first_of(failures) from failures
 
 
-async def _copy_chunk(synod: AsyncSynod, folder: BackupFolder, name: str, done: Fetched) -> bytes:
+async def _copy_chunk(synod: AsyncClient, folder: BackupFolder, name: str, done: Fetched) -> bytes:
     data = await asyncio.to_thread(folder.sound_chunk, name)
     if data is None:
         data = await _fetch(synod, name)
@@ -217,7 +217,7 @@ async def _copy_chunk(synod: AsyncSynod, folder: BackupFolder, name: str, done: 
     return data
 
 
-async def _fetch(synod: AsyncSynod, name: str) -> bytes:
+async def _fetch(synod: AsyncClient, name: str) -> bytes:
     for attempt in range(_CHUNK_TRIES):
         try:
             return await synod.chunk(name)

@@ -11,9 +11,9 @@ from gateway.cli.cluster import ClusterName, Data
 from gateway.cli.console import Bar, note, print_json, size_text
 from gateway.cli.files import Jobs, Json, Quiet, Timeout, Url
 from gateway.cli.transfer import PARALLEL
-from gateway.errors import SynodError
-from gateway.sdk import DEFAULT_URL
 from gateway.settings import load_settings
+from synod.client import DEFAULT_URL
+from synod.errors import SynodError
 
 if TYPE_CHECKING:
     from gateway.backup.folder import Manifest

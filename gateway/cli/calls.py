@@ -5,15 +5,15 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from gateway.cli.console import note
-from gateway.patience import Waiting
-from gateway.sdk import AsyncSynod
+from synod.client import AsyncClient
+from synod.retries import Waiting
 
 _T = TypeVar("_T")
 
 
 def with_synod(
     url: str,
-    work: Callable[[AsyncSynod], Awaitable[_T]],
+    work: Callable[[AsyncClient], Awaitable[_T]],
     jobs: int = 1,
     *,
     timeout: float | None = None,
@@ -23,7 +23,7 @@ def with_synod(
     waiting = Waiting(None if silent else lambda text: note(f"synod: {text}"))
 
     async def run() -> _T:
-        async with AsyncSynod(
+        async with AsyncClient(
             url, connections=jobs + 4, timeout_s=timeout, waiting=waiting
         ) as synod:
             return await work(synod)

@@ -1,6 +1,6 @@
 """The exit codes of the command line; `docs/operations.md` has them as a table."""
 
-from gateway.errors import (
+from synod.errors import (
     Misconfigured,
     NotFound,
     PreconditionFailed,

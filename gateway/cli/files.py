@@ -18,11 +18,11 @@ from gateway.cli.download_targets import target_of
 from gateway.cli.exit_codes import FAILED, UNDECIDED, exit_code_of
 from gateway.cli.transfer import PARALLEL, Tally, get_file, get_tree, put_file, put_tree
 from gateway.cli.upload_sources import LocalFile, opened
-from gateway.errors import Conflict, NotFound, TooLarge
-from gateway.paths import checked_path, child
-from gateway.replies import Entry, Written
-from gateway.sdk import DEFAULT_URL, AsyncSynod
 from observability.safe_text import visible
+from synod.client import DEFAULT_URL, AsyncClient
+from synod.entries import Entry, Written
+from synod.errors import Conflict, NotFound, TooLarge
+from synod.paths import checked_path, child
 
 _FILES_AT_ONCE = 500
 
@@ -109,7 +109,7 @@ def put(
     with _source(source) as local, Bar(shown=not (json or quiet), many=False) as bar:
         bar.expect(1, local.size)
 
-        def work(synod: AsyncSynod) -> Awaitable[Written]:
+        def work(synod: AsyncClient) -> Awaitable[Written]:
             return put_file(
                 synod,
                 local,
@@ -192,7 +192,7 @@ def get(
         Bar(shown=not (json or quiet), many=False) as bar,
     ):
 
-        async def work(synod: AsyncSynod) -> Entry:
+        async def work(synod: AsyncClient) -> Entry:
             bar.expect(1, (await synod.stat(inside)).size)
             return await get_file(synod, inside, place, progress=bar)
 
@@ -216,7 +216,7 @@ def ls(
     """List a directory."""
     inside = remote(path)
 
-    async def work(synod: AsyncSynod) -> list[Entry]:
+    async def work(synod: AsyncClient) -> list[Entry]:
         try:
             return [entry async for entry in synod.list(inside)]
         except Conflict:
@@ -268,7 +268,7 @@ def rm(
     """Remove files."""
     insides = [remote(path) for path in paths]
 
-    async def remove(synod: AsyncSynod, path: str) -> Written:
+    async def remove(synod: AsyncClient, path: str) -> Written:
         try:
             return await synod.delete(path)
         except Conflict as error:
@@ -281,7 +281,7 @@ def rm(
             note(f"{path} holds more than one request may remove: removing it part by part")
             return await _remove_in_parts(synod, path)
 
-    async def work(synod: AsyncSynod) -> list[dict[str, Any]]:
+    async def work(synod: AsyncClient) -> list[dict[str, Any]]:
         removed = []
         for path in insides:
             try:
@@ -295,7 +295,7 @@ def rm(
         print_json(removed)
 
 
-async def _remove_in_parts(synod: AsyncSynod, path: str) -> Written:
+async def _remove_in_parts(synod: AsyncClient, path: str) -> Written:
     """Remove a directory that is too large for one request: not at once, so others may look on."""
     files: list[str] = []
     directories: list[str] = []

@@ -21,9 +21,9 @@ import typer
 from gateway.cli.console import note, note_failure
 from gateway.cli.exit_codes import FAILED, MISUSED, SIGNALLED, exit_code_of
 from gateway.cli.signals import Ended, ended_by_signals
-from gateway.errors import SynodError
-from gateway.paths import InvalidPath
 from gateway.settings import SettingsError
+from synod.errors import SynodError
+from synod.paths import InvalidPath
 
 _CODES_HELP = (
     "Exit codes: 0 done, 1 failed for certain, 2 used wrongly, 3 undecided: a write may have "

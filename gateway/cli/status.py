@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.cli.console import out, print_json
-from gateway.sdk import DEFAULT_URL, AsyncSynod
+from synod.client import DEFAULT_URL, AsyncClient
 
 Url = Annotated[
     str, typer.Option("--url", envvar="SYNOD_URL", help="Where the gateway is.", metavar="URL")
@@ -25,7 +25,7 @@ def status(url: Url = DEFAULT_URL, json: Json = False) -> None:
     """Show the nodes, the leader and the view; end with 0 only if a write could be done."""
 
     async def ask() -> dict[str, Any]:
-        async with AsyncSynod(url, patience_s=5) as synod:
+        async with AsyncClient(url, patience_s=5) as synod:
             return await synod.cluster()
 
     answer = asyncio.run(ask())

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from gateway.cli.console import note, out, print_json
 from gateway.cli.status import Json, Url
-from gateway.errors import SynodError
-from gateway.sdk import DEFAULT_URL, AsyncSynod
+from synod.client import DEFAULT_URL, AsyncClient
+from synod.errors import SynodError
 
 _PATIENCE_S = 2.0
 """The records of a request that just ended are on their way for a moment."""
@@ -69,19 +69,19 @@ def trace(
 
 
 async def _record(url: str, order: dict[str, Any]) -> dict[str, Any]:
-    async with AsyncSynod(url, patience_s=5) as synod:
+    async with AsyncClient(url, patience_s=5) as synod:
         return await synod.record(order)
 
 
 async def _recent(url: str) -> dict[str, Any]:
-    async with AsyncSynod(url, patience_s=5) as synod:
+    async with AsyncClient(url, patience_s=5) as synod:
         return await synod.traces()
 
 
 async def _trace(url: str, request: str) -> dict[str, Any]:
     """The trace once it is complete, or what there is of it after a moment's patience."""
     until = time.monotonic() + _PATIENCE_S
-    async with AsyncSynod(url, patience_s=5) as synod:
+    async with AsyncClient(url, patience_s=5) as synod:
         while True:
             error: SynodError | None = None
             found: dict[str, Any] = {}

@@ -16,11 +16,11 @@ from gateway.cli.console import note, out, print_json, print_json_line, size_tex
 from gateway.cli.files import Json, Timeout, Url, remote, target_path, written_json
 from gateway.cli.signals import Ended
 from gateway.cli.transfer import guess_type
-from gateway.errors import Conflict
-from gateway.paths import checked_path
-from gateway.replies import Change, Written
-from gateway.sdk import DEFAULT_URL, AsyncSynod
 from observability.safe_text import visible
+from synod.client import DEFAULT_URL, AsyncClient
+from synod.entries import Change, Written
+from synod.errors import Conflict
+from synod.paths import checked_path
 
 Source = Annotated[str, typer.Argument(help="A file or a directory in Synod.")]
 Target = Annotated[str, typer.Argument(help="A path in Synod; one ending in / is a directory.")]
@@ -82,7 +82,7 @@ def _transfer(
     from_path = remote(source)
     to_path = target_path(target, from_path.rpartition("/")[2])
 
-    def work(synod: AsyncSynod) -> Awaitable[Written]:
+    def work(synod: AsyncClient) -> Awaitable[Written]:
         call = synod.move if verb == "move" else synod.copy
         conditions = {} if if_match is None else {"if_match": if_match}
         return call(from_path, to_path, key=key, overwrite=force, **conditions)
@@ -162,7 +162,7 @@ def watch(
     begins = prefix.removeprefix("/")
     checked_path(begins.removesuffix("/"))
 
-    async def work(synod: AsyncSynod) -> None:
+    async def work(synod: AsyncClient) -> None:
         async for change in synod.watch(begins, after=after):
             _print_change(change, json)
 

@@ -12,10 +12,10 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from gateway.cli.download_targets import Target, Tree, Write
 from gateway.cli.upload_sources import LocalFile, naming, opened
-from gateway.errors import Misconfigured, SynodError, Unauthorized
-from gateway.paths import InvalidPath, checked_path, child
-from gateway.replies import Entry, Written
-from gateway.sdk import AsyncSynod
+from synod.client import AsyncClient
+from synod.entries import Entry, Written
+from synod.errors import Misconfigured, SynodError, Unauthorized
+from synod.paths import InvalidPath, checked_path, child
 
 PARALLEL = 16
 _T = TypeVar("_T")
@@ -87,7 +87,7 @@ class LocalItem(NamedTuple):
 
 
 async def put_file(
-    synod: AsyncSynod,
+    synod: AsyncClient,
     local: LocalFile,
     target: str,
     *,
@@ -112,7 +112,7 @@ async def put_file(
 
 
 async def put_tree(
-    synod: AsyncSynod, source: Path, target: str, *, progress: Progress, parallel: int = PARALLEL
+    synod: AsyncClient, source: Path, target: str, *, progress: Progress, parallel: int = PARALLEL
 ) -> Tally:
     """Copy all that is below the folder `source` to below the directory `target`."""
     tally = Tally()
@@ -120,7 +120,7 @@ async def put_tree(
     files = [item for item in items if not item.is_directory]
     progress.expect(len(files), sum(item.size for item in files))
 
-    async def copy(synod: AsyncSynod, item: LocalItem) -> None:
+    async def copy(synod: AsyncClient, item: LocalItem) -> None:
         if item.is_directory:
             await synod.make_directory(item.target)
             tally.directories += 1
@@ -140,7 +140,7 @@ async def put_tree(
 
 
 async def get_file(
-    synod: AsyncSynod, source: str, target: Target | Write, *, progress: Progress
+    synod: AsyncClient, source: str, target: Target | Write, *, progress: Progress
 ) -> Entry:
     """Copy one file to `target`: a name gets it whole or not at all, and anything else gets its
     bytes as they come. Raises `SynodError` or `OSError`.
@@ -162,7 +162,7 @@ def _counted(write: Write, progress: Progress) -> Write:
 
 
 async def get_tree(
-    synod: AsyncSynod,
+    synod: AsyncClient,
     source: str,
     target: Path,
     *,
@@ -193,7 +193,7 @@ async def get_tree(
                 tally.failures.append(Failure(directory, str(error)))
                 tally.errors.append(error)
 
-    async def copy(synod: AsyncSynod, entry: Entry) -> None:
+    async def copy(synod: AsyncClient, entry: Entry) -> None:
         inside = entry.path[len(source) :].lstrip("/") if source else entry.path
         if entry.is_directory:
             tree.make_folder(inside)
@@ -231,9 +231,9 @@ def guess_type(name: str) -> str:
 
 
 async def _in_parallel(
-    synod: AsyncSynod,
+    synod: AsyncClient,
     items: AsyncIterator[_T],
-    copy: Callable[[AsyncSynod, _T], Awaitable[None]],
+    copy: Callable[[AsyncClient, _T], Awaitable[None]],
     name: Callable[[_T], str],
     tally: Tally,
     parallel: int,

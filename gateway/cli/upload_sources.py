@@ -10,9 +10,9 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from gateway.bodies import READ_BYTES, REPLAYED_BYTES_MAX, Body, Source, difference
-from gateway.errors import SourceChanged
-from gateway.http.metadata import MODIFIED_MS_MAX, MODIFIED_MS_MIN
+from synod.bodies import READ_BYTES, REPLAYED_BYTES_MAX, Body, Source, difference
+from synod.errors import SourceChanged
+from synod.metadata import MODIFIED_MS_MAX, MODIFIED_MS_MIN
 
 
 @dataclass(frozen=True, slots=True)

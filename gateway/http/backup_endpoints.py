@@ -22,11 +22,11 @@ from gateway.http.contents import Contents
 from gateway.http.files import GaveUp
 from gateway.http.headers import query_fields
 from gateway.http.memory_budget import TURN_S
-from gateway.http.metadata import digest_header
 from gateway.http.parameters import ROWS_AT_LEAST, ROWS_PAGE, ROWS_SLOT, ROWS_SOURCE
 from gateway.http.problems import NOT_FOUND, Problem
 from gateway.http.schemas import BackupBegun, BackupRows
 from gateway.settings import Settings
+from synod.headers import digest_header
 
 _NO_STORE = {"cache-control": "no-store"}
 _SHA256 = re.compile("[0-9a-f]{64}")

@@ -16,7 +16,7 @@ from gateway.http.metadata import served
 from gateway.http.parameters import LISTING_AFTER, LISTING_LIMIT, RECURSIVE
 from gateway.http.problems import CONFLICT, NOT_FOUND, Problem
 from gateway.http.schemas import DirectoryItem, DirectoryMade, FileItem, Listing
-from gateway.paths import path_to_url
+from synod.paths import path_to_url
 
 _CONDITIONS = ("if-match", "if-none-match", "if-unmodified-since")
 _NO_TAGS = "directories have no ETag"

@@ -27,7 +27,7 @@ from gateway.http.conditional import (
 from gateway.http.contents import Contents
 from gateway.http.headers import header_fields, query_fields
 from gateway.http.idempotency import RunningKeys, idempotency_key
-from gateway.http.metadata import digest_header, entry_headers, metadata, sha256_of_digest
+from gateway.http.metadata import entry_headers, metadata, stored_meta
 from gateway.http.parameters import AT_LEAST, CONSISTENCY, RETRY
 from gateway.http.problems import (
     CONFLICT,
@@ -41,7 +41,8 @@ from gateway.http.problems import (
     Problem,
 )
 from gateway.http.schemas import FileWritten
-from gateway.paths import path_to_url
+from synod.headers import InvalidDigest, digest_header, sha256_of_digest
+from synod.paths import path_to_url
 
 _DATES_ARE_WEAK = "modification times come from clients; use If-Match with an ETag"
 
@@ -77,7 +78,7 @@ class Files:
                     content_type=described.content_type,
                     modified_ms=time.time_ns() // 1_000_000 if modified_ms is None else modified_ms,
                     executable=described.executable,
-                    meta=described.stored_meta,
+                    meta=stored_meta(described),
                     when=when,
                 )
                 named = idempotency_key(key, "PUT", path, fields, content.sha256)
@@ -316,7 +317,10 @@ def _refuse_what_is_not_kept(fields: dict[str, str]) -> None:
 
 def _check_digest(fields: dict[str, str], sha256: str) -> None:
     for name in ("repr-digest", "content-digest"):
-        claimed = sha256_of_digest(fields.get(name), name)
+        try:
+            claimed = sha256_of_digest(fields.get(name), name)
+        except InvalidDigest as error:
+            raise Problem(INVALID_HEADER, f"{error}") from None
         if claimed is not None and claimed != sha256:
             raise Problem(
                 DIGEST_MISMATCH,

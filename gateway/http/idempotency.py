@@ -2,15 +2,12 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from actors.values import IdempotencyKey
 from gateway.http.problems import INVALID_HEADER, RUNNING, Problem
-
-KEY_PATTERN = "[!-~]{1,255}"
-_KEY = re.compile(KEY_PATTERN)
+from synod.headers import is_key
 
 # What a client says about a file in headers is part of its request.
 _DESCRIBING = (
@@ -55,11 +52,6 @@ class RunningKeys:
             yield key
         finally:
             self._running.discard(key)
-
-
-def is_key(text: str) -> bool:
-    """Whether `text` can be an Idempotency-Key."""
-    return _KEY.fullmatch(text) is not None
 
 
 def idempotency_key(

@@ -1,7 +1,6 @@
-"""What is kept with a file beside its bytes: one set of rules for every door, and the headers.
+"""What is kept with a file beside its bytes: how headers say it, and how replicas keep it.
 
-Text is UTF-8. A header carries the bytes of its UTF-8 as they are, so that what a client sends is
-what every client gets; what a header can't carry, no door takes. Replicas keep the value of a
+The rules are those of `synod.metadata`, for every door. Replicas keep the value of a
 header as text with a character for each of its bytes, as they always have: `_stored_text` and
 `_shown_text` are between.
 
@@ -10,9 +9,6 @@ same, in every answer in the same way: see `served`.
 """
 
 import re
-from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import NamedTuple
@@ -20,50 +16,24 @@ from typing import NamedTuple
 from actors.values import FileEntry
 from gateway.http.headers import switch
 from gateway.http.problems import INVALID_HEADER, Problem
+from synod.headers import digest_header
+from synod.metadata import (
+    DEFAULT_CONTENT_TYPE,
+    FIELD_BLANKS,
+    META_BYTES_MAX,
+    META_PREFIX,
+    MODIFIED_MS_MAX,
+    MODIFIED_MS_MIN,
+    NO_FIELD_TEXT,
+    TOKEN,
+    InvalidMetadata,
+    Metadata,
+    checked,
+    clipped,
+)
 
-META_PREFIX = "synod-meta-"
-META_BYTES_MAX = 2048
-CONTENT_TYPE_BYTES_MAX = 255
-DEFAULT_CONTENT_TYPE = "application/octet-stream"
-
-# The years 1 and 9999: what an HTTP date can say.
-MODIFIED_MS_MIN = -62_135_596_800_000
-MODIFIED_MS_MAX = 253_402_300_799_999
-
-_SHA256_MEMBER = re.compile(r"(?:^|[ \t,])sha-256[ \t]*=[ \t]*:(?P<value>[A-Za-z0-9+/=]*):")
 _SHA256 = re.compile("[0-9a-f]{64}")
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,15}")
-
-_TOKEN = re.compile("[!#$%&'*+.^_`|~0-9a-z-]+")
-"""A header's name in lower case (RFC 9110, section 5.6.2)."""
-
-_NO_FIELD_TEXT = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What a header's value can't carry: control characters but the tab (RFC 9110, section 5.5), those
-of C1 among them, which terminals obey; and what UTF-8 can't."""
-
-_AROUND = " \t"
-"""No part of a header's value where it stands at an end of it."""
-
-
-class InvalidMetadata(ValueError):
-    """What was said about a file can't be kept; the message says why."""
-
-
-class Metadata(NamedTuple):
-    """What a client said about a file; `modified_ms` is `None` if it left that to the gateway.
-
-    `meta` is in the order of the names, which are in lower case.
-    """
-
-    content_type: str
-    modified_ms: int | None
-    executable: bool
-    meta: tuple[tuple[str, str], ...]
-
-    @property
-    def stored_meta(self) -> tuple[tuple[str, str], ...]:
-        """`meta` as replicas keep it."""
-        return tuple((name, _stored_text(value)) for name, value in self.meta)
 
 
 class Served(NamedTuple):
@@ -74,49 +44,6 @@ class Served(NamedTuple):
     sha256: str
     """In hexadecimal; empty if what is stored is no SHA-256."""
     meta: tuple[tuple[str, str], ...]
-
-
-def checked(
-    content_type: str = "",
-    modified_ms: int | None = None,
-    executable: bool = False,
-    meta: Iterable[tuple[str, str]] = (),
-) -> Metadata:
-    """What may be kept of what a client said, whichever door it came through.
-
-    An empty content type is one that was not said. Raises `InvalidMetadata`.
-    """
-    if not content_type.isascii():
-        raise InvalidMetadata(f"the content type must be ASCII, not {_clipped(content_type)}")
-    _check_text(content_type, "the content type")
-    if len(content_type) > CONTENT_TYPE_BYTES_MAX:
-        raise InvalidMetadata(
-            f"the content type has {len(content_type)} bytes; at most {CONTENT_TYPE_BYTES_MAX} "
-            "are kept"
-        )
-    if modified_ms is not None and not MODIFIED_MS_MIN <= modified_ms <= MODIFIED_MS_MAX:
-        raise InvalidMetadata("the modification time must lie in the years 1 to 9999")
-    found: dict[str, str] = {}
-    for given, value in meta:
-        # Not those of other scripts: some of them become ASCII only by being in lower case.
-        name = given.lower() if given.isascii() else given
-        if not _TOKEN.fullmatch(name):
-            raise InvalidMetadata(
-                f"meta name {_clipped(given)} must be ASCII letters, digits and !#$%&'*+-.^_`|~, "
-                "as it follows Synod-Meta- in a header"
-            )
-        _check_text(value, f"meta {_clipped(given)}")
-        if name in found:
-            raise InvalidMetadata(f"meta {_clipped(name)} is there twice: names have no case")
-        found[name] = value
-    size = sum(len(name) + len(value.encode()) for name, value in found.items())
-    if size > META_BYTES_MAX:
-        raise InvalidMetadata(
-            f"meta has {size} bytes of names and values; at most {META_BYTES_MAX} are kept"
-        )
-    return Metadata(
-        content_type or DEFAULT_CONTENT_TYPE, modified_ms, executable, tuple(sorted(found.items()))
-    )
 
 
 def metadata(fields: dict[str, str]) -> Metadata:
@@ -136,6 +63,11 @@ def metadata(fields: dict[str, str]) -> Metadata:
         )
     except InvalidMetadata as error:
         raise Problem(INVALID_HEADER, f"{error}") from None
+
+
+def stored_meta(said: Metadata) -> tuple[tuple[str, str], ...]:
+    """`said.meta` as replicas keep it."""
+    return tuple((name, _stored_text(value)) for name, value in said.meta)
 
 
 def served(entry: FileEntry) -> Served:
@@ -206,27 +138,6 @@ def http_date(modified_ms: int) -> str:
     return format_datetime(datetime.fromtimestamp(modified_ms // 1000, UTC), usegmt=True)
 
 
-def digest_header(sha256: str) -> str:
-    """A SHA-256 in hexadecimal as a member of Repr-Digest (RFC 9530)."""
-    return f"sha-256=:{b64encode(bytes.fromhex(sha256)).decode()}:"
-
-
-def sha256_of_digest(value: str | None, name: str) -> str | None:
-    """The SHA-256 in a Repr-Digest or Content-Digest, in hexadecimal. Raises `Problem`."""
-    if value is None:
-        return None
-    found = _SHA256_MEMBER.search(value)
-    if found is None:
-        return None  # Other algorithms may be ignored (RFC 9530, section 2).
-    try:
-        digest = b64decode(found["value"], validate=True)
-    except Base64Error:
-        digest = b""
-    if len(digest) != 32:
-        raise Problem(INVALID_HEADER, f"{name} holds no SHA-256: write sha-256=:<base64>:")
-    return digest.hex()
-
-
 def _modified_ms(fields: dict[str, str]) -> int | None:
     value = fields.get("synod-modified")
     if value is not None:
@@ -255,17 +166,9 @@ def _text_of_field(name: str, value: str) -> str:
     `InvalidMetadata`.
     """
     try:
-        return value.strip(_AROUND).encode("latin-1").decode()
+        return value.strip(FIELD_BLANKS).encode("latin-1").decode()
     except UnicodeError:
-        raise InvalidMetadata(f"{name} is not UTF-8: {_clipped(value)}") from None
-
-
-def _check_text(text: str, what: str) -> None:
-    found = _NO_FIELD_TEXT.search(text)
-    if found is not None:
-        raise InvalidMetadata(f"{what} holds {found.group()!a}, which no header can carry")
-    if text != text.strip(_AROUND):
-        raise InvalidMetadata(f"{what} begins or ends with a space, which no header can carry")
+        raise InvalidMetadata(f"{name} is not UTF-8: {clipped(value)}") from None
 
 
 def _stored_text(text: str) -> str:
@@ -284,14 +187,12 @@ def _served_meta(stored: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], 
     left = META_BYTES_MAX
     for given, kept in stored:
         name = given.lower() if given.isascii() else given
-        value = _NO_FIELD_TEXT.sub("\N{REPLACEMENT CHARACTER}", _shown_text(kept)).strip(_AROUND)
+        value = NO_FIELD_TEXT.sub("\N{REPLACEMENT CHARACTER}", _shown_text(kept)).strip(
+            FIELD_BLANKS
+        )
         left -= len(name) + len(value.encode())
         if left < 0:
             break
-        if _TOKEN.fullmatch(name) and name not in shown:
+        if TOKEN.fullmatch(name) and name not in shown:
             shown[name] = value
     return tuple(sorted(shown.items()))
-
-
-def _clipped(text: str) -> str:
-    return f"{text[:60]!a}"

@@ -23,8 +23,9 @@ from gateway.http.operations import (
     Operation,
 )
 from gateway.http.parameters import Parameter, Text
-from gateway.http.problems import TYPE_PREFIX, Kind
+from gateway.http.problems import Kind
 from gateway.http.schemas import ProblemDocument
+from synod.errors import TYPE_PREFIX
 
 PROBLEM_JSON = "application/problem+json"
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from actors.learner.log_pages import ENTRIES_MAX
 from actors.numbers import COUNT_MAX
 from gateway.http.headers import choice, number, switch
-from gateway.http.idempotency import KEY_PATTERN
+from synod.headers import KEY_PATTERN
 
 PAGE_MAX = 1000
 

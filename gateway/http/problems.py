@@ -9,10 +9,10 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from synod.errors import TYPE_PREFIX
+
 if TYPE_CHECKING:
     from starlette.responses import Response
-
-TYPE_PREFIX = "urn:synod:problem:"
 
 DETAIL_MAX = 1_000
 """Characters; a detail may quote what a client sent."""

@@ -7,7 +7,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from gateway.http.problems import INVALID_PATH, METHOD_NOT_ALLOWED, NOT_FOUND, Problem
-from gateway.paths import InvalidPath, path_from_url
+from synod.paths import InvalidPath, path_from_url
 
 Endpoint = Callable[[str, Scope, Receive, Send], Awaitable[None]]
 """Serves one method for a path of the file system."""

@@ -24,12 +24,16 @@ from actors.values import (
 )
 from gateway.cluster import Cluster
 from gateway.http.chunk_keeping import Kept
-from gateway.http.conditional import Tags, precondition_of_members, refuse_conditions
+from gateway.http.conditional import precondition_of_members, refuse_conditions
 from gateway.http.contents import TEXT_BYTES_MAX, Contents
 from gateway.http.files import run_write, written_headers
 from gateway.http.headers import header_fields
 from gateway.http.idempotency import RunningKeys, idempotency_key
-from gateway.http.metadata import (
+from gateway.http.metadata import stored_meta
+from gateway.http.parameters import RETRY
+from gateway.http.problems import INVALID_PATH, INVALID_REQUEST, TOO_LARGE, Problem
+from gateway.http.small_bodies import check_json
+from synod.metadata import (
     CONTENT_TYPE_BYTES_MAX,
     DEFAULT_CONTENT_TYPE,
     MODIFIED_MS_MAX,
@@ -37,10 +41,8 @@ from gateway.http.metadata import (
     InvalidMetadata,
     checked,
 )
-from gateway.http.parameters import RETRY
-from gateway.http.problems import INVALID_PATH, INVALID_REQUEST, TOO_LARGE, Problem
-from gateway.http.small_bodies import check_json
-from gateway.paths import InvalidPath, checked_path
+from synod.paths import InvalidPath, checked_path
+from synod.tags import Tags
 
 BODY_BYTES_MAX = TEXT_BYTES_MAX
 """The largest body; larger contents are put to a path of their own first and moved."""
@@ -258,7 +260,7 @@ class Changing:
             content_type=said.content_type,
             modified_ms=time.time_ns() // 1_000_000 if modified_ms is None else modified_ms,
             executable=said.executable,
-            meta=said.stored_meta,
+            meta=stored_meta(said),
             when=precondition_of_members(step.if_match, step.if_none_match),
         )
 

@@ -29,8 +29,8 @@ from gateway.http.headers import query_fields
 from gateway.http.metadata import served_content_type
 from gateway.http.parameters import LAST_EVENT_ID, WATCH_AFTER, WATCH_PREFIX
 from gateway.http.problems import INVALID_HEADER, INVALID_PATH, UNAVAILABLE, Problem
-from gateway.paths import InvalidPath, checked_path
 from observability.safe_text import json_text, visible
+from synod.paths import InvalidPath, checked_path
 
 _ID = re.compile(r"(?P<slot>[0-9]{1,18})(?:\.(?P<ordinal>[0-9]{1,9}))?")
 _PAGE = 1000

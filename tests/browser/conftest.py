@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from chaos.cluster.local import Description, LocalCluster
 from chaos.cluster.processes import ProcessFailed
 from chaos.cluster.rabbitmq import BrokerFailedError
-from gateway.sdk import Synod
+from synod.client import Client
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 MACHINE_CHANGED = "ERR_NETWORK_CHANGED"
@@ -51,7 +51,7 @@ class Elsewhere:
 
     def __init__(self, url: str) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1)
-        self._synod = self._thread.submit(Synod, url).result()
+        self._synod = self._thread.submit(Client, url).result()
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._synod, name)

@@ -20,7 +20,7 @@ from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 from chaos.cluster.processes import ProcessFailed
 from chaos.cluster.rabbitmq import BrokerFailedError
-from gateway.sdk import AsyncSynod
+from synod.client import AsyncClient
 from tests.browser.conftest import CHROMIUM
 from tests.browser.windows import Load, report
 
@@ -40,7 +40,7 @@ new PerformanceObserver((list) => {
 _FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
 
-async def _fill(synod: AsyncSynod) -> None:
+async def _fill(synod: AsyncClient) -> None:
     # Not larger: what takes a busy machine longer than a lease to chew makes nodes look silent.
     for first in range(0, FILES, 200):
         await synod.transaction(
@@ -55,7 +55,7 @@ async def _steady(url: str, rate: int, end: threading.Event, clients: int = 20) 
 
     async def client(index: int) -> None:
         nonlocal answered
-        async with AsyncSynod(url, connections=1) as synod:
+        async with AsyncClient(url, connections=1) as synod:
             due = time.monotonic() + index / rate
             while not end.is_set():
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
@@ -117,7 +117,7 @@ def _paint_and_tasks(context: BrowserContext, url: str, rate: int, minutes: floa
 
 def _in_a_browser(url: str, rate: int, minutes: float) -> None:
     async def fill() -> None:
-        async with AsyncSynod(url) as synod:
+        async with AsyncClient(url) as synod:
             await _fill(synod)
 
     asyncio.run(fill())

@@ -15,7 +15,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from chaos.cluster.local import Description, LocalCluster
-from gateway.sdk import Synod
+from synod.client import Client
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "docs" / "pictures"
@@ -25,7 +25,7 @@ PHONE = {"width": 390, "height": 780}
 
 def _fill(url: str) -> str:
     """Something to look at; the id of a request whose life is drawn."""
-    with Synod(url) as synod:
+    with Client(url) as synod:
         for source in sorted((ROOT / "docs").rglob("*.md")):
             path = f"manual/{source.relative_to(ROOT / 'docs')}"
             synod.put(path, source.read_bytes(), content_type="text/markdown")
@@ -42,7 +42,7 @@ def _fill(url: str) -> str:
 
 def _work(url: str, end: threading.Event) -> None:
     """A little going on, so that the charts have something to draw."""
-    with Synod(url) as synod:
+    with Client(url) as synod:
         number = 0
         while not end.is_set():
             synod.put(f"counters/{number % 20}", b"%d" % number)

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Dialog, Route, expect
 
 from chaos.cluster.local import LocalCluster
-from gateway.errors import NotFound, SynodError
+from synod.errors import NotFound, SynodError
 from tests.browser.conftest import Elsewhere, Open
 
 _LIMIT = pytest.mark.timeout(120, func_only=True)

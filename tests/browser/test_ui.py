@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Route, expect
 
 from chaos.cluster.local import LocalCluster
-from gateway.errors import NotFound
+from synod.errors import NotFound
 from tests.browser.conftest import DESKTOP, PHONE, Elsewhere, Open, Window
 
 # The time of a test, without that of starting the cluster, which has a limit of its own.

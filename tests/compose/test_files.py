@@ -65,5 +65,5 @@ def test_the_image_is_made_from_the_code_and_nothing_else() -> None:
     }
 
     assert "*" in lines
-    assert {"actors", "broker", "gateway", "observability", "chaos"} <= copied
+    assert {"actors", "broker", "gateway", "observability", "chaos", "synod"} <= copied
     assert {line[1:] for line in lines if line.startswith("!")} >= copied

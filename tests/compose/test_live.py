@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import SynodError
-from gateway.sdk import Synod
+from synod.client import Client
+from synod.errors import SynodError
 
 ROOT = Path(__file__).parents[2]
 URL = "http://127.0.0.1:80"
@@ -57,10 +57,10 @@ def until(true: Callable[[], object], what: str, timeout_s: float = 120.0) -> No
 
 
 @pytest.fixture(scope="module")
-def synod() -> Iterator[Synod]:
+def synod() -> Iterator[Client]:
     make("up")
     try:
-        with Synod(URL, token=environment()["SYNOD_TOKEN"], patience_s=30) as client:
+        with Client(URL, token=environment()["SYNOD_TOKEN"], patience_s=30) as client:
             yield client
     finally:
         make("down", "ARGS=--volumes")
@@ -74,7 +74,7 @@ def get(url: str, token: str = "") -> Any:
         return json.load(answer)
 
 
-def test_the_whole_life(synod: Synod) -> None:
+def test_the_whole_life(synod: Client) -> None:
     contents = bytes(range(256)) * 10_000
     synod.put("a/large", contents)
     assert synod.read("a/large") == contents
@@ -116,7 +116,7 @@ def test_the_whole_life(synod: Synod) -> None:
         assert step in steps.result()
 
 
-def _store_of(synod: Synod) -> dict[str, Any]:
+def _store_of(synod: Client) -> dict[str, Any]:
     (node,) = [node for node in synod.cluster()["nodes"] if node["name"] == "store-2"]
     return {"incarnation": 0, "age_ms": 1 << 30, **node}
 

@@ -17,8 +17,8 @@ from actors.calls import Unavailable
 from gateway.cli import files as cli_files
 from gateway.cli.main import run
 from gateway.cli.transfer import Silent, put_tree
-from gateway.errors import NotFound, PreconditionFailed
-from gateway.sdk import AsyncSynod, Synod
+from synod.client import AsyncClient, Client
+from synod.errors import NotFound, PreconditionFailed
 from tests.gateway.fake import FakeCluster
 
 
@@ -294,7 +294,7 @@ async def test_a_write_is_sent_again_under_its_key_until_it_is_known(
     url = f"http://127.0.0.1:{port}"
     cluster.answers.extend([Unavailable("no leader", "it was never sent")] * 3)
 
-    async with AsyncSynod(url) as synod:
+    async with AsyncClient(url) as synod:
         written = await synod.put("a", b"hello")
 
     assert written.created
@@ -305,7 +305,7 @@ async def test_a_write_is_sent_again_under_its_key_until_it_is_known(
 
 async def test_the_client_without_an_event_loop(port: int) -> None:
     def work() -> None:
-        with Synod(f"http://127.0.0.1:{port}") as synod:
+        with Client(f"http://127.0.0.1:{port}") as synod:
             written = synod.put("notes/today.txt", b"hello", meta={"colour": "blue"})
             assert synod.read("notes/today.txt") == b"hello"
             synod.put("notes/today.txt", b"again", if_match=written.etag)
@@ -329,7 +329,7 @@ async def test_a_tree_stops_when_the_cluster_fails_for_longer_than_patience(
         (tmp_path / f"{number}").write_text("x")
     cluster.answers.extend([Unavailable("no leader", "it was never sent")] * 1000)
 
-    async with AsyncSynod(f"http://127.0.0.1:{port}", patience_s=0.2) as synod:
+    async with AsyncClient(f"http://127.0.0.1:{port}", patience_s=0.2) as synod:
         tally = await put_tree(synod, tmp_path, "d", progress=Silent(), parallel=4)
 
     assert not tally.complete
@@ -373,7 +373,7 @@ async def test_a_download_goes_on_where_it_broke(
                 return httpx.Response(response.status_code, headers=response.headers, stream=half)
             return response
 
-    async with AsyncSynod(f"http://127.0.0.1:{port}", transport=Breaks()) as synod:
+    async with AsyncClient(f"http://127.0.0.1:{port}", transport=Breaks()) as synod:
         await synod.put("a", content)
 
         assert await synod.read("a") == content

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from gateway.sdk import AsyncSynod
+from synod.client import AsyncClient
 from tests.gateway.test_hosting import ROOT, _started, _url_of
 
 pytestmark = pytest.mark.timeout(120)
@@ -47,7 +47,7 @@ async def test_a_cluster_is_copied_and_made_anew(tmp_path: Path) -> None:
     async with _started("up", "--port", "0", "--data", str(tmp_path / "old")) as process:
         url = ("--url", await _url_of(process))
         assert (await _synod("put", str(source), "large", *url)).code == 0
-        async with AsyncSynod(url[1]) as client:
+        async with AsyncClient(url[1]) as client:
             about_it = {"text": "", "content_type": "text/x; a=b", "meta": {"Owner": "Zoë … €"}}
             step = {"op": "put", "path": "of\u2028Zoë", "modified_ms": -1, **about_it}
             await client.transaction([step])
@@ -77,7 +77,7 @@ async def test_a_cluster_is_copied_and_made_anew(tmp_path: Path) -> None:
         target = tmp_path / "target"
         assert (await _synod("get", "large", str(target), *url)).code == 0
         assert target.read_bytes() == large
-        async with AsyncSynod(url[1]) as client:
+        async with AsyncClient(url[1]) as client:
             assert [entry async for entry in client.list("")][1] == named
         refused = await _synod("restore", folder, "--data", new)
         assert refused.code == 1

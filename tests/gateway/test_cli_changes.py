@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from actors.values import Constants
-from gateway.sdk import AsyncSynod
+from synod.client import AsyncClient
 from tests.gateway.fake import FakeCluster
 from tests.gateway.test_cli import Shell
 
@@ -91,7 +91,7 @@ async def test_watch_prints_a_line_for_each_change_until_it_is_interrupted(port:
     )
     assert process.stdout is not None
     try:
-        async with AsyncSynod(url) as client, asyncio.timeout(30):
+        async with AsyncClient(url) as client, asyncio.timeout(30):
             await client.put("elsewhere", b"1")
             await client.put("logs/a", b"12")
             await client.move("logs", "old")

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from actors.values import ALWAYS, Precondition
 from gateway.http.conditional import Unsatisfiable, byte_range, holds, precondition
-from gateway.http.metadata import digest_header, http_date, metadata, sha256_of_digest
+from gateway.http.metadata import http_date, metadata
 from gateway.http.problems import Problem
+from synod.headers import InvalidDigest, digest_header, sha256_of_digest
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_digests_of_other_kinds_are_ignored_and_broken_ones_refused() -> None:
     assert sha256_of_digest("md5=:AAAA:", "Repr-Digest") is None
     assert sha256_of_digest(f"md5=:AAAA:, {right}", "Repr-Digest") == "ab" * 32
     for broken in ("sha-256=::", "sha-256=:AAAA:", f"sha-256=:{b64encode(b'x' * 33).decode()}:"):
-        with pytest.raises(Problem, match="SHA-256"):
+        with pytest.raises(InvalidDigest, match="SHA-256"):
             sha256_of_digest(broken, "Repr-Digest")
 
 

@@ -5,12 +5,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from gateway.errors import Unauthorized
 from gateway.http.app import GatewayApp
 from gateway.http.auth import COOKIE, Door, Guarded
 from gateway.http.node_endpoints import exporter
-from gateway.sdk import AsyncSynod
 from gateway.settings import Settings, effective, load_settings
+from synod.client import AsyncClient
+from synod.errors import Unauthorized
 from tests.gateway.fake import FakeCluster
 from tests.gateway.problems import problem_of
 
@@ -154,7 +154,7 @@ async def test_the_client_library_bears_it(
     transport = httpx.ASGITransport(GatewayApp(cluster, Settings(token=SecretStr(TOKEN))))
 
     async def ask(token: str | None = None) -> None:
-        async with AsyncSynod("http://localhost", token=token, transport=transport) as synod:
+        async with AsyncClient("http://localhost", token=token, transport=transport) as synod:
             await synod.cluster()
             async with synod.sibling() as sibling:
                 await sibling.cluster()

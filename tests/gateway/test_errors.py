@@ -2,7 +2,9 @@
 
 import pytest
 
-from gateway.errors import (
+from gateway.http import problems
+from gateway.http.problems import Kind, Problem
+from synod.errors import (
     Conflict,
     DiskFull,
     InvalidRequest,
@@ -18,8 +20,6 @@ from gateway.errors import (
     Unreachable,
     error_of,
 )
-from gateway.http import problems
-from gateway.http.problems import Kind, Problem
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from actors.calls import Upload, Write
 from actors.messages import ReadRequest
 from actors.values import Chunked, Indirect, Inline, PutFile
-from gateway.http.metadata import digest_header
 from gateway.settings import Settings
+from synod.headers import digest_header
 from tests.gateway.fake import SESSION, FakeCluster
 from tests.gateway.problems import problem_of
 

@@ -17,8 +17,8 @@ from gateway.backup.folder import BackupDamaged, BackupFolder, BackupRefused, ch
 from gateway.backup.restore import restore
 from gateway.cli.download_targets import Tree
 from gateway.cli.transfer import Silent, get_tree
-from gateway.errors import SynodError
-from gateway.sdk import AsyncSynod
+from synod.client import AsyncClient
+from synod.errors import SynodError
 from tests.gateway.backups import NAMES, make_backup
 from tests.gateway.test_cli import Shell
 
@@ -428,17 +428,17 @@ async def test_names_that_a_gateway_may_not_give_are_named(
     port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a gateway that lists names which lead elsewhere, then none of them is written."""
-    async with AsyncSynod(f"http://127.0.0.1:{port}") as synod:
+    async with AsyncClient(f"http://127.0.0.1:{port}") as synod:
         await synod.put("d/fine", b"fine")
-        real = AsyncSynod.list
+        real = AsyncClient.list
 
-        async def listing(self: AsyncSynod, path: str, **options: Any) -> Any:
+        async def listing(self: AsyncClient, path: str, **options: Any) -> Any:
             async for entry in real(self, path, **options):
                 for bad in ("d/../../x", "/etc/x", "other/x", "d/a\0b", "d", ""):
                     yield type(entry)(bad, is_directory=False, size=1)
                 yield entry
 
-        monkeypatch.setattr(AsyncSynod, "list", listing)
+        monkeypatch.setattr(AsyncClient, "list", listing)
         tally = await get_tree(synod, "d", tmp_path / "t", progress=Silent())
 
     assert len(tally.failures) == 6

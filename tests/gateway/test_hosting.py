@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.sdk import AsyncSynod
+from synod.client import AsyncClient
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,7 +59,7 @@ async def test_a_cluster_in_one_process(tmp_path: Path) -> None:
     data = ("--data", str(tmp_path / "data"))
     async with _started("up", "--port", "0", *data) as process:
         url = await _url_of(process)
-        async with AsyncSynod(url) as synod:
+        async with AsyncClient(url) as synod:
             written = await synod.put("a/b", b"hello")
             large = bytes(range(256)) * 10_000
             await synod.put("large", large)
@@ -74,7 +74,7 @@ async def test_a_cluster_in_one_process(tmp_path: Path) -> None:
         assert await process.wait() == 0
 
     async with _started("up", "--port", "0", *data) as process:
-        async with AsyncSynod(await _url_of(process)) as synod:
+        async with AsyncClient(await _url_of(process)) as synod:
             assert await synod.read("a/b") == b"hello"
             assert (await synod.stat("a/b")).etag == written.etag
         process.send_signal(signal.SIGINT)
@@ -107,7 +107,7 @@ async def test_a_cluster_at_rest_logs_nothing(tmp_path: Path) -> None:
     data = ("--data", str(tmp_path / "data"))
     async with _started("up", "--port", "0", *data) as process:
         url = await _url_of(process)
-        async with AsyncSynod(url) as synod:
+        async with AsyncClient(url) as synod:
             await synod.put("a", b"a")
             written = datetime.now(UTC).isoformat()
             async with asyncio.timeout(30):
@@ -135,7 +135,7 @@ async def test_a_request_can_be_traced_as_soon_as_it_is_answered(tmp_path: Path)
     data = ("--data", str(tmp_path / "data"))
     async with _started("up", "--port", "0", *data) as process:
         url = await _url_of(process)
-        async with AsyncSynod(url) as synod:
+        async with AsyncClient(url) as synod:
             written = await synod.put("a/b", b"hello")
             page = (await synod.log())["entries"]
         code, out = await _said("trace", written.request, "--url", url)

@@ -26,9 +26,10 @@ from gateway.http.app import GatewayApp
 from gateway.http.openapi import document
 from gateway.http.operations import OF_NO_OPERATION, OPERATIONS
 from gateway.http.parameters import META
-from gateway.http.problems import TYPE_PREFIX, Kind
+from gateway.http.problems import Kind
 from gateway.http.routing import Tree
 from gateway.settings import Settings
+from synod.errors import TYPE_PREFIX
 from tests.gateway.fake import FakeCluster
 from tests.gateway.problems import problem_of
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.paths import InvalidPath, checked_path, path_from_url, path_to_url
+from synod.paths import InvalidPath, checked_path, path_from_url, path_to_url
 
 _NAME_CHARACTERS = st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/")
 _NAMES = (

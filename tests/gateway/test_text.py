@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.sdk import AsyncSynod
 from observability.logs import HumanFormatter, JsonFormatter
 from observability.safe_text import json_text, visible
+from synod.client import AsyncClient
 from tests.gateway.fake import FakeCluster
 from tests.gateway.test_cli import Shell
 from tests.worlds import put as put_of
@@ -101,7 +101,7 @@ async def test_events_end_at_newlines_only() -> None:
         kind = {"content-type": "text/event-stream"}
         return httpx.Response(200, headers=kind, stream=_Pieces(events.encode()))
 
-    client = AsyncSynod("http://synod", transport=httpx.MockTransport(answer), patience_s=0)
+    client = AsyncClient("http://synod", transport=httpx.MockTransport(answer), patience_s=0)
     seen = []
     async with client:
         async for change in client.watch():
@@ -117,7 +117,7 @@ async def test_a_watch_passes_every_name(port: int) -> None:
     goes over the wire is one line for every reader.
     """
     url = f"http://127.0.0.1:{port}"
-    async with AsyncSynod(url) as client, asyncio.timeout(20):
+    async with AsyncClient(url) as client, asyncio.timeout(20):
         for name in NAMES:
             await client.put(name, b"x")
         seen = []

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from actors.calls import Unavailable as Refused
-from gateway.bodies import REPLAYED_BYTES_MAX, Source
 from gateway.cli.transfer import Silent, put_tree
-from gateway.errors import SourceChanged, Unavailable
-from gateway.sdk import AsyncSynod
+from synod.bodies import REPLAYED_BYTES_MAX, Source
+from synod.client import AsyncClient
+from synod.errors import SourceChanged, Unavailable
 from tests.gateway.fake import FakeCluster
 from tests.gateway.test_cli import Shell
 
@@ -109,7 +109,7 @@ async def test_a_file_that_changes_is_named_and_the_rest_goes_on(
     """
     source = tmp_path / "tree"
     source.mkdir()
-    async with AsyncSynod(f"http://127.0.0.1:{port}") as synod:
+    async with AsyncClient(f"http://127.0.0.1:{port}") as synod:
         await synod.put("d/1-log", b"former")
         (source / "1-log").write_bytes(os.urandom(LARGE))
         (source / "2-next").write_bytes(b"next")
@@ -145,7 +145,7 @@ async def test_what_is_no_regular_file_any_more_is_not_waited_for(
         os.mkfifo(tmp_path / "2-pipe")
         (tmp_path / "3-link").symlink_to("1-first")
 
-    async with AsyncSynod(f"http://127.0.0.1:{port}") as synod:
+    async with AsyncClient(f"http://127.0.0.1:{port}") as synod:
         tally = await put_tree(synod, tmp_path, "d", progress=Meddling(meddle), parallel=1)
         listed = [entry.name async for entry in synod.list("d")]
 
@@ -160,7 +160,7 @@ async def test_what_is_no_regular_file_any_more_is_not_waited_for(
 async def test_a_short_stream_is_sent_again(port: int, cluster: FakeCluster) -> None:
     cluster.answers.extend([Refused("no leader", "it was never sent")] * 2)
 
-    async with AsyncSynod(f"http://127.0.0.1:{port}") as synod:
+    async with AsyncClient(f"http://127.0.0.1:{port}") as synod:
         await synod.put("piped", io.BytesIO(b"hello"))
 
         assert await synod.read("piped") == b"hello"
@@ -180,7 +180,7 @@ async def test_a_long_stream_is_not_and_says_so(
         return Refused("no leader", "it was never sent")
 
     monkeypatch.setattr(cluster, "_write", refuse)
-    async with AsyncSynod(f"http://127.0.0.1:{port}") as synod:
+    async with AsyncClient(f"http://127.0.0.1:{port}") as synod:
         with pytest.raises(Unavailable, match="came from a stream") as caught:
             await synod.put("piped", io.BytesIO(bytes(REPLAYED_BYTES_MAX + 1)))
 
@@ -191,7 +191,7 @@ async def test_a_long_stream_is_not_and_says_so(
 async def test_a_slow_pipe_blocks_nothing_else(port: int) -> None:
     """Given a pipe that says nothing, then the client's loop goes on, and can be cancelled."""
     reading, writing = os.pipe()
-    async with AsyncSynod(f"http://127.0.0.1:{port}") as synod:
+    async with AsyncClient(f"http://127.0.0.1:{port}") as synod:
         with os.fdopen(writing, "wb"), os.fdopen(reading, "rb", buffering=0) as pipe:
             waiting = asyncio.create_task(synod.put("slow", pipe))
             await synod.put("quick", b"1")
@@ -206,6 +206,6 @@ async def test_a_source_of_a_file_is_held_to_its_size(port: int, tmp_path: Path)
     source = Source.of_file(tmp_path / "f")
     (tmp_path / "f").write_bytes(b"12345")
 
-    async with AsyncSynod(f"http://127.0.0.1:{port}") as synod:
+    async with AsyncClient(f"http://127.0.0.1:{port}") as synod:
         with pytest.raises(SourceChanged, match="grew from 4 to 5"):
             await synod.put("f", source)

@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.values import Chunked, Indirect
-from gateway.errors import InvalidRequest, PreconditionFailed
-from gateway.http.metadata import (
+from gateway.settings import Settings
+from synod.client import AsyncClient
+from synod.errors import InvalidRequest, PreconditionFailed
+from synod.metadata import (
     META_BYTES_MAX,
     META_PREFIX,
     MODIFIED_MS_MAX,
@@ -21,9 +23,7 @@ from gateway.http.metadata import (
     InvalidMetadata,
     checked,
 )
-from gateway.paths import InvalidPath, checked_path, path_to_url
-from gateway.sdk import AsyncSynod
-from gateway.settings import Settings
+from synod.paths import InvalidPath, checked_path, path_to_url
 from tests.gateway.conftest import serving
 from tests.gateway.fake import FakeCluster
 from tests.worlds import put as put_of
@@ -67,7 +67,7 @@ _EXAMPLES = settings(
 class Doors:
     """A gateway on a socket, in a loop of its own, with a client for each way in."""
 
-    def __init__(self, cluster: FakeCluster, http: httpx.AsyncClient, synod: AsyncSynod) -> None:
+    def __init__(self, cluster: FakeCluster, http: httpx.AsyncClient, synod: AsyncClient) -> None:
         self.cluster = cluster
         self.http = http
         self.synod = synod
@@ -86,7 +86,7 @@ def doors(runner: asyncio.Runner) -> Iterator[Doors]:
         cluster = FakeCluster()
         async with serving(cluster, Settings()) as port:
             url = f"http://127.0.0.1:{port}"
-            async with httpx.AsyncClient(base_url=url) as http, AsyncSynod(url) as synod:
+            async with httpx.AsyncClient(base_url=url) as http, AsyncClient(url) as synod:
                 yield Doors(cluster, http, synod)
 
     async def run() -> None:
@@ -360,7 +360,7 @@ async def test_what_is_stored_already_is_served_whatever_it_is() -> None:
         cluster.store(operation)
     async with serving(cluster, Settings()) as port:
         url = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=url) as http, AsyncSynod(url, patience_s=5) as synod:
+        async with httpx.AsyncClient(base_url=url) as http, AsyncClient(url, patience_s=5) as synod:
             listed = {entry.name: entry async for entry in synod.list("odd")}
             assert len(listed) == len(_ODD)
             for name, entry in listed.items():

@@ -17,9 +17,9 @@ from actors.values import Transaction
 from gateway.cluster import Cluster
 from gateway.http.app import GatewayApp
 from gateway.http.watch import _BEAT_S, Mark, Watch, concerns
-from gateway.replies import Change as Seen
-from gateway.sdk import AsyncSynod
 from gateway.settings import Settings
+from synod.client import AsyncClient
+from synod.entries import Change as Seen
 from tests.broker.hosting import until
 from tests.gateway.conftest import serving_app
 from tests.gateway.fake import FakeCluster
@@ -66,12 +66,12 @@ async def _watching(
 
 
 @pytest.fixture
-async def synod(port: int) -> AsyncIterator[AsyncSynod]:
-    async with AsyncSynod(f"http://127.0.0.1:{port}") as synod:
+async def synod(port: int) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(f"http://127.0.0.1:{port}") as synod:
         yield synod
 
 
-async def test_changes_are_told_in_order_with_their_tags(synod: AsyncSynod) -> None:
+async def test_changes_are_told_in_order_with_their_tags(synod: AsyncClient) -> None:
     async with _watching(synod.url) as stream:
         assert (await stream.next())[0] == "ready"
 
@@ -96,7 +96,7 @@ async def test_changes_are_told_in_order_with_their_tags(synod: AsyncSynod) -> N
 
 
 async def test_what_happened_while_nobody_watched_is_told_after_the_last_id(
-    synod: AsyncSynod,
+    synod: AsyncClient,
 ) -> None:
     async with _watching(synod.url) as stream:
         await stream.next()
@@ -114,7 +114,7 @@ async def test_what_happened_while_nobody_watched_is_told_after_the_last_id(
 
 
 async def test_a_connection_that_breaks_within_a_slot_goes_on_within_it(
-    synod: AsyncSynod,
+    synod: AsyncClient,
 ) -> None:
     steps = [{"op": "put", "path": f"f{number}", "text": "x"} for number in range(5)]
     async with _watching(synod.url) as stream:
@@ -131,7 +131,7 @@ async def test_a_connection_that_breaks_within_a_slot_goes_on_within_it(
     assert paths == ["f2", "f3", "f4"]
 
 
-async def test_the_rest_of_a_slot_is_told_once_while_nothing_follows(synod: AsyncSynod) -> None:
+async def test_the_rest_of_a_slot_is_told_once_while_nothing_follows(synod: AsyncClient) -> None:
     """Given a client that comes back within the newest slot of a quiet cluster."""
     steps = [{"op": "put", "path": f"f{number}", "text": "x"} for number in range(3)]
     slot = (await synod.transaction(steps)).slot
@@ -147,7 +147,7 @@ async def test_the_rest_of_a_slot_is_told_once_while_nothing_follows(synod: Asyn
 
 
 async def test_what_no_store_remembers_is_told_as_a_reset(
-    synod: AsyncSynod, cluster: FakeCluster
+    synod: AsyncClient, cluster: FakeCluster
 ) -> None:
     await synod.put("a", b"1")
     cluster.changes.restart(cluster.state.applied)
@@ -162,7 +162,7 @@ async def test_what_no_store_remembers_is_told_as_a_reset(
     assert following[1]["path"] == "b"
 
 
-async def test_an_id_from_the_future_belongs_to_another_cluster(synod: AsyncSynod) -> None:
+async def test_an_id_from_the_future_belongs_to_another_cluster(synod: AsyncClient) -> None:
     """Given the cluster was founded anew, then a watcher of the old one must not wait for ever."""
     async with _watching(synod.url, last_id="99999.3") as stream:
         await stream.next()
@@ -175,7 +175,7 @@ async def test_an_id_from_the_future_belongs_to_another_cluster(synod: AsyncSyno
 
 
 async def test_a_cluster_that_is_away_for_a_while_costs_no_change(
-    synod: AsyncSynod, cluster: FakeCluster
+    synod: AsyncClient, cluster: FakeCluster
 ) -> None:
     async with _watching(synod.url) as stream:
         await stream.next()
@@ -206,7 +206,7 @@ async def test_watchers_at_the_same_slot_share_one_question_also_when_the_first_
 
 
 async def test_the_library_goes_on_by_itself_and_hears_of_a_reset(
-    synod: AsyncSynod, cluster: FakeCluster
+    synod: AsyncClient, cluster: FakeCluster
 ) -> None:
     await synod.put("a", b"1")
     seen: list[Seen] = []
@@ -255,7 +255,7 @@ def test_prefixes_concern_trees_above_them() -> None:
 
 
 async def test_one_watcher_too_many_is_told_to_come_back(
-    synod: AsyncSynod, monkeypatch: pytest.MonkeyPatch
+    synod: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given as many watchers as there may be, when one of them goes, then another is served."""
     monkeypatch.setattr(gateway.http.watch, "WATCHERS_MAX", 2)

@@ -8,7 +8,7 @@ import pytest
 from tests.house import tidy
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("actors", "broker", "gateway", "observability", "chaos")
+PACKAGES = ("actors", "broker", "gateway", "observability", "chaos", "synod")
 TABS_MEANT = {"Makefile"}
 VENDORED = "/vendor/"
 LOCKS = ("requirements.lock", "requirements.run.lock")
@@ -53,7 +53,7 @@ def findings(rule: tidy.Rule, files: dict[str, str]) -> list[str]:
 
 
 def python_files() -> dict[str, str]:
-    """Return the modules of the five packages."""
+    """Return the modules of all packages."""
     files = {name: text for name, text in texts().items() if name.endswith(".py")}
     return {name: text for name, text in files.items() if name.partition("/")[0] in PACKAGES}
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from chaos.cluster.local import Description, LocalCluster
-from gateway.sdk import Synod
+from synod.client import Client
 
 
 @pytest.mark.slow
@@ -19,7 +19,7 @@ from gateway.sdk import Synod
 def test_one_request_over_all_nodes(tmp_path: Path) -> None:
     counts = {"proposers": 1, "acceptors": 3, "learners": 2, "stores": 3}
     description = Description.mint(counts=counts, metrics=True)
-    with LocalCluster(tmp_path, description) as cluster, Synod(cluster.url) as synod:
+    with LocalCluster(tmp_path, description) as cluster, Client(cluster.url) as synod:
         written = synod.put("a/b", b"what nobody may read in a trace")
         found: dict[str, Any] = {}
 

@@ -25,10 +25,10 @@ from gateway.backup.folder import BackupDamaged, BackupFolder, BackupRefused, Ma
 from gateway.backup.restore import restore
 from gateway.backup.take import backup
 from gateway.cli.transfer import Silent
-from gateway.errors import NotFound, PreconditionFailed, SynodError, Unauthorized
 from gateway.http.app import GatewayApp
-from gateway.sdk import AsyncSynod
 from gateway.settings import Settings
+from synod.client import AsyncClient
+from synod.errors import NotFound, PreconditionFailed, SynodError, Unauthorized
 from tests.replication.cluster import MemoryCluster, eventually, memory_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -43,15 +43,17 @@ def _bytes(seed: str, size: int) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def _door(cluster: MemoryCluster) -> AsyncIterator[AsyncSynod]:
+async def _door(cluster: MemoryCluster) -> AsyncIterator[AsyncClient]:
     """The cluster's gateway, without a socket."""
     app = GatewayApp(cluster.hosts["gateway-1"], SETTINGS)
-    async with AsyncSynod("http://localhost", transport=httpx.ASGITransport(app)) as synod:
+    async with AsyncClient("http://localhost", transport=httpx.ASGITransport(app)) as synod:
         yield synod
 
 
 @contextlib.asynccontextmanager
-async def _running(folder: Path, **options: Any) -> AsyncIterator[tuple[MemoryCluster, AsyncSynod]]:
+async def _running(
+    folder: Path, **options: Any
+) -> AsyncIterator[tuple[MemoryCluster, AsyncClient]]:
     async with (
         memory_cluster(folder, heartbeat_ms=300, **options) as cluster,
         _door(cluster) as synod,
@@ -79,7 +81,7 @@ class History:
         return found
 
 
-async def _write_on(synod: AsyncSynod, history: History, stop: asyncio.Event, writer: int) -> None:
+async def _write_on(synod: AsyncClient, history: History, stop: asyncio.Event, writer: int) -> None:
     """Replace three files again and again; sometimes both of a pair at once."""
     async with synod.sibling() as mine:
         count = 0
@@ -98,7 +100,7 @@ async def _write_on(synod: AsyncSynod, history: History, stop: asyncio.Event, wr
                 history.note(path, written.etag, text.encode())
 
 
-async def _all_files(synod: AsyncSynod, directory: str = "") -> dict[str, bytes]:
+async def _all_files(synod: AsyncClient, directory: str = "") -> dict[str, bytes]:
     found = {}
     async for entry in synod.list(directory):
         if entry.is_directory:
@@ -131,7 +133,7 @@ async def test_what_is_restored_is_one_moment_of_a_busy_cluster(
 ) -> None:
     """Eight writers replace every file between the copy of the state and that of its contents."""
     history = History()
-    fetch = AsyncSynod.chunk
+    fetch = AsyncClient.chunk
     replaced = asyncio.Event()
     async with _running(tmp_path / "old") as (cluster, synod):
         state = cluster.actor("store-1").state
@@ -145,14 +147,14 @@ async def test_what_is_restored_is_one_moment_of_a_busy_cluster(
             await eventually(lambda: all(sweeps[name] > before[name] + 5 for name in before))
             replaced.set()
 
-        async def late(self: AsyncSynod, sha256: str) -> bytes:
+        async def late(self: AsyncClient, sha256: str) -> bytes:
             if not waiting:
                 waiting.append(asyncio.create_task(replace_all()))
             await replaced.wait()
             return await fetch(self, sha256)
 
         waiting: list[asyncio.Task[None]] = []
-        monkeypatch.setattr(AsyncSynod, "chunk", late)
+        monkeypatch.setattr(AsyncClient, "chunk", late)
         big = _bytes("big", 140 * 64 * KIB)
         history.note("still", (await synod.put("still", big)).etag, big)
         stop = asyncio.Event()
@@ -308,10 +310,10 @@ async def test_any_flipped_bit_of_a_manifest_is_noticed(tmp_path: Path) -> None:
 async def test_an_interrupted_backup_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetch = AsyncSynod.chunk
+    fetch = AsyncClient.chunk
     fetched: list[str] = []
 
-    async def failing(self: AsyncSynod, sha256: str) -> bytes:
+    async def failing(self: AsyncClient, sha256: str) -> bytes:
         if len(fetched) == 5:
             raise SynodError("the line was cut")
         fetched.append(sha256)
@@ -322,7 +324,7 @@ async def test_an_interrupted_backup_goes_on_where_it_stopped(
         data = _bytes("a", 10 * 64 * KIB)
         await synod.put("a", data)
         with monkeypatch.context() as patched:
-            patched.setattr(AsyncSynod, "chunk", failing)
+            patched.setattr(AsyncClient, "chunk", failing)
             with pytest.raises(SynodError, match="line was cut"):
                 await backup(synod, folder, progress=Silent(), parallel=1)
         with pytest.raises(BackupDamaged, match=r"manifest\.json is missing"):
@@ -337,7 +339,7 @@ async def test_an_interrupted_backup_goes_on_where_it_stopped(
         # A newer backup is interrupted: the former one is whole. Then it is finished, and reuses.
         await synod.put("a", data[: 9 * 64 * KIB] + b"new")
         with monkeypatch.context() as patched:
-            patched.setattr(AsyncSynod, "chunk", failing)
+            patched.setattr(AsyncClient, "chunk", failing)
             with pytest.raises(SynodError, match="line was cut"):
                 await backup(synod, folder, progress=Silent())
         assert BackupFolder(folder).verify()[0] == first
@@ -452,13 +454,13 @@ async def test_an_interrupted_restore_leaves_no_node_and_may_be_run_again(
 def many_pages(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The pages that states come in."""
     pages: list[dict[str, Any]] = []
-    ask = AsyncSynod.backup_rows
+    ask = AsyncClient.backup_rows
 
-    async def noting(self: AsyncSynod, **place: str | int) -> dict[str, Any]:
+    async def noting(self: AsyncClient, **place: str | int) -> dict[str, Any]:
         pages.append(await ask(self, **place))
         return pages[-1]
 
-    monkeypatch.setattr(AsyncSynod, "backup_rows", noting)
+    monkeypatch.setattr(AsyncClient, "backup_rows", noting)
     return pages
 
 
@@ -504,12 +506,12 @@ async def test_chunks_and_rows_are_behind_the_door(tmp_path: Path) -> None:
         guarded = SETTINGS.model_copy(update={"token": SecretStr("correct-horse-battery")})
         app = GatewayApp(cluster.hosts["gateway-1"], guarded)
         transport = httpx.ASGITransport(app)
-        async with AsyncSynod("http://localhost", transport=transport, token="") as synod:
+        async with AsyncClient("http://localhost", transport=transport, token="") as synod:
             for work in (synod.begin_backup(), synod.backup_rows(), synod.chunk("ab" * 32)):
                 with pytest.raises(Unauthorized):
                     await work
         token = "correct-horse-battery"
-        async with AsyncSynod("http://localhost", transport=transport, token=token) as synod:
+        async with AsyncClient("http://localhost", transport=transport, token=token) as synod:
             await synod.put("a", b"one")
             name = hashlib.sha256(b"one").hexdigest()
             assert await synod.chunk(name) == b"one"

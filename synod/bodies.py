@@ -10,7 +10,7 @@ from typing import BinaryIO, Self
 
 import httpx
 
-from gateway.errors import SourceChanged
+from synod.errors import SourceChanged
 
 READ_BYTES = 256 * 1024
 REPLAYED_BYTES_MAX = 4 * 1024 * 1024

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gateway.errors import InvalidRequest
-from gateway.http.conditional import InvalidTags, Tags, conditions_header, tags_of
-from gateway.http.metadata import META_PREFIX, InvalidMetadata, checked
-from gateway.paths import InvalidPath, checked_path
+from synod.errors import InvalidRequest
+from synod.metadata import META_PREFIX, InvalidMetadata, checked
+from synod.paths import InvalidPath, checked_path
+from synod.tags import InvalidTags, Tags, conditions_header, tags_of
 
 _PATHS = ("path", "source", "target")
 _CONDITIONS = ("if_match", "if_none_match", "target_if_match", "target_if_none_match")

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 
-from gateway.errors import (
+from synod.errors import (
     DiskFull,
     NotSent,
     OutcomeUnknown,

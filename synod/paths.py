@@ -9,7 +9,8 @@ import re
 import unicodedata
 from urllib.parse import quote, unquote_to_bytes
 
-from actors.values import PATH_BYTES_MAX
+PATH_BYTES_MAX = 4096
+"""The longest path, in bytes of UTF-8; replicas refuse longer ones by the same number."""
 
 SEGMENT_BYTES_MAX = 255
 

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
+from synod.headers import sha256_of_digest
+from synod.metadata import META_PREFIX
+from synod.tags import current_tag
 
-from gateway.http.conditional import current_tag
-from gateway.http.metadata import META_PREFIX, sha256_of_digest
+if TYPE_CHECKING:
+    import httpx
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def change_of(id: str, event: str, data: str) -> Change | None:
     )
 
 
-def written_of_json(response: httpx.Response) -> Written:
+def written_of_json(response: "httpx.Response") -> Written:
     """What the answer to a move, a copy or a transaction says."""
     item = response.json()
     return Written(
@@ -86,7 +88,7 @@ def written_of_json(response: httpx.Response) -> Written:
     )
 
 
-def written_of(response: httpx.Response) -> Written:
+def written_of(response: "httpx.Response") -> Written:
     """What the answer to a write says."""
     headers = response.headers
     return Written(
@@ -97,7 +99,7 @@ def written_of(response: httpx.Response) -> Written:
     )
 
 
-def entry_of_headers(path: str, headers: httpx.Headers) -> Entry:
+def entry_of_headers(path: str, headers: "httpx.Headers") -> Entry:
     """The file that the answer to a GET or HEAD describes."""
     # httpx reads all headers as Latin-1 if a single one, from a proxy perhaps, is not UTF-8.
     texts = {

@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from gateway.http.problems import TYPE_PREFIX
+TYPE_PREFIX = "urn:synod:problem:"
+"""What the `type` of every problem of a gateway begins with."""
 
 
 class SynodError(Exception):

@@ -1,10 +1,10 @@
-"""The client library: `AsyncSynod`, and `Synod` for programs without an event loop.
+"""The client library: `AsyncClient`, and `Client` for programs without an event loop.
 
 Contents stream in both directions. Every write carries an Idempotency-Key, so that it is sent
 again without harm when an answer is lost, until the patience is used up; reads go on where the
 connection broke::
 
-    with Synod() as synod:
+    with Client() as synod:
         written = synod.put("notes/today.txt", b"hello")
         assert synod.read("notes/today.txt") == b"hello"
         synod.put("notes/today.txt", b"again", if_match=written.etag)
@@ -24,9 +24,20 @@ from urllib.parse import quote
 
 import httpx
 
-from gateway.asking import check_members, check_steps, condition_headers, metadata_headers
-from gateway.bodies import Body, OnBytes, Pieces, Source, Stream
-from gateway.errors import (
+from synod.arguments import check_members, check_steps, condition_headers, metadata_headers
+from synod.bodies import Body, OnBytes, Pieces, Source, Stream
+from synod.connection import Address, connecting, reason_of
+from synod.entries import (
+    Change,
+    Entry,
+    Written,
+    change_of,
+    entry_of_headers,
+    entry_of_json,
+    written_of,
+    written_of_json,
+)
+from synod.errors import (
     Conflict,
     Damaged,
     InvalidRequest,
@@ -38,33 +49,20 @@ from gateway.errors import (
     Unreachable,
     refusal,
 )
-from gateway.http.conditional import Tags
-from gateway.http.idempotency import is_key
-from gateway.http.metadata import digest_header
-from gateway.http.problems import Problem
-from gateway.paths import checked_path, path_to_url
-from gateway.patience import Outcome, Retry, Waiting, after_read
-from gateway.reaching import Address, connecting, reason_of
-from gateway.replies import (
-    Change,
-    Entry,
-    Written,
-    change_of,
-    entry_of_headers,
-    entry_of_json,
-    written_of,
-    written_of_json,
-)
+from synod.headers import digest_header, is_key
+from synod.paths import checked_path, path_to_url
+from synod.retries import Outcome, Retry, Waiting, after_read
+from synod.tags import Tags
 
 __all__ = [
     "DEFAULT_URL",
-    "AsyncSynod",
+    "AsyncClient",
     "Body",
     "Change",
+    "Client",
     "Entry",
     "OnBytes",
     "Source",
-    "Synod",
     "Written",
 ]
 
@@ -85,7 +83,7 @@ _WATCH_SILENT_S = 120.0
 _T = TypeVar("_T")
 
 
-class AsyncSynod:
+class AsyncClient:
     """A client of one gateway. Use it as a context manager, or close it.
 
     Without `token` that of the environment (`SYNOD_TOKEN`) is sent; an empty one sends none.
@@ -121,13 +119,13 @@ class AsyncSynod:
                 transport=transport,
             )
 
-    def sibling(self) -> "AsyncSynod":
+    def sibling(self) -> "AsyncClient":
         """Another client of the same gateway, with connections of its own.
 
         httpx looks at all connections of a client several times for each request, so that many
         at once are served better by a client each.
         """
-        again = AsyncSynod(
+        again = AsyncClient(
             self._address.url,
             token=self._address.token,
             patience_s=self._patience_s,
@@ -435,7 +433,7 @@ class AsyncSynod:
         """What is not as a gateway answers comes from another server, or another version."""
         try:
             yield
-        except (LookupError, ValueError, TypeError, AttributeError, RecursionError, Problem):
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError):
             raise self._stranger() from None
 
     def _stranger(self) -> ServerFailure:
@@ -557,7 +555,7 @@ class AsyncSynod:
         return refusal(response.status_code, media_type, None if head else body)
 
 
-class Synod:
+class Client:
     """The same client for programs without an event loop. Not for use by several threads."""
 
     def __init__(
@@ -568,7 +566,7 @@ class Synod:
         patience_s: float = PATIENCE_S,
         timeout_s: float | None = None,
     ) -> None:
-        self._client = AsyncSynod(url, token=token, patience_s=patience_s, timeout_s=timeout_s)
+        self._client = AsyncClient(url, token=token, patience_s=patience_s, timeout_s=timeout_s)
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:
@@ -588,39 +586,39 @@ class Synod:
         self._runner.close()
 
     def put(self, path: str, body: Body, **options: Any) -> Written:
-        """See `AsyncSynod.put`."""
+        """See `AsyncClient.put`."""
         return self._run(self._client.put(path, body, **options))
 
     def read(self, path: str, *, stale: bool = False, at_least: int = 0) -> bytes:
-        """See `AsyncSynod.read`."""
+        """See `AsyncClient.read`."""
         return self._run(self._client.read(path, stale=stale, at_least=at_least))
 
     def download(self, path: str, sink: Callable[[bytes], Any]) -> Entry:
-        """See `AsyncSynod.download`."""
+        """See `AsyncClient.download`."""
         return self._run(self._client.download(path, sink))
 
     def delete(self, path: str, *, if_match: Tags = None, key: str | None = None) -> Written:
-        """See `AsyncSynod.delete`."""
+        """See `AsyncClient.delete`."""
         return self._run(self._client.delete(path, if_match=if_match, key=key))
 
     def move(self, source: str, target: str, **options: Any) -> Written:
-        """See `AsyncSynod.move`."""
+        """See `AsyncClient.move`."""
         return self._run(self._client.move(source, target, **options))
 
     def copy(self, source: str, target: str, **options: Any) -> Written:
-        """See `AsyncSynod.copy`."""
+        """See `AsyncClient.copy`."""
         return self._run(self._client.copy(source, target, **options))
 
     def transaction(self, steps: Iterable[Mapping[str, Any]], *, key: str | None = None) -> Written:
-        """See `AsyncSynod.transaction`."""
+        """See `AsyncClient.transaction`."""
         return self._run(self._client.transaction(steps, key=key))
 
     def stat(self, path: str) -> Entry:
-        """See `AsyncSynod.stat`."""
+        """See `AsyncClient.stat`."""
         return self._run(self._client.stat(path))
 
     def list(self, path: str) -> list[Entry]:
-        """See `AsyncSynod.list`."""
+        """See `AsyncClient.list`."""
 
         async def collect() -> list[Entry]:
             return [entry async for entry in self._client.list(path)]
@@ -628,21 +626,21 @@ class Synod:
         return self._run(collect())
 
     def make_directory(self, path: str, *, key: str | None = None) -> Written:
-        """See `AsyncSynod.make_directory`."""
+        """See `AsyncClient.make_directory`."""
         return self._run(self._client.make_directory(path, key=key))
 
     def remove_directory(
         self, path: str, *, recursive: bool = False, key: str | None = None
     ) -> Written:
-        """See `AsyncSynod.remove_directory`."""
+        """See `AsyncClient.remove_directory`."""
         return self._run(self._client.remove_directory(path, recursive=recursive, key=key))
 
     def cluster(self) -> dict[str, Any]:
-        """See `AsyncSynod.cluster`."""
+        """See `AsyncClient.cluster`."""
         return self._run(self._client.cluster())
 
     def result(self, request: str) -> dict[str, Any]:
-        """See `AsyncSynod.result`."""
+        """See `AsyncClient.result`."""
         return self._run(self._client.result(request))
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:

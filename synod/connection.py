@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 import httpx
 
-from gateway.errors import (
+from synod.errors import (
     InvalidRequest,
     Misconfigured,
     NotSent,
