@@ -49,7 +49,7 @@ HeaderValue = str | int | bool
 
 # The kinds of header values: RabbitMQ's own choice of letters (its AMQP 0-9-1 errata).
 _TEXT, _LONG_LONG_INT, _BOOLEAN = ord("S"), ord("l"), ord("t")
-_PASSED_OVER = frozenset(b"AFx")
+_SKIPPED_KINDS = frozenset(b"AFx")
 _INTEGERS = {
     ord("b"): (1, True),
     ord("B"): (1, False),
@@ -79,7 +79,7 @@ class Properties(NamedTuple):
     persistent: bool = False
 
 
-class Delivered(NamedTuple):
+class AmqpMessage(NamedTuple):
     """A message that came in. `properties` is `None` if they could not be read.
 
     `size_bytes` is the body's true size; `body` stops short of it if that is above the limit.
@@ -112,7 +112,7 @@ def encode_publish(
     mandatory: bool = False,
 ) -> bytes:
     """A whole publish: method, content header, body. A `mandatory` one comes back if no queue takes
-    it, see `Splitter.on_return`.
+    it, see `FrameSplitter.on_return`.
     """
     method = b"%b\x00\x00%b%b%b" % (
         _PUBLISH,
@@ -262,7 +262,7 @@ def _read_shortstr(payload: bytes, at: int) -> tuple[str, int]:
     return payload[start:end].decode(), end
 
 
-def _read_shown(payload: bytes, at: int) -> tuple[str, int]:
+def _read_lossy_shortstr(payload: bytes, at: int) -> tuple[str, int]:
     """As `_read_shortstr`, of what is only shown: the sender may have put any bytes into it."""
     start = at + 1
     end = start + payload[at]
@@ -291,7 +291,7 @@ def _decode_table(payload: bytes, at: int) -> tuple[dict[str, HeaderValue], int]
         elif kind == _BOOLEAN:
             table[name] = payload[at] != 0
             at += 1
-        elif kind in _PASSED_OVER:
+        elif kind in _SKIPPED_KINDS:
             at += 4 + _LONG.unpack_from(payload, at)[0]
         elif kind in _INTEGERS:
             size, signed = _INTEGERS[kind]
@@ -309,16 +309,17 @@ def _decode_table(payload: bytes, at: int) -> tuple[dict[str, HeaderValue], int]
 def _decode_deliver(payload: bytes) -> tuple[int, str, str]:
     _, at = _read_shortstr(payload, 4)
     (delivery_tag,) = _LONG_LONG.unpack_from(payload, at)
-    exchange, at = _read_shown(payload, at + 9)
-    routing_key, _ = _read_shown(payload, at)
+    exchange, at = _read_lossy_shortstr(payload, at + 9)
+    routing_key, _ = _read_lossy_shortstr(payload, at)
     return delivery_tag, exchange, routing_key
 
 
 def _decode_return(payload: bytes) -> tuple[int, str, str]:
     """The tag is 0: there is nothing to acknowledge."""
-    _, at = _read_shown(payload, 6)  # After the code; the reason is always that no queue took it.
-    exchange, at = _read_shown(payload, at)
-    routing_key, _ = _read_shown(payload, at)
+    # After the reply code; the reply text always says that no queue took the message.
+    _, at = _read_lossy_shortstr(payload, 6)
+    exchange, at = _read_lossy_shortstr(payload, at)
+    routing_key, _ = _read_lossy_shortstr(payload, at)
     return 0, exchange, routing_key
 
 
@@ -328,7 +329,7 @@ class _Content:
     __slots__ = ("channel", "deliver", "left_bytes", "pieces", "properties", "size_bytes", "taker")
 
     def __init__(
-        self, channel: int, deliver: tuple[int, str, str], taker: Callable[[Delivered], None]
+        self, channel: int, deliver: tuple[int, str, str], taker: Callable[[AmqpMessage], None]
     ) -> None:
         self.channel = channel
         self.deliver = deliver
@@ -339,16 +340,16 @@ class _Content:
         self.pieces: list[bytes] = []
 
 
-class Splitter(asyncio.StreamReaderProtocol):
+class FrameSplitter(asyncio.StreamReaderProtocol):
     """Takes deliveries out of a connection's stream; all other frames go on to aiormq."""
 
     def __init__(
         self, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop, bytes_max: int
     ) -> None:
         super().__init__(reader, loop=loop)
-        self.on_delivery: Callable[[Delivered], None] | None = None
+        self.on_delivery: Callable[[AmqpMessage], None] | None = None
         """Who takes deliveries; as long as nobody does, they go to aiormq as well."""
-        self.on_return: Callable[[Delivered], None] | None = None
+        self.on_return: Callable[[AmqpMessage], None] | None = None
         """Who takes mandatory messages that no queue took; without it aiormq hears of them."""
         self.on_blocked: Callable[[bool], None] | None = None
         """Told when the broker stops taking messages, and when it goes on."""
@@ -396,7 +397,7 @@ class Splitter(asyncio.StreamReaderProtocol):
                 self._overhear(payload)
             return False
         if kind == METHOD:
-            taker: Callable[[Delivered], None]
+            taker: Callable[[AmqpMessage], None]
             if self.on_delivery is not None and payload.startswith(_DELIVER):
                 deliver, taker = _decode_deliver(payload), self._deliver
             elif self.on_return is not None and payload.startswith(_RETURN):
@@ -425,7 +426,7 @@ class Splitter(asyncio.StreamReaderProtocol):
         """What the broker says of the connection itself; aiormq hears it too."""
         if payload.startswith(_CLOSE):
             (code,) = _SHORT.unpack_from(payload, 4)
-            self.farewell = (code, _read_shown(payload, 6)[0])
+            self.farewell = (code, _read_lossy_shortstr(payload, 6)[0])
         elif self.on_blocked is not None:
             if payload.startswith(_BLOCKED):
                 self.on_blocked(True)
@@ -435,12 +436,12 @@ class Splitter(asyncio.StreamReaderProtocol):
     def _finish(self, content: _Content) -> None:
         pieces = content.pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        delivered = Delivered(
+        delivered = AmqpMessage(
             content.channel, *content.deliver, content.properties, body, content.size_bytes
         )
         content.taker(delivered)
 
-    def _deliver(self, delivered: Delivered) -> None:
+    def _deliver(self, delivered: AmqpMessage) -> None:
         # It may have been taken away since the delivery began.
         if self.on_delivery is not None:
             self.on_delivery(delivered)

@@ -18,12 +18,12 @@ from pamqp.frame import marshal
 from yarl import URL
 
 from actors.numbers import Milliseconds
-from broker.amqp_frames import Delivered, Splitter, encode_ack
+from broker.amqp_frames import AmqpMessage, FrameSplitter, encode_ack
 from broker.codec import BODY_BYTES_MAX
 from broker.topology import CONTROL_TOPICS, Topology
 from broker.transport import Lane, groups_of, has_bulk_lane
 
-CLOSE_PATIENCE_S = 1.0
+CLOSE_TIMEOUT_S = 1.0
 FRAME_BYTES_MAX = 128 * 1024
 
 
@@ -35,11 +35,11 @@ class BrokerClosed(ConnectionError):
         self.code = code
 
 
-class _Streams(TransportFactory):
-    """Opens the socket of one connection with a `Splitter` in front of aiormq."""
+class _SplitStreams(TransportFactory):
+    """Opens the socket of one connection with a `FrameSplitter` in front of aiormq."""
 
     def __init__(self) -> None:
-        self.splitter: Splitter | None = None
+        self.splitter: FrameSplitter | None = None
         self.writer: asyncio.StreamWriter | None = None
 
     async def create(
@@ -51,7 +51,7 @@ class _Streams(TransportFactory):
             context = await provider.get_context()
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(loop=loop)
-        splitter = Splitter(reader, loop, BODY_BYTES_MAX)
+        splitter = FrameSplitter(reader, loop, BODY_BYTES_MAX)
         transport, _ = await loop.create_connection(
             lambda: splitter, url.host or "localhost", url.port or 0, ssl=context, **kwargs
         )
@@ -60,33 +60,35 @@ class _Streams(TransportFactory):
         return reader, self.writer
 
 
-class _Connection(aio_pika.Connection):
+class _SplitConnection(aio_pika.Connection):
     """aio-pika's connection on streams of our own."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.streams = _Streams()
+        self.streams = _SplitStreams()
         self.kwargs["transport_factory"] = self.streams
 
 
-class Link:
+class AmqpConnection:
     """One connection, and what is written to it directly."""
 
-    def __init__(self, connection: _Connection) -> None:
+    def __init__(self, connection: _SplitConnection) -> None:
         assert connection.streams.splitter is not None
         assert connection.streams.writer is not None
         assert connection.transport is not None
         self._connection = connection
-        self.splitter: Splitter = connection.streams.splitter
+        self.splitter: FrameSplitter = connection.streams.splitter
         self._writer: asyncio.StreamWriter = connection.streams.writer
         self._underlay = connection.transport.connection
         # No limit is written as 0.
         self.frame_bytes_max: int = self._underlay.connection_tune.frame_max or FRAME_BYTES_MAX
 
     @classmethod
-    async def open(cls, url: str, name: str, timeout_s: float, heartbeat_s: int) -> "Link":
+    async def open(
+        cls, url: str, name: str, timeout_s: float, heartbeat_s: int
+    ) -> "AmqpConnection":
         """Connect. `name` is what the management console shows. Raises `BrokerClosed`."""
-        connection = _Connection(
+        connection = _SplitConnection(
             URL(url).update_query(heartbeat=heartbeat_s),
             client_properties={"connection_name": name},
         )
@@ -107,7 +109,7 @@ class Link:
 
     def on_closed(self, tell: Callable[[str], None]) -> None:
         """Have `tell` called with the reason when the connection is gone."""
-        self._underlay.closing.add_done_callback(_teller("the connection", tell))
+        self._underlay.closing.add_done_callback(_on_close("the connection", tell))
 
     def write(self, frames: bytes) -> None:
         """Hand whole frames to the socket; never waits.
@@ -131,12 +133,12 @@ class Link:
         if not politely:
             self._writer.transport.abort()
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(CLOSE_PATIENCE_S):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._connection.close()
         self._writer.transport.abort()
 
 
-class Session:
+class AmqpSession:
     """What one stretch of being connected consists of."""
 
     def __init__(self, number: int, name: str, topology: Topology) -> None:
@@ -148,22 +150,22 @@ class Session:
         """When the latest delivery came, on the loop's clock."""
         self._name = name
         self._topology = topology
-        self._publishing: Link | None = None
-        self._consuming: Link | None = None
+        self._publishing: AmqpConnection | None = None
+        self._consuming: AmqpConnection | None = None
         self.publish_channel = 0
         self._consumers: dict[str, aiormq.abc.AbstractChannel] = {}
         self.lanes: dict[int, str] = {}
         """Which lane a channel of the consuming connection carries."""
-        self._tell_blocked: Callable[[Session], None] | None = None
+        self._tell_blocked: Callable[[AmqpSession], None] | None = None
         self._rungs: dict[Milliseconds, float] = {}
         """The rungs that were declared, and until when each may hold a message of this node's."""
 
     async def open(
         self,
         url: str,
-        deliver: Callable[["Session", Delivered], None],
-        blocked: Callable[["Session"], None],
-        returned: Callable[["Session", Delivered], None],
+        deliver: Callable[["AmqpSession", AmqpMessage], None],
+        blocked: Callable[["AmqpSession"], None],
+        returned: Callable[["AmqpSession", AmqpMessage], None],
         *,
         timeout_s: float,
         heartbeat_s: int,
@@ -173,15 +175,19 @@ class Session:
         `blocked` is called when the broker stops taking messages and when it goes on;
         `self.blocked` tells which. `returned` is given mandatory messages that no queue took.
         """
-        self._publishing = await Link.open(url, f"{self._name} publishes", timeout_s, heartbeat_s)
+        self._publishing = await AmqpConnection.open(
+            url, f"{self._name} publishes", timeout_s, heartbeat_s
+        )
         self._publishing.on_closed(self.fail)
         self._publishing.splitter.on_blocked = self._on_blocked
         self._publishing.splitter.on_return = lambda message: returned(self, message)
         self._tell_blocked = blocked
-        self._consuming = await Link.open(url, f"{self._name} consumes", timeout_s, heartbeat_s)
+        self._consuming = await AmqpConnection.open(
+            url, f"{self._name} consumes", timeout_s, heartbeat_s
+        )
         self._consuming.on_closed(self.fail)
         channel = await self._publishing.channel()
-        channel.closing.add_done_callback(_teller("the publishing channel", self.fail))
+        channel.closing.add_done_callback(_on_close("the publishing channel", self.fail))
         self.publish_channel = channel.number
         control = await self._consuming.channel()
         self._watch(control, Lane.CONTROL)
@@ -201,11 +207,13 @@ class Session:
         }
         for lane, channel in self._consumers.items():
             await channel.basic_qos(prefetch_count=prefetch[lane], global_=False)
-            await channel.basic_consume(queues[lane], _never, consumer_tag=f"{self._name}.{lane}")
+            await channel.basic_consume(
+                queues[lane], _unexpected_delivery, consumer_tag=f"{self._name}.{lane}"
+            )
 
     def _watch(self, channel: aiormq.abc.AbstractChannel, lane: str) -> None:
         self.lanes[channel.number] = lane
-        channel.closing.add_done_callback(_teller(f"the {lane} channel", self.fail))
+        channel.closing.add_done_callback(_on_close(f"the {lane} channel", self.fail))
         channel.on_consumer_cancel_callbacks.add(
             lambda _: self.fail(f"the broker cancelled the {lane} consumer")
         )
@@ -340,12 +348,12 @@ class Session:
             self._tell_blocked(self)
 
 
-async def _never(message: aiormq.abc.DeliveredMessage) -> None:
+async def _unexpected_delivery(message: aiormq.abc.DeliveredMessage) -> None:
     """Deliveries are taken out of the stream before aiormq sees them."""
     raise AssertionError(f"a delivery went past the splitter: {message.delivery}")
 
 
-def _teller(what: str, tell: Callable[[str], None]) -> Callable[[asyncio.Future[Any]], None]:
+def _on_close(what: str, tell: Callable[[str], None]) -> Callable[[asyncio.Future[Any]], None]:
     def on_done(future: asyncio.Future[Any]) -> None:
         error = None if future.cancelled() else future.exception()
         tell(f"{what} was closed" + (f": {error}" if error else ""))

@@ -28,7 +28,7 @@ from actors.paging import MESSAGE_BYTES_MAX
 from actors.paxos.ballot import Ballot
 from actors.values import Batch
 from broker.amqp_frames import HeaderValue, Properties
-from broker.transport import Lane, Parcel, Wakeup
+from broker.transport import Lane, Parcel, TimerMessage
 
 BODY_BYTES_MAX = MESSAGE_BYTES_MAX
 """RabbitMQ 4's own limit; whatever is larger was not sent by a node."""
@@ -91,7 +91,7 @@ def encode(parcel: Parcel, split_bytes: int = SPLIT_BYTES) -> Iterator[Encoded]:
         yield _encode_control(parcel, together, bodies)
 
 
-def encode_wakeup(name: str, wakeup: Wakeup) -> Encoded:
+def encode_wakeup(name: str, wakeup: TimerMessage) -> Encoded:
     """The delayed message of some timers of the node `name`."""
     rows = [(key.name, key.subject, generation) for key, generation in wakeup.timers]
     headers: dict[str, HeaderValue] = {"disk": wakeup.disk, "incarnation": wakeup.incarnation}
@@ -200,7 +200,7 @@ def _properties(
 # -- reading --------------------------------------------------------------------------------------
 
 
-def decode(properties: Properties, body: bytes) -> Parcel | Wakeup:
+def decode(properties: Properties, body: bytes) -> Parcel | TimerMessage:
     """What a node wrote. Raises `Undecodable` for everything else."""
     if len(body) > BODY_BYTES_MAX:
         raise Undecodable(f"{len(body)} bytes are more than {BODY_BYTES_MAX}")
@@ -253,13 +253,13 @@ def _decode_held(kind: str, body: bytes) -> tuple[AnyMessage, ...] | None:
         return None
 
 
-def _decode_wakeup(disk: str, incarnation: int, body: bytes) -> Wakeup:
+def _decode_wakeup(disk: str, incarnation: int, body: bytes) -> TimerMessage:
     try:
         rows = _TIMERS.validate_json(body)
     except ValidationError as error:
         raise Undecodable(_explain(TIMER, error)) from None
     timers = tuple((TimerKey(name, subject), generation) for name, subject, generation in rows)
-    return Wakeup(disk, incarnation, timers)
+    return TimerMessage(disk, incarnation, timers)
 
 
 def _decode_bulk(properties: Properties, body: bytes) -> ChunkPut | ChunkData:

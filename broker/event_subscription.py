@@ -18,14 +18,14 @@ from broker.topology import TRACE_TOPICS, Topology
 log = logging.getLogger("synod.events")
 
 _QUEUED_MAX = 2_000
-_AGAIN_S = 2.0
-_CONNECT_PATIENCE_S = 10.0
-_BOUND_AGAIN_S = 3.0
+_RECONNECT_S = 2.0
+_CONNECT_TIMEOUT_S = 10.0
+_REBIND_S = 3.0
 """How often the exchange and the binding to it are made again: either may be deleted by others, and
 the broker tells nobody.
 """
 
-_ENDS = (
+_CONNECTION_ERRORS = (
     aiormq.AMQPError,
     aio_pika.exceptions.AMQPException,
     aiormq.exceptions.ChannelInvalidStateError,  # A RuntimeError: the connection went meanwhile.
@@ -34,7 +34,7 @@ _ENDS = (
 )
 
 
-async def listen_for_events(
+async def subscribe_to_events(
     url: str, topology: Topology, name: str, listener: Callable[[str, str, bytes], None]
 ) -> None:
     """Have `listener` told each event's topic, type and body, until cancelled.
@@ -44,8 +44,8 @@ async def listen_for_events(
     said = ""
     while True:
         try:
-            await _listen(url, topology, name, listener)
-        except _ENDS as why:
+            await _subscribe(url, topology, name, listener)
+        except _CONNECTION_ERRORS as why:
             reason = str(why) or type(why).__name__
             # The node's own connection says what is wrong with the broker, and how long.
             log.log(
@@ -55,10 +55,10 @@ async def listen_for_events(
                 reason,
             )
             said = reason
-        await asyncio.sleep(_AGAIN_S)
+        await asyncio.sleep(_RECONNECT_S)
 
 
-async def _listen(
+async def _subscribe(
     url: str, topology: Topology, name: str, listener: Callable[[str, str, bytes], None]
 ) -> None:
     """One stretch of being connected; returns when it is over."""
@@ -69,7 +69,7 @@ async def _listen(
     gone = asyncio.Event()
     connection = await aio_pika.connect(
         url,
-        timeout=_CONNECT_PATIENCE_S,
+        timeout=_CONNECT_TIMEOUT_S,
         client_properties={"connection_name": f"{name} looks on"},
     )
     try:
@@ -84,11 +84,11 @@ async def _listen(
         await queue.consume(hear, no_ack=True)
         while not gone.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_BOUND_AGAIN_S):
+                async with asyncio.timeout(_REBIND_S):
                     await gone.wait()
             if gone.is_set():
                 return
-            async with asyncio.timeout(_CONNECT_PATIENCE_S):
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                 await exchange.declare()
                 await queue.bind(exchange, TRACE_TOPICS)
     finally:

@@ -34,7 +34,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from pydantic import BaseModel
 
 from actors.messages import AnyMessage, Message
-from broker.observer import Tap
+from broker.observer import Interceptor
 from broker.transport import groups_of
 
 log = logging.getLogger("synod.failpoints")
@@ -99,7 +99,7 @@ class Failpoint(NamedTuple):
         if when not in typing.get_args(When):
             raise BadFailpoint(f"{text!r} begins with {when!r}, neither send nor receive")
         if kind not in MESSAGE_TYPES:
-            raise BadFailpoint(f"{text!r} names the unknown type {kind!r}; {_near(kind)}")
+            raise BadFailpoint(f"{text!r} names the unknown type {kind!r}; {_similar_types(kind)}")
         if at and (when != "send" or not to):
             raise BadFailpoint(f"{text!r}: only what is sent is for one node, such as @store-2")
         if not number.isascii() or not number.isdecimal() or int(number) < 1:
@@ -120,7 +120,7 @@ class Failpoint(NamedTuple):
         )
 
 
-def _near(kind: str) -> str:
+def _similar_types(kind: str) -> str:
     near = difflib.get_close_matches(kind, MESSAGE_TYPES, n=4, cutoff=0.4)
     family = [known for known in MESSAGE_TYPES if known.startswith(f"{kind.partition('.')[0]}.")]
     if found := list(dict.fromkeys((*near, *family))):
@@ -128,7 +128,7 @@ def _near(kind: str) -> str:
     return f"there are {', '.join(MESSAGE_TYPES)}"
 
 
-class Strike(Protocol):
+class Stopper(Protocol):
     """How a node is stopped."""
 
     async def kill(self) -> None:
@@ -138,19 +138,19 @@ class Strike(Protocol):
         """Hold it; returns when it may go on."""
 
 
-class StrikeProcess:
+class ProcessStopper:
     """Stops the node by stopping this process."""
 
     async def kill(self) -> None:
-        """See `Strike`."""
+        """See `Stopper`."""
         os.kill(os.getpid(), signal.SIGKILL)
 
     async def pause(self) -> None:
-        """See `Strike`."""
+        """See `Stopper`."""
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
-class StrikeTask:
+class TaskStopper:
     """Stops one of several nodes in this process. Its connection stays, as a paused one's would."""
 
     def __init__(self) -> None:
@@ -168,13 +168,13 @@ class StrikeTask:
         self._resumed.set()
 
     async def kill(self) -> None:
-        """See `Strike`."""
+        """See `Stopper`."""
         assert self._task is not None, "watch was not called"
         self._task.cancel()
         await asyncio.Event().wait()  # Until the cancellation comes.
 
     async def pause(self) -> None:
-        """See `Strike`."""
+        """See `Stopper`."""
         self._resumed.clear()
         self.paused.set()
         await self._resumed.wait()
@@ -182,12 +182,12 @@ class StrikeTask:
 
 
 @dataclass(slots=True)
-class _Counter:
+class _PendingRule:
     rule: Failpoint
     left: int
 
 
-class Failpoints(Tap):
+class Failpoints(Interceptor):
     """The rules of one node. With `armed=False` they count from `arm` on.
 
     `members` are those of the whole cluster, for rules that name one: raises `BadFailpoint` if a
@@ -197,17 +197,17 @@ class Failpoints(Tap):
     def __init__(
         self,
         rules: Iterable[Failpoint],
-        strike: Strike | None = None,
+        strike: Stopper | None = None,
         *,
         members: Sequence[str] = (),
         armed: bool = True,
     ) -> None:
-        self._counters = [_Counter(rule, rule.number) for rule in rules]
+        self._counters = [_PendingRule(rule, rule.number) for rule in rules]
         self._members = members
         for rule in self.rules:
             if rule.to and rule.to not in members:
                 raise BadFailpoint(f"{rule}: {rule.to} is none of {', '.join(members)}")
-        self._strike = strike or StrikeProcess()
+        self._strike = strike or ProcessStopper()
         self._armed = armed
 
     def arm(self) -> None:
@@ -227,7 +227,7 @@ class Failpoints(Tap):
         return not self._armed or not self._counters
 
     def addressees(self, to: str, message: AnyMessage) -> Sequence[str]:
-        """See `Tap`."""
+        """See `Interceptor`."""
         kinds = _kinds_of(message)
         members = [name for name in self._members if to in groups_of(name)]
         if self._armed and any(rule.type in kinds and rule.to in members for rule in self.rules):
@@ -235,26 +235,26 @@ class Failpoints(Tap):
         return (to,)
 
     async def receiving(self, message: AnyMessage) -> None:
-        """See `Tap`."""
+        """See `Interceptor`."""
         await self._pass("receive", "before", "", message)
 
     async def received(self, message: AnyMessage) -> None:
-        """See `Tap`."""
+        """See `Interceptor`."""
         await self._pass("receive", "after", "", message)
 
     async def sending(self, to: str, message: AnyMessage) -> None:
-        """See `Tap`."""
+        """See `Interceptor`."""
         await self._pass("send", "before", to, message)
 
     async def sent(self, to: str, message: AnyMessage) -> None:
-        """See `Tap`."""
+        """See `Interceptor`."""
         await self._pass("send", "after", to, message)
 
     async def _pass(self, when: When, moment: Moment, to: str, message: AnyMessage) -> None:
         if not self._armed:
             return
         kinds = _kinds_of(message)
-        due: list[_Counter] = []
+        due: list[_PendingRule] = []
         for counter in self._counters:
             rule = counter.rule
             if (

@@ -19,7 +19,7 @@ from actors.messages import AnyMessage
 from broker.amqp_frames import HeaderValue, Properties
 from broker.codec import PING, TIMER, Undecodable, decode
 from broker.topology import Topology
-from broker.transport import Parcel, Wakeup
+from broker.transport import Parcel, TimerMessage
 
 _TRACE_EXCHANGE = "amq.rabbitmq.trace"
 _QUEUED_MAX = 10_000
@@ -29,7 +29,7 @@ class FirehoseRefused(RuntimeError):
     """The management console did not switch the firehose; the text says why."""
 
 
-class Step(NamedTuple):
+class TracedMessage(NamedTuple):
     """One message as the broker took it. `to` is a node or a group; `wall_s` is Unix time."""
 
     wall_s: float
@@ -56,7 +56,7 @@ async def watch_firehose(
     management_url: str,
     topology: Topology,
     seconds: float,
-    tell: Callable[[Step], None],
+    tell: Callable[[TracedMessage], None],
 ) -> None:
     """Switch the firehose on, tell every step of the cluster, and switch it off again.
 
@@ -71,7 +71,7 @@ async def watch_firehose(
         await queue.bind(exchange, f"publish.{topology.prefix}#")
 
         async def hear(message: AbstractIncomingMessage) -> None:
-            for step in steps_of(message, topology):
+            for step in traced_messages_of(message, topology):
                 tell(step)
 
         await queue.consume(hear, no_ack=True)
@@ -79,7 +79,7 @@ async def watch_firehose(
             await asyncio.sleep(seconds)
 
 
-def steps_of(traced: AbstractIncomingMessage, topology: Topology) -> list[Step]:
+def traced_messages_of(traced: AbstractIncomingMessage, topology: Topology) -> list[TracedMessage]:
     """What one traced message says, a step for each message inside of it."""
     headers = {name: _text(value) for name, value in (traced.headers or {}).items()}
     properties = headers.get("properties")
@@ -87,7 +87,7 @@ def steps_of(traced: AbstractIncomingMessage, topology: Topology) -> list[Step]:
     own: dict[str, HeaderValue] = about.get("headers") or {}
     keys = headers.get("routing_keys") or [""]
     to = _receiver(str(headers.get("exchange_name", "")), str(keys[0]), topology)
-    base = Step(
+    base = TracedMessage(
         wall_s=time.time(),
         sender=str(about.get("app_id", "")),
         to=to,
@@ -107,13 +107,13 @@ def steps_of(traced: AbstractIncomingMessage, topology: Topology) -> list[Step]:
         item = decode(Properties(base.kind, base.sender, base.message_id, 0, own), traced.body)
     except Undecodable as error:
         return [base._replace(text=f"can't be read: {error}")]
-    if isinstance(item, Wakeup):
+    if isinstance(item, TimerMessage):
         names = ", ".join(f"{key.name} {key.subject}".strip() for key, _ in item.timers)
         return [base._replace(kind=TIMER, text=names)]
     return _of_parcel(item, base)
 
 
-def _of_parcel(parcel: Parcel, base: Step) -> list[Step]:
+def _of_parcel(parcel: Parcel, base: TracedMessage) -> list[TracedMessage]:
     return [
         base._replace(kind=message.type, message=message)  # type: ignore[attr-defined]
         for message in parcel.messages

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from actors.calls import Call
 from actors.disk_events import Notice
 from actors.effects import Envelope
-from broker.transport import Delivery, Lane, Receipt, Wakeup
+from broker.transport import Delivery, Lane, Receipt, TimerMessage
 
 
 @dataclass(slots=True)
-class Batch:
+class TurnInput:
     """What one turn takes in, and what acknowledges it."""
 
-    items: list[Envelope | Wakeup] = field(default_factory=list)
+    items: list[Envelope | TimerMessage] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     receipts: dict[str, Receipt] = field(default_factory=dict)
 
@@ -36,7 +36,7 @@ class Inbox:
         """Something came from the broker."""
         self._lane_of(delivery).append(delivery)
 
-    def put_back(self, batch: Batch) -> None:
+    def put_back(self, batch: TurnInput) -> None:
         """The turn has not happened: what came from the broker is taken in again."""
         for delivery in reversed(batch.deliveries):
             self._lane_of(delivery).appendleft(delivery)
@@ -48,12 +48,12 @@ class Inbox:
 
     def drain(
         self, envelope_of: Callable[[Call | Notice], Envelope], *, local_only: bool = False
-    ) -> Batch:
+    ) -> TurnInput:
         """Take out what one turn may take in; `envelope_of` wraps the node's own.
 
         With `local_only` what came from the broker waits.
         """
-        batch = Batch()
+        batch = TurnInput()
         size_bytes = 0
         while self.local and len(batch.items) < self._messages_max:
             batch.items.append(envelope_of(self.local.popleft()))
@@ -79,11 +79,11 @@ class Inbox:
         return self._bulk if delivery.receipt.lane == Lane.BULK else self._control
 
 
-def _items_of(delivery: Delivery) -> Iterable[Envelope | Wakeup]:
+def _items_of(delivery: Delivery) -> Iterable[Envelope | TimerMessage]:
     item = delivery.item
     if item is None:
         return ()
-    if isinstance(item, Wakeup):
+    if isinstance(item, TimerMessage):
         return (item,)
     cluster, sender, disk, incarnation, messages = item
     return [Envelope(cluster, sender, disk, incarnation, message) for message in messages]

@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from actors.effects import Blob, Record
-from broker.journal_blobs import Blobs
+from broker.journal_blobs import BlobTable
 from broker.journal_folder import (
-    CURE,
     JOURNAL_NAME,
     MARKER_NAME,
+    RECOVERY_ADVICE,
     WAL_BYTES,
     WAL_BYTES_TIGHT,
     JournalCorrupt,
@@ -40,7 +40,7 @@ from broker.journal_folder import (
     JournalFull,
     check_owner,
     connect,
-    lacks_room,
+    is_out_of_space,
     limit_wal,
     lock_folder,
     make_folder,
@@ -118,7 +118,7 @@ class Journal:
         self._page_bytes = 0
         self._free_pages = 0
         self._shrinks = False
-        self._blobs = Blobs(connection)
+        self._blobs = BlobTable(connection)
 
     # -- opening ----------------------------------------------------------------------------------
 
@@ -143,14 +143,16 @@ class Journal:
                 journal._load(node, cluster, marker)
                 journal._begin_incarnation()
             except (sqlite3.Error, OSError) as error:
-                if lacks_room(error, folder):
+                if is_out_of_space(error, folder):
                     raise JournalFull(
                         f"{folder / JOURNAL_NAME}: its disk is full: {error}. Nothing in it is "
                         "lost or changed; make room"
                     ) from error
                 if isinstance(error, OSError):
                     raise
-                raise JournalCorrupt(f"{folder / JOURNAL_NAME}: {error}. {CURE}") from error
+                raise JournalCorrupt(
+                    f"{folder / JOURNAL_NAME}: {error}. {RECOVERY_ADVICE}"
+                ) from error
             return journal
         except BaseException:
             if journal is not None and journal._mark_fd >= 0:
@@ -396,7 +398,7 @@ class Journal:
                     # The file itself becomes shorter once its log has been copied into it.
                     self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             except sqlite3.Error as error:
-                if lacks_room(error, self.folder):
+                if is_out_of_space(error, self.folder):
                     return 0
                 raise JournalFailed(f"{self.path} can't be made shorter: {error}") from error
             finally:
@@ -457,7 +459,7 @@ class Journal:
             with transaction(self._connection):
                 yield
         except (sqlite3.Error, ValueError, OverflowError) as error:
-            if lacks_room(error, self.folder):
+            if is_out_of_space(error, self.folder):
                 raise JournalFull(f"{self.path}: its disk is full: {error}") from error
             raise JournalFailed(f"{self.path}: a commit failed: {error}") from error
         self._commits += 1
@@ -556,7 +558,7 @@ class Journal:
             os.pwrite(self._mark_fd, count + zlib.crc32(count).to_bytes(4, "big"), 0)
 
     def _corrupt(self, what: str) -> JournalCorrupt:
-        return JournalCorrupt(f"{self.path} is damaged: {what}. {CURE}")
+        return JournalCorrupt(f"{self.path} is damaged: {what}. {RECOVERY_ADVICE}")
 
 
 # -- hashes ---------------------------------------------------------------------------------------

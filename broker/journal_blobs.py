@@ -14,10 +14,10 @@ CREATE TABLE blobs (id INTEGER PRIMARY KEY, sha256 TEXT NOT NULL, data BLOB NOT 
 _INDEX = """
 CREATE TEMP TABLE blob_ids (sha256 TEXT PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID
 """
-_LISTED = 64
+_NAMES_PER_QUERY = 64
 
 
-class Blobs:
+class BlobTable:
     """The table. Transactions are its owner's, who also serializes the calls."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -95,8 +95,8 @@ class Blobs:
     def _ids(self, names: list[str]) -> dict[str, int]:
         """Where those of `names` are that are there."""
         found: dict[str, int] = {}
-        for start in range(0, len(names), _LISTED):
-            part = names[start : start + _LISTED]
+        for start in range(0, len(names), _NAMES_PER_QUERY):
+            part = names[start : start + _NAMES_PER_QUERY]
             marks = ",".join("?" * len(part))
             query = f"SELECT sha256, id FROM blob_ids WHERE sha256 IN ({marks})"
             found.update(self._connection.execute(query, part).fetchall())

@@ -27,8 +27,8 @@ WAL_BYTES_TIGHT = 1024 * 1024
 """The same where room is scarce: many nodes may share the disk, each with a log of its own."""
 
 _PAGE_BYTES = 4096
-_ROOM_ERRORS = (errno.ENOSPC, errno.EDQUOT)
-_MAYBE_ROOM = (
+_SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+_MAYBE_OUT_OF_SPACE = (
     sqlite3.SQLITE_IOERR_WRITE,
     sqlite3.SQLITE_IOERR_SHMSIZE,
     sqlite3.SQLITE_IOERR_SHMOPEN,
@@ -36,7 +36,7 @@ _MAYBE_ROOM = (
 )
 _TRIED_BYTES = 64 * 1024
 
-CURE = (
+RECOVERY_ADVICE = (
     "Do not copy or repair it by hand. A store or a learner may start on an empty folder: it "
     "copies from the others what it needs. A proposer or an acceptor needs a copy of the folder "
     "that is not older"
@@ -80,9 +80,13 @@ def connect(folder: Path, marker: dict[str, str] | None) -> sqlite3.Connection:
     if marker is not None:
         owner = f"this folder belonged to {marker['node']} of cluster {marker['cluster']!r}"
         if not path.exists():
-            raise JournalCorrupt(f"{path} is gone, but {owner} (disk {marker['disk']}). {CURE}")
+            raise JournalCorrupt(
+                f"{path} is gone, but {owner} (disk {marker['disk']}). {RECOVERY_ADVICE}"
+            )
         if path.stat().st_size == 0:
-            raise JournalCorrupt(f"{path} is empty, but {owner} (disk {marker['disk']}). {CURE}")
+            raise JournalCorrupt(
+                f"{path} is empty, but {owner} (disk {marker['disk']}). {RECOVERY_ADVICE}"
+            )
     # SQLite gives its write-ahead log and its index of that the permissions of the file itself.
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -131,7 +135,7 @@ def limit_wal(connection: sqlite3.Connection, size_bytes: int) -> None:
         connection.execute(f"PRAGMA {pragma}").fetchall()
 
 
-def lacks_room(error: Exception, folder: Path) -> bool:
+def is_out_of_space(error: Exception, folder: Path) -> bool:
     """Whether an error of SQLite or of the system says that the disk of `folder` is full.
 
     SQLite has a code of its own for ENOSPC only. A quota shows as a write that failed, and so does
@@ -139,11 +143,11 @@ def lacks_room(error: Exception, folder: Path) -> bool:
     else: what it was to make durable may be lost though a later one succeeds.
     """
     if isinstance(error, OSError):
-        return error.errno in _ROOM_ERRORS
+        return error.errno in _SPACE_ERRORS
     code = getattr(error, "sqlite_errorcode", None)
     if code == sqlite3.SQLITE_FULL:
         return True
-    return code in _MAYBE_ROOM and not _can_write(folder)
+    return code in _MAYBE_OUT_OF_SPACE and not _can_write(folder)
 
 
 def _can_write(folder: Path) -> bool:
@@ -151,7 +155,7 @@ def _can_write(folder: Path) -> bool:
     try:
         trial.write_bytes(b"\0" * _TRIED_BYTES)
     except OSError as error:
-        return error.errno not in _ROOM_ERRORS
+        return error.errno not in _SPACE_ERRORS
     finally:
         with contextlib.suppress(OSError):
             trial.unlink()
@@ -177,7 +181,7 @@ def make_folder(folder: Path) -> None:
         for made in make_private(folder):
             sync_folder(made.parent)
     except OSError as error:
-        if lacks_room(error, folder):
+        if is_out_of_space(error, folder):
             raise JournalFull(f"the data folder {folder} can't be made: {error}") from error
         raise JournalError(f"the data folder {folder} can't be made: {error}") from error
 
@@ -198,18 +202,18 @@ def make_private(folder: Path) -> list[Path]:
     return made
 
 
-def tighten(folder: Path) -> None:
+def restrict_permissions(folder: Path) -> None:
     """Take from all others what earlier versions, or a wide umask, let them read: the folder, and
     the files in it. What belongs to another user is left to that one.
     """
-    _narrow(folder, folder.stat(), PRIVATE_FOLDER)
+    _restrict(folder, folder.stat(), PRIVATE_FOLDER)
     for found in os.scandir(folder):
         status = found.stat(follow_symlinks=False)
         if stat.S_ISREG(status.st_mode):
-            _narrow(Path(found.path), status, PRIVATE_FILE)
+            _restrict(Path(found.path), status, PRIVATE_FILE)
 
 
-def _narrow(path: Path, status: os.stat_result, most: int) -> None:
+def _restrict(path: Path, status: os.stat_result, most: int) -> None:
     mode = stat.S_IMODE(status.st_mode)
     if mode & ~most and status.st_uid == os.geteuid():
         path.chmod(mode & most)
@@ -219,10 +223,10 @@ def lock_folder(folder: Path) -> int:
     """Take the folder for the life of this process (and of no child of it: `O_CLOEXEC`)."""
     path = folder / LOCK_NAME
     try:
-        tighten(folder)
+        restrict_permissions(folder)
         lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
     except OSError as error:
-        if lacks_room(error, folder):
+        if is_out_of_space(error, folder):
             raise JournalFull(f"the data folder {folder} can't be used: {error}") from error
         raise JournalError(f"the data folder {folder} can't be used: {error}") from error
     try:
@@ -255,7 +259,7 @@ def read_marker(folder: Path, node: str, cluster: str) -> dict[str, str] | None:
         marker = json.loads(raw)
         owner = {key: str(marker[key]) for key in ("node", "cluster", "disk")}
     except (ValueError, KeyError, TypeError) as error:
-        raise JournalCorrupt(f"{path} can't be read: {error!r}. {CURE}") from error
+        raise JournalCorrupt(f"{path} can't be read: {error!r}. {RECOVERY_ADVICE}") from error
     check_owner(path, owner, node, cluster)
     return owner
 

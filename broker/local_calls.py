@@ -5,10 +5,10 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from actors.calls import Call
-from broker.write_batching import Gathering
+from broker.write_batching import WriteBatcher
 
 
-class CallLost(RuntimeError):
+class CallOutcomeUnknown(RuntimeError):
     """The actor was rebuilt while a call was under way: its outcome is unknown here."""
 
 
@@ -24,7 +24,7 @@ class Calls:
         self._most = most
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._last_token = 0
-        self._gathering = Gathering(release)
+        self._gathering = WriteBatcher(release)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -41,7 +41,7 @@ class Calls:
         call = make(token)
         self._gathering.add(call)
         # Not `asyncio.timeout`: this is done for every write, at a third of its cost.
-        patience = None if patience_s is None else loop.call_later(patience_s, _give_up, future)
+        patience = None if patience_s is None else loop.call_later(patience_s, _time_out, future)
         try:
             return await future
         finally:
@@ -72,6 +72,6 @@ class Calls:
             self.fail(token, error)
 
 
-def _give_up(future: asyncio.Future[Any]) -> None:
+def _time_out(future: asyncio.Future[Any]) -> None:
     if not future.done():
         future.set_exception(TimeoutError("the node has not answered"))

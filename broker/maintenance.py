@@ -17,10 +17,10 @@ from typing import Any, Self
 from actors.disk_events import BlobRotten, DiskSpace, Notice, RowRotten
 from broker.journal import Journal
 
-LOOK_S = 1.0
+CHECK_INTERVAL_S = 1.0
 
 _MIB = 1024 * 1024
-_FLICKER_BYTES = 8 * _MIB
+_HYSTERESIS_BYTES = 8 * _MIB
 _SCARCE_BYTES = 256 * _MIB
 _VOTERS_RESERVE_BYTES = 16 * _MIB
 """What a quorum needs to go on with what makes room: the logs of its nodes are a few MiB each."""
@@ -28,7 +28,7 @@ _VOTERS_RESERVE_BYTES = 16 * _MIB
 _SHRINK_STEP_S = 0.002
 """A turn waits for a step at most, and for the few milliseconds that its pages take to be kept."""
 
-_SHRINK_REST = 4
+_SHRINK_PAUSE_FACTOR = 4
 """So many times as long as a step took, the journal is left to the turns."""
 
 _KEPT_FREE_BYTES = _MIB
@@ -36,7 +36,7 @@ _KEPT_FREE_ROOMY_BYTES = 64 * _MIB
 
 
 @dataclass(frozen=True, slots=True)
-class UpkeepOptions:
+class MaintenanceOptions:
     """How a journal is looked after. A pass over all of it is followed by a rest.
 
     `scarce_bytes` is how much room on the disk is little enough for the node to save some.
@@ -68,7 +68,7 @@ class UpkeepOptions:
         """What ends the want of room: a little more than the reserve, so that it does not
         flicker.
         """
-        return self.disk_reserve_bytes + min(self.disk_reserve_bytes // 4, _FLICKER_BYTES)
+        return self.disk_reserve_bytes + min(self.disk_reserve_bytes // 4, _HYSTERESIS_BYTES)
 
     def is_low(self, outside_bytes: int, inside_bytes: int, was_low: bool) -> bool:
         """Whether that is too little room."""
@@ -81,11 +81,11 @@ class UpkeepOptions:
         return outside_bytes < (2 * self.disk_reserve_bytes if limit is None else limit)
 
 
-class Upkeep:
+class Maintenance:
     """Looks after one journal until cancelled."""
 
     def __init__(
-        self, journal: Journal, options: UpkeepOptions, notify: Callable[[Notice], None]
+        self, journal: Journal, options: MaintenanceOptions, notify: Callable[[Notice], None]
     ) -> None:
         self._journal = journal
         self._options = options
@@ -128,7 +128,7 @@ class Upkeep:
                 self._scarce = scarce
                 await asyncio.to_thread(self._journal.spare_wal, scarce)
             await self._shrink()
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(CHECK_INTERVAL_S)
 
     async def _shrink(self) -> None:
         """Give back what is free inside, but for a little; with room on the disk, what is much."""
@@ -136,18 +136,18 @@ class Upkeep:
         keep_bytes = _KEPT_FREE_BYTES
         if not self._scarce:
             keep_bytes = max(_KEPT_FREE_ROOMY_BYTES, journal.size_bytes // 2)
-        ends_at = time.monotonic() + LOOK_S
+        ends_at = time.monotonic() + CHECK_INTERVAL_S
         while time.monotonic() < ends_at and journal.reusable_bytes > keep_bytes:
             began_at = time.monotonic()
             given = await asyncio.to_thread(journal.shrink, _SHRINK_STEP_S, keep_bytes)
             if not given:
                 return
             self.given_back_bytes += given
-            await asyncio.sleep(_SHRINK_REST * (time.monotonic() - began_at))
+            await asyncio.sleep(_SHRINK_PAUSE_FACTOR * (time.monotonic() - began_at))
 
     async def _scrub(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(CHECK_INTERVAL_S)
             await self._scrub_rows()
             for name in self._journal.blob_names():
                 sound, size_bytes = await asyncio.to_thread(self._journal.is_sound, name)

@@ -36,8 +36,8 @@ from broker.transport import (
     Lane,
     Parcel,
     Receipt,
+    TimerMessage,
     TransportHealth,
-    Wakeup,
     groups_of,
 )
 
@@ -52,14 +52,14 @@ class _Queue:
     lane: str
     bytes_max: int
     prefetch: int
-    ready: deque[tuple[Parcel | Wakeup, int]] = field(default_factory=deque)
-    unacknowledged: deque[tuple[int, Parcel | Wakeup, int]] = field(default_factory=deque)
+    ready: deque[tuple[Parcel | TimerMessage, int]] = field(default_factory=deque)
+    unacknowledged: deque[tuple[int, Parcel | TimerMessage, int]] = field(default_factory=deque)
     held_bytes: int = 0
     last_tag: int = 0
     session: int = 0
     deliver: Callable[[Delivery], None] | None = None
 
-    def put(self, item: Parcel | Wakeup, size_bytes: int) -> int:
+    def put(self, item: Parcel | TimerMessage, size_bytes: int) -> int:
         """Take `item` in; return how many older ones had to go to keep within the bound."""
         self.ready.append((item, size_bytes))
         self.held_bytes += size_bytes
@@ -168,7 +168,7 @@ class MemoryBroker:
         for listener in self._listeners:
             listener(key, kind, body)
 
-    def put(self, name: str, lane: str, item: Parcel | Wakeup, size_bytes: int) -> int:
+    def put(self, name: str, lane: str, item: Parcel | TimerMessage, size_bytes: int) -> int:
         """Put `item` into a queue; return how many messages that pushed out."""
         return self._queues[name, lane].put(item, size_bytes)
 
@@ -226,7 +226,7 @@ class MemoryTransport:
         """Stage `parcel` for a node or a group."""
         self._staged.append((to, parcel))
 
-    def delay(self, delay_ms: Milliseconds, wakeup: Wakeup) -> bool:
+    def delay(self, delay_ms: Milliseconds, wakeup: TimerMessage) -> bool:
         """Have `wakeup` come back to this node after `delay_ms`."""
         if not self._takes_messages:
             self._health.dropped += 1
@@ -311,7 +311,7 @@ class MemoryTransport:
                 reason = f"not sent: {size_bytes} bytes are more than a message may have"
                 self.quarantine(parcel._replace(messages=(message,)), reason)
 
-    def _put(self, name: str, lane: str, item: Parcel | Wakeup, size_bytes: int) -> None:
+    def _put(self, name: str, lane: str, item: Parcel | TimerMessage, size_bytes: int) -> None:
         self._health.dropped += self._broker.put(name, lane, item, size_bytes)
 
 

@@ -9,13 +9,13 @@ from actors.options import Identity, Options
 from actors.roles import build_actor
 from broker.journal import Journal
 from broker.journal_folder import JournalFull
-from broker.observer import Observer, Tap
+from broker.observer import Interceptor, Observer
 from broker.runtime import HostedActor, HostOptions, NodeHost
 from broker.transport import Transport
 
 log = logging.getLogger("synod.launch")
 
-FULL_LOOK_S = 1.0
+DISK_FULL_RETRY_S = 1.0
 
 
 def make_host(
@@ -26,7 +26,7 @@ def make_host(
     *,
     host_options: HostOptions | None = None,
     observer: Observer | None = None,
-    tap: Tap | None = None,
+    tap: Interceptor | None = None,
 ) -> NodeHost:
     """The runtime of the member (or gateway) `name`, ready to `run`.
 
@@ -56,7 +56,7 @@ async def run_node(
     cluster_name: str = "default",
     host_options: HostOptions | None = None,
     observer: Observer | None = None,
-    tap: Tap | None = None,
+    tap: Interceptor | None = None,
     started: Callable[[NodeHost], None] | None = None,
 ) -> None:
     """Run one node on the journal in `folder` until it is cancelled or fails.
@@ -65,7 +65,7 @@ async def run_node(
     `JournalError`, `TransportRefused`, `NodeHalted` or `ValueError` (no such member), each with a
     text for people.
     """
-    with await _open_when_there_is_room(folder, name, cluster_name) as journal:
+    with await _open_once_disk_has_space(folder, name, cluster_name) as journal:
         host = make_host(
             name,
             options,
@@ -80,7 +80,7 @@ async def run_node(
         await host.run()
 
 
-async def _open_when_there_is_room(folder: Path, name: str, cluster_name: str) -> Journal:
+async def _open_once_disk_has_space(folder: Path, name: str, cluster_name: str) -> Journal:
     """The journal; a start needs a commit, and nobody may be there to start the node once more."""
     told = False
     while True:
@@ -90,4 +90,4 @@ async def _open_when_there_is_room(folder: Path, name: str, cluster_name: str) -
             if not told:
                 log.critical("%s does not start until its disk has room: %s", name, error)
                 told = True
-        await asyncio.sleep(FULL_LOOK_S)
+        await asyncio.sleep(DISK_FULL_RETRY_S)

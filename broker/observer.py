@@ -46,11 +46,11 @@ class Observers(Observer):
     """Several that are told the same, one after the other; each only of what it overrides."""
 
     def __init__(self, *observers: Observer) -> None:
-        self._received = _those_who_hear("received", observers)
-        self._sent = _those_who_hear("sent", observers)
-        self._committed = _those_who_hear("committed", observers)
-        self._turned = _those_who_hear("turned", observers)
-        self._expired = _those_who_hear("expired", observers)
+        self._received = _implementations("received", observers)
+        self._sent = _implementations("sent", observers)
+        self._committed = _implementations("committed", observers)
+        self._turned = _implementations("turned", observers)
+        self._expired = _implementations("expired", observers)
         self._observers = observers
 
     def received(self, sender: str, message: AnyMessage) -> None:
@@ -104,7 +104,7 @@ class Observers(Observer):
             observer.halted(reason)
 
 
-def _those_who_hear(
+def _implementations(
     name: str, observers: tuple[Observer, ...]
 ) -> tuple[Callable[[Any, Any], None], ...]:
     """The methods of that name that do anything: most observers hear of one thing or another."""
@@ -113,7 +113,7 @@ def _those_who_hear(
     return tuple(tell for tell in methods if getattr(tell, "__func__", tell) is not silent)
 
 
-class Tap:
+class Interceptor:
     """Where faults are put in on purpose: all that a node receives and sends passes through here.
 
     A node with a tap sends one message at a time, so that "after the second one" is exact. Before

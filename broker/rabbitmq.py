@@ -20,8 +20,8 @@ from yarl import URL
 
 from actors.effects import Group
 from actors.numbers import Milliseconds
-from broker.amqp_frames import Delivered, HeaderValue, Properties, encode_publish
-from broker.amqp_session import BrokerClosed, Session
+from broker.amqp_frames import AmqpMessage, HeaderValue, Properties, encode_publish
+from broker.amqp_session import AmqpSession, BrokerClosed
 from broker.codec import (
     BODY_BYTES_MAX,
     PING,
@@ -32,15 +32,15 @@ from broker.codec import (
     encode_ping,
     encode_wakeup,
 )
-from broker.topology import Topology, rung_ms
+from broker.topology import Topology, delay_level_ms
 from broker.transport import (
     Delivery,
     Lane,
     Parcel,
     Receipt,
+    TimerMessage,
     TransportHealth,
     TransportRefused,
-    Wakeup,
 )
 
 log = logging.getLogger("synod.rabbitmq")
@@ -48,10 +48,10 @@ log = logging.getLogger("synod.rabbitmq")
 _REFUSALS = {403: "user name or password", 530: "virtual host"}
 """What the broker means by a code with which it closes a new connection."""
 
-REPEATED_AFTER_S = 30.0
+REPEAT_WARNING_S = 30.0
 """A broker that stays away for the same reason is complained about this often."""
 
-ACKNOWLEDGED_AFTER_S = 1.0
+ACKNOWLEDGE_DELAY_S = 1.0
 """How long an acknowledgement may wait for others of its lane. Each one costs this process a packet
 and the broker some work, and what comes again after a lost session is harmless.
 """
@@ -107,7 +107,7 @@ class RabbitTransport:
             Lane.BULK: self._options.bulk_prefetch,
         }
         self._health = TransportHealth()
-        self._session: Session | None = None
+        self._session: AmqpSession | None = None
         self._staged: list[bytes] = []
         self._receipts: dict[str, Receipt] = {}
         self._acknowledged: dict[str, int] = {}
@@ -148,7 +148,7 @@ class RabbitTransport:
         self._unblocked = unblocked
         failures = 0
         while True:
-            session = Session(self._health.sessions + 1, self._name, self._topology)
+            session = AmqpSession(self._health.sessions + 1, self._name, self._topology)
             politely = False
             try:
                 async with asyncio.timeout(2 * self._options.connect_patience_s):
@@ -174,7 +174,7 @@ class RabbitTransport:
             self._health.failures += 1
             await self._back_off(failures, reason)
 
-    async def _open(self, session: Session) -> None:
+    async def _open(self, session: AmqpSession) -> None:
         options = self._options
         await session.open(
             self._url,
@@ -185,10 +185,10 @@ class RabbitTransport:
             heartbeat_s=options.heartbeat_s,
         )
 
-    async def _consume(self, session: Session) -> None:
+    async def _consume(self, session: AmqpSession) -> None:
         await session.consume(self._prefetch)
 
-    async def _watch(self, session: Session) -> str:
+    async def _watch(self, session: AmqpSession) -> str:
         """Wait for the session's end and return its reason. Pings through the node's own queue, and
         meanwhile has what was deleted on the broker made again.
         """
@@ -201,7 +201,7 @@ class RabbitTransport:
             if not declaring.cancelled():
                 declaring.exception()  # Told already, or of a session that is over anyway.
 
-    async def _watch_silence(self, session: Session, declaring: asyncio.Task[None]) -> str:
+    async def _watch_silence(self, session: AmqpSession, declaring: asyncio.Task[None]) -> str:
         loop, options = asyncio.get_running_loop(), self._options
         pinged_s = 0.0
         ends: list[asyncio.Future[Any]] = [session.failure, declaring]
@@ -225,7 +225,7 @@ class RabbitTransport:
             elif now_s - pinged_s > options.ping_patience_s:
                 return "nothing came back through the node's own queue"
 
-    async def _declare_again_and_again(self, session: Session) -> None:
+    async def _declare_again_and_again(self, session: AmqpSession) -> None:
         options = self._options
         # Not all nodes at once.
         await asyncio.sleep(random.uniform(0, options.declared_again_s))
@@ -242,7 +242,7 @@ class RabbitTransport:
                 declaration.cancel()
             await asyncio.sleep(options.declared_again_s)
 
-    def _begin(self, session: Session) -> None:
+    def _begin(self, session: AmqpSession) -> None:
         self._session = session
         self._staged.clear()
         self._receipts.clear()
@@ -256,7 +256,7 @@ class RabbitTransport:
         self._session = None
         self._health.connected = False
 
-    def _on_blocked(self, session: Session) -> None:
+    def _on_blocked(self, session: AmqpSession) -> None:
         if session is not self._session:
             return  # It is being opened, and begins with all that is armed, or it is over.
         if session.blocked:
@@ -268,7 +268,7 @@ class RabbitTransport:
             if self._unblocked is not None:
                 self._unblocked()
 
-    def _on_returned(self, session: Session, message: Delivered) -> None:
+    def _on_returned(self, session: AmqpSession, message: AmqpMessage) -> None:
         """A rung of the ladder is gone: make it again for the timers whose message came back.
 
         Those that were waiting in it are overdue soon (`broker.timers`).
@@ -298,7 +298,7 @@ class RabbitTransport:
     async def _back_off(self, failures: int, reason: str) -> None:
         options = self._options
         now_s = asyncio.get_running_loop().time()
-        if reason != self._health.last_error or now_s - self._said_s > REPEATED_AFTER_S:
+        if reason != self._health.last_error or now_s - self._said_s > REPEAT_WARNING_S:
             self._health.last_error = reason
             self._said_s = now_s
             log.warning("%s: no connection to %s: %s", self._name, self._where(), reason)
@@ -329,7 +329,7 @@ class RabbitTransport:
 
     # -- receiving --------------------------------------------------------------------------------
 
-    def _on_delivered(self, session: Session, delivered: Delivered) -> None:
+    def _on_delivered(self, session: AmqpSession, delivered: AmqpMessage) -> None:
         session.heard_s = asyncio.get_running_loop().time()
         if self._deliver is None or session.failure.done():
             return
@@ -338,7 +338,7 @@ class RabbitTransport:
         item = self._read(delivered)
         self._deliver(Delivery(item, receipt, delivered.size_bytes))
 
-    def _read(self, delivered: Delivered) -> Parcel | Wakeup | None:
+    def _read(self, delivered: AmqpMessage) -> Parcel | TimerMessage | None:
         """Parse before anything else; what can't be parsed goes to quarantine."""
         properties = delivered.properties
         try:
@@ -361,7 +361,7 @@ class RabbitTransport:
             self._quarantine(delivered, str(error))
             return None
 
-    def _quarantine(self, delivered: Delivered, reason: str) -> None:
+    def _quarantine(self, delivered: AmqpMessage, reason: str) -> None:
         properties = delivered.properties
         self._put_into_quarantine(
             reason,
@@ -430,12 +430,12 @@ class RabbitTransport:
             encoded.body,
         )
 
-    def delay(self, delay_ms: Milliseconds, wakeup: Wakeup) -> bool:
+    def delay(self, delay_ms: Milliseconds, wakeup: TimerMessage) -> bool:
         """Stage `wakeup` for this node, by way of the queue of its rung of the ladder."""
         session = self._session
         if not self._can_send() or session is None:
             return False
-        rung = rung_ms(delay_ms)
+        rung = delay_level_ms(delay_ms)
         declaration = session.declare_delay(rung)
         if declaration:
             self._staged.append(declaration)
@@ -507,7 +507,7 @@ class RabbitTransport:
         if self._receipts:
             self._acknowledge_soon(session)
 
-    def _acknowledge_soon(self, session: Session) -> None:
+    def _acknowledge_soon(self, session: AmqpSession) -> None:
         """Acknowledge several turns at once: late is always safe, and each costs a packet.
 
         A lane is acknowledged as soon as a quarter of its prefetch has been dealt with, so that
@@ -519,7 +519,7 @@ class RabbitTransport:
                 self._acknowledge(session, receipt)
         if self._receipts and self._acknowledging is None:
             self._acknowledging = asyncio.get_running_loop().call_later(
-                ACKNOWLEDGED_AFTER_S, self._acknowledge_all
+                ACKNOWLEDGE_DELAY_S, self._acknowledge_all
             )
 
     def _acknowledge_all(self) -> None:
@@ -530,7 +530,7 @@ class RabbitTransport:
             for receipt in list(self._receipts.values()):
                 self._acknowledge(self._session, receipt)
 
-    def _acknowledge(self, session: Session, receipt: Receipt) -> None:
+    def _acknowledge(self, session: AmqpSession, receipt: Receipt) -> None:
         del self._receipts[receipt.lane]
         if receipt.session == session.number and not session.failure.done():
             self._acknowledged[receipt.lane] = receipt.tag
@@ -574,7 +574,7 @@ class RabbitTransport:
 
     def _publish_frames(
         self,
-        session: Session,
+        session: AmqpSession,
         exchange: str,
         routing_key: str,
         properties: Properties,

@@ -41,23 +41,23 @@ from actors.errors import InvariantViolation, JournalUnreadable
 from actors.messages import AnyMessage, ChunkData, ChunkMissing, ChunkPut
 from actors.numbers import Milliseconds
 from actors.options import Identity
-from broker.inbox import Batch, Inbox
+from broker.inbox import Inbox, TurnInput
 from broker.journal import Journal
 from broker.journal_folder import JournalCorrupt, JournalError, JournalFull
-from broker.local_calls import CallLost, Calls
-from broker.maintenance import Upkeep, UpkeepOptions
-from broker.observer import Observer, Tap
-from broker.timers import TimerBook
-from broker.transport import Delivery, Parcel, Receipt, Transport, Wakeup
+from broker.local_calls import CallOutcomeUnknown, Calls
+from broker.maintenance import Maintenance, MaintenanceOptions
+from broker.observer import Interceptor, Observer
+from broker.timers import TimerTable
+from broker.transport import Delivery, Parcel, Receipt, TimerMessage, Transport
 
 log = logging.getLogger("synod.runtime")
 
 T = TypeVar("T")
 
-OVERDUE_LOOK_S = 0.5
-HELD_LOOK_S = 0.02
-FULL_LOOK_S = 1.0
-WRITTEN_PATIENCE_S = 1.0
+OVERDUE_CHECK_S = 0.5
+HELD_FLUSH_S = 0.02
+DISK_FULL_RETRY_S = 1.0
+WRITE_TIMEOUT_S = 1.0
 """How long a node with a tap waits until the socket has taken what it sent."""
 
 
@@ -88,12 +88,12 @@ class HostOptions:
     blob_bytes_staged_max: int = 4 * 1024 * 1024
     calls_max: int = 10_000
     commit_in_thread: bool = False
-    upkeep: UpkeepOptions = field(default_factory=UpkeepOptions)
+    upkeep: MaintenanceOptions = field(default_factory=MaintenanceOptions)
     first_connection_patience_s: float = 5.0
 
 
 @dataclass(slots=True)
-class _Outcome:
+class _TurnOutput:
     """What the steps of one turn ask for, together."""
 
     records: list[Record] = field(default_factory=list)
@@ -115,7 +115,7 @@ class NodeHost:
         *,
         options: HostOptions | None = None,
         observer: Observer | None = None,
-        tap: Tap | None = None,
+        tap: Interceptor | None = None,
         clock: Callable[[], Milliseconds] = now_ms,
         draw: Callable[[int, int], int] = random.randint,
     ) -> None:
@@ -134,8 +134,8 @@ class NodeHost:
         self._actor = make_actor(self._identity)
         self._calls = Calls(name, self._options.calls_max, self._take_calls)
         self._inbox = Inbox(self._options.drain_messages_max, self._options.drain_bytes_max)
-        self._timers = TimerBook()
-        self._upkeep = Upkeep(journal, self._options.upkeep, self._notify)
+        self._timers = TimerTable()
+        self._upkeep = Maintenance(journal, self._options.upkeep, self._notify)
         self._work = asyncio.Event()
         self._timers_held = asyncio.Event()
         self._connected = asyncio.Event()
@@ -175,8 +175,8 @@ class NodeHost:
     async def call(self, make: Callable[[int], Call], patience_s: float | None = None) -> Any:
         """Hand the call that `make` makes for a token to the actor; return its answer.
 
-        Raises `CallRefused`, `CallLost` or `NodeHalted`, and `TimeoutError` without an answer for
-        `patience_s`. Neither that nor cancelling the caller takes the call back.
+        Raises `CallRefused`, `CallOutcomeUnknown` or `NodeHalted`, and `TimeoutError` if no answer
+        comes within `patience_s`. Neither a timeout nor cancelling the caller withdraws the call.
         """
         if self.halted:
             raise NodeHalted(self.halted)
@@ -193,7 +193,7 @@ class NodeHost:
                 group.create_task(self._take_turns())
                 group.create_task(self._upkeep.run())
         except BaseExceptionGroup as failures:
-            raise _first_leaf(failures) from failures
+            raise _first_failure(failures) from failures
         finally:
             self._calls.fail_all_but((), NodeHalted(self.halted or f"{self.name} was stopped"))
 
@@ -271,7 +271,7 @@ class NodeHost:
             self._inbox.put_back(batch)
         self._observer.turned(len(batch.items), time.perf_counter() - started)
 
-    async def _try_turn(self, batch: Batch) -> None:
+    async def _try_turn(self, batch: TurnInput) -> None:
         try:
             outcome = await self._step(batch.items)
         except InvariantViolation:
@@ -280,15 +280,15 @@ class NodeHost:
             log.exception("%s: the actor failed in a turn", self.name)
             await self._rebuild(error, keep=batch.items)
             await self._try_one_by_one(batch.items)
-            outcome = _Outcome()
+            outcome = _TurnOutput()
         await self._carry_out(outcome, batch.receipts)
 
-    async def _step(self, items: Iterable[Envelope | Wakeup]) -> _Outcome:
+    async def _step(self, items: Iterable[Envelope | TimerMessage]) -> _TurnOutput:
         """Let the actor take `items` in, and settle. Raises whatever the actor raises."""
-        outcome = _Outcome()
+        outcome = _TurnOutput()
         actor, clock, observer, tap = self._actor, self._clock, self._observer, self._waking_tap
         for item in items:
-            if isinstance(item, Wakeup):
+            if isinstance(item, TimerMessage):
                 self._wake(item, outcome)
                 continue
             message = item.message
@@ -305,7 +305,7 @@ class NodeHost:
         self._absorb(actor.settle(clock()), outcome)
         return outcome
 
-    def _wake(self, wakeup: Wakeup, outcome: _Outcome) -> None:
+    def _wake(self, wakeup: TimerMessage, outcome: _TurnOutput) -> None:
         identity = self._identity
         if (wakeup.disk, wakeup.incarnation) != (identity.disk, identity.incarnation):
             return
@@ -316,7 +316,7 @@ class NodeHost:
                 self._observer.expired(key, late_ms)
                 self._absorb(self._actor.expire(key, now), outcome)
 
-    async def _is_mended(self, sha256: str, outcome: _Outcome) -> bool:
+    async def _is_mended(self, sha256: str, outcome: _TurnOutput) -> bool:
         """Whether the blob was replaced or removed since it was found rotten.
 
         The scrub and each reader notify of the same rot. Were the actor told again after a sound
@@ -327,7 +327,7 @@ class NodeHost:
         sound, _ = await self._in_journal(self._journal.is_sound, sha256)
         return sound
 
-    def _expire_immediate(self, outcome: _Outcome) -> None:
+    def _expire_immediate(self, outcome: _TurnOutput) -> None:
         # A timer without a delay that sets itself again waits for the next turn.
         for _ in range(100):
             key = self._timers.take_immediate()
@@ -335,7 +335,7 @@ class NodeHost:
                 return
             self._absorb(self._actor.expire(key, self._clock()), outcome)
 
-    def _absorb(self, effects: Effects, outcome: _Outcome) -> None:
+    def _absorb(self, effects: Effects, outcome: _TurnOutput) -> None:
         outcome.records.extend(effects.records)
         outcome.blobs.extend(effects.blobs)
         outcome.sends.extend(effects.sends)
@@ -350,7 +350,7 @@ class NodeHost:
                 self._timers.cancel(timer.key)
 
     async def _carry_out(
-        self, outcome: _Outcome, receipts: dict[str, Receipt] | None = None
+        self, outcome: _TurnOutput, receipts: dict[str, Receipt] | None = None
     ) -> None:
         if outcome.records or outcome.blobs:
             await self._commit(outcome.records, outcome.blobs)
@@ -403,7 +403,7 @@ class NodeHost:
                     by_destination, blob_bytes = {}, 0
         self._publish(by_destination)
 
-    async def _send_one_by_one(self, sends: list[Send | SendBlob], tap: Tap) -> None:
+    async def _send_one_by_one(self, sends: list[Send | SendBlob], tap: Interceptor) -> None:
         for send in sends:
             message = await self._message_of(send)
             for to in tap.addressees(send.to, message):
@@ -412,13 +412,13 @@ class NodeHost:
                 self._publish({to: [message]})
                 await self._transport.flush()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(WRITTEN_PATIENCE_S):
+                    async with asyncio.timeout(WRITE_TIMEOUT_S):
                         while self._transport.unsent_bytes:  # noqa: ASYNC110  Nothing tells of it.
                             await asyncio.sleep(0)
                 await tap.sent(to, message)
 
     @property
-    def _waking_tap(self) -> Tap | None:
+    def _waking_tap(self) -> Interceptor | None:
         return None if self._tap is None or self._tap.asleep else self._tap
 
     async def _message_of(self, send: Send | SendBlob) -> AnyMessage:
@@ -449,7 +449,7 @@ class NodeHost:
     def _publish_timers(self) -> None:
         identity = self._identity
         for publication in self._timers.publications(self._clock()):
-            wakeup = Wakeup(identity.disk, identity.incarnation, publication.timers)
+            wakeup = TimerMessage(identity.disk, identity.incarnation, publication.timers)
             if not self._transport.delay(publication.delay_ms, wakeup):
                 self._timers.not_sent(publication)
 
@@ -458,16 +458,16 @@ class NodeHost:
         looked_ms = 0
         while True:
             try:
-                async with asyncio.timeout(OVERDUE_LOOK_S):
+                async with asyncio.timeout(OVERDUE_CHECK_S):
                     await self._timers_held.wait()
                 self._timers_held.clear()
-                await asyncio.sleep(HELD_LOOK_S)
+                await asyncio.sleep(HELD_FLUSH_S)
             except TimeoutError:
                 pass
             now = self._clock()
             health = self._transport.health
             looks = health.connected and not health.blocked
-            if looks and now - looked_ms >= OVERDUE_LOOK_S * 1000:
+            if looks and now - looked_ms >= OVERDUE_CHECK_S * 1000:
                 looked_ms = now
                 lost = self._timers.lost
                 self._timers.look_for_overdue(now)
@@ -492,7 +492,7 @@ class NodeHost:
         )
 
     async def _restore(self) -> None:
-        outcome = _Outcome()
+        outcome = _TurnOutput()
         rows = itertools.chain(
             (Record(BLOB_ROW + name, b"") for name in self._journal.blob_names()),
             self._journal.records(),
@@ -502,7 +502,7 @@ class NodeHost:
         self._absorb(self._actor.settle(self._clock()), outcome)
         await self._carry_out(outcome)
 
-    async def _rebuild(self, error: Exception, keep: Iterable[Envelope | Wakeup]) -> None:
+    async def _rebuild(self, error: Exception, keep: Iterable[Envelope | TimerMessage]) -> None:
         """Begin a new incarnation; the calls that the actor took in before `keep` are lost."""
         reason = f"{type(error).__name__}: {error}"
         self._timers.clear()
@@ -530,7 +530,7 @@ class NodeHost:
         self._observer.stalled(str(error))
         self._lose_calls(f"{self.name} found its disk full: {error}")
         while True:
-            await asyncio.sleep(FULL_LOOK_S)
+            await asyncio.sleep(DISK_FULL_RETRY_S)
             # A new start fits into a full disk as often as not, and so does what it says first:
             # without room for the turn that comes next, others would take it for alive.
             if not await self._in_journal(self._journal.has_room, self._room_bytes):
@@ -545,10 +545,10 @@ class NodeHost:
         """What one turn may need: the commit's own pages come on top of what it takes in."""
         return 2 * self._options.drain_bytes_max
 
-    async def _try_one_by_one(self, items: list[Envelope | Wakeup]) -> None:
+    async def _try_one_by_one(self, items: list[Envelope | TimerMessage]) -> None:
         for index, item in enumerate(items):
             # The timers that these messages wake ended with the former incarnation.
-            if isinstance(item, Wakeup):
+            if isinstance(item, TimerMessage):
                 continue
             if isinstance(item.message, Call | Notice):
                 item = self._envelope_of_call(item.message)
@@ -568,17 +568,19 @@ class NodeHost:
         self._observer.quarantined(reason)
         cluster, sender, disk, incarnation, message = envelope
         if isinstance(message, Call):
-            self._calls.fail(message.token, CallLost(f"{self.name} failed on it: {reason}"))
+            self._calls.fail(
+                message.token, CallOutcomeUnknown(f"{self.name} failed on it: {reason}")
+            )
         elif not isinstance(message, Notice):
             parcel = Parcel(cluster, sender, disk, incarnation, (message,))
             self._transport.quarantine(parcel, f"{self.name}: {reason}")
 
-    def _lose_calls(self, reason: str, keep: Iterable[Envelope | Wakeup] = ()) -> None:
+    def _lose_calls(self, reason: str, keep: Iterable[Envelope | TimerMessage] = ()) -> None:
         """Fail the calls that the actor took in; those in `keep` and in the inbox go on."""
         self._calls.release()
         kept = {call.token for call in self._inbox.local if isinstance(call, Call)}
         kept.update(token for item in keep if (token := _token_of(item)) is not None)
-        self._calls.fail_all_but(kept, CallLost(reason))
+        self._calls.fail_all_but(kept, CallOutcomeUnknown(reason))
 
     def _halt(self, reason: str) -> None:
         self.halted = reason
@@ -587,13 +589,13 @@ class NodeHost:
         raise NodeHalted(f"{self.name} halts: {reason}")
 
 
-def _token_of(item: Envelope | Wakeup) -> int | None:
+def _token_of(item: Envelope | TimerMessage) -> int | None:
     if isinstance(item, Envelope) and isinstance(item.message, Call):
         return item.message.token
     return None
 
 
-def _first_leaf(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+def _first_failure(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     """The failure that ended the node; the others were cancelled because of it."""
     error: BaseException = failures
     while isinstance(error, BaseExceptionGroup):

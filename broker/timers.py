@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from actors.effects import TimerKey
 from actors.numbers import Milliseconds
-from broker.topology import rung_ms
+from broker.topology import delay_level_ms
 
 OVERDUE_MS = 250
 """A timer is looked into when it is overdue by this much, or by half its delay if that is more."""
@@ -29,13 +29,13 @@ HELD_MS_MAX = 20
 EARLY_MS = 2
 """Two clocks that are read in whole milliseconds may differ by this much."""
 
-_SPIN_MS = 250
+_EARLY_RESEND_MS = 250
 """A queue that does not keep messages (a policy may bound its length) hands each on at once. A
 timer whose message comes back much too early is sent anew no more often than this.
 """
 
-_BACKED_OFF_MS_MAX = 30_000
-_FORGOTTEN_AFTER_MS = 60_000
+_BACKOFF_MS_MAX = 30_000
+_FORGET_AFTER_MS = 60_000
 
 
 class Publication(NamedTuple):
@@ -53,7 +53,7 @@ class _Armed:
     tries: int = 0
 
 
-class _UnderWay(NamedTuple):
+class _InFlight(NamedTuple):
     generation: int
     sent_ms: Milliseconds
     arrives_ms: Milliseconds
@@ -63,17 +63,17 @@ class _UnderWay(NamedTuple):
         return 2 * now < self.sent_ms + self.arrives_ms - 2 * EARLY_MS
 
 
-def _patience_ms(delay_ms: Milliseconds) -> Milliseconds:
+def _overdue_allowance_ms(delay_ms: Milliseconds) -> Milliseconds:
     """By how much a timer is overdue that is looked into."""
     return min(max(OVERDUE_MS, delay_ms // 2), OVERDUE_MS_MAX)
 
 
-class TimerBook:
+class TimerTable:
     """What is armed, what is under way, and what to send. Times are the node's clock's."""
 
     def __init__(self) -> None:
         self._armed: dict[TimerKey, _Armed] = {}
-        self._under_way: dict[TimerKey, _UnderWay] = {}
+        self._under_way: dict[TimerKey, _InFlight] = {}
         self._held: dict[TimerKey, Milliseconds] = {}
         self._unsent: dict[TimerKey, None] = {}
         """The timers whose latest message the transport did not take."""
@@ -98,7 +98,7 @@ class TimerBook:
             self._immediate.append(key)
             return
         due_ms = now + delay_ms
-        patience_ms = _patience_ms(delay_ms)
+        patience_ms = _overdue_allowance_ms(delay_ms)
         self._armed[key] = _Armed(due_ms, delay_ms, due_ms + patience_ms)
         self._unsent.pop(key, None)
         under_way = self._under_way.get(key)
@@ -137,7 +137,7 @@ class TimerBook:
         if late_ms < -EARLY_MS:
             # It was set again for later while this message was under way, or was not kept so long.
             early = under_way.is_early(now)
-            self._held[key] = min(armed.due_ms, now + _SPIN_MS) if early else now
+            self._held[key] = min(armed.due_ms, now + _EARLY_RESEND_MS) if early else now
             return None
         del self._armed[key]
         self._held.pop(key, None)
@@ -150,9 +150,9 @@ class TimerBook:
         by_rung: dict[Milliseconds, list[tuple[TimerKey, int]]] = {}
         for key in [key for key, until_ms in self._held.items() if until_ms <= now]:
             del self._held[key]
-            rung = rung_ms(max(1, self._armed[key].due_ms - now))
+            rung = delay_level_ms(max(1, self._armed[key].due_ms - now))
             self._generation += 1
-            self._under_way[key] = _UnderWay(self._generation, now, now + rung)
+            self._under_way[key] = _InFlight(self._generation, now, now + rung)
             by_rung.setdefault(rung, []).append((key, self._generation))
         return [Publication(rung, tuple(timers)) for rung, timers in by_rung.items()]
 
@@ -174,13 +174,13 @@ class TimerBook:
             if now >= armed.retry_ms and key not in self._held:
                 self.lost += 1
                 armed.tries += 1
-                patience_ms = _patience_ms(armed.delay_ms) * 2**armed.tries
-                armed.retry_ms = now + min(patience_ms, _BACKED_OFF_MS_MAX)
+                patience_ms = _overdue_allowance_ms(armed.delay_ms) * 2**armed.tries
+                armed.retry_ms = now + min(patience_ms, _BACKOFF_MS_MAX)
                 self._held[key] = now
-        if now - self._swept_ms > _FORGOTTEN_AFTER_MS:
+        if now - self._swept_ms > _FORGET_AFTER_MS:
             self._swept_ms = now
             for key, under_way in list(self._under_way.items()):
-                if key not in self._armed and now - under_way.arrives_ms > _FORGOTTEN_AFTER_MS:
+                if key not in self._armed and now - under_way.arrives_ms > _FORGET_AFTER_MS:
                     del self._under_way[key]
 
     def rearm(self, now: Milliseconds) -> None:
@@ -206,7 +206,7 @@ class TimerBook:
         """As if `key` had just been armed for the rest of its time: nothing was lost so far."""
         armed = self._armed[key]
         armed.tries = 0
-        armed.retry_ms = max(now, armed.due_ms) + _patience_ms(armed.delay_ms)
+        armed.retry_ms = max(now, armed.due_ms) + _overdue_allowance_ms(armed.delay_ms)
         self._held[key] = now
 
     def clear(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from actors.effects import Group
 from actors.numbers import Milliseconds
 
-LADDER_STEP = 1.15
+DELAY_RATIO = 1.15
 """Small enough that the jitter of a timer survives being rounded up to the next rung."""
 
 LONGEST_DELAY_MS = 60_000
@@ -24,18 +24,18 @@ def trace_topic(node: str) -> str:
     return f"trace.{node}"
 
 
-def _ladder() -> tuple[Milliseconds, ...]:
+def _delay_levels() -> tuple[Milliseconds, ...]:
     rungs = [10]
     while rungs[-1] < LONGEST_DELAY_MS:
-        rungs.append(min(max(rungs[-1] + 1, round(rungs[-1] * LADDER_STEP)), LONGEST_DELAY_MS))
+        rungs.append(min(max(rungs[-1] + 1, round(rungs[-1] * DELAY_RATIO)), LONGEST_DELAY_MS))
     return tuple(rungs)
 
 
-DELAYS_MS = _ladder()
+DELAYS_MS = _delay_levels()
 """One queue each: a message behind one with a longer life would outstay its own."""
 
 
-def rung_ms(delay_ms: Milliseconds) -> Milliseconds:
+def delay_level_ms(delay_ms: Milliseconds) -> Milliseconds:
     """The shortest delay on the ladder that is no shorter than `delay_ms`, or the top of it."""
     return DELAYS_MS[min(bisect.bisect_left(DELAYS_MS, delay_ms), len(DELAYS_MS) - 1)]
 

@@ -28,7 +28,7 @@ class Parcel(NamedTuple):
     messages: tuple[AnyMessage, ...]
 
 
-class Wakeup(NamedTuple):
+class TimerMessage(NamedTuple):
     """A delayed message from a node to itself: these timers, of these generations, are due."""
 
     disk: str
@@ -61,7 +61,7 @@ class Delivery(NamedTuple):
     that the acknowledgement of the turn covers it.
     """
 
-    item: Parcel | Wakeup | None
+    item: Parcel | TimerMessage | None
     receipt: Receipt
     size_bytes: int
 
@@ -118,7 +118,7 @@ class Transport(Protocol):
         """Stage `parcel` for a node's name or a `Group`. Never waits, never fails."""
         ...
 
-    def delay(self, delay_ms: Milliseconds, wakeup: Wakeup) -> bool:
+    def delay(self, delay_ms: Milliseconds, wakeup: TimerMessage) -> bool:
         """Stage `wakeup` to come back to this node after `delay_ms` or a little more.
 
         Returns whether it was staged; what was not is dropped and counted.

@@ -12,14 +12,14 @@ from collections.abc import Callable
 
 from actors.calls import Call, Write
 
-GATHERED_S_MAX = 0.06
+DELAY_S_MAX = 0.06
 """How long a write is held back at most; half the time that writes take, if that is less."""
 
-REMEMBERED_S = 0.25
+LOAD_WINDOW_S = 0.25
 """For so long, and for as long again at most, it counts how many writes were under way at once."""
 
 
-class Gathering:
+class WriteBatcher:
     """The writes of one node that wait for others; `release` takes them, in order."""
 
     def __init__(self, release: Callable[[list[Call]], None]) -> None:
@@ -46,7 +46,7 @@ class Gathering:
         if 2 * len(self._waiting) >= max(self._most, self._most_before):
             self.flush()
         elif self._due is None:
-            patience_s = min(GATHERED_S_MAX, self._usual_s / 2)
+            patience_s = min(DELAY_S_MAX, self._usual_s / 2)
             self._due = loop.call_later(patience_s, self.flush)
 
     def ended(self, call: Call) -> None:
@@ -66,8 +66,8 @@ class Gathering:
             self._release(waiting)
 
     def _remember(self, now_s: float) -> None:
-        if now_s - self._remembered_from_s > REMEMBERED_S:
-            recent = now_s - self._remembered_from_s < 2 * REMEMBERED_S
+        if now_s - self._remembered_from_s > LOAD_WINDOW_S:
+            recent = now_s - self._remembered_from_s < 2 * LOAD_WINDOW_S
             self._most_before = self._most if recent else 0
             self._most = 0
             self._remembered_from_s = now_s

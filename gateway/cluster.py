@@ -32,7 +32,7 @@ from actors.calls import (
 )
 from actors.messages import LogPage, ReadRequest
 from actors.values import IdempotencyKey, Operation, Outcome
-from broker.local_calls import CallLost, CallRefused
+from broker.local_calls import CallOutcomeUnknown, CallRefused
 from broker.runtime import NodeHalted
 from gateway.http.problems import (
     ABORTED,
@@ -102,7 +102,7 @@ class ClusterPort(Protocol):
     async def call(self, make: Callable[[int], Call], patience_s: float | None = None) -> Any:
         """The actor's answer, within `patience_s`.
 
-        Raises `CallRefused`, `CallLost`, `NodeHalted` or `TimeoutError`.
+        Raises `CallRefused`, `CallOutcomeUnknown`, `NodeHalted` or `TimeoutError`.
         """
         ...
 
@@ -145,7 +145,7 @@ class Cluster:
                 )
         except CallRefused as error:
             raise _unavailable(Unavailable(f"{error}", _NOTHING_SUBMITTED)) from None
-        except (TimeoutError, CallLost, NodeHalted):
+        except (TimeoutError, CallOutcomeUnknown, NodeHalted):
             raise _unknown("", self.obstacle()) from None
         if isinstance(answer, Decided):
             if answer.outcome.status != "done":
@@ -219,7 +219,7 @@ class Cluster:
         """What this node has heard; that needs no broker. Raises `Problem`."""
         try:
             answer = await self._port.call(lambda token: Survey(token=token), _SURVEY_TIMEOUT_S)
-        except (TimeoutError, CallRefused, CallLost, NodeHalted) as error:
+        except (TimeoutError, CallRefused, CallOutcomeUnknown, NodeHalted) as error:
             raise _not_answered(Unavailable(self._why_silent(error), NOTHING_READ)) from None
         if not isinstance(answer, Surveyed):
             raise _not_answered(answer)
@@ -242,14 +242,14 @@ class Cluster:
             raise _not_answered(Unavailable(reason, NOTHING_READ))
         try:
             return await self._port.call(make, self._deadline_s)
-        except (TimeoutError, CallRefused, CallLost, NodeHalted) as error:
+        except (TimeoutError, CallRefused, CallOutcomeUnknown, NodeHalted) as error:
             raise _not_answered(Unavailable(self._why_silent(error), NOTHING_READ)) from None
 
     async def _bounded(self, make: Callable[[int], Call], seconds: float | None = None) -> Any:
         """A call that changes no file, so that to give up on it is final."""
         try:
             return await self._port.call(make, self._deadline_s if seconds is None else seconds)
-        except (TimeoutError, CallRefused, CallLost, NodeHalted) as error:
+        except (TimeoutError, CallRefused, CallOutcomeUnknown, NodeHalted) as error:
             raise _unavailable(Unavailable(self._why_silent(error), _NOTHING_SUBMITTED)) from None
 
     def _why_silent(self, error: Exception) -> str:

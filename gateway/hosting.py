@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from actors.calls import Survey, Surveyed
 from actors.options import Options, role_of
-from broker.event_subscription import listen_for_events
+from broker.event_subscription import subscribe_to_events
 from broker.failpoints import Failpoints
 from broker.journal_folder import JournalError
-from broker.local_calls import CallLost, CallRefused
-from broker.maintenance import UpkeepOptions
+from broker.local_calls import CallOutcomeUnknown, CallRefused
+from broker.maintenance import MaintenanceOptions
 from broker.memory_broker import MemoryBroker
 from broker.node_startup import run_node
 from broker.rabbitmq import RabbitOptions, RabbitTransport
@@ -26,7 +26,7 @@ from broker.runtime import HostOptions, NodeHalted, NodeHost
 from broker.topology import Topology
 from broker.transport import Transport, TransportRefused
 from gateway.http.listener import PortInUse, listen
-from gateway.node_observers import Watching
+from gateway.node_observers import NodeObservers
 from gateway.readiness import condition_of
 from gateway.settings import Settings, masked_url
 
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("synod.hosting")
 
-_READY_LOOK_S = 0.05
+_READY_POLL_S = 0.05
 
 
 class HostingFailed(RuntimeError):
     """The process can't go on; the text says why, for people."""
 
 
-class Process:
+class NodeProcess:
     """What runs in this process: nodes, and HTTP for the gateway among them."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Process:
         self._memory = MemoryBroker() if settings.broker.startswith("memory:") else None
         self._topology = Topology(settings.cluster)
         self._serves = any(role_of(name) == "gateway" for name in names)
-        self._watching = Watching(settings, collects=self._serves)
+        self._watching = NodeObservers(settings, collects=self._serves)
         if self._memory is not None and self._serves:
             self._memory.listen(self._watching.tracing.hear)
         self._stop = asyncio.Event()
@@ -147,7 +147,7 @@ class Process:
             cluster_name=self._settings.cluster,
             host_options=HostOptions(
                 commit_in_thread=len(self._names) > 1,
-                upkeep=UpkeepOptions.of_role(
+                upkeep=MaintenanceOptions.of_role(
                     role_of(name),
                     self._settings.disk_reserve_bytes,
                     scrub_bytes_per_s=self._settings.scrub_bytes_per_s,
@@ -169,19 +169,19 @@ class Process:
 
     async def _hear(self) -> None:
         hear = self._watching.tracing.hear
-        await listen_for_events(self._settings.broker, self._topology, self._names[-1], hear)
+        await subscribe_to_events(self._settings.broker, self._topology, self._names[-1], hear)
 
     async def _serve_metrics(self, listener: socket.socket) -> None:
         # Only here and for a gateway: other nodes start without a server for HTTP.
-        from gateway.http.auth import Door, Guarded
-        from gateway.http.connections import Limits
-        from gateway.http.node_endpoints import exporter
-        from gateway.http.server import server
+        from gateway.http.auth import Authenticator, AuthMiddleware
+        from gateway.http.connections import ConnectionLimits
+        from gateway.http.node_endpoints import node_app
+        from gateway.http.server import make_server
 
         watching = self._watching
-        app = exporter(self._names[0], watching.registry, watching.trouble)
-        limits = Limits.of_process(body_s=self._settings.body_timeout_ms / 1000)
-        self._server = server(Guarded(app, Door(self._settings.token)), limits)
+        app = node_app(self._names[0], watching.registry, watching.trouble)
+        limits = ConnectionLimits.of_process(body_s=self._settings.body_timeout_ms / 1000)
+        self._server = make_server(AuthMiddleware(app, Authenticator(self._settings.token)), limits)
         try:
             await self._server.serve(sockets=[listener])
         finally:
@@ -195,8 +195,8 @@ class Process:
 
     async def _serve(self, host: NodeHost, transport: Transport, listener: socket.socket) -> None:
         from gateway.http.app import GatewayApp
-        from gateway.http.connections import Limits
-        from gateway.http.server import server
+        from gateway.http.connections import ConnectionLimits
+        from gateway.http.server import make_server
 
         tracing = self._watching.tracing
         app = GatewayApp(
@@ -209,8 +209,8 @@ class Process:
             command=lambda order: tracing.command(order, transport),
         )
         self._app = app
-        limits = Limits.of_process(body_s=self._settings.body_timeout_ms / 1000)
-        self._server = server(app, limits, app.turned_away)
+        limits = ConnectionLimits.of_process(body_s=self._settings.body_timeout_ms / 1000)
+        self._server = make_server(app, limits, app.turned_away)
         async with asyncio.TaskGroup() as group:
             announcing = group.create_task(self._tell_ready(host, transport, listener))
             looking = group.create_task(app.pulse.run(), name="pulse")
@@ -222,7 +222,7 @@ class Process:
                 looking.cancel()
 
     def _obstacle(self, transport: Transport) -> str:
-        return obstacle(transport, "the broker" if self._memory is not None else "RabbitMQ")
+        return broker_outage(transport, "the broker" if self._memory is not None else "RabbitMQ")
 
     async def _tell_started(self, host: NodeHost) -> None:
         await host.ready()
@@ -236,18 +236,18 @@ class Process:
         while True:
             try:
                 survey: Any = await host.call(lambda token: Survey(token=token))
-            except (CallLost, CallRefused):
+            except (CallOutcomeUnknown, CallRefused):
                 survey = None
             why_not = self._obstacle(transport)
             if isinstance(survey, Surveyed) and condition_of(survey, why_not).ready:
                 break
-            await asyncio.sleep(_READY_LOOK_S)
+            await asyncio.sleep(_READY_POLL_S)
         address, port = listener.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
         self._announce(f"Synod is ready at http://{shown}:{port}")
 
 
-def obstacle(transport: Transport, broker: str = "the broker") -> str:
+def broker_outage(transport: Transport, broker: str = "the broker") -> str:
     """Why the node can send nothing at present, by the name of its broker; empty if it can."""
     health = transport.health
     if not health.connected:
@@ -282,7 +282,7 @@ def _run(
     failpoints: Failpoints | None = None,
 ) -> None:
     async def run() -> None:
-        await Process(
+        await NodeProcess(
             names, settings, announce, wait_for_broker=wait_for_broker, failpoints=failpoints
         ).run()
 

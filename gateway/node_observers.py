@@ -12,16 +12,16 @@ from broker.runtime import NodeHost, now_ms
 from broker.transport import Transport
 from gateway.settings import Settings
 from gateway.trace_events import Tracing
-from observability.log_messages import Narrator
+from observability.log_messages import MessageLogger
 from observability.metrics import NodeMetrics, NodesMetrics, process_registry
-from observability.node_state import StateCollector, Watched
+from observability.node_state import NodeProbes, NodeStateCollector
 from observability.role_metrics import RoleMetrics, RolesMetrics
-from observability.traces import TraceBook
+from observability.traces import TraceCollector
 
 HEARTBEATS_WITHOUT_TURN = 3
 """A heartbeat is a turn, so a node that took none for so many heartbeats does not run well."""
 
-PATIENCE_S = 1.0
+GRACE_S = 1.0
 
 
 class _RuntimeObserver(NodeMetrics, Observer):
@@ -37,25 +37,25 @@ class _RoleObserver(Observer):
         self.sent = metrics.sent  # type: ignore[method-assign]
 
 
-class _NarratingObserver(Observer):
+class _LoggingObserver(Observer):
     """A narrator in that form."""
 
-    def __init__(self, narrator: Narrator) -> None:
+    def __init__(self, narrator: MessageLogger) -> None:
         self.received = narrator.received  # type: ignore[method-assign]
         self.sent = narrator.sent  # type: ignore[method-assign]
 
 
-class Watching:
+class NodeObservers:
     """The observers of all nodes of one process, and what they found out."""
 
     def __init__(self, settings: Settings, *, collects: bool) -> None:
         self.registry = process_registry()
         stores = settings.options().names("store")
-        book = TraceBook(settings.acceptors // 2 + 1, stores) if collects else None
+        book = TraceCollector(settings.acceptors // 2 + 1, stores) if collects else None
         self.tracing = Tracing(settings.trace, book)
         self._nodes = NodesMetrics(self.registry)
         self._roles = RolesMetrics(self.registry)
-        self._state = StateCollector(self.registry)
+        self._state = NodeStateCollector(self.registry)
         self._settings = settings
         self._observers: dict[str, NodeMetrics] = {}
         self._hosts: dict[str, NodeHost] = {}
@@ -68,7 +68,7 @@ class Watching:
             runtime,
             _RoleObserver(self._roles.node(name)),
             self.tracing.observer(name, transport),
-            _NarratingObserver(Narrator(name)),
+            _LoggingObserver(MessageLogger(name)),
         )
 
     def watch(self, host: NodeHost) -> None:
@@ -78,7 +78,7 @@ class Watching:
         recorder = self.tracing.recorder(name)
         self._hosts[name] = host
         self._state.watch(
-            Watched(
+            NodeProbes(
                 name,
                 # Every role of ours is a `Node`; a runtime asks for less.
                 actor=lambda: cast(Node, host.actor),
@@ -93,7 +93,7 @@ class Watching:
 
     def trouble(self, clock: Callable[[], float] = time.monotonic) -> str:
         """Why a node of this process is not well; empty if all are."""
-        allowed_s = HEARTBEATS_WITHOUT_TURN * self._settings.heartbeat_ms / 1000 + PATIENCE_S
+        allowed_s = HEARTBEATS_WITHOUT_TURN * self._settings.heartbeat_ms / 1000 + GRACE_S
         for name, host in self._hosts.items():
             health = host.transport.health
             silent_s = clock() - self._observers[name].turned_s

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from actors.calls import Surveyed
 from actors.values import StoreMember
 
-_OPEN = frozenset(("lease_lapsed", "no_view"))
+_UNKNOWN_CODES = frozenset(("lease_lapsed", "no_view"))
 
 Writes = Literal["taken", "refused", "unknown"]
 Reads = Literal["served", "refused", "unknown"]
@@ -56,7 +56,7 @@ class Condition:
         return asdict(self)
 
 
-def unheard(detail: str) -> Condition:
+def unknown_condition(detail: str) -> Condition:
     """Nothing is known, for the reason `detail`."""
     reason = Reason("unknown", detail)
     return Condition("unknown", "unknown", (reason,), (reason,))
@@ -72,7 +72,7 @@ def condition_of(survey: Surveyed, obstacle: str) -> Condition:
         return Condition("refused", "refused", early, early, heard_ms=survey.heard_ms)
     if survey.heard_ms is None or survey.heard_ms >= survey.silent_ms:
         return _nothing_heard(survey)
-    return _Look(survey).condition()
+    return _Assessment(survey).condition()
 
 
 def _nothing_heard(survey: Surveyed) -> Condition:
@@ -84,7 +84,7 @@ def _nothing_heard(survey: Surveyed) -> Condition:
     return Condition("unknown", "unknown", (reason,), (reason,), heard_ms=survey.heard_ms)
 
 
-class _Look:
+class _Assessment:
     """One look at a survey in which something was heard."""
 
     def __init__(self, survey: Surveyed) -> None:
@@ -106,9 +106,9 @@ class _Look:
         writes: Writes = "taken"
         reads: Reads = "served"
         if known:
-            writes = "unknown" if _all_open(known) else "refused"
+            writes = "unknown" if _all_unknown(known) else "refused"
         if read_reasons:
-            reads = "unknown" if _all_open(read_reasons) else "refused"
+            reads = "unknown" if _all_unknown(read_reasons) else "refused"
         return Condition(
             writes,
             reads,
@@ -245,9 +245,9 @@ class _Look:
         return found
 
 
-def _all_open(reasons: list[Reason]) -> bool:
+def _all_unknown(reasons: list[Reason]) -> bool:
     """Whether these are no facts that stop anything, but facts that were not heard."""
-    return all(reason.code in _OPEN for reason in reasons)
+    return all(reason.code in _UNKNOWN_CODES for reason in reasons)
 
 
 def _listed(lacking: dict[str, str]) -> str:

@@ -22,7 +22,7 @@ from pydantic_settings import (
 
 from actors.options import Options
 from actors.values import CHUNK_BYTES, INLINE_LIMIT_BYTES
-from broker.maintenance import UpkeepOptions
+from broker.maintenance import MaintenanceOptions
 
 DEFAULT_FILE = "synod.toml"
 MASK = "********"
@@ -83,9 +83,9 @@ class Settings(BaseSettings):
     """How much of the decided log a learner keeps for those who were away shortly."""
     copy_bytes_per_s: int = Field(_DEFAULTS.copy_bytes_per_s, ge=64 * 1024)
     """How fast a store that joins may copy contents from the others."""
-    disk_reserve_bytes: int = Field(UpkeepOptions().disk_reserve_bytes, ge=0)
+    disk_reserve_bytes: int = Field(MaintenanceOptions().disk_reserve_bytes, ge=0)
     """A store whose disk has less room left counts as full; other nodes go on with a part of it."""
-    scrub_bytes_per_s: int = Field(UpkeepOptions().scrub_bytes_per_s, ge=1024)
+    scrub_bytes_per_s: int = Field(MaintenanceOptions().scrub_bytes_per_s, ge=1024)
     """How fast a node reads its own journal through in search of rot."""
 
     min_stores: int = Field(2, ge=1)

@@ -12,7 +12,7 @@ from broker.observer import Observer
 from broker.topology import CONTROL_TRACE, trace_topic
 from broker.transport import Transport
 from observability.events import Mode, Recorder, TraceSwitch
-from observability.traces import TraceBook
+from observability.traces import TraceCollector
 
 _log = logging.getLogger("synod.tracing")
 
@@ -23,7 +23,7 @@ _KIND = "trace.records"
 _CONTROL_KIND = "trace.control"
 
 
-class Order(BaseModel):
+class TraceCommand(BaseModel):
     """What all nodes are to record: everything for some `seconds`, or as `mode` says."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,7 +51,7 @@ class RecordingObserver(Observer):
 class Tracing:
     """The recorders of one process; `book` is a gateway's, who collects what all nodes tell."""
 
-    def __init__(self, mode: Mode, book: TraceBook | None = None) -> None:
+    def __init__(self, mode: Mode, book: TraceCollector | None = None) -> None:
         self.switch = TraceSwitch(mode)
         self.book = book
         self._recorders: list[tuple[Recorder, Transport]] = []
@@ -104,7 +104,7 @@ class Tracing:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             _log.warning("records on %s can't be read: %r", topic, error)
 
-    def command(self, order: Order, transport: Transport) -> bool:
+    def command(self, order: TraceCommand, transport: Transport) -> bool:
         """Tell all nodes what to record; whether the broker took it. A restart forgets it."""
         return transport.emit(CONTROL_TRACE, _CONTROL_KIND, order.model_dump_json().encode())
 
@@ -112,7 +112,7 @@ class Tracing:
         if kind != _CONTROL_KIND:
             return
         try:
-            order = Order.model_validate_json(body)
+            order = TraceCommand.model_validate_json(body)
         except ValidationError as error:
             _log.warning("a %s can't be read: %r", kind, error)
             return

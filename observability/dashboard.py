@@ -37,7 +37,7 @@ class Panel(NamedTuple):
     """For a `stat`: the colours by lower bounds, such as `red 0, green 1`."""
 
 
-class Mark(NamedTuple):
+class Annotation(NamedTuple):
     """An annotation: a line on every panel wherever the expression is above 0."""
 
     name: str
@@ -263,20 +263,20 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
     ),
 )
 
-MARKS = (
-    Mark(
+ANNOTATIONS = (
+    Annotation(
         "Another leader",
         "sum by (node) (changes(paxos_proposer_leader[15s])) * on (node) paxos_proposer_leader > 0",
         "{{node}} leads",
         "orange",
     ),
-    Mark(
+    Annotation(
         "Another view",
         "max(delta(paxos_learner_view_epoch[15s])) > 0",
         "another view",
         "purple",
     ),
-    Mark("A node is gone", 'up{job="synod"} == 0', "{{instance}} does not answer", "red"),
+    Annotation("A node is gone", 'up{job="synod"} == 0', "{{instance}} does not answer", "red"),
 )
 
 
@@ -292,7 +292,7 @@ def dashboard() -> dict[str, Any]:
         "time": {"from": "now-15m", "to": "now"},
         "graphTooltip": 1,
         "editable": False,
-        "annotations": {"list": [_annotation(mark) for mark in MARKS]},
+        "annotations": {"list": [_annotation(mark) for mark in ANNOTATIONS]},
         "templating": {"list": []},
         "panels": list(_panels()),
     }
@@ -304,7 +304,7 @@ def queries() -> Iterator[tuple[str, str]]:
         for panel in panels:
             for query in panel.queries:
                 yield panel.title, query.expression
-    for mark in MARKS:
+    for mark in ANNOTATIONS:
         yield mark.name, mark.expression
 
 
@@ -384,7 +384,7 @@ def _options(kind: str) -> dict[str, Any]:
     }
 
 
-def _annotation(mark: Mark) -> dict[str, Any]:
+def _annotation(mark: Annotation) -> dict[str, Any]:
     return {
         "name": mark.name,
         "datasource": _source(),

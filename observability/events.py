@@ -75,7 +75,7 @@ class TraceSwitch:
         return "all" if self.mode == "all" or now_us < self.all_until_us else self.mode
 
 
-class _Seen(NamedTuple):
+class _Observed(NamedTuple):
     """Something that happened, kept as it is until somebody has time to describe it."""
 
     time_us: int
@@ -103,8 +103,8 @@ class Recorder:
         """Records that found no room, here or on the way out."""
         self._switch = switch
         self._wall_us = wall_us
-        self._pending: list[_Seen] = []
-        self._submits: OrderedDict[str, list[_Seen]] = OrderedDict()
+        self._pending: list[_Observed] = []
+        self._submits: OrderedDict[str, list[_Observed]] = OrderedDict()
         self._turn_slots: list[int] = []
         self._mask = 0
         self._mode: Mode = switch.current(wall_us())
@@ -133,7 +133,9 @@ class Recorder:
         if self._turn_slots or self._mode == "all":
             duration_us = round(seconds * 1e6)
             for slot in dict.fromkeys(self._turn_slots) or (None,):
-                seen = _Seen(self._wall_us(), "committed", "", None, slot, duration_us, f"{rows}")
+                seen = _Observed(
+                    self._wall_us(), "committed", "", None, slot, duration_us, f"{rows}"
+                )
                 self._keep(seen)
 
     def turned(self) -> None:
@@ -145,7 +147,7 @@ class Recorder:
         if self._mode == "all":
             name = f"{timer.name} {timer.subject}".strip()
             late_us = max(0, late_ms) * 1000
-            self._keep(_Seen(self._wall_us(), "timer", "", None, None, late_us, name))
+            self._keep(_Observed(self._wall_us(), "timer", "", None, None, late_us, name))
 
     # -- what is recorded ------------------------------------------------------------------------
 
@@ -177,10 +179,10 @@ class Recorder:
             if slot & self._mask and mode != "all":
                 return False
             self._release_submits(what, message)
-        self._keep(_Seen(self._wall_us(), kind, peer, message, slot))
+        self._keep(_Observed(self._wall_us(), kind, peer, message, slot))
         return True
 
-    def _keep(self, seen: _Seen) -> None:
+    def _keep(self, seen: _Observed) -> None:
         if len(self._pending) < PENDING_RECORDS_MAX:
             self._pending.append(seen)
         else:
@@ -190,7 +192,7 @@ class Recorder:
         self, kind: Literal["sent", "received"], peer: str, message: AnyMessage
     ) -> None:
         """A command has no slot yet: it is kept until one is known, if not all are recorded."""
-        seen = _Seen(self._wall_us(), kind, peer, message, None)
+        seen = _Observed(self._wall_us(), kind, peer, message, None)
         if not self._mask or self._mode == "all":
             self._keep(seen)
             return
@@ -235,7 +237,7 @@ class Recorder:
         if self._mask and pace / (self._mask + 1) < SAMPLED_SLOTS_PER_S / 4:
             self._mask //= 2
 
-    def _record(self, seen: _Seen) -> Record:
+    def _record(self, seen: _Observed) -> Record:
         message: Any = seen.message
         record: Record = {
             "time_us": seen.time_us,

@@ -18,7 +18,7 @@ from prometheus_client.utils import floatToGoString
 Child = TypeVar("Child")
 
 
-class Tally:
+class FastCounter:
     """One counter."""
 
     __slots__ = ("value",)
@@ -31,7 +31,7 @@ class Tally:
         self.value += amount
 
 
-class Distribution:
+class FastHistogram:
     """One histogram."""
 
     __slots__ = ("bounds", "counts", "total")
@@ -90,13 +90,13 @@ class _Family(ABC, Generic[Child]):
         """The family without children."""
 
 
-class Tallies(_Family[Tally]):
+class FastCounterFamily(_Family[FastCounter]):
     """A family of counters."""
 
     def __init__(
         self, name: str, text: str, labels: tuple[str, ...] = (), *, registry: CollectorRegistry
     ) -> None:
-        super().__init__(name, text, labels, registry, Tally)
+        super().__init__(name, text, labels, registry, FastCounter)
 
     def collect(self) -> Iterable[Metric]:
         """See `_Family`."""
@@ -109,7 +109,7 @@ class Tallies(_Family[Tally]):
         return CounterMetricFamily(self._name, self._text, labels=self._labels)
 
 
-class Distributions(_Family[Distribution]):
+class FastHistogramFamily(_Family[FastHistogram]):
     """A family of histograms with the same upper `bounds`, in order."""
 
     def __init__(
@@ -123,7 +123,7 @@ class Distributions(_Family[Distribution]):
     ) -> None:
         all_bounds = (*bounds, float("inf"))
         self._names = [floatToGoString(bound) for bound in all_bounds]  # type: ignore[no-untyped-call]
-        super().__init__(name, text, labels, registry, lambda: Distribution(bounds))
+        super().__init__(name, text, labels, registry, lambda: FastHistogram(bounds))
 
     def collect(self) -> Iterable[Metric]:
         """See `_Family`."""

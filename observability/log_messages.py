@@ -13,14 +13,14 @@ from observability.events import summary_of
 
 log = logging.getLogger("synod.protocol")
 
-_TOLD_WHEN_SENT = {
+_LOGGED_WHEN_SENT = {
     "paxos.prepare": "stands for election",
     "log.propose": "asks the log",
     "txn.inquiry": "asks the stores of its view",
     "view.join": "asks to join the view",
     "client.redirect": "refuses a command",
 }
-_TOLD_WHEN_RECEIVED = {
+_LOGGED_WHEN_RECEIVED = {
     "txn.inquiry": "is fenced",
     "node.stale_disk": "is told that its disk is older than what it reported",
     "replica.diverged": "is told that its state is not that of the others",
@@ -38,7 +38,7 @@ _BACKGROUND = frozenset(
 """Said all the time; not even told at `debug`."""
 
 
-class Narrator:
+class MessageLogger:
     """Takes what `broker.observer.Observer` is told, for one node."""
 
     def __init__(self, node: str, logger: logging.Logger = log) -> None:
@@ -51,7 +51,7 @@ class Narrator:
     def received(self, sender: str, message: AnyMessage) -> None:
         """The actor took in a message."""
         kind: str = message.type  # type: ignore[attr-defined]
-        what = _TOLD_WHEN_RECEIVED.get(kind)
+        what = _LOGGED_WHEN_RECEIVED.get(kind)
         if what is not None:
             self._tell(kind, f"{what} by {sender}", message)
         elif kind == "client.result":
@@ -62,7 +62,7 @@ class Narrator:
     def sent(self, to: str, message: AnyMessage) -> None:
         """A message was handed to the transport."""
         kind: str = message.type  # type: ignore[attr-defined]
-        what = _TOLD_WHEN_SENT.get(kind)
+        what = _LOGGED_WHEN_SENT.get(kind)
         if what is not None:
             self._tell(kind, what, message)
         elif kind == "lease.heartbeat":

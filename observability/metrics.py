@@ -16,7 +16,12 @@ from actors.effects import TimerKey
 from actors.messages import AnyMessage
 from actors.numbers import Milliseconds
 from actors.options import role_of
-from observability.fast_metrics import Distribution, Distributions, Tallies, Tally
+from observability.fast_metrics import (
+    FastCounter,
+    FastCounterFamily,
+    FastHistogram,
+    FastHistogramFamily,
+)
 
 _HTTP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _METHODS = frozenset(("GET", "HEAD", "PUT", "DELETE", "POST"))
@@ -42,29 +47,29 @@ class HttpMetrics:
         Gauge(
             "paxos_gateway_requests_in_flight", "Requests being worked on.", registry=registry
         ).set_function(lambda: self.in_flight)
-        self._requests = Tallies(
+        self._requests = FastCounterFamily(
             "paxos_gateway_requests",
             "Requests by route, method and status; status 0 had no answer.",
             ("route", "method", "status"),
             registry=registry,
         )
-        self._seconds = Distributions(
+        self._seconds = FastHistogramFamily(
             "paxos_gateway_request_seconds",
             "Time from a request's head to the end of its answer.",
             ("route", "method"),
             bounds=_HTTP_SECONDS,
             registry=registry,
         )
-        self._sent = Tallies(
+        self._sent = FastCounterFamily(
             "paxos_gateway_sent_bytes", "Bytes of answers' bodies.", registry=registry
         ).labels()
-        self._turned_away = Tallies(
+        self._turned_away = FastCounterFamily(
             "paxos_gateway_turned_away",
             "Requests and connections that were not let in, or ended, before a route served them.",
             ("reason",),
             registry=registry,
         )
-        self._children: dict[tuple[str, str, int], tuple[Tally, Distribution]] = {}
+        self._children: dict[tuple[str, str, int], tuple[FastCounter, FastHistogram]] = {}
 
     def answered(
         self, route: str, method: str, status: int, seconds: float, sent_bytes: int
@@ -98,11 +103,13 @@ class NodesMetrics:
     """What the runtimes of this process's nodes do; one for a process, see `node`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Tallies:
-            return Tallies(f"paxos_node_{name}", text, (*_NODE, *labels), registry=registry)
+        def counter(name: str, text: str, *labels: str) -> FastCounterFamily:
+            return FastCounterFamily(
+                f"paxos_node_{name}", text, (*_NODE, *labels), registry=registry
+            )
 
-        def histogram(name: str, text: str, bounds: tuple[float, ...]) -> Distributions:
-            return Distributions(
+        def histogram(name: str, text: str, bounds: tuple[float, ...]) -> FastHistogramFamily:
+            return FastHistogramFamily(
                 f"paxos_node_{name}", text, _NODE, bounds=bounds, registry=registry
             )
 
@@ -137,8 +144,8 @@ class NodeMetrics:
     def __init__(self, metrics: NodesMetrics, node: str) -> None:
         self._metrics = metrics
         self._labels = (node, role_of(node))
-        self._received: dict[str, Tally] = {}
-        self._sent: dict[str, Tally] = {}
+        self._received: dict[str, FastCounter] = {}
+        self._sent: dict[str, FastCounter] = {}
         self._turn_seconds = metrics.turn_seconds.labels(*self._labels)
         self._turn_messages = metrics.turn_messages.labels(*self._labels)
         self._commit_seconds = metrics.commit_seconds.labels(*self._labels)
@@ -190,7 +197,9 @@ class NodeMetrics:
         """The node refuses to go on."""
         self._halted.set(1)
 
-    def _count(self, children: dict[str, Tally], parent: Tallies, message: AnyMessage) -> None:
+    def _count(
+        self, children: dict[str, FastCounter], parent: FastCounterFamily, message: AnyMessage
+    ) -> None:
         kind: str = message.type  # type: ignore[attr-defined]
         child = children.get(kind)
         if child is None:

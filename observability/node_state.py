@@ -30,7 +30,7 @@ class Health(Protocol):
 
 
 @dataclass(frozen=True)
-class Watched:
+class NodeProbes:
     """Where the figures of one node are; all are asked for anew each time."""
 
     name: str
@@ -72,15 +72,15 @@ class _Families:
         return self._found.values()
 
 
-class StateCollector:
+class NodeStateCollector:
     """Registered with a registry; reads every watched node at each scrape."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._watched: list[Watched] = []
+        self._watched: list[NodeProbes] = []
         self._entries: dict[str, tuple[int, int, int]] = {}
         registry.register(self)
 
-    def watch(self, node: Watched) -> None:
+    def watch(self, node: NodeProbes) -> None:
         """Read this node from now on."""
         self._watched.append(node)
 
@@ -101,7 +101,7 @@ class StateCollector:
                     pass
         yield from families.all()
 
-    def _of_node(self, node: Watched, families: _Families) -> None:
+    def _of_node(self, node: NodeProbes, families: _Families) -> None:
         labels = {"node": node.name, "role": role_of(node.name)}
         health = node.health()
         made, lost = node.records()

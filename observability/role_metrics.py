@@ -12,14 +12,14 @@ from actors.messages import AnyMessage
 from actors.options import role_of
 from actors.paxos.ballot import Ballot
 from actors.values import Batch
-from observability.fast_metrics import Distributions, Tallies, Tally
+from observability.fast_metrics import FastCounter, FastCounterFamily, FastHistogramFamily
 
 _PHASE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _COMMANDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _SLOTS_TIMED = 4_096
 """Of more slots under way than this the oldest are not timed."""
 
-Hear = Callable[[str, Any], None]
+Handler = Callable[[str, Any], None]
 """Takes the peer and the message."""
 
 
@@ -27,11 +27,13 @@ class RolesMetrics:
     """The families of all roles; one for a process, see `node`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Tallies:
-            return Tallies(f"paxos_{name}", text, ("node", *labels), registry=registry)
+        def counter(name: str, text: str, *labels: str) -> FastCounterFamily:
+            return FastCounterFamily(f"paxos_{name}", text, ("node", *labels), registry=registry)
 
-        def histogram(name: str, text: str, bounds: tuple[float, ...]) -> Distributions:
-            return Distributions(f"paxos_{name}", text, ("node",), bounds=bounds, registry=registry)
+        def histogram(name: str, text: str, bounds: tuple[float, ...]) -> FastHistogramFamily:
+            return FastHistogramFamily(
+                f"paxos_{name}", text, ("node",), bounds=bounds, registry=registry
+            )
 
         self.elections = counter("proposer_elections", "Ballots that this node stood with.")
         self.prepare_seconds = histogram(
@@ -77,8 +79,8 @@ class RoleMetrics:
     """Takes what `broker.observer.Observer` is told of messages. Called on the node's path."""
 
     def __init__(self, metrics: RolesMetrics, node: str) -> None:
-        self._on_sent: dict[str, Hear] = {}
-        self._on_received: dict[str, Hear] = {}
+        self._on_sent: dict[str, Handler] = {}
+        self._on_received: dict[str, Handler] = {}
 
     def received(self, sender: str, message: AnyMessage) -> None:
         """The actor took in a message."""
@@ -243,7 +245,7 @@ class StoreMetrics(RoleMetrics):
         self._contents.inc(len(message.data))
 
 
-def _counting(counter: Tally) -> Hear:
+def _counting(counter: FastCounter) -> Handler:
     def hear(peer: str, message: Any) -> None:
         counter.inc()
 

@@ -45,7 +45,7 @@ class Span(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Page:
+class _TraceGroup:
     """Records that belong together, and what is asked of them most."""
 
     lines: list[bytes] = field(default_factory=list)
@@ -59,22 +59,22 @@ class _Page:
         return [json.loads(line) for line in self.lines]
 
 
-class _Shelf(Generic[Key]):
+class _BoundedGroups(Generic[Key]):
     """Pages by key, within a number of them and of bytes."""
 
     def __init__(self, pages_max: int, bytes_max: int) -> None:
         self._pages_max = pages_max
         self._bytes_max = bytes_max
-        self._pages: OrderedDict[Key, _Page] = OrderedDict()
+        self._pages: OrderedDict[Key, _TraceGroup] = OrderedDict()
         self.size_bytes = 0
 
-    def get(self, key: Key | None) -> _Page | None:
+    def get(self, key: Key | None) -> _TraceGroup | None:
         """The page, unless it went already."""
         return None if key is None else self._pages.get(key)
 
     def file(self, key: Key, record: Record) -> bool:
         """Put a record on its page; whether there was room on it."""
-        page = self._pages.setdefault(key, _Page(first_us=record["time_us"]))
+        page = self._pages.setdefault(key, _TraceGroup(first_us=record["time_us"]))
         if len(page.lines) >= _RECORDS_OF_A_SLOT_MAX:
             return False
         line = _line(record)
@@ -91,14 +91,14 @@ class _Shelf(Generic[Key]):
         return True
 
 
-class TraceBook:
+class TraceCollector:
     """Collects records and answers questions about them."""
 
     def __init__(self, quorum: int, stores: tuple[str, ...] = ()) -> None:
         self._quorum = quorum
         self._stores = stores
-        self._slots: _Shelf[int] = _Shelf(_SLOTS_KEPT, _SLOTS_BYTES_MAX)
-        self._loose: _Shelf[str] = _Shelf(_REQUESTS_KEPT, _LOOSE_BYTES_MAX)
+        self._slots: _BoundedGroups[int] = _BoundedGroups(_SLOTS_KEPT, _SLOTS_BYTES_MAX)
+        self._loose: _BoundedGroups[str] = _BoundedGroups(_REQUESTS_KEPT, _LOOSE_BYTES_MAX)
         """What is told of a request before it has a slot."""
         self._requests: OrderedDict[str, list[int]] = OrderedDict()
         """The slots that a request was in, its result's last."""

@@ -34,7 +34,7 @@ _DOORS = tuple(
 )
 _TESTS = {
     "broker/journal_blobs.py": ("tests/broker/test_journal.py",),
-    "broker/codec.py": ("tests/broker/test_codec.py", "tests/broker/test_held_batches.py"),
+    "broker/codec.py": ("tests/broker/test_codec.py", "tests/broker/test_batch_text.py"),
     "broker/journal.py": ("tests/broker/test_journal.py",),
     "broker/timers.py": ("tests/broker/test_timers.py", "tests/broker/test_runtime.py"),
     "gateway/backup/take.py": ("tests/gateway/test_backup_folder.py", "tests/replication"),

@@ -19,7 +19,7 @@ from chaos.simulator.truth import Truth
 from chaos.simulator.violation import Violation
 from chaos.simulator.workload import LARGE_PATHS, Carried, Process, Workload
 from chaos.simulator.world import US, World
-from gateway.http.chunk_keeping import DOWNLOADS, Rhythm, uploads
+from gateway.http.chunk_keeping import DOWNLOAD_SCHEDULE, RenewalSchedule, upload_schedule
 
 _CHUNKS = (2, 2, 3, 4, 6, 10, 20)
 _SHARED_CHUNKS = 8
@@ -40,7 +40,7 @@ class Transfer:
     todo: deque[str]
     since_us: int
     pause_left_ms: int
-    rhythm: Rhythm
+    rhythm: RenewalSchedule
     width: int = 1
     under_way: int = 0
     tries: int = _TRIES
@@ -123,7 +123,7 @@ class LargeFiles:
             )
             self._world.after_us(transfer.rhythm.every_ms * US, self._renew, request)
 
-    def _begin(self, names: Iterable[str], rhythm: Rhythm, width: int = 1) -> Transfer:
+    def _begin(self, names: Iterable[str], rhythm: RenewalSchedule, width: int = 1) -> Transfer:
         pauses_ms = _PAUSES_MOST * self._pause_ms_max
         todo = deque(dict.fromkeys(names))
         return Transfer(todo, self._world.now_us, pauses_ms, rhythm, width)
@@ -153,7 +153,7 @@ class LargeFiles:
         if isinstance(content, Indirect):
             bodies[content.manifest] = _manifest(chunks)
         transfer = self._begin(
-            bodies, uploads(self._world.options.chunk_grace_ms), self._chance.choice((1, 4))
+            bodies, upload_schedule(self._world.options.chunk_grace_ms), self._chance.choice((1, 4))
         )
 
         def send(name: str) -> None:
@@ -288,7 +288,7 @@ class LargeFiles:
             return
         content = entry.content
         listed = [content.manifest] if isinstance(content, Indirect) else list(content.chunks)
-        transfer = self._begin(listed, DOWNLOADS)
+        transfer = self._begin(listed, DOWNLOAD_SCHEDULE)
         self._keep(process, transfer, listed)
 
         def get(name: str) -> None:

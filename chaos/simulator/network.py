@@ -12,7 +12,7 @@ from typing import NamedTuple
 from actors.effects import Group, TimerKey
 from actors.numbers import Milliseconds
 from broker.timers import OVERDUE_MS
-from broker.topology import rung_ms
+from broker.topology import delay_level_ms
 from chaos.simulator.interfaces import Parcel, Receiver, Surroundings
 
 _GROUPS = {
@@ -147,7 +147,7 @@ class Network:
         if not self.up or machine.name in self.parted:
             return  # The node sends it again when it is connected again.
         world = self._world
-        rung = rung_ms(max(1, delay_ms))
+        rung = delay_level_ms(max(1, delay_ms))
         serial = machine.serial
         conditions = self.conditions
 

@@ -38,8 +38,8 @@ from broker.journal_folder import (
     PRIVATE_FOLDER,
     JournalError,
     make_folder,
+    restrict_permissions,
     sync_folder,
-    tighten,
 )
 from synod.errors import SynodError
 from synod.paths import InvalidPath, checked_path, parent
@@ -321,7 +321,7 @@ class BackupFolder:
                 f"{self.path} holds {foreign[0]!r}, which is no part of a backup: take an empty "
                 "folder"
             )
-        tighten(self.path)
+        restrict_permissions(self.path)
 
     @contextlib.contextmanager
     def replacing(self, name: str) -> Iterator[BinaryIO]:

@@ -15,7 +15,7 @@ from gateway.cli.console import note, out
 from gateway.settings import load_settings
 
 if TYPE_CHECKING:
-    from broker.firehose import Step
+    from broker.firehose import TracedMessage
 
 _BACKGROUND = (
     "timer",
@@ -59,7 +59,7 @@ def firehose(
     began_s = time.time()
     console = out()
 
-    def tell(step: "Step") -> None:
+    def tell(step: "TracedMessage") -> None:
         background = step.kind.startswith(_BACKGROUND)
         shown[step.kind] += 1
         if everything or not background:
@@ -90,7 +90,7 @@ def firehose(
     note(f"The firehose is off again. {total} messages: {most}")
 
 
-def line_of(step: "Step", began_s: float) -> Text:
+def line_of(step: "TracedMessage", began_s: float) -> Text:
     """One line for people."""
     from observability.events import summary_of
 

@@ -14,26 +14,26 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.cluster import Cluster, ClusterPort
-from gateway.http.auth import Door
-from gateway.http.backup_endpoints import Replicating
-from gateway.http.chunk_keeping import first_of
-from gateway.http.contents import Contents
-from gateway.http.diagnostics import Looking, nobody_hears
-from gateway.http.directories import Directories
-from gateway.http.files import Files, GaveUp, NotModified
+from gateway.http.auth import Authenticator
+from gateway.http.backup_endpoints import BackupEndpoints
+from gateway.http.chunk_keeping import first_error
+from gateway.http.contents import ContentTransfer
+from gateway.http.diagnostics import DiagnosticsEndpoints, no_broker
+from gateway.http.directories import DirectoryEndpoints
+from gateway.http.files import FileEndpoints, NotModified, ResponseCutOff
 from gateway.http.idempotency import RunningKeys
-from gateway.http.live_events import Pulse
+from gateway.http.live_events import LiveEvents
 from gateway.http.openapi import openapi
 from gateway.http.problems import INCOMPLETE_BODY, INTERNAL, INVALID_REQUEST, Problem
-from gateway.http.request_log import RequestLog, Seen
-from gateway.http.routing import Tree, method_not_allowed, no_such_route
+from gateway.http.request_log import RequestLog, RequestRecord
+from gateway.http.routing import PathRoute, method_not_allowed, no_such_route
 from gateway.http.server import ADMITTED
-from gateway.http.static_files import Pages
-from gateway.http.system import System
-from gateway.http.transactions import Changing
-from gateway.http.watch import Watch
+from gateway.http.static_files import StaticFiles
+from gateway.http.system import StatusEndpoints
+from gateway.http.transactions import TransactionEndpoints
+from gateway.http.watch import WatchEndpoint
 from gateway.settings import Settings
-from gateway.trace_events import Order, Tracing
+from gateway.trace_events import TraceCommand, Tracing
 from observability.logs import Throttle
 from observability.metrics import HttpMetrics
 
@@ -48,7 +48,7 @@ _mistakes.addFilter(Throttle(lines_per_s=1))
 _clients = logging.getLogger("synod.gateway.clients")
 _clients.addFilter(Throttle(lines_per_s=5))
 
-_OF_ALL = (
+_HEADERS_OF_ALL = (
     (b"x-content-type-options", b"nosniff"),
     # No page of another origin may show or run what it can't read.
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -73,30 +73,30 @@ class GatewayApp:
         registry: CollectorRegistry | None = None,
         obstacle: Callable[[], str] = lambda: "",
         tracing: Tracing | None = None,
-        command: Callable[[Order], bool] = nobody_hears,
+        command: Callable[[TraceCommand], bool] = no_broker,
     ) -> None:
         registry = CollectorRegistry() if registry is None else registry
         cluster = Cluster(port, settings.request_deadline_ms, obstacle)
         keys = RunningKeys()
-        self.contents = contents = Contents(cluster, settings)
-        files = Files(cluster, contents, keys)
-        changing = Changing(cluster, contents, keys)
-        self.watch = Watch(cluster)
-        directories = Directories(cluster, keys)
-        replicating = Replicating(cluster, contents, settings)
-        pages = Pages()
-        system = System(cluster, settings, registry, node)
+        self.contents = contents = ContentTransfer(cluster, settings)
+        files = FileEndpoints(cluster, contents, keys)
+        changing = TransactionEndpoints(cluster, contents, keys)
+        self.watch = WatchEndpoint(cluster)
+        directories = DirectoryEndpoints(cluster, keys)
+        replicating = BackupEndpoints(cluster, contents, settings)
+        pages = StaticFiles()
+        system = StatusEndpoints(cluster, settings, registry, node)
         self._metrics = HttpMetrics(registry)
         self.turned_away = self._metrics.turned_away
-        self._door = Door(settings.token, self.turned_away)
+        self._door = Authenticator(settings.token, self.turned_away)
         self.requests = RequestLog()
-        self.pulse = Pulse(cluster, settings.heartbeat_ms)
+        self.pulse = LiveEvents(cluster, settings.heartbeat_ms)
         tracing = Tracing("off") if tracing is None else tracing
         self.pulse.pictures["cluster"] = system.picture
-        looking = Looking(cluster, tracing, self.requests, self.pulse, command)
+        looking = DiagnosticsEndpoints(cluster, tracing, self.requests, self.pulse, command)
         self._router = Router(
             [
-                Tree(
+                PathRoute(
                     "/v1/files",
                     {
                         "GET": files.get,
@@ -106,7 +106,7 @@ class GatewayApp:
                     },
                     "files",
                 ),
-                Tree(
+                PathRoute(
                     "/v1/directories",
                     {
                         "GET": directories.get,
@@ -166,7 +166,7 @@ class GatewayApp:
         else:
             # It is counted, and nothing that it says is kept.
             self._metrics.answered("none", scope["method"], asking.status_code, 0.0, 0)
-            asking.raw_headers.extend(_OF_ALL)
+            asking.raw_headers.extend(_HEADERS_OF_ALL)
             await asking(scope, receive, send)
 
     async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -181,7 +181,7 @@ class GatewayApp:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 seen.request = _request_id(message["headers"])
-                message["headers"] = [*message["headers"], *_OF_ALL]
+                message["headers"] = [*message["headers"], *_HEADERS_OF_ALL]
             elif method != "HEAD":
                 sent_bytes += len(message.get("body", b""))
             await send(message)
@@ -212,11 +212,11 @@ class GatewayApp:
         try:
             await self._router(scope, receive, send)
         except Exception as error:
-            return _answer_to(first_of(error), scope)
+            return _response_to(first_error(error), scope)
         return None
 
 
-def _answer_to(error: Exception, scope: Scope) -> Response | None:
+def _response_to(error: Exception, scope: Scope) -> Response | None:
     """What a client is told of what ended its request; what it causes itself is no warning."""
     match error:
         case Problem():
@@ -228,7 +228,7 @@ def _answer_to(error: Exception, scope: Scope) -> Response | None:
         case ClientDisconnect():
             _clients.info("%s: the client went away before the body's end", scope["method"])
             return Problem(INCOMPLETE_BODY, "the body was cut off; nothing was written").response()
-        case GaveUp():
+        case ResponseCutOff():
             # Nothing more is sent, so the server closes the connection before the length that was
             # announced is reached: a client can't take the part for the whole.
             _clients.info("a download was cut: %s", error)
@@ -261,7 +261,7 @@ def _stream(
     return answer
 
 
-def _log_failure(seen: Seen, method: str, status: int, seconds: float) -> None:
+def _log_failure(seen: RequestRecord, method: str, status: int, seconds: float) -> None:
     fields = {"status": status, "milliseconds": round(seconds * 1000), "request": seen.request}
     known = {name: value for name, value in fields.items() if value is not None}
     _failures.info("%s %s was answered %d", method, seen.path, status, extra=known)

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.http.auth_limits import Guesses
+from gateway.http.auth_limits import TokenAttemptLimits
 from gateway.http.origins import is_foreign, is_loopback_name
 from gateway.http.problems import (
     FOREIGN_ORIGIN,
@@ -29,10 +29,10 @@ from gateway.http.problems import (
     UNAUTHORIZED,
     Problem,
 )
-from gateway.http.small_bodies import bounded_body, media_type
+from gateway.http.small_bodies import media_type, read_small_body
 
 COOKIE = "synod_session"
-OPEN_PATHS = frozenset(("/healthz", "/readyz", "/v1/login"))
+PUBLIC_PATHS = frozenset(("/healthz", "/readyz", "/v1/login"))
 """What is served to everybody: whether the process is well says nothing of what it holds."""
 
 TurnedAway = Callable[[str], None]
@@ -86,14 +86,14 @@ class Login(BaseModel):
     token: str
 
 
-class Door:
+class Authenticator:
     """Checks requests against one token, in a time that does not tell how much of it is right."""
 
     def __init__(
         self,
         token: SecretStr | None,
         turned_away: TurnedAway | None = None,
-        guesses: Guesses | None = None,
+        guesses: TokenAttemptLimits | None = None,
     ) -> None:
         value = token.get_secret_value() if token is not None else ""
         self._digest = _digest(value) if value else b""
@@ -101,7 +101,7 @@ class Door:
             hmac.new(value.encode(), b"synod cookie", hashlib.sha256).hexdigest() if value else ""
         )
         self._turned_away = turned_away or (lambda reason: None)
-        self._guesses = guesses or Guesses()
+        self._guesses = guesses or TokenAttemptLimits()
         self._logins: dict[str, int] = {}
 
     def check(self, scope: Scope) -> Response | None:
@@ -114,7 +114,7 @@ class Door:
             self._check_name(fields)
         if scope["method"] not in _CHANGES_NOTHING:
             self._check_origin(fields)
-        if not self._digest or scope["path"] in OPEN_PATHS:
+        if not self._digest or scope["path"] in PUBLIC_PATHS:
             return None
         address = _address(scope)
         if self._bears(fields.get(b"authorization", b""), address) or self._knows(
@@ -170,7 +170,7 @@ class Door:
         form = kind == _FORM
         address = _address(request.scope)
         with self._one_login(address):
-            body = await bounded_body(request)
+            body = await read_small_body(request)
         try:
             token = (
                 parse_qs(body.decode()).get("token", [""])[0]
@@ -273,10 +273,10 @@ class Door:
         return False
 
 
-class Guarded:
+class AuthMiddleware:
     """An application behind a door."""
 
-    def __init__(self, app: ASGIApp, door: Door) -> None:
+    def __init__(self, app: ASGIApp, door: Authenticator) -> None:
         self._app = app
         self._door = door
 

@@ -29,7 +29,7 @@ _NETWORK_BITS = 64
 
 
 @dataclass(slots=True)
-class _Meter:
+class _LeakyBucket:
     """Leaks one guess in each `each_s`."""
 
     each_s: float
@@ -43,18 +43,18 @@ class _Meter:
 
 
 @dataclass(slots=True)
-class _Tried:
-    meter: _Meter = field(default_factory=lambda: _Meter(EACH_S))
+class _Attempts:
+    meter: _LeakyBucket = field(default_factory=lambda: _LeakyBucket(EACH_S))
     digests: deque[bytes] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
 
-class Guesses:
+class TokenAttemptLimits:
     """The wrong tokens of late. `now_s` is a monotonic clock."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
-        self._tried: OrderedDict[str, _Tried] = OrderedDict()
-        self._all = _Meter(ALL_EACH_S)
+        self._tried: OrderedDict[str, _Attempts] = OrderedDict()
+        self._all = _LeakyBucket(ALL_EACH_S)
 
     def wait_s(self, address: str) -> int:
         """After how many seconds a token of `address` is looked at again; 0 is now."""
@@ -74,7 +74,7 @@ class Guesses:
         address = _network(address)
         tried = self._tried.get(address)
         if tried is None:
-            tried = self._tried[address] = _Tried()
+            tried = self._tried[address] = _Attempts()
             if len(self._tried) > ADDRESSES_MAX:
                 self._tried.popitem(last=False)
         self._tried.move_to_end(address)

@@ -17,11 +17,11 @@ from starlette.types import Receive, Scope, Send
 from actors.messages import HOLD_MS_MAX, ReadRequest
 from actors.values import CHUNK_BYTES
 from gateway.cluster import Cluster
-from gateway.http.client_timeouts import TooSlow
-from gateway.http.contents import Contents
-from gateway.http.files import GaveUp
+from gateway.http.client_timeouts import ClientTooSlow
+from gateway.http.contents import ContentTransfer
+from gateway.http.files import ResponseCutOff
 from gateway.http.headers import query_fields
-from gateway.http.memory_budget import TURN_S
+from gateway.http.memory_budget import TURN_TIMEOUT_S
 from gateway.http.parameters import ROWS_AT_LEAST, ROWS_PAGE, ROWS_SLOT, ROWS_SOURCE
 from gateway.http.problems import NOT_FOUND, Problem
 from gateway.http.schemas import BackupBegun, BackupRows
@@ -32,10 +32,10 @@ _NO_STORE = {"cache-control": "no-store"}
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
-class Replicating:
+class BackupEndpoints:
     """The endpoints that a backup is taken through."""
 
-    def __init__(self, cluster: Cluster, contents: Contents, settings: Settings) -> None:
+    def __init__(self, cluster: Cluster, contents: ContentTransfer, settings: Settings) -> None:
         self._cluster = cluster
         self._contents = contents
         self._settings = settings
@@ -95,9 +95,9 @@ class Replicating:
     ) -> Response:
         """What `get` gives, which is about a chunk's size, in turn with all downloads."""
         memory = self._contents.outgoing
-        await memory.take(CHUNK_BYTES, TURN_S)
+        await memory.take(CHUNK_BYTES, TURN_TIMEOUT_S)
         try:
-            return _Bounded(await get(), self._contents, headers)
+            return _BudgetedResponse(await get(), self._contents, headers)
         except BaseException:
             memory.give_back(CHUNK_BYTES)
             raise
@@ -121,10 +121,10 @@ class Replicating:
         return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-class _Bounded(Response):
+class _BudgetedResponse(Response):
     """Bytes on their way out; what they take of the memory is given back when they are gone."""
 
-    def __init__(self, data: bytes, contents: Contents, headers: dict[str, str]) -> None:
+    def __init__(self, data: bytes, contents: ContentTransfer, headers: dict[str, str]) -> None:
         headers["content-length"] = str(len(data))
         super().__init__(status_code=HTTPStatus.OK, headers=headers)
         self._data = data
@@ -148,8 +148,8 @@ class _Bounded(Response):
 
         try:
             await self._contents.hand_over(self._take(), CHUNK_BYTES, sink)
-        except TooSlow as error:
-            raise GaveUp(f"{error}") from None
+        except ClientTooSlow as error:
+            raise ResponseCutOff(f"{error}") from None
 
     def _take(self) -> bytes:
         data, self._data = self._data, b""

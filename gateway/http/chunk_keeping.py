@@ -17,7 +17,7 @@ from gateway.http.problems import Problem
 
 
 @dataclass(frozen=True, slots=True)
-class Rhythm:
+class RenewalSchedule:
     """How long each renewal keeps chunks for, and after what time the next one follows."""
 
     for_ms: Milliseconds
@@ -27,20 +27,20 @@ class Rhythm:
         assert self.every_ms * RENEWALS <= self.for_ms, self
 
 
-DOWNLOADS = Rhythm(for_ms=READING_GRACE_MS, every_ms=RELEASED_GRACE_MS // RENEWALS)
+DOWNLOAD_SCHEDULE = RenewalSchedule(for_ms=READING_GRACE_MS, every_ms=RELEASED_GRACE_MS // RENEWALS)
 """A version may be replaced as soon as its download begins, and is kept for `RELEASED_GRACE_MS` at
 least from then on: the renewals begin within that time."""
 
 
-def uploads(chunk_grace_ms: Milliseconds) -> Rhythm:
+def upload_schedule(chunk_grace_ms: Milliseconds) -> RenewalSchedule:
     """What a store keeps an uploaded chunk for is a setting; this is in step with it."""
-    return Rhythm(for_ms=chunk_grace_ms, every_ms=chunk_grace_ms // RENEWALS)
+    return RenewalSchedule(for_ms=chunk_grace_ms, every_ms=chunk_grace_ms // RENEWALS)
 
 
-class Kept:
+class KeptChunks:
     """The chunks that one request needs. The first one begins the renewals."""
 
-    def __init__(self, cluster: Cluster, rhythm: Rhythm, group: asyncio.TaskGroup) -> None:
+    def __init__(self, cluster: Cluster, rhythm: RenewalSchedule, group: asyncio.TaskGroup) -> None:
         self._cluster = cluster
         self._rhythm = rhythm
         self._group = group
@@ -76,20 +76,20 @@ class Kept:
 
 
 @contextlib.asynccontextmanager
-async def keeping(cluster: Cluster, rhythm: Rhythm) -> AsyncIterator[Kept]:
-    """While the block runs, the stores keep what is added to the `Kept`."""
+async def keep_chunks(cluster: Cluster, rhythm: RenewalSchedule) -> AsyncIterator[KeptChunks]:
+    """While the block runs, the stores keep what is added to the `KeptChunks`."""
     try:
         async with asyncio.TaskGroup() as group:
-            kept = Kept(cluster, rhythm, group)
+            kept = KeptChunks(cluster, rhythm, group)
             try:
                 yield kept
             finally:
                 kept.end()
     except ExceptionGroup as errors:
-        raise first_of(errors) from errors
+        raise first_error(errors) from errors
 
 
-def first_of(error: Exception) -> Exception:
+def first_error(error: Exception) -> Exception:
     """The error that ended a group of tasks; the others were cancelled because of it."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]

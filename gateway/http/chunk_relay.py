@@ -5,12 +5,12 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
-from gateway.http.client_timeouts import LEAST_BYTES_PER_S, Pace, TooSlow
-from gateway.http.memory_budget import Memory, nothing_left
+from gateway.http.client_timeouts import LEAST_BYTES_PER_S, ClientTooSlow, WaitAllowance
+from gateway.http.memory_budget import MemoryBudget, no_capacity
 from gateway.http.problems import Problem
-from gateway.http.spill import Slot, Spill
+from gateway.http.spill import SpillFile, SpillSlot
 
-_MOMENT_S = 0.05
+_SLOW_CHECK_S = 0.05
 """How often it is looked whether a reader takes anything. One that took no piece since, less than
 about 1 MiB/s, counts as slow, so that others wait no longer than this for it."""
 
@@ -30,14 +30,14 @@ Sink = Callable[[bytes], Awaitable[None]]
 """Takes a piece of a download; returns when there is room for the next one."""
 
 
-class Gathering:
+class IncomingChunk:
     """A body, or a chunk of one, while its parts come in.
 
     It is in memory if there is room for it, and goes to the disk as soon as there is not: what is
     not whole keeps nothing from those that are.
     """
 
-    def __init__(self, memory: Memory, spill: Spill, patience_s: float) -> None:
+    def __init__(self, memory: MemoryBudget, spill: SpillFile, patience_s: float) -> None:
         self._memory = memory
         self._spill = spill
         self._patience_s = patience_s
@@ -45,7 +45,7 @@ class Gathering:
         """What is not on the disk."""
         self._held = 0
         """What this takes of the memory: nothing once the disk has it."""
-        self._slot: Slot | None = None
+        self._slot: SpillSlot | None = None
         self._written = 0
         self._digest = hashlib.sha256()
         """Of what was written: the stores are to get what the client sent, not what a disk kept."""
@@ -65,7 +65,7 @@ class Gathering:
                 return
             self._slot = self._spill.slot()
             if self._slot is None:
-                raise nothing_left("too many bodies come slowly")
+                raise no_capacity("too many bodies come slowly")
             await self._write(self._slot)
             self._forget()
         self._data += piece
@@ -85,7 +85,7 @@ class Gathering:
         try:
             data = await self._slot.read(0, self._written)
             if hashlib.sha256(data).digest() != self._digest.digest():
-                raise nothing_left("its disk gave back other bytes than were written")
+                raise no_capacity("its disk gave back other bytes than were written")
         except BaseException:
             self._memory.give_back(self._written)
             raise
@@ -104,7 +104,7 @@ class Gathering:
         self._memory.gathered(held)
         self._memory.give_back(held)
 
-    async def _write(self, slot: Slot) -> None:
+    async def _write(self, slot: SpillSlot) -> None:
         data, self._data = self._data, bytearray()
         if data:
             await slot.write(self._written, data)
@@ -112,14 +112,19 @@ class Gathering:
             self._written += len(data)
 
 
-class Draining:
+class OutgoingChunk:
     """Bytes on their way to a reader: in memory, until others want the room and the reader is slow.
 
     The memory for them, `taken` bytes, is given back here.
     """
 
     def __init__(
-        self, data: bytes, taken: int, memory: Memory, spill: Spill, on_slow: Callable[[], None]
+        self,
+        data: bytes,
+        taken: int,
+        memory: MemoryBudget,
+        spill: SpillFile,
+        on_slow: Callable[[], None],
     ) -> None:
         self._moved = False
         self._size = len(data)
@@ -128,24 +133,26 @@ class Draining:
         self._memory = memory
         self._spill = spill
         self._on_slow = on_slow
-        self._slot: Slot | None = None
+        self._slot: SpillSlot | None = None
         self._taken_to = self._seen_to = 0
         """How far the reader has come, and had when it was last looked."""
 
-    async def drain(self, start: int, stop: int, sink: Sink, pace: Pace, reader: Reader) -> Reader:
+    async def drain(
+        self, start: int, stop: int, sink: Sink, pace: WaitAllowance, reader: Reader
+    ) -> Reader:
         """Hand the bytes from `start` to `stop` to `sink`; what that shows of the reader.
 
-        Raises `Problem`, `TooSlow`, alone or in groups.
+        Raises `Problem`, `ClientTooSlow`, alone or in groups.
         """
         try:
             async with asyncio.TaskGroup() as group:
-                self._look_after(0 if reader == "slow" else _MOMENT_S, group)
+                self._look_after(0 if reader == "slow" else _SLOW_CHECK_S, group)
                 try:
                     while start < stop:
                         fast = reader == "fast" and not self._moved
                         size = _PIECE_BYTES if fast else _SMALL_PIECE_BYTES
                         end = min(stop, start + size)
-                        await _hand(await self._piece(start, end), sink, pace)
+                        await _send_piece(await self._piece(start, end), sink, pace)
                         start = self._taken_to = end
                 finally:
                     self._timer.cancel()
@@ -167,7 +174,7 @@ class Draining:
             self._on_slow()
             group.create_task(self._move())
         self._seen_to = self._taken_to
-        self._look_after(_MOMENT_S, group)
+        self._look_after(_SLOW_CHECK_S, group)
 
     async def _piece(self, start: int, end: int) -> bytes:
         if self._data is not None:
@@ -196,14 +203,14 @@ class Draining:
         self._memory_taken = 0
 
 
-async def _hand(piece: bytes, sink: Sink, pace: Pace) -> None:
+async def _send_piece(piece: bytes, sink: Sink, pace: WaitAllowance) -> None:
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     try:
         async with asyncio.timeout(pace.left_s):
             await sink(piece)
     except TimeoutError:
-        raise TooSlow(
+        raise ClientTooSlow(
             f"the reader stalled, or took less than {LEAST_BYTES_PER_S} bytes a second"
         ) from None
     pace.moved(len(piece), loop.time() - began_s)

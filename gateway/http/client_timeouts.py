@@ -4,11 +4,11 @@ LEAST_BYTES_PER_S = 1024
 """Slower than any link in use, so that only a client that stalls or means harm falls below it."""
 
 
-class TooSlow(Exception):
+class ClientTooSlow(Exception):
     """A reader takes less than the least rate; the connection is to be cut."""
 
 
-class Pace:
+class WaitAllowance:
     """The patience that is left with one client, in seconds of waiting for it.
 
     It is full at first. Waiting uses it up, and each byte that moves gives back what it may take at

@@ -15,7 +15,7 @@ _DESCRIPTORS_KEPT = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """What connections may take of a process. Times are seconds."""
 
     connections: int = 1_000
@@ -50,7 +50,7 @@ class Limits:
         assert 0 < self.from_one_address <= self.connections, self
 
     @classmethod
-    def of_process(cls, *, body_s: float) -> "Limits":
+    def of_process(cls, *, body_s: float) -> "ConnectionLimits":
         """The limits that this process's file descriptors allow."""
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         limits = cls(body_s=body_s)
@@ -62,7 +62,7 @@ class Limits:
         return replace(limits, connections=most, from_one_address=most * 3 // 4)
 
 
-class Held(Protocol):
+class ManagedConnection(Protocol):
     """A connection as `Connections` knows it."""
 
     address: str
@@ -77,21 +77,21 @@ class Held(Protocol):
 class Connections:
     """The connections of one server, by what they do: serve, wait, or leave."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
-        self._all: set[Held] = set()
+        self._all: set[ManagedConnection] = set()
         self._of_address: dict[str, int] = {}
         # In the order in which they began to wait.
-        self._strangers: OrderedDict[Held, None] = OrderedDict()
-        self._idle: OrderedDict[Held, None] = OrderedDict()
-        self._leaving: OrderedDict[Held, None] = OrderedDict()
-        self.bodies: OrderedDict[Held, None] = OrderedDict()
+        self._strangers: OrderedDict[ManagedConnection, None] = OrderedDict()
+        self._idle: OrderedDict[ManagedConnection, None] = OrderedDict()
+        self._leaving: OrderedDict[ManagedConnection, None] = OrderedDict()
+        self.bodies: OrderedDict[ManagedConnection, None] = OrderedDict()
         """Those with an incomplete body; the one that brought nothing for longest comes first."""
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def admit(self, connection: Held) -> bool:
+    def admit(self, connection: ManagedConnection) -> bool:
         """Take in a new connection, if need be in another one's place; whether there was one."""
         address = connection.address
         here = self._of_address.get(address, 0)
@@ -111,38 +111,38 @@ class Connections:
         self._strangers[connection] = None
         return True
 
-    def serves(self, connection: Held) -> None:
+    def serves(self, connection: ManagedConnection) -> None:
         """A request of it is being worked on."""
         if connection in self._idle:
             del self._idle[connection]
         else:
             self._strangers.pop(connection, None)
 
-    def waits(self, connection: Held, *, known: bool) -> None:
+    def waits(self, connection: ManagedConnection, *, known: bool) -> None:
         """It was answered; `known` says that the request was let in."""
         if connection in self._all:
             (self._idle if known else self._strangers)[connection] = None
 
-    def leaves(self, connection: Held) -> None:
+    def leaves(self, connection: ManagedConnection) -> None:
         """It was answered for the last time."""
         self._forget(connection)
         self._leaving[connection] = None
         if len(self._leaving) > self.limits.leaving:
             self._leaving.popitem(last=False)[0].abort()
 
-    def remove(self, connection: Held) -> None:
+    def remove(self, connection: ManagedConnection) -> None:
         """It is gone."""
         self._forget(connection)
         self._leaving.pop(connection, None)
 
-    def _first_waiting(self, address: str | None) -> Held | None:
+    def _first_waiting(self, address: str | None) -> ManagedConnection | None:
         for waiting in (self._strangers, self._idle):
             for connection in waiting:
                 if address is None or connection.address == address:
                     return connection
         return None
 
-    def _forget(self, connection: Held) -> None:
+    def _forget(self, connection: ManagedConnection) -> None:
         self._strangers.pop(connection, None)
         self._idle.pop(connection, None)
         self.bodies.pop(connection, None)

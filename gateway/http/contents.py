@@ -1,19 +1,18 @@
-"""Contents on their way in and out: in pieces, with a bound on what is in memory at once.
+"""Uploads and downloads of file contents, chunk by chunk, within a bound on memory.
 
-`upload_memory_bytes` bound what all uploads hold, and the same again all downloads (`Memory`). A
-client of any speed may be at the other end, so what waits for a client must keep nothing from those
-that wait for the cluster only:
+All uploads together hold at most `upload_memory_bytes` in memory, and so do all downloads
+(`MemoryBudget`). Clients may be arbitrarily slow, so a chunk that waits for a client must not block
+requests that wait only for the cluster:
 
-- A chunk that is not whole yet has a claim to no more than half of the memory together with all
-  others. Beyond it such chunks are gathered on the disk (`Spill`) and come into memory once they
-  are whole, in turn, for as long as the cluster takes to store them.
-- A chunk that a reader does not take goes to the disk as soon as others want its memory, and what
-  was fetched ahead for that reader is dropped. It is read from there in small pieces.
-- A client that moves less than a least rate is given up (`Pace`): 408, or a cut connection.
-- Memory is given in the order of asking, and each request asks for one chunk at a time. What gets
-  no turn in time, or finds no room on the disk either, is a prompt 503.
+- Incomplete chunks may use at most half of the memory. Beyond that they are collected on the disk
+  (`SpillFile`); a completed chunk is read back into memory, in turn, while the cluster stores it.
+- A chunk that its reader does not take moves to the disk as soon as other requests want the memory,
+  and is sent from there in small pieces. Chunks that were prefetched for that reader are dropped.
+- A client below the minimum rate is given up (`WaitAllowance`): 408, or a closed connection.
+- Memory is granted first come, first served, and each request asks for one chunk at a time. A
+  request that gets no turn in time, or finds no space on the disk either, fails promptly with 503.
 
-So a slow connection costs two small pieces in memory, and at most one chunk on the disk.
+So a slow connection costs two small pieces of memory, and at most one chunk on the disk.
 """
 
 import asyncio
@@ -38,13 +37,19 @@ from actors.values import (
     StoredContent,
 )
 from gateway.cluster import Cluster
-from gateway.http.chunk_keeping import DOWNLOADS, Kept, first_of, keeping, uploads
-from gateway.http.chunk_relay import Draining, Gathering, Reader, Sink
-from gateway.http.client_timeouts import Pace
-from gateway.http.memory_budget import TURN_S, Memory, nothing_left
+from gateway.http.chunk_keeping import (
+    DOWNLOAD_SCHEDULE,
+    KeptChunks,
+    first_error,
+    keep_chunks,
+    upload_schedule,
+)
+from gateway.http.chunk_relay import IncomingChunk, OutgoingChunk, Reader, Sink
+from gateway.http.client_timeouts import WaitAllowance
+from gateway.http.memory_budget import TURN_TIMEOUT_S, MemoryBudget, no_capacity
 from gateway.http.problems import TOO_LARGE, UNAVAILABLE, Problem
-from gateway.http.request_body import Arriving
-from gateway.http.spill import Spill
+from gateway.http.request_body import RequestBody
+from gateway.http.spill import SpillFile
 from gateway.settings import Settings
 
 TEXT_BYTES_MAX = 2 * 1024 * 1024
@@ -66,7 +71,7 @@ Fetch = Callable[[str], Coroutine[Any, Any, bytes]]
 """Gets the bytes of a chunk. Raises `Problem`."""
 
 
-class Contents:
+class ContentTransfer:
     """Cuts bodies into chunks and puts chunks together again; one for a gateway."""
 
     def __init__(self, cluster: Cluster, settings: Settings) -> None:
@@ -75,34 +80,34 @@ class Contents:
         self._inline_bytes = settings.inline_bytes
         self._greatest_bytes = settings.greatest_file_bytes
         self._patience_s = settings.body_timeout_ms / 1000
-        self.incoming = Memory(settings.upload_memory_bytes)
-        self.outgoing = Memory(settings.upload_memory_bytes)
-        self.spill = Spill(
+        self.incoming = MemoryBudget(settings.upload_memory_bytes)
+        self.outgoing = MemoryBudget(settings.upload_memory_bytes)
+        self.spill = SpillFile(
             settings.data,
             max(CHUNK_BYTES, TEXT_BYTES_MAX),
             _SPILLED_PER_MEMORY * settings.upload_memory_bytes // CHUNK_BYTES,
             settings.disk_reserve_bytes,
         )
         self._chunk_sizes: dict[str, int] = {}
-        self._uploading = uploads(settings.chunk_grace_ms)
+        self._uploading = upload_schedule(settings.chunk_grace_ms)
 
-    def uploading(self) -> AbstractAsyncContextManager[Kept]:
+    def uploading(self) -> AbstractAsyncContextManager[KeptChunks]:
         """What is taken in within the block stays on the stores until its end, where the command
         that names it is decided.
         """
-        return keeping(self._cluster, self._uploading)
+        return keep_chunks(self._cluster, self._uploading)
 
-    def downloading(self) -> AbstractAsyncContextManager[Kept]:
+    def downloading(self) -> AbstractAsyncContextManager[KeptChunks]:
         """What is named within the block can be read until its end, also if it is replaced."""
-        return keeping(self._cluster, DOWNLOADS)
+        return keep_chunks(self._cluster, DOWNLOAD_SCHEDULE)
 
-    async def take_in(self, fields: dict[str, str], receive: Receive, kept: Kept) -> Content:
+    async def take_in(self, fields: dict[str, str], receive: Receive, kept: KeptChunks) -> Content:
         """Read the body of a request. Larger contents are durable on return, and on the stores for
         as long as `kept` lasts. Raises `Problem`.
         """
-        body = Arriving(fields, receive, self._greatest_bytes, self._patience_s, self._too_large)
+        body = RequestBody(fields, receive, self._greatest_bytes, self._patience_s, self._too_large)
         if (body.expected or 0) > self._inline_bytes and not self._has_room():
-            raise nothing_left("too many bodies come slowly")  # Before the client sends it.
+            raise no_capacity("too many bodies come slowly")  # Before the client sends it.
         head = bytearray()
         while not body.complete and len(head) <= self._inline_bytes:
             head += await body.piece()
@@ -113,7 +118,7 @@ class Contents:
             return await self._upload(bytes(head), body, kept)
         except ExceptionGroup as group:
             # Chunks fail together when the cluster is away; one reason is enough for the client.
-            raise first_of(group) from group
+            raise first_error(group) from group
 
     async def text(
         self,
@@ -124,7 +129,7 @@ class Contents:
     ) -> bytes:
         """Read a body that is no file's contents. Raises `Problem`."""
         assert bytes_max <= TEXT_BYTES_MAX, bytes_max
-        body = Arriving(fields, receive, bytes_max, self._patience_s, too_large)
+        body = RequestBody(fields, receive, bytes_max, self._patience_s, too_large)
         gathering = self._gathering()
         try:
             while not body.complete:
@@ -136,7 +141,7 @@ class Contents:
         self.incoming.give_back(len(data))
         return data
 
-    async def keep(self, data: bytes, kept: Kept) -> Content:
+    async def keep(self, data: bytes, kept: KeptChunks) -> Content:
         """Contents that are in memory already, as `take_in`. Raises `Problem`."""
 
         async def receive() -> dict[str, Any]:
@@ -144,7 +149,7 @@ class Contents:
 
         return await self.take_in({}, receive, kept)
 
-    async def chunk_names(self, content: StoredContent, kept: Kept) -> tuple[str, ...]:
+    async def chunk_names(self, content: StoredContent, kept: KeptChunks) -> tuple[str, ...]:
         """The chunks of a file, in order, to be read while `kept` lasts. Raises `Problem`."""
         if isinstance(content, Chunked):
             if content.size > self._inline_bytes:  # A smaller one is read at once.
@@ -163,7 +168,7 @@ class Contents:
         """Hand `length` bytes of the chunks `names`, from the byte `start` on, to `sink`.
 
         They belong to a file of `size` bytes. Fetches a little ahead. `sink` is awaited for one
-        piece after the other. Raises `Problem`, `TooSlow`.
+        piece after the other. Raises `Problem`, `ClientTooSlow`.
         """
         if len(names) == 1 and size <= self._inline_bytes:
             only = await self._fetch(names[0])
@@ -171,8 +176,10 @@ class Contents:
                 raise _not_whole(f"its chunk has {len(only)} bytes")
             await sink(only[start : start + length])
             return
-        pace = Pace(self._patience_s)
-        ahead = _Ahead(names, min(size, CHUNK_BYTES), self._fetch, self.outgoing, self._patience_s)
+        pace = WaitAllowance(self._patience_s)
+        ahead = _Prefetcher(
+            names, min(size, CHUNK_BYTES), self._fetch, self.outgoing, self._patience_s
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 try:
@@ -191,19 +198,19 @@ class Contents:
                 finally:
                     ahead.drop()
         except ExceptionGroup as problems:
-            raise first_of(problems) from problems
+            raise first_error(problems) from problems
 
     async def hand_over(self, data: bytes, taken: int, sink: Sink) -> None:
         """Hand `data` to `sink`, and give back the `taken` bytes of `outgoing` that it is held in.
 
-        Raises `Problem`, `TooSlow`.
+        Raises `Problem`, `ClientTooSlow`.
         """
         draining, size = self._draining(data, taken, _nothing), len(data)
         del data  # Else it stays in memory for as long as this waits.
         try:
-            await draining.drain(0, size, sink, Pace(self._patience_s), "unknown")
+            await draining.drain(0, size, sink, WaitAllowance(self._patience_s), "unknown")
         except ExceptionGroup as problems:
-            raise first_of(problems) from problems
+            raise first_error(problems) from problems
 
     async def chunks_of_range(
         self, names: tuple[str, ...], start: int, stop: int
@@ -226,12 +233,12 @@ class Contents:
         first = start // each
         return names[first : (stop - 1) // each + 1], start - first * each
 
-    def _gathering(self) -> Gathering:
+    def _gathering(self) -> IncomingChunk:
         # A body that has come in is worth a longer wait than the first word of an answer.
-        return Gathering(self.incoming, self.spill, self._patience_s)
+        return IncomingChunk(self.incoming, self.spill, self._patience_s)
 
-    def _draining(self, data: bytes, taken: int, on_slow: Callable[[], None]) -> Draining:
-        return Draining(data, taken, self.outgoing, self.spill, on_slow)
+    def _draining(self, data: bytes, taken: int, on_slow: Callable[[], None]) -> OutgoingChunk:
+        return OutgoingChunk(data, taken, self.outgoing, self.spill, on_slow)
 
     def _too_large(self) -> Problem:
         return Problem(
@@ -243,7 +250,7 @@ class Contents:
     def _has_room(self) -> bool:
         return self.incoming.may_gather(self._inline_bytes) or not self.spill.full
 
-    async def _upload(self, rest: bytes, body: Arriving, kept: Kept) -> Content:
+    async def _upload(self, rest: bytes, body: RequestBody, kept: KeptChunks) -> Content:
         whole = hashlib.sha256()
         size = 0
         names: list[str] = []
@@ -281,7 +288,7 @@ class Contents:
         kept.list_in(manifest, names)
         return Indirect(size=size, sha256=digest, manifest=manifest)
 
-    async def _gather(self, gathering: Gathering, rest: bytes, body: Arriving) -> bytes:
+    async def _gather(self, gathering: IncomingChunk, rest: bytes, body: RequestBody) -> bytes:
         """Gather one chunk, of `rest` first; what follows it. Raises `Problem`."""
         while True:
             room = self._chunk_bytes - gathering.size
@@ -309,7 +316,7 @@ class Contents:
 
     async def _fetch_in_turn(self, name: str, taken: int) -> bytes:
         """As `_fetch`, in `taken` bytes of the memory, which are the caller's from now on."""
-        await self.outgoing.take(taken, TURN_S)
+        await self.outgoing.take(taken, TURN_TIMEOUT_S)
         try:
             return await self._fetch(name)
         except BaseException:
@@ -317,7 +324,7 @@ class Contents:
             raise
 
 
-class _Ahead:
+class _Prefetcher:
     """The chunks that one download asks for before their turn, of at most `each` bytes.
 
     Each takes memory before it is asked for: the next one in turn, those behind it only where that
@@ -325,7 +332,12 @@ class _Ahead:
     """
 
     def __init__(
-        self, names: tuple[str, ...], each: int, fetch: Fetch, memory: Memory, patience_s: float
+        self,
+        names: tuple[str, ...],
+        each: int,
+        fetch: Fetch,
+        memory: MemoryBudget,
+        patience_s: float,
     ) -> None:
         self.eager = False
         """Whether the reader is known to be fast: nothing is asked for ahead of others."""
@@ -345,7 +357,9 @@ class _Ahead:
         if not self._asked:
             if self._position == len(self._names):
                 return None
-            await self._memory.take(self._each, self._patience_s if self._position else TURN_S)
+            await self._memory.take(
+                self._each, self._patience_s if self._position else TURN_TIMEOUT_S
+            )
             self._ask(group)
         while (
             self.eager

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from actors.messages import LogEntry, LogPage
 from gateway.cluster import Cluster
 from gateway.http.headers import query_fields
-from gateway.http.live_events import Pulse
+from gateway.http.live_events import LiveEvents
 from gateway.http.parameters import (
     EVENTS_AFTER,
     FIGURES_AFTER,
@@ -33,12 +33,12 @@ from gateway.http.problems import (
 )
 from gateway.http.request_log import RequestLog
 from gateway.http.schemas import Log, LogItem, Requests, SlotOutcome, Traces
-from gateway.http.small_bodies import bounded_body, check_json
+from gateway.http.small_bodies import check_json, read_small_body
 from gateway.http.system import ballot_text
-from gateway.trace_events import ALL_S_MAX, Order, Tracing
+from gateway.trace_events import ALL_S_MAX, TraceCommand, Tracing
 
 _NO_STORE = {"cache-control": "no-store"}
-_ORDERS_PER_S = 5
+_COMMANDS_PER_S = 5
 """Each makes a message to every node."""
 
 _REQUEST_NAME_MAX = 200
@@ -49,7 +49,7 @@ _NEWEST_REQUESTS = 100
 """What is told each second: more would be gone before it is read."""
 
 
-class Looking:
+class DiagnosticsEndpoints:
     """What a gateway shows of requests and messages; see `docs/api.md`."""
 
     def __init__(
@@ -57,14 +57,14 @@ class Looking:
         cluster: Cluster,
         tracing: Tracing,
         requests: RequestLog,
-        pulse: Pulse,
-        command: Callable[[Order], bool],
+        pulse: LiveEvents,
+        command: Callable[[TraceCommand], bool],
     ) -> None:
         self._cluster = cluster
         self.requests = requests
         self.pulse = pulse
         self._tracing = tracing
-        self._orders_s: deque[float] = deque(maxlen=_ORDERS_PER_S)
+        self._orders_s: deque[float] = deque(maxlen=_COMMANDS_PER_S)
         self._command = command
         pulse.pictures["requests"] = self._picture_of_requests
         pulse.pictures["log"] = self._picture_of_log
@@ -105,7 +105,7 @@ class Looking:
         """Have all nodes record more or less."""
         check_json(request.scope)
         try:
-            order = Order.model_validate_json(await bounded_body(request))
+            order = TraceCommand.model_validate_json(await read_small_body(request))
         except ValidationError:
             raise Problem(
                 INVALID_REQUEST,
@@ -113,10 +113,10 @@ class Looking:
                 "(off, sampled, all)",
             ) from None
         now_s = time.monotonic()
-        if len(self._orders_s) == _ORDERS_PER_S and now_s - self._orders_s[0] < 1:
+        if len(self._orders_s) == _COMMANDS_PER_S and now_s - self._orders_s[0] < 1:
             raise Problem(
                 TOO_MANY_REQUESTS,
-                f"all nodes are told at most {_ORDERS_PER_S} times a second what to record",
+                f"all nodes are told at most {_COMMANDS_PER_S} times a second what to record",
                 headers={"retry-after": "1"},
             )
         self._orders_s.append(now_s)
@@ -211,6 +211,6 @@ def _outcome(index: int, aborted: tuple[int, ...]) -> Literal["aborted", "decide
     return "aborted" if index in aborted else "decided"
 
 
-def nobody_hears(order: Order) -> bool:
+def no_broker(order: TraceCommand) -> bool:
     """For a gateway without a broker: no node can be told."""
     return False

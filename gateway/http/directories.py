@@ -22,7 +22,7 @@ _CONDITIONS = ("if-match", "if-none-match", "if-unmodified-since")
 _NO_TAGS = "directories have no ETag"
 
 
-class Directories:
+class DirectoryEndpoints:
     """The endpoints for directories."""
 
     def __init__(self, cluster: Cluster, keys: RunningKeys) -> None:

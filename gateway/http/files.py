@@ -14,8 +14,8 @@ from actors.calls import Decided
 from actors.messages import ReadRequest
 from actors.values import DeleteFile, DirectoryEntry, FileEntry, Operation, PutFile
 from gateway.cluster import Cluster
-from gateway.http.chunk_keeping import first_of
-from gateway.http.client_timeouts import TooSlow
+from gateway.http.chunk_keeping import first_error
+from gateway.http.client_timeouts import ClientTooSlow
 from gateway.http.conditional import (
     Unsatisfiable,
     byte_range,
@@ -24,7 +24,7 @@ from gateway.http.conditional import (
     range_still_holds,
     refuse_conditions,
 )
-from gateway.http.contents import Contents
+from gateway.http.contents import ContentTransfer
 from gateway.http.headers import header_fields, query_fields
 from gateway.http.idempotency import RunningKeys, idempotency_key
 from gateway.http.metadata import entry_headers, metadata, stored_meta
@@ -47,14 +47,14 @@ from synod.paths import path_to_url
 _DATES_ARE_WEAK = "modification times come from clients; use If-Match with an ETag"
 
 
-class GaveUp(Exception):
+class ResponseCutOff(Exception):
     """A download ended before its end; the connection must be cut, so that the client sees it."""
 
 
-class Files:
+class FileEndpoints:
     """The endpoints for files."""
 
-    def __init__(self, cluster: Cluster, contents: Contents, keys: RunningKeys) -> None:
+    def __init__(self, cluster: Cluster, contents: ContentTransfer, keys: RunningKeys) -> None:
         self._cluster = cluster
         self._contents = contents
         self._keys = keys
@@ -198,7 +198,7 @@ class _Download:
 
     def __init__(
         self,
-        contents: Contents,
+        contents: ContentTransfer,
         status: int,
         headers: dict[str, str],
         names: tuple[str, ...],
@@ -232,9 +232,9 @@ class _Download:
                     await self._contents.give_out(self._names, self._size, start, length, sink)
                     watch.cancel()
         except Exception as error:
-            first = first_of(error)
-            if self._started or isinstance(first, TooSlow):
-                raise GaveUp(f"{type(first).__name__}: {first}") from error
+            first = first_error(error)
+            if self._started or isinstance(first, ClientTooSlow):
+                raise ResponseCutOff(f"{type(first).__name__}: {first}") from error
             raise first from None
         if left and not self._started:
             raise Problem(
@@ -243,7 +243,7 @@ class _Download:
                 headers={"retry-after": "1"},
             )
         if left:
-            raise GaveUp(f"the chunks hold {left} bytes less than the file")
+            raise ResponseCutOff(f"the chunks hold {left} bytes less than the file")
 
     async def _begin(self, send: Send) -> None:
         if not self._started:
@@ -256,7 +256,7 @@ async def _until_gone(receive: Receive, complete: Callable[[], bool]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     if not complete():
-        raise GaveUp("the client went away")
+        raise ResponseCutOff("the client went away")
 
 
 async def run_write(

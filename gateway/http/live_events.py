@@ -1,8 +1,8 @@
-"""What changes in the cluster as one gateway sees it, told to whoever listens, and its figures.
+"""Live events of `/v1/events`: cluster changes as one gateway sees them, figures, and topics.
 
-Once a second the gateway looks at what its actor has heard and compares it with a second ago. What
-pages show (`Draw`) is drawn once a second, too, as long as somebody listens to its topic; each
-event is written once, and all listeners are sent the same bytes.
+Once a second the gateway surveys its actor and compares the result with the previous survey. Each
+topic that has a subscriber is computed once a second as well (`TopicSource`). An event is encoded
+once, and all its subscribers receive the same bytes.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ from actors.calls import Surveyed
 from gateway.cluster import Cluster
 from gateway.http.problems import CROWDED, Problem
 from gateway.http.schemas import Figures
-from gateway.readiness import unheard
+from gateway.readiness import unknown_condition
 from observability.safe_text import json_text
 
-LOOK_S = 1.0
+INTERVAL_S = 1.0
 SILENT_HEARTBEATS = 3
 """A node that let so many of its heartbeats pass is told of as silent."""
 
-Draw = Callable[[], Awaitable[Mapping[str, object]]]
+TopicSource = Callable[[], Awaitable[Mapping[str, object]]]
 """What a topic shows now. May raise `Problem`, whose text is told instead."""
 
 FIGURES_KEPT = 300
@@ -32,27 +32,27 @@ FIGURES_KEPT = 300
 _WRITES = frozenset(("PUT", "DELETE", "POST"))
 _CHANGES_KEPT = 256
 _UNREAD_MAX = 64
-LISTENERS_MAX = 128
+SUBSCRIBERS_MAX = 128
 """Each holds a connection, and up to a picture of each topic that its client does not read."""
 
 
 @dataclass(eq=False, slots=True)
-class _Listener:
+class _Subscriber:
     """Somebody who is told `figures` and `change`, and the pictures of some topics."""
 
     topics: frozenset[str]
     queue: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(_UNREAD_MAX))
 
 
-class Pulse:
+class LiveEvents:
     """Looks, compares, tells. Listeners that don't keep up lose the oldest."""
 
     def __init__(self, cluster: Cluster, heartbeat_ms: int) -> None:
         self._cluster = cluster
-        self.pictures: dict[str, Draw] = {}
+        self.pictures: dict[str, TopicSource] = {}
         """By topic. Whoever makes the pulse fills it in."""
         self._silent_ms = SILENT_HEARTBEATS * heartbeat_ms
-        self._listeners: set[_Listener] = set()
+        self._listeners: set[_Subscriber] = set()
         self._figures: deque[Figures] = deque(maxlen=FIGURES_KEPT)
         self._drawn: dict[str, bytes] = {}
         """The last event of each topic that somebody listens to."""
@@ -91,13 +91,13 @@ class Pulse:
 
     async def _each_second(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(INTERVAL_S)
             await work()
 
     def end(self) -> None:
         """Let all listeners go."""
         for listener in self._listeners:
-            _offer(listener.queue, None)
+            _enqueue(listener.queue, None)
 
     # -- drawing ---------------------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ class Pulse:
         self._looked_s = now_s
         times_s = sorted(self._writes_s)
         why_not = "the gateway's own actor does not answer"
-        condition = self._cluster.condition(survey) if survey else unheard(why_not)
+        condition = self._cluster.condition(survey) if survey else unknown_condition(why_not)
         figures: Figures = {
             "time_us": time.time_ns() // 1000,
             "writes_per_s": round(len(times_s) / elapsed_s, 1),
@@ -208,16 +208,16 @@ class Pulse:
     def _tell(self, event: bytes, topic: str | None = None) -> None:
         for listener in self._listeners:
             if topic is None or topic in listener.topics:
-                _offer(listener.queue, event)
+                _enqueue(listener.queue, event)
 
     # -- listening -------------------------------------------------------------------------------
 
     def check_room(self) -> None:
         """Raise `Problem` if there are as many listeners as there may be."""
-        if len(self._listeners) >= LISTENERS_MAX:
+        if len(self._listeners) >= SUBSCRIBERS_MAX:
             raise Problem(
                 CROWDED,
-                f"{LISTENERS_MAX} clients listen to this gateway's events already",
+                f"{SUBSCRIBERS_MAX} clients listen to this gateway's events already",
                 headers={"retry-after": "5"},
             )
 
@@ -232,7 +232,7 @@ class Pulse:
         Without `after`, only what is new. `topics` are names of `pictures`. `figures_after_us`:
         first the figures of the seconds since then, as one event `history`.
         """
-        listener = _Listener(topics)
+        listener = _Subscriber(topics)
         self._listeners.add(listener)
         for topic in topics:
             # It has not seen what the others have.
@@ -252,7 +252,7 @@ class Pulse:
             self._listeners.discard(listener)
 
 
-def _offer(queue: asyncio.Queue[bytes | None], event: bytes | None) -> None:
+def _enqueue(queue: asyncio.Queue[bytes | None], event: bytes | None) -> None:
     if queue.full():
         queue.get_nowait()
     queue.put_nowait(event)

@@ -6,21 +6,21 @@ from typing import NamedTuple
 
 from gateway.http.problems import UNAVAILABLE, Problem
 
-TURN_S = 10.0
+TURN_TIMEOUT_S = 10.0
 """How long a request that nothing was done for yet waits for its turn, before it is refused."""
 
-WAITING_MAX = 1024
+WAITERS_MAX = 1024
 """How many may wait. Beyond that the wait would end in a refusal anyhow: it comes at once."""
 
 _RETRY_AFTER_S = 2
 
 
-class _Turn(NamedTuple):
+class _Waiter(NamedTuple):
     size: int
     given: asyncio.Future[None]
 
 
-class Memory:
+class MemoryBudget:
     """So many bytes, first come, first served. No request asks for more while it waits, so none
     gets two turns before another gets one.
 
@@ -32,7 +32,7 @@ class Memory:
         self._bytes_max = bytes_max
         self._free = bytes_max
         self._gathered = 0
-        self._waiting: deque[_Turn] = deque()
+        self._waiting: deque[_Waiter] = deque()
 
     @property
     def held(self) -> int:
@@ -59,9 +59,9 @@ class Memory:
         """Take `size` bytes, in turn. Raises `Problem` after `patience_s`."""
         if self.take_now(size):
             return
-        if len(self._waiting) >= WAITING_MAX:
-            raise nothing_left(f"{WAITING_MAX} requests wait for memory")
-        turn = _Turn(size, asyncio.get_running_loop().create_future())
+        if len(self._waiting) >= WAITERS_MAX:
+            raise no_capacity(f"{WAITERS_MAX} requests wait for memory")
+        turn = _Waiter(size, asyncio.get_running_loop().create_future())
         self._waiting.append(turn)
         try:
             async with asyncio.timeout(patience_s):
@@ -73,7 +73,7 @@ class Memory:
             else:
                 self.give_back(size)
             if isinstance(error, TimeoutError):
-                raise nothing_left(f"no turn came within {patience_s:g} s") from None
+                raise no_capacity(f"no turn came within {patience_s:g} s") from None
             raise
 
     async def gather(self, size: int, patience_s: float) -> None:
@@ -107,7 +107,7 @@ class Memory:
             turn.given.set_result(None)
 
 
-def nothing_left(why: str) -> Problem:
+def no_capacity(why: str) -> Problem:
     """The problem of a request for which the gateway has no room."""
     return Problem(
         UNAVAILABLE,

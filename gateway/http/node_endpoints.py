@@ -15,7 +15,7 @@ from starlette.routing import Route
 from gateway.http.problems import UNAVAILABLE, Problem
 
 
-def exporter(name: str, registry: CollectorRegistry, trouble: Callable[[], str]) -> Starlette:
+def node_app(name: str, registry: CollectorRegistry, trouble: Callable[[], str]) -> Starlette:
     """The application: `/metrics`, and `/healthz`, which is 503 with the reason in `trouble`."""
 
     async def metrics(request: Request) -> Response:

@@ -19,8 +19,8 @@ from gateway.http.operations import (
     JSON,
     OPERATIONS,
     RESPONSE_HEADERS,
-    Answer,
-    Operation,
+    ApiOperation,
+    ApiResponse,
 )
 from gateway.http.parameters import Parameter, Text
 from gateway.http.problems import Kind
@@ -112,7 +112,7 @@ def document() -> dict[str, Any]:
 class _Shapes:
     """The schemas of all bodies, each type once under its own name."""
 
-    def __init__(self, operations: Iterable[Operation]) -> None:
+    def __init__(self, operations: Iterable[ApiOperation]) -> None:
         wanted: dict[tuple[str, Mode], Any] = {}
 
         def want(shape: Any, mode: Mode) -> None:
@@ -138,7 +138,7 @@ class _Shapes:
         return dict(self._schemas[(repr(shape), mode), mode])
 
 
-def _operation_json(operation: Operation, shapes: _Shapes, *, head: bool) -> dict[str, Any]:
+def _operation_json(operation: ApiOperation, shapes: _Shapes, *, head: bool) -> dict[str, Any]:
     about: dict[str, Any] = {
         "tags": [operation.tag],
         "operationId": operation.name,
@@ -181,7 +181,7 @@ def _parameter_json(parameter: Parameter) -> dict[str, Any]:
 
 
 def _answer_json(
-    answer: Answer, operation: Operation, shapes: _Shapes, *, head: bool
+    answer: ApiResponse, operation: ApiOperation, shapes: _Shapes, *, head: bool
 ) -> dict[str, Any]:
     about: dict[str, Any] = {"description": answer.means}
     if answer.headers:

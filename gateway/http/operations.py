@@ -14,7 +14,7 @@ from gateway.http.auth import Login
 from gateway.http.parameters import Parameter
 from gateway.http.problems import Kind
 from gateway.http.transactions import Steps, Transfer
-from gateway.trace_events import Order
+from gateway.trace_events import TraceCommand
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
@@ -25,7 +25,7 @@ Method = str
 Kinds = tuple[Kind, ...]
 
 
-class Answer(NamedTuple):
+class ApiResponse(NamedTuple):
     """A status that is no problem. `shape` is a type, whose JSON is sent, or `None`.
 
     `media` without a shape is bytes or text. `headers` are names in `RESPONSE_HEADERS`.
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
     headers: tuple[str, ...] = ()
 
 
-class Body(NamedTuple):
+class ApiBody(NamedTuple):
     """What a request sends: by media type a model, or `None` for any bytes."""
 
     means: str
@@ -46,7 +46,7 @@ class Body(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Operation:
+class ApiOperation:
     """One method of one route."""
 
     tag: str
@@ -54,8 +54,8 @@ class Operation:
     summary: str
     means: str = ""
     parameters: tuple[Parameter, ...] = ()
-    body: Body | None = None
-    answers: tuple[Answer, ...]
+    body: ApiBody | None = None
+    answers: tuple[ApiResponse, ...]
     problems: Kinds = ()
     open: bool = False
     """Served without the token."""
@@ -141,13 +141,13 @@ _HOW_TO_READ = (parameters.CONSISTENCY, parameters.AT_LEAST)
 _HOW_TO_WRITE = (parameters.IDEMPOTENCY_KEY, parameters.RETRY)
 _IF = (parameters.IF_MATCH, parameters.IF_NONE_MATCH)
 
-_NO_CONTENT = Answer(204, "Done.", headers=_WRITTEN)
-_NOT_MODIFIED = Answer(
+_NO_CONTENT = ApiResponse(204, "Done.", headers=_WRITTEN)
+_NOT_MODIFIED = ApiResponse(
     304, "The client has the current version.", headers=("ETag", "Last-Modified", *_READ)
 )
 
 _FILES = {
-    ("PUT", "/v1/files/{path}"): Operation(
+    ("PUT", "/v1/files/{path}"): ApiOperation(
         tag="files",
         name="putFile",
         summary="Create or replace a file",
@@ -164,15 +164,15 @@ _FILES = {
             parameters.REPR_DIGEST,
             parameters.CONTENT_DIGEST,
         ),
-        body=Body("The contents, of any type.", {BYTES: None, "*/*": None}),
+        body=ApiBody("The contents, of any type.", {BYTES: None, "*/*": None}),
         answers=(
-            Answer(
+            ApiResponse(
                 200,
                 "The file was replaced.",
                 schemas.FileWritten,
                 headers=(*_WRITTEN, "ETag", "Repr-Digest"),
             ),
-            Answer(
+            ApiResponse(
                 201,
                 "The file was created.",
                 schemas.FileWritten,
@@ -181,7 +181,7 @@ _FILES = {
         ),
         problems=(*_WRITING, *_SENDING, p.DIGEST_MISMATCH, p.UNSUPPORTED_CODING),
     ),
-    ("GET", "/v1/files/{path}"): Operation(
+    ("GET", "/v1/files/{path}"): ApiOperation(
         tag="files",
         name="getFile",
         summary="Read a file, or a part of it",
@@ -193,8 +193,8 @@ _FILES = {
             parameters.IF_RANGE,
         ),
         answers=(
-            Answer(200, "The whole file, in its own type.", media="*/*", headers=_ABOUT_FILE),
-            Answer(
+            ApiResponse(200, "The whole file, in its own type.", media="*/*", headers=_ABOUT_FILE),
+            ApiResponse(
                 206,
                 "The part that `Range` names.",
                 media="*/*",
@@ -212,13 +212,13 @@ _FILES = {
             p.RANGE_NOT_SATISFIABLE,
         ),
     ),
-    ("HEAD", "/v1/files/{path}"): Operation(
+    ("HEAD", "/v1/files/{path}"): ApiOperation(
         tag="files",
         name="headFile",
         summary="Describe a file",
         parameters=(parameters.FILE_PATH, *_HOW_TO_READ, *_IF),
         answers=(
-            Answer(200, "What GET would answer, without the contents.", headers=_ABOUT_FILE),
+            ApiResponse(200, "What GET would answer, without the contents.", headers=_ABOUT_FILE),
             _NOT_MODIFIED,
         ),
         problems=(
@@ -230,7 +230,7 @@ _FILES = {
             p.PRECONDITION_FAILED,
         ),
     ),
-    ("DELETE", "/v1/files/{path}"): Operation(
+    ("DELETE", "/v1/files/{path}"): ApiOperation(
         tag="files",
         name="deleteFile",
         summary="Remove a file",
@@ -241,7 +241,7 @@ _FILES = {
 }
 
 _DIRECTORIES = {
-    ("GET", "/v1/directories/{path}"): Operation(
+    ("GET", "/v1/directories/{path}"): ApiOperation(
         tag="directories",
         name="listDirectory",
         summary="List a directory, page by page",
@@ -252,25 +252,27 @@ _DIRECTORIES = {
             parameters.LISTING_AFTER,
         ),
         answers=(
-            Answer(
+            ApiResponse(
                 200, "Entries in the order of names.", schemas.Listing, headers=(*_READ, "Link")
             ),
         ),
         problems=(*_READING, p.INVALID_PATH, p.NOT_FOUND, p.CONFLICT),
         head=True,
     ),
-    ("PUT", "/v1/directories/{path}"): Operation(
+    ("PUT", "/v1/directories/{path}"): ApiOperation(
         tag="directories",
         name="makeDirectory",
         summary="Make a directory and its missing parents",
         parameters=(parameters.DIRECTORY_PATH, *_HOW_TO_WRITE),
         answers=(
-            Answer(200, "It was there.", schemas.DirectoryMade, headers=_WRITTEN),
-            Answer(201, "It was made.", schemas.DirectoryMade, headers=(*_WRITTEN, "Location")),
+            ApiResponse(200, "It was there.", schemas.DirectoryMade, headers=_WRITTEN),
+            ApiResponse(
+                201, "It was made.", schemas.DirectoryMade, headers=(*_WRITTEN, "Location")
+            ),
         ),
         problems=_WRITING,
     ),
-    ("DELETE", "/v1/directories/{path}"): Operation(
+    ("DELETE", "/v1/directories/{path}"): ApiOperation(
         tag="directories",
         name="removeDirectory",
         summary="Remove a directory",
@@ -280,41 +282,41 @@ _DIRECTORIES = {
     ),
 }
 
-_CHANGING = {
-    ("POST", "/v1/move"): Operation(
+_TRANSACTIONS = {
+    ("POST", "/v1/move"): ApiOperation(
         tag="changes",
         name="move",
         summary="Give a file or a directory another path",
         parameters=_HOW_TO_WRITE,
-        body=Body("From where to where, and under which conditions.", {JSON: Transfer}),
-        answers=(Answer(200, "Moved.", schemas.Transferred, headers=_WRITTEN),),
+        body=ApiBody("From where to where, and under which conditions.", {JSON: Transfer}),
+        answers=(ApiResponse(200, "Moved.", schemas.Transferred, headers=_WRITTEN),),
         problems=(*_WRITING, p.NOT_JSON, *_SENDING),
     ),
-    ("POST", "/v1/copy"): Operation(
+    ("POST", "/v1/copy"): ApiOperation(
         tag="changes",
         name="copy",
         summary="Make a file or a directory once more",
         parameters=_HOW_TO_WRITE,
-        body=Body("From where to where, and under which conditions.", {JSON: Transfer}),
-        answers=(Answer(200, "Copied.", schemas.Transferred, headers=_WRITTEN),),
+        body=ApiBody("From where to where, and under which conditions.", {JSON: Transfer}),
+        answers=(ApiResponse(200, "Copied.", schemas.Transferred, headers=_WRITTEN),),
         problems=(*_WRITING, p.NOT_JSON, *_SENDING),
     ),
-    ("POST", "/v1/transactions"): Operation(
+    ("POST", "/v1/transactions"): ApiOperation(
         tag="changes",
         name="transaction",
         summary="Run several steps, all or none",
         parameters=_HOW_TO_WRITE,
-        body=Body("The steps, in order.", {JSON: Steps}),
-        answers=(Answer(200, "All were done.", schemas.TransactionDone, headers=_WRITTEN),),
+        body=ApiBody("The steps, in order.", {JSON: Steps}),
+        answers=(ApiResponse(200, "All were done.", schemas.TransactionDone, headers=_WRITTEN),),
         problems=(*_WRITING, p.NOT_JSON, *_SENDING, p.NOT_EMPTY),
     ),
-    ("GET", "/v1/watch"): Operation(
+    ("GET", "/v1/watch"): ApiOperation(
         tag="changes",
         name="watch",
         summary="Hear of changes below a prefix, as server-sent events",
         means="Ids are the same at every gateway, so a watch goes on elsewhere.",
         parameters=(parameters.WATCH_PREFIX, parameters.WATCH_AFTER, parameters.LAST_EVENT_ID),
-        answers=(Answer(200, "Events, until the client goes away.", media=EVENTS),),
+        answers=(ApiResponse(200, "Events, until the client goes away.", media=EVENTS),),
         problems=(*_READING, p.INVALID_PATH, p.INVALID_HEADER),
         events={
             "ready": schemas.WatchReady,
@@ -325,52 +327,52 @@ _CHANGING = {
     ),
 }
 
-_LOOKING = {
-    ("GET", "/v1/requests"): Operation(
+_DIAGNOSTICS = {
+    ("GET", "/v1/requests"): ApiOperation(
         tag="looking on",
         name="listRequests",
         summary="What this gateway works on and has answered lately",
         parameters=(parameters.REQUESTS_LIMIT,),
-        answers=(Answer(200, "Newest first.", schemas.Requests),),
+        answers=(ApiResponse(200, "Newest first.", schemas.Requests),),
         problems=(p.INVALID_QUERY,),
         head=True,
     ),
-    ("GET", "/v1/requests/{request}"): Operation(
+    ("GET", "/v1/requests/{request}"): ApiOperation(
         tag="looking on",
         name="getRequest",
         summary="What became of a write",
         parameters=(parameters.REQUEST,),
         answers=(
-            Answer(200, "Running or decided.", schemas.RequestResult, headers=("Synod-Slot",)),
+            ApiResponse(200, "Running or decided.", schemas.RequestResult, headers=("Synod-Slot",)),
         ),
         problems=(p.NOT_FOUND, p.FORGOTTEN, p.UNAVAILABLE),
         head=True,
     ),
-    ("GET", "/v1/traces"): Operation(
+    ("GET", "/v1/traces"): ApiOperation(
         tag="looking on",
         name="listTraces",
         summary="What is recorded, and the newest of it",
-        answers=(Answer(200, "Newest requests first.", schemas.Traces),),
+        answers=(ApiResponse(200, "Newest requests first.", schemas.Traces),),
         head=True,
     ),
-    ("POST", "/v1/traces"): Operation(
+    ("POST", "/v1/traces"): ApiOperation(
         tag="looking on",
         name="record",
         summary="Have all nodes record more or less",
-        body=Body("Everything for some seconds, or a mode.", {JSON: Order}),
-        answers=(Answer(202, "The nodes were told.", Order),),
+        body=ApiBody("Everything for some seconds, or a mode.", {JSON: TraceCommand}),
+        answers=(ApiResponse(202, "The nodes were told.", TraceCommand),),
         problems=(p.NOT_JSON, p.TOO_MANY_REQUESTS, p.UNAVAILABLE),
     ),
-    ("GET", "/v1/traces/{request}"): Operation(
+    ("GET", "/v1/traces/{request}"): ApiOperation(
         tag="looking on",
         name="getTrace",
         summary="The life of one request, message by message",
         parameters=(parameters.REQUEST,),
-        answers=(Answer(200, "What is known by now.", schemas.Trace),),
+        answers=(ApiResponse(200, "What is known by now.", schemas.RequestTrace),),
         problems=(p.NOT_FOUND,),
         head=True,
     ),
-    ("GET", "/v1/events"): Operation(
+    ("GET", "/v1/events"): ApiOperation(
         tag="looking on",
         name="events",
         summary="Changes of the cluster and figures of each second, as server-sent events",
@@ -380,57 +382,57 @@ _LOOKING = {
             parameters.FIGURES_AFTER,
             parameters.LAST_EVENT_ID,
         ),
-        answers=(Answer(200, "Events, until the client goes away.", media=EVENTS),),
+        answers=(ApiResponse(200, "Events, until the client goes away.", media=EVENTS),),
         problems=(p.INVALID_QUERY,),
         events={
             "change": schemas.ClusterChange,
             "figures": schemas.Figures,
             "history": schemas.History,
-            "cluster": schemas.ClusterPicture | schemas.NoPicture,
-            "requests": schemas.Requests | schemas.NoPicture,
-            "log": schemas.Log | schemas.NoPicture,
+            "cluster": schemas.ClusterStatus | schemas.TopicUnavailable,
+            "requests": schemas.Requests | schemas.TopicUnavailable,
+            "log": schemas.Log | schemas.TopicUnavailable,
         },
         head=True,
     ),
-    ("GET", "/v1/log"): Operation(
+    ("GET", "/v1/log"): ApiOperation(
         tag="looking on",
         name="getLog",
         summary="What was agreed, slot by slot",
         parameters=(parameters.LOG_BEFORE, parameters.LOG_LIMIT, parameters.LOG_COMMANDS),
-        answers=(Answer(200, "Newest first.", schemas.Log),),
+        answers=(ApiResponse(200, "Newest first.", schemas.Log),),
         problems=_READING,
         head=True,
     ),
-    ("GET", "/v1/cluster"): Operation(
+    ("GET", "/v1/cluster"): ApiOperation(
         tag="looking on",
         name="getCluster",
         summary="The cluster as this gateway has heard of it",
-        answers=(Answer(200, "View, nodes, leases, limits.", schemas.ClusterPicture),),
+        answers=(ApiResponse(200, "View, nodes, leases, limits.", schemas.ClusterStatus),),
         problems=(p.UNAVAILABLE,),
         head=True,
     ),
-    ("GET", "/metrics"): Operation(
+    ("GET", "/metrics"): ApiOperation(
         tag="looking on",
         name="metrics",
         summary="All metrics of this gateway",
-        answers=(Answer(200, "In the text form of Prometheus.", media="text/plain"),),
+        answers=(ApiResponse(200, "In the text form of Prometheus.", media="text/plain"),),
         head=True,
     ),
-    ("GET", "/healthz"): Operation(
+    ("GET", "/healthz"): ApiOperation(
         tag="looking on",
         name="healthz",
         summary="Whether this gateway is alive",
-        answers=(Answer(200, "It is, and did not halt.", schemas.Healthy),),
+        answers=(ApiResponse(200, "It is, and did not halt.", schemas.Healthy),),
         problems=(p.UNAVAILABLE,),
         open=True,
         head=True,
     ),
-    ("GET", "/readyz"): Operation(
+    ("GET", "/readyz"): ApiOperation(
         tag="looking on",
         name="readyz",
         summary="Whether a write, or a read, could start now",
         parameters=(parameters.READY_FOR,),
-        answers=(Answer(200, "It could.", schemas.Ready),),
+        answers=(ApiResponse(200, "It could.", schemas.Ready),),
         problems=(p.INVALID_QUERY, p.UNAVAILABLE),
         open=True,
         head=True,
@@ -438,15 +440,15 @@ _LOOKING = {
 }
 
 _BACKUP = {
-    ("POST", "/v1/backup"): Operation(
+    ("POST", "/v1/backup"): ApiOperation(
         tag="backup",
         name="beginBackup",
         summary="Begin a backup, or go on with it",
         means="For `hold_ms` no store deletes a chunk; send it again in time.",
-        answers=(Answer(200, "What to copy.", schemas.BackupBegun),),
+        answers=(ApiResponse(200, "What to copy.", schemas.BackupBegun),),
         problems=(p.UNAVAILABLE,),
     ),
-    ("GET", "/v1/backup/rows"): Operation(
+    ("GET", "/v1/backup/rows"): ApiOperation(
         tag="backup",
         name="getBackupRows",
         summary="A page of the state's rows",
@@ -457,83 +459,89 @@ _BACKUP = {
             parameters.ROWS_SLOT,
             parameters.ROWS_PAGE,
         ),
-        answers=(Answer(200, "With their digest.", schemas.BackupRows),),
+        answers=(ApiResponse(200, "With their digest.", schemas.BackupRows),),
         problems=_READING,
         head=True,
     ),
-    ("GET", "/v1/chunks/{sha256}"): Operation(
+    ("GET", "/v1/chunks/{sha256}"): ApiOperation(
         tag="backup",
         name="getChunk",
         summary="The bytes of a chunk",
         parameters=(parameters.CHUNK,),
-        answers=(Answer(200, "The bytes.", media=BYTES, headers=("ETag", "Repr-Digest")),),
+        answers=(ApiResponse(200, "The bytes.", media=BYTES, headers=("ETag", "Repr-Digest")),),
         problems=(p.NOT_FOUND, p.UNAVAILABLE),
         head=True,
     ),
 }
 
 _PAGES = {
-    ("POST", "/v1/login"): Operation(
+    ("POST", "/v1/login"): ApiOperation(
         tag="pages",
         name="login",
         summary="Give the token, get a cookie",
-        body=Body("The token.", {JSON: Login, "application/x-www-form-urlencoded": Login}),
+        body=ApiBody("The token.", {JSON: Login, "application/x-www-form-urlencoded": Login}),
         answers=(
-            Answer(204, "The cookie is set."),
-            Answer(303, "The same for a form: back to the UI.", headers=("Location",)),
+            ApiResponse(204, "The cookie is set."),
+            ApiResponse(303, "The same for a form: back to the UI.", headers=("Location",)),
         ),
         problems=(p.NOT_JSON, p.TOO_MANY_REQUESTS),
         open=True,
     ),
-    ("POST", "/v1/logout"): Operation(
+    ("POST", "/v1/logout"): ApiOperation(
         tag="pages",
         name="logout",
         summary="Have the browser forget its cookie",
-        answers=(Answer(204, "Forgotten."),),
+        answers=(ApiResponse(204, "Forgotten."),),
     ),
-    ("GET", "/"): Operation(
+    ("GET", "/"): ApiOperation(
         tag="pages",
         name="ui",
         summary="The web UI",
-        answers=(Answer(200, "The page.", media=HTML, headers=("ETag",)), Answer(304, "The same.")),
+        answers=(
+            ApiResponse(200, "The page.", media=HTML, headers=("ETag",)),
+            ApiResponse(304, "The same."),
+        ),
         head=True,
     ),
-    ("GET", "/static/{name}"): Operation(
+    ("GET", "/static/{name}"): ApiOperation(
         tag="pages",
         name="static",
         summary="A script, a style sheet or a picture of the web UI",
         parameters=(parameters.STATIC_NAME,),
         answers=(
-            Answer(200, "The file.", media="*/*", headers=("ETag",)),
-            Answer(304, "The same."),
+            ApiResponse(200, "The file.", media="*/*", headers=("ETag",)),
+            ApiResponse(304, "The same."),
         ),
         problems=(p.NOT_FOUND,),
         head=True,
     ),
-    ("GET", "/docs"): Operation(
+    ("GET", "/docs"): ApiOperation(
         tag="pages",
         name="docs",
         summary="This description as a page, which works offline",
-        answers=(Answer(200, "The page.", media=HTML, headers=("ETag",)), Answer(304, "The same.")),
+        answers=(
+            ApiResponse(200, "The page.", media=HTML, headers=("ETag",)),
+            ApiResponse(304, "The same."),
+        ),
         head=True,
     ),
-    ("GET", "/openapi.json"): Operation(
+    ("GET", "/openapi.json"): ApiOperation(
         tag="pages",
         name="openapi",
         summary="This description",
         answers=(
-            Answer(200, "OpenAPI 3.1.", dict[str, Any], headers=("ETag",)),
-            Answer(304, "The same."),
+            ApiResponse(200, "OpenAPI 3.1.", dict[str, Any], headers=("ETag",)),
+            ApiResponse(304, "The same."),
         ),
         head=True,
     ),
 }
 
-OPERATIONS: dict[tuple[Method, str], Operation] = {
+OPERATIONS: dict[tuple[Method, str], ApiOperation] = {
     **_FILES,
     **_DIRECTORIES,
-    **_CHANGING,
-    **_LOOKING,
+    **_TRANSACTIONS,
+    **_DIAGNOSTICS,
     **_BACKUP,
     **_PAGES,
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.types import Receive
 
-from gateway.http.client_timeouts import LEAST_BYTES_PER_S, Pace
+from gateway.http.client_timeouts import LEAST_BYTES_PER_S, WaitAllowance
 from gateway.http.problems import (
     BODY_TIMEOUT,
     INCOMPLETE_BODY,
@@ -18,7 +18,7 @@ _DIGITS_MAX = 18
 """A number of so many digits is more than anybody may send, and fits in 64 bits."""
 
 
-class Arriving:
+class RequestBody:
     """A body; complete only when the client said that it is. `too_large` says why one of more bytes
     is refused."""
 
@@ -36,7 +36,7 @@ class Arriving:
         self._receive = receive
         self._bytes_max = bytes_max
         self._patience_s = patience_s
-        self._pace = Pace(patience_s)
+        self._pace = WaitAllowance(patience_s)
         self._too_large = too_large
         self._received = 0
 

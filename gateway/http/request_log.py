@@ -13,12 +13,12 @@ _PATH_MAX = 400
 
 _ROUTE_MAX = 20
 _PREFIX = "/v1/"
-_UNTOLD = ("cluster", "events", "log", "login", "requests", "traces")
+_NOT_LISTED = ("cluster", "events", "log", "login", "requests", "traces")
 """What whoever looks on asks for: it would hide the others."""
 
 
 @dataclass(slots=True)
-class Seen:
+class RequestRecord:
     """One request; `request` is its id in the cluster, known with the answer of a write.
 
     `route` is the first name after `/v1/`.
@@ -52,22 +52,22 @@ class RequestLog:
 
     def __init__(self) -> None:
         self._number = 0
-        self._running: dict[int, Seen] = {}
-        self._answered: deque[Seen] = deque(maxlen=_KEPT)
-        self._by_request: OrderedDict[str, Seen] = OrderedDict()
+        self._running: dict[int, RequestRecord] = {}
+        self._answered: deque[RequestRecord] = deque(maxlen=_KEPT)
+        self._by_request: OrderedDict[str, RequestRecord] = OrderedDict()
 
-    def begin(self, method: str, path: str) -> Seen:
+    def begin(self, method: str, path: str) -> RequestRecord:
         """A request came in."""
         self._number += 1
         route = path.removeprefix(_PREFIX).partition("/")[0] if path.startswith(_PREFIX) else ""
         if len(path) > _PATH_MAX:
             path = path[:_PATH_MAX] + "…"
-        seen = Seen(self._number, method, route[:_ROUTE_MAX], path, time.time_ns() // 1000)
-        if route and route not in _UNTOLD:
+        seen = RequestRecord(self._number, method, route[:_ROUTE_MAX], path, time.time_ns() // 1000)
+        if route and route not in _NOT_LISTED:
             self._running[self._number] = seen
         return seen
 
-    def end(self, seen: Seen, status: int) -> None:
+    def end(self, seen: RequestRecord, status: int) -> None:
         """It was answered, or its caller went away (status 0)."""
         seen.status = status
         seen.ended_us = time.time_ns() // 1000

@@ -13,7 +13,7 @@ Endpoint = Callable[[str, Scope, Receive, Send], Awaitable[None]]
 """Serves one method for a path of the file system."""
 
 
-class Tree(BaseRoute):
+class PathRoute(BaseRoute):
     """`/prefix/{path}`, where the path is decoded once and by Synod's own rules.
 
     Starlette's own routes match the decoded path, in which `%2F` is a slash already.

@@ -167,7 +167,7 @@ TraceEvent = TypedDict(
 )
 
 
-class Trace(TypedDict):
+class RequestTrace(TypedDict):
     """The life of one request, message by message."""
 
     request: str
@@ -237,7 +237,7 @@ class Log(TypedDict):
 # -- the cluster ----------------------------------------------------------------------------------
 
 
-class Node(TypedDict):
+class NodeStatus(TypedDict):
     """A node; what follows `in_view` is of its last heartbeat, and missing if none came."""
 
     name: str
@@ -271,7 +271,7 @@ class Leases(TypedDict):
     read_left_ms: dict[str, int]
 
 
-class Limits(TypedDict):
+class GatewayLimits(TypedDict):
     """What this gateway takes, in bytes."""
 
     greatest_file_bytes: int
@@ -303,7 +303,7 @@ _Condition = Annotated[
 ]
 
 
-class ClusterPicture(TypedDict):
+class ClusterStatus(TypedDict):
     """The cluster as this gateway has heard of it."""
 
     cluster: str
@@ -313,10 +313,10 @@ class ClusterPicture(TypedDict):
     session: str | None
     view: _ViewJson | None
     leases: Leases | None
-    nodes: list[Node]
+    nodes: list[NodeStatus]
     condition: _Condition
     silent_ms: int
-    limits: Limits
+    limits: GatewayLimits
 
 
 class Healthy(TypedDict):
@@ -432,7 +432,7 @@ class Figures(TypedDict):
     why: str | None
 
 
-class NoPicture(TypedDict):
+class TopicUnavailable(TypedDict):
     """Instead of a picture that could not be drawn."""
 
     problem: str

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from gateway.http.connections import Connections, Limits
+from gateway.http.connections import ConnectionLimits, Connections
 from gateway.http.problems import (
     BODY_TIMEOUT,
     CROWDED,
@@ -66,7 +66,7 @@ TurnedAway = Callable[[str], None]
 """Told why the server itself refused a request or ended a connection."""
 
 
-class _Joining:
+class _CoalescingTransport:
     """A connection on which the head and the body of a small answer leave as one packet.
 
     uvicorn writes them one after the other, and uvloop makes a system call of each. What is written
@@ -115,10 +115,10 @@ class _Joining:
 class _Config(uvicorn.Config):
     """uvicorn's, and what the connections of one server share."""
 
-    def __init__(self, app: Any, limits: Limits, turned_away: TurnedAway) -> None:
+    def __init__(self, app: Any, limits: ConnectionLimits, turned_away: TurnedAway) -> None:
         super().__init__(
             app,
-            http=Protocol,
+            http=HttpProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -132,11 +132,11 @@ class _Config(uvicorn.Config):
         self.turned_away = turned_away
 
 
-class _Refused(Exception):
-    """Ends the parsing of what a client sends; `Protocol._problem` says why."""
+class _RequestRejected(Exception):
+    """Ends the parsing of what a client sends; `HttpProtocol._problem` says why."""
 
 
-class Protocol(HttpToolsProtocol):
+class HttpProtocol(HttpToolsProtocol):
     """HTTP/1.1 with bounds, problem+json for what is no HTTP, and half-closed clients.
 
     A client may close its sending side after its request (`nc -N` does) and still gets its
@@ -144,7 +144,7 @@ class Protocol(HttpToolsProtocol):
     """
 
     config: _Config
-    transport: Any  # A `_Joining`.
+    transport: Any  # A `_CoalescingTransport`.
     cycle: RequestResponseCycle | None  # type: ignore[assignment]  # The last one of all.
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -178,7 +178,7 @@ class Protocol(HttpToolsProtocol):
     ) -> None:
         """A client is there."""
         super().connection_made(transport)
-        self.transport = _Joining(transport, self.loop)
+        self.transport = _CoalescingTransport(transport, self.loop)
         self.address = self.client[0] if self.client else ""
         if not self._held.admit(self):
             self.config.turned_away("connections")
@@ -308,9 +308,9 @@ class Protocol(HttpToolsProtocol):
         self.headers.append((b"host", authority))
         self.url = (url.path or b"/") + (b"?" + url.query if url.query else b"")
 
-    def _refused(self, problem: Problem) -> _Refused:
+    def _refused(self, problem: Problem) -> _RequestRejected:
         self._problem = problem
-        return _Refused(problem.detail)
+        return _RequestRejected(problem.detail)
 
     def _part_came(self, overhead_bytes: int) -> None:
         """A part of a request that goes on."""
@@ -335,7 +335,7 @@ class Protocol(HttpToolsProtocol):
     def _begin_body(self) -> None:
         bodies = self._held.bodies
         if len(bodies) >= self._limits.bodies:
-            slowest = cast(Protocol, next(iter(bodies)))
+            slowest = cast(HttpProtocol, next(iter(bodies)))
             slow = self.loop.time() - slowest._since_s >= _SLOW_BODY_S
             if not slow or slowest.flow.read_paused:
                 self.config.turned_away("bodies")
@@ -351,7 +351,7 @@ class Protocol(HttpToolsProtocol):
         self._running = cycle
         self._held.serves(self)
         if cycle.scope["http_version"] == "1.0":
-            app = _Unchunked(app, cycle)
+            app = _CloseDelimitedApp(app, cycle)
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
@@ -508,7 +508,7 @@ class Protocol(HttpToolsProtocol):
         self._held.leaves(self)
 
 
-class _Unchunked:
+class _CloseDelimitedApp:
     """An application whose answers of unknown length end with the connection, for HTTP/1.0.
 
     RFC 9112, section 6.1: a server must not send chunks to it.
@@ -570,7 +570,7 @@ class Server(uvicorn.Server):
 
     def _check_connections(self) -> None:
         now_s = asyncio.get_running_loop().time()
-        connections = cast(set[Protocol], self.server_state.connections)
+        connections = cast(set[HttpProtocol], self.server_state.connections)
         unsent_bytes = 0
         for connection in list(connections):
             connection.tick(now_s)
@@ -606,12 +606,12 @@ def _head_too_large() -> Problem:
     return Problem(HEAD_TOO_LARGE, f"it has more than {HEADER_BYTES_MAX} bytes")
 
 
-def _nobody_counts(reason: str) -> None:
+def _not_counted(reason: str) -> None:
     """For a server whose refusals are not counted."""
 
 
-def server(
-    app: Any, limits: Limits | None = None, turned_away: TurnedAway = _nobody_counts
+def make_server(
+    app: Any, limits: ConnectionLimits | None = None, turned_away: TurnedAway = _not_counted
 ) -> Server:
     """The server for `app`; `serve(sockets=[…])` runs it until `should_exit` is set."""
-    return Server(_Config(app, limits or Limits(), turned_away))
+    return Server(_Config(app, limits or ConnectionLimits(), turned_away))

@@ -25,7 +25,7 @@ def check_json(scope: Scope) -> None:
         raise Problem(NOT_JSON, "Content-Type must be application/json")
 
 
-async def bounded_body(request: Request) -> bytes:
+async def read_small_body(request: Request) -> bytes:
     """A small body. Raises `Problem` for any other."""
     body = bytearray()
     try:

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from gateway.http.memory_budget import nothing_left
+from gateway.http.memory_budget import no_capacity
 
 _log = logging.getLogger("synod.gateway")
 _Result = TypeVar("_Result")
@@ -28,7 +28,7 @@ _RETRY_S = 1.0
 """How long after a failure of the disk no slot is given: it would fail like the last one."""
 
 
-class Spill:
+class SpillFile:
     """Slots in a file in `folder`, which keeps `reserve_bytes` of the disk free."""
 
     def __init__(self, folder: Path, slot_bytes: int, slots: int, reserve_bytes: int) -> None:
@@ -52,9 +52,9 @@ class Spill:
         """Whether no slot is to be had."""
         return not self._free or time.monotonic() < self._failed_s + _RETRY_S
 
-    def slot(self) -> "Slot | None":
+    def slot(self) -> "SpillSlot | None":
         """A slot, if one is to be had."""
-        return None if self.full else Slot(self, self._free.pop())
+        return None if self.full else SpillSlot(self, self._free.pop())
 
     def give_back(self, number: int) -> None:
         """The slot `number` is free again."""
@@ -79,7 +79,7 @@ class Spill:
         except OSError as error:
             self._failed_s = time.monotonic()
             _log.warning("a body that came slowly found no room in %s: %s", self._folder, error)
-            raise nothing_left("its disk has no room either") from error
+            raise no_capacity("its disk has no room either") from error
 
     def _write(self, position: int, data: bytes | bytearray | memoryview) -> None:
         if self._file is None:
@@ -110,10 +110,10 @@ class Spill:
             self._file = None
 
 
-class Slot:
+class SpillSlot:
     """Room for one chunk on the disk."""
 
-    def __init__(self, spill: Spill, number: int) -> None:
+    def __init__(self, spill: SpillFile, number: int) -> None:
         self._spill = spill
         self._number = number
 

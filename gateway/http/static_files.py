@@ -33,14 +33,14 @@ POLICY = "; ".join(
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
-class Page(NamedTuple):
+class StaticFile(NamedTuple):
     """A file as it is sent."""
 
     body: bytes
     headers: dict[str, str]
 
 
-class Pages:
+class StaticFiles:
     """The endpoint for the UI's files."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Pages:
         # A page that outlives its gateway sees by this that the next one serves another.
         mark = b'<meta name="synod-ui" content="%s">'
         bodies["index.html"] = bodies["index.html"].replace(mark % b"", mark % version.encode())
-        self._pages = {name: _page(name, body, version) for name, body in bodies.items()}
+        self._pages = {name: _static_file(name, body, version) for name, body in bodies.items()}
 
     async def index(self, request: Request) -> Response:
         """The page; everything else is loaded by it."""
@@ -66,7 +66,7 @@ class Pages:
             raise no_such_route(request.url.path)
         return self._answer(request, page)
 
-    def _answer(self, request: Request, page: Page) -> Response:
+    def _answer(self, request: Request, page: StaticFile) -> Response:
         if request.headers.get("if-none-match") == page.headers["etag"]:
             return Response(status_code=304, headers=page.headers)
         return Response(page.body, headers=page.headers)
@@ -90,10 +90,10 @@ def _version(bodies: dict[str, bytes]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _page(name: str, body: bytes, version: str) -> Page:
+def _static_file(name: str, body: bytes, version: str) -> StaticFile:
     extension = name[name.rindex(".") :]
     kind = _TYPES.get(extension) or mimetypes.guess_type(name)[0] or "text/plain"
-    return Page(
+    return StaticFile(
         body,
         {
             "content-type": f"{kind}; charset=utf-8",

@@ -17,15 +17,15 @@ from gateway.cluster import RETRY_AFTER, Cluster
 from gateway.http.headers import query_fields
 from gateway.http.parameters import READY_FOR
 from gateway.http.problems import FORGOTTEN, NOT_FOUND, UNAVAILABLE, Problem
-from gateway.http.schemas import ClusterPicture, Healthy, Leases, Ready
-from gateway.http.schemas import Node as NodePicture
-from gateway.readiness import unheard
+from gateway.http.schemas import ClusterStatus, Healthy, Leases, Ready
+from gateway.http.schemas import NodeStatus as NodePicture
+from gateway.readiness import unknown_condition
 from gateway.settings import Settings
 
 _NO_STORE = {"cache-control": "no-store"}
 
 
-class System:
+class StatusEndpoints:
     """The endpoints that are about no file."""
 
     def __init__(
@@ -40,7 +40,7 @@ class System:
         """What this gateway knows of the cluster."""
         return JSONResponse(await self.picture(), headers=_NO_STORE)
 
-    async def picture(self) -> ClusterPicture:
+    async def picture(self) -> ClusterStatus:
         """The same, as JSON. Raises `Problem`."""
         survey = await self._cluster.survey()
         condition = self._cluster.condition(survey)
@@ -106,7 +106,7 @@ class System:
             survey = await self._cluster.survey()
             leader, condition = survey.leader, self._cluster.condition(survey)
         except Problem as problem:
-            condition = unheard(problem.fields["reason"])
+            condition = unknown_condition(problem.fields["reason"])
         reasons = condition.read_reasons if asked_of_reads else condition.reasons
         if reasons:
             raise Problem(

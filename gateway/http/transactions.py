@@ -23,9 +23,9 @@ from actors.values import (
     Transaction,
 )
 from gateway.cluster import Cluster
-from gateway.http.chunk_keeping import Kept
+from gateway.http.chunk_keeping import KeptChunks
 from gateway.http.conditional import precondition_of_members, refuse_conditions
-from gateway.http.contents import TEXT_BYTES_MAX, Contents
+from gateway.http.contents import TEXT_BYTES_MAX, ContentTransfer
 from gateway.http.files import run_write, written_headers
 from gateway.http.headers import header_fields
 from gateway.http.idempotency import RunningKeys, idempotency_key
@@ -169,10 +169,10 @@ class Steps(Strict):
     steps: list[AnyStepBody] = Field(min_length=1, max_length=STEPS_MAX)
 
 
-class Changing:
+class TransactionEndpoints:
     """The endpoints."""
 
-    def __init__(self, cluster: Cluster, contents: Contents, keys: RunningKeys) -> None:
+    def __init__(self, cluster: Cluster, contents: ContentTransfer, keys: RunningKeys) -> None:
         self._cluster = cluster
         self._contents = contents
         self._keys = keys
@@ -211,7 +211,7 @@ class Changing:
                 )
         return _answer(decided, {"steps": len(steps)})
 
-    async def _step(self, number: int, step: AnyStepBody, kept: Kept) -> AnyStep:
+    async def _step(self, number: int, step: AnyStepBody, kept: KeptChunks) -> AnyStep:
         try:
             return await self._operation(step, kept)
         except Problem as problem:
@@ -222,7 +222,7 @@ class Changing:
                 fields={**problem.fields, "step": number},
             ) from None
 
-    async def _operation(self, step: AnyStepBody, kept: Kept) -> AnyStep:
+    async def _operation(self, step: AnyStepBody, kept: KeptChunks) -> AnyStep:
         match step:
             case MoveStep():
                 return step.operation(MoveEntry)
@@ -243,7 +243,7 @@ class Changing:
                     raise Problem(INVALID_REQUEST, "a check needs if_match or if_none_match")
                 return Check(path=_path(step.path), when=when)
 
-    async def _put(self, step: PutStep, kept: Kept) -> PutFile:
+    async def _put(self, step: PutStep, kept: KeptChunks) -> PutFile:
         path = _path(step.path)
         try:
             data = step.data()
@@ -277,7 +277,7 @@ def _answer(decided: Decided, about: dict[str, Any]) -> Response:
 
 
 async def _read(
-    request: Request, fields: dict[str, str], contents: Contents, kind: type[_Body]
+    request: Request, fields: dict[str, str], contents: ContentTransfer, kind: type[_Body]
 ) -> tuple[_Body, str]:
     """The body, and the text that tells it from others. Raises `Problem`."""
     refuse_conditions(fields, _CONDITIONS, "conditions are members of the body")

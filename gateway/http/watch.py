@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 from actors.messages import ReadReply, ReadRequest
 from actors.store.changes import Change
 from gateway.cluster import RETRY_AFTER, Cluster
-from gateway.http.files import GaveUp
+from gateway.http.files import ResponseCutOff
 from gateway.http.headers import query_fields
 from gateway.http.metadata import served_content_type
 from gateway.http.parameters import LAST_EVENT_ID, WATCH_AFTER, WATCH_PREFIX
@@ -34,18 +34,18 @@ from synod.paths import InvalidPath, checked_path
 
 _ID = re.compile(r"(?P<slot>[0-9]{1,18})(?:\.(?P<ordinal>[0-9]{1,9}))?")
 _PAGE = 1000
-_BEAT_S = 0.25
+_POLL_S = 0.25
 """Pages are asked for at multiples of this on the loop's clock, so that changes which come close
 together travel together, and watchers that stand at the same slot go on to stand at the same slot.
 """
 
 _RETRY_S = 1.0
-_QUIET_S = 5.0
+_KEEPALIVE_S = 5.0
 """Something is sent so often at least: only then is a client noticed that went away, for one that
 closed its side of the connection may still listen.
 """
 
-_ASK_STORES = 6
+_STORES_ASKED = 6
 _OPENING = b"retry: 1000\n\n"
 
 WATCHERS_MAX = 1_000
@@ -54,23 +54,23 @@ WATCHERS_MAX = 1_000
 _PIECE_BYTES = 64 * 1024
 """What is handed to the server at once: it holds a piece until the client takes it."""
 
-_SLOW_S = 30.0
+_SEND_TIMEOUT_S = 30.0
 """A watcher that does not take a piece for so long is cut off."""
 
 _HELD_BYTES_MAX = 32 * 1024 * 1024
 """What the pages may take together that watchers have not taken yet. Above it nobody is told the
-next page, and who has held one for `_LONG_S` is cut off.
+next page, and who has held one for `_HELD_S_MAX` is cut off.
 """
 
-_LONG_S = 1.0
-_QUESTIONS_MAX = 16
+_HELD_S_MAX = 1.0
+_QUERIES_MAX = 16
 """How many questions run at a time: each answer is a page, before anybody holds it."""
 
 _SELECTIONS_KEPT = 16
 """Of a page, for watchers of the same prefix; a selection is only references to its events."""
 
 
-class Mark(NamedTuple):
+class Position(NamedTuple):
     """What was told: all of the slots below `slot`, and of `slot` the changes up to `ordinal`."""
 
     slot: int
@@ -86,20 +86,20 @@ _WHOLE = 1_000_000_000
 """An ordinal above that of any change: the slot was told whole."""
 
 
-class _Page:
+class _ChangePage:
     """What a store answered, and what it is in the words of the stream: written once for all."""
 
     def __init__(self, reply: ReadReply) -> None:
         self.reply = reply
         self._events = [
-            _event("change", Mark(change.slot, change.ordinal).id, change_json(change))
+            _event("change", Position(change.slot, change.ordinal).id, change_json(change))
             for change in reply.changes
         ]
-        self._selections: dict[tuple[Mark, str], list[bytes]] = {}
+        self._selections: dict[tuple[Position, str], list[bytes]] = {}
         self.size_bytes = 2 * sum(map(len, self._events))
         """The events and the changes that they tell."""
 
-    def events(self, mark: Mark, prefix: str) -> list[bytes]:
+    def events(self, mark: Position, prefix: str) -> list[bytes]:
         """The events for a watcher of `prefix` that was told everything up to `mark`."""
         found = self._selections.get((mark, prefix))
         if found is None:
@@ -114,16 +114,16 @@ class _Page:
 
 
 @dataclass(slots=True, eq=False)
-class _Holding:
+class _Watcher:
     """What waits for one watcher."""
 
-    page: _Page | None = None
+    page: _ChangePage | None = None
     since_s: float = 0.0
     """Since when it holds the page, on the loop's clock."""
     patience: asyncio.Timeout | None = None
     """While it is to take a piece: ends its connection."""
 
-    def take(self, page: _Page) -> None:
+    def take(self, page: _ChangePage) -> None:
         """The page is to be told."""
         self.page, self.since_s = page, asyncio.get_running_loop().time()
 
@@ -134,11 +134,11 @@ class _Holding:
             self.patience = None
 
 
-class _Holdings:
+class _Watchers:
     """What waits for all watchers together."""
 
     def __init__(self) -> None:
-        self._all: dict[_Holding, None] = {}
+        self._all: dict[_Watcher, None] = {}
 
     def __len__(self) -> int:
         return len(self._all)
@@ -149,7 +149,7 @@ class _Holdings:
         pages = {id(one.page): one.page.size_bytes for one in self._all if one.page is not None}
         return sum(pages.values())
 
-    def open(self) -> _Holding:
+    def open(self) -> _Watcher:
         """Another watcher. Raises `Problem` if there are too many."""
         if len(self._all) >= WATCHERS_MAX:
             raise Problem(
@@ -158,11 +158,11 @@ class _Holdings:
                 "again later, or another gateway",
                 headers=RETRY_AFTER,
             )
-        holding = _Holding()
+        holding = _Watcher()
         self._all[holding] = None
         return holding
 
-    def close(self, holding: _Holding) -> None:
+    def close(self, holding: _Watcher) -> None:
         """The watcher is gone."""
         del self._all[holding]
 
@@ -171,19 +171,19 @@ class _Holdings:
         loop = asyncio.get_running_loop()
         while self.bytes > _HELD_BYTES_MAX:
             for holding in self._all:
-                if holding.page is not None and loop.time() - holding.since_s >= _LONG_S:
+                if holding.page is not None and loop.time() - holding.since_s >= _HELD_S_MAX:
                     holding.cut()
-            await asyncio.sleep(_BEAT_S)
+            await asyncio.sleep(_POLL_S)
 
 
-class _Stream(StreamingResponse):
+class _EventStream(StreamingResponse):
     """The answer to one watcher, which is cut off if it does not take what it is sent."""
 
     def __init__(
         self,
         events: AsyncGenerator[bytes],
-        holding: _Holding,
-        closed: Callable[[_Holding], None],
+        holding: _Watcher,
+        closed: Callable[[_Watcher], None],
     ) -> None:
         super().__init__(
             events,
@@ -199,10 +199,10 @@ class _Stream(StreamingResponse):
 
         async def send_in_time(message: Any) -> None:
             try:
-                async with asyncio.timeout(_SLOW_S) as self._holding.patience:
+                async with asyncio.timeout(_SEND_TIMEOUT_S) as self._holding.patience:
                     await send(message)
             except TimeoutError:
-                raise GaveUp("a watcher reads too slowly") from None
+                raise ResponseCutOff("a watcher reads too slowly") from None
             finally:
                 self._holding.patience = None
 
@@ -213,18 +213,18 @@ class _Stream(StreamingResponse):
             await self._events.aclose()
 
 
-class _LeftAlone(Exception):
+class _QueryAbandoned(Exception):
     """Whoever asked for the page went away; another has to ask."""
 
 
-class Watch:
+class WatchEndpoint:
     """The endpoint. Watchers that stand at the same slot share one question to the stores."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._asked: dict[int, asyncio.Future[_Page]] = {}
-        self._questions = asyncio.Semaphore(_QUESTIONS_MAX)
-        self.holdings = _Holdings()
+        self._asked: dict[int, asyncio.Future[_ChangePage]] = {}
+        self._questions = asyncio.Semaphore(_QUERIES_MAX)
+        self.holdings = _Watchers()
         self._ended = False
 
     def end(self) -> None:
@@ -246,7 +246,7 @@ class Watch:
             if found is None:
                 raise Problem(INVALID_HEADER, f"Last-Event-ID is no id of this stream: {known!a}")
             ordinal = found["ordinal"]
-            mark = Mark(int(found["slot"]), _WHOLE if ordinal is None else int(ordinal))
+            mark = Position(int(found["slot"]), _WHOLE if ordinal is None else int(ordinal))
         holding = self.holdings.open()
         try:
             newest = await self._newest()
@@ -258,16 +258,16 @@ class Watch:
             self.holdings.close(holding)
             raise
         events = self._events(prefix, mark, newest, holding)
-        return _Stream(events, holding, self.holdings.close)
+        return _EventStream(events, holding, self.holdings.close)
 
     async def _events(
-        self, prefix: str, known: Mark | None, newest: int, holding: _Holding
+        self, prefix: str, known: Position | None, newest: int, holding: _Watcher
     ) -> AsyncGenerator[bytes]:
         loop = asyncio.get_running_loop()
-        mark = known or Mark(newest, _WHOLE)
+        mark = known or Position(newest, _WHOLE)
         yield _OPENING + _event("ready", mark.id, {"slot": mark.slot, "prefix": prefix})
         if mark.slot > newest:
-            mark = Mark(newest, _WHOLE)
+            mark = Position(newest, _WHOLE)
             about = {"slot": newest, "reason": "the id is of another cluster: no such slot is here"}
             yield _event("reset", mark.id, about)
         told_at = loop.time()
@@ -281,20 +281,20 @@ class Watch:
                 continue
             reply = page.reply
             if reply.status == "forgotten":
-                mark = Mark(reply.applied, _WHOLE)
+                mark = Position(reply.applied, _WHOLE)
                 about = {"slot": mark.slot, "reason": reply.detail}
                 yield _event("reset", mark.id, about)
                 continue
             holding.take(page)
             events = list(page.events(mark, prefix))
-            through = Mark(reply.applied, _WHOLE)
+            through = Position(reply.applied, _WHOLE)
             # Also of the slot of `mark`: a client that came back within a slot knows part of it,
             # and while nothing follows, the same page would come again and again.
             if through > mark:
                 mark = through
                 # An id alone is no event, but moves the client's Last-Event-ID on.
                 events.append(f"id: {mark.id}\n\n".encode())
-            if not events and loop.time() - told_at > _QUIET_S:
+            if not events and loop.time() - told_at > _KEEPALIVE_S:
                 events.append(b": nothing new\n\n")
             if events:
                 told_at = loop.time()
@@ -302,9 +302,9 @@ class Watch:
                 yield piece
             holding.page = None
             del page, reply, events
-            await asyncio.sleep(_BEAT_S - loop.time() % _BEAT_S)
+            await asyncio.sleep(_POLL_S - loop.time() % _POLL_S)
 
-    async def _since(self, mark: Mark) -> _Page:
+    async def _since(self, mark: Position) -> _ChangePage:
         """What follows `mark`, or that no store asked remembers it. Raises `Problem`."""
         at_least = mark.slot + 1 if mark.ordinal == _WHOLE else mark.slot
         while True:
@@ -313,14 +313,14 @@ class Watch:
                 break
             try:
                 return await asyncio.shield(running)
-            except _LeftAlone:
+            except _QueryAbandoned:
                 continue
         future = self._asked[at_least] = asyncio.get_running_loop().create_future()
         try:
             async with self._questions:
-                page = _Page(await self._ask(at_least))
+                page = _ChangePage(await self._ask(at_least))
         except BaseException as error:
-            future.set_exception(error if isinstance(error, Problem) else _LeftAlone())
+            future.set_exception(error if isinstance(error, Problem) else _QueryAbandoned())
             future.exception()  # Nobody else may be waiting for it.
             raise
         finally:
@@ -331,7 +331,7 @@ class Watch:
     async def _ask(self, at_least: int) -> ReadReply:
         """Ask the stores in turn. One that was restarted has forgotten what others may know."""
         forgot: ReadReply | None = None
-        for _ in range(_ASK_STORES):
+        for _ in range(_STORES_ASKED):
             reply = await self._read(at_least)
             if reply.status != "forgotten":
                 return reply

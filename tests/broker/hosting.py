@@ -10,7 +10,7 @@ from typing import Any
 from actors.messages import AnyMessage
 from broker.journal import Journal
 from broker.memory_broker import MemoryBroker, MemoryTransport
-from broker.observer import Observer, Tap
+from broker.observer import Interceptor, Observer
 from broker.runtime import HostOptions, NodeHost
 from broker.transport import Parcel, Transport
 from tests.broker.actors import Behaviour, Puppet
@@ -42,7 +42,7 @@ class House:
         journal: Journal | None = None,
         options: HostOptions | None = None,
         observer: Observer | None = None,
-        tap: Tap | None = None,
+        tap: Interceptor | None = None,
     ) -> NodeHost:
         """A node that does what `on` says."""
         behaviours = dict(on or {})

@@ -6,7 +6,7 @@ from pathlib import Path
 from actors.calls import Survey
 from actors.effects import Answer, Envelope, TimerKey
 from broker.memory_broker import MemoryTransport
-from broker.transport import Wakeup
+from broker.transport import TimerMessage
 from tests.broker.actors import Puppet, note
 from tests.broker.hosting import inject, memory_house, puppet, until
 
@@ -74,7 +74,7 @@ class Congested(MemoryTransport):
 
     left = 1
 
-    def delay(self, delay_ms: int, wakeup: Wakeup) -> bool:
+    def delay(self, delay_ms: int, wakeup: TimerMessage) -> bool:
         if self.left:
             self.left -= 1
             return False

@@ -16,9 +16,9 @@ from pamqp.heartbeat import Heartbeat
 from actors.effects import TimerKey
 from actors.messages import Accepted, AnyMessage, ChunkGet, ChunkRefused, Message, Result
 from broker.amqp_frames import (
-    Delivered,
+    AmqpMessage,
+    FrameSplitter,
     Properties,
-    Splitter,
     decode_header,
     encode_ack,
     encode_publish,
@@ -31,7 +31,7 @@ from broker.codec import (
     encode_ping,
     encode_wakeup,
 )
-from broker.transport import Lane, Parcel, Wakeup
+from broker.transport import Lane, Parcel, TimerMessage
 from tests.broker.samples import BALLOT, HASH, SAMPLES
 
 
@@ -108,7 +108,7 @@ def test_a_large_turn_is_split_in_order() -> None:
 
 
 def test_a_wakeup_comes_back_as_it_was() -> None:
-    wakeup = Wakeup("d1", 3, ((TimerKey("vote", "17"), 4), (TimerKey("beat"), 5)))
+    wakeup = TimerMessage("d1", 3, ((TimerKey("vote", "17"), 4), (TimerKey("beat"), 5)))
     encoded = encode_wakeup("store-1", wakeup)
     assert decode(encoded.properties, encoded.body) == wakeup
 
@@ -260,8 +260,8 @@ class Stream:
 
     def __init__(self, bytes_max: int = 1 << 20) -> None:
         self.reader = asyncio.StreamReader()
-        self.splitter = Splitter(self.reader, asyncio.get_running_loop(), bytes_max)
-        self.delivered: list[Delivered] = []
+        self.splitter = FrameSplitter(self.reader, asyncio.get_running_loop(), bytes_max)
+        self.delivered: list[AmqpMessage] = []
         self.blocked: list[bool] = []
         self.splitter.on_delivery = self.delivered.append
         self.splitter.on_blocked = self.blocked.append

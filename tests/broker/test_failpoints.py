@@ -11,7 +11,7 @@ from actors.effects import Envelope, Group
 from actors.messages import ProposeValue
 from actors.options import Options
 from actors.values import Abort, View
-from broker.failpoints import BadFailpoint, Failpoint, Failpoints, StrikeTask
+from broker.failpoints import BadFailpoint, Failpoint, Failpoints, TaskStopper
 from broker.runtime import NodeHost
 from broker.topology import Topology
 from broker.transport import Parcel
@@ -37,7 +37,7 @@ class Ground:
     def __init__(self, folder: Path, rule: str, *, armed: bool = True) -> None:
         self.house, self.broker = memory_house(folder)
         self.broker.transport("store-2")
-        self.strike = StrikeTask()
+        self.strike = TaskStopper()
         self.failpoints = Failpoints([Failpoint.parse(rule)], self.strike, armed=armed)
         self.host: NodeHost = self.house.host("store-1", {"work": work}, tap=self.failpoints)
         self.task = asyncio.create_task(self.host.run())
@@ -162,7 +162,7 @@ async def test_a_node_dies_when_some_of_a_group_have_a_message_and_others_have_n
     stores = Options().names("store")
     for name in stores:
         broker.transport(name)
-    strike = StrikeTask()
+    strike = TaskStopper()
     rule = Failpoint.parse(f"send:{WORK}@store-2:2:{moment}:kill")
     failpoints = Failpoints([rule], strike, members=Options().members)
 
@@ -187,7 +187,7 @@ async def test_a_node_dies_when_some_of_a_group_have_a_message_and_others_have_n
 async def test_a_message_is_known_by_the_kind_of_its_value(tmp_path: Path) -> None:
     house, broker = memory_house(tmp_path)
     broker.transport("proposer-1")
-    strike = StrikeTask()
+    strike = TaskStopper()
     rule = Failpoint.parse("send:log.propose.abort:1:before:kill")
     failpoints = Failpoints([rule], strike)
     abort = Abort(slot=7, commands=(0,), epoch=0, reason="")

@@ -14,7 +14,7 @@ import pytest
 
 from actors.effects import Group
 from actors.messages import LeaderBeat
-from broker.firehose import FirehoseRefused, Step, management_url_of, watch_firehose
+from broker.firehose import FirehoseRefused, TracedMessage, management_url_of, watch_firehose
 from broker.rabbitmq import RabbitTransport
 from broker.topology import Topology
 from broker.transport import Parcel
@@ -52,7 +52,7 @@ async def test_every_message_is_told_as_a_step_and_the_firehose_is_off_again(
 ) -> None:
     topology = Topology(f"fire-{uuid4().hex[:8]}")
     transport = RabbitTransport(broker.url, topology, "proposer-1")
-    steps: list[Step] = []
+    steps: list[TracedMessage] = []
     async with asyncio.TaskGroup() as group:
         connected = asyncio.Event()
         running = group.create_task(transport.run(lambda _: None, connected.set, lambda: None))

@@ -20,11 +20,11 @@ from actors.calls import Survey
 from actors.effects import Answer, Envelope, Group, TimerKey
 from actors.messages import ChunkData, ChunkPut
 from broker.codec import BODY_BYTES_MAX
-from broker.event_subscription import listen_for_events
+from broker.event_subscription import subscribe_to_events
 from broker.observer import Observer
 from broker.rabbitmq import RabbitOptions, RabbitTransport
 from broker.runtime import HostOptions
-from broker.topology import CONTROL_TRACE, Topology, rung_ms
+from broker.topology import CONTROL_TRACE, Topology, delay_level_ms
 from broker.transport import TransportRefused
 from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker
 from tests.broker.actors import Puppet, fail, note
@@ -194,7 +194,7 @@ async def test_a_timer_comes_back_within_its_step_of_the_ladder(house: House) ->
         for delay_ms in delays_ms:
             took_ms = (came[str(delay_ms)] - armed_s) * 1000
             # A step of the ladder, and a moment for a busy machine.
-            assert delay_ms - 3 <= took_ms <= rung_ms(delay_ms) * 1.15 + 150, late
+            assert delay_ms - 3 <= took_ms <= delay_level_ms(delay_ms) * 1.15 + 150, late
         assert host.timers_armed == 0
 
 
@@ -579,7 +579,7 @@ async def test_events_are_heard_and_orders_reach_the_nodes(
     assert not one.transport.emit("trace.gateway-1", "trace.records", b"[]")
     async with house.running(one, two), asyncio.TaskGroup() as group:
         listening = group.create_task(
-            listen_for_events(amqp_url, topology, "gateway-1", lambda *event: heard.append(event))
+            subscribe_to_events(amqp_url, topology, "gateway-1", lambda *event: heard.append(event))
         )
         # What is told before anybody listens is nobody's.
         await until(lambda: one.transport.emit("trace.gateway-1", "kind", b"[1]") and heard)

@@ -14,10 +14,10 @@ from actors.messages import AnyMessage, ChunkData, ChunkMissing, ChunkRefused
 from broker import maintenance, runtime
 from broker.journal import Journal
 from broker.journal_folder import JournalCorrupt, JournalFailed
-from broker.local_calls import CallLost, CallRefused
-from broker.maintenance import UpkeepOptions
+from broker.local_calls import CallOutcomeUnknown, CallRefused
+from broker.maintenance import MaintenanceOptions
 from broker.memory_broker import MemoryBroker, MemoryTransport
-from broker.observer import Observer, Tap
+from broker.observer import Interceptor, Observer
 from broker.runtime import HostOptions, NodeHalted
 from broker.transport import Parcel
 from tests.broker.actors import Behaviour, Puppet, fail, note, violate
@@ -244,12 +244,12 @@ async def test_calls_survive_the_failure_of_others_or_are_told(
         early = asyncio.create_task(host.call(survey))
         await until(lambda: waiting)
         inject(broker, "gateway-1", note("poison"))
-        with pytest.raises(CallLost, match="own mistake"):
+        with pytest.raises(CallOutcomeUnknown, match="own mistake"):
             await early
         assert not host._calls
         # A call that fails the actor by itself is told too, and the node goes on.
         puppet(host).on["call.survey"] = fail
-        with pytest.raises(CallLost, match="failed on it"):
+        with pytest.raises(CallOutcomeUnknown, match="failed on it"):
             await host.call(survey)
 
 
@@ -330,7 +330,7 @@ async def test_rotten_contents_are_never_sent_and_the_actor_is_told(
 
 
 async def test_the_scrub_finds_rot_that_nobody_reads(house: House) -> None:
-    host = house.host("store-1", options=HostOptions(upkeep=UpkeepOptions(scrub_rest_s=0.01)))
+    host = house.host("store-1", options=HostOptions(upkeep=MaintenanceOptions(scrub_rest_s=0.01)))
     host._journal.commit([Record("a", b"1"), Record("b", b"2")], [Blob(HASH, b"rotten")])
     async with house.running(host):
         await until(lambda: "disk.blob_rotten" in puppet(host).seen)
@@ -371,7 +371,7 @@ async def test_a_full_disk_silences_the_node_until_there_is_room(
     A new start and its greeting would fit into the pages that the file has, and would pass for a
     sign of life of a node that can't do its work.
     """
-    monkeypatch.setattr(runtime, "FULL_LOOK_S", 0.02)
+    monkeypatch.setattr(runtime, "DISK_FULL_RETRY_S", 0.02)
     looks: list[bool] = []
     has_room = Journal.has_room
 
@@ -410,10 +410,12 @@ async def test_a_full_disk_silences_the_node_until_there_is_room(
 async def test_the_actor_is_told_when_room_gets_scarce_and_when_it_is_back(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maintenance, "LOOK_S", 0.01)
+    monkeypatch.setattr(maintenance, "CHECK_INTERVAL_S", 0.01)
     free = [10]
     monkeypatch.setattr(Journal, "free_bytes", lambda self: free[0])
-    host = house.host("store-1", options=HostOptions(upkeep=UpkeepOptions(disk_reserve_bytes=100)))
+    host = house.host(
+        "store-1", options=HostOptions(upkeep=MaintenanceOptions(disk_reserve_bytes=100))
+    )
     async with house.running(host):
         await until(lambda: len(puppet(host).envelopes) == 1)
         free[0] = 110  # Not enough: it must not flicker.
@@ -529,7 +531,7 @@ async def test_a_restart_takes_up_what_was_not_acknowledged(
 async def test_everything_passes_through_the_tap(house: House, broker: MemoryBroker) -> None:
     trace: list[str] = []
 
-    class Recorder(Tap):
+    class Recorder(Interceptor):
         async def receiving(self, message: AnyMessage) -> None:
             trace.append(f"receiving {message.reason}")  # type: ignore[attr-defined]
 

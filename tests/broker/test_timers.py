@@ -1,23 +1,23 @@
 """A timer comes back when it is due, whatever becomes of the messages that were sent for it."""
 
 from actors.effects import TimerKey
-from broker.timers import Publication, TimerBook
-from broker.topology import rung_ms
+from broker.timers import Publication, TimerTable
+from broker.topology import delay_level_ms
 
 BEAT = TimerKey("beat")
 VOTE = TimerKey("vote", "17")
 
 
-def publish(book: TimerBook, now: int) -> list[Publication]:
+def publish(book: TimerTable, now: int) -> list[Publication]:
     return book.publications(now)
 
 
 def test_a_timer_is_held_back_a_little_published_and_due() -> None:
-    book = TimerBook()
+    book = TimerTable()
     book.set(BEAT, 300, now=1000)
     assert publish(book, 1000) == []
     (publication,) = publish(book, 1020)
-    assert publication.delay_ms == rung_ms(280)
+    assert publication.delay_ms == delay_level_ms(280)
     ((key, generation),) = publication.timers
     assert key == BEAT
     assert book.arrived(BEAT, generation, now=1310) == 10
@@ -27,13 +27,13 @@ def test_a_timer_is_held_back_a_little_published_and_due() -> None:
 
 
 def test_a_short_timer_is_published_at_once() -> None:
-    book = TimerBook()
+    book = TimerTable()
     book.set(BEAT, 9, now=1000)
     assert len(publish(book, 1000)) == 1
 
 
 def test_timers_with_the_same_delay_share_a_message() -> None:
-    book = TimerBook()
+    book = TimerTable()
     book.set(BEAT, 300, now=1000)
     book.set(VOTE, 305, now=1001)
     (publication,) = publish(book, 1030)
@@ -41,7 +41,7 @@ def test_timers_with_the_same_delay_share_a_message() -> None:
 
 
 def test_a_timer_cancelled_while_held_back_costs_nothing() -> None:
-    book = TimerBook()
+    book = TimerTable()
     book.set(VOTE, 300, now=1000)
     book.cancel(VOTE)
     assert publish(book, 2000) == []
@@ -49,7 +49,7 @@ def test_a_timer_cancelled_while_held_back_costs_nothing() -> None:
 
 
 def test_a_cancelled_timer_is_not_woken_by_the_message_under_way() -> None:
-    book = TimerBook()
+    book = TimerTable()
     book.set(BEAT, 300, now=1000)
     (publication,) = publish(book, 1020)
     book.cancel(BEAT)
@@ -58,7 +58,7 @@ def test_a_cancelled_timer_is_not_woken_by_the_message_under_way() -> None:
 
 def test_a_timer_set_again_for_later_uses_the_message_under_way() -> None:
     # Given a timer whose message is under way
-    book = TimerBook()
+    book = TimerTable()
     book.set(BEAT, 300, now=1000)
     (publication,) = publish(book, 1020)
     # When it is set again and again, no more messages are sent
@@ -68,12 +68,12 @@ def test_a_timer_set_again_for_later_uses_the_message_under_way() -> None:
     # Then the message, which comes early now, has the rest sent
     assert book.arrived(*publication.timers[0], now=1310) is None
     (rest,) = publish(book, 1310)
-    assert rest.delay_ms == rung_ms(1550 - 1310)
+    assert rest.delay_ms == delay_level_ms(1550 - 1310)
     assert book.arrived(*rest.timers[0], now=1551) == 1
 
 
 def test_a_timer_set_again_for_earlier_gets_a_message_of_its_own() -> None:
-    book = TimerBook()
+    book = TimerTable()
     book.set(BEAT, 5000, now=1000)
     (slow,) = publish(book, 1020)
     book.set(BEAT, 100, now=1030)
@@ -83,7 +83,7 @@ def test_a_timer_set_again_for_earlier_gets_a_message_of_its_own() -> None:
 
 
 def test_without_a_delay_a_timer_is_due_in_the_same_turn() -> None:
-    book = TimerBook()
+    book = TimerTable()
     book.set(BEAT, 0, now=1000)
     book.set(VOTE, 0, now=1000)
     book.cancel(BEAT)
@@ -93,7 +93,7 @@ def test_without_a_delay_a_timer_is_due_in_the_same_turn() -> None:
 
 
 def test_a_lost_message_is_sent_again_with_growing_patience() -> None:
-    book = TimerBook()
+    book = TimerTable()
     book.set(BEAT, 1000, now=0)
     (lost,) = publish(book, 20)
     times = []
@@ -109,7 +109,7 @@ def test_a_lost_message_is_sent_again_with_growing_patience() -> None:
 
 
 def test_a_short_timer_is_not_suspected_before_a_quarter_second() -> None:
-    book = TimerBook()
+    book = TimerTable()
     book.set(BEAT, 20, now=0)
     publish(book, 2)
     book.look_for_overdue(269)
@@ -119,19 +119,19 @@ def test_a_short_timer_is_not_suspected_before_a_quarter_second() -> None:
 
 
 def test_a_reconnect_sends_everything_anew() -> None:
-    book = TimerBook()
+    book = TimerTable()
     book.set(BEAT, 1000, now=0)
     book.set(VOTE, 100, now=0)
     publish(book, 20)
     book.rearm(now=600)
     rungs = {publication.delay_ms for publication in publish(book, 600)}
     # One is overdue and comes back at once, the other after the rest of its time.
-    assert rungs == {10, rung_ms(400)}
+    assert rungs == {10, delay_level_ms(400)}
 
 
 def test_what_was_not_sent_costs_no_patience() -> None:
     # Given a broker that takes no messages for ten seconds
-    book = TimerBook()
+    book = TimerTable()
     book.set(BEAT, 1000, now=0)
     times = []
     for now in range(20, 10_000, 500):
@@ -153,7 +153,7 @@ def test_what_was_not_sent_costs_no_patience() -> None:
     assert book.arrived(*found.timers[0], now=10_530) == 9_530
 
 
-def publish_next(book: TimerBook, now: int) -> list[Publication]:
+def publish_next(book: TimerTable, now: int) -> list[Publication]:
     """What is sent at the next look."""
     book.look_for_overdue(now)
     return publish(book, now)
@@ -161,7 +161,7 @@ def publish_next(book: TimerBook, now: int) -> list[Publication]:
 
 def test_when_the_broker_takes_messages_again_what_is_due_shares_one_message() -> None:
     # Given timers that were sent before the broker took no more, or were not taken
-    book = TimerBook()
+    book = TimerTable()
     later, soon = TimerKey("later"), TimerKey("soon")
     book.set(later, 3_600_000, now=0)
     book.set(BEAT, 2_000, now=0)
@@ -176,14 +176,14 @@ def test_when_the_broker_takes_messages_again_what_is_due_shares_one_message() -
 
     # Then what is due comes back at once, the rest in time, and nothing twice
     sent = {p.delay_ms: [key for key, _ in p.timers] for p in publish(book, 33_000)}
-    assert sent == {10: [BEAT, VOTE], rung_ms(8_000): [soon]}
+    assert sent == {10: [BEAT, VOTE], delay_level_ms(8_000): [soon]}
     assert book.arrived(*lost.timers[0], now=33_001) is None
     assert book.arrived(*under_way.timers[0], now=3_600_001) == 1
     assert book.lost == 0
 
 
 def test_a_timer_that_was_set_again_or_cancelled_is_not_tried_for_the_former_time() -> None:
-    book = TimerBook()
+    book = TimerTable()
     book.set(BEAT, 300, now=0)
     book.set(VOTE, 300, now=0)
     for publication in publish(book, 20):
@@ -196,7 +196,7 @@ def test_a_timer_that_was_set_again_or_cancelled_is_not_tried_for_the_former_tim
 
 
 def test_forgotten_messages_are_not_remembered_for_ever() -> None:
-    book = TimerBook()
+    book = TimerTable()
     for number in range(1000):
         key = TimerKey("vote", str(number))
         book.set(key, 5, now=number)
@@ -208,7 +208,7 @@ def test_forgotten_messages_are_not_remembered_for_ever() -> None:
 
 def test_a_long_timer_is_looked_into_two_seconds_after_it_was_due() -> None:
     """Given that the queue may be gone that held its message for a minute."""
-    book = TimerBook()
+    book = TimerTable()
     book.set(BEAT, 60_000, now=0)
     publish(book, 20)
     held = []
@@ -222,7 +222,7 @@ def test_a_long_timer_is_looked_into_two_seconds_after_it_was_due() -> None:
 
 def test_a_queue_that_keeps_no_messages_is_not_asked_all_the_time() -> None:
     """Given messages that come back at once, then the timer is due in time, after a few of them."""
-    book = TimerBook()
+    book = TimerTable()
     book.set(BEAT, 2_000, now=0)
     sent = 0
     for now in range(2_100):

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from actors.effects import Group
-from broker.topology import DELAYS_MS, Topology, rung_ms
+from broker.topology import DELAYS_MS, Topology, delay_level_ms
 
 
 def test_the_ladder_rises_by_about_fifteen_percent() -> None:
@@ -17,10 +17,10 @@ def test_the_ladder_rises_by_about_fifteen_percent() -> None:
 
 def test_a_delay_is_rounded_up_to_its_rung() -> None:
     for delay in (1, 9, 10, 11, 299, 300, 1199, 1200, 59_999, 60_000):
-        rung = rung_ms(delay)
+        rung = delay_level_ms(delay)
         assert delay <= rung
         assert rung == 10 or rung <= delay * 1.2
-    assert rung_ms(3_600_000) == 60_000
+    assert delay_level_ms(3_600_000) == 60_000
 
 
 def test_names_are_of_the_cluster() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from gateway.cluster import ClusterPort
 from gateway.http.app import GatewayApp
-from gateway.http.connections import Limits
+from gateway.http.connections import ConnectionLimits
 from gateway.http.listener import listen
-from gateway.http.server import server
+from gateway.http.server import make_server
 from gateway.settings import Settings
 from tests.gateway.fake import FakeCluster
 
@@ -49,7 +49,7 @@ async def client(cluster: FakeCluster, settings: Settings) -> AsyncIterator[http
 
 @asynccontextmanager
 async def serving(
-    cluster: ClusterPort, settings: Settings, limits: Limits | None = None
+    cluster: ClusterPort, settings: Settings, limits: ConnectionLimits | None = None
 ) -> AsyncIterator[int]:
     """Serves on a free port of this machine while the block runs; gives the port."""
     async with serving_app(GatewayApp(cluster, settings), limits) as port:
@@ -57,10 +57,12 @@ async def serving(
 
 
 @asynccontextmanager
-async def serving_app(app: GatewayApp, limits: Limits | None = None) -> AsyncIterator[int]:
+async def serving_app(
+    app: GatewayApp, limits: ConnectionLimits | None = None
+) -> AsyncIterator[int]:
     """The same for a gateway that the test knows."""
     listener = listen("127.0.0.1", 0)
-    http = server(app, limits, app.turned_away)
+    http = make_server(app, limits, app.turned_away)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(http.serve(sockets=[listener]))
         try:

@@ -32,7 +32,7 @@ from actors.paxos.ballot import Ballot
 from actors.roles import build_actor
 from actors.values import NOOP, Batch, Command, DecidedSlot, DeleteFile, Refusal, StoreMember, View
 from observability.metrics import HttpMetrics, NodesMetrics
-from observability.node_state import COUNTED, DROPPED, StateCollector, Watched
+from observability.node_state import COUNTED, DROPPED, NodeProbes, NodeStateCollector
 from observability.role_metrics import RolesMetrics
 
 TABLE = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -53,7 +53,7 @@ class Process:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         nodes, roles = NodesMetrics(self.registry), RolesMetrics(self.registry)
-        state = StateCollector(self.registry)
+        state = NodeStateCollector(self.registry)
         self.http = HttpMetrics(self.registry)
         self.runtime = {name: nodes.node(name) for name in NODES}
         self.role = {name: roles.node(name) for name in NODES}
@@ -65,10 +65,10 @@ class Process:
         for name in NODES:
             self._watch(state, name)
 
-    def _watch(self, state: StateCollector, name: str) -> None:
+    def _watch(self, state: NodeStateCollector, name: str) -> None:
         figures = self.figures
         state.watch(
-            Watched(
+            NodeProbes(
                 name,
                 actor=lambda: self.actor[name],
                 health=lambda: self.health,

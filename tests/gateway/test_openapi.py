@@ -27,7 +27,7 @@ from gateway.http.openapi import document
 from gateway.http.operations import OF_NO_OPERATION, OPERATIONS
 from gateway.http.parameters import META
 from gateway.http.problems import Kind
-from gateway.http.routing import Tree
+from gateway.http.routing import PathRoute
 from gateway.settings import Settings
 from synod.errors import TYPE_PREFIX
 from tests.gateway.fake import FakeCluster
@@ -39,7 +39,9 @@ _METHODS = ("get", "head", "put", "post", "delete")
 def _served(app: GatewayApp) -> Iterator[tuple[str, str]]:
     """Each method of each route, as the description names them."""
     for route in app.routes:
-        assert isinstance(route, Route | Tree), "teach this test how the new kind of route is named"
+        assert isinstance(route, Route | PathRoute), (
+            "teach this test how the new kind of route is named"
+        )
         path = re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path)
         for method in route.methods or ():
             yield method.lower(), path

@@ -6,8 +6,8 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from gateway.http.app import GatewayApp
-from gateway.http.auth import Door, Guarded
-from gateway.http.node_endpoints import exporter
+from gateway.http.auth import Authenticator, AuthMiddleware
+from gateway.http.node_endpoints import node_app
 from gateway.settings import Settings
 from tests.gateway.fake import FakeCluster
 from tests.gateway.problems import problem_of
@@ -114,7 +114,9 @@ async def test_without_a_token_no_other_name_is(
 
 
 async def test_a_node_s_own_door_is_the_same() -> None:
-    open_door = Guarded(exporter("store-1", CollectorRegistry(), lambda: ""), Door(None))
+    open_door = AuthMiddleware(
+        node_app("store-1", CollectorRegistry(), lambda: ""), Authenticator(None)
+    )
     transport = httpx.ASGITransport(open_door)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:9100") as client:
         for path in ("/metrics", "/healthz"):

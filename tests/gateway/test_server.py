@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.http.listener import PortInUse, listen
-from gateway.http.server import HEADER_BYTES_MAX, _Joining
+from gateway.http.server import HEADER_BYTES_MAX, _CoalescingTransport
 from gateway.settings import Settings
 from tests.gateway.conftest import serving
 from tests.gateway.fake import FakeCluster
@@ -281,7 +281,7 @@ class _Transport:
 
 async def test_no_more_than_a_little_waits_for_the_end_of_a_round() -> None:
     transport: Any = _Transport()
-    joining = _Joining(transport, asyncio.get_running_loop())
+    joining = _CoalescingTransport(transport, asyncio.get_running_loop())
     for _ in range(3):
         joining.write(b"x" * 7_000)
     joining.write(b"y")

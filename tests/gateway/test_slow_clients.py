@@ -15,8 +15,8 @@ import pytest
 from actors.values import CHUNK_BYTES
 from gateway.http import contents as contents_module
 from gateway.http.app import GatewayApp
-from gateway.http.connections import Limits
-from gateway.http.spill import Spill
+from gateway.http.connections import ConnectionLimits
+from gateway.http.spill import SpillFile
 from gateway.settings import Settings
 from tests.gateway.conftest import serving_app
 from tests.gateway.fake import FakeCluster
@@ -310,12 +310,12 @@ async def test_what_rots_on_the_disk_is_not_stored(
     """Given five uploads of which some wait on a disk that rots, then none of them is taken in as
     something else.
     """
-    sound = Spill._read
+    sound = SpillFile._read
 
-    def rotten(spill: Spill, position: int, size: int) -> bytes:
+    def rotten(spill: SpillFile, position: int, size: int) -> bytes:
         return b"y" + sound(spill, position, size)[1:]
 
-    monkeypatch.setattr(Spill, "_read", rotten)
+    monkeypatch.setattr(SpillFile, "_read", rotten)
     body = b"x" * MIB
     async with serving_app(app) as port, client_of(port) as client:
         connections = [await connect(port) for _ in range(5)]
@@ -396,7 +396,7 @@ async def test_slow_copies_of_a_backup_keep_no_other_waiting(
 
 async def test_who_takes_nothing_of_an_answer_is_cut_off(app: GatewayApp) -> None:
     """Answers that are made whole wait in the connection: not for ever."""
-    async with serving_app(app, Limits(unsent_s=0.2)) as port, client_of(port) as client:
+    async with serving_app(app, ConnectionLimits(unsent_s=0.2)) as port, client_of(port) as client:
         steps = [{"op": "mkdir", "path": f"{n:0250}"} for n in range(1000)]
         assert (await client.post("/v1/transactions", json={"steps": steps})).is_success
         whole = len((await client.get("/v1/directories/?limit=1000")).content)

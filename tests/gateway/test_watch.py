@@ -16,7 +16,7 @@ from actors.store.changes import Change
 from actors.values import Transaction
 from gateway.cluster import Cluster
 from gateway.http.app import GatewayApp
-from gateway.http.watch import _BEAT_S, Mark, Watch, concerns
+from gateway.http.watch import _POLL_S, Position, WatchEndpoint, concerns
 from gateway.settings import Settings
 from synod.client import AsyncClient
 from synod.entries import Change as Seen
@@ -139,7 +139,7 @@ async def test_the_rest_of_a_slot_is_told_once_while_nothing_follows(synod: Asyn
     async with _watching(synod.url, last_id=f"{slot}.0") as stream:
         await stream.next()
         paths = [(await stream.next())[1]["path"] for _ in range(2)]
-        await asyncio.sleep(2.5 * _BEAT_S)
+        await asyncio.sleep(2.5 * _POLL_S)
         await synod.put("g", b"x")
         paths.append((await stream.next())[1]["path"])
 
@@ -188,8 +188,8 @@ async def test_a_cluster_that_is_away_for_a_while_costs_no_change(
 async def test_watchers_at_the_same_slot_share_one_question_also_when_the_first_goes_away(
     cluster: FakeCluster,
 ) -> None:
-    watching = Watch(Cluster(cluster, 1_000))
-    mark = Mark(cluster.state.applied, 0)
+    watching = WatchEndpoint(Cluster(cluster, 1_000))
+    mark = Position(cluster.state.applied, 0)
     cluster.hold = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         first, *others = [group.create_task(watching._since(mark)) for _ in range(5)]
@@ -259,7 +259,7 @@ async def test_one_watcher_too_many_is_told_to_come_back(
 ) -> None:
     """Given as many watchers as there may be, when one of them goes, then another is served."""
     monkeypatch.setattr(gateway.http.watch, "WATCHERS_MAX", 2)
-    monkeypatch.setattr(gateway.http.watch, "_QUIET_S", 0.2)
+    monkeypatch.setattr(gateway.http.watch, "_KEEPALIVE_S", 0.2)
     async with _watching(synod.url) as kept:
         await kept.next()
         async with (
@@ -293,8 +293,8 @@ async def test_watchers_that_do_not_read_are_cut_off_and_those_that_do_miss_noth
     stays within its bound; another one is told everything.
     """
     page_bytes = 2 * 1024 * 1024
-    monkeypatch.setattr(gateway.http.watch, "_SLOW_S", 1.0 if why == "slow" else 60.0)
-    monkeypatch.setattr(gateway.http.watch, "_LONG_S", 0.3)
+    monkeypatch.setattr(gateway.http.watch, "_SEND_TIMEOUT_S", 1.0 if why == "slow" else 60.0)
+    monkeypatch.setattr(gateway.http.watch, "_HELD_S_MAX", 0.3)
     if why == "budget":
         monkeypatch.setattr(gateway.http.watch, "_HELD_BYTES_MAX", 2 * page_bytes)
     folder = "/".join(["d" * 250] * 14)
@@ -327,7 +327,7 @@ async def test_watchers_that_do_not_read_are_cut_off_and_those_that_do_miss_noth
     assert told == paths
     if why == "budget":
         # Those that were asked for while there was still room come on top.
-        assert max(held) <= (2 + gateway.http.watch._QUESTIONS_MAX) * page_bytes
+        assert max(held) <= (2 + gateway.http.watch._QUERIES_MAX) * page_bytes
     else:
         assert max(held) > page_bytes
 

@@ -22,7 +22,7 @@ from actors.store.reads import answer_changes
 from actors.values import NOOP, AnyValue, Batch, Command, Outcome, Transaction
 from gateway.cluster import Cluster
 from gateway.http.problems import Problem
-from gateway.http.watch import Mark, Watch, _Holding, concerns
+from gateway.http.watch import Position, WatchEndpoint, _Watcher, concerns
 from tests.worlds import put
 
 _PREFIXES = ("", "a", "a/", "b/x", "nowhere")
@@ -34,10 +34,10 @@ _WAIT_S = 1.0
 _WHOLE = 10**9
 
 
-def _mark(id: str) -> Mark:
+def _mark(id: str) -> Position:
     """What a client knows that has seen the event of that id."""
     slot, _, ordinal = id.partition(".")
-    return Mark(int(slot), int(ordinal) if ordinal else _WHOLE)
+    return Position(int(slot), int(ordinal) if ordinal else _WHOLE)
 
 
 class _Jumping(asyncio.SelectorEventLoop):
@@ -153,13 +153,13 @@ class _Stores:
 class _Client:
     """What a watcher of one prefix has heard, over as many connections as it took."""
 
-    def __init__(self, stores: _Stores, watch: Watch, random: Random, prefix: str) -> None:
+    def __init__(self, stores: _Stores, watch: WatchEndpoint, random: Random, prefix: str) -> None:
         self._stores = stores
         self._watch = watch
         self._random = random
         self._prefix = prefix
         self.last_id = ""
-        self.known = Mark(0, 0)
+        self.known = Position(0, 0)
         """Up to here everything was told, or a `reset` said that it was not."""
         self.told: list[tuple[int, int]] = []
         self.resets = 0
@@ -180,7 +180,7 @@ class _Client:
 
     async def _connect(self, newest: int) -> AsyncIterator[tuple[str, str, Any]]:
         mark = _mark(self.last_id) if self.last_id else None
-        pieces = self._watch._events(self._prefix, mark, newest, _Holding())
+        pieces = self._watch._events(self._prefix, mark, newest, _Watcher())
         try:
             async for piece in pieces:
                 for block in piece.decode().split("\n\n")[:-1]:
@@ -227,11 +227,11 @@ async def _watch_until_all_is_told(seed: int, prefixes: list[str]) -> None:
     stores = _Stores(random)
     for _ in range(random.randint(0, 6)):
         stores.grow()
-    watch = Watch(Cluster(stores, 1_000))
+    watch = WatchEndpoint(Cluster(stores, 1_000))
     clients = [_Client(stores, watch, random, prefix) for prefix in prefixes]
     for client in clients:
         client.last_id = _position(random, stores.newest)
-        client.known = _mark(client.last_id) if client.last_id else Mark(0, 0)
+        client.known = _mark(client.last_id) if client.last_id else Position(0, 0)
     async with asyncio.timeout(300), asyncio.TaskGroup() as group:
         for client in clients:
             group.create_task(client.listen(lambda: stores.newest > 12))

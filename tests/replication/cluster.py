@@ -13,16 +13,16 @@ from actors.messages import AnyMessage, ReadRequest
 from actors.options import Options, role_of
 from actors.values import AnyOperation, FileEntry
 from broker.journal import Journal
-from broker.maintenance import UpkeepOptions
+from broker.maintenance import MaintenanceOptions
 from broker.memory_broker import MemoryBroker
 from broker.node_startup import make_host
-from broker.observer import Tap
+from broker.observer import Interceptor
 from broker.runtime import HostOptions, NodeHost
 from broker.transport import Transport
 
 
 @dataclass
-class Stop(Tap):
+class Stop(Interceptor):
     """Holds its node up before or after the `nth` message of a type since it was armed."""
 
     when: str
@@ -79,10 +79,12 @@ class MemoryCluster:
 
     # -- nodes -----------------------------------------------------------------------------------
 
-    async def start(self, name: str, tap: Tap | None = None, **host_options: Any) -> NodeHost:
+    async def start(
+        self, name: str, tap: Interceptor | None = None, **host_options: Any
+    ) -> NodeHost:
         """Begin a process on the node's folder."""
         if self._reserve_bytes is not None:
-            kept = UpkeepOptions.of_role(role_of(name), self._reserve_bytes)
+            kept = MaintenanceOptions.of_role(role_of(name), self._reserve_bytes)
             host_options.setdefault("upkeep", kept)
         journal = Journal.open(self.folder / name, name, "test")
         host = make_host(
@@ -108,7 +110,7 @@ class MemoryCluster:
         self._journals.pop(name).close()
         del self.hosts[name]
 
-    async def restart(self, name: str, tap: Tap | None = None) -> NodeHost:
+    async def restart(self, name: str, tap: Interceptor | None = None) -> NodeHost:
         """Kill and start."""
         await self.kill(name)
         return await self.start(name, tap)
@@ -208,7 +210,7 @@ async def eventually(condition: Callable[[], Any], within_s: float = 20.0) -> No
 @contextlib.asynccontextmanager
 async def memory_cluster(
     folder: Path,
-    taps: dict[str, Tap] | None = None,
+    taps: dict[str, Interceptor] | None = None,
     transport: Callable[[str], Transport] | None = None,
     reserve_bytes: int | None = None,
     **options: Any,

@@ -36,7 +36,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The nodes whose disks have no room, by name."""
     names: set[str] = set()
     real = Journal.free_bytes
-    monkeypatch.setattr("broker.maintenance.LOOK_S", 0.02)
+    monkeypatch.setattr("broker.maintenance.CHECK_INTERVAL_S", 0.02)
     monkeypatch.setattr(
         Journal, "free_bytes", lambda self: 0 if self.folder.name in names else real(self)
     )
@@ -133,7 +133,7 @@ RESERVE_BYTES = 20 * MIB
 @pytest.fixture
 def one_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A disk that all nodes share: what their files take is taken from all of them."""
-    monkeypatch.setattr("broker.maintenance.LOOK_S", 0.1)
+    monkeypatch.setattr("broker.maintenance.CHECK_INTERVAL_S", 0.1)
     monkeypatch.setattr("actors.store.chunks.RELEASED_GRACE_MS", 500)
     monkeypatch.setattr("actors.store.contents._SWEEP_MS", 200)
     monkeypatch.setattr("actors.store.contents._SWEEPS_MISSED", 1_000)

@@ -13,7 +13,7 @@ import pytest
 
 from actors.store import chunks, contents
 from gateway.http import contents as gateway_contents
-from gateway.http.chunk_keeping import Rhythm
+from gateway.http.chunk_keeping import RenewalSchedule
 from gateway.settings import Settings
 from tests.gateway.conftest import serving
 from tests.replication.cluster import MemoryCluster, eventually, memory_cluster
@@ -61,8 +61,8 @@ def _short_graces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contents, "_SWEEP_MS", 50)
     # A machine that is busy with other tests is not one that stood still.
     monkeypatch.setattr(contents, "_SWEEPS_MISSED", 1_000)
-    rhythm = Rhythm(for_ms=GRACE_MS, every_ms=GRACE_MS // chunks.RENEWALS)
-    monkeypatch.setattr(gateway_contents, "DOWNLOADS", rhythm)
+    rhythm = RenewalSchedule(for_ms=GRACE_MS, every_ms=GRACE_MS // chunks.RENEWALS)
+    monkeypatch.setattr(gateway_contents, "DOWNLOAD_SCHEDULE", rhythm)
 
 
 async def test_an_upload_that_takes_several_graces_is_written(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from actors.calls import Decided, Fetch, Fetched
 from actors.store.chunks import RELEASED_GRACE_MS
 from actors.values import Chunked, PutFile
 from broker.journal import Journal
-from broker.maintenance import UpkeepOptions
+from broker.maintenance import MaintenanceOptions
 from tests.replication.cluster import MemoryCluster, eventually, memory_cluster
 from tests.worlds import put
 
@@ -224,7 +224,7 @@ async def test_the_scrub_mends_rows_and_chunks_that_nobody_reads(tmp_path: Path)
     async with memory_cluster(tmp_path, heartbeat_ms=300) as cluster:
         (name,) = await _big_file(cluster, "big", 1)
         await cluster.kill("store-1")
-        await cluster.start("store-1", upkeep=UpkeepOptions(scrub_rest_s=0.05))
+        await cluster.start("store-1", upkeep=MaintenanceOptions(scrub_rest_s=0.05))
         await cluster.settled()
         store = cluster.actor("store-1")
         await eventually(lambda: store.durable == store.state.applied)

@@ -12,9 +12,9 @@ import pytest
 from actors.calls import NodeSeen, Surveyed
 from actors.messages import NodeHeartbeat
 from actors.values import StoreMember, View
-from broker.local_calls import CallLost
+from broker.local_calls import CallOutcomeUnknown
 from gateway.cluster import Cluster
-from gateway.http.live_events import FIGURES_KEPT, Pulse
+from gateway.http.live_events import FIGURES_KEPT, LiveEvents
 from gateway.http.problems import UNAVAILABLE, Problem
 
 
@@ -59,7 +59,7 @@ async def _take(events: AsyncIterator[bytes], count: int) -> list[tuple[str, dic
 
 async def test_each_change_is_told_once_and_the_figures_each_look() -> None:
     port = Changing()
-    pulse = Pulse(Cluster(port, 5_000), heartbeat_ms=2_000)
+    pulse = LiveEvents(Cluster(port, 5_000), heartbeat_ms=2_000)
     await pulse.look()
     events = pulse.listen(None)
     assert (await anext(events)).startswith(b"retry:")
@@ -97,7 +97,7 @@ async def test_each_change_is_told_once_and_the_figures_each_look() -> None:
 
 
 async def test_the_figures_are_those_of_the_last_second() -> None:
-    pulse = Pulse(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
+    pulse = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
     events = pulse.listen(None)
     await anext(events)
     for milliseconds in range(1, 101):
@@ -119,7 +119,7 @@ async def test_the_figures_are_those_of_the_last_second() -> None:
 
 async def test_who_comes_back_hears_the_changes_that_were_missed() -> None:
     port = Changing()
-    pulse = Pulse(Cluster(port, 5_000), heartbeat_ms=2_000)
+    pulse = LiveEvents(Cluster(port, 5_000), heartbeat_ms=2_000)
     await pulse.look()
     for leader in ("proposer-2", "proposer-3"):
         port.survey = replace(port.survey, leader=leader)
@@ -137,7 +137,7 @@ async def test_who_comes_back_hears_the_changes_that_were_missed() -> None:
 
 
 async def test_a_listener_that_does_not_read_loses_the_oldest_and_ends_when_told() -> None:
-    pulse = Pulse(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
+    pulse = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
     events = pulse.listen(None)
     await anext(events)
     for _ in range(200):
@@ -150,7 +150,7 @@ async def test_a_listener_that_does_not_read_loses_the_oldest_and_ends_when_told
 
 
 async def test_a_topic_is_drawn_once_for_all_and_only_while_somebody_listens() -> None:
-    pulse = Pulse(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
+    pulse = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
     drawn = 0
     shown = "a"
 
@@ -191,11 +191,11 @@ async def test_the_figures_tell_whether_writes_are_taken_and_what_is_not_known()
     silent = Cluster(port, 5_000, lambda: "the gateway has no connection to RabbitMQ")
     for cluster, fails, expected in (
         (Cluster(port, 5_000), None, ("taken", None)),
-        (Cluster(port, 5_000), CallLost("rebuilt"), ("unknown", "does not answer")),
+        (Cluster(port, 5_000), CallOutcomeUnknown("rebuilt"), ("unknown", "does not answer")),
         (silent, None, ("refused", "no connection to RabbitMQ")),
     ):
         port.fails = fails
-        pulse = Pulse(cluster, heartbeat_ms=2_000)
+        pulse = LiveEvents(cluster, heartbeat_ms=2_000)
         events = pulse.listen(None)
         await anext(events)
         await pulse.look()
@@ -205,7 +205,7 @@ async def test_the_figures_tell_whether_writes_are_taken_and_what_is_not_known()
 
 
 async def test_what_can_not_be_drawn_is_told_with_its_reason() -> None:
-    pulse = Pulse(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
+    pulse = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
 
     async def draw() -> dict[str, Any]:
         raise Problem(UNAVAILABLE, "no learner told of the log")
@@ -219,7 +219,7 @@ async def test_what_can_not_be_drawn_is_told_with_its_reason() -> None:
 
 
 async def test_a_new_listener_is_told_the_figures_of_the_last_minutes_at_once() -> None:
-    pulse = Pulse(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
+    pulse = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
     for _ in range(FIGURES_KEPT + 10):
         await pulse.look()
     events = pulse.listen(None, figures_after_us=0)

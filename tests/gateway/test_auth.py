@@ -6,8 +6,8 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from gateway.http.app import GatewayApp
-from gateway.http.auth import COOKIE, Door, Guarded
-from gateway.http.node_endpoints import exporter
+from gateway.http.auth import COOKIE, Authenticator, AuthMiddleware
+from gateway.http.node_endpoints import node_app
 from gateway.settings import Settings, effective, load_settings
 from synod.client import AsyncClient
 from synod.errors import Unauthorized
@@ -117,7 +117,7 @@ async def test_a_script_may_log_in_with_json(guarded: httpx.AsyncClient) -> None
 
 
 async def test_another_token_ends_the_cookies_of_the_first() -> None:
-    first, second = Door(SecretStr(TOKEN)), Door(SecretStr(TOKEN + "2"))
+    first, second = Authenticator(SecretStr(TOKEN)), Authenticator(SecretStr(TOKEN + "2"))
     scope = {
         "type": "http",
         "method": "GET",
@@ -136,8 +136,8 @@ async def test_without_a_token_the_door_is_open(client: httpx.AsyncClient) -> No
 
 async def test_a_nodes_own_door_is_the_same() -> None:
     trouble = ["store-1 has no connection to the broker: refused"]
-    app = exporter("store-1", CollectorRegistry(), lambda: trouble[0] if trouble else "")
-    guarded = Guarded(app, Door(SecretStr(TOKEN)))
+    app = node_app("store-1", CollectorRegistry(), lambda: trouble[0] if trouble else "")
+    guarded = AuthMiddleware(app, Authenticator(SecretStr(TOKEN)))
     transport = httpx.ASGITransport(guarded)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         assert (await client.get("/metrics")).status_code == 401

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from gateway.http.app import GatewayApp
-from gateway.http.auth_limits import ADDRESSES_MAX, ALL_BURST, BURST, EACH_S, Guesses
+from gateway.http.auth_limits import ADDRESSES_MAX, ALL_BURST, BURST, EACH_S, TokenAttemptLimits
 from gateway.settings import Settings
 from tests.gateway.conftest import serving
 from tests.gateway.fake import FakeCluster
@@ -26,14 +26,14 @@ class _Clock:
         return self.now_s
 
 
-def _wrong(guesses: Guesses, address: str, *numbers: int) -> None:
+def _wrong(guesses: TokenAttemptLimits, address: str, *numbers: int) -> None:
     for number in numbers:
         guesses.wrong(address, b"%d" % number)
 
 
 def test_an_address_has_some_guesses_and_gets_more_with_time() -> None:
     clock = _Clock()
-    guesses = Guesses(clock)
+    guesses = TokenAttemptLimits(clock)
     _wrong(guesses, "10.0.0.1", *range(BURST - 1))
     assert guesses.wait_s("10.0.0.1") == 0
     _wrong(guesses, "10.0.0.1", BURST)
@@ -47,7 +47,7 @@ def test_an_address_has_some_guesses_and_gets_more_with_time() -> None:
 
 
 def test_the_same_wrong_token_again_is_no_guess() -> None:
-    guesses = Guesses(_Clock())
+    guesses = TokenAttemptLimits(_Clock())
     _wrong(guesses, "10.0.0.1", *[1, 2] * 500)
     assert guesses.wait_s("10.0.0.1") == 0
 
@@ -63,13 +63,13 @@ def test_the_same_wrong_token_again_is_no_guess() -> None:
     ],
 )
 def test_what_one_client_may_choose_counts_as_one_address(one: str, other: str, same: bool) -> None:
-    guesses = Guesses(_Clock())
+    guesses = TokenAttemptLimits(_Clock())
     _wrong(guesses, one, *range(BURST))
     assert (guesses.wait_s(other) > 0) == same
 
 
 def test_many_addresses_together_have_a_limit_that_spares_those_who_never_guessed() -> None:
-    guesses = Guesses(_Clock())
+    guesses = TokenAttemptLimits(_Clock())
     for number in range(ALL_BURST):
         _wrong(guesses, f"10.0.{number // 250}.{number % 250}", number)
     assert guesses.wait_s("10.0.0.7") > 0
@@ -77,7 +77,7 @@ def test_many_addresses_together_have_a_limit_that_spares_those_who_never_guesse
 
 
 def test_the_table_is_bounded() -> None:
-    guesses = Guesses(_Clock())
+    guesses = TokenAttemptLimits(_Clock())
     for number in range(ADDRESSES_MAX + 100):
         _wrong(guesses, f"10.{number // 60_000}.{number // 250}.{number % 250}", number)
     assert len(guesses._tried) == ADDRESSES_MAX

@@ -11,7 +11,7 @@ import pytest
 
 from actors.messages import ProposeValue, Result
 from actors.values import Abort, Outcome
-from observability.log_messages import Narrator
+from observability.log_messages import MessageLogger
 from observability.logs import HumanFormatter, JsonFormatter, Throttle, configure_logs
 from tests.broker.samples import SAMPLES
 
@@ -109,7 +109,7 @@ def told(level: str, *steps: tuple[str, str, Any]) -> list[dict[str, Any]]:
     """The lines of a narrator that is told `steps`."""
     stream = io.StringIO()
     configure_logs(level, stream)
-    narrator = Narrator("learner-1")
+    narrator = MessageLogger("learner-1")
     for what, peer, message in steps:
         getattr(narrator, what)(peer, message)
     return [json.loads(line) for line in stream.getvalue().splitlines()]

@@ -10,17 +10,22 @@ import pytest
 
 from actors.calls import KeepChunks, Upload, Write
 from actors.messages import KEEP_NAMES_MAX
-from broker.local_calls import CallLost
+from broker.local_calls import CallOutcomeUnknown
 from gateway.cluster import Cluster
 from gateway.http import contents
-from gateway.http.chunk_keeping import DOWNLOADS, Rhythm, keeping, uploads
+from gateway.http.chunk_keeping import (
+    DOWNLOAD_SCHEDULE,
+    RenewalSchedule,
+    keep_chunks,
+    upload_schedule,
+)
 from gateway.http.problems import NOT_FOUND, Problem
 from gateway.settings import Settings
 from tests.gateway.conftest import serving
 from tests.gateway.fake import FakeCluster
 
 CHUNK = 64 * 1024
-OFTEN = Rhythm(for_ms=40, every_ms=10)
+OFTEN = RenewalSchedule(for_ms=40, every_ms=10)
 
 
 def name_of(data: bytes) -> str:
@@ -59,7 +64,7 @@ async def test_an_upload_renews_what_it_has_sent_until_its_command_is_decided(
         yield parts[0]
         await renewed(cluster, names[0])
         # A renewal that is refused is one that got lost, no more.
-        cluster.answers.append(CallLost("the broker is away"))
+        cluster.answers.append(CallOutcomeUnknown("the broker is away"))
         await renewed(cluster, names[0])
         yield parts[1]
         # Chunks that are under way are named, too: the stores leave out what they don't hold yet.
@@ -89,7 +94,7 @@ async def test_a_list_stands_for_the_chunks_that_it_lists(cluster: FakeCluster) 
     them is on the stores, and then it alone.
     """
     names = [name_of(b"%d" % number) for number in range(KEEP_NAMES_MAX + 1)]
-    async with keeping(Cluster(cluster, 1_000), OFTEN) as kept:
+    async with keep_chunks(Cluster(cluster, 1_000), OFTEN) as kept:
         kept.add(names)
         await renewed(cluster)
         await renewed(cluster)
@@ -105,7 +110,7 @@ async def test_a_list_stands_for_the_chunks_that_it_lists(cluster: FakeCluster) 
 
 async def test_what_goes_wrong_within_the_block_comes_out_as_it_is(cluster: FakeCluster) -> None:
     async def fail() -> None:
-        async with keeping(Cluster(cluster, 1_000), OFTEN) as kept:
+        async with keep_chunks(Cluster(cluster, 1_000), OFTEN) as kept:
             kept.add(["a"])
             raise Problem(NOT_FOUND, "gone")
 
@@ -131,7 +136,7 @@ async def test_a_slow_download_renews_its_own_chunks_alone(
     """Given a reader that takes its time, then what its file consists of is renewed, or the list of
     it, if the file has one.
     """
-    monkeypatch.setattr(contents, "DOWNLOADS", OFTEN)
+    monkeypatch.setattr(contents, "DOWNLOAD_SCHEDULE", OFTEN)
     whole = hashlib.shake_256(b"slow").digest(CHUNK * chunks)
     async with (
         serving(cluster, settings) as port,
@@ -160,7 +165,11 @@ async def test_a_slow_download_renews_its_own_chunks_alone(
         assert json.loads(lists[0].data) == [c.sha256 for c in uploaded if not c.manifest]
 
 
-@pytest.mark.parametrize("rhythm", [DOWNLOADS, uploads(1_000), uploads(3_600_000)])
-def test_several_renewals_come_within_the_time_that_each_keeps_for(rhythm: Rhythm) -> None:
+@pytest.mark.parametrize(
+    "rhythm", [DOWNLOAD_SCHEDULE, upload_schedule(1_000), upload_schedule(3_600_000)]
+)
+def test_several_renewals_come_within_the_time_that_each_keeps_for(rhythm: RenewalSchedule) -> None:
     assert 4 * rhythm.every_ms <= rhythm.for_ms
-    assert 4 * DOWNLOADS.every_ms <= 60_000, "a replaced version of one chunk is kept for a minute"
+    assert 4 * DOWNLOAD_SCHEDULE.every_ms <= 60_000, (
+        "a replaced version of one chunk is kept for a minute"
+    )

@@ -14,11 +14,11 @@ from aiormq.abc import AbstractChannel
 
 from actors.effects import Group, TimerKey
 from actors.messages import ChunkData, ChunkMissing
-from broker.event_subscription import listen_for_events
+from broker.event_subscription import subscribe_to_events
 from broker.observer import Observer
 from broker.rabbitmq import RabbitOptions, RabbitTransport
 from broker.runtime import NodeHost
-from broker.topology import DELAYS_MS, LADDER_STEP, Topology, rung_ms
+from broker.topology import DELAY_RATIO, DELAYS_MS, Topology, delay_level_ms
 from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker
 from tests.broker.actors import Puppet
 from tests.broker.hosting import House, puppet, until
@@ -145,7 +145,7 @@ async def test_a_policy_that_lets_unused_queues_expire_stops_no_timer(
         control(own_broker, "clear_policy", "tidy")
 
     each_s = [later - at for at, later in itertools.pairwise(ticks.at_s)]
-    assert max(each_s) < 2.0 * LADDER_STEP + 0.6, each_s
+    assert max(each_s) < 2.0 * DELAY_RATIO + 0.6, each_s
 
 
 async def test_a_policy_that_keeps_no_messages_makes_no_timer_early_nor_a_node_busy(
@@ -251,7 +251,7 @@ async def test_events_are_heard_again(house: House, amqp_url: str, topology: Top
     host = house.host("gateway-1")
     async with house.running(host), operator(amqp_url) as channel, asyncio.TaskGroup() as group:
         listening = group.create_task(
-            listen_for_events(
+            subscribe_to_events(
                 amqp_url, topology, "gateway-1", lambda *event: heard.append(event[2])
             )
         )
@@ -274,7 +274,7 @@ async def test_what_was_emptied_out_of_the_queues_is_sent_again(
     async with house.running(host), operator(amqp_url) as channel:
         await until(lambda: ticks.at_s)
         await asyncio.sleep(0.1)
-        await channel.queue_purge(topology.delay(rung_ms(1_000)))
-        await channel.queue_purge(topology.delay(rung_ms(980)))
+        await channel.queue_purge(topology.delay(delay_level_ms(1_000)))
+        await channel.queue_purge(topology.delay(delay_level_ms(980)))
         before = len(ticks.at_s)
         await until(lambda: len(ticks.at_s) >= before + 2, within_s=_SOON_S)

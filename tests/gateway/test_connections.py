@@ -9,8 +9,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from gateway.http.connections import Connections, Limits
-from gateway.http.live_events import LISTENERS_MAX
+from gateway.http.connections import ConnectionLimits, Connections
+from gateway.http.live_events import SUBSCRIBERS_MAX
 from gateway.http.server import HEADER_BYTES_MAX, HEADERS_MAX
 from gateway.settings import Settings
 from tests.gateway.conftest import serving
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(30)
 
 TOKEN = "a-token-of-the-tests-0123"
 MIB = 1024 * 1024
-SHORT = Limits(
+SHORT = ConnectionLimits(
     connections=8,
     from_one_address=6,
     bodies=2,
@@ -282,7 +282,7 @@ async def test_an_answer_that_is_not_read_is_dropped(
 async def test_connections_that_wait_make_room_for_a_new_one(
     cluster: FakeCluster, settings: Settings
 ) -> None:
-    patient = Limits(connections=8, from_one_address=8)
+    patient = ConnectionLimits(connections=8, from_one_address=8)
     async with serving(cluster, settings, patient) as port, AsyncExitStack() as stack:
         known = await stack.enter_async_context(connected(port))
         assert (await known.ask("GET", "/healthz")).status == 200
@@ -301,7 +301,7 @@ async def test_connections_that_wait_make_room_for_a_new_one(
 async def test_no_request_under_way_is_given_up_for_another_connection(
     cluster: FakeCluster, settings: Settings
 ) -> None:
-    limits = Limits(connections=8, from_one_address=6)
+    limits = ConnectionLimits(connections=8, from_one_address=6)
     async with serving(cluster, settings, limits) as port, AsyncExitStack() as stack:
         cluster.hold = asyncio.Event()
         busy = [await stack.enter_async_context(connected(port)) for _ in range(6)]
@@ -323,7 +323,10 @@ async def test_no_request_under_way_is_given_up_for_another_connection(
 async def test_more_bodies_than_may_be_incomplete_are_refused(
     cluster: FakeCluster, settings: Settings
 ) -> None:
-    async with serving(cluster, settings, Limits(bodies=2)) as port, AsyncExitStack() as stack:
+    async with (
+        serving(cluster, settings, ConnectionLimits(bodies=2)) as port,
+        AsyncExitStack() as stack,
+    ):
         first, second, third = [await stack.enter_async_context(connected(port)) for _ in range(3)]
         for client in (first, second):
             client.send(head("PUT", "/v1/files/a", "content-length: 4") + b"ab")
@@ -340,7 +343,7 @@ async def test_more_bodies_than_may_be_incomplete_are_refused(
 
 async def test_no_more_than_some_listen_to_events(port: int) -> None:
     async with AsyncExitStack() as stack:
-        for _ in range(LISTENERS_MAX):
+        for _ in range(SUBSCRIBERS_MAX):
             client = await stack.enter_async_context(connected(port))
             client.send(head("GET", "/v1/events"))
             assert (await client.some()).startswith(b"HTTP/1.1 200")
@@ -351,7 +354,7 @@ async def test_no_more_than_some_listen_to_events(port: int) -> None:
 
 
 def test_the_limit_of_a_process_leaves_descriptors_for_journals() -> None:
-    limits = Limits.of_process(body_s=7)
+    limits = ConnectionLimits.of_process(body_s=7)
     assert 0 < limits.from_one_address < limits.connections <= 1_000
     assert limits.body_s == 7
 
@@ -371,7 +374,7 @@ class _Plain:
 
 
 def test_the_oldest_stranger_goes_first_and_the_busy_never() -> None:
-    held = Connections(Limits(connections=3, from_one_address=2))
+    held = Connections(ConnectionLimits(connections=3, from_one_address=2))
     known, stranger, busy, new, other = (_Plain(a) for a in ("a", "b", "a", "c", "b"))
     for one in (known, stranger, busy):
         assert held.admit(one)

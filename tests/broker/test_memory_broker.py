@@ -12,7 +12,7 @@ from actors.effects import Group, TimerKey
 from actors.messages import ChunkPut, ChunkRefused, ReadReply, TxnPrepare
 from actors.values import Batch, Command, DirectoryEntry, Inline, PutFile
 from broker.memory_broker import MemoryBroker, MemoryTransport
-from broker.transport import Delivery, Lane, Parcel, Wakeup
+from broker.transport import Delivery, Lane, Parcel, TimerMessage
 from tests.broker.actors import note
 from tests.broker.hosting import until
 from tests.broker.samples import HASH
@@ -143,7 +143,7 @@ async def test_contents_have_a_lane_of_their_own() -> None:
 
 async def test_a_delayed_message_comes_back_to_its_sender() -> None:
     node = Node(MemoryBroker(), "store-1")
-    wakeup = Wakeup("d", 1, ((TimerKey("beat"), 1),))
+    wakeup = TimerMessage("d", 1, ((TimerKey("beat"), 1),))
     async with node.running():
         loop = asyncio.get_running_loop()
         started_s = loop.time()
@@ -197,7 +197,7 @@ async def test_a_blocked_broker_takes_nothing_and_delivers_what_it_has() -> None
     # Given a broker with a message and a timer under way
     broker = MemoryBroker()
     one, two = Node(broker, "store-1"), Node(broker, "store-2")
-    wakeup = Wakeup("d", 1, ((TimerKey("beat"), 1),))
+    wakeup = TimerMessage("d", 1, ((TimerKey("beat"), 1),))
     async with one.running():
         await one.send("store-2", "before")
         one.transport.delay(20, wakeup)

@@ -14,9 +14,9 @@ from actors.values import Batch, Command, Inline, Outcome, PutFile
 from broker.memory_broker import MemoryBroker
 from gateway.http.app import GatewayApp
 from gateway.settings import Settings
-from gateway.trace_events import Order, Tracing
+from gateway.trace_events import TraceCommand, Tracing
 from observability.events import PENDING_RECORDS_MAX, Mode, Recorder, TraceSwitch
-from observability.traces import Span, TraceBook
+from observability.traces import Span, TraceCollector
 from tests.broker.samples import SAMPLES
 from tests.gateway.fake import FakeCluster
 
@@ -216,7 +216,7 @@ def records_of_one_write() -> list[dict[str, Any]]:
 
 
 def test_the_stages_of_a_write_add_up_to_its_time() -> None:
-    book = TraceBook(quorum=3)
+    book = TraceCollector(quorum=3)
     book.add(records_of_one_write())
     began_us = Clock().now_us
 
@@ -241,7 +241,7 @@ def test_the_stages_of_a_write_add_up_to_its_time() -> None:
 
 
 def test_a_write_without_a_quorum_has_the_stages_that_it_reached() -> None:
-    book = TraceBook(quorum=4)
+    book = TraceCollector(quorum=4)
     book.add(records_of_one_write())
 
     found = book.trace("gateway-1.x-7", None)
@@ -253,7 +253,7 @@ def test_a_write_without_a_quorum_has_the_stages_that_it_reached() -> None:
 
 
 def test_votes_under_two_ballots_are_no_quorum() -> None:
-    book = TraceBook(quorum=3, stores=("store-1", "store-2"))
+    book = TraceCollector(quorum=3, stores=("store-1", "store-2"))
     records = records_of_one_write()
     for record in records:
         if record["type"] == "paxos.accepted" and record["node"] == "acceptor-3":
@@ -269,7 +269,7 @@ def test_votes_under_two_ballots_are_no_quorum() -> None:
 
 
 def test_the_book_keeps_the_newest() -> None:
-    book = TraceBook(quorum=3)
+    book = TraceCollector(quorum=3)
     this, clock = recorder("proposer-1", "all")
     for slot in range(1, 3_001):
         this.sent("@phase2", accept(slot))
@@ -286,7 +286,7 @@ def test_the_book_keeps_the_newest() -> None:
 
 def test_the_book_takes_no_more_memory_than_it_says() -> None:
     written = records_of_one_write()
-    book = TraceBook(quorum=3)
+    book = TraceCollector(quorum=3)
     for slot in range(1, 1_001):
         name = f"gateway-1.x-{slot}"
         long = {"requests": [name], "summary": "s" * 5_000}
@@ -307,7 +307,7 @@ def test_the_book_takes_no_more_memory_than_it_says() -> None:
 async def test_records_cross_the_broker_and_orders_come_back() -> None:
     broker = MemoryBroker()
     store, gateway = broker.transport("store-1"), broker.transport("gateway-1")
-    there, here = Tracing("sampled"), Tracing("sampled", TraceBook(quorum=3))
+    there, here = Tracing("sampled"), Tracing("sampled", TraceCollector(quorum=3))
     broker.listen(here.hear)
     observer = there.observer("store-1", store)
     here.observer("gateway-1", gateway)
@@ -326,7 +326,7 @@ async def test_records_cross_the_broker_and_orders_come_back() -> None:
         await asyncio.sleep(0)
         observer.sent("learner-1", accept(2))
         there.flush()
-        assert here.command(Order(mode="off"), gateway)
+        assert here.command(TraceCommand(mode="off"), gateway)
         for task in tasks:
             task.cancel()
 
@@ -340,7 +340,7 @@ async def test_records_cross_the_broker_and_orders_come_back() -> None:
 def test_a_record_that_can_not_be_read_harms_nobody(
     body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracing = Tracing("sampled", TraceBook(quorum=3))
+    tracing = Tracing("sampled", TraceCollector(quorum=3))
     tracing.hear("trace.x", "trace.records", body)
     tracing.hear("trace.x", "another", body)
     assert tracing.book is not None
@@ -352,10 +352,10 @@ def test_a_record_that_can_not_be_read_harms_nobody(
 
 
 async def test_what_is_asked_for_over_http(cluster: FakeCluster, settings: Settings) -> None:
-    tracing = Tracing("sampled", TraceBook(quorum=3))
-    orders: list[Order] = []
+    tracing = Tracing("sampled", TraceCollector(quorum=3))
+    orders: list[TraceCommand] = []
 
-    def take(order: Order) -> bool:
+    def take(order: TraceCommand) -> bool:
         orders.append(order)
         return len(orders) < 3
 
@@ -414,9 +414,9 @@ async def test_a_request_in_flight_is_listed(cluster: FakeCluster, settings: Set
 async def test_all_nodes_are_not_told_more_often_than_some_times_a_second(
     cluster: FakeCluster, settings: Settings
 ) -> None:
-    orders: list[Order] = []
+    orders: list[TraceCommand] = []
 
-    def take(order: Order) -> bool:
+    def take(order: TraceCommand) -> bool:
         orders.append(order)
         return True
 

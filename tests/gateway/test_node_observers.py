@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from gateway.hosting import obstacle
-from gateway.node_observers import Watching
+from gateway.hosting import broker_outage
+from gateway.node_observers import NodeObservers
 from gateway.settings import Settings
 from tests.broker.hosting import memory_house
 
@@ -12,18 +12,18 @@ async def test_a_broker_that_takes_no_messages_is_what_is_wrong_with_a_node(tmp_
     # Given a node that is well
     house, broker = memory_house(tmp_path)
     host = house.host("store-1")
-    watching = Watching(Settings(data=tmp_path), collects=False)
+    watching = NodeObservers(Settings(data=tmp_path), collects=False)
     watching.observer(host.name, host.transport)
     watching.watch(host)
     async with house.running(host):
-        assert (watching.trouble(), obstacle(host.transport)) == ("", "")
+        assert (watching.trouble(), broker_outage(host.transport)) == ("", "")
 
         # When the broker takes no messages, then that is named, and not that no turn is taken
         broker.block()
         reason = "the broker takes no messages at present (its memory or disk alarm)"
         assert watching.trouble(lambda: 1e9) == f"store-1: {reason}"
-        assert obstacle(host.transport) == reason
+        assert broker_outage(host.transport) == reason
 
         # Until it takes them again.
         broker.unblock()
-        assert (watching.trouble(), obstacle(host.transport)) == ("", "")
+        assert (watching.trouble(), broker_outage(host.transport)) == ("", "")

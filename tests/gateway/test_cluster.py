@@ -10,7 +10,7 @@ from actors.calls import Decided as CallDecided
 from actors.calls import Read, ReadDone, Unavailable, Unknown
 from actors.messages import ReadReply, ReadRequest, ReadStatus
 from actors.values import Outcome, Status
-from broker.local_calls import CallLost, CallRefused
+from broker.local_calls import CallOutcomeUnknown, CallRefused
 from broker.runtime import NodeHalted
 from gateway.http.app import GatewayApp
 from gateway.settings import Settings
@@ -99,7 +99,7 @@ async def test_every_outcome_has_a_status(
 async def test_a_call_that_was_not_taken_did_not_happen_and_a_lost_one_may_have(
     client: httpx.AsyncClient, cluster: FakeCluster
 ) -> None:
-    cluster.answers.extend([CallRefused("full"), CallLost("rebuilt"), NodeHalted("why")])
+    cluster.answers.extend([CallRefused("full"), CallOutcomeUnknown("rebuilt"), NodeHalted("why")])
 
     answers = [await client.put("/v1/files/a", content=b"x") for _ in range(3)]
 

@@ -8,14 +8,14 @@ import random
 import pytest
 
 from gateway.http import memory_budget
-from gateway.http.client_timeouts import LEAST_BYTES_PER_S, Pace
-from gateway.http.memory_budget import Memory
+from gateway.http.client_timeouts import LEAST_BYTES_PER_S, WaitAllowance
+from gateway.http.memory_budget import MemoryBudget
 from gateway.http.problems import UNAVAILABLE, Problem
 
 
 async def test_the_first_to_ask_is_the_first_to_get() -> None:
     """Also where less than the first one wants would do for the next."""
-    memory = Memory(100)
+    memory = MemoryBudget(100)
     got: list[str] = []
 
     async def take(name: str, size: int) -> None:
@@ -38,7 +38,7 @@ async def test_the_first_to_ask_is_the_first_to_get() -> None:
 
 
 async def test_who_gets_no_turn_is_told_to_come_again() -> None:
-    memory = Memory(100)
+    memory = MemoryBudget(100)
     await memory.take(90, 10)
     behind = asyncio.ensure_future(memory.take(5, 10))
 
@@ -55,8 +55,8 @@ async def test_who_gets_no_turn_is_told_to_come_again() -> None:
 async def test_where_too_many_wait_the_next_is_refused_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory_budget, "WAITING_MAX", 1)
-    memory = Memory(100)
+    monkeypatch.setattr(memory_budget, "WAITERS_MAX", 1)
+    memory = MemoryBudget(100)
     await memory.take(100, 10)
     waiting = asyncio.ensure_future(memory.take(1, 10))
     await asyncio.sleep(0)
@@ -68,7 +68,7 @@ async def test_where_too_many_wait_the_next_is_refused_at_once(
 
 
 async def test_chunks_that_are_not_whole_have_half_of_it() -> None:
-    memory = Memory(100)
+    memory = MemoryBudget(100)
     assert memory.may_gather(50)
     assert not memory.may_gather(51)
     await memory.gather(50, 10)
@@ -82,7 +82,7 @@ async def test_chunks_that_are_not_whole_have_half_of_it() -> None:
 async def test_nothing_is_lost_or_given_twice(seed: int) -> None:
     """Given requests that wait, give up and are cancelled at any time, then all of it is back."""
     chance = random.Random(seed)
-    memory = Memory(1000)
+    memory = MemoryBudget(1000)
     refused = done = 0
 
     async def one() -> None:
@@ -118,7 +118,7 @@ async def test_nothing_is_lost_or_given_twice(seed: int) -> None:
 
 
 def test_a_client_has_the_full_patience_and_no_more() -> None:
-    pace = Pace(10)
+    pace = WaitAllowance(10)
     pace.moved(1_000_000_000, 1)
     assert pace.left_s == 10, "what moved fast is no credit for a stall"
     pace.moved(0, 4)

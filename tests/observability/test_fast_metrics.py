@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from observability.fast_metrics import Distributions, Tallies
+from observability.fast_metrics import FastCounterFamily, FastHistogramFamily
 
 BOUNDS = (0.0005, 0.1, 1, 2.5)
 LABELS = ("node", "type")
@@ -23,9 +23,9 @@ def test_they_are_exposed_as_prometheus_clients_own(
     counted: list[tuple[tuple[str, str], int]], observed: list[tuple[tuple[str, str], float]]
 ) -> None:
     ours, theirs = CollectorRegistry(), CollectorRegistry()
-    tallies = Tallies("c", "Counted.", LABELS, registry=ours)
+    tallies = FastCounterFamily("c", "Counted.", LABELS, registry=ours)
     counter = Counter("c", "Counted.", LABELS, registry=theirs)
-    distributions = Distributions("h", "Observed.", LABELS, bounds=BOUNDS, registry=ours)
+    distributions = FastHistogramFamily("h", "Observed.", LABELS, bounds=BOUNDS, registry=ours)
     histogram = Histogram("h", "Observed.", LABELS, buckets=BOUNDS, registry=theirs)
     for labels, amount in counted:
         tallies.labels(*labels).inc(amount)
@@ -39,16 +39,16 @@ def test_they_are_exposed_as_prometheus_clients_own(
 
 def test_without_labels_there_is_one_from_the_start() -> None:
     ours, theirs = CollectorRegistry(), CollectorRegistry()
-    Tallies("c", "Counted.", registry=ours).labels().inc(2)
+    FastCounterFamily("c", "Counted.", registry=ours).labels().inc(2)
     Counter("c", "Counted.", registry=theirs).inc(2)
-    Distributions("h", "Observed.", bounds=BOUNDS, registry=ours)
+    FastHistogramFamily("h", "Observed.", bounds=BOUNDS, registry=ours)
     Histogram("h", "Observed.", buckets=BOUNDS, registry=theirs)
     assert _without_times(ours) == _without_times(theirs)
 
 
 def test_a_name_is_given_once_and_labels_must_fit() -> None:
     registry = CollectorRegistry()
-    tallies = Tallies("c", "Counted.", LABELS, registry=registry)
+    tallies = FastCounterFamily("c", "Counted.", LABELS, registry=registry)
     with pytest.raises(ValueError, match="Duplicated"):
         Counter("c", "Counted.", registry=registry)
     with pytest.raises(ValueError, match="labels"):

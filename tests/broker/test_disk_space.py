@@ -22,7 +22,7 @@ from broker.journal_folder import (
     JournalFenced,
     JournalFull,
 )
-from broker.maintenance import UpkeepOptions
+from broker.maintenance import MaintenanceOptions
 
 MIB = 1024 * 1024
 
@@ -204,13 +204,13 @@ def test_no_step_holds_a_commit_up_for_long(tmp_path: Path) -> None:
 def test_each_role_has_a_reserve_of_its_own(
     role: str, outside_mib: int, inside_mib: int, low: bool
 ) -> None:
-    options = UpkeepOptions.of_role(role, 128 * MIB)
+    options = MaintenanceOptions.of_role(role, 128 * MIB)
     assert options.is_low(outside_mib * MIB, inside_mib * MIB, was_low=False) is low
 
 
 def test_a_large_reserve_asks_for_little_more_before_room_is_back() -> None:
     """Given a reserve that is most of the disk, then it need not be free by a fourth more."""
-    options = UpkeepOptions.of_role("store", 1000 * 1024 * MIB)
+    options = MaintenanceOptions.of_role("store", 1000 * 1024 * MIB)
     assert options.is_low(1000 * 1024 * MIB, 0, was_low=True)
     assert not options.is_low(1000 * 1024 * MIB + 8 * MIB, 0, was_low=True)
 
@@ -253,10 +253,10 @@ async def test_a_node_that_is_started_on_a_full_disk_waits_for_room(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a full disk, then its process waits, and starts by itself when there is room."""
-    monkeypatch.setattr(node_startup, "FULL_LOOK_S", 0.01)
+    monkeypatch.setattr(node_startup, "DISK_FULL_RETRY_S", 0.01)
     ballast = fill(small_disk)
     tries: list[bool] = []
-    real = journal_folder.lacks_room
+    real = journal_folder.is_out_of_space
 
     def noted(error: Exception, folder: Path) -> bool:
         tries.append(real(error, folder))
@@ -264,8 +264,10 @@ async def test_a_node_that_is_started_on_a_full_disk_waits_for_room(
             ballast.unlink()
         return tries[-1]
 
-    monkeypatch.setattr("broker.journal.lacks_room", noted)
-    monkeypatch.setattr(journal_folder, "lacks_room", noted)
-    journal = await node_startup._open_when_there_is_room(small_disk / "store-2", "store-2", "prod")
+    monkeypatch.setattr("broker.journal.is_out_of_space", noted)
+    monkeypatch.setattr(journal_folder, "is_out_of_space", noted)
+    journal = await node_startup._open_once_disk_has_space(
+        small_disk / "store-2", "store-2", "prod"
+    )
     with journal:
         assert tries == [True, True, True]

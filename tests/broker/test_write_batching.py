@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import broker.write_batching as gathering
 from actors.calls import Call, Survey, Write
 from actors.values import MakeDirectory
-from broker.write_batching import Gathering
+from broker.write_batching import WriteBatcher
 
 
 def write(token: int) -> Write:
@@ -27,7 +27,7 @@ class Door:
 
 async def test_a_client_alone_never_waits() -> None:
     door = Door()
-    alone = Gathering(door)
+    alone = WriteBatcher(door)
     for token in range(1, 5):
         alone.add(write(token))
         assert door.released[-1] == [token]
@@ -36,7 +36,7 @@ async def test_a_client_alone_never_waits() -> None:
 
 async def test_what_is_no_write_goes_on_at_once() -> None:
     door = Door()
-    busy = Gathering(door)
+    busy = WriteBatcher(door)
     for token in range(1, 9):
         busy.add(write(token))
     before = len(door.released)
@@ -47,7 +47,7 @@ async def test_what_is_no_write_goes_on_at_once() -> None:
 async def test_the_half_of_those_under_way_leave_together() -> None:
     """Eight clients are answered one after the other, and each of them comes back at once."""
     door = Door()
-    busy = Gathering(door)
+    busy = WriteBatcher(door)
     for token in range(8):
         busy.add(write(token))
     busy.flush()
@@ -62,7 +62,7 @@ async def test_the_half_of_those_under_way_leave_together() -> None:
 
 async def test_nothing_waits_for_long() -> None:
     door = Door()
-    busy = Gathering(door)
+    busy = WriteBatcher(door)
     for token in range(8):
         busy.add(write(token))
     busy.flush()
@@ -79,7 +79,7 @@ async def test_nothing_waits_for_long() -> None:
 
 async def test_a_busy_time_is_forgotten() -> None:
     door = Door()
-    busy = Gathering(door)
+    busy = WriteBatcher(door)
     for token in range(8):
         busy.add(write(token))
     busy.flush()
@@ -87,7 +87,7 @@ async def test_a_busy_time_is_forgotten() -> None:
         busy.ended(write(token))
     door.released.clear()
 
-    later_s = busy._remembered_from_s + 2 * gathering.REMEMBERED_S + 1
+    later_s = busy._remembered_from_s + 2 * gathering.LOAD_WINDOW_S + 1
     busy._remember(later_s)
     busy._remembered_from_s = asyncio.get_running_loop().time()
     busy.add(write(100))
