@@ -444,7 +444,7 @@ class View(Frozen):
 class Abort(Frozen):
     """The coordinator of `epoch` gives up `commands` (indices) of `slot`.
 
-    It counts only if it is scanned while `epoch` is current.
+    It counts only if it joins the chosen prefix while `epoch` is current.
     """
 
     kind: Literal["abort"] = "abort"

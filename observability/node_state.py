@@ -152,7 +152,7 @@ class NodeStateCollector:
 
     def _of_learner(self, actor: Learner, labels: dict[str, str], families: _Families) -> None:
         gauge = families.gauge
-        gauge("learner_scanned_slot", "End of the chosen prefix.", labels, actor.scanned)
+        gauge("learner_scanned_slot", "End of the chosen prefix.", labels, actor.chosen_through)
         gauge("learner_decided_slot", "End of the decided prefix.", labels, actor.decided)
         view = actor.view
         if view is not None:

@@ -26,7 +26,7 @@ class CatchingUp:
     def __init__(self, turn: Turn, learned: LearnerState) -> None:
         self._turn = turn
         self._learned = learned
-        self._scanned_at_tick = 0
+        self._chosen_at_tick = 0
         self._decided_at_tick = 0
         self._ticks_stuck = 0
         self._acceptors_keep_from = 1
@@ -36,7 +36,7 @@ class CatchingUp:
     def undecided(self) -> bool:
         """Whether somebody was heard to be further than this learner has decided."""
         learned = self._learned
-        return learned.decided < max(learned.scanned, learned.log.heard_through)
+        return learned.decided < max(learned.chosen_through, learned.log.heard_through)
 
     def acceptors_keep_from(self, slot: int) -> None:
         """An acceptor has forgotten all slots before this one."""
@@ -54,13 +54,16 @@ class CatchingUp:
         follows is gone, for all that is known, so that another replica's state has to stand for it.
         """
         learned = self._learned
-        behind = learned.scanned < learned.log.heard_through
-        if not behind or learned.scanned != self._scanned_at_tick:
-            self._scanned_at_tick, self._ticks_stuck = learned.scanned, 0
+        behind = learned.chosen_through < learned.log.heard_through
+        if not behind or learned.chosen_through != self._chosen_at_tick:
+            self._chosen_at_tick, self._ticks_stuck = learned.chosen_through, 0
             return False
         self.ask_chosen()
         self._ticks_stuck += 1
-        if self._ticks_stuck >= _STUCK_TICKS and self._acceptors_keep_from > learned.scanned + 1:
+        if (
+            self._ticks_stuck >= _STUCK_TICKS
+            and self._acceptors_keep_from > learned.chosen_through + 1
+        ):
             # The acceptors have forgotten the next slot, and no learner has sent it.
             return True
         if self._ticks_stuck >= _HEARSAY_TICKS:
@@ -81,7 +84,7 @@ class CatchingUp:
     def ask_chosen(self) -> None:
         """Ask the other learners, and every other time the acceptors too."""
         learned = self._learned
-        first = learned.scanned + 1
+        first = learned.chosen_through + 1
         pull = PullChosen(first_slot=first, last_slot=first + _PAGE_SLOTS - 1)
         self._turn.counters["pulls"] += 1
         for peer in learned.peers:

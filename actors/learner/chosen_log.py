@@ -35,14 +35,14 @@ class Known:
 
 
 class ChosenLog:
-    """Chosen slots from `first_kept` on, also beyond a gap; `scanned` ends the chosen prefix."""
+    """Chosen slots from `first_kept` on, also beyond a gap; the prefix ends at `chosen_through`."""
 
     def __init__(self) -> None:
         self.voters = Voters(())
         """Set by the owner once the cluster is known; until then nothing is chosen here."""
         self.known: dict[int, Known] = {}
         self.first_kept = 1
-        self.scanned = 0
+        self.chosen_through = 0
         self.heard_through = 0
         """The highest slot that anybody was heard to have in use."""
         self.kept_bytes = 0
@@ -54,7 +54,7 @@ class ChosenLog:
 
     def is_known(self, slot: int) -> bool:
         """Whether `slot` is known as chosen; what came before `first_kept` was."""
-        return slot <= self.scanned or slot in self.known
+        return slot <= self.chosen_through or slot in self.known
 
     # -- what is heard ---------------------------------------------------------------------------
 
@@ -81,11 +81,11 @@ class ChosenLog:
 
     def doubt_hearsay(self) -> None:
         """Nothing came of what others were heard to have; whoever has it says so again."""
-        self.heard_through = max(self.scanned, max(self.known, default=0))
+        self.heard_through = max(self.chosen_through, max(self.known, default=0))
 
     def _is_near(self, slot: int) -> bool:
         """What is not near comes with a page of the log, or is no slot of it."""
-        return slot <= self.scanned + SLOTS_AHEAD_MAX
+        return slot <= self.chosen_through + SLOTS_AHEAD_MAX
 
     def _check(self, slot: int, ballot: Ballot) -> None:
         self.heard_through = max(self.heard_through, slot)
@@ -103,7 +103,7 @@ class ChosenLog:
                     f"two values chosen for slot {slot}: {known.value!r} and {value!r}"
                 )
             return
-        if slot <= self.scanned:
+        if slot <= self.chosen_through:
             return
         seen = self._open.pop(slot, None)
         votes = () if seen is None else tuple(seen.accepted.get(ballot, ()))
@@ -116,12 +116,12 @@ class ChosenLog:
 
     # -- the prefix ------------------------------------------------------------------------------
 
-    def scan(self) -> int | None:
+    def extend_prefix(self) -> int | None:
         """Lengthen the chosen prefix by one slot, and name it; `None` at a gap."""
-        if self.scanned + 1 not in self.known:
+        if self.chosen_through + 1 not in self.known:
             return None
-        self.scanned += 1
-        return self.scanned
+        self.chosen_through += 1
+        return self.chosen_through
 
     def restore(self, slot: int, value: AnyValue, aborted: tuple[Refusal, ...]) -> None:
         """A decided slot from the journal."""
@@ -129,7 +129,7 @@ class ChosenLog:
 
     def restored(self, applied: int) -> None:
         """The journal has been read: everything up to `applied` is decided."""
-        self.scanned = applied
+        self.chosen_through = applied
         self.first_kept = min(self.known, default=applied + 1)
 
     def start_after(self, applied: int) -> list[int]:
@@ -140,7 +140,7 @@ class ChosenLog:
         for slot in [slot for slot in self._open if slot <= applied]:
             del self._open[slot]
         self.first_kept = applied + 1
-        self.scanned = max(self.scanned, applied)
+        self.chosen_through = max(self.chosen_through, applied)
         self.heard_through = max(self.heard_through, applied)
         return gone
 

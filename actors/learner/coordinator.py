@@ -63,7 +63,7 @@ class Round:
 
 
 class Coordinator:
-    """Drives the slots that are scanned and not decided to their end.
+    """Drives the slots that are chosen and not decided to their end.
 
     What it wants of the log (an `Abort`, a `View`) and what it has decided it returns to the
     learner, who asks the log, or applies the slot and tells of it.
@@ -92,7 +92,7 @@ class Coordinator:
     def busy(self) -> bool:
         """Whether there is anything to wait for."""
         learned = self._learned
-        undecided = learned.decided < learned.scanned
+        undecided = learned.decided < learned.chosen_through
         return undecided or self._unanswered() != [] or self.view_change.busy
 
     # -- the beginning of an epoch ---------------------------------------------------------------
@@ -101,9 +101,9 @@ class Coordinator:
         """Ask every store about every slot that is not decided, and fence it."""
         turn, learned = self._turn, self._learned
         turn.counters["epochs_coordinated"] += 1
-        for slot in range(learned.decided + 1, learned.scanned + 1):
+        for slot in range(learned.decided + 1, learned.chosen_through + 1):
             if slot > self.view_slot:
-                self.slot_scanned(slot)
+                self.slot_chosen(slot)
         if self.view_slot:
             self._ask()
         turn.arm("tick", 100, 200)
@@ -151,7 +151,7 @@ class Coordinator:
 
     # -- phase 1 ---------------------------------------------------------------------------------
 
-    def slot_scanned(self, slot: int) -> None:
+    def slot_chosen(self, slot: int) -> None:
         """A slot joined the chosen prefix. Slots before this epoch are asked about, not sent."""
         if slot > self.view_slot and isinstance(self._learned.log[slot].value, Batch):
             self._round(slot)
@@ -226,7 +226,7 @@ class Coordinator:
         for, if that slot needs one; `None` while its outcome is open.
         """
         learned = self._learned
-        if learned.decided >= learned.scanned:
+        if learned.decided >= learned.chosen_through:
             return None
         slot = learned.decided + 1
         value = learned.log[slot].value

@@ -100,9 +100,9 @@ class Learner(Node):
         self._truncated_below = 1
 
     @property
-    def scanned(self) -> int:
+    def chosen_through(self) -> int:
         """The end of the chosen prefix."""
-        return self.log.scanned
+        return self.log.chosen_through
 
     @property
     def decided(self) -> int:
@@ -121,7 +121,7 @@ class Learner(Node):
 
     @property
     def view(self) -> View | None:
-        """The view in force at `scanned`."""
+        """The view in force at `chosen_through`."""
         return self.learned.view
 
     # -- restart ---------------------------------------------------------------------------------
@@ -176,10 +176,10 @@ class Learner(Node):
             journal_commits=self._commits,
             applied=self.decided,
             durable=self.durable,
-            scanned=self.scanned,
+            scanned=self.chosen_through,
             state_hash=self.state.state_hash,
             view=self.view,
-            in_doubt=self.scanned - self.decided,
+            in_doubt=self.chosen_through - self.decided,
             installing=self._installer.busy,
             rows_left=self._installer.rows_left,
         )
@@ -227,19 +227,19 @@ class Learner(Node):
             self._asked = True  # The leader sends again: tell it.
             return
         self.log.hear_value(message.slot, message.ballot, message.value)
-        self._scan_on()
+        self._extend_prefix()
 
     def _on_accepted(self, sender: str, message: Accepted) -> None:
         """One acceptor's vote (design 3.4)."""
         self.log.hear_vote(message.slot, message.ballot, sender)
-        self._scan_on()
+        self._extend_prefix()
 
     def _on_accepted_range(self, sender: str, message: AcceptedRange) -> None:
         """An acceptor's answer to a pull: values and votes at once."""
         for entry in message.entries:
             self.log.hear_value(entry.slot, entry.ballot, entry.value)
             self.log.hear_vote(entry.slot, entry.ballot, sender)
-        self._scan_on()
+        self._extend_prefix()
         self._hear(message.truncated_below - 1)
         self._catching_up.acceptors_keep_from(message.truncated_below)
 
@@ -247,13 +247,13 @@ class Learner(Node):
         """Another learner's answer to a pull."""
         for entry in message.entries:
             self.log.choose(entry.slot, entry.value, NO_BALLOT)
-        self._scan_on()
+        self._extend_prefix()
 
-    def _scan_on(self) -> None:
-        while (slot := self.log.scan()) is not None:
-            self._scan(slot, self.log[slot].value)
+    def _extend_prefix(self) -> None:
+        while (slot := self.log.extend_prefix()) is not None:
+            self._read_ahead(slot, self.log[slot].value)
 
-    def _scan(self, slot: int, value: AnyValue) -> None:
+    def _read_ahead(self, slot: int, value: AnyValue) -> None:
         """Read Views and Aborts ahead of time, in slot order, so that all learners agree."""
         assert self.view is not None
         if isinstance(value, View) and value.epoch == self.view.epoch + 1:
@@ -271,7 +271,7 @@ class Learner(Node):
         elif isinstance(value, View | Abort):
             self.counters["void_by_epoch"] += 1
         if self.coordinator is not None:
-            self.coordinator.slot_scanned(slot)
+            self.coordinator.slot_chosen(slot)
 
     # -- catching up -----------------------------------------------------------------------------
 
@@ -292,7 +292,7 @@ class Learner(Node):
 
     def _hear(self, slot: int) -> None:
         self.log.heard_through = max(self.log.heard_through, slot)
-        if slot > self.scanned:
+        if slot > self.chosen_through:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _on_pull(self, sender: str, message: PullChosen) -> None:
@@ -352,7 +352,7 @@ class Learner(Node):
             self._arm("tick", 100, 200)
 
     def propose(self, value: View | Abort) -> None:
-        """Ask whoever leads to put `value` into the log; asked again until it is scanned.
+        """Ask whoever leads to put `value` into the log; asked again until it is chosen.
 
         It may be there already and not have come here, so not too often: each time takes a slot.
         """
@@ -441,11 +441,11 @@ class Learner(Node):
             self._told[message.slot] = message.aborted
             self.log.hear_decided(message.slot, message.ballot)
             self._hear(message.slot)
-            self._scan_on()
+            self._extend_prefix()
             self._apply_told()
 
     def _apply_told(self) -> None:
-        while self.decided < self.scanned and self.decided + 1 in self._told:
+        while self.decided < self.chosen_through and self.decided + 1 in self._told:
             self.decide(self.decided + 1, self._told.pop(self.decided + 1))
 
     def _on_sync_due(self, subject: str) -> None:
@@ -466,7 +466,7 @@ class Learner(Node):
             if entry.slot > self.decided:
                 self.log.choose(entry.slot, entry.value, NO_BALLOT)
                 self._told[entry.slot] = entry.aborted
-        self._scan_on()
+        self._extend_prefix()
         self._apply_told()
         if former < self.decided and self._catching_up.undecided:
             # The next page. What somebody else told already asks for none.
@@ -493,7 +493,7 @@ class Learner(Node):
             )
 
     def _install(self, slot: int, rows: list[SnapshotRow]) -> None:
-        """The state at `slot` stands for all slots up to it; what is scanned beyond stays."""
+        """The state at `slot` stands for all slots up to it; what is chosen beyond stays."""
         for key, value in self.state.replace(Record(row.key, row.value.encode()) for row in rows):
             self._journal(key, value)
         for gone in self.log.start_after(slot):
@@ -512,7 +512,7 @@ class Learner(Node):
             self._adopt_view()
         elif self.coordinator is not None:
             self.coordinator.forget_through(slot)
-        self._scan_on()
+        self._extend_prefix()
         self._catching_up.ask_decided()
 
     # -- durability and truncation ---------------------------------------------------------------
@@ -534,7 +534,7 @@ class Learner(Node):
 
     def _tell_progress(self) -> None:
         """Tell the leader: the coordinator with each decision, others when asked or in time."""
-        progress = (self.scanned, self.decided)
+        progress = (self.chosen_through, self.decided)
         if self.learned.leader == NO_BALLOT or self.view is None:
             return
         if self._asked or progress != self._told_progress:
@@ -542,7 +542,7 @@ class Learner(Node):
             self._told_progress = progress
             self._send(
                 self.learned.leader.proposer,
-                Progress(scanned=self.scanned, decided=self.decided, view=self.view),
+                Progress(scanned=self.chosen_through, decided=self.decided, view=self.view),
             )
 
     def _on_persist_due(self, subject: str) -> None:

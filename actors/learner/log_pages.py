@@ -19,7 +19,7 @@ def page_of(learned: LearnerState, message: LogRead, page_bytes: int = PAGE_BYTE
     epoch = view.epoch if view is not None else 0
     first = learned.log.first_kept
     page = Page(page_bytes)
-    for slot in range(learned.scanned, first - 1, -1):
+    for slot in range(learned.chosen_through, first - 1, -1):
         known = learned.log.known.get(slot)
         if known is None or len(entries) >= min(message.limit, ENTRIES_MAX):
             break

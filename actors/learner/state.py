@@ -1,8 +1,8 @@
 """What one learner knows: the chosen log, the state that it leads to, and the view in force.
 
-A learner keeps two marks on the log: `scanned`, the end of the chosen prefix, where Views and
-Aborts are read ahead of time; and `decided`, the end of the prefix whose every slot is committed
-or aborted, which is what the namespace has applied.
+A learner keeps two marks on the log. `chosen_through` is the end of the chosen prefix, through
+which Views and Aborts take effect. `decided` is the end of the prefix whose every slot is committed
+or aborted, and which the namespace has applied.
 """
 
 from actors.adaptive_timeout import Estimator
@@ -25,7 +25,7 @@ class LearnerState:
         self.aborts: dict[int, dict[int, str]] = {}
         """Counted aborts of undecided slots: index of the command to the reason."""
         self.view: View | None = None
-        """The view in force at `scanned`, with every `added_slot` filled in."""
+        """The view in force at `chosen_through`, with every `added_slot` filled in."""
         self.view_slot = 0
         """The slot of the View that began the epoch."""
         self.leader: Ballot = NO_BALLOT
@@ -36,9 +36,9 @@ class LearnerState:
         """The other learners."""
 
     @property
-    def scanned(self) -> int:
+    def chosen_through(self) -> int:
         """The end of the chosen prefix."""
-        return self.log.scanned
+        return self.log.chosen_through
 
     @property
     def decided(self) -> int:

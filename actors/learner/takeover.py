@@ -21,14 +21,14 @@ class Takeover:
         self._learned = learned
         self._back_off = 1
         self._progress = (0, 0)
-        """The decided and the scanned mark when one of them last moved as it should."""
+        """The decided and the chosen mark when one of them last moved as it should."""
         self._progress_at: Milliseconds = 0
         self._rank_ms = (int(turn.name.rpartition("-")[2]) - 1) * timeouts.SILENT_MS // 2
 
     @property
     def busy(self) -> bool:
         """Whether a clock runs here that no message would wake."""
-        return self._learned.decided < self._learned.scanned or self._is_named()
+        return self._learned.decided < self._learned.chosen_through or self._is_named()
 
     def follow(self, view: View) -> None:
         """A View took effect: whoever it names has all its time before it."""
@@ -42,7 +42,7 @@ class Takeover:
         view = learned.view
         assert view is not None
         self._note_progress()
-        near = learned.scanned + timeouts.COORDINATOR_NEAR_SLOTS >= learned.log.heard_through
+        near = learned.chosen_through + timeouts.COORDINATOR_NEAR_SLOTS >= learned.log.heard_through
         if not near or is_installing or not (self._is_named() or self._is_overdue(view)):
             return None
         me = self._turn.identity
@@ -63,13 +63,13 @@ class Takeover:
 
     def _note_progress(self) -> None:
         learned = self._learned
-        decided, scanned = learned.decided, learned.scanned
+        decided, chosen_through = learned.decided, learned.chosen_through
         if decided > self._progress[0]:
             self._back_off = 1
         if decided > self._progress[0] or self._progress[0] == self._progress[1]:
             # Decided on, or nothing was waiting to be.
             self._progress_at = self._turn.now
-        self._progress = (decided, scanned)
+        self._progress = (decided, chosen_through)
 
     def _is_overdue(self, view: View) -> bool:
         """The coordinator is dead for all that can be seen, or it gets nothing decided."""
@@ -77,7 +77,7 @@ class Takeover:
         key = (view.coordinator, view.coordinator_disk)
         if learned.suspicion.is_silent(key, self._turn.now):
             return True
-        if learned.decided >= learned.scanned:
+        if learned.decided >= learned.chosen_through:
             return False
         progress_at = max(self._progress_at, learned.suspicion.since)
         stalled_ms = self._turn.now - progress_at - self._rank_ms

@@ -47,7 +47,7 @@ class Judge(Watcher):
         self.commit = CommitInvariants(self.truth)
         self.chunks = ChunkInvariants()
         self.settings = SettingsInvariants()
-        self.truth.on_scanned = self.commit.slot_scanned
+        self.truth.on_chosen = self.commit.slot_chosen
         self.on_chunk: Callable[[str, str, bool], None] = lambda disk, name, stored: None
         """A store has committed a chunk, or has deleted a sound one."""
         self.counters: Counter[str] = Counter()

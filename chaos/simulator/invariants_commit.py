@@ -34,7 +34,7 @@ class CommitInvariants:
         self._truth = truth
         self._durable: dict[str, int] = {}
         """How far each disk of a replica is, by the disk's identity."""
-        self._scanned: dict[str, int] = {}
+        self._chosen_through: dict[str, int] = {}
         self._decided: dict[str, int] = {}
         self._applied: dict[str, int] = {}
         self._hashes: dict[int, tuple[str, str]] = {}
@@ -53,7 +53,7 @@ class CommitInvariants:
         actor = machine.actor
         self._applied[machine.name] = -1
         if machine.role == "learner":
-            self._scanned[machine.name] = actor.scanned
+            self._chosen_through[machine.name] = actor.chosen_through
             self._decided[machine.name] = actor.decided
 
     def replica_committed(self, machine: Machine, records: Iterable[Record]) -> None:
@@ -89,7 +89,7 @@ class CommitInvariants:
         """`learned_is_chosen`, and `outcomes_agree` for what was decided in this turn."""
         learner = machine.actor
         name = machine.name
-        for slot in range(self._scanned.get(name, 0) + 1, learner.scanned + 1):
+        for slot in range(self._chosen_through.get(name, 0) + 1, learner.chosen_through + 1):
             known = learner.log.known.get(slot)
             chosen = self._truth.chosen.get(slot)
             if chosen is None or (known is not None and known.value.to_json() != chosen):
@@ -98,7 +98,7 @@ class CommitInvariants:
                     f"{name} takes {known!r} as chosen for slot {slot}; on the acceptors' disks "
                     f"it is {chosen!r}",
                 )
-        self._scanned[name] = learner.scanned
+        self._chosen_through[name] = learner.chosen_through
         for slot in range(self._decided.get(name, 0) + 1, learner.decided + 1):
             known = learner.log.known.get(slot)
             if known is not None:
@@ -119,14 +119,14 @@ class CommitInvariants:
                 f"{who} says that {aborted} of slot {slot} are aborted, {known[1]} said {known[0]}",
             )
         in_log = self._truth.aborted(slot)
-        if slot > self._truth.scanned or in_log != aborted:
+        if slot > self._truth.chosen_through or in_log != aborted:
             raise Violation(
                 "outcomes_agree",
                 f"{who} says that {aborted} of slot {slot} are aborted; the log up to slot "
-                f"{self._truth.scanned} says {in_log}",
+                f"{self._truth.chosen_through} says {in_log}",
             )
 
-    def slot_scanned(self, slot: int) -> None:
+    def slot_chosen(self, slot: int) -> None:
         """`outcomes_agree`: an abort that counts can't come after the slot was decided."""
         value = self._truth.chosen[slot]
         if not value.startswith(b'{"kind":"abort"'):
@@ -151,7 +151,7 @@ class CommitInvariants:
                 "applied_once",
                 f"{message.request} is {told} according to {machine.name}, and was {known}",
             )
-        if outcome.slot > self._truth.scanned:
+        if outcome.slot > self._truth.chosen_through:
             raise Violation("outcomes_agree", f"{message.request} was told before it was chosen")
         if outcome.status in ("aborted", "no_room"):
             if outcome.index not in self._truth.aborted(outcome.slot):

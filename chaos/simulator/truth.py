@@ -19,7 +19,7 @@ _KIND = b'{"kind":"'
 
 
 class Truth:
-    """The log as it stands on the acceptors' disks. `scanned` ends its prefix without a gap."""
+    """The log as it stands on the acceptors' disks; its gapless prefix ends at `chosen_through`."""
 
     def __init__(self, acceptors: int) -> None:
         # Counted here on its own: a judge that shared the actors' arithmetic would share its bugs.
@@ -29,17 +29,17 @@ class Truth:
         """For each slot the chosen value, as the journals write it."""
         self.ballots: dict[int, Ballot] = {}
         """For each chosen slot the lowest ballot under which a majority was seen."""
-        self.scanned = 0
+        self.chosen_through = 0
         self.genesis: Genesis | None = None
         self.view: View | None = None
-        """The view in force at `scanned`, with every `added_slot` filled in."""
+        """The view in force at `chosen_through`, with every `added_slot` filled in."""
         self.coordinators: dict[int, tuple[str, str, int]] = {}
         """For each epoch who coordinates it, on which disk and in which incarnation."""
         self.aborts: dict[int, set[int]] = {}
         """For each slot the commands that a counted abort has given up."""
         self._short: dict[int, set[int]] = {}
         """For each slot the writes that came while the view in force had too few stores."""
-        self.on_scanned: Callable[[int], None] = lambda slot: None
+        self.on_chosen: Callable[[int], None] = lambda slot: None
 
     def founded(self, genesis: Genesis) -> None:
         """Slot 0 is known."""
@@ -69,12 +69,12 @@ class Truth:
             )
         self.chosen[slot] = value
         self.ballots[slot] = ACCEPTED.validate_json(row).ballot
-        while self.scanned + 1 in self.chosen:
-            self.scanned += 1
-            self._scan(self.scanned, self.chosen[self.scanned])
-            self.on_scanned(self.scanned)
+        while self.chosen_through + 1 in self.chosen:
+            self.chosen_through += 1
+            self._read_ahead(self.chosen_through, self.chosen[self.chosen_through])
+            self.on_chosen(self.chosen_through)
 
-    def _scan(self, slot: int, value: bytes) -> None:
+    def _read_ahead(self, slot: int, value: bytes) -> None:
         if value.startswith(b"batch", len(_KIND)):
             if self.genesis is not None and self.view is not None:
                 self._give_up_where_stores_lack(slot, value, self.genesis, self.view)

@@ -87,7 +87,7 @@ def _rows(machine: Machine) -> dict[str, bytes]:
 def _commands(truth: Truth) -> dict[tuple[int, int], Any]:
     """All commands of the log that no abort has given up."""
     found = {}
-    for slot in range(1, truth.scanned + 1):
+    for slot in range(1, truth.chosen_through + 1):
         row = truth.chosen[slot]
         if row.startswith(b'{"kind":"batch"'):
             batch = _VALUE.validate_json(row)

@@ -99,14 +99,14 @@ def test_the_other_learner_does_not_take_over_after_an_absence(world: World, awa
     with intercepted(world, passes):
         world.done(put("under/way", b"2"))
         world.run(500)
-        assert other.decided < other.scanned
+        assert other.decided < other.chosen_through
 
         # when all are away for a while,
         be_away(world, away_ms)
 
     # then it learns the decision, and leaves the coordinator what it is.
     world.run(WITHIN_MS)
-    assert other.decided == other.scanned
+    assert other.decided == other.chosen_through
     assert (other.view, other.counters["takeovers_proposed"]) == (view, 0)
 
 

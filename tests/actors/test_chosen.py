@@ -19,7 +19,7 @@ def log() -> ChosenLog:
     log.voters = Voters(f"acceptor-{number}" for number in range(1, 6))
     for slot in (1, 2, 3, 4, 6):
         log.choose(slot, batch(slot), BALLOT)
-    while log.scan():
+    while log.extend_prefix():
         pass
     for slot in (5, 7):
         log.hear_vote(slot, BALLOT, "acceptor-1")
@@ -33,18 +33,21 @@ def kept(log: ChosenLog) -> tuple[list[int], list[int], int]:
 
 
 @pytest.mark.parametrize(
-    ("applied", "known", "open_slots", "scanned"),
+    ("applied", "known", "open_slots", "chosen_through"),
     [(2, [3, 4, 6], [5, 7], 4), (5, [6], [7], 5), (6, [], [7], 6), (9, [], [], 9)],
 )
 def test_a_snapshot_stands_for_all_slots_up_to_its_own(
-    log: ChosenLog, applied: int, known: list[int], open_slots: list[int], scanned: int
+    log: ChosenLog, applied: int, known: list[int], open_slots: list[int], chosen_through: int
 ) -> None:
     """Given a copied state, then nothing of before is kept, and the prefix never gets shorter."""
     before = set(log.known)
     assert set(log.start_after(applied)) == before - set(known)
     assert kept(log) == (known, open_slots, applied + 1)
-    assert (log.scanned, log.heard_through) == (scanned, max(7, applied))
-    assert [log.is_known(slot) for slot in (scanned, scanned + 1)] == [True, scanned + 1 in known]
+    assert (log.chosen_through, log.heard_through) == (chosen_through, max(7, applied))
+    assert [log.is_known(slot) for slot in (chosen_through, chosen_through + 1)] == [
+        True,
+        chosen_through + 1 in known,
+    ]
 
 
 def test_what_is_chosen_is_known_once_and_never_another_value(log: ChosenLog) -> None:
@@ -85,10 +88,10 @@ def test_a_restart_knows_what_was_decided_and_goes_on_after_it() -> None:
     log.restore(5, batch(5), late)
     log.restored(5)
     assert kept(log) == ([4, 5], [], 4)
-    assert (log.scanned, log[4].aborted, log[5].aborted) == (5, (), late)
+    assert (log.chosen_through, log[4].aborted, log[5].aborted) == (5, (), late)
     assert log[5].ballot == NO_BALLOT
     log.choose(6, batch(6), BALLOT)
-    assert log.scan() == 6
+    assert log.extend_prefix() == 6
 
     empty = ChosenLog()
     empty.restored(9)

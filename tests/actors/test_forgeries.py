@@ -43,7 +43,7 @@ def deletion(world: World, path: str) -> tuple[int, Batch]:
         reply_to="gateway-1",
         operation=DeleteFile(path=path),
     )
-    return world.actor("learner-1").scanned + 1, Batch(commands=(command,))
+    return world.actor("learner-1").chosen_through + 1, Batch(commands=(command,))
 
 
 def with_a_file(seed: int = 31) -> World:
@@ -67,7 +67,7 @@ def test_votes_of_nodes_that_are_no_acceptors_of_the_cluster_make_no_quorum(role
         tell(world, "learner-1", said(world, f"{role}-{number}", answer))
     world.run(3_000)
 
-    assert world.actor("learner-1").scanned == slot - 1
+    assert world.actor("learner-1").chosen_through == slot - 1
     assert world.read("a").reply.status == "found"
 
 
@@ -83,7 +83,7 @@ def test_who_is_no_learner_chooses_nothing(sender: str) -> None:
     tell(world, "learner-1", said(world, sender, forged, disk.identity, disk.incarnation))
     world.run(3_000)
 
-    assert world.actor("learner-1").scanned == slot - 1
+    assert world.actor("learner-1").chosen_through == slot - 1
     assert world.read("a").reply.status == "found"
 
 
@@ -220,7 +220,7 @@ def test_nobody_but_a_gateway_is_told_a_result() -> None:
     anywhere = ("gateway-1", "learner-2", "@heartbeats", "x" * 300, "")
     commands = tuple(command.model_copy(update={"reply_to": to}) for to in anywhere)
     learner.log.choose(slot, Batch(commands=commands), Ballot(1, "proposer-1"))
-    assert learner.log.scan() == slot
+    assert learner.log.extend_prefix() == slot
     outcomes = learner.decide(slot, ())
     learner.out.sends.clear()
 

@@ -65,8 +65,8 @@ def learner_with(*values: AnyValue) -> Learner:
     learner.log.first_kept = 5
     for slot, value in enumerate(values, start=5):
         learner.log.known[slot] = Known(value, BALLOT, ())
-        learner.log.scanned = slot
-    learner.log.known[learner.log.scanned].aborted = None
+        learner.log.chosen_through = slot
+    learner.log.known[learner.log.chosen_through].aborted = None
     learner.learned.view = view(2)
     return learner
 
@@ -159,7 +159,7 @@ def test_the_votes_for_a_slot_are_remembered_also_those_after_the_quorum() -> No
     for acceptor in ("acceptor-4", "acceptor-1", "acceptor-1", "acceptor-2", "acceptor-5"):
         learner.log.hear_vote(6, BALLOT, acceptor)
     learner.log.hear_vote(6, other, "acceptor-3")
-    learner.log.scan()
+    learner.log.extend_prefix()
 
     page = page_of(learner.learned, LogRead(number=1, before=0, limit=1, commands_max=0))
 

@@ -276,13 +276,13 @@ def view_without(view: View, store: str) -> View:
 
 
 def test_the_leader_hears_of_a_view_before_what_came_earlier_is_decided() -> None:
-    """Given a View that is scanned and not applied, then it is the one in force."""
+    """Given a View that is chosen and not applied, then it is the one in force."""
     world = settled()
     learner = world.actor("learner-2")
     value = view_without(learner.view, "store-3")
-    learner.log.choose(learner.scanned + 2, value, learner.learned.leader)
-    learner.log.choose(learner.scanned + 1, Batch(commands=()), learner.learned.leader)
-    learner._scan_on()
+    learner.log.choose(learner.chosen_through + 2, value, learner.learned.leader)
+    learner.log.choose(learner.chosen_through + 1, Batch(commands=()), learner.learned.leader)
+    learner._extend_prefix()
     learner._take()
 
     learner._asked = True
@@ -586,7 +586,7 @@ def test_too_few_stores_refuse_nothing_that_a_former_epoch_may_have_told() -> No
     """
     world = settled()
     learner = world.actor("learner-1")
-    coordinator, slot = learner.coordinator, learner.scanned + 1
+    coordinator, slot = learner.coordinator, learner.chosen_through + 1
     world.network.cut |= {("learner-1", "store-3")}
     world.write(put("open", b"1"))
     world.run_until(lambda: slot in coordinator.rounds, 5_000, 1)
@@ -614,7 +614,7 @@ def test_what_a_fenced_store_holds_of_a_slot_of_a_former_epoch_counts(
     """Given a slot of a former epoch, then a store that has applied it has committed it."""
     world = settled()
     learner = world.actor("learner-1")
-    coordinator, slot = learner.coordinator, learner.scanned + 1
+    coordinator, slot = learner.coordinator, learner.chosen_through + 1
     world.network.cut |= {("learner-1", "store-3")}
     world.write(put("open", b"1"))
     world.run_until(lambda: slot in coordinator.rounds, 5_000, 1)
@@ -639,7 +639,7 @@ def test_where_nobody_is_left_with_a_say_all_stores_of_the_view_must_hold_the_sl
     """Given a slot of a former epoch and newcomers only, then one of them alone is not enough."""
     world = settled()
     learner = world.actor("learner-1")
-    coordinator, slot = learner.coordinator, learner.scanned + 1
+    coordinator, slot = learner.coordinator, learner.chosen_through + 1
     world.network.cut |= {("learner-1", "store-3")}
     world.write(put("open", b"1"))
     world.run_until(lambda: slot in coordinator.rounds, 5_000, 1)
@@ -658,7 +658,7 @@ def test_a_store_that_refused_reconsiders_where_no_store_has_a_vote() -> None:
     """
     world = settled()
     store, learner = world.actor("store-3"), world.actor("learner-1")
-    coordinator, slot = learner.coordinator, learner.scanned + 1
+    coordinator, slot = learner.coordinator, learner.chosen_through + 1
     world.network.cut |= {("learner-1", "store-3")}
     world.write(put("open", b"1"))
     world.run_until(lambda: slot in coordinator.rounds, 5_000, 1)
@@ -722,7 +722,7 @@ def test_only_progress_of_this_epoch_and_of_an_open_slot_gives_more_time(
     """Given a store that copies contents before it votes, then its slot's deadline moves on."""
     world = settled()
     learner = world.actor("learner-1")
-    coordinator, open_slot = learner.coordinator, learner.scanned + 1
+    coordinator, open_slot = learner.coordinator, learner.chosen_through + 1
     world.network.cut |= {("learner-1", "store-3")}
     world.write(put("open", b"1"))
     world.run_until(lambda: open_slot in coordinator.rounds, 5_000, 1)
@@ -744,7 +744,7 @@ def test_a_prepare_of_a_former_epochs_slot_that_got_lost_is_sent_again() -> None
     """
     world = settled()
     learner = world.actor("learner-1")
-    coordinator, slot = learner.coordinator, learner.scanned + 1
+    coordinator, slot = learner.coordinator, learner.chosen_through + 1
     world.network.cut |= {("learner-1", "store-3")}
     world.write(put("open", b"1"))
     world.run_until(lambda: slot in coordinator.rounds, 5_000, 1)

@@ -211,7 +211,7 @@ def test_a_new_leader_fills_no_gap_of_10_to_the_15(far: int) -> None:
     then it proposes nothing in between, and writes go on where the log ends.
     """
     world, _ = with_a_far_value(far)
-    ended = world.actor("learner-1").scanned
+    ended = world.actor("learner-1").chosen_through
     former = leader_of(world)
     world.crash("acceptor-5", "acceptor-4")  # The one that has it is needed for each quorum.
     world.crash(former.name)

@@ -67,7 +67,7 @@ def test_the_last_disk_of_the_view_is_lost_before_anything_was_decided() -> None
     with intercepted(world, lambda sender, to, message: message.type not in mute):
         world.start()
         learner = world.machines["learner-1"]
-        world.run_until(lambda: learner.is_up and learner.actor.scanned >= 1, 30_000)
+        world.run_until(lambda: learner.is_up and learner.actor.chosen_through >= 1, 30_000)
         world.crash("store-1", "store-2")
         world.run_until(lambda: [m.name for m in learner.actor.view.stores] == ["store-3"], 7_000)
         world.crash("store-3")
@@ -101,10 +101,10 @@ def test_a_write_that_came_to_too_few_stores_is_given_up_though_their_disks_are_
     assert isinstance(world.answer(uploaded), Uploaded)
     unheard = ("txn.prepare", "log.propose")
     with intercepted(world, lambda sender, to, message: message.type not in unheard):
-        scanned = learner.actor.scanned
+        before = learner.actor.chosen_through
         content = Chunked(size=len(data), sha256=name, chunks=(name,))
         token = world.write(PutFile(path="a", content=content))
-        world.run_until(lambda: learner.actor.scanned > scanned, 5_000, 1)
+        world.run_until(lambda: learner.actor.chosen_through > before, 5_000, 1)
         world.crash("store-3", "learner-1", "learner-2")
     world.machines["store-3"].disk = Disk("disk-new")
 

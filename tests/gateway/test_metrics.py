@@ -190,7 +190,7 @@ def _let_the_actors_be(process: Process) -> None:
     leading.queue.extend(queue)
     leading.in_flight.update(in_flight)
     proposer.phase = leading
-    learner.log.scanned, learner.learned.view, learner.coordinator = 9, VIEW, object()
+    learner.log.chosen_through, learner.learned.view, learner.coordinator = 9, VIEW, object()
     learner.state.applied = store.state.applied = 8
     learner.state.tree.entries = {"d": object(), "d/f": _file()}
     store.held.durable = 7

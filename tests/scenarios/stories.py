@@ -45,7 +45,7 @@ def leader_change_with_gap() -> Stage:
     stage.world.crash("proposer-1")
     stage.until(lambda: stage.leader is not None, "another leader")
     winner = stage.leader
-    stage.until(lambda: stage.world.actor("learner-1").scanned > gap, "the gap to be filled")
+    stage.until(lambda: stage.world.actor("learner-1").chosen_through > gap, "the gap to be filled")
     stage.then(
         f"{winner.name} has filled slot {gap} with nothing",
         holds=isinstance(stage.world.actor("learner-1").log[gap].value, NoOp)

@@ -67,9 +67,9 @@ def test_votes_of_two_ballots_are_no_quorum() -> None:
     log.hear_value(1, two, batch(2))
     for acceptor, ballot in zip(ACCEPTORS, (one, one, two, two), strict=False):
         log.hear_vote(1, ballot, acceptor)
-    assert log.scan() is None
+    assert log.extend_prefix() is None
     log.hear_vote(1, two, ACCEPTORS[4])
-    assert (log.scan(), log[1].value) == (1, batch(2))
+    assert (log.extend_prefix(), log[1].value) == (1, batch(2))
 
 
 def test_a_decision_chooses_what_was_proposed_under_its_own_ballot() -> None:
@@ -79,18 +79,18 @@ def test_a_decision_chooses_what_was_proposed_under_its_own_ballot() -> None:
     for ballot in (ballots[0], ballots[2]):
         log.hear_value(1, ballot, batch(ballot.round))
     log.hear_decided(1, ballots[1])
-    assert log.scan() is None  # Its value has not come yet.
+    assert log.extend_prefix() is None  # Its value has not come yet.
     log.hear_value(1, ballots[1], batch(2))
     log.hear_decided(1, ballots[1])
-    assert (log.scan(), log[1].value) == (1, batch(2))
+    assert (log.extend_prefix(), log[1].value) == (1, batch(2))
 
 
 def test_the_chosen_prefix_ends_at_a_gap() -> None:
     log = five_voters()
     log.choose(2, batch(2), Ballot(1, "proposer-1"))
-    assert (log.scan(), log.scanned) == (None, 0)
+    assert (log.extend_prefix(), log.chosen_through) == (None, 0)
     log.choose(1, batch(1), Ballot(1, "proposer-1"))
-    assert [log.scan(), log.scan(), log.scan()] == [1, 2, None]
+    assert [log.extend_prefix(), log.extend_prefix(), log.extend_prefix()] == [1, 2, None]
 
 
 def test_a_learner_that_hears_no_vote_asks_for_what_is_chosen() -> None:
@@ -99,7 +99,7 @@ def test_a_learner_that_hears_no_vote_asks_for_what_is_chosen() -> None:
     world.network.cut |= {("learner-1", "learner-2"), ("learner-2", "learner-1")}
     written = world.done(put("a", b"2")).outcome
     world.run(2_500)
-    assert world.actor("learner-2").scanned >= written.slot
+    assert world.actor("learner-2").chosen_through >= written.slot
 
 
 def test_a_lease_counts_from_the_sending_of_what_was_acknowledged() -> None:
@@ -177,6 +177,6 @@ def choose(world: World, *values: Any) -> Any:
     """`learner-2` learns that these follow the chosen prefix."""
     learner = world.actor("learner-2")
     for value in values:
-        learner.log.choose(learner.scanned + 1, value, Ballot(1, "proposer-1"))
-        learner._scan_on()
+        learner.log.choose(learner.chosen_through + 1, value, Ballot(1, "proposer-1"))
+        learner._extend_prefix()
     return learner

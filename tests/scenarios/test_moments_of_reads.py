@@ -124,12 +124,19 @@ def test_no_lease_for_who_was_dropped_by_a_view_that_is_known() -> None:
     world = started()
     leader = leader_of(world)
     actor = leader.actor
-    scanned, former = actor.chosen_through, actor.view
+    chosen_through, former = actor.chosen_through, actor.view
     ask = LeaseAsk(number=1)
-    later = Progress(scanned=scanned + 1, decided=scanned + 1, view=view_without(former, "store-3"))
+    later = Progress(
+        scanned=chosen_through + 1, decided=chosen_through + 1, view=view_without(former, "store-3")
+    )
     hand(world, leader.name, "learner-1", later)
     assert types(hand(world, leader.name, "store-3", ask)) == []
-    hand(world, leader.name, "learner-2", Progress(scanned=scanned, decided=scanned, view=former))
+    hand(
+        world,
+        leader.name,
+        "learner-2",
+        Progress(scanned=chosen_through, decided=chosen_through, view=former),
+    )
     assert types(hand(world, leader.name, "store-3", ask)) == []
     assert types(hand(world, leader.name, "store-2", ask)) == ["lease.grant"]
 

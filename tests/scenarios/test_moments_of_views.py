@@ -38,8 +38,8 @@ def choose(world: World, *values: Any) -> Any:
     """`learner-2` learns that these follow the chosen prefix."""
     learner = world.actor("learner-2")
     for value in values:
-        learner.log.choose(learner.scanned + 1, value, Ballot(1, "proposer-1"))
-        learner._scan_on()
+        learner.log.choose(learner.chosen_through + 1, value, Ballot(1, "proposer-1"))
+        learner._extend_prefix()
     return learner
 
 
@@ -49,7 +49,7 @@ def test_of_two_views_of_one_epoch_the_first_takes_effect() -> None:
     learner = choose(world, view_without(view, "store-1"), view_without(view, "store-2"))
     assert [member.name for member in learner.view.stores] == ["store-2", "store-3"]
     assert learner.view.epoch == view.epoch + 1
-    assert learner.learned.view_slot == learner.scanned - 1
+    assert learner.learned.view_slot == learner.chosen_through - 1
 
 
 def test_what_is_told_with_the_own_view_is_not_voted_on_again() -> None:
@@ -78,7 +78,7 @@ def test_what_is_told_with_the_own_view_is_not_voted_on_again() -> None:
 def test_an_abort_counts_only_in_its_epoch() -> None:
     world = started()
     learner = world.actor("learner-2")
-    view, slot = learner.view, learner.scanned + 1
+    view, slot = learner.view, learner.chosen_through + 1
     stale = Abort(slot=slot, commands=(0,), epoch=view.epoch, reason="late")
     choose(world, batch(1), view_without(view, "store-1"), stale)
     assert learner.learned.aborts == {}
@@ -90,7 +90,7 @@ def coordinating(world: World) -> tuple[Any, int, Any]:
     """The coordinator with one slot that all stores but `store-3` have voted on."""
     world.network.cut |= {("learner-1", "store-3")}
     coordinator = world.actor("learner-1").coordinator
-    slot = world.actor("learner-1").scanned + 1
+    slot = world.actor("learner-1").chosen_through + 1
     world.write(put("open", b"1"))
     world.run_until(lambda: slot in coordinator.rounds, 5_000, 1)
     round_ = coordinator.rounds[slot]
@@ -259,12 +259,12 @@ def test_another_batch_is_no_vote_for_the_one_in_the_log() -> None:
     """
     world = started()
     coordinator = next(m.actor for m in world.up("learner") if m.actor.coordinator)
-    slot = coordinator.scanned + 1
+    slot = coordinator.chosen_through + 1
     ours, theirs = Batch(elapsed_ms=1, commands=()), Batch(elapsed_ms=2, commands=())
     coordinator.log.choose(slot, ours, coordinator.learned.leader)
     view = coordinator.view.model_copy(update={"epoch": coordinator.view.epoch + 1})
     coordinator.log.choose(slot + 1, view, coordinator.learned.leader)
-    coordinator._scan_on()
+    coordinator._extend_prefix()
     epoch = coordinator.coordinator
 
     for digest, votes in ((theirs.digest, []), (ours.digest, ["store-1"])):

@@ -52,7 +52,7 @@ def test_a_wiped_store_has_no_say() -> None:
     world.run(200)
     learner = world.actor("learner-1")
     assert learner.view.epoch == 0
-    slot = learner.scanned + 1
+    slot = learner.chosen_through + 1
     world.write(put("after", b"2"))
     world.run(100)
     assert slot in learner.coordinator.rounds, "it waits for the vote of the disk that is gone"

@@ -24,7 +24,7 @@ from tests.worlds import founded, put
 _lead = Proposer._lead
 _run_command = Namespace._run
 _journal = Turn.journal
-_scan = Learner._scan
+_read_ahead = Learner._read_ahead
 _passes_fence = Store._passes_fence
 
 
@@ -59,8 +59,8 @@ def _stand_without_journal(self: Proposer) -> None:
     self._wait_for_leader(self.options.lease_ms)
 
 
-def _scan_without_aborts(self: Learner, slot: int, value: Any) -> None:
-    _scan(self, slot, value)
+def _read_ahead_without_aborts(self: Learner, slot: int, value: Any) -> None:
+    _read_ahead(self, slot, value)
     if self.name == "learner-1":
         self.learned.aborts.clear()
 
@@ -100,7 +100,12 @@ def _serve_older_epochs(self: Store, sender: str, epoch: int) -> bool:
             {"acknowledged_is_on_every_store", "outcomes_agree", "actors_own_checks"},
         ),
         (Turn, "journal", _unwritten, {"journal_before_answer"}),
-        (Learner, "_scan", _scan_without_aborts, {"outcomes_agree", "settled_after_healing"}),
+        (
+            Learner,
+            "_read_ahead",
+            _read_ahead_without_aborts,
+            {"outcomes_agree", "settled_after_healing"},
+        ),
         (Acceptor, "_start", lambda self: None, {"lease_promise_kept", "one_lease_holder"}),
         (Store, "_passes_fence", _serve_older_epochs, {"fence_holds"}),
     ],
