@@ -22,7 +22,7 @@ SILENT_MS_MAX: Milliseconds = 3_000
 STALLED_MS: Milliseconds = 500
 """Chosen slots stay undecided: the other learner looks at whether the coordinator is silent."""
 
-BLAME_MS: Milliseconds = 5_000
+ABORT_SUSPECT_MS: Milliseconds = 5_000
 """A store made one slot abort: until the View without it later slots wait instead of aborting."""
 
 UNRESPONSIVE_MS: Milliseconds = 8_000
@@ -49,7 +49,7 @@ JOINING_NEAR_SLOTS = 256
 # A store is asked again, and then pinged, before its silence counts.
 assert RESEND_MS <= PING_MS < SILENT_MS <= SILENT_MS_MAX
 # A View without the silent store comes before the slots that wait for it are given up.
-assert SILENT_MS_MAX < BLAME_MS
+assert SILENT_MS_MAX < ABORT_SUSPECT_MS
 # The coordinator has the time to drop a store that holds everything up, before it is replaced.
 assert UNRESPONSIVE_MS < UNRESPONSIVE_COORDINATOR_MS
 # A store is near for longer than it takes the coordinator to hear of it.

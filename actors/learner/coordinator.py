@@ -85,7 +85,7 @@ class Coordinator:
         self._states: dict[str, TxnState] = {}
         self._asked_at = -timeouts.RESEND_MS
         self.view_change = ViewChange(turn, learned, replicas, view)
-        self._blamed: dict[str, Milliseconds] = {}
+        self._abort_suspects: dict[str, Milliseconds] = {}
         """The stores that made a slot abort, since when, and that have not voted since."""
 
     @property
@@ -93,7 +93,7 @@ class Coordinator:
         """Whether there is anything to wait for."""
         learned = self._learned
         undecided = learned.decided < learned.chosen_through
-        return undecided or self._unanswered() != [] or self.view_change.busy
+        return undecided or self._awaiting_state() != [] or self.view_change.busy
 
     # -- the beginning of an epoch ---------------------------------------------------------------
 
@@ -113,7 +113,7 @@ class Coordinator:
         for former in [s for s in self.rounds if s <= slot]:
             del self.rounds[former]
 
-    def _unanswered(self) -> list[StoreMember]:
+    def _awaiting_state(self) -> list[StoreMember]:
         """The stores whose answer the slots before this epoch still wait for."""
         if self._learned.decided >= self.view_slot:
             return []
@@ -121,8 +121,8 @@ class Coordinator:
 
     def _ask(self) -> None:
         self._asked_at = self._turn.now
-        for store in self._unanswered():
-            self.view_change.owes(store.name)
+        for store in self._awaiting_state():
+            self.view_change.expect_reply(store.name)
             self._turn.send(store.name, TxnInquiry(view=self.view, decided=self._learned.decided))
 
     def _on_state(self, sender: str, message: TxnState) -> None:
@@ -133,7 +133,7 @@ class Coordinator:
         first_answer = sender not in self._states
         self._states[sender] = message
         turn.counters["in_doubt_asked"] += 1
-        self._note_answer(sender)
+        self._note_reply(sender)
         prepared = {entry.slot: entry for entry in message.prepared}
         for slot in range(learned.decided + 1, self.view_slot):
             known = learned.log.known.get(slot)
@@ -145,7 +145,7 @@ class Coordinator:
             elif slot in prepared and prepared[slot].digest in ("", known.value.digest):
                 round_.votes.setdefault(sender, prepared[slot].refused)
             elif first_answer and sender in self._voters(slot):
-                if self._has_say(sender, slot):
+                if self._has_vote(sender, slot):
                     round_.not_prepared.add(sender)
                 self._prepare(sender, slot)
 
@@ -156,7 +156,7 @@ class Coordinator:
         if slot > self.view_slot and isinstance(self._learned.log[slot].value, Batch):
             self._round(slot)
             for store in self.view.stores:
-                self.view_change.owes(store.name)
+                self.view_change.expect_reply(store.name)
             self._prepare(Group.STORES, slot)
 
     def _round(self, slot: int) -> Round:
@@ -168,7 +168,7 @@ class Coordinator:
     def _prepare(self, to: str, slot: int) -> None:
         batch = self._learned.log[slot].value
         assert isinstance(batch, Batch)
-        reconsider = not self._has_say(self._voters(slot)[0], slot)
+        reconsider = not self._has_vote(self._voters(slot)[0], slot)
         epoch = self.view.epoch
         prepare = TxnPrepare(epoch=epoch, slot=slot, batch=batch, reconsider=reconsider)
         self._turn.send(to, prepare)
@@ -198,25 +198,25 @@ class Coordinator:
         round_ = self.rounds.get(message.slot)
         if message.epoch != self.view.epoch or round_ is None:
             return
-        self._blamed.pop(sender, None)
+        self._abort_suspects.pop(sender, None)
         if sender not in round_.votes:
             round_.votes[sender] = message.refused
-            self._note_answer(sender)
+            self._note_reply(sender)
             if len(round_.votes) == len(self.view.stores):
                 self._learned.vote_time.observe(self._turn.now - round_.began_at)
 
-    def _note_answer(self, store: str) -> None:
+    def _note_reply(self, store: str) -> None:
         """It answered something; does it still owe an answer to anything else?"""
         waits = any(
             store not in round_.votes and not round_.committed and store in self._voters(slot)
             for slot, round_ in self.rounds.items()
         )
-        self.view_change.answered(store, owes_more=waits)
+        self.view_change.replied(store, awaits_more=waits)
 
     def _on_progress(self, sender: str, message: TxnProgress) -> None:
         round_ = self.rounds.get(message.slot)
         if message.epoch == self.view.epoch and round_ is not None:
-            self.view_change.answered(sender, owes_more=True)
+            self.view_change.replied(sender, awaits_more=True)
             round_.deadline = self._turn.now + 2 * self._learned.vote_time.timeout_ms
 
     # -- phase 2 ---------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ class Coordinator:
         refusals = self._refusals(slot, batch, round_, voters)
         open_refusals = {i: reason for i, reason in refusals.items() if i not in given_up}
         if open_refusals:
-            if not self._has_say(voters[0], slot):
+            if not self._has_vote(voters[0], slot):
                 # Nobody is left who could say that it was not told as committed, so it can't be
                 # given up. Then a no is nothing that stands, either: there may be room again.
                 for name in voters:
@@ -295,7 +295,7 @@ class Coordinator:
                 refusals.setdefault(index, shortage)
         return refusals
 
-    def _has_say(self, store: str, slot: int) -> bool:
+    def _has_vote(self, store: str, slot: int) -> bool:
         """Whether `store` votes on `slot`: a View added it before, and kept it since."""
         member = self.view.member(store)
         return member is not None and member.added_slot is not None and member.added_slot < slot
@@ -309,14 +309,14 @@ class Coordinator:
         agrees with every answer that can have been given (`ViewChange._next_view`).
         """
         names = [store.name for store in self.view.stores]
-        return [name for name in names if self._has_say(name, slot)] or names
+        return [name for name in names if self._has_vote(name, slot)] or names
 
     # -- aborts and patience ---------------------------------------------------------------------
 
     def tick(self) -> Iterator[Abort]:
         """Ask again, or give up what took too long: what the log is to be asked for."""
         turn = self._turn
-        if self._unanswered() and turn.now - self._asked_at >= timeouts.RESEND_MS:
+        if self._awaiting_state() and turn.now - self._asked_at >= timeouts.RESEND_MS:
             self._ask()
         for slot in sorted(self.rounds):
             round_ = self.rounds[slot]
@@ -352,7 +352,7 @@ class Coordinator:
         waited_ms = self._turn.now - round_.began_at
         self._learned.vote_time.observe(waited_ms)
         for name in missing:
-            self._blamed.setdefault(name, self._turn.now)
+            self._abort_suspects.setdefault(name, self._turn.now)
         reason = f"{', '.join(missing)} did not vote within {waited_ms} ms"
         return self._abort(slot, round_, tuple(range(len(batch.commands))), reason)
 
@@ -368,7 +368,8 @@ class Coordinator:
             return bool(round_.not_prepared)
         now = self._turn.now
         return any(
-            now - self._blamed.get(name, -timeouts.BLAME_MS) >= timeouts.BLAME_MS
+            now - self._abort_suspects.get(name, -timeouts.ABORT_SUSPECT_MS)
+            >= timeouts.ABORT_SUSPECT_MS
             for name in missing
         ) or (not self.view_change.enough_without(missing))
 

@@ -24,7 +24,7 @@ class ViewChange:
         self._learned = learned
         self._replicas = replicas
         self._view = view
-        self._owing: dict[str, Milliseconds] = {}
+        self._awaiting_reply: dict[str, Milliseconds] = {}
         """Since when each store has left something unanswered that it was asked."""
         self._joining: dict[str, tuple[str, Milliseconds]] = {}
         """The stores that may be added: the disk on which each last asked for it, and when."""
@@ -35,7 +35,7 @@ class ViewChange:
     @property
     def busy(self) -> bool:
         """Whether there is anything to wait for."""
-        return bool(self._owing or self._proposed)
+        return bool(self._awaiting_reply or self._proposed)
 
     @property
     def shortage(self) -> str:
@@ -45,15 +45,15 @@ class ViewChange:
 
     # -- signs -----------------------------------------------------------------------------------
 
-    def owes(self, store: str) -> None:
+    def expect_reply(self, store: str) -> None:
         """It was asked something."""
-        self._owing.setdefault(store, self._turn.now)
+        self._awaiting_reply.setdefault(store, self._turn.now)
 
-    def answered(self, store: str, owes_more: bool) -> None:
+    def replied(self, store: str, awaits_more: bool) -> None:
         """It answered something, so its time begins anew."""
-        self._owing.pop(store, None)
-        if owes_more:
-            self._owing[store] = self._turn.now
+        self._awaiting_reply.pop(store, None)
+        if awaits_more:
+            self._awaiting_reply[store] = self._turn.now
 
     def knows_less_than(self, message: JoinRequest) -> bool:
         """Whether a store outside the view has applied more than this learner has decided, while
@@ -99,7 +99,7 @@ class ViewChange:
             return
         for member in self._view.stores:
             silent_ms = learned.suspicion.silence_ms((member.name, member.disk), turn.now)
-            if member.name in self._owing and silent_ms >= timeouts.PING_MS:
+            if member.name in self._awaiting_reply and silent_ms >= timeouts.PING_MS:
                 self._pinged_at = turn.now
                 turn.send(member.name, TxnInquiry(view=self._view, decided=learned.decided))
 
@@ -164,13 +164,13 @@ class ViewChange:
             return True
         if learned.suspicion.is_silent(key, turn.now):
             return True
-        owing_since = self._owing.get(member.name)
-        if owing_since is None:
+        awaiting_since = self._awaiting_reply.get(member.name)
+        if awaiting_since is None:
             return False
-        owing_ms = turn.now - max(owing_since, learned.suspicion.since)
+        awaiting_ms = turn.now - max(awaiting_since, learned.suspicion.since)
         silent_ms = learned.suspicion.silence_ms(key, turn.now)
         # Where answers are slow anyway, silence says less.
         patience_ms = min(
             max(timeouts.SILENT_MS, 2 * learned.vote_time.timeout_ms), timeouts.SILENT_MS_MAX
         )
-        return min(owing_ms, silent_ms) >= patience_ms or owing_ms >= timeouts.UNRESPONSIVE_MS
+        return min(awaiting_ms, silent_ms) >= patience_ms or awaiting_ms >= timeouts.UNRESPONSIVE_MS

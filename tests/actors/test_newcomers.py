@@ -728,14 +728,14 @@ def test_only_progress_of_this_epoch_and_of_an_open_slot_gives_more_time(
     world.run_until(lambda: open_slot in coordinator.rounds, 5_000, 1)
     before = coordinator.rounds[open_slot].deadline
     learner.turn.now += 5_000
-    coordinator.view_change._owing.clear()
+    coordinator.view_change._awaiting_reply.clear()
     progress = TxnProgress(epoch=coordinator.view.epoch + epoch, slot=open_slot + slot)
 
     coordinator._on_progress("store-3", progress)
 
     deadline = learner.now + 2 * learner.learned.vote_time.timeout_ms if counts else before
     assert coordinator.rounds[open_slot].deadline == deadline
-    assert coordinator.view_change._owing == ({"store-3": learner.now} if counts else {})
+    assert coordinator.view_change._awaiting_reply == ({"store-3": learner.now} if counts else {})
 
 
 def test_a_prepare_of_a_former_epochs_slot_that_got_lost_is_sent_again() -> None:

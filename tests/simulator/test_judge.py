@@ -95,7 +95,7 @@ def _serve_older_epochs(self: Store, sender: str, epoch: int) -> bool:
         ),
         (
             Coordinator,
-            "_has_say",
+            "_has_vote",
             lambda self, store, slot: store == "store-1",
             {"acknowledged_is_on_every_store", "outcomes_agree", "actors_own_checks"},
         ),
