@@ -206,7 +206,7 @@ class Node:
     def _settle(self) -> None:
         """The turn's inbox is drained."""
 
-    def vitals(self) -> NodeHeartbeat:
+    def heartbeat(self) -> NodeHeartbeat:
         """The heartbeat to send."""
         return NodeHeartbeat(role=self.identity.role, journal_commits=self._commits)
 
@@ -218,7 +218,7 @@ class Node:
         if isinstance(notice, DiskSpace):
             self.turn.disk_full = notice.low
             if self._started:
-                self._say_vitals()
+                self._send_heartbeat()
         elif isinstance(notice, RowRotten):
             self.counters["rows_rotten"] += 1
             value = self.founding.row(notice.key) or self._remake_row(notice.key)
@@ -243,15 +243,15 @@ class Node:
 
     # -- tools for the roles ---------------------------------------------------------------------
 
-    def _say_vitals(self) -> None:
+    def _send_heartbeat(self) -> None:
         """Tell everybody now, not with the next heartbeat only."""
-        vitals = self.vitals()
+        heartbeat = self.heartbeat()
         if self.disk_full:
-            vitals = vitals.model_copy(update={"disk_full": True})
-        self._send(Group.HEARTBEATS, vitals)
+            heartbeat = heartbeat.model_copy(update={"disk_full": True})
+        self._send(Group.HEARTBEATS, heartbeat)
 
     def _beat(self) -> None:
-        self._say_vitals()
+        self._send_heartbeat()
         every = self.options.heartbeat_ms
         self._set_timer("heartbeat", every, every + every // 20)
         self.founding.confirm()
@@ -311,7 +311,7 @@ class Node:
         if envelope.incarnation < self._peers.incarnation(key):
             self.counters["dropped_former_incarnation"] += 1
             if envelope.message.__class__ is NodeHeartbeat:
-                self._tell_stale(key)
+                self._report_stale_disk(key)
             return None
         for forgotten in self._peers.meet(key, role, envelope.incarnation, founded, self.now):
             self._fitted.pop(forgotten[0], None)
@@ -349,10 +349,10 @@ class Node:
         """Remember how far a disk has come, and tell an older copy of it (design 3.9)."""
         key = (sender, self.turn.sender_disk)
         if self._peers.beat(key, message.journal_commits, self.now):
-            self._tell_stale(key)
+            self._report_stale_disk(key)
         self._on_heartbeat(sender, message)
 
-    def _tell_stale(self, key: Key) -> None:
+    def _report_stale_disk(self, key: Key) -> None:
         """Only the word of a member on its founding disk counts (`PERMISSIONS`)."""
         if self.founding.disks.get(self.name) == self.identity.disk:
             incarnation, commits = self._peers.incarnation(key), self._peers.commits(key)

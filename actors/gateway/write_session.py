@@ -35,11 +35,11 @@ class Pending:
 
     command: Command
     token: int | None
-    """Whom to answer; `None` for the actor's own commands and once `told_unknown`."""
+    """Whom to answer; `None` for the actor's own commands and once `answered_unknown`."""
     began_at: Milliseconds
     retry_aborted: bool
     retried: bool = False
-    told_unknown: bool = False
+    answered_unknown: bool = False
     sent_at: Milliseconds = 0
     open_ballots: set[Ballot] = field(default_factory=set)
     """The ballots that a copy was sent to and that may still propose it, or have done so."""
@@ -235,7 +235,7 @@ class WriteSession:
                 self._turn.answer(pending.token, request)
             if outcome.status == "unknown_session" and self.is_open:
                 self._expired()
-        elif pending.told_unknown:
+        elif pending.answered_unknown:
             # Whoever asks about this request learns just this; so there is no retry either.
             self._keep_resolved(command.request, outcome)
         elif outcome.status in ("aborted", "busy") and pending.retry_aborted:
@@ -322,5 +322,5 @@ class WriteSession:
             )
         else:
             self._turn.counters["unknown"] += 1
-            pending.told_unknown = True
+            pending.answered_unknown = True
             self._turn.answer(token, Unknown(pending.command.request))

@@ -15,12 +15,12 @@ from actors.values import DecidedSlot, SlotValue, weight
 
 _PAGE_SLOTS = 256
 _STUCK_TICKS = 4
-_HEARSAY_TICKS = 40
+_UNCONFIRMED_TICKS = 40
 """After so many ticks in which nobody had the next slot, a learner no longer takes it that there is
 one. A wrong number would else keep it asking, and from ever taking over from a dead coordinator."""
 
 
-class CatchingUp:
+class CatchUp:
     """What one learner asks for, and what it answers to those who ask it."""
 
     def __init__(self, turn: Turn, learned: LearnerState) -> None:
@@ -36,7 +36,7 @@ class CatchingUp:
     def undecided(self) -> bool:
         """Whether somebody was heard to be further than this learner has decided."""
         learned = self._learned
-        return learned.decided < max(learned.chosen_through, learned.log.heard_through)
+        return learned.decided < max(learned.chosen_through, learned.log.reported_through)
 
     def acceptors_keep_from(self, slot: int) -> None:
         """An acceptor has forgotten all slots before this one."""
@@ -54,7 +54,7 @@ class CatchingUp:
         follows is gone, for all that is known, so that another replica's state has to stand for it.
         """
         learned = self._learned
-        behind = learned.chosen_through < learned.log.heard_through
+        behind = learned.chosen_through < learned.log.reported_through
         if not behind or learned.chosen_through != self._chosen_at_tick:
             self._chosen_at_tick, self._ticks_stuck = learned.chosen_through, 0
             return False
@@ -66,10 +66,10 @@ class CatchingUp:
         ):
             # The acceptors have forgotten the next slot, and no learner has sent it.
             return True
-        if self._ticks_stuck >= _HEARSAY_TICKS:
+        if self._ticks_stuck >= _UNCONFIRMED_TICKS:
             self._ticks_stuck = 0
-            self._turn.counters["hearsay_doubted"] += 1
-            learned.log.doubt_hearsay()
+            self._turn.counters["reports_discarded"] += 1
+            learned.log.discard_reports()
         return False
 
     def tick_decided(self, coordinates: bool) -> None:
@@ -101,7 +101,7 @@ class CatchingUp:
 
     # -- answering -------------------------------------------------------------------------------
 
-    def tell_chosen(self, sender: str, message: PullChosen) -> None:
+    def send_chosen(self, sender: str, message: PullChosen) -> None:
         """Tell of the chosen slots that were asked for, up to a gap."""
         learned = self._learned
         entries: list[SlotValue] = []
@@ -114,7 +114,7 @@ class CatchingUp:
         if entries:
             self._turn.send(sender, Chosen(entries=tuple(entries)))
 
-    def tell_decided(self, sender: str, message: PullDecided) -> None:
+    def send_decided(self, sender: str, message: PullDecided) -> None:
         """Answered also when there is nothing to tell: it is a sign of life."""
         learned = self._learned
         entries: list[DecidedSlot] = []

@@ -43,7 +43,7 @@ class ChosenLog:
         self.known: dict[int, Known] = {}
         self.first_kept = 1
         self.chosen_through = 0
-        self.heard_through = 0
+        self.reported_through = 0
         """The highest slot that anybody was heard to have in use."""
         self.kept_bytes = 0
         """Roughly what `known` weighs."""
@@ -58,13 +58,13 @@ class ChosenLog:
 
     # -- what is heard ---------------------------------------------------------------------------
 
-    def hear_value(self, slot: int, ballot: Ballot, value: AnyValue) -> None:
+    def record_value(self, slot: int, ballot: Ballot, value: AnyValue) -> None:
         """A leader proposed `value`, or an acceptor holds it."""
         if not self.is_known(slot) and self._is_near(slot):
             self._open.setdefault(slot, Open()).values[ballot] = value
             self._check(slot, ballot)
 
-    def hear_vote(self, slot: int, ballot: Ballot, acceptor: str) -> None:
+    def record_vote(self, slot: int, ballot: Ballot, acceptor: str) -> None:
         """One acceptor accepted it. The same acceptor counts once."""
         known = self.known.get(slot)
         if known is not None and known.ballot == ballot and acceptor not in known.accepted_by:
@@ -73,22 +73,22 @@ class ChosenLog:
             self._open.setdefault(slot, Open()).accepted.setdefault(ballot, set()).add(acceptor)
             self._check(slot, ballot)
 
-    def hear_decided(self, slot: int, ballot: Ballot) -> None:
+    def record_decision(self, slot: int, ballot: Ballot) -> None:
         """A decided slot is chosen, under `ballot`; the votes may have gone to others."""
         seen = self._open.get(slot)
         if seen is not None and ballot in seen.values:
             self.choose(slot, seen.values[ballot], ballot)
 
-    def doubt_hearsay(self) -> None:
+    def discard_reports(self) -> None:
         """Nothing came of what others were heard to have; whoever has it says so again."""
-        self.heard_through = max(self.chosen_through, max(self.known, default=0))
+        self.reported_through = max(self.chosen_through, max(self.known, default=0))
 
     def _is_near(self, slot: int) -> bool:
         """What is not near comes with a page of the log, or is no slot of it."""
         return slot <= self.chosen_through + SLOTS_AHEAD_MAX
 
     def _check(self, slot: int, ballot: Ballot) -> None:
-        self.heard_through = max(self.heard_through, slot)
+        self.reported_through = max(self.reported_through, slot)
         seen = self._open[slot]
         votes = seen.accepted.get(ballot, set())
         if self.voters.are_quorum(votes) and ballot in seen.values:
@@ -108,7 +108,7 @@ class ChosenLog:
         seen = self._open.pop(slot, None)
         votes = () if seen is None else tuple(seen.accepted.get(ballot, ()))
         self._keep(slot, Known(value, ballot, accepted_by=tuple(sorted(votes))))
-        self.heard_through = max(self.heard_through, slot)
+        self.reported_through = max(self.reported_through, slot)
 
     def _keep(self, slot: int, known: Known) -> None:
         self.known[slot] = known
@@ -141,7 +141,7 @@ class ChosenLog:
             del self._open[slot]
         self.first_kept = applied + 1
         self.chosen_through = max(self.chosen_through, applied)
-        self.heard_through = max(self.heard_through, applied)
+        self.reported_through = max(self.reported_through, applied)
         return gone
 
     def forget(self, below: int, keep_bytes: int) -> list[int]:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from actors.effects import Effects, Envelope, Group, Record, TimerKey
 from actors.errors import InvariantViolation
-from actors.learner.catch_up import CatchingUp
+from actors.learner.catch_up import CatchUp
 from actors.learner.coordinator import Coordinator, Decision
 from actors.learner.log_pages import page_of
 from actors.learner.replicas import Replicas
@@ -86,15 +86,15 @@ class Learner(Node):
         self.coordinator: Coordinator | None = None
         self._leader_heard_at: Milliseconds = 0
         self._takeover = Takeover(self.turn, self.learned)
-        self._catching_up = CatchingUp(self.turn, self.learned)
+        self._catch_up = CatchUp(self.turn, self.learned)
         self._snapshots = SnapshotServer(self.turn)
         self._installer = SnapshotInstaller(
             self.turn, [*self.learned.peers, *options.names("store")]
         )
-        self._told: dict[int, tuple[Refusal, ...]] = {}
+        self._received_decisions: dict[int, tuple[Refusal, ...]] = {}
         """Decisions of other coordinators for slots that are not applied yet."""
-        self._asked = False
-        self._told_progress = (0, 0)
+        self._progress_due = False
+        self._reported_progress = (0, 0)
         self._proposed_at: dict[tuple[Ballot, View | Abort], Milliseconds] = {}
         self._unpersisted_bytes = 0
         self._truncated_below = 1
@@ -145,7 +145,7 @@ class Learner(Node):
         self.replicas.note_own_hash(self.state.applied, self.state.state_hash)
         self._truncated_below = self.log.first_kept
         self._set_timer("sync", self.options.sync_ms // 2, self.options.sync_ms)
-        self._catching_up.begin()
+        self._catch_up.begin()
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _remake_row(self, key: str) -> Frozen | bytes | None:
@@ -170,7 +170,7 @@ class Learner(Node):
         self.learned.view, self.learned.view_slot = view, slot
         self._follow_view(view, slot)
 
-    def vitals(self) -> NodeHeartbeat:
+    def heartbeat(self) -> NodeHeartbeat:
         return NodeHeartbeat(
             role="learner",
             journal_commits=self._commits,
@@ -210,7 +210,7 @@ class Learner(Node):
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
         self.suspicion.beat((sender, self.turn.sender_disk), self.now)
         if message.role in ("learner", "store"):
-            self._hear(max(message.scanned, message.applied))
+            self._note_reported(max(message.scanned, message.applied))
             self.replicas.report(sender, message, compares=self.coordinator is not None)
         if message.role == "learner" and message.applied > self.decided:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
@@ -224,24 +224,24 @@ class Learner(Node):
         """The value of a slot under a ballot; the votes come from the acceptors."""
         self._follow_leader(message.ballot)
         if self.log.is_known(message.slot):
-            self._asked = True  # The leader sends again: tell it.
+            self._progress_due = True  # The leader sends again: tell it.
             return
-        self.log.hear_value(message.slot, message.ballot, message.value)
+        self.log.record_value(message.slot, message.ballot, message.value)
         self._extend_prefix()
 
     def _on_accepted(self, sender: str, message: Accepted) -> None:
         """One acceptor's vote (design 3.4)."""
-        self.log.hear_vote(message.slot, message.ballot, sender)
+        self.log.record_vote(message.slot, message.ballot, sender)
         self._extend_prefix()
 
     def _on_accepted_range(self, sender: str, message: AcceptedRange) -> None:
         """An acceptor's answer to a pull: values and votes at once."""
         for entry in message.entries:
-            self.log.hear_value(entry.slot, entry.ballot, entry.value)
-            self.log.hear_vote(entry.slot, entry.ballot, sender)
+            self.log.record_value(entry.slot, entry.ballot, entry.value)
+            self.log.record_vote(entry.slot, entry.ballot, sender)
         self._extend_prefix()
-        self._hear(message.truncated_below - 1)
-        self._catching_up.acceptors_keep_from(message.truncated_below)
+        self._note_reported(message.truncated_below - 1)
+        self._catch_up.acceptors_keep_from(message.truncated_below)
 
     def _on_chosen(self, sender: str, message: Chosen) -> None:
         """Another learner's answer to a pull."""
@@ -261,8 +261,8 @@ class Learner(Node):
             self.learned.view, self.learned.view_slot = view, slot
             self.counters["views"] += 1
             self._follow_view(view, slot)
-            if slot >= self.log.heard_through:
-                self._say_vitals()
+            if slot >= self.log.reported_through:
+                self._send_heartbeat()
         elif isinstance(value, Abort) and value.epoch == self.view.epoch:
             if value.slot > self.decided:
                 reasons = self.learned.aborts.setdefault(value.slot, {})
@@ -276,8 +276,8 @@ class Learner(Node):
     # -- catching up -----------------------------------------------------------------------------
 
     def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
-        self._asked |= self._follow_leader(message.ballot)
-        self._hear(message.chosen_through)
+        self._progress_due |= self._follow_leader(message.ballot)
+        self._note_reported(message.chosen_through)
 
     def _follow_leader(self, ballot: Ballot) -> bool:
         """Take the highest ballot for the leader's, unless nothing came under it for two leases:
@@ -290,16 +290,16 @@ class Learner(Node):
         former, learned.leader, self._leader_heard_at = learned.leader, ballot, self.now
         return ballot != former
 
-    def _hear(self, slot: int) -> None:
-        self.log.heard_through = max(self.log.heard_through, slot)
+    def _note_reported(self, slot: int) -> None:
+        self.log.reported_through = max(self.log.reported_through, slot)
         if slot > self.chosen_through:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _on_pull(self, sender: str, message: PullChosen) -> None:
-        self._catching_up.tell_chosen(sender, message)
+        self._catch_up.send_chosen(sender, message)
 
     def _on_pull_decided(self, sender: str, message: PullDecided) -> None:
-        self._catching_up.tell_decided(sender, message)
+        self._catch_up.send_decided(sender, message)
 
     def copy_state(self) -> None:
         """The log that follows is gone: begin with another replica's state."""
@@ -311,10 +311,10 @@ class Learner(Node):
         self._send(sender, page_of(self.learned, message, self.options.page_bytes))
 
     def _on_tick(self, subject: str) -> None:
-        if self._catching_up.tick_chosen():
+        if self._catch_up.tick_chosen():
             self.copy_state()
-        self._catching_up.tick_decided(coordinates=self.coordinator is not None)
-        self._tell_progress()
+        self._catch_up.tick_decided(coordinates=self.coordinator is not None)
+        self._report_progress()
         self._snapshots.tick()
         self._installer.tick()
         self._watch_view()
@@ -322,7 +322,7 @@ class Learner(Node):
             for abort in self.coordinator.tick():
                 self.propose(abort)
         waits = self._takeover.busy if self.coordinator is None else self.coordinator.busy
-        if self._catching_up.undecided or waits:
+        if self._catch_up.undecided or waits:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     # -- who coordinates -------------------------------------------------------------------------
@@ -364,7 +364,7 @@ class Learner(Node):
         self._send(self.learned.leader.proposer, ProposeValue(value=value))
 
     def _on_coordination(self, sender: str, message: Any) -> None:
-        self.replicas.hear_durable(sender, message)
+        self.replicas.note_durable(sender, message)
         if self.coordinator is not None:
             self.coordinator.receive(sender, message)
 
@@ -412,7 +412,7 @@ class Learner(Node):
                 value=None if isinstance(known.value, Batch) else known.value,
             )
             # The client waits for its answer; the others have all that a decision rests on.
-            self.tell_results(slot, outcomes)
+            self.send_results(slot, outcomes)
             self._send(Group.STORES, decision)
             for peer in self.learned.peers:  # The group has this learner in it, too.
                 self._send(peer, decision)
@@ -420,7 +420,7 @@ class Learner(Node):
         if step is not None:
             self.propose(step)
 
-    def tell_results(self, slot: int, outcomes: list[Outcome]) -> None:
+    def send_results(self, slot: int, outcomes: list[Outcome]) -> None:
         """Answer the gateways that wait for the commands of a decided slot. What a command names
         may be anything: not every value in the log came in by way of a proposer's check.
         """
@@ -438,20 +438,20 @@ class Learner(Node):
     def _on_decision(self, sender: str, message: TxnDecision) -> None:
         """A decision is told only once it is final, so its epoch does not matter here."""
         if self.coordinator is None and message.slot > self.decided:
-            self._told[message.slot] = message.aborted
-            self.log.hear_decided(message.slot, message.ballot)
-            self._hear(message.slot)
+            self._received_decisions[message.slot] = message.aborted
+            self.log.record_decision(message.slot, message.ballot)
+            self._note_reported(message.slot)
             self._extend_prefix()
-            self._apply_told()
+            self._apply_received()
 
-    def _apply_told(self) -> None:
-        while self.decided < self.chosen_through and self.decided + 1 in self._told:
-            self.decide(self.decided + 1, self._told.pop(self.decided + 1))
+    def _apply_received(self) -> None:
+        while self.decided < self.chosen_through and self.decided + 1 in self._received_decisions:
+            self.decide(self.decided + 1, self._received_decisions.pop(self.decided + 1))
 
     def _on_sync_due(self, subject: str) -> None:
         """Periodic sync: losing every decision message only costs time (design 4.10)."""
         if self.coordinator is None:
-            self._catching_up.ask_decided()
+            self._catch_up.ask_decided()
         self._set_timer("sync", self.options.sync_ms, self.options.sync_ms + 1000)
 
     def _on_decided(self, sender: str, message: Decided) -> None:
@@ -465,12 +465,12 @@ class Learner(Node):
         for entry in message.entries:
             if entry.slot > self.decided:
                 self.log.choose(entry.slot, entry.value, NO_BALLOT)
-                self._told[entry.slot] = entry.aborted
+                self._received_decisions[entry.slot] = entry.aborted
         self._extend_prefix()
-        self._apply_told()
-        if former < self.decided and self._catching_up.undecided:
+        self._apply_received()
+        if former < self.decided and self._catch_up.undecided:
             # The next page. What somebody else told already asks for none.
-            self._catching_up.ask_decided()
+            self._catch_up.ask_decided()
 
     # -- snapshots -------------------------------------------------------------------------------
 
@@ -502,7 +502,7 @@ class Learner(Node):
         self.learned.durable = slot
         self._unpersisted_bytes = 0
         self.replicas.note_own_hash(slot, self.state.state_hash)
-        for table in (self._told, self.learned.aborts):
+        for table in (self._received_decisions, self.learned.aborts):
             for former in [s for s in table if s <= slot]:
                 table.pop(former)
         assert self.view is not None
@@ -513,7 +513,7 @@ class Learner(Node):
         elif self.coordinator is not None:
             self.coordinator.forget_through(slot)
         self._extend_prefix()
-        self._catching_up.ask_decided()
+        self._catch_up.ask_decided()
 
     # -- durability and truncation ---------------------------------------------------------------
 
@@ -521,32 +521,34 @@ class Learner(Node):
         if self.coordinator is not None:
             self._decide_all(self.coordinator)
         else:
-            self._apply_told()
-        if self._asked or (self.coordinator is not None and self.decided > self._told_progress[1]):
-            self._tell_progress()
+            self._apply_received()
+        if self._progress_due or (
+            self.coordinator is not None and self.decided > self._reported_progress[1]
+        ):
+            self._report_progress()
         behind = self.decided - self.durable
         if behind >= _PERSIST_SLOTS or self._unpersisted_bytes >= _PERSIST_BYTES:
             self._persist()
         elif behind:
             self._arm("persist", _PERSIST_MS, _PERSIST_MS * 2)
-        if self._catching_up.undecided or (self.coordinator and self.coordinator.busy):
+        if self._catch_up.undecided or (self.coordinator and self.coordinator.busy):
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
-    def _tell_progress(self) -> None:
+    def _report_progress(self) -> None:
         """Tell the leader: the coordinator with each decision, others when asked or in time."""
         progress = (self.chosen_through, self.decided)
         if self.learned.leader == NO_BALLOT or self.view is None:
             return
-        if self._asked or progress != self._told_progress:
-            self._asked = False
-            self._told_progress = progress
+        if self._progress_due or progress != self._reported_progress:
+            self._progress_due = False
+            self._reported_progress = progress
             self._send(
                 self.learned.leader.proposer,
                 Progress(scanned=self.chosen_through, decided=self.decided, view=self.view),
             )
 
     def _on_persist_due(self, subject: str) -> None:
-        self._tell_progress()
+        self._report_progress()
         if self.decided > self.durable:
             self._persist()
 

@@ -38,7 +38,7 @@ class Replicas:
 
     # -- durability ------------------------------------------------------------------------------
 
-    def hear_durable(self, sender: str, message: Any) -> None:
+    def note_durable(self, sender: str, message: Any) -> None:
         """A store's vote or state says how far its journal has come."""
         key = (sender, self._turn.sender_disk)
         if isinstance(message, TxnState):

@@ -42,7 +42,9 @@ class Takeover:
         view = learned.view
         assert view is not None
         self._note_progress()
-        near = learned.chosen_through + timeouts.COORDINATOR_NEAR_SLOTS >= learned.log.heard_through
+        near = (
+            learned.chosen_through + timeouts.COORDINATOR_NEAR_SLOTS >= learned.log.reported_through
+        )
         if not near or is_installing or not (self._is_named() or self._is_overdue(view)):
             return None
         me = self._turn.identity

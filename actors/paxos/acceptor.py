@@ -69,7 +69,7 @@ class Acceptor(Node):
         # disk must hear of it (StaleDisk) before it votes.
         self._silent_until = self.now + self.constants.lease_ms
 
-    def vitals(self) -> NodeHeartbeat:
+    def heartbeat(self) -> NodeHeartbeat:
         promised = None if self.promised == NO_BALLOT else self.promised
         return NodeHeartbeat(role="acceptor", journal_commits=self._commits, ballot=promised)
 

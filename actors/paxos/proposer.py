@@ -161,7 +161,7 @@ class Proposer(Node):
         wait = self.constants.lease_ms + own_turn * self.options.leader_heartbeat_ms
         self._set_timer("election", wait, wait + self.options.leader_heartbeat_ms)
 
-    def vitals(self) -> NodeHeartbeat:
+    def heartbeat(self) -> NodeHeartbeat:
         leading = self.phase.ballot if isinstance(self.phase, Leading) else None
         pending = len(self.phase.queue) if isinstance(self.phase, Leading) else 0
         return NodeHeartbeat(

@@ -71,7 +71,7 @@ class _Row:
         """What its names take, which is nearly all of it."""
         return len(self.path.encode()) + len((self.source or "").encode())
 
-    def told(self) -> Change:
+    def to_change(self) -> Change:
         return Change(**{name: getattr(self, name) for name in self.__slots__})
 
 
@@ -138,7 +138,7 @@ class Changes:
         for slot, rows in itertools.groupby(newer, key=lambda row: row.slot):
             if told and len(told) >= limit:
                 return tuple(told), slot - 1
-            changes = [row.told() for row in rows]
+            changes = [row.to_change() for row in rows]
             if not page.takes(sum(len(change.to_json()) + 1 for change in changes)):
                 return tuple(told), slot - 1
             told += changes

@@ -184,7 +184,7 @@ class Contents:
                 wanted.rotation.refused(sender, self._turn.now, "it lacks the chunk")
         self.pump()
 
-    def hear(self, sender: str) -> None:
+    def note_answer(self, sender: str) -> None:
         """A peer has answered, whatever it says."""
         self._silent.discard(sender)
 

@@ -118,7 +118,7 @@ class Rejoin:
             return Member(member) if self.is_whole else Joining(member)
         if not self.is_whole:
             return Copying()
-        near = held.heard_through - held.applied <= _NEAR_SLOTS
+        near = held.reported_through - held.applied <= _NEAR_SLOTS
         return Asking() if near else Outside()
 
     @property

@@ -36,7 +36,7 @@ class StoreState:
         """The highest epoch that this store has answered; older ones are refused."""
         self.durable = 0
         """The applied slots that the journal holds; those up to `applied` follow."""
-        self.heard_through = 0
+        self.reported_through = 0
         """The highest slot that anybody was heard to have decided."""
 
     @property

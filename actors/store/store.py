@@ -102,7 +102,7 @@ class Store(Node):
         """Applied slots whose prepared record is still in the journal."""
         self.rejoin = Rejoin(self.turn, self.held, self.contents)
         self.reads = Reads(self.turn, self.held, self.rejoin)
-        self._told: tuple[bool, StoreMember | None] | None = None
+        self._announced: tuple[bool, StoreMember | None] | None = None
         """What the others were told at once: whether it is whole, and its place in the view."""
         self._decisions: dict[int, TxnDecision | DecidedSlot] = {}
         self._fetching: dict[int, Fetching] = {}
@@ -187,7 +187,7 @@ class Store(Node):
         else:
             super()._on_notice(notice)
 
-    def vitals(self) -> NodeHeartbeat:
+    def heartbeat(self) -> NodeHeartbeat:
         self.rejoin.note_report()
         return NodeHeartbeat(
             role="store",
@@ -348,7 +348,7 @@ class Store(Node):
 
     def _on_decision(self, sender: str, message: TxnDecision) -> None:
         """A decision is final whatever its epoch, but it is applied only in slot order."""
-        self._hear(message.slot)
+        self._note_reported(message.slot)
         if self.state.applied < message.slot <= self.state.applied + _AHEAD_SLOTS:
             self._decisions.setdefault(message.slot, message)
             self._apply_decided()
@@ -363,7 +363,7 @@ class Store(Node):
             self.counters["behind_truncation"] += 1
             self.rejoin.install()
         self._apply_decided()
-        if former < self.state.applied < self.held.heard_through:
+        if former < self.state.applied < self.held.reported_through:
             # The next page, at once. What another learner told already asks for none.
             self._sync_asked_at = self.now - _ASK_AGAIN_MS
             self._pull_decided()
@@ -466,14 +466,14 @@ class Store(Node):
             ),
         )
 
-    def _hear(self, slot: int) -> None:
-        self.held.heard_through = max(self.held.heard_through, slot)
-        if self.held.heard_through > self.state.applied:
+    def _note_reported(self, slot: int) -> None:
+        self.held.reported_through = max(self.held.reported_through, slot)
+        if self.held.reported_through > self.state.applied:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
         if message.role == "learner" and message.applied > self.state.applied:
-            self._hear(message.applied)
+            self._note_reported(message.applied)
 
     def _pull_decided(self) -> None:
         """Ask the learners for what was decided; they tell only what is final."""
@@ -487,7 +487,7 @@ class Store(Node):
         self._set_timer("sync", self.options.sync_ms, self.options.sync_ms + 1_000)
 
     def _on_tick(self, subject: str) -> None:
-        behind = self.held.heard_through > self.state.applied
+        behind = self.held.reported_through > self.state.applied
         if behind:
             self._pull_decided()
         if self._fetching:
@@ -534,10 +534,10 @@ class Store(Node):
     def _watch(self) -> None:
         """Go on with the way into the view; say where it has come to."""
         standing = self.rejoin.step()
-        told = (standing.is_whole, standing.member)
-        if told != self._told:
-            self._told = told
-            self._say_vitals()
+        announced = (standing.is_whole, standing.member)
+        if announced != self._announced:
+            self._announced = announced
+            self._send_heartbeat()
         if isinstance(standing, Asking):
             self.rejoin.ask()
 
@@ -572,7 +572,7 @@ class Store(Node):
         self._try_fetched()
 
     def _on_chunk_data(self, sender: str, message: ChunkData) -> None:
-        self.contents.hear(sender)
+        self.contents.note_answer(sender)
         if self.contents.on_data(message):
             self._try_fetched()
             self._watch()
@@ -581,7 +581,7 @@ class Store(Node):
         self.contents.on_get(sender, message)
 
     def _on_chunk_missing(self, sender: str, message: ChunkMissing) -> None:
-        self.contents.hear(sender)
+        self.contents.note_answer(sender)
         self.contents.on_missing(sender, message)
         self._try_fetched()
 

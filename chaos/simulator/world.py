@@ -265,5 +265,5 @@ class World:
         """Whether all running replicas are equal now, and none is in doubt."""
         actors = [machine.actor for machine in self.up("store", "learner")]
         states = {(actor.state.applied, actor.state.state_hash) for actor in actors}
-        in_doubt = any(actor.vitals().in_doubt for actor in actors)
+        in_doubt = any(actor.heartbeat().in_doubt for actor in actors)
         return len(states) == 1 and not in_doubt

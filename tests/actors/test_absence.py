@@ -66,7 +66,7 @@ def test_what_was_under_way_is_ended_without_blaming_anybody(world: World, away_
     with intercepted(world, passes):
         token = world.write(put("under/way", b"2"))
         world.run(200)
-        assert [store.actor.vitals().in_doubt for store in world.up("store")] == [1, 1, 1]
+        assert [store.actor.heartbeat().in_doubt for store in world.up("store")] == [1, 1, 1]
         assert counted(world, "aborts_proposed") == 0
 
         # when all are away for a while,

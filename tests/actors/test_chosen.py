@@ -22,7 +22,7 @@ def log() -> ChosenLog:
     while log.extend_prefix():
         pass
     for slot in (5, 7):
-        log.hear_vote(slot, BALLOT, "acceptor-1")
+        log.record_vote(slot, BALLOT, "acceptor-1")
     return log
 
 
@@ -43,7 +43,7 @@ def test_a_snapshot_stands_for_all_slots_up_to_its_own(
     before = set(log.known)
     assert set(log.start_after(applied)) == before - set(known)
     assert kept(log) == (known, open_slots, applied + 1)
-    assert (log.chosen_through, log.heard_through) == (chosen_through, max(7, applied))
+    assert (log.chosen_through, log.reported_through) == (chosen_through, max(7, applied))
     assert [log.is_known(slot) for slot in (chosen_through, chosen_through + 1)] == [
         True,
         chosen_through + 1 in known,
@@ -62,10 +62,10 @@ def test_what_is_chosen_is_known_once_and_never_another_value(log: ChosenLog) ->
 
 
 def test_votes_of_a_chosen_slot_are_noted_and_count_no_more(log: ChosenLog) -> None:
-    log.hear_vote(6, BALLOT, "acceptor-2")
-    log.hear_vote(6, BALLOT, "acceptor-2")
-    log.hear_vote(6, Ballot(2, "proposer-2"), "acceptor-3")
-    log.hear_vote(2, BALLOT, "acceptor-1")
+    log.record_vote(6, BALLOT, "acceptor-2")
+    log.record_vote(6, BALLOT, "acceptor-2")
+    log.record_vote(6, Ballot(2, "proposer-2"), "acceptor-3")
+    log.record_vote(2, BALLOT, "acceptor-1")
     assert (log[6].accepted_by, log[2].accepted_by) == (("acceptor-2",), ("acceptor-1",))
     assert kept(log) == ([1, 2, 3, 4, 6], [5, 7], 1)
 

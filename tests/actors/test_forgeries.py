@@ -224,7 +224,7 @@ def test_nobody_but_a_gateway_is_told_a_result() -> None:
     outcomes = learner.decide(slot, ())
     learner.out.sends.clear()
 
-    learner.tell_results(slot, outcomes)
+    learner.send_results(slot, outcomes)
 
     assert [send.to for send in learner.out.sends] == ["gateway-1"]
     assert learner.counters["results_for_nobody"] == 4

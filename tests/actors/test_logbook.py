@@ -155,10 +155,10 @@ def test_the_first_answer_counts() -> None:
 def test_the_votes_for_a_slot_are_remembered_also_those_after_the_quorum() -> None:
     learner = learner_with(NOOP)
     other = Ballot(1, "proposer-2")
-    learner.log.hear_value(6, BALLOT, NOOP)
+    learner.log.record_value(6, BALLOT, NOOP)
     for acceptor in ("acceptor-4", "acceptor-1", "acceptor-1", "acceptor-2", "acceptor-5"):
-        learner.log.hear_vote(6, BALLOT, acceptor)
-    learner.log.hear_vote(6, other, "acceptor-3")
+        learner.log.record_vote(6, BALLOT, acceptor)
+    learner.log.record_vote(6, other, "acceptor-3")
     learner.log.extend_prefix()
 
     page = page_of(learner.learned, LogRead(number=1, before=0, limit=1, commands_max=0))

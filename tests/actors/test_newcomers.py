@@ -99,7 +99,7 @@ def test_a_newcomer_is_caught_up_once_it_has_the_view_that_added_it_and_all_cont
         learner.replicas.report("store-3", NodeHeartbeat(journal_commits=1, **beat), compares=True)
     else:
         state = TxnState(epoch=0, applied=slot + applied, whole=not lacks, prepared=())
-        learner.replicas.hear_durable("store-3", state)
+        learner.replicas.note_durable("store-3", state)
 
     assert learner.replicas.is_whole(member) == is_whole
 
@@ -286,7 +286,7 @@ def test_the_leader_hears_of_a_view_before_what_came_earlier_is_decided() -> Non
     learner._take()
 
     learner._asked = True
-    learner._tell_progress()
+    learner._report_progress()
 
     (progress,) = [message for message in sent(learner) if isinstance(message, Progress)]
     assert (progress.scanned, progress.decided) == (learner.decided + 2, learner.decided)

@@ -282,17 +282,17 @@ def test_no_wrong_number_keeps_a_learner_from_taking_over() -> None:
     )
     hand(world, other, leader.name, Accept(ballot=ballot, slot=far, value=batch(1)))
     hand(world, other, "acceptor-1", Accepted(ballot=ballot, slot=far + 1))
-    assert learner.log.heard_through < far
+    assert learner.log.reported_through < far
     assert far not in learner.log._open
     hand(world, other, leader.name, beat)
     hand(world, other, "acceptor-1", AcceptedRange(entries=(), truncated_below=2))
-    assert learner.log.heard_through == far
+    assert learner.log.reported_through == far
     world.crash(coordinator)
 
     world.run(30_000)
     world.done(put("a", b"2"))
 
-    assert learner.counters["hearsay_doubted"] > 0
+    assert learner.counters["reports_discarded"] > 0
     assert learner.coordinator is not None
 
 

@@ -289,7 +289,7 @@ def test_a_request_of_a_lost_session_has_no_result_of_the_gateways_own() -> None
     client = world.actor("gateway-1")
     pending = client.writes._pending[sequences[0]]
     client.writes._end_wait(pending, pending.token)
-    assert pending.told_unknown
+    assert pending.answered_unknown
     outcome = Outcome(status="unknown_session", slot=9, index=0)
     result = Result(session=client.session, sequence=sequences[0], outcome=outcome)
 

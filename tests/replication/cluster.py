@@ -173,7 +173,7 @@ class MemoryCluster:
             stores = [actor for actor in actors if actor.name.startswith("store")]
             return (
                 len({(a.state.applied, a.state.state_hash) for a in actors}) == 1
-                and all(a.vitals().in_doubt == 0 for a in actors)
+                and all(a.heartbeat().in_doubt == 0 for a in actors)
                 and all(s.held.membership is not None and s.rejoin.is_whole for s in stores)
             )
 

@@ -92,7 +92,7 @@ async def test_acceptors_without_room_are_silent_and_come_back(
         assert not hasattr(answer, "outcome"), answer
         silent = cluster.actor("acceptor-3")
         assert silent.counters["silent_disk_full"] > 0
-        assert silent.vitals().model_copy(update={"disk_full": silent.disk_full}).disk_full
+        assert silent.heartbeat().model_copy(update={"disk_full": silent.disk_full}).disk_full
         full.clear()
         await cluster.ready()
         await cluster.done(put("a", b"4"))

@@ -119,7 +119,7 @@ async def test_copying_goes_on_where_it_stopped(tmp_path: Path) -> None:
         await cluster.start("store-2")
         await eventually(lambda: cluster.actor("store-2").counters["chunks_copied"] >= 10)
         seen = cluster.actor("learner-1")
-        await eventually(lambda: cluster.actor("store-2").vitals().chunks_missing > 0)
+        await eventually(lambda: cluster.actor("store-2").heartbeat().chunks_missing > 0)
         assert seen.view.member("store-2") is None
 
         await cluster.restart("store-2")

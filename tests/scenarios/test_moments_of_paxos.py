@@ -63,12 +63,12 @@ def five_voters() -> ChosenLog:
 def test_votes_of_two_ballots_are_no_quorum() -> None:
     log = five_voters()
     one, two = Ballot(1, "proposer-1"), Ballot(2, "proposer-2")
-    log.hear_value(1, one, batch(1))
-    log.hear_value(1, two, batch(2))
+    log.record_value(1, one, batch(1))
+    log.record_value(1, two, batch(2))
     for acceptor, ballot in zip(ACCEPTORS, (one, one, two, two), strict=False):
-        log.hear_vote(1, ballot, acceptor)
+        log.record_vote(1, ballot, acceptor)
     assert log.extend_prefix() is None
-    log.hear_vote(1, two, ACCEPTORS[4])
+    log.record_vote(1, two, ACCEPTORS[4])
     assert (log.extend_prefix(), log[1].value) == (1, batch(2))
 
 
@@ -77,11 +77,11 @@ def test_a_decision_chooses_what_was_proposed_under_its_own_ballot() -> None:
     ballots = [Ballot(number, "proposer-1") for number in (1, 2, 3)]
     log = five_voters()
     for ballot in (ballots[0], ballots[2]):
-        log.hear_value(1, ballot, batch(ballot.round))
-    log.hear_decided(1, ballots[1])
+        log.record_value(1, ballot, batch(ballot.round))
+    log.record_decision(1, ballots[1])
     assert log.extend_prefix() is None  # Its value has not come yet.
-    log.hear_value(1, ballots[1], batch(2))
-    log.hear_decided(1, ballots[1])
+    log.record_value(1, ballots[1], batch(2))
+    log.record_decision(1, ballots[1])
     assert (log.extend_prefix(), log[1].value) == (1, batch(2))
 
 
