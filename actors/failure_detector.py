@@ -12,43 +12,43 @@ from actors.numbers import Milliseconds
 from actors.peers import Key
 
 
-class Suspicion:
+class FailureDetector:
     """The signs of life that one node has seen."""
 
     def __init__(self, heartbeat_ms: Milliseconds) -> None:
         self._least_ms = heartbeat_ms * 3 // 2
         self._most_ms = heartbeat_ms * 4
-        self.since: Milliseconds = 0
+        self.observing_since: Milliseconds = 0
         """Nobody's silence counts from before: the observer itself was away until then."""
-        self._awake_at = 0
+        self._message_at = 0
         self._expired_at = 0
-        self._heard_at: dict[Key, Milliseconds] = {}
+        self._sign_at: dict[Key, Milliseconds] = {}
         self._beat_at: dict[Key, Milliseconds] = {}
         self._intervals: dict[Key, Estimator] = {}
 
-    def awake(self, now: Milliseconds) -> None:
+    def message_received(self, now: Milliseconds) -> None:
         """A message came. After a long gap it is its own absence that others filled."""
-        if now - self._awake_at > timeouts.AWAY_MS:
-            self._return(now)
-        self._awake_at = now
+        if now - self._message_at > timeouts.AWAY_MS:
+            self._resume(now)
+        self._message_at = now
 
-    def expired(self, now: Milliseconds) -> None:
+    def timer_expired(self, now: Milliseconds) -> None:
         """A timer came. A node that gets its timers and no message sees others silent; after a
         pause, or when the broker took no messages, timers come first and prove nothing.
         """
-        if now - max(self._awake_at, self._expired_at) > timeouts.AWAY_MS:
-            self._return(now)
+        if now - max(self._message_at, self._expired_at) > timeouts.AWAY_MS:
+            self._resume(now)
         self._expired_at = now
 
-    def _return(self, now: Milliseconds) -> None:
-        self.since = now
+    def _resume(self, now: Milliseconds) -> None:
+        self.observing_since = now
         self._beat_at.clear()
 
-    def heard(self, key: Key, now: Milliseconds) -> None:
+    def sign_of_life(self, key: Key, now: Milliseconds) -> None:
         """Any message came from it."""
-        self._heard_at[key] = now
+        self._sign_at[key] = now
 
-    def beat(self, key: Key, now: Milliseconds) -> None:
+    def heartbeat(self, key: Key, now: Milliseconds) -> None:
         """Its heartbeat came. An interval that was taken for death is a sample like any other."""
         former = self._beat_at.get(key)
         self._beat_at[key] = now
@@ -60,13 +60,13 @@ class Suspicion:
 
     def forget(self, key: Key) -> None:
         """No more is kept of it."""
-        self._heard_at.pop(key, None)
+        self._sign_at.pop(key, None)
         self._beat_at.pop(key, None)
         self._intervals.pop(key, None)
 
     def silence_ms(self, key: Key, now: Milliseconds) -> Milliseconds:
         """How long nothing has come from it, as far as this node would have noticed."""
-        return now - max(self.since, self._heard_at.get(key, 0))
+        return now - max(self.observing_since, self._sign_at.get(key, 0))
 
     def is_silent(self, key: Key, now: Milliseconds) -> bool:
         """Whether even its heartbeats stay away for longer than they ever should."""

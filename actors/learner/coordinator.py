@@ -337,8 +337,8 @@ class Coordinator:
 
     def _deadline(self, round_: Round) -> Milliseconds:
         """While this node was away no vote could come, so that time is nobody's delay."""
-        learned = self._learned
-        return max(round_.deadline, learned.suspicion.since + learned.vote_time.timeout_ms)
+        observing_since = self._learned.failure_detector.observing_since
+        return max(round_.deadline, observing_since + self._learned.vote_time.timeout_ms)
 
     def _awaits_abort(self, slot: int, round_: Round) -> bool:
         """Whether the log was asked for an abort and has not counted it yet."""

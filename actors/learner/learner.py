@@ -81,7 +81,7 @@ class Learner(Node):
         self.learned = LearnerState(self.turn)
         self.state = self.learned.namespace
         self.log = self.learned.log
-        self.suspicion = self.learned.suspicion
+        self.failure_detector = self.learned.failure_detector
         self.replicas = Replicas(self.turn)
         self.coordinator: Coordinator | None = None
         self._leader_heard_at: Milliseconds = 0
@@ -188,27 +188,27 @@ class Learner(Node):
 
     def receive(self, envelope: Envelope, now: Milliseconds) -> Effects:
         """See `Actor.receive`."""
-        self.suspicion.awake(now)
+        self.failure_detector.message_received(now)
         return super().receive(envelope, now)
 
     def expire(self, timer: TimerKey, now: Milliseconds) -> Effects:
         """See `Actor.expire`."""
-        self.suspicion.expired(now)
+        self.failure_detector.timer_expired(now)
         return super().expire(timer, now)
 
     def _admit(self, envelope: Envelope) -> Handler | None:
         """See `Node._admit`. Any message that is let in is a sign of life of its sender."""
         handler = super()._admit(envelope)
         if handler is not None:
-            self.suspicion.heard((envelope.sender, envelope.disk), self.now)
+            self.failure_detector.sign_of_life((envelope.sender, envelope.disk), self.now)
         return handler
 
     def _forget_peer(self, key: Key) -> None:
-        self.suspicion.forget(key)
+        self.failure_detector.forget(key)
         self.replicas.forget(key)
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
-        self.suspicion.beat((sender, self.turn.sender_disk), self.now)
+        self.failure_detector.heartbeat((sender, self.turn.sender_disk), self.now)
         if message.role in ("learner", "store"):
             self._note_reported(max(message.scanned, message.applied))
             self.replicas.report(sender, message, compares=self.coordinator is not None)

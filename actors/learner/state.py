@@ -6,7 +6,7 @@ or aborted, and which the namespace has applied.
 """
 
 from actors.adaptive_timeout import Estimator
-from actors.failure_detector import Suspicion
+from actors.failure_detector import FailureDetector
 from actors.learner.chosen_log import ChosenLog
 from actors.paxos.ballot import NO_BALLOT, Ballot
 from actors.state.namespace import Namespace
@@ -31,7 +31,7 @@ class LearnerState:
         self.leader: Ballot = NO_BALLOT
         self.vote_time = Estimator(least_ms=300, most_ms=3_000)
         """How long all votes of a slot take; to have waited in vain is a sample, too."""
-        self.suspicion = Suspicion(turn.options.heartbeat_ms)
+        self.failure_detector = FailureDetector(turn.options.heartbeat_ms)
         self.peers = [name for name in turn.options.names("learner") if name != turn.name]
         """The other learners."""
 

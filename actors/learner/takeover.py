@@ -77,13 +77,13 @@ class Takeover:
         """The coordinator is dead for all that can be seen, or it gets nothing decided."""
         learned = self._learned
         key = (view.coordinator, view.coordinator_disk)
-        if learned.suspicion.is_silent(key, self._turn.now):
+        if learned.failure_detector.is_silent(key, self._turn.now):
             return True
         if learned.decided >= learned.chosen_through:
             return False
-        progress_at = max(self._progress_at, learned.suspicion.since)
+        progress_at = max(self._progress_at, learned.failure_detector.observing_since)
         stalled_ms = self._turn.now - progress_at - self._rank_ms
-        silent_ms = learned.suspicion.silence_ms(key, self._turn.now)
+        silent_ms = learned.failure_detector.silence_ms(key, self._turn.now)
         return (
             silent_ms >= timeouts.SILENT_MS * self._back_off
             and stalled_ms >= timeouts.STALLED_MS * self._back_off

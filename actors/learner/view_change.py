@@ -98,7 +98,7 @@ class ViewChange:
         if turn.now - self._pinged_at < timeouts.PING_MS:
             return
         for member in self._view.stores:
-            silent_ms = learned.suspicion.silence_ms((member.name, member.disk), turn.now)
+            silent_ms = learned.failure_detector.silence_ms((member.name, member.disk), turn.now)
             if member.name in self._awaiting_reply and silent_ms >= timeouts.PING_MS:
                 self._pinged_at = turn.now
                 turn.send(member.name, TxnInquiry(view=self._view, decided=learned.decided))
@@ -162,13 +162,13 @@ class ViewChange:
         key = (member.name, member.disk)
         if key in self._replicas.diverged:
             return True
-        if learned.suspicion.is_silent(key, turn.now):
+        if learned.failure_detector.is_silent(key, turn.now):
             return True
         awaiting_since = self._awaiting_reply.get(member.name)
         if awaiting_since is None:
             return False
-        awaiting_ms = turn.now - max(awaiting_since, learned.suspicion.since)
-        silent_ms = learned.suspicion.silence_ms(key, turn.now)
+        awaiting_ms = turn.now - max(awaiting_since, learned.failure_detector.observing_since)
+        silent_ms = learned.failure_detector.silence_ms(key, turn.now)
         # Where answers are slow anyway, silence says less.
         patience_ms = min(
             max(timeouts.SILENT_MS, 2 * learned.vote_time.timeout_ms), timeouts.SILENT_MS_MAX

@@ -298,7 +298,7 @@ def test_invented_names_and_disks_fill_nobody(receiver: str) -> None:
 
     def kept() -> int:
         tables = [*tables_of(actor), *tables_of(actor._peers), *actor._peers._disks.values()]
-        for part in ("suspicion", "replicas"):
+        for part in ("failure_detector", "replicas"):
             tables += tables_of(getattr(actor, part)) if hasattr(actor, part) else []
         return sum(map(len, tables))
 
