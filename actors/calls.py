@@ -194,7 +194,7 @@ class Copied:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeSeen:
+class NodeReport:
     """A node's last heartbeat and how long ago it came."""
 
     age_ms: Milliseconds
@@ -203,7 +203,7 @@ class NodeSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class LeasesSeen:
+class LeaseReport:
     """What the leader's last beat said of the leases, and how long ago it came."""
 
     age_ms: Milliseconds
@@ -228,9 +228,9 @@ class Surveyed:
     ready: bool
     view: View | None
     session: str | None
-    nodes: dict[str, NodeSeen] = field(default_factory=dict)
+    nodes: dict[str, NodeReport] = field(default_factory=dict)
     expected: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    leases: LeasesSeen | None = None
+    leases: LeaseReport | None = None
     view_heard: bool = True
     stores_needed: int = 1
     heard_ms: Milliseconds | None = 0

@@ -1,6 +1,6 @@
 """The one place that knows which actor plays which role."""
 
-from actors.gateway.gateway import Client
+from actors.gateway.gateway import Gateway
 from actors.learner.learner import Learner
 from actors.node import Node
 from actors.options import Identity, Options
@@ -13,7 +13,7 @@ _ACTORS: dict[str, type[Node]] = {
     "acceptor": Acceptor,
     "learner": Learner,
     "store": Store,
-    "gateway": Client,
+    "gateway": Gateway,
 }
 
 

@@ -21,7 +21,7 @@ from actors.calls import (
     Upload,
     Uploaded,
 )
-from actors.gateway.cluster_state import ClusterSeen
+from actors.gateway.cluster_state import ClusterState
 from actors.messages import (
     ChunkData,
     ChunkGet,
@@ -72,9 +72,9 @@ class Fetching:
 class Transfers:
     """The uploads and fetches of one client."""
 
-    def __init__(self, turn: Turn, seen: ClusterSeen) -> None:
+    def __init__(self, turn: Turn, cluster: ClusterState) -> None:
         self._turn = turn
-        self._seen = seen
+        self._cluster = cluster
         self._uploads: dict[str, Uploading] = {}
         """In the order in which they are sent to a store that has a credit."""
         self._fetches: dict[str, Fetching] = {}
@@ -98,7 +98,7 @@ class Transfers:
 
     def _pump(self) -> None:
         """Send what the stores have credits for. One that has joined the view has its turn too."""
-        for member in self._seen.members:
+        for member in self._cluster.members:
             owed = sum(member.name in up.sent_at for up in self._uploads.values())
             for upload in self._uploads.values():
                 if owed >= _CREDITS:
@@ -123,7 +123,7 @@ class Transfers:
         if upload is None:
             return
         upload.stored.add((sender, self._turn.sender_disk))
-        if upload.put is None or self._seen.sending_member(sender) is not None:
+        if upload.put is None or self._cluster.sending_member(sender) is not None:
             upload.sent_at.pop(sender, None)
         self._conclude(message.sha256, upload)
         self._pump()
@@ -133,7 +133,7 @@ class Transfers:
         upload = self._uploads.get(message.sha256)
         if upload is None:
             return
-        is_member = self._seen.sending_member(sender) is not None
+        is_member = self._cluster.sending_member(sender) is not None
         if upload.put is None or is_member:
             upload.sent_at.pop(sender, None)
         if upload.put is not None and is_member:
@@ -146,7 +146,7 @@ class Transfers:
 
     def _conclude(self, name: str, upload: Uploading) -> None:
         """Answer the callers if every store of the view, with its disk, has the chunk."""
-        if upload.put is not None and upload.stored >= {_key(m) for m in self._seen.members}:
+        if upload.put is not None and upload.stored >= {_key(m) for m in self._cluster.members}:
             self._end_upload(name, upload, Uploaded())
         self._forget_ended(name, upload)
 
@@ -166,7 +166,7 @@ class Transfers:
         """A store that has left owes nothing; one that has joined has to have every chunk."""
         for name in sorted(self._uploads):
             upload = self._uploads[name]
-            for store in sorted(upload.sent_at.keys() - set(self._seen.stores)):
+            for store in sorted(upload.sent_at.keys() - set(self._cluster.stores)):
                 del upload.sent_at[store]
             self._conclude(name, upload)
         self._pump()
@@ -182,7 +182,7 @@ class Transfers:
             upload.stored.clear()
             upload.put = None
         for store in sorted(upload.sent_at):
-            if self._seen.heard_at(store) - upload.sent_at[store] < _LOST_MS:
+            if self._cluster.heard_at(store) - upload.sent_at[store] < _LOST_MS:
                 continue
             if upload.put is not None:
                 self._send(store, upload)
@@ -192,7 +192,7 @@ class Transfers:
 
     def _account(self, upload: Uploading) -> str:
         """Which stores keep an upload from its end, and why."""
-        missing = [m.name for m in self._seen.members if _key(m) not in upload.stored]
+        missing = [m.name for m in self._cluster.members if _key(m) not in upload.stored]
         silent = ", ".join(name for name in missing if name in upload.sent_at)
         behind = ", ".join(name for name in missing if name not in upload.sent_at)
         causes = [f"{silent} did not confirm a chunk"] if silent else []
@@ -206,13 +206,13 @@ class Transfers:
         deadline = self._turn.now + _FETCH_MS
         fetch = self._fetches.get(call.sha256)
         if fetch is None:
-            fetch = self._fetches[call.sha256] = Fetching(self._seen.rotation(deadline), {})
+            fetch = self._fetches[call.sha256] = Fetching(self._cluster.rotation(deadline), {})
         fetch.deadlines[call.token] = deadline
         self._ask(call.sha256, fetch)
 
     def _ask(self, name: str, fetch: Fetching) -> None:
         """Ask the store whose turn it is, if it is time to ask one."""
-        store = self._seen.next_store(fetch.rotation, _FETCH_AGAIN_MS)
+        store = self._cluster.next_store(fetch.rotation, _FETCH_AGAIN_MS)
         if store is not None:
             self._turn.send(store, ChunkGet(sha256=name))
 
@@ -236,10 +236,10 @@ class Transfers:
         fetch = self._fetches.get(message.sha256)
         if fetch is None:
             return
-        member = self._seen.sending_member(sender)
+        member = self._cluster.sending_member(sender)
         if member is not None:
             fetch.missing.add(member)
-        if fetch.missing.issuperset(self._seen.members):
+        if fetch.missing.issuperset(self._cluster.members):
             self._end_fetch(message.sha256, Absent())
             return
         fetch.rotation.refused(sender, self._turn.now, "it lacks the chunk")

@@ -4,7 +4,7 @@ All of it is hearsay and may be stale, which costs time and no safety: a command
 that it is meant for, and a store that may not serve a read says so.
 """
 
-from actors.calls import LeasesSeen, NodeSeen
+from actors.calls import LeaseReport, NodeReport
 from actors.messages import LeaderBeat, NodeHeartbeat
 from actors.numbers import Milliseconds
 from actors.paxos.ballot import NO_BALLOT, Ballot
@@ -16,7 +16,7 @@ _SILENT_BEATS = 3
 """A node that let so many of its heartbeats pass is silent."""
 
 
-class ClusterSeen:
+class ClusterState:
     """What one gateway has heard."""
 
     def __init__(self, turn: Turn) -> None:
@@ -36,7 +36,7 @@ class ClusterSeen:
 
     # -- what is heard ---------------------------------------------------------------------------
 
-    def hear_leader(self, message: LeaderBeat) -> bool:
+    def on_leader_beat(self, message: LeaderBeat) -> bool:
         """A proposer leads. Whether there is a leader now that was none before."""
         self._hear()
         silent = self._turn.now - self._leader_heard_at >= 2 * self._turn.constants.lease_ms
@@ -49,7 +49,7 @@ class ClusterSeen:
         self._leader_beat = message
         return self.has_leader and former != (self.leader, True)
 
-    def hear_node(self, name: str, message: NodeHeartbeat) -> bool:
+    def on_heartbeat(self, name: str, message: NodeHeartbeat) -> bool:
         """A node lives. Whether it told of a later view."""
         self._hear()
         self.nodes[name] = (self._turn.now, self._turn.sender_incarnation, message)
@@ -88,8 +88,8 @@ class ClusterSeen:
 
     def heard_at(self, name: str) -> Milliseconds:
         """When the last heartbeat of a node came; long ago if none has."""
-        seen = self.nodes.get(name)
-        return seen[0] if seen is not None else -10 * self._turn.options.heartbeat_ms
+        report = self.nodes.get(name)
+        return report[0] if report is not None else -10 * self._turn.options.heartbeat_ms
 
     def silent(self, names: tuple[str, ...]) -> set[str]:
         """Those of `names` whose heartbeats have stayed away; they are asked last."""
@@ -124,17 +124,17 @@ class ClusterSeen:
 
     # -- what it shows ---------------------------------------------------------------------------
 
-    def nodes_seen(self) -> dict[str, NodeSeen]:
+    def node_reports(self) -> dict[str, NodeReport]:
         """Every node, and how long ago it was heard of."""
         return {
-            name: NodeSeen(self._turn.now - at, incarnation, heartbeat)
+            name: NodeReport(self._turn.now - at, incarnation, heartbeat)
             for name, (at, incarnation, heartbeat) in self.nodes.items()
         }
 
-    def leases_seen(self) -> LeasesSeen | None:
+    def lease_report(self) -> LeaseReport | None:
         """The leases that the leader told of last."""
         beat = self._leader_beat
         if beat is None:
             return None
         age_ms = self._turn.now - self._leader_heard_at
-        return LeasesSeen(age_ms, beat.ballot, beat.lease_left_ms, beat.read_leases_ms)
+        return LeaseReport(age_ms, beat.ballot, beat.lease_left_ms, beat.read_leases_ms)

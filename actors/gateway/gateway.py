@@ -28,7 +28,7 @@ from actors.calls import (
 )
 from actors.effects import Record
 from actors.gateway.chunk_transfers import Transfers
-from actors.gateway.cluster_state import ClusterSeen
+from actors.gateway.cluster_state import ClusterState
 from actors.gateway.log_reads import LogReads
 from actors.gateway.read_requests import ReadRequests
 from actors.gateway.state_copies import Copies
@@ -55,17 +55,17 @@ _NAME = TypeAdapter(str)
 _OUTCOME = TypeAdapter(Outcome)
 
 
-class Client(Node):
+class Gateway(Node):
     """The cluster, seen from a gateway."""
 
     def __init__(self, identity: Identity, options: Options) -> None:
         super().__init__(identity, options)
-        self.seen = ClusterSeen(self.turn)
-        self.writes = WriteSession(self.turn, self.seen)
-        self.reads = ReadRequests(self.turn, self.seen)
-        self.transfers = Transfers(self.turn, self.seen)
-        self.log_reads = LogReads(self.turn, self.seen)
-        self.copies = Copies(self.turn, self.seen)
+        self.cluster_state = ClusterState(self.turn)
+        self.writes = WriteSession(self.turn, self.cluster_state)
+        self.reads = ReadRequests(self.turn, self.cluster_state)
+        self.transfers = Transfers(self.turn, self.cluster_state)
+        self.log_reads = LogReads(self.turn, self.cluster_state)
+        self.copies = Copies(self.turn, self.cluster_state)
 
     @property
     def session(self) -> str:
@@ -138,38 +138,38 @@ class Client(Node):
     # -- what is heard of the cluster ------------------------------------------------------------
 
     def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
-        if self.seen.hear_leader(message):
+        if self.cluster_state.on_leader_beat(message):
             self.counters["leaders_seen"] += 1
             self.writes.send_again()
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
-        if self.seen.hear_node(sender, message):
+        if self.cluster_state.on_heartbeat(sender, message):
             self.transfers.follow_view()
 
     def _forget_peer(self, key: Key) -> None:
         if key[0] not in self.founding.disks:
-            self.seen.nodes.pop(key[0], None)
+            self.cluster_state.nodes.pop(key[0], None)
 
     def _survey(self) -> Surveyed:
-        seen, writes = self.seen, self.writes
-        has_leader = self._started and seen.has_leader
+        state, writes = self.cluster_state, self.writes
+        has_leader = self._started and state.has_leader
         return Surveyed(
             cluster=self.cluster,
-            leader=seen.leader.proposer if has_leader else None,
+            leader=state.leader.proposer if has_leader else None,
             ready=writes.is_open and has_leader,
-            view=(seen.view or self.genesis.view) if self._started else None,
+            view=(state.view or self.genesis.view) if self._started else None,
             session=writes.name if writes.is_open else None,
-            nodes=seen.nodes_seen(),
+            nodes=state.node_reports(),
             expected={
                 role: self.options.names(role)
                 for role in ("proposer", "acceptor", "learner", "store")
             },
-            leases=seen.leases_seen(),
-            view_heard=seen.view is not None,
+            leases=state.lease_report(),
+            view_heard=state.view is not None,
             stores_needed=self.genesis.stores_needed if self._started else 0,
-            heard_ms=seen.heard_ms,
-            listening_ms=seen.listening_ms,
-            silent_ms=seen.silent_ms,
+            heard_ms=state.heard_ms,
+            listening_ms=state.listening_ms,
+            silent_ms=state.silent_ms,
         )
 
     # -- answers ---------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from actors.calls import NOTHING_READ, ReadLog, Unavailable
-from actors.gateway.cluster_state import ClusterSeen
+from actors.gateway.cluster_state import ClusterState
 from actors.messages import LogPage, LogRead
 from actors.numbers import Milliseconds
 from actors.rotation import Rotation
@@ -25,9 +25,9 @@ class _Asking:
 class LogReads:
     """The calls of one client for the log."""
 
-    def __init__(self, turn: Turn, seen: ClusterSeen) -> None:
+    def __init__(self, turn: Turn, cluster: ClusterState) -> None:
         self._turn = turn
-        self._seen = seen
+        self._cluster = cluster
         self._asking: dict[int, _Asking] = {}
         self._number = turn.identity.first_number
 
@@ -64,14 +64,14 @@ class LogReads:
 
     def _ask(self, number: int) -> None:
         """Ask the learner whose turn it is, if it is time to ask one."""
-        turn, seen, asking = self._turn, self._seen, self._asking[number]
-        call, view = asking.call, seen.view
+        turn, cluster, asking = self._turn, self._cluster, self._asking[number]
+        call, view = asking.call, cluster.view
         # The votes go to the coordinator, which therefore knows best who accepted what.
         learners = sorted(
             turn.options.names("learner"),
             key=lambda name: view is None or name != view.coordinator,
         )
-        silent = seen.silent(tuple(learners))
+        silent = cluster.silent(tuple(learners))
         learner = asking.rotation.next(learners, turn.now, _AGAIN_MS, silent)
         if learner is None:
             return

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from actors.adaptive_timeout import Estimator
 from actors.calls import NOTHING_READ, Read, ReadDone, Unavailable
-from actors.gateway.cluster_state import ClusterSeen
+from actors.gateway.cluster_state import ClusterState
 from actors.messages import ReadReply, ReadRequest
 from actors.numbers import Milliseconds
 from actors.rotation import Rotation
@@ -25,9 +25,9 @@ class PendingRead:
 class ReadRequests:
     """The reads that wait for a store."""
 
-    def __init__(self, turn: Turn, seen: ClusterSeen) -> None:
+    def __init__(self, turn: Turn, cluster: ClusterState) -> None:
         self._turn = turn
-        self._seen = seen
+        self._cluster = cluster
         self._pending: dict[int, PendingRead] = {}
         self._next_number = turn.identity.first_number
         self._read_time = Estimator(least_ms=200, most_ms=1_500)
@@ -44,14 +44,14 @@ class ReadRequests:
         self._next_number += 1
         request = call.request.model_copy(update={"number": number})
         deadline = turn.now + turn.options.request_deadline_ms // 2
-        rotation = self._seen.rotation(deadline)
+        rotation = self._cluster.rotation(deadline)
         read = PendingRead(call.token, request, deadline, rotation, turn.now)
         self._pending[number] = read
         self._ask(read)
 
     def _ask(self, read: PendingRead) -> None:
         """Send the read to the store whose turn it is, if it is time to ask one."""
-        store = self._seen.next_store(read.rotation, self._read_time.timeout_ms + 1_000)
+        store = self._cluster.next_store(read.rotation, self._read_time.timeout_ms + 1_000)
         if store is not None:
             read.sent_at = self._turn.now
             self._turn.send(store, read.request)

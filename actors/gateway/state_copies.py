@@ -9,7 +9,7 @@ the stores of the view.
 from dataclasses import dataclass
 
 from actors.calls import NOTHING_READ, Copied, CopySnapshot, HoldChunks, Holding, Unavailable
-from actors.gateway.cluster_state import ClusterSeen
+from actors.gateway.cluster_state import ClusterState
 from actors.messages import ChunkHold, SnapshotPage, SnapshotPull
 from actors.numbers import Milliseconds
 from actors.rotation import Rotation
@@ -35,9 +35,9 @@ class Copying:
 class Copies:
     """The pages that one client waits for."""
 
-    def __init__(self, turn: Turn, seen: ClusterSeen) -> None:
+    def __init__(self, turn: Turn, cluster: ClusterState) -> None:
         self._turn = turn
-        self._seen = seen
+        self._cluster = cluster
         self._copying: dict[int, Copying] = {}
 
     @property
@@ -64,16 +64,16 @@ class Copies:
 
     def _sources(self, first: str) -> list[str]:
         """All replicas, in order of preference."""
-        turn, seen = self._turn, self._seen
-        view = seen.view or turn.genesis.view
-        names = (view.coordinator, *turn.options.names("learner"), *seen.stores)
+        turn, cluster = self._turn, self._cluster
+        view = cluster.view or turn.genesis.view
+        names = (view.coordinator, *turn.options.names("learner"), *cluster.stores)
         return sorted(dict.fromkeys(names), key=lambda name: name != first)
 
     def _ask(self, copying: Copying) -> None:
         """Ask the replica whose turn it is, if it is time to ask one."""
-        turn, seen, call = self._turn, self._seen, copying.call
+        turn, cluster, call = self._turn, self._cluster, copying.call
         sources = self._sources(copying.first)
-        silent = seen.silent(tuple(sources)) - {copying.first}
+        silent = cluster.silent(tuple(sources)) - {copying.first}
         source = copying.rotation.next(sources, turn.now, _PATIENCE_MS, silent)
         if source is None:
             return

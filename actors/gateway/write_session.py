@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from actors.adaptive_timeout import Estimator
 from actors.calls import Decided, GiveUp, Unavailable, Unknown, Write
-from actors.gateway.cluster_state import ClusterSeen
+from actors.gateway.cluster_state import ClusterState
 from actors.messages import Redirect, Result, Submit
 from actors.numbers import Milliseconds
 from actors.paxos.ballot import Ballot
@@ -48,9 +48,9 @@ class Pending:
 class WriteSession:
     """The session of one start of a gateway, and the commands that wait for their outcome."""
 
-    def __init__(self, turn: Turn, seen: ClusterSeen) -> None:
+    def __init__(self, turn: Turn, cluster: ClusterState) -> None:
         self._turn = turn
-        self._seen = seen
+        self._cluster = cluster
         self.name = f"{turn.name}.{turn.identity.fresh_id[:16]}"
         self.is_open = False
         self._former: list[str] = []
@@ -177,12 +177,13 @@ class WriteSession:
         self._turn.arm("tick", TICK_MS, TICK_MS)
 
     def _send_command(self, pending: Pending) -> None:
-        if not self._seen.has_leader:
+        if not self._cluster.has_leader:
             return
         pending.sent_at = self._turn.now
-        pending.open_ballots.add(self._seen.leader)
+        pending.open_ballots.add(self._cluster.leader)
         self._turn.send(
-            self._seen.leader.proposer, Submit(ballot=self._seen.leader, command=pending.command)
+            self._cluster.leader.proposer,
+            Submit(ballot=self._cluster.leader, command=pending.command),
         )
 
     def send_again(self) -> None:
@@ -197,9 +198,9 @@ class WriteSession:
             return
         if message.never_proposed:
             pending.open_ballots.discard(message.ballot)
-        if message.ballot == self._seen.leader:
-            self._seen.leader_ready = False
-        elif self._seen.leader not in pending.open_ballots:
+        if message.ballot == self._cluster.leader:
+            self._cluster.leader_ready = False
+        elif self._cluster.leader not in pending.open_ballots:
             self._send_command(pending)
 
     def on_result(self, message: Result) -> None:
@@ -283,7 +284,7 @@ class WriteSession:
             self._mind(self._pending[sequence])
         for token in [t for t, (_, until) in self._waiting.items() if now >= until]:
             del self._waiting[token]
-            reason = "no session yet" if self._seen.has_leader else "no leader has been heard of"
+            reason = "no session yet" if self._cluster.has_leader else "no leader has been heard of"
             self._refuse(token, reason, "the command was never sent to a proposer")
 
     def _mind(self, pending: Pending) -> None:

@@ -8,7 +8,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from actors.calls import NodeSeen, Surveyed
+from actors.calls import NodeReport, Surveyed
 from actors.messages import ReadRequest, ReadStatus
 from actors.numbers import COUNT_MAX
 from actors.options import role_of
@@ -145,7 +145,7 @@ def nodes_json(survey: Surveyed) -> list[NodePicture]:
     return [_node_json(name, survey.nodes.get(name), survey) for name in expected + others]
 
 
-def _node_json(name: str, seen: NodeSeen | None, survey: Surveyed) -> NodePicture:
+def _node_json(name: str, seen: NodeReport | None, survey: Surveyed) -> NodePicture:
     view = survey.view
     about: NodePicture = {
         "name": name,

@@ -126,7 +126,9 @@ def test_a_store_outside_the_view_hears_renewals_too() -> None:
     world.network.cut |= {(learner, "store-3") for learner in learners}
     world.network.cut |= {("store-3", learner) for learner in learners}
     world.write(put("a", b"1"))
-    world.run_until(lambda: "store-3" not in world.actor("gateway-1").seen.stores, GRACE_MS // 2)
+    world.run_until(
+        lambda: "store-3" not in world.actor("gateway-1").cluster_state.stores, GRACE_MS // 2
+    )
     over = world.actor("store-3").chunks._kept_until[name]
 
     keep(world, (name,), READING_GRACE_MS)

@@ -2,7 +2,7 @@
 
 from actors.calls import ReadLog, Unavailable
 from actors.effects import Send
-from actors.gateway.gateway import Client
+from actors.gateway.gateway import Gateway
 from actors.learner.chosen_log import Known
 from actors.learner.learner import Learner
 from actors.learner.log_pages import page_of
@@ -118,38 +118,38 @@ def test_a_page_in_the_middle_has_its_own_epoch() -> None:
 
 
 def test_a_client_asks_the_next_learner_and_gives_up_in_the_end() -> None:
-    client = build_actor(identity("gateway-1"), Options())
-    assert isinstance(client, Client)
-    client.log_reads.begin(ReadLog(token=3, before=0, limit=10))
+    gateway = build_actor(identity("gateway-1"), Options())
+    assert isinstance(gateway, Gateway)
+    gateway.log_reads.begin(ReadLog(token=3, before=0, limit=10))
     asked = []
     for now in range(0, 5_000, 500):
-        client.turn.now = now
-        client.log_reads.tick()
-        asked += [send.to for send in client.out.sends]
-        client.out.sends.clear()
+        gateway.turn.now = now
+        gateway.log_reads.tick()
+        asked += [send.to for send in gateway.out.sends]
+        gateway.out.sends.clear()
 
     assert {"learner-1", "learner-2"} == set(asked)
-    (answer,) = client.out.answers
+    (answer,) = gateway.out.answers
     assert answer.token == 3
     assert answer.value == Unavailable(
         "no learner sent its log (learner-1: no answer; learner-2: no answer)",
         "a read changes nothing",
     )
-    assert not client.log_reads.busy
+    assert not gateway.log_reads.busy
 
 
 def test_the_first_answer_counts() -> None:
-    client = build_actor(identity("gateway-1"), Options())
-    assert isinstance(client, Client)
-    client.log_reads.begin(ReadLog(token=3, before=0, limit=10))
-    (asked,) = client.out.sends
+    gateway = build_actor(identity("gateway-1"), Options())
+    assert isinstance(gateway, Gateway)
+    gateway.log_reads.begin(ReadLog(token=3, before=0, limit=10))
+    (asked,) = gateway.out.sends
     assert isinstance(asked, Send)
     assert isinstance(asked.message, LogRead)
     page = LogPage(number=asked.message.number, entries=(), decided=4, first_kept=1)
     for _ in range(2):
-        client.log_reads.on_page("learner-1", page)
+        gateway.log_reads.on_page("learner-1", page)
 
-    assert [answer.value for answer in client.out.answers] == [page]
+    assert [answer.value for answer in gateway.out.answers] == [page]
 
 
 def test_the_votes_for_a_slot_are_remembered_also_those_after_the_quorum() -> None:
@@ -178,10 +178,10 @@ def test_of_many_commands_only_as_many_are_told_as_were_asked_for() -> None:
 
 
 def test_the_coordinator_is_asked_first_as_the_votes_go_to_it() -> None:
-    client = build_actor(identity("gateway-1"), Options())
-    assert isinstance(client, Client)
-    client.seen.view = view(3).model_copy(update={"coordinator": "learner-2"})
+    gateway = build_actor(identity("gateway-1"), Options())
+    assert isinstance(gateway, Gateway)
+    gateway.cluster_state.view = view(3).model_copy(update={"coordinator": "learner-2"})
     for token in (1, 2):
-        client.log_reads.begin(ReadLog(token=token, before=0, limit=10))
+        gateway.log_reads.begin(ReadLog(token=token, before=0, limit=10))
 
-    assert [send.to for send in client.out.sends] == ["learner-2", "learner-2"]
+    assert [send.to for send in gateway.out.sends] == ["learner-2", "learner-2"]

@@ -188,10 +188,10 @@ def test_a_refusal_sends_a_read_to_another_store_unless_it_is_an_old_one() -> No
     was asked before changes nothing, and an answer counts, whoever gives it.
     """
     world = started()
-    client = world.actor("gateway-1")
+    gateway = world.actor("gateway-1")
     token = world.call(lambda token: Read(token=token, request=request(path="before")))
-    world.run_until(lambda: bool(client.reads._pending), 1_000, 1)
-    ((number, read),) = client.reads._pending.items()
+    world.run_until(lambda: bool(gateway.reads._pending), 1_000, 1)
+    ((number, read),) = gateway.reads._pending.items()
     first = read.rotation.asked
 
     def replied(sender: str, status: Any) -> Effects:

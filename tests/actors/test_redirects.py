@@ -122,8 +122,8 @@ def writing() -> tuple[World, int, Any]:
     world = founded()
     world.network.cut |= {("gateway-1", name) for name in world.options.names("proposer")}
     token = world.write(put("a", b"1"), retry=True)
-    client = world.actor("gateway-1")
-    (pending,) = client.writes._pending.values()
+    gateway = world.actor("gateway-1")
+    (pending,) = gateway.writes._pending.values()
     return world, token, pending
 
 
@@ -219,14 +219,14 @@ def test_an_abort_is_tried_again_once_under_another_number_while_the_caller_wait
 def test_a_client_acknowledges_only_what_it_has_heard_of() -> None:
     """Given a result that is overtaken by a later one, then it may not be forgotten yet."""
     world, _, pending = writing()
-    client = world.actor("gateway-1")
+    gateway = world.actor("gateway-1")
     session, first = pending.command.session, pending.command.sequence
     world.write(put("b", b"2"))
     done = Outcome(status="done", slot=9, index=0)
     for sequence, acknowledged in ((first + 1, first - 1), (first, first + 1)):
         result = Result(session=session, sequence=sequence, outcome=done)
         hand(world, "gateway-1", "learner-1", result)
-        assert client.writes._floor == acknowledged
+        assert gateway.writes._floor == acknowledged
 
 
 @pytest.mark.parametrize("sent_to_a_leader", [True, False])
@@ -237,7 +237,7 @@ def test_a_caller_waits_for_half_as_long_where_nothing_can_have_happened(
     a leader may propose it, and *never* at half of it if none has got it.
     """
     world = founded()
-    client, deadline_ms = world.actor("gateway-1"), world.options.request_deadline_ms
+    gateway, deadline_ms = world.actor("gateway-1"), world.options.request_deadline_ms
     if sent_to_a_leader:
         world.network.cut |= {(name, "gateway-1") for name in world.options.names("learner")}
     else:
@@ -252,4 +252,4 @@ def test_a_caller_waits_for_half_as_long_where_nothing_can_have_happened(
     waited_ms = world.machines["gateway-1"].now_ms - began_ms
     assert waits_ms <= waited_ms <= waits_ms + 150
     assert isinstance(world.answers[token], Unknown if sent_to_a_leader else Unavailable)
-    assert [p.token for p in client.writes._pending.values()] == [None] * sent_to_a_leader
+    assert [p.token for p in gateway.writes._pending.values()] == [None] * sent_to_a_leader

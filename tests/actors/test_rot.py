@@ -25,8 +25,8 @@ def test_every_row_of_every_disk_is_made_anew_as_it_was() -> None:
     world.network.cut |= {(coordinator.name, "store-3")}
     world.write(put("open", b"1"))
     world.run_until(lambda: any(world.actor("store-1").prepared), 5_000, 1)
-    client, differs = world.actor("gateway-1"), world.actor("store-3")
-    client.writes._keep_resolved("request-1", Outcome(status="done", slot=1, index=0))
+    gateway, differs = world.actor("gateway-1"), world.actor("store-3")
+    gateway.writes._keep_resolved("request-1", Outcome(status="done", slot=1, index=0))
     differs.rejoin.has_diverged = True
     differs._journal("diverged", b"true")
     kinds: dict[str, set[str]] = {}

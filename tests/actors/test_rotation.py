@@ -114,7 +114,7 @@ def test_a_read_that_one_store_can_serve_is_served_there(first: int, serves: str
     """Given two stores of the view without a read lease, whichever is asked first."""
     others = sorted({"store-1", "store-2", "store-3"} - {serves})
     world = _without_leases(*others)
-    world.actor("gateway-1").seen._next_store = first
+    world.actor("gateway-1").cluster_state._next_store = first
 
     answer = world.answer(_read(world))
 
@@ -129,7 +129,7 @@ def test_a_read_outlives_two_stores_that_have_just_fallen_silent(first: int) -> 
     world.done(put("a", b"1"))
     world.run(3_000)
     world.network.cut |= {("gateway-1", store) for store in ("store-1", "store-3")}
-    world.actor("gateway-1").seen._next_store = first
+    world.actor("gateway-1").cluster_state._next_store = first
 
     answer = world.answer(_read(world))
 

@@ -192,8 +192,8 @@ def test_an_expired_session_does_not_come_back_to_do_it_all_again() -> None:
 def test_a_gateway_whose_session_expires_again_and_again_never_uses_a_name_twice() -> None:
     """Given a gateway that sleeps longer than its sessions live, then each time it goes on."""
     world = founded(gateways=2, options=Options(session_expiry_ms=60_000))
-    client = world.actor("gateway-1")
-    names = [client.session]
+    gateway = world.actor("gateway-1")
+    names = [gateway.session]
     for round_ in range(3):
         for number in range(4):
             world.run(40_000)
@@ -201,7 +201,7 @@ def test_a_gateway_whose_session_expires_again_and_again_never_uses_a_name_twice
         refused = world.answer(world.write(put("a", b"%d" % round_)))
         assert isinstance(refused, Unknown)
         world.done(put("a", b"again %d" % round_))
-        names.append(client.session)
+        names.append(gateway.session)
     assert len(set(names)) == 4
     state = world.actor("store-1").state
     assert [name in state.sessions.by_name for name in names] == [False, False, False, True]
@@ -247,13 +247,13 @@ def test_of_an_expired_session_nothing_is_certain_also_once_it_is_closed() -> No
 def writing_two() -> tuple[World, list[int]]:
     """A gateway with two writes under way of which no outcome is known, and their numbers."""
     world = founded()
-    client = world.actor("gateway-1")
+    gateway = world.actor("gateway-1")
     world.network.cut |= {("gateway-1", name) for name in world.options.names("proposer")}
-    known = set(client.writes._pending)
+    known = set(gateway.writes._pending)
     tokens = [world.write(put(path, b"1")) for path in ("a", "b")]
-    world.run_until(lambda: len(client.writes._pending) == len(known) + 2, 1_000, 1)
-    sequences = sorted(set(client.writes._pending) - known)
-    assert [client.writes._pending[sequence].token for sequence in sequences] == tokens
+    world.run_until(lambda: len(gateway.writes._pending) == len(known) + 2, 1_000, 1)
+    sequences = sorted(set(gateway.writes._pending) - known)
+    assert [gateway.writes._pending[sequence].token for sequence in sequences] == tokens
     return world, sequences
 
 
@@ -264,10 +264,10 @@ def test_what_was_open_when_its_session_expired_is_unknown(status: Any, lost: in
     is forgotten says nothing of the other write.
     """
     world, sequences = writing_two()
-    client = world.actor("gateway-1")
-    client.writes._submit(CloseSession(target="former"), token=None, retry_aborted=False)
-    session = client.session
-    tokens = [client.writes._pending[sequence].token for sequence in sequences]
+    gateway = world.actor("gateway-1")
+    gateway.writes._submit(CloseSession(target="former"), token=None, retry_aborted=False)
+    session = gateway.session
+    tokens = [gateway.writes._pending[sequence].token for sequence in sequences]
     outcome = Outcome(status=status, slot=9, index=0)
     result = Result(session=session, sequence=sequences[0], outcome=outcome)
 
@@ -278,7 +278,7 @@ def test_what_was_open_when_its_session_expired_is_unknown(status: Any, lost: in
         for token, sequence in zip(tokens, sequences, strict=True)
     ]
     assert list(effects.answers) == expected[:lost]
-    assert (client.session == session) == (status == "forgotten")
+    assert (gateway.session == session) == (status == "forgotten")
 
 
 def test_a_request_of_a_lost_session_has_no_result_of_the_gateways_own() -> None:
@@ -286,16 +286,16 @@ def test_a_request_of_a_lost_session_has_no_result_of_the_gateways_own() -> None
     request hears what the stores say, and not that it was refused.
     """
     world, sequences = writing_two()
-    client = world.actor("gateway-1")
-    pending = client.writes._pending[sequences[0]]
-    client.writes._end_wait(pending, pending.token)
+    gateway = world.actor("gateway-1")
+    pending = gateway.writes._pending[sequences[0]]
+    gateway.writes._end_wait(pending, pending.token)
     assert pending.answered_unknown
     outcome = Outcome(status="unknown_session", slot=9, index=0)
-    result = Result(session=client.session, sequence=sequences[0], outcome=outcome)
+    result = Result(session=gateway.session, sequence=sequences[0], outcome=outcome)
 
     hand(world, "gateway-1", "learner-1", result)
 
-    assert client.writes.resolved == {}
+    assert gateway.writes.resolved == {}
     assert not any(key.startswith("resolved/") for key in world.machines["gateway-1"].disk.records)
 
 
@@ -308,13 +308,13 @@ def test_the_next_start_closes_the_session_of_the_former_one() -> None:
     world.crash("gateway-1")
     world.start("gateway-1")
     world.ready()
-    client = world.actor("gateway-1")
-    world.run_until(lambda: not client.writes._former, 5_000)
+    gateway = world.actor("gateway-1")
+    world.run_until(lambda: not gateway.writes._former, 5_000)
     world.settled()
     sessions = world.actor("store-1").state.sessions.by_name
-    assert (sessions[former].closed, sessions[client.session].closed) == (True, False)
+    assert (sessions[former].closed, sessions[gateway.session].closed) == (True, False)
     rows = [key for key in world.machines["gateway-1"].disk.records if key.startswith("session/")]
-    assert rows == [f"session/{client.session}"]
+    assert rows == [f"session/{gateway.session}"]
 
 
 def test_what_a_gateway_can_not_take_is_refused_at_once() -> None:
@@ -331,12 +331,12 @@ def test_what_a_gateway_can_not_take_is_refused_at_once() -> None:
     assert isinstance(world.answer(world.call(lambda token: Survey(token=token))), Surveyed)
 
     world, sequences = writing_two()
-    client = world.actor("gateway-1")
-    client.writes._next_sequence += 5_000
-    client.writes._floor = client.writes._next_sequence - 4_096
+    gateway = world.actor("gateway-1")
+    gateway.writes._next_sequence += 5_000
+    gateway.writes._floor = gateway.writes._next_sequence - 4_096
     taken = world.write(put("c", b"1"))
     refused = world.answer(world.write(put("d", b"1")))
     assert isinstance(refused, Unavailable)
     assert refused.fact == "nothing was sent"
-    assert [p.token for p in client.writes._pending.values()].count(taken) == 1
-    assert len(client.writes._pending) == len(sequences) + 1
+    assert [p.token for p in gateway.writes._pending.values()].count(taken) == 1
+    assert len(gateway.writes._pending) == len(sequences) + 1

@@ -83,7 +83,7 @@ def test_a_chunk_that_one_store_holds_costs_at_most_one_request_to_each(
     world.run(3_000)
     for store in set(STORES) - {holder}:
         world.actor(store).chunks.remove(name_of(b"data"))
-    world.actor("gateway-1").seen._next_store = first
+    world.actor("gateway-1").cluster_state._next_store = first
 
     gets = Sends(ChunkGet)
     with gets.passes_in(world):
@@ -97,7 +97,7 @@ def test_a_chunk_that_one_store_holds_costs_at_most_one_request_to_each(
 @pytest.mark.parametrize("first", range(6))
 def test_a_chunk_that_all_of_the_view_lack_is_absent_after_one_round(first: int) -> None:
     world = founded()
-    world.actor("gateway-1").seen._next_store = first
+    world.actor("gateway-1").cluster_state._next_store = first
     gets = Sends(ChunkGet)
     with gets.passes_in(world):
         assert world.answer(begin_fetch(world, b"nowhere")) == Absent()
@@ -145,7 +145,7 @@ def test_what_a_store_lacked_says_nothing_of_its_next_disk(change: dict[str, Any
     again since, then the chunk is not absent just because the others lack it too.
     """
     world = founded()
-    client = world.actor("gateway-1")
+    gateway = world.actor("gateway-1")
     gets = Sends(ChunkGet)
     gets.loses = set(STORES)
     with gets.passes_in(world):
@@ -153,9 +153,11 @@ def test_what_a_store_lacked_says_nothing_of_its_next_disk(change: dict[str, Any
         world.run(10)
     assert _missing(world, "store-1", b"data") == []
 
-    first, *others = client.seen.members
+    first, *others = gateway.cluster_state.members
     stores = (first.model_copy(update=change), *others)
-    client.seen.view = client.genesis.view.model_copy(update={"epoch": 1, "stores": stores})
+    gateway.cluster_state.view = gateway.genesis.view.model_copy(
+        update={"epoch": 1, "stores": stores}
+    )
 
     assert _missing(world, "store-2", b"data") == []
     assert _missing(world, "store-3", b"data") == []
@@ -290,9 +292,9 @@ def test_an_upload_waits_for_the_disk_that_the_view_names() -> None:
     assert name_of(b"data") in blobs(world, "store-3")
     assert puts.counts["store-3"] <= 6
     world.start(*learners)
-    client = world.actor("gateway-1")
+    gateway = world.actor("gateway-1")
     world.run_until(
-        lambda: any(member.disk == "disk-empty" for member in client.seen.members), 60_000
+        lambda: any(member.disk == "disk-empty" for member in gateway.cluster_state.members), 60_000
     )
     assert isinstance(world.answer(begin_upload(world, b"data")), Uploaded)
 
@@ -304,14 +306,14 @@ def test_a_store_that_joins_during_an_upload_has_the_chunk_when_it_is_done() -> 
     world = founded()
     world.done(put("before", b"1"))
     world.crash("store-3")
-    client = world.actor("gateway-1")
-    world.run_until(lambda: "store-3" not in client.seen.stores, 20_000)
+    gateway = world.actor("gateway-1")
+    world.run_until(lambda: "store-3" not in gateway.cluster_state.stores, 20_000)
     puts = Sends(ChunkPut)
     puts.loses = {"store-2"}
     with puts.passes_in(world):
         token = begin_upload(world, b"data")
         world.start("store-3")
-        world.run_until(lambda: "store-3" in client.seen.stores, 15_000)
+        world.run_until(lambda: "store-3" in gateway.cluster_state.stores, 15_000)
         assert token not in world.answers
 
     assert isinstance(world.answer(token), Uploaded)
@@ -326,7 +328,7 @@ def test_a_store_that_leaves_during_an_upload_is_not_waited_for() -> None:
     assert isinstance(world.answer(begin_upload(world, b"data")), Uploaded)
 
     assert world.now - began < 15_000
-    assert "store-3" not in world.actor("gateway-1").seen.stores
+    assert "store-3" not in world.actor("gateway-1").cluster_state.stores
     assert world.actor("gateway-1").transfers._uploads == {}
 
 
@@ -334,8 +336,8 @@ def test_a_refusal_of_a_disk_that_the_view_does_not_name_ends_no_upload() -> Non
     """Given a store that was dropped and whose disk is full, then the others decide."""
     world = founded()
     world.crash("store-3")
-    client = world.actor("gateway-1")
-    world.run_until(lambda: "store-3" not in client.seen.stores, 20_000)
+    gateway = world.actor("gateway-1")
+    world.run_until(lambda: "store-3" not in gateway.cluster_state.stores, 20_000)
     puts = Sends(ChunkPut)
     puts.loses = {"store-2"}
     with puts.passes_in(world):

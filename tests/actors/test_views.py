@@ -96,7 +96,7 @@ def test_a_write_that_came_to_too_few_stores_is_given_up_though_their_disks_are_
     world.crash("store-1", "store-2")
     world.run_until(lambda: [m.name for m in learner.actor.view.stores] == ["store-3"], 7_000)
     gateway = world.actor("gateway-1")
-    world.run_until(lambda: len(gateway.seen.view.stores) == 1, 5_000)
+    world.run_until(lambda: len(gateway.cluster_state.view.stores) == 1, 5_000)
     uploaded = world.call(lambda token: Upload(token=token, sha256=name, manifest=False, data=data))
     assert isinstance(world.answer(uploaded), Uploaded)
     unheard = ("txn.prepare", "log.propose")

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from actors.calls import NodeSeen, Surveyed
+from actors.calls import NodeReport, Surveyed
 from actors.messages import NodeHeartbeat
 from actors.values import StoreMember, View
 from broker.local_calls import CallOutcomeUnknown
@@ -33,7 +33,7 @@ class Changing:
             stores=stores,
         )
         heartbeat = NodeHeartbeat(role="store", journal_commits=1)
-        seen = {store.name: NodeSeen(100, 1, heartbeat) for store in stores}
+        seen = {store.name: NodeReport(100, 1, heartbeat) for store in stores}
         self.survey = Surveyed("c", "proposer-1", True, view, "s", seen)
 
     async def call(self, make: Any, patience_s: float | None = None) -> Any:
@@ -43,7 +43,7 @@ class Changing:
 
     def hear(self, name: str, age_ms: int, halted: str = "") -> None:
         heartbeat = NodeHeartbeat(role="store", journal_commits=1, halted=halted)
-        nodes = {**self.survey.nodes, name: NodeSeen(age_ms, 1, heartbeat)}
+        nodes = {**self.survey.nodes, name: NodeReport(age_ms, 1, heartbeat)}
         self.survey = replace(self.survey, nodes=nodes)
 
 

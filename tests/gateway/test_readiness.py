@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from actors.calls import LeasesSeen, NodeSeen, Surveyed
+from actors.calls import LeaseReport, NodeReport, Surveyed
 from actors.messages import NodeHeartbeat
 from actors.options import Options, role_of
 from actors.paxos.ballot import Ballot
@@ -17,9 +17,9 @@ ROLES = ("proposer", "acceptor", "learner", "store")
 BALLOT = Ballot(1, "proposer-1")
 
 
-def seen(name: str, age_ms: int = 500, **vitals: Any) -> NodeSeen:
+def seen(name: str, age_ms: int = 500, **vitals: Any) -> NodeReport:
     heartbeat = NodeHeartbeat(role=role_of(name), journal_commits=1, **vitals)
-    return NodeSeen(age_ms, 1, heartbeat)
+    return NodeReport(age_ms, 1, heartbeat)
 
 
 def healthy(**update: Any) -> Surveyed:
@@ -39,7 +39,7 @@ def healthy(**update: Any) -> Surveyed:
         session="s",
         nodes={name: seen(name) for name in OPTIONS.members},
         expected={role: OPTIONS.names(role) for role in ROLES},
-        leases=LeasesSeen(100, BALLOT, 900, {"store-1": 900}),
+        leases=LeaseReport(100, BALLOT, 900, {"store-1": 900}),
         stores_needed=2,
         heard_ms=100,
         listening_ms=60_000,
@@ -75,13 +75,13 @@ def test_a_whole_cluster_takes_writes_and_nothing_is_amiss() -> None:
             "no connection to RabbitMQ",
         ),
         (
-            healthy(leases=LeasesSeen(1_300, BALLOT, 900, {})),
+            healthy(leases=LeaseReport(1_300, BALLOT, 900, {})),
             "",
             ("unknown", "unknown", ["lease_lapsed"]),
             "the lease of proposer-1, last heard of 1.3 s ago, has lapsed",
         ),
         (
-            healthy(leases=LeasesSeen(1_300, BALLOT, 900, {"store-1": 1_500})),
+            healthy(leases=LeaseReport(1_300, BALLOT, 900, {"store-1": 1_500})),
             "",
             ("unknown", "served", ["lease_lapsed"]),
             "has lapsed",
