@@ -17,6 +17,7 @@ COPY synod synod
 # The tools that made it run nothing: they are not part of the image.
 RUN /opt/synod/bin/python -m pip install --no-cache-dir --disable-pip-version-check \
         --no-index --no-build-isolation --no-deps . \
+    && ln -s "$(echo /opt/synod/lib/python3*/site-packages/synod/_app)" /opt/synod/app \
     && /opt/synod/bin/python -m pip uninstall --quiet --yes \
         hatchling packaging pathspec pluggy tomlkit trove-classifiers pip
 
@@ -27,7 +28,9 @@ RUN groupadd --system --gid 10001 synod \
     && install --directory --owner synod --group synod --mode 0700 /data
 USER synod
 WORKDIR /data
+# Health checks run modules of the application by name, which the wheel keeps out of site-packages.
 ENV PATH=/opt/synod/bin:$PATH \
+    PYTHONPATH=/opt/synod/app \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     SYNOD_DATA=/data

@@ -242,8 +242,8 @@ lock: ## Renew both locks (ARGS="--upgrade" for newer versions)
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(PYTHON) -m venv "$$folder"; \
 	"$$folder/bin/pip" install --quiet --disable-pip-version-check uv; \
-	compile() { "$$folder/bin/uv" pip compile pyproject.toml --universal --python-version 3.11 \
-	    --generate-hashes --no-header --quiet "$$@" $(ARGS); }; \
+	compile() { "$$folder/bin/uv" pip compile pyproject.toml --extra server --universal \
+	    --python-version 3.11 --generate-hashes --no-header --quiet "$$@" $(ARGS); }; \
 	compile --group dev --output-file requirements.lock; \
 	compile --group build --constraint requirements.lock --output-file requirements.run.lock
 

@@ -23,6 +23,7 @@ from pydantic_settings import (
 from actors.options import Options
 from actors.values import CHUNK_BYTES, INLINE_LIMIT_BYTES
 from broker.maintenance import MaintenanceOptions
+from gateway.errors import SettingsError
 
 DEFAULT_FILE = "synod.toml"
 MASK = "********"
@@ -33,10 +34,6 @@ _USER_INFO = re.compile(r"(?<=://)(?P<user>[^:/@]*)(:.*)?@")
 
 MANIFEST_NAME_BYTES = len(f'"{"0" * 64}",')
 """What one chunk's name takes up in a manifest."""
-
-
-class SettingsError(ValueError):
-    """A setting can't be used; the message names it and where it came from."""
 
 
 class Settings(BaseSettings):

@@ -123,7 +123,7 @@ class LocalCluster:
     The calls block; a coroutine uses `asyncio.to_thread`. Without `outlives` everything ends when
     this process does. With a `description` the folder becomes that cluster's, if it is not one
     already; a later `LocalCluster` on the same folder takes the running processes over.
-    `programs` names nodes that run something else than `gateway.cli.main`: arguments of Python.
+    `programs` names nodes that run something else than `synod`: arguments of Python.
     """
 
     def __init__(
@@ -404,7 +404,7 @@ class LocalCluster:
             environment["SYNOD_METRICS_PORT"] = str(self.description.metrics[name])
         return Daemon(
             name,
-            [sys.executable, *self.programs.get(name, ("-m", "gateway.cli.main")), "node", name],
+            [sys.executable, *self.programs.get(name, ("-m", "synod")), "node", name],
             environment,
             folder=self.folder,
             log=self.folder / "logs" / f"{name}.log",

@@ -13,6 +13,8 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
@@ -21,7 +23,8 @@ import typer
 from gateway.cli.console import note, note_failure
 from gateway.cli.exit_codes import FAILED, MISUSED, SIGNALLED, exit_code_of
 from gateway.cli.signals import Ended, ended_by_signals
-from gateway.settings import SettingsError
+from gateway.cli.without_server import add_commands, is_of_server, reason_of
+from gateway.errors import SettingsError
 from synod.errors import SynodError
 from synod.paths import InvalidPath
 
@@ -68,10 +71,15 @@ def build_cli(command: str = "") -> typer.Typer:
     cli.callback()(_root)
     own = {name: module for module, names in _MODULES.items() for name in names}
     for module in [own[command]] if command in own else _MODULES:
-        import_module(module).register(cli)
+        add_commands(cli, _MODULES[module], partial(_register_of, module))
     if command not in own:
         _add_commands_of_others(cli, command)
     return cli
+
+
+def _register_of(module: str) -> Callable[[typer.Typer], None]:
+    register: Callable[[typer.Typer], None] = import_module(module).register
+    return register
 
 
 def _add_commands_of_others(cli: typer.Typer, command: str) -> None:
@@ -81,7 +89,7 @@ def _add_commands_of_others(cli: typer.Typer, command: str) -> None:
     wanted = [point for point in points if point.name == command]
     for point in wanted or points:
         try:
-            point.load()(cli)
+            add_commands(cli, [point.name], point.load)
         except Exception as error:
             note(f"synod: the commands of {point.value} can't be loaded: {error}")
 
@@ -133,6 +141,8 @@ def run(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("SYNOD_TRACEBACK"):
             raise
+        if isinstance(error, ModuleNotFoundError) and is_of_server(error):
+            return _tell(reason_of(error, words[0]), MISUSED, "usage", as_json)
         text = (
             f"Synod made a mistake: {type(error).__name__}: {error}. What was under way may have "
             "happened. SYNOD_TRACEBACK=1 shows where; please report it"

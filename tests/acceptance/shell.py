@@ -35,7 +35,7 @@ def clean_environment(**settings: str) -> dict[str, str]:
 
 def synod_command() -> list[str]:
     """Return how the command is run from anywhere."""
-    return [sys.executable, "-m", "gateway.cli.main"]
+    return [sys.executable, "-m", "synod"]
 
 
 def synod(

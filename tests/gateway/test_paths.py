@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors import values
+from synod import paths
 from synod.paths import InvalidPath, checked_path, path_from_url, path_to_url
 
 _NAME_CHARACTERS = st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/")
@@ -101,3 +103,8 @@ def test_the_longest_names_and_paths_are_good() -> None:
 def test_a_local_name_that_is_no_text_is_refused() -> None:
     with pytest.raises(InvalidPath, match="UTF-8"):
         checked_path("a\udcff")
+
+
+def test_clients_and_replicas_bound_a_path_by_the_same_number() -> None:
+    """The client library imports nothing of the actors, and they nothing of it."""
+    assert values.PATH_BYTES_MAX == paths.PATH_BYTES_MAX

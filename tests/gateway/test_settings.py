@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from actors.options import Options
-from gateway.settings import Settings, SettingsError, effective, load_settings, masked_url
+from gateway.errors import SettingsError
+from gateway.settings import Settings, effective, load_settings, masked_url
 
 
 def test_defaults_are_those_of_the_actors() -> None:

@@ -90,6 +90,17 @@ def _module(line: int, module: str) -> Iterator[tuple[int, str]]:
         yield line, f"imports {module}, which is from outside"
 
 
+def modules_imported(source: str) -> set[str]:
+    """All modules that the source imports, wherever it does."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            found.add(node.module or ".")
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    return found
+
+
 def imports_of(source: str, names: frozenset[str]) -> set[str]:
     """Which of the modules `names` the source imports, also where only types are checked."""
     found: set[str] = set()

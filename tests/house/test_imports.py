@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.imports import circles, imports_of, violations
+from tests.house.imports import circles, imports_of, modules_imported, violations
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("actors", "broker", "gateway", "observability", "chaos", "synod")
 ACTORS = sorted((ROOT / "actors").rglob("*.py"))
+CLIENT = sorted((ROOT / "synod").rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", ACTORS, ids=lambda path: path.stem)
@@ -39,6 +40,16 @@ def test_an_actor_is_pure(path: Path) -> None:
 )
 def test_the_check_of_actors_can_fail(source: str, found: list[str]) -> None:
     assert violations(source, "x.py") == found
+
+
+@pytest.mark.parametrize("path", CLIENT, ids=lambda path: path.stem)
+def test_the_client_library_imports_httpx_and_python_only(path: Path) -> None:
+    """Given an installation without the server, then all of `synod` can be imported."""
+    allowed = {"httpx", "synod", *sys.stdlib_module_names}
+    imported = modules_imported(path.read_text(encoding="utf-8"))
+    if path.stem == "__main__":
+        imported.remove("gateway.cli.main")  # It starts the application.
+    assert {name for name in imported if name.partition(".")[0] not in allowed} == set()
 
 
 def test_imports_run_one_way() -> None:
@@ -69,6 +80,10 @@ def test_the_check_of_direction_can_fail(tmp_path: Path, module: str, source: st
     for package in PACKAGES:
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").touch()
+    (tmp_path / "gateway/cli").mkdir()
+    for name in ("gateway/cli/__init__.py", "gateway/cli/main.py"):
+        (tmp_path / name).touch()
+    (tmp_path / "synod/__main__.py").write_text("import gateway.cli.main\n")
     (tmp_path / module / "wrong.py").write_text(source + "\n")
 
     # when it is checked, then exactly one contract is broken, and the module is named.

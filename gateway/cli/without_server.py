@@ -1,0 +1,48 @@
+"""Commands of the server where only the client is installed: each one says what to install."""
+
+import sys
+from collections.abc import Callable, Iterable
+
+import typer
+
+INSTALL = "pip install 'synod[server]'"
+_OWN = frozenset({"actors", "broker", "chaos", "gateway", "observability", "synod"})
+
+
+def is_of_server(error: ModuleNotFoundError) -> bool:
+    """Whether what is missing is a package that the server depends on.
+
+    A module of Synod or of Python that is missing is a mistake, which no installation mends.
+    """
+    package = (error.name or "").partition(".")[0]
+    return package not in _OWN and package not in sys.stdlib_module_names
+
+
+def add_commands(
+    cli: typer.Typer, names: Iterable[str], load: Callable[[], Callable[[typer.Typer], None]]
+) -> None:
+    """Add the commands `names`, which `load` gives; without the server, some that raise why."""
+    try:
+        load()(cli)
+    except ModuleNotFoundError as error:
+        if not is_of_server(error):
+            raise
+        for name in names:
+            _add_substitute(cli, name, error)
+
+
+def reason_of(error: ModuleNotFoundError, command: str) -> str:
+    """What to tell people."""
+    return f"{command} needs the server, and {error.name} is not installed: {INSTALL}"
+
+
+def _add_substitute(cli: typer.Typer, name: str, missing: ModuleNotFoundError) -> None:
+    def fail() -> None:
+        raise missing
+
+    cli.command(
+        name,
+        help="Needs the server, which is not installed.",
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )(fail)
