@@ -7,13 +7,14 @@ and `broker.rabbitmq` builds the next one.
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import aio_pika
 import aiormq
 from aiormq.connection import SSLContextProvider, TransportFactory
 from pamqp import commands
+from pamqp.base import Frame
 from pamqp.frame import marshal
 from yarl import URL
 
@@ -159,6 +160,7 @@ class AmqpSession:
         self._tell_blocked: Callable[[AmqpSession], None] | None = None
         self._rungs: dict[Milliseconds, float] = {}
         """The rungs that were declared, and until when each may hold a message of this node's."""
+        self._keeps_rungs = False
 
     async def open(
         self,
@@ -228,50 +230,45 @@ class AmqpSession:
         """
         channel = self._consumers[Lane.CONTROL]
         await self._declare(channel)
+        self._keeps_rungs = not self._keeps_rungs
+        if not self._keeps_rungs:
+            return
+        # To a policy that makes queues expire, one without consumers is unused unless it is
+        # declared again; with `nowait` that does not count. Of the rest of a rung the next publish
+        # to it finds out whether it is there.
         now_s = asyncio.get_running_loop().time()
         for rung in [rung for rung, until_s in self._rungs.items() if now_s < until_s]:
-            name = self._topology.delay(rung)
-            await channel.exchange_declare(name, exchange_type="fanout", durable=True, nowait=True)
-            # To a policy that makes queues expire, one without consumers is unused unless it is
-            # declared again; with `nowait` that does not count.
             await channel.queue_declare(
-                name, durable=True, arguments=self._topology.delay_arguments(rung)
+                self._topology.delay(rung),
+                durable=True,
+                arguments=self._topology.delay_arguments(rung),
             )
-            await channel.queue_bind(name, name, nowait=True)
 
     async def _declare(self, channel: aiormq.abc.AbstractChannel) -> None:
-        """Declare in one go: only the last answer is waited for, and it vouches for the others."""
+        """Declare in one go: only the last answer is waited for, and it vouches for the others.
+
+        All nodes do so every few seconds, so the frames are written at once and not as calls.
+        """
+        assert self._consuming is not None
+        frames = self._declarations()
+        self._consuming.write(b"".join(marshal(frame, channel.number) for frame in frames))
+        await channel.queue_bind(self._topology.quarantine, self._topology.quarantine)
+
+    def _declarations(self) -> Iterator[Frame]:
         topology = self._topology
         for exchange, kind in topology.exchanges.items():
-            await channel.exchange_declare(exchange, exchange_type=kind, durable=True, nowait=True)
+            yield _exchange(exchange, kind)
         control = topology.node_queue(self._name)
-        await channel.queue_declare(
-            control,
-            durable=True,
-            nowait=True,
-            arguments=topology.node_arguments(topology.control_bytes_max),
-        )
-        await channel.queue_bind(control, topology.nodes, self._name, nowait=True)
-        await channel.queue_bind(control, topology.events, CONTROL_TOPICS, nowait=True)
+        yield _queue(control, topology.node_arguments(topology.control_bytes_max))
+        yield _binding(control, topology.nodes, self._name)
+        yield _binding(control, topology.events, CONTROL_TOPICS)
         for group in groups_of(self._name):
-            await channel.queue_bind(control, topology.group(group), nowait=True)
+            yield _binding(control, topology.group(group))
         if has_bulk_lane(self._name):
             bulk = topology.bulk_queue(self._name)
-            await channel.queue_declare(
-                bulk,
-                durable=True,
-                nowait=True,
-                arguments=topology.node_arguments(topology.bulk_bytes_max),
-            )
-            key = topology.bulk_key(self._name)
-            await channel.queue_bind(bulk, topology.nodes, key, nowait=True)
-        await channel.queue_declare(
-            topology.quarantine,
-            durable=True,
-            nowait=True,
-            arguments=topology.quarantine_arguments(),
-        )
-        await channel.queue_bind(topology.quarantine, topology.quarantine)
+            yield _queue(bulk, topology.node_arguments(topology.bulk_bytes_max))
+            yield _binding(bulk, topology.nodes, topology.bulk_key(self._name))
+        yield _queue(topology.quarantine, topology.quarantine_arguments())
 
     # -- use --------------------------------------------------------------------------------------
 
@@ -296,18 +293,8 @@ class AmqpSession:
         if not is_new:
             return b""
         name = self._topology.delay(delay_ms)
-        frames = (
-            commands.Exchange.Declare(
-                exchange=name, exchange_type="fanout", durable=True, nowait=True
-            ),
-            commands.Queue.Declare(
-                queue=name,
-                durable=True,
-                nowait=True,
-                arguments=self._topology.delay_arguments(delay_ms),
-            ),
-            commands.Queue.Bind(queue=name, exchange=name, nowait=True),
-        )
+        arguments = self._topology.delay_arguments(delay_ms)
+        frames = (_exchange(name, "fanout"), _queue(name, arguments), _binding(name, name))
         return b"".join(marshal(frame, self.publish_channel) for frame in frames)
 
     def forget_delay(self, delay_ms: Milliseconds) -> bool:
@@ -359,3 +346,15 @@ def _on_close(what: str, tell: Callable[[str], None]) -> Callable[[asyncio.Futur
         tell(f"{what} was closed" + (f": {error}" if error else ""))
 
     return on_done
+
+
+def _exchange(name: str, kind: str) -> Frame:
+    return commands.Exchange.Declare(exchange=name, exchange_type=kind, durable=True, nowait=True)
+
+
+def _queue(name: str, arguments: dict[str, Any]) -> Frame:
+    return commands.Queue.Declare(queue=name, durable=True, nowait=True, arguments=arguments)
+
+
+def _binding(queue: str, exchange: str, key: str = "") -> Frame:
+    return commands.Queue.Bind(queue=queue, exchange=exchange, routing_key=key, nowait=True)
