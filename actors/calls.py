@@ -13,7 +13,7 @@ from actors.paxos.ballot import Ballot
 from actors.values import Frozen, IdempotencyKey, Operation, Outcome, View
 
 NOTHING_READ = "a read changes nothing"
-"""The `fact` of an `Unavailable` that answers a read."""
+"""The `fact` of a `NotDone` that answers a read."""
 
 
 class Call(Frozen):
@@ -128,7 +128,7 @@ AnyCall = (
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class WriteDecided:
     """The command was decided; `retried` tells that an aborted first try came before it."""
 
     request: str
@@ -137,7 +137,7 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
-class Unavailable:
+class NotDone:
     """It did not happen and never will; `fact` names what makes that final, `reason` the cause.
 
     `no_room`: a store's disk is full.
@@ -169,7 +169,7 @@ class Uploaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedChunk:
     """The chunk's bytes; their SHA-256 was checked."""
 
     data: bytes
@@ -186,7 +186,7 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
+class CopiedPage:
     """A page of a state. All pages of one copy come from one `source`: one start of one replica."""
 
     source: str
@@ -238,8 +238,8 @@ class Surveyed:
     silent_ms: Milliseconds = 6_000
 
 
-WriteAnswer = Decided | Unavailable | Unknown
-ReadAnswer = ReadDone | Unavailable
-UploadAnswer = Uploaded | Unavailable
-FetchAnswer = Fetched | Absent | Unavailable
-CopyAnswer = Copied | Unavailable
+WriteAnswer = WriteDecided | NotDone | Unknown
+ReadAnswer = ReadDone | NotDone
+UploadAnswer = Uploaded | NotDone
+FetchAnswer = FetchedChunk | Absent | NotDone
+CopyAnswer = CopiedPage | NotDone

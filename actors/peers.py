@@ -23,7 +23,7 @@ Key = tuple[str, str]
 
 
 @dataclass(slots=True)
-class Disk:
+class DiskReport:
     """The newest start that was heard of on a disk, and the most commits it has reported."""
 
     incarnation: int
@@ -43,7 +43,7 @@ class Peers:
     """The senders that one node has let in; `silence_ms` without a heartbeat frees a gateway."""
 
     silence_ms: Milliseconds
-    _disks: dict[str, dict[str, Disk]] = field(default_factory=dict)
+    _disks: dict[str, dict[str, DiskReport]] = field(default_factory=dict)
     """Of each name its disks, the one heard of last at the end."""
     _gateways: dict[str, Binding] = field(default_factory=dict)
     """The one that was silent for longest comes first."""
@@ -85,7 +85,7 @@ class Peers:
         name, disk = key
         forgotten = self._bind(key, now) if role == "gateway" else []
         disks = self._disks.setdefault(name, {})
-        seen = disks.pop(disk, None) or Disk(incarnation)
+        seen = disks.pop(disk, None) or DiskReport(incarnation)
         seen.incarnation = incarnation
         disks[disk] = seen
         if len(disks) > DISKS_MAX:

@@ -11,24 +11,24 @@ from actors.calls import (
     NOTHING_READ,
     Absent,
     Call,
-    Copied,
+    CopiedPage,
     CopySnapshot,
-    Decided,
     Fetch,
-    Fetched,
+    FetchedChunk,
     GiveUp,
     HoldChunks,
     KeepChunks,
+    NotDone,
     Read,
     ReadDone,
     ReadLog,
     Survey,
     Surveyed,
-    Unavailable,
     Unknown,
     Upload,
     Uploaded,
     Write,
+    WriteDecided,
 )
 from actors.messages import LogPage, ReadRequest
 from actors.values import IdempotencyKey, Operation, Outcome
@@ -123,7 +123,7 @@ class Cluster:
 
     async def write(
         self, operation: Operation, key: IdempotencyKey | None, *, retry_aborted: bool
-    ) -> Decided:
+    ) -> WriteDecided:
         """Run `operation` once; returns only if it was done. Raises `Problem`."""
 
         tokens: list[int] = []
@@ -144,10 +144,10 @@ class Cluster:
                     lambda token: GiveUp(token=token, write=tokens[0]), _GIVE_UP_S
                 )
         except CallRefused as error:
-            raise _unavailable(Unavailable(f"{error}", _NOTHING_SUBMITTED)) from None
+            raise _unavailable(NotDone(f"{error}", _NOTHING_SUBMITTED)) from None
         except (TimeoutError, CallOutcomeUnknown, NodeHalted):
             raise _unknown("", self.obstacle()) from None
-        if isinstance(answer, Decided):
+        if isinstance(answer, WriteDecided):
             if answer.outcome.status != "done":
                 raise refused(answer.request, answer.outcome)
             return answer
@@ -161,7 +161,7 @@ class Cluster:
         if not isinstance(answer, ReadDone):
             raise _not_answered(answer)
         if answer.reply.status == "not_served":
-            raise _not_answered(Unavailable(answer.reply.detail, NOTHING_READ))
+            raise _not_answered(NotDone(answer.reply.detail, NOTHING_READ))
         return answer
 
     async def upload(self, sha256: str, data: bytes, *, manifest: bool) -> None:
@@ -177,7 +177,7 @@ class Cluster:
     async def fetch(self, sha256: str) -> bytes | None:
         """A chunk, checked against its name; `None` if no store holds it. Raises `Problem`."""
         answer = await self._ask(lambda token: Fetch(token=token, sha256=sha256))
-        if isinstance(answer, Fetched):
+        if isinstance(answer, FetchedChunk):
             return answer.data
         if isinstance(answer, Absent):
             return None
@@ -204,14 +204,14 @@ class Cluster:
         self._refuse_without_broker()
         await self._bounded(lambda token: KeepChunks(token=token, names=names, for_ms=for_ms))
 
-    async def copy_snapshot(self, at_least: int, source: str, slot: int, page: int) -> Copied:
+    async def copy_snapshot(self, at_least: int, source: str, slot: int, page: int) -> CopiedPage:
         """A page of the whole state; see `CopySnapshot`. Raises `Problem`."""
         answer = await self._ask(
             lambda token: CopySnapshot(
                 token=token, at_least=at_least, source=source, slot=slot, page=page
             )
         )
-        if not isinstance(answer, Copied):
+        if not isinstance(answer, CopiedPage):
             raise _not_answered(answer)
         return answer
 
@@ -220,7 +220,7 @@ class Cluster:
         try:
             answer = await self._port.call(lambda token: Survey(token=token), _SURVEY_TIMEOUT_S)
         except (TimeoutError, CallRefused, CallOutcomeUnknown, NodeHalted) as error:
-            raise _not_answered(Unavailable(self._why_silent(error), NOTHING_READ)) from None
+            raise _not_answered(NotDone(self._why_silent(error), NOTHING_READ)) from None
         if not isinstance(answer, Surveyed):
             raise _not_answered(answer)
         return answer
@@ -233,24 +233,24 @@ class Cluster:
         """Timers are messages, too: without a broker the actor would not even give up."""
         reason = self.obstacle()
         if reason:
-            raise _unavailable(Unavailable(reason, _NOTHING_SUBMITTED))
+            raise _unavailable(NotDone(reason, _NOTHING_SUBMITTED))
 
     async def _ask(self, make: Callable[[int], Call]) -> Any:
         """A call that only asks. Raises `Problem`."""
         reason = self.obstacle()
         if reason:
-            raise _not_answered(Unavailable(reason, NOTHING_READ))
+            raise _not_answered(NotDone(reason, NOTHING_READ))
         try:
             return await self._port.call(make, self._deadline_s)
         except (TimeoutError, CallRefused, CallOutcomeUnknown, NodeHalted) as error:
-            raise _not_answered(Unavailable(self._why_silent(error), NOTHING_READ)) from None
+            raise _not_answered(NotDone(self._why_silent(error), NOTHING_READ)) from None
 
     async def _bounded(self, make: Callable[[int], Call], seconds: float | None = None) -> Any:
         """A call that changes no file, so that to give up on it is final."""
         try:
             return await self._port.call(make, self._deadline_s if seconds is None else seconds)
         except (TimeoutError, CallRefused, CallOutcomeUnknown, NodeHalted) as error:
-            raise _unavailable(Unavailable(self._why_silent(error), _NOTHING_SUBMITTED)) from None
+            raise _unavailable(NotDone(self._why_silent(error), _NOTHING_SUBMITTED)) from None
 
     def _why_silent(self, error: Exception) -> str:
         """Why a call got no answer; the broker is named where it is the reason."""
@@ -329,8 +329,8 @@ def _not_answered(answer: object) -> Problem:
     )
 
 
-def _checked(answer: object) -> Unavailable:
-    if not isinstance(answer, Unavailable):
+def _checked(answer: object) -> NotDone:
+    if not isinstance(answer, NotDone):
         raise TypeError(f"the client actor gave {type(answer).__name__}, which is no answer here")
     return answer
 

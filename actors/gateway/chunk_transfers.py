@@ -14,10 +14,10 @@ from actors.calls import (
     NOTHING_READ,
     Absent,
     Fetch,
-    Fetched,
+    FetchedChunk,
     Holding,
     KeepChunks,
-    Unavailable,
+    NotDone,
     Upload,
     Uploaded,
 )
@@ -45,7 +45,7 @@ _FETCH_MS = 15_000
 
 
 @dataclass(slots=True)
-class Uploading:
+class ChunkUpload:
     """A chunk, who waits for it, and how far the stores are with it."""
 
     put: ChunkPut | None = None
@@ -59,7 +59,7 @@ class Uploading:
 
 
 @dataclass(slots=True)
-class Fetching:
+class ChunkFetch:
     """A chunk asked of one store after the other."""
 
     rotation: Rotation
@@ -75,9 +75,9 @@ class Transfers:
     def __init__(self, turn: Turn, cluster: ClusterState) -> None:
         self._turn = turn
         self._cluster = cluster
-        self._uploads: dict[str, Uploading] = {}
+        self._uploads: dict[str, ChunkUpload] = {}
         """In the order in which they are sent to a store that has a credit."""
-        self._fetches: dict[str, Fetching] = {}
+        self._fetches: dict[str, ChunkFetch] = {}
 
     @property
     def busy(self) -> bool:
@@ -88,7 +88,7 @@ class Transfers:
 
     def upload(self, call: Upload) -> None:
         """Send the chunk to every store of the view; equal chunks share one journey."""
-        upload = self._uploads.setdefault(call.sha256, Uploading())
+        upload = self._uploads.setdefault(call.sha256, ChunkUpload())
         if upload.put is None:
             upload.put = ChunkPut.model_construct(
                 sha256=call.sha256, manifest=call.manifest, data=call.data
@@ -108,7 +108,7 @@ class Transfers:
                     self._send(member.name, upload)
                     owed += 1
 
-    def _send(self, store: str, upload: Uploading) -> None:
+    def _send(self, store: str, upload: ChunkUpload) -> None:
         assert upload.put is not None, f"a chunk for {store} that no caller waits for"
         upload.sent_at[store] = self._turn.now
         self._turn.send(store, upload.put)
@@ -139,18 +139,18 @@ class Transfers:
         if upload.put is not None and is_member:
             reason = f"{sender} refused a chunk: {message.reason}"
             no_room = message.reason.startswith(NO_ROOM)
-            refusal = Unavailable(reason, "no command was sent", no_room=no_room)
+            refusal = NotDone(reason, "no command was sent", no_room=no_room)
             self._end_upload(message.sha256, upload, refusal)
         self._forget_ended(message.sha256, upload)
         self._pump()
 
-    def _conclude(self, name: str, upload: Uploading) -> None:
+    def _conclude(self, name: str, upload: ChunkUpload) -> None:
         """Answer the callers if every store of the view, with its disk, has the chunk."""
         if upload.put is not None and upload.stored >= {_key(m) for m in self._cluster.members}:
             self._end_upload(name, upload, Uploaded())
         self._forget_ended(name, upload)
 
-    def _end_upload(self, name: str, upload: Uploading, answer: Uploaded | Unavailable) -> None:
+    def _end_upload(self, name: str, upload: ChunkUpload, answer: Uploaded | NotDone) -> None:
         """Answer all callers. What stores still owe counts on, so that no queue grows."""
         for token in upload.deadlines:
             self._turn.answer(token, answer)
@@ -158,7 +158,7 @@ class Transfers:
         upload.stored.clear()
         upload.put = None
 
-    def _forget_ended(self, name: str, upload: Uploading) -> None:
+    def _forget_ended(self, name: str, upload: ChunkUpload) -> None:
         if upload.put is None and not upload.sent_at:
             del self._uploads[name]
 
@@ -171,12 +171,12 @@ class Transfers:
             self._conclude(name, upload)
         self._pump()
 
-    def _tick_upload(self, name: str, upload: Uploading) -> None:
+    def _tick_upload(self, name: str, upload: ChunkUpload) -> None:
         """Send again what got lost; give up what took too long."""
         now = self._turn.now
         for token in [t for t, deadline in upload.deadlines.items() if now >= deadline]:
             del upload.deadlines[token]
-            refusal = Unavailable(self._account(upload), "no command was sent")
+            refusal = NotDone(self._account(upload), "no command was sent")
             self._turn.answer(token, refusal)
         if not upload.deadlines:
             upload.stored.clear()
@@ -190,7 +190,7 @@ class Transfers:
                 del upload.sent_at[store]
         self._forget_ended(name, upload)
 
-    def _account(self, upload: Uploading) -> str:
+    def _account(self, upload: ChunkUpload) -> str:
         """Which stores keep an upload from its end, and why."""
         missing = [m.name for m in self._cluster.members if _key(m) not in upload.stored]
         silent = ", ".join(name for name in missing if name in upload.sent_at)
@@ -206,11 +206,11 @@ class Transfers:
         deadline = self._turn.now + _FETCH_MS
         fetch = self._fetches.get(call.sha256)
         if fetch is None:
-            fetch = self._fetches[call.sha256] = Fetching(self._cluster.rotation(deadline), {})
+            fetch = self._fetches[call.sha256] = ChunkFetch(self._cluster.rotation(deadline), {})
         fetch.deadlines[call.token] = deadline
         self._ask(call.sha256, fetch)
 
-    def _ask(self, name: str, fetch: Fetching) -> None:
+    def _ask(self, name: str, fetch: ChunkFetch) -> None:
         """Ask the store whose turn it is, if it is time to ask one."""
         store = self._cluster.next_store(fetch.rotation, _FETCH_AGAIN_MS)
         if store is not None:
@@ -226,7 +226,7 @@ class Transfers:
             fetch.rotation.refused(sender, self._turn.now, "it sent damaged bytes")
             self._ask(message.sha256, fetch)
         else:
-            self._end_fetch(message.sha256, Fetched(message.data))
+            self._end_fetch(message.sha256, FetchedChunk(message.data))
 
     def on_missing(self, sender: str, message: ChunkMissing) -> None:
         """Try the next store; absent only if all of the view, with these very disks, lack it.
@@ -245,15 +245,15 @@ class Transfers:
         fetch.rotation.refused(sender, self._turn.now, "it lacks the chunk")
         self._ask(message.sha256, fetch)
 
-    def _end_fetch(self, name: str, answer: Fetched | Absent) -> None:
+    def _end_fetch(self, name: str, answer: FetchedChunk | Absent) -> None:
         for token in self._fetches.pop(name).deadlines:
             self._turn.answer(token, answer)
 
-    def _tick_fetch(self, name: str, fetch: Fetching) -> None:
+    def _tick_fetch(self, name: str, fetch: ChunkFetch) -> None:
         for token in [t for t, until in fetch.deadlines.items() if self._turn.now >= until]:
             del fetch.deadlines[token]
             reason = f"no store sent a chunk ({fetch.rotation.account})"
-            self._turn.answer(token, Unavailable(reason, NOTHING_READ))
+            self._turn.answer(token, NotDone(reason, NOTHING_READ))
         if fetch.deadlines:
             self._ask(name, fetch)
         else:

@@ -17,12 +17,12 @@ from actors.calls import (
     GiveUp,
     HoldChunks,
     KeepChunks,
+    NotDone,
     Read,
     ReadDone,
     ReadLog,
     Survey,
     Surveyed,
-    Unavailable,
     Upload,
     Write,
 )
@@ -99,9 +99,7 @@ class Gateway(Node):
     def _on_call(self, call: AnyCall) -> None:
         turn = self.turn
         if not self._started and not isinstance(call, Survey):
-            turn.answer(
-                call.token, Unavailable("the cluster is not founded yet", "nothing was sent")
-            )
+            turn.answer(call.token, NotDone("the cluster is not founded yet", "nothing was sent"))
             return
         match call:
             case Write():

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from actors.calls import NOTHING_READ, ReadLog, Unavailable
+from actors.calls import NOTHING_READ, NotDone, ReadLog
 from actors.gateway.cluster_state import ClusterState
 from actors.messages import LogPage, LogRead
 from actors.numbers import Milliseconds
@@ -57,7 +57,7 @@ class LogReads:
             if now >= asking.deadline:
                 del self._asking[number]
                 reason = f"no learner sent its log ({asking.rotation.account})"
-                refusal = Unavailable(reason, NOTHING_READ)
+                refusal = NotDone(reason, NOTHING_READ)
                 self._turn.answer(asking.call.token, refusal)
             else:
                 self._ask(number)

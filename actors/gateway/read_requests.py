@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from actors.adaptive_timeout import Estimator
-from actors.calls import NOTHING_READ, Read, ReadDone, Unavailable
+from actors.calls import NOTHING_READ, NotDone, Read, ReadDone
 from actors.gateway.cluster_state import ClusterState
 from actors.messages import ReadReply, ReadRequest
 from actors.numbers import Milliseconds
@@ -79,7 +79,7 @@ class ReadRequests:
             if turn.now >= read.deadline:
                 del self._pending[number]
                 reason = f"no store could serve the read ({read.rotation.account})"
-                turn.answer(read.token, Unavailable(reason, NOTHING_READ))
+                turn.answer(read.token, NotDone(reason, NOTHING_READ))
             else:
                 if read.rotation.is_overdue(turn.now):
                     self._read_time.observe(turn.now - read.sent_at)

@@ -8,7 +8,7 @@ the stores of the view.
 
 from dataclasses import dataclass
 
-from actors.calls import NOTHING_READ, Copied, CopySnapshot, HoldChunks, Holding, Unavailable
+from actors.calls import NOTHING_READ, CopiedPage, CopySnapshot, HoldChunks, Holding, NotDone
 from actors.gateway.cluster_state import ClusterState
 from actors.messages import ChunkHold, SnapshotPage, SnapshotPull
 from actors.numbers import Milliseconds
@@ -20,7 +20,7 @@ _PATIENCE_MS = 2_000
 
 
 @dataclass(slots=True)
-class Copying:
+class PendingCopy:
     """A page that was asked for and has not come."""
 
     call: CopySnapshot
@@ -38,7 +38,7 @@ class Copies:
     def __init__(self, turn: Turn, cluster: ClusterState) -> None:
         self._turn = turn
         self._cluster = cluster
-        self._copying: dict[int, Copying] = {}
+        self._copying: dict[int, PendingCopy] = {}
 
     @property
     def busy(self) -> bool:
@@ -58,7 +58,7 @@ class Copies:
         named = call.source.partition("/")[0]
         deadline = turn.now + turn.options.request_deadline_ms
         first = named if call.slot > 0 else ""
-        copying = Copying(call, deadline, Rotation(deadline=deadline), first)
+        copying = PendingCopy(call, deadline, Rotation(deadline=deadline), first)
         self._copying[call.token] = copying
         self._ask(copying)
 
@@ -69,7 +69,7 @@ class Copies:
         names = (view.coordinator, *turn.options.names("learner"), *cluster.stores)
         return sorted(dict.fromkeys(names), key=lambda name: name != first)
 
-    def _ask(self, copying: Copying) -> None:
+    def _ask(self, copying: PendingCopy) -> None:
         """Ask the replica whose turn it is, if it is time to ask one."""
         turn, cluster, call = self._turn, self._cluster, copying.call
         sources = self._sources(copying.first)
@@ -102,7 +102,7 @@ class Copies:
             del self._copying[copying.call.token]
             # Two starts of one replica may list the same state in another order.
             source = f"{sender}/{turn.sender_disk}/{turn.sender_incarnation}"
-            turn.answer(copying.call.token, Copied(source, message))
+            turn.answer(copying.call.token, CopiedPage(source, message))
 
     def tick(self) -> None:
         """Ask the next replica for a state of its own; give up what took too long."""
@@ -112,6 +112,6 @@ class Copies:
             if turn.now >= copying.deadline:
                 del self._copying[token]
                 reason = f"no replica sent its state ({copying.rotation.account})"
-                turn.answer(token, Unavailable(reason, NOTHING_READ))
+                turn.answer(token, NotDone(reason, NOTHING_READ))
             else:
                 self._ask(copying)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pydantic import TypeAdapter
 
 from actors.adaptive_timeout import Estimator
-from actors.calls import Decided, GiveUp, Unavailable, Unknown, Write
+from actors.calls import GiveUp, NotDone, Unknown, Write, WriteDecided
 from actors.gateway.cluster_state import ClusterState
 from actors.messages import Redirect, Result, Submit
 from actors.numbers import Milliseconds
@@ -128,7 +128,7 @@ class WriteSession:
                 self._turn.answer(pending.token, Unknown(pending.command.request))
 
     def _refuse(self, token: int, reason: str, fact: str) -> None:
-        self._turn.answer(token, Unavailable(reason, fact))
+        self._turn.answer(token, NotDone(reason, fact))
 
     # -- writes ----------------------------------------------------------------------------------
 
@@ -244,7 +244,9 @@ class WriteSession:
             self._turn.counters["retried_aborts"] += 1
             self._retry(pending)
         elif pending.token is not None:
-            self._turn.answer(pending.token, Decided(command.request, outcome, pending.retried))
+            self._turn.answer(
+                pending.token, WriteDecided(command.request, outcome, pending.retried)
+            )
 
     def _keep_resolved(self, request: str, outcome: Outcome) -> None:
         """The cluster forgets the result soon, but its caller has not heard it yet."""

@@ -14,7 +14,7 @@ from actors.values import AnyValue, Refusal, weight
 
 
 @dataclass(slots=True)
-class Open:
+class OpenSlot:
     """A slot that is not known as chosen yet."""
 
     values: dict[Ballot, AnyValue] = field(default_factory=dict)
@@ -22,7 +22,7 @@ class Open:
 
 
 @dataclass(slots=True)
-class Known:
+class ChosenSlot:
     """A chosen slot and a ballot under which it was; `aborted` is set once it is decided.
 
     `accepted_by` names the acceptors whose votes under that ballot came here: for onlookers.
@@ -40,16 +40,16 @@ class ChosenLog:
     def __init__(self) -> None:
         self.voters = Voters(())
         """Set by the owner once the cluster is known; until then nothing is chosen here."""
-        self.known: dict[int, Known] = {}
+        self.known: dict[int, ChosenSlot] = {}
         self.first_kept = 1
         self.chosen_through = 0
         self.reported_through = 0
         """The highest slot that anybody was heard to have in use."""
         self.kept_bytes = 0
         """Roughly what `known` weighs."""
-        self._open: dict[int, Open] = {}
+        self._open: dict[int, OpenSlot] = {}
 
-    def __getitem__(self, slot: int) -> Known:
+    def __getitem__(self, slot: int) -> ChosenSlot:
         return self.known[slot]
 
     def is_known(self, slot: int) -> bool:
@@ -61,7 +61,7 @@ class ChosenLog:
     def record_value(self, slot: int, ballot: Ballot, value: AnyValue) -> None:
         """A leader proposed `value`, or an acceptor holds it."""
         if not self.is_known(slot) and self._is_near(slot):
-            self._open.setdefault(slot, Open()).values[ballot] = value
+            self._open.setdefault(slot, OpenSlot()).values[ballot] = value
             self._check(slot, ballot)
 
     def record_vote(self, slot: int, ballot: Ballot, acceptor: str) -> None:
@@ -70,7 +70,7 @@ class ChosenLog:
         if known is not None and known.ballot == ballot and acceptor not in known.accepted_by:
             known.accepted_by += (acceptor,)
         elif not self.is_known(slot) and self._is_near(slot):
-            self._open.setdefault(slot, Open()).accepted.setdefault(ballot, set()).add(acceptor)
+            self._open.setdefault(slot, OpenSlot()).accepted.setdefault(ballot, set()).add(acceptor)
             self._check(slot, ballot)
 
     def record_decision(self, slot: int, ballot: Ballot) -> None:
@@ -107,10 +107,10 @@ class ChosenLog:
             return
         seen = self._open.pop(slot, None)
         votes = () if seen is None else tuple(seen.accepted.get(ballot, ()))
-        self._keep(slot, Known(value, ballot, accepted_by=tuple(sorted(votes))))
+        self._keep(slot, ChosenSlot(value, ballot, accepted_by=tuple(sorted(votes))))
         self.reported_through = max(self.reported_through, slot)
 
-    def _keep(self, slot: int, known: Known) -> None:
+    def _keep(self, slot: int, known: ChosenSlot) -> None:
         self.known[slot] = known
         self.kept_bytes += weight(known.value)
 
@@ -125,7 +125,7 @@ class ChosenLog:
 
     def restore(self, slot: int, value: AnyValue, aborted: tuple[Refusal, ...]) -> None:
         """A decided slot from the journal."""
-        self._keep(slot, Known(value, NO_BALLOT, aborted))
+        self._keep(slot, ChosenSlot(value, NO_BALLOT, aborted))
 
     def restored(self, applied: int) -> None:
         """The journal has been read: everything up to `applied` is decided."""

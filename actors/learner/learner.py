@@ -28,9 +28,9 @@ from actors.messages import (
     Fenced,
     JoinRequest,
     LeaderBeat,
+    LearnerProgress,
     LogRead,
     NodeHeartbeat,
-    Progress,
     ProposeValue,
     PullChosen,
     PullDecided,
@@ -544,7 +544,7 @@ class Learner(Node):
             self._reported_progress = progress
             self._send(
                 self.learned.leader.proposer,
-                Progress(scanned=self.chosen_through, decided=self.decided, view=self.view),
+                LearnerProgress(scanned=self.chosen_through, decided=self.decided, view=self.view),
             )
 
     def _on_persist_due(self, subject: str) -> None:

@@ -127,10 +127,10 @@ from actors.messages.paxos import (
     AcceptedRange,
     Chosen,
     LeaderBeat,
+    LearnerProgress,
     LeaseGranted,
     LeaseHeartbeat,
     Prepare,
-    Progress,
     Promise,
     ProposeValue,
     PullChosen,
@@ -166,7 +166,7 @@ Message = Annotated[
     | LeaseHeartbeat
     | LeaseGranted
     | LeaderBeat
-    | Progress
+    | LearnerProgress
     | PullChosen
     | Chosen
     | AcceptedRange
@@ -238,6 +238,7 @@ __all__ = [
     "Inquiry",
     "JoinRequest",
     "LeaderBeat",
+    "LearnerProgress",
     "LeaseAsk",
     "LeaseGrant",
     "LeaseGranted",
@@ -250,7 +251,6 @@ __all__ = [
     "NodeHeartbeat",
     "Prepare",
     "Present",
-    "Progress",
     "Promise",
     "ProposeGenesis",
     "ProposeValue",

@@ -90,7 +90,7 @@ class LeaderBeat(Frozen):
     read_leases_ms: dict[str, Count]
 
 
-class Progress(Frozen):
+class LearnerProgress(Frozen):
     """A learner's end of the chosen prefix, with the view there, and of the decided one."""
 
     type: Literal["learn.progress"] = "learn.progress"

@@ -17,13 +17,13 @@ from actors.errors import InvariantViolation
 from actors.messages import (
     Accept,
     LeaderBeat,
+    LearnerProgress,
     LeaseAsk,
     LeaseGrant,
     LeaseGranted,
     LeaseHeartbeat,
     NodeHeartbeat,
     Prepare,
-    Progress,
     Promise,
     ProposeValue,
     Redirect,
@@ -61,7 +61,7 @@ class Following:
 
 
 @dataclass(slots=True)
-class Answer:
+class AcceptorPromise:
     """One acceptor's promise, page by page; whole when `next_slot` is `None`."""
 
     truncated_below: int
@@ -75,14 +75,14 @@ class Electing:
 
     ballot: Ballot
     first_slot: int
-    answers: dict[str, Answer] = field(default_factory=dict)
+    promises: dict[str, AcceptorPromise] = field(default_factory=dict)
     bound: set[str] = field(default_factory=set)
     """The acceptors that a lease, or the silence after a restart, forbids to promise."""
 
     @property
-    def whole(self) -> dict[str, Answer]:
+    def whole(self) -> dict[str, AcceptorPromise]:
         """The promises that cover every slot."""
-        return {name: a for name, a in self.answers.items() if a.next_slot is None}
+        return {name: a for name, a in self.promises.items() if a.next_slot is None}
 
 
 @dataclass(slots=True)
@@ -209,17 +209,17 @@ class Proposer(Node):
         phase = self.phase
         if not isinstance(phase, Electing) or message.ballot != phase.ballot:
             return
-        answer = phase.answers.get(sender)
+        answer = phase.promises.get(sender)
         if message.first_slot == phase.first_slot:
-            answer = Answer(message.truncated_below, message.next_slot)
+            answer = AcceptorPromise(message.truncated_below, message.next_slot)
         elif answer is None or answer.next_slot != message.first_slot:
             return  # A page that was not asked for now: a duplicate.
         elif answer.truncated_below != message.truncated_below:
             # Slots vanished between two pages, so the pages no longer cover them.
-            del phase.answers[sender]
+            del phase.promises[sender]
             self._send(sender, Prepare(ballot=phase.ballot, first_slot=phase.first_slot))
             return
-        phase.answers[sender] = answer
+        phase.promises[sender] = answer
         answer.next_slot = message.next_slot
         for accepted in message.accepted:
             answer.accepted[accepted.slot] = accepted
@@ -524,7 +524,7 @@ class Proposer(Node):
         )
         self._send(Group.PHASE_2, accept)
 
-    def _on_progress(self, sender: str, message: Progress) -> None:
+    def _on_progress(self, sender: str, message: LearnerProgress) -> None:
         """A learner knows all slots up to `scanned` as chosen."""
         phase = self.phase
         if isinstance(phase, Leading) and message.scanned > phase.next_slot + GAP_SLOTS_MAX:
@@ -633,7 +633,7 @@ class Proposer(Node):
         LeaderBeat: _on_leader_beat,
         Submit: _on_submit,
         ProposeValue: _on_propose_value,
-        Progress: _on_progress,
+        LearnerProgress: _on_progress,
         LeaseAsk: _on_lease_ask,
     }
     timers: ClassVar[Timers] = {

@@ -30,7 +30,7 @@ class KeyRow(Frozen):
 
 
 @dataclass(slots=True)
-class Session:
+class SessionState:
     """A session, and its results above the acknowledged mark."""
 
     acknowledged: int
@@ -52,7 +52,7 @@ class Sessions:
     """All sessions and keys, and log time."""
 
     def __init__(self, noted: Noted) -> None:
-        self.by_name: dict[str, Session] = {}
+        self.by_name: dict[str, SessionState] = {}
         self.keys: dict[str, KeyRow] = {}
         """In the order of the log."""
         self.log_time_ms = 0
@@ -60,11 +60,11 @@ class Sessions:
         """The log time at which expiry was looked at last."""
         self._noted = noted
 
-    def known_or_new(self, name: str) -> Session:
+    def known_or_new(self, name: str) -> SessionState:
         """The session of that name, which is known from here on."""
         session = self.by_name.get(name)
         if session is None:
-            session = self.by_name[name] = Session(-1, self.log_time_ms)
+            session = self.by_name[name] = SessionState(-1, self.log_time_ms)
         return session
 
     def close(self, name: str) -> None:
@@ -81,7 +81,7 @@ class Sessions:
         self.keys[key] = row
         self._noted.note(f"key/{key}", fingerprint)
 
-    def record(self, command: Command, session: Session, outcome: Outcome) -> None:
+    def record(self, command: Command, session: SessionState, outcome: Outcome) -> None:
         """What became of a command; results that its client has acknowledged are forgotten."""
         if command.acknowledged > session.acknowledged:  # Else they are forgotten already.
             for sequence in sorted(s for s in session.results if s <= command.acknowledged):
@@ -93,7 +93,7 @@ class Sessions:
         session.acknowledged = max(session.acknowledged, command.acknowledged)
         self._touch(command.session, session)
 
-    def _touch(self, name: str, session: Session) -> None:
+    def _touch(self, name: str, session: SessionState) -> None:
         session.last_log_time_ms = self.log_time_ms
         self._noted.touch(f"session/{name}")
 

@@ -107,7 +107,7 @@ class _Copying:
     rows_left: int = 0
 
 
-class Copied(NamedTuple):
+class CopiedState(NamedTuple):
     """A whole state at `slot`, as the rows of a journal."""
 
     slot: int
@@ -147,7 +147,7 @@ class SnapshotInstaller:
         self._turn.send(source, SnapshotPull(slot=0, page=0))
         return True
 
-    def on_page(self, sender: str, message: SnapshotPage, applied: int) -> Copied | None:
+    def on_page(self, sender: str, message: SnapshotPage, applied: int) -> CopiedState | None:
         """The next page, or the first one of another snapshot; duplicates are ignored. With the
         last page the whole state is returned, for its owner to install.
         """
@@ -181,7 +181,7 @@ class SnapshotInstaller:
         self._copying = None
         self._rotation.answered(self._turn.now)
         self._turn.counters["snapshots_installed"] += 1
-        return Copied(copying.slot, copying.rows)
+        return CopiedState(copying.slot, copying.rows)
 
     def tick(self) -> None:
         """Ask the next source if nothing comes."""

@@ -38,10 +38,10 @@ that what is kept outlives three renewals that were lost, or a store that was pa
 
 assert RELEASED_GRACE_MS <= READING_GRACE_MS
 
-Contents: TypeAlias = Inline | Chunked | Indirect
+AnyContent: TypeAlias = Inline | Chunked | Indirect
 
 
-class Manifest(Frozen):
+class ChunkManifest(Frozen):
     """A chunk that lists other chunks, as the journal keeps it beside its bytes."""
 
     names: tuple[str, ...]
@@ -72,7 +72,7 @@ class Chunks:
         self.held.add(name)
         self._raise(name, until, asked_until)
 
-    def add_manifest(self, name: str, manifest: Manifest) -> None:
+    def add_manifest(self, name: str, manifest: ChunkManifest) -> None:
         """The chunk `name` lists others, which have its users and are kept with it from now on."""
         if name in self._manifests:
             return
@@ -93,9 +93,9 @@ class Chunks:
         """Whether the chunk is known as a manifest."""
         return name in self._manifests
 
-    def manifest(self, name: str) -> Manifest | None:
+    def manifest(self, name: str) -> ChunkManifest | None:
         """What the chunk `name` lists, if it is a manifest."""
-        return Manifest(names=self._manifests[name]) if name in self._manifests else None
+        return ChunkManifest(names=self._manifests[name]) if name in self._manifests else None
 
     def is_used(self, name: str) -> bool:
         """Whether any version or prepared slot names it."""
@@ -109,7 +109,7 @@ class Chunks:
         if name in self.held or name in self._manifests:
             self._raise(name, until, asked_until)
 
-    def missing(self, content: Contents) -> tuple[str, ...]:
+    def missing(self, content: AnyContent) -> tuple[str, ...]:
         """The chunks of `content` that are not held; a missing manifest hides those it lists."""
         wanted: Iterable[str]
         if isinstance(content, Indirect):
@@ -120,12 +120,12 @@ class Chunks:
             wanted = self._named_by(content)
         return tuple(dict.fromkeys(name for name in wanted if name not in self.held))
 
-    def use(self, content: Contents) -> None:
+    def use(self, content: AnyContent) -> None:
         """One more version or prepared slot names this content."""
         for name in self._named_by(content):
             self._users[name] = self._users.get(name, 0) + 1
 
-    def release(self, content: Contents, now: Milliseconds) -> list[str]:
+    def release(self, content: AnyContent, now: Milliseconds) -> list[str]:
         """One fewer does; the chunks that nobody names any more."""
         names = self._named_by(content)
         unused: list[str] = []
@@ -211,7 +211,7 @@ class Chunks:
                 self._asked_until[raised] = max(self._asked_until[raised], asked)
             todo.extend(self._manifests.get(raised, ()))
 
-    def _named_by(self, content: Contents) -> tuple[str, ...]:
+    def _named_by(self, content: AnyContent) -> tuple[str, ...]:
         if isinstance(content, Inline):
             return (content.sha256,) if content.data else ()
         if isinstance(content, Chunked):
@@ -219,14 +219,14 @@ class Chunks:
         return (content.manifest, *self._manifests.get(content.manifest, ()))
 
 
-def read_manifest(data: bytes) -> Manifest | None:
+def read_manifest(data: bytes) -> ChunkManifest | None:
     """The chunk names that `data` lists, or `None` if it is no manifest."""
     try:
         names = _NAMES.validate_python(json.loads(data))
     except ValueError:
         return None
     well_formed = all(len(name) == 64 and set(name) <= set("0123456789abcdef") for name in names)
-    return Manifest(names=names) if well_formed else None
+    return ChunkManifest(names=names) if well_formed else None
 
 
 def bare_json(batch: Batch) -> bytes:

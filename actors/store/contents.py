@@ -28,8 +28,8 @@ from actors.store.chunks import (
     READING_GRACE_MS,
     RELEASED_GRACE_MS,
     RENEWALS,
+    ChunkManifest,
     Chunks,
-    Manifest,
     read_manifest,
 )
 from actors.store.state import StoreState
@@ -64,7 +64,7 @@ class Wanted:
     denied: set[str] = field(default_factory=set)
 
 
-class Contents:
+class StoreContents:
     """The chunks of one store, and those it is waiting for."""
 
     def __init__(self, turn: Turn, held: StoreState) -> None:
@@ -210,7 +210,7 @@ class Contents:
     # -- keeping ---------------------------------------------------------------------------------
 
     def keep(
-        self, name: str, manifest: Manifest | None, data: bytes, grace_ms: Milliseconds
+        self, name: str, manifest: ChunkManifest | None, data: bytes, grace_ms: Milliseconds
     ) -> None:
         """Journal the chunk in this turn."""
         turn = self._turn

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from actors.effects import Group, Record
 from actors.messages import Diverged, JoinRequest, SnapshotPage
 from actors.numbers import Milliseconds
-from actors.state.snapshots import Copied, SnapshotInstaller
-from actors.store.contents import Contents
+from actors.state.snapshots import CopiedState, SnapshotInstaller
+from actors.store.contents import StoreContents
 from actors.store.state import StoreState
 from actors.turn import Turn
 from actors.values import StoreMember
@@ -80,7 +80,7 @@ Standing = Copying | Outside | Asking | Joining | Member | HasDiverged
 class Rejoin:
     """The way of one store into the view."""
 
-    def __init__(self, turn: Turn, held: StoreState, contents: Contents) -> None:
+    def __init__(self, turn: Turn, held: StoreState, contents: StoreContents) -> None:
         self._turn = turn
         self._held = held
         self._contents = contents
@@ -161,7 +161,7 @@ class Rejoin:
         self._installer.begin()
         self._turn.arm("tick", 150, 300)
 
-    def on_page(self, sender: str, message: SnapshotPage) -> Copied | None:
+    def on_page(self, sender: str, message: SnapshotPage) -> CopiedState | None:
         """A page of the snapshot; with the last one, the state to install. A diverged state is
         replaced by any other one, and what was told of it counts no more.
         """

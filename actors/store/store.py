@@ -45,9 +45,9 @@ from actors.messages import (
 from actors.node import Handlers, Node, Timers, read_record
 from actors.options import Identity, Options
 from actors.state.namespace import STATE_ROWS
-from actors.state.snapshots import Copied, SnapshotServer
-from actors.store.chunks import Manifest
-from actors.store.contents import Contents
+from actors.state.snapshots import CopiedState, SnapshotServer
+from actors.store.chunks import ChunkManifest
+from actors.store.contents import StoreContents
 from actors.store.reads import Reads
 from actors.store.rejoin import Asking, Rejoin
 from actors.store.state import Prepared, StoreState
@@ -77,11 +77,11 @@ _FENCE = TypeAdapter(int)
 
 
 _PREPARED = TypeAdapter(Prepared)
-_MANIFEST = TypeAdapter(Manifest)
+_MANIFEST = TypeAdapter(ChunkManifest)
 
 
 @dataclass(slots=True)
-class Fetching:
+class WaitingPrepare:
     """A prepare that waits for contents from a peer."""
 
     coordinator: str
@@ -96,7 +96,7 @@ class Store(Node):
         self.held = StoreState(self.turn)
         self.state = self.held.namespace
         self.prepared = self.held.prepared
-        self.contents = Contents(self.turn, self.held)
+        self.contents = StoreContents(self.turn, self.held)
         self.chunks = self.contents.chunks
         self._outlived: list[int] = []
         """Applied slots whose prepared record is still in the journal."""
@@ -105,7 +105,7 @@ class Store(Node):
         self._announced: tuple[bool, StoreMember | None] | None = None
         """What the others were told at once: whether it is whole, and its place in the view."""
         self._decisions: dict[int, TxnDecision | DecidedSlot] = {}
-        self._fetching: dict[int, Fetching] = {}
+        self._waiting_prepares: dict[int, WaitingPrepare] = {}
         self._snapshots = SnapshotServer(self.turn)
         self._sync_asked_at = -_ASK_AGAIN_MS
 
@@ -286,7 +286,7 @@ class Store(Node):
             self._journal("fence", _FENCE.dump_json(epoch))
             # What still waits for contents is not prepared, and the new epoch is told so: a vote
             # in the old one could yet make its coordinator commit. The new one prepares it again.
-            self._fetching.clear()
+            self._waiting_prepares.clear()
         return True
 
     # -- contents that a prepare lacks -----------------------------------------------------------
@@ -310,7 +310,7 @@ class Store(Node):
 
     def _fetch(self, coordinator: str, message: TxnPrepare) -> None:
         """Pull what is missing from the peers, and ask the coordinator for patience."""
-        self._fetching[message.slot] = Fetching(coordinator, message)
+        self._waiting_prepares[message.slot] = WaitingPrepare(coordinator, message)
         self._send(coordinator, TxnProgress(epoch=message.epoch, slot=message.slot))
         for names in self._missing_contents(message.batch, self._no_room(message.batch)).values():
             self.contents.want(names, message.batch)
@@ -319,8 +319,8 @@ class Store(Node):
     def _try_fetched(self) -> None:
         """Vote on the prepares that have their contents now, or that can't get them."""
         needed: set[str] = set()
-        for slot in sorted(self._fetching):
-            fetching = self._fetching[slot]
+        for slot in sorted(self._waiting_prepares):
+            fetching = self._waiting_prepares[slot]
             batch = fetching.message.batch
             no_room = self._no_room(batch)
             self.contents.keep_inline(_contents_but(no_room, batch))
@@ -333,9 +333,9 @@ class Store(Node):
             known = self.prepared.get(slot)
             voted = known is not None and not _must_reconsider(known, fetching.message)
             if slot <= self.state.applied or voted:
-                del self._fetching[slot]
+                del self._waiting_prepares[slot]
             elif len(hopeless) == len(missing):
-                del self._fetching[slot]
+                del self._waiting_prepares[slot]
                 refused = tuple(sorted((*no_room, *hopeless), key=lambda one: one.index))
                 self._record_prepared(fetching.coordinator, fetching.message, refused)
             else:
@@ -490,8 +490,8 @@ class Store(Node):
         behind = self.held.reported_through > self.state.applied
         if behind:
             self._pull_decided()
-        if self._fetching:
-            for fetching in self._fetching.values():
+        if self._waiting_prepares:
+            for fetching in self._waiting_prepares.values():
                 self._send(
                     fetching.coordinator,
                     TxnProgress(epoch=fetching.message.epoch, slot=fetching.message.slot),
@@ -501,7 +501,7 @@ class Store(Node):
         self._snapshots.tick()
         self.reads.wake()
         self._watch()
-        if behind or self._fetching or self.reads or self.contents.busy or self.rejoin.busy:
+        if behind or self._waiting_prepares or self.reads or self.contents.busy or self.rejoin.busy:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     # -- reads, see `actors.store.reads` -----------------------------------------------------------
@@ -541,7 +541,7 @@ class Store(Node):
         if isinstance(standing, Asking):
             self.rejoin.ask()
 
-    def _install(self, copied: Copied) -> None:
+    def _install(self, copied: CopiedState) -> None:
         """Another replica's state takes the place of this one's.
 
         What was prepared up to its slot is decided, so a record of it is void.

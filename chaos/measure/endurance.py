@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from actors.calls import Decided, Survey, Write
+from actors.calls import Survey, Write, WriteDecided
 from actors.options import Options
 from actors.values import Inline, PutFile
 from broker.journal import Journal
@@ -154,7 +154,7 @@ class Endurance:
         answer = await self._hosts[_GATEWAY].call(
             lambda token: Write(token=token, operation=operation)
         )
-        return isinstance(answer, Decided) and answer.outcome.status == "done"
+        return isinstance(answer, WriteDecided) and answer.outcome.status == "done"
 
     def _sample(self, writes: int, seconds: float) -> Sample:
         sizes = {

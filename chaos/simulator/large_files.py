@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.calls import Absent, Fetch, Fetched, KeepChunks, Upload, Uploaded
+from actors.calls import Absent, Fetch, FetchedChunk, KeepChunks, Upload, Uploaded
 from actors.store.chunks import read_manifest
 from actors.values import Chunked, DeleteFile, FileEntry, Indirect, PutFile
 from chaos.simulator.truth import Truth
@@ -302,7 +302,7 @@ class LargeFiles:
             nonlocal listed
             transfer.under_way -= 1
             match answer:
-                case Fetched(data=data):
+                case FetchedChunk(data=data):
                     transfer.got[name] = data
                     if listed == [name] and isinstance(content, Indirect):
                         manifest = read_manifest(data)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.calls import Decided, Fetch, Fetched, Read, ReadDone, Upload, Uploaded, Write
+from actors.calls import Fetch, FetchedChunk, Read, ReadDone, Upload, Uploaded, Write, WriteDecided
 from actors.messages import ReadRequest
 from actors.values import Chunked, FileEntry, Inline, PutFile
 from chaos.simulator.violation import Violation
@@ -114,7 +114,7 @@ class Service:
 
 def _put(operation: PutFile) -> tuple[Make, Fits]:
     def fits(answer: Any) -> bool:
-        return isinstance(answer, Decided) and answer.outcome.status == "done"
+        return isinstance(answer, WriteDecided) and answer.outcome.status == "done"
 
     return lambda token: Write(token=token, operation=operation), fits
 
@@ -139,5 +139,5 @@ def _upload(name: str, data: bytes) -> tuple[Make, Fits]:
 def _fetch(name: str, data: bytes) -> tuple[Make, Fits]:
     return (
         lambda token: Fetch(token=token, sha256=name),
-        lambda answer: isinstance(answer, Fetched) and answer.data == data,
+        lambda answer: isinstance(answer, FetchedChunk) and answer.data == data,
     )

@@ -13,16 +13,16 @@ from typing import Any, get_args
 
 from actors.calls import (
     Absent,
-    Decided,
     Fetch,
-    Fetched,
+    FetchedChunk,
+    NotDone,
     Read,
     ReadDone,
-    Unavailable,
     Unknown,
     Upload,
     Uploaded,
     Write,
+    WriteDecided,
 )
 from actors.messages import ReadRequest
 from actors.values import (
@@ -348,12 +348,12 @@ class Workload:
 
         def then(answer: Any) -> None:
             match answer:
-                case Fetched(data=data):
+                case FetchedChunk(data=data):
                     if hashlib.sha256(data).hexdigest() != name:
                         raise Violation("contents_are_whole", f"{path!r}: {name} is damaged")
                 case Absent():
                     raise Violation("contents_are_whole", f"{path!r}: {name} is nowhere")
-            self.end(process, "ok" if isinstance(answer, Fetched) else "failed")
+            self.end(process, "ok" if isinstance(answer, FetchedChunk) else "failed")
 
         self.call(process, lambda token: Fetch(token=token, sha256=name), then)
 
@@ -486,14 +486,14 @@ class Workload:
 
         def then(answer: Any) -> None:
             match answer:
-                case Decided(request=request, outcome=outcome) if outcome.status == "done":
+                case WriteDecided(request=request, outcome=outcome) if outcome.status == "done":
                     self._on_done(writing, request, outcome)
-                case Decided(outcome=outcome) if not writing.doubtful:
+                case WriteDecided(outcome=outcome) if not writing.doubtful:
                     if carried is not None and _NOWHERE in outcome.detail:
                         what = f"chunks that {outcome} names"
                         self.on_lost(what, carried.names, carried.since_us)
                     self._on_refused(writing, outcome.status)
-                case Unavailable(reason=reason) if not writing.doubtful:
+                case NotDone(reason=reason) if not writing.doubtful:
                     self._on_refused(writing, reason)
                 case _:
                     if isinstance(answer, Unknown) and answer.request:

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from actors.calls import Call, Decided, Read, ReadDone, Survey, Write
+from actors.calls import Call, Read, ReadDone, Survey, Write, WriteDecided
 from actors.effects import Blob, Envelope, Record, Send, SendBlob
 from actors.messages import ReadRequest
 from actors.options import Options
@@ -229,10 +229,10 @@ class World:
         self.run_until(lambda: token in self.answers, within_ms, 1, f"the answer to call {token}")
         return self.answers.pop(token)
 
-    def done(self, operation: AnyOperation, **more: Any) -> Decided:
+    def done(self, operation: AnyOperation, **more: Any) -> WriteDecided:
         """Write and wait for a decided outcome."""
         answer = self.answer(self.write(operation, **more))
-        assert isinstance(answer, Decided), answer
+        assert isinstance(answer, WriteDecided), answer
         return answer
 
     def read(self, path: str, what: Any = "entry", gateway: str = "gateway-1") -> ReadDone:

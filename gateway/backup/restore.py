@@ -20,7 +20,7 @@ from actors.effects import Blob, Record
 from actors.founding import FOUNDED, HELD
 from actors.options import Options, role_of
 from actors.paxos.acceptor import TRUNCATED
-from actors.store.chunks import Manifest as ChunkList
+from actors.store.chunks import ChunkManifest
 from actors.values import FoundingMember, Genesis, StoreMember, View
 from broker.journal import Journal
 from broker.journal_folder import make_folder, sync_folder
@@ -188,7 +188,7 @@ def _rows(name: str, genesis: Genesis, contained: Contained, slot: int) -> Itera
             yield Record(key, row.to_json())
     if role == "store":
         for listing, names in contained.listings.items():
-            yield Record(f"manifest/{listing}", ChunkList(names=names).to_json())
+            yield Record(f"manifest/{listing}", ChunkManifest(names=names).to_json())
     yield Record(FOUNDED, genesis.to_json())
 
 

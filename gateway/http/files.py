@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from actors.calls import Decided
+from actors.calls import WriteDecided
 from actors.messages import ReadRequest
 from actors.values import DeleteFile, DirectoryEntry, FileEntry, Operation, PutFile
 from gateway.cluster import Cluster
@@ -266,7 +266,7 @@ async def run_write(
     target: str,
     fields: dict[str, str],
     operation: Operation,
-) -> Decided:
+) -> WriteDecided:
     """A write without contents. Raises `Problem`."""
     retry = RETRY.of(fields)
     with keys.claim(fields) as key:
@@ -274,7 +274,7 @@ async def run_write(
         return await cluster.write(operation, named, retry_aborted=retry)
 
 
-def written_headers(decided: Decided) -> dict[str, str]:
+def written_headers(decided: WriteDecided) -> dict[str, str]:
     """What every write answers."""
     return {"synod-request-id": decided.request, "synod-slot": str(decided.outcome.slot)}
 

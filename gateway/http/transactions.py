@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from actors.calls import Decided
+from actors.calls import WriteDecided
 from actors.values import (
     ALWAYS,
     AnyStep,
@@ -265,7 +265,7 @@ class TransactionEndpoints:
         )
 
 
-def _answer(decided: Decided, about: dict[str, Any]) -> Response:
+def _answer(decided: WriteDecided, about: dict[str, Any]) -> Response:
     body = {
         **about,
         "etag": decided.outcome.etag,

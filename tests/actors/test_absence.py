@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from actors.calls import Decided, Unknown
+from actors.calls import Unknown, WriteDecided
 from actors.effects import TimerKey
-from actors.messages import Decided as DecidedRange
 from actors.messages import TxnDecision, TxnVote
+from actors.messages import Decided as DecidedRange
 from actors.paxos.proposer import Leading
 from chaos.simulator.world import World
 from tests.worlds import intercepted, leader_of, put, started
@@ -47,7 +47,7 @@ def test_the_leader_and_the_view_outlast_an_absence_of_all(world: World, away_ms
 
     # then writes go on,
     answer = world.answer(world.write(put("after", b"2")), within_ms=WITHIN_MS)
-    assert isinstance(answer, Decided)
+    assert isinstance(answer, WriteDecided)
     assert answer.outcome.status == "done"
     # under the same leader, without an election, and in the same view, which stays.
     world.run(10_000)
@@ -81,7 +81,7 @@ def test_what_was_under_way_is_ended_without_blaming_anybody(world: World, away_
     assert counted(world, "aborts_proposed") == 0
     told = world.answers.pop(token)
     in_time = away_ms < world.options.request_deadline_ms
-    assert isinstance(told, Decided if in_time else Unknown)
+    assert isinstance(told, WriteDecided if in_time else Unknown)
     # and the coordinator's patience with the next votes is soon what it was.
     for number in range(10):
         world.done(put(f"next/{number}", b"3"))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.calls import Decided
+from actors.calls import WriteDecided
 from actors.effects import Record
 from actors.options import Options
 from actors.state.budget import size_of
@@ -214,7 +214,7 @@ def test_a_client_tries_a_busy_command_once_more() -> None:
     tokens = [world.write(CopyEntry(source="d", target=target)) for target in ("one", "two")]
     answers = [world.answer(token, 20_000) for token in tokens]
 
-    assert all(isinstance(answer, Decided) for answer in answers)
+    assert all(isinstance(answer, WriteDecided) for answer in answers)
     assert [answer.outcome.status for answer in answers] == ["done", "done"]
 
 

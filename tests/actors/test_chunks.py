@@ -10,20 +10,26 @@ from collections.abc import Iterable
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from actors.store.chunks import READING_GRACE_MS, RELEASED_GRACE_MS, Chunks, Contents, Manifest
+from actors.store.chunks import (
+    READING_GRACE_MS,
+    RELEASED_GRACE_MS,
+    AnyContent,
+    ChunkManifest,
+    Chunks,
+)
 from actors.values import Chunked, Indirect
 
 NAMES = tuple(hashlib.sha256(b"%d" % number).hexdigest() for number in range(4))
 LIST = hashlib.sha256(b"list").hexdigest()
 LISTED = NAMES[:2]
-CONTENTS: tuple[Contents, ...] = (
+CONTENTS: tuple[AnyContent, ...] = (
     Chunked(size=1, sha256=NAMES[0], chunks=NAMES[:1]),
     Chunked(size=3, sha256=NAMES[1], chunks=NAMES[1:]),
     Indirect(size=2, sha256="0" * 64, manifest=LIST),
 )
 
 
-def named_by(content: Contents) -> tuple[str, ...]:
+def named_by(content: AnyContent) -> tuple[str, ...]:
     return (LIST, *LISTED) if isinstance(content, Indirect) else content.chunks  # type: ignore[union-attr]
 
 
@@ -40,7 +46,7 @@ class Model:
         self.held: set[str] = set()
         self.users: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
-        self.in_use: list[Contents] = []
+        self.in_use: list[AnyContent] = []
 
     def _raise(self, names: Iterable[str], for_ms: int) -> None:
         for name in names:
@@ -51,14 +57,14 @@ class Model:
         self.held.add(name)
         self._raise(listed_in(name), for_ms)
         if name == LIST:
-            self.real.add_manifest(LIST, Manifest(names=LISTED))
+            self.real.add_manifest(LIST, ChunkManifest(names=LISTED))
 
     def keep(self, name: str, for_ms: int) -> None:
         self.real.keep(name, self.now + for_ms)
         if name in self.held:
             self._raise(listed_in(name), for_ms)
 
-    def use(self, content: Contents) -> None:
+    def use(self, content: AnyContent) -> None:
         if not set(named_by(content)) <= self.held:
             return  # No store votes for it.
         self.real.use(content)
@@ -141,7 +147,7 @@ def test_lists_that_list_each_other_end() -> None:
     names = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(5_000)]
     for name, listed in zip(names, (*names[1:], names[0]), strict=True):
         chunks.add(name, 1_000)
-        chunks.add_manifest(name, Manifest(names=(listed, listed)))
+        chunks.add_manifest(name, ChunkManifest(names=(listed, listed)))
 
     chunks.keep(names[0], 2_000)
 

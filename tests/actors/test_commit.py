@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from actors.calls import Decided, GiveUp, Read, Unavailable, Unknown, Upload, Uploaded
+from actors.calls import GiveUp, NotDone, Read, Unknown, Upload, Uploaded, WriteDecided
 from actors.messages import ReadRequest, TxnDecision, TxnPrepare, TxnVote
 from actors.options import Options
 from actors.values import Chunked, IdempotencyKey, Precondition, PutFile
@@ -29,7 +29,7 @@ def test_a_write_aborts_while_a_store_is_away_and_never_happens_later() -> None:
 
     answer = cluster.answer(cluster.write(put("a", b"2")))
 
-    assert isinstance(answer, Decided)
+    assert isinstance(answer, WriteDecided)
     assert answer.outcome.status == "aborted"
     cluster.start("store-2")
     cluster.settled()
@@ -49,7 +49,7 @@ def test_the_retry_after_an_abort_is_a_new_sequence() -> None:
 
     answer = cluster.answer(token)
 
-    assert isinstance(answer, Decided)
+    assert isinstance(answer, WriteDecided)
     assert (answer.outcome.status, answer.retried) == ("done", True)
 
 
@@ -72,7 +72,7 @@ def test_a_restarted_coordinator_ends_what_its_former_start_left_open() -> None:
 
     answer = cluster.answer(token)
 
-    assert isinstance(answer, Decided)
+    assert isinstance(answer, WriteDecided)
     assert answer.outcome.status == "done"
     assert cluster.actor("learner-1").view.epoch == 1
     assert {cluster.actor(f"store-{n}").fence for n in (1, 2, 3)} == {1}
@@ -125,7 +125,7 @@ def test_reports_of_decisions_that_get_lost_only_cost_time() -> None:
     cluster.run(3_000)
 
     assert not leader.phase.queue
-    assert isinstance(cluster.answer(token), Decided)
+    assert isinstance(cluster.answer(token), WriteDecided)
 
 
 @pytest.mark.parametrize("name", ["learner-2", "store-3"])
@@ -169,7 +169,7 @@ def test_without_a_quorum_nothing_is_unknown_that_was_never_sent() -> None:
 
     answer = cluster.answer(cluster.write(put("a", b"1")))
 
-    assert isinstance(answer, Unavailable)
+    assert isinstance(answer, NotDone)
     assert cluster.now - began <= 6_000
     cluster.start("acceptor-1")
     cluster.ready()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors.calls import Decided, Upload, Uploaded
+from actors.calls import Upload, Uploaded, WriteDecided
 from actors.messages import (
     HOLD_MS_MAX,
     ChunkData,
@@ -18,7 +18,7 @@ from actors.messages import (
     TxnPrepare,
 )
 from actors.options import Options
-from actors.store.chunks import READING_GRACE_MS, RELEASED_GRACE_MS, Chunks, Manifest
+from actors.store.chunks import READING_GRACE_MS, RELEASED_GRACE_MS, ChunkManifest, Chunks
 from actors.values import Batch, Chunked, Command, DeleteFile, Indirect, Inline, PutFile
 from chaos.simulator.world import World
 from tests.worlds import founded, intercepted, put, swept
@@ -146,7 +146,7 @@ def test_contents_that_nobody_has_who_answers_abort_the_write_and_hold_up_no_oth
     world.run(9_000)
 
     answer = world.answers.get(token)
-    assert isinstance(answer, Decided), "the write is held up"
+    assert isinstance(answer, WriteDecided), "the write is held up"
     assert answer.outcome.status == "aborted"
     assert "contents are on no store that answers" in answer.outcome.detail
     world.done(put("b", b"2"))
@@ -304,7 +304,7 @@ def test_the_chunks_that_a_list_names_have_its_users() -> None:
     content = Indirect(size=3, sha256="0" * 64, manifest=name_of(b"list"))
     for name in (*names, content.manifest):
         chunks.add(name, 100)
-    chunks.add_manifest(content.manifest, Manifest(names=names))
+    chunks.add_manifest(content.manifest, ChunkManifest(names=names))
     chunks.use(content)
     assert chunks.take_expired(10_000, 10) == []
     assert chunks.release(content, 10_000) == [content.manifest, *names]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from actors.calls import Copied, CopySnapshot, HoldChunks, Unavailable
+from actors.calls import CopiedPage, CopySnapshot, HoldChunks, NotDone
 from actors.effects import Send
 from actors.gateway.gateway import Gateway
 from actors.gateway.state_copies import Copies
@@ -78,12 +78,12 @@ def test_the_coordinator_is_asked_first_and_its_pages_in_order(
 
     copies.on_page("learner-2", _page(9))
 
-    assert taken(gateway) == ([], [Copied("learner-2/d1/3", _page(9))])
+    assert taken(gateway) == ([], [CopiedPage("learner-2/d1/3", _page(9))])
     copies.copy(CopySnapshot(token=2, at_least=9, source="learner-2/d1/3", slot=9, page=1))
     copies.on_page("learner-2", _page(9, page=1))
     assert taken(gateway) == (
         [Send("learner-2", SnapshotPull(slot=9, page=1))],
-        [Copied("learner-2/d1/3", _page(9, page=1))],
+        [CopiedPage("learner-2/d1/3", _page(9, page=1))],
     )
     assert not copies.busy
 
@@ -93,7 +93,7 @@ def test_a_snapshot_that_is_gone_is_answered_by_the_first_page_of_another(
 ) -> None:
     copies.copy(CopySnapshot(token=1, at_least=9, source="learner-2/d1/3", slot=9, page=4))
     copies.on_page("learner-2", _page(12))
-    assert taken(gateway)[1] == [Copied("learner-2/d1/3", _page(12))]
+    assert taken(gateway)[1] == [CopiedPage("learner-2/d1/3", _page(12))]
 
 
 @pytest.mark.parametrize("bad", [_page(8), _page(9, digest="00")], ids=["too old", "damaged"])
@@ -112,7 +112,7 @@ def test_somebody_else_is_asked_if_the_answer_is_of_no_use(
     gateway.turn.now += 10_000
     copies.tick()
     (answer,) = taken(gateway)[1]
-    assert isinstance(answer, Unavailable)
+    assert isinstance(answer, NotDone)
     assert "learner-2" in answer.reason
 
 
@@ -157,7 +157,7 @@ def test_replicas_that_are_all_too_old_are_asked_in_rounds_with_pauses_between(
         copies.tick()
 
     (answer,) = taken(gateway)[1]
-    assert isinstance(answer, Unavailable)
+    assert isinstance(answer, NotDone)
     assert answer.fact == "a read changes nothing"
     for name in ("learner-1", "learner-2", "store-1", "store-3"):
         assert f"{name}: only at slot 8, not at 9" in answer.reason

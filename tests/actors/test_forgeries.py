@@ -103,7 +103,7 @@ def test_promises_of_stores_elect_nobody() -> None:
         hand(world, name, store, promise)
 
     assert isinstance(candidate.phase, Electing)
-    assert candidate.phase.answers == {}
+    assert candidate.phase.promises == {}
 
 
 def test_leases_that_learners_and_stores_grant_are_none() -> None:

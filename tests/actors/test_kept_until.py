@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from actors.calls import Fetch, Fetched, Holding, KeepChunks
+from actors.calls import Fetch, FetchedChunk, Holding, KeepChunks
 from actors.messages import HOLD_MS_MAX, ChunkGet, ChunkKeep, ChunkPut, TxnPrepare
 from actors.options import Options
 from actors.store.chunks import READING_GRACE_MS, RELEASED_GRACE_MS, RENEWALS
@@ -96,7 +96,7 @@ def test_a_slow_download_of_a_replaced_version_ends() -> None:
     world = founded(options=Options(chunk_grace_ms=GRACE_MS))
     names = tuple(upload(world, b"chunk %d" % number) for number in range(2 * RENEWALS))
     world.done(PutFile(path="big", content=chunked(*names)))
-    assert isinstance(fetched(world, names[0]), Fetched)
+    assert isinstance(fetched(world, names[0]), FetchedChunk)
     world.done(put("big", b"small"))
     renewals = 0
 
@@ -110,7 +110,7 @@ def test_a_slow_download_of_a_replaced_version_ends() -> None:
             # A quarter of what every renewal keeps them for, which is what `RENEWALS` means.
             world.run(READING_GRACE_MS // RENEWALS)
             keep(world, names, READING_GRACE_MS)
-            assert isinstance(fetched(world, name), Fetched)
+            assert isinstance(fetched(world, name), FetchedChunk)
 
     assert renewals >= 3 * len(names[1:])
     assert held_nowhere_in_the_end(world, *names)

@@ -1,9 +1,9 @@
 """The log as a learner tells of it: newest first, with epochs, ballots and what became of it."""
 
-from actors.calls import ReadLog, Unavailable
+from actors.calls import NotDone, ReadLog
 from actors.effects import Send
 from actors.gateway.gateway import Gateway
-from actors.learner.chosen_log import Known
+from actors.learner.chosen_log import ChosenSlot
 from actors.learner.learner import Learner
 from actors.learner.log_pages import page_of
 from actors.messages import LogPage, LogRead
@@ -64,7 +64,7 @@ def learner_with(*values: AnyValue) -> Learner:
     learner.log.voters = Voters(Options().names("acceptor"))
     learner.log.first_kept = 5
     for slot, value in enumerate(values, start=5):
-        learner.log.known[slot] = Known(value, BALLOT, ())
+        learner.log.known[slot] = ChosenSlot(value, BALLOT, ())
         learner.log.chosen_through = slot
     learner.log.known[learner.log.chosen_through].aborted = None
     learner.learned.view = view(2)
@@ -131,7 +131,7 @@ def test_a_client_asks_the_next_learner_and_gives_up_in_the_end() -> None:
     assert {"learner-1", "learner-2"} == set(asked)
     (answer,) = gateway.out.answers
     assert answer.token == 3
-    assert answer.value == Unavailable(
+    assert answer.value == NotDone(
         "no learner sent its log (learner-1: no answer; learner-2: no answer)",
         "a read changes nothing",
     )

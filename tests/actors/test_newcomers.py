@@ -9,10 +9,10 @@ from actors.errors import InvariantViolation
 from actors.messages import (
     Diverged,
     JoinRequest,
+    LearnerProgress,
     LeaseAsk,
     LeaseGrant,
     NodeHeartbeat,
-    Progress,
     ProposeValue,
     ReadRequest,
     SnapshotPage,
@@ -22,7 +22,7 @@ from actors.messages import (
     TxnState,
     TxnVote,
 )
-from actors.state.snapshots import Copied, digest_of
+from actors.state.snapshots import CopiedState, digest_of
 from actors.store.reads import WaitingRead
 from actors.values import Batch, Command, PreparedSlot, Refusal, View
 from chaos.simulator.world import World
@@ -218,7 +218,7 @@ def test_a_copied_state_leaves_later_votes_as_they_are() -> None:
     store._on_prepare("learner-1", prepare)
     store._take()
 
-    store._install(Copied(slot - 1, rows_of(world.actor("store-1").state)))
+    store._install(CopiedState(slot - 1, rows_of(world.actor("store-1").state)))
 
     assert slot in store.prepared
     key = f"prepared/{slot:016x}"
@@ -232,7 +232,7 @@ def test_a_copied_state_tells_watchers_nothing_of_what_was_before() -> None:
     slot = store.state.applied
     assert store.held.changes.since(0, 10)[0]
 
-    store._install(Copied(slot, rows_of(world.actor("store-1").state)))
+    store._install(CopiedState(slot, rows_of(world.actor("store-1").state)))
 
     assert (store.held.changes.first, store.held.changes.last) == (slot + 1, slot)
     assert store.held.changes.since(slot, 10) == ((), slot)
@@ -288,7 +288,7 @@ def test_the_leader_hears_of_a_view_before_what_came_earlier_is_decided() -> Non
     learner._asked = True
     learner._report_progress()
 
-    (progress,) = [message for message in sent(learner) if isinstance(message, Progress)]
+    (progress,) = [message for message in sent(learner) if isinstance(message, LearnerProgress)]
     assert (progress.scanned, progress.decided) == (learner.decided + 2, learner.decided)
     assert progress.view.epoch == value.epoch
 

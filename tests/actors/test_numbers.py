@@ -13,8 +13,8 @@ from actors.messages import (
     Accepted,
     AcceptedRange,
     LeaderBeat,
+    LearnerProgress,
     Prepare,
-    Progress,
     ProposeValue,
     PullChosen,
     Result,
@@ -22,7 +22,7 @@ from actors.messages import (
 )
 from actors.numbers import COUNT_MAX, GAP_SLOTS_MAX
 from actors.paxos.ballot import Ballot
-from actors.paxos.proposer import Answer, Electing, Following
+from actors.paxos.proposer import AcceptorPromise, Electing, Following
 from actors.state.namespace import Namespace
 from actors.values import (
     ALWAYS,
@@ -248,11 +248,11 @@ def test_what_phase_1_found_far_away_is_proposed_once_the_log_comes_near() -> No
     electing = Electing(ballot=Ballot(phase.ballot.round + 1, leader.name), first_slot=1)
     for name in ("acceptor-1", "acceptor-2", "acceptor-3"):
         acceptor = world.actor(name)
-        answer = Answer(acceptor.truncated_below, None, dict(acceptor.accepted))
+        answer = AcceptorPromise(acceptor.truncated_below, None, dict(acceptor.accepted))
         answer.accepted[far - 101] = AcceptedValue(
             slot=far - 101, ballot=phase.ballot, value=batch(3)
         )
-        electing.answers[name] = answer
+        electing.promises[name] = answer
     leader.actor._lead(electing)
     leading: Any = leader.actor.phase
     assert (leading.proposed_again[far], leading.far_slot) == (forged, None)
@@ -304,7 +304,7 @@ def test_no_wrong_progress_keeps_a_leader_from_what_was_chosen() -> None:
     world.done(put("a", b"1"))
     leader = leader_of(world)
     view = world.actor("learner-1").view
-    wrong = Progress(scanned=10**15, decided=10**15, view=view)
+    wrong = LearnerProgress(scanned=10**15, decided=10**15, view=view)
     for name in world.options.names("proposer"):
         hand(world, name, "learner-1", wrong)
     assert leader.actor.chosen_through < 100

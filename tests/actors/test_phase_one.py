@@ -8,9 +8,9 @@ import pytest
 from actors.effects import Envelope
 from actors.messages import (
     Accept,
+    LearnerProgress,
     NodeHeartbeat,
     Prepare,
-    Progress,
     Promise,
     PullChosen,
     Reject,
@@ -191,7 +191,7 @@ def test_what_phase_1_found_is_proposed_until_those_who_knew_it_know_it_again(wo
 
     assert heard(0) == []  # Both are under way.
     view = world.actor("learner-1").view
-    answers(world, "proposer-5", "learner-1", Progress(scanned=2, decided=1, view=view))
+    answers(world, "proposer-5", "learner-1", LearnerProgress(scanned=2, decided=1, view=view))
     assert candidate.proposed == {}
     assert heard(2) == []
     assert heard(1) == [(2, accepted(2).value)]

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from actors.calls import Decided, GiveUp, Unavailable, Unknown
+from actors.calls import GiveUp, NotDone, Unknown, WriteDecided
 from actors.effects import Answer, Effects, Envelope
-from actors.messages import LeaderBeat, Progress, Redirect, Result, Submit
+from actors.messages import LeaderBeat, LearnerProgress, Redirect, Result, Submit
 from actors.paxos.ballot import Ballot
 from actors.values import Command, OpenSession, Outcome
 from chaos.simulator.world import World
@@ -73,7 +73,7 @@ def test_a_command_under_way_is_taken_once_and_again_when_its_slot_is_chosen() -
     hand(world, name, "gateway-1", again)
     assert list(phase.queue) == []
     view = leader.actor.view
-    hand(world, name, "learner-1", Progress(scanned=slot, decided=slot, view=view))
+    hand(world, name, "learner-1", LearnerProgress(scanned=slot, decided=slot, view=view))
     hand(world, name, "gateway-1", again)
     assert list(phase.queue) == [again.command]
 
@@ -167,7 +167,7 @@ def test_a_write_is_refused_for_good_only_if_no_ballot_can_propose_a_copy() -> N
     redirect(world, pending, first)
     assert pending.open_ballots == set()
     answer = end_wait(world, token)
-    assert isinstance(answer, Unavailable)
+    assert isinstance(answer, NotDone)
 
 
 def test_whose_caller_was_told_unknown_is_not_tried_again_under_another_number() -> None:
@@ -213,7 +213,7 @@ def test_an_abort_is_tried_again_once_under_another_number_while_the_caller_wait
         Result(session=session, sequence=sequence + 1, outcome=aborted),
     )
     (answer,) = effects.answers
-    assert answer == Answer(token, Decided(again.command.request, aborted, retried=True))
+    assert answer == Answer(token, WriteDecided(again.command.request, aborted, retried=True))
 
 
 def test_a_client_acknowledges_only_what_it_has_heard_of() -> None:
@@ -251,5 +251,5 @@ def test_a_caller_waits_for_half_as_long_where_nothing_can_have_happened(
     world.run_until(lambda: token in world.answers, 1_000, 1)
     waited_ms = world.machines["gateway-1"].now_ms - began_ms
     assert waits_ms <= waited_ms <= waits_ms + 150
-    assert isinstance(world.answers[token], Unknown if sent_to_a_leader else Unavailable)
+    assert isinstance(world.answers[token], Unknown if sent_to_a_leader else NotDone)
     assert [p.token for p in gateway.writes._pending.values()] == [None] * sent_to_a_leader

@@ -2,7 +2,7 @@
 
 import pytest
 
-from actors.calls import Read, ReadDone, Unavailable
+from actors.calls import NotDone, Read, ReadDone
 from actors.messages import ReadRequest
 from actors.rotation import Rotation
 from chaos.simulator.world import World
@@ -143,7 +143,7 @@ def test_a_read_that_no_store_can_serve_says_what_each_has_said() -> None:
 
     answer = world.answer(_read(world))
 
-    assert isinstance(answer, Unavailable)
+    assert isinstance(answer, NotDone)
     assert answer.fact == "a read changes nothing"
     head, _, account = answer.reason.partition(" (")
     assert head == "no store could serve the read"

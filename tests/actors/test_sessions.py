@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from actors.calls import Read, Survey, Surveyed, Unavailable, Unknown, Write
+from actors.calls import NotDone, Read, Survey, Surveyed, Unknown, Write
 from actors.effects import Answer, Record
 from actors.messages import ReadRequest, Result
 from actors.options import Options
@@ -327,7 +327,7 @@ def test_what_a_gateway_can_not_take_is_refused_at_once() -> None:
         lambda token: Write(token=token, operation=put("a", b"1")),
         lambda token: Read(token=token, request=ReadRequest(number=0, what="entry")),
     ):
-        assert isinstance(world.answer(world.call(call)), Unavailable)
+        assert isinstance(world.answer(world.call(call)), NotDone)
     assert isinstance(world.answer(world.call(lambda token: Survey(token=token))), Surveyed)
 
     world, sequences = writing_two()
@@ -336,7 +336,7 @@ def test_what_a_gateway_can_not_take_is_refused_at_once() -> None:
     gateway.writes._floor = gateway.writes._next_sequence - 4_096
     taken = world.write(put("c", b"1"))
     refused = world.answer(world.write(put("d", b"1")))
-    assert isinstance(refused, Unavailable)
+    assert isinstance(refused, NotDone)
     assert refused.fact == "nothing was sent"
     assert [p.token for p in gateway.writes._pending.values()].count(taken) == 1
     assert len(gateway.writes._pending) == len(sequences) + 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors.calls import Absent, Fetch, Fetched, Unavailable, Upload, Uploaded
+from actors.calls import Absent, Fetch, FetchedChunk, NotDone, Upload, Uploaded
 from actors.effects import Effects
 from actors.messages import ChunkGet, ChunkMissing, ChunkPut, ChunkRefused, ChunkStored
 from chaos.simulator.disk import Disk
@@ -89,7 +89,7 @@ def test_a_chunk_that_one_store_holds_costs_at_most_one_request_to_each(
     with gets.passes_in(world):
         answer = world.answer(begin_fetch(world, b"data"))
 
-    assert answer == Fetched(b"data")
+    assert answer == FetchedChunk(b"data")
     assert gets.counts[holder] == 1
     assert max(gets.counts.values()) == 1, gets.counts
 
@@ -119,7 +119,7 @@ def test_stores_that_all_refuse_are_asked_in_rounds_with_pauses_between() -> Non
     with gets.passes_in(world):
         answer = world.answer(begin_fetch(world, b"data"))
 
-    assert isinstance(answer, Unavailable)
+    assert isinstance(answer, NotDone)
     assert answer.fact == "a read changes nothing"
     for said in (
         "store-1: it lacks the chunk",
@@ -187,10 +187,10 @@ def test_a_caller_that_joins_a_fetch_has_its_own_patience() -> None:
         first = begin_fetch(world, b"data")
         world.run(14_000)
         second = begin_fetch(world, b"data")
-        assert isinstance(world.answer(first), Unavailable)
+        assert isinstance(world.answer(first), NotDone)
         world.run(10_000)
         assert second not in world.answers
-        assert isinstance(world.answer(second), Unavailable)
+        assert isinstance(world.answer(second), NotDone)
     assert not world.actor("gateway-1").transfers.busy
 
 
@@ -211,7 +211,7 @@ def test_uploads_that_failed_leave_no_credit_behind(refuses: str, ended_by: str)
     with puts.passes_in(world):
         tokens = [begin_upload(world, b"chunk %d" % number) for number in range(CREDITS)]
         failed = [world.answer(token) for token in tokens]
-    assert all(isinstance(answer, Unavailable) for answer in failed)
+    assert all(isinstance(answer, NotDone) for answer in failed)
     assert {answer.no_room for answer in failed} == {ended_by == "refusal"}
     set_room(world, refuses, False)
 
@@ -234,7 +234,7 @@ def test_what_failed_uploads_left_with_a_silent_store_stays_bounded() -> None:
     with puts.passes_in(world):
         for number in range(5 * CREDITS):
             answer = world.answer(begin_upload(world, b"chunk %d" % number))
-            assert isinstance(answer, Unavailable)
+            assert isinstance(answer, NotDone)
             assert answer.no_room
             world.run(2_000)
     assert puts.counts["store-1"] == 5 * CREDITS
@@ -243,7 +243,7 @@ def test_what_failed_uploads_left_with_a_silent_store_stays_bounded() -> None:
     set_room(world, "store-1", False)
     waits = begin_upload(world, b"one more")
     refusal = world.answer(waits)
-    assert isinstance(refusal, Unavailable)
+    assert isinstance(refusal, NotDone)
     assert refusal.reason == "store-2 still owed answers for earlier chunks in 20 s"
     world.start("store-2")
     assert isinstance(world.answer(begin_upload(world, b"one more")), Uploaded)
@@ -259,7 +259,7 @@ def test_a_chunk_that_is_uploaded_again_is_not_sent_twice_to_a_store_that_owes_a
     sends = Sends(ChunkPut, ChunkStored)
     sends.loses = {"gateway-1"}
     with sends.passes_in(world):
-        assert isinstance(world.answer(begin_upload(world, b"data")), Unavailable)
+        assert isinstance(world.answer(begin_upload(world, b"data")), NotDone)
         set_room(world, "store-1", False)
         begin_upload(world, b"data")
         world.run(1_000)
@@ -287,7 +287,7 @@ def test_an_upload_waits_for_the_disk_that_the_view_names() -> None:
     with puts.passes_in(world):
         answer = world.answer(begin_upload(world, b"data"))
 
-    assert isinstance(answer, Unavailable)
+    assert isinstance(answer, NotDone)
     assert answer.reason == "store-3 did not confirm a chunk in 20 s"
     assert name_of(b"data") in blobs(world, "store-3")
     assert puts.counts["store-3"] <= 6
@@ -362,7 +362,7 @@ def test_a_lost_chunk_is_sent_again_only_to_a_store_that_lives_on() -> None:
     with puts.passes_in(world):
         answer = world.answer(begin_upload(world, b"data"))
 
-    assert isinstance(answer, Unavailable)
+    assert isinstance(answer, NotDone)
     assert answer.reason == "store-2, store-3 did not confirm a chunk in 20 s"
     assert puts.counts["store-3"] == 1
     assert 4 <= puts.counts["store-2"] <= 7

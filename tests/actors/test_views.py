@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from actors.calls import Decided, Upload, Uploaded
+from actors.calls import Upload, Uploaded, WriteDecided
 from actors.messages import Diverged, SnapshotPull
 from actors.options import Options
 from actors.values import Chunked, FileEntry, PutFile
@@ -111,7 +111,7 @@ def test_a_write_that_came_to_too_few_stores_is_given_up_though_their_disks_are_
     world.start("store-1", "store-2", "store-3", "learner-1", "learner-2")
 
     answer = world.answer(token)
-    assert isinstance(answer, Decided)
+    assert isinstance(answer, WriteDecided)
     assert answer.outcome.status == "aborted"
     assert answer.outcome.detail == "writes need 2 whole stores, but the view has 1 (store-3)"
     world.ready()

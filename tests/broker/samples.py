@@ -168,7 +168,7 @@ SAMPLES: tuple[AnyMessage, ...] = (
         lease_left_ms=900,
         read_leases_ms={"store-1": 700},
     ),
-    m.Progress(scanned=9, decided=8, view=VIEW),
+    m.LearnerProgress(scanned=9, decided=8, view=VIEW),
     m.PullChosen(first_slot=1, last_slot=9),
     m.Chosen(entries=(SlotValue(slot=9, value=NOOP), SlotValue(slot=10, value=ABORT))),
     m.AcceptedRange(entries=(ACCEPTED,), truncated_below=2),

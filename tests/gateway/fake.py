@@ -14,20 +14,20 @@ from actors.calls import (
     Absent,
     Call,
     CopySnapshot,
-    Decided,
     Fetch,
-    Fetched,
+    FetchedChunk,
     Holding,
     KeepChunks,
+    NotDone,
     Read,
     ReadDone,
     ReadLog,
     Survey,
     Surveyed,
-    Unavailable,
     Upload,
     Uploaded,
     Write,
+    WriteDecided,
 )
 from actors.messages import LogPage, LogRead, ReadReply, ReadRequest, SnapshotPull
 from actors.options import Options
@@ -101,7 +101,7 @@ class FakeCluster:
                 await asyncio.sleep(0)
                 self.fetches_under_way -= 1
                 data = None if call.sha256 in self.missing else self.chunks.get(call.sha256)
-                return Absent() if data is None else Fetched(data)
+                return Absent() if data is None else FetchedChunk(data)
             case KeepChunks():
                 return Holding()
             case ReadLog(before=before, limit=limit, commands_max=commands_max):
@@ -109,7 +109,7 @@ class FakeCluster:
                 return LogPage(number=asked.number, entries=(), decided=0, first_kept=1)
             case CopySnapshot(slot=slot, page=page):
                 SnapshotPull(slot=slot, page=page)
-                return Unavailable("no replica was asked", "a read changes nothing")
+                return NotDone("no replica was asked", "a read changes nothing")
             case Survey():
                 return self._survey()
             case _:
@@ -119,7 +119,7 @@ class FakeCluster:
         """All writes that were asked for."""
         return [call for call in self.calls if isinstance(call, Write)]
 
-    def store(self, operation: AnyOperation, idempotency: Any = None) -> Decided:
+    def store(self, operation: AnyOperation, idempotency: Any = None) -> WriteDecided:
         """Apply what no gateway looked at."""
         for content in contents_of(operation):
             if isinstance(content, Inline):
@@ -127,10 +127,10 @@ class FakeCluster:
                 self.chunks[content.sha256] = content.data
         return self._apply(operation, idempotency)
 
-    def _write(self, call: Write) -> Decided:
+    def _write(self, call: Write) -> WriteDecided:
         return self.store(call.operation, call.idempotency)
 
-    def _apply(self, operation: Any, idempotency: Any = None) -> Decided:
+    def _apply(self, operation: Any, idempotency: Any = None) -> WriteDecided:
         command = Command(
             session=SESSION,
             sequence=self._sequence,
@@ -148,7 +148,7 @@ class FakeCluster:
         self.state.tree.dropped.clear()
         self.state.tree.gained.clear()
         self.state.take_rows()
-        return Decided(command.request, outcome)
+        return WriteDecided(command.request, outcome)
 
     async def _changes(self, request: ReadRequest) -> ReadReply:
         """As a store does: wait for the first of them, but not for ever."""

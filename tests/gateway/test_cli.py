@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from actors.calls import Unavailable
+from actors.calls import NotDone
 from gateway.cli import files as cli_files
 from gateway.cli.main import run
 from gateway.cli.transfer import Silent, put_tree
@@ -292,7 +292,7 @@ async def test_a_write_is_sent_again_under_its_key_until_it_is_known(
     port: int, cluster: FakeCluster, tmp_path: Path
 ) -> None:
     url = f"http://127.0.0.1:{port}"
-    cluster.answers.extend([Unavailable("no leader", "it was never sent")] * 3)
+    cluster.answers.extend([NotDone("no leader", "it was never sent")] * 3)
 
     async with AsyncClient(url) as synod:
         written = await synod.put("a", b"hello")
@@ -327,7 +327,7 @@ async def test_a_tree_stops_when_the_cluster_fails_for_longer_than_patience(
 ) -> None:
     for number in range(100):
         (tmp_path / f"{number}").write_text("x")
-    cluster.answers.extend([Unavailable("no leader", "it was never sent")] * 1000)
+    cluster.answers.extend([NotDone("no leader", "it was never sent")] * 1000)
 
     async with AsyncClient(f"http://127.0.0.1:{port}", patience_s=0.2) as synod:
         tally = await put_tree(synod, tmp_path, "d", progress=Silent(), parallel=4)
@@ -392,7 +392,7 @@ async def test_a_read_that_fails_says_what_was_not_read_and_what_to_do(
     """Given no store, then a get says within its time what it could not read, and nothing of a
     write that never happened.
     """
-    cluster.answers.extend([Unavailable("no store answers", "a read")] * 1000)
+    cluster.answers.extend([NotDone("no store answers", "a read")] * 1000)
 
     got = await synod("get", "x", "-", "--timeout", "0.7")
 

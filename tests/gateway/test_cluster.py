@@ -6,8 +6,8 @@ import re
 import httpx
 import pytest
 
-from actors.calls import Decided as CallDecided
-from actors.calls import Read, ReadDone, Unavailable, Unknown
+from actors.calls import NotDone, Read, ReadDone, Unknown
+from actors.calls import WriteDecided as CallDecided
 from actors.messages import ReadReply, ReadRequest, ReadStatus
 from actors.values import Outcome, Status
 from broker.local_calls import CallOutcomeUnknown, CallRefused
@@ -42,7 +42,7 @@ async def test_aborted_is_final_and_names_the_fact(
 async def test_unavailable_names_reason_and_fact(
     client: httpx.AsyncClient, cluster: FakeCluster
 ) -> None:
-    cluster.answers.extend([Unavailable("no leader", "it was never sent to a proposer")] * 2)
+    cluster.answers.extend([NotDone("no leader", "it was never sent to a proposer")] * 2)
 
     for answer in (
         await client.put("/v1/files/a", content=b"x"),

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from actors.calls import ReadLog, Unavailable
+from actors.calls import NotDone, ReadLog
 from actors.messages import LogCommand, LogEntry, LogPage
 from actors.paxos.ballot import Ballot
 from tests.gateway.fake import FakeCluster
@@ -72,5 +72,5 @@ async def test_what_can_not_be_asked(client: httpx.AsyncClient, query: str) -> N
 
 
 async def test_no_learner_answers(client: httpx.AsyncClient, cluster: FakeCluster) -> None:
-    cluster.answers.append(Unavailable("no learner told of the log", "a read changes nothing"))
+    cluster.answers.append(NotDone("no learner told of the log", "a read changes nothing"))
     assert problem_of(await client.get("/v1/log"))["type"].endswith(":unavailable")

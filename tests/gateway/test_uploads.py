@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from actors.calls import Unavailable as Refused
+from actors.calls import NotDone as Refused
 from gateway.cli.transfer import Silent, put_tree
 from synod.bodies import REPLAYED_BYTES_MAX, Source
 from synod.client import AsyncClient

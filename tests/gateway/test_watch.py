@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 import gateway.http.watch
-from actors.calls import Unavailable
+from actors.calls import NotDone
 from actors.store.changes import Change
 from actors.values import Transaction
 from gateway.cluster import Cluster
@@ -179,7 +179,7 @@ async def test_a_cluster_that_is_away_for_a_while_costs_no_change(
 ) -> None:
     async with _watching(synod.url) as stream:
         await stream.next()
-        cluster.answers.append(Unavailable("no store", "a read"))
+        cluster.answers.append(NotDone("no store", "a read"))
         await synod.put("a", b"1", key="k")
 
         assert (await stream.next())[1]["path"] == "a"

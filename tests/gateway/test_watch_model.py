@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from actors.calls import Call, Read, ReadDone, Unavailable
+from actors.calls import Call, NotDone, Read, ReadDone
 from actors.messages import ReadReply, ReadRequest
 from actors.store.changes import Change, Changes
 from actors.store.reads import answer_changes
@@ -127,7 +127,7 @@ class _Stores:
         self.happen()
         await asyncio.sleep(self._random.choice((0.0, 0.01, 0.3)))
         if not self.calm and self._random.random() < 0.1:
-            return Unavailable("no store", "a read changes nothing")
+            return NotDone("no store", "a read changes nothing")
         return ReadDone("store-1", await self._answer(call.request))
 
     async def _answer(self, request: ReadRequest) -> ReadReply:

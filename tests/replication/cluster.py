@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.calls import Decided, Read, ReadDone, Survey, Upload, Write
+from actors.calls import Read, ReadDone, Survey, Upload, Write, WriteDecided
 from actors.messages import AnyMessage, ReadRequest
 from actors.options import Options, role_of
 from actors.values import AnyOperation, FileEntry
@@ -127,10 +127,10 @@ class MemoryCluster:
             lambda token: Write(token=token, operation=operation, retry_aborted=retry)
         )
 
-    async def done(self, operation: AnyOperation, retry: bool = True) -> Decided:
+    async def done(self, operation: AnyOperation, retry: bool = True) -> WriteDecided:
         """A write that succeeds."""
         answer = await self.write(operation, retry)
-        assert isinstance(answer, Decided), answer
+        assert isinstance(answer, WriteDecided), answer
         assert answer.outcome.status == "done", answer
         return answer
 

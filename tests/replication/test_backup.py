@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from actors.options import Options
 from actors.store import chunks, contents
-from actors.store.contents import Contents
+from actors.store.contents import StoreContents
 from broker.journal import Journal
 from gateway.backup.folder import BackupDamaged, BackupFolder, BackupRefused, Manifest
 from gateway.backup.restore import restore
@@ -117,14 +117,14 @@ def sweeps(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     monkeypatch.setattr(chunks, "READING_GRACE_MS", 20)
     monkeypatch.setattr(contents, "READING_GRACE_MS", 20)
     monkeypatch.setattr(contents, "_SWEEP_MS", 20)
-    sweep = Contents.sweep
+    sweep = StoreContents.sweep
     count: Counter[str] = Counter()
 
-    def counting(self: Contents) -> None:
+    def counting(self: StoreContents) -> None:
         sweep(self)
         count[self._turn.name] += 1
 
-    monkeypatch.setattr(Contents, "sweep", counting)
+    monkeypatch.setattr(StoreContents, "sweep", counting)
     return count
 
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 
-from actors.calls import Decided
+from actors.calls import WriteDecided
 from broker.rabbitmq import RabbitTransport
 from broker.topology import Topology
 from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker
@@ -60,7 +60,7 @@ async def resumed_after_s(cluster: MemoryCluster) -> float:
                 answer = await cluster.write(put("after", b"2"), retry=True)
         except TimeoutError:
             return False
-        return isinstance(answer, Decided) and answer.outcome.status == "done"
+        return isinstance(answer, WriteDecided) and answer.outcome.status == "done"
 
     await eventually(is_done, within_s=60)
     return time.monotonic() - began_s

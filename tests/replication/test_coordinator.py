@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.calls import Decided, Unknown
+from actors.calls import Unknown, WriteDecided
 from actors.messages import AnyMessage, ProposeValue
 from actors.values import Abort
 from tests.replication.cluster import MemoryCluster, Stop, eventually, memory_cluster
@@ -79,13 +79,13 @@ async def test_the_other_learner_takes_over_and_nobody_was_told_an_untruth(
             stop.released.set()
 
         await cluster.settled()
-        assert isinstance(answer, Decided | Unknown), answer
+        assert isinstance(answer, WriteDecided | Unknown), answer
         version = cluster.actor("store-1").state.entries["a"].version
-        if isinstance(answer, Decided):
+        if isinstance(answer, WriteDecided):
             assert version == (2 if answer.outcome.status == "done" else 1), answer
         if "answer" in point and "before" not in point:
             # The answer had left: whoever is told it must not be told an untruth.
-            assert isinstance(answer, Decided)
+            assert isinstance(answer, WriteDecided)
             assert answer.outcome.status == "done"
         assert all(not cluster.actor(name).prepared for name in cluster.options.names("store"))
         assert cluster.coordinator == "learner-2"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.calls import Unavailable, Upload, Uploaded, Write
+from actors.calls import NotDone, Upload, Uploaded, Write
 from actors.values import (
     AnyOperation,
     Check,
@@ -63,7 +63,7 @@ async def test_a_store_without_room_votes_no_until_there_is_some(
 
         assert answer.outcome.status == "no_room"
         assert answer.outcome.detail == "no room: the disk of store-2 is full"
-        assert isinstance(uploaded, Unavailable)
+        assert isinstance(uploaded, NotDone)
         assert uploaded.no_room
         # It stays in the view: what is there can be read, and deleted to make room.
         assert await cluster.version("a") == 1
@@ -159,7 +159,7 @@ async def put_mib(cluster: MemoryCluster, number: int) -> object:
 
 
 def is_no_room(answer: object) -> bool:
-    if isinstance(answer, Unavailable):
+    if isinstance(answer, NotDone):
         return answer.no_room
     return getattr(answer, "status", "") == "no_room"
 

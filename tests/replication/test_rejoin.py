@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.calls import Decided, Fetch, Fetched
+from actors.calls import Fetch, FetchedChunk, WriteDecided
 from actors.store.chunks import RELEASED_GRACE_MS
 from actors.values import Chunked, PutFile
 from broker.journal import Journal
@@ -99,7 +99,7 @@ async def test_the_last_store_of_the_view_loses_its_disk(tmp_path: Path) -> None
         await cluster.done(put("b", b"afterwards"))
         await cluster.settled()
         answer = await in_doubt
-        is_done = isinstance(answer, Decided) and answer.outcome.status == "done"
+        is_done = isinstance(answer, WriteDecided) and answer.outcome.status == "done"
         assert await cluster.version("a") == (1 if is_done else 0)
         journal = cluster._journals["store-3"]
         assert all(journal.read_blob(name) for name in names)
@@ -211,7 +211,7 @@ async def test_a_flipped_bit_in_a_chunk_is_read_elsewhere_and_mended(tmp_path: P
 
         for _ in range(6):
             answer = await _fetch(cluster, name)
-            assert isinstance(answer, Fetched)
+            assert isinstance(answer, FetchedChunk)
             assert answer.data.startswith(bytes(64 * KIB))
 
         for store in ("store-1", "store-2"):

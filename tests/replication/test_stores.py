@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.calls import Decided
+from actors.calls import WriteDecided
 from tests.replication.cluster import Stop, eventually, memory_cluster
 from tests.worlds import put
 
@@ -44,7 +44,7 @@ async def test_a_write_that_a_dying_store_had_not_prepared_is_aborted_by_timeout
 
         answer = await write
 
-        assert isinstance(answer, Decided)
+        assert isinstance(answer, WriteDecided)
         assert answer.outcome.status == "aborted"
         assert "store-2 did not vote within" in answer.outcome.detail
         assert await cluster.version("a") == 1
@@ -80,7 +80,7 @@ async def test_a_store_that_dies_after_its_vote_learns_the_outcome_before_it_ser
 
         answer = await write
 
-        assert isinstance(answer, Decided)
+        assert isinstance(answer, WriteDecided)
         assert answer.outcome.status == "done"
         await cluster.start("store-2")
         for _ in range(30):

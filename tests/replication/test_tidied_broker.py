@@ -9,7 +9,7 @@ from uuid import uuid4
 import aio_pika
 import pytest
 
-from actors.calls import Decided
+from actors.calls import WriteDecided
 from actors.effects import Group
 from broker.rabbitmq import RabbitTransport
 from broker.topology import DELAYS_MS, Topology
@@ -58,7 +58,7 @@ async def test_a_cluster_is_whole_again_within_seconds_and_has_lost_nothing(
         while not stop.is_set():
             number += 1
             answer = await cluster.write(put(f"f{number}", b"%d" % number))
-            if isinstance(answer, Decided) and answer.outcome.status == "done":
+            if isinstance(answer, WriteDecided) and answer.outcome.status == "done":
                 done[f"f{number}"] = answer.outcome.etag
             await asyncio.sleep(0.02)
 

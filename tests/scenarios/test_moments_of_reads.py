@@ -8,10 +8,10 @@ from actors.calls import Read, ReadLog
 from actors.effects import Effects, Send, TimerKey
 from actors.messages import (
     Accept,
+    LearnerProgress,
     LeaseAsk,
     LeaseGrant,
     LogPage,
-    Progress,
     ProposeValue,
     ReadReply,
     ReadRequest,
@@ -126,7 +126,7 @@ def test_no_lease_for_who_was_dropped_by_a_view_that_is_known() -> None:
     actor = leader.actor
     chosen_through, former = actor.chosen_through, actor.view
     ask = LeaseAsk(number=1)
-    later = Progress(
+    later = LearnerProgress(
         scanned=chosen_through + 1, decided=chosen_through + 1, view=view_without(former, "store-3")
     )
     hand(world, leader.name, "learner-1", later)
@@ -135,7 +135,7 @@ def test_no_lease_for_who_was_dropped_by_a_view_that_is_known() -> None:
         world,
         leader.name,
         "learner-2",
-        Progress(scanned=chosen_through, decided=chosen_through, view=former),
+        LearnerProgress(scanned=chosen_through, decided=chosen_through, view=former),
     )
     assert types(hand(world, leader.name, "store-3", ask)) == []
     assert types(hand(world, leader.name, "store-2", ask)) == ["lease.grant"]

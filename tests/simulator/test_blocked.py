@@ -2,7 +2,7 @@
 
 import pytest
 
-from actors.calls import Decided
+from actors.calls import WriteDecided
 from chaos.simulator.network import Blockade
 from tests.worlds import put, started
 
@@ -22,7 +22,7 @@ def test_what_is_sent_to_a_blocked_broker_waits_or_is_lost(holds: bool) -> None:
 
     world.network.unblock(blockade)
     answer = world.answer(token)
-    assert isinstance(answer, Decided)
+    assert isinstance(answer, WriteDecided)
     assert answer.outcome.status == "done"
 
 
@@ -31,7 +31,7 @@ def test_a_blocked_broker_delivers_what_it_has() -> None:
     world = started()
     token = world.write(put("a", b"1"))
     world.network.blockades.append(Blockade(frozenset(("gateway-1",)), holds=False))
-    assert isinstance(world.answer(token), Decided)
+    assert isinstance(world.answer(token), WriteDecided)
 
 
 def test_all_are_blocked_for_half_a_minute() -> None:

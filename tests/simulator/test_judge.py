@@ -33,7 +33,7 @@ def _no_refusals(self: Acceptor, sender: str, ballot: Ballot) -> bool:
 
 
 def _lead_without_looking(self: Proposer, phase: Electing) -> None:
-    for answer in phase.answers.values():
+    for answer in phase.promises.values():
         answer.accepted.clear()
     _lead(self, phase)
 

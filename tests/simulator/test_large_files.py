@@ -8,14 +8,14 @@ import pytest
 from actors.calls import Holding, KeepChunks
 from actors.gateway.chunk_transfers import Transfers
 from actors.messages import ChunkKeep, ChunkPut, ChunkStored
-from actors.store.contents import Contents
+from actors.store.contents import StoreContents
 from actors.store.store import Store
 from chaos.simulator.run import Plan, Simulation, run_plan
 
-_on_put = Contents.on_put
+_on_put = StoreContents.on_put
 
 
-def _do_not_listen(self: Contents, message: ChunkKeep) -> None:
+def _do_not_listen(self: StoreContents, message: ChunkKeep) -> None:
     return None
 
 
@@ -23,7 +23,7 @@ def _do_not_send(self: Transfers, call: KeepChunks) -> None:
     self._turn.answer(call.token, Holding())
 
 
-def _say_stored(self: Contents, sender: str, message: ChunkPut) -> None:
+def _say_stored(self: StoreContents, sender: str, message: ChunkPut) -> None:
     if self._turn.name != "store-2":
         _on_put(self, sender, message)
     else:
@@ -63,10 +63,10 @@ def test_slow_clients_wait_between_chunks() -> None:
 @pytest.mark.parametrize(
     ("broken", "faults", "invariant"),
     [
-        ([(Contents, "on_keep", _do_not_listen)], ("slow-clients",), "kept_chunks_stay"),
+        ([(StoreContents, "on_keep", _do_not_listen)], ("slow-clients",), "kept_chunks_stay"),
         ([(Transfers, "keep", _do_not_send)], ("slow-clients",), "contents_are_kept"),
         (
-            [(Contents, "on_put", _say_stored), (Store, "_missing_contents", _lack_nothing)],
+            [(StoreContents, "on_put", _say_stored), (Store, "_missing_contents", _lack_nothing)],
             (),
             "acknowledged_contents_are_held",
         ),

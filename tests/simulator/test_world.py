@@ -73,7 +73,7 @@ def test_a_node_may_die_at_every_point_of_a_turn(point: str, name: str) -> None:
         world.start(*dead)
     answers = [world.answer(token) for token in tokens]
     machine.dies_at = ""
-    assert all(type(answer).__name__ in ("Decided", "Unknown") for answer in answers)
+    assert all(type(answer).__name__ in ("WriteDecided", "Unknown") for answer in answers)
     world.settled()
     assert machine.disk.incarnation > incarnation or not dead
 
@@ -88,7 +88,7 @@ def test_what_was_not_acknowledged_comes_again() -> None:
     world.run_until(lambda: not store.is_up, 5_000)
     assert store.inbox, "what the turn took in waits in the queue"
     world.start("store-1")
-    assert type(world.answer(token)).__name__ == "Decided"
+    assert type(world.answer(token)).__name__ == "WriteDecided"
     world.settled()
 
 
