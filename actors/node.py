@@ -39,18 +39,18 @@ _SILENT_BEATS = 3
 """A gateway's name is free for another disk once so many of its heartbeats have stayed away."""
 
 
-class Door(NamedTuple):
+class Route(NamedTuple):
     """What takes a type of message in, and the rule that its sender has to keep."""
 
     rule: Rule | None
     handler: Handler
 
 
-class Fitted(NamedTuple):
+class AdmittedSender(NamedTuple):
     """A sender that fits: what its envelopes say of it, and the doors that are open to it."""
 
     head: tuple[object, ...]
-    doors: Mapping[type[AnyMessage], Door]
+    routes: Mapping[type[AnyMessage], Route]
 
 
 def read_record(adapter: TypeAdapter[T], record: Record) -> T:
@@ -84,7 +84,7 @@ class Node:
         self._halted = False
         """Whether it has said that it halts: the rest of that turn finds it deaf, too."""
         self._peers = Peers(_SILENT_BEATS * options.heartbeat_ms)
-        self._fitted: dict[str, Fitted] = {}
+        self._admitted: dict[str, AdmittedSender] = {}
         """Of each sender, its last fitting envelope."""
         self.founding = Founding(turn)
         shared: Handlers = {
@@ -94,7 +94,7 @@ class Node:
         self._handlers: dict[type[AnyMessage], Handler] = {
             kind: MethodType(method, self) for kind, method in {**self.handlers, **shared}.items()
         }
-        self._doors: dict[tuple[str, bool], Mapping[type[AnyMessage], Door]] = {}
+        self._routes: dict[tuple[str, bool], Mapping[type[AnyMessage], Route]] = {}
 
     # -- what the runtime reads ------------------------------------------------------------------
 
@@ -281,12 +281,12 @@ class Node:
 
     def _admit(self, envelope: Envelope) -> Handler | None:
         """What takes the message in, if its sender fits and may send it; else it is counted."""
-        fitted = self._fitted.get(envelope.sender)
-        if fitted is not None and fitted.head == envelope[:4]:
+        admitted = self._admitted.get(envelope.sender)
+        if admitted is not None and admitted.head == envelope[:4]:
             # Nearly all: the same start of the same process as last time.
-            door = fitted.doors.get(envelope.message.__class__)
-            if door is not None and (door.rule is None or door.rule(envelope, self.name)):
-                return door.handler
+            route = admitted.routes.get(envelope.message.__class__)
+            if route is not None and (route.rule is None or route.rule(envelope, self.name)):
+                return route.handler
             self.counters["dropped_not_permitted"] += 1
             return None
         return self._admit_new(envelope)
@@ -303,9 +303,9 @@ class Node:
         founded = self.founding.disks
         if not self._fits(key, role):
             return None
-        doors = self._doors_for(role, founded.get(envelope.sender) == envelope.disk)
-        door = doors.get(envelope.message.__class__)
-        if door is None or (door.rule is not None and not door.rule(envelope, self.name)):
+        routes = self._routes_for(role, founded.get(envelope.sender) == envelope.disk)
+        route = routes.get(envelope.message.__class__)
+        if route is None or (route.rule is not None and not route.rule(envelope, self.name)):
             self.counters["dropped_not_permitted"] += 1
             return None
         if envelope.incarnation < self._peers.incarnation(key):
@@ -314,10 +314,10 @@ class Node:
                 self._report_stale_disk(key)
             return None
         for forgotten in self._peers.meet(key, role, envelope.incarnation, founded, self.now):
-            self._fitted.pop(forgotten[0], None)
+            self._admitted.pop(forgotten[0], None)
             self._forget_peer(forgotten)
-        self._fitted[envelope.sender] = Fitted(envelope[:4], doors)
-        return door.handler
+        self._admitted[envelope.sender] = AdmittedSender(envelope[:4], routes)
+        return route.handler
 
     def _fits(self, key: Key, role: str) -> bool:
         """Whether the sender may be the member or the gateway that its name says."""
@@ -331,16 +331,16 @@ class Node:
             return True
         return False
 
-    def _doors_for(self, role: str, on_founding_disk: bool) -> Mapping[type[AnyMessage], Door]:
-        doors = self._doors.get((role, on_founding_disk))
-        if doors is None:
+    def _routes_for(self, role: str, on_founding_disk: bool) -> Mapping[type[AnyMessage], Route]:
+        routes = self._routes.get((role, on_founding_disk))
+        if routes is None:
             own = self.identity.role
-            doors = self._doors[role, on_founding_disk] = {
-                kind: Door(rule, self._handlers[kind])
+            routes = self._routes[role, on_founding_disk] = {
+                kind: Route(rule, self._handlers[kind])
                 for kind, rule in permitted(role, own, on_founding_disk).items()
                 if kind not in FOUNDING
             }
-        return doors
+        return routes
 
     def _forget_peer(self, key: Key) -> None:
         """Nothing is to be kept any more of a node on a disk: others take its place."""

@@ -25,7 +25,7 @@ class Turn:
         self.name = identity.name
         self.options = options
         self.now: Milliseconds = 0
-        self.back_at: Milliseconds = 0
+        self.resumed_at: Milliseconds = 0
         """When this node took its first turn after a gap that is longer than a leader's silence."""
         self.sender_disk = ""
         self.sender_incarnation = 0
@@ -55,7 +55,7 @@ class Turn:
     def begin(self, now: Milliseconds) -> None:
         """A turn begins. The process was paused, the broker away, or nothing happened till now."""
         if now - self.now > _LEADER_BEATS_MISSED * self.options.leader_heartbeat_ms:
-            self.back_at = now
+            self.resumed_at = now
         self.now = now
 
     def expired(self, timer: TimerKey) -> None:

@@ -138,7 +138,7 @@ class Gateway(Node):
     def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
         if self.cluster_state.on_leader_beat(message):
             self.counters["leaders_seen"] += 1
-            self.writes.send_again()
+            self.writes.resend()
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
         if self.cluster_state.on_heartbeat(sender, message):

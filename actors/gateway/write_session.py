@@ -60,7 +60,7 @@ class WriteSession:
         self._pending: dict[int, Pending] = {}
         self._waiting: dict[int, tuple[Write, Milliseconds]] = {}
         """By token, writes that came before the session was open, and how long each waits."""
-        self._floor = 0
+        self._acknowledged_through = 0
         self.resolved: dict[str, Outcome] = {}
         """What became of requests whose callers had been told `Unknown`; the newest ones."""
         self._write_time = Estimator(least_ms=300, most_ms=2_000)
@@ -118,7 +118,7 @@ class WriteSession:
         self._lost += 1
         self.name = f"{self.name.partition('+')[0]}+{self._lost}"
         self._next_sequence = 1
-        self._floor = 0
+        self._acknowledged_through = 0
         self.is_open = False
         self._turn.journal(f"session/{self.name}", _NAME.dump_json(self.name))
         self._open()
@@ -136,7 +136,7 @@ class WriteSession:
         if not self.is_open:
             until = self._turn.now + self._turn.options.request_deadline_ms // 2
             self._waiting[call.token] = (call, until)
-        elif self._next_sequence - self._floor > _UNRESOLVED_COMMANDS:
+        elif self._next_sequence - self._acknowledged_through > _UNRESOLVED_COMMANDS:
             self._refuse(
                 call.token,
                 "too many commands of this gateway wait for their outcome",
@@ -160,7 +160,7 @@ class WriteSession:
         command = Command(
             session=self.name,
             sequence=sequence,
-            acknowledged=self._floor if sequence else -1,
+            acknowledged=self._acknowledged_through if sequence else -1,
             reply_to=self._turn.name,
             operation=operation,
             idempotency=call.idempotency if call else None,
@@ -186,7 +186,7 @@ class WriteSession:
             Submit(ballot=self._cluster.leader, command=pending.command),
         )
 
-    def send_again(self) -> None:
+    def resend(self) -> None:
         """There is another leader: whatever waits goes to it."""
         for sequence in sorted(self._pending):
             self._send_command(self._pending[sequence])
@@ -210,7 +210,7 @@ class WriteSession:
         if pending is None:
             return
         self._write_time.observe(self._turn.now - pending.began_at)
-        self._raise_floor()
+        self._raise_acknowledged()
         self._conclude(pending, message.outcome)
 
     def _conclude(self, pending: Pending, outcome: Outcome) -> None:
@@ -261,7 +261,7 @@ class WriteSession:
         former = pending.command
         sequence = self._next_sequence
         self._next_sequence += 1
-        update = {"sequence": sequence, "acknowledged": self._floor}
+        update = {"sequence": sequence, "acknowledged": self._acknowledged_through}
         again = Pending(
             command=former.model_copy(update=update),
             token=pending.token,
@@ -272,10 +272,10 @@ class WriteSession:
         self._pending[sequence] = again
         self._send_command(again)
 
-    def _raise_floor(self) -> None:
-        """Everything up to the floor has its outcome; the cluster may forget it."""
+    def _raise_acknowledged(self) -> None:
+        """All commands through it have their outcomes, which the cluster may forget."""
         lowest = min(self._pending, default=self._next_sequence)
-        self._floor = max(self._floor, lowest - 1)
+        self._acknowledged_through = max(self._acknowledged_through, lowest - 1)
 
     # -- patience --------------------------------------------------------------------------------
 
@@ -283,13 +283,13 @@ class WriteSession:
         """Send again what got lost; tell callers whose wait is over."""
         now = self._turn.now
         for sequence in sorted(self._pending):
-            self._mind(self._pending[sequence])
+            self._tick_pending(self._pending[sequence])
         for token in [t for t, (_, until) in self._waiting.items() if now >= until]:
             del self._waiting[token]
             reason = "no session yet" if self._cluster.has_leader else "no leader has been heard of"
             self._refuse(token, reason, "the command was never sent to a proposer")
 
-    def _mind(self, pending: Pending) -> None:
+    def _tick_pending(self, pending: Pending) -> None:
         """Send again, or tell the caller that the wait is over."""
         lost = self._turn.now - pending.sent_at >= self._write_time.timeout_ms
         if pending.token is None and pending.command.sequence:
@@ -317,7 +317,7 @@ class WriteSession:
         if not pending.open_ballots:
             # Its sequence is not used again, and no ballot that got a copy can propose it.
             del self._pending[pending.command.sequence]
-            self._raise_floor()
+            self._raise_acknowledged()
             self._refuse(
                 token,
                 "no leader has a quorum of acceptors",

@@ -76,11 +76,11 @@ class Electing:
     ballot: Ballot
     first_slot: int
     promises: dict[str, AcceptorPromise] = field(default_factory=dict)
-    bound: set[str] = field(default_factory=set)
+    lease_bound: set[str] = field(default_factory=set)
     """The acceptors that a lease, or the silence after a restart, forbids to promise."""
 
     @property
-    def whole(self) -> dict[str, AcceptorPromise]:
+    def complete(self) -> dict[str, AcceptorPromise]:
         """The promises that cover every slot."""
         return {name: a for name, a in self.promises.items() if a.next_slot is None}
 
@@ -107,7 +107,7 @@ class Leading:
     This ballot proposes nothing there, so that whatever was accepted stays what phase 1 finds.
     """
     in_flight: dict[int, InFlight] = field(default_factory=dict)
-    proposed_again: dict[int, AnyValue] = field(default_factory=dict)
+    reproposed: dict[int, AnyValue] = field(default_factory=dict)
     """What phase 1 found for a slot. A learner may report it as chosen under a former ballot, and
     crash, while there is no quorum for this ballot yet, and none is left for that one.
     """
@@ -183,18 +183,18 @@ class Proposer(Node):
             self._wait_for_leader(patience - (self.now - phase.heard_at))
             return
         every = self.options.leader_heartbeat_ms
-        if self.now - self.turn.back_at < every:
+        if self.now - self.turn.resumed_at < every:
             # It was away itself, perhaps with all the others, and the leader may go on.
             self._set_timer("election", every, 2 * every)
             return
-        self._stand()
+        self._campaign()
 
     def _wait_for_leader(self, least: Milliseconds) -> None:
         """Stand after `least` at the earliest: candidates that get into each other's way spread."""
         spread = self.constants.lease_ms // 2 << min(self._duels, _DUELS_MOST)
         self._set_timer("election", least, least + spread)
 
-    def _stand(self) -> None:
+    def _campaign(self) -> None:
         """Use a new ballot: journalled by the same turn, before the message leaves."""
         self.round = max(self.round, self._highest_ballot.round) + 1
         self._journal("round", _ROUND.dump_json(self.round))
@@ -228,14 +228,16 @@ class Proposer(Node):
             self._send(sender, Prepare(ballot=phase.ballot, first_slot=message.next_slot))
             # A long log takes long: to stand again would begin anew with its first page.
             self._wait_for_leader(self.constants.lease_ms)
-        elif self.genesis.voters.are_quorum(phase.whole):
+        elif self.genesis.voters.are_quorum(phase.complete):
             self._lead(phase)
 
     def _lead(self, phase: Electing) -> None:
         """Take for each slot the value of the highest ballot in the quorum's answers."""
-        answers = phase.whole
+        answers = phase.complete
         low = max(phase.first_slot, *(answer.truncated_below for answer in answers.values()))
-        last, far_slot = _reach(low, {s for answer in answers.values() for s in answer.accepted})
+        last, far_slot = _recoverable_range(
+            low, {s for answer in answers.values() for s in answer.accepted}
+        )
         leading = Leading(
             ballot=phase.ballot,
             elected_at=self.now,
@@ -257,15 +259,15 @@ class Proposer(Node):
             found = {n: a.accepted[slot] for n, a in answers.items() if slot in a.accepted}
             if not found:
                 self.counters["gaps_filled"] += 1
-                leading.proposed_again[slot] = NOOP
+                leading.reproposed[slot] = NOOP
                 continue
             best = max(found.values(), key=lambda accepted: accepted.ballot)
             agreed = [name for name, one in found.items() if one.ballot == best.ballot]
             if not self.genesis.voters.are_quorum(agreed):
-                leading.proposed_again[slot] = best.value
+                leading.reproposed[slot] = best.value
             # Else a quorum accepted it at one ballot: it is chosen, and only this leader, who
             # leaves it alone, could overwrite those entries. Learners pull it.
-        for slot, value in leading.proposed_again.items():
+        for slot, value in leading.reproposed.items():
             self._propose(leading, slot, value)
         self._on_leader_due("")
 
@@ -275,9 +277,9 @@ class Proposer(Node):
         phase = self.phase
         if isinstance(phase, Electing) and message.ballot == phase.ballot:
             if message.lease_left_ms > 0 or not plausible:
-                phase.bound.add(sender)
+                phase.lease_bound.add(sender)
             # The others may do without a few, such as one that starts again and again.
-            too_few = not self.genesis.voters.can_do_without(phase.bound)
+            too_few = not self.genesis.voters.can_do_without(phase.lease_bound)
             overtaken = plausible and message.promised > phase.ballot
             if overtaken or too_few:
                 self._duels += overtaken
@@ -333,7 +335,7 @@ class Proposer(Node):
         phase = self.phase
         if not isinstance(phase, Leading):
             return
-        begun_at = max(phase.elected_at, self.turn.back_at)
+        begun_at = max(phase.elected_at, self.turn.resumed_at)
         if self.now >= max(self.lease_until, begun_at + self.constants.lease_ms):
             self._step_down("no quorum renewed the lease")
             return
@@ -433,7 +435,7 @@ class Proposer(Node):
             return
         if any(f.value == message.value for f in phase.in_flight.values()):
             return
-        if self._must_not_go_on(phase):
+        if self._stops_at_far_slot(phase):
             return
         if isinstance(message.value, View) and self._lease_outlives(phase, message.value):
             if message.value not in phase.waiting_views:
@@ -449,7 +451,7 @@ class Proposer(Node):
         algorithm, RFC 896), so the busier the cluster, the fuller its slots.
         """
         phase = self.phase
-        if not isinstance(phase, Leading) or not phase.queue or self._must_not_go_on(phase):
+        if not isinstance(phase, Leading) or not phase.queue or self._stops_at_far_slot(phase):
             return
         while (
             phase.queue
@@ -486,7 +488,7 @@ class Proposer(Node):
         since, phase.log_time_at = phase.log_time_at, self.now
         return self.now - since
 
-    def _must_not_go_on(self, phase: Leading) -> bool:
+    def _stops_at_far_slot(self, phase: Leading) -> bool:
         """Step down where the log comes near the far slot: the next phase 1 reaches it."""
         room = GAP_SLOTS_MAX // 2
         if phase.far_slot is None or phase.next_slot + room < phase.far_slot:
@@ -551,11 +553,11 @@ class Proposer(Node):
         if message.role != "learner" or not isinstance(phase, Leading):
             return
         self._note_decided(phase, message.applied)
-        unknown = [slot for slot in phase.proposed_again if slot > message.scanned]
+        unknown = [slot for slot in phase.reproposed if slot > message.scanned]
         for slot in unknown[:_RESEND_SLOTS]:
             if slot not in phase.in_flight:  # Those are sent again by the tick.
                 self.counters["retransmissions"] += 1
-                self._send_accept(phase.ballot, slot, phase.proposed_again[slot], first=False)
+                self._send_accept(phase.ballot, slot, phase.reproposed[slot], first=False)
 
     def _note_decided(self, phase: Leading, decided: int) -> None:
         for slot in [s for s in phase.undecided if s <= decided]:
@@ -574,7 +576,7 @@ class Proposer(Node):
                 self.counters["retransmissions"] += 1
                 self._send_accept(phase.ballot, slot, flight.value, first=False)
         for view in list(phase.waiting_views):
-            if self._must_not_go_on(phase):
+            if self._stops_at_far_slot(phase):
                 return
             if not self._lease_outlives(phase, view):
                 phase.waiting_views.remove(view)
@@ -643,7 +645,7 @@ class Proposer(Node):
     }
 
 
-def _reach(low: int, found: set[int]) -> tuple[int, int | None]:
+def _recoverable_range(low: int, found: set[int]) -> tuple[int, int | None]:
     """The last of the slots in `found` up to which no gap from `low` on is too long to be filled,
     and the first one behind such a gap.
     """

@@ -1,7 +1,7 @@
 """What a slot has changed: the rows to be written, and the lines that the state's hash chains."""
 
 
-class Noted:
+class ChangedRows:
     """Of the rows the keys, in order; the rows are made when they are taken: of a file that was
     written ten times since, only the last version ever reaches the disk.
     """

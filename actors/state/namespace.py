@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from actors.effects import Record
 from actors.errors import InvariantViolation, JournalUnreadable
-from actors.state.changed_rows import Noted
+from actors.state.changed_rows import ChangedRows
 from actors.state.operations import operate
 from actors.state.sessions import KeyRow, SessionRow, Sessions, result_key
 from actors.state.tree import Tree
@@ -65,9 +65,9 @@ class Namespace:
         """The view in force at `applied`; set by the owner before the first slot (`begin`)."""
         self.view_slot = 0
         """The slot of the View that began the epoch."""
-        self._noted = Noted()
-        self.tree = Tree(self._noted)
-        self.sessions = Sessions(self._noted)
+        self._changed_rows = ChangedRows()
+        self.tree = Tree(self._changed_rows)
+        self.sessions = Sessions(self._changed_rows)
         self._journalled_results: set[str] = set()
         """The keys of results that the journal holds; most are forgotten before they get there."""
 
@@ -133,7 +133,7 @@ class Namespace:
     def take_rows(self) -> list[tuple[str, bytes | None]]:
         """The rows that changed since the last call; `None` removes one."""
         rows: list[tuple[str, bytes | None]] = []
-        for key in self._noted.keys:
+        for key in self._changed_rows.keys:
             row = self.row(key)
             if key.startswith("result/"):
                 if row is not None:
@@ -143,7 +143,7 @@ class Namespace:
                 else:
                     continue
             rows.append((key, None if row is None else row.to_json()))
-        self._noted.keys.clear()
+        self._changed_rows.keys.clear()
         rows.append(("state", self._state_row().to_json()))
         return rows
 
@@ -165,7 +165,7 @@ class Namespace:
         """
         other = Namespace(self.constants)
         changes: dict[str, bytes | None] = {key: None for key, _ in self.rows()}
-        changes.update(dict.fromkeys((*self._noted.keys, *self._journalled_results)))
+        changes.update(dict.fromkeys((*self._changed_rows.keys, *self._journalled_results)))
         for row in rows:
             if not other.restore(row):
                 raise JournalUnreadable(f"a snapshot has a row {row.key!r}")
@@ -216,11 +216,11 @@ class Namespace:
                 outcomes.append(self._run(slot, index, command, reasons.get(index)))
         elif isinstance(value, View) and self.view and value.epoch == self.view.epoch + 1:
             self.view, self.view_slot = value.in_force_at(slot), slot
-            self._noted.summary.append(f"epoch {value.epoch}")
+            self._changed_rows.summary.append(f"epoch {value.epoch}")
         self.tree.end_slot()
         self.applied = slot
-        summary = "\n".join((self.state_hash, str(slot), *self._noted.summary))
-        self._noted.summary.clear()
+        summary = "\n".join((self.state_hash, str(slot), *self._changed_rows.summary))
+        self._changed_rows.summary.clear()
         self.state_hash = hashlib.blake2b(summary.encode(), digest_size=16).hexdigest()
         return outcomes
 

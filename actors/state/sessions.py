@@ -7,7 +7,7 @@ replicated: the time that leaders held their leases.
 
 from dataclasses import dataclass, field
 
-from actors.state.changed_rows import Noted
+from actors.state.changed_rows import ChangedRows
 from actors.values import Batch, Command, Constants, Frozen, Outcome
 
 _EXPIRY_STEP_MS = 60_000
@@ -51,14 +51,14 @@ class SessionState:
 class Sessions:
     """All sessions and keys, and log time."""
 
-    def __init__(self, noted: Noted) -> None:
+    def __init__(self, changed_rows: ChangedRows) -> None:
         self.by_name: dict[str, SessionState] = {}
         self.keys: dict[str, KeyRow] = {}
         """In the order of the log."""
         self.log_time_ms = 0
         self.expiry_checked_ms = 0
         """The log time at which expiry was looked at last."""
-        self._noted = noted
+        self._changed_rows = changed_rows
 
     def known_or_new(self, name: str) -> SessionState:
         """The session of that name, which is known from here on."""
@@ -79,23 +79,23 @@ class Sessions:
         """The key stands for a request of that fingerprint from here on."""
         row = KeyRow(fingerprint=fingerprint, outcome=outcome, log_time_ms=self.log_time_ms)
         self.keys[key] = row
-        self._noted.note(f"key/{key}", fingerprint)
+        self._changed_rows.note(f"key/{key}", fingerprint)
 
     def record(self, command: Command, session: SessionState, outcome: Outcome) -> None:
         """What became of a command; results that its client has acknowledged are forgotten."""
         if command.acknowledged > session.acknowledged:  # Else they are forgotten already.
             for sequence in sorted(s for s in session.results if s <= command.acknowledged):
                 del session.results[sequence]
-                self._noted.touch(result_key(command.session, sequence))
+                self._changed_rows.touch(result_key(command.session, sequence))
         session.results[command.sequence] = outcome
         key = result_key(command.session, command.sequence)
-        self._noted.note(key, f"{outcome.status} {outcome.slot}-{outcome.index}")
+        self._changed_rows.note(key, f"{outcome.status} {outcome.slot}-{outcome.index}")
         session.acknowledged = max(session.acknowledged, command.acknowledged)
         self._touch(command.session, session)
 
     def _touch(self, name: str, session: SessionState) -> None:
         session.last_log_time_ms = self.log_time_ms
-        self._noted.touch(f"session/{name}")
+        self._changed_rows.touch(f"session/{name}")
 
     def advance(self, batch: Batch, constants: Constants) -> None:
         """Log time never goes back. Now and then, what was too old the last time expires: after a
@@ -115,13 +115,13 @@ class Sessions:
             if age <= constants.idempotency_expiry_ms:
                 break  # Kept in the order of the log, so the rest is younger.
             del self.keys[key]
-            self._noted.note(f"key/{key}", "expired")
+            self._changed_rows.note(f"key/{key}", "expired")
         for name in sorted(self.by_name):
             session = self.by_name[name]
             if former - session.last_log_time_ms > constants.session_expiry_ms:
                 for sequence in sorted(session.results):
-                    self._noted.touch(result_key(name, sequence))
-                self._noted.note(f"session/{name}", "expired")
+                    self._changed_rows.touch(result_key(name, sequence))
+                self._changed_rows.note(f"session/{name}", "expired")
                 del self.by_name[name]
 
 

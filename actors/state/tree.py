@@ -7,7 +7,7 @@ what happens depends on the state alone.
 from dataclasses import dataclass, field
 
 from actors.state.budget import Budget, size_of
-from actors.state.changed_rows import Noted
+from actors.state.changed_rows import ChangedRows
 from actors.values import Constants, DirectoryEntry, FileEntry
 
 
@@ -28,7 +28,7 @@ class _Undo:
 class Tree:
     """Entries, and what the slot being applied may still change of them."""
 
-    def __init__(self, noted: Noted) -> None:
+    def __init__(self, changed_rows: ChangedRows) -> None:
         self.entries: dict[str, FileEntry | DirectoryEntry] = {}
         self.children: dict[str, set[str]] = {"": set()}
         self.bytes = 0
@@ -39,7 +39,7 @@ class Tree:
         """Versions that became current; whoever keeps contents empties this list, too."""
         self.budget: Budget | None = None
         """What the slot being applied may still cost; `None` between slots."""
-        self._noted = noted
+        self._changed_rows = changed_rows
         self._undo: _Undo | None = None
         """What the command being applied has changed, while one is."""
 
@@ -57,7 +57,7 @@ class Tree:
         """What follows is one command's."""
         assert self.budget is not None
         self.budget.begin()
-        self._undo = _Undo(len(self.dropped), len(self.gained), len(self._noted.summary))
+        self._undo = _Undo(len(self.dropped), len(self.gained), len(self._changed_rows.summary))
 
     def end_command(self, is_refused: bool) -> None:
         """Keep what it did, or bring the tree and the notes back to where they were, in reverse
@@ -75,7 +75,7 @@ class Tree:
                 self._forget(path)
         del self.dropped[undo.dropped :]
         del self.gained[undo.gained :]
-        del self._noted.summary[undo.summary :]
+        del self._changed_rows.summary[undo.summary :]
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ class Tree:
         if former is None or self.bytes > former_bytes:
             self.budget.check_tree(len(self.entries), self.bytes)
         what = entry.content.sha256 if isinstance(entry, FileEntry) else "directory"
-        self._noted.note(f"entry/{entry.path}", f"{entry.slot}-{entry.index} {what}")
+        self._changed_rows.note(f"entry/{entry.path}", f"{entry.slot}-{entry.index} {what}")
 
     def erase(self, entry: FileEntry | DirectoryEntry) -> None:
         """Remove an entry; of a directory what is below it has gone before."""
@@ -166,7 +166,7 @@ class Tree:
         if isinstance(entry, FileEntry):
             self.dropped.append(entry)
         self._forget(entry.path)
-        self._noted.note(f"entry/{entry.path}", "gone")
+        self._changed_rows.note(f"entry/{entry.path}", "gone")
 
 
 def is_below(path: str, ancestor: str) -> bool:

@@ -60,17 +60,19 @@ class Chunks:
         self._users: dict[str, int] = {}
         self._kept_until: dict[str, Milliseconds] = {}
         """What is not in it any more is kept until a moment that has passed."""
-        self._asked_until: dict[str, Milliseconds] = {}
+        self._kept_until_if_full: dict[str, Milliseconds] = {}
         """Of the names in `_kept_until`: as long as this they are kept on a full disk, too."""
         self._due: list[tuple[Milliseconds, str]] = []
         """A heap of when to look at each name again: at the latest when its time is over."""
 
-    def add(self, name: str, until: Milliseconds, asked_until: Milliseconds | None = None) -> None:
+    def add(
+        self, name: str, until: Milliseconds, until_if_full: Milliseconds | None = None
+    ) -> None:
         """The chunk is held from now on, and kept until then at least; where room is wanted, until
-        `asked_until`.
+        `until_if_full`.
         """
         self.held.add(name)
-        self._raise(name, until, asked_until)
+        self._raise(name, until, until_if_full)
 
     def add_manifest(self, name: str, manifest: ChunkManifest) -> None:
         """The chunk `name` lists others, which have its users and are kept with it from now on."""
@@ -83,7 +85,7 @@ class Chunks:
             if users:
                 self._users[listed] = self._users.get(listed, 0) + users
             if until is not None:
-                self._raise(listed, until, self._asked_until[name])
+                self._raise(listed, until, self._kept_until_if_full[name])
 
     def has(self, name: str, as_manifest: bool) -> bool:
         """Whether the chunk is held, and known as a manifest if it is wanted as one."""
@@ -101,13 +103,15 @@ class Chunks:
         """Whether any version or prepared slot names it."""
         return name in self._users
 
-    def keep(self, name: str, until: Milliseconds, asked_until: Milliseconds | None = None) -> None:
+    def keep(
+        self, name: str, until: Milliseconds, until_if_full: Milliseconds | None = None
+    ) -> None:
         """An upload or a read needs the chunk, and what it lists, until then at least; see `add`.
 
         A chunk that is neither held nor a manifest is left out: names alone take no memory here.
         """
         if name in self.held or name in self._manifests:
-            self._raise(name, until, asked_until)
+            self._raise(name, until, until_if_full)
 
     def missing(self, content: AnyContent) -> tuple[str, ...]:
         """The chunks of `content` that are not held; a missing manifest hides those it lists."""
@@ -164,21 +168,21 @@ class Chunks:
             if until > now:
                 heapq.heappush(self._due, (until, name))
                 continue
-            del self._kept_until[name], self._asked_until[name]
+            del self._kept_until[name], self._kept_until_if_full[name]
             if name in self.held and name not in self._users:
                 expired.append(name)
         return expired
 
-    def take_unasked(self, now: Milliseconds, most: int) -> list[str]:
+    def take_unused_if_full(self, now: Milliseconds, most: int) -> list[str]:
         """Up to `most` chunks that nothing uses, and that are kept only in case that an upload goes
         on which has not been heard of for a while. It goes over all that are kept for any time.
         """
-        unasked = (
+        unused = (
             name
-            for name, until in self._asked_until.items()
+            for name, until in self._kept_until_if_full.items()
             if until <= now and name in self.held and name not in self._users
         )
-        return list(itertools.islice(unasked, most))
+        return list(itertools.islice(unused, most))
 
     def remove(self, name: str) -> bool:
         """The chunk is gone; whether it was a manifest."""
@@ -190,25 +194,25 @@ class Chunks:
         self.held.discard(name)
 
     def _raise(
-        self, name: str, until: Milliseconds, asked_until: Milliseconds | None = None
+        self, name: str, until: Milliseconds, until_if_full: Milliseconds | None = None
     ) -> None:
         """Keep the chunk, and all that it lists, until then; never for a shorter time than before.
 
         Lists may name lists, so this is a loop; it goes into one only if that raises it.
         """
-        asked = until if asked_until is None else asked_until
+        asked = until if until_if_full is None else until_if_full
         todo = [name]
         while todo:
             raised = todo.pop()
             former = self._kept_until.get(raised)
             if former is None:
                 heapq.heappush(self._due, (until, raised))
-                self._kept_until[raised], self._asked_until[raised] = until, asked
-            elif former >= until and self._asked_until[raised] >= asked:
+                self._kept_until[raised], self._kept_until_if_full[raised] = until, asked
+            elif former >= until and self._kept_until_if_full[raised] >= asked:
                 continue
             else:
                 self._kept_until[raised] = max(former, until)
-                self._asked_until[raised] = max(self._asked_until[raised], asked)
+                self._kept_until_if_full[raised] = max(self._kept_until_if_full[raised], asked)
             todo.extend(self._manifests.get(raised, ()))
 
     def _named_by(self, content: AnyContent) -> tuple[str, ...]:

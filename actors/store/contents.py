@@ -216,8 +216,8 @@ class StoreContents:
         turn = self._turn
         turn.out.blobs.append(Blob(name, data))
         # On a full disk its command would be refused, and it takes the room of others meanwhile.
-        asked_until = turn.now + min(grace_ms, RELEASED_GRACE_MS)
-        self.chunks.add(name, turn.now + grace_ms, asked_until)
+        until_if_full = turn.now + min(grace_ms, RELEASED_GRACE_MS)
+        self.chunks.add(name, turn.now + grace_ms, until_if_full)
         if manifest is not None:
             turn.journal(f"manifest/{name}", manifest)
             self.chunks.add_manifest(name, manifest)
@@ -243,8 +243,8 @@ class StoreContents:
         turn, name = self._turn, message.sha256
         grace_ms = turn.constants.chunk_grace_ms
         if self.chunks.has(name, message.manifest):
-            asked_until = turn.now + min(grace_ms, READING_GRACE_MS)
-            self.chunks.keep(name, turn.now + grace_ms, asked_until)
+            until_if_full = turn.now + min(grace_ms, READING_GRACE_MS)
+            self.chunks.keep(name, turn.now + grace_ms, until_if_full)
             turn.send(sender, ChunkStored(sha256=name))
             return
         manifest = read_manifest(message.data) if message.manifest else None
@@ -323,7 +323,7 @@ class StoreContents:
         held = turn.now < self._held_until
         expired = [] if held else self.chunks.take_expired(turn.now, _SWEEP_CHUNKS)
         if turn.disk_full and not held:
-            expired += self.chunks.take_unasked(turn.now, _SWEEP_CHUNKS - len(expired))
+            expired += self.chunks.take_unused_if_full(turn.now, _SWEEP_CHUNKS - len(expired))
         for name in expired:
             if self.chunks.remove(name):
                 turn.journal(f"manifest/{name}", None)

@@ -10,8 +10,8 @@ import pytest
 
 from actors.calls import Unknown, WriteDecided
 from actors.effects import TimerKey
-from actors.messages import TxnDecision, TxnVote
 from actors.messages import Decided as DecidedRange
+from actors.messages import TxnDecision, TxnVote
 from actors.paxos.proposer import Leading
 from chaos.simulator.world import World
 from tests.worlds import intercepted, leader_of, put, started
@@ -113,11 +113,11 @@ def test_the_other_learner_does_not_take_over_after_an_absence(world: World, awa
 def test_a_turn_in_which_nothing_fits_is_the_return_as_well(world: World) -> None:
     # Given a proposer that follows, and whose first turn after an absence has only stale timers,
     machine = next(m for m in world.up("proposer") if m is not leader_of(world))
-    back_at = machine.now_ms + 12_000
-    machine.actor.settle(back_at)
+    resumed_at = machine.now_ms + 12_000
+    machine.actor.settle(resumed_at)
 
     # when its election is due in the turn after that, then it waits for the leader all the same.
-    effects = machine.actor.expire(TimerKey("election"), back_at + 10)
+    effects = machine.actor.expire(TimerKey("election"), resumed_at + 10)
     assert (effects.sends, [timer.key.name for timer in effects.timers]) == ((), ["election"])
 
 

@@ -161,9 +161,9 @@ def test_who_asks_for_a_chunk_on_a_full_disk_takes_nothing_from_an_upload() -> N
     """
     chunks = Chunks()
     chunks.add(NAMES[0], 60)
-    chunks.keep(NAMES[0], 1_000, asked_until=100)
+    chunks.keep(NAMES[0], 1_000, until_if_full=100)
     chunks.keep(NAMES[0], 500)
-    assert chunks.take_unasked(499, 10) == []
-    assert chunks.take_unasked(500, 10) == [NAMES[0]]
+    assert chunks.take_unused_if_full(499, 10) == []
+    assert chunks.take_unused_if_full(500, 10) == [NAMES[0]]
     assert (chunks.take_expired(60, 10), chunks.take_expired(999, 10)) == ([], [])
     assert chunks.take_expired(1_000, 10) == [NAMES[0]]

@@ -14,7 +14,7 @@ def test_candidates_that_duel_spread_further_and_a_leader_ends_that() -> None:
 
     def spread_ms() -> int:
         proposer._take()
-        proposer._stand()
+        proposer._campaign()
         higher = Ballot(proposer.round + 1, "proposer-4")
         proposer._on_reject(
             "acceptor-1",
@@ -44,7 +44,7 @@ def test_a_candidate_gives_up_once_leases_leave_it_no_quorum() -> None:
     the third one does; and what was said of another ballot does not count.
     """
     proposer = founded().actor("proposer-5")
-    proposer._stand()
+    proposer._campaign()
     proposer._take()
     phase = proposer.phase
     assert isinstance(phase, Electing)
@@ -64,7 +64,7 @@ def test_a_candidate_gives_up_once_leases_leave_it_no_quorum() -> None:
         assert rejected(acceptor)
     assert rejected("acceptor-3", ballot=former)
     assert rejected("acceptor-3", lease_left_ms=0)
-    assert phase.bound == {"acceptor-1", "acceptor-2"}
+    assert phase.lease_bound == {"acceptor-1", "acceptor-2"}
     assert not rejected("acceptor-3")
     assert isinstance(proposer.phase, Following)
 

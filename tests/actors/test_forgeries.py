@@ -91,7 +91,7 @@ def test_promises_of_stores_elect_nobody() -> None:
     world = with_a_file()
     name = next(m.name for m in world.up("proposer") if m is not leader_of(world))
     candidate = world.actor(name)
-    candidate._stand()
+    candidate._campaign()
     promise = Promise(
         ballot=candidate.phase.ballot,
         first_slot=candidate.phase.first_slot,

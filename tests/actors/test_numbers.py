@@ -255,7 +255,7 @@ def test_what_phase_1_found_far_away_is_proposed_once_the_log_comes_near() -> No
         electing.promises[name] = answer
     leader.actor._lead(electing)
     leading: Any = leader.actor.phase
-    assert (leading.proposed_again[far], leading.far_slot) == (forged, None)
+    assert (leading.reproposed[far], leading.far_slot) == (forged, None)
     leader.actor._take()
 
 

@@ -111,11 +111,11 @@ def enveloped(world: World, sender: str, message: Any) -> Envelope:
 def memory_of(actor: Any) -> bytes:
     """All that an actor knows, but what it counts, and the parts of the table it has looked up."""
     turn = actor.turn
-    kept = turn.counters, actor.counters, actor._doors
+    kept = turn.counters, actor.counters, actor._routes
     turn.counters = actor.counters = Counter()
-    actor._doors = {}
+    actor._routes = {}
     memory = pickle.dumps(actor)
-    turn.counters, actor.counters, actor._doors = kept
+    turn.counters, actor.counters, actor._routes = kept
     return memory
 
 

@@ -96,7 +96,7 @@ class Candidate:
     def __init__(self, world: World) -> None:
         self._world = world
         self.actor = world.actor("proposer-5")
-        self.actor._stand()
+        self.actor._campaign()
         self.actor._take()
         self.ballot = self.actor.phase.ballot
         self.first = self.actor.phase.first_slot

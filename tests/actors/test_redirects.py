@@ -226,7 +226,7 @@ def test_a_client_acknowledges_only_what_it_has_heard_of() -> None:
     for sequence, acknowledged in ((first + 1, first - 1), (first, first + 1)):
         result = Result(session=session, sequence=sequence, outcome=done)
         hand(world, "gateway-1", "learner-1", result)
-        assert gateway.writes._floor == acknowledged
+        assert gateway.writes._acknowledged_through == acknowledged
 
 
 @pytest.mark.parametrize("sent_to_a_leader", [True, False])

@@ -333,7 +333,7 @@ def test_what_a_gateway_can_not_take_is_refused_at_once() -> None:
     world, sequences = writing_two()
     gateway = world.actor("gateway-1")
     gateway.writes._next_sequence += 5_000
-    gateway.writes._floor = gateway.writes._next_sequence - 4_096
+    gateway.writes._acknowledged_through = gateway.writes._next_sequence - 4_096
     taken = world.write(put("c", b"1"))
     refused = world.answer(world.write(put("d", b"1")))
     assert isinstance(refused, NotDone)

@@ -27,7 +27,7 @@ def test_a_new_leader_takes_for_each_slot_the_value_of_the_highest_ballot() -> N
     world = started()
     name = next(m.name for m in world.up("proposer") if m is not leader_of(world))
     proposer = world.actor(name)
-    proposer._stand()
+    proposer._campaign()
     ballot, first = proposer.phase.ballot, proposer.phase.first_slot
     low, high = Ballot(1, "proposer-1"), Ballot(1, "proposer-5")
     told = [
@@ -50,7 +50,7 @@ def test_a_new_leader_takes_for_each_slot_the_value_of_the_highest_ballot() -> N
 
     # None of that was chosen: whoever stands again looks at it again.
     proposer._step_down("no quorum")
-    proposer._stand()
+    proposer._campaign()
     assert world.actor(name).phase.first_slot == first
 
 

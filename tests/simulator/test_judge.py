@@ -50,7 +50,7 @@ def _unwritten(self: Turn, key: str, value: Any) -> None:
         _journal(self, key, value)
 
 
-def _stand_without_journal(self: Proposer) -> None:
+def _campaign_without_journal(self: Proposer) -> None:
     self.round = max(self.round, self._highest_ballot.round) + 1
     ballot = Ballot(self.round, self.name)
     self._highest_ballot = ballot
@@ -79,7 +79,7 @@ def _serve_older_epochs(self: Store, sender: str, epoch: int) -> bool:
             {"promises_never_go_back", "actors_own_checks", "lease_promise_kept"},
         ),
         (Proposer, "_lead", _lead_without_looking, {"chosen_value_stands", "one_value_per_slot"}),
-        (Proposer, "_stand", _stand_without_journal, {"journal_before_answer"}),
+        (Proposer, "_campaign", _campaign_without_journal, {"journal_before_answer"}),
         (
             Proposer,
             "lease_until",
