@@ -25,7 +25,7 @@ from actors.values import (
     Precondition,
     PutFile,
 )
-from tests.actors.test_logbook import batch, learner_with
+from tests.actors.test_log_pages import batch, learner_with
 from tests.worlds import founded, leader_of, put
 
 LONG = '"' * 255
