@@ -326,14 +326,22 @@ def _decode_return(payload: bytes) -> tuple[int, str, str]:
 class _Content:
     """A delivery, or a message that came back, whose frames have not all come yet."""
 
-    __slots__ = ("channel", "deliver", "left_bytes", "pieces", "properties", "size_bytes", "taker")
+    __slots__ = (
+        "callback",
+        "channel",
+        "deliver",
+        "left_bytes",
+        "pieces",
+        "properties",
+        "size_bytes",
+    )
 
     def __init__(
-        self, channel: int, deliver: tuple[int, str, str], taker: Callable[[AmqpMessage], None]
+        self, channel: int, deliver: tuple[int, str, str], callback: Callable[[AmqpMessage], None]
     ) -> None:
         self.channel = channel
         self.deliver = deliver
-        self.taker = taker
+        self.callback = callback
         self.properties: Properties | None = None
         self.size_bytes = -1
         self.left_bytes = 0
@@ -353,13 +361,13 @@ class FrameSplitter(asyncio.StreamReaderProtocol):
         """Who takes mandatory messages that no queue took; without it aiormq hears of them."""
         self.on_blocked: Callable[[bool], None] | None = None
         """Told when the broker stops taking messages, and when it goes on."""
-        self.farewell: tuple[int, str] | None = None
+        self.close_reason: tuple[int, str] | None = None
         """The code and the text with which the broker closed the connection."""
         self._bytes_max = bytes_max
         self._buffer = b""
         self._contents: dict[int, _Content] = {}
         self._is_amqp: bool | None = None
-        self._passed_on_s = 0.0
+        self._forwarded_s = 0.0
 
     def data_received(self, data: bytes) -> None:
         """Split what came at the borders of its frames."""
@@ -384,27 +392,27 @@ class FrameSplitter(asyncio.StreamReaderProtocol):
         self._buffer = data[at:]
         now_s = time.monotonic()
         if rest:
-            self._passed_on_s = now_s
+            self._forwarded_s = now_s
             super().data_received(b"".join(rest))
-        elif at and now_s - self._passed_on_s > 1:
+        elif at and now_s - self._forwarded_s > 1:
             # aiormq takes silence for a dead server, and a busy server sends no heartbeats.
-            self._passed_on_s = now_s
+            self._forwarded_s = now_s
             super().data_received(_HEARTBEAT)
 
     def _take(self, kind: int, channel: int, payload: bytes) -> bool:
         if channel == 0:
             if kind == METHOD:
-                self._overhear(payload)
+                self._inspect(payload)
             return False
         if kind == METHOD:
-            taker: Callable[[AmqpMessage], None]
+            callback: Callable[[AmqpMessage], None]
             if self.on_delivery is not None and payload.startswith(_DELIVER):
-                deliver, taker = _decode_deliver(payload), self._deliver
+                deliver, callback = _decode_deliver(payload), self._deliver
             elif self.on_return is not None and payload.startswith(_RETURN):
-                deliver, taker = _decode_return(payload), self.on_return
+                deliver, callback = _decode_return(payload), self.on_return
             else:
                 return False
-            self._contents[channel] = _Content(channel, deliver, taker)
+            self._contents[channel] = _Content(channel, deliver, callback)
             return True
         content = self._contents.get(channel)
         if content is None:
@@ -422,11 +430,11 @@ class FrameSplitter(asyncio.StreamReaderProtocol):
             self._finish(content)
         return True
 
-    def _overhear(self, payload: bytes) -> None:
+    def _inspect(self, payload: bytes) -> None:
         """What the broker says of the connection itself; aiormq hears it too."""
         if payload.startswith(_CLOSE):
             (code,) = _SHORT.unpack_from(payload, 4)
-            self.farewell = (code, _read_lossy_shortstr(payload, 6)[0])
+            self.close_reason = (code, _read_lossy_shortstr(payload, 6)[0])
         elif self.on_blocked is not None:
             if payload.startswith(_BLOCKED):
                 self.on_blocked(True)
@@ -439,7 +447,7 @@ class FrameSplitter(asyncio.StreamReaderProtocol):
         delivered = AmqpMessage(
             content.channel, *content.deliver, content.properties, body, content.size_bytes
         )
-        content.taker(delivered)
+        content.callback(delivered)
 
     def _deliver(self, delivered: AmqpMessage) -> None:
         # It may have been taken away since the delivery began.

@@ -99,8 +99,8 @@ class AmqpConnection:
             await connection.close()
             # aiormq tells less than the broker did.
             splitter = connection.streams.splitter
-            if splitter is not None and splitter.farewell is not None:
-                raise BrokerClosed(*splitter.farewell) from error
+            if splitter is not None and splitter.close_reason is not None:
+                raise BrokerClosed(*splitter.close_reason) from error
             raise
         return cls(connection)
 
@@ -108,9 +108,9 @@ class AmqpConnection:
         """A channel without publisher confirms: nothing is ever concluded from one."""
         return await self._underlay.channel(publisher_confirms=False)
 
-    def on_closed(self, tell: Callable[[str], None]) -> None:
-        """Have `tell` called with the reason when the connection is gone."""
-        self._underlay.closing.add_done_callback(_on_close("the connection", tell))
+    def on_closed(self, callback: Callable[[str], None]) -> None:
+        """Have `callback` called with the reason when the connection is gone."""
+        self._underlay.closing.add_done_callback(_on_close("the connection", callback))
 
     def write(self, frames: bytes) -> None:
         """Hand whole frames to the socket; never waits.
@@ -147,7 +147,7 @@ class AmqpSession:
         self.failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done with the reason as soon as anything is wrong with the session."""
         self.blocked = False
-        self.heard_s = asyncio.get_running_loop().time()
+        self.received_s = asyncio.get_running_loop().time()
         """When the latest delivery came, on the loop's clock."""
         self._name = name
         self._topology = topology
@@ -157,10 +157,10 @@ class AmqpSession:
         self._consumers: dict[str, aiormq.abc.AbstractChannel] = {}
         self.lanes: dict[int, str] = {}
         """Which lane a channel of the consuming connection carries."""
-        self._tell_blocked: Callable[[AmqpSession], None] | None = None
-        self._rungs: dict[Milliseconds, float] = {}
+        self._blocked_callback: Callable[[AmqpSession], None] | None = None
+        self._levels: dict[Milliseconds, float] = {}
         """The rungs that were declared, and until when each may hold a message of this node's."""
-        self._keeps_rungs = False
+        self._renews_levels = False
 
     async def open(
         self,
@@ -183,7 +183,7 @@ class AmqpSession:
         self._publishing.on_closed(self.fail)
         self._publishing.splitter.on_blocked = self._on_blocked
         self._publishing.splitter.on_return = lambda message: returned(self, message)
-        self._tell_blocked = blocked
+        self._blocked_callback = blocked
         self._consuming = await AmqpConnection.open(
             url, f"{self._name} consumes", timeout_s, heartbeat_s
         )
@@ -220,7 +220,7 @@ class AmqpSession:
             lambda _: self.fail(f"the broker cancelled the {lane} consumer")
         )
 
-    async def declare_again(self) -> None:
+    async def redeclare(self) -> None:
         """Make what is missing of the topology, and tell the broker which rungs are in use.
 
         An operator, or a program that tidies up, may delete exchanges, bindings and queues under a
@@ -230,18 +230,18 @@ class AmqpSession:
         """
         channel = self._consumers[Lane.CONTROL]
         await self._declare(channel)
-        self._keeps_rungs = not self._keeps_rungs
-        if not self._keeps_rungs:
+        self._renews_levels = not self._renews_levels
+        if not self._renews_levels:
             return
         # To a policy that makes queues expire, one without consumers is unused unless it is
-        # declared again; with `nowait` that does not count. Of the rest of a rung the next publish
+        # declared again; with `nowait` that does not count. Of the rest of a level the next publish
         # to it finds out whether it is there.
         now_s = asyncio.get_running_loop().time()
-        for rung in [rung for rung, until_s in self._rungs.items() if now_s < until_s]:
+        for level in [level for level, until_s in self._levels.items() if now_s < until_s]:
             await channel.queue_declare(
-                self._topology.delay(rung),
+                self._topology.delay(level),
                 durable=True,
-                arguments=self._topology.delay_arguments(rung),
+                arguments=self._topology.delay_arguments(level),
             )
 
     async def _declare(self, channel: aiormq.abc.AbstractChannel) -> None:
@@ -284,12 +284,12 @@ class AmqpSession:
         return self._publishing.unsent_bytes if self._publishing else 0
 
     def declare_delay(self, delay_ms: Milliseconds) -> bytes:
-        """The frames that make one rung of the ladder, if this session has not made it yet.
+        """The frames that make one level of the ladder, if this session has not made it yet.
 
         They go before the first message on the same channel, so no answer is needed.
         """
-        is_new = delay_ms not in self._rungs
-        self._rungs[delay_ms] = asyncio.get_running_loop().time() + delay_ms / 1000
+        is_new = delay_ms not in self._levels
+        self._levels[delay_ms] = asyncio.get_running_loop().time() + delay_ms / 1000
         if not is_new:
             return b""
         name = self._topology.delay(delay_ms)
@@ -298,8 +298,8 @@ class AmqpSession:
         return b"".join(marshal(frame, self.publish_channel) for frame in frames)
 
     def forget_delay(self, delay_ms: Milliseconds) -> bool:
-        """A rung is gone: the next message declares it again. Returns whether it was declared."""
-        return self._rungs.pop(delay_ms, None) is not None
+        """A level is gone: the next message declares it again. Returns whether it was declared."""
+        return self._levels.pop(delay_ms, None) is not None
 
     def write(self, frames: bytes) -> None:
         """Hand publishes to the socket."""
@@ -331,8 +331,8 @@ class AmqpSession:
 
     def _on_blocked(self, blocked: bool) -> None:
         self.blocked = blocked
-        if self._tell_blocked is not None:
-            self._tell_blocked(self)
+        if self._blocked_callback is not None:
+            self._blocked_callback(self)
 
 
 async def _unexpected_delivery(message: aiormq.abc.DeliveredMessage) -> None:
@@ -340,10 +340,10 @@ async def _unexpected_delivery(message: aiormq.abc.DeliveredMessage) -> None:
     raise AssertionError(f"a delivery went past the splitter: {message.delivery}")
 
 
-def _on_close(what: str, tell: Callable[[str], None]) -> Callable[[asyncio.Future[Any]], None]:
+def _on_close(what: str, callback: Callable[[str], None]) -> Callable[[asyncio.Future[Any]], None]:
     def on_done(future: asyncio.Future[Any]) -> None:
         error = None if future.cancelled() else future.exception()
-        tell(f"{what} was closed" + (f": {error}" if error else ""))
+        callback(f"{what} was closed" + (f": {error}" if error else ""))
 
     return on_done
 

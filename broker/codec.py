@@ -51,7 +51,8 @@ _HELD = {
         rb'"learner":"([\w.-]*)","value":(?=\{"kind":"batch",)'
     ),
     "txn.prepare": re.compile(
-        rb'\[\{"type":"txn.prepare","epoch":(\d{1,18}),"slot":(\d{1,18}),"batch":(?=\{)'
+        rb'\[\{"type":"txn.prepare","epoch":(\d{1,18}),"slot":(\d{1,18}),'
+        rb'"reconsider":(true|false),"batch":(?=\{)'
     ),
 }
 
@@ -91,10 +92,13 @@ def encode(parcel: Parcel, split_bytes: int = SPLIT_BYTES) -> Iterator[Encoded]:
         yield _encode_control(parcel, together, bodies)
 
 
-def encode_wakeup(name: str, wakeup: TimerMessage) -> Encoded:
+def encode_timers(name: str, timer_message: TimerMessage) -> Encoded:
     """The delayed message of some timers of the node `name`."""
-    rows = [(key.name, key.subject, generation) for key, generation in wakeup.timers]
-    headers: dict[str, HeaderValue] = {"disk": wakeup.disk, "incarnation": wakeup.incarnation}
+    rows = [(key.name, key.subject, generation) for key, generation in timer_message.timers]
+    headers: dict[str, HeaderValue] = {
+        "disk": timer_message.disk,
+        "incarnation": timer_message.incarnation,
+    }
     return Encoded(Lane.CONTROL, _properties(TIMER, name, headers), _TIMERS.dump_json(rows))
 
 
@@ -209,7 +213,7 @@ def decode(properties: Properties, body: bytes) -> Parcel | TimerMessage:
     if not isinstance(disk, str) or not isinstance(incarnation, int):
         raise Undecodable("the headers disk (text) and incarnation (number) are missing or wrong")
     if properties.type == TIMER:
-        return _decode_wakeup(disk, incarnation, body)
+        return _decode_timers(disk, incarnation, body)
     cluster = headers.get("cluster")
     if not isinstance(cluster, str):
         raise Undecodable("the header cluster (text) is missing or wrong")
@@ -246,14 +250,15 @@ def _decode_held(kind: str, body: bytes) -> tuple[AnyMessage, ...] | None:
         batch = _BATCH.validate_json(text)
         batch.adopt_json(text)
         if kind == "txn.prepare":
-            return (TxnPrepare(epoch=int(head[1]), slot=int(head[2]), batch=batch),)
+            epoch, slot, reconsider = int(head[1]), int(head[2]), head[3] == b"true"
+            return (TxnPrepare(epoch=epoch, slot=slot, reconsider=reconsider, batch=batch),)
         ballot = Ballot(int(head[1]), head[2].decode())
         return (Accept(ballot=ballot, slot=int(head[3]), learner=head[4].decode(), value=batch),)
     except ValueError:  # Also what is no UTF-8, and what pydantic refuses.
         return None
 
 
-def _decode_wakeup(disk: str, incarnation: int, body: bytes) -> TimerMessage:
+def _decode_timers(disk: str, incarnation: int, body: bytes) -> TimerMessage:
     try:
         rows = _TIMERS.validate_json(body)
     except ValidationError as error:

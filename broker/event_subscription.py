@@ -41,20 +41,20 @@ async def subscribe_to_events(
 
     A broker that goes away is tried again every two seconds.
     """
-    said = ""
+    reported = ""
     while True:
         try:
             await _subscribe(url, topology, name, listener)
-        except _CONNECTION_ERRORS as why:
-            reason = str(why) or type(why).__name__
+        except _CONNECTION_ERRORS as error:
+            reason = str(error) or type(error).__name__
             # The node's own connection says what is wrong with the broker, and how long.
             log.log(
-                logging.DEBUG if reason == said else logging.INFO,
+                logging.DEBUG if reason == reported else logging.INFO,
                 "%s hears no events: %s",
                 name,
                 reason,
             )
-            said = reason
+            reported = reason
         await asyncio.sleep(_RECONNECT_S)
 
 
@@ -63,30 +63,30 @@ async def _subscribe(
 ) -> None:
     """One stretch of being connected; returns when it is over."""
 
-    async def hear(message: AbstractIncomingMessage) -> None:
+    async def on_message(message: AbstractIncomingMessage) -> None:
         listener(message.routing_key or "", message.type or "", message.body)
 
-    gone = asyncio.Event()
+    disconnected = asyncio.Event()
     connection = await aio_pika.connect(
         url,
         timeout=_CONNECT_TIMEOUT_S,
         client_properties={"connection_name": f"{name} looks on"},
     )
     try:
-        connection.close_callbacks.add(lambda *_: gone.set())
+        connection.close_callbacks.add(lambda *_: disconnected.set())
         channel = await connection.channel(publisher_confirms=False)
-        channel.close_callbacks.add(lambda *_: gone.set())
+        channel.close_callbacks.add(lambda *_: disconnected.set())
         exchange = await channel.declare_exchange(topology.events, "topic", durable=True)
         queue = await channel.declare_queue(
             exclusive=True, arguments={"x-max-length": _QUEUED_MAX, "x-overflow": "drop-head"}
         )
         await queue.bind(exchange, TRACE_TOPICS)
-        await queue.consume(hear, no_ack=True)
-        while not gone.is_set():
+        await queue.consume(on_message, no_ack=True)
+        while not disconnected.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_REBIND_S):
-                    await gone.wait()
-            if gone.is_set():
+                    await disconnected.wait()
+            if disconnected.is_set():
                 return
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                 await exchange.declare()

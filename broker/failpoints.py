@@ -197,17 +197,17 @@ class Failpoints(Interceptor):
     def __init__(
         self,
         rules: Iterable[Failpoint],
-        strike: Stopper | None = None,
+        stopper: Stopper | None = None,
         *,
         members: Sequence[str] = (),
         armed: bool = True,
     ) -> None:
-        self._counters = [_PendingRule(rule, rule.number) for rule in rules]
+        self._pending = [_PendingRule(rule, rule.number) for rule in rules]
         self._members = members
         for rule in self.rules:
             if rule.to and rule.to not in members:
                 raise BadFailpoint(f"{rule}: {rule.to} is none of {', '.join(members)}")
-        self._strike = strike or ProcessStopper()
+        self._stopper = stopper or ProcessStopper()
         self._armed = armed
 
     def arm(self) -> None:
@@ -219,14 +219,14 @@ class Failpoints(Interceptor):
     @property
     def rules(self) -> list[Failpoint]:
         """Those that have not struck yet."""
-        return [counter.rule for counter in self._counters]
+        return [pending.rule for pending in self._pending]
 
     @property
-    def asleep(self) -> bool:
+    def idle(self) -> bool:
         """Whether no rule can strike at present."""
-        return not self._armed or not self._counters
+        return not self._armed or not self._pending
 
-    def addressees(self, to: str, message: AnyMessage) -> Sequence[str]:
+    def recipients(self, to: str, message: AnyMessage) -> Sequence[str]:
         """See `Interceptor`."""
         kinds = _kinds_of(message)
         members = [name for name in self._members if to in groups_of(name)]
@@ -236,48 +236,48 @@ class Failpoints(Interceptor):
 
     async def receiving(self, message: AnyMessage) -> None:
         """See `Interceptor`."""
-        await self._pass("receive", "before", "", message)
+        await self._check("receive", "before", "", message)
 
     async def received(self, message: AnyMessage) -> None:
         """See `Interceptor`."""
-        await self._pass("receive", "after", "", message)
+        await self._check("receive", "after", "", message)
 
     async def sending(self, to: str, message: AnyMessage) -> None:
         """See `Interceptor`."""
-        await self._pass("send", "before", to, message)
+        await self._check("send", "before", to, message)
 
     async def sent(self, to: str, message: AnyMessage) -> None:
         """See `Interceptor`."""
-        await self._pass("send", "after", to, message)
+        await self._check("send", "after", to, message)
 
-    async def _pass(self, when: When, moment: Moment, to: str, message: AnyMessage) -> None:
+    async def _check(self, when: When, moment: Moment, to: str, message: AnyMessage) -> None:
         if not self._armed:
             return
         kinds = _kinds_of(message)
         due: list[_PendingRule] = []
-        for counter in self._counters:
-            rule = counter.rule
+        for pending in self._pending:
+            rule = pending.rule
             if (
                 rule.type in kinds
                 and (rule.when, rule.moment) == (when, moment)
                 and rule.to in ("", to)
             ):
-                counter.left -= 1
-                if counter.left == 0:
-                    due.append(counter)
-        for counter in due:
-            self._counters.remove(counter)
-        for counter in due:
+                pending.left -= 1
+                if pending.left == 0:
+                    due.append(pending)
+        for pending in due:
+            self._pending.remove(pending)
+        for pending in due:
             # The last words of a process that kills itself: they must be out before it does.
             slot = _slot_of(message)
             where = "" if slot is None else f" at slot {slot}"
-            log.warning("failpoint %s strikes%s", counter.rule, where)
-            if counter.rule.action == "kill":
-                await self._strike.kill()
-            elif counter.rule.action == "pause":
-                await self._strike.pause()
+            log.warning("failpoint %s strikes%s", pending.rule, where)
+            if pending.rule.action == "kill":
+                await self._stopper.kill()
+            elif pending.rule.action == "pause":
+                await self._stopper.pause()
             else:
-                raise InjectedError(f"failpoint {counter.rule}")
+                raise InjectedError(f"failpoint {pending.rule}")
 
 
 def _kinds_of(message: AnyMessage) -> tuple[str, ...]:

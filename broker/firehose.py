@@ -56,7 +56,7 @@ async def watch_firehose(
     management_url: str,
     topology: Topology,
     seconds: float,
-    tell: Callable[[TracedMessage], None],
+    report: Callable[[TracedMessage], None],
 ) -> None:
     """Switch the firehose on, tell every step of the cluster, and switch it off again.
 
@@ -70,11 +70,11 @@ async def watch_firehose(
         )
         await queue.bind(exchange, f"publish.{topology.prefix}#")
 
-        async def hear(message: AbstractIncomingMessage) -> None:
-            for step in traced_messages_of(message, topology):
-                tell(step)
+        async def on_message(message: AbstractIncomingMessage) -> None:
+            for traced_message in traced_messages_of(message, topology):
+                report(traced_message)
 
-        await queue.consume(hear, no_ack=True)
+        await queue.consume(on_message, no_ack=True)
         async with _switched_on(broker_url, management_url):
             await asyncio.sleep(seconds)
 

@@ -105,7 +105,7 @@ class Journal:
         self.path = folder / JOURNAL_NAME
         self._lock_fd = lock_fd
         self._connection = connection
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self._mark_fd = -1
         self._closed = False
         self._generation = 0
@@ -188,7 +188,7 @@ class Journal:
         self._check_mark()
         self._records_sum, self._blobs_sum = meta["records_sum"], meta["blobs_sum"]
         if meta["format"] == 1:
-            self._bring_forward()
+            self._migrate_from_format_1()
         self._check_sums()
         if marker is None:
             # The journal comes first and the marker second: a crash between them leaves a journal
@@ -206,10 +206,10 @@ class Journal:
             )
         sync_folder(self.folder)
 
-    def _bring_forward(self) -> None:
+    def _migrate_from_format_1(self) -> None:
         """Format 1 kept blobs in the order of their names."""
         with transaction(self._connection):
-            self._blobs.bring_forward()
+            self._blobs.migrate_from_format_1()
             self._connection.execute("UPDATE meta SET format = ?", (FORMAT_VERSION,))
 
     def _check_pages(self) -> None:
@@ -274,7 +274,7 @@ class Journal:
 
     def reincarnate(self) -> JournalIdentity:
         """Begin a new incarnation within this process: the actor is rebuilt from the journal."""
-        with self._guard, self._writing():
+        with self._lock, self._writing():
             self._advance_meta(self._incarnation + 1, self._records_sum, self._blobs_sum)
         return self.identity
 
@@ -286,7 +286,7 @@ class Journal:
         """
         latest = {record.key: record.value for record in records}
         contents = {blob.sha256: blob.data for blob in blobs}
-        with self._guard, self._writing():
+        with self._lock, self._writing():
             self._advance_meta(
                 self._incarnation,
                 _signed(self._records_sum + self._write_records(latest)),
@@ -300,7 +300,7 @@ class Journal:
 
     def read_blob(self, sha256: str) -> bytes | None:
         """The bytes of that name, checked against it. Raises `JournalCorrupt`."""
-        with self._guard:
+        with self._lock:
             try:
                 data = self._blobs.read(sha256)
             except sqlite3.Error as error:
@@ -313,7 +313,7 @@ class Journal:
 
     def blob_names(self) -> list[str]:
         """The names of all blobs, in order."""
-        with self._guard:
+        with self._lock:
             return self._blobs.names()
 
     def is_sound(self, sha256: str) -> tuple[bool, int]:
@@ -333,7 +333,7 @@ class Journal:
         rotten: list[str] = []
         size = 0
         try:
-            with self._guard:
+            with self._lock:
                 page = self._connection.execute(
                     "SELECT key, hash, value FROM records WHERE key > ? ORDER BY key LIMIT 64",
                     (after,),
@@ -361,9 +361,9 @@ class Journal:
         """How large the file is, without its write-ahead log."""
         return self.path.stat().st_size
 
-    def spare_wal(self, tight: bool) -> None:
+    def shorten_wal(self, tight: bool) -> None:
         """Keep the write-ahead log short, or no longer so. What it is too long is given back."""
-        with self._guard:
+        with self._lock:
             if self._closed:
                 return
             limit_wal(self._connection, WAL_BYTES_TIGHT if tight else WAL_BYTES)
@@ -379,7 +379,7 @@ class Journal:
         It changes no row, so it is no commit that the mark counts, and need not be durable before
         the next one: a crash may undo it. Raises `JournalFenced` or `JournalFailed`.
         """
-        with self._guard:
+        with self._lock:
             if self._closed or not self._shrinks or self.reusable_bytes <= keep_bytes:
                 return 0
             former = self._free_pages
@@ -406,7 +406,7 @@ class Journal:
                 self._count_free()
             return (former - self._free_pages) * self._page_bytes
 
-    def has_room(self, size_bytes: int) -> bool:
+    def has_space(self, size_bytes: int) -> bool:
         """Whether a commit of so many bytes finds room, found out by making one and undoing it.
 
         Only that tells: the figures of the file system know no quotas, and a small commit fits
@@ -424,7 +424,7 @@ class Journal:
                 ),
                 ("DROP TABLE room",),
             ):
-                with self._guard, self._writing():
+                with self._lock, self._writing():
                     for statement in statements:
                         self._connection.execute(statement)
                     self._advance_meta(self._incarnation, self._records_sum, self._blobs_sum)
@@ -434,7 +434,7 @@ class Journal:
 
     def close(self) -> None:
         """Give the folder back. Closing twice is closing once."""
-        with self._guard:
+        with self._lock:
             if self._closed:
                 return
             self._closed = True
@@ -536,7 +536,7 @@ class Journal:
             where = "" if after is None else "WHERE key > ?"
             query = f"SELECT key, hash, value FROM records {where} ORDER BY key LIMIT 64"
             try:
-                with self._guard:
+                with self._lock:
                     page = self._connection.execute(
                         query, () if after is None else (after,)
                     ).fetchall()

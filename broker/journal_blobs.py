@@ -28,7 +28,7 @@ class BlobTable:
         """Make the table in a new journal."""
         self._connection.execute(_TABLE)
 
-    def bring_forward(self) -> None:
+    def migrate_from_format_1(self) -> None:
         """Turn the table of format 1, whose key was the name, into this one."""
         self._connection.execute("ALTER TABLE blobs RENAME TO blobs_by_name")
         self.create()

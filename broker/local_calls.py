@@ -19,19 +19,19 @@ class CallRefused(RuntimeError):
 class Calls:
     """The calls under way, by token. `release` hands them to the actor's inbox, in order."""
 
-    def __init__(self, node: str, most: int, release: Callable[[list[Call]], None]) -> None:
+    def __init__(self, node: str, calls_max: int, release: Callable[[list[Call]], None]) -> None:
         self._node = node
-        self._most = most
+        self._calls_max = calls_max
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._last_token = 0
-        self._gathering = WriteBatcher(release)
+        self._batcher = WriteBatcher(release)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def run(self, make: Callable[[int], Call], patience_s: float | None) -> Any:
+    async def run(self, make: Callable[[int], Call], timeout_s: float | None) -> Any:
         """See `broker.runtime.NodeHost.call`."""
-        if len(self._waiting) >= self._most:
+        if len(self._waiting) >= self._calls_max:
             raise CallRefused(f"{self._node} has {len(self._waiting)} calls under way")
         self._last_token += 1
         token = self._last_token
@@ -39,16 +39,16 @@ class Calls:
         future: asyncio.Future[Any] = loop.create_future()
         self._waiting[token] = future
         call = make(token)
-        self._gathering.add(call)
+        self._batcher.add(call)
         # Not `asyncio.timeout`: this is done for every write, at a third of its cost.
-        patience = None if patience_s is None else loop.call_later(patience_s, _time_out, future)
+        timeout = None if timeout_s is None else loop.call_later(timeout_s, _time_out, future)
         try:
             return await future
         finally:
-            if patience is not None:
-                patience.cancel()
+            if timeout is not None:
+                timeout.cancel()
             self._waiting.pop(token, None)
-            self._gathering.ended(call)
+            self._batcher.finished(call)
 
     def answer(self, token: int, value: Any) -> None:
         """The actor says what became of the call."""
@@ -64,7 +64,7 @@ class Calls:
 
     def release(self) -> None:
         """Hand over what is held back for company."""
-        self._gathering.flush()
+        self._batcher.flush()
 
     def fail_all_but(self, kept: Collection[int], error: Exception) -> None:
         """The same as `fail` for all that are not `kept`."""

@@ -96,20 +96,20 @@ class Maintenance:
         """What was read and checked so far."""
         self.passes = 0
         """How often the whole journal was checked."""
-        self.given_back_bytes = 0
+        self.reclaimed_bytes = 0
         """By how much the file was made shorter so far."""
 
-    def announce_again(self) -> None:
+    def report_again(self) -> None:
         """The actor was made anew: what it was told, it has to be told again."""
         self._low = False
 
     async def run(self) -> None:
         """Raises `JournalCorrupt` where SQLite itself can't read the file any more."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._mind_room())
+            group.create_task(self._watch_free_space())
             group.create_task(self._scrub())
 
-    def look(self) -> None:
+    def check_free_space(self) -> None:
         """See how much room there is; called after contents were written, too: a second's worth of
         them may be more than the reserve.
         """
@@ -120,13 +120,13 @@ class Maintenance:
             self._low = low
             self._notify(DiskSpace(low=low, free_bytes=outside + inside))
 
-    async def _mind_room(self) -> None:
+    async def _watch_free_space(self) -> None:
         while True:
-            self.look()
+            self.check_free_space()
             scarce = self._options.is_scarce(self._journal.free_bytes())
             if scarce != self._scarce:
                 self._scarce = scarce
-                await asyncio.to_thread(self._journal.spare_wal, scarce)
+                await asyncio.to_thread(self._journal.shorten_wal, scarce)
             await self._shrink()
             await asyncio.sleep(CHECK_INTERVAL_S)
 
@@ -142,7 +142,7 @@ class Maintenance:
             given = await asyncio.to_thread(journal.shrink, _SHRINK_STEP_S, keep_bytes)
             if not given:
                 return
-            self.given_back_bytes += given
+            self.reclaimed_bytes += given
             await asyncio.sleep(_SHRINK_PAUSE_FACTOR * (time.monotonic() - began_at))
 
     async def _scrub(self) -> None:
@@ -153,7 +153,7 @@ class Maintenance:
                 sound, size_bytes = await asyncio.to_thread(self._journal.is_sound, name)
                 if not sound:
                     self._notify(BlobRotten(sha256=name))
-                await self._pace(size_bytes)
+                await self._throttle(size_bytes)
             self.passes += 1
             await asyncio.sleep(self._options.scrub_rest_s)
 
@@ -164,8 +164,8 @@ class Maintenance:
             rotten, after, size_bytes = page
             for key in rotten:
                 self._notify(RowRotten(key=key))
-            await self._pace(size_bytes)
+            await self._throttle(size_bytes)
 
-    async def _pace(self, size_bytes: int) -> None:
+    async def _throttle(self, size_bytes: int) -> None:
         self.scrubbed_bytes += size_bytes
         await asyncio.sleep(size_bytes / self._options.scrub_bytes_per_s)

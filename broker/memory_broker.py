@@ -226,15 +226,15 @@ class MemoryTransport:
         """Stage `parcel` for a node or a group."""
         self._staged.append((to, parcel))
 
-    def delay(self, delay_ms: Milliseconds, wakeup: TimerMessage) -> bool:
-        """Have `wakeup` come back to this node after `delay_ms`."""
+    def delay(self, delay_ms: Milliseconds, timer_message: TimerMessage) -> bool:
+        """Have `timer_message` come back to this node after `delay_ms`."""
         if not self._takes_messages:
             self._health.dropped += 1
             return False
 
         def arrive() -> None:
             self._delayed.discard(handle)
-            self._put(self._name, Lane.CONTROL, wakeup, CONTROL_MESSAGE_BYTES)
+            self._put(self._name, Lane.CONTROL, timer_message, CONTROL_MESSAGE_BYTES)
 
         handle = asyncio.get_running_loop().call_later(delay_ms / 1000, arrive)
         self._delayed.add(handle)
@@ -275,11 +275,11 @@ class MemoryTransport:
     def on_control(self, listener: Callable[[str, bytes], None]) -> None:
         """Have `listener` called for what comes on the topic `control.#`."""
 
-        def hear(key: str, kind: str, body: bytes) -> None:
+        def on_event(key: str, kind: str, body: bytes) -> None:
             if key.startswith("control."):
                 listener(kind, body)
 
-        self._broker.listen(hear)
+        self._broker.listen(on_event)
 
     def _send(self, to: str, parcel: Parcel) -> None:
         control = tuple(message for message in parcel.messages if not _is_bulk(message))

@@ -26,7 +26,7 @@ def make_host(
     *,
     host_options: HostOptions | None = None,
     observer: Observer | None = None,
-    tap: Interceptor | None = None,
+    interceptor: Interceptor | None = None,
 ) -> NodeHost:
     """The runtime of the member (or gateway) `name`, ready to `run`.
 
@@ -43,7 +43,7 @@ def make_host(
         transport,
         options=host_options,
         observer=observer,
-        tap=tap,
+        interceptor=interceptor,
     )
 
 
@@ -56,7 +56,7 @@ async def run_node(
     cluster_name: str = "default",
     host_options: HostOptions | None = None,
     observer: Observer | None = None,
-    tap: Interceptor | None = None,
+    interceptor: Interceptor | None = None,
     started: Callable[[NodeHost], None] | None = None,
 ) -> None:
     """Run one node on the journal in `folder` until it is cancelled or fails.
@@ -73,7 +73,7 @@ async def run_node(
             transport,
             host_options=host_options,
             observer=observer,
-            tap=tap,
+            interceptor=interceptor,
         )
         if started is not None:
             started(host)

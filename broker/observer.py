@@ -1,6 +1,6 @@
 """What a node's runtime tells whoever measures it. Every method does nothing here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from actors.effects import TimerKey
@@ -20,10 +20,10 @@ class Observer:
     def committed(self, rows: int, seconds: float) -> None:
         """A commit of so many records and blobs took this long."""
 
-    def turned(self, messages: int, seconds: float) -> None:
+    def turn_finished(self, messages: int, seconds: float) -> None:
         """A turn that took in so many messages and timers is over."""
 
-    def expired(self, timer: TimerKey, late_ms: Milliseconds) -> None:
+    def timer_expired(self, timer: TimerKey, late_ms: Milliseconds) -> None:
         """A timer came back, this much later than it was set for."""
 
     def timers_lost(self, count: int) -> None:
@@ -46,37 +46,41 @@ class Observers(Observer):
     """Several that are told the same, one after the other; each only of what it overrides."""
 
     def __init__(self, *observers: Observer) -> None:
-        self._received = _implementations("received", observers)
-        self._sent = _implementations("sent", observers)
-        self._committed = _implementations("committed", observers)
-        self._turned = _implementations("turned", observers)
-        self._expired = _implementations("expired", observers)
+        self._received = _overriding(Observer.received, (one.received for one in observers))
+        self._sent = _overriding(Observer.sent, (one.sent for one in observers))
+        self._committed = _overriding(Observer.committed, (one.committed for one in observers))
+        self._turn_finished = _overriding(
+            Observer.turn_finished, (one.turn_finished for one in observers)
+        )
+        self._timer_expired = _overriding(
+            Observer.timer_expired, (one.timer_expired for one in observers)
+        )
         self._observers = observers
 
     def received(self, sender: str, message: AnyMessage) -> None:
         """See `Observer`."""
-        for tell in self._received:
-            tell(sender, message)
+        for notify in self._received:
+            notify(sender, message)
 
     def sent(self, to: str, message: AnyMessage) -> None:
         """See `Observer`."""
-        for tell in self._sent:
-            tell(to, message)
+        for notify in self._sent:
+            notify(to, message)
 
     def committed(self, rows: int, seconds: float) -> None:
         """See `Observer`."""
-        for tell in self._committed:
-            tell(rows, seconds)
+        for notify in self._committed:
+            notify(rows, seconds)
 
-    def turned(self, messages: int, seconds: float) -> None:
+    def turn_finished(self, messages: int, seconds: float) -> None:
         """See `Observer`."""
-        for tell in self._turned:
-            tell(messages, seconds)
+        for notify in self._turn_finished:
+            notify(messages, seconds)
 
-    def expired(self, timer: TimerKey, late_ms: Milliseconds) -> None:
+    def timer_expired(self, timer: TimerKey, late_ms: Milliseconds) -> None:
         """See `Observer`."""
-        for tell in self._expired:
-            tell(timer, late_ms)
+        for notify in self._timer_expired:
+            notify(timer, late_ms)
 
     def timers_lost(self, count: int) -> None:
         """See `Observer`."""
@@ -104,13 +108,11 @@ class Observers(Observer):
             observer.halted(reason)
 
 
-def _implementations(
-    name: str, observers: tuple[Observer, ...]
+def _overriding(
+    default: object, methods: Iterable[Callable[[Any, Any], None]]
 ) -> tuple[Callable[[Any, Any], None], ...]:
-    """The methods of that name that do anything: most observers hear of one thing or another."""
-    methods = (getattr(observer, name) for observer in observers)
-    silent = getattr(Observer, name)
-    return tuple(tell for tell in methods if getattr(tell, "__func__", tell) is not silent)
+    """Those of `methods` that are not `default`, which does nothing: these are called often."""
+    return tuple(method for method in methods if getattr(method, "__func__", None) is not default)
 
 
 class Interceptor:
@@ -121,11 +123,11 @@ class Interceptor:
     """
 
     @property
-    def asleep(self) -> bool:
+    def idle(self) -> bool:
         """Whether the runtime may pass it by at present, and work at full speed."""
         return False
 
-    def addressees(self, to: str, message: AnyMessage) -> Sequence[str]:
+    def recipients(self, to: str, message: AnyMessage) -> Sequence[str]:
         """To whom `message` leaves, one after the other, instead of to `to`."""
         return (to,)
 

@@ -30,7 +30,7 @@ from broker.codec import (
     decode,
     encode,
     encode_ping,
-    encode_wakeup,
+    encode_timers,
 )
 from broker.topology import Topology, delay_level_ms
 from broker.transport import (
@@ -69,25 +69,25 @@ class RabbitOptions:
 
     With `wait` an unreachable broker is tried for ever, else the first failure is final.
     A session that has heard nothing for `silence_s` sends a message to itself and must hear it
-    within `ping_patience_s`. `flush_patience_s` is how long a turn may be held up by a socket that
+    within `ping_timeout_s`. `flush_timeout_s` is how long a turn may be held up by a socket that
     takes nothing; above `unsent_bytes_max` what is to be sent is dropped, contents already above
     `bulk_unsent_bytes_max`: whoever sends them does it again after a while, whether the former copy
-    has left or not. What a session rests on is declared anew every `declared_again_s`, and the
-    broker must say that it was within `declared_patience_s`.
+    has left or not. What a session rests on is declared anew every `redeclare_interval_s`, and the
+    broker must say that it was within `redeclare_timeout_s`.
     """
 
     wait: bool = True
-    connect_patience_s: float = 5.0
+    connect_timeout_s: float = 5.0
     heartbeat_s: int = 5
     prefetch: int = 256
     bulk_prefetch: int = 4
-    backoff_least_s: float = 0.1
-    backoff_most_s: float = 2.0
+    backoff_min_s: float = 0.1
+    backoff_max_s: float = 2.0
     silence_s: float = 5.0
-    ping_patience_s: float = 5.0
-    declared_again_s: float = 3.0
-    declared_patience_s: float = 10.0
-    flush_patience_s: float = 1.0
+    ping_timeout_s: float = 5.0
+    redeclare_interval_s: float = 3.0
+    redeclare_timeout_s: float = 10.0
+    flush_timeout_s: float = 1.0
     unsent_bytes_max: int = 32 * 1024 * 1024
     bulk_unsent_bytes_max: int = 8 * 1024 * 1024
 
@@ -114,9 +114,9 @@ class RabbitTransport:
         self._acknowledging: asyncio.TimerHandle | None = None
         self._deliver: Callable[[Delivery], None] | None = None
         self._unblocked: Callable[[], None] | None = None
-        self._controlled: Callable[[str, bytes], None] | None = None
+        self._control_listener: Callable[[str, bytes], None] | None = None
         self._events = itertools.count(1)
-        self._said_s = 0.0
+        self._reported_s = 0.0
         self._pings = itertools.count(1)
         self._quarantined = itertools.count(1)
         # Every failure is told by this module in words; the libraries' own lines repeat it.
@@ -151,22 +151,22 @@ class RabbitTransport:
             session = AmqpSession(self._health.sessions + 1, self._name, self._topology)
             politely = False
             try:
-                async with asyncio.timeout(2 * self._options.connect_patience_s):
+                async with asyncio.timeout(2 * self._options.connect_timeout_s):
                     await self._open(session)
                 # Nothing may be delivered before the node knows that a new session began.
                 self._begin(session)
                 connected()
-                async with asyncio.timeout(self._options.connect_patience_s):
+                async with asyncio.timeout(self._options.connect_timeout_s):
                     await self._consume(session)
                 failures = 0
-                self._say_up()
+                self._report_reconnected()
                 reason = await self._watch(session)
             except asyncio.CancelledError:
                 politely = True
                 raise
             except (aiormq.AMQPError, OSError, TimeoutError, RuntimeError) as error:
-                self._refuse_for_good(error)
-                reason = _explain(error)
+                self._raise_if_permanent(error)
+                reason = _reason_of(error)
             finally:
                 self._end(politely=politely)
                 await session.close(politely=politely)
@@ -181,7 +181,7 @@ class RabbitTransport:
             self._on_delivered,
             self._on_blocked,
             self._on_returned,
-            timeout_s=options.connect_patience_s,
+            timeout_s=options.connect_timeout_s,
             heartbeat_s=options.heartbeat_s,
         )
 
@@ -192,7 +192,7 @@ class RabbitTransport:
         """Wait for the session's end and return its reason. Pings through the node's own queue, and
         meanwhile has what was deleted on the broker made again.
         """
-        declaring = asyncio.create_task(self._declare_again_and_again(session))
+        declaring = asyncio.create_task(self._redeclare_periodically(session))
         try:
             return await self._watch_silence(session, declaring)
         finally:
@@ -216,31 +216,31 @@ class RabbitTransport:
             if declaring.done():
                 await declaring  # It ends by raising only.
             now_s = loop.time()
-            if session.blocked or now_s - session.heard_s < options.silence_s:
+            if session.blocked or now_s - session.received_s < options.silence_s:
                 pinged_s = 0.0
             elif not pinged_s:
                 pinged_s = now_s
                 self._stage(encode_ping(self._name, next(self._pings)), self._name)
                 await self.flush()
-            elif now_s - pinged_s > options.ping_patience_s:
+            elif now_s - pinged_s > options.ping_timeout_s:
                 return "nothing came back through the node's own queue"
 
-    async def _declare_again_and_again(self, session: AmqpSession) -> None:
+    async def _redeclare_periodically(self, session: AmqpSession) -> None:
         options = self._options
         # Not all nodes at once.
-        await asyncio.sleep(random.uniform(0, options.declared_again_s))
+        await asyncio.sleep(random.uniform(0, options.redeclare_interval_s))
         while True:
-            declaration = asyncio.create_task(session.declare_again())
+            declaration = asyncio.create_task(session.redeclare())
             try:
                 while not declaration.done():
-                    await asyncio.wait([declaration], timeout=options.declared_patience_s)
+                    await asyncio.wait([declaration], timeout=options.redeclare_timeout_s)
                     # While its alarm lasts a broker does not read what publishers send.
                     if not declaration.done() and not session.blocked:
                         raise TimeoutError("the broker did not confirm what was declared")
                 await declaration
             finally:
                 declaration.cancel()
-            await asyncio.sleep(options.declared_again_s)
+            await asyncio.sleep(options.redeclare_interval_s)
 
     def _begin(self, session: AmqpSession) -> None:
         self._session = session
@@ -273,24 +273,24 @@ class RabbitTransport:
 
         Those that were waiting in it are overdue soon (`broker.timers`).
         """
-        rung = self._topology.delay_of(message.exchange)
-        if session is not self._session or rung is None or not session.forget_delay(rung):
+        level = self._topology.delay_of(message.exchange)
+        if session is not self._session or level is None or not session.forget_delay(level):
             return
         log.warning(
             "%s: the delay queue of %d ms is gone from %s; it is declared again",
             self._name,
-            rung,
+            level,
             self._where(),
         )
         if message.properties is not None and not session.blocked:
             session.write(
-                session.declare_delay(rung)
+                session.declare_delay(level)
                 + self._publish_frames(
                     session, message.exchange, self._name, message.properties, message.body
                 )
             )
 
-    def _say_up(self) -> None:
+    def _report_reconnected(self) -> None:
         if self._health.last_error:
             log.warning("%s is connected to %s again", self._name, self._where())
             self._health.last_error = ""
@@ -298,14 +298,14 @@ class RabbitTransport:
     async def _back_off(self, failures: int, reason: str) -> None:
         options = self._options
         now_s = asyncio.get_running_loop().time()
-        if reason != self._health.last_error or now_s - self._said_s > REPEAT_WARNING_S:
+        if reason != self._health.last_error or now_s - self._reported_s > REPEAT_WARNING_S:
             self._health.last_error = reason
-            self._said_s = now_s
+            self._reported_s = now_s
             log.warning("%s: no connection to %s: %s", self._name, self._where(), reason)
-        most_s = min(options.backoff_most_s, options.backoff_least_s * 2 ** min(failures, 10))
-        await asyncio.sleep(random.uniform(options.backoff_least_s, most_s))
+        max_s = min(options.backoff_max_s, options.backoff_min_s * 2 ** min(failures, 10))
+        await asyncio.sleep(random.uniform(options.backoff_min_s, max_s))
 
-    def _refuse_for_good(self, error: BaseException) -> None:
+    def _raise_if_permanent(self, error: BaseException) -> None:
         """Raise if another try is of no use: only known for a node that never was connected."""
         if isinstance(error, aiormq.exceptions.ChannelPreconditionFailed):
             raise TransportRefused(
@@ -320,9 +320,9 @@ class RabbitTransport:
                 f"{where} refused the {_REFUSALS[error.code]}: {error}"
             ) from error
         if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
-            raise TransportRefused(f"{where} refused a permission: {_explain(error)}") from error
+            raise TransportRefused(f"{where} refused a permission: {_reason_of(error)}") from error
         if not self._options.wait:
-            raise TransportRefused(f"{where} can't be reached: {_explain(error)}") from error
+            raise TransportRefused(f"{where} can't be reached: {_reason_of(error)}") from error
 
     def _where(self) -> str:
         return str(URL(self._url).with_user(None))
@@ -330,7 +330,7 @@ class RabbitTransport:
     # -- receiving --------------------------------------------------------------------------------
 
     def _on_delivered(self, session: AmqpSession, delivered: AmqpMessage) -> None:
-        session.heard_s = asyncio.get_running_loop().time()
+        session.received_s = asyncio.get_running_loop().time()
         if self._deliver is None or session.failure.done():
             return
         lane = session.lanes[delivered.channel]
@@ -345,8 +345,8 @@ class RabbitTransport:
             if properties is None:
                 raise Undecodable("the properties can't be read")
             if delivered.exchange == self._topology.events:
-                if self._controlled is not None:
-                    self._controlled(properties.type, delivered.body)
+                if self._control_listener is not None:
+                    self._control_listener(properties.type, delivered.body)
                 return None
             if properties.app_id == self._name:
                 if properties.type == PING:
@@ -430,21 +430,21 @@ class RabbitTransport:
             encoded.body,
         )
 
-    def delay(self, delay_ms: Milliseconds, wakeup: TimerMessage) -> bool:
-        """Stage `wakeup` for this node, by way of the queue of its rung of the ladder."""
+    def delay(self, delay_ms: Milliseconds, timer_message: TimerMessage) -> bool:
+        """Stage `timer_message` for this node, by way of the queue of its rung of the ladder."""
         session = self._session
         if not self._can_send() or session is None:
             return False
-        rung = delay_level_ms(delay_ms)
-        declaration = session.declare_delay(rung)
+        level = delay_level_ms(delay_ms)
+        declaration = session.declare_delay(level)
         if declaration:
             self._staged.append(declaration)
-        encoded = encode_wakeup(self._name, wakeup)
+        encoded = encode_timers(self._name, timer_message)
         # Mandatory: the rung may have been deleted since it was declared.
         self._staged.append(
             self._publish_frames(
                 session,
-                self._topology.delay(rung),
+                self._topology.delay(level),
                 self._name,
                 encoded.properties,
                 encoded.body,
@@ -489,7 +489,7 @@ class RabbitTransport:
 
     def on_control(self, listener: Callable[[str, bytes], None]) -> None:
         """Have `listener` called for what comes on the topic `control.#`."""
-        self._controlled = listener
+        self._control_listener = listener
 
     async def flush(self) -> None:
         """Write what is staged, wait a moment if the socket is full, then acknowledge."""
@@ -502,7 +502,7 @@ class RabbitTransport:
             session.write(staged[0] if len(staged) == 1 else b"".join(staged))
             if session.unsent_bytes:
                 with contextlib.suppress(TimeoutError, ConnectionError):
-                    async with asyncio.timeout(self._options.flush_patience_s):
+                    async with asyncio.timeout(self._options.flush_timeout_s):
                         await session.drain()
         if self._receipts:
             self._acknowledge_soon(session)
@@ -593,7 +593,7 @@ class RabbitTransport:
         )
 
 
-def _explain(error: BaseException) -> str:
+def _reason_of(error: BaseException) -> str:
     if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
     return str(error) or type(error).__name__

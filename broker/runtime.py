@@ -88,8 +88,8 @@ class HostOptions:
     blob_bytes_staged_max: int = 4 * 1024 * 1024
     calls_max: int = 10_000
     commit_in_thread: bool = False
-    upkeep: MaintenanceOptions = field(default_factory=MaintenanceOptions)
-    first_connection_patience_s: float = 5.0
+    maintenance: MaintenanceOptions = field(default_factory=MaintenanceOptions)
+    first_connection_timeout_s: float = 5.0
 
 
 @dataclass(slots=True)
@@ -115,9 +115,9 @@ class NodeHost:
         *,
         options: HostOptions | None = None,
         observer: Observer | None = None,
-        tap: Interceptor | None = None,
+        interceptor: Interceptor | None = None,
         clock: Callable[[], Milliseconds] = now_ms,
-        draw: Callable[[int, int], int] = random.randint,
+        random_int: Callable[[int, int], int] = random.randint,
     ) -> None:
         self.name = name
         self.halted = ""
@@ -127,15 +127,15 @@ class NodeHost:
         self._transport = transport
         self._options = options or HostOptions()
         self._observer = observer or Observer()
-        self._tap = tap
+        self._interceptor = interceptor
         self._clock = clock
-        self._draw = draw
+        self._random_int = random_int
         self._identity = self._new_identity()
         self._actor = make_actor(self._identity)
         self._calls = Calls(name, self._options.calls_max, self._take_calls)
         self._inbox = Inbox(self._options.drain_messages_max, self._options.drain_bytes_max)
         self._timers = TimerTable()
-        self._upkeep = Maintenance(journal, self._options.upkeep, self._notify)
+        self._maintenance = Maintenance(journal, self._options.maintenance, self._notify)
         self._work = asyncio.Event()
         self._timers_held = asyncio.Event()
         self._connected = asyncio.Event()
@@ -172,15 +172,15 @@ class NodeHost:
         """Wait until the actor has been restored and takes messages."""
         await self._ready.wait()
 
-    async def call(self, make: Callable[[int], Call], patience_s: float | None = None) -> Any:
+    async def call(self, make: Callable[[int], Call], timeout_s: float | None = None) -> Any:
         """Hand the call that `make` makes for a token to the actor; return its answer.
 
         Raises `CallRefused`, `CallOutcomeUnknown` or `NodeHalted`, and `TimeoutError` if no answer
-        comes within `patience_s`. Neither a timeout nor cancelling the caller withdraws the call.
+        comes within `timeout_s`. Neither a timeout nor cancelling the caller withdraws the call.
         """
         if self.halted:
             raise NodeHalted(self.halted)
-        return await self._calls.run(make, patience_s)
+        return await self._calls.run(make, timeout_s)
 
     async def run(self) -> None:
         """Run the node. Raises `NodeHalted`, `TransportRefused` or a `JournalError`."""
@@ -189,9 +189,9 @@ class NodeHost:
                 group.create_task(
                     self._transport.run(self._deliver, self._on_session, self._on_unblocked)
                 )
-                group.create_task(self._tend_timers())
+                group.create_task(self._run_timers())
                 group.create_task(self._take_turns())
-                group.create_task(self._upkeep.run())
+                group.create_task(self._maintenance.run())
         except BaseExceptionGroup as failures:
             raise _first_failure(failures) from failures
         finally:
@@ -236,7 +236,7 @@ class NodeHost:
     async def _take_turns(self) -> None:
         # What the actor says first would be lost without a connection, and cost a timeout.
         try:
-            async with asyncio.timeout(self._options.first_connection_patience_s):
+            async with asyncio.timeout(self._options.first_connection_timeout_s):
                 await self._connected.wait()
         except TimeoutError:
             log.warning("%s starts without a connection to the broker", self.name)
@@ -244,7 +244,7 @@ class NodeHost:
             try:
                 await self._restore()
             except JournalFull as error:
-                await self._sit_out_full_disk(error)
+                await self._wait_for_disk_space(error)
             self._ready.set()
             while True:
                 await self._work.wait()
@@ -267,9 +267,9 @@ class NodeHost:
         try:
             await self._try_turn(batch)
         except JournalFull as error:
-            await self._sit_out_full_disk(error)
+            await self._wait_for_disk_space(error)
             self._inbox.put_back(batch)
-        self._observer.turned(len(batch.items), time.perf_counter() - started)
+        self._observer.turn_finished(len(batch.items), time.perf_counter() - started)
 
     async def _try_turn(self, batch: TurnInput) -> None:
         try:
@@ -279,44 +279,49 @@ class NodeHost:
         except Exception as error:
             log.exception("%s: the actor failed in a turn", self.name)
             await self._rebuild(error, keep=batch.items)
-            await self._try_one_by_one(batch.items)
+            await self._retry_one_by_one(batch.items)
             outcome = _TurnOutput()
         await self._carry_out(outcome, batch.receipts)
 
     async def _step(self, items: Iterable[Envelope | TimerMessage]) -> _TurnOutput:
         """Let the actor take `items` in, and settle. Raises whatever the actor raises."""
         outcome = _TurnOutput()
-        actor, clock, observer, tap = self._actor, self._clock, self._observer, self._waking_tap
+        actor, clock, observer, interceptor = (
+            self._actor,
+            self._clock,
+            self._observer,
+            self._active_interceptor,
+        )
         for item in items:
             if isinstance(item, TimerMessage):
-                self._wake(item, outcome)
+                self._on_timer_message(item, outcome)
                 continue
             message = item.message
-            if isinstance(message, BlobRotten) and await self._is_mended(message.sha256, outcome):
+            if isinstance(message, BlobRotten) and await self._is_repaired(message.sha256, outcome):
                 continue
-            if tap:
-                await tap.receiving(message)
-            self._absorb(actor.receive(item, clock()), outcome)
-            if tap:
-                await tap.received(message)
+            if interceptor:
+                await interceptor.receiving(message)
+            self._collect(actor.receive(item, clock()), outcome)
+            if interceptor:
+                await interceptor.received(message)
             observer.received(item.sender, message)
             self._expire_immediate(outcome)
         self._expire_immediate(outcome)
-        self._absorb(actor.settle(clock()), outcome)
+        self._collect(actor.settle(clock()), outcome)
         return outcome
 
-    def _wake(self, wakeup: TimerMessage, outcome: _TurnOutput) -> None:
+    def _on_timer_message(self, timer_message: TimerMessage, outcome: _TurnOutput) -> None:
         identity = self._identity
-        if (wakeup.disk, wakeup.incarnation) != (identity.disk, identity.incarnation):
+        if (timer_message.disk, timer_message.incarnation) != (identity.disk, identity.incarnation):
             return
-        for key, generation in wakeup.timers:
+        for key, generation in timer_message.timers:
             now = self._clock()
             late_ms = self._timers.arrived(key, generation, now)
             if late_ms is not None:
-                self._observer.expired(key, late_ms)
-                self._absorb(self._actor.expire(key, now), outcome)
+                self._observer.timer_expired(key, late_ms)
+                self._collect(self._actor.expire(key, now), outcome)
 
-    async def _is_mended(self, sha256: str, outcome: _TurnOutput) -> bool:
+    async def _is_repaired(self, sha256: str, outcome: _TurnOutput) -> bool:
         """Whether the blob was replaced or removed since it was found rotten.
 
         The scrub and each reader notify of the same rot. Were the actor told again after a sound
@@ -333,9 +338,9 @@ class NodeHost:
             key = self._timers.take_immediate()
             if key is None:
                 return
-            self._absorb(self._actor.expire(key, self._clock()), outcome)
+            self._collect(self._actor.expire(key, self._clock()), outcome)
 
-    def _absorb(self, effects: Effects, outcome: _TurnOutput) -> None:
+    def _collect(self, effects: Effects, outcome: _TurnOutput) -> None:
         outcome.records.extend(effects.records)
         outcome.blobs.extend(effects.blobs)
         outcome.sends.extend(effects.sends)
@@ -344,7 +349,7 @@ class NodeHost:
         for timer in effects.timers:
             # Only noted here: the messages leave after the sends, and a rebuild forgets the notes.
             if isinstance(timer, SetTimer):
-                delay_ms = self._draw(timer.least_ms, timer.most_ms)
+                delay_ms = self._random_int(timer.least_ms, timer.most_ms)
                 self._timers.set(timer.key, delay_ms, self._clock())
             else:
                 self._timers.cancel(timer.key)
@@ -375,7 +380,7 @@ class NodeHost:
         await self._in_journal(self._journal.commit, records, blobs)
         self._observer.committed(len(records) + len(blobs), time.perf_counter() - started)
         if blobs:
-            self._upkeep.look()
+            self._maintenance.check_free_space()
 
     async def _in_journal(self, work: Callable[..., T], *arguments: Any) -> T:
         """Let the journal do something that takes the disk's time."""
@@ -386,8 +391,8 @@ class NodeHost:
     # -- sending ----------------------------------------------------------------------------------
 
     async def _send(self, sends: list[Send | SendBlob]) -> None:
-        if tap := self._waking_tap:
-            await self._send_one_by_one(sends, tap)
+        if interceptor := self._active_interceptor:
+            await self._send_one_by_one(sends, interceptor)
             return
         by_destination: dict[str, list[AnyMessage]] = {}
         blob_bytes = 0
@@ -403,11 +408,13 @@ class NodeHost:
                     by_destination, blob_bytes = {}, 0
         self._publish(by_destination)
 
-    async def _send_one_by_one(self, sends: list[Send | SendBlob], tap: Interceptor) -> None:
+    async def _send_one_by_one(
+        self, sends: list[Send | SendBlob], interceptor: Interceptor
+    ) -> None:
         for send in sends:
             message = await self._message_of(send)
-            for to in tap.addressees(send.to, message):
-                await tap.sending(to, message)
+            for to in interceptor.recipients(send.to, message):
+                await interceptor.sending(to, message)
                 self._observer.sent(to, message)
                 self._publish({to: [message]})
                 await self._transport.flush()
@@ -415,11 +422,11 @@ class NodeHost:
                     async with asyncio.timeout(WRITE_TIMEOUT_S):
                         while self._transport.unsent_bytes:  # noqa: ASYNC110  Nothing tells of it.
                             await asyncio.sleep(0)
-                await tap.sent(to, message)
+                await interceptor.sent(to, message)
 
     @property
-    def _waking_tap(self) -> Interceptor | None:
-        return None if self._tap is None or self._tap.asleep else self._tap
+    def _active_interceptor(self) -> Interceptor | None:
+        return None if self._interceptor is None or self._interceptor.idle else self._interceptor
 
     async def _message_of(self, send: Send | SendBlob) -> AnyMessage:
         if isinstance(send, Send):
@@ -449,13 +456,13 @@ class NodeHost:
     def _publish_timers(self) -> None:
         identity = self._identity
         for publication in self._timers.publications(self._clock()):
-            wakeup = TimerMessage(identity.disk, identity.incarnation, publication.timers)
-            if not self._transport.delay(publication.delay_ms, wakeup):
+            timer_message = TimerMessage(identity.disk, identity.incarnation, publication.timers)
+            if not self._transport.delay(publication.delay_ms, timer_message):
                 self._timers.not_sent(publication)
 
-    async def _tend_timers(self) -> None:
+    async def _run_timers(self) -> None:
         """Send what was held back, and look for timers whose message was lost."""
-        looked_ms = 0
+        checked_ms = 0
         while True:
             try:
                 async with asyncio.timeout(OVERDUE_CHECK_S):
@@ -466,11 +473,11 @@ class NodeHost:
                 pass
             now = self._clock()
             health = self._transport.health
-            looks = health.connected and not health.blocked
-            if looks and now - looked_ms >= OVERDUE_CHECK_S * 1000:
-                looked_ms = now
+            may_check = health.connected and not health.blocked
+            if may_check and now - checked_ms >= OVERDUE_CHECK_S * 1000:
+                checked_ms = now
                 lost = self._timers.lost
-                self._timers.look_for_overdue(now)
+                self._timers.resend_overdue(now)
                 if self._timers.lost > lost:
                     self._observer.timers_lost(self._timers.lost - lost)
             if self._timers.held:
@@ -497,20 +504,20 @@ class NodeHost:
             (Record(BLOB_ROW + name, b"") for name in self._journal.blob_names()),
             self._journal.records(),
         )
-        self._absorb(self._actor.restore(rows, self._clock()), outcome)
+        self._collect(self._actor.restore(rows, self._clock()), outcome)
         self._expire_immediate(outcome)
-        self._absorb(self._actor.settle(self._clock()), outcome)
+        self._collect(self._actor.settle(self._clock()), outcome)
         await self._carry_out(outcome)
 
     async def _rebuild(self, error: Exception, keep: Iterable[Envelope | TimerMessage]) -> None:
         """Begin a new incarnation; the calls that the actor took in before `keep` are lost."""
         reason = f"{type(error).__name__}: {error}"
         self._timers.clear()
-        self._lose_calls(f"{self.name} was rebuilt from its journal after {reason}", keep)
+        self._fail_calls(f"{self.name} was rebuilt from its journal after {reason}", keep)
         self._journal.reincarnate()
         self._identity = self._new_identity()
         self._actor = self._make_actor(self._identity)
-        self._upkeep.announce_again()
+        self._maintenance.report_again()
         self._observer.rebuilt(reason)
         try:
             await self._restore()
@@ -521,19 +528,19 @@ class NodeHost:
                 f"the actor of {self.name} can't be rebuilt from its journal: {failure!r}"
             ) from failure
 
-    async def _sit_out_full_disk(self, error: JournalFull) -> None:
+    async def _wait_for_disk_space(self, error: JournalFull) -> None:
         """Nothing of the turn was kept or sent. Be silent until there is room, then start anew.
 
         Whoever made a call in this process is told that its outcome is not known.
         """
         log.critical("%s is silent until its disk has room: %s", self.name, error)
         self._observer.stalled(str(error))
-        self._lose_calls(f"{self.name} found its disk full: {error}")
+        self._fail_calls(f"{self.name} found its disk full: {error}")
         while True:
             await asyncio.sleep(DISK_FULL_RETRY_S)
             # A new start fits into a full disk as often as not, and so does what it says first:
             # without room for the turn that comes next, others would take it for alive.
-            if not await self._in_journal(self._journal.has_room, self._room_bytes):
+            if not await self._in_journal(self._journal.has_space, self._space_needed_bytes):
                 continue
             with contextlib.suppress(JournalFull):
                 await self._rebuild(error, keep=())
@@ -541,11 +548,11 @@ class NodeHost:
                 return
 
     @property
-    def _room_bytes(self) -> int:
+    def _space_needed_bytes(self) -> int:
         """What one turn may need: the commit's own pages come on top of what it takes in."""
         return 2 * self._options.drain_bytes_max
 
-    async def _try_one_by_one(self, items: list[Envelope | TimerMessage]) -> None:
+    async def _retry_one_by_one(self, items: list[Envelope | TimerMessage]) -> None:
         for index, item in enumerate(items):
             # The timers that these messages wake ended with the former incarnation.
             if isinstance(item, TimerMessage):
@@ -575,7 +582,7 @@ class NodeHost:
             parcel = Parcel(cluster, sender, disk, incarnation, (message,))
             self._transport.quarantine(parcel, f"{self.name}: {reason}")
 
-    def _lose_calls(self, reason: str, keep: Iterable[Envelope | TimerMessage] = ()) -> None:
+    def _fail_calls(self, reason: str, keep: Iterable[Envelope | TimerMessage] = ()) -> None:
         """Fail the calls that the actor took in; those in `keep` and in the inbox go on."""
         self._calls.release()
         kept = {call.token for call in self._inbox.local if isinstance(call, Call)}

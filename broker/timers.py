@@ -73,7 +73,7 @@ class TimerTable:
 
     def __init__(self) -> None:
         self._armed: dict[TimerKey, _Armed] = {}
-        self._under_way: dict[TimerKey, _InFlight] = {}
+        self._in_flight: dict[TimerKey, _InFlight] = {}
         self._held: dict[TimerKey, Milliseconds] = {}
         self._unsent: dict[TimerKey, None] = {}
         """The timers whose latest message the transport did not take."""
@@ -101,8 +101,8 @@ class TimerTable:
         patience_ms = _overdue_allowance_ms(delay_ms)
         self._armed[key] = _Armed(due_ms, delay_ms, due_ms + patience_ms)
         self._unsent.pop(key, None)
-        under_way = self._under_way.get(key)
-        if under_way is not None and now <= under_way.arrives_ms <= due_ms:
+        in_flight = self._in_flight.get(key)
+        if in_flight is not None and now <= in_flight.arrives_ms <= due_ms:
             self._held.pop(key, None)
         else:
             self._held[key] = now + min(HELD_MS_MAX, delay_ms // 10)
@@ -126,17 +126,17 @@ class TimerTable:
 
     def arrived(self, key: TimerKey, generation: int, now: Milliseconds) -> Milliseconds | None:
         """A message came back. If its timer is due, forget it and return how late it is."""
-        under_way = self._under_way.get(key)
-        if under_way is None or under_way.generation != generation:
+        in_flight = self._in_flight.get(key)
+        if in_flight is None or in_flight.generation != generation:
             return None
-        del self._under_way[key]
+        del self._in_flight[key]
         armed = self._armed.get(key)
         if armed is None:
             return None
         late_ms = now - armed.due_ms
         if late_ms < -EARLY_MS:
             # It was set again for later while this message was under way, or was not kept so long.
-            early = under_way.is_early(now)
+            early = in_flight.is_early(now)
             self._held[key] = min(armed.due_ms, now + _EARLY_RESEND_MS) if early else now
             return None
         del self._armed[key]
@@ -147,22 +147,22 @@ class TimerTable:
         """The messages to send now; timers with the same delay share one."""
         if not self._held:
             return []
-        by_rung: dict[Milliseconds, list[tuple[TimerKey, int]]] = {}
+        by_level: dict[Milliseconds, list[tuple[TimerKey, int]]] = {}
         for key in [key for key, until_ms in self._held.items() if until_ms <= now]:
             del self._held[key]
-            rung = delay_level_ms(max(1, self._armed[key].due_ms - now))
+            level = delay_level_ms(max(1, self._armed[key].due_ms - now))
             self._generation += 1
-            self._under_way[key] = _InFlight(self._generation, now, now + rung)
-            by_rung.setdefault(rung, []).append((key, self._generation))
-        return [Publication(rung, tuple(timers)) for rung, timers in by_rung.items()]
+            self._in_flight[key] = _InFlight(self._generation, now, now + level)
+            by_level.setdefault(level, []).append((key, self._generation))
+        return [Publication(level, tuple(timers)) for level, timers in by_level.items()]
 
     def not_sent(self, publication: Publication) -> None:
         """The transport did not take it, so nothing is under way for its timers."""
         for key, _ in publication.timers:
-            del self._under_way[key]
+            del self._in_flight[key]
             self._unsent[key] = None
 
-    def look_for_overdue(self, now: Milliseconds) -> None:
+    def resend_overdue(self, now: Milliseconds) -> None:
         """Have the messages of overdue timers sent again: one at a time for each, backing off.
 
         Those that the transport did not take are tried again without.
@@ -179,13 +179,13 @@ class TimerTable:
                 self._held[key] = now
         if now - self._swept_ms > _FORGET_AFTER_MS:
             self._swept_ms = now
-            for key, under_way in list(self._under_way.items()):
-                if key not in self._armed and now - under_way.arrives_ms > _FORGET_AFTER_MS:
-                    del self._under_way[key]
+            for key, in_flight in list(self._in_flight.items()):
+                if key not in self._armed and now - in_flight.arrives_ms > _FORGET_AFTER_MS:
+                    del self._in_flight[key]
 
     def rearm(self, now: Milliseconds) -> None:
         """The broker was away: nothing that was under way is relied on any more."""
-        self._under_way.clear()
+        self._in_flight.clear()
         self._unsent.clear()
         for key in self._armed:
             self._send_anew(key, now)
@@ -198,7 +198,7 @@ class TimerTable:
         """
         for key, armed in self._armed.items():
             if key in self._unsent or armed.due_ms <= now:
-                self._under_way.pop(key, None)
+                self._in_flight.pop(key, None)
                 self._send_anew(key, now)
         self._unsent.clear()
 
@@ -212,7 +212,7 @@ class TimerTable:
     def clear(self) -> None:
         """The actor is thrown away, and its timers with it."""
         self._armed.clear()
-        self._under_way.clear()
+        self._in_flight.clear()
         self._held.clear()
         self._unsent.clear()
         self._immediate.clear()

@@ -25,10 +25,10 @@ def trace_topic(node: str) -> str:
 
 
 def _delay_levels() -> tuple[Milliseconds, ...]:
-    rungs = [10]
-    while rungs[-1] < LONGEST_DELAY_MS:
-        rungs.append(min(max(rungs[-1] + 1, round(rungs[-1] * DELAY_RATIO)), LONGEST_DELAY_MS))
-    return tuple(rungs)
+    levels = [10]
+    while levels[-1] < LONGEST_DELAY_MS:
+        levels.append(min(max(levels[-1] + 1, round(levels[-1] * DELAY_RATIO)), LONGEST_DELAY_MS))
+    return tuple(levels)
 
 
 DELAYS_MS = _delay_levels()
@@ -114,8 +114,8 @@ class Topology:
 
     def delay_of(self, exchange: str) -> Milliseconds | None:
         """The rung whose exchange has this name, if one has."""
-        rung = exchange.removeprefix(self.delay_prefix)
-        return int(rung) if rung != exchange and rung.isdecimal() else None
+        level = exchange.removeprefix(self.delay_prefix)
+        return int(level) if level != exchange and level.isdecimal() else None
 
     @property
     def exchanges(self) -> dict[str, str]:

@@ -118,8 +118,8 @@ class Transport(Protocol):
         """Stage `parcel` for a node's name or a `Group`. Never waits, never fails."""
         ...
 
-    def delay(self, delay_ms: Milliseconds, wakeup: TimerMessage) -> bool:
-        """Stage `wakeup` to come back to this node after `delay_ms` or a little more.
+    def delay(self, delay_ms: Milliseconds, timer_message: TimerMessage) -> bool:
+        """Stage `timer_message` to come back to this node after `delay_ms` or a little more.
 
         Returns whether it was staged; what was not is dropped and counted.
         """

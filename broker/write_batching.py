@@ -25,50 +25,50 @@ class WriteBatcher:
     def __init__(self, release: Callable[[list[Call]], None]) -> None:
         self._release = release
         self._waiting: list[Call] = []
-        self._begun_s: dict[int, float] = {}
+        self._started_s: dict[int, float] = {}
         """When each write that is under way came in, by its token."""
-        self._usual_s = 0.0
+        self._average_s = 0.0
         """How long writes take, a moving average."""
-        self._most = 0
-        self._most_before = 0
-        self._remembered_from_s = 0.0
-        self._due: asyncio.TimerHandle | None = None
+        self._peak = 0
+        self._previous_peak = 0
+        self._window_start_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     def add(self, call: Call) -> None:
-        """A call came in; see `ended`. All but writes go on at once."""
+        """A call came in; see `finished`. All but writes go on at once."""
         if not isinstance(call, Write):
             self._release([call])
             return
         loop = asyncio.get_running_loop()
-        self._begun_s[call.token] = loop.time()
-        self._remember(loop.time())
+        self._started_s[call.token] = loop.time()
+        self._track_peak(loop.time())
         self._waiting.append(call)
-        if 2 * len(self._waiting) >= max(self._most, self._most_before):
+        if 2 * len(self._waiting) >= max(self._peak, self._previous_peak):
             self.flush()
-        elif self._due is None:
-            patience_s = min(DELAY_S_MAX, self._usual_s / 2)
-            self._due = loop.call_later(patience_s, self.flush)
+        elif self._timer is None:
+            delay_s = min(DELAY_S_MAX, self._average_s / 2)
+            self._timer = loop.call_later(delay_s, self.flush)
 
-    def ended(self, call: Call) -> None:
+    def finished(self, call: Call) -> None:
         """It was answered, or nobody waits for its answer any more."""
-        begun_s = self._begun_s.pop(call.token, None)
-        if begun_s is not None:
-            took_s = asyncio.get_running_loop().time() - begun_s
-            self._usual_s += (took_s - self._usual_s) / 16
+        started_s = self._started_s.pop(call.token, None)
+        if started_s is not None:
+            took_s = asyncio.get_running_loop().time() - started_s
+            self._average_s += (took_s - self._average_s) / 16
 
     def flush(self) -> None:
         """Let go what waits."""
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             self._release(waiting)
 
-    def _remember(self, now_s: float) -> None:
-        if now_s - self._remembered_from_s > LOAD_WINDOW_S:
-            recent = now_s - self._remembered_from_s < 2 * LOAD_WINDOW_S
-            self._most_before = self._most if recent else 0
-            self._most = 0
-            self._remembered_from_s = now_s
-        self._most = max(self._most, len(self._begun_s))
+    def _track_peak(self, now_s: float) -> None:
+        if now_s - self._window_start_s > LOAD_WINDOW_S:
+            recent = now_s - self._window_start_s < 2 * LOAD_WINDOW_S
+            self._previous_peak = self._peak if recent else 0
+            self._peak = 0
+            self._window_start_s = now_s
+        self._peak = max(self._peak, len(self._started_s))

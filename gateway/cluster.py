@@ -99,8 +99,8 @@ class ClusterPort(Protocol):
     `make` is given the call's token. `broker.runtime.NodeHost` is one.
     """
 
-    async def call(self, make: Callable[[int], Call], patience_s: float | None = None) -> Any:
-        """The actor's answer, within `patience_s`.
+    async def call(self, make: Callable[[int], Call], timeout_s: float | None = None) -> Any:
+        """The actor's answer, within `timeout_s`.
 
         Raises `CallRefused`, `CallOutcomeUnknown`, `NodeHalted` or `TimeoutError`.
         """
@@ -108,18 +108,18 @@ class ClusterPort(Protocol):
 
 
 class Cluster:
-    """The cluster as the doors see it; `obstacle` says why nothing can be sent, if it can't."""
+    """The cluster's operations as the HTTP endpoints call them."""
 
     def __init__(
         self,
         port: ClusterPort,
         request_deadline_ms: int,
-        obstacle: Callable[[], str] = lambda: "",
+        broker_outage: Callable[[], str] = lambda: "",
     ) -> None:
         self._port = port
         self._deadline_s = request_deadline_ms / 1000 + _GRACE_S
-        self.obstacle = obstacle
-        """Why nothing can be sent at present; empty if it can."""
+        self.broker_outage = broker_outage
+        """Why the broker can't be used at present; empty if it can."""
 
     async def write(
         self, operation: Operation, key: IdempotencyKey | None, *, retry_aborted: bool
@@ -146,13 +146,13 @@ class Cluster:
         except CallRefused as error:
             raise _unavailable(NotDone(f"{error}", _NOTHING_SUBMITTED)) from None
         except (TimeoutError, CallOutcomeUnknown, NodeHalted):
-            raise _unknown("", self.obstacle()) from None
+            raise _unknown("", self.broker_outage()) from None
         if isinstance(answer, WriteDecided):
             if answer.outcome.status != "done":
                 raise refused(answer.request, answer.outcome)
             return answer
         if isinstance(answer, Unknown):
-            raise _unknown(answer.request, self.obstacle())
+            raise _unknown(answer.request, self.broker_outage())
         raise _unavailable(answer)
 
     async def read(self, request: ReadRequest) -> ReadDone:
@@ -220,42 +220,42 @@ class Cluster:
         try:
             answer = await self._port.call(lambda token: Survey(token=token), _SURVEY_TIMEOUT_S)
         except (TimeoutError, CallRefused, CallOutcomeUnknown, NodeHalted) as error:
-            raise _not_answered(NotDone(self._why_silent(error), NOTHING_READ)) from None
+            raise _not_answered(NotDone(self._silence_reason(error), NOTHING_READ)) from None
         if not isinstance(answer, Surveyed):
             raise _not_answered(answer)
         return answer
 
     def condition(self, survey: Surveyed) -> Condition:
         """What the cluster can do now, by `survey` and this gateway's own connection."""
-        return condition_of(survey, self.obstacle())
+        return condition_of(survey, self.broker_outage())
 
     def _refuse_without_broker(self) -> None:
         """Timers are messages, too: without a broker the actor would not even give up."""
-        reason = self.obstacle()
+        reason = self.broker_outage()
         if reason:
             raise _unavailable(NotDone(reason, _NOTHING_SUBMITTED))
 
     async def _ask(self, make: Callable[[int], Call]) -> Any:
         """A call that only asks. Raises `Problem`."""
-        reason = self.obstacle()
+        reason = self.broker_outage()
         if reason:
             raise _not_answered(NotDone(reason, NOTHING_READ))
         try:
             return await self._port.call(make, self._deadline_s)
         except (TimeoutError, CallRefused, CallOutcomeUnknown, NodeHalted) as error:
-            raise _not_answered(NotDone(self._why_silent(error), NOTHING_READ)) from None
+            raise _not_answered(NotDone(self._silence_reason(error), NOTHING_READ)) from None
 
     async def _bounded(self, make: Callable[[int], Call], seconds: float | None = None) -> Any:
         """A call that changes no file, so that to give up on it is final."""
         try:
             return await self._port.call(make, self._deadline_s if seconds is None else seconds)
         except (TimeoutError, CallRefused, CallOutcomeUnknown, NodeHalted) as error:
-            raise _unavailable(NotDone(self._why_silent(error), _NOTHING_SUBMITTED)) from None
+            raise _unavailable(NotDone(self._silence_reason(error), _NOTHING_SUBMITTED)) from None
 
-    def _why_silent(self, error: Exception) -> str:
+    def _silence_reason(self, error: Exception) -> str:
         """Why a call got no answer; the broker is named where it is the reason."""
         if isinstance(error, TimeoutError):
-            return self.obstacle() or "the gateway's own actor does not answer"
+            return self.broker_outage() or "the gateway's own actor does not answer"
         return f"{error}"
 
 
@@ -308,7 +308,7 @@ def refused(request: str, outcome: Outcome) -> Problem:
 
 
 def _unavailable(answer: object) -> Problem:
-    given = _checked(answer)
+    given = _not_done(answer)
     detail = f"Not accepted: {given.reason}. It did not happen and never will: {given.fact}."
     return Problem(
         DISK_FULL if given.no_room else UNAVAILABLE,
@@ -320,7 +320,7 @@ def _unavailable(answer: object) -> Problem:
 
 def _not_answered(answer: object) -> Problem:
     """As `_unavailable`, of what only asks: there is nothing that could have happened."""
-    given = _checked(answer)
+    given = _not_done(answer)
     return Problem(
         UNAVAILABLE,
         f"Not answered: {given.reason}. Nothing was changed: {given.fact}. Ask again later.",
@@ -329,14 +329,14 @@ def _not_answered(answer: object) -> Problem:
     )
 
 
-def _checked(answer: object) -> NotDone:
+def _not_done(answer: object) -> NotDone:
     if not isinstance(answer, NotDone):
         raise TypeError(f"the client actor gave {type(answer).__name__}, which is no answer here")
     return answer
 
 
-def _unknown(request: str, obstacle: str) -> Problem:
-    why = f"The write may or may not happen{': ' if obstacle else ''}{obstacle}."
+def _unknown(request: str, broker_outage: str) -> Problem:
+    why = f"The write may or may not happen{': ' if broker_outage else ''}{broker_outage}."
     how = "Send it again with the same Idempotency-Key, or read the file"
     if not request:
         return Problem(UNKNOWN, f"{why} {how}.", headers=RETRY_AFTER)

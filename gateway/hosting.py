@@ -64,9 +64,9 @@ class NodeProcess:
         self._memory = MemoryBroker() if settings.broker.startswith("memory:") else None
         self._topology = Topology(settings.cluster)
         self._serves = any(role_of(name) == "gateway" for name in names)
-        self._watching = NodeObservers(settings, collects=self._serves)
+        self._observers = NodeObservers(settings, collects=self._serves)
         if self._memory is not None and self._serves:
-            self._memory.listen(self._watching.tracing.hear)
+            self._memory.listen(self._observers.tracing.on_event)
         self._stop = asyncio.Event()
         self._server: Server | None = None
         self._app: GatewayApp | None = None
@@ -107,18 +107,18 @@ class NodeProcess:
                 group.create_task(self._run_node(name, group, listener), name=name)
                 for name in self._names
             ]
-            tracing = self._watching.tracing
-            looking_on = [group.create_task(tracing.run(), name="tracing")]
+            tracing = self._observers.tracing
+            background = [group.create_task(tracing.run(), name="tracing")]
             if self._serves and self._memory is None:
-                looking_on.append(group.create_task(self._hear(), name="events"))
+                background.append(group.create_task(self._subscribe_events(), name="events"))
             if listener is not None and not self._serves:
                 group.create_task(self._serve_metrics(listener), name="metrics")
             await self._stop.wait()
             log.info("ending")
-            for task in looking_on:
+            for task in background:
                 task.cancel()
             if self._app is not None:
-                self._app.pulse.end()
+                self._app.live_events.end()
                 self._app.watch.end()
             if self._server is not None:
                 # Requests under way are answered before the nodes that work on them go.
@@ -133,11 +133,11 @@ class NodeProcess:
         transport = self._transport(name)
 
         def started(host: NodeHost) -> None:
-            self._watching.watch(host)
+            self._observers.watch(host)
             if listener is not None and role_of(name) == "gateway":
                 group.create_task(self._serve(host, transport, listener), name="http")
             elif len(self._names) == 1:
-                group.create_task(self._tell_started(host), name="announce")
+                group.create_task(self._announce_started(host), name="announce")
 
         await run_node(
             name,
@@ -147,14 +147,14 @@ class NodeProcess:
             cluster_name=self._settings.cluster,
             host_options=HostOptions(
                 commit_in_thread=len(self._names) > 1,
-                upkeep=MaintenanceOptions.of_role(
+                maintenance=MaintenanceOptions.of_role(
                     role_of(name),
                     self._settings.disk_reserve_bytes,
                     scrub_bytes_per_s=self._settings.scrub_bytes_per_s,
                 ),
             ),
-            observer=self._watching.observer(name, transport),
-            tap=self._failpoints,
+            observer=self._observers.observer(name, transport),
+            interceptor=self._failpoints,
             started=started,
         )
 
@@ -167,9 +167,9 @@ class NodeProcess:
             return listen(settings.metrics_host, settings.metrics_port)
         return None
 
-    async def _hear(self) -> None:
-        hear = self._watching.tracing.hear
-        await subscribe_to_events(self._settings.broker, self._topology, self._names[-1], hear)
+    async def _subscribe_events(self) -> None:
+        on_event = self._observers.tracing.on_event
+        await subscribe_to_events(self._settings.broker, self._topology, self._names[-1], on_event)
 
     async def _serve_metrics(self, listener: socket.socket) -> None:
         # Only here and for a gateway: other nodes start without a server for HTTP.
@@ -178,8 +178,8 @@ class NodeProcess:
         from gateway.http.node_endpoints import node_app
         from gateway.http.server import make_server
 
-        watching = self._watching
-        app = node_app(self._names[0], watching.registry, watching.trouble)
+        observers = self._observers
+        app = node_app(self._names[0], observers.registry, observers.unhealthy_reason)
         limits = ConnectionLimits.of_process(body_s=self._settings.body_timeout_ms / 1000)
         self._server = make_server(AuthMiddleware(app, Authenticator(self._settings.token)), limits)
         try:
@@ -198,37 +198,37 @@ class NodeProcess:
         from gateway.http.connections import ConnectionLimits
         from gateway.http.server import make_server
 
-        tracing = self._watching.tracing
+        tracing = self._observers.tracing
         app = GatewayApp(
             host,
             self._settings,
             node=host.name,
-            registry=self._watching.registry,
-            obstacle=lambda: self._obstacle(transport),
+            registry=self._observers.registry,
+            broker_outage=lambda: self._broker_outage(transport),
             tracing=tracing,
             command=lambda order: tracing.command(order, transport),
         )
         self._app = app
         limits = ConnectionLimits.of_process(body_s=self._settings.body_timeout_ms / 1000)
-        self._server = make_server(app, limits, app.turned_away)
+        self._server = make_server(app, limits, app.rejected)
         async with asyncio.TaskGroup() as group:
-            announcing = group.create_task(self._tell_ready(host, transport, listener))
-            looking = group.create_task(app.pulse.run(), name="pulse")
+            announcing = group.create_task(self._announce_ready(host, transport, listener))
+            live_events = group.create_task(app.live_events.run(), name="live events")
             try:
                 await self._server.serve(sockets=[listener])
             finally:
                 self._server.ended.set()
                 announcing.cancel()
-                looking.cancel()
+                live_events.cancel()
 
-    def _obstacle(self, transport: Transport) -> str:
+    def _broker_outage(self, transport: Transport) -> str:
         return broker_outage(transport, "the broker" if self._memory is not None else "RabbitMQ")
 
-    async def _tell_started(self, host: NodeHost) -> None:
+    async def _announce_started(self, host: NodeHost) -> None:
         await host.ready()
         self._announce(f"{host.name} runs, on {masked_url(self._settings.broker)}")
 
-    async def _tell_ready(
+    async def _announce_ready(
         self, host: NodeHost, transport: Transport, listener: socket.socket
     ) -> None:
         """Say when the first write could be taken."""
@@ -238,7 +238,7 @@ class NodeProcess:
                 survey: Any = await host.call(lambda token: Survey(token=token))
             except (CallOutcomeUnknown, CallRefused):
                 survey = None
-            why_not = self._obstacle(transport)
+            why_not = self._broker_outage(transport)
             if isinstance(survey, Surveyed) and condition_of(survey, why_not).ready:
                 break
             await asyncio.sleep(_READY_POLL_S)

@@ -51,8 +51,8 @@ class NodeObservers:
     def __init__(self, settings: Settings, *, collects: bool) -> None:
         self.registry = process_registry()
         stores = settings.options().names("store")
-        book = TraceCollector(settings.acceptors // 2 + 1, stores) if collects else None
-        self.tracing = Tracing(settings.trace, book)
+        collector = TraceCollector(settings.acceptors // 2 + 1, stores) if collects else None
+        self.tracing = Tracing(settings.trace, collector)
         self._nodes = NodesMetrics(self.registry)
         self._roles = RolesMetrics(self.registry)
         self._state = NodeStateCollector(self.registry)
@@ -91,12 +91,12 @@ class NodeObservers:
             )
         )
 
-    def trouble(self, clock: Callable[[], float] = time.monotonic) -> str:
+    def unhealthy_reason(self, clock: Callable[[], float] = time.monotonic) -> str:
         """Why a node of this process is not well; empty if all are."""
         allowed_s = HEARTBEATS_WITHOUT_TURN * self._settings.heartbeat_ms / 1000 + GRACE_S
         for name, host in self._hosts.items():
             health = host.transport.health
-            silent_s = clock() - self._observers[name].turned_s
+            silent_s = clock() - self._observers[name].last_turn_s
             if host.halted:
                 return f"{name} halted: {host.halted}"
             if not health.connected:

@@ -95,24 +95,26 @@ class _Assessment:
         survey = self._survey
         leading = self._leading()
         stores = self._stores()
-        known = [reason for reason in (*leading, self._learners(), stores, self._room()) if reason]
+        reasons = [
+            reason for reason in (*leading, self._learners(), stores, self._disk_space()) if reason
+        ]
         if survey.session is None:
-            known.append(Reason("no_session", "this gateway's session is not open yet"))
-        elif not survey.ready and not known:
-            known.append(Reason("not_ready", "no leader takes commands of this gateway now"))
-        if not known and not survey.view_heard:
-            known = [Reason("no_view", "no learner has told this gateway of the view yet")]
+            reasons.append(Reason("no_session", "this gateway's session is not open yet"))
+        elif not survey.ready and not reasons:
+            reasons.append(Reason("not_ready", "no leader takes commands of this gateway now"))
+        if not reasons and not survey.view_heard:
+            reasons = [Reason("no_view", "no learner has told this gateway of the view yet")]
         read_reasons = self._read_reasons(leading)
         writes: Writes = "taken"
         reads: Reads = "served"
-        if known:
-            writes = "unknown" if _all_unknown(known) else "refused"
+        if reasons:
+            writes = "unknown" if _all_unknown(reasons) else "refused"
         if read_reasons:
             reads = "unknown" if _all_unknown(read_reasons) else "refused"
         return Condition(
             writes,
             reads,
-            tuple(known),
+            tuple(reasons),
             tuple(read_reasons),
             tuple(self._warnings()),
             survey.heard_ms,
@@ -120,7 +122,7 @@ class _Assessment:
 
     # -- nodes -----------------------------------------------------------------------------------
 
-    def _lack(self, name: str) -> str:
+    def _fault_of(self, name: str) -> str:
         """Why a node can't do its part as far as was heard; empty if it can."""
         survey = self._survey
         seen = survey.nodes.get(name)
@@ -132,8 +134,8 @@ class _Assessment:
             return ""
         return "never heard" if seen is None else f"not heard for {_seconds(seen.age_ms)}"
 
-    def _lacking(self, names: Iterable[str]) -> dict[str, str]:
-        return {name: lack for name in names if (lack := self._lack(name))}
+    def _faults(self, names: Iterable[str]) -> dict[str, str]:
+        return {name: fault for name in names if (fault := self._fault_of(name))}
 
     # -- what a write needs ----------------------------------------------------------------------
 
@@ -155,11 +157,11 @@ class _Assessment:
         found = [Reason("no_leader", text)]
         for role, needed in (("proposer", 1), ("acceptor", self._quorum())):
             names = survey.expected.get(role, ())
-            lacking = self._lacking(names)
-            if names and len(names) - len(lacking) < needed:
-                heard = len(names) - len(lacking)
+            faults = self._faults(names)
+            if names and len(names) - len(faults) < needed:
+                heard = len(names) - len(faults)
                 count = f"{heard} of {len(names)} {role}s"
-                text = f"{count} can be counted on and {needed} are needed ({_listed(lacking)})"
+                text = f"{count} can be counted on and {needed} are needed ({_listed(faults)})"
                 found.append(Reason(f"too_few_{role}s", text))
         return found
 
@@ -168,30 +170,30 @@ class _Assessment:
 
     def _learners(self) -> Reason | None:
         names = self._survey.expected.get("learner", ())
-        lacking = self._lacking(names)
-        if not names or len(lacking) < len(names):
+        faults = self._faults(names)
+        if not names or len(faults) < len(names):
             return None
-        return Reason("no_learner", f"no learner is left to coordinate ({_listed(lacking)})")
+        return Reason("no_learner", f"no learner is left to coordinate ({_listed(faults)})")
 
-    def _whole(self) -> dict[str, str]:
+    def _store_faults(self) -> dict[str, str]:
         """The stores of the view that a write can't count on, and why."""
-        lacking = self._lacking(member.name for member in self._view)
+        faults = self._faults(member.name for member in self._view)
         for member in self._view:
             seen = self._survey.nodes.get(member.name)
-            if seen is None or member.name in lacking:
+            if seen is None or member.name in faults:
                 continue
             if seen.heartbeat.installing or seen.heartbeat.applied < (member.added_slot or 0):
-                lacking[member.name] = "still copies what it lacks"
-        return lacking
+                faults[member.name] = "still copies what it lacks"
+        return faults
 
     def _stores(self) -> Reason | None:
         needed = self._survey.stores_needed
-        lacking = self._whole()
-        heard = [member.name for member in self._view if member.name not in lacking]
+        faults = self._store_faults()
+        heard = [member.name for member in self._view if member.name not in faults]
         if len(heard) >= needed:
             return None
         of_view = f"the view has {len(heard)} ({', '.join(heard) or 'none'})"
-        rest = f"; {_listed(lacking)}" if lacking else ""
+        rest = f"; {_listed(faults)}" if faults else ""
         outside = [
             name
             for name in self._survey.expected.get("store", ())
@@ -200,7 +202,7 @@ class _Assessment:
         rest += f"; outside the view: {', '.join(outside)}" if outside else ""
         return Reason("too_few_stores", f"writes need {needed} whole stores, but {of_view}{rest}")
 
-    def _room(self) -> Reason | None:
+    def _disk_space(self) -> Reason | None:
         full = [
             member.name
             for member in self._view
@@ -215,10 +217,10 @@ class _Assessment:
     # -- what a read needs -----------------------------------------------------------------------
 
     def _read_reasons(self, leading: list[Reason]) -> list[Reason]:
-        lacking = self._whole()
-        able = [member.name for member in self._view if member.name not in lacking]
+        faults = self._store_faults()
+        able = [member.name for member in self._view if member.name not in faults]
         if not able:
-            what = _listed(lacking) or "the view has none"
+            what = _listed(faults) or "the view has none"
             return [Reason("no_store", f"no store of the view can serve a read ({what})")]
         leases = self._survey.leases
         left_ms = {} if leases is None else leases.read_left_ms
@@ -231,15 +233,15 @@ class _Assessment:
     def _warnings(self) -> list[Reason]:
         survey = self._survey
         names = [name for names in survey.expected.values() for name in names]
-        lacking = self._lacking(names or [member.name for member in self._view])
-        found = [Reason("node_silent", f"{name}: {lack}") for name, lack in lacking.items()]
+        faults = self._faults(names or [member.name for member in self._view])
+        found = [Reason("node_silent", f"{name}: {fault}") for name, fault in faults.items()]
         for member in self._view:
-            if member.name in lacking and survey.view_heard:
+            if member.name in faults and survey.view_heard:
                 text = f"writes wait until the view is without {member.name}"
                 found.append(Reason("silent_in_view", text))
         in_view = {member.name for member in self._view}
         for name in survey.expected.get("store", ()):
-            if name not in in_view and name not in lacking:
+            if name not in in_view and name not in faults:
                 text = f"{name} is outside the view and takes part in nothing"
                 found.append(Reason("outside_view", text))
         return found
@@ -250,8 +252,8 @@ def _all_unknown(reasons: list[Reason]) -> bool:
     return all(reason.code in _UNKNOWN_CODES for reason in reasons)
 
 
-def _listed(lacking: dict[str, str]) -> str:
-    return ", ".join(f"{name}: {lack}" for name, lack in lacking.items())
+def _listed(faults: dict[str, str]) -> str:
+    return ", ".join(f"{name}: {fault}" for name, fault in faults.items())
 
 
 def _seconds(ms: int) -> str:

@@ -40,27 +40,27 @@ class RecordingObserver(Observer):
         self.received = recorder.received  # type: ignore[method-assign]
         self.sent = recorder.sent  # type: ignore[method-assign]
         self.committed = recorder.committed  # type: ignore[method-assign]
-        self.expired = recorder.expired  # type: ignore[method-assign]
+        self.timer_expired = recorder.timer_expired  # type: ignore[method-assign]
         self._recorder = recorder
 
-    def turned(self, messages: int, seconds: float) -> None:
+    def turn_finished(self, messages: int, seconds: float) -> None:
         """See `Observer`."""
-        self._recorder.turned()
+        self._recorder.turn_finished()
 
 
 class Tracing:
-    """The recorders of one process; `book` is a gateway's, who collects what all nodes tell."""
+    """The trace recorders of one process, and a gateway's `collector` of all nodes' records."""
 
-    def __init__(self, mode: Mode, book: TraceCollector | None = None) -> None:
+    def __init__(self, mode: Mode, collector: TraceCollector | None = None) -> None:
         self.switch = TraceSwitch(mode)
-        self.book = book
+        self.collector = collector
         self._recorders: list[tuple[Recorder, Transport]] = []
 
     @property
     def dropped(self) -> int:
         """Records of this process that were lost."""
         lost = sum(recorder.dropped for recorder, _ in self._recorders)
-        return lost + (self.book.dropped if self.book else 0)
+        return lost + (self.collector.dropped if self.collector else 0)
 
     def observer(self, node: str, transport: Transport) -> RecordingObserver:
         """What the runtime of `node` is to be given."""
@@ -94,13 +94,13 @@ class Tracing:
 
     # -- a gateway's part ------------------------------------------------------------------------
 
-    def hear(self, topic: str, kind: str, body: bytes) -> None:
+    def on_event(self, topic: str, kind: str, body: bytes) -> None:
         """An event came: records go into the book. Nothing that comes can do more than be lost."""
-        if self.book is None or kind != _KIND:
+        if self.collector is None or kind != _KIND:
             return
         try:
             records: list[dict[str, Any]] = json.loads(body)
-            self.book.add(records)
+            self.collector.add(records)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             _log.warning("records on %s can't be read: %r", topic, error)
 

@@ -117,7 +117,7 @@ class Recorder:
     def received(self, sender: str, message: AnyMessage) -> None:
         """The actor took in a message."""
         kind: str = message.type  # type: ignore[attr-defined]
-        if self._take_in("received", sender, kind, message) and kind in (
+        if self._observe("received", sender, kind, message) and kind in (
             "paxos.accept",
             "txn.prepare",
         ):
@@ -126,23 +126,23 @@ class Recorder:
     def sent(self, to: str, message: AnyMessage) -> None:
         """A message was handed to the transport."""
         kind: str = message.type  # type: ignore[attr-defined]
-        self._take_in("sent", to, kind, message)
+        self._observe("sent", to, kind, message)
 
     def committed(self, rows: int, seconds: float) -> None:
         """A commit took so long; it made the slots durable that this turn took in."""
         if self._turn_slots or self._mode == "all":
             duration_us = round(seconds * 1e6)
             for slot in dict.fromkeys(self._turn_slots) or (None,):
-                seen = _Observed(
+                observed = _Observed(
                     self._wall_us(), "committed", "", None, slot, duration_us, f"{rows}"
                 )
-                self._keep(seen)
+                self._keep(observed)
 
-    def turned(self) -> None:
+    def turn_finished(self) -> None:
         """The turn is over."""
         self._turn_slots.clear()
 
-    def expired(self, timer: TimerKey, late_ms: Milliseconds) -> None:
+    def timer_expired(self, timer: TimerKey, late_ms: Milliseconds) -> None:
         """A timer came back."""
         if self._mode == "all":
             name = f"{timer.name} {timer.subject}".strip()
@@ -151,7 +151,7 @@ class Recorder:
 
     # -- what is recorded ------------------------------------------------------------------------
 
-    def _take_in(
+    def _observe(
         self, kind: Literal["sent", "received"], peer: str, what: str, message: AnyMessage
     ) -> bool:
         mode = self._mode
@@ -182,9 +182,9 @@ class Recorder:
         self._keep(_Observed(self._wall_us(), kind, peer, message, slot))
         return True
 
-    def _keep(self, seen: _Observed) -> None:
+    def _keep(self, observed: _Observed) -> None:
         if len(self._pending) < PENDING_RECORDS_MAX:
-            self._pending.append(seen)
+            self._pending.append(observed)
         else:
             self.dropped += 1
 
@@ -192,11 +192,11 @@ class Recorder:
         self, kind: Literal["sent", "received"], peer: str, message: AnyMessage
     ) -> None:
         """A command has no slot yet: it is kept until one is known, if not all are recorded."""
-        seen = _Observed(self._wall_us(), kind, peer, message, None)
+        observed = _Observed(self._wall_us(), kind, peer, message, None)
         if not self._mask or self._mode == "all":
-            self._keep(seen)
+            self._keep(observed)
             return
-        self._submits.setdefault(message.request, []).append(seen)  # type: ignore[attr-defined]
+        self._submits.setdefault(message.request, []).append(observed)  # type: ignore[attr-defined]
         if len(self._submits) > SUBMITS_KEPT:
             self._submits.popitem(last=False)
 
@@ -212,8 +212,8 @@ class Recorder:
         else:
             return
         for request in requests:
-            for seen in self._submits.pop(request, ()):
-                self._keep(seen)
+            for observed in self._submits.pop(request, ()):
+                self._keep(observed)
 
     # -- handing out -----------------------------------------------------------------------------
 
@@ -222,7 +222,7 @@ class Recorder:
         self._adapt()
         pending, self._pending = self._pending, []
         self.recorded += len(pending)
-        return [self._record(seen) for seen in pending]
+        return [self._record(observed) for observed in pending]
 
     def _adapt(self) -> None:
         now_us = self._wall_us()
@@ -237,32 +237,36 @@ class Recorder:
         if self._mask and pace / (self._mask + 1) < SAMPLED_SLOTS_PER_S / 4:
             self._mask //= 2
 
-    def _record(self, seen: _Observed) -> Record:
-        message: Any = seen.message
+    def _record(self, observed: _Observed) -> Record:
+        message: Any = observed.message
         record: Record = {
-            "time_us": seen.time_us,
+            "time_us": observed.time_us,
             "node": self.node,
-            "kind": seen.kind,
-            "type": seen.timer if seen.kind == "timer" else "journal.commit",
+            "kind": observed.kind,
+            "type": observed.timer if observed.kind == "timer" else "journal.commit",
             "from": None,
             "to": None,
-            "slot": seen.slot,
+            "slot": observed.slot,
             "ballot": None,
             "epoch": None,
             "message_id": None,
             "summary": "",
-            "duration_us": seen.duration_us,
+            "duration_us": observed.duration_us,
             "content": {},
         }
-        if seen.kind == "committed":
-            record["summary"] = f"{seen.timer} rows are durable"
-            record["content"] = {"rows": int(seen.timer)}
-        elif seen.kind == "timer":
-            record["summary"] = f"the timer {seen.timer} came back"
+        if observed.kind == "committed":
+            record["summary"] = f"{observed.timer} rows are durable"
+            record["content"] = {"rows": int(observed.timer)}
+        elif observed.kind == "timer":
+            record["summary"] = f"the timer {observed.timer} came back"
         else:
-            sender, to = (self.node, seen.peer) if seen.kind == "sent" else (seen.peer, self.node)
+            sender, to = (
+                (self.node, observed.peer)
+                if observed.kind == "sent"
+                else (observed.peer, self.node)
+            )
             # A receiver knows its own name only; the sender's record has the group.
-            record |= describe(seen.kind, sender, to, message)
+            record |= describe(observed.kind, sender, to, message)
         return record
 
 

@@ -44,50 +44,50 @@ class MessageLogger:
     def __init__(self, node: str, logger: logging.Logger = log) -> None:
         self._node = node
         self._log = logger
-        self._told: dict[str, object] = {}
+        self._last_logged: dict[str, object] = {}
         """The last of each kind that was told; the same again is told at `debug`."""
-        self._leads: Ballot | None = None
+        self._leader_ballot: Ballot | None = None
 
     def received(self, sender: str, message: AnyMessage) -> None:
         """The actor took in a message."""
         kind: str = message.type  # type: ignore[attr-defined]
         what = _LOGGED_WHEN_RECEIVED.get(kind)
         if what is not None:
-            self._tell(kind, f"{what} by {sender}", message)
+            self._log_change(kind, f"{what} by {sender}", message)
         elif kind == "client.result":
-            self._result(message)
+            self._log_result(message)
         elif kind not in _BACKGROUND and self._log.isEnabledFor(logging.DEBUG):
-            self._say(logging.DEBUG, f"received {kind} from {sender}", message)
+            self._log_message(logging.DEBUG, f"received {kind} from {sender}", message)
 
     def sent(self, to: str, message: AnyMessage) -> None:
         """A message was handed to the transport."""
         kind: str = message.type  # type: ignore[attr-defined]
         what = _LOGGED_WHEN_SENT.get(kind)
         if what is not None:
-            self._tell(kind, what, message)
+            self._log_change(kind, what, message)
         elif kind == "lease.heartbeat":
-            self._lead(message)
+            self._log_election(message)
         elif kind not in _BACKGROUND and self._log.isEnabledFor(logging.DEBUG):
-            self._say(logging.DEBUG, f"sent {kind} to {to}", message)
+            self._log_message(logging.DEBUG, f"sent {kind} to {to}", message)
 
-    def _lead(self, message: Any) -> None:
-        if message.ballot != self._leads:
-            self._leads = message.ballot
-            self._say(logging.INFO, "was elected", message, summary="")
+    def _log_election(self, message: Any) -> None:
+        if message.ballot != self._leader_ballot:
+            self._leader_ballot = message.ballot
+            self._log_message(logging.INFO, "was elected", message, summary="")
 
-    def _result(self, message: Any) -> None:
+    def _log_result(self, message: Any) -> None:
         aborted = message.outcome.status == "aborted"
         if aborted or self._log.isEnabledFor(logging.DEBUG):
             level = logging.INFO if aborted else logging.DEBUG
-            self._say(level, f"a request is {message.outcome.status}", message, summary="")
+            self._log_message(level, f"a request is {message.outcome.status}", message, summary="")
 
-    def _tell(self, kind: str, what: str, message: Any) -> None:
+    def _log_change(self, kind: str, what: str, message: Any) -> None:
         """At `info` what is new; the same once more is only a retransmission."""
-        again = self._told.get(kind) == message
-        self._told[kind] = message
-        self._say(logging.DEBUG if again else logging.INFO, what, message)
+        again = self._last_logged.get(kind) == message
+        self._last_logged[kind] = message
+        self._log_message(logging.DEBUG if again else logging.INFO, what, message)
 
-    def _say(self, level: int, what: str, message: Any, summary: str | None = None) -> None:
+    def _log_message(self, level: int, what: str, message: Any, summary: str | None = None) -> None:
         text = summary_of(message) if summary is None else summary
         line = f"{self._node} {what}" + (f": {text}" if text else "")
         self._log.log(level, "%s", line, extra=fields_of(self._node, message))

@@ -63,7 +63,7 @@ class HttpMetrics:
         self._sent = FastCounterFamily(
             "paxos_gateway_sent_bytes", "Bytes of answers' bodies.", registry=registry
         ).labels()
-        self._turned_away = FastCounterFamily(
+        self._rejected = FastCounterFamily(
             "paxos_gateway_turned_away",
             "Requests and connections that were not let in, or ended, before a route served them.",
             ("reason",),
@@ -88,9 +88,9 @@ class HttpMetrics:
         children[1].observe(seconds)
         self._sent.inc(sent_bytes)
 
-    def turned_away(self, reason: str) -> None:
+    def rejected(self, reason: str) -> None:
         """A request was not let in, or its connection was ended."""
-        self._turned_away.labels(reason).inc()
+        self._rejected.labels(reason).inc()
 
 
 _TURN_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
@@ -155,7 +155,7 @@ class NodeMetrics:
         self._quarantined = metrics.quarantined.labels(*self._labels)
         self._rebuilds = metrics.rebuilds.labels(*self._labels)
         self._halted = metrics.halted.labels(*self._labels)
-        self.turned_s = time.monotonic()
+        self.last_turn_s = time.monotonic()
         """When the last turn ended: what tells a live node from one that hangs."""
 
     def received(self, sender: str, message: AnyMessage) -> None:
@@ -171,13 +171,13 @@ class NodeMetrics:
         self._commit_seconds.observe(seconds)
         self._commit_rows.inc(rows)
 
-    def turned(self, messages: int, seconds: float) -> None:
+    def turn_finished(self, messages: int, seconds: float) -> None:
         """A turn that took in so many messages and timers is over."""
-        self.turned_s = time.monotonic()
+        self.last_turn_s = time.monotonic()
         self._turn_seconds.observe(seconds)
         self._turn_messages.observe(messages)
 
-    def expired(self, timer: TimerKey, late_ms: Milliseconds) -> None:
+    def timer_expired(self, timer: TimerKey, late_ms: Milliseconds) -> None:
         """A timer came back, this much later than it was set for."""
         self._late_seconds.observe(max(0, late_ms) / 1000)
 

@@ -76,18 +76,18 @@ class NodeStateCollector:
     """Registered with a registry; reads every watched node at each scrape."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._watched: list[NodeProbes] = []
+        self._nodes: list[NodeProbes] = []
         self._entries: dict[str, tuple[int, int, int]] = {}
         registry.register(self)
 
     def watch(self, node: NodeProbes) -> None:
         """Read this node from now on."""
-        self._watched.append(node)
+        self._nodes.append(node)
 
     def collect(self) -> Iterator[Metric]:
         """See `prometheus_client.registry.Collector`."""
         families = _Families()
-        for node in self._watched:
+        for node in self._nodes:
             self._of_node(node, families)
             actor, labels = node.actor(), {"node": node.name}
             match actor:
@@ -131,7 +131,7 @@ class NodeStateCollector:
         counter("node_trace_records", "Records made for traces.", labels, made)
         counter("node_trace_records_lost", "Records without room or a way out.", labels, lost)
         counters = node.actor().counters
-        for reason, text in DROPPED.items():
+        for reason, text in DROP_REASONS.items():
             about = {**labels, "reason": text}
             dropped = counters[reason]
             counter(
@@ -147,7 +147,7 @@ class NodeStateCollector:
             counters["rows_rotten"],
         )
         role = labels["role"]
-        for name, (metric, text) in COUNTED.get(role, {}).items():
+        for name, (metric, text) in ROLE_COUNTERS.get(role, {}).items():
             counter(f"{role}_{metric}", text, {"node": node.name}, counters[name])
 
     def _of_learner(self, actor: Learner, labels: dict[str, str], families: _Families) -> None:
@@ -171,7 +171,7 @@ class NodeStateCollector:
         gauge("learner_directories", "Directories but the root.", labels, directories)
 
 
-DROPPED = {
+DROP_REASONS = {
     "dropped_before_founding": "before_founding",
     "dropped_foreign_cluster": "foreign_cluster",
     "dropped_foreign_disk": "foreign_disk",
@@ -186,7 +186,7 @@ DROPPED = {
 
 _INSTALLED = ("snapshots_installed", "Snapshots copied from a peer and taken over.")
 
-COUNTED: dict[str, dict[str, tuple[str, str]]] = {
+ROLE_COUNTERS: dict[str, dict[str, tuple[str, str]]] = {
     "proposer": {
         "stepped_down": ("stepped_down", "Ballots given up after leading."),
         "gaps_filled": ("gaps_filled", "Slots filled with nothing by a new leader."),

@@ -84,15 +84,15 @@ class RoleMetrics:
 
     def received(self, sender: str, message: AnyMessage) -> None:
         """The actor took in a message."""
-        hear = self._on_received.get(message.type)  # type: ignore[attr-defined]
-        if hear is not None:
-            hear(sender, message)
+        handle = self._on_received.get(message.type)  # type: ignore[attr-defined]
+        if handle is not None:
+            handle(sender, message)
 
     def sent(self, to: str, message: AnyMessage) -> None:
         """A message was handed to the transport."""
-        hear = self._on_sent.get(message.type)  # type: ignore[attr-defined]
-        if hear is not None:
-            hear(to, message)
+        handle = self._on_sent.get(message.type)  # type: ignore[attr-defined]
+        if handle is not None:
+            handle(to, message)
 
 
 class _Timed(OrderedDict[int, tuple[Any, float]]):
@@ -246,10 +246,10 @@ class StoreMetrics(RoleMetrics):
 
 
 def _counting(counter: FastCounter) -> Handler:
-    def hear(peer: str, message: Any) -> None:
+    def handle(peer: str, message: Any) -> None:
         counter.inc()
 
-    return hear
+    return handle
 
 
 _ROLES: dict[str, type[RoleMetrics]] = {

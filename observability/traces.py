@@ -62,31 +62,31 @@ class _TraceGroup:
 class _BoundedGroups(Generic[Key]):
     """Pages by key, within a number of them and of bytes."""
 
-    def __init__(self, pages_max: int, bytes_max: int) -> None:
-        self._pages_max = pages_max
+    def __init__(self, groups_max: int, bytes_max: int) -> None:
+        self._groups_max = groups_max
         self._bytes_max = bytes_max
-        self._pages: OrderedDict[Key, _TraceGroup] = OrderedDict()
+        self._groups: OrderedDict[Key, _TraceGroup] = OrderedDict()
         self.size_bytes = 0
 
     def get(self, key: Key | None) -> _TraceGroup | None:
         """The page, unless it went already."""
-        return None if key is None else self._pages.get(key)
+        return None if key is None else self._groups.get(key)
 
-    def file(self, key: Key, record: Record) -> bool:
+    def add(self, key: Key, record: Record) -> bool:
         """Put a record on its page; whether there was room on it."""
-        page = self._pages.setdefault(key, _TraceGroup(first_us=record["time_us"]))
-        if len(page.lines) >= _RECORDS_OF_A_SLOT_MAX:
+        group = self._groups.setdefault(key, _TraceGroup(first_us=record["time_us"]))
+        if len(group.lines) >= _RECORDS_OF_A_SLOT_MAX:
             return False
         line = _line(record)
         size_bytes = len(line) + _LINE_BYTES
-        page.lines.append(line)
-        page.size_bytes += size_bytes
-        page.first_us = min(page.first_us, record["time_us"])
+        group.lines.append(line)
+        group.size_bytes += size_bytes
+        group.first_us = min(group.first_us, record["time_us"])
         if record["type"] == "client.result":
-            page.answered.update(record.get("requests", ()))
+            group.answered.update(record.get("requests", ()))
         self.size_bytes += size_bytes
-        while len(self._pages) > self._pages_max or self.size_bytes > self._bytes_max:
-            _, oldest = self._pages.popitem(last=False)
+        while len(self._groups) > self._groups_max or self.size_bytes > self._bytes_max:
+            _, oldest = self._groups.popitem(last=False)
             self.size_bytes -= oldest.size_bytes
         return True
 
@@ -98,11 +98,11 @@ class TraceCollector:
         self._quorum = quorum
         self._stores = stores
         self._slots: _BoundedGroups[int] = _BoundedGroups(_SLOTS_KEPT, _SLOTS_BYTES_MAX)
-        self._loose: _BoundedGroups[str] = _BoundedGroups(_REQUESTS_KEPT, _LOOSE_BYTES_MAX)
+        self._unslotted: _BoundedGroups[str] = _BoundedGroups(_REQUESTS_KEPT, _LOOSE_BYTES_MAX)
         """What is told of a request before it has a slot."""
         self._requests: OrderedDict[str, list[int]] = OrderedDict()
         """The slots that a request was in, its result's last."""
-        self._others: deque[bytes] = deque(maxlen=_OTHERS_KEPT)
+        self._unassigned: deque[bytes] = deque(maxlen=_OTHERS_KEPT)
         self.dropped = 0
         """Records of one slot above the bound."""
 
@@ -116,20 +116,20 @@ class TraceCollector:
             slot = record["slot"]
             requests = record.get("requests", ())
             for request in requests:
-                self._note(request, slot, record if slot is None else None)
+                self._link_request(request, slot, record if slot is None else None)
             if slot is not None:
-                self._file(slot, record)
+                self._add_to_slot(slot, record)
             elif not requests:
-                self._others.append(_line(record))
+                self._unassigned.append(_line(record))
             if "about_slot" in record:
-                self._file(record["about_slot"], record)
+                self._add_to_slot(record["about_slot"], record)
 
     @property
     def size_bytes(self) -> int:
         """What the records of slots and of requests take."""
-        return self._slots.size_bytes + self._loose.size_bytes
+        return self._slots.size_bytes + self._unslotted.size_bytes
 
-    def _note(self, request: str, slot: int | None, loose: Record | None) -> None:
+    def _link_request(self, request: str, slot: int | None, unslotted: Record | None) -> None:
         slots = self._requests.get(request)
         if slots is None:
             slots = self._requests[request] = []
@@ -139,11 +139,11 @@ class TraceCollector:
             if slot in slots:
                 slots.remove(slot)
             slots.append(slot)
-        if loose is not None:
-            self._loose.file(request, loose)
+        if unslotted is not None:
+            self._unslotted.add(request, unslotted)
 
-    def _file(self, slot: int, record: Record) -> None:
-        self.dropped += not self._slots.file(slot, record)
+    def _add_to_slot(self, slot: int, record: Record) -> None:
+        self.dropped += not self._slots.add(slot, record)
 
     # -- questions -------------------------------------------------------------------------------
 
@@ -154,9 +154,9 @@ class TraceCollector:
             return None
         slots = slots or []
         records: list[Record] = []
-        for page in (self._loose.get(request), *map(self._slots.get, slots)):
-            if page is not None:
-                records += (record for record in page.read() if _concerns(record, request))
+        for group in (self._unslotted.get(request), *map(self._slots.get, slots)):
+            if group is not None:
+                records += (record for record in group.read() if _concerns(record, request))
         records.sort(key=lambda record: record["time_us"])
         last = slots[-1] if slots else None
         marks = self._marks(last, records, span)
@@ -182,20 +182,20 @@ class TraceCollector:
         requests = []
         for request, slots in reversed(self._requests.items()):
             slot = slots[-1] if slots else None
-            page = self._slots.get(slot) or self._loose.get(request)
-            if page is None:
+            group = self._slots.get(slot) or self._unslotted.get(request)
+            if group is None:
                 continue
             requests.append(
                 {
                     "request": request,
                     "slot": slot,
-                    "time_us": page.first_us,
-                    "complete": request in page.answered,
+                    "time_us": group.first_us,
+                    "complete": request in group.answered,
                 }
             )
             if len(requests) == _SHOWN_MAX:
                 break
-        others = [json.loads(line) for line in list(self._others)[-_SHOWN_MAX:]]
+        others = [json.loads(line) for line in list(self._unassigned)[-_SHOWN_MAX:]]
         return {"requests": requests, "events": [_public(record) for record in others]}
 
     def _marks(self, slot: int | None, records: list[Record], span: Span | None) -> list[int]:

@@ -28,9 +28,9 @@ from gateway.cli.console import out
 
 _ROOT = Path(__file__).parents[2]
 _ACTORS = ("tests/actors", "tests/scenarios")
-_DOORS = tuple(
+_ENDPOINTS = tuple(
     f"tests/gateway/test_{name}.py"
-    for name in ("answers", "changing", "conditions", "directories", "files", "watch")
+    for name in ("cluster", "transactions", "conditional", "directories", "files", "watch")
 )
 _TESTS = {
     "broker/journal_blobs.py": ("tests/broker/test_journal.py",),
@@ -192,7 +192,7 @@ def main(
 
 def tests_of(file: str) -> tuple[str, ...]:
     """The tests that may notice a change of `file`."""
-    return _TESTS.get(file, _ACTORS if file.startswith("actors/") else _DOORS)
+    return _TESTS.get(file, _ACTORS if file.startswith("actors/") else _ENDPOINTS)
 
 
 def draw(names: list[str], count: int, seed: int) -> list[str]:

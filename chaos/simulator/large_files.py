@@ -40,7 +40,7 @@ class Transfer:
     todo: deque[str]
     since_us: int
     pause_left_ms: int
-    rhythm: RenewalSchedule
+    schedule: RenewalSchedule
     width: int = 1
     under_way: int = 0
     tries: int = _TRIES
@@ -108,25 +108,25 @@ class LargeFiles:
         transfer.needed.update(dict.fromkeys(names))
         if begins and transfer.needed:
             self._requests[process.number] = transfer
-            self._world.after_us(transfer.rhythm.every_ms * US, self._renew, (process, transfer))
+            self._world.after_us(transfer.schedule.every_ms * US, self._renew, (process, transfer))
 
     def _renew(self, request: tuple[Process, Transfer]) -> None:
         """As the gateway does while it has a request."""
         process, transfer = request
         is_over = process.busy_since_us is None or self._requests[process.number] is not transfer
         if not is_over:
-            names, for_ms = tuple(transfer.needed), transfer.rhythm.for_ms
+            names, for_ms = tuple(transfer.needed), transfer.schedule.for_ms
             self._workload.ask(
                 process.gateway,
                 lambda token: KeepChunks(token=token, names=names, for_ms=for_ms),
                 lambda answer: None,
             )
-            self._world.after_us(transfer.rhythm.every_ms * US, self._renew, request)
+            self._world.after_us(transfer.schedule.every_ms * US, self._renew, request)
 
-    def _begin(self, names: Iterable[str], rhythm: RenewalSchedule, width: int = 1) -> Transfer:
+    def _begin(self, names: Iterable[str], schedule: RenewalSchedule, width: int = 1) -> Transfer:
         pauses_ms = _PAUSES_MOST * self._pause_ms_max
         todo = deque(dict.fromkeys(names))
-        return Transfer(todo, self._world.now_us, pauses_ms, rhythm, width)
+        return Transfer(todo, self._world.now_us, pauses_ms, schedule, width)
 
     def _draw_pause_ms(self, transfer: Transfer) -> int:
         if not transfer.pause_left_ms or self._chance.random() < 0.5:

@@ -71,29 +71,31 @@ class GatewayApp:
         *,
         node: str = "gateway-1",
         registry: CollectorRegistry | None = None,
-        obstacle: Callable[[], str] = lambda: "",
+        broker_outage: Callable[[], str] = lambda: "",
         tracing: Tracing | None = None,
         command: Callable[[TraceCommand], bool] = no_broker,
     ) -> None:
         registry = CollectorRegistry() if registry is None else registry
-        cluster = Cluster(port, settings.request_deadline_ms, obstacle)
+        cluster = Cluster(port, settings.request_deadline_ms, broker_outage)
         keys = RunningKeys()
         self.contents = contents = ContentTransfer(cluster, settings)
         files = FileEndpoints(cluster, contents, keys)
-        changing = TransactionEndpoints(cluster, contents, keys)
+        transactions = TransactionEndpoints(cluster, contents, keys)
         self.watch = WatchEndpoint(cluster)
         directories = DirectoryEndpoints(cluster, keys)
-        replicating = BackupEndpoints(cluster, contents, settings)
+        backup = BackupEndpoints(cluster, contents, settings)
         pages = StaticFiles()
         system = StatusEndpoints(cluster, settings, registry, node)
         self._metrics = HttpMetrics(registry)
-        self.turned_away = self._metrics.turned_away
-        self._door = Authenticator(settings.token, self.turned_away)
+        self.rejected = self._metrics.rejected
+        self._auth = Authenticator(settings.token, self.rejected)
         self.requests = RequestLog()
-        self.pulse = LiveEvents(cluster, settings.heartbeat_ms)
+        self.live_events = LiveEvents(cluster, settings.heartbeat_ms)
         tracing = Tracing("off") if tracing is None else tracing
-        self.pulse.pictures["cluster"] = system.picture
-        looking = DiagnosticsEndpoints(cluster, tracing, self.requests, self.pulse, command)
+        self.live_events.topic_sources["cluster"] = system.status
+        diagnostics = DiagnosticsEndpoints(
+            cluster, tracing, self.requests, self.live_events, command
+        )
         self._router = Router(
             [
                 PathRoute(
@@ -116,23 +118,26 @@ class GatewayApp:
                     },
                     "directories",
                 ),
-                Route("/v1/requests", looking.requests_page, name="requests"),
+                Route("/v1/requests", diagnostics.requests_page, name="requests"),
                 Route("/v1/requests/{request}", system.result, name="request"),
-                Route("/v1/traces", looking.traces, methods=["GET", "POST"], name="traces"),
-                Route("/v1/traces/{request}", looking.trace, name="trace"),
-                Route("/v1/events", _stream(looking.events), name="events"),
-                Route("/v1/log", looking.log, name="log"),
-                Route("/v1/login", self._door.login, methods=["POST"], name="login"),
-                Route("/v1/logout", self._door.logout, methods=["POST"], name="logout"),
-                Route("/v1/move", changing.move, methods=["POST"], name="move"),
-                Route("/v1/copy", changing.copy, methods=["POST"], name="copy"),
+                Route("/v1/traces", diagnostics.traces, methods=["GET", "POST"], name="traces"),
+                Route("/v1/traces/{request}", diagnostics.trace, name="trace"),
+                Route("/v1/events", _stream(diagnostics.events), name="events"),
+                Route("/v1/log", diagnostics.log, name="log"),
+                Route("/v1/login", self._auth.login, methods=["POST"], name="login"),
+                Route("/v1/logout", self._auth.logout, methods=["POST"], name="logout"),
+                Route("/v1/move", transactions.move, methods=["POST"], name="move"),
+                Route("/v1/copy", transactions.copy, methods=["POST"], name="copy"),
                 Route(
-                    "/v1/transactions", changing.transaction, methods=["POST"], name="transactions"
+                    "/v1/transactions",
+                    transactions.transaction,
+                    methods=["POST"],
+                    name="transactions",
                 ),
                 Route("/v1/watch", _stream(self.watch.watch), name="watch"),
-                Route("/v1/backup", replicating.begin, methods=["POST"], name="backup"),
-                Route("/v1/backup/rows", replicating.rows, name="rows"),
-                Route("/v1/chunks/{sha256}", replicating.chunk, name="chunk"),
+                Route("/v1/backup", backup.begin, methods=["POST"], name="backup"),
+                Route("/v1/backup/rows", backup.rows, name="rows"),
+                Route("/v1/chunks/{sha256}", backup.chunk, name="chunk"),
                 Route("/v1/cluster", system.cluster, name="cluster"),
                 Route("/healthz", system.healthz, name="healthz"),
                 Route("/readyz", system.readyz, name="readyz"),
@@ -157,17 +162,17 @@ class GatewayApp:
             return
         scope["app"] = self  # Tells Starlette's router to raise instead of answering in text.
         try:
-            asking = self._door.check(scope)
+            rejection = self._auth.check(scope)
         except Problem as problem:
-            asking = problem.response()
-        if asking is None:
+            rejection = problem.response()
+        if rejection is None:
             scope[ADMITTED] = True
             await self._admitted(scope, receive, send)
         else:
             # It is counted, and nothing that it says is kept.
-            self._metrics.answered("none", scope["method"], asking.status_code, 0.0, 0)
-            asking.raw_headers.extend(_HEADERS_OF_ALL)
-            await asking(scope, receive, send)
+            self._metrics.answered("none", scope["method"], rejection.status_code, 0.0, 0)
+            rejection.raw_headers.extend(_HEADERS_OF_ALL)
+            await rejection(scope, receive, send)
 
     async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
         status = 0
@@ -189,7 +194,7 @@ class GatewayApp:
         began = time.perf_counter()
         self._metrics.in_flight += 1
         if about_files:
-            self.pulse.began()
+            self.live_events.request_began()
         try:
             answer = await self._serve(scope, receive, count)
             if answer is not None:
@@ -205,7 +210,7 @@ class GatewayApp:
             if status >= 500:
                 _log_failure(seen, method, status, seconds)
             if about_files:
-                self.pulse.answered(method, status, seconds)
+                self.live_events.request_ended(method, status, seconds)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
         """Run the endpoint; what is still to be answered, if it did not answer itself."""

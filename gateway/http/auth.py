@@ -35,7 +35,7 @@ COOKIE = "synod_session"
 PUBLIC_PATHS = frozenset(("/healthz", "/readyz", "/v1/login"))
 """What is served to everybody: whether the process is well says nothing of what it holds."""
 
-TurnedAway = Callable[[str], None]
+OnRejected = Callable[[str], None]
 """Told why a request was not let in."""
 
 _CHANGES_NOTHING = frozenset(("GET", "HEAD", "OPTIONS"))
@@ -92,16 +92,16 @@ class Authenticator:
     def __init__(
         self,
         token: SecretStr | None,
-        turned_away: TurnedAway | None = None,
-        guesses: TokenAttemptLimits | None = None,
+        rejected: OnRejected | None = None,
+        attempt_limits: TokenAttemptLimits | None = None,
     ) -> None:
         value = token.get_secret_value() if token is not None else ""
         self._digest = _digest(value) if value else b""
         self._cookie = (
             hmac.new(value.encode(), b"synod cookie", hashlib.sha256).hexdigest() if value else ""
         )
-        self._turned_away = turned_away or (lambda reason: None)
-        self._guesses = guesses or TokenAttemptLimits()
+        self._rejected = rejected or (lambda reason: None)
+        self._attempt_limits = attempt_limits or TokenAttemptLimits()
         self._logins: dict[str, int] = {}
 
     def check(self, scope: Scope) -> Response | None:
@@ -117,11 +117,11 @@ class Authenticator:
         if not self._digest or scope["path"] in PUBLIC_PATHS:
             return None
         address = _address(scope)
-        if self._bears(fields.get(b"authorization", b""), address) or self._knows(
+        if self._has_token(fields.get(b"authorization", b""), address) or self._has_cookie(
             fields.get(b"cookie", b"")
         ):
             return None
-        self._turned_away("token")
+        self._rejected("token")
         if scope["method"] == "GET" and b"text/html" in fields.get(b"accept", b""):
             return self.page("")
         raise Problem(
@@ -136,7 +136,7 @@ class Authenticator:
         # Every browser sends it; a program that speaks HTTP/1.0 may not.
         if host is None or is_loopback_name(host.decode("latin-1")):
             return
-        self._turned_away("host")
+        self._rejected("host")
         raise Problem(
             MISDIRECTED,
             f"without a token only loopback names are served, as http://localhost, and not "
@@ -153,7 +153,7 @@ class Authenticator:
         )
         if not is_foreign(page, about, host):
             return
-        self._turned_away("origin")
+        self._rejected("origin")
         raise Problem(
             FOREIGN_ORIGIN,
             f"a web page of another origin ({(page or about)[:80]!a}) asks; nothing was changed. "
@@ -169,7 +169,7 @@ class Authenticator:
             )
         form = kind == _FORM
         address = _address(request.scope)
-        with self._one_login(address):
+        with self._login_slot(address):
             body = await read_small_body(request)
         try:
             token = (
@@ -182,13 +182,13 @@ class Authenticator:
         if not self._digest:
             return Response(status_code=204)
         try:
-            fits = self._fits(token, address)
+            fits = self._matches(token, address)
         except Problem as problem:
             if form:
                 return self.page(problem.detail, problem.kind.status, problem.headers)
             raise
         if not fits:
-            self._turned_away("token")
+            self._rejected("token")
             if form:
                 return self.page("That is not the token.")
             raise Problem(UNAUTHORIZED, "that is not the token", headers=_CHALLENGE)
@@ -225,11 +225,11 @@ class Authenticator:
         )
 
     @contextlib.contextmanager
-    def _one_login(self, address: str) -> Iterator[None]:
+    def _login_slot(self, address: str) -> Iterator[None]:
         """A login whose body is awaited: it may wait for seconds, and needs no token to do so."""
         under_way = self._logins.get(address, 0)
         if under_way >= _LOGINS_AT_ONCE:
-            self._turned_away("guesses")
+            self._rejected("guesses")
             raise Problem(
                 TOO_MANY_REQUESTS,
                 f"{under_way} logins of this address wait for their bodies",
@@ -243,11 +243,13 @@ class Authenticator:
             if not self._logins[address]:
                 del self._logins[address]
 
-    def _bears(self, authorization: bytes, address: str) -> bool:
+    def _has_token(self, authorization: bytes, address: str) -> bool:
         scheme, _, token = authorization.partition(b" ")
-        return scheme.lower() == b"bearer" and self._fits(token.strip().decode("latin-1"), address)
+        return scheme.lower() == b"bearer" and self._matches(
+            token.strip().decode("latin-1"), address
+        )
 
-    def _knows(self, cookie: bytes) -> bool:
+    def _has_cookie(self, cookie: bytes) -> bool:
         try:
             morsel = SimpleCookie(cookie.decode("latin-1")).get(COOKIE)
         except CookieError:
@@ -256,10 +258,10 @@ class Authenticator:
             return False
         return hmac.compare_digest(morsel.value.encode(), self._cookie.encode())
 
-    def _fits(self, token: str, address: str) -> bool:
+    def _matches(self, token: str, address: str) -> bool:
         """Whether it is the token. Raises `Problem` if `address` tried too many others."""
-        if wait_s := self._guesses.wait_s(address):
-            self._turned_away("guesses")
+        if wait_s := self._attempt_limits.wait_s(address):
+            self._rejected("guesses")
             raise Problem(
                 TOO_MANY_REQUESTS,
                 f"too many wrong tokens came from this address; wait {wait_s} s",
@@ -269,22 +271,22 @@ class Authenticator:
         # Digests are of one length, so that not even the token's length takes longer.
         if hmac.compare_digest(digest, self._digest):
             return True
-        self._guesses.wrong(address, digest)
+        self._attempt_limits.wrong(address, digest)
         return False
 
 
 class AuthMiddleware:
     """An application behind a door."""
 
-    def __init__(self, app: ASGIApp, door: Authenticator) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
         self._app = app
-        self._door = door
+        self._authenticator = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event of ASGI."""
         if scope["type"] == "http":
             try:
-                answer = self._door.check(scope)
+                answer = self._authenticator.check(scope)
             except Problem as problem:
                 answer = problem.response()
             if answer is not None:

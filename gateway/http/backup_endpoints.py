@@ -95,11 +95,11 @@ class BackupEndpoints:
     ) -> Response:
         """What `get` gives, which is about a chunk's size, in turn with all downloads."""
         memory = self._contents.outgoing
-        await memory.take(CHUNK_BYTES, TURN_TIMEOUT_S)
+        await memory.acquire(CHUNK_BYTES, TURN_TIMEOUT_S)
         try:
             return _BudgetedResponse(await get(), self._contents, headers)
         except BaseException:
-            memory.give_back(CHUNK_BYTES)
+            memory.release(CHUNK_BYTES)
             raise
 
     async def _page(self, query: dict[str, str]) -> bytes:
@@ -147,7 +147,7 @@ class _BudgetedResponse(Response):
             await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
 
         try:
-            await self._contents.hand_over(self._take(), CHUNK_BYTES, sink)
+            await self._contents.send_bytes(self._take(), CHUNK_BYTES, sink)
         except ClientTooSlow as error:
             raise ResponseCutOff(f"{error}") from None
 

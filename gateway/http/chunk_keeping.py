@@ -40,9 +40,11 @@ def upload_schedule(chunk_grace_ms: Milliseconds) -> RenewalSchedule:
 class KeptChunks:
     """The chunks that one request needs. The first one begins the renewals."""
 
-    def __init__(self, cluster: Cluster, rhythm: RenewalSchedule, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, cluster: Cluster, schedule: RenewalSchedule, group: asyncio.TaskGroup
+    ) -> None:
         self._cluster = cluster
-        self._rhythm = rhythm
+        self._schedule = schedule
         self._group = group
         self._names: dict[str, None] = {}
         self._renewing: asyncio.Task[None] | None = None
@@ -53,7 +55,7 @@ class KeptChunks:
         if self._names and self._renewing is None:
             self._renewing = self._group.create_task(self._renew())
 
-    def list_in(self, manifest: str, names: Iterable[str]) -> None:
+    def replace_by_manifest(self, manifest: str, names: Iterable[str]) -> None:
         """A manifest that is on the stores stands for the chunks `names`, which it lists."""
         for name in names:
             self._names.pop(name, None)
@@ -66,21 +68,21 @@ class KeptChunks:
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(self._rhythm.every_ms / 1000)
+            await asyncio.sleep(self._schedule.every_ms / 1000)
             # Where a cluster can't be reached the next renewal has to do.
             with contextlib.suppress(Problem):
                 names = tuple(self._names)
                 for start in range(0, len(names), KEEP_NAMES_MAX):
                     part = names[start : start + KEEP_NAMES_MAX]
-                    await self._cluster.keep_chunks(part, self._rhythm.for_ms)
+                    await self._cluster.keep_chunks(part, self._schedule.for_ms)
 
 
 @contextlib.asynccontextmanager
-async def keep_chunks(cluster: Cluster, rhythm: RenewalSchedule) -> AsyncIterator[KeptChunks]:
+async def keep_chunks(cluster: Cluster, schedule: RenewalSchedule) -> AsyncIterator[KeptChunks]:
     """While the block runs, the stores keep what is added to the `KeptChunks`."""
     try:
         async with asyncio.TaskGroup() as group:
-            kept = KeptChunks(cluster, rhythm, group)
+            kept = KeptChunks(cluster, schedule, group)
             try:
                 yield kept
             finally:

@@ -37,10 +37,10 @@ class IncomingChunk:
     not whole keeps nothing from those that are.
     """
 
-    def __init__(self, memory: MemoryBudget, spill: SpillFile, patience_s: float) -> None:
+    def __init__(self, memory: MemoryBudget, spill: SpillFile, timeout_s: float) -> None:
         self._memory = memory
         self._spill = spill
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._data = bytearray()
         """What is not on the disk."""
         self._held = 0
@@ -58,8 +58,8 @@ class IncomingChunk:
     async def add(self, piece: bytes) -> None:
         """The next part. Raises `Problem` where there is no room for it."""
         if self._slot is None:
-            if self._memory.may_gather(len(piece)):
-                await self._memory.gather(len(piece), self._patience_s)
+            if self._memory.allows_partial(len(piece)):
+                await self._memory.acquire_partial(len(piece), self._timeout_s)
                 self._held += len(piece)
                 self._data += piece
                 return
@@ -72,22 +72,22 @@ class IncomingChunk:
         if len(self._data) >= _SMALL_PIECE_BYTES:
             await self._write(self._slot)
 
-    async def whole(self) -> bytes:
+    async def complete(self) -> bytes:
         """All of it; so many bytes of the memory are the caller's from now on. Raises `Problem`."""
         if self._slot is None:
             data = bytes(self._data)
             self._data = bytearray()
             self._held = 0
-            self._memory.gathered(len(data))
+            self._memory.end_partial(len(data))
             return data
         await self._write(self._slot)
-        await self._memory.take(self._written, self._patience_s)
+        await self._memory.acquire(self._written, self._timeout_s)
         try:
             data = await self._slot.read(0, self._written)
             if hashlib.sha256(data).digest() != self._digest.digest():
                 raise no_capacity("its disk gave back other bytes than were written")
         except BaseException:
-            self._memory.give_back(self._written)
+            self._memory.release(self._written)
             raise
         return data
 
@@ -96,13 +96,13 @@ class IncomingChunk:
         self._data = bytearray()
         self._forget()
         if self._slot is not None:
-            self._slot.give_back()
+            self._slot.release()
             self._slot = None
 
     def _forget(self) -> None:
         held, self._held = self._held, 0
-        self._memory.gathered(held)
-        self._memory.give_back(held)
+        self._memory.end_partial(held)
+        self._memory.release(held)
 
     async def _write(self, slot: SpillSlot) -> None:
         data, self._data = self._data, bytearray()
@@ -134,11 +134,11 @@ class OutgoingChunk:
         self._spill = spill
         self._on_slow = on_slow
         self._slot: SpillSlot | None = None
-        self._taken_to = self._seen_to = 0
+        self._sent_to = self._checked_to = 0
         """How far the reader has come, and had when it was last looked."""
 
-    async def drain(
-        self, start: int, stop: int, sink: Sink, pace: WaitAllowance, reader: Reader
+    async def send(
+        self, start: int, stop: int, sink: Sink, allowance: WaitAllowance, reader: Reader
     ) -> Reader:
         """Hand the bytes from `start` to `stop` to `sink`; what that shows of the reader.
 
@@ -146,35 +146,35 @@ class OutgoingChunk:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                self._look_after(0 if reader == "slow" else _SLOW_CHECK_S, group)
+                self._schedule_check(0 if reader == "slow" else _SLOW_CHECK_S, group)
                 try:
                     while start < stop:
                         fast = reader == "fast" and not self._moved
                         size = _PIECE_BYTES if fast else _SMALL_PIECE_BYTES
                         end = min(stop, start + size)
-                        await _send_piece(await self._piece(start, end), sink, pace)
-                        start = self._taken_to = end
+                        await _send_piece(await self._piece(start, end), sink, allowance)
+                        start = self._sent_to = end
                 finally:
                     self._timer.cancel()
         finally:
             self._forget()
             if self._slot is not None:
-                self._slot.give_back()
+                self._slot.release()
         return "slow" if self._moved else "fast"
 
-    def _look_after(self, delay_s: float, group: asyncio.TaskGroup) -> None:
+    def _schedule_check(self, delay_s: float, group: asyncio.TaskGroup) -> None:
         """Look in so long whether the reader keeps others from the room, and then again."""
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(delay_s, self._look, group)
+        self._timer = loop.call_later(delay_s, self._check_reader, group)
 
-    def _look(self, group: asyncio.TaskGroup) -> None:
+    def _check_reader(self, group: asyncio.TaskGroup) -> None:
         if self._slot is not None:
             return
-        if self._taken_to == self._seen_to and self._memory.scarce:
+        if self._sent_to == self._checked_to and self._memory.scarce:
             self._on_slow()
             group.create_task(self._move())
-        self._seen_to = self._taken_to
-        self._look_after(_SLOW_CHECK_S, group)
+        self._checked_to = self._sent_to
+        self._schedule_check(_SLOW_CHECK_S, group)
 
     async def _piece(self, start: int, end: int) -> bytes:
         if self._data is not None:
@@ -192,25 +192,25 @@ class OutgoingChunk:
             await slot.write(0, data)
         except Problem:
             self._slot = None
-            slot.give_back()
+            slot.release()
             return
         self._moved = True
         self._forget()
 
     def _forget(self) -> None:
         self._data = None
-        self._memory.give_back(self._memory_taken)
+        self._memory.release(self._memory_taken)
         self._memory_taken = 0
 
 
-async def _send_piece(piece: bytes, sink: Sink, pace: WaitAllowance) -> None:
+async def _send_piece(piece: bytes, sink: Sink, allowance: WaitAllowance) -> None:
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     try:
-        async with asyncio.timeout(pace.left_s):
+        async with asyncio.timeout(allowance.left_s):
             await sink(piece)
     except TimeoutError:
         raise ClientTooSlow(
             f"the reader stalled, or took less than {LEAST_BYTES_PER_S} bytes a second"
         ) from None
-    pace.moved(len(piece), loop.time() - began_s)
+    allowance.moved(len(piece), loop.time() - began_s)

@@ -17,9 +17,9 @@ class WaitAllowance:
     never. Time in which the gateway does not wait for the client does not count.
     """
 
-    def __init__(self, patience_s: float) -> None:
-        self.left_s = patience_s
-        self._full_s = patience_s
+    def __init__(self, timeout_s: float) -> None:
+        self.left_s = timeout_s
+        self._full_s = timeout_s
 
     def moved(self, size: int, waited_s: float) -> None:
         """After a wait of `waited_s`, `size` bytes moved."""

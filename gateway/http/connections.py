@@ -27,7 +27,7 @@ class ConnectionLimits:
     its endpoint takes that in; what endpoints hold has a bound of its own
     (`gateway.http.contents`).
     """
-    leaving: int = 128
+    lingering: int = 128
     """Connections that were answered for the last time and still wait for their client's end."""
     pipelined: int = 16
     """Requests that wait for the answer to an earlier one of their connection."""
@@ -41,9 +41,9 @@ class ConnectionLimits:
     """Between an answer and the next request; longer than the 60 s of usual proxies."""
     unsent_s: float = 60.0
     """In which a client must take something of an answer that waits for it."""
-    rest_s: float = 30.0
+    discard_s: float = 30.0
     """For the rest of a body that was answered without it: most clients read when all is sent."""
-    leave_s: float = 5.0
+    linger_s: float = 5.0
     """For a client to read its last answer."""
 
     def __post_init__(self) -> None:
@@ -57,7 +57,7 @@ class ConnectionLimits:
         most = limits.connections
         if descriptors != resource.RLIM_INFINITY:
             # Those that leave have descriptors, too.
-            kept = min(descriptors // 2, _DESCRIPTORS_KEPT + limits.leaving)
+            kept = min(descriptors // 2, _DESCRIPTORS_KEPT + limits.lingering)
             most = min(most, descriptors - kept)
         return replace(limits, connections=most, from_one_address=most * 3 // 4)
 
@@ -82,9 +82,9 @@ class Connections:
         self._all: set[ManagedConnection] = set()
         self._of_address: dict[str, int] = {}
         # In the order in which they began to wait.
-        self._strangers: OrderedDict[ManagedConnection, None] = OrderedDict()
+        self._unadmitted: OrderedDict[ManagedConnection, None] = OrderedDict()
         self._idle: OrderedDict[ManagedConnection, None] = OrderedDict()
-        self._leaving: OrderedDict[ManagedConnection, None] = OrderedDict()
+        self._lingering: OrderedDict[ManagedConnection, None] = OrderedDict()
         self.bodies: OrderedDict[ManagedConnection, None] = OrderedDict()
         """Those with an incomplete body; the one that brought nothing for longest comes first."""
 
@@ -108,42 +108,42 @@ class Connections:
             victim.make_room()
         self._all.add(connection)
         self._of_address[address] = self._of_address.get(address, 0) + 1
-        self._strangers[connection] = None
+        self._unadmitted[connection] = None
         return True
 
-    def serves(self, connection: ManagedConnection) -> None:
+    def mark_serving(self, connection: ManagedConnection) -> None:
         """A request of it is being worked on."""
         if connection in self._idle:
             del self._idle[connection]
         else:
-            self._strangers.pop(connection, None)
+            self._unadmitted.pop(connection, None)
 
-    def waits(self, connection: ManagedConnection, *, known: bool) -> None:
+    def mark_idle(self, connection: ManagedConnection, *, known: bool) -> None:
         """It was answered; `known` says that the request was let in."""
         if connection in self._all:
-            (self._idle if known else self._strangers)[connection] = None
+            (self._idle if known else self._unadmitted)[connection] = None
 
-    def leaves(self, connection: ManagedConnection) -> None:
+    def mark_lingering(self, connection: ManagedConnection) -> None:
         """It was answered for the last time."""
         self._forget(connection)
-        self._leaving[connection] = None
-        if len(self._leaving) > self.limits.leaving:
-            self._leaving.popitem(last=False)[0].abort()
+        self._lingering[connection] = None
+        if len(self._lingering) > self.limits.lingering:
+            self._lingering.popitem(last=False)[0].abort()
 
     def remove(self, connection: ManagedConnection) -> None:
         """It is gone."""
         self._forget(connection)
-        self._leaving.pop(connection, None)
+        self._lingering.pop(connection, None)
 
     def _first_waiting(self, address: str | None) -> ManagedConnection | None:
-        for waiting in (self._strangers, self._idle):
+        for waiting in (self._unadmitted, self._idle):
             for connection in waiting:
                 if address is None or connection.address == address:
                     return connection
         return None
 
     def _forget(self, connection: ManagedConnection) -> None:
-        self._strangers.pop(connection, None)
+        self._unadmitted.pop(connection, None)
         self._idle.pop(connection, None)
         self.bodies.pop(connection, None)
         if connection not in self._all:

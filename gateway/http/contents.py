@@ -79,7 +79,7 @@ class ContentTransfer:
         self._chunk_bytes = settings.chunk_bytes
         self._inline_bytes = settings.inline_bytes
         self._greatest_bytes = settings.greatest_file_bytes
-        self._patience_s = settings.body_timeout_ms / 1000
+        self._timeout_s = settings.body_timeout_ms / 1000
         self.incoming = MemoryBudget(settings.upload_memory_bytes)
         self.outgoing = MemoryBudget(settings.upload_memory_bytes)
         self.spill = SpillFile(
@@ -101,11 +101,13 @@ class ContentTransfer:
         """What is named within the block can be read until its end, also if it is replaced."""
         return keep_chunks(self._cluster, DOWNLOAD_SCHEDULE)
 
-    async def take_in(self, fields: dict[str, str], receive: Receive, kept: KeptChunks) -> Content:
+    async def store_body(
+        self, fields: dict[str, str], receive: Receive, kept: KeptChunks
+    ) -> Content:
         """Read the body of a request. Larger contents are durable on return, and on the stores for
         as long as `kept` lasts. Raises `Problem`.
         """
-        body = RequestBody(fields, receive, self._greatest_bytes, self._patience_s, self._too_large)
+        body = RequestBody(fields, receive, self._greatest_bytes, self._timeout_s, self._too_large)
         if (body.expected or 0) > self._inline_bytes and not self._has_room():
             raise no_capacity("too many bodies come slowly")  # Before the client sends it.
         head = bytearray()
@@ -129,25 +131,25 @@ class ContentTransfer:
     ) -> bytes:
         """Read a body that is no file's contents. Raises `Problem`."""
         assert bytes_max <= TEXT_BYTES_MAX, bytes_max
-        body = RequestBody(fields, receive, bytes_max, self._patience_s, too_large)
-        gathering = self._gathering()
+        body = RequestBody(fields, receive, bytes_max, self._timeout_s, too_large)
+        chunk = self._incoming_chunk()
         try:
             while not body.complete:
-                await gathering.add(await body.piece())
-            data = await gathering.whole()
+                await chunk.add(await body.piece())
+            data = await chunk.complete()
         finally:
-            gathering.drop()
+            chunk.drop()
         # What is done with it waits for the cluster, not for the client any more.
-        self.incoming.give_back(len(data))
+        self.incoming.release(len(data))
         return data
 
     async def keep(self, data: bytes, kept: KeptChunks) -> Content:
-        """Contents that are in memory already, as `take_in`. Raises `Problem`."""
+        """Contents that are in memory already, as `store_body`. Raises `Problem`."""
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": data, "more_body": False}
 
-        return await self.take_in({}, receive, kept)
+        return await self.store_body({}, receive, kept)
 
     async def chunk_names(self, content: StoredContent, kept: KeptChunks) -> tuple[str, ...]:
         """The chunks of a file, in order, to be read while `kept` lasts. Raises `Problem`."""
@@ -157,12 +159,12 @@ class ContentTransfer:
             return content.chunks
         kept.add((content.manifest,))
         listing = read_manifest(await self._fetch_in_turn(content.manifest, CHUNK_BYTES))
-        self.outgoing.give_back(CHUNK_BYTES)
+        self.outgoing.release(CHUNK_BYTES)
         if listing is None:
             raise _not_whole(f"the chunk {content.manifest} is no list of chunks")
         return listing.names
 
-    async def give_out(
+    async def send_chunks(
         self, names: tuple[str, ...], size: int, start: int, length: int, sink: Sink
     ) -> None:
         """Hand `length` bytes of the chunks `names`, from the byte `start` on, to `sink`.
@@ -176,9 +178,9 @@ class ContentTransfer:
                 raise _not_whole(f"its chunk has {len(only)} bytes")
             await sink(only[start : start + length])
             return
-        pace = WaitAllowance(self._patience_s)
+        allowance = WaitAllowance(self._timeout_s)
         ahead = _Prefetcher(
-            names, min(size, CHUNK_BYTES), self._fetch, self.outgoing, self._patience_s
+            names, min(size, CHUNK_BYTES), self._fetch, self.outgoing, self._timeout_s
         )
         try:
             async with asyncio.TaskGroup() as group:
@@ -186,12 +188,12 @@ class ContentTransfer:
                     reader: Reader = "unknown"
                     while length and (data := await ahead.next(group)) is not None:
                         if ahead.is_empty and len(data) < start + length:
-                            self.outgoing.give_back(len(data))
+                            self.outgoing.release(len(data))
                             raise _not_whole(f"the last one has only {len(data)} bytes")
                         stop = max(start, min(len(data), start + length))
-                        draining = self._draining(data, len(data), ahead.drop)
+                        chunk = self._outgoing_chunk(data, len(data), ahead.drop)
                         data = None  # Else it stays in memory for as long as this waits.
-                        reader = await draining.drain(start, stop, sink, pace, reader)
+                        reader = await chunk.send(start, stop, sink, allowance, reader)
                         ahead.eager = reader == "fast"
                         length -= stop - start
                         start = 0
@@ -200,15 +202,15 @@ class ContentTransfer:
         except ExceptionGroup as problems:
             raise first_error(problems) from problems
 
-    async def hand_over(self, data: bytes, taken: int, sink: Sink) -> None:
+    async def send_bytes(self, data: bytes, taken: int, sink: Sink) -> None:
         """Hand `data` to `sink`, and give back the `taken` bytes of `outgoing` that it is held in.
 
         Raises `Problem`, `ClientTooSlow`.
         """
-        draining, size = self._draining(data, taken, _nothing), len(data)
+        chunk, size = self._outgoing_chunk(data, taken, _nothing), len(data)
         del data  # Else it stays in memory for as long as this waits.
         try:
-            await draining.drain(0, size, sink, WaitAllowance(self._patience_s), "unknown")
+            await chunk.send(0, size, sink, WaitAllowance(self._timeout_s), "unknown")
         except ExceptionGroup as problems:
             raise first_error(problems) from problems
 
@@ -224,7 +226,7 @@ class ContentTransfer:
         each = self._chunk_sizes.get(names[0])
         if each is None:
             each = len(await self._fetch_in_turn(names[0], CHUNK_BYTES))
-            self.outgoing.give_back(CHUNK_BYTES)
+            self.outgoing.release(CHUNK_BYTES)
             if len(self._chunk_sizes) >= _CHUNK_SIZES_KEPT:
                 self._chunk_sizes.clear()
             self._chunk_sizes[names[0]] = each
@@ -233,11 +235,13 @@ class ContentTransfer:
         first = start // each
         return names[first : (stop - 1) // each + 1], start - first * each
 
-    def _gathering(self) -> IncomingChunk:
+    def _incoming_chunk(self) -> IncomingChunk:
         # A body that has come in is worth a longer wait than the first word of an answer.
-        return IncomingChunk(self.incoming, self.spill, self._patience_s)
+        return IncomingChunk(self.incoming, self.spill, self._timeout_s)
 
-    def _draining(self, data: bytes, taken: int, on_slow: Callable[[], None]) -> OutgoingChunk:
+    def _outgoing_chunk(
+        self, data: bytes, taken: int, on_slow: Callable[[], None]
+    ) -> OutgoingChunk:
         return OutgoingChunk(data, taken, self.outgoing, self.spill, on_slow)
 
     def _too_large(self) -> Problem:
@@ -248,7 +252,7 @@ class ContentTransfer:
         )
 
     def _has_room(self) -> bool:
-        return self.incoming.may_gather(self._inline_bytes) or not self.spill.full
+        return self.incoming.allows_partial(self._inline_bytes) or not self.spill.full
 
     async def _upload(self, rest: bytes, body: RequestBody, kept: KeptChunks) -> Content:
         whole = hashlib.sha256()
@@ -258,12 +262,12 @@ class ContentTransfer:
         async with asyncio.TaskGroup() as group:
             while rest or not body.complete:
                 await in_flight.acquire()
-                gathering = self._gathering()
+                chunk = self._incoming_chunk()
                 try:
-                    rest = await self._gather(gathering, rest, body)
-                    data = await gathering.whole()
+                    rest = await self._fill_chunk(chunk, rest, body)
+                    data = await chunk.complete()
                 finally:
-                    gathering.drop()
+                    chunk.drop()
                 if not data:  # The last piece was the end of the body and nothing else.
                     break
                 whole.update(data)
@@ -273,34 +277,34 @@ class ContentTransfer:
                 kept.add((name,))
                 task = group.create_task(self._cluster.upload(name, data, manifest=False))
                 # Not in the task itself: one that is cancelled before it starts runs no code.
-                task.add_done_callback(partial(self._sent, in_flight, len(data)))
+                task.add_done_callback(partial(self._on_stored, in_flight, len(data)))
                 del data, task
         digest = whole.hexdigest()
         if len(names) <= CHUNKS_IN_COMMAND:
             return Chunked(size=size, sha256=digest, chunks=tuple(names))
         listing = json.dumps(names, separators=(",", ":")).encode()
         manifest = hashlib.sha256(listing).hexdigest()
-        await self.incoming.take(len(listing), self._patience_s)
+        await self.incoming.acquire(len(listing), self._timeout_s)
         try:
             await self._cluster.upload(manifest, listing, manifest=True)
         finally:
-            self.incoming.give_back(len(listing))
-        kept.list_in(manifest, names)
+            self.incoming.release(len(listing))
+        kept.replace_by_manifest(manifest, names)
         return Indirect(size=size, sha256=digest, manifest=manifest)
 
-    async def _gather(self, gathering: IncomingChunk, rest: bytes, body: RequestBody) -> bytes:
+    async def _fill_chunk(self, chunk: IncomingChunk, rest: bytes, body: RequestBody) -> bytes:
         """Gather one chunk, of `rest` first; what follows it. Raises `Problem`."""
         while True:
-            room = self._chunk_bytes - gathering.size
+            room = self._chunk_bytes - chunk.size
             if rest:
-                await gathering.add(rest[:room])
+                await chunk.add(rest[:room])
                 rest = rest[room:]
-            if rest or body.complete or gathering.size == self._chunk_bytes:
+            if rest or body.complete or chunk.size == self._chunk_bytes:
                 return rest
             rest = await body.piece()
 
-    def _sent(self, in_flight: asyncio.Semaphore, size: int, _: object) -> None:
-        self.incoming.give_back(size)
+    def _on_stored(self, in_flight: asyncio.Semaphore, size: int, _: object) -> None:
+        self.incoming.release(size)
         in_flight.release()
 
     async def _fetch(self, name: str) -> bytes:
@@ -316,11 +320,11 @@ class ContentTransfer:
 
     async def _fetch_in_turn(self, name: str, taken: int) -> bytes:
         """As `_fetch`, in `taken` bytes of the memory, which are the caller's from now on."""
-        await self.outgoing.take(taken, TURN_TIMEOUT_S)
+        await self.outgoing.acquire(taken, TURN_TIMEOUT_S)
         try:
             return await self._fetch(name)
         except BaseException:
-            self.outgoing.give_back(taken)
+            self.outgoing.release(taken)
             raise
 
 
@@ -337,7 +341,7 @@ class _Prefetcher:
         each: int,
         fetch: Fetch,
         memory: MemoryBudget,
-        patience_s: float,
+        timeout_s: float,
     ) -> None:
         self.eager = False
         """Whether the reader is known to be fast: nothing is asked for ahead of others."""
@@ -345,7 +349,7 @@ class _Prefetcher:
         self._each = each
         self._fetch = fetch
         self._memory = memory
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._position = 0
         self._asked: deque[asyncio.Task[bytes]] = deque()
 
@@ -357,20 +361,20 @@ class _Prefetcher:
         if not self._asked:
             if self._position == len(self._names):
                 return None
-            await self._memory.take(
-                self._each, self._patience_s if self._position else TURN_TIMEOUT_S
+            await self._memory.acquire(
+                self._each, self._timeout_s if self._position else TURN_TIMEOUT_S
             )
-            self._ask(group)
+            self._prefetch_next(group)
         while (
             self.eager
             and self._position < len(self._names)
             and len(self._asked) <= _PREFETCH
-            and self._memory.take_now(self._each)
+            and self._memory.try_acquire(self._each)
         ):
-            self._ask(group)
+            self._prefetch_next(group)
         data = await self._asked[0]
         self._asked.popleft()
-        self._memory.give_back(self._each - len(data))
+        self._memory.release(self._each - len(data))
         return data
 
     @property
@@ -383,10 +387,10 @@ class _Prefetcher:
         self._position -= len(self._asked)
         for task in self._asked:
             task.cancel()
-            self._memory.give_back(self._each)
+            self._memory.release(self._each)
         self._asked.clear()
 
-    def _ask(self, group: asyncio.TaskGroup) -> None:
+    def _prefetch_next(self, group: asyncio.TaskGroup) -> None:
         self._asked.append(group.create_task(self._fetch(self._names[self._position])))
         self._position += 1
 

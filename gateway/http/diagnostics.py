@@ -57,25 +57,25 @@ class DiagnosticsEndpoints:
         cluster: Cluster,
         tracing: Tracing,
         requests: RequestLog,
-        pulse: LiveEvents,
+        live_events: LiveEvents,
         command: Callable[[TraceCommand], bool],
     ) -> None:
         self._cluster = cluster
         self.requests = requests
-        self.pulse = pulse
+        self.live_events = live_events
         self._tracing = tracing
-        self._orders_s: deque[float] = deque(maxlen=_COMMANDS_PER_S)
-        self._command = command
-        pulse.pictures["requests"] = self._picture_of_requests
-        pulse.pictures["log"] = self._picture_of_log
+        self._commands_s: deque[float] = deque(maxlen=_COMMANDS_PER_S)
+        self._send_command = command
+        live_events.topic_sources["requests"] = self._requests_topic
+        live_events.topic_sources["log"] = self._log_topic
 
     async def trace(self, request: Request) -> Response:
         """The life of one request, message by message."""
         name = request.path_params["request"]
-        book = self._tracing.book
+        collector = self._tracing.collector
         if len(name) > _REQUEST_NAME_MAX:
             raise Problem(NOT_FOUND, f"{name[:40]!a}… is too long for the id of a request")
-        found = None if book is None else book.trace(name, self.requests.span(name))
+        found = None if collector is None else collector.trace(name, self.requests.span(name))
         if found is None:
             raise Problem(
                 NOT_FOUND,
@@ -88,10 +88,10 @@ class DiagnosticsEndpoints:
         """The newest requests, and the messages that belong to none."""
         if request.method == "POST":
             return await self._switch(request)
-        book, switch = self._tracing.book, self._tracing.switch
+        collector, switch = self._tracing.collector, self._tracing.switch
         now_us = time.time_ns() // 1000
         until_us = switch.all_until_us
-        recent = book.recent() if book else {"requests": [], "events": []}
+        recent = collector.recent() if collector else {"requests": [], "events": []}
         body: Traces = {
             "mode": switch.current(now_us),
             "all_until_us": until_us if until_us > now_us else None,
@@ -105,7 +105,7 @@ class DiagnosticsEndpoints:
         """Have all nodes record more or less."""
         check_json(request.scope)
         try:
-            order = TraceCommand.model_validate_json(await read_small_body(request))
+            command = TraceCommand.model_validate_json(await read_small_body(request))
         except ValidationError:
             raise Problem(
                 INVALID_REQUEST,
@@ -113,20 +113,22 @@ class DiagnosticsEndpoints:
                 "(off, sampled, all)",
             ) from None
         now_s = time.monotonic()
-        if len(self._orders_s) == _COMMANDS_PER_S and now_s - self._orders_s[0] < 1:
+        if len(self._commands_s) == _COMMANDS_PER_S and now_s - self._commands_s[0] < 1:
             raise Problem(
                 TOO_MANY_REQUESTS,
                 f"all nodes are told at most {_COMMANDS_PER_S} times a second what to record",
                 headers={"retry-after": "1"},
             )
-        self._orders_s.append(now_s)
-        if not self._command(order):
+        self._commands_s.append(now_s)
+        if not self._send_command(command):
             raise Problem(
                 UNAVAILABLE,
                 "the gateway has no connection to RabbitMQ, so that no node could be told",
                 headers={"retry-after": "1"},
             )
-        return JSONResponse(order.model_dump(exclude_none=True), status_code=202, headers=_NO_STORE)
+        return JSONResponse(
+            command.model_dump(exclude_none=True), status_code=202, headers=_NO_STORE
+        )
 
     async def requests_page(self, request: Request) -> Response:
         """What is in flight and what was answered lately, newest first."""
@@ -141,10 +143,10 @@ class DiagnosticsEndpoints:
         )
         return JSONResponse(_log_json(page), headers=_NO_STORE)
 
-    async def _picture_of_log(self) -> Log:
+    async def _log_topic(self) -> Log:
         return _log_json(await self._cluster.read_log(0, _NEWEST_SLOTS, commands_max=1))
 
-    async def _picture_of_requests(self) -> Requests:
+    async def _requests_topic(self) -> Requests:
         return {"requests": self.requests.newest(_NEWEST_REQUESTS)}
 
     async def events(self, request: Request) -> Response:
@@ -154,17 +156,17 @@ class DiagnosticsEndpoints:
         number_like = given.isascii() and given.isdecimal() and len(given) <= _EVENT_ID_DIGITS
         known = number_like and int(given) < _EVENT_ID_MAX
         topics = frozenset(filter(None, TOPICS.of(query).split(",")))
-        if strange := topics - self.pulse.pictures.keys():
-            known_topics = ", ".join(sorted(self.pulse.pictures))
+        if strange := topics - self.live_events.topic_sources.keys():
+            known_topics = ", ".join(sorted(self.live_events.topic_sources))
             raise Problem(
                 INVALID_QUERY, f"topics may name {known_topics}, and not {min(strange)[:40]!r}"
             )
         figures_after_us = None
         if FIGURES_AFTER.key in query:
             figures_after_us = FIGURES_AFTER.of(query)
-        self.pulse.check_room()
+        self.live_events.check_capacity()
         return StreamingResponse(
-            self.pulse.listen(int(given) if known else None, topics, figures_after_us),
+            self.live_events.subscribe(int(given) if known else None, topics, figures_after_us),
             media_type="text/event-stream",
             headers=_NO_STORE,
         )
@@ -211,6 +213,6 @@ def _outcome(index: int, aborted: tuple[int, ...]) -> Literal["aborted", "decide
     return "aborted" if index in aborted else "decided"
 
 
-def no_broker(order: TraceCommand) -> bool:
+def no_broker(command: TraceCommand) -> bool:
     """For a gateway without a broker: no node can be told."""
     return False

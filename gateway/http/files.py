@@ -63,13 +63,13 @@ class FileEndpoints:
         """Create or replace a file."""
         fields = header_fields(scope)
         _refuse_root(path)
-        _refuse_what_is_not_kept(fields)
+        _refuse_unsupported_headers(fields)
         when = precondition(fields)
         described = metadata(fields)
         retry = RETRY.of(fields)
         with self._keys.claim(fields) as key:
             async with self._contents.uploading() as kept:
-                content = await self._contents.take_in(fields, receive, kept)
+                content = await self._contents.store_body(fields, receive, kept)
                 _check_digest(fields, content.sha256)
                 modified_ms = described.modified_ms
                 operation = PutFile(
@@ -225,11 +225,11 @@ class _Download:
             return
         try:
             if len(self._names) == 1:
-                await self._contents.give_out(self._names, self._size, start, length, sink)
+                await self._contents.send_chunks(self._names, self._size, start, length, sink)
             else:
                 async with asyncio.TaskGroup() as group:
                     watch = group.create_task(_until_gone(receive, lambda: left == 0))
-                    await self._contents.give_out(self._names, self._size, start, length, sink)
+                    await self._contents.send_chunks(self._names, self._size, start, length, sink)
                     watch.cancel()
         except Exception as error:
             first = first_error(error)
@@ -305,7 +305,7 @@ def _refuse_root(path: str) -> None:
         )
 
 
-def _refuse_what_is_not_kept(fields: dict[str, str]) -> None:
+def _refuse_unsupported_headers(fields: dict[str, str]) -> None:
     """RFC 9110: a PUT must not seem to succeed if part of what it means would be lost."""
     refuse_conditions(fields, ("if-unmodified-since",), _DATES_ARE_WEAK)
     coding = fields.get("content-encoding", "identity")

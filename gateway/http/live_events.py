@@ -49,12 +49,12 @@ class LiveEvents:
 
     def __init__(self, cluster: Cluster, heartbeat_ms: int) -> None:
         self._cluster = cluster
-        self.pictures: dict[str, TopicSource] = {}
+        self.topic_sources: dict[str, TopicSource] = {}
         """By topic. Whoever makes the pulse fills it in."""
         self._silent_ms = SILENT_HEARTBEATS * heartbeat_ms
-        self._listeners: set[_Subscriber] = set()
+        self._subscribers: set[_Subscriber] = set()
         self._figures: deque[Figures] = deque(maxlen=FIGURES_KEPT)
-        self._drawn: dict[str, bytes] = {}
+        self._topic_events: dict[str, bytes] = {}
         """The last event of each topic that somebody listens to."""
         self._changes: deque[tuple[int, bytes]] = deque(maxlen=_CHANGES_KEPT)
         # Ids go on rising over a restart of the gateway, so that Last-Event-ID stays in the past.
@@ -65,15 +65,15 @@ class LiveEvents:
         self._writes_s: list[float] = []
         self._reads = 0
         self._in_flight = 0
-        self._looked_s = time.monotonic()
+        self._figures_s = time.monotonic()
 
     # -- what the gateway tells ------------------------------------------------------------------
 
-    def began(self) -> None:
+    def request_began(self) -> None:
         """A request about files came in."""
         self._in_flight += 1
 
-    def answered(self, method: str, status: int, seconds: float) -> None:
+    def request_ended(self, method: str, status: int, seconds: float) -> None:
         """A request about files ended."""
         self._in_flight -= 1
         if 200 <= status < 300:
@@ -86,8 +86,8 @@ class LiveEvents:
         """Look and draw once a second until cancelled."""
         async with asyncio.TaskGroup() as group:
             # Apart: a picture may have to wait for an answer of the cluster, the figures never.
-            group.create_task(self._each_second(self.look), name="pulse: look")
-            group.create_task(self._each_second(self.draw), name="pulse: draw")
+            group.create_task(self._each_second(self.publish_changes), name="cluster changes")
+            group.create_task(self._each_second(self.publish_topics), name="topics")
 
     async def _each_second(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -96,29 +96,29 @@ class LiveEvents:
 
     def end(self) -> None:
         """Let all listeners go."""
-        for listener in self._listeners:
-            _enqueue(listener.queue, None)
+        for subscriber in self._subscribers:
+            _enqueue(subscriber.queue, None)
 
     # -- drawing ---------------------------------------------------------------------------------
 
-    async def draw(self) -> None:
+    async def publish_topics(self) -> None:
         """Draw the topics that somebody listens to, and tell what looks other than before."""
-        wanted = frozenset[str]().union(*(listener.topics for listener in self._listeners))
-        for topic in self._drawn.keys() - wanted:
-            del self._drawn[topic]
+        wanted = frozenset[str]().union(*(subscriber.topics for subscriber in self._subscribers))
+        for topic in self._topic_events.keys() - wanted:
+            del self._topic_events[topic]
         for topic in sorted(wanted):
             try:
-                picture: Mapping[str, object] = await self.pictures[topic]()
+                status: Mapping[str, object] = await self.topic_sources[topic]()
             except Problem as problem:
-                picture = {"problem": problem.detail}
-            event = _event(topic, picture)
-            if event != self._drawn.get(topic):
-                self._drawn[topic] = event
-                self._tell(event, topic)
+                status = {"problem": problem.detail}
+            event = _event(topic, status)
+            if event != self._topic_events.get(topic):
+                self._topic_events[topic] = event
+                self._publish(event, topic)
 
     # -- looking ---------------------------------------------------------------------------------
 
-    async def look(self) -> None:
+    async def publish_changes(self) -> None:
         """Compare with the last look, and tell."""
         try:
             survey: Surveyed | None = await self._cluster.survey()
@@ -127,7 +127,7 @@ class LiveEvents:
             survey = None
         if survey is not None:
             self._compare(survey)
-        self._tell_figures(survey)
+        self._publish_figures(survey)
 
     def _compare(self, survey: Surveyed) -> None:
         view = survey.view
@@ -142,13 +142,15 @@ class LiveEvents:
         if state["leader"] != former["leader"]:
             leader = state["leader"]
             text = f"{leader} leads" if leader else f"{former['leader']} leads no more"
-            self._change("leader", leader, text, former=former["leader"])
+            self._publish_change("leader", leader, text, former=former["leader"])
         if state["view"] != former["view"] and view is not None:
             stores = ", ".join(m.name for m in view.stores)
-            self._change("view", None, f"view {view.epoch}: {stores}", epoch=view.epoch)
+            self._publish_change("view", None, f"view {view.epoch}: {stores}", epoch=view.epoch)
         if state["coordinator"] != former["coordinator"]:
             name = state["coordinator"]
-            self._change("coordinator", name, f"{name} coordinates", former=former["coordinator"])
+            self._publish_change(
+                "coordinator", name, f"{name} coordinates", former=former["coordinator"]
+            )
         if state["ready"] != former["ready"]:
             kind = "ready" if condition.ready else "not_ready"
             text = "writes are taken"
@@ -156,27 +158,29 @@ class LiveEvents:
                 text = f"whether writes are taken is not known: {condition.text}"
             elif not condition.ready:
                 text = f"writes are not taken: {condition.text}"
-            self._change(kind, None, text)
+            self._publish_change(kind, None, text)
         for name, seen in sorted(survey.nodes.items()):
             self._compare_node(name, seen.age_ms, seen.heartbeat.halted)
 
     def _compare_node(self, name: str, age_ms: int, halted: str) -> None:
         silent = age_ms > self._silent_ms
         if silent and self._silent.get(name) is False:
-            self._change("node_silent", name, f"{name} was not heard for {age_ms / 1000:.1f} s")
+            self._publish_change(
+                "node_silent", name, f"{name} was not heard for {age_ms / 1000:.1f} s"
+            )
         elif not silent and self._silent.get(name):
-            self._change("node_back", name, f"{name} is heard again")
+            self._publish_change("node_back", name, f"{name} is heard again")
         self._silent[name] = silent
         if halted and name not in self._halted:
             self._halted.add(name)
-            self._change("node_halted", name, f"{name} refuses to go on: {halted}")
+            self._publish_change("node_halted", name, f"{name} refuses to go on: {halted}")
         elif not halted:
             self._halted.discard(name)
 
-    def _tell_figures(self, survey: Surveyed | None) -> None:
+    def _publish_figures(self, survey: Surveyed | None) -> None:
         now_s = time.monotonic()
-        elapsed_s = max(now_s - self._looked_s, 1e-3)
-        self._looked_s = now_s
+        elapsed_s = max(now_s - self._figures_s, 1e-3)
+        self._figures_s = now_s
         times_s = sorted(self._writes_s)
         why_not = "the gateway's own actor does not answer"
         condition = self._cluster.condition(survey) if survey else unknown_condition(why_not)
@@ -195,48 +199,49 @@ class LiveEvents:
         self._writes_s = []
         self._reads = 0
         self._figures.append(figures)
-        if self._listeners:
-            self._tell(_event("figures", figures))
+        if self._subscribers:
+            self._publish(_event("figures", figures))
 
-    def _change(self, kind: str, node: str | None, summary: str, **more: Any) -> None:
+    def _publish_change(self, kind: str, node: str | None, summary: str, **more: Any) -> None:
         self._last_id += 1
         data = {"time_us": time.time_ns() // 1000, "kind": kind, "node": node, "summary": summary}
         event = _event("change", {**data, **more}, self._last_id)
         self._changes.append((self._last_id, event))
-        self._tell(event)
+        self._publish(event)
 
-    def _tell(self, event: bytes, topic: str | None = None) -> None:
-        for listener in self._listeners:
-            if topic is None or topic in listener.topics:
-                _enqueue(listener.queue, event)
+    def _publish(self, event: bytes, topic: str | None = None) -> None:
+        for subscriber in self._subscribers:
+            if topic is None or topic in subscriber.topics:
+                _enqueue(subscriber.queue, event)
 
     # -- listening -------------------------------------------------------------------------------
 
-    def check_room(self) -> None:
+    def check_capacity(self) -> None:
         """Raise `Problem` if there are as many listeners as there may be."""
-        if len(self._listeners) >= SUBSCRIBERS_MAX:
+        if len(self._subscribers) >= SUBSCRIBERS_MAX:
             raise Problem(
                 CROWDED,
                 f"{SUBSCRIBERS_MAX} clients listen to this gateway's events already",
                 headers={"retry-after": "5"},
             )
 
-    async def listen(
+    async def subscribe(
         self,
         after: int | None,
         topics: frozenset[str] = frozenset(),
         figures_after_us: int | None = None,
     ) -> AsyncGenerator[bytes, None]:
-        """Events as they come, in the form of `text/event-stream`; first the changes after `after`.
+        """The subscriber's events in the form of `text/event-stream`, as they happen.
 
-        Without `after`, only what is new. `topics` are names of `pictures`. `figures_after_us`:
-        first the figures of the seconds since then, as one event `history`.
+        They begin with the changes after the id `after`, if it is given. `topics` are names in
+        `topic_sources`. With `figures_after_us`, the figures since that time come first, as one
+        event `history`.
         """
-        listener = _Subscriber(topics)
-        self._listeners.add(listener)
+        subscriber = _Subscriber(topics)
+        self._subscribers.add(subscriber)
         for topic in topics:
             # It has not seen what the others have.
-            self._drawn.pop(topic, None)
+            self._topic_events.pop(topic, None)
         try:
             # Something at once, so that the client knows it is connected.
             yield b"retry: 1000\n\n"
@@ -246,10 +251,10 @@ class LiveEvents:
             for number, event in list(self._changes):
                 if after is not None and number > after:
                     yield event
-            while (event_or_end := await listener.queue.get()) is not None:
+            while (event_or_end := await subscriber.queue.get()) is not None:
                 yield event_or_end
         finally:
-            self._listeners.discard(listener)
+            self._subscribers.discard(subscriber)
 
 
 def _enqueue(queue: asyncio.Queue[bytes | None], event: bytes | None) -> None:

@@ -21,17 +21,17 @@ class _Waiter(NamedTuple):
 
 
 class MemoryBudget:
-    """So many bytes, first come, first served. No request asks for more while it waits, so none
-    gets two turns before another gets one.
+    """A budget of bytes, granted first come, first served. A request that waits asks for nothing
+    else, so none gets two turns before another gets one.
 
-    Half of it at most is for chunks that are not whole yet (`gather`): those wait for their
-    clients, and the others only for the cluster. So whoever waits here waits for the cluster.
+    At most half of the budget is for incomplete chunks (`acquire_partial`), because those wait for
+    their clients. The rest waits only for the cluster, so a turn comes within the cluster's time.
     """
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._free = bytes_max
-        self._gathered = 0
+        self._partial = 0
         self._waiting: deque[_Waiter] = deque()
 
     @property
@@ -44,53 +44,53 @@ class MemoryBudget:
         """Whether what is left is wanted by others, or soon will be."""
         return bool(self._waiting) or self._free < self._bytes_max // 2
 
-    def may_gather(self, size: int) -> bool:
+    def allows_partial(self, size: int) -> bool:
         """Whether `size` more bytes of chunks that are not whole may be held here."""
-        return self._gathered + size <= self._bytes_max // 2
+        return self._partial + size <= self._bytes_max // 2
 
-    def take_now(self, size: int) -> bool:
+    def try_acquire(self, size: int) -> bool:
         """Take `size` bytes, unless that needs a wait."""
         if self._waiting or size > self._free:
             return False
         self._free -= size
         return True
 
-    async def take(self, size: int, patience_s: float) -> None:
-        """Take `size` bytes, in turn. Raises `Problem` after `patience_s`."""
-        if self.take_now(size):
+    async def acquire(self, size: int, timeout_s: float) -> None:
+        """Take `size` bytes, in turn. Raises `Problem` after `timeout_s`."""
+        if self.try_acquire(size):
             return
         if len(self._waiting) >= WAITERS_MAX:
             raise no_capacity(f"{WAITERS_MAX} requests wait for memory")
         turn = _Waiter(size, asyncio.get_running_loop().create_future())
         self._waiting.append(turn)
         try:
-            async with asyncio.timeout(patience_s):
+            async with asyncio.timeout(timeout_s):
                 await turn.given
         except BaseException as error:
             if turn.given.cancelled():
                 self._waiting.remove(turn)
                 self._serve()  # Those behind may want less.
             else:
-                self.give_back(size)
+                self.release(size)
             if isinstance(error, TimeoutError):
-                raise no_capacity(f"no turn came within {patience_s:g} s") from None
+                raise no_capacity(f"no turn came within {timeout_s:g} s") from None
             raise
 
-    async def gather(self, size: int, patience_s: float) -> None:
-        """As `take`, for a part of a chunk. Only after `may_gather`."""
-        self._gathered += size
+    async def acquire_partial(self, size: int, timeout_s: float) -> None:
+        """As `acquire`, for a part of a chunk. Only after `allows_partial`."""
+        self._partial += size
         try:
-            await self.take(size, patience_s)
+            await self.acquire(size, timeout_s)
         except BaseException:
-            self._gathered -= size
+            self._partial -= size
             raise
 
-    def gathered(self, size: int) -> None:
+    def end_partial(self, size: int) -> None:
         """`size` bytes that were gathered are a whole chunk, or are about to be given back."""
-        self._gathered -= size
-        assert self._gathered >= 0, self._gathered
+        self._partial -= size
+        assert self._partial >= 0, self._partial
 
-    def give_back(self, size: int) -> None:
+    def release(self, size: int) -> None:
         """`size` bytes are free again."""
         self._free += size
         assert self._free <= self._bytes_max, (self._free, self._bytes_max)

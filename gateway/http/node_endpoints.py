@@ -1,6 +1,6 @@
-"""A node's own small door: metrics for Prometheus, and whether the node is well.
+"""The HTTP endpoints of a node that is no gateway: `/metrics` and `/healthz`.
 
-Gateways have the same at their usual address; this is for the processes without one.
+A gateway serves the same two at its usual address.
 """
 
 from collections.abc import Callable
@@ -15,14 +15,16 @@ from starlette.routing import Route
 from gateway.http.problems import UNAVAILABLE, Problem
 
 
-def node_app(name: str, registry: CollectorRegistry, trouble: Callable[[], str]) -> Starlette:
-    """The application: `/metrics`, and `/healthz`, which is 503 with the reason in `trouble`."""
+def node_app(
+    name: str, registry: CollectorRegistry, unhealthy_reason: Callable[[], str]
+) -> Starlette:
+    """The ASGI application. `/healthz` answers 503 if `unhealthy_reason` gives a reason."""
 
     async def metrics(request: Request) -> Response:
         return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def healthz(request: Request) -> Response:
-        reason = trouble()
+        reason = unhealthy_reason()
         if reason:
             return Problem(UNAVAILABLE, reason).response()
         return JSONResponse({"status": "ok", "node": name}, headers={"cache-control": "no-store"})

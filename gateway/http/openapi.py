@@ -144,13 +144,13 @@ def _operation_json(operation: ApiOperation, shapes: _Shapes, *, head: bool) -> 
         "operationId": operation.name,
         "summary": operation.summary,
     }
-    if operation.means:
-        about["description"] = operation.means
+    if operation.description:
+        about["description"] = operation.description
     if operation.parameters:
         about["parameters"] = [_parameter_json(one) for one in operation.parameters]
     if operation.body is not None:
         about["requestBody"] = {
-            "description": operation.body.means,
+            "description": operation.body.description,
             "required": any(operation.body.media.values()),
             "content": {
                 media: {} if model is None else {"schema": shapes.of(model, "validation")}
@@ -171,7 +171,7 @@ def _parameter_json(parameter: Parameter) -> dict[str, Any]:
         "name": parameter.name,
         "in": parameter.place,
         "required": parameter.place == "path",
-        "description": parameter.means,
+        "description": parameter.description,
         "schema": parameter.schema(),
     }
     # Pages that send requests fill in what has an example, so only what must be given has one here.
@@ -183,7 +183,7 @@ def _parameter_json(parameter: Parameter) -> dict[str, Any]:
 def _answer_json(
     answer: ApiResponse, operation: ApiOperation, shapes: _Shapes, *, head: bool
 ) -> dict[str, Any]:
-    about: dict[str, Any] = {"description": answer.means}
+    about: dict[str, Any] = {"description": answer.description}
     if answer.headers:
         about["headers"] = _headers_json({name: RESPONSE_HEADERS[name] for name in answer.headers})
     if head:

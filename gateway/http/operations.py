@@ -32,7 +32,7 @@ class ApiResponse(NamedTuple):
     """
 
     status: int
-    means: str
+    description: str
     shape: Any = None
     media: str | None = None
     headers: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class ApiResponse(NamedTuple):
 class ApiBody(NamedTuple):
     """What a request sends: by media type a model, or `None` for any bytes."""
 
-    means: str
+    description: str
     media: dict[str, Any]
 
 
@@ -52,7 +52,7 @@ class ApiOperation:
     tag: str
     name: str
     summary: str
-    means: str = ""
+    description: str = ""
     parameters: tuple[Parameter, ...] = ()
     body: ApiBody | None = None
     answers: tuple[ApiResponse, ...]
@@ -151,8 +151,8 @@ _FILES = {
         tag="files",
         name="putFile",
         summary="Create or replace a file",
-        means="Missing parent directories are made in the same command. The type of the body is "
-        "kept with the file.",
+        description="Missing parent directories are created in the same command. The body's media "
+        "type is stored with the file.",
         parameters=(
             parameters.FILE_PATH,
             *_IF,
@@ -314,7 +314,7 @@ _TRANSACTIONS = {
         tag="changes",
         name="watch",
         summary="Hear of changes below a prefix, as server-sent events",
-        means="Ids are the same at every gateway, so a watch goes on elsewhere.",
+        description="Ids are the same at every gateway, so a watch goes on elsewhere.",
         parameters=(parameters.WATCH_PREFIX, parameters.WATCH_AFTER, parameters.LAST_EVENT_ID),
         answers=(ApiResponse(200, "Events, until the client goes away.", media=EVENTS),),
         problems=(*_READING, p.INVALID_PATH, p.INVALID_HEADER),
@@ -444,7 +444,7 @@ _BACKUP = {
         tag="backup",
         name="beginBackup",
         summary="Begin a backup, or go on with it",
-        means="For `hold_ms` no store deletes a chunk; send it again in time.",
+        description="For `hold_ms` no store deletes a chunk; send it again in time.",
         answers=(ApiResponse(200, "What to copy.", schemas.BackupBegun),),
         problems=(p.UNAVAILABLE,),
     ),
@@ -452,7 +452,7 @@ _BACKUP = {
         tag="backup",
         name="getBackupRows",
         summary="A page of the state's rows",
-        means="Page 0 of another state, if the one that is named is gone.",
+        description="Page 0 of another state, if the one that is named is gone.",
         parameters=(
             parameters.ROWS_AT_LEAST,
             parameters.ROWS_SOURCE,

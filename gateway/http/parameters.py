@@ -24,7 +24,7 @@ class Parameter:
 
     name: str
     place: Place
-    means: str
+    description: str
 
     @cached_property
     def key(self) -> str:
@@ -115,145 +115,150 @@ class Switch(Parameter):
 CONSISTENCY = Choice(
     name="consistency",
     allowed=("linearizable", "stale"),
-    means="`stale`: from any store at once, which may lag behind.",
+    description="`stale`: from any store at once, which may lag behind.",
 )
 AT_LEAST = Number(
     name="at_least",
     most=COUNT_MAX,
-    means="The store must have applied this slot: `Synod-Slot` of a write, to read that write.",
+    description="Ask a store that has applied this slot, such as the `Synod-Slot` of a write.",
 )
 RECURSIVE = Choice(
     name="recursive",
     allowed=("false", "true"),
-    means="`true`: all that is below it goes, too.",
+    description="`true`: all that is below it goes, too.",
 )
 READY_FOR = Choice(
     name="for",
     allowed=("writes", "reads"),
-    means="Whether a write could be done now, or a linearizable read.",
+    description="Whether a write could be done now, or a linearizable read.",
 )
 LISTING_LIMIT = Number(
-    name="limit", default=PAGE_MAX, least=1, most=PAGE_MAX, means="Entries of a page."
+    name="limit", default=PAGE_MAX, least=1, most=PAGE_MAX, description="Entries of a page."
 )
 LISTING_AFTER = Text(
-    name="after", place="query", means="Begin after this name: `next` of the page before."
+    name="after", place="query", description="Begin after this name: `next` of the page before."
 )
-REQUESTS_LIMIT = Number(name="limit", default=100, least=1, most=1000, means="How many.")
+REQUESTS_LIMIT = Number(name="limit", default=100, least=1, most=1000, description="How many.")
 LOG_BEFORE = Number(
-    name="before", most=COUNT_MAX, means="The newest slots below this one; 0: of all."
+    name="before", most=COUNT_MAX, description="The newest slots below this one; 0: of all."
 )
-LOG_LIMIT = Number(name="limit", default=100, least=1, most=ENTRIES_MAX, means="How many slots.")
+LOG_LIMIT = Number(
+    name="limit", default=100, least=1, most=ENTRIES_MAX, description="How many slots."
+)
 LOG_COMMANDS = Number(
-    name="commands", most=COUNT_MAX, means="Only the first commands of each slot; 0: all."
+    name="commands", most=COUNT_MAX, description="Only the first commands of each slot; 0: all."
 )
 TOPICS = Text(
     name="topics",
     place="query",
-    means="Any of `cluster`, `requests`, `log`, separated by commas.",
+    description="Any of `cluster`, `requests`, `log`, separated by commas.",
     examples=("cluster,log",),
 )
 EVENTS_AFTER = Text(
     name="after",
     place="query",
-    means="Changes after this id; `Last-Event-ID` comes first.",
+    description="Changes after this id; `Last-Event-ID` comes first.",
 )
 FIGURES_AFTER = Number(
     name="figures_after",
     most=COUNT_MAX,
-    means="First the figures of the seconds after this time, in microseconds since 1970.",
+    description="First the figures of the seconds after this time, in microseconds since 1970.",
 )
 WATCH_PREFIX = Text(
     name="prefix",
     place="query",
-    means="Only changes of paths that begin so; may end with a slash.",
+    description="Only changes of paths that begin so; may end with a slash.",
     examples=("docs/",),
 )
 WATCH_AFTER = Text(
-    name="after", place="query", means="Go on after this id; `Last-Event-ID` comes first."
+    name="after", place="query", description="Go on after this id; `Last-Event-ID` comes first."
 )
 ROWS_AT_LEAST = Number(
-    name="at_least", most=COUNT_MAX, means="The state must hold this slot: `at_least` of the begin."
+    name="at_least",
+    most=COUNT_MAX,
+    description="The state must hold this slot: `at_least` of the begin.",
 )
-ROWS_SOURCE = Text(name="source", place="query", means="Whose state: `source` of the page before.")
+ROWS_SOURCE = Text(
+    name="source", place="query", description="Whose state: `source` of the page before."
+)
 ROWS_SLOT = Number(
-    name="slot", most=COUNT_MAX, means="Which state: `slot` of the page before; 0 at first."
+    name="slot", most=COUNT_MAX, description="Which state: `slot` of the page before; 0 at first."
 )
-ROWS_PAGE = Number(name="page", most=COUNT_MAX, means="Which page, from 0.")
+ROWS_PAGE = Number(name="page", most=COUNT_MAX, description="Which page, from 0.")
 
 # -- headers --------------------------------------------------------------------------------------
 
 IF_MATCH = Text(
     name="If-Match",
     place="header",
-    means="Only if the file's ETag is one of these; `*`: only if it exists.",
+    description="Only if the file's ETag is one of these; `*`: only if it exists.",
     examples=("*", '"12-0"'),
 )
 IF_NONE_MATCH = Text(
     name="If-None-Match",
     place="header",
-    means="Only if the file's ETag is none of these; `*`: only if it does not exist.",
+    description="Only if the file's ETag is none of these; `*`: only if it does not exist.",
     examples=("*", '"12-0"'),
 )
 IF_RANGE = Text(
     name="If-Range",
     place="header",
-    means="`Range` counts only if this is the file's ETag; else the whole file is sent.",
+    description="`Range` counts only if this is the file's ETag; else the whole file is sent.",
     examples=('"12-0"',),
 )
 RANGE = Text(
     name="Range",
     place="header",
-    means="One range of bytes; anything else is ignored, as RFC 9110 wants it.",
+    description="One range of bytes; anything else is ignored, as RFC 9110 wants it.",
     examples=("bytes=0-99", "bytes=-100"),
 )
 IDEMPOTENCY_KEY = Text(
     name="Idempotency-Key",
     place="header",
     pattern=KEY_PATTERN,
-    means="The same key with the same request is applied once; kept for a day of log time.",
+    description="The same key with the same request is applied once; kept for a day of log time.",
     examples=("3f0c0b9e-1",),
 )
 RETRY = Switch(
     name="Synod-Retry",
     default=True,
-    means="`0`: the gateway does not try once more by itself after an abort.",
+    description="`0`: the gateway does not try once more by itself after an abort.",
 )
-EXECUTABLE = Switch(name="Synod-Executable", default=False, means="Kept with the file.")
+EXECUTABLE = Switch(name="Synod-Executable", default=False, description="Kept with the file.")
 MODIFIED = Text(
     name="Synod-Modified",
     place="header",
-    means="Modification time in milliseconds since 1970; without it, `Last-Modified` or now.",
+    description="Modification time in milliseconds since 1970; without it, `Last-Modified` or now.",
     examples=("1795460525626",),
 )
 LAST_MODIFIED = Text(
     name="Last-Modified",
     place="header",
-    means="Modification time as an HTTP date, if there is no `Synod-Modified`.",
+    description="Modification time as an HTTP date, if there is no `Synod-Modified`.",
     examples=("Thu, 26 Nov 2026 11:42:05 GMT",),
 )
 META = Text(
     name="Synod-Meta-NAME",
     place="header",
-    means="Any number of headers with a name of your own for NAME, of 2 KiB together; kept with "
-    "the file.",
+    description="Metadata stored with the file: any number of such headers, of 2 KiB together.",
     examples=("mine",),
 )
 REPR_DIGEST = Text(
     name="Repr-Digest",
     place="header",
-    means="`sha-256=:BASE64:` (RFC 9530). A body with another digest is refused.",
+    description="`sha-256=:BASE64:` (RFC 9530). A body with another digest is refused.",
     examples=("sha-256=:uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzek=:",),
 )
 CONTENT_DIGEST = Text(
     name="Content-Digest",
     place="header",
-    means="As `Repr-Digest`; content codings are not kept, so they are the same.",
+    description="As `Repr-Digest`; content codings are not kept, so they are the same.",
     examples=("sha-256=:uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzek=:",),
 )
 LAST_EVENT_ID = Text(
     name="Last-Event-ID",
     place="header",
-    means="The id of the last event that was heard; browsers send it by themselves.",
+    description="The id of the last event that was heard; browsers send it by themselves.",
 )
 
 # -- paths ----------------------------------------------------------------------------------------
@@ -261,24 +266,29 @@ LAST_EVENT_ID = Text(
 FILE_PATH = Text(
     name="path",
     place="path",
-    means="Names joined by slashes, each percent-encoded: `a/b.txt`. Slashes between names are not "
+    description="Names joined by slashes, each percent-encoded: `a/b.txt`. The slashes are not "
     "encoded; `%2F`, `.`, `..`, empty names, control characters and what is not UTF-8 in Unicode's "
     "normal form C are refused.",
     examples=("greetings/hello.txt",),
 )
 DIRECTORY_PATH = Text(
-    name="path", place="path", means=f"{FILE_PATH.means} Empty: the root.", examples=("greetings",)
+    name="path",
+    place="path",
+    description=f"{FILE_PATH.description} Empty: the root.",
+    examples=("greetings",),
 )
 REQUEST = Text(
     name="request",
     place="path",
-    means="`Synod-Request-Id` of a write.",
+    description="`Synod-Request-Id` of a write.",
     examples=("gateway-1.fd420290d28ca9f9-2",),
 )
 CHUNK = Text(
     name="sha256",
     place="path",
     pattern="[0-9a-f]{64}",
-    means="The chunk's SHA-256 in hexadecimal.",
+    description="The chunk's SHA-256 in hexadecimal.",
 )
-STATIC_NAME = Text(name="name", place="path", means="A file of the web UI.", examples=("app.css",))
+STATIC_NAME = Text(
+    name="name", place="path", description="A file of the web UI.", examples=("app.css",)
+)

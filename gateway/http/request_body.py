@@ -27,7 +27,7 @@ class RequestBody:
         fields: dict[str, str],
         receive: Receive,
         bytes_max: int,
-        patience_s: float,
+        timeout_s: float,
         too_large: Callable[[], Problem],
     ) -> None:
         self.complete = False
@@ -35,8 +35,8 @@ class RequestBody:
         """What the client announced, if it did."""
         self._receive = receive
         self._bytes_max = bytes_max
-        self._patience_s = patience_s
-        self._pace = WaitAllowance(patience_s)
+        self._timeout_s = timeout_s
+        self._allowance = WaitAllowance(timeout_s)
         self._too_large = too_large
         self._received = 0
 
@@ -45,19 +45,19 @@ class RequestBody:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         try:
-            async with asyncio.timeout(self._pace.left_s):
+            async with asyncio.timeout(self._allowance.left_s):
                 message: Any = await self._receive()
         except TimeoutError:
             raise Problem(
                 BODY_TIMEOUT,
-                f"the body stalled for {self._patience_s:g} s, or came at less than "
+                f"the body stalled for {self._timeout_s:g} s, or came at less than "
                 f"{LEAST_BYTES_PER_S} bytes a second; nothing was written",
                 headers={"connection": "close"},
             ) from None
         if message["type"] == "http.disconnect":
             raise self._cut_off()
         piece: bytes = message.get("body", b"")
-        self._pace.moved(len(piece), loop.time() - began_s)
+        self._allowance.moved(len(piece), loop.time() - began_s)
         self._received += len(piece)
         if self._received > self._bytes_max:
             raise self._too_large()

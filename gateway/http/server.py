@@ -42,7 +42,7 @@ STEP_BYTES = 4 * 1024
 _PADDING_MAX = 16
 """Bytes of chunk sizes and extensions for each byte of a body; a chunk of one byte has five."""
 
-_LEFT_UNREAD_MAX = 8 * 1024 * 1024
+_LINGER_BYTES_MAX = 8 * 1024 * 1024
 """Taken from a client that still sends after its last answer; then it is cut off."""
 
 _SLOW_BODY_S = 5.0
@@ -62,7 +62,7 @@ _RETRY = {"retry-after": "1"}
 # A client may cause any of uvicorn's lines about a request, as often as it likes.
 logging.getLogger("uvicorn.error").addFilter(Throttle(lines_per_s=5))
 
-TurnedAway = Callable[[str], None]
+OnRejected = Callable[[str], None]
 """Told why the server itself refused a request or ended a connection."""
 
 
@@ -115,7 +115,7 @@ class _CoalescingTransport:
 class _Config(uvicorn.Config):
     """uvicorn's, and what the connections of one server share."""
 
-    def __init__(self, app: Any, limits: ConnectionLimits, turned_away: TurnedAway) -> None:
+    def __init__(self, app: Any, limits: ConnectionLimits, rejected: OnRejected) -> None:
         super().__init__(
             app,
             http=HttpProtocol,
@@ -129,7 +129,7 @@ class _Config(uvicorn.Config):
             timeout_graceful_shutdown=_GRACEFUL_SHUTDOWN_S,
         )
         self.held = Connections(limits)
-        self.turned_away = turned_away
+        self.rejected = rejected
 
 
 class _RequestRejected(Exception):
@@ -181,7 +181,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport = _CoalescingTransport(transport, self.loop)
         self.address = self.client[0] if self.client else ""
         if not self._held.admit(self):
-            self.config.turned_away("connections")
+            self.config.rejected("connections")
             self._refuse(
                 Problem(CROWDED, "the gateway has as many connections as it may", headers=_RETRY)
             )
@@ -200,7 +200,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Bytes came. The parser keeps an unfinished line in memory, of whatever length."""
         if self._ended:
             self._unread_bytes += len(data)
-            if self._unread_bytes > _LEFT_UNREAD_MAX:
+            if self._unread_bytes > _LINGER_BYTES_MAX:
                 self.transport.close()
             return
         self._unset_keepalive_if_required()
@@ -338,7 +338,7 @@ class HttpProtocol(HttpToolsProtocol):
             slowest = cast(HttpProtocol, next(iter(bodies)))
             slow = self.loop.time() - slowest._since_s >= _SLOW_BODY_S
             if not slow or slowest.flow.read_paused:
-                self.config.turned_away("bodies")
+                self.config.rejected("bodies")
                 detail = "the gateway takes in as many bodies as it may; nothing was written"
                 self._refuse(Problem(CROWDED, detail, headers=_RETRY))
                 return
@@ -349,7 +349,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        self._held.serves(self)
+        self._held.mark_serving(self)
         if cycle.scope["http_version"] == "1.0":
             app = _CloseDelimitedApp(app, cycle)
         super()._start_asgi_task(cycle, app)
@@ -357,13 +357,13 @@ class HttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """An answer is complete; the next request of the connection may be worked on."""
         if self.transport.is_closing():
-            self._held.leaves(self)
+            self._held.mark_lingering(self)
         elif not self.pipeline:
             self._since_s = self.loop.time()
             if self._step_bytes:
                 self._end_body()
             known = self._running is not None and ADMITTED in self._running.scope
-            self._held.waits(self, known=known)
+            self._held.mark_idle(self, known=known)
         super().on_response_complete()
 
     # -- ends ------------------------------------------------------------------------------------
@@ -372,10 +372,10 @@ class HttpProtocol(HttpToolsProtocol):
         """End what waits for the client for too long."""
         if self.transport.is_closing():
             self._closing_at_s = self._closing_at_s or now_s
-            if now_s - self._closing_at_s > self._limits.leave_s:
+            if now_s - self._closing_at_s > self._limits.linger_s:
                 self.abort()  # What it does not read is kept until then.
-        elif self._stuck(now_s):
-            self.config.turned_away("unread")
+        elif self._is_stalled(now_s):
+            self.config.rejected("unread")
             self.abort()
         else:
             self._check_wait(now_s - self._since_s)
@@ -388,15 +388,15 @@ class HttpProtocol(HttpToolsProtocol):
             if late and self._step_bytes and not self.flow.read_paused:
                 self._body_late(self._since_s + waited_s)
         elif self._ended:
-            if waited_s > limits.leave_s:
+            if waited_s > limits.linger_s:
                 self.transport.close()
         elif self._in_message and not self._in_head:
-            if waited_s > limits.rest_s:
-                self.config.turned_away("rest")
+            if waited_s > limits.discard_s:
+                self.config.rejected("rest")
                 self.transport.close()
         elif self._in_head:
             if waited_s > limits.head_s:
-                self.config.turned_away("head")
+                self.config.rejected("head")
                 detail = f"the head did not arrive within {limits.head_s:g} s"
                 self._refuse(Problem(HEAD_TIMEOUT, detail))
         elif waited_s > (limits.head_s if cycle is None else limits.idle_s):
@@ -406,7 +406,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_started:
             self.transport.close()
             return
-        self.config.turned_away("body")
+        self.config.rejected("body")
         waited_s = now_s - self._since_s
         detail = f"less than {STEP_BYTES} bytes of the body came in {waited_s:.0f} s"
         self._refuse(Problem(BODY_TIMEOUT, f"{detail}; nothing was written"))
@@ -416,7 +416,7 @@ class HttpProtocol(HttpToolsProtocol):
         size: int = self.transport.get_write_buffer_size()
         return size
 
-    def _stuck(self, now_s: float) -> bool:
+    def _is_stalled(self, now_s: float) -> bool:
         """Whether the client takes nothing of what waits for it."""
         unsent = self.unsent_bytes()
         taken = self.transport.written_bytes - unsent
@@ -430,12 +430,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     def make_room(self) -> None:
         """See `gateway.http.connections.Held`."""
-        self.config.turned_away("room")
+        self.config.rejected("room")
         if self._in_head:
             detail = "the gateway has as many connections as it may"
             self._refuse(Problem(CROWDED, detail, headers=_RETRY))
         else:
-            self._held.leaves(self)
+            self._held.mark_lingering(self)
             self.transport.close()
 
     def abort(self) -> None:
@@ -465,7 +465,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()  # In the middle of another answer, which must not look whole.
             return
         if cycle is not None and cycle.response_complete and self._in_message and not self._in_head:
-            self._leave()  # What is wrong is in a body that was answered without it.
+            self._linger()  # What is wrong is in a body that was answered without it.
             return
         body = problem.body()
         retry = problem.headers.get("retry-after")
@@ -482,7 +482,7 @@ class HttpProtocol(HttpToolsProtocol):
             cycle.body = bytearray()
             cycle.message_event.set()
         self._running = None
-        self._leave()
+        self._linger()
 
     def _end_after_answers(self) -> None:
         """Take no more requests; the last answer that is owed ends the connection."""
@@ -491,11 +491,11 @@ class HttpProtocol(HttpToolsProtocol):
             self.pipeline.popleft()  # It will not become complete.
         last = self.pipeline[0][0] if self.pipeline else self._running
         if last is None or last.response_complete:
-            self._leave()
+            self._linger()
         else:
             last.keep_alive = False
 
-    def _leave(self) -> None:
+    def _linger(self) -> None:
         """End when the client has read its answer: one that still sends would lose it if the
         connection were closed at once (RFC 9112, section 9.6).
         """
@@ -505,7 +505,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self.transport.write_eof()
         self.flow.resume_reading()
-        self._held.leaves(self)
+        self._held.mark_lingering(self)
 
 
 class _CloseDelimitedApp:
@@ -587,7 +587,7 @@ class Server(uvicorn.Server):
             if unsent_bytes <= most:
                 break
             if size:
-                self.config.turned_away("unread")
+                self.config.rejected("unread")
                 connection.abort()
                 unsent_bytes -= size
 
@@ -611,7 +611,7 @@ def _not_counted(reason: str) -> None:
 
 
 def make_server(
-    app: Any, limits: ConnectionLimits | None = None, turned_away: TurnedAway = _not_counted
+    app: Any, limits: ConnectionLimits | None = None, rejected: OnRejected = _not_counted
 ) -> Server:
     """The server for `app`; `serve(sockets=[…])` runs it until `should_exit` is set."""
-    return Server(_Config(app, limits or ConnectionLimits(), turned_away))
+    return Server(_Config(app, limits or ConnectionLimits(), rejected))

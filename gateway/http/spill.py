@@ -56,7 +56,7 @@ class SpillFile:
         """A slot, if one is to be had."""
         return None if self.full else SpillSlot(self, self._free.pop())
 
-    def give_back(self, number: int) -> None:
+    def release(self, number: int) -> None:
         """The slot `number` is free again."""
         self._free.append(number)
         if self.used == 0 and self._thread is not None:
@@ -125,6 +125,6 @@ class SpillSlot:
         """Read what was written there. Raises `Problem` where the disk fails."""
         return await self._spill.read(self._number, offset, size)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """It may be another's from now on."""
-        self._spill.give_back(self._number)
+        self._spill.release(self._number)

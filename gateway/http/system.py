@@ -38,9 +38,9 @@ class StatusEndpoints:
 
     async def cluster(self, request: Request) -> Response:
         """What this gateway knows of the cluster."""
-        return JSONResponse(await self.picture(), headers=_NO_STORE)
+        return JSONResponse(await self.status(), headers=_NO_STORE)
 
-    async def picture(self) -> ClusterStatus:
+    async def status(self) -> ClusterStatus:
         """The same, as JSON. Raises `Problem`."""
         survey = await self._cluster.survey()
         condition = self._cluster.condition(survey)
@@ -82,7 +82,7 @@ class StatusEndpoints:
         if outcome is None:
             raise Problem(
                 NOT_FOUND,
-                _why_not_there(name, reply.status, reply.applied),
+                _absence_reason(name, reply.status, reply.applied),
                 headers=headers,
                 fields={"slot": reply.applied},
             )
@@ -125,7 +125,7 @@ class StatusEndpoints:
         )
 
 
-def _why_not_there(name: str, status: ReadStatus, slot: int) -> str:
+def _absence_reason(name: str, status: ReadStatus, slot: int) -> str:
     """What is certain of a request that has no result; of an expired session nothing is."""
     if status == "absent":
         return (

@@ -120,18 +120,18 @@ class _Watcher:
     page: _ChangePage | None = None
     since_s: float = 0.0
     """Since when it holds the page, on the loop's clock."""
-    patience: asyncio.Timeout | None = None
+    send_timeout: asyncio.Timeout | None = None
     """While it is to take a piece: ends its connection."""
 
-    def take(self, page: _ChangePage) -> None:
+    def hold(self, page: _ChangePage) -> None:
         """The page is to be told."""
         self.page, self.since_s = page, asyncio.get_running_loop().time()
 
-    def cut(self) -> None:
+    def disconnect(self) -> None:
         """End the connection, if the watcher is to take something."""
-        if self.patience is not None:
-            self.patience.reschedule(asyncio.get_running_loop().time())
-            self.patience = None
+        if self.send_timeout is not None:
+            self.send_timeout.reschedule(asyncio.get_running_loop().time())
+            self.send_timeout = None
 
 
 class _Watchers:
@@ -158,21 +158,21 @@ class _Watchers:
                 "again later, or another gateway",
                 headers=RETRY_AFTER,
             )
-        holding = _Watcher()
-        self._all[holding] = None
-        return holding
+        watcher = _Watcher()
+        self._all[watcher] = None
+        return watcher
 
-    def close(self, holding: _Watcher) -> None:
+    def close(self, watcher: _Watcher) -> None:
         """The watcher is gone."""
-        del self._all[holding]
+        del self._all[watcher]
 
-    async def room(self) -> None:
+    async def wait_for_memory(self) -> None:
         """Wait until another page may be held; who takes long over theirs is cut off meanwhile."""
         loop = asyncio.get_running_loop()
         while self.bytes > _HELD_BYTES_MAX:
-            for holding in self._all:
-                if holding.page is not None and loop.time() - holding.since_s >= _HELD_S_MAX:
-                    holding.cut()
+            for watcher in self._all:
+                if watcher.page is not None and loop.time() - watcher.since_s >= _HELD_S_MAX:
+                    watcher.disconnect()
             await asyncio.sleep(_POLL_S)
 
 
@@ -182,7 +182,7 @@ class _EventStream(StreamingResponse):
     def __init__(
         self,
         events: AsyncGenerator[bytes],
-        holding: _Watcher,
+        watcher: _Watcher,
         closed: Callable[[_Watcher], None],
     ) -> None:
         super().__init__(
@@ -191,7 +191,7 @@ class _EventStream(StreamingResponse):
             headers={"cache-control": "no-store", "x-accel-buffering": "no"},
         )
         self._events = events
-        self._holding = holding
+        self._watcher = watcher
         self._closed = closed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -199,17 +199,17 @@ class _EventStream(StreamingResponse):
 
         async def send_in_time(message: Any) -> None:
             try:
-                async with asyncio.timeout(_SEND_TIMEOUT_S) as self._holding.patience:
+                async with asyncio.timeout(_SEND_TIMEOUT_S) as self._watcher.send_timeout:
                     await send(message)
             except TimeoutError:
                 raise ResponseCutOff("a watcher reads too slowly") from None
             finally:
-                self._holding.patience = None
+                self._watcher.send_timeout = None
 
         try:
             await super().__call__(scope, receive, send_in_time)
         finally:
-            self._closed(self._holding)
+            self._closed(self._watcher)
             await self._events.aclose()
 
 
@@ -222,9 +222,9 @@ class WatchEndpoint:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._asked: dict[int, asyncio.Future[_ChangePage]] = {}
-        self._questions = asyncio.Semaphore(_QUERIES_MAX)
-        self.holdings = _Watchers()
+        self._queries: dict[int, asyncio.Future[_ChangePage]] = {}
+        self._query_slots = asyncio.Semaphore(_QUERIES_MAX)
+        self.watchers = _Watchers()
         self._ended = False
 
     def end(self) -> None:
@@ -247,7 +247,7 @@ class WatchEndpoint:
                 raise Problem(INVALID_HEADER, f"Last-Event-ID is no id of this stream: {known!a}")
             ordinal = found["ordinal"]
             mark = Position(int(found["slot"]), _WHOLE if ordinal is None else int(ordinal))
-        holding = self.holdings.open()
+        watcher = self.watchers.open()
         try:
             newest = await self._newest()
             if mark is not None and mark.slot > newest:
@@ -255,13 +255,13 @@ class WatchEndpoint:
                 await asyncio.sleep(_RETRY_S)
                 newest = await self._newest()
         except BaseException:
-            self.holdings.close(holding)
+            self.watchers.close(watcher)
             raise
-        events = self._events(prefix, mark, newest, holding)
-        return _EventStream(events, holding, self.holdings.close)
+        events = self._events(prefix, mark, newest, watcher)
+        return _EventStream(events, watcher, self.watchers.close)
 
     async def _events(
-        self, prefix: str, known: Position | None, newest: int, holding: _Watcher
+        self, prefix: str, known: Position | None, newest: int, watcher: _Watcher
     ) -> AsyncGenerator[bytes]:
         loop = asyncio.get_running_loop()
         mark = known or Position(newest, _WHOLE)
@@ -270,9 +270,9 @@ class WatchEndpoint:
             mark = Position(newest, _WHOLE)
             about = {"slot": newest, "reason": "the id is of another cluster: no such slot is here"}
             yield _event("reset", mark.id, about)
-        told_at = loop.time()
+        sent_at = loop.time()
         while not self._ended:
-            await self.holdings.room()
+            await self.watchers.wait_for_memory()
             try:
                 page = await self._since(mark)
             except Problem as problem:
@@ -285,7 +285,7 @@ class WatchEndpoint:
                 about = {"slot": mark.slot, "reason": reply.detail}
                 yield _event("reset", mark.id, about)
                 continue
-            holding.take(page)
+            watcher.hold(page)
             events = list(page.events(mark, prefix))
             through = Position(reply.applied, _WHOLE)
             # Also of the slot of `mark`: a client that came back within a slot knows part of it,
@@ -294,13 +294,13 @@ class WatchEndpoint:
                 mark = through
                 # An id alone is no event, but moves the client's Last-Event-ID on.
                 events.append(f"id: {mark.id}\n\n".encode())
-            if not events and loop.time() - told_at > _KEEPALIVE_S:
+            if not events and loop.time() - sent_at > _KEEPALIVE_S:
                 events.append(b": nothing new\n\n")
             if events:
-                told_at = loop.time()
+                sent_at = loop.time()
             for piece in _pieces(events):
                 yield piece
-            holding.page = None
+            watcher.page = None
             del page, reply, events
             await asyncio.sleep(_POLL_S - loop.time() % _POLL_S)
 
@@ -308,23 +308,23 @@ class WatchEndpoint:
         """What follows `mark`, or that no store asked remembers it. Raises `Problem`."""
         at_least = mark.slot + 1 if mark.ordinal == _WHOLE else mark.slot
         while True:
-            running = self._asked.get(at_least)
+            running = self._queries.get(at_least)
             if running is None:
                 break
             try:
                 return await asyncio.shield(running)
             except _QueryAbandoned:
                 continue
-        future = self._asked[at_least] = asyncio.get_running_loop().create_future()
+        future = self._queries[at_least] = asyncio.get_running_loop().create_future()
         try:
-            async with self._questions:
+            async with self._query_slots:
                 page = _ChangePage(await self._ask(at_least))
         except BaseException as error:
             future.set_exception(error if isinstance(error, Problem) else _QueryAbandoned())
             future.exception()  # Nobody else may be waiting for it.
             raise
         finally:
-            del self._asked[at_least]
+            del self._queries[at_least]
         future.set_result(page)
         return page
 

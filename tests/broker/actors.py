@@ -37,7 +37,7 @@ class Puppet:
     cluster: str = "cluster-id"
     restored: list[Record] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
-    expired: list[TimerKey] = field(default_factory=list)
+    timer_expired: list[TimerKey] = field(default_factory=list)
     envelopes: list[Envelope] = field(default_factory=list)
     settled: int = 0
     out: Outbox = field(default_factory=Outbox)
@@ -61,7 +61,7 @@ class Puppet:
         return self.out.take()
 
     def expire(self, timer: TimerKey, now: Milliseconds) -> Effects:
-        self.expired.append(timer)
+        self.timer_expired.append(timer)
         if behaviour := self.on.get("expire"):
             behaviour(self, Envelope("", "", "", 0, note(timer.name)))
         return self.out.take()

@@ -42,7 +42,7 @@ class House:
         journal: Journal | None = None,
         options: HostOptions | None = None,
         observer: Observer | None = None,
-        tap: Interceptor | None = None,
+        interceptor: Interceptor | None = None,
     ) -> NodeHost:
         """A node that does what `on` says."""
         behaviours = dict(on or {})
@@ -53,7 +53,7 @@ class House:
             self.transport(name),
             options=options,
             observer=observer,
-            tap=tap,
+            interceptor=interceptor,
         )
 
     @asynccontextmanager

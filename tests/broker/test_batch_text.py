@@ -62,10 +62,13 @@ MESSAGES = [
     Accept(ballot=Ballot(3, "proposer-2"), slot=12, value=batch(), learner="learner-1"),
     Accept(ballot=Ballot(3, "proposer-2"), slot=12, value=batch()),
     TxnPrepare(epoch=2, slot=12, batch=batch()),
+    TxnPrepare(epoch=2, slot=12, batch=batch(), reconsider=True),
 ]
 
 
-@pytest.mark.parametrize("message", MESSAGES, ids=["accept", "accept to all", "prepare"])
+@pytest.mark.parametrize(
+    "message", MESSAGES, ids=["accept", "accept to all", "prepare", "reconsider"]
+)
 def test_a_batch_that_came_alone_keeps_its_text(message: AnyMessage) -> None:
     (encoded,) = encode(parcel(message))
     (back,) = read(encoded.properties.type, encoded.body)
@@ -99,7 +102,7 @@ def test_a_row_is_the_same_json_however_it_was_written(row: Frozen) -> None:
 
 TEXT = batch().to_json()
 ACCEPT = b'[{"type":"paxos.accept","ballot":[9,"proposer-1"],"slot":12,"learner":"","value":'
-PREPARE = b'[{"type":"txn.prepare","epoch":2,"slot":12,"batch":'
+PREPARE = b'[{"type":"txn.prepare","epoch":2,"slot":12,"reconsider":false,"batch":'
 
 
 @pytest.mark.parametrize(

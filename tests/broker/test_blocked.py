@@ -55,7 +55,7 @@ async def test_timers_that_were_not_sent_come_as_soon_as_the_broker_takes_messag
         armed_s = loop.time()
         await host.call(survey)
         await until(lambda: loop.time() - armed_s > 1.5)
-        assert puppet(host).expired == []
+        assert puppet(host).timer_expired == []
         assert host.timers_armed == 2
 
         # When it takes them again
@@ -63,9 +63,9 @@ async def test_timers_that_were_not_sent_come_as_soon_as_the_broker_takes_messag
         broker.unblock()
 
         # Then what is due comes at once, and the other one in time.
-        await until(lambda: puppet(host).expired)
+        await until(lambda: puppet(host).timer_expired)
         assert loop.time() - unblocked_s < 0.3
-        assert puppet(host).expired == [TimerKey("due")]
+        assert puppet(host).timer_expired == [TimerKey("due")]
         assert host.timers_armed == 1
 
 
@@ -74,11 +74,11 @@ class Congested(MemoryTransport):
 
     left = 1
 
-    def delay(self, delay_ms: int, wakeup: TimerMessage) -> bool:
+    def delay(self, delay_ms: int, timer_message: TimerMessage) -> bool:
         if self.left:
             self.left -= 1
             return False
-        return super().delay(delay_ms, wakeup)
+        return super().delay(delay_ms, timer_message)
 
 
 async def test_a_timer_that_was_not_taken_is_tried_again_before_it_is_due(tmp_path: Path) -> None:
@@ -98,6 +98,6 @@ async def test_a_timer_that_was_not_taken_is_tried_again_before_it_is_due(tmp_pa
         await host.call(survey)
 
         # then it comes in time, for no message of it was lost on its way.
-        await until(lambda: puppet(host).expired)
+        await until(lambda: puppet(host).timer_expired)
         assert 1.4 < loop.time() - armed_s < 2.1
         assert host.transport.left == 0  # type: ignore[attr-defined]

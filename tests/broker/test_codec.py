@@ -29,7 +29,7 @@ from broker.codec import (
     decode,
     encode,
     encode_ping,
-    encode_wakeup,
+    encode_timers,
 )
 from broker.transport import Lane, Parcel, TimerMessage
 from tests.broker.samples import BALLOT, HASH, SAMPLES
@@ -108,9 +108,9 @@ def test_a_large_turn_is_split_in_order() -> None:
 
 
 def test_a_wakeup_comes_back_as_it_was() -> None:
-    wakeup = TimerMessage("d1", 3, ((TimerKey("vote", "17"), 4), (TimerKey("beat"), 5)))
-    encoded = encode_wakeup("store-1", wakeup)
-    assert decode(encoded.properties, encoded.body) == wakeup
+    timer_message = TimerMessage("d1", 3, ((TimerKey("vote", "17"), 4), (TimerKey("beat"), 5)))
+    encoded = encode_timers("store-1", timer_message)
+    assert decode(encoded.properties, encoded.body) == timer_message
 
 
 GOOD = next(iter(encode(parcel(Accepted(ballot=BALLOT, slot=9)))))

@@ -156,12 +156,12 @@ def test_the_write_ahead_log_is_bounded_and_shorter_where_room_is_scarce(tmp_pat
             journal.is_sound(blob.sha256)
             longest = max(longest, wal.stat().st_size)
         assert 4 * MIB < longest < WAL_BYTES + MIB
-        journal.spare_wal(True)
+        journal.shorten_wal(True)
         assert wal.stat().st_size == 0
         for blob in blobs(64):
             journal.commit([], [blob])
             assert wal.stat().st_size < WAL_BYTES_TIGHT + MIB
-        journal.spare_wal(False)
+        journal.shorten_wal(False)
         for blob in blobs(12):
             journal.commit([], [blob])
         assert wal.stat().st_size > WAL_BYTES_TIGHT + MIB
@@ -172,7 +172,7 @@ def test_no_step_holds_a_commit_up_for_long(tmp_path: Path) -> None:
     counts them.
     """
     with open_journal(tmp_path) as journal:
-        journal.spare_wal(True)
+        journal.shorten_wal(True)
         for blob in blobs(120):
             journal.commit([], [blob])
         journal.commit([], [Blob(blob.sha256, None) for n, blob in enumerate(blobs(120)) if n % 5])
@@ -239,10 +239,10 @@ def test_a_commit_without_a_byte_of_room_is_none_and_the_next_one_is_whole(
         ballast = fill(small_disk, leave_bytes=64 * 1024)
         with pytest.raises(JournalFull):
             journal.commit([Record("a", b"2")], blobs(1))
-        assert not journal.has_room(MIB)
+        assert not journal.has_space(MIB)
         assert list(journal.records()) == [Record("a", b"1")]
         ballast.unlink()
-        assert journal.has_room(MIB)
+        assert journal.has_space(MIB)
         journal.commit([Record("a", b"3")], blobs(1))
     with open_journal(small_disk / "store-2") as journal:
         assert list(journal.records()) == [Record("a", b"3")]

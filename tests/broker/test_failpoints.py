@@ -37,11 +37,13 @@ class Ground:
     def __init__(self, folder: Path, rule: str, *, armed: bool = True) -> None:
         self.house, self.broker = memory_house(folder)
         self.broker.transport("store-2")
-        self.strike = TaskStopper()
-        self.failpoints = Failpoints([Failpoint.parse(rule)], self.strike, armed=armed)
-        self.host: NodeHost = self.house.host("store-1", {"work": work}, tap=self.failpoints)
+        self.stopper = TaskStopper()
+        self.failpoints = Failpoints([Failpoint.parse(rule)], self.stopper, armed=armed)
+        self.host: NodeHost = self.house.host(
+            "store-1", {"work": work}, interceptor=self.failpoints
+        )
         self.task = asyncio.create_task(self.host.run())
-        self.strike.watch(self.task)
+        self.stopper.watch(self.task)
 
     def say(self, *texts: str) -> None:
         inject(self.broker, "store-1", *map(note, texts))
@@ -92,7 +94,7 @@ async def test_a_node_dies_exactly_there(
 
     await ground.dead()
     assert (ground.kept, ground.arrived) == (kept, arrived)
-    assert ground.failpoints.asleep
+    assert ground.failpoints.idle
     await ground.end()
 
 
@@ -113,12 +115,12 @@ async def test_a_paused_node_waits_and_goes_on_with_the_same_message(tmp_path: P
     await ground.host.ready()
 
     ground.say("work")
-    await asyncio.wait_for(ground.strike.paused.wait(), 5)
+    await asyncio.wait_for(ground.stopper.paused.wait(), 5)
     ground.say("work")
     await asyncio.sleep(0)
     assert (ground.kept, ground.arrived) == (["k1"], 1)
 
-    ground.strike.resume()
+    ground.stopper.resume()
     await until(lambda: ground.arrived == 4)
     assert puppet(ground.host).seen == ["work", "work"]
     await ground.end()
@@ -140,7 +142,7 @@ async def test_an_error_is_a_failure_of_the_actor(tmp_path: Path) -> None:
 async def test_rules_count_from_when_they_are_armed(tmp_path: Path) -> None:
     ground = Ground(tmp_path, f"receive:{WORK}:2:before:kill", armed=False)
     await ground.host.ready()
-    assert ground.failpoints.asleep
+    assert ground.failpoints.idle
 
     ground.say("work", "work", "work")
     await until(lambda: ground.arrived == 6)
@@ -162,16 +164,16 @@ async def test_a_node_dies_when_some_of_a_group_have_a_message_and_others_have_n
     stores = Options().names("store")
     for name in stores:
         broker.transport(name)
-    strike = TaskStopper()
+    stopper = TaskStopper()
     rule = Failpoint.parse(f"send:{WORK}@store-2:2:{moment}:kill")
-    failpoints = Failpoints([rule], strike, members=Options().members)
+    failpoints = Failpoints([rule], stopper, members=Options().members)
 
     def say(this: Puppet, envelope: Envelope) -> None:
         this.send(Group.STORES, "to all")
 
-    host = house.host("learner-1", {"say": say}, tap=failpoints)
+    host = house.host("learner-1", {"say": say}, interceptor=failpoints)
     task = asyncio.create_task(host.run())
-    strike.watch(task)
+    stopper.watch(task)
     await host.ready()
 
     inject(broker, "learner-1", note("say"))
@@ -187,9 +189,9 @@ async def test_a_node_dies_when_some_of_a_group_have_a_message_and_others_have_n
 async def test_a_message_is_known_by_the_kind_of_its_value(tmp_path: Path) -> None:
     house, broker = memory_house(tmp_path)
     broker.transport("proposer-1")
-    strike = TaskStopper()
+    stopper = TaskStopper()
     rule = Failpoint.parse("send:log.propose.abort:1:before:kill")
-    failpoints = Failpoints([rule], strike)
+    failpoints = Failpoints([rule], stopper)
     abort = Abort(slot=7, commands=(0,), epoch=0, reason="")
     view = View(epoch=1, coordinator="", coordinator_disk="", coordinator_incarnation=0, stores=())
 
@@ -197,9 +199,9 @@ async def test_a_message_is_known_by_the_kind_of_its_value(tmp_path: Path) -> No
         this.send("proposer-1", ProposeValue(value=view))
         this.send("proposer-1", ProposeValue(value=abort))
 
-    host = house.host("learner-1", {"say": say}, tap=failpoints)
+    host = house.host("learner-1", {"say": say}, interceptor=failpoints)
     task = asyncio.create_task(host.run())
-    strike.watch(task)
+    stopper.watch(task)
     await host.ready()
 
     inject(broker, "learner-1", note("say"))

@@ -483,14 +483,14 @@ def test_whether_there_is_room_is_found_out_by_writing(tmp_path: Path) -> None:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
 
-        assert not journal.has_room(100_000)
+        assert not journal.has_space(100_000)
         journal.commit([Record("a", b"2")])
         connection.execute("PRAGMA max_page_count = 1000000").fetchone()
-        assert journal.has_room(100_000)
+        assert journal.has_space(100_000)
         # The room is kept: nothing else on the disk can take it away.
         connection.execute("PRAGMA max_page_count = 1").fetchone()
         journal.commit([Record("b", bytes(90_000))])
-        assert not journal.has_room(journal.free_bytes() + 1)
+        assert not journal.has_space(journal.free_bytes() + 1)
 
     with open_journal(tmp_path) as journal:
         assert list(journal.records()) == [Record("a", b"2"), Record("b", bytes(90_000))]

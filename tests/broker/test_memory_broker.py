@@ -143,14 +143,14 @@ async def test_contents_have_a_lane_of_their_own() -> None:
 
 async def test_a_delayed_message_comes_back_to_its_sender() -> None:
     node = Node(MemoryBroker(), "store-1")
-    wakeup = TimerMessage("d", 1, ((TimerKey("beat"), 1),))
+    timer_message = TimerMessage("d", 1, ((TimerKey("beat"), 1),))
     async with node.running():
         loop = asyncio.get_running_loop()
         started_s = loop.time()
-        node.transport.delay(50, wakeup)
+        node.transport.delay(50, timer_message)
         await until(lambda: node.got)
         assert loop.time() - started_s >= 0.049
-        assert node.got[0].item == wakeup
+        assert node.got[0].item == timer_message
 
 
 async def test_what_is_sent_to_nobody_is_lost() -> None:
@@ -197,15 +197,15 @@ async def test_a_blocked_broker_takes_nothing_and_delivers_what_it_has() -> None
     # Given a broker with a message and a timer under way
     broker = MemoryBroker()
     one, two = Node(broker, "store-1"), Node(broker, "store-2")
-    wakeup = TimerMessage("d", 1, ((TimerKey("beat"), 1),))
+    timer_message = TimerMessage("d", 1, ((TimerKey("beat"), 1),))
     async with one.running():
         await one.send("store-2", "before")
-        one.transport.delay(20, wakeup)
+        one.transport.delay(20, timer_message)
 
         # When it takes no more
         broker.block()
         await one.send("store-2", "lost")
-        assert not one.transport.delay(20, wakeup)
+        assert not one.transport.delay(20, timer_message)
         assert not one.transport.emit("key", "kind", b"")
 
         # Then its clients see so, and what it has comes

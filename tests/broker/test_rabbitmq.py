@@ -178,7 +178,7 @@ async def test_a_timer_comes_back_within_its_step_of_the_ladder(house: House) ->
     late: dict[str, int] = {}
 
     class Watcher(Observer):
-        def expired(self, timer: TimerKey, late_ms: int) -> None:
+        def timer_expired(self, timer: TimerKey, late_ms: int) -> None:
             came[timer.name] = time.monotonic()
             late[timer.name] = late_ms
 
@@ -211,7 +211,7 @@ async def test_nodes_run_on_quorum_queues_too(tmp_path: Path, amqp_url: str) -> 
     async with house.running(one, two):
         await one.call(survey)
         await until(lambda: sorted(puppet(two).seen) == ["chunk.data", "hello"])
-        await until(lambda: puppet(one).expired == [TimerKey("t")])
+        await until(lambda: puppet(one).timer_expired == [TimerKey("t")])
 
 
 async def test_a_restarted_node_is_not_woken_by_its_former_timers(house: House) -> None:
@@ -224,8 +224,8 @@ async def test_a_restarted_node_is_not_woken_by_its_former_timers(house: House) 
         await until(lambda: not first._timers.held)
     second = house.host("gateway-1", {"restore": lambda this, _: this.set_timer("new", 600)})
     async with house.running(second):
-        await until(lambda: puppet(second).expired)
-        assert puppet(second).expired == [TimerKey("new")]
+        await until(lambda: puppet(second).timer_expired)
+        assert puppet(second).timer_expired == [TimerKey("new")]
 
 
 async def test_what_is_not_acknowledged_comes_again(house: House) -> None:
@@ -394,7 +394,7 @@ async def test_a_killed_broker_comes_back_and_the_nodes_go_on(
                 await asyncio.sleep(0.05)
 
         await asyncio.wait_for(talk(), 10)
-        await until(lambda: puppet(one).expired == [TimerKey("long")])
+        await until(lambda: puppet(one).timer_expired == [TimerKey("long")])
         assert time.monotonic() - back_s < 10
         assert one.identity.incarnation == two.identity.incarnation == 1
         assert one.transport.health.sessions == 2
@@ -403,7 +403,7 @@ async def test_a_killed_broker_comes_back_and_the_nodes_go_on(
 async def test_a_broker_that_falls_silent_is_given_up(
     tmp_path: Path, own_broker: PrivateBroker, topology: Topology
 ) -> None:
-    options = RabbitOptions(silence_s=0.5, ping_patience_s=0.5, connect_patience_s=0.5)
+    options = RabbitOptions(silence_s=0.5, ping_timeout_s=0.5, connect_timeout_s=0.5)
     host = rabbit_house(tmp_path, own_broker.url, topology, options).host("store-1")
     house = rabbit_house(tmp_path, own_broker.url, topology, options)
     async with house.running(host):
@@ -471,7 +471,7 @@ async def test_contents_do_not_pile_up_before_a_broker_that_takes_none(
         for _ in range(12):
             this.send("store-2", chunk)
 
-    options = RabbitOptions(flush_patience_s=0.05)
+    options = RabbitOptions(flush_timeout_s=0.05)
     house = rabbit_house(tmp_path, own_broker.url, topology, options)
     host = house.host("gateway-1", {"call.survey": answered(send_chunks)})
     process_id = own_broker.process_id
@@ -556,7 +556,7 @@ async def test_a_socket_that_says_nothing_does_not_hold_the_node(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"amqp://guest:guest@127.0.0.1:{silent.getsockname()[1]}/"
-        options = RabbitOptions(connect_patience_s=0.2)
+        options = RabbitOptions(connect_timeout_s=0.2)
         host = rabbit_house(tmp_path, url, topology, options).host("store-1")
         running = asyncio.create_task(host.run())
         await until(lambda: host.transport.health.failures >= 2)

@@ -94,9 +94,9 @@ class Spy(MemoryTransport):
         self.trace.append(f"send {to} x{len(parcel.messages)}")
         super().publish(to, parcel)
 
-    def delay(self, delay_ms: int, wakeup: Any) -> bool:
+    def delay(self, delay_ms: int, timer_message: Any) -> bool:
         self.trace.append(f"timer {delay_ms}")
-        return super().delay(delay_ms, wakeup)
+        return super().delay(delay_ms, timer_message)
 
     def acknowledge(self, receipt: Any) -> None:
         self.trace.append("acknowledge")
@@ -330,7 +330,9 @@ async def test_rotten_contents_are_never_sent_and_the_actor_is_told(
 
 
 async def test_the_scrub_finds_rot_that_nobody_reads(house: House) -> None:
-    host = house.host("store-1", options=HostOptions(upkeep=MaintenanceOptions(scrub_rest_s=0.01)))
+    host = house.host(
+        "store-1", options=HostOptions(maintenance=MaintenanceOptions(scrub_rest_s=0.01))
+    )
     host._journal.commit([Record("a", b"1"), Record("b", b"2")], [Blob(HASH, b"rotten")])
     async with house.running(host):
         await until(lambda: "disk.blob_rotten" in puppet(host).seen)
@@ -372,14 +374,14 @@ async def test_a_full_disk_silences_the_node_until_there_is_room(
     sign of life of a node that can't do its work.
     """
     monkeypatch.setattr(runtime, "DISK_FULL_RETRY_S", 0.02)
-    looks: list[bool] = []
-    has_room = Journal.has_room
+    may_check: list[bool] = []
+    has_space = Journal.has_space
 
     def look(journal: Journal, size_bytes: int) -> bool:
-        looks.append(has_room(journal, size_bytes))
-        return looks[-1]
+        may_check.append(has_space(journal, size_bytes))
+        return may_check[-1]
 
-    monkeypatch.setattr(Journal, "has_room", look)
+    monkeypatch.setattr(Journal, "has_space", look)
 
     def greet(this: Puppet, envelope: Envelope) -> None:
         this.send("gateway-1", "hello")
@@ -397,14 +399,14 @@ async def test_a_full_disk_silences_the_node_until_there_is_room(
         connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
         first = host.identity.incarnation
         inject(broker, "store-1", note("work"))
-        await until(lambda: len(looks) > 3)
+        await until(lambda: len(may_check) > 3)
         assert (host.identity.incarnation, puppet(reader).seen) == (first, ["hello"])
 
         connection.execute("PRAGMA max_page_count = 1000000").fetchone()
         await until(lambda: "done" in puppet(reader).seen)
         assert puppet(reader).seen == ["hello", "hello", "done"]
         assert {row.key for row in host._journal.records()} == {"work"}
-        assert (looks.count(True), host.identity.incarnation) == (1, first + 1)
+        assert (may_check.count(True), host.identity.incarnation) == (1, first + 1)
 
 
 async def test_the_actor_is_told_when_room_gets_scarce_and_when_it_is_back(
@@ -414,7 +416,7 @@ async def test_the_actor_is_told_when_room_gets_scarce_and_when_it_is_back(
     free = [10]
     monkeypatch.setattr(Journal, "free_bytes", lambda self: free[0])
     host = house.host(
-        "store-1", options=HostOptions(upkeep=MaintenanceOptions(disk_reserve_bytes=100))
+        "store-1", options=HostOptions(maintenance=MaintenanceOptions(disk_reserve_bytes=100))
     )
     async with house.running(host):
         await until(lambda: len(puppet(host).envelopes) == 1)
@@ -480,7 +482,7 @@ async def test_timers_come_back(house: House) -> None:
     late: list[int] = []
 
     class Watcher(Observer):
-        def expired(self, timer: TimerKey, late_ms: int) -> None:
+        def timer_expired(self, timer: TimerKey, late_ms: int) -> None:
             late.append(late_ms)
 
     def arm(this: Puppet, envelope: Envelope) -> None:
@@ -493,8 +495,8 @@ async def test_timers_come_back(house: House) -> None:
     host = house.host("gateway-1", {"call.survey": arm}, observer=Watcher())
     async with house.running(host):
         await host.call(survey)
-        assert puppet(host).expired == [TimerKey("now")]
-        await until(lambda: puppet(host).expired == [TimerKey("now"), TimerKey("soon")])
+        assert puppet(host).timer_expired == [TimerKey("now")]
+        await until(lambda: puppet(host).timer_expired == [TimerKey("now"), TimerKey("soon")])
         assert host.timers_armed == 0
         assert len(late) == 1
 
@@ -511,7 +513,7 @@ async def test_a_timer_without_a_delay_that_sets_itself_again_does_not_hold_the_
     )
     async with house.running(host):
         assert await host.call(survey) == ["call.survey"]
-        await until(lambda: len(puppet(host).expired) > 500)
+        await until(lambda: len(puppet(host).timer_expired) > 500)
 
 
 async def test_a_restart_takes_up_what_was_not_acknowledged(
@@ -551,7 +553,7 @@ async def test_everything_passes_through_the_tap(house: House, broker: MemoryBro
         this.send("store-2", "b")
 
     broker.transport("store-2")
-    host = house.host("store-1", {"work": work}, tap=Recorder())
+    host = house.host("store-1", {"work": work}, interceptor=Recorder())
     async with house.running(host):
         inject(broker, "store-1", note("work"))
         await until(lambda: len(trace) == 6)

@@ -98,7 +98,7 @@ def test_a_lost_message_is_sent_again_with_growing_patience() -> None:
     (lost,) = publish(book, 20)
     times = []
     for now in range(0, 20_000, 10):
-        book.look_for_overdue(now)
+        book.resend_overdue(now)
         if publish(book, now):
             times.append(now)
     # Overdue by half its delay, then after twice, four and eight times as long.
@@ -112,9 +112,9 @@ def test_a_short_timer_is_not_suspected_before_a_quarter_second() -> None:
     book = TimerTable()
     book.set(BEAT, 20, now=0)
     publish(book, 2)
-    book.look_for_overdue(269)
+    book.resend_overdue(269)
     assert not book.held
-    book.look_for_overdue(270)
+    book.resend_overdue(270)
     assert book.held
 
 
@@ -124,9 +124,9 @@ def test_a_reconnect_sends_everything_anew() -> None:
     book.set(VOTE, 100, now=0)
     publish(book, 20)
     book.rearm(now=600)
-    rungs = {publication.delay_ms for publication in publish(book, 600)}
+    levels = {publication.delay_ms for publication in publish(book, 600)}
     # One is overdue and comes back at once, the other after the rest of its time.
-    assert rungs == {10, delay_level_ms(400)}
+    assert levels == {10, delay_level_ms(400)}
 
 
 def test_what_was_not_sent_costs_no_patience() -> None:
@@ -135,7 +135,7 @@ def test_what_was_not_sent_costs_no_patience() -> None:
     book.set(BEAT, 1000, now=0)
     times = []
     for now in range(20, 10_000, 500):
-        book.look_for_overdue(now)
+        book.resend_overdue(now)
         for publication in publish(book, now):
             book.not_sent(publication)
             times.append(now)
@@ -144,9 +144,9 @@ def test_what_was_not_sent_costs_no_patience() -> None:
     assert book.lost == 0
     # And what is published then and lost is suspected as soon as if it had been the first.
     (lost,) = publish_next(book, 10_020)
-    book.look_for_overdue(10_519)
+    book.resend_overdue(10_519)
     assert not book.held
-    book.look_for_overdue(10_520)
+    book.resend_overdue(10_520)
     (found,) = publish(book, 10_520)
     assert book.lost == 1
     assert book.arrived(*lost.timers[0], now=10_530) is None
@@ -155,7 +155,7 @@ def test_what_was_not_sent_costs_no_patience() -> None:
 
 def publish_next(book: TimerTable, now: int) -> list[Publication]:
     """What is sent at the next look."""
-    book.look_for_overdue(now)
+    book.resend_overdue(now)
     return publish(book, now)
 
 
@@ -165,7 +165,7 @@ def test_when_the_broker_takes_messages_again_what_is_due_shares_one_message() -
     later, soon = TimerKey("later"), TimerKey("soon")
     book.set(later, 3_600_000, now=0)
     book.set(BEAT, 2_000, now=0)
-    (under_way, lost) = publish(book, 20)
+    (in_flight, lost) = publish(book, 20)
     book.set(VOTE, 300, now=1_000)
     book.set(soon, 40_000, now=1_000)
     for publication in publish(book, 1_020):
@@ -178,7 +178,7 @@ def test_when_the_broker_takes_messages_again_what_is_due_shares_one_message() -
     sent = {p.delay_ms: [key for key, _ in p.timers] for p in publish(book, 33_000)}
     assert sent == {10: [BEAT, VOTE], delay_level_ms(8_000): [soon]}
     assert book.arrived(*lost.timers[0], now=33_001) is None
-    assert book.arrived(*under_way.timers[0], now=3_600_001) == 1
+    assert book.arrived(*in_flight.timers[0], now=3_600_001) == 1
     assert book.lost == 0
 
 
@@ -191,7 +191,7 @@ def test_a_timer_that_was_set_again_or_cancelled_is_not_tried_for_the_former_tim
     book.cancel(VOTE)
     book.set(BEAT, 5_000, now=100)
     publish(book, 120)
-    book.look_for_overdue(500)
+    book.resend_overdue(500)
     assert not book.held
 
 
@@ -202,8 +202,8 @@ def test_forgotten_messages_are_not_remembered_for_ever() -> None:
         book.set(key, 5, now=number)
         publish(book, number)
         book.cancel(key)
-    book.look_for_overdue(now=200_000)
-    assert not book._under_way
+    book.resend_overdue(now=200_000)
+    assert not book._in_flight
 
 
 def test_a_long_timer_is_looked_into_two_seconds_after_it_was_due() -> None:
@@ -213,7 +213,7 @@ def test_a_long_timer_is_looked_into_two_seconds_after_it_was_due() -> None:
     publish(book, 20)
     held = []
     for now in (61_999, 62_000):
-        book.look_for_overdue(now)
+        book.resend_overdue(now)
         held.append(bool(book.held))
     assert held == [False, True]
     (again,) = publish(book, 62_000)

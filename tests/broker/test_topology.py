@@ -17,9 +17,9 @@ def test_the_ladder_rises_by_about_fifteen_percent() -> None:
 
 def test_a_delay_is_rounded_up_to_its_rung() -> None:
     for delay in (1, 9, 10, 11, 299, 300, 1199, 1200, 59_999, 60_000):
-        rung = delay_level_ms(delay)
-        assert delay <= rung
-        assert rung == 10 or rung <= delay * 1.2
+        level = delay_level_ms(delay)
+        assert delay <= level
+        assert level == 10 or level <= delay * 1.2
     assert delay_level_ms(3_600_000) == 60_000
 
 

@@ -31,7 +31,7 @@ async def test_a_client_alone_never_waits() -> None:
     for token in range(1, 5):
         alone.add(write(token))
         assert door.released[-1] == [token]
-        alone.ended(write(token))
+        alone.finished(write(token))
 
 
 async def test_what_is_no_write_goes_on_at_once() -> None:
@@ -54,7 +54,7 @@ async def test_the_half_of_those_under_way_leave_together() -> None:
     door.released.clear()
 
     for token in range(8):
-        busy.ended(write(token))
+        busy.finished(write(token))
         busy.add(write(100 + token))
 
     assert door.released == [[100, 101, 102, 103], [104, 105, 106, 107]]
@@ -67,7 +67,7 @@ async def test_nothing_waits_for_long() -> None:
         busy.add(write(token))
     busy.flush()
     for token in range(8):
-        busy.ended(write(token))
+        busy.finished(write(token))
     door.released.clear()
     door.news.clear()
 
@@ -84,12 +84,12 @@ async def test_a_busy_time_is_forgotten() -> None:
         busy.add(write(token))
     busy.flush()
     for token in range(8):
-        busy.ended(write(token))
+        busy.finished(write(token))
     door.released.clear()
 
-    later_s = busy._remembered_from_s + 2 * gathering.LOAD_WINDOW_S + 1
-    busy._remember(later_s)
-    busy._remembered_from_s = asyncio.get_running_loop().time()
+    later_s = busy._window_start_s + 2 * gathering.LOAD_WINDOW_S + 1
+    busy._track_peak(later_s)
+    busy._window_start_s = asyncio.get_running_loop().time()
     busy.add(write(100))
 
     assert door.released == [[100]]

@@ -62,14 +62,14 @@ async def serving_app(
 ) -> AsyncIterator[int]:
     """The same for a gateway that the test knows."""
     listener = listen("127.0.0.1", 0)
-    http = make_server(app, limits, app.turned_away)
+    http = make_server(app, limits, app.rejected)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(http.serve(sockets=[listener]))
         try:
             yield int(listener.getsockname()[1])
         finally:
             app.watch.end()
-            app.pulse.end()
+            app.live_events.end()
             http.should_exit = True
             await running
             listener.close()

@@ -71,8 +71,8 @@ class FakeCluster:
         self.applied = asyncio.Event()
         self._apply(OpenSession())
 
-    async def call(self, make: Callable[[int], Call], patience_s: float | None = None) -> Any:
-        async with asyncio.timeout(patience_s):
+    async def call(self, make: Callable[[int], Call], timeout_s: float | None = None) -> Any:
+        async with asyncio.timeout(timeout_s):
             return await self._answer(make(1))
 
     async def _answer(self, call: Call) -> Any:

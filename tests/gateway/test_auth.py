@@ -135,16 +135,18 @@ async def test_without_a_token_the_door_is_open(client: httpx.AsyncClient) -> No
 
 
 async def test_a_nodes_own_door_is_the_same() -> None:
-    trouble = ["store-1 has no connection to the broker: refused"]
-    app = node_app("store-1", CollectorRegistry(), lambda: trouble[0] if trouble else "")
+    unhealthy_reason = ["store-1 has no connection to the broker: refused"]
+    app = node_app(
+        "store-1", CollectorRegistry(), lambda: unhealthy_reason[0] if unhealthy_reason else ""
+    )
     guarded = AuthMiddleware(app, Authenticator(SecretStr(TOKEN)))
     transport = httpx.ASGITransport(guarded)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         assert (await client.get("/metrics")).status_code == 401
         assert (await client.get("/metrics", headers=bearing(TOKEN))).status_code == 200
         ill = await client.get("/healthz")
-        assert (ill.status_code, problem_of(ill)["detail"]) == (503, trouble[0])
-        trouble.clear()
+        assert (ill.status_code, problem_of(ill)["detail"]) == (503, unhealthy_reason[0])
+        unhealthy_reason.clear()
         assert (await client.get("/healthz")).json() == {"status": "ok", "node": "store-1"}
 
 

@@ -98,7 +98,7 @@ async def test_a_list_stands_for_the_chunks_that_it_lists(cluster: FakeCluster) 
         kept.add(names)
         await renewed(cluster)
         await renewed(cluster)
-        kept.list_in("the list", names)
+        kept.replace_by_manifest("the list", names)
         await renewed(cluster)
         await renewed(cluster)
 
@@ -166,10 +166,12 @@ async def test_a_slow_download_renews_its_own_chunks_alone(
 
 
 @pytest.mark.parametrize(
-    "rhythm", [DOWNLOAD_SCHEDULE, upload_schedule(1_000), upload_schedule(3_600_000)]
+    "schedule", [DOWNLOAD_SCHEDULE, upload_schedule(1_000), upload_schedule(3_600_000)]
 )
-def test_several_renewals_come_within_the_time_that_each_keeps_for(rhythm: RenewalSchedule) -> None:
-    assert 4 * rhythm.every_ms <= rhythm.for_ms
+def test_several_renewals_come_within_the_time_that_each_keeps_for(
+    schedule: RenewalSchedule,
+) -> None:
+    assert 4 * schedule.every_ms <= schedule.for_ms
     assert 4 * DOWNLOAD_SCHEDULE.every_ms <= 60_000, (
         "a replaced version of one chunk is kept for a minute"
     )

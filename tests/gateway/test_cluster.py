@@ -119,7 +119,7 @@ async def test_a_mistake_of_the_gateway_is_a_problem_too(
 
 
 async def test_without_a_broker_nothing_is_submitted(cluster: FakeCluster) -> None:
-    app = GatewayApp(cluster, Settings(), obstacle=lambda: "the broker is away")
+    app = GatewayApp(cluster, Settings(), broker_outage=lambda: "the broker is away")
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         answers = [

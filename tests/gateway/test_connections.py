@@ -29,8 +29,8 @@ SHORT = ConnectionLimits(
     body_s=0.4,
     idle_s=0.6,
     unsent_s=0.5,
-    rest_s=0.6,
-    leave_s=0.5,
+    discard_s=0.6,
+    linger_s=0.5,
     unsent_bytes=64 * MIB,
 )
 
@@ -378,16 +378,16 @@ def test_the_oldest_stranger_goes_first_and_the_busy_never() -> None:
     known, stranger, busy, new, other = (_Plain(a) for a in ("a", "b", "a", "c", "b"))
     for one in (known, stranger, busy):
         assert held.admit(one)
-    held.serves(known)
-    held.waits(known, known=True)
-    held.serves(busy)
+    held.mark_serving(known)
+    held.mark_idle(known, known=True)
+    held.mark_serving(busy)
 
     assert held.admit(new)
     assert (stranger.ended, known.ended, len(held)) == ("room", "", 3)
-    held.serves(new)
+    held.mark_serving(new)
     assert held.admit(other)
     assert (known.ended, len(held)) == ("room", 3)
-    held.serves(other)
+    held.mark_serving(other)
     assert not held.admit(_Plain("d"))
     for one in (known, stranger, busy, new, other):
         held.remove(one)

@@ -36,7 +36,7 @@ class Changing:
         seen = {store.name: NodeReport(100, 1, heartbeat) for store in stores}
         self.survey = Surveyed("c", "proposer-1", True, view, "s", seen)
 
-    async def call(self, make: Any, patience_s: float | None = None) -> Any:
+    async def call(self, make: Any, timeout_s: float | None = None) -> Any:
         if self.fails is not None:
             raise self.fails
         return self.survey
@@ -59,15 +59,15 @@ async def _take(events: AsyncIterator[bytes], count: int) -> list[tuple[str, dic
 
 async def test_each_change_is_told_once_and_the_figures_each_look() -> None:
     port = Changing()
-    pulse = LiveEvents(Cluster(port, 5_000), heartbeat_ms=2_000)
-    await pulse.look()
-    events = pulse.listen(None)
+    live_events = LiveEvents(Cluster(port, 5_000), heartbeat_ms=2_000)
+    await live_events.publish_changes()
+    events = live_events.subscribe(None)
     assert (await anext(events)).startswith(b"retry:")
 
     async def changes_of(**update: Any) -> list[tuple[str, str | None]]:
         port.survey = replace(port.survey, **update)
-        await pulse.look()
-        await pulse.look()
+        await live_events.publish_changes()
+        await live_events.publish_changes()
         found = []
         figures = 0
         while figures < 2:
@@ -97,17 +97,17 @@ async def test_each_change_is_told_once_and_the_figures_each_look() -> None:
 
 
 async def test_the_figures_are_those_of_the_last_second() -> None:
-    pulse = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
-    events = pulse.listen(None)
+    live_events = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
+    events = live_events.subscribe(None)
     await anext(events)
     for milliseconds in range(1, 101):
-        pulse.began()
-        pulse.answered("PUT", 200, milliseconds / 1000)
-    pulse.began()
-    pulse.answered("GET", 404, 1.0)
-    pulse.began()
-    await pulse.look()
-    await pulse.look()
+        live_events.request_began()
+        live_events.request_ended("PUT", 200, milliseconds / 1000)
+    live_events.request_began()
+    live_events.request_ended("GET", 404, 1.0)
+    live_events.request_began()
+    await live_events.publish_changes()
+    await live_events.publish_changes()
 
     (_, first), (_, second) = await _take(events, 2)
 
@@ -119,17 +119,17 @@ async def test_the_figures_are_those_of_the_last_second() -> None:
 
 async def test_who_comes_back_hears_the_changes_that_were_missed() -> None:
     port = Changing()
-    pulse = LiveEvents(Cluster(port, 5_000), heartbeat_ms=2_000)
-    await pulse.look()
+    live_events = LiveEvents(Cluster(port, 5_000), heartbeat_ms=2_000)
+    await live_events.publish_changes()
     for leader in ("proposer-2", "proposer-3"):
         port.survey = replace(port.survey, leader=leader)
-        await pulse.look()
-    events = pulse.listen(0)
+        await live_events.publish_changes()
+    events = live_events.subscribe(0)
     await anext(events)
     first = await anext(events)
     number = int(dict(line.split(": ", 1) for line in first.decode().splitlines() if line)["id"])
 
-    later = pulse.listen(number)
+    later = live_events.subscribe(number)
     await anext(later)
 
     assert _read(first)[1]["node"] == "proposer-2"
@@ -137,12 +137,12 @@ async def test_who_comes_back_hears_the_changes_that_were_missed() -> None:
 
 
 async def test_a_listener_that_does_not_read_loses_the_oldest_and_ends_when_told() -> None:
-    pulse = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
-    events = pulse.listen(None)
+    live_events = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
+    events = live_events.subscribe(None)
     await anext(events)
     for _ in range(200):
-        await pulse.look()
-    pulse.end()
+        await live_events.publish_changes()
+    live_events.end()
 
     told = [event async for event in events]
 
@@ -150,39 +150,39 @@ async def test_a_listener_that_does_not_read_loses_the_oldest_and_ends_when_told
 
 
 async def test_a_topic_is_drawn_once_for_all_and_only_while_somebody_listens() -> None:
-    pulse = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
+    live_events = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
     drawn = 0
     shown = "a"
 
-    async def draw() -> dict[str, Any]:
+    async def log_topic() -> dict[str, Any]:
         nonlocal drawn
         drawn += 1
         return {"shown": shown}
 
-    pulse.pictures["log"] = draw
-    await pulse.draw()
+    live_events.topic_sources["log"] = log_topic
+    await live_events.publish_topics()
     assert drawn == 0
 
-    first, second = (pulse.listen(None, frozenset({"log"})) for _ in range(2))
-    other = pulse.listen(None)
-    for listener in (first, second, other):
-        await anext(listener)
-    await pulse.draw()
+    first, second = (live_events.subscribe(None, frozenset({"log"})) for _ in range(2))
+    other = live_events.subscribe(None)
+    for subscriber in (first, second, other):
+        await anext(subscriber)
+    await live_events.publish_topics()
     bytes_of_first, bytes_of_second = await anext(first), await anext(second)
     assert _read(bytes_of_first) == ("log", {"shown": "a"})
     assert bytes_of_first is bytes_of_second
 
-    await pulse.draw()  # It looks as before, which needs no telling.
+    await live_events.publish_topics()  # It looks as before, which needs no telling.
     shown = "b"
-    await pulse.draw()
+    await live_events.publish_topics()
     assert _read(await anext(first)) == ("log", {"shown": "b"})
-    await pulse.look()
+    await live_events.publish_changes()
     assert (await _take(other, 1))[0][0] == "figures"
 
     assert drawn == 3
-    for listener in (first, second):
-        await listener.aclose()
-    await pulse.draw()
+    for subscriber in (first, second):
+        await subscriber.aclose()
+    await live_events.publish_topics()
     assert drawn == 3
 
 
@@ -195,34 +195,34 @@ async def test_the_figures_tell_whether_writes_are_taken_and_what_is_not_known()
         (silent, None, ("refused", "no connection to RabbitMQ")),
     ):
         port.fails = fails
-        pulse = LiveEvents(cluster, heartbeat_ms=2_000)
-        events = pulse.listen(None)
+        live_events = LiveEvents(cluster, heartbeat_ms=2_000)
+        events = live_events.subscribe(None)
         await anext(events)
-        await pulse.look()
+        await live_events.publish_changes()
         ((kind, figures),) = await _take(events, 1)
         assert (kind, figures["writes"]) == ("figures", expected[0])
         assert (expected[1] or "") in (figures["why"] or "")
 
 
 async def test_what_can_not_be_drawn_is_told_with_its_reason() -> None:
-    pulse = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
+    live_events = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
 
-    async def draw() -> dict[str, Any]:
+    async def log_topic() -> dict[str, Any]:
         raise Problem(UNAVAILABLE, "no learner told of the log")
 
-    pulse.pictures["log"] = draw
-    events = pulse.listen(None, frozenset({"log"}))
+    live_events.topic_sources["log"] = log_topic
+    events = live_events.subscribe(None, frozenset({"log"}))
     await anext(events)
-    await pulse.draw()
+    await live_events.publish_topics()
 
     assert await _take(events, 1) == [("log", {"problem": "no learner told of the log"})]
 
 
 async def test_a_new_listener_is_told_the_figures_of_the_last_minutes_at_once() -> None:
-    pulse = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
+    live_events = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
     for _ in range(FIGURES_KEPT + 10):
-        await pulse.look()
-    events = pulse.listen(None, figures_after_us=0)
+        await live_events.publish_changes()
+    events = live_events.subscribe(None, figures_after_us=0)
     await anext(events)
 
     ((kind, data),) = await _take(events, 1)
@@ -230,7 +230,7 @@ async def test_a_new_listener_is_told_the_figures_of_the_last_minutes_at_once() 
     assert (kind, len(data["figures"])) == ("history", FIGURES_KEPT)
     moments = [one["time_us"] for one in data["figures"]]
     assert moments == sorted(moments)
-    later = pulse.listen(None, figures_after_us=moments[-2])
+    later = live_events.subscribe(None, figures_after_us=moments[-2])
     await anext(later)
     ((_, rest),) = await _take(later, 1)
     assert [one["time_us"] for one in rest["figures"]] == moments[-1:]

@@ -18,32 +18,32 @@ async def test_the_first_to_ask_is_the_first_to_get() -> None:
     memory = MemoryBudget(100)
     got: list[str] = []
 
-    async def take(name: str, size: int) -> None:
-        await memory.take(size, 10)
+    async def acquire(name: str, size: int) -> None:
+        await memory.acquire(size, 10)
         got.append(name)
 
-    await take("a", 60)
+    await acquire("a", 60)
     async with asyncio.TaskGroup() as group:
         for name, size in (("b", 80), ("c", 10), ("d", 30)):
-            group.create_task(take(name, size))
+            group.create_task(acquire(name, size))
             await asyncio.sleep(0)
         assert (got, memory.held, memory.scarce) == (["a"], 60, True)
-        assert not memory.take_now(1), "those who wait come first"
-        memory.give_back(60)
+        assert not memory.try_acquire(1), "those who wait come first"
+        memory.release(60)
         await asyncio.sleep(0)
         assert (got, memory.held) == (["a", "b", "c"], 90)
-        memory.give_back(80)
+        memory.release(80)
 
     assert (got, memory.held) == (["a", "b", "c", "d"], 40)
 
 
 async def test_who_gets_no_turn_is_told_to_come_again() -> None:
     memory = MemoryBudget(100)
-    await memory.take(90, 10)
-    behind = asyncio.ensure_future(memory.take(5, 10))
+    await memory.acquire(90, 10)
+    behind = asyncio.ensure_future(memory.acquire(5, 10))
 
     async with asyncio.TaskGroup() as group:
-        refused = group.create_task(_refusal(memory.take(20, 0.01)))
+        refused = group.create_task(_refusal(memory.acquire(20, 0.01)))
         await asyncio.sleep(0)
         await behind
     problem = await refused
@@ -57,11 +57,11 @@ async def test_where_too_many_wait_the_next_is_refused_at_once(
 ) -> None:
     monkeypatch.setattr(memory_budget, "WAITERS_MAX", 1)
     memory = MemoryBudget(100)
-    await memory.take(100, 10)
-    waiting = asyncio.ensure_future(memory.take(1, 10))
+    await memory.acquire(100, 10)
+    waiting = asyncio.ensure_future(memory.acquire(1, 10))
     await asyncio.sleep(0)
 
-    problem = await _refusal(memory.take(1, 10))
+    problem = await _refusal(memory.acquire(1, 10))
 
     assert problem.kind is UNAVAILABLE
     waiting.cancel()
@@ -69,12 +69,12 @@ async def test_where_too_many_wait_the_next_is_refused_at_once(
 
 async def test_chunks_that_are_not_whole_have_half_of_it() -> None:
     memory = MemoryBudget(100)
-    assert memory.may_gather(50)
-    assert not memory.may_gather(51)
-    await memory.gather(50, 10)
-    assert not memory.may_gather(1)
-    memory.gathered(50)
-    assert memory.may_gather(50)
+    assert memory.allows_partial(50)
+    assert not memory.allows_partial(51)
+    await memory.acquire_partial(50, 10)
+    assert not memory.allows_partial(1)
+    memory.end_partial(50)
+    assert memory.allows_partial(50)
     assert memory.held == 50, "it is whole now, and still there"
 
 
@@ -89,11 +89,11 @@ async def test_nothing_is_lost_or_given_twice(seed: int) -> None:
         nonlocal refused, done
         size = chance.randint(1, 400)
         try:
-            if memory.may_gather(size) and chance.random() < 0.5:
-                await memory.gather(size, chance.random() / 50)
-                memory.gathered(size)
+            if memory.allows_partial(size) and chance.random() < 0.5:
+                await memory.acquire_partial(size, chance.random() / 50)
+                memory.end_partial(size)
             else:
-                await memory.take(size, chance.random() / 50)
+                await memory.acquire(size, chance.random() / 50)
         except Problem:
             refused += 1
             return
@@ -101,7 +101,7 @@ async def test_nothing_is_lost_or_given_twice(seed: int) -> None:
             assert 0 < memory.held <= 1000
             await asyncio.sleep(chance.random() / 200)
         finally:
-            memory.give_back(size)
+            memory.release(size)
         done += 1
 
     tasks = [asyncio.ensure_future(one()) for _ in range(300)]
@@ -113,8 +113,8 @@ async def test_nothing_is_lost_or_given_twice(seed: int) -> None:
     assert refused
     assert done
     assert memory.held == 0
-    assert memory.may_gather(500)
-    assert memory.take_now(1000)
+    assert memory.allows_partial(500)
+    assert memory.try_acquire(1000)
 
 
 def test_a_client_has_the_full_patience_and_no_more() -> None:

@@ -32,7 +32,7 @@ from actors.paxos.ballot import Ballot
 from actors.roles import build_actor
 from actors.values import NOOP, Batch, Command, DecidedSlot, DeleteFile, Refusal, StoreMember, View
 from observability.metrics import HttpMetrics, NodesMetrics
-from observability.node_state import COUNTED, DROPPED, NodeProbes, NodeStateCollector
+from observability.node_state import DROP_REASONS, ROLE_COUNTERS, NodeProbes, NodeStateCollector
 from observability.role_metrics import RolesMetrics
 
 TABLE = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -123,16 +123,16 @@ def let_it_all_happen(process: Process) -> None:
         runtime.received("store-1", Inquiry(cluster=""))
         runtime.sent("@acceptors", Inquiry(cluster=""))
         runtime.committed(3, 0.002)
-        runtime.turned(5, 0.004)
-        runtime.expired(TimerKey("tick"), 30)
-        runtime.expired(TimerKey("tick"), -1)
+        runtime.turn_finished(5, 0.004)
+        runtime.timer_expired(TimerKey("tick"), 30)
+        runtime.timer_expired(TimerKey("tick"), -1)
         runtime.timers_lost(2)
         runtime.quarantined("why")
         runtime.rebuilt("why")
         runtime.halted("why")
     process.http.in_flight += 1
     process.http.answered("files", "PUT", 201, 0.01, 100)
-    process.http.turned_away("token")
+    process.http.rejected("token")
     process.figures.update(inbox=5, timers=6, bytes=7, made=8, lost=9)
     vars(process.health).update(connected=True, blocked=True, sessions=3, dropped=4, quarantined=1)
     _let_them_talk(process)
@@ -180,7 +180,7 @@ def _let_them_talk(process: Process) -> None:
 def _let_the_actors_be(process: Process) -> None:
     for actor in process.actor.values():
         actor.counters.update(dropped_foreign_disk=2, rows_rotten=1)
-        actor.counters.update({name: 1 for names in COUNTED.values() for name in names})
+        actor.counters.update({name: 1 for names in ROLE_COUNTERS.values() for name in names})
     proposer, learner, store = (
         process.actor[name] for name in ("proposer-1", "learner-1", "store-1")
     )
@@ -271,7 +271,7 @@ def test_every_counter_that_is_shown_is_one_that_an_actor_counts() -> None:
     code = {path: path.read_text() for path in (TABLE.parents[1] / "actors").rglob("*.py")}
     counted = set(re.findall(r'counters\["(\w+)"\] \+=', "\n".join(code.values())))
 
-    shown = {name for names in COUNTED.values() for name in names} | set(DROPPED)
+    shown = {name for names in ROLE_COUNTERS.values() for name in names} | set(DROP_REASONS)
 
     assert shown - counted == set()
 

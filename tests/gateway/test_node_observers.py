@@ -12,18 +12,18 @@ async def test_a_broker_that_takes_no_messages_is_what_is_wrong_with_a_node(tmp_
     # Given a node that is well
     house, broker = memory_house(tmp_path)
     host = house.host("store-1")
-    watching = NodeObservers(Settings(data=tmp_path), collects=False)
-    watching.observer(host.name, host.transport)
-    watching.watch(host)
+    observers = NodeObservers(Settings(data=tmp_path), collects=False)
+    observers.observer(host.name, host.transport)
+    observers.watch(host)
     async with house.running(host):
-        assert (watching.trouble(), broker_outage(host.transport)) == ("", "")
+        assert (observers.unhealthy_reason(), broker_outage(host.transport)) == ("", "")
 
         # When the broker takes no messages, then that is named, and not that no turn is taken
         broker.block()
         reason = "the broker takes no messages at present (its memory or disk alarm)"
-        assert watching.trouble(lambda: 1e9) == f"store-1: {reason}"
+        assert observers.unhealthy_reason(lambda: 1e9) == f"store-1: {reason}"
         assert broker_outage(host.transport) == reason
 
         # Until it takes them again.
         broker.unblock()
-        assert (watching.trouble(), broker_outage(host.transport)) == ("", "")
+        assert (observers.unhealthy_reason(), broker_outage(host.transport)) == ("", "")

@@ -66,7 +66,7 @@ def test_a_whole_cluster_takes_writes_and_nothing_is_amiss() -> None:
 
 
 @pytest.mark.parametrize(
-    ("survey", "obstacle", "expected", "says"),
+    ("survey", "broker_outage", "expected", "says"),
     [
         (
             healthy(),
@@ -139,9 +139,9 @@ def test_a_whole_cluster_takes_writes_and_nothing_is_amiss() -> None:
     ids=lambda given: given[:24] if isinstance(given, str) else "",
 )
 def test_what_is_missing_is_named(
-    survey: Surveyed, obstacle: str, expected: tuple[str, str, list[str]], says: str
+    survey: Surveyed, broker_outage: str, expected: tuple[str, str, list[str]], says: str
 ) -> None:
-    condition = condition_of(survey, obstacle)
+    condition = condition_of(survey, broker_outage)
 
     assert summary(condition) == expected
     assert says in condition.text

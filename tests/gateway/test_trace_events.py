@@ -177,9 +177,9 @@ def test_a_commit_names_the_slots_that_its_turn_took_in() -> None:
     this, _ = recorder("acceptor-1")
     this.received("proposer-1", accept(4))
     this.committed(1, 0.003)
-    this.turned()
+    this.turn_finished()
     this.committed(1, 0.004)  # A turn without a slot is nobody's business.
-    this.turned()
+    this.turn_finished()
 
     commits = [record for record in this.take() if record["kind"] == "committed"]
 
@@ -216,11 +216,11 @@ def records_of_one_write() -> list[dict[str, Any]]:
 
 
 def test_the_stages_of_a_write_add_up_to_its_time() -> None:
-    book = TraceCollector(quorum=3)
-    book.add(records_of_one_write())
+    collector = TraceCollector(quorum=3)
+    collector.add(records_of_one_write())
     began_us = Clock().now_us
 
-    found = book.trace("gateway-1.x-7", Span(began_us, began_us + 9_000))
+    found = collector.trace("gateway-1.x-7", Span(began_us, began_us + 9_000))
 
     assert found is not None
     lasted = {s["name"]: s["end_us"] - s["start_us"] for s in found["stages"]}
@@ -241,26 +241,26 @@ def test_the_stages_of_a_write_add_up_to_its_time() -> None:
 
 
 def test_a_write_without_a_quorum_has_the_stages_that_it_reached() -> None:
-    book = TraceCollector(quorum=4)
-    book.add(records_of_one_write())
+    collector = TraceCollector(quorum=4)
+    collector.add(records_of_one_write())
 
-    found = book.trace("gateway-1.x-7", None)
+    found = collector.trace("gateway-1.x-7", None)
 
     assert found is not None
     assert [stage["name"] for stage in found["stages"]] == ["queue"]
     assert (found["complete"], found["duration_us"]) == (False, None)
-    assert book.trace("nobody-1", None) is None
+    assert collector.trace("nobody-1", None) is None
 
 
 def test_votes_under_two_ballots_are_no_quorum() -> None:
-    book = TraceCollector(quorum=3, stores=("store-1", "store-2"))
+    collector = TraceCollector(quorum=3, stores=("store-1", "store-2"))
     records = records_of_one_write()
     for record in records:
         if record["type"] == "paxos.accepted" and record["node"] == "acceptor-3":
             record["ballot"] = "2.proposer-2"
-    book.add(records)
+    collector.add(records)
 
-    found = book.trace("gateway-1.x-7", None)
+    found = collector.trace("gateway-1.x-7", None)
 
     assert found is not None
     assert [stage["name"] for stage in found["stages"]] == ["queue"]
@@ -269,15 +269,18 @@ def test_votes_under_two_ballots_are_no_quorum() -> None:
 
 
 def test_the_book_keeps_the_newest() -> None:
-    book = TraceCollector(quorum=3)
+    collector = TraceCollector(quorum=3)
     this, clock = recorder("proposer-1", "all")
     for slot in range(1, 3_001):
         this.sent("@phase2", accept(slot))
         if slot % 500 == 0:
             clock.now_us += 1_000
-            book.add(this.take())
+            collector.add(this.take())
 
-    oldest, newest = book.trace("gateway-1.x-1", None), book.trace("gateway-1.x-3000", None)
+    oldest, newest = (
+        collector.trace("gateway-1.x-1", None),
+        collector.trace("gateway-1.x-3000", None),
+    )
 
     assert oldest is not None
     assert newest is not None
@@ -286,17 +289,17 @@ def test_the_book_keeps_the_newest() -> None:
 
 def test_the_book_takes_no_more_memory_than_it_says() -> None:
     written = records_of_one_write()
-    book = TraceCollector(quorum=3)
+    collector = TraceCollector(quorum=3)
     for slot in range(1, 1_001):
         name = f"gateway-1.x-{slot}"
         long = {"requests": [name], "summary": "s" * 5_000}
-        book.add(record | long | {"slot": record["slot"] and slot} for record in written)
+        collector.add(record | long | {"slot": record["slot"] and slot} for record in written)
 
-    assert 15 * MIB < book.size_bytes <= 16 * MIB
-    pages = [*book._slots._pages.values(), *book._loose._pages.values()]
+    assert 15 * MIB < collector.size_bytes <= 16 * MIB
+    pages = [*collector._slots._groups.values(), *collector._unslotted._groups.values()]
     lines = [line for page in pages for line in page.lines]
-    assert sum(map(sys.getsizeof, lines)) <= book.size_bytes
-    newest = book.trace("gateway-1.x-1000", None)
+    assert sum(map(sys.getsizeof, lines)) <= collector.size_bytes
+    newest = collector.trace("gateway-1.x-1000", None)
     assert newest is not None
     assert len(newest["events"]) == len(written)
 
@@ -308,7 +311,7 @@ async def test_records_cross_the_broker_and_orders_come_back() -> None:
     broker = MemoryBroker()
     store, gateway = broker.transport("store-1"), broker.transport("gateway-1")
     there, here = Tracing("sampled"), Tracing("sampled", TraceCollector(quorum=3))
-    broker.listen(here.hear)
+    broker.listen(here.on_event)
     observer = there.observer("store-1", store)
     here.observer("gateway-1", gateway)
 
@@ -330,9 +333,9 @@ async def test_records_cross_the_broker_and_orders_come_back() -> None:
         for task in tasks:
             task.cancel()
 
-    assert here.book is not None
-    assert here.book.trace("gateway-1.x-1", None) is None
-    assert here.book.trace("gateway-1.x-2", None) is not None
+    assert here.collector is not None
+    assert here.collector.trace("gateway-1.x-1", None) is None
+    assert here.collector.trace("gateway-1.x-2", None) is not None
     assert (there.switch.mode, here.switch.mode) == ("off", "off")
 
 
@@ -341,10 +344,10 @@ def test_a_record_that_can_not_be_read_harms_nobody(
     body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracing = Tracing("sampled", TraceCollector(quorum=3))
-    tracing.hear("trace.x", "trace.records", body)
-    tracing.hear("trace.x", "another", body)
-    assert tracing.book is not None
-    assert tracing.book.recent() == {"requests": [], "events": []}
+    tracing.on_event("trace.x", "trace.records", body)
+    tracing.on_event("trace.x", "another", body)
+    assert tracing.collector is not None
+    assert tracing.collector.recent() == {"requests": [], "events": []}
     assert caplog.text.count("can't be read") == (0 if body == b"{}" else 1)
 
 

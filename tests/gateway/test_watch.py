@@ -307,22 +307,22 @@ async def test_watchers_that_do_not_read_are_cut_off_and_those_that_do_miss_noth
 
     async def look() -> None:
         while True:
-            held.append(app.watch.holdings.bytes)
+            held.append(app.watch.watchers.bytes)
             await asyncio.sleep(0.02)
 
     async with serving_app(app) as port, asyncio.TaskGroup() as group:
-        looking = group.create_task(look())
+        diagnostics = group.create_task(look())
         silent = [_Silent(port, f"{position}") for position in range(1, 9)]
-        await until(lambda: len(app.watch.holdings) == len(silent))
+        await until(lambda: len(app.watch.watchers) == len(silent))
         async with _watching(f"http://127.0.0.1:{port}", last_id="0") as stream:
             await stream.next()
             told = [(await stream.next())[1]["path"] for _ in paths]
             # Within the bound a few may go on to hold what they do not take.
             may_stay = 0 if why == "slow" else 3
-            await until(lambda: len(app.watch.holdings) <= 1 + may_stay)
+            await until(lambda: len(app.watch.watchers) <= 1 + may_stay)
         for one in silent:
             one.close()
-        looking.cancel()
+        diagnostics.cancel()
 
     assert told == paths
     if why == "budget":

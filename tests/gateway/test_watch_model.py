@@ -121,7 +121,7 @@ class _Stores:
         elif draw < 0.75:
             store.restart(self._random.randint(store.last, self.newest))
 
-    async def call(self, make: Callable[[int], Call], patience_s: float | None = None) -> Any:
+    async def call(self, make: Callable[[int], Call], timeout_s: float | None = None) -> Any:
         call = make(1)
         assert isinstance(call, Read)
         self.happen()

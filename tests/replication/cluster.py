@@ -80,7 +80,7 @@ class MemoryCluster:
     # -- nodes -----------------------------------------------------------------------------------
 
     async def start(
-        self, name: str, tap: Interceptor | None = None, **host_options: Any
+        self, name: str, interceptor: Interceptor | None = None, **host_options: Any
     ) -> NodeHost:
         """Begin a process on the node's folder."""
         if self._reserve_bytes is not None:
@@ -93,7 +93,7 @@ class MemoryCluster:
             journal,
             self._transport(name),
             host_options=HostOptions(**host_options),
-            tap=tap,
+            interceptor=interceptor,
         )
         self.hosts[name], self._journals[name] = host, journal
         self._running[name] = asyncio.create_task(host.run(), name=name)
@@ -110,10 +110,10 @@ class MemoryCluster:
         self._journals.pop(name).close()
         del self.hosts[name]
 
-    async def restart(self, name: str, tap: Interceptor | None = None) -> NodeHost:
+    async def restart(self, name: str, interceptor: Interceptor | None = None) -> NodeHost:
         """Kill and start."""
         await self.kill(name)
-        return await self.start(name, tap)
+        return await self.start(name, interceptor)
 
     def actor(self, name: str) -> Any:
         """A running node's actor."""

@@ -43,7 +43,7 @@ def _bytes(seed: str, size: int) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def _door(cluster: MemoryCluster) -> AsyncIterator[AsyncClient]:
+async def _auth(cluster: MemoryCluster) -> AsyncIterator[AsyncClient]:
     """The cluster's gateway, without a socket."""
     app = GatewayApp(cluster.hosts["gateway-1"], SETTINGS)
     async with AsyncClient("http://localhost", transport=httpx.ASGITransport(app)) as synod:
@@ -56,7 +56,7 @@ async def _running(
 ) -> AsyncIterator[tuple[MemoryCluster, AsyncClient]]:
     async with (
         memory_cluster(folder, heartbeat_ms=300, **options) as cluster,
-        _door(cluster) as synod,
+        _auth(cluster) as synod,
     ):
         yield cluster, synod
 

@@ -61,8 +61,8 @@ def _short_graces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contents, "_SWEEP_MS", 50)
     # A machine that is busy with other tests is not one that stood still.
     monkeypatch.setattr(contents, "_SWEEPS_MISSED", 1_000)
-    rhythm = RenewalSchedule(for_ms=GRACE_MS, every_ms=GRACE_MS // chunks.RENEWALS)
-    monkeypatch.setattr(gateway_contents, "DOWNLOAD_SCHEDULE", rhythm)
+    schedule = RenewalSchedule(for_ms=GRACE_MS, every_ms=GRACE_MS // chunks.RENEWALS)
+    monkeypatch.setattr(gateway_contents, "DOWNLOAD_SCHEDULE", schedule)
 
 
 async def test_an_upload_that_takes_several_graces_is_written(tmp_path: Path) -> None:

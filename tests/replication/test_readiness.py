@@ -55,7 +55,7 @@ class Door:
 async def door_of(folder: Path, **options: Any) -> AsyncIterator[tuple[MemoryCluster, Door]]:
     async with memory_cluster(folder, heartbeat_ms=HEARTBEAT_MS, **options) as cluster:
         host = cluster.hosts["gateway-1"]
-        app = GatewayApp(host, Settings(), obstacle=lambda: broker_outage(host.transport))
+        app = GatewayApp(host, Settings(), broker_outage=lambda: broker_outage(host.transport))
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             door = Door(client)

@@ -224,7 +224,7 @@ async def test_the_scrub_mends_rows_and_chunks_that_nobody_reads(tmp_path: Path)
     async with memory_cluster(tmp_path, heartbeat_ms=300) as cluster:
         (name,) = await _big_file(cluster, "big", 1)
         await cluster.kill("store-1")
-        await cluster.start("store-1", upkeep=MaintenanceOptions(scrub_rest_s=0.05))
+        await cluster.start("store-1", maintenance=MaintenanceOptions(scrub_rest_s=0.05))
         await cluster.settled()
         store = cluster.actor("store-1")
         await eventually(lambda: store.durable == store.state.applied)
