@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_file_and_test_that_a_survey_names_exists() -> None:
-    named = [*survey._DEFAULT, *survey._TESTS, *survey._ACTORS, *survey._DOORS]
+    named = [*survey._DEFAULT, *survey._TESTS, *survey._ACTORS, *survey._ENDPOINTS]
     named += [test for tests in survey._TESTS.values() for test in tests]
     assert [name for name in named if not (ROOT / name).exists()] == []
 
