@@ -100,10 +100,22 @@ class JournalIdentity(NamedTuple):
 class Journal:
     """The open journal of one node. Commits may run in a worker thread; the rest may too."""
 
-    def __init__(self, folder: Path, lock_fd: int, connection: sqlite3.Connection) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        connection: sqlite3.Connection,
+        resources: contextlib.ExitStack,
+        node: str,
+        cluster: str,
+        marker: dict[str, str] | None,
+    ) -> None:
+        """Load and check the journal and begin an incarnation; see `open`, which calls this.
+
+        `resources` closes the connection and the lock, whoever owns them by then.
+        """
         self.folder = folder
         self.path = folder / JOURNAL_NAME
-        self._lock_fd = lock_fd
+        self._resources = resources
         self._connection = connection
         self._lock = threading.Lock()
         self._mark_fd = -1
@@ -119,6 +131,8 @@ class Journal:
         self._free_pages = 0
         self._shrinks = False
         self._blobs = BlobTable(connection)
+        self._load(node, cluster, marker)
+        self._begin_incarnation()
 
     # -- opening ----------------------------------------------------------------------------------
 
@@ -132,16 +146,14 @@ class Journal:
         """
         folder = Path(folder).absolute()
         make_folder(folder)
-        lock_fd = lock_folder(folder)
-        connection: sqlite3.Connection | None = None
-        journal: Self | None = None
+        resources = contextlib.ExitStack()
+        resources.callback(os.close, lock_folder(folder))
         try:
             marker = read_marker(folder, node, cluster)
             try:
                 connection = connect(folder, marker)
-                journal = cls(folder, lock_fd, connection)
-                journal._load(node, cluster, marker)
-                journal._begin_incarnation()
+                resources.callback(connection.close)
+                return cls(folder, connection, resources, node, cluster, marker)
             except (sqlite3.Error, OSError) as error:
                 if is_out_of_space(error, folder):
                     raise JournalFull(
@@ -153,13 +165,8 @@ class Journal:
                 raise JournalCorrupt(
                     f"{folder / JOURNAL_NAME}: {error}. {RECOVERY_ADVICE}"
                 ) from error
-            return journal
         except BaseException:
-            if journal is not None and journal._mark_fd >= 0:
-                os.close(journal._mark_fd)
-            if connection is not None:
-                connection.close()
-            os.close(lock_fd)
+            resources.close()
             raise
 
     def _load(self, node: str, cluster: str, marker: dict[str, str] | None) -> None:
@@ -227,6 +234,7 @@ class Journal:
         self._mark_fd = os.open(
             self.folder / MARK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
+        self._resources.callback(os.close, self._mark_fd)
         raw = os.pread(self._mark_fd, _MARK.size, 0)
         if len(raw) < _MARK.size:
             return
@@ -438,9 +446,7 @@ class Journal:
             if self._closed:
                 return
             self._closed = True
-            self._connection.close()
-            os.close(self._mark_fd)
-            os.close(self._lock_fd)
+            self._resources.close()
 
     def __enter__(self) -> Self:
         return self

@@ -336,14 +336,20 @@ class HttpProtocol(HttpToolsProtocol):
         bodies = self._held.bodies
         if len(bodies) >= self._limits.bodies:
             slowest = cast(HttpProtocol, next(iter(bodies)))
-            slow = self.loop.time() - slowest._since_s >= _SLOW_BODY_S
-            if not slow or slowest.flow.read_paused:
+            if not slowest.give_up_slow_body(self.loop.time()):
                 self.config.rejected("bodies")
                 detail = "the gateway takes in as many bodies as it may; nothing was written"
                 self._refuse(Problem(CROWDED, detail, headers=_RETRY))
                 return
-            slowest._body_late(self.loop.time())
         bodies[self] = None
+
+    def give_up_slow_body(self, now_s: float) -> bool:
+        """End the request if its body brought nothing for `_SLOW_BODY_S`; whether it did."""
+        # Where reading is paused it is this process that does not take the body.
+        if now_s - self._since_s < _SLOW_BODY_S or self.flow.read_paused:
+            return False
+        self._body_late(now_s)
+        return True
 
     # -- the application's side ------------------------------------------------------------------
 
