@@ -4,10 +4,10 @@ from actors.numbers import Milliseconds
 
 
 class Estimator:
-    """Estimates how long to wait. A call that timed out counts as a sample, so slowness raises it.
+    """Estimates how long to wait. A call that timed out is a sample too, so slowness raises it.
 
-    `timeout_ms` stays between `least_ms` and `most_ms`. A longer sample counts as `most_ms`: how
-    long a broker was away, or this node, would else be felt for dozens of samples.
+    `timeout_ms` stays between `least_ms` and `most_ms`. A longer sample counts as `most_ms`; else a
+    pause of the broker or of this node would raise the estimate for dozens of samples.
     """
 
     def __init__(self, least_ms: Milliseconds, most_ms: Milliseconds) -> None:
@@ -17,7 +17,7 @@ class Estimator:
         self._deviation = 0.0
 
     def observe(self, sample_ms: Milliseconds) -> None:
-        """Take in one measured duration."""
+        """Add one measured duration."""
         sample_ms = min(sample_ms, self._most)
         if self._mean is None:
             self._mean, self._deviation = float(sample_ms), sample_ms / 2
@@ -27,7 +27,7 @@ class Estimator:
 
     @property
     def timeout_ms(self) -> Milliseconds:
-        """How long to wait before giving up; generous while nothing was measured."""
+        """How long to wait before giving up; `most_ms` until something was measured."""
         if self._mean is None:
             return self._most
         return int(min(self._most, max(self._least, self._mean + 4 * self._deviation)))

@@ -1,7 +1,7 @@
-"""What the doors ask of their own node's client actor, and what they are told.
+"""Local calls from a gateway's process to its own actor, and their answers.
 
-A call never crosses the broker: the runtime hands it to the actor in an `Envelope` from the node
-itself, and carries the `Answer` with the same `token` back to whoever waits.
+A call never crosses the broker: the runtime delivers it to the actor in an `Envelope` from the node
+itself, and returns the `Answer` with the same `token` to the caller.
 """
 
 from dataclasses import dataclass, field
@@ -17,13 +17,13 @@ NOTHING_READ = "a read changes nothing"
 
 
 class Call(Frozen):
-    """A local call. `token` is the runtime's; it comes back in the answer."""
+    """A local call. The runtime chooses `token`, which comes back in the answer."""
 
     token: int
 
 
 class Write(Call):
-    """Run `operation` once; `retry_aborted` allows one more try, as a new sequence, if aborted."""
+    """Run `operation` once. `retry_aborted`: if aborted, try once more, as a new sequence."""
 
     type: Literal["call.write"] = "call.write"
     operation: Operation
@@ -32,9 +32,9 @@ class Write(Call):
 
 
 class GiveUp(Call):
-    """The caller of the write with token `write` waits no longer: what is certain by now?
+    """End the wait of the write with token `write`, and answer what is certain by now.
 
-    The actor's own patience is counted by delayed messages, which don't come while the broker is
+    The actor's own patience is measured by delayed messages, which don't come while the broker is
     away; a call needs no broker.
     """
 
@@ -43,7 +43,7 @@ class GiveUp(Call):
 
 
 class Read(Call):
-    """Ask a store. `request.number` is ignored; the actor numbers what it sends."""
+    """Ask a store. `request.number` is ignored; the actor numbers its requests itself."""
 
     type: Literal["call.read"] = "call.read"
     request: ReadRequest
@@ -77,15 +77,15 @@ class ReadLog(Call):
 
 
 class HoldChunks(Call):
-    """Have every store keep all its chunks for `for_ms`, also those that nothing names any more."""
+    """Have every store keep all its chunks for `for_ms`, also those no longer in use."""
 
     type: Literal["call.hold_chunks"] = "call.hold_chunks"
     for_ms: Milliseconds
 
 
 class KeepChunks(Call):
-    """Have every store keep these chunks, at most `KEEP_NAMES_MAX`, and what they list for
-    `for_ms`.
+    """Have every store keep these chunks, at most `KEEP_NAMES_MAX`, and the chunks that they list,
+    for `for_ms`.
     """
 
     type: Literal["call.keep_chunks"] = "call.keep_chunks"
@@ -96,8 +96,8 @@ class KeepChunks(Call):
 class CopySnapshot(Call):
     """Get page `page` of the state at `slot` from `source`, as the last answer named it.
 
-    Slot 0 asks any replica for its state, at slot `at_least` or later. Where a snapshot is gone the
-    answer is page 0 of another one, and the caller begins anew.
+    Slot 0 asks any replica for its state at slot `at_least` or later. If a snapshot is gone, the
+    answer is page 0 of another one, and the caller starts over.
     """
 
     type: Literal["call.copy_snapshot"] = "call.copy_snapshot"
@@ -108,7 +108,7 @@ class CopySnapshot(Call):
 
 
 class Survey(Call):
-    """What this node has heard of the cluster."""
+    """Ask for the cluster as this node knows it."""
 
     type: Literal["call.survey"] = "call.survey"
 
@@ -129,7 +129,7 @@ AnyCall = (
 
 @dataclass(frozen=True, slots=True)
 class WriteDecided:
-    """The command was decided; `retried` tells that an aborted first try came before it."""
+    """The command was decided; `retried`: after a first try that was aborted."""
 
     request: str
     outcome: Outcome
@@ -138,7 +138,7 @@ class WriteDecided:
 
 @dataclass(frozen=True, slots=True)
 class NotDone:
-    """It did not happen and never will; `fact` names what makes that final, `reason` the cause.
+    """The request was not carried out and never will be, for `reason`; `fact` makes that final.
 
     `no_room`: a store's disk is full.
     """
@@ -150,14 +150,14 @@ class NotDone:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The command may or may not happen; the actor goes on asking. `request` names it."""
+    """The command may or may not be applied; the actor goes on asking. `request` is its id."""
 
     request: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReadDone:
-    """A store's reply, and which store gave it."""
+    """A store's reply, and which store sent it."""
 
     store: str
     reply: ReadReply
@@ -182,7 +182,7 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """The stores were asked to keep chunks; none of them answers that, so ask again in time."""
+    """The stores were asked to keep chunks. They don't answer, so the caller has to ask again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class NodeReport:
 
 @dataclass(frozen=True, slots=True)
 class LeaseReport:
-    """What the leader's last beat said of the leases, and how long ago it came."""
+    """The leases as the leader's last beat reported them, and how long ago it came."""
 
     age_ms: Milliseconds
     ballot: Ballot
@@ -214,13 +214,13 @@ class LeaseReport:
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
-    """The cluster as this node knows it; `ready` tells whether it could send a write to a leader.
+    """The cluster as this node knows it; `ready`: it could send a write to a leader.
 
     Whether the stores could commit the write is another question: a new one needs `stores_needed`
-    whole stores in the view. `view_heard` tells whether a learner has told of the view since this
-    node started; else it is that of the genesis. The last sign of life came `heard_ms` ago (`None`:
-    none did), and this node has listened without a long gap for `listening_ms`: no silence that it
-    saw is longer. A node of which nothing comes for `silent_ms` counts as silent.
+    whole stores in the view. `view_heard`: a heartbeat has reported the view since this node
+    started; else it is that of the genesis. The last sign of life came `heard_ms` ago (`None`: none
+    came), and this node has received messages without a long gap for `listening_ms`, so it can
+    claim no longer silence of another node. A node counts as silent after `silent_ms`.
     """
 
     cluster: str

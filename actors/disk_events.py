@@ -1,6 +1,6 @@
-"""What a node's runtime tells its own actor of the disk beneath it.
+"""Notices of the disk, from a node's runtime to its own actor.
 
-A notice never crosses the broker: the runtime hands it over in an `Envelope` from the node itself.
+A notice never crosses the broker: the runtime delivers it in an `Envelope` from the node itself.
 """
 
 from typing import Literal
@@ -21,10 +21,10 @@ class DiskSpace(Notice):
 
 
 class BlobRotten(Notice):
-    """The bytes of a blob are not what its name says any more.
+    """The bytes of a blob no longer match its name, their SHA-256.
 
-    The runtime checks that once more when it hands the notice over: a blob that this turn or an
-    earlier one has replaced is not told of.
+    The runtime checks them again when it delivers the notice, and delivers none for a blob that
+    this turn or an earlier one has replaced.
     """
 
     type: Literal["disk.blob_rotten"] = "disk.blob_rotten"
@@ -32,7 +32,7 @@ class BlobRotten(Notice):
 
 
 class RowRotten(Notice):
-    """A row of the journal is not what was committed; the actor's memory still has it."""
+    """A row of the journal is not what was committed; the actor still has it in memory."""
 
     type: Literal["disk.row_rotten"] = "disk.row_rotten"
     key: str

@@ -1,4 +1,4 @@
-"""What an actor asks of the world, in fields, so that the order is a matter of structure.
+"""The effects that an actor asks for, in fields, so that their order is a matter of structure.
 
 The runtime carries effects out in one order only: `records` and `blobs` in one durable commit,
 then `sends`, then `timers`, then `answers`, then the acknowledgement of what was received. If the
@@ -38,14 +38,14 @@ class Record(NamedTuple):
 
 
 BLOB_ROW = "blob/"
-"""What the keys begin with under which `Actor.restore` is told of the blobs in the journal."""
+"""The prefix of the keys under which `Actor.restore` receives the names of the journal's blobs."""
 
 
 class Blob(NamedTuple):
     """Bytes under their SHA-256 (lower-case hex); `data=None` removes them.
 
-    After a restart the actor is told which blobs there are by rows with empty values and the keys
-    `BLOB_ROW` + SHA-256.
+    After a restart the actor receives the name of each blob as a row with the key `BLOB_ROW` +
+    SHA-256 and an empty value.
     """
 
     sha256: str
@@ -53,7 +53,7 @@ class Blob(NamedTuple):
 
 
 class Send(NamedTuple):
-    """A message to a node or a `Group`. It may be lost, doubled, delayed or reordered."""
+    """A message to a node or a `Group`. It may be lost, duplicated, delayed or reordered."""
 
     to: str
     message: AnyMessage
@@ -79,8 +79,8 @@ class TimerKey(NamedTuple):
 class SetTimer(NamedTuple):
     """Expire `key` after a delay drawn by the runtime from `least_ms` to `most_ms`.
 
-    Setting a key again replaces the earlier timer. A timer is only a hint: it may come early,
-    late, twice or never, so no rule of safety may rest on one.
+    Setting a key again replaces the earlier timer. A timer is only a hint: it may fire early,
+    late, twice or never, so no safety rule may rest on one.
     """
 
     key: TimerKey
@@ -114,12 +114,12 @@ class Effects:
 
 
 NOTHING = Effects()
-"""The outcome of a step that asks for nothing."""
+"""The outcome of a step without effects."""
 
 
 @dataclass(slots=True)
 class Outbox:
-    """Collects the effects of one step; every actor owns one and empties it at each return."""
+    """Collects the effects of one step; every actor owns one and empties it when a step returns."""
 
     records: list[Record] = field(default_factory=list)
     blobs: list[Blob] = field(default_factory=list)
@@ -129,7 +129,7 @@ class Outbox:
     halt: str | None = None
 
     def take(self) -> Effects:
-        """All that was collected since the last call; most steps collect nothing."""
+        """Take what was collected since the last call; most steps collect nothing."""
         if not (
             self.records or self.sends or self.timers or self.blobs or self.answers or self.halt
         ):
@@ -169,8 +169,8 @@ class Actor(Protocol):
     """A pure machine. `now` is the node's monotonic clock in milliseconds, handed in.
 
     A turn of the runtime is: any number of `receive` and `expire`, then one `settle`, then the
-    commit and the rest. `settle` lets what came together leave together: a leader puts the
-    commands of a whole turn into one slot.
+    commit and the rest. `settle` lets an actor act once on everything a turn brought: a leader puts
+    the commands of a whole turn into one slot.
     """
 
     def restore(self, records: Iterable[Record], now: Milliseconds) -> Effects:
@@ -181,13 +181,13 @@ class Actor(Protocol):
         ...
 
     def receive(self, envelope: Envelope, now: Milliseconds) -> Effects:
-        """Take in one message."""
+        """Handle one message."""
         ...
 
     def expire(self, timer: TimerKey, now: Milliseconds) -> Effects:
-        """A timer of this actor came due, or somebody thinks so."""
+        """Handle an expired timer; timers are hints and may fire spuriously."""
         ...
 
     def settle(self, now: Milliseconds) -> Effects:
-        """The inbox of this turn is drained."""
+        """Finish the turn: its inbox is drained."""
         ...

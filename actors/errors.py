@@ -1,12 +1,12 @@
-"""What an actor raises."""
+"""The errors that an actor raises."""
 
 
 class InvariantViolation(AssertionError):
-    """A state that the protocol rules out was seen. The node halts, stays halted and says why.
+    """A state that the protocol rules out. The node halts, stays halted and reports why.
 
     The message carries the values that contradict each other.
     """
 
 
 class JournalUnreadable(ValueError):
-    """A record of the node's own journal does not mean anything to this actor."""
+    """A record of the node's own journal that this actor can't read."""

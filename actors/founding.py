@@ -1,9 +1,9 @@
-"""How a cluster comes to be, and how a starting node learns whether it belongs (design 3.9).
+"""How a cluster is founded, and how a starting node learns whether it belongs to it (design 3.9).
 
-acceptor-1 asks every member for its disk identity and whether it is empty; only when all of them
-have said so does it mint the cluster's id. All acceptors hold the genesis durably before any of
-them votes. Every answer that could be left over from another cluster in a durable queue echoes
-the asking disk and incarnation, or is tied to a disk identity, which is never used twice.
+acceptor-1 asks every member for its disk identity and whether the disk is empty; it mints the
+cluster's id only when all have answered that it is. All acceptors hold the genesis durably before
+any of them votes. A durable queue may hold answers of another cluster, so every answer echoes the
+asking disk and incarnation, or is tied to a disk identity, which is never used twice.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ _RETRY_MS = 500
 
 
 class Founding:
-    """The part of every node that knows, or finds out, which cluster it belongs to."""
+    """The part of every node that finds out which cluster it belongs to."""
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
@@ -48,7 +48,7 @@ class Founding:
     # -- restart ---------------------------------------------------------------------------------
 
     def restore(self, record: Record) -> bool:
-        """Take in a row if it is one of founding's."""
+        """Restore a row if it is one of founding's; whether it was."""
         if record.key not in (HELD, FOUNDED):
             return False
         try:
@@ -62,20 +62,20 @@ class Founding:
         return True
 
     def row(self, key: str) -> Genesis | None:
-        """What the journal is to hold under `key`, if it is one of founding's."""
+        """The value of the row `key`, if it is one of founding's."""
         return {HELD: self._held, FOUNDED: self._turn.founded}.get(key)
 
     def begin(self) -> None:
-        """Start, or go on, finding out."""
+        """Begin, or go on after a restart."""
         self.expire()
 
     def confirm(self) -> None:
-        """Ask once more, with every heartbeat, until the living cluster has confirmed this disk."""
+        """Inquire with every heartbeat until the living cluster has confirmed this disk."""
         if not self._confirmed:
             self._inquire()
 
     def expire(self) -> None:
-        """Whatever is not answered yet is asked again."""
+        """Send again what has not been answered."""
         if self._turn.founded is not None:
             return
         if self._is_founder and self._held is not None:
@@ -88,7 +88,7 @@ class Founding:
     # -- messages --------------------------------------------------------------------------------
 
     def receive(self, envelope: Envelope) -> None:
-        """Any `genesis.*` message; these are exempt from the fit of cluster and disk."""
+        """Handle a `genesis.*` message; these are exempt from the checks of cluster and disk."""
         message: Any = envelope.message
         match message:
             case Census():
@@ -106,7 +106,7 @@ class Founding:
 
     @property
     def _known_cluster(self) -> str:
-        """The id of the cluster that this disk belongs to, or that it holds the genesis of."""
+        """The id of the cluster that this disk belongs to, or whose genesis it holds."""
         known = self._turn.founded or self._held
         return known.cluster if known else ""
 
@@ -126,8 +126,8 @@ class Founding:
         if not self._is_founder or self._held is not None or not fits:
             return
         if message.cluster:
-            # Somebody holds a cluster, so this is not the time to found one. If the disk that
-            # founded it was this node's, the acceptors' answers to the inquiry will say so.
+            # That disk belongs to a cluster, so none may be founded. If this node founded it on a
+            # disk that it lost, the acceptors' answers to the inquiry will say so.
             self._present.pop(envelope.sender, None)
             return
         self._present[envelope.sender] = (envelope.disk, envelope.incarnation)
@@ -138,23 +138,23 @@ class Founding:
     def _mint(self) -> None:
         turn = self._turn
         me = turn.identity
-        seen = {**self._present, turn.name: (me.disk, me.incarnation)}
+        starts = {**self._present, turn.name: (me.disk, me.incarnation)}
         coordinator = turn.options.names("learner")[0]
         stores = tuple(
-            StoreMember(name=name, disk=seen[name][0], added_slot=0)
+            StoreMember(name=name, disk=starts[name][0], added_slot=0)
             for name in turn.options.names("store")
         )
         self._held = Genesis(
             cluster=me.fresh_id,
             constants=turn.options.constants,
             members=tuple(
-                FoundingMember(name=name, disk=seen[name][0]) for name in turn.options.members
+                FoundingMember(name=name, disk=starts[name][0]) for name in turn.options.members
             ),
             view=View(
                 epoch=0,
                 coordinator=coordinator,
-                coordinator_disk=seen[coordinator][0],
-                coordinator_incarnation=seen[coordinator][1],
+                coordinator_disk=starts[coordinator][0],
+                coordinator_incarnation=starts[coordinator][1],
                 stores=stores,
             ),
         )
@@ -168,7 +168,7 @@ class Founding:
                 self._turn.send(name, ProposeGenesis(genesis=self._held))
 
     def _on_propose(self, sender: str, message: ProposeGenesis) -> None:
-        """Hold it, if it names this very disk; a proposal left over from elsewhere can't."""
+        """Hold the genesis if it names this disk; one of another cluster can't name it."""
         if not self._is_acceptor or not self._names_this_disk(message.genesis):
             return
         if not self._known_cluster:
@@ -206,7 +206,7 @@ class Founding:
 
     def _on_founded(self, sender: str, message: Founded) -> None:
         if self._confirmed:
-            return  # Nobody is asked any more, and no answer makes a confirmed node doubt.
+            return  # A confirmed node has stopped asking, and ignores late answers.
         me = self._turn.identity
         answered = (message.asker_disk, message.asker_incarnation) == (me.disk, me.incarnation)
         if answered:
@@ -218,15 +218,15 @@ class Founding:
         elif answered:
             self._judge()
 
-    # -- judging ---------------------------------------------------------------------------------
+    # -- judgement -------------------------------------------------------------------------------
 
     def _judge(self) -> None:
-        """A majority of acceptors name one cluster, and it is not known here as ours."""
+        """Decide once a majority of acceptors name one cluster that is not known as this node's."""
         clusters = [genesis.cluster for genesis in self._founded_answers.values()]
         most = max(sorted(set(clusters)), key=clusters.count)
         genesis = next(g for g in self._founded_answers.values() if g.cluster == most)
         agreed = [name for name, other in self._founded_answers.items() if other == genesis]
-        # Also as many as this node's settings ask for: what one node says names its own voters.
+        # Also as many as this node's settings ask for: a genesis names its own voters.
         expected = majority(len(self._turn.options.names("acceptor")))
         if not genesis.voters.are_quorum(agreed) or len(agreed) < expected:
             return
@@ -240,7 +240,7 @@ class Founding:
                 "another cluster name."
             )
         elif name in known and self._turn.identity.role in ("learner", "store"):
-            # A newcomer with an empty disk: nobody takes it for the member that it was, because
+            # A newcomer with an empty disk: it is not taken for the member that it was, because
             # views name disks. It copies what it lacks from its peers.
             self._record_founded(genesis)
             self._confirmed = True
@@ -266,7 +266,7 @@ class Founding:
         self._adopt(genesis)
 
     def _check_settings(self, genesis: Genesis) -> None:
-        """Nothing is computed from settings that differ, but their owner believes that it is."""
+        """Halt if settings differ: the genesis is what counts, but the operator would not know."""
         differences = self._turn.options.differences(genesis)
         if differences:
             self._turn.out.halt = (
@@ -276,7 +276,7 @@ class Founding:
 
     def _adopt(self, genesis: Genesis) -> None:
         self._check_settings(genesis)
-        self._turn.founded = genesis  # All acceptors are known to hold it.
+        self._turn.founded = genesis  # All acceptors hold it.
         self.disks = {member.name: member.disk for member in genesis.members}
 
     # -- asking ----------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""What every role shares: who it is, which messages fit it, its heartbeat and its disk's honesty.
+"""The base of every role: identity, admission of messages, heartbeats, and checks of its disk.
 
 A role's file holds the role's own transitions; this one holds design 3.9 and 3.10 together with
-`actors.founding`. A message reaches a handler only if its sender is known on its disk and in its
-start (`actors.peers`) and may send it (`actors.messages.permissions`).
+`actors.founding`. A message reaches a handler only if its sender is admitted, by its disk and its
+incarnation (`actors.peers`), and may send it (`actors.messages.permissions`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -40,14 +40,14 @@ _SILENT_BEATS = 3
 
 
 class Route(NamedTuple):
-    """What takes a type of message in, and the rule that its sender has to keep."""
+    """The handler of a type of message, and the rule that its sender has to keep."""
 
     rule: Rule | None
     handler: Handler
 
 
 class AdmittedSender(NamedTuple):
-    """A sender that fits: what its envelopes say of it, and the doors that are open to it."""
+    """An admitted sender: the head of its envelopes, and the routes of its messages."""
 
     head: tuple[object, ...]
     routes: Mapping[type[AnyMessage], Route]
@@ -62,7 +62,7 @@ def read_record(adapter: TypeAdapter[T], record: Record) -> T:
 
 
 class Node:
-    """The base of every actor; see `actors.effects.Actor` for the three doors and `settle`."""
+    """The base of every actor; `actors.effects.Actor` describes its four entry points."""
 
     handlers: ClassVar[Handlers] = {}
     timers: ClassVar[Timers] = {}
@@ -82,10 +82,10 @@ class Node:
         self._commit_pending = False
         self._started = False
         self._halted = False
-        """Whether it has said that it halts: the rest of that turn finds it deaf, too."""
+        """Whether it has asked to halt; it ignores the rest of that turn, too."""
         self._peers = Peers(_SILENT_BEATS * options.heartbeat_ms)
         self._admitted: dict[str, AdmittedSender] = {}
-        """Of each sender, its last fitting envelope."""
+        """Each sender that was admitted last under its name."""
         self.founding = Founding(turn)
         shared: Handlers = {
             NodeHeartbeat: Node._take_heartbeat,
@@ -96,7 +96,7 @@ class Node:
         }
         self._routes: dict[tuple[str, bool], Mapping[type[AnyMessage], Route]] = {}
 
-    # -- what the runtime reads ------------------------------------------------------------------
+    # -- read by the runtime ---------------------------------------------------------------------
 
     @property
     def now(self) -> Milliseconds:
@@ -116,12 +116,12 @@ class Node:
 
     @property
     def genesis(self) -> Genesis:
-        """The cluster's slot 0; only asked for once it is founded."""
+        """The cluster's slot 0. To be read only once the cluster is founded."""
         return self.turn.genesis
 
     @property
     def constants(self) -> Constants:
-        """What the whole cluster computes with; only asked for once it is founded."""
+        """The constants of the genesis. To be read only once the cluster is founded."""
         return self.turn.constants
 
     @property
@@ -129,7 +129,7 @@ class Node:
         """Whether the cluster is founded and this node takes part in it."""
         return self._started
 
-    # -- the doors -------------------------------------------------------------------------------
+    # -- entry points ----------------------------------------------------------------------------
 
     def restore(self, records: Iterable[Record], now: Milliseconds) -> Effects:
         """See `Actor.restore`."""
@@ -141,7 +141,7 @@ class Node:
         return self._take()
 
     def receive(self, envelope: Envelope, now: Milliseconds) -> Effects:
-        """See `Actor.receive`. What does not fit is dropped and counted (design 3.10)."""
+        """See `Actor.receive`. Messages that are not admitted are dropped and counted (3.10)."""
         self.turn.begin(now)
         if self._halted:
             return NOTHING
@@ -159,8 +159,8 @@ class Node:
         return self._take()
 
     def _receive_own(self, message: Any) -> None:
-        """Calls and notices are of no type that crosses the broker. Any other message under this
-        node's name is its own to a group, or that of another process with the same name.
+        """Calls and notices have types that never cross the broker. Any other message under this
+        node's name is its own to a group, or comes from another process of the same name.
         """
         if isinstance(message, Call):
             self._on_call(message)
@@ -195,26 +195,26 @@ class Node:
             self._commits += 1
         return effects
 
-    # -- what a role fills in --------------------------------------------------------------------
+    # -- filled in by a role ---------------------------------------------------------------------
 
     def _restore(self, records: list[Record]) -> None:
-        """Take in the journal's rows that belong to the role."""
+        """Restore the rows of the journal that belong to the role."""
 
     def _start(self) -> None:
-        """The cluster is founded and this node is the member it says: begin."""
+        """Start: the cluster is founded and this node is the member that its name says."""
 
     def _settle(self) -> None:
-        """The turn's inbox is drained."""
+        """Finish the turn: its inbox is drained."""
 
     def heartbeat(self) -> NodeHeartbeat:
         """The heartbeat to send."""
         return NodeHeartbeat(role=self.identity.role, journal_commits=self._commits)
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
-        """Somebody else's sign of life."""
+        """Handle another node's heartbeat."""
 
     def _on_notice(self, notice: Notice) -> None:
-        """The runtime says something about the disk."""
+        """Handle a notice of the runtime about the disk."""
         if isinstance(notice, DiskSpace):
             self.turn.disk_full = notice.low
             if self._started:
@@ -230,21 +230,21 @@ class Node:
             self._journal(notice.key, value)
 
     def _remake_row(self, key: str) -> Frozen | bytes | None:
-        """What the journal is to hold under `key`, from memory, in step with all its other rows."""
+        """The value of the row `key`, remade from memory so that it fits all other rows."""
         return None
 
     def _may_be_gone(self, key: str) -> bool:
-        """Whether a row that memory does not know is one that was to be removed anyway."""
+        """Whether a row that is not in memory may be one that was about to be removed."""
         return False
 
     def _on_call(self, call: Any) -> None:
-        """A door of this node wants something."""
+        """Handle a call of this node's own process; only gateways take any."""
         raise TypeError(f"{self.name} is no gateway: it takes no {call.type}")
 
     # -- tools for the roles ---------------------------------------------------------------------
 
     def _send_heartbeat(self) -> None:
-        """Tell everybody now, not with the next heartbeat only."""
+        """Send a heartbeat now, without waiting for the next one to be due."""
         heartbeat = self.heartbeat()
         if self.disk_full:
             heartbeat = heartbeat.model_copy(update={"disk_full": True})
@@ -256,7 +256,7 @@ class Node:
         self._set_timer("heartbeat", every, every + every // 20)
         self.founding.confirm()
 
-    # -- fitting ---------------------------------------------------------------------------------
+    # -- admission -------------------------------------------------------------------------------
 
     def _start_if_founded(self) -> None:
         if not self._started and self.turn.founded is not None and self.out.halt is None:
@@ -265,12 +265,12 @@ class Node:
             self._beat()
 
     def _role_of(self, sender: str) -> str:
-        """The role of a member or of a gateway; nothing for what is no node's name."""
+        """The role of a member or of a gateway; empty if `sender` is no node's name."""
         role = role_in(sender)
         return role if role in ("", "gateway") or self.founding.names(sender) else UNKNOWN
 
     def _may_found(self, envelope: Envelope) -> bool:
-        """Founding comes before clusters and disks are known, so names are all there is to see."""
+        """Founding precedes the knowledge of clusters and disks, so only names are checked."""
         own, kind = self.identity.role, envelope.message.__class__
         permissions = permitted(self._role_of(envelope.sender), own, on_founding_disk=False)
         rule = permissions.get(kind)
@@ -280,10 +280,10 @@ class Node:
         return True
 
     def _admit(self, envelope: Envelope) -> Handler | None:
-        """What takes the message in, if its sender fits and may send it; else it is counted."""
+        """The handler of the message, if its sender is admitted and may send it; else count it."""
         admitted = self._admitted.get(envelope.sender)
         if admitted is not None and admitted.head == envelope[:4]:
-            # Nearly all: the same start of the same process as last time.
+            # The usual case: the same start of the same process as last time.
             route = admitted.routes.get(envelope.message.__class__)
             if route is not None and (route.rule is None or route.rule(envelope, self.name)):
                 return route.handler
@@ -292,7 +292,7 @@ class Node:
         return self._admit_new(envelope)
 
     def _admit_new(self, envelope: Envelope) -> Handler | None:
-        """As `_admit`, of a sender that is new here, or another start, or on another disk."""
+        """As `_admit`, for a new sender, or one on another disk or of another incarnation."""
         if not self._started:
             self.counters["dropped_before_founding"] += 1
             return None
@@ -320,7 +320,7 @@ class Node:
         return route.handler
 
     def _fits(self, key: Key, role: str) -> bool:
-        """Whether the sender may be the member or the gateway that its name says."""
+        """Whether the sender can be the member or the gateway that its name says."""
         if role in ("", UNKNOWN):
             self.counters["dropped_unknown_sender"] += 1
         elif not self._peers.may_be(key, role, self.founding.disks, self.now):
@@ -343,28 +343,28 @@ class Node:
         return routes
 
     def _forget_peer(self, key: Key) -> None:
-        """Nothing is to be kept any more of a node on a disk: others take its place."""
+        """Forget what is kept of a node on a disk: others take its place."""
 
     def _take_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
-        """Remember how far a disk has come, and tell an older copy of it (design 3.9)."""
+        """Remember how far a disk has come, and report an older copy of it (design 3.9)."""
         key = (sender, self.turn.sender_disk)
         if self._peers.beat(key, message.journal_commits, self.now):
             self._report_stale_disk(key)
         self._on_heartbeat(sender, message)
 
     def _report_stale_disk(self, key: Key) -> None:
-        """Only the word of a member on its founding disk counts (`PERMISSIONS`)."""
+        """Report to a node that its disk is an older copy; only members on founding disks do."""
         if self.founding.disks.get(self.name) == self.identity.disk:
             incarnation, commits = self._peers.incarnation(key), self._peers.commits(key)
             report = StaleDisk(disk=key[1], incarnation=incarnation, journal_commits=commits)
             self._send(key[0], report)
 
     def _on_stale_disk(self, sender: str, message: StaleDisk) -> None:
-        """Halt if somebody saw this very disk further on than it is; old reports are lower."""
+        """Halt if this disk once reported more than it holds now; old reports are lower."""
         if message.disk != self.identity.disk:
             return
         newer_start = message.incarnation > self.identity.incarnation
-        # Whatever this start has reported is not above what it counts now.
+        # This start has never reported more than it counts now.
         if newer_start or message.journal_commits > self._commits:
             self.out.halt = (
                 f"{self.name}: this disk is older than what it once reported (commit "

@@ -1,4 +1,4 @@
-"""What an actor is told when it is made: the members' names, the protocol's settings, itself."""
+"""What an actor is built from: the protocol's settings, the members' names, its own identity."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -27,10 +27,10 @@ def role_of(name: str) -> str:
 class Options:
     """The settings of one node. Durations are milliseconds.
 
-    The numbers of members and what `constants` holds are what a cluster is founded with. From then
-    on they are read from the genesis, and a node whose settings differ from it refuses to start
-    (`differences`). Everything else may differ from node to node. A learner keeps `log_bytes` of
-    the decided log for those who were away; a store that joins copies contents at
+    A cluster is founded with the numbers of members and with `constants`. From then on they are
+    read from the genesis, and a node whose settings differ from it refuses to start
+    (`differences`). All other settings may differ from node to node. A learner keeps `log_bytes` of
+    the decided log for nodes that were away; a joining store copies contents at
     `copy_bytes_per_s` at most. Answers with parts of the log are cut into pages of about
     `page_bytes`, states into pages of a quarter of it.
     """
@@ -82,11 +82,11 @@ class Options:
 
     @property
     def constants(self) -> Constants:
-        """What a cluster that is founded with these settings computes with for ever."""
+        """The constants of a cluster that is founded with these settings."""
         return Constants(**{name: getattr(self, name) for name in Constants.model_fields})
 
     def differences(self, genesis: Genesis) -> tuple[str, ...]:
-        """Every setting that says otherwise than `genesis`, with its value and the cluster's."""
+        """Each setting that differs from `genesis`, with its value and the cluster's."""
         ours = {f"{role}s": len(self.names(role)) for role in MEMBER_ROLES}
         theirs = {f"{role}s": len(genesis.names(role)) for role in MEMBER_ROLES}
         ours |= self.constants.model_dump()
@@ -98,7 +98,7 @@ class Options:
         )
 
     def names(self, role: str) -> tuple[str, ...]:
-        """All members of a role, in order. Gateways are not members: there may be any number."""
+        """All members of a role, in order. Gateways are not members; there may be any number."""
         count = {
             "proposer": self.proposers,
             "acceptor": self.acceptors,
@@ -115,7 +115,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who this start of this process is.
+    """The identity of one start of one process.
 
     `disk` was minted with the empty journal; `incarnation` counts starts (and rebuilds) on it from
     1; `journal_commits` is the journal's count of commits when it was opened; `fresh_id` is random
@@ -130,9 +130,9 @@ class Identity:
 
     @property
     def first_number(self) -> int:
-        """Where this start begins to number what it asks: no other start uses those numbers.
+        """The first number of this start's requests; no other start uses the same numbers.
 
-        The answers to a former start may still lie in the node's queue, and must answer nobody.
+        Answers to a former start may still lie in the node's queue, and must match no request.
         The numbers stay below 2^53, so that every reader of JSON keeps all their digits.
         """
         return int(self.fresh_id[:13], 16)

@@ -1,9 +1,9 @@
-"""Whom one node has heard of: on which disk, in which start, and how far that disk had come.
+"""The senders that one node knows: their disks, incarnations, and how far each disk had come.
 
-Voters are bound to the disks of the genesis. A learner or a store may have lost its disk: what it
-says is true whatever disk it has by now, and where a store's disk matters, the view names it.
-Gateways come and go and are in no genesis: a gateway's name is bound to the disk that was first
-heard under it, until that one's heartbeats stay away (docs/decisions/0016-who-may-send-what.md).
+Voters are bound to the disks of the genesis. A learner or a store may have lost its disk: its
+reports are true whatever disk it has now, and where a store's disk matters, the view names it.
+Gateways come and go and are in no genesis: a gateway's name is bound to the disk of its first
+message, until that disk's heartbeats stay away (docs/decisions/0016-who-may-send-what.md).
 All of it is bounded, however many names and disks are invented.
 """
 
@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from actors.numbers import Milliseconds
 
 GATEWAYS_MAX = 256
-"""How many gateways a node knows at once: each costs some hundred bytes, and a cluster has few."""
+"""How many gateways a node knows at once. Each costs some hundred bytes, and a cluster has few."""
 
 DISKS_MAX = 8
-"""How many disks of one name: a member loses its disk so seldom that older ones are history."""
+"""How many disks of one name a node knows: members lose their disks so rarely that older ones no
+longer matter."""
 
 Key = tuple[str, str]
 """A node's name and its disk: a node that lost its disk is another one."""
@@ -24,7 +25,7 @@ Key = tuple[str, str]
 
 @dataclass(slots=True)
 class DiskReport:
-    """The newest start that was heard of on a disk, and the most commits it has reported."""
+    """The newest incarnation on a disk, and the most commits that it has reported."""
 
     incarnation: int
     commits: int = 0
@@ -32,7 +33,7 @@ class DiskReport:
 
 @dataclass(slots=True)
 class Binding:
-    """The disk that a gateway's name stands for, and when it last gave a sign of life."""
+    """The disk that a gateway's name is bound to, and when its last heartbeat came."""
 
     disk: str
     beat_at: Milliseconds
@@ -40,16 +41,16 @@ class Binding:
 
 @dataclass(slots=True)
 class Peers:
-    """The senders that one node has let in; `silence_ms` without a heartbeat frees a gateway."""
+    """The senders that one node knows; `silence_ms` without a heartbeat frees a gateway's name."""
 
     silence_ms: Milliseconds
     _disks: dict[str, dict[str, DiskReport]] = field(default_factory=dict)
-    """Of each name its disks, the one heard of last at the end."""
+    """The disks of each name, the one that sent last at the end."""
     _gateways: dict[str, Binding] = field(default_factory=dict)
-    """The one that was silent for longest comes first."""
+    """The gateway that has been silent for longest comes first."""
 
     def may_be(self, key: Key, role: str, founded: Mapping[str, str], now: Milliseconds) -> bool:
-        """Whether a sender on this disk may be the node of that name, as of now.
+        """Whether a sender on this disk can be the node of that name.
 
         `founded` are the disks of the genesis.
         """
@@ -60,7 +61,7 @@ class Peers:
         return bound is None or bound.disk == disk or self._is_silent(bound, now)
 
     def has_room_for(self, gateway: str, now: Milliseconds) -> bool:
-        """Whether a gateway is known, or can be: so many others don't live at once."""
+        """Whether `gateway` is known, or a place is free or held by a silent one."""
         if gateway in self._gateways or len(self._gateways) < GATEWAYS_MAX:
             return True
         return self._is_silent(next(iter(self._gateways.values())), now)
@@ -69,25 +70,25 @@ class Peers:
         return now - bound.beat_at >= self.silence_ms
 
     def incarnation(self, key: Key) -> int:
-        """The newest start heard of on a disk; 0 if none was."""
-        seen = self._disks.get(key[0], {}).get(key[1])
-        return seen.incarnation if seen is not None else 0
+        """The newest incarnation on a disk; 0 if it is unknown."""
+        report = self._disks.get(key[0], {}).get(key[1])
+        return report.incarnation if report is not None else 0
 
     def commits(self, key: Key) -> int:
         """The most commits that a disk has reported."""
-        seen = self._disks.get(key[0], {}).get(key[1])
-        return seen.commits if seen is not None else 0
+        report = self._disks.get(key[0], {}).get(key[1])
+        return report.commits if report is not None else 0
 
     def meet(
         self, key: Key, role: str, incarnation: int, founded: Mapping[str, str], now: Milliseconds
     ) -> list[Key]:
-        """Remember who fits; the names and disks that are forgotten for it."""
+        """Remember an admitted sender; the names and disks that are forgotten for it."""
         name, disk = key
         forgotten = self._bind(key, now) if role == "gateway" else []
         disks = self._disks.setdefault(name, {})
-        seen = disks.pop(disk, None) or DiskReport(incarnation)
-        seen.incarnation = incarnation
-        disks[disk] = seen
+        report = disks.pop(disk, None) or DiskReport(incarnation)
+        report.incarnation = incarnation
+        disks[disk] = report
         if len(disks) > DISKS_MAX:
             oldest = next(other for other in disks if other != founded.get(name))
             del disks[oldest]
@@ -112,14 +113,14 @@ class Peers:
         return forgotten
 
     def beat(self, key: Key, commits: int, now: Milliseconds) -> bool:
-        """A heartbeat came from a disk; whether it had come further before."""
+        """Note a heartbeat of a disk; whether the disk had reported more before."""
         name, disk = key
         bound = self._gateways.pop(name, None)
         if bound is not None:
             bound.beat_at = now
             self._gateways[name] = bound
-        seen = self._disks[name][disk]
-        if commits < seen.commits:
+        report = self._disks[name][disk]
+        if commits < report.commits:
             return True
-        seen.commits = commits
+        report.commits = commits
         return False

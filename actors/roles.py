@@ -1,4 +1,4 @@
-"""The one place that knows which actor plays which role."""
+"""The actor class of each role."""
 
 from actors.gateway.gateway import Gateway
 from actors.learner.learner import Learner

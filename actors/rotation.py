@@ -1,9 +1,9 @@
-"""Whom to ask next: a question that goes from one peer to another until one can answer it.
+"""Rotation of one request over several peers, until one of them can serve it.
 
 Round-robin with exponential back-off. In a round every peer is asked once before any is asked
-twice, those that seem to be alive first. After a round in which none could answer there is a pause,
-also if all refused at once, so that a question that nobody can answer yet does not turn into a
-storm of messages. This is a leaf: it decides, and who uses it sends.
+twice, those that seem to be alive first. After a round in which no peer could answer there is a
+pause, also if all refused at once, so that a request that no peer can serve yet does not turn into
+a storm of messages. This is a leaf: it decides whom to ask, and its owner sends.
 """
 
 from collections import Counter
@@ -17,12 +17,12 @@ _NO_ANSWER = "no answer"
 
 
 class Rotation:
-    """The course of one question.
+    """The rotation of one request.
 
-    `start` is the index of the peer to begin with, so that questions spread over the peers. If the
-    question ends at `deadline`, no silent peer of the first round is waited for so long that
-    another one could not be asked before. The pause after a round begins with a quarter of a second
-    and doubles up to `pause_most_ms`.
+    `start` is the index of the first peer to ask, so that requests spread over the peers. If the
+    request ends at `deadline`, the first round waits for a silent peer only as long as leaves time
+    to ask the others. The pause after a round begins with a quarter of a second and doubles up to
+    `pause_most_ms`.
     """
 
     def __init__(
@@ -34,13 +34,13 @@ class Rotation:
         self.asked = ""
         """The peer that was asked last."""
         self.unanswered: Counter[str] = Counter()
-        """How often each peer has not answered in time."""
+        """How often each peer did not answer in time."""
         self._start = start
         self._deadline = deadline
         self._pause_most_ms = pause_most_ms
         self._awaiting = False
         self._until: Milliseconds = 0
-        """Until when the answer is waited for; once nothing is awaited, when that ended."""
+        """Until when an answer is awaited; once none is, when the waiting ended."""
         self._tried: set[str] = set()
         self._rounds = 0
         self._troubles: dict[str, str] = {}
@@ -52,10 +52,10 @@ class Rotation:
         patience_ms: Milliseconds,
         silent: Collection[str] = (),
     ) -> str | None:
-        """The peer to ask now, or `None` while an answer or the end of a pause is waited for.
+        """The peer to ask now, or `None` while an answer or the end of a pause is awaited.
 
-        `peers` are those that may be asked at present, in order of preference; one that comes into
-        it, also again, has its turn in the present round. Those in `silent` are asked last.
+        `peers` are those that may be asked now, in order of preference; one that is added, or added
+        again, has its turn in the current round. Those in `silent` are asked last.
         """
         if self.awaits(now):
             return None
@@ -79,7 +79,7 @@ class Rotation:
         return choice
 
     def awaits(self, now: Milliseconds) -> bool:
-        """Whether the peer that was asked last may yet answer in time."""
+        """Whether the peer that was asked last can still answer in time."""
         return self._awaiting and now < self._until
 
     def is_overdue(self, now: Milliseconds) -> bool:
@@ -87,24 +87,24 @@ class Rotation:
         return self._awaiting and now >= self._until
 
     def refused(self, peer: str, now: Milliseconds, why: str) -> None:
-        """`peer` can't answer the question; if it is the one that is waited for, that is over."""
+        """`peer` can't serve the request; if its answer is awaited, the waiting ends."""
         if self._awaiting and peer == self.asked:
             self._end_attempt(now, why)
         elif peer in self._tried:
             self._troubles[peer] = why
 
     def progressed(self, now: Milliseconds, patience_ms: Milliseconds) -> None:
-        """The peer that was asked last has answered in part, and is asked for the rest."""
+        """The peer that was asked last has sent a part, and is asked for the rest."""
         self._awaiting, self._until = True, now + patience_ms
 
     def answered(self, now: Milliseconds) -> None:
-        """The question is answered. Another one of its kind begins with the peers not yet tried."""
+        """The request is served. The next one of its kind begins with the peers not yet tried."""
         self._awaiting, self._until, self._rounds = False, now, 0
         self._troubles.clear()
 
     @property
     def account(self) -> str:
-        """What each peer that was asked has said, for who gives up."""
+        """What each peer that was asked answered, for the error message of a request given up."""
         troubles = dict(self._troubles)
         if self._awaiting:
             troubles[self.asked] = _NO_ANSWER

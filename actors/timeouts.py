@@ -1,56 +1,56 @@
-"""How long a learner waits before it acts on silence: all of these times, and how they relate.
+"""The times after which a learner acts on silence, and the relations that must hold between them.
 
-None of them is about safety. A learner that waits too briefly proposes an `Abort` or a `View` that
-was not needed, and one that waits too long lets clients wait: the log decides the outcome. They
-stand together because each makes sense only beside the others (docs/decisions/0009 and 0010).
+None of them matters to safety. A learner that waits too briefly proposes an `Abort` or a `View`
+that was not needed, and one that waits too long lets clients wait: the log decides the outcome
+(docs/decisions/0009 and 0010).
 """
 
 from actors.numbers import Milliseconds
 
 RESEND_MS: Milliseconds = 400
-"""A prepare or an inquiry without an answer is sent again: several hops of a slow broker."""
+"""A prepare or an inquiry without a reply is sent again: several hops of a slow broker."""
 
 PING_MS: Milliseconds = 500
-"""A store that owes an answer and says nothing is asked for any: a lost message is no death."""
+"""A silent store whose reply is awaited is pinged: the message may have been lost."""
 
 SILENT_MS: Milliseconds = 1_000
-"""A node that owes an answer has given no sign of life: it is taken for dead."""
+"""A node whose reply is awaited is taken for dead after this time without a sign of life."""
 
 SILENT_MS_MAX: Milliseconds = 3_000
-"""The same where votes are slow anyway, so that silence says less."""
+"""The same where votes are slow, so that silence means less."""
 
 STALLED_MS: Milliseconds = 500
-"""Chosen slots stay undecided: the other learner looks at whether the coordinator is silent."""
+"""Chosen slots stay undecided: the other learner checks whether the coordinator is silent."""
 
 ABORT_SUSPECT_MS: Milliseconds = 5_000
-"""A store made one slot abort: until the View without it later slots wait instead of aborting."""
+"""After a store made one slot abort, later slots wait this long for a View without the store."""
 
 UNRESPONSIVE_MS: Milliseconds = 8_000
-"""A store gives signs of life and no answer: it is dropped all the same."""
+"""A store that gives signs of life and no reply is dropped all the same."""
 
 UNRESPONSIVE_COORDINATOR_MS: Milliseconds = 10_000
-"""The same of a coordinator: the other learner takes over."""
+"""The same for a coordinator: the other learner takes over."""
 
 JOINING_MS: Milliseconds = 4_000
-"""A store that asks to join asks once a second; one that stopped asking is not added."""
+"""A joining store asks once a second; one that stopped asking for this long is not added."""
 
 AWAY_MS: Milliseconds = 1_500
-"""A learner that took no turn for so long was away itself: that time counts as no silence."""
+"""A learner without a turn for this long was away itself: the silence of others does not count."""
 
 TAKEOVERS_BACK_OFF_MOST = 16
-"""Patience with a coordinator doubles with each takeover that led to nothing, up to this factor."""
+"""Patience with a coordinator doubles with each takeover in vain, up to this factor."""
 
 COORDINATOR_NEAR_SLOTS = 64
-"""A learner that has so many more slots to read does not take over: it would have to read first."""
+"""A learner that is further behind than this does not take over: it has to catch up first."""
 
 JOINING_NEAR_SLOTS = 256
-"""A store that has so many more slots to apply is not added: it would hold up new ones."""
+"""A store that is further behind than this is not added: it would hold up new slots."""
 
-# A store is asked again, and then pinged, before its silence counts.
+# A message is sent again, and the store pinged, before its silence counts.
 assert RESEND_MS <= PING_MS < SILENT_MS <= SILENT_MS_MAX
-# A View without the silent store comes before the slots that wait for it are given up.
+# The View without a silent store comes before the slots that wait for it are aborted.
 assert SILENT_MS_MAX < ABORT_SUSPECT_MS
-# The coordinator has the time to drop a store that holds everything up, before it is replaced.
+# The coordinator has time to drop a store that holds everything up before it is replaced itself.
 assert UNRESPONSIVE_MS < UNRESPONSIVE_COORDINATOR_MS
-# A store is near for longer than it takes the coordinator to hear of it.
+# A coordinator may itself be behind when it judges whether a store is near.
 assert COORDINATOR_NEAR_SLOTS <= JOINING_NEAR_SLOTS

@@ -1,7 +1,7 @@
-"""What an actor and its parts have in common while they take a message or a timer in.
+"""The turn: what an actor and its parts share while they handle messages and timers.
 
-A part that decides something is handed the turn and the state that it decides about, never the
-actor that owns it. So a part can be read, and tried, alone, and no two of them know each other.
+A part that decides something receives the turn and the state that it decides about, never the
+actor that owns it. So each part can be read and tested alone, and no part depends on another.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ _LEADER_BEATS_MISSED = 5
 
 
 class Turn:
-    """Who the actor is, what time it is, who has sent what is handled now, and what leaves.
+    """The actor's identity, the time, the sender of the message being handled, and the effects.
 
     One object serves all turns of one start. `now` is the node's monotonic clock.
     """
@@ -31,7 +31,7 @@ class Turn:
         self.sender_incarnation = 0
         """The disk and the start of the sender of the message that is being handled."""
         self.counters: Counter[str] = Counter()
-        """What happened, by name; read by observers, never by the protocol."""
+        """Counts of events, by name, for metrics and tests; the protocol never reads them."""
         self.disk_full = False
         """Whether the journal's disk has less room than the reserve."""
         self.founded: Genesis | None = None
@@ -41,61 +41,61 @@ class Turn:
 
     @property
     def genesis(self) -> Genesis:
-        """The cluster's slot 0; only asked for once it is founded."""
+        """The cluster's slot 0. To be read only once the cluster is founded."""
         assert self.founded is not None, "asked for the genesis before the cluster was founded"
         return self.founded
 
     @property
     def constants(self) -> Constants:
-        """What the whole cluster computes with; only asked for once it is founded."""
+        """The constants of the genesis. To be read only once the cluster is founded."""
         return self.genesis.constants
 
-    # -- its course ------------------------------------------------------------------------------
+    # -- its phases ------------------------------------------------------------------------------
 
     def begin(self, now: Milliseconds) -> None:
-        """A turn begins. The process was paused, the broker away, or nothing happened till now."""
+        """Begin a turn. A long gap before it was a pause, a time without a broker, or idleness."""
         if now - self.now > _LEADER_BEATS_MISSED * self.options.leader_heartbeat_ms:
             self.resumed_at = now
         self.now = now
 
     def expired(self, timer: TimerKey) -> None:
-        """The timer came: it is not armed any more."""
+        """The timer expired, so it is no longer armed."""
         self._armed.discard(timer)
 
     def take(self) -> Effects:
-        """All that is to leave, which this forgets."""
+        """Take the effects collected so far."""
         return self.out.take()
 
-    # -- what leaves -----------------------------------------------------------------------------
+    # -- effects ---------------------------------------------------------------------------------
 
     def send(self, to: str, message: Frozen) -> None:
         """Send to a node or to a `Group`."""
         self.out.sends.append(Send(to, message))
 
     def answer(self, token: int, answer: object) -> None:
-        """Answer a call of this node's own process."""
+        """Answer a local call."""
         self.out.answers.append(Answer(token, answer))
 
     def journal(self, key: str, value: Frozen | bytes | None) -> None:
-        """Have the row `key` hold `value`; `None` removes it."""
+        """Write `value` to the row `key`; `None` removes the row."""
         data = value.to_json() if isinstance(value, Frozen) else value
         self.out.records.append(Record(key, data))
 
     def set_timer(
         self, name: str, least: Milliseconds, most: Milliseconds, subject: str = ""
     ) -> None:
-        """Arm, replacing what was armed under the same key."""
+        """Arm a timer, replacing one with the same key."""
         key = TimerKey(name, subject)
         self._armed.add(key)
         self.out.timers.append(SetTimer(key, least, most))
 
     def arm(self, name: str, least: Milliseconds, most: Milliseconds, subject: str = "") -> None:
-        """Arm unless it is armed already, so that a busy node has one timer message under way."""
+        """Arm a timer unless it is armed, so that a busy node has one timer message under way."""
         if TimerKey(name, subject) not in self._armed:
             self.set_timer(name, least, most, subject)
 
     def cancel_timer(self, name: str, subject: str = "") -> None:
-        """Disarm."""
+        """Disarm a timer."""
         key = TimerKey(name, subject)
         if key in self._armed:
             self._armed.discard(key)

@@ -44,7 +44,7 @@ class Frozen(BaseModel):
         return self.__pydantic_serializer__.to_json(self)
 
 
-# -- contents ---------------------------------------------------------------------------------
+# -- contents ------------------------------------------------------------------------------------
 
 
 class Inline(Frozen):
@@ -88,7 +88,7 @@ def stored(content: Inline | Chunked | Indirect) -> Chunked | Indirect:
     return content.as_chunks if isinstance(content, Inline) else content
 
 
-# -- operations -------------------------------------------------------------------------------
+# -- operations ----------------------------------------------------------------------------------
 
 
 class Precondition(Frozen):
@@ -340,7 +340,7 @@ class Outcome(Frozen):
         return f"{self.slot}-{self.index}"
 
 
-# -- values of slots --------------------------------------------------------------------------
+# -- values of slots -----------------------------------------------------------------------------
 
 
 class Batch(Frozen):
@@ -534,7 +534,7 @@ class DecidedSlot(Holder):
     aborted: tuple[Refusal, ...]
 
 
-# -- the namespace as clients see it ----------------------------------------------------------
+# -- the namespace as clients see it -------------------------------------------------------------
 
 
 class FileEntry(Frozen):
@@ -569,7 +569,7 @@ class DirectoryEntry(Frozen):
 Entry = Annotated[FileEntry | DirectoryEntry, Field(discriminator="kind")]
 
 
-# -- the cluster's founding -------------------------------------------------------------------
+# -- the cluster's founding ----------------------------------------------------------------------
 
 
 class Constants(Frozen):

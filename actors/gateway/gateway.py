@@ -206,7 +206,7 @@ class Gateway(Node):
         if any(part.busy for part in parts):
             self.turn.arm("tick", TICK_MS, TICK_MS)
 
-    # -- who takes what -------------------------------------------------------------------------
+    # -- who takes what --------------------------------------------------------------------------
 
     handlers: ClassVar[Handlers] = {
         LeaderBeat: _on_leader_beat,

@@ -589,7 +589,7 @@ class Learner(Node):
         for slot in self.log.forget(min(below, self.durable + 1), self.options.log_bytes):
             self._journal(_log_key(slot), None)
 
-    # -- who takes what -------------------------------------------------------------------------
+    # -- who takes what --------------------------------------------------------------------------
 
     handlers: ClassVar[Handlers] = {
         Accept: _on_accept,

@@ -111,7 +111,7 @@ def _role_in(name: str) -> str:
         return ""
 
 
-# -- rules ----------------------------------------------------------------------------------------
+# -- rules ---------------------------------------------------------------------------------------
 
 
 def _is_founder(envelope: Envelope, receiver: str) -> bool:
@@ -200,7 +200,7 @@ def _is_well_formed(view: View) -> bool:
     return role_in(view.coordinator) == "learner"
 
 
-# -- the table ------------------------------------------------------------------------------------
+# -- the table -----------------------------------------------------------------------------------
 
 _PROPOSER = frozenset(("proposer",))
 _ACCEPTOR = frozenset(("acceptor",))

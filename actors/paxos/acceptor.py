@@ -218,7 +218,7 @@ class Acceptor(Node):
             self.counters["promises"] += 1
             self._journal("promised", _BALLOT.dump_json(ballot))
 
-    # -- who takes what -------------------------------------------------------------------------
+    # -- who takes what --------------------------------------------------------------------------
 
     handlers: ClassVar[Handlers] = {
         Prepare: _on_prepare,

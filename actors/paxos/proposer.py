@@ -584,7 +584,7 @@ class Proposer(Node):
         if phase.in_flight or phase.waiting_views:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
-    # -- read leases (design 4.8) -----------------------------------------------------------
+    # -- read leases (design 4.8) ----------------------------------------------------------------
 
     def _on_lease_ask(self, sender: str, message: LeaseAsk) -> None:
         """Grant for no longer than the own lease, to members that no pending View drops."""
@@ -626,7 +626,7 @@ class Proposer(Node):
             if _drops(view, member)
         )
 
-    # -- who takes what -------------------------------------------------------------------------
+    # -- who takes what --------------------------------------------------------------------------
 
     handlers: ClassVar[Handlers] = {
         Promise: _on_promise,

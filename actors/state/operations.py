@@ -57,7 +57,7 @@ def _operate(tree: Tree, slot: int, index: int, operation: AnyStep | Transaction
             return _transact(tree, slot, index, operation)
 
 
-# -- one entry ------------------------------------------------------------------------------------
+# -- one entry -----------------------------------------------------------------------------------
 
 
 def _put_file(tree: Tree, slot: int, index: int, operation: PutFile) -> Outcome:
@@ -128,7 +128,7 @@ def _remove_directory(tree: Tree, slot: int, index: int, operation: RemoveDirect
     return _outcome("done", slot, index)
 
 
-# -- several --------------------------------------------------------------------------------------
+# -- several -------------------------------------------------------------------------------------
 
 
 def _move(tree: Tree, slot: int, index: int, operation: MoveEntry) -> Outcome:

@@ -504,7 +504,7 @@ class Store(Node):
         if behind or self._waiting_prepares or self.reads or self.contents.busy or self.rejoin.busy:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
-    # -- reads, see `actors.store.reads` -----------------------------------------------------------
+    # -- reads, see `actors.store.reads` ---------------------------------------------------------
 
     def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
         self.reads.follow(message.ballot)
@@ -565,7 +565,7 @@ class Store(Node):
         self._apply_decided()
         self._pull_decided()
 
-    # -- contents, see `actors.store.contents` -----------------------------------------------------
+    # -- contents, see `actors.store.contents` ---------------------------------------------------
 
     def _on_chunk_put(self, sender: str, message: ChunkPut) -> None:
         self.contents.on_put(sender, message)
@@ -594,7 +594,7 @@ class Store(Node):
     def _on_sweep(self, subject: str) -> None:
         self.contents.sweep()
 
-    # -- who takes what -------------------------------------------------------------------------
+    # -- who takes what --------------------------------------------------------------------------
 
     handlers: ClassVar[Handlers] = {
         TxnPrepare: _on_prepare,
