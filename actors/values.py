@@ -1,4 +1,4 @@
-"""What a slot of the log holds, and what commands do to the namespace.
+"""The values that a slot of the log can hold, and the commands in them.
 
 A slot's value is a `Batch` of commands, a `View`, an `Abort` or a `NoOp` (design 3.5). All of these
 are replicated state: a replica that applies the same slots in the same order has the same
@@ -108,7 +108,7 @@ class OpenSession(Frozen):
 
 
 class CloseSession(Frozen):
-    """From here on nothing of session `target` is applied any more; its results stay readable."""
+    """End session `target`: no later command of it is applied; its results stay readable."""
 
     kind: Literal["close_session"] = "close_session"
     target: str = Field(max_length=_SESSION_CHARS_MAX)
@@ -136,7 +136,7 @@ class DeleteFile(Frozen):
 
 
 class MakeDirectory(Frozen):
-    """Make a directory and its missing parents; done already is done."""
+    """Make a directory and its missing parents. It is done as well if the directory exists."""
 
     kind: Literal["make_directory"] = "make_directory"
     path: str
@@ -153,8 +153,8 @@ class RemoveDirectory(Frozen):
 class MoveEntry(Frozen):
     """Give a file, or a directory with all below it, another path: all of it or nothing.
 
-    `when` is about the source, `target_when` about what is at the target. What is there is replaced
-    only if `overwrite`, a file by a file and an empty directory by a directory, as rename(2) does.
+    `when` applies to the source, `target_when` to the target. An entry at the target is replaced
+    only if `overwrite`: a file by a file, an empty directory by a directory, as rename(2) does.
     """
 
     kind: Literal["move"] = "move"
@@ -166,7 +166,7 @@ class MoveEntry(Frozen):
 
 
 class CopyEntry(Frozen):
-    """Make the same file, or directory with all below it, at another path: all of it or nothing.
+    """Copy a file, or a directory with all below it, to another path: all of it or nothing.
 
     Contents are shared, so no bytes move. The rules are those of `MoveEntry`.
     """
@@ -192,7 +192,7 @@ Step = Annotated[AnyStep, Field(discriminator="kind")]
 
 
 class Transaction(Frozen):
-    """Steps of which all happen or none. Each one sees what those before it have done."""
+    """Steps that are all applied or none. Each step sees the effects of those before it."""
 
     kind: Literal["transaction"] = "transaction"
     steps: tuple[Step, ...]
@@ -220,7 +220,7 @@ def steps_of(operation: AnyOperation) -> tuple[AnyStep | OpenSession | CloseSess
 def is_path(text: str) -> bool:
     """Whether the tree can hold `text`: the root, or names joined by single slashes.
 
-    Gateways refuse more. Of anything else the parents and the children would not be each other's.
+    Gateways refuse more. Any other text would have parents and children that don't match.
     """
     if len(text) > PATH_BYTES_MAX:
         return False
@@ -241,7 +241,7 @@ def paths_of(operation: AnyOperation) -> Iterator[str]:
 
 
 def contents_of(operation: AnyOperation) -> tuple[Inline | Chunked | Indirect, ...]:
-    """The contents that `operation` brings with it; copies and moves bring none."""
+    """The contents that `operation` carries; copies and moves carry none."""
     if isinstance(operation, PutFile):
         return (operation.content,)
     if isinstance(operation, Transaction):
@@ -253,23 +253,23 @@ _FREEING = OpenSession | CloseSession | DeleteFile | RemoveDirectory | Check
 
 
 def grows(operation: AnyOperation) -> bool:
-    """Whether `operation` may need room for good: all but what only removes, and what it takes to
-    ask for that. A move writes as much as it moves, and under longer names.
+    """Whether `operation` may need room permanently: all but deletions, checks, and the opening and
+    closing of sessions. A move writes as much as it moves, and under longer names.
     """
     return not all(isinstance(step, _FREEING) for step in steps_of(operation))
 
 
 NO_ROOM = "no room"
-"""What the reason of an abort begins with if a store's disk was full."""
+"""The prefix of an abort's reason if a store's disk was full."""
 
 
 def no_room(store: str) -> str:
-    """Why a store refuses what grows."""
+    """The reason of a store that has no room for operations that grow."""
     return f"{NO_ROOM}: the disk of {store} is full"
 
 
 class IdempotencyKey(Frozen):
-    """A caller's own name for one request; `fingerprint` tells a retry from another request."""
+    """A caller's name for one request; `fingerprint` distinguishes a retry from another request."""
 
     key: str
     fingerprint: str
@@ -278,8 +278,8 @@ class IdempotencyKey(Frozen):
 class Command(Frozen):
     """One request of a client, applied at most once for each `(session, sequence)`.
 
-    `acknowledged` says that the client knows the results of all sequences up to it, so that they
-    may be forgotten. `reply_to` is the node that waits for the result.
+    The client knows the results of all sequences up to `acknowledged`, so they may be forgotten.
+    `reply_to` is the node that waits for the result.
     """
 
     session: str = Field(max_length=_SESSION_CHARS_MAX)
@@ -296,7 +296,7 @@ class Command(Frozen):
 
     @cached_property
     def size_bytes(self) -> int:
-        """What it takes in a message: most of it may be names, tags or metadata, not contents."""
+        """Its size in a message; most of it may be names, tags or metadata, not contents."""
         return len(self.to_json())
 
 
@@ -320,10 +320,10 @@ Status = Literal[
 class Outcome(Frozen):
     """The result of a command, the same on every replica, decided at `slot` and `index`.
 
-    `unknown_session` and `forgotten` say only that this copy of the command was not applied.
-    Anything else but `done` says that the command did not happen and never will under this
-    sequence: the durable fact is the log up to `slot`. Of a refused transaction `step` is the
-    number of the step that was refused, from 0; `path` is where, if the operation names several.
+    `unknown_session` and `forgotten` mean only that this copy of the command was not applied. Any
+    other status but `done` means that the command was not applied and never will be under this
+    sequence: the durable fact is the log up to `slot`. `step` is the number, from 0, of the step
+    that refused a transaction; `path` is where, if the operation names several paths.
     """
 
     status: Status
@@ -346,9 +346,9 @@ class Outcome(Frozen):
 class Batch(Frozen):
     """Commands, in the order in which they are applied.
 
-    `elapsed_ms` is by how much log time advances: what its leader's clock ran under the lease since
-    its batch before. Batches of earlier versions carry `stamp_ms` (Unix time) instead, up to which
-    it advances.
+    Log time advances by `elapsed_ms`, the time that passed on the leader's clock, under its lease,
+    since its previous batch. Batches of earlier versions carry `stamp_ms` (Unix time) instead, to
+    which it advances.
     """
 
     kind: Literal["batch"] = "batch"
@@ -358,14 +358,14 @@ class Batch(Frozen):
 
     @cached_property
     def json_text(self) -> bytes:
-        """The batch as JSON: many messages and rows hold the same one, and it is the bulk of them.
+        """The batch as JSON, cached because one batch is the bulk of many messages and rows.
 
-        Of a batch that was read it is the text that was read, see `adopt_json`.
+        For a batch that was read it is the text that was read, see `adopt_json`.
         """
         return self.__pydantic_serializer__.to_json(self)
 
     def adopt_json(self, text: bytes) -> None:
-        """Tell the batch which JSON it was read from, so that it is not written anew."""
+        """Keep the JSON that the batch was read from, so that it is not serialized again."""
         self.__dict__["json_text"] = text
 
     def to_json(self) -> bytes:
@@ -374,20 +374,20 @@ class Batch(Frozen):
 
     @cached_property
     def digest(self) -> str:
-        """A name of what the batch does (SHA-256), the same for the batch as it came and as a
-        replica's journal keeps it, with the contents as chunks.
+        """The batch's SHA-256, the same with contents inline, as in messages, and as chunks, as in a
+        replica's journal.
         """
         kept = self.model_copy(update={"commands": tuple(map(_as_kept, self.commands))})
         return hashlib.sha256(self.__pydantic_serializer__.to_json(kept)).hexdigest()
 
     @cached_property
     def contents(self) -> tuple[Inline | Chunked | Indirect, ...]:
-        """All contents that the commands bring with them, in order."""
+        """All contents that the commands carry, in order."""
         return tuple(c for command in self.commands for c in contents_of(command.operation))
 
     @cached_property
     def weight(self) -> int:
-        """How many bytes it takes in a message."""
+        """Its size in a message, in bytes."""
         return len(self.json_text)
 
 
@@ -407,7 +407,7 @@ def _put_as_kept(put: PutFile) -> PutFile:
 
 
 class StoreMember(Frozen):
-    """A store of a view. `added_slot` last added this disk; `None` stands for the View's own."""
+    """A store of a view. `added_slot` last added this disk; `None`: the View's own slot."""
 
     name: str
     disk: str
@@ -415,10 +415,10 @@ class StoreMember(Frozen):
 
 
 class View(Frozen):
-    """Who holds the data and who coordinates, from the slot at which it takes effect.
+    """The stores and the coordinator, from the slot at which the View takes effect.
 
     It takes effect only if the epoch is `epoch - 1` when the log reaches it. The coordinator is one
-    start of one process on one disk: a learner that lost its disk counts its starts anew.
+    start of one process on one disk: a learner that lost its disk counts its starts from 1 again.
     """
 
     kind: Literal["view"] = "view"
@@ -429,7 +429,7 @@ class View(Frozen):
     stores: tuple[StoreMember, ...]
 
     def in_force_at(self, slot: int) -> "View":
-        """This View as it takes effect at `slot`, which is when its new stores are added."""
+        """This View as it takes effect at `slot`, which adds its new stores."""
         stores = tuple(
             m if m.added_slot is not None else m.model_copy(update={"added_slot": slot})
             for m in self.stores
@@ -465,20 +465,20 @@ Value = Annotated[AnyValue, Field(discriminator="kind")]
 NOOP = NoOp()
 
 
-_AROUND_BYTES = 192
-"""The slot and a ballot, whose proposer's name may have 64 bytes."""
+_OVERHEAD_BYTES = 192
+"""The rest of the message: a slot and a ballot, whose proposer's name may have 64 bytes."""
 
 
 def weight(value: AnyValue) -> int:
-    """How many bytes a slot's value takes in a message, with what stands around it."""
+    """The size of a slot's value in a message, with the rest of its entry, in bytes."""
     size_bytes = value.weight if isinstance(value, Batch) else len(value.to_json())
-    return _AROUND_BYTES + size_bytes
+    return _OVERHEAD_BYTES + size_bytes
 
 
 class Holder(Frozen):
     """A row or a message with the value of a slot in the field named `held`.
 
-    A batch is written last, as the text that it is known by.
+    A batch is written last, as its cached JSON.
     """
 
     held: ClassVar[Literal["value", "batch"]] = "value"
@@ -509,7 +509,7 @@ class SlotValue(Holder):
 
 
 class Refusal(Frozen):
-    """A command of a slot, by its index, that is not to be committed, and why."""
+    """A command of a slot, by its index, that is not to be committed, and the reason."""
 
     index: Count
     reason: str
@@ -518,7 +518,7 @@ class Refusal(Frozen):
 class PreparedSlot(Frozen):
     """A slot that the store has journalled and not yet applied.
 
-    `digest` is the batch's (`Batch.digest`); stores of earlier versions do not tell it.
+    `digest` is the batch's (`Batch.digest`); stores of earlier versions don't report it.
     """
 
     slot: Count
@@ -527,7 +527,7 @@ class PreparedSlot(Frozen):
 
 
 class DecidedSlot(Holder):
-    """A slot with its value and its outcome: `aborted` commands, by the reason in the log."""
+    """A slot with its value and its outcome: the `aborted` commands, with the log's reasons."""
 
     slot: Count
     value: Value
@@ -573,18 +573,18 @@ Entry = Annotated[FileEntry | DirectoryEntry, Field(discriminator="kind")]
 
 
 class Constants(Frozen):
-    """What leases and replicas are computed from, one value for the whole cluster for ever.
+    """The constants of leases and of the replicated state, fixed when the cluster is founded.
 
     `lease_margin_ms` covers the difference between two nodes' clock rates over one lease. Sessions
-    and idempotency keys expire after so much log time without use. With fewer than `min_stores`
-    whole stores in the view (with all of them, if `rowa` is "strict") new writes are refused. A
-    store keeps a chunk for `chunk_grace_ms` after an upload of it was renewed; gateways renew
-    several times within it.
+    and idempotency keys expire after `session_expiry_ms` and `idempotency_expiry_ms` of log time
+    without use. With fewer than `min_stores` whole stores in the view (fewer than all stores of the
+    genesis, if `rowa` is "strict") new writes are refused. A store keeps a chunk for
+    `chunk_grace_ms` after its upload was last renewed; gateways renew several times within it.
 
-    The rest bounds what a request can cost every replica, in memory and in time, see
-    `actors.state.budget`: `slot_steps` entries looked through or written and `slot_bytes` of
-    entries written by the commands of one slot; `path_depth` names in a path; `tree_entries` files
-    and directories of `tree_bytes` in all, contents not counted.
+    The others bound the memory and the time that a request can cost every replica, see
+    `actors.state.budget`: the commands of one slot look through or write at most `slot_steps`
+    entries and write at most `slot_bytes` of them; a path has at most `path_depth` names; the tree
+    has at most `tree_entries` files and directories of `tree_bytes` in all, without contents.
     """
 
     lease_ms: Count = 1_200
@@ -609,10 +609,10 @@ class FoundingMember(Frozen):
 
 
 class Genesis(Frozen):
-    """Slot 0: who founded the cluster, and on what all of them compute. Membership starts here.
+    """Slot 0: the members that founded the cluster, their disks, the constants and the first view.
 
-    No quorum, lease or replica's state is computed from a node's own settings: two nodes whose
-    settings differ would compute two things (design 8.1).
+    No quorum, lease or replicated state is computed from a node's own settings: nodes whose
+    settings differ would compute different results (design 8.1).
     """
 
     cluster: str
@@ -623,7 +623,7 @@ class Genesis(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _of_an_earlier_version(cls, given: Any) -> Any:
-        """Clusters were founded with a lease alone; the other constants had their defaults."""
+        """Earlier versions founded clusters with `lease_ms` alone and defaults for the rest."""
         if isinstance(given, dict) and "constants" not in given and "lease_ms" in given:
             lease = {"lease_ms": given["lease_ms"]}
             return {k: v for k, v in given.items() if k != "lease_ms"} | {"constants": lease}
@@ -635,18 +635,18 @@ class Genesis(Frozen):
 
     @cached_property
     def voters(self) -> Voters:
-        """The acceptors, of whom any majority is a quorum."""
+        """The acceptors, of which any majority is a quorum."""
         return Voters(self.names("acceptor"))
 
     @property
     def stores_needed(self) -> int:
-        """How many whole stores a new write needs."""
+        """The number of whole stores that a new write needs."""
         stores = len(self.names("store"))
         strict = self.constants.rowa == "strict"
         return stores if strict else min(self.constants.min_stores, stores)
 
     def shortage(self, stores: Sequence[str]) -> str:
-        """Why a new write can't be kept on these stores alone; empty if they are enough."""
+        """The reason why `stores` are too few for a new write; empty if they are enough."""
         if len(stores) >= self.stores_needed:
             return ""
         names = ", ".join(stores) or "none"

@@ -12,7 +12,7 @@ Founding (once; `actors.founding`)::
 
 Election and lease (Paxos Made Simple, section 3; leases as in Paxos Made Live, section 5.2)::
 
-    proposer              acceptors                everybody
+    proposer              acceptors                all others
         | paxos.prepare ----->|   journalled
         |<----- paxos.promise |   (or paxos.reject)
         | lease.heartbeat --->|
@@ -40,7 +40,7 @@ One read::
       | chunk.get ------>|
       |<----- chunk.data |
 
-An upload or a download of several chunks, which keeps them for as long as it takes::
+An upload or a download of several chunks, which are kept until it ends::
 
     gateway          stores of the view     all stores
       | chunk.put -------->|                    |
@@ -49,7 +49,7 @@ An upload or a download of several chunks, which keeps them for as long as it ta
       | chunk.get -------->|                    |
       |<------- chunk.data |                    |
 
-Whoever misses something asks: `learn.pull` (chosen slots), `sync.pull` (decided ones).
+A node that lacks slots pulls them: `learn.pull` (chosen slots), `sync.pull` (decided ones).
 
 A backup of the running cluster::
 

@@ -1,4 +1,4 @@
-"""What gateways ask and are told: commands and reads, and the leases behind reads."""
+"""Requests of gateways and their answers: commands, reads, and the leases that reads need."""
 
 from typing import Literal
 
@@ -13,8 +13,8 @@ from actors.values import Command, Entry, Frozen, Outcome, is_path, paths_of
 class Submit(Frozen):
     """A command for the leader of `ballot`, and of that ballot only.
 
-    A proposer that is not leading under `ballot` refuses for good: a ballot is never used again
-    once given up (design 3.1), so a late copy of this message can't be proposed either.
+    The refusal of a proposer that does not lead under `ballot` is final: a ballot that was given up
+    is never used again (design 3.1), so a late copy of this message can't be proposed either.
     """
 
     type: Literal["client.submit"] = "client.submit"
@@ -23,7 +23,7 @@ class Submit(Frozen):
 
     @model_validator(mode="after")
     def _names_paths(self) -> "Submit":
-        """What is no path never gets into the log, from where every replica would take it."""
+        """Refuse invalid paths here, before they get into the log and so to every replica."""
         for path in paths_of(self.command.operation):
             if not is_path(path):
                 raise ValueError(f"{path[:80]!a} is no path")
@@ -38,8 +38,8 @@ class Submit(Frozen):
 class Redirect(Frozen):
     """The refusal of a `Submit`: `ballot` does not lead and never will again.
 
-    `never_proposed`: its owner, in the one incarnation that led it, also never proposed this
-    command under it. So no copy sent to this ballot can ever be in the log.
+    `never_proposed`: the ballot's owner, in the one incarnation that led under it, also never
+    proposed this command under it. So no copy sent to this ballot can ever be in the log.
     """
 
     type: Literal["client.redirect"] = "client.redirect"
@@ -91,10 +91,10 @@ class LeaseGrant(Frozen):
 
 
 class ReadRequest(Frozen):
-    """`what`: an `entry`, a `list` (names after `after`), a command's `result`, or `changes`.
+    """A read of an `entry`, a `list` (names after `after`), a command's `result`, or `changes`.
 
     A linearizable read needs the store's lease; a `stale` one any state at or above `at_least`.
-    A `result` is linearizable always. `changes` are those from slot `at_least` on; the answer waits
+    A `result` is always linearizable. `changes` are those from slot `at_least` on; the store waits
     a while for the first of them, and needs no lease.
     """
 
@@ -114,7 +114,7 @@ ReadStatus = Literal["found", "absent", "not_served", "running", "forgotten", "u
 
 
 class ReadReply(Frozen):
-    """The state at `applied`. `not_served` says why this store can't answer; ask another."""
+    """The state at `applied`. `not_served`: this store can't answer, `detail` says why."""
 
     type: Literal["read.reply"] = "read.reply"
     number: Count

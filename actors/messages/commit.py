@@ -42,7 +42,7 @@ class TxnVote(Frozen):
 
 
 class TxnProgress(Frozen):
-    """A store still works on a prepare (it pulls contents from a peer): have patience."""
+    """A store still works on a prepare (it pulls contents from a peer) and asks for patience."""
 
     type: Literal["txn.progress"] = "txn.progress"
     epoch: Count
@@ -53,7 +53,7 @@ class TxnDecision(Frozen):
     """A decided slot: all its commands commit but `aborted`.
 
     It was chosen under `ballot`. `value` is given for slots that hold no commands. A decision is
-    told only once it is final, so it is true in every epoch.
+    sent only once it is final, so it holds in every epoch.
     """
 
     type: Literal["txn.decision"] = "txn.decision"
@@ -65,7 +65,7 @@ class TxnDecision(Frozen):
 
 
 class TxnInquiry(Frozen):
-    """A new coordinator asks what became of all slots above `decided`, and fences the store."""
+    """A new coordinator asks for the fate of all slots above `decided`, and fences the store."""
 
     type: Literal["txn.inquiry"] = "txn.inquiry"
     view: View
@@ -73,7 +73,9 @@ class TxnInquiry(Frozen):
 
 
 class TxnState(Frozen):
-    """The answer: older epochs are refused from now on. A slot not named is not prepared.
+    """The reply to an inquiry; from now on the store refuses older epochs.
+
+    Slots above `applied` that are not in `prepared` are not prepared.
 
     `whole`: the store holds all contents that its state names.
     """
@@ -86,14 +88,14 @@ class TxnState(Frozen):
 
 
 class Fenced(Frozen):
-    """The sender has answered a coordinator of a newer epoch and won't serve the receiver's."""
+    """The sender has answered a coordinator of a newer epoch and refuses the receiver's."""
 
     type: Literal["txn.fenced"] = "txn.fenced"
     epoch: Count
 
 
 class PullDecided(Frozen):
-    """Send me the decided slots after `applied`."""
+    """A request for the decided slots after `applied`."""
 
     type: Literal["sync.pull"] = "sync.pull"
     applied: Count

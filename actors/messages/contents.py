@@ -8,10 +8,10 @@ from actors.numbers import Count
 from actors.values import Frozen
 
 HOLD_MS_MAX = 120_000
-"""How long one `ChunkHold` may last; who needs longer sends another one in time."""
+"""The longest that one `ChunkHold` lasts; to hold for longer, a gateway sends it again in time."""
 
 KEEP_NAMES_MAX = 512
-"""How many chunks one `ChunkKeep` may name: some 35 KB, so that none delays what comes after it."""
+"""How many chunks one `ChunkKeep` may name: some 35 KB, so that it delays no message behind it."""
 
 
 class ChunkPut(Frozen):
@@ -24,14 +24,14 @@ class ChunkPut(Frozen):
 
 
 class ChunkStored(Frozen):
-    """The chunk is durable at the sender: one credit back."""
+    """The chunk is durable at the sender, which returns one credit."""
 
     type: Literal["chunk.stored"] = "chunk.stored"
     sha256: str
 
 
 class ChunkRefused(Frozen):
-    """The chunk was not stored: it is not what its name says, or there is no room."""
+    """The chunk was not stored: its SHA-256 is not its name, or there is no room."""
 
     type: Literal["chunk.refused"] = "chunk.refused"
     sha256: str
@@ -39,7 +39,7 @@ class ChunkRefused(Frozen):
 
 
 class ChunkGet(Frozen):
-    """Send me this chunk."""
+    """A request for this chunk."""
 
     type: Literal["chunk.get"] = "chunk.get"
     sha256: str
@@ -61,17 +61,17 @@ class ChunkMissing(Frozen):
 
 
 class ChunkHold(Frozen):
-    """Delete no chunk for the next `for_ms`; a store holds for `HOLD_MS_MAX` at most."""
+    """A store is to delete no chunk for the next `for_ms`, `HOLD_MS_MAX` at most."""
 
     type: Literal["chunk.hold"] = "chunk.hold"
     for_ms: Count
 
 
 class ChunkKeep(Frozen):
-    """Delete none of these chunks, nor what they list, for the next `for_ms`.
+    """A store is to keep these chunks, and the chunks that they list, for the next `for_ms`.
 
-    A gateway sends it again in time while a request runs; a store allows no longer at once than
-    a `ChunkPut`, a `ChunkGet` or a `ChunkHold` would keep them for.
+    A gateway sends it again in time while a request runs; a store keeps them no longer for it than
+    for a `ChunkPut`, a `ChunkGet` or a `ChunkHold`.
     """
 
     type: Literal["chunk.keep"] = "chunk.keep"

@@ -1,4 +1,4 @@
-"""What whoever looks on asks of a learner: the log, slot by slot, without any contents."""
+"""Diagnostics: a gateway reads a learner's log, slot by slot, without any contents."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from actors.values import Frozen
 
 
 class LogCommand(Frozen):
-    """A command of a slot: its request, what it does, and where."""
+    """A command of a slot: its request's id, its operation and its path."""
 
     request: str
     operation: str
@@ -18,10 +18,10 @@ class LogCommand(Frozen):
 class LogEntry(Frozen):
     """A chosen slot. `aborted` names the commands that do not commit; `None`: not decided yet.
 
-    `epoch` is that of the view in force at the slot; `ballot` one under which it was chosen, where
-    the learner saw that itself, and `accepted_by` the acceptors whose votes under it came to that
-    learner. `text` says what a slot without commands holds. Of more commands than were asked for
-    only the first are in `commands`; `commands_count` counts all.
+    `epoch` is that of the view in force at the slot; `ballot` one under which it was chosen, if the
+    learner counted the votes itself, and `accepted_by` the acceptors whose votes under it reached
+    that learner. `text` describes the value. If there are more commands than were asked for, only
+    the first are in `commands`; `commands_count` counts all.
     """
 
     slot: Count
@@ -36,8 +36,8 @@ class LogEntry(Frozen):
 
 
 class LogRead(Frozen):
-    """Tell me of the newest chosen slots below `before` (0: of all), `limit` of them, with at most
-    `commands_max` commands each (0: with all).
+    """A request for the newest chosen slots below `before` (0: of all), `limit` of them, with at
+    most `commands_max` commands each (0: with all).
     """
 
     type: Literal["log.read"] = "log.read"
@@ -48,8 +48,9 @@ class LogRead(Frozen):
 
 
 class LogPage(Frozen):
-    """The answer, newest first. The sender keeps slots from `first_kept` on; the outcome of those
-    above `decided` is still open.
+    """The answer to a `LogRead`, newest slot first.
+
+    The sender keeps slots from `first_kept` on; those above `decided` are not decided yet.
     """
 
     type: Literal["log.page"] = "log.page"

@@ -8,7 +8,7 @@ from actors.values import Frozen, Genesis, View
 
 
 class Census(Frozen):
-    """acceptor-1 asks every member whether its disk is empty, in order to found a cluster."""
+    """acceptor-1 asks every member whether its disk is empty, to found a cluster."""
 
     type: Literal["genesis.census"] = "genesis.census"
     disk: str
@@ -16,7 +16,7 @@ class Census(Frozen):
 
 
 class Present(Frozen):
-    """The answer to one `Census`, echoing it. `cluster` is what the answering disk holds."""
+    """The answer to a `Census`, echoing it. `cluster` is the cluster of the answering disk."""
 
     type: Literal["genesis.present"] = "genesis.present"
     asker_disk: str
@@ -25,7 +25,7 @@ class Present(Frozen):
 
 
 class ProposeGenesis(Frozen):
-    """acceptor-1 to the other acceptors: hold this durably."""
+    """acceptor-1 asks the other acceptors to hold the genesis durably."""
 
     type: Literal["genesis.propose"] = "genesis.propose"
     genesis: Genesis
@@ -46,7 +46,7 @@ class Inquiry(Frozen):
 
 
 class Founded(Frozen):
-    """All acceptors hold `genesis`. `asker_*` echo the `Inquiry`; empty: nobody asked."""
+    """All acceptors hold `genesis`. `asker_*` echo the `Inquiry`, if this answers one."""
 
     type: Literal["genesis.founded"] = "genesis.founded"
     genesis: Genesis
@@ -57,9 +57,9 @@ class Founded(Frozen):
 class NodeHeartbeat(Frozen):
     """A sign of life. `journal_commits` counts the commits of the sender's journal so far.
 
-    `applied` is the end of the applied prefix, `durable` what of it would survive a crash;
-    `scanned` ends the chosen prefix; `state_hash` chains all applied slots. A replica that copies
-    a snapshot has `rows_left` of it before it; a store lacks `chunks_missing` of its contents.
+    `applied` is the end of the applied prefix, `durable` the end of its durable part, `scanned` the
+    end of the chosen prefix; `state_hash` chains all applied slots. A replica that copies a
+    snapshot still has to receive `rows_left` of it; a store lacks `chunks_missing` of its contents.
     `ballot` is the one that a proposer leads under, or that an acceptor has promised.
     """
 
@@ -82,7 +82,7 @@ class NodeHeartbeat(Frozen):
 
 
 class StaleDisk(Frozen):
-    """The receiver's disk once reported more commits than it holds now: it is an older copy."""
+    """The receiver's disk once reported more commits than it holds now, so it is an older copy."""
 
     type: Literal["node.stale_disk"] = "node.stale_disk"
     disk: str

@@ -32,7 +32,7 @@ class Promise(Frozen):
 
 
 class Accept(Holder):
-    """Phase 2a, to acceptors and learners. `learner` is to hear the votes; empty: all learners."""
+    """Phase 2a, to acceptors and learners. The votes go to `learner`; empty: to all learners."""
 
     type: Literal["paxos.accept"] = "paxos.accept"
     ballot: Ballot
@@ -50,7 +50,7 @@ class Accepted(Frozen):
 
 
 class Reject(Frozen):
-    """`ballot` can't be served: a higher one is promised, a lease runs, or slots are gone."""
+    """The refusal of `ballot`: a higher one is promised, a lease runs, or slots are truncated."""
 
     type: Literal["paxos.reject"] = "paxos.reject"
     ballot: Ballot
@@ -76,10 +76,10 @@ class LeaseGranted(Frozen):
 
 
 class LeaderBeat(Frozen):
-    """Who leads, to everybody. `ready`: it holds a lease and takes commands.
+    """The leader announces itself to all nodes. `ready`: it holds a lease and accepts commands.
 
     `lease_left_ms` is how long it still holds the lease, and `read_leases_ms` how long each store
-    may still hold a read lease, at the sending and on the leader's clock. They are for onlookers.
+    may still hold a read lease, at the sending and on the leader's clock. Both are diagnostics.
     """
 
     type: Literal["leader.beat"] = "leader.beat"
@@ -91,7 +91,7 @@ class LeaderBeat(Frozen):
 
 
 class LearnerProgress(Frozen):
-    """A learner's end of the chosen prefix, with the view there, and of the decided one."""
+    """A learner reports the ends of its chosen prefix, with the view there, and its decided one."""
 
     type: Literal["learn.progress"] = "learn.progress"
     scanned: Count
@@ -100,7 +100,7 @@ class LearnerProgress(Frozen):
 
 
 class PullChosen(Frozen):
-    """Send me what you know of the slots `first_slot <= s <= last_slot`."""
+    """A request for what the receiver knows of the slots `first_slot <= s <= last_slot`."""
 
     type: Literal["learn.pull"] = "learn.pull"
     first_slot: Count
@@ -115,7 +115,7 @@ class Chosen(Frozen):
 
 
 class AcceptedRange(Frozen):
-    """What one acceptor accepted in a range, with values: an `Accepted` for each entry."""
+    """What one acceptor accepted in a range, with values; each entry counts as an `Accepted`."""
 
     type: Literal["learn.accepted"] = "learn.accepted"
     entries: tuple[AcceptedValue, ...]
@@ -130,7 +130,10 @@ class ProposeValue(Frozen):
 
 
 class Truncate(Frozen):
-    """Everything below `below` is durable at all learners and stores; acceptors may forget it."""
+    """Slots below `below` are durable at the coordinator and all stores of the view.
+
+    Acceptors and learners may forget them.
+    """
 
     type: Literal["log.truncate"] = "log.truncate"
     below: Count

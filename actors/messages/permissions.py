@@ -1,10 +1,10 @@
-"""Who may send what to whom: one table, which a node consults before any handler sees a message.
+"""Permissions: who may send which message to whom, checked before any handler sees a message.
 
-A row names the roles that send a type and the roles that receive it. Where it is a particular node
-that sends it, a rule says which: a ballot is used by its proposer alone, a View is asked for by the
-coordinator that it names, a command by the gateway that waits for its result. What no row permits
-is dropped and counted. The table believes the name on an envelope, which the broker does not vouch
-for as long as all nodes share its credentials (`docs/decisions/0016-who-may-send-what.md`).
+A row names the roles that send a type and the roles that receive it. Where only a particular node
+may send it, a rule says which: a ballot is used by its proposer alone, a View is requested by the
+coordinator that it names, a command by the gateway that waits for its result. Messages that no row
+permits are dropped and counted. The table trusts the name on an envelope, which the broker can't
+verify as long as all nodes share its credentials (`docs/decisions/0016-who-may-send-what.md`).
 
 Local calls and notices are in no row: they never cross the broker.
 """
@@ -76,19 +76,19 @@ FOUNDER = "acceptor-1"
 """The node that mints a cluster's id."""
 
 UNKNOWN = "unknown"
-"""The role of a well-formed name that is no member's, as of a node whose settings name more nodes
-than the cluster was founded with. It may ask which cluster lives here, and halts on the answer.
+"""The role of a well-formed name that is no member's: of a node whose settings name more nodes than
+the cluster was founded with. It may ask which cluster lives here, and halts on the answer.
 """
 
 _NAME_CHARS_MAX = 64
 
 Rule = Callable[[Envelope, str], bool]
-"""Whether this very sender may send this very message to the node of that name."""
+"""Whether the sender of an envelope may send its message to the node of that name."""
 
 
 class Permission(NamedTuple):
-    """A row. With `founding_disk` only the members count that still have the disk which the
-    genesis names.
+    """A row. With `founding_disk`, only members that still have the disk that the genesis names may
+    send the type.
     """
 
     senders: frozenset[str]
@@ -98,8 +98,8 @@ class Permission(NamedTuple):
 
 
 def role_in(name: str) -> str:
-    """The role that a node's name starts with; nothing if it is no node's name."""
-    # No cache, and no conversion to a number, is to take in what has no bounds.
+    """The role that a node's name starts with; empty if it is no node's name."""
+    # Names of unbounded length must reach neither the cache nor the conversion to a number.
     return _role_in(name) if len(name) <= _NAME_CHARS_MAX else ""
 
 
@@ -119,7 +119,7 @@ def _is_founder(envelope: Envelope, receiver: str) -> bool:
 
 
 def _is_in_its_genesis(envelope: Envelope, receiver: str) -> bool:
-    """An acceptor tells of the cluster that it founded with others, on this very disk."""
+    """An acceptor reports only a genesis that names it on this disk."""
     message: Any = envelope.message
     named = {member.name: member.disk for member in message.genesis.members}
     return named.get(envelope.sender) == envelope.disk
@@ -129,8 +129,8 @@ def _is_founder_in_its_genesis(envelope: Envelope, receiver: str) -> bool:
     return _is_founder(envelope, receiver) and _is_in_its_genesis(envelope, receiver)
 
 
-def _tells_of_itself(envelope: Envelope, receiver: str) -> bool:
-    """The role is the sender's; who leads names its own ballot; replicas alone know the view."""
+def _reports_itself(envelope: Envelope, receiver: str) -> bool:
+    """The role is the sender's, a leader's ballot its own; only replicas report the view."""
     message: Any = envelope.message
     role, view, ballot = message.role, message.view, message.ballot
     if role != role_in(envelope.sender):
@@ -147,7 +147,7 @@ def _owns_ballot(envelope: Envelope, receiver: str) -> bool:
 
 
 def _proposes(envelope: Envelope, receiver: str) -> bool:
-    """Under its own ballot; and acceptors send their votes to the learner that it names."""
+    """The ballot is the sender's own, and the node that the votes go to is a learner."""
     message: Any = envelope.message
     learner = message.learner
     own: bool = message.ballot.proposer == envelope.sender
@@ -155,7 +155,7 @@ def _proposes(envelope: Envelope, receiver: str) -> bool:
 
 
 def _submits(envelope: Envelope, receiver: str) -> bool:
-    """To the owner of the ballot, in a session of the sender's, which waits for the result."""
+    """The ballot is the receiver's; the session is the sender's, which waits for the result."""
     message: Any = envelope.message
     command, sender = message.command, envelope.sender
     operation = command.operation
@@ -172,7 +172,7 @@ def _gateway_of(session: str) -> str:
 
 
 def _asks_for_itself(envelope: Envelope, receiver: str) -> bool:
-    """A View makes the very start that asks for it the coordinator; an Abort names none."""
+    """A View names the running start of its sender as coordinator; an Abort names none."""
     message: Any = envelope.message
     return not isinstance(message.value, View) or _is_named_by(message.value, envelope)
 
@@ -182,7 +182,7 @@ def _coordinates(envelope: Envelope, receiver: str) -> bool:
     return _is_named_by(message.view, envelope)
 
 
-def _tells_a_view(envelope: Envelope, receiver: str) -> bool:
+def _reports_a_view(envelope: Envelope, receiver: str) -> bool:
     message: Any = envelope.message
     return _is_well_formed(message.view)
 
@@ -193,7 +193,7 @@ def _is_named_by(view: View, envelope: Envelope) -> bool:
 
 
 def _is_well_formed(view: View) -> bool:
-    """What is sent to the nodes that a view names goes to nodes of the right roles."""
+    """Whether the view names nodes of the right roles, for messages will be sent to them."""
     for store in view.stores:
         if role_in(store.name) != "store":
             return False
@@ -209,7 +209,7 @@ _STORE = frozenset(("store",))
 _GATEWAY = frozenset(("gateway",))
 _MEMBER = _PROPOSER | _ACCEPTOR | _LEARNER | _STORE
 _ANY = _MEMBER | _GATEWAY
-_HEARS_BEATS = _ANY - _ACCEPTOR
+_RECEIVES_HEARTBEATS = _ANY - _ACCEPTOR
 
 PERMISSIONS: dict[type[AnyMessage], Permission] = {
     Census: Permission(_ACCEPTOR, _MEMBER, _is_founder),
@@ -218,8 +218,8 @@ PERMISSIONS: dict[type[AnyMessage], Permission] = {
     HoldsGenesis: Permission(_ACCEPTOR, _ACCEPTOR),
     Inquiry: Permission(_ANY | {UNKNOWN}, _ACCEPTOR),
     Founded: Permission(_ACCEPTOR, _ANY, _is_in_its_genesis),
-    NodeHeartbeat: Permission(_ANY, _HEARS_BEATS, _tells_of_itself),
-    # It halts its receiver, so the word of a gateway, or of a disk that came later, is not enough.
+    NodeHeartbeat: Permission(_ANY, _RECEIVES_HEARTBEATS, _reports_itself),
+    # It halts its receiver, so neither gateways nor disks that came later may send it.
     StaleDisk: Permission(_MEMBER - _ACCEPTOR, _ANY, founding_disk=True),
     Prepare: Permission(_PROPOSER, _ACCEPTOR, _owns_ballot),
     Promise: Permission(_ACCEPTOR, _PROPOSER),
@@ -228,8 +228,8 @@ PERMISSIONS: dict[type[AnyMessage], Permission] = {
     Reject: Permission(_ACCEPTOR, _PROPOSER),
     LeaseHeartbeat: Permission(_PROPOSER, _ACCEPTOR, _owns_ballot),
     LeaseGranted: Permission(_ACCEPTOR, _PROPOSER),
-    LeaderBeat: Permission(_PROPOSER, _HEARS_BEATS, _owns_ballot),
-    LearnerProgress: Permission(_LEARNER, _PROPOSER, _tells_a_view),
+    LeaderBeat: Permission(_PROPOSER, _RECEIVES_HEARTBEATS, _owns_ballot),
+    LearnerProgress: Permission(_LEARNER, _PROPOSER, _reports_a_view),
     PullChosen: Permission(_LEARNER, _ACCEPTOR | _LEARNER),
     Chosen: Permission(_LEARNER, _LEARNER),
     AcceptedRange: Permission(_ACCEPTOR, _LEARNER),

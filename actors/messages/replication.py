@@ -1,4 +1,4 @@
-"""Snapshots, joining a view, and what replicas find out about each other (design 4)."""
+"""Snapshots, joining a view, and the comparison of replicas (design 4)."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ from actors.values import Frozen
 
 
 class SnapshotPull(Frozen):
-    """Send me page `page` of your snapshot at `slot`; slot 0 asks for a new one, at its page 0."""
+    """A request for a page of the snapshot at `slot`; slot 0 asks for page 0 of a new one."""
 
     type: Literal["snapshot.pull"] = "snapshot.pull"
     slot: Count
@@ -22,9 +22,9 @@ class SnapshotRow(Frozen):
 
 
 class SnapshotPage(Frozen):
-    """Page `page` of the state at `slot`; `digest` is the SHA-256 over its rows.
+    """Page `page` of the state at `slot`; `digest` is the SHA-256 of its rows.
 
-    The page after which no rows are left is the last one.
+    The last page has no `rows_left`.
     """
 
     type: Literal["snapshot.page"] = "snapshot.page"
@@ -36,7 +36,7 @@ class SnapshotPage(Frozen):
 
 
 class JoinRequest(Frozen):
-    """A store outside the view lacks nothing up to `applied` and asks to be added."""
+    """A store outside the view, which lacks nothing up to `applied`, asks to be added."""
 
     type: Literal["view.join"] = "view.join"
     applied: Count
@@ -44,9 +44,8 @@ class JoinRequest(Frozen):
 
 
 class Diverged(Frozen):
-    """The receiver reported the state `reported` at `slot`, where the others have `state_hash`.
-
-    It must copy theirs.
+    """The receiver reported the state `reported` at `slot`, where the other replicas have
+    `state_hash`. It must copy theirs.
     """
 
     type: Literal["replica.diverged"] = "replica.diverged"
