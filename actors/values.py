@@ -374,8 +374,8 @@ class Batch(Frozen):
 
     @cached_property
     def digest(self) -> str:
-        """The batch's SHA-256, the same with contents inline, as in messages, and as chunks, as in a
-        replica's journal.
+        """The batch's SHA-256, the same with contents inline, as in messages, and as chunks, as in
+        a replica's journal.
         """
         kept = self.model_copy(update={"commands": tuple(map(_as_kept, self.commands))})
         return hashlib.sha256(self.__pydantic_serializer__.to_json(kept)).hexdigest()
