@@ -9,9 +9,9 @@ from unittest.mock import patch
 from actors.effects import Effects, Envelope, Send
 from actors.options import Options
 from actors.values import Batch, Inline, PutFile
-from chaos.simulator.interfaces import Parcel
 from chaos.simulator.machine import Machine
 from chaos.simulator.network import Conditions
+from chaos.simulator.parcels import Parcel
 from chaos.simulator.world import World
 
 

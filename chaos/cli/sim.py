@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from chaos.simulator.batch import INTERESTING, Summary, run_batch
+from chaos.simulator.batch import COVERAGE_GOALS, Summary, run_batch
 from chaos.simulator.faults import KNOWN, parse_faults
 from chaos.simulator.run import ACKNOWLEDGED_LEAST, STORM_MS, Plan, Report, run_plan
 from chaos.simulator.shrink import shrink
-from chaos.simulator.trace import Story, TraceWriter
+from chaos.simulator.trace import RecentEvents, TraceWriter
 from gateway.cli.console import note, out, print_json
 
 _FAILED = 1
@@ -65,9 +65,9 @@ def sim(
     if trace is not None or history is not None:
         if len(plans) != 1:
             raise typer.BadParameter("one seed only, such as 7:8", param_hint="--trace, --history")
-        _write_down(plans[0], trace, history)
+        _write_files(plans[0], trace, history)
     summary = _run(plans, jobs or os.cpu_count() or 1, quiet=json)
-    failures = [_told(report, shrinks) for report in summary.failures]
+    failures = [_describe(report, shrinks) for report in summary.failures]
     vacuous = summary.vacuous() if names == ("all",) and not failures else []
     if json:
         print_json(_as_json(summary, failures, vacuous))
@@ -93,7 +93,7 @@ def _run(plans: list[Plan], jobs: int, quiet: bool) -> Summary:
         return run_batch(plans, jobs, lambda report: progress.advance(task))
 
 
-def _write_down(plan: Plan, trace: Path | None, history: Path | None) -> None:
+def _write_files(plan: Plan, trace: Path | None, history: Path | None) -> None:
     from chaos.checker.history import write_events
     from chaos.simulator.run import Simulation
 
@@ -112,12 +112,12 @@ def _write_down(plan: Plan, trace: Path | None, history: Path | None) -> None:
 # -- failures -------------------------------------------------------------------------------------
 
 
-def _told(report: Report, shrinks: bool) -> dict[str, Any]:
-    """A failure with its story, made smaller first if that is wanted."""
+def _describe(report: Report, shrinks: bool) -> dict[str, Any]:
+    """A failure with its last events, made smaller first if that is wanted."""
     if shrinks:
         report = shrink(report, run_plan)
-    story = Story()
-    again = run_plan(report.plan, story)
+    recent = RecentEvents()
+    again = run_plan(report.plan, recent)
     return {
         "seed": report.plan.seed,
         "commit": commit(),
@@ -126,7 +126,7 @@ def _told(report: Report, shrinks: bool) -> dict[str, Any]:
         "time_ms": report.at_ms,
         "faults": list(report.faults),
         "incidents": list(report.incidents),
-        "story": story.lines(),
+        "story": recent.lines(),
         "replay": report.plan.command,
         "replays": (again.invariant, again.digest) == (report.invariant, report.digest),
     }
@@ -163,7 +163,7 @@ def _as_json(
         "acknowledged": summary.acknowledged,
         "acknowledged_least": summary.acknowledged_least,
         "runs_with_two_elections": summary.with_elections,
-        "happened": {item.name: item.count(summary.counters) for item in INTERESTING},
+        "happened": {goal.name: goal.count(summary.counters) for goal in COVERAGE_GOALS},
         "operations": _sorted(summary.operations),
         "counters": _sorted(summary.counters),
     }
@@ -188,8 +188,8 @@ def _print(summary: Summary, failures: list[dict[str, Any]], vacuous: list[str])
         f"{summary.wall_s:.1f} s in all",
         highlight=False,
     )
-    for item in INTERESTING:
-        print_line(f"  {item.count(summary.counters):>9,}  {item.name}", highlight=False)
+    for goal in COVERAGE_GOALS:
+        print_line(f"  {goal.count(summary.counters):>9,}  {goal.name}", highlight=False)
     for failure in failures:
         _print_failure(failure)
     for what in vacuous:

@@ -1,4 +1,4 @@
-"""Many seeds, on several cores; and whether what should happen sometimes happened at all."""
+"""Many seeds on several cores, and whether they covered what a batch must cover."""
 
 import time
 from collections import Counter
@@ -14,11 +14,11 @@ ELECTIONS_SHARE_LEAST = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Interesting:
-    """Something that a batch must have seen at least once to mean anything.
+class CoverageGoal:
+    """Something that must happen at least once in a batch, else the batch is vacuous.
 
-    `counters` are named by role and name, as the actors count them; `per_seeds` is how many seeds
-    with all faults it takes for a batch without it to be suspicious.
+    `counters` are named by role and name, as the actors count them. The goal applies to batches of
+    at least `per_seeds` seeds with all faults.
     """
 
     name: str
@@ -26,47 +26,47 @@ class Interesting:
     per_seeds: int = 20
 
     def count(self, counters: Counter[str]) -> int:
-        """How often it happened."""
+        """How often it has happened."""
         return sum(counters[name] for name in self.counters)
 
 
-INTERESTING = (
-    Interesting("leader changes", ("proposer.led",), 5),
-    Interesting("leaders that stepped down", ("proposer.stepped_down",)),
-    Interesting("gaps filled", ("proposer.gaps_filled",), 200),
-    Interesting("promises of several pages", ("proposer.promise_pages",)),
-    Interesting("retransmissions", ("proposer.retransmissions",)),
-    Interesting("aborts", ("learner.aborted",)),
-    Interesting("view changes", ("learner.views",)),
-    Interesting("stores dropped", ("learner.stores_dropped",)),
-    Interesting("stores added again", ("learner.stores_added",)),
-    Interesting("takeovers by another learner", ("learner.takeovers_proposed",)),
-    Interesting("in-doubt slots resolved", ("learner.in_doubt_resolved",)),
-    Interesting("values of former epochs refused", ("learner.void_by_epoch",)),
-    Interesting("fenced coordinators", ("store.fenced",)),
-    Interesting(
+COVERAGE_GOALS = (
+    CoverageGoal("leader changes", ("proposer.led",), 5),
+    CoverageGoal("leaders that stepped down", ("proposer.stepped_down",)),
+    CoverageGoal("gaps filled", ("proposer.gaps_filled",), 200),
+    CoverageGoal("promises of several pages", ("proposer.promise_pages",)),
+    CoverageGoal("retransmissions", ("proposer.retransmissions",)),
+    CoverageGoal("aborts", ("learner.aborted",)),
+    CoverageGoal("view changes", ("learner.views",)),
+    CoverageGoal("stores dropped", ("learner.stores_dropped",)),
+    CoverageGoal("stores added again", ("learner.stores_added",)),
+    CoverageGoal("takeovers by another learner", ("learner.takeovers_proposed",)),
+    CoverageGoal("in-doubt slots resolved", ("learner.in_doubt_resolved",)),
+    CoverageGoal("values of former epochs refused", ("learner.void_by_epoch",)),
+    CoverageGoal("fenced coordinators", ("store.fenced",)),
+    CoverageGoal(
         "snapshots installed", ("learner.snapshots_installed", "store.snapshots_installed"), 20
     ),
-    Interesting(
+    CoverageGoal(
         "snapshots of several pages", ("learner.snapshot_pages", "store.snapshot_pages"), 60
     ),
-    Interesting("disks lost", ("disk.lost",), 20),
-    Interesting("newcomers joined", ("disk.newcomers_joined",), 20),
-    Interesting("turns without room", ("disk.waited_for_room",)),
-    Interesting("rotten blobs found", ("store.chunks_rotten",)),
-    Interesting("rotten rows written anew", ("store.rows_rotten", "learner.rows_rotten")),
-    Interesting("rotten disks refused", ("disk.refused",), 60),
-    Interesting("snapshots disturbed", ("disk.copies_disturbed",), 100),
-    Interesting("reads refused", ("store.reads_refused",)),
-    Interesting("former incarnations refused", ("learner.dropped_former_incarnation",), 60),
-    Interesting("unknown outcomes", ("gateway.unknown",)),
-    Interesting("publications that the broker did not take", ("broker.blocked",)),
-    Interesting("unused chunks asked to be kept", ("store.chunks_kept",)),
-    Interesting("unused chunks deleted", ("store.chunks_deleted",)),
-    Interesting("changed settings refused", ("settings.refused",)),
-    Interesting("changed settings borne", ("settings.borne",)),
+    CoverageGoal("disks lost", ("disk.lost",), 20),
+    CoverageGoal("newcomers joined", ("disk.newcomers_joined",), 20),
+    CoverageGoal("turns without room", ("disk.waited_for_room",)),
+    CoverageGoal("rotten blobs found", ("store.chunks_rotten",)),
+    CoverageGoal("rotten rows written anew", ("store.rows_rotten", "learner.rows_rotten")),
+    CoverageGoal("rotten disks refused", ("disk.refused",), 60),
+    CoverageGoal("snapshots disturbed", ("disk.copies_disturbed",), 100),
+    CoverageGoal("reads refused", ("store.reads_refused",)),
+    CoverageGoal("former incarnations refused", ("learner.dropped_former_incarnation",), 60),
+    CoverageGoal("unknown outcomes", ("gateway.unknown",)),
+    CoverageGoal("publications that the broker did not take", ("broker.blocked",)),
+    CoverageGoal("unused chunks asked to be kept", ("store.chunks_kept",)),
+    CoverageGoal("unused chunks deleted", ("store.chunks_deleted",)),
+    CoverageGoal("changed settings refused", ("settings.refused",)),
+    CoverageGoal("changed settings borne", ("settings.borne",)),
     *(
-        Interesting(f"clusters of the shape {shape.name!r}", (f"shape.{shape.name}",), 250)
+        CoverageGoal(f"clusters of the shape {shape.name!r}", (f"shape.{shape.name}",), 250)
         for shape in SHAPES
     ),
 )
@@ -88,7 +88,7 @@ class Summary:
     with_elections: int = 0
     """Runs with two or more elections."""
     core_s: float = 0.0
-    """How long cores were busy with the runs, added up."""
+    """The processor time of all runs."""
     wall_s: float = 0.0
 
     def add(self, report: Report) -> None:
@@ -111,11 +111,11 @@ class Summary:
         self.with_elections += report.elections >= ELECTIONS_LEAST
 
     def vacuous(self) -> list[str]:
-        """What never happened, though the batch was large enough for it."""
+        """The coverage goals that the batch should have met and has not."""
         missing = [
-            f"{item.name} never happened in {self.runs} runs"
-            for item in INTERESTING
-            if self.runs >= item.per_seeds and not item.count(self.counters)
+            f"{goal.name} never happened in {self.runs} runs"
+            for goal in COVERAGE_GOALS
+            if self.runs >= goal.per_seeds and not goal.count(self.counters)
         ]
         passed = self.runs - len(self.failures)
         if self.runs >= 20 and self.with_elections < passed * ELECTIONS_SHARE_LEAST:
@@ -141,7 +141,7 @@ def run_batch(
     each: Callable[[Report], None] = lambda report: None,
     failures_max: int = 1,
 ) -> Summary:
-    """Run the plans, in order as far as reports go; stop after `failures_max` failures."""
+    """Run the plans, and report them in order; stop after `failures_max` failures."""
     summary = Summary()
     began = time.perf_counter()
     for report in _reports(plans, jobs):

@@ -1,4 +1,4 @@
-"""A node's own clock: it never goes back while the machine is up, and runs at its own rate."""
+"""A node's own clock: monotonic until the machine reboots, and with a rate of its own."""
 
 PPM = 1_000_000
 """The rate of a clock that agrees with true time, in parts per million."""
@@ -16,7 +16,7 @@ class Clock:
         self.rate_ppm = rate_ppm
 
     def ran_ms(self, true_us: int) -> int:
-        """How long the clock has run by its own measure; a reboot does not change that."""
+        """How long the clock has run by its own rate; a reboot does not change that."""
         return self._base_ms + (true_us - self._since_us) * self.rate_ppm // (PPM * 1000)
 
     def read_ms(self, true_us: int) -> int:
@@ -28,11 +28,11 @@ class Clock:
         )
 
     def set_rate(self, rate_ppm: int, true_us: int) -> None:
-        """Run at another rate from now on, without a jump."""
+        """Run at another rate from now on; the reading does not jump."""
         self._base_ms = self.ran_ms(true_us)
         self._since_us = true_us
         self.rate_ppm = rate_ppm
 
     def reboot(self, true_us: int, first_ms: int) -> None:
-        """The machine was started anew: its clock begins again."""
+        """The machine boots again: its clock shows `first_ms`."""
         self._offset_ms = first_ms - self.ran_ms(true_us)

@@ -1,7 +1,7 @@
-"""The shapes that a cluster of the simulator can have: how many nodes, and what is replicated.
+"""The shapes of simulated clusters: numbers of nodes, and other replicated settings.
 
-A rule that holds for five acceptors, two learners and three stores may hold by accident. So a
-seed with the fault `shapes` draws its cluster from here, the usual shape as often as all others.
+An invariant that holds for five acceptors, two learners and three stores may hold by accident. So
+a seed with the fault `shapes` draws its cluster from here: the usual shape in half of the cases.
 """
 
 import random
@@ -13,7 +13,7 @@ from actors.options import Options
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The settings that a shape has in place of the usual ones."""
+    """The settings in which a shape differs from the usual one."""
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -36,9 +36,9 @@ OTHERS = (
 SHAPES = (USUAL, *OTHERS)
 
 
-def draw_shape(chance: random.Random) -> Shape:
-    """The usual shape half of the time, or one of the others."""
-    return USUAL if chance.random() < 0.5 else chance.choice(OTHERS)
+def draw_shape(rng: random.Random) -> Shape:
+    """The usual shape with a probability of one half, else one of the others."""
+    return USUAL if rng.random() < 0.5 else rng.choice(OTHERS)
 
 
 def shaped(options: Options, shape: Shape) -> Options:

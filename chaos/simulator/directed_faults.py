@@ -1,86 +1,90 @@
-"""Two days so bad that chance alone seldom draws them: each puts one rule to the test."""
+"""Sequences of faults that random draws rarely produce: each is directed at one invariant."""
 
 import random
 from collections.abc import Callable
 
 from chaos.simulator.machine import Machine
-from chaos.simulator.world import US, World
+from chaos.simulator.schedule import US_PER_MS
+from chaos.simulator.world import World
 
-_LOOK_US = 300
-_LOOKS = 10_000
+_POLL_US = 300
+_POLLS_MAX = 10_000
 
 
-def usurp(
+def hide_leader(
     world: World, leader: Machine, duration_ms: int, restart: Callable[[Machine, int], None]
 ) -> None:
-    """The proposers do not hear the leader, which leads on, and acceptors start again meanwhile.
+    """Cut the leader off from the other proposers, and restart the acceptors one after another.
 
-    Somebody stands for election while leases run that restarted acceptors do not remember
-    (design 3.6).
+    Another proposer then stands for election while leases run that the restarted acceptors do not
+    remember (design 3.6).
     """
     network = world.network
+    schedule = world.schedule
     pairs = {(leader.name, name) for name in world.options.names("proposer")}
     network.cut |= pairs
-    world.after_us(duration_ms * US, lambda _: network.cut.difference_update(pairs))
+    schedule.after_us(duration_ms * US_PER_MS, lambda _: network.cut.difference_update(pairs))
     for number, name in enumerate(world.options.names("acceptor")):
         after_ms = duration_ms * (number + 1) // (world.options.acceptors + 1)
 
-        def strike(_: object, machine: Machine = world.machines[name]) -> None:
+        def crash(_: object, machine: Machine = world.machines[name]) -> None:
             if machine.is_up and pairs <= network.cut:
                 machine.crash()
                 restart(machine, 30)
 
-        world.after_us(after_ms * US, strike)
+        schedule.after_us(after_ms * US_PER_MS, crash)
 
 
-def half_tell(
+def hide_decisions(
     world: World,
     coordinator: Machine,
     duration_ms: int,
-    dice: random.Random,
+    rng: random.Random,
     restart: Callable[[Machine, int], None],
 ) -> None:
-    """The coordinator decides, tells the clients, but no replica, and dies; a store falls silent.
+    """Deliver the coordinator's decisions to clients only, make a store unresponsive, and crash it.
 
-    Whoever takes over may not abort what was told (design 4.3). A store without time
-    is soon dropped from the view. One that is deaf is heard, so it stays for as long as nobody is
-    sure that it does not answer, and its vote is missing all the while.
+    The next coordinator must not abort what clients know to be committed (design 4.3). The store
+    is either paused, and soon dropped from the view; or it receives nothing while its heartbeats
+    arrive, so that it stays in the view for longer, and its vote is missing all that time.
     """
     network = world.network
+    schedule = world.schedule
+    duration_us = duration_ms * US_PER_MS
     replicas = (*world.options.names("store"), *world.options.names("learner"))
     pairs = {(coordinator.name, name) for name in replicas if name != coordinator.name}
-    silent = world.machines[dice.choice(world.options.names("store"))]
-    to_silent = {(name, silent.name) for name in world.names if name != silent.name}
-    deaf = dice.random() < 0.5
-    looks = _LOOKS
+    unresponsive = world.machines[rng.choice(world.options.names("store"))]
+    inbound = {(name, unresponsive.name) for name in world.names if name != unresponsive.name}
+    keeps_sending = rng.random() < 0.5
+    polls_left = _POLLS_MAX
 
-    def look(_: object) -> None:
-        nonlocal looks
-        looks -= 1
+    def poll(_: object) -> None:
+        """Wait for a slot that is being committed."""
+        nonlocal polls_left
+        polls_left -= 1
         part = coordinator.actor.coordinator if coordinator.is_up else None
-        if part is None or not looks:
+        if part is None or not polls_left:
             return
         if not part.rounds:
-            world.after_us(_LOOK_US, look)
+            schedule.after_us(_POLL_US, poll)
             return
         network.cut |= pairs
-        world.after_us(duration_ms * US, lambda _: network.cut.difference_update(pairs))
-        world.after_us(dice.randrange(2, 40) * US, fall_silent)
+        schedule.after_us(duration_us, lambda _: network.cut.difference_update(pairs))
+        schedule.after_us(rng.randrange(2, 40) * US_PER_MS, stop_responding)
+        schedule.after_us(200 * US_PER_MS, crash)
 
-        world.after_us(200 * US, die)
-
-    def die(_: object) -> None:
+    def crash(_: object) -> None:
         if coordinator.is_up and pairs <= network.cut:
             coordinator.crash()
             restart(coordinator, duration_ms)
 
-    def fall_silent(_: object) -> None:
-        if not silent.is_up or not pairs <= network.cut:
+    def stop_responding(_: object) -> None:
+        if not unresponsive.is_up or not pairs <= network.cut:
             return
-        if not deaf:
-            silent.pause(duration_ms * US)
+        if not keeps_sending:
+            unresponsive.pause(duration_us)
             return
-        network.cut |= to_silent
-        world.after_us(duration_ms * US, lambda _: network.cut.difference_update(to_silent))
+        network.cut |= inbound
+        schedule.after_us(duration_us, lambda _: network.cut.difference_update(inbound))
 
-    look(None)
+    poll(None)

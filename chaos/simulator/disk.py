@@ -1,4 +1,4 @@
-"""A node's journal without the file: the same rows, counts and promises as `broker.journal`."""
+"""A node's journal in memory: the same rows, counts and guarantees as `broker.journal`."""
 
 from collections.abc import Iterable
 
@@ -28,11 +28,11 @@ class Disk:
         self.records: dict[str, bytes] = {}
         self.blobs: dict[str, bytes] = {}
         self.rotten_blobs: set[str] = set()
-        """Blobs whose bytes are not what was committed; whoever reads them sees it."""
+        """Blobs whose bytes are not what was committed, which a read or a scrub detects."""
         self.ever_rotten: set[str] = set()
-        """Blobs that have rotted once, sound again or not."""
+        """Blobs that have rotted at some time, sound again or not."""
         self.rotten_rows: set[str] = set()
-        """Rows that no start would take for sound. What is committed anew is sound again."""
+        """Rows with which a start is refused. A row that is committed again is sound again."""
         self.incarnation = 0
         self.commits = 0
 
@@ -60,7 +60,7 @@ class Disk:
                 self.blobs[name] = data
 
     def rows(self) -> list[Record]:
-        """What a start is told: the names of the blobs, then the rows in key order."""
+        """What a start restores from: the names of the blobs, then the rows in key order."""
         return [
             *(Record(BLOB_ROW + name, b"") for name in sorted(self.blobs)),
             *(Record(key, self.records[key]) for key in sorted(self.records)),

@@ -1,7 +1,7 @@
-"""What befalls the disks themselves, within what the cluster is meant to bear.
+"""Faults of disks, within what the cluster must tolerate.
 
 A store or a learner may lose its disk while two other stores hold everything; an acceptor or a
-proposer may not, because it would forget what it promised (`actors.founding`).
+proposer may not, because it would lose its promises (`actors.founding`).
 """
 
 import random
@@ -10,25 +10,26 @@ from collections.abc import Callable
 
 from chaos.simulator.disk import Disk
 from chaos.simulator.machine import Machine
-from chaos.simulator.truth import Truth
-from chaos.simulator.world import US, World
+from chaos.simulator.reference_log import ReferenceLog
+from chaos.simulator.schedule import US_PER_MS
+from chaos.simulator.world import World
 
 _HOLDERS_LEAST = 2
-_LOOK_MS = 2
-_LOOKS = 2_000
+_POLL_MS = 2
+_POLLS_MAX = 2_000
 
 
-class Damage:
-    """Harms disks, and knows which of them may be harmed now."""
+class DiskFaults:
+    """Injects faults into disks, and knows which disks the cluster can do without."""
 
-    def __init__(self, world: World, truth: Truth) -> None:
+    def __init__(self, world: World, log: ReferenceLog) -> None:
         self._world = world
-        self._truth = truth
+        self._log = log
         self.counters: Counter[str] = Counter()
 
     def holders(self) -> list[str]:
-        """The stores that run, are in the view of the log, and hold all that it says."""
-        view = self._truth.view
+        """The stores that run, are in the view of the log, and hold all that it refers to."""
+        view = self._log.view
         named = {(store.name, store.disk) for store in view.stores} if view else set()
         return [
             m.name
@@ -41,50 +42,50 @@ class Damage:
         ]
 
     def is_whole(self) -> bool:
-        """Whether every store holds all again."""
+        """Whether every store is in the view and holds everything."""
         return len(self.holders()) == self._world.options.stores
 
     def may_lose_disk(self, machine: Machine) -> bool:
-        """Whether nothing is lost for ever with this disk."""
+        """Whether other stores hold everything that this disk holds."""
         others = [name for name in self.holders() if name != machine.name]
         return machine.role in ("store", "learner") and len(others) >= _HOLDERS_LEAST
 
     def newcomers(self) -> int:
-        """How many stores of the view are not on the disks that founded the cluster."""
-        if self._truth.view is None or self._truth.genesis is None:
+        """How many stores of the view are on other disks than those of the founding."""
+        if self._log.view is None or self._log.genesis is None:
             return 0
-        founding = {store.disk for store in self._truth.genesis.view.stores}
-        return sum(store.disk not in founding for store in self._truth.view.stores)
+        founding = {store.disk for store in self._log.genesis.view.stores}
+        return sum(store.disk not in founding for store in self._log.view.stores)
 
     # -- full disks ------------------------------------------------------------------------------
 
     def take_reserve(self, machine: Machine) -> None:
-        """The actor is told that there is little room, and can still commit."""
-        if not machine.is_low:
-            machine.is_low = True
+        """Leave less space than the reserve: the actor is notified, and can still commit."""
+        if not machine.is_low_on_space:
+            machine.is_low_on_space = True
             self.counters["disk.low"] += 1
             if machine.is_up:
-                machine.tell_room()
+                machine.report_space()
 
     def fill(self, machine: Machine) -> None:
-        """From now on no commit finds room."""
+        """Let every commit fail for lack of space."""
         machine.is_full = True
 
-    def make_room(self, machine: Machine) -> None:
-        """There is room again, and whoever waited for it begins anew."""
+    def free_space(self, machine: Machine) -> None:
+        """Free space on the disk, and start a process that has waited for it."""
         machine.is_full = False
-        if machine.waits_for_room and not machine.is_up:
+        if machine.waits_for_space and not machine.is_up:
             self.counters["disk.waited_for_room"] += 1
             self._world.start(machine.name)
-        if machine.is_low:
-            machine.is_low = False
+        if machine.is_low_on_space:
+            machine.is_low_on_space = False
             if machine.is_up:
-                machine.tell_room()
+                machine.report_space()
 
-    # -- rot ---------------------------------------------------------------------------------------
+    # -- bit rot ---------------------------------------------------------------------------------
 
-    def rot_blob(self, machine: Machine, dice: random.Random) -> bool:
-        """Flip a bit of contents that at least two other stores have; false if there are none."""
+    def rot_blob(self, machine: Machine, rng: random.Random) -> bool:
+        """Flip a bit of a blob that at least two other stores have; false if there is none."""
         others = [self._world.machines[n].disk for n in self.holders() if n != machine.name]
         sound = [
             name
@@ -93,26 +94,29 @@ class Damage:
         ]
         if not sound:
             return False
-        name = dice.choice(sound)
+        name = rng.choice(sound)
         machine.disk.rotten_blobs.add(name)
         machine.disk.ever_rotten.add(name)
         self.counters["disk.rotten_blobs"] += 1
-        self._scrub_soon(dice)
+        self._scrub_soon(rng)
         return True
 
-    def rot_row(self, machine: Machine, dice: random.Random) -> bool:
-        """Flip a bit of a row; false where too many of the role are rotten already."""
+    def rot_row(self, machine: Machine, rng: random.Random) -> bool:
+        """Flip a bit of a row; false if too many nodes of the role have rotten rows already."""
         others = [m for m in self._world.machines.values() if m.role == machine.role]
         least = 1 if machine.role == "acceptor" else 2
         if sum(bool(m.disk.rotten_rows) for m in others) >= least or not machine.disk.records:
             return False
-        machine.disk.rotten_rows.add(dice.choice(sorted(machine.disk.records)))
+        machine.disk.rotten_rows.add(rng.choice(sorted(machine.disk.records)))
         self.counters["disk.rotten_rows"] += 1
-        self._scrub_soon(dice)
+        self._scrub_soon(rng)
         return True
 
-    def _scrub_soon(self, dice: random.Random) -> None:
-        """Until all is sound again: an actor is told, and may die before it has mended it."""
+    def _scrub_soon(self, rng: random.Random) -> None:
+        """Scrub again and again until every disk is sound.
+
+        One scrub is not enough: a process may die before it has repaired what was found.
+        """
 
         def scrub(_: object) -> None:
             rotten = [
@@ -124,43 +128,43 @@ class Damage:
                 if machine.is_up:
                     machine.scrub()
             if rotten:
-                self._world.after_us(3_000 * US, scrub)
+                self._world.schedule.after_us(3_000 * US_PER_MS, scrub)
 
-        self._world.after_us(dice.randrange(3_000 * US), scrub)
+        self._world.schedule.after_us(rng.randrange(3_000 * US_PER_MS), scrub)
 
-    def refused(self, machine: Machine) -> bool:
-        """Whether the node may start on an empty disk, as its rotten one was refused."""
+    def count_refusal(self, machine: Machine) -> bool:
+        """Count a start that was refused; whether the node may start on an empty disk instead."""
         self.counters["disk.refused"] += 1
         return self.may_lose_disk(machine)
 
     # -- disk loss -------------------------------------------------------------------------------
 
-    def lose_disk(self, machine: Machine, dice: random.Random) -> None:
-        """The process dies, and its disk is empty when it starts again."""
+    def lose_disk(self, machine: Machine, rng: random.Random) -> None:
+        """End the process, and replace its disk by an empty one."""
         if machine.is_up:
             machine.crash()
-        machine.disk = Disk(f"disk-{dice.getrandbits(64):016x}")
+        machine.disk = Disk(f"disk-{rng.getrandbits(64):016x}")
         self.counters["disk.lost"] += 1
 
     def when_copying(
-        self, machine: Machine, dice: random.Random, act: Callable[[object], None]
+        self, machine: Machine, rng: random.Random, act: Callable[[object], None]
     ) -> None:
-        """Act once, a moment after the node began to copy a snapshot."""
+        """Act once, a moment after the node has begun to copy a snapshot."""
         disk = machine.disk
-        looks = _LOOKS
+        polls_left = _POLLS_MAX
 
-        def look(_: object) -> None:
-            nonlocal looks
-            looks -= 1
-            if machine.disk is not disk or not looks:
+        def poll(_: object) -> None:
+            nonlocal polls_left
+            polls_left -= 1
+            if machine.disk is not disk or not polls_left:
                 return
             if machine.is_up and _is_copying(machine):
                 self.counters["disk.copies_disturbed"] += 1
-                self._world.after_us(dice.randrange(1, 20 * US), act)
+                self._world.schedule.after_us(rng.randrange(1, 20 * US_PER_MS), act)
             else:
-                self._world.after_us(_LOOK_MS * US, look)
+                self._world.schedule.after_us(_POLL_MS * US_PER_MS, poll)
 
-        self._world.after_us(_LOOK_MS * US, look)
+        self._world.schedule.after_us(_POLL_MS * US_PER_MS, poll)
 
 
 def _is_copying(machine: Machine) -> bool:

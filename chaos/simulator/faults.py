@@ -1,8 +1,8 @@
-"""What goes wrong in a run, and when: drawn from the seed before the run begins.
+"""The faults of a run: drawn from the seed before the run begins.
 
-Some faults are conditions that last for the whole storm (messages get lost), the others are
-incidents: at one moment something happens to somebody, for a while. Every fault draws from a
-stream of its own, so that the others stay the same when one is left out.
+Some faults are conditions that last for the whole storm, such as `loss`; the others are incidents,
+which begin at one moment, have a target and last for a while. Every fault draws from a stream of
+its own, so that the others stay the same when one is left out.
 """
 
 import random
@@ -29,12 +29,12 @@ CONDITIONS = (
     "shapes",
     "slow-clients",
 )
-"""`clocks`: rates differ, within the lease margin. `disks`: commits take their time.
-`snapshots`: the log is cut off early, so that a node that was away must copy a snapshot.
-`pages`: promises, logs and snapshots come in small pages. `expiry`: sessions that are not
-used for half a minute are forgotten. `shapes`: the cluster has other numbers of nodes, or other
-replicated settings. `slow-clients`: some take up to half a minute between two chunks of a large
-file, and unused chunks are kept for seconds.
+"""`clocks`: rates differ, within the lease margin. `disks`: commits are slow. `snapshots`: the log
+is truncated early, so that a node that was down must copy a snapshot. `pages`: promises, logs and
+snapshots are sent in small pages. `expiry`: sessions expire after half a minute without use.
+`shapes`: the cluster has other numbers of nodes, or other replicated settings. `slow-clients`:
+some pause for up to half a minute between two chunks of a large file, and stores keep unused
+chunks for seconds.
 """
 
 INCIDENTS = (
@@ -55,21 +55,22 @@ INCIDENTS = (
     "blocked",
     "settings",
 )
-"""`turn`: a process dies at one point of a turn. `partition`: nodes are cut off from the broker,
-`one-way`: nobody hears a node, or it hears nobody, `partial`: some pairs of nodes don't reach each
-other. `broker`: it restarts and loses timers and messages. `timers`: stale ones expire.
-`disk-loss`: a store or a learner comes back with an empty disk. `full-disk`: a disk has
-little room or none for a while. `bit-rot`: a blob or a row is not what was committed any more.
-`usurper`: proposers do not hear the leader while acceptors restart. `half-told`: the coordinator
-reaches clients, but no replica, and a store falls silent. `blocked`: the broker takes nothing from
-some nodes or from all, and drops it or has it wait; what is in its queues is delivered.
-`settings`: nodes start with another value of one setting, which they refuse or bear."""
+"""`turn`: a process dies at one point of a turn. `partition`: nodes lose their connection to the
+broker, `one-way`: a node's messages are lost, or all those to it, `partial`: some pairs of nodes
+don't reach each other. `broker`: it restarts and loses timers and messages. `timers`: stale ones
+expire. `disk-loss`: a store or a learner restarts with an empty disk. `full-disk`: a disk has
+little space or none for a while. `bit-rot`: a blob or a row is no longer what was committed.
+`usurper`: the leader reaches no proposer while acceptors restart. `half-told`: the coordinator's
+decisions reach clients, but no replica, and a store becomes unresponsive. `blocked`: a resource
+alarm of the broker, which drops or delays what some nodes or all publish, and still delivers from
+its queues. `settings`: nodes restart with another value of one setting, which they must refuse or
+tolerate."""
 
 BEYOND = ("clocks-beyond",)
-"""Faults that the protocol is not meant to bear: `clocks-beyond` shows what the margin is for."""
+"""Faults that the protocol does not tolerate: `clocks-beyond` shows what the margin is for."""
 
 _LATEST = ("expiry", "shapes", "blocked", "slow-clients", "settings")
-"""New faults are drawn after the others, so that each seed still draws those as it did before."""
+"""Newer faults are drawn last, so that a seed draws the older ones as it did before."""
 
 ALL = (*(name for name in (*CONDITIONS, *INCIDENTS) if name not in _LATEST), *_LATEST)
 
@@ -93,30 +94,30 @@ TARGETS = (
     "all",
 )
 DISK_TARGETS = ("store", "store", "store", "learner", "coordinator")
-"""Who can bear to lose a disk."""
+"""Nodes that may lose a disk."""
 
 _PERIOD_MS = 9_000
 """About how often one kind of incident happens."""
 
 
 _BLOCKED_MS = (1_000, 30_000)
-"""A broker whose memory or disk alarm went off takes its time to recover."""
+"""A broker with a memory or disk alarm takes long to recover."""
 
 _SETTINGS_LAST = 2
-"""So many times as long as other incidents: what is wrong with a setting shows after a while."""
+"""So many times as long as other incidents: a wrong setting has effects only after a while."""
 
 _PAUSES_MS = (3_000, 8_000, 15_000, 30_000)
-"""A client waits several times: longer than stores keep unused chunks, and a run stays short."""
+"""Longer than stores keep unused chunks; short enough for several pauses in a run."""
 
 WITHIN_MARGIN = 0.05
 BEYOND_MARGIN = 0.35
 
 
 class Incident(NamedTuple):
-    """At `at_ms` of the storm `fault` befalls `target` (a role in the play) for `duration_ms`.
+    """A fault with a beginning: at `at_ms` of the storm, `fault` hits `target` for `duration_ms`.
 
-    `name` stays the same whatever other faults there are. `dice` settles what is open until then:
-    who of several, which pairs, which point of a turn.
+    `name` does not depend on the other faults of the run. `seed` decides what depends on the
+    cluster's state at that moment: which of several nodes, which pairs, which point of a turn.
     """
 
     name: str
@@ -124,27 +125,27 @@ class Incident(NamedTuple):
     fault: str
     target: str
     duration_ms: int
-    dice: int
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
-class Storm:
-    """All that goes wrong in one run."""
+class FaultScript:
+    """The faults of one run: conditions of the whole storm, and incidents."""
 
     faults: tuple[str, ...]
     conditions: Conditions = field(default_factory=Conditions)
     clocks_off: float = 0.0
-    """How far a clock's rate may be from true time; the rates change now and then."""
+    """The largest deviation of a clock's rate; the rates change every few seconds."""
     disk_us: dict[str, tuple[int, int]] = field(default_factory=dict)
     pause_ms_max: int = 0
-    """How long slow clients wait between two chunks."""
+    """The longest pause of slow clients between two chunks."""
     incidents: tuple[Incident, ...] = ()
     from_the_start: bool = False
-    """Whether the founding happens in the storm, too."""
+    """Whether the storm begins before the cluster is founded."""
 
 
 def parse_faults(text: str) -> tuple[str, ...]:
-    """`all`, `none` or a list with commas. Raises `ValueError` naming what is not known."""
+    """Parse `all`, `none` or a list with commas. Raises `ValueError` for unknown names."""
     if text == "all":
         return ("all",)
     if text == "none":
@@ -160,16 +161,16 @@ def parse_faults(text: str) -> tuple[str, ...]:
 
 
 def renewals_arrive(faults: tuple[str, ...]) -> bool:
-    """Whether every message reaches a living node within moments, whatever else goes wrong."""
+    """Whether every message reaches its node within moments under these faults."""
     return not set(faults) & {*INCIDENTS, "loss", "delay"}
 
 
-def chosen_faults(faults: tuple[str, ...], stream: random.Random) -> tuple[str, ...]:
-    """With `all`, each seed has its own mixture, so that some meet a few faults undisturbed."""
+def chosen_faults(faults: tuple[str, ...], rng: random.Random) -> tuple[str, ...]:
+    """With `all`, each seed draws a mixture, so that some runs have a few faults only."""
     if faults != ("all",):
         return faults
-    share = stream.choice((0.25, 0.5, 0.8, 1.0))
-    mixture = tuple(name for name in ALL if stream.random() < share)
+    share = rng.choice((0.25, 0.5, 0.8, 1.0))
+    mixture = tuple(name for name in ALL if rng.random() < share)
     return (
         mixture if set(mixture) & {"crash", "turn", "pause", "partition"} else (*mixture, "crash")
     )
@@ -187,12 +188,12 @@ def draw_options(faults: tuple[str, ...], stream: Callable[[str], random.Random]
     mixture = chosen_faults(faults, stream("mixture"))
     options = shaped(Options(), shape_of_seed(faults, stream))
     if "snapshots" in mixture:
-        chance = stream("fault snapshots")
+        rng = stream("fault snapshots")
         options = replace(
             options,
-            log_bytes=chance.choice((0, 0, 100_000, 16 * 1024 * 1024)),
-            sync_ms=chance.choice((200, 1_000, 4_000)),
-            heartbeat_ms=chance.choice((500, 2_000)),
+            log_bytes=rng.choice((0, 0, 100_000, 16 * 1024 * 1024)),
+            sync_ms=rng.choice((200, 1_000, 4_000)),
+            heartbeat_ms=rng.choice((500, 2_000)),
         )
     if "pages" in mixture:
         options = replace(options, page_bytes=stream("fault pages").choice((400, 2_000, 8_000)))
@@ -205,41 +206,41 @@ def draw_options(faults: tuple[str, ...], stream: Callable[[str], random.Random]
     return options
 
 
-def draw_storm(
+def draw_fault_script(
     faults: tuple[str, ...],
     names: tuple[str, ...],
     storm_ms: int,
     stream: Callable[[str], random.Random],
-) -> Storm:
-    """The storm of one seed. `faults` are names; `stream` gives each its own randomness."""
+) -> FaultScript:
+    """The faults of one seed. `faults` are names; `stream` gives each its own randomness."""
     mixture = chosen_faults(faults, stream("mixture"))
     conditions = Conditions()
     clocks_off = 0.0
     disks: dict[str, tuple[int, int]] = {}
     pause_ms_max = 0
     for fault in mixture:
-        chance = stream(f"fault {fault}")
+        rng = stream(f"fault {fault}")
         match fault:
             case "loss":
-                conditions.loss = chance.choice((0.002, 0.01, 0.03, 0.08))
+                conditions.loss = rng.choice((0.002, 0.01, 0.03, 0.08))
             case "duplication":
-                conditions.duplication = chance.choice((0.01, 0.05, 0.2))
+                conditions.duplication = rng.choice((0.01, 0.05, 0.2))
             case "reordering":
-                conditions.reordering = chance.choice((0.02, 0.1, 0.5))
-                conditions.reorder_us_max = chance.choice((5_000, 50_000, 300_000))
+                conditions.reordering = rng.choice((0.02, 0.1, 0.5))
+                conditions.reorder_us_max = rng.choice((5_000, 50_000, 300_000))
             case "delay":
-                conditions.most_us = chance.choice((5_000, 30_000, 80_000))
-                conditions.lag = chance.choice((0.0, 0.002, 0.01))
-                conditions.lag_us_max = chance.choice((300_000, 2_000_000, 5_000_000))
+                conditions.most_us = rng.choice((5_000, 30_000, 80_000))
+                conditions.lag = rng.choice((0.0, 0.002, 0.01))
+                conditions.lag_us_max = rng.choice((300_000, 2_000_000, 5_000_000))
             case "clocks":
                 clocks_off = WITHIN_MARGIN
             case "clocks-beyond":
                 clocks_off = BEYOND_MARGIN
             case "disks":
-                most_us = chance.choice((2_000, 10_000, 40_000))
+                most_us = rng.choice((2_000, 10_000, 40_000))
                 disks = dict.fromkeys(names, (most_us // 10, most_us))
             case "slow-clients":
-                pause_ms_max = chance.choice(_PAUSES_MS)
+                pause_ms_max = rng.choice(_PAUSES_MS)
     incidents = [
         incident
         for fault in mixture
@@ -247,7 +248,7 @@ def draw_storm(
         for incident in _incidents(fault, storm_ms, stream(f"fault {fault}"))
     ]
     incidents.sort(key=lambda incident: (incident.at_ms, incident.name))
-    return Storm(
+    return FaultScript(
         faults=mixture,
         conditions=conditions,
         clocks_off=clocks_off,
@@ -258,27 +259,27 @@ def draw_storm(
     )
 
 
-def draw_rate_ppm(chance: random.Random, off: float) -> int:
-    """Mostly one of the extremes: two clocks that agree show nothing."""
-    part = chance.choice((-1.0, 1.0, -1.0, 1.0, chance.uniform(-1, 1)))
+def draw_rate_ppm(rng: random.Random, off: float) -> int:
+    """A rate, mostly one of the extremes: clocks that agree test nothing."""
+    part = rng.choice((-1.0, 1.0, -1.0, 1.0, rng.uniform(-1, 1)))
     return PPM + int(PPM * off * part)
 
 
-def _incidents(fault: str, storm_ms: int, chance: random.Random) -> list[Incident]:
-    """Some come alone, some close together: the worst days are those when two things happen."""
+def _incidents(fault: str, storm_ms: int, rng: random.Random) -> list[Incident]:
+    """The incidents of one fault, some far apart and some close together."""
     found: list[Incident] = []
-    at_ms = chance.randrange(_PERIOD_MS)
+    at_ms = rng.randrange(_PERIOD_MS)
     while at_ms < storm_ms:
-        target = chance.choice(TARGETS)
+        target = rng.choice(TARGETS)
         if fault == "disk-loss":
-            target = chance.choice(DISK_TARGETS)
+            target = rng.choice(DISK_TARGETS)
         if fault == "bit-rot":
-            target = chance.choice((*DISK_TARGETS, "store", "acceptor", "proposer"))
+            target = rng.choice((*DISK_TARGETS, "store", "acceptor", "proposer"))
         if fault in ("broker", "partial"):
             target = "all"
         if not found and fault in ("crash", "pause", "partition"):
-            target = "leader"  # Every such storm sees a change of leaders.
-        duration_ms = _draw_duration_ms(fault, chance)
+            target = "leader"  # Every such run has a change of leaders.
+        duration_ms = _draw_duration_ms(fault, rng)
         found.append(
             Incident(
                 name=f"{fault}.{len(found)}",
@@ -286,19 +287,19 @@ def _incidents(fault: str, storm_ms: int, chance: random.Random) -> list[Inciden
                 fault=fault,
                 target=target,
                 duration_ms=duration_ms,
-                dice=chance.getrandbits(32),
+                seed=rng.getrandbits(32),
             )
         )
         if fault in ("blocked", "settings"):
-            at_ms += duration_ms  # Else nothing would ever be written in such a storm.
-        longest = chance.choice((300, 2_000, _PERIOD_MS * 2, _PERIOD_MS * 2, _PERIOD_MS * 2))
-        at_ms += chance.randint(longest // 3, longest)
+            at_ms += duration_ms  # Else such a run would hardly write anything.
+        longest = rng.choice((300, 2_000, _PERIOD_MS * 2, _PERIOD_MS * 2, _PERIOD_MS * 2))
+        at_ms += rng.randint(longest // 3, longest)
     return found
 
 
-def _draw_duration_ms(fault: str, chance: random.Random) -> int:
-    longest = chance.choice((150, 700, 2_500, 6_000))
-    duration_ms = chance.randint(longest // 10, longest)
+def _draw_duration_ms(fault: str, rng: random.Random) -> int:
+    longest = rng.choice((150, 700, 2_500, 6_000))
+    duration_ms = rng.randint(longest // 10, longest)
     if fault in ("usurper", "half-told"):
         duration_ms += 2_500
     if fault == "settings":
@@ -309,6 +310,6 @@ def _draw_duration_ms(fault: str, chance: random.Random) -> int:
     return duration_ms
 
 
-def crash_point(dice: random.Random) -> str:
+def draw_crash_point(rng: random.Random) -> str:
     """One of the points of a turn at which a process can die."""
-    return dice.choice(CRASH_POINTS)
+    return rng.choice(CRASH_POINTS)

@@ -1,4 +1,4 @@
-"""Hands every step to the invariants that care about it, and counts what is interesting."""
+"""All invariants of a run: passes every step to those that check it, and sums up counters."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -23,67 +23,67 @@ from actors.messages import (
     TxnState,
     TxnVote,
 )
-from chaos.simulator.invariants_chunks import HEARD, ChunkInvariants
+from chaos.simulator.invariants_chunks import OBSERVED_MESSAGES, ChunkInvariants
 from chaos.simulator.invariants_commit import CommitInvariants
 from chaos.simulator.invariants_paxos import PaxosInvariants
-from chaos.simulator.machine import Machine, counters_of
-from chaos.simulator.setting_faults import SettingsInvariants
-from chaos.simulator.truth import Truth
+from chaos.simulator.invariants_settings import SettingsInvariants
+from chaos.simulator.machine import Machine, Observer, counters_of
+from chaos.simulator.reference_log import ReferenceLog
 from chaos.simulator.violation import Violation
-from chaos.simulator.world import Watcher
 
 _PROMISES = frozenset((Promise, Accepted, LeaseGranted))
 _EPOCH_ANSWERS = frozenset((TxnVote, TxnState))
 
-Check = Callable[[Machine, Any], None]
+MessageCheck = Callable[[Machine, Any], None]
 
 
-class Judge(Watcher):
+class Invariants(Observer):
     """All invariants of one run. Raises `Violation` at the step that breaks one."""
 
+    observed_messages = OBSERVED_MESSAGES
+
     def __init__(self, acceptors: int) -> None:
-        self.truth = Truth(acceptors)
-        self.paxos = PaxosInvariants(self.truth)
-        self.commit = CommitInvariants(self.truth)
+        self.log = ReferenceLog(acceptors)
+        self.paxos = PaxosInvariants(self.log, acceptors)
+        self.commit = CommitInvariants(self.log)
         self.chunks = ChunkInvariants()
         self.settings = SettingsInvariants()
-        self.truth.on_chosen = self.commit.slot_chosen
+        self.log.on_chosen = self.commit.slot_chosen
         self.on_chunk: Callable[[str, str, bool], None] = lambda disk, name, stored: None
         """A store has committed a chunk, or has deleted a sound one."""
         self.counters: Counter[str] = Counter()
-        """What the actors of processes that ended had counted; `total` adds the running ones."""
-        self._at_publication: dict[type, tuple[Check, ...]] = {
-            Promise: (self.paxos.promise_told,),
-            Accepted: (self.paxos.promise_told, self.paxos.accepted_told),
-            LeaseGranted: (self.paxos.promise_told,),
+        """The counters of processes that have ended; `total` adds the running ones."""
+        self._at_publication: dict[type, tuple[MessageCheck, ...]] = {
+            Promise: (self.paxos.promise_sent,),
+            Accepted: (self.paxos.promise_sent, self.paxos.accepted_sent),
+            LeaseGranted: (self.paxos.promise_sent,),
             Prepare: (self.paxos.ballot_used,),
-            Accept: (self.paxos.ballot_used, self.paxos.value_proposed),
-            TxnPrepare: (self.commit.coordinator_spoke,),
-            TxnDecision: (self.commit.coordinator_spoke, self.commit.decision_told),
-            TxnInquiry: (self.commit.coordinator_spoke,),
-            TxnVote: (self.commit.vote_told,),
-            TxnState: (self.commit.state_told,),
-            NodeHeartbeat: (self.commit.heartbeat_told,),
-            Result: (self.commit.result_told,),
-            Truncate: (self.commit.truncation_told,),
-            ReadRequest: (self.commit.read_asked,),
-            ChunkStored: (self.chunks.stored_told,),
+            Accept: (self.paxos.ballot_used, self.paxos.accept_sent),
+            TxnPrepare: (self.commit.coordinator_message_sent,),
+            TxnDecision: (self.commit.coordinator_message_sent, self.commit.decision_sent),
+            TxnInquiry: (self.commit.coordinator_message_sent,),
+            TxnVote: (self.commit.vote_sent,),
+            TxnState: (self.commit.state_sent,),
+            NodeHeartbeat: (self.commit.heartbeat_sent,),
+            Result: (self.commit.result_sent,),
+            Truncate: (self.commit.truncation_sent,),
+            ReadRequest: (self.commit.read_sent,),
+            ChunkStored: (self.chunks.stored_sent,),
         }
 
     def total(self, machines: list[Machine]) -> Counter[str]:
-        """All that was counted in the whole run, by role and name."""
+        """The counters of the whole run, by role and name."""
         total = self.counters + self.settings.counters
         total["store.chunks_kept"] += self.chunks.kept
         for machine in machines:
             total.update(_named(machine))
         return total
 
-    hears = HEARD
-
-    # -- what the world tells --------------------------------------------------------------------
+    # -- what machines report --------------------------------------------------------------------
 
     def started(self, machine: Machine) -> None:
-        if machine.changed is not None:
+        self.chunks.started(machine)
+        if machine.changed_setting is not None:
             self.settings.started(machine)
         if machine.role in ("learner", "store"):
             self.commit.replica_started(machine)
@@ -93,12 +93,12 @@ class Judge(Watcher):
         if machine.role == "proposer":
             self.paxos.proposer_stopped(machine)
 
-    def heard(self, machine: Machine, envelope: Envelope) -> None:
-        self.chunks.heard(machine, envelope)
+    def receiving(self, machine: Machine, envelope: Envelope) -> None:
+        self.chunks.receiving(machine, envelope)
 
     def stepped(self, machine: Machine, sends: list[Send | SendBlob]) -> None:
         role = machine.role
-        if machine.changed is not None:
+        if machine.changed_setting is not None:
             self.settings.stepped(machine)
         if role == "proposer":
             self.paxos.proposer_stepped(machine)
@@ -141,7 +141,7 @@ class Judge(Watcher):
                 check(machine, message)
 
     def halted(self, machine: Machine, reason: str) -> None:
-        if machine.changed is not None:
+        if machine.changed_setting is not None:
             self.settings.halted(machine, reason)
             return
         raise Violation("nobody_halts", f"{machine.name}: {reason}")
@@ -152,5 +152,5 @@ def _named(machine: Machine) -> dict[str, int]:
 
 
 def _of(sends: list[Send | SendBlob], kinds: frozenset[type]) -> list[Any]:
-    """The messages of these kinds, in the order in which the actor said them."""
+    """The messages of these types, in the order in which the actor sent them."""
     return [s.message for s in sends if isinstance(s, Send) and type(s.message) in kinds]

@@ -1,7 +1,7 @@
 """Invariants of Paxos and its leases (design 3), checked from the outside.
 
-Each rule has a name and stands in one method of its own. What a node says is checked when it
-leaves, against the node's disk; what it decides is checked when it decides it, on true time.
+Each rule has a name and a method of its own. A message is checked when it is sent, against the
+sender's disk; a node's decision is checked when the node makes it, on true time.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from actors.paxos.ballot import NO_BALLOT, Ballot
 from actors.paxos.proposer import Leading
 from actors.values import Genesis
 from chaos.simulator.machine import Machine
-from chaos.simulator.truth import ACCEPTED, Truth
+from chaos.simulator.reference_log import ACCEPTED, ReferenceLog
 from chaos.simulator.violation import Violation
 
 _BALLOT = TypeAdapter(Ballot)
@@ -24,14 +24,17 @@ _GENESIS = TypeAdapter(Genesis)
 
 
 class PaxosInvariants:
-    """Looks at acceptors and proposers."""
+    """Checks acceptors and proposers."""
 
-    def __init__(self, truth: Truth) -> None:
-        self._truth = truth
+    def __init__(self, log: ReferenceLog, acceptors: int) -> None:
+        self._log = log
+        # An arithmetic of its own, as in the reference log.
+        self._majority = acceptors // 2 + 1
         self._promised_on_disk: dict[str, Ballot] = {}
-        self._told: dict[str, Ballot] = {}
-        self._lease_promises: dict[str, tuple[Ballot, int]] = {}
-        """For each acceptor the ballot it gave a lease to, and its end as its clock runs."""
+        self._promised: dict[str, Ballot] = {}
+        """The highest ballot that each acceptor has sent a promise for."""
+        self._lease_promises: dict[str, tuple[Machine, Ballot, int]] = {}
+        """For each acceptor the ballot to which it granted a lease, and its end on its clock."""
         self._owners: dict[Ballot, tuple[str, int]] = {}
         self._proposed: dict[tuple[int, Ballot], Any] = {}
         self._leases: dict[str, tuple[Machine, Ballot, int]] = {}
@@ -40,12 +43,12 @@ class PaxosInvariants:
     # -- acceptors -------------------------------------------------------------------------------
 
     def acceptor_committed(self, machine: Machine, records: Iterable[Record]) -> None:
-        """`one_value_per_slot`, `one_cluster`, and that the promise on disk never falls."""
+        """`one_value_per_slot`, `one_cluster` and, for the disk, `promises_never_go_back`."""
         for key, value in records:
             if value is None:
                 continue
             if key.startswith("accepted/"):
-                self._truth.accepted(machine.name, int(key[9:], 16), value)
+                self._log.accepted(machine.name, int(key[9:], 16), value)
             elif key == "promised":
                 ballot = _BALLOT.validate_json(value)
                 former = self._promised_on_disk.get(machine.name, NO_BALLOT)
@@ -56,34 +59,34 @@ class PaxosInvariants:
                     )
                 self._promised_on_disk[machine.name] = ballot
             elif key == "genesis/founded":
-                self._truth.founded(_GENESIS.validate_json(value))
+                self._log.founded(_GENESIS.validate_json(value))
 
     def promises_in_order(self, machine: Machine, messages: Iterable[Any]) -> None:
-        """`promises_never_go_back`: in the order in which one turn says things."""
-        highest = self._told.get(machine.name, NO_BALLOT)
+        """`promises_never_go_back`, in the order in which a turn sends messages."""
+        highest = self._promised.get(machine.name, NO_BALLOT)
         for message in messages:
             if message.ballot < highest:
                 raise Violation(
                     "promises_never_go_back",
-                    f"{machine.name} had told of {highest} and now serves {message.ballot}: "
+                    f"{machine.name} has promised {highest} and now serves {message.ballot}: "
                     f"{message.type}",
                 )
             highest = message.ballot
 
-    def promise_told(self, machine: Machine, message: Promise | Accepted | LeaseGranted) -> None:
+    def promise_sent(self, machine: Machine, message: Promise | Accepted | LeaseGranted) -> None:
         """`journal_before_answer` for the promise."""
         ballot = message.ballot
         name = machine.name
-        if ballot > self._told.get(name, NO_BALLOT):
-            self._told[name] = ballot
+        if ballot > self._promised.get(name, NO_BALLOT):
+            self._promised[name] = ballot
         if self._promised_on_disk.get(name, NO_BALLOT) < ballot:
             raise Violation(
                 "journal_before_answer",
-                f"{name} says {message.type} for {ballot}, but its disk has promised "
+                f"{name} sends {message.type} for {ballot}, but its disk has promised "
                 f"{self._promised_on_disk.get(name, NO_BALLOT)}",
             )
 
-    def accepted_told(self, machine: Machine, message: Accepted) -> None:
+    def accepted_sent(self, machine: Machine, message: Accepted) -> None:
         """`journal_before_answer` for the accepted value."""
         row = machine.disk.records.get(f"accepted/{message.slot:016x}")
         rounds, proposer = message.ballot
@@ -102,43 +105,42 @@ class PaxosInvariants:
             )
 
     def lease_respected(self, machine: Machine, message: Promise | Accepted | LeaseGranted) -> None:
-        """`lease_promise_kept`: no other ballot is served for one lease from its grant."""
+        """`lease_promise_kept`: from the grant on, no other ballot is served for a lease's time."""
         # Measured by the acceptor's own clock, which a crash or a reboot of it does not stop.
-        ran_ms = machine.clock.ran_ms(machine.world.now_us)
-        ballot, until_ms = self._lease_promises.get(machine.name, (NO_BALLOT, 0))
+        ran_ms = machine.ran_ms
+        _, ballot, until_ms = self._lease_promises.get(machine.name, (machine, NO_BALLOT, 0))
         if ran_ms < until_ms and message.ballot != ballot:
             raise Violation(
                 "lease_promise_kept",
-                f"{machine.name} gave {ballot} a lease that runs {until_ms - ran_ms} ms longer, "
+                f"{machine.name} granted {ballot} a lease for {until_ms - ran_ms} ms more, "
                 f"but serves {message.ballot} with {message.type}",
             )
         if type(message) is LeaseGranted:
-            end_ms = ran_ms + machine.world.options.lease_ms
-            self._lease_promises[machine.name] = (message.ballot, end_ms)
+            end_ms = ran_ms + machine.cluster_options.lease_ms
+            self._lease_promises[machine.name] = (machine, message.ballot, end_ms)
 
     def lease_in_force(self, machine: Machine) -> None:
         """`reads_under_a_lease`: while a store serves linearizable reads, a quorum is bound.
 
-        On true time, and to one ballot: so nobody else can have been elected, who would not know
-        of the store's lease and could have it dropped from the view.
+        On true time, and to one ballot. So no other leader can have been elected, which would not
+        know of the store's lease and could have the store dropped from the view.
         """
-        world = machine.world
         bound = Counter(
             ballot
-            for name, (ballot, until_ms) in self._lease_promises.items()
-            if world.machines[name].clock.ran_ms(world.now_us) < until_ms
+            for acceptor, ballot, until_ms in self._lease_promises.values()
+            if acceptor.ran_ms < until_ms
         )
-        if max(bound.values(), default=0) <= world.options.acceptors // 2:
+        if max(bound.values(), default=0) < self._majority:
             raise Violation(
                 "reads_under_a_lease",
-                f"{machine.name} serves a linearizable read; the acceptors that are bound by a "
-                f"lease: {dict(bound) or 'none'}",
+                f"{machine.name} serves a linearizable read; acceptors bound by a lease, by "
+                f"ballot: {dict(bound) or 'none'}",
             )
 
     # -- proposers -------------------------------------------------------------------------------
 
     def ballot_used(self, machine: Machine, message: Prepare | Accept) -> None:
-        """`ballots_used_once`: by one start of one proposer, which journalled the round first."""
+        """`ballots_used_once`, by one start of one proposer, and `journal_before_answer`."""
         ballot = message.ballot
         me = (machine.name, machine.disk.incarnation)
         owner = self._owners.setdefault(ballot, me)
@@ -151,7 +153,7 @@ class PaxosInvariants:
                 "journal_before_answer", f"{machine.name} uses {ballot} and has not journalled it"
             )
 
-    def value_proposed(self, machine: Machine, message: Accept) -> None:
+    def accept_sent(self, machine: Machine, message: Accept) -> None:
         """`one_value_per_ballot` and `chosen_value_stands`."""
         value = message.value
         former = self._proposed.setdefault((message.slot, message.ballot), value)
@@ -161,15 +163,15 @@ class PaxosInvariants:
                 f"{message.ballot} proposes for slot {message.slot} first {former!r}, then "
                 f"{value!r}",
             )
-        chosen = self._truth.chosen.get(message.slot)
+        chosen = self._log.chosen.get(message.slot)
         if (
             chosen is not None
-            and message.ballot > self._truth.ballots[message.slot]
+            and message.ballot > self._log.ballots[message.slot]
             and value.to_json() != chosen
         ):
             raise Violation(
                 "chosen_value_stands",
-                f"slot {message.slot} was chosen under {self._truth.ballots[message.slot]}, but "
+                f"slot {message.slot} was chosen under {self._log.ballots[message.slot]}, but "
                 f"{message.ballot} proposes another value for it: {value!r}",
             )
 
@@ -196,5 +198,5 @@ class PaxosInvariants:
                     )
 
     def proposer_stopped(self, machine: Machine) -> None:
-        """A dead process believes in nothing."""
+        """A process that has ended holds no lease."""
         self._leases.pop(machine.name, None)

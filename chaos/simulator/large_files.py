@@ -2,7 +2,7 @@
 
 An upload sends every chunk to the stores and then the command with their names; a download reads
 the entry and then its chunks one by one. Files share some chunks. Between two chunks a client may
-pause for longer than a store keeps what nobody uses, and what it needs must be there all the same.
+pause for longer than stores keep unused chunks, and the chunks that it needs must still be there.
 """
 
 import hashlib
@@ -15,26 +15,27 @@ from typing import Any
 from actors.calls import Absent, Fetch, FetchedChunk, KeepChunks, Upload, Uploaded
 from actors.store.chunks import read_manifest
 from actors.values import Chunked, DeleteFile, FileEntry, Indirect, PutFile
-from chaos.simulator.truth import Truth
+from chaos.simulator.reference_log import ReferenceLog
+from chaos.simulator.schedule import US_PER_MS
 from chaos.simulator.violation import Violation
-from chaos.simulator.workload import LARGE_PATHS, Carried, Process, Workload
-from chaos.simulator.world import US, World
+from chaos.simulator.workload import LARGE_PATHS, Process, UploadedChunks, Workload
+from chaos.simulator.world import World
 from gateway.http.chunk_keeping import DOWNLOAD_SCHEDULE, RenewalSchedule, upload_schedule
 
 _CHUNKS = (2, 2, 3, 4, 6, 10, 20)
 _SHARED_CHUNKS = 8
-"""So many chunks are in many files."""
+"""So many chunks are shared by many files."""
 _TRIES = 3
 _THINK_MS = (200, 2_500)
-_PAUSES_MOST = 3
-"""A slow client waits for so many of the longest pauses in all, so that runs end."""
+_PAUSES_MAX = 3
+"""A slow client pauses for so many of the longest pauses in all, so that runs end."""
 
 
 @dataclass(slots=True)
-class Transfer:
-    """Chunks that one client sends or gets: the first of `todo` next, `width` of them at once.
+class ChunkTransfer:
+    """The chunks of one upload or download: the first of `todo` next, `width` of them at once.
 
-    Before a chunk a slow client may wait, for `pause_left_ms` in all.
+    A slow client may pause before a chunk, for `pause_left_ms` in all.
     """
 
     todo: deque[str]
@@ -47,101 +48,110 @@ class Transfer:
     got: dict[str, bytes] = field(default_factory=dict)
     over: bool = False
     needed: dict[str, None] = field(default_factory=dict)
-    """What the stores are asked to keep until the request is answered."""
+    """The chunks that the stores are asked to keep until the request is answered."""
 
 
 class LargeFiles:
     """All clients with large files of a run."""
 
     def __init__(
-        self, world: World, workload: Workload, truth: Truth, clients: int, pause_ms_max: int
+        self,
+        world: World,
+        workload: Workload,
+        log: ReferenceLog,
+        clients: int,
+        pause_ms_max: int,
     ) -> None:
         self._world = world
         self._workload = workload
-        self._truth = truth
+        self._log = log
         self._pause_ms_max = pause_ms_max
-        self._chance = world.stream("large files")
-        self.judged_from_us = 0
-        """What began earlier may lose chunks, because its renewals may have been lost."""
+        self._rng = world.stream("large files")
+        self.checked_from_us = 0
+        """Requests that began earlier may lose chunks, as their renewals may have been lost."""
         self.deleted_us: dict[tuple[str, str], int] = {}
-        """When a disk's store has deleted a chunk, by the disk's identity and the chunk's name."""
-        self._requests: dict[int, Transfer] = {}
-        """What each client does at the moment, or did last."""
-        workload.on_lost = self._lost
+        """When a store deleted a chunk, by the identity of its disk and the chunk's name."""
+        self._requests: dict[int, ChunkTransfer] = {}
+        """The current or last transfer of each client."""
+        workload.on_lost = self._on_lost
         for _ in range(clients):
             process = workload.join()
             process.act = self._act
             process.think_ms = _THINK_MS
 
-    # -- the rhythm ------------------------------------------------------------------------------
+    # -- the loop of a client --------------------------------------------------------------------
 
     def _act(self, process: Process) -> None:
-        chance = self._chance
-        path = chance.choice(LARGE_PATHS)
-        dice = chance.random()
-        if dice < 0.5:
+        rng = self._rng
+        path = rng.choice(LARGE_PATHS)
+        draw = rng.random()
+        if draw < 0.5:
             self.upload(process, path)
-        elif dice < 0.9:
+        elif draw < 0.9:
             self.download(process, path)
         else:
             process.doing = "large delete"
             process.record.invoke("delete", path)
             self._workload.submit(process, DeleteFile(path=path), {path: None})
 
-    def _next(self, process: Process, transfer: Transfer, step: Callable[[str], None]) -> None:
-        """Go on with the next chunks, at once or after a pause."""
+    def _next(self, process: Process, transfer: ChunkTransfer, step: Callable[[str], None]) -> None:
+        """Begin the next chunks, at once or after a pause."""
         while transfer.todo and transfer.under_way < transfer.width and not transfer.over:
             transfer.under_way += 1
             name = transfer.todo.popleft()
-            pause_us = self._draw_pause_ms(transfer) * US
+            pause_us = self._draw_pause_ms(transfer) * US_PER_MS
             begins_us = self._world.now_us + pause_us
             process.busy_since_us = max(process.busy_since_us or 0, begins_us)
             if pause_us:
                 self._workload.counts["pauses of large files"] += 1
-                self._world.after_us(pause_us, lambda _, name=name: step(name))  # type: ignore[misc]
+                self._world.schedule.after_us(pause_us, lambda _, name=name: step(name))  # type: ignore[misc]
             else:
                 step(name)
 
-    def _keep(self, process: Process, transfer: Transfer, names: Iterable[str]) -> None:
-        """The request needs these from now on; the first of them begins the renewals."""
+    def _keep(self, process: Process, transfer: ChunkTransfer, names: Iterable[str]) -> None:
+        """Ask the stores to keep these chunks, too; the first one begins the renewals."""
         begins = not transfer.needed
         transfer.needed.update(dict.fromkeys(names))
         if begins and transfer.needed:
             self._requests[process.number] = transfer
-            self._world.after_us(transfer.schedule.every_ms * US, self._renew, (process, transfer))
+            every_us = transfer.schedule.every_ms * US_PER_MS
+            self._world.schedule.after_us(every_us, self._renew, (process, transfer))
 
-    def _renew(self, request: tuple[Process, Transfer]) -> None:
-        """As the gateway does while it has a request."""
+    def _renew(self, request: tuple[Process, ChunkTransfer]) -> None:
+        """Renew the chunks' time, as the gateway does while it has a request."""
         process, transfer = request
         is_over = process.busy_since_us is None or self._requests[process.number] is not transfer
         if not is_over:
             names, for_ms = tuple(transfer.needed), transfer.schedule.for_ms
-            self._workload.ask(
+            self._workload.call_gateway(
                 process.gateway,
                 lambda token: KeepChunks(token=token, names=names, for_ms=for_ms),
                 lambda answer: None,
             )
-            self._world.after_us(transfer.schedule.every_ms * US, self._renew, request)
+            every_us = transfer.schedule.every_ms * US_PER_MS
+            self._world.schedule.after_us(every_us, self._renew, request)
 
-    def _begin(self, names: Iterable[str], schedule: RenewalSchedule, width: int = 1) -> Transfer:
-        pauses_ms = _PAUSES_MOST * self._pause_ms_max
+    def _begin(
+        self, names: Iterable[str], schedule: RenewalSchedule, width: int = 1
+    ) -> ChunkTransfer:
+        pauses_ms = _PAUSES_MAX * self._pause_ms_max
         todo = deque(dict.fromkeys(names))
-        return Transfer(todo, self._world.now_us, pauses_ms, schedule, width)
+        return ChunkTransfer(todo, self._world.now_us, pauses_ms, schedule, width)
 
-    def _draw_pause_ms(self, transfer: Transfer) -> int:
-        if not transfer.pause_left_ms or self._chance.random() < 0.5:
+    def _draw_pause_ms(self, transfer: ChunkTransfer) -> int:
+        if not transfer.pause_left_ms or self._rng.random() < 0.5:
             return 0
         most_ms = min(self._pause_ms_max, transfer.pause_left_ms)
-        pause_ms = self._chance.randint(most_ms // 10, most_ms)
+        pause_ms = self._rng.randint(most_ms // 10, most_ms)
         transfer.pause_left_ms -= pause_ms
         return pause_ms
 
-    def _end(self, process: Process, transfer: Transfer, result: str) -> None:
+    def _end(self, process: Process, transfer: ChunkTransfer, result: str) -> None:
         if not transfer.over:
             transfer.over = True
             self._workload.end(process, result)
 
-    # -- up --------------------------------------------------------------------------------------
+    # -- uploads ---------------------------------------------------------------------------------
 
     def upload(self, process: Process, path: str) -> None:
         """Send the chunks of a new version of `path`, then the command that names them."""
@@ -153,7 +163,7 @@ class LargeFiles:
         if isinstance(content, Indirect):
             bodies[content.manifest] = _manifest(chunks)
         transfer = self._begin(
-            bodies, upload_schedule(self._world.options.chunk_grace_ms), self._chance.choice((1, 4))
+            bodies, upload_schedule(self._world.options.chunk_grace_ms), self._rng.choice((1, 4))
         )
 
         def send(name: str) -> None:
@@ -172,7 +182,7 @@ class LargeFiles:
                 transfer.tries -= 1
                 transfer.todo.appendleft(name)
                 if transfer.tries == 0 or process.stopped:
-                    self._workload.told.refused.add(value)
+                    self._workload.outcomes.refused.add(value)
                     self._end(process, transfer, "failed")
                     return
             else:
@@ -185,12 +195,12 @@ class LargeFiles:
         self._next(process, transfer, send)
 
     def _draw_chunks(self, value: str) -> list[bytes]:
-        """The first one is the version's own, so that no two versions are equal."""
-        chance = self._chance
+        """The first chunk is unique to the version, so that no two versions are equal."""
+        rng = self._rng
         chunks = [f"{value}/0".encode()]
-        for number in range(1, chance.choice(_CHUNKS)):
-            if chance.random() < 0.4:
-                chunks.append(f"shared/{chance.randrange(_SHARED_CHUNKS)}".encode())
+        for number in range(1, rng.choice(_CHUNKS)):
+            if rng.random() < 0.4:
+                chunks.append(f"shared/{rng.randrange(_SHARED_CHUNKS)}".encode())
             else:
                 chunks.append(f"{value}/{number}".encode())
         return chunks
@@ -199,7 +209,7 @@ class LargeFiles:
         whole = b"".join(chunks)
         digest = hashlib.sha256(whole).hexdigest()
         self._workload.digests[digest] = value
-        if self._chance.random() < 0.25:
+        if self._rng.random() < 0.25:
             manifest = _name(_manifest(chunks))
             return Indirect(size=len(whole), sha256=digest, manifest=manifest)
         return Chunked(size=len(whole), sha256=digest, chunks=tuple(map(_name, chunks)))
@@ -211,20 +221,22 @@ class LargeFiles:
         value: str,
         content: Chunked | Indirect,
         names: tuple[str, ...],
-        transfer: Transfer,
+        transfer: ChunkTransfer,
     ) -> None:
         process.record.invoke("write", path, value)
         operation = PutFile(path=path, content=content)
-        carried = Carried(names, transfer.since_us, lambda slot: self._held(slot, names))
-        self._workload.submit(process, operation, {path: value}, carried=carried)
+        uploaded = UploadedChunks(
+            names, transfer.since_us, lambda slot: self._check_held(slot, names)
+        )
+        self._workload.submit(process, operation, {path: value}, uploaded=uploaded)
 
-    def _held(self, slot: int, names: tuple[str, ...]) -> None:
-        """`acknowledged_contents_are_held`: by every store of the view that has a say in the slot.
+    def _check_held(self, slot: int, names: tuple[str, ...]) -> None:
+        """`acknowledged_contents_are_held` by every store of the view that votes on the slot.
 
-        One that has applied the slot and let the version go again needs its chunks no more.
+        A store that has applied later slots may have deleted the version and its chunks already.
         """
         self._workload.counts["large files written"] += 1
-        view = self._truth.view
+        view = self._log.view
         for store in view.stores if view is not None else ():
             machine = self._world.machines[store.name]
             disk = machine.disk
@@ -247,11 +259,11 @@ class LargeFiles:
         else:
             self.deleted_us[(disk, name)] = self._world.now_us
 
-    def _lost(self, what: str, names: tuple[str, ...], since_us: int) -> None:
-        """`contents_are_kept`: by every store while a client sends or reads them.
+    def _on_lost(self, what: str, names: tuple[str, ...], since_us: int) -> None:
+        """`contents_are_kept`: no store deletes a chunk while a client uploads or downloads it.
 
-        What went with a lost disk is none of a store's doing, nor what rotted everywhere. Nor is
-        what a store was not asked in time to keep: see `kept_chunks_stay` for what it was asked.
+        Chunks that went with a lost disk, or that rotted everywhere, don't count. Nor do those
+        that stores were not asked in time to keep; `kept_chunks_stay` is about requests in time.
         """
         self._workload.counts["chunks lost to a client"] += 1
         for machine in self._world.machines.values():
@@ -259,30 +271,31 @@ class LargeFiles:
                 at_us = self.deleted_us.get((machine.disk.identity, name), -1)
                 if at_us < since_us:
                     continue
-                if since_us >= self.judged_from_us:
+                if since_us >= self.checked_from_us:
+                    after_ms = (at_us - since_us) // US_PER_MS
                     raise Violation(
                         "contents_are_kept",
-                        f"{what}: {machine.name} deleted {name} {(at_us - since_us) // US} ms "
-                        "after a client had begun to need it",
+                        f"{what}: {machine.name} deleted {name} {after_ms} ms after a client had "
+                        "begun to need it",
                     )
                 self._workload.counts["chunks deleted under a client"] += 1
                 return
 
-    # -- down ------------------------------------------------------------------------------------
+    # -- downloads -------------------------------------------------------------------------------
 
     def download(self, process: Process, path: str) -> None:
-        """Read what `path` is now, and then all its bytes, also if it is replaced meanwhile."""
+        """Read the entry of `path`, then all its chunks, also if the file is replaced meanwhile."""
         process.doing = "download"
         process.record.invoke("read", path)
         self._workload.read_into(
             process,
             path,
-            otherwise=lambda: self._workload.end(process, "failed"),
-            go_on=lambda entry: self.fetch(process, path, entry),
+            on_failure=lambda: self._workload.end(process, "failed"),
+            on_entry=lambda entry: self.fetch(process, path, entry),
         )
 
     def fetch(self, process: Process, path: str, entry: Any) -> None:
-        """Get every chunk of the version that was read."""
+        """Fetch every chunk of the version that was read."""
         if not isinstance(entry, FileEntry):
             self._workload.end(process, "absent")
             return
@@ -311,7 +324,7 @@ class LargeFiles:
                         transfer.todo.extend(n for n in dict.fromkeys(listed))
                 case Absent():
                     what = f"a chunk of {path!r}, which is being downloaded"
-                    self._lost(what, (name,), transfer.since_us)
+                    self._on_lost(what, (name,), transfer.since_us)
                     self._end(process, transfer, "lost")
                 case _:
                     transfer.tries -= 1
@@ -327,7 +340,7 @@ class LargeFiles:
         self._next(process, transfer, get)
 
     def _check_bytes(self, path: str, content: Any, chunks: list[bytes]) -> None:
-        """`contents_are_whole`: what was downloaded is the version that was read."""
+        """`contents_are_whole`: the bytes are those of the version that was read."""
         whole = b"".join(chunks)
         self._workload.counts["large files read"] += 1
         found = (len(whole), hashlib.sha256(whole).hexdigest())

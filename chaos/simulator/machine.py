@@ -4,13 +4,14 @@ A turn is the same as in production, on virtual time::
 
     drain -> receive* -> expire* -> settle -> commit -> sends -> timers -> acknowledge -> answers
 
-It can end at any of these arrows. What was not acknowledged comes again after the restart; what
-was not committed never was.
+The process can die at any of these arrows. The broker delivers again what was not acknowledged;
+what was not committed is gone.
 """
 
+import random
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from actors.calls import Call
 from actors.disk_events import BlobRotten, DiskSpace, Notice, RowRotten
@@ -28,26 +29,98 @@ from actors.effects import (
 from actors.errors import InvariantViolation
 from actors.messages import ChunkData, ChunkMissing
 from actors.numbers import Milliseconds
-from actors.options import Identity
+from actors.options import Identity, Options
 from actors.roles import build_actor
-from chaos.simulator.changed_setting import Changed
+from chaos.simulator.changed_setting import ChangedSetting
 from chaos.simulator.clock import Clock
 from chaos.simulator.disk import Disk
-from chaos.simulator.interfaces import Host
-from chaos.simulator.network import Wakeup
+from chaos.simulator.parcels import SPURIOUS, Parcel, TimerMessage
+from chaos.simulator.schedule import Schedule
 from chaos.simulator.violation import Violation
 
 DRAIN_MESSAGES_MAX = 512
 _EARLY_MS = 2
 _LOCAL = (Call, Notice)
+_TURN_DELAY_US = 50
 
 CRASH_POINTS = ("before_commit", "after_commit", "between_sends", "before_ack", "rebuild")
-"""Where in a turn a process may die; at `rebuild` the actor raises and is made anew."""
+"""Where in a turn a process may die; at `rebuild` the actor raises and is built again."""
+
+
+class Observer:
+    """Observes every step of every machine. This one ignores them all; `Invariants` checks them."""
+
+    observed_messages: frozenset[type] = frozenset()
+    """The types of the messages that `receiving` is called for."""
+
+    def started(self, machine: "Machine") -> None:
+        """A process has restored its actor."""
+
+    def stopped(self, machine: "Machine") -> None:
+        """A process is about to end; this is the last chance to look at its actor."""
+
+    def receiving(self, machine: "Machine", envelope: Envelope) -> None:
+        """An actor is about to receive a message of an observed type."""
+
+    def stepped(self, machine: "Machine", sends: list[Send | SendBlob]) -> None:
+        """An actor has received the messages of a turn; nothing is durable or sent yet."""
+
+    def committed(self, machine: "Machine", records: list[Record], blobs: list[Blob]) -> None:
+        """A turn's records are durable."""
+
+    def published(self, machine: "Machine", to: str, message: Any) -> None:
+        """A node sends a message."""
+
+    def halted(self, machine: "Machine", reason: str) -> None:
+        """A node has halted, or has refused to start."""
+
+
+class Carrier(Protocol):
+    """The network, as a machine sees it."""
+
+    def publish(self, sender: str, to: str, parcel: Parcel) -> None:
+        """Put a copy into the queue of each receiver after a delay, unless it is lost."""
+
+    def delay(self, node: Any, key: TimerKey, generation: int, delay_ms: Milliseconds) -> None:
+        """Send a timer's message through its delay queue."""
+
+
+class Host(Protocol):
+    """The world, as a machine sees it."""
+
+    options: Options
+    schedule: Schedule
+    observer: Observer
+    rng: random.Random
+    timer_rng: random.Random
+    identity_rng: random.Random
+
+    @property
+    def network(self) -> Carrier:
+        """The network that carries the machine's messages."""
+
+    def trace_event(self, text: str) -> None:
+        """Add something that is no message to the trace."""
+
+    def process_died(self, machine: Any) -> None:
+        """A process died in its turn."""
+
+    def disk_refused(self, machine: Any) -> None:
+        """A process did not start, because rows of its journal are rotten."""
+
+    def node_halted(self, machine: Any, reason: str) -> None:
+        """A node has halted, or has refused to start."""
+
+    def answered(self, token: int, value: Any) -> None:
+        """A call has its answer."""
+
+    def call_lost(self, token: int) -> None:
+        """The node died with the call under way."""
 
 
 @dataclass(slots=True)
-class Turn:
-    """What one turn took in and what it asks for."""
+class RunningTurn:
+    """The items of one turn, and the effects that the actor asks for."""
 
     items: list[Any]
     records: list[Record] = field(default_factory=list)
@@ -57,39 +130,42 @@ class Turn:
     timers: list[TimerKey] = field(default_factory=list)
     halt: str | None = None
     committed: bool = False
+    discarded: bool = False
+    """Whether it certainly is not committed, also not by a process that dies."""
 
 
 class Machine:
-    """A node of the world. `actor` is `None` while the process is down."""
+    """A node of the world: its disk and its clock, and its process if `actor` is not `None`."""
 
-    def __init__(self, world: Host, name: str, disk: Disk, clock: Clock) -> None:
-        self.world = world
+    def __init__(self, host: Host, name: str, disk: Disk, clock: Clock) -> None:
+        self._host = host
+        self._schedule = host.schedule
         self.name = name
         self.role = name.rpartition("-")[0]
         self.disk = disk
         self.clock = clock
         self.actor: Any = None
         self.inbox: deque[Any] = deque()
-        """The node's queue at the broker, and the calls of its own doors."""
+        """The node's queue at the broker, and the local calls and notices."""
         self.serial = 0
-        """Counts the starts and rebuilds: what belongs to a former one is void."""
+        """Counts starts and rebuilds: what belongs to an earlier one is void."""
         self.paused_until_us = 0
-        self.changed: Changed | None = None
-        """The setting with which its starts differ from the cluster."""
+        self.changed_setting: ChangedSetting | None = None
+        """The setting in which the process differs from the cluster when it starts."""
         self.dies_at = ""
-        """The crash point that the next turn that reaches it will not survive."""
+        """The crash point at which the next turn that reaches it dies."""
         self.disk_least_us = 0
         self.disk_most_us = 0
-        self.is_low = False
-        """Whether the disk has less room than the reserve, of which the actor is told."""
+        self.is_low_on_space = False
+        """Whether the disk has less space than the reserve, which the actor is notified of."""
         self.is_full = False
-        """Whether no commit finds room. The turn is thrown away, and the node waits for room."""
-        self.waits_for_room = False
+        """Whether commits fail for lack of space. The turn is discarded, and the node waits."""
+        self.waits_for_space = False
         self.known_timers: dict[TimerKey, None] = {}
         self._armed: dict[TimerKey, tuple[int, Milliseconds]] = {}
         self._generation = 0
         self._immediate: list[TimerKey] = []
-        self._turn: Turn | None = None
+        self._turn: RunningTurn | None = None
         self._turn_due = False
         self._one_by_one = 0
         self._calls: dict[int, None] = {}
@@ -97,7 +173,22 @@ class Machine:
     @property
     def now_ms(self) -> Milliseconds:
         """What the node's own clock shows."""
-        return self.clock.read_ms(self.world.now_us)
+        return self.clock.read_ms(self._schedule.now_us)
+
+    @property
+    def ran_ms(self) -> Milliseconds:
+        """How long the node's own clock has run, which no crash and no reboot stops."""
+        return self.clock.ran_ms(self._schedule.now_us)
+
+    @property
+    def true_ms(self) -> int:
+        """True time."""
+        return self._schedule.now_ms
+
+    @property
+    def cluster_options(self) -> Options:
+        """The cluster's settings, whatever this node was started with."""
+        return self._host.options
 
     @property
     def is_up(self) -> bool:
@@ -106,44 +197,45 @@ class Machine:
 
     @property
     def is_paused(self) -> bool:
-        """Whether the process runs and gets no time."""
-        return self.world.now_us < self.paused_until_us
+        """Whether the process exists and gets no processor time."""
+        return self._schedule.now_us < self.paused_until_us
 
-    # -- the life of the process -----------------------------------------------------------------
+    # -- the process -----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start a process on the disk."""
+        """Start a process on the disk, unless the disk is full or rotten."""
         assert self.actor is None, f"{self.name} runs already"
-        self.waits_for_room = self.is_full
-        if self.waits_for_room:
+        self.waits_for_space = self.is_full
+        if self.waits_for_space:
             return
         if self.disk.rotten_rows:
-            self.world.refused(self)
+            self._host.disk_refused(self)
             return
         self._begin_incarnation()
         if self.inbox:
             self._turn_soon()
-        if self.is_low and self.is_up:
-            self.tell_room()
+        if self.is_low_on_space and self.is_up:
+            self.report_space()
 
-    def tell_room(self) -> None:
-        """The runtime saw how much room there is."""
-        self.arrive(DiskSpace(low=self.is_low, free_bytes=0 if self.is_low else 1 << 30))
+    def report_space(self) -> None:
+        """Notify the actor of the free space, as the runtime does."""
+        low = self.is_low_on_space
+        self.arrive(DiskSpace(low=low, free_bytes=0 if low else 1 << 30))
 
     def scrub(self) -> None:
-        """The runtime reads the disk once through and tells the actor what has rotted."""
+        """Read the whole disk and notify the actor of what has rotted, as the runtime does."""
         found: list[Notice] = [BlobRotten(sha256=name) for name in sorted(self.disk.rotten_blobs)]
         found += [RowRotten(key=key) for key in sorted(self.disk.rotten_rows)]
         for notice in found:
-            if self.is_up:  # The process may die of the turn that the one before brought about.
+            if self.is_up:  # The notice before may have led to a turn in which the process died.
                 self.arrive(notice)
 
-    def _stall(self, turn: Turn) -> None:
-        """No room for a commit: nothing of the turn was, and the node is silent until there is."""
-        turn.committed = True  # It never was, and no chance makes it so.
-        self.world.tell(f"{self.name} is silent: its disk has no room")
+    def _stall(self, turn: RunningTurn) -> None:
+        """The disk has no space for the commit: discard the turn, and wait for space."""
+        turn.discarded = True
+        self._host.trace_event(f"{self.name} is silent: its disk has no room")
         self.crash()
-        self.waits_for_room = True
+        self.waits_for_space = True
 
     def _begin_incarnation(self) -> None:
         self.disk.begin_incarnation()
@@ -156,32 +248,32 @@ class Machine:
             disk=self.disk.identity,
             incarnation=self.disk.incarnation,
             journal_commits=self.disk.commits,
-            fresh_id=f"{self.world.identities.getrandbits(128):032x}",
+            fresh_id=f"{self._host.identity_rng.getrandbits(128):032x}",
         )
-        options = self.changed.options if self.changed else self.world.options
+        options = self.changed_setting.options if self.changed_setting else self._host.options
         try:
             self.actor = build_actor(identity, options)
         except ValueError as error:
-            if self.changed is None:
+            if self.changed_setting is None:
                 raise
-            self._refuse(str(error))
+            self._host.node_halted(self, str(error))
             return
-        turn = Turn([])
+        turn = RunningTurn([])
         now = self.now_ms
         self._absorb(self.actor.restore(self.disk.rows(), now), turn)
         self._expire_immediate(turn, now)
         self._absorb(self.actor.settle(now), turn)
-        self.world.watcher.started(self)
+        self._host.observer.started(self)
         self._end_step(turn)
 
     def crash(self) -> None:
-        """The process vanishes. A commit under way may have reached the disk, or not."""
+        """End the process without warning. A commit under way may have reached the disk, or not."""
         turn = self._turn
-        may_commit = turn is not None and not turn.committed and not self.is_full
-        if turn is not None and may_commit and self.world.chances.random() < 0.5:
+        in_progress = turn is not None and not (turn.committed or turn.discarded or self.is_full)
+        if turn is not None and in_progress and self._host.rng.random() < 0.5:
             self._commit(turn)
         self._void_turn()
-        self.world.watcher.stopped(self)
+        self._host.observer.stopped(self)
         self.actor = None
         self.serial += 1
         self._armed.clear()
@@ -192,75 +284,75 @@ class Machine:
         calls, self._calls = self._calls, {}
         self.inbox = deque(item for item in self.inbox if type(item) is tuple)
         for token in calls:
-            self.world.call_lost(token)
+            self._host.call_lost(token)
 
     def _rebuild(self) -> None:
-        """The turn raised: nothing of it happened, and the actor is made anew (a restart)."""
+        """The turn raised: discard it, and build the actor again, which counts as a restart."""
         assert self._turn is not None
         if self.is_full:
             self._stall(self._turn)
             return
         if self.disk.rotten_rows:
-            self._turn.committed = True  # It never was, and no chance makes it so.
+            self._turn.discarded = True
             self.crash()
-            self.world.refused(self)
+            self._host.disk_refused(self)
             return
-        kept = [item for item in self._turn.items if type(item) is not Wakeup]
+        kept = [item for item in self._turn.items if type(item) is not TimerMessage]
         tokens = {item.token for item in (*kept, *self.inbox) if isinstance(item, Call)}
         self._turn = None
         self.inbox.extendleft(reversed(kept))
         self._one_by_one = len(kept)
-        self.world.watcher.stopped(self)
+        self._host.observer.stopped(self)
         for token in [token for token in self._calls if token not in tokens]:
             del self._calls[token]
-            self.world.call_lost(token)
+            self._host.call_lost(token)
         self._begin_incarnation()
         self._turn_soon()
 
     def _void_turn(self) -> None:
-        """What the turn took in was not acknowledged: the broker delivers it again."""
+        """The turn's parcels were not acknowledged: the broker delivers them again."""
         if self._turn is not None:
             parcels = [item for item in self._turn.items if type(item) is tuple]
             self.inbox.extendleft(reversed(parcels))
             self._turn = None
 
     def pause(self, duration_us: int) -> None:
-        """The process gets no time; its clock and its leases run on."""
-        self.paused_until_us = max(self.paused_until_us, self.world.now_us + duration_us)
-        self.world.at_us(self.paused_until_us, self._go_on)
+        """Give the process no processor time; its clock and its leases run on."""
+        self.paused_until_us = max(self.paused_until_us, self._schedule.now_us + duration_us)
+        self._schedule.at_us(self.paused_until_us, self._on_pause_over)
 
     def resume(self) -> None:
-        """The process gets time again."""
+        """End a pause early."""
         self.paused_until_us = 0
         self._turn_soon()
 
-    def _go_on(self, _: object) -> None:
+    def _on_pause_over(self, _: object) -> None:
         if self.is_up and not self.is_paused:
             self._turn_soon()
 
     # -- the inbox -------------------------------------------------------------------------------
 
     def arrive(self, item: Any) -> None:
-        """A parcel, a wakeup or a call. An idle node takes it at once."""
+        """Queue a parcel, a timer message, a call or a notice. An idle node takes it at once."""
         self.inbox.append(item)
         if (
             self.actor is not None
             and self._turn is None
             and not self._turn_due
-            and self.world.now_us >= self.paused_until_us
+            and self._schedule.now_us >= self.paused_until_us
         ):
             self._take_turn()
 
     def call(self, call: Call) -> None:
-        """A door of this node wants something; if nobody is there, the call is lost."""
+        """Take a call of the node's API, which is lost if the process is down."""
         if self.actor is None:
-            self.world.call_lost(call.token)
+            self._host.call_lost(call.token)
             return
         self._calls[call.token] = None
         self.arrive(call)
 
     def forget_queue(self) -> None:
-        """The broker lost its messages; the calls of the node's own doors are not among them."""
+        """Drop what the broker lost: everything but local calls and notices."""
         self.inbox = deque(item for item in self.inbox if isinstance(item, _LOCAL))
         if self._turn is not None:
             self._turn.items = [item for item in self._turn.items if isinstance(item, _LOCAL)]
@@ -268,7 +360,7 @@ class Machine:
     def _turn_soon(self) -> None:
         if not self._turn_due:
             self._turn_due = True
-            self.world.after_us(50, self._on_turn_due)
+            self._schedule.after_us(_TURN_DELAY_US, self._on_turn_due)
 
     def _on_turn_due(self, _: object) -> None:
         self._turn_due = False
@@ -287,26 +379,27 @@ class Machine:
             inbox.clear()
         else:
             items = [inbox.popleft() for _ in range(limit)]
-        turn = Turn(items)
+        turn = RunningTurn(items)
         try:
             self._step(turn)
         except InvariantViolation as violation:
             raise Violation("actors_own_checks", f"{self.name}: {violation}") from violation
         self._end_step(turn)
 
-    def _step(self, turn: Turn) -> None:
+    def _step(self, turn: RunningTurn) -> None:
         actor = self.actor
         now = self.now_ms
         absorb = self._absorb
-        hears = self.world.watcher.hears
+        observer = self._host.observer
+        observed = observer.observed_messages
         for item in turn.items:
             if type(item) is tuple:
                 for envelope in item:
-                    if envelope.message.__class__ in hears:
-                        self.world.watcher.heard(self, envelope)
+                    if envelope.message.__class__ in observed:
+                        observer.receiving(self, envelope)
                     absorb(actor.receive(envelope, now), turn)
-            elif type(item) is Wakeup:
-                self._wake(item, turn, now)
+            elif type(item) is TimerMessage:
+                self._on_timer(item, turn, now)
             elif not (isinstance(item, BlobRotten) and self._is_mended(item.sha256, turn)):
                 identity = actor.identity
                 me = Envelope(actor.cluster, self.name, identity.disk, identity.incarnation, item)
@@ -315,7 +408,7 @@ class Machine:
                 self._expire_immediate(turn, now)
         absorb(actor.settle(now), turn)
 
-    def _absorb(self, effects: Effects, turn: Turn) -> None:
+    def _absorb(self, effects: Effects, turn: RunningTurn) -> None:
         if effects.sends:
             turn.sends += effects.sends
         if effects.records:
@@ -332,7 +425,7 @@ class Machine:
                 self._armed.pop(key, None)
                 continue
             spread = timer.most_ms - timer.least_ms
-            delay_ms = timer.least_ms + int(self.world.jitter.random() * (spread + 1))
+            delay_ms = timer.least_ms + int(self._host.timer_rng.random() * (spread + 1))
             if delay_ms <= 0:
                 self._armed.pop(key, None)
                 self._immediate.append(key)
@@ -342,26 +435,26 @@ class Machine:
             self.known_timers[key] = None
             turn.timers.append(key)
 
-    def _is_mended(self, sha256: str, turn: Turn) -> bool:
-        """As the runtime: a blob that was replaced since it was found rotten is not told of."""
-        changed = any(blob.sha256 == sha256 for blob in turn.blobs)
-        return changed or sha256 not in self.disk.rotten_blobs
+    def _is_mended(self, sha256: str, turn: RunningTurn) -> bool:
+        """Whether a rotten blob was replaced since it was found, so that its notice is stale."""
+        replaced = any(blob.sha256 == sha256 for blob in turn.blobs)
+        return replaced or sha256 not in self.disk.rotten_blobs
 
-    def _expire_immediate(self, turn: Turn, now: Milliseconds) -> None:
+    def _expire_immediate(self, turn: RunningTurn, now: Milliseconds) -> None:
         while self._immediate:
             self._absorb(self.actor.expire(self._immediate.pop(0), now), turn)
 
-    def _end_step(self, turn: Turn) -> None:
-        """The actor has spoken. From here on the turn can die at every arrow."""
+    def _end_step(self, turn: RunningTurn) -> None:
+        """Carry out what the actor asks for. From here on the process can die at every arrow."""
         self._turn = turn
-        self.world.watcher.stepped(self, turn.sends)
+        self._host.observer.stepped(self, turn.sends)
         if self.dies_at and self._dies_before_commit(turn):
             return
         if turn.records or turn.blobs:
             if self.disk_most_us:
                 spread = self.disk_most_us - self.disk_least_us
-                latency_us = self.disk_least_us + int(self.world.chances.random() * spread)
-                self.world.after_us(latency_us, self._on_committed, self.serial)
+                latency_us = self.disk_least_us + int(self._host.rng.random() * spread)
+                self._schedule.after_us(latency_us, self._on_committed, self.serial)
                 return
             if self.is_full:
                 self._stall(turn)
@@ -380,18 +473,18 @@ class Machine:
             self._commit(turn)
         if self.is_paused:
             # Paused between the commit and the sends: all that follows is late.
-            self.world.at_us(self.paused_until_us, self._on_committed, serial)
+            self._schedule.at_us(self.paused_until_us, self._on_committed, serial)
             return
         self._carry_out(turn)
 
-    def _commit(self, turn: Turn) -> None:
+    def _commit(self, turn: RunningTurn) -> None:
         self.disk.commit(turn.records, turn.blobs)
         turn.committed = True
-        self.world.watcher.committed(self, turn.records, turn.blobs)
+        self._host.observer.committed(self, turn.records, turn.blobs)
 
-    def _carry_out(self, turn: Turn) -> None:
+    def _carry_out(self, turn: RunningTurn) -> None:
         """The commit is durable: sends, timers, acknowledgement, answers."""
-        world = self.world
+        host = self._host
         if self.dies_at == "after_commit" and turn.committed:
             self._die("after the commit, before the sends")
             return
@@ -400,14 +493,14 @@ class Machine:
         for key in turn.timers:
             armed = self._armed.get(key)
             if armed is not None:
-                world.network.delay(self, key, armed[0], armed[1] - self.now_ms)
+                host.network.delay(self, key, armed[0], armed[1] - self.now_ms)
         if self.dies_at == "before_ack" and turn.items:
             self._die("after the sends, before the acknowledgement")
             return
         self._turn = None
         for token, value in turn.answers:
             if self._calls.pop(token, 0) is None:
-                world.answered(token, value)
+                host.answered(token, value)
         if turn.halt is not None and self.actor is not None:
             self._halt(turn.halt)
         elif self.inbox:
@@ -415,18 +508,13 @@ class Machine:
 
     def _halt(self, reason: str) -> None:
         self.crash()
-        self._refuse(reason)
-
-    def _refuse(self, reason: str) -> None:
-        self.world.tell(f"{self.name} halts: {reason}")
-        self.world.halted[self.name] = reason
-        self.world.watcher.halted(self, reason)
+        self._host.node_halted(self, reason)
 
     # -- sending ---------------------------------------------------------------------------------
 
-    def _send(self, turn: Turn) -> bool:
+    def _send(self, turn: RunningTurn) -> bool:
         """Publish one parcel for each destination; false if the process died in between."""
-        world = self.world
+        host = self._host
         actor, identity = self.actor, self.actor.identity
         cluster = actor.cluster
         by_destination: dict[str, list[Envelope]] = {}
@@ -440,8 +528,8 @@ class Machine:
                 known.append(envelope)
         left = len(by_destination)
         if self.dies_at == "between_sends" and left > 1:
-            left = world.chances.randrange(1, left)
-        published = world.watcher.published
+            left = host.rng.randrange(1, left)
+        published = host.observer.published
         for to, envelopes in by_destination.items():
             if left == 0:
                 self._die("between two sends")
@@ -449,7 +537,7 @@ class Machine:
             left -= 1
             for envelope in envelopes:
                 published(self, to, envelope.message)
-            world.network.publish(self.name, to, tuple(envelopes))
+            host.network.publish(self.name, to, tuple(envelopes))
         return True
 
     def _blob_message(self, send: SendBlob) -> Any:
@@ -463,59 +551,61 @@ class Machine:
 
     # -- timers ----------------------------------------------------------------------------------
 
-    def _wake(self, wakeup: Wakeup, turn: Turn, now: Milliseconds) -> None:
-        serial, key, generation = wakeup
+    def _on_timer(self, message: TimerMessage, turn: RunningTurn, now: Milliseconds) -> None:
+        serial, key, generation = message
         if serial != self.serial:
             return
-        if generation < 0:
+        if generation == SPURIOUS:
             self._absorb(self.actor.expire(key, now), turn)
             return
         armed = self._armed.get(key)
         if armed is None or armed[0] != generation:
             return
         if armed[1] - now > _EARLY_MS:
-            turn.timers.append(key)  # This clock is slower than the broker's: the rest of it.
+            turn.timers.append(key)  # This clock is slower than the broker's: wait for the rest.
             return
         del self._armed[key]
         self._absorb(self.actor.expire(key, now), turn)
 
     def resend_timer(self, lost: tuple[int, TimerKey, int]) -> None:
-        """The runtime found the timer overdue: its message got lost."""
+        """Send the message of an overdue timer again, which the runtime takes to be lost."""
         serial, key, generation = lost
         armed = self._armed.get(key)
         if serial == self.serial and armed is not None and armed[0] == generation:
-            self.world.network.delay(self, key, generation, armed[1] - self.now_ms)
+            self._host.network.delay(self, key, generation, armed[1] - self.now_ms)
 
     def rearm(self) -> None:
-        """Connected again: nothing that was under way is relied on any more."""
+        """Send every timer again after a new connection, as earlier messages may be lost."""
         for key, (generation, due_ms) in self._armed.items():
-            self.world.network.delay(self, key, generation, due_ms - self.now_ms)
+            self._host.network.delay(self, key, generation, due_ms - self.now_ms)
         if self.is_up and self.inbox and self._turn is None and not self.is_paused:
             self._turn_soon()
 
     # -- dying -----------------------------------------------------------------------------------
 
-    def _dies_before_commit(self, turn: Turn) -> bool:
+    def _dies_before_commit(self, turn: RunningTurn) -> bool:
         if not (turn.records or turn.blobs):
             return False
         if self.dies_at == "before_commit":
-            turn.committed = True  # It never was, and no chance makes it so.
+            turn.discarded = True
             self._die("before the commit")
             return True
         if self.dies_at == "rebuild" and turn.items:
             self.dies_at = ""
-            self.world.tell(f"{self.name}: a turn raises; the actor is rebuilt from its journal")
+            self._host.trace_event(
+                f"{self.name}: a turn raises; the actor is rebuilt from its journal"
+            )
             self._rebuild()
             return True
         return False
 
     def _die(self, where: str) -> None:
-        self.world.tell(f"{self.name} dies {where}")
+        self._host.trace_event(f"{self.name} dies {where}")
         self.crash()
-        self.world.died(self)
+        self._host.process_died(self)
 
 
 def counters_of(machine: Machine) -> Counter[str]:
-    """What the running actor has counted."""
+    """The counters of the running actor; none if the process is down."""
     counters: Counter[str] = machine.actor.counters if machine.actor is not None else Counter()
     return counters

@@ -1,19 +1,22 @@
 """The broker between the nodes: every parcel and every timer goes through it.
 
-A parcel is what one turn sends to one destination, as the runtime coalesces it: it arrives or is
-lost as a whole. Each node has one queue, which outlives the node's crash but not the broker's.
-Between the same two nodes the order is kept, unless the storm reorders.
+Each node has one queue, which outlives the node's crash but not the broker's. Parcels between the
+same two nodes arrive in order, unless the fault `reordering` is on.
 """
 
-from collections.abc import Callable
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, Protocol
 
 from actors.effects import Group, TimerKey
 from actors.numbers import Milliseconds
 from broker.timers import OVERDUE_MS
 from broker.topology import delay_level_ms
-from chaos.simulator.interfaces import Parcel, Receiver, Surroundings
+from chaos.simulator.parcels import Parcel, TimerMessage
+from chaos.simulator.schedule import US_PER_MS, Schedule
+from chaos.simulator.trace import TraceSink
 
 _GROUPS = {
     Group.ACCEPTORS: ("acceptor",),
@@ -26,7 +29,7 @@ _GROUPS = {
 
 @dataclass(slots=True)
 class Conditions:
-    """How unkind the network is, as probabilities and microseconds."""
+    """How reliable and how fast the network is: probabilities, and delays in microseconds."""
 
     loss: float = 0.0
     duplication: float = 0.0
@@ -34,92 +37,122 @@ class Conditions:
     """How often a parcel may overtake those before it, by up to `reorder_us_max`."""
     reorder_us_max: int = 50_000
     lag: float = 0.0
-    """How often a parcel is held up for long, by up to `lag_us_max`."""
+    """How often a parcel is delayed for long, by up to `lag_us_max`."""
     lag_us_max: int = 1_000_000
     least_us: int = 200
     most_us: int = 2_000
 
 
-class Wakeup(NamedTuple):
-    """The message of a timer; `generation` -1 is a forgery that the actor has to bear."""
+class Receiver(Protocol):
+    """A node, as the network sees it."""
 
+    name: str
     serial: int
-    key: TimerKey
-    generation: int
+    inbox: deque[Any]
+
+    def arrive(self, item: Any) -> None:
+        """A parcel or the message of a timer is in the node's queue."""
+
+    def resend_timer(self, lost: tuple[int, TimerKey, int]) -> None:
+        """The message of a timer was lost."""
+
+    def forget_queue(self) -> None:
+        """The broker lost the node's queue."""
+
+    def rearm(self) -> None:
+        """The node has connected again."""
 
 
 @dataclass(slots=True)
-class Blockade:
-    """The broker takes nothing from `senders`: it is dropped, or `holds` it until the end."""
+class ResourceAlarm:
+    """The broker is low on memory or disk and accepts nothing from `senders`.
+
+    While it lasts, what they publish is dropped, or waits if the alarm `holds` it.
+    """
 
     senders: frozenset[str]
     holds: bool
     held: list[Callable[[], None]] = field(default_factory=list)
     """What to publish at the end, in order."""
 
-    def takes(self, publish: Callable[[], None]) -> None:
-        """Something was published in vain."""
+    def refuse(self, publish: Callable[[], None]) -> None:
+        """Hold or drop one publication."""
         if self.holds:
             self.held.append(publish)
 
 
 class Network:
-    """Carries parcels and timers, or does not."""
+    """Delivers parcels and the messages of timers, late or never if faults are on."""
 
-    def __init__(self, world: Surroundings, names: tuple[str, ...]) -> None:
-        self._world = world
+    def __init__(
+        self,
+        schedule: Schedule,
+        rng: random.Random,
+        names: tuple[str, ...],
+        trace: TraceSink | None,
+    ) -> None:
+        self._schedule = schedule
+        self._random = rng
+        self._trace = trace
+        self._nodes: dict[str, Receiver] = {}
         self.conditions = Conditions()
         self.up = True
         self.cut: set[tuple[str, str]] = set()
         """Pairs of sender and receiver between which nothing passes."""
-        self.parted: set[str] = set()
-        """Nodes that the broker does not hear and that do not hear the broker."""
-        self.blockades: list[Blockade] = []
+        self.disconnected: set[str] = set()
+        """Nodes without a connection to the broker."""
+        self.alarms: list[ResourceAlarm] = []
         self.blocked_publications = 0
         self.deliveries = 0
         self._restarts = 0
         self._last_us: dict[tuple[str, str], int] = {}
-        self._random = world.stream("network")
         self.receivers: dict[str, tuple[str, ...]] = {name: (name,) for name in names}
         for group, roles in _GROUPS.items():
             self.receivers[group] = tuple(n for n in names if n.rpartition("-")[0] in roles)
 
+    def attach(self, nodes: Iterable[Receiver]) -> None:
+        """Deliver to these nodes from now on."""
+        self._nodes.update((node.name, node) for node in nodes)
+
     # -- parcels ---------------------------------------------------------------------------------
 
     def publish(self, sender: str, to: str, parcel: Parcel) -> None:
-        """Put a copy into the queue of each receiver, sooner or later or never."""
-        world = self._world
-        if self.blockades and self._is_blocked(sender, lambda: self.publish(sender, to, parcel)):
+        """Put a copy into the queue of each receiver after a delay, unless it is lost."""
+        if self.alarms and self._is_blocked(sender, lambda: self.publish(sender, to, parcel)):
             return
+        schedule = self._schedule
         conditions = self.conditions
         draw = self._random.random
-        trace = world.trace
+        trace = self._trace
         for receiver in self.receivers.get(to, ()):
             if (
                 not self.up
                 or (self.cut and (sender, receiver) in self.cut)
-                or (self.parted and (sender in self.parted or receiver in self.parted))
+                or (
+                    self.disconnected
+                    and (sender in self.disconnected or receiver in self.disconnected)
+                )
                 or (conditions.loss and draw() < conditions.loss)
             ):
                 if trace is not None:
-                    trace.parcel(world.now_us, None, sender, receiver, parcel, duplicate=False)
+                    trace.parcel(schedule.now_us, None, sender, receiver, parcel, duplicate=False)
                 continue
             at_us = self._arrival_us(sender, receiver)
-            machine = world.machines[receiver]
-            world.at_us(at_us, self._arrive, (machine, parcel, self._restarts))
+            node = self._nodes[receiver]
+            schedule.at_us(at_us, self._arrive, (node, parcel, self._restarts))
             if trace is not None:
-                trace.parcel(world.now_us, at_us, sender, receiver, parcel, duplicate=False)
+                trace.parcel(schedule.now_us, at_us, sender, receiver, parcel, duplicate=False)
             if conditions.duplication and draw() < conditions.duplication:
                 at_us += int(draw() * 100_000)
-                world.at_us(at_us, self._arrive, (machine, parcel, self._restarts))
+                schedule.at_us(at_us, self._arrive, (node, parcel, self._restarts))
                 if trace is not None:
-                    trace.parcel(world.now_us, at_us, sender, receiver, parcel, duplicate=True)
+                    trace.parcel(schedule.now_us, at_us, sender, receiver, parcel, duplicate=True)
 
     def _arrival_us(self, sender: str, receiver: str) -> int:
         conditions = self.conditions
         draw = self._random.random
         least = conditions.least_us
-        at_us = self._world.now_us + least + int(draw() * (conditions.most_us - least))
+        at_us = self._schedule.now_us + least + int(draw() * (conditions.most_us - least))
         if conditions.lag and draw() < conditions.lag:
             at_us += int(draw() * conditions.lag_us_max)
         if conditions.reordering and draw() < conditions.reordering:
@@ -130,90 +163,88 @@ class Network:
         return at_us
 
     def _arrive(self, arrival: tuple[Receiver, Parcel, int]) -> None:
-        machine, parcel, restarts = arrival
+        node, parcel, restarts = arrival
         if restarts == self._restarts:
             self.deliveries += len(parcel)
-            machine.arrive(parcel)
+            node.arrive(parcel)
 
     # -- timers ----------------------------------------------------------------------------------
 
-    def delay(
-        self, machine: Receiver, key: TimerKey, generation: int, delay_ms: Milliseconds
-    ) -> None:
-        """Send a timer's message through the delay queue of its rung.
+    def delay(self, node: Receiver, key: TimerKey, generation: int, delay_ms: Milliseconds) -> None:
+        """Send a timer's message through the delay queue of its level.
 
-        The rung is measured by the broker's clock, which is the true one here.
+        The broker's clock, which is true time here, measures the level.
         """
-        if not self.up or machine.name in self.parted:
-            return  # The node sends it again when it is connected again.
-        world = self._world
-        rung = delay_level_ms(max(1, delay_ms))
-        serial = machine.serial
+        if not self.up or node.name in self.disconnected:
+            return  # The node sends it again once it has connected again.
+        schedule = self._schedule
+        level_ms = delay_level_ms(max(1, delay_ms))
+        serial = node.serial
         conditions = self.conditions
 
         def publish() -> None:
-            if serial == machine.serial:
-                self.delay(machine, key, generation, delay_ms)
+            if serial == node.serial:
+                self.delay(node, key, generation, delay_ms)
 
-        blocked = bool(self.blockades) and self._is_blocked(machine.name, publish)
+        blocked = bool(self.alarms) and self._is_blocked(node.name, publish)
         if blocked or (conditions.loss and self._random.random() < conditions.loss):
-            late_ms = rung + max(OVERDUE_MS, delay_ms // 2)
-            world.after_us(late_ms * 1000, machine.resend_timer, (serial, key, generation))
+            late_ms = level_ms + max(OVERDUE_MS, delay_ms // 2)
+            schedule.after_us(late_ms * US_PER_MS, node.resend_timer, (serial, key, generation))
             return
         late_us = conditions.least_us
         if conditions.lag and self._random.random() < conditions.lag:
             late_us += int(self._random.random() * conditions.lag_us_max)
-        world.after_us(
-            rung * 1000 + late_us,
-            self._wake,
-            (machine, Wakeup(serial, key, generation), self._restarts),
+        schedule.after_us(
+            level_ms * US_PER_MS + late_us,
+            self._deliver_timer,
+            (node, TimerMessage(serial, key, generation), self._restarts),
         )
 
-    def _wake(self, arrival: tuple[Receiver, Wakeup, int]) -> None:
-        machine, wakeup, restarts = arrival
+    def _deliver_timer(self, arrival: tuple[Receiver, TimerMessage, int]) -> None:
+        node, message, restarts = arrival
         if restarts != self._restarts:
             return
-        if machine.name in self.parted:
-            # Its queue keeps the message until the node is back.
-            machine.inbox.append(wakeup)
+        if node.name in self.disconnected:
+            # The queue keeps the message until the node has connected again.
+            node.inbox.append(message)
         else:
-            machine.arrive(wakeup)
+            node.arrive(message)
 
     def _is_blocked(self, sender: str, publish: Callable[[], None]) -> bool:
-        for blockade in self.blockades:
-            if sender in blockade.senders:
+        for alarm in self.alarms:
+            if sender in alarm.senders:
                 self.blocked_publications += 1
-                blockade.takes(publish)
+                alarm.refuse(publish)
                 return True
         return False
 
-    # -- trouble ---------------------------------------------------------------------------------
+    # -- faults ----------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """The broker goes down, and with it all that was under way or waited in a queue."""
+        """The broker goes down and loses every message, those under way and those in queues."""
         self.up = False
-        for blockade in self.blockades:
-            blockade.held.clear()
+        for alarm in self.alarms:
+            alarm.held.clear()
         self._restarts += 1
         self._last_us.clear()
-        for machine in self._world.machines.values():
-            machine.forget_queue()
+        for node in self._nodes.values():
+            node.forget_queue()
 
     def start(self) -> None:
         """The broker is back: every node connects again and sends its timers again."""
         self.up = True
-        for machine in self._world.machines.values():
-            machine.rearm()
+        for node in self._nodes.values():
+            node.rearm()
 
-    def rejoin(self, name: str) -> None:
-        """A node that was parted from the broker connects again."""
-        self.parted.discard(name)
+    def reconnect(self, name: str) -> None:
+        """A disconnected node connects again."""
+        self.disconnected.discard(name)
         if self.up:
-            self._world.machines[name].rearm()
+            self._nodes[name].rearm()
 
-    def unblock(self, blockade: Blockade) -> None:
-        """The broker takes again what it is sent, and first what it was sent meanwhile."""
-        if blockade in self.blockades:
-            self.blockades.remove(blockade)
-            for publish in blockade.held:
+    def clear_alarm(self, alarm: ResourceAlarm) -> None:
+        """The broker accepts messages again, beginning with those that it held."""
+        if alarm in self.alarms:
+            self.alarms.remove(alarm)
+            for publish in alarm.held:
                 publish()

@@ -1,4 +1,4 @@
-"""One run: founding, storm, calm, verdict. What a `Plan` says is all that it depends on."""
+"""One run: founding, storm, calm, verdict. It depends on nothing but its `Plan`."""
 
 import gc
 import hashlib
@@ -9,46 +9,48 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from actors.options import Options
-from chaos.simulator.fault_injector import Weather
+from chaos.simulator.fault_injector import FaultInjector
 from chaos.simulator.faults import (
-    Storm,
+    FaultScript,
+    draw_fault_script,
     draw_options,
-    draw_storm,
     renewals_arrive,
     shape_of_seed,
 )
-from chaos.simulator.interfaces import Trace
-from chaos.simulator.invariants import Judge
+from chaos.simulator.invariants import Invariants
 from chaos.simulator.large_files import LargeFiles
-from chaos.simulator.service_check import Service
+from chaos.simulator.random_streams import random_stream
+from chaos.simulator.schedule import US_PER_MS
+from chaos.simulator.service_check import ServiceCheck
+from chaos.simulator.trace import TraceSink
 from chaos.simulator.verdict import (
-    ask_unknown,
-    judge_history,
-    judge_log,
-    judge_states,
+    check_history,
+    check_log,
+    check_states,
     read_all,
+    resolve_unknown,
 )
 from chaos.simulator.violation import Violation
 from chaos.simulator.workload import Workload
-from chaos.simulator.world import US, World, stream_of
+from chaos.simulator.world import World
 
 STORM_MS = 60_000
 ACKNOWLEDGED_LEAST = 300
 _CALM_MS_MAX = 240_000
 _HEALS_MS = 20_000
-"""How long a gateway may be of no use once the cluster is whole; it has its patience to lose."""
+"""How long a gateway may serve nothing once the cluster is whole: its calls may be backing off."""
 _SERVES_MS = 10_000
-"""How long all that a gateway is asked for may take when nothing is wrong any more."""
+"""How long the service check of a gateway may take once all is healed."""
 _RESTARTED_MS = 5_000
-"""From so long after the storm on every renewal of what is kept is heard in time."""
+"""From so long after the storm on, every renewal of a chunk's time arrives soon enough."""
 _NEVER_US = 1 << 62
-_USUAL_CLIENTS_EACH = 4
+_SMALL_PER_LARGE = 4
 """So many clients with small files are there for each one with large files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that decides a run. `incidents` keeps only those of the storm's incidents."""
+    """All that a run depends on. `incidents` names the incidents that happen; `None`: all."""
 
     seed: int
     faults: tuple[str, ...] = ("all",)
@@ -56,12 +58,12 @@ class Plan:
     processes: int = 8
     gateways: int = 2
     acknowledged: int = ACKNOWLEDGED_LEAST
-    """The calm part goes on until so many operations were acknowledged."""
+    """The clients go on in the calm until so many operations are acknowledged."""
     incidents: tuple[str, ...] | None = None
 
     @property
     def command(self) -> str:
-        """The command line that runs just this again."""
+        """The command line that repeats this run."""
         parts = [f"synod sim --seeds {self.seed}:{self.seed + 1}"]
         parts.append(f"--faults {','.join(self.faults) or 'none'}")
         usual = Plan(self.seed)
@@ -80,74 +82,74 @@ class Plan:
 
 @dataclass(slots=True)
 class Report:
-    """What came of a run."""
+    """The result of a run."""
 
     plan: Plan
     faults: tuple[str, ...]
     invariant: str = ""
-    """The rule that was broken; empty if none was."""
+    """The invariant that was violated; empty if none was."""
     detail: str = ""
     at_ms: int = 0
-    """When it was broken, or when the run ended; in simulated time."""
+    """When it was violated, or when the run ended; in simulated time."""
     simulated_ms: int = 0
     core_s: float = 0.0
-    """How long one core was busy with it."""
+    """The processor time of the run."""
     deliveries: int = 0
     acknowledged: int = 0
     elections: int = 0
     digest: str = ""
-    """Of all that happened: two runs of the same plan have the same."""
+    """A hash over the whole run: two runs of the same plan have the same one."""
     counters: Counter[str] = field(default_factory=Counter)
     operations: Counter[str] = field(default_factory=Counter)
     incidents: tuple[str, ...] = ()
-    """The names of the incidents that came to pass."""
+    """The names of the incidents that happened."""
 
     @property
     def passed(self) -> bool:
-        """Whether no rule was broken."""
+        """Whether no invariant was violated."""
         return not self.invariant
 
 
 class Simulation:
-    """One run, with its parts to look at."""
+    """One run and its parts."""
 
     def __init__(
-        self, plan: Plan, trace: Trace | None = None, options: Options | None = None
+        self, plan: Plan, trace: TraceSink | None = None, options: Options | None = None
     ) -> None:
         self.plan = plan
 
         def stream(name: str) -> random.Random:
-            return stream_of(plan.seed, name)
+            return random_stream(plan.seed, name)
 
         self.shape = shape_of_seed(plan.faults, stream)
         self.options = options or draw_options(plan.faults, stream)
-        self.judge = Judge(self.options.acceptors)
-        self.world = World(plan.seed, self.options, plan.gateways, self.judge, trace)
-        self.storm: Storm = draw_storm(
+        self.invariants = Invariants(self.options.acceptors)
+        self.world = World(plan.seed, self.options, plan.gateways, self.invariants, trace)
+        self.script: FaultScript = draw_fault_script(
             plan.faults, self.world.names, plan.storm_ms, self.world.stream
         )
         keep = None if plan.incidents is None else frozenset(plan.incidents)
-        self.weather = Weather(self.world, self.storm, self.judge.truth, keep)
+        self.fault_injector = FaultInjector(self.world, self.script, self.invariants.log, keep)
         self.workload = Workload(self.world, plan.processes, plan.gateways)
         self.large_files = LargeFiles(
             self.world,
             self.workload,
-            self.judge.truth,
-            max(1, plan.processes // _USUAL_CLIENTS_EACH),
-            self.storm.pause_ms_max,
+            self.invariants.log,
+            max(1, plan.processes // _SMALL_PER_LARGE),
+            self.script.pause_ms_max,
         )
-        if "slow-clients" in self.storm.faults and not renewals_arrive(self.storm.faults):
-            self.large_files.judged_from_us = _NEVER_US
-        self.judge.on_chunk = self.large_files.chunk_changed
+        if "slow-clients" in self.script.faults and not renewals_arrive(self.script.faults):
+            self.large_files.checked_from_us = _NEVER_US
+        self.invariants.on_chunk = self.large_files.chunk_changed
 
     def run(self) -> Report:
         """Run to the end, or to the first violation."""
-        report = Report(plan=self.plan, faults=self.storm.faults)
+        report = Report(plan=self.plan, faults=self.script.faults)
         collecting = gc.isenabled()
         gc.disable()
         began = time.process_time()
         try:
-            self._live()
+            self._simulate()
         except Violation as violation:
             report.invariant, report.detail = violation.invariant, violation.detail
         except Exception as error:
@@ -160,32 +162,33 @@ class Simulation:
         self._fill_in(report)
         return report
 
-    # -- the parts -------------------------------------------------------------------------------
+    # -- the phases ------------------------------------------------------------------------------
 
-    def _live(self) -> None:
+    def _simulate(self) -> None:
         world, workload = self.world, self.workload
-        if self.storm.from_the_start:
-            self.weather.begin()
+        if self.script.from_the_start:
+            self.fault_injector.begin()
             world.start()
         else:
-            self.weather.begin_conditions()
+            self.fault_injector.begin_conditions()
             world.start()
             for number in range(1, self.plan.gateways + 1):
                 world.ready(f"gateway-{number}")
-            self.weather.begin()
+            self.fault_injector.begin()
         workload.begin()
         began_us = world.now_us
-        world.run_to_us(began_us + self.plan.storm_ms * US)
+        world.schedule.run_to_us(began_us + self.plan.storm_ms * US_PER_MS)
         self._check_patience()
-        self.weather.end()
-        judged_us = self.large_files.judged_from_us
-        self.large_files.judged_from_us = min(judged_us, world.now_us + _RESTARTED_MS * US)
+        self.fault_injector.end()
+        restarted_us = world.now_us + _RESTARTED_MS * US_PER_MS
+        large_files = self.large_files
+        large_files.checked_from_us = min(large_files.checked_from_us, restarted_us)
         self._calm()
 
     def _calm(self) -> None:
-        """Liveness after healing, then the verdict over all that was told."""
+        """Check liveness after healing, then the log, the replicas and the history."""
         world, workload = self.world, self.workload
-        service = self._serve("while it heals")
+        healing = self._begin_service_check("while it heals")
         self._wait(
             lambda: workload.acknowledged >= self.plan.acknowledged,
             _CALM_MS_MAX,
@@ -193,36 +196,36 @@ class Simulation:
             f"{self.plan.acknowledged} acknowledged operations",
         )
         workload.stop()
-        patience_ms = 60_000 + 4 * self.storm.pause_ms_max
+        patience_ms = 60_000 + 4 * self.script.pause_ms_max
         self._wait(lambda: workload.idle, patience_ms, "every_request_is_answered", "all answers")
         self._wait_until_healed()
-        self._wait_for(service, _HEALS_MS)
-        self._wait_for(self._serve("healed"), _SERVES_MS)
-        ask_unknown(world, workload.told.unknown, self.judge.commit.results)
+        self._wait_for(healing, _HEALS_MS)
+        self._wait_for(self._begin_service_check("healed"), _SERVES_MS)
+        resolve_unknown(world, workload.outcomes.unknown, self.invariants.commit.results)
         read_all(world, workload)
         self._wait_until_healed()
-        judge_log(world, self.judge.truth, workload)
-        judge_states(world)
-        judge_history(workload, workload.counts)
+        check_log(world, self.invariants.log, workload)
+        check_states(world)
+        check_history(workload, workload.counts)
 
     def _wait_until_healed(self) -> None:
         settled = self.world.is_settled
         self._wait(settled, 60_000, "settled_after_healing", "equal replicas, no doubt")
-        whole = self.weather.damage.is_whole
+        whole = self.fault_injector.disk_faults.is_whole
         self._wait(whole, 120_000, "whole_after_healing", "view of all stores, all of them whole")
         self._wait(self._is_idle, 60_000, "settled_after_healing", "gateway without pending ones")
         self._wait(settled, 60_000, "settled_after_healing", "equal replicas, no doubt")
 
-    def _serve(self, name: str) -> Service:
-        service = Service(self.world, self.workload)
-        service.begin(name, self.plan.gateways)
-        return service
+    def _begin_service_check(self, name: str) -> ServiceCheck:
+        check = ServiceCheck(self.world, self.workload)
+        check.begin(name, self.plan.gateways)
+        return check
 
-    def _wait_for(self, service: Service, within_ms: int) -> None:
-        end_us = self.world.now_us + within_ms * US
-        while not service.is_done and self.world.now_us < end_us:
+    def _wait_for(self, check: ServiceCheck, within_ms: int) -> None:
+        end_us = self.world.now_us + within_ms * US_PER_MS
+        while not check.is_done and self.world.now_us < end_us:
             self.world.run(50)
-        service.check()
+        check.raise_if_unfinished()
 
     def _is_idle(self) -> bool:
         return not any(machine.actor.writes.unresolved for machine in self.world.up("gateway"))
@@ -230,7 +233,7 @@ class Simulation:
     def _wait(
         self, condition: Callable[[], bool], within_ms: int, invariant: str, what: str
     ) -> None:
-        end_us = self.world.now_us + within_ms * US
+        end_us = self.world.now_us + within_ms * US_PER_MS
         while not condition():
             if self.world.now_us > end_us:
                 raise Violation(invariant, f"no {what} within {within_ms} ms of calm")
@@ -251,31 +254,31 @@ class Simulation:
         report.at_ms = report.simulated_ms = world.now
         report.deliveries = world.network.deliveries
         report.acknowledged = self.workload.acknowledged
-        report.counters = self.judge.total(machines)
-        damage = self.weather.damage
-        report.counters.update(damage.counters)
-        report.counters["disk.newcomers_joined"] += damage.newcomers()
+        report.counters = self.invariants.total(machines)
+        disk_faults = self.fault_injector.disk_faults
+        report.counters.update(disk_faults.counters)
+        report.counters["disk.newcomers_joined"] += disk_faults.newcomers()
         report.counters[f"shape.{self.shape.name}"] += 1
         report.counters["broker.blocked"] += world.network.blocked_publications
         report.elections = report.counters["proposer.led"]
         report.operations = Counter(self.workload.counts)
-        report.incidents = tuple(self.weather.happened)
+        report.incidents = tuple(self.fault_injector.happened)
         digest = hashlib.blake2b(digest_size=12)
         for event in self.workload.recorder.events:
             digest.update(event.line().encode())
         for machine in machines:
             digest.update(f"{machine.name} {machine.disk.commits} {machine.serial}".encode())
-        digest.update(f"{world.now_us} {report.deliveries} {world.chances.random()}".encode())
+        digest.update(f"{world.now_us} {report.deliveries} {world.rng.random()}".encode())
         report.digest = digest.hexdigest()
 
 
-def run_plan(plan: Plan, trace: Trace | None = None) -> Report:
+def run_plan(plan: Plan, trace: TraceSink | None = None) -> Report:
     """Run one plan."""
     return Simulation(plan, trace).run()
 
 
 def _where(error: Exception) -> str:
-    """The error and the innermost lines that it came from."""
+    """The error, and the innermost lines of its traceback."""
     frames = []
     traceback = error.__traceback__
     while traceback is not None:

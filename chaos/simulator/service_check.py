@@ -1,7 +1,7 @@
-"""What a cluster is there for, asked of every gateway once all is healed.
+"""A liveness check of each gateway on its own, once all is healed.
 
-A gateway that answers `Unavailable` for ever breaks no rule of safety, and the others' work hides
-it from every count. So each of them must write, read, upload and download within a bound.
+A gateway that answers `NotDone` for ever violates no safety property, and the other gateways'
+work hides it from every count. So each must write, read, upload and download within a bound.
 """
 
 import hashlib
@@ -12,27 +12,27 @@ from typing import Any
 from actors.calls import Fetch, FetchedChunk, Read, ReadDone, Upload, Uploaded, Write, WriteDecided
 from actors.messages import ReadRequest
 from actors.values import Chunked, FileEntry, Inline, PutFile
+from chaos.simulator.schedule import US_PER_MS
 from chaos.simulator.violation import Violation
 from chaos.simulator.workload import Workload
-from chaos.simulator.world import US, World
+from chaos.simulator.world import World
 
 _CHUNKS = 6
-"""More than the chunks that a store takes at once from a gateway."""
-_AGAIN_MS = 200
+"""More than the chunks that a store accepts at once from a gateway."""
+_RETRY_MS = 200
 
-Make = Callable[[int], Any]
-Fits = Callable[[Any], bool]
+MakeCall = Callable[[int], Any]
+Succeeded = Callable[[Any], bool]
 
 
 @dataclass(slots=True)
-class Errand:
-    """What one gateway is asked for: steps, each of which is tried again until it succeeds."""
+class Probe:
+    """The calls to one gateway, each of which is retried until it succeeds."""
 
     gateway: str
-    steps: list[tuple[str, Make, Fits]]
+    steps: list[tuple[str, MakeCall, Succeeded]]
     step: int = 0
-    last: Any = None
-    """The last answer."""
+    last_answer: Any = None
 
     @property
     def is_done(self) -> bool:
@@ -41,61 +41,61 @@ class Errand:
 
 
 @dataclass(slots=True)
-class Service:
-    """One errand to each gateway, all at the same time."""
+class ServiceCheck:
+    """One probe of each gateway, all at the same time."""
 
     world: World
     workload: Workload
-    errands: list[Errand] = field(default_factory=list)
+    probes: list[Probe] = field(default_factory=list)
 
     def begin(self, name: str, gateways: int) -> None:
-        """Send them off; `name` tells these errands' files from those of others."""
+        """Start the probes; their files have `name` in their paths."""
         for number in range(1, gateways + 1):
             gateway = f"gateway-{number}"
-            errand = Errand(gateway, self._steps(f"{name} of {gateway}"))
-            self.errands.append(errand)
-            self._try(errand)
+            probe = Probe(gateway, self._steps(f"{name} of {gateway}"))
+            self.probes.append(probe)
+            self._try(probe)
 
     @property
     def is_done(self) -> bool:
-        """Whether all errands have succeeded."""
-        return all(errand.is_done for errand in self.errands)
+        """Whether all probes have succeeded."""
+        return all(probe.is_done for probe in self.probes)
 
-    def check(self) -> None:
-        """`serves_after_healing`: by now all must have succeeded."""
-        for errand in self.errands:
-            if not errand.is_done:
+    def raise_if_unfinished(self) -> None:
+        """`serves_after_healing`: by now all probes must have succeeded."""
+        for probe in self.probes:
+            if not probe.is_done:
                 raise Violation(
                     "serves_after_healing",
-                    f"{errand.gateway} has not managed to {errand.steps[errand.step][0]}; its "
-                    f"last answer: {errand.last!r}",
+                    f"{probe.gateway} has not managed to {probe.steps[probe.step][0]}; its "
+                    f"last answer: {probe.last_answer!r}",
                 )
 
-    def _try(self, errand: Errand) -> None:
-        if errand.is_done:
+    def _try(self, probe: Probe) -> None:
+        if probe.is_done:
             return
-        step = errand.step
-        _, make, fits = errand.steps[step]
+        step = probe.step
+        _, make_call, succeeded = probe.steps[step]
 
         def then(answer: Any) -> None:
-            errand.last = answer
-            if fits(answer):
-                errand.step += 1
-                self._try(errand)
+            probe.last_answer = answer
+            if succeeded(answer):
+                probe.step += 1
+                self._try(probe)
             else:
-                self.world.after_us(_AGAIN_MS * US, lambda _: self._try(errand))
+                self.world.schedule.after_us(_RETRY_MS * US_PER_MS, lambda _: self._try(probe))
 
-        self.workload.ask(errand.gateway, make, then)
+        self.workload.call_gateway(probe.gateway, make_call, then)
 
-    def _steps(self, name: str) -> list[tuple[str, Make, Fits]]:
+    def _steps(self, name: str) -> list[tuple[str, MakeCall, Succeeded]]:
         """Write and read a small file; upload and download a large one."""
         data = name.encode()
         small, large = f"service/small {name}", f"service/large {name}"
-        digest = self._note(name, data)
+        digest = self._expect(name, data)
         chunks = [f"{name}/{number}".encode() for number in range(_CHUNKS)]
         names = tuple(hashlib.sha256(chunk).hexdigest() for chunk in chunks)
         whole = b"".join(chunks)
-        content = Chunked(size=len(whole), sha256=self._note(f"{name}/", whole), chunks=names)
+        content = Chunked(size=len(whole), sha256=self._expect(f"{name}/", whole), chunks=names)
         steps = [
             ("write", *_put(PutFile(path=small, content=Inline(sha256=digest, data=data)))),
             ("read", *_read(small, digest)),
@@ -106,37 +106,38 @@ class Service:
         steps += [("download", *_fetch(*pair)) for pair in zip(names, chunks, strict=True)]
         return steps
 
-    def _note(self, value: str, data: bytes) -> str:
+    def _expect(self, value: str, data: bytes) -> str:
+        """Register a value that reads may return; the digest of its content."""
         digest = hashlib.sha256(data).hexdigest()
         self.workload.digests[digest] = value
         return digest
 
 
-def _put(operation: PutFile) -> tuple[Make, Fits]:
-    def fits(answer: Any) -> bool:
+def _put(operation: PutFile) -> tuple[MakeCall, Succeeded]:
+    def succeeded(answer: Any) -> bool:
         return isinstance(answer, WriteDecided) and answer.outcome.status == "done"
 
-    return lambda token: Write(token=token, operation=operation), fits
+    return lambda token: Write(token=token, operation=operation), succeeded
 
 
-def _read(path: str, digest: str) -> tuple[Make, Fits]:
+def _read(path: str, digest: str) -> tuple[MakeCall, Succeeded]:
     request = ReadRequest(number=0, what="entry", path=path)
 
-    def fits(answer: Any) -> bool:
+    def succeeded(answer: Any) -> bool:
         entry = answer.reply.entry if isinstance(answer, ReadDone) else None
         return isinstance(entry, FileEntry) and entry.content.sha256 == digest
 
-    return lambda token: Read(token=token, request=request), fits
+    return lambda token: Read(token=token, request=request), succeeded
 
 
-def _upload(name: str, data: bytes) -> tuple[Make, Fits]:
+def _upload(name: str, data: bytes) -> tuple[MakeCall, Succeeded]:
     return (
         lambda token: Upload(token=token, sha256=name, manifest=False, data=data),
         lambda answer: isinstance(answer, Uploaded),
     )
 
 
-def _fetch(name: str, data: bytes) -> tuple[Make, Fits]:
+def _fetch(name: str, data: bytes) -> tuple[MakeCall, Succeeded]:
     return (
         lambda token: Fetch(token=token, sha256=name),
         lambda answer: isinstance(answer, FetchedChunk) and answer.data == data,

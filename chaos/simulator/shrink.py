@@ -1,6 +1,6 @@
 """Makes a failing run smaller: shorter, with fewer incidents, fewer faults and fewer clients.
 
-Each step changes the plan, runs it again and keeps the change if the same rule is still broken.
+Each step changes the plan, runs it again and keeps the change if it violates the same invariant.
 Incidents are left out by halves, then quarters and so on (Zeller and Hildebrandt, Simplifying and
 Isolating Failure-Inducing Input, 2002).
 """
@@ -15,25 +15,25 @@ Runner = Callable[[Plan], Report]
 
 
 def shrink(failure: Report, run: Runner, budget_s: float = 60.0) -> Report:
-    """The smallest failure of the same rule that was found within the budget."""
-    search = _Search(failure, run, time.monotonic() + budget_s)
-    search.shorten()
-    search.fix_faults()
-    search.fewer_incidents()
-    search.fewer_faults()
-    search.fewer_clients()
-    search.shorten()
-    return search.best
+    """The smallest violation of the same invariant that was found within the budget."""
+    shrinking = _Shrinking(failure, run, time.monotonic() + budget_s)
+    shrinking.shorten()
+    shrinking.fix_faults()
+    shrinking.fewer_incidents()
+    shrinking.fewer_faults()
+    shrinking.fewer_clients()
+    shrinking.shorten()
+    return shrinking.best
 
 
-class _Search:
+class _Shrinking:
     def __init__(self, failure: Report, run: Runner, end_s: float) -> None:
         self.best = failure
         self._run = run
         self._end_s = end_s
 
     def _fails(self, plan: Plan) -> bool:
-        """Whether `plan` breaks the same rule; then it is the best so far."""
+        """Whether `plan` violates the same invariant; then it is the best so far."""
         if time.monotonic() > self._end_s or plan == self.best.plan:
             return False
         report = self._run(plan)

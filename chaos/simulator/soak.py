@@ -1,4 +1,4 @@
-"""`make soak`: batch after batch of seeds that nobody has run before, until one fails."""
+"""`make soak`: batch after batch of randomly drawn seeds, until one fails."""
 
 import secrets
 import sys

@@ -1,20 +1,40 @@
-"""What happened, for people (a story of the last events) and for programs (a trace of all)."""
+"""Traces of a run: every message for programs, and the last events for people."""
 
 import json
 from collections import deque
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
-from chaos.simulator.interfaces import Parcel
+from chaos.simulator.parcels import Parcel
 
-_NOISE = frozenset(("node.heartbeat", "leader.beat"))
+_FREQUENT = frozenset(("node.heartbeat", "leader.beat"))
+"""Left out of the last events: they would displace everything else."""
 _LINES_MAX = 48
+
+
+class TraceSink(Protocol):
+    """Receives every parcel that is sent, and every event that is no message."""
+
+    def parcel(
+        self,
+        at_us: int,
+        arrives_us: int | None,
+        sender: str,
+        receiver: str,
+        parcel: Parcel,
+        *,
+        duplicate: bool,
+    ) -> None:
+        """A parcel was sent; `arrives_us` is `None` if it is lost."""
+
+    def event(self, at_us: int, text: str) -> None:
+        """Something happened that is no message, such as a crash."""
 
 
 class TraceWriter:
     """Writes every message of a run as a line of JSON, for a sequence diagram.
 
     A message that goes to several nodes has a line for each; `arrives_ms` is `null` if it is lost.
-    What is no message (a node dies, the storm ends) has a line with `event`.
+    What is no message (a crash, the end of the storm) has a line with `event`.
     """
 
     def __init__(self, to: IO[str]) -> None:
@@ -30,7 +50,7 @@ class TraceWriter:
         *,
         duplicate: bool,
     ) -> None:
-        """A parcel leaves; it has one message or several."""
+        """Write a line for each message of the parcel."""
         for envelope in parcel:
             message: Any = envelope.message
             line = {
@@ -47,13 +67,13 @@ class TraceWriter:
             self._to.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
 
     def event(self, at_us: int, text: str) -> None:
-        """Something happened that is no message."""
+        """Write a line with the text."""
         line = {"time_ms": at_us / 1_000, "event": text}
         self._to.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
-class Story:
-    """Keeps the last messages and events, and tells them."""
+class RecentEvents:
+    """Keeps the last messages and events of a run, for the report of a failure."""
 
     def __init__(self, kept: int = 4_000) -> None:
         self._kept: deque[tuple[int, int | None, str, str, Any, bool]] = deque(maxlen=kept)
@@ -68,31 +88,31 @@ class Story:
         *,
         duplicate: bool,
     ) -> None:
-        """A parcel leaves."""
+        """Keep each message of the parcel."""
         for envelope in parcel:
             message: Any = envelope.message
-            if message.type not in _NOISE:
+            if message.type not in _FREQUENT:
                 self._kept.append((at_us, arrives_us, sender, receiver, message, duplicate))
 
     def event(self, at_us: int, text: str) -> None:
-        """Something happened that is no message."""
+        """Keep the text."""
         self._kept.append((at_us, None, "", "", text, False))
 
     def lines(self, most: int = _LINES_MAX) -> list[str]:
         """The last events, a line each; one message to several nodes is one line."""
-        told: list[tuple[Any, str, list[str]]] = []
+        lines: list[tuple[Any, str, list[str]]] = []
         for at_us, arrives_us, sender, receiver, what, duplicate in self._kept:
             moment = f"{at_us / 1e6:9.3f} s"
             if not sender:
-                told.append((None, f"{moment}  * {what}", []))
+                lines.append((None, f"{moment}  * {what}", []))
                 continue
             fate = " (lost)" if arrives_us is None else " (again)" if duplicate else ""
             key = (at_us, sender, id(what))
-            if told and told[-1][0] == key:
-                told[-1][2].append(receiver + fate)
+            if lines and lines[-1][0] == key:
+                lines[-1][2].append(receiver + fate)
             else:
-                told.append((key, f"{moment}  {sender}: {_phrase(what)} → ", [receiver + fate]))
-        return [text + ", ".join(receivers) for _, text, receivers in told[-most:]]
+                lines.append((key, f"{moment}  {sender}: {_phrase(what)} → ", [receiver + fate]))
+        return [text + ", ".join(receivers) for _, text, receivers in lines[-most:]]
 
 
 def _headers(message: Any) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""What a run fails with: a rule that has a name."""
+"""The error with which a run fails."""
 
 
 class Violation(AssertionError):
-    """`invariant` names the rule that was broken; the text carries the values that show it."""
+    """A named invariant does not hold; `detail` has the values that show it."""
 
     def __init__(self, invariant: str, detail: str) -> None:
         super().__init__(f"{invariant}: {detail}")

@@ -1,7 +1,7 @@
 """The clients: processes that read, write, delete and compare-and-set through the gateways.
 
-What they ask and what they are told is recorded as a history (`chaos.checker.history`). Every value
-is unique, so that a read tells which write it saw. A process does one thing at a time; after an
+Their operations and outcomes are recorded as a history (`chaos.checker.history`). Every value is
+unique, so that a read shows which write it saw. A process does one operation at a time; after an
 unknown outcome it goes on under a new number.
 """
 
@@ -42,22 +42,23 @@ from actors.values import (
     Transaction,
 )
 from chaos.checker.history import HistoryRecorder, RecordedClient
+from chaos.simulator.schedule import US_PER_MS
 from chaos.simulator.violation import Violation
-from chaos.simulator.world import US, CallLost, World
+from chaos.simulator.world import NodeDied, World
 
 PATHS = ("a", "b", "d/c", "d/e", "d/f/g", "h")
 LARGE_PATHS = ("large/a", "large/b", "large/c")
-"""Where `chaos.simulator.large_files` has its files."""
+"""The files of `chaos.simulator.large_files`."""
 _THINK_MS = (20, 900)
 _PATIENCE_MS = 90_000
 _STATUSES = frozenset(get_args(Status))
-_NOWHERE = "contents are on no store"
-"""Part of the reason of an abort whose cause are chunks that no store answers for."""
+_CHUNKS_LOST = "contents are on no store"
+"""Part of the reason of an abort that is due to chunks which no store has."""
 
 
 @dataclass(slots=True)
-class Known:
-    """What some client was told of a path: its tag, its value, and the slot that made it so."""
+class KnownVersion:
+    """The newest version of a path that any client knows: its tag, its value and its slot."""
 
     etag: str | None
     value: str | None
@@ -72,17 +73,17 @@ class Process:
     record: RecordedClient
     gateway: str
     busy_since_us: int | None = None
-    """Since when it has waited for an answer."""
+    """When the operation began that it waits for; `None` if it waits for none."""
     doing: str = ""
     stopped: bool = False
     act: "Callable[[Process], None] | None" = None
-    """What it does after it has thought; nothing special: one of the usual operations."""
+    """Begins its next operation; `None`: one of the usual ones."""
     think_ms: tuple[int, int] = _THINK_MS
 
 
 @dataclass(slots=True)
 class Acknowledged:
-    """A write that somebody was told of: which command of the log did it."""
+    """A write that a client knows to be done, and its command in the log."""
 
     request: str
     operation: AnyOperation
@@ -91,38 +92,39 @@ class Acknowledged:
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
-    """Chunks that were uploaded for a command, from `since_us` on; `held` checks who has them."""
+class UploadedChunks:
+    """Chunks that were uploaded for a command, from `since_us` on."""
 
     names: tuple[str, ...]
     since_us: int
-    held: Callable[[int], None] = lambda slot: None
+    check_held: Callable[[int], None] = lambda slot: None
+    """Checks that the stores have them, once the command is done in a slot."""
 
 
 @dataclass(slots=True)
-class Writing:
-    """A command under way, with what every path holds once it is done."""
+class PendingWrite:
+    """A command under way, and the value of every path once it is done."""
 
     process: Process
     operation: AnyOperation
     changes: dict[str, str | None]
     expected: str | None
-    """By a `cas`."""
+    """The value that a `cas` expects."""
     tries_left: int
-    carried: Carried | None = None
+    uploaded: UploadedChunks | None = None
     doubtful: bool = False
-    """An earlier try under the same key may have happened or may happen still."""
+    """Whether an earlier try under the same key may have happened, or still may."""
 
 
 @dataclass(slots=True)
-class Told:
-    """What the verdict at the end rests on, beside the history."""
+class ClientOutcomes:
+    """Outcomes that the verdict at the end checks, beside the history."""
 
     acknowledged: list[Acknowledged] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
     """Values of writes that certainly did not happen."""
     unknown: list[tuple[str, str]] = field(default_factory=list)
-    """Requests whose outcome was unknown, and through which gateway."""
+    """Requests of unknown outcome, each with its gateway."""
 
 
 class Workload:
@@ -130,26 +132,26 @@ class Workload:
 
     def __init__(self, world: World, processes: int, gateways: int) -> None:
         self._world = world
-        self._chance = world.stream("workload")
+        self._rng = world.stream("workload")
         self._values = 0
         self._waiting: dict[int, Callable[[Any], None]] = {}
         self._names = [f"gateway-{n}" for n in range(1, gateways + 1)]
         self.digests: dict[str, str] = {}
         self._moved: set[str | None] = set()
-        """Values that may come back to a path that they left."""
+        """Values that were moved, and may come back to a path that they left."""
         self.recorder = HistoryRecorder(lambda: world.now_us * 1_000)
-        self.known = {path: Known(None, None, 0) for path in (*PATHS, *LARGE_PATHS)}
-        self.told = Told()
+        self.known = {path: KnownVersion(None, None, 0) for path in (*PATHS, *LARGE_PATHS)}
+        self.outcomes = ClientOutcomes()
         self.counts: Counter[str] = Counter()
         self.processes: list[Process] = []
         for _ in range(processes):
             self.join()
         self.on_lost: Callable[[str, tuple[str, ...], int], None] = lambda what, names, since: None
-        """Chunks that a client needs, at least since that moment, are gone."""
+        """Called for chunks that a client needs since a moment and that no store has."""
         world.on_answer = self._on_answer
 
     def join(self) -> Process:
-        """One more process, which goes through the next gateway in turn."""
+        """Add a process, which uses the next gateway in turn."""
         number = len(self.processes)
         process = Process(number, self.recorder.client(), self._names[number % len(self._names)])
         self.processes.append(process)
@@ -165,52 +167,52 @@ class Workload:
         """Whether no process waits for anything."""
         return all(process.busy_since_us is None for process in self.processes)
 
-    # -- the rhythm ------------------------------------------------------------------------------
+    # -- the loop of a process -------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Every process starts to work."""
+        """Let every process begin operations."""
         for process in self.processes:
             process.stopped = False
             self.think(process)
 
     def stop(self) -> None:
-        """No process begins anything new."""
+        """Let no process begin another operation."""
         for process in self.processes:
             process.stopped = True
 
     def think(self, process: Process) -> None:
-        """Do the next thing after a while."""
+        """Begin the next operation after a pause."""
         least, most = process.think_ms
-        delay_us = self._chance.randint(least * US, most * US)
-        self._world.after_us(delay_us, self._act, process)
+        delay_us = self._rng.randint(least * US_PER_MS, most * US_PER_MS)
+        self._world.schedule.after_us(delay_us, self._act, process)
 
     def _act(self, process: Process) -> None:
         if process.stopped or process.busy_since_us is not None:
             return
-        chance = self._chance
-        if chance.random() < 0.05:
-            process.gateway = chance.choice(self._names)
+        rng = self._rng
+        if rng.random() < 0.05:
+            process.gateway = rng.choice(self._names)
         process.busy_since_us = self._world.now_us
         if process.act is not None:
             process.act(process)
             return
-        path = chance.choice(PATHS)
-        dice = chance.random()
-        if dice < 0.40:
+        path = rng.choice(PATHS)
+        draw = rng.random()
+        if draw < 0.40:
             self._read(process, path)
-        elif dice < 0.65:
+        elif draw < 0.65:
             self._write(process, path)
-        elif dice < 0.82:
+        elif draw < 0.82:
             self._compare_and_set(process, path)
-        elif dice < 0.90:
+        elif draw < 0.90:
             self._delete(process, path)
-        elif dice < 0.95:
+        elif draw < 0.95:
             self._move(process, path)
         else:
             self._transact(process, path)
 
     def end(self, process: Process, result: str) -> None:
-        """What the process did has ended so; it thinks about the next thing."""
+        """Count the result of an operation, and let the process think about the next one."""
         self.counts[result] += 1
         self.counts[f"{process.doing} {result}"] += 1
         process.busy_since_us = None
@@ -221,11 +223,13 @@ class Workload:
     def call(
         self, process: Process, make: Callable[[int], Any], then: Callable[[Any], None]
     ) -> None:
-        """Have the process's gateway do something."""
-        self.ask(process.gateway, make, then)
+        """Make a call to the process's gateway; `then` gets the answer."""
+        self.call_gateway(process.gateway, make, then)
 
-    def ask(self, gateway: str, make: Callable[[int], Any], then: Callable[[Any], None]) -> None:
-        """Have a gateway do something."""
+    def call_gateway(
+        self, gateway: str, make: Callable[[int], Any], then: Callable[[Any], None]
+    ) -> None:
+        """Make a call to a gateway; `then` gets the answer."""
         token = self._world.call(make, gateway)
         if token in self._world.answers:
             then(self._world.answers.pop(token))
@@ -240,13 +244,13 @@ class Workload:
 
     def overdue(self) -> list[Process]:
         """Processes that have waited longer than any call may take."""
-        limit_us = self._world.now_us - _PATIENCE_MS * US
+        limit_us = self._world.now_us - _PATIENCE_MS * US_PER_MS
         return [p for p in self.processes if p.busy_since_us and p.busy_since_us < limit_us]
 
     # -- reads -----------------------------------------------------------------------------------
 
     def _read(self, process: Process, path: str) -> None:
-        if self._chance.random() < 0.15:
+        if self._rng.random() < 0.15:
             self._read_stale(process, path)
             return
         process.doing = "read"
@@ -254,7 +258,7 @@ class Workload:
         self.read_into(process, path, lambda: self.end(process, "failed"))
 
     def read_last(self, process: Process, path: str) -> None:
-        """One read of a process that has stopped; it has to succeed."""
+        """A read of a process that has stopped; it must succeed."""
 
         def failed() -> None:
             raise Violation("every_request_is_answered", f"the last read of {path!r} failed")
@@ -268,17 +272,17 @@ class Workload:
         self,
         process: Process,
         path: str,
-        otherwise: Callable[[], None],
-        go_on: Callable[[Any], None] | None = None,
+        on_failure: Callable[[], None],
+        on_entry: Callable[[Any], None] | None = None,
     ) -> None:
-        """A linearizable read that `process` has begun; it may `go_on` with the entry."""
+        """A linearizable read that `process` has begun."""
         request = ReadRequest(number=0, what="entry", path=path)
         floor = self.known[path].slot
 
         def then(answer: Any) -> None:
             if not isinstance(answer, ReadDone):
                 process.record.fail("not read")
-                otherwise()
+                on_failure()
                 return
             self._check_fresh(path, floor, answer)
             entry = answer.reply.entry
@@ -286,9 +290,9 @@ class Workload:
             process.record.ok(value)
             self._learn(path, entry, value, answer.reply.applied)
             self.counts["acknowledged"] += 1
-            if go_on is not None:
-                go_on(entry)
-            elif isinstance(entry, FileEntry) and self._chance.random() < 0.1:
+            if on_entry is not None:
+                on_entry(entry)
+            elif isinstance(entry, FileEntry) and self._rng.random() < 0.1:
                 self._fetch(process, path, entry)
             else:
                 self.end(process, "ok")
@@ -296,11 +300,11 @@ class Workload:
         self.call(process, lambda token: Read(token=token, request=request), then)
 
     def _check_fresh(self, path: str, floor: int, answer: ReadDone) -> None:
-        """`reads_are_fresh`: what anybody knew of the path before the read began is in it."""
+        """`reads_are_fresh`: a read sees what any client knew of the path before it began."""
         if answer.reply.applied < floor:
             raise Violation(
                 "reads_are_fresh",
-                f"{answer.store} served {path!r} as of slot {answer.reply.applied}, but somebody "
+                f"{answer.store} served {path!r} as of slot {answer.reply.applied}, but a client "
                 f"knew of slot {floor} before the read began",
             )
 
@@ -312,7 +316,7 @@ class Workload:
             raise Violation("reads_are_fresh", f"a directory stands where a file was: {entry!r}")
         value = self.digests.get(entry.content.sha256)
         if value is None:
-            raise Violation("no_value_from_nowhere", f"nobody wrote what was read: {entry!r}")
+            raise Violation("no_value_from_nowhere", f"no client wrote what was read: {entry!r}")
         return value
 
     def _learn(self, path: str, entry: Any, value: str | None, applied: int) -> None:
@@ -320,11 +324,11 @@ class Workload:
         slot = entry.slot if isinstance(entry, FileEntry) else known.slot
         if slot >= known.slot:
             etag = entry.etag if isinstance(entry, FileEntry) else None
-            self.known[path] = Known(etag, value, slot)
+            self.known[path] = KnownVersion(etag, value, slot)
 
     def _read_stale(self, process: Process, path: str) -> None:
         process.doing = "stale read"
-        floor = self.known[path].slot if self._chance.random() < 0.5 else 0
+        floor = self.known[path].slot if self._rng.random() < 0.5 else 0
         request = ReadRequest(
             number=0, what="entry", path=path, consistency="stale", at_least=floor
         )
@@ -338,13 +342,13 @@ class Workload:
         self.call(process, lambda token: Read(token=token, request=request), then)
 
     def _fetch(self, process: Process, path: str, entry: FileEntry) -> None:
-        """Read the contents, too: every byte of an acknowledged version is somewhere."""
+        """Fetch a chunk of the contents: every chunk of an acknowledged version must be there."""
         process.doing = "fetch"
         chunks = getattr(entry.content, "chunks", ())
         if not chunks:
             self.end(process, "ok")
             return
-        name = chunks[self._chance.randrange(len(chunks))]
+        name = chunks[self._rng.randrange(len(chunks))]
 
         def then(answer: Any) -> None:
             match answer:
@@ -360,7 +364,7 @@ class Workload:
     # -- writes ----------------------------------------------------------------------------------
 
     def new_value(self) -> str:
-        """A value that nobody has written yet."""
+        """A value that no client has written yet."""
         self._values += 1
         return f"v{self._values}"
 
@@ -374,7 +378,7 @@ class Workload:
         process.doing = "write"
         value = self.new_value()
         process.record.invoke("write", path, value)
-        if self._chance.random() < 0.1:
+        if self._rng.random() < 0.1:
             self._upload(process, path, value)
             return
         self.submit(process, PutFile(path=path, content=self._content(value)), {path: value})
@@ -387,25 +391,25 @@ class Workload:
         self.digests[whole] = value
         content = Chunked(size=sum(map(len, parts)), sha256=whole, chunks=names)
         todo = list(zip(names, parts, strict=True))
-        carried = Carried(names, self._world.now_us)
+        chunks = UploadedChunks(names, self._world.now_us)
 
-        def uploaded(answer: Any) -> None:
+        def on_answer(answer: Any) -> None:
             if not isinstance(answer, Uploaded):
                 process.record.fail("not uploaded")
-                self.told.refused.add(value)
+                self.outcomes.refused.add(value)
                 self.end(process, "failed")
             elif todo:
                 upload()
             else:
                 operation = PutFile(path=path, content=content)
-                self.submit(process, operation, {path: value}, carried=carried)
+                self.submit(process, operation, {path: value}, uploaded=chunks)
 
         def upload() -> None:
             name, data = todo.pop(0)
             self.call(
                 process,
                 lambda token: Upload(token=token, sha256=name, manifest=False, data=data),
-                uploaded,
+                on_answer,
             )
 
         upload()
@@ -420,7 +424,7 @@ class Workload:
 
     def _delete(self, process: Process, path: str) -> None:
         known = self.known[path]
-        if known.etag is not None and self._chance.random() < 0.5:
+        if known.etag is not None and self._rng.random() < 0.5:
             process.doing = "cas"
             process.record.invoke("cas", path, [known.value, None])
             when = _only_if(known.etag)
@@ -432,13 +436,13 @@ class Workload:
         self.submit(process, DeleteFile(path=path, when=when), {path: None}, expected)
 
     def _move(self, process: Process, path: str) -> None:
-        """A known version moves to another path, whatever is there."""
+        """Move a known version to another path, whatever is there."""
         known = self.known[path]
         if known.etag is None:
             self._write(process, path)
             return
         process.doing = "move"
-        target = self._chance.choice([other for other in PATHS if other != path])
+        target = self._rng.choice([other for other in PATHS if other != path])
         self._moved.add(known.value)
         record = [["cas", path, [known.value, None]], ["write", target, known.value]]
         process.record.invoke("txn", None, record)
@@ -446,10 +450,10 @@ class Workload:
         self.submit(process, operation, {path: None, target: known.value})
 
     def _transact(self, process: Process, path: str) -> None:
-        """Two files at once, if the first one is still what it was."""
+        """Write two files at once, if the first one still is the known version."""
         process.doing = "transaction"
         known = self.known[path]
-        other = self._chance.choice([name for name in PATHS if name != path])
+        other = self._rng.choice([name for name in PATHS if name != path])
         values = {path: self.new_value(), other: self.new_value()}
         record = [["cas", path, [known.value, values[path]]], ["write", other, values[other]]]
         process.record.invoke("txn", None, record)
@@ -463,19 +467,19 @@ class Workload:
         operation: AnyOperation,
         changes: dict[str, str | None],
         expected: str | None = None,
-        carried: Carried | None = None,
+        uploaded: UploadedChunks | None = None,
     ) -> None:
-        """Send a command; `changes` is what every path holds once it is done."""
+        """Send a command; `changes` is the value of every path once it is done."""
         key = None
-        if self._chance.random() < 0.2:
-            name = f"key-{self._chance.getrandbits(48):012x}"
+        if self._rng.random() < 0.2:
+            name = f"key-{self._rng.getrandbits(48):012x}"
             key = IdempotencyKey(key=name, fingerprint=name)
-        retry = self._chance.random() < 0.5
+        retry = self._rng.random() < 0.5
         tries = 2 if key is not None else 1
-        writing = Writing(process, operation, changes, expected, tries, carried)
+        pending = PendingWrite(process, operation, changes, expected, tries, uploaded)
 
         def send() -> None:
-            writing.tries_left -= 1
+            pending.tries_left -= 1
             self.call(
                 process,
                 lambda token: Write(
@@ -487,20 +491,20 @@ class Workload:
         def then(answer: Any) -> None:
             match answer:
                 case WriteDecided(request=request, outcome=outcome) if outcome.status == "done":
-                    self._on_done(writing, request, outcome)
-                case WriteDecided(outcome=outcome) if not writing.doubtful:
-                    if carried is not None and _NOWHERE in outcome.detail:
+                    self._on_done(pending, request, outcome)
+                case WriteDecided(outcome=outcome) if not pending.doubtful:
+                    if uploaded is not None and _CHUNKS_LOST in outcome.detail:
                         what = f"chunks that {outcome} names"
-                        self.on_lost(what, carried.names, carried.since_us)
-                    self._on_refused(writing, outcome.status)
-                case NotDone(reason=reason) if not writing.doubtful:
-                    self._on_refused(writing, reason)
+                        self.on_lost(what, uploaded.names, uploaded.since_us)
+                    self._on_refused(pending, outcome.status)
+                case NotDone(reason=reason) if not pending.doubtful:
+                    self._on_refused(pending, reason)
                 case _:
                     if isinstance(answer, Unknown) and answer.request:
-                        self.told.unknown.append((answer.request, process.gateway))
-                    writing.doubtful = True
-                    if writing.tries_left > 0 and not isinstance(answer, CallLost):
-                        # The same key again: whatever became of the first try, it is done once.
+                        self.outcomes.unknown.append((answer.request, process.gateway))
+                    pending.doubtful = True
+                    if pending.tries_left > 0 and not isinstance(answer, NodeDied):
+                        # With the same key, so that it is done once whatever the first try did.
                         send()
                         return
                     process.record.unknown()
@@ -508,42 +512,42 @@ class Workload:
 
         send()
 
-    def _on_done(self, writing: Writing, request: str, outcome: Outcome) -> None:
-        """It happened; by now, or by an earlier try under the same key."""
-        process = writing.process
+    def _on_done(self, pending: PendingWrite, request: str, outcome: Outcome) -> None:
+        """The write is done, by this try or by an earlier one under the same key."""
+        process = pending.process
         process.record.ok()
         self.counts["acknowledged"] += 1
-        self.told.acknowledged.append(
-            Acknowledged(request, writing.operation, outcome.slot, outcome.index)
+        self.outcomes.acknowledged.append(
+            Acknowledged(request, pending.operation, outcome.slot, outcome.index)
         )
-        for path, value in writing.changes.items():
+        for path, value in pending.changes.items():
             if outcome.slot > self.known[path].slot:
                 etag = outcome.etag if value is not None else None
-                self.known[path] = Known(etag, value, outcome.slot)
-        if writing.carried is not None:
-            writing.carried.held(outcome.slot)
+                self.known[path] = KnownVersion(etag, value, outcome.slot)
+        if pending.uploaded is not None:
+            pending.uploaded.check_held(outcome.slot)
         self.end(process, "ok")
 
-    def _on_refused(self, writing: Writing, why: str) -> None:
-        """It did not happen and never will."""
-        process = writing.process
+    def _on_refused(self, pending: PendingWrite, why: str) -> None:
+        """The write did not happen and never will."""
+        process = pending.process
         if why == "not_found" and process.doing == "delete":
             process.record.ok()
             self.counts["acknowledged"] += 1
         elif why == "precondition_failed" and process.doing == "cas":
-            # A value that was moved may have come back under another tag.
-            process.record.fail("another tag" if writing.expected in self._moved else None)
+            # A value that was moved may be back with another tag.
+            process.record.fail("another tag" if pending.expected in self._moved else None)
             self.counts["acknowledged"] += 1
         else:
             process.record.fail(why)
-        self.told.refused.update(
-            value for value in writing.changes.values() if value and value not in self._moved
+        self.outcomes.refused.update(
+            value for value in pending.changes.values() if value and value not in self._moved
         )
         self.end(process, why if why in _STATUSES else "failed")
 
 
 def _only_if(etag: str | None) -> Precondition:
-    """The version is still `etag`, or there is none."""
+    """The condition that the version is still `etag`; `None`: that there is none."""
     if etag is None:
         return Precondition(if_none_match=("*",))
     return Precondition(if_match=(etag,))

@@ -1,109 +1,72 @@
-"""The world: true time, the nodes, and what happens next.
+"""The world: one simulated cluster with its time, its network and its machines."""
 
-Everything random comes from streams that one seed makes, a stream for each purpose, so that
-leaving one fault out changes as little as possible of the rest.
-"""
-
-import heapq
 import random
 from collections.abc import Callable
 from typing import Any
 
 from actors.calls import Call, Read, ReadDone, Survey, Write, WriteDecided
-from actors.effects import Blob, Envelope, Record, Send, SendBlob
 from actors.messages import ReadRequest
 from actors.options import Options
 from actors.values import AnyOperation, IdempotencyKey
 from chaos.simulator.clock import Clock
 from chaos.simulator.disk import Disk
-from chaos.simulator.interfaces import Trace
-from chaos.simulator.machine import Machine
+from chaos.simulator.machine import Machine, Observer
 from chaos.simulator.network import Network
+from chaos.simulator.random_streams import random_stream
+from chaos.simulator.schedule import US_PER_MS, Schedule
+from chaos.simulator.trace import TraceSink
 from chaos.simulator.violation import Violation
 
-US = 1_000
-"""Microseconds in a millisecond."""
+
+class NodeDied:
+    """The answer to a call whose gateway died: its outcome is unknown to the caller."""
 
 
-def stream_of(seed: int, name: str) -> random.Random:
-    """A source of randomness of its own for one purpose of one seed."""
-    return random.Random(f"{seed}/{name}")
-
-
-class Watcher:
-    """Looks on at every step. The invariants fill this in; it does nothing itself."""
-
-    hears: frozenset[type] = frozenset()
-    """The types of the messages that `heard` is called with."""
-
-    def heard(self, machine: Machine, envelope: Envelope) -> None:
-        """An actor is about to take a message in."""
-
-    def started(self, machine: Machine) -> None:
-        """A process has restored its actor."""
-
-    def stopped(self, machine: Machine) -> None:
-        """A process is about to vanish; its actor can be looked at for the last time."""
-
-    def stepped(self, machine: Machine, sends: list[Send | SendBlob]) -> None:
-        """An actor took in the messages of a turn; nothing is durable or sent yet."""
-
-    def committed(self, machine: Machine, records: list[Record], blobs: list[Blob]) -> None:
-        """A turn's records are durable."""
-
-    def published(self, machine: Machine, to: str, message: Any) -> None:
-        """A message leaves a node."""
-
-    def halted(self, machine: Machine, reason: str) -> None:
-        """A node refuses to go on."""
-
-
-class CallLost:
-    """The answer to a call whose node died: its outcome is unknown to the caller."""
-
-
-CALL_LOST = CallLost()
+NODE_DIED = NodeDied()
 
 
 class World:
-    """All nodes of one cluster, their disks and the broker between them."""
+    """All nodes of one cluster, their disks and the broker between them.
+
+    Only the world knows both the machines and the network. They share its schedule.
+    """
 
     def __init__(
         self,
         seed: int,
         options: Options | None = None,
         gateways: int = 1,
-        watcher: Watcher | None = None,
-        trace: Trace | None = None,
+        observer: Observer | None = None,
+        trace: TraceSink | None = None,
     ) -> None:
         self.seed = seed
         self.options = options or Options()
-        self.now_us = 0
-        self.watcher = watcher or Watcher()
-        self.trace = trace
-        self._events: list[tuple[int, int, Callable[[Any], None], Any]] = []
-        self._order = 0
-        self.chances = self.stream("chances")
-        self.jitter = self.stream("timers")
-        self.identities = self.stream("identities")
+        self.schedule = Schedule()
+        self.observer = observer or Observer()
+        self._trace = trace
+        self.rng = self.stream("chances")
+        self.timer_rng = self.stream("timers")
+        self.identity_rng = self.stream("identities")
         self.answers: dict[int, Any] = {}
         self.on_answer: Callable[[int, Any], None] | None = None
         self.on_death: Callable[[Machine], None] | None = None
         self.on_refusal: Callable[[Machine], None] | None = None
         self.halted: dict[str, str] = {}
+        """Why nodes have halted, by name."""
         self._last_token = 0
         names = (*self.options.members, *(f"gateway-{n}" for n in range(1, gateways + 1)))
         self.names = names
-        self.network = Network(self, names)
+        self.network = Network(self.schedule, self.stream("network"), names, trace)
         self.machines = {name: self._new_machine(name) for name in names}
+        self.network.attach(self.machines.values())
 
-    def stream(self, name: str) -> random.Random:
+    def stream(self, purpose: str) -> random.Random:
         """A source of randomness of its own for one purpose."""
-        return stream_of(self.seed, name)
+        return random_stream(self.seed, purpose)
 
     def _new_machine(self, name: str) -> Machine:
-        disk = Disk(f"disk-{self.identities.getrandbits(64):016x}")
-        base_ms = 1_000 + self.identities.randrange(100_000)
+        disk = Disk(f"disk-{self.identity_rng.getrandbits(64):016x}")
+        base_ms = 1_000 + self.identity_rng.randrange(100_000)
         return Machine(self, name, disk, Clock(base_ms, 0))
 
     # -- time ------------------------------------------------------------------------------------
@@ -111,36 +74,22 @@ class World:
     @property
     def now(self) -> int:
         """True time in milliseconds."""
-        return self.now_us // US
+        return self.schedule.now_ms
 
-    def at_us(self, when_us: int, action: Callable[[Any], None], argument: Any = None) -> None:
-        """Have `action` called with `argument` at a moment of true time."""
-        self._order += 1
-        heapq.heappush(self._events, (when_us, self._order, action, argument))
-
-    def after_us(self, delay_us: int, action: Callable[[Any], None], argument: Any = None) -> None:
-        """Have `action` called with `argument` after a while."""
-        self._order += 1
-        heapq.heappush(self._events, (self.now_us + delay_us, self._order, action, argument))
+    @property
+    def now_us(self) -> int:
+        """True time in microseconds."""
+        return self.schedule.now_us
 
     def run(self, duration_ms: int) -> None:
         """Let time pass."""
-        self.run_to_us(self.now_us + duration_ms * US)
-
-    def run_to_us(self, end_us: int) -> None:
-        """Let time pass until a moment."""
-        events = self._events
-        pop = heapq.heappop
-        while events and events[0][0] <= end_us:
-            self.now_us, _, action, argument = pop(events)
-            action(argument)
-        self.now_us = max(self.now_us, end_us)
+        self.schedule.run_to_us(self.schedule.now_us + duration_ms * US_PER_MS)
 
     def run_until(
         self, condition: Callable[[], bool], within_ms: int, step_ms: int = 10, what: str = "it"
     ) -> None:
         """Let time pass until `condition` holds. Raises `Violation` if it never does."""
-        end_us = self.now_us + within_ms * US
+        end_us = self.now_us + within_ms * US_PER_MS
         while not condition():
             if self.now_us >= end_us:
                 raise Violation(
@@ -154,13 +103,13 @@ class World:
         """Start processes on their disks; without names, all that are down."""
         for name in names or [name for name in self.names if not self.machines[name].is_up]:
             self.halted.pop(name, None)
-            self.tell(f"{name} starts")
+            self.trace_event(f"{name} starts")
             self.machines[name].start()
 
     def crash(self, *names: str) -> None:
-        """Processes vanish; what they committed stays."""
+        """End processes without warning; what they committed stays."""
         for name in names:
-            self.tell(f"{name} dies")
+            self.trace_event(f"{name} dies")
             self.machines[name].crash()
 
     def actor(self, name: str) -> Any:
@@ -171,26 +120,32 @@ class World:
         """The running nodes of these roles."""
         return [m for m in self.machines.values() if m.is_up and m.role in roles]
 
-    def died(self, machine: Machine) -> None:
+    def process_died(self, machine: Machine) -> None:
         """A process died in its turn."""
         if self.on_death is not None:
             self.on_death(machine)
 
-    def refused(self, machine: Machine) -> None:
+    def disk_refused(self, machine: Machine) -> None:
         """A process did not start, because rows of its journal are rotten."""
-        self.tell(f"{machine.name} refuses its rotten disk")
+        self.trace_event(f"{machine.name} refuses its rotten disk")
         if self.on_refusal is not None:
             self.on_refusal(machine)
 
-    def tell(self, text: str) -> None:
-        """Note something for the story of this run."""
-        if self.trace is not None:
-            self.trace.event(self.now_us, text)
+    def node_halted(self, machine: Machine, reason: str) -> None:
+        """A node has halted, or has refused to start."""
+        self.trace_event(f"{machine.name} halts: {reason}")
+        self.halted[machine.name] = reason
+        self.observer.halted(machine, reason)
 
-    # -- doors -----------------------------------------------------------------------------------
+    def trace_event(self, text: str) -> None:
+        """Add something that is no message to the trace."""
+        if self._trace is not None:
+            self._trace.event(self.now_us, text)
+
+    # -- calls to gateways -----------------------------------------------------------------------
 
     def call(self, make: Callable[[int], Call], gateway: str = "gateway-1") -> int:
-        """Hand a call to a gateway; the token names its answer."""
+        """Make a call to a gateway; the token names its answer."""
         self._last_token += 1
         token = self._last_token
         self.machines[gateway].call(make(token))
@@ -204,10 +159,10 @@ class World:
 
     def call_lost(self, token: int) -> None:
         """The node died with the call under way."""
-        self.after_us(0, self._lose_call, token)
+        self.schedule.after_us(0, self._lose_call, token)
 
     def _lose_call(self, token: int) -> None:
-        self.answered(token, CALL_LOST)
+        self.answered(token, NODE_DIED)
 
     def write(
         self,
@@ -252,7 +207,7 @@ class World:
                 return False
             token = self.call(lambda token: Survey(token=token), gateway)
             self.run(1)
-            answer = self.answers.pop(token, CALL_LOST)
+            answer = self.answers.pop(token, NODE_DIED)
             return bool(getattr(answer, "ready", False))
 
         self.run_until(is_ready, within_ms, 50, f"{gateway} to be ready")

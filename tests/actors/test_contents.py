@@ -357,7 +357,7 @@ def test_a_chunk_that_no_peer_holds_is_asked_for_ever_more_rarely_and_holds_up_n
         store.contents.copy(Chunked(size=1, sha256="0" * 64, chunks=(*lost, held)))
         store._arm("tick", 100, 200)
         store.contents.pump()
-        world.machines["store-3"].tell_room()  # A turn, which sends what was asked for by hand.
+        world.machines["store-3"].report_space()  # A turn, which sends what was asked for by hand.
         world.run(1_000)
         assert store.contents.missing == len(lost)
         world.run(14_000)

@@ -14,7 +14,7 @@ from actors.paxos.ballot import Ballot
 from actors.roles import build_actor
 from actors.values import Batch, Genesis
 from chaos.simulator.disk import Disk
-from chaos.simulator.interfaces import Parcel
+from chaos.simulator.parcels import Parcel
 from chaos.simulator.world import World
 from tests.worlds import founded, hand, intercepted, put
 

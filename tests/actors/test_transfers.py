@@ -40,8 +40,8 @@ def blobs(world: World, store: str) -> Any:
 
 
 def set_room(world: World, store: str, is_low: bool) -> None:
-    world.machines[store].is_low = is_low
-    world.machines[store].tell_room()
+    world.machines[store].is_low_on_space = is_low
+    world.machines[store].report_space()
     world.run(100)
 
 

@@ -20,9 +20,9 @@ from actors.messages import (
 )
 from actors.options import Options
 from actors.values import Abort, AnyValue, Batch, View
-from chaos.simulator.interfaces import Parcel
-from chaos.simulator.invariants import Judge
+from chaos.simulator.invariants import Invariants
 from chaos.simulator.network import Conditions
+from chaos.simulator.parcels import Parcel
 from chaos.simulator.world import World
 from tests.worlds import put
 
@@ -53,7 +53,7 @@ class Stage:
 
     def __init__(self, seed: int = 3, also: tuple[str, ...] = (), **options: Any) -> None:
         self.world = World(
-            seed, Options(**options), watcher=Judge(Options(**options).acceptors), trace=self
+            seed, Options(**options), observer=Invariants(Options(**options).acceptors), trace=self
         )
         self.world.network.conditions = Conditions(least_us=1_000, most_us=1_000)
         self.lines: list[str] = []
@@ -136,7 +136,7 @@ class Stage:
     # -- what the world tells --------------------------------------------------------------------
 
     def event(self, at_us: int, text: str) -> None:
-        """See `Trace`; scenarios tell such things themselves."""
+        """See `TraceSink`; scenarios tell such things themselves."""
 
     def parcel(
         self,
@@ -148,7 +148,7 @@ class Stage:
         *,
         duplicate: bool,
     ) -> None:
-        """See `Trace`."""
+        """See `TraceSink`."""
         for envelope in parcel:
             message: Any = envelope.message
             self._said[sender, message.type] = self._said.get((sender, message.type), 0) + 1

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from chaos.cli.sim import commit
-from chaos.simulator.batch import INTERESTING, Summary, run_batch
+from chaos.simulator.batch import COVERAGE_GOALS, Summary, run_batch
 from chaos.simulator.run import Plan
 
 FIXED = range(25)
@@ -36,9 +36,9 @@ def test_seeds_with_all_faults(seeds: range) -> None:
 def test_a_batch_in_which_nothing_happens_is_vacuous() -> None:
     """Given many runs without an incident, then the summary says what never happened."""
     summary = Summary(runs=500, with_elections=500)
-    assert len(summary.vacuous()) == len(INTERESTING)
-    for item in INTERESTING:
-        summary.counters[item.counters[0]] = 1
+    assert len(summary.vacuous()) == len(COVERAGE_GOALS)
+    for goal in COVERAGE_GOALS:
+        summary.counters[goal.counters[0]] = 1
     assert summary.vacuous() == []
     summary.with_elections = 449
     assert summary.vacuous() == ["only 449 of 500 runs had 2 elections"]

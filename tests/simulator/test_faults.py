@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from chaos.simulator.faults import ALL, INCIDENTS, draw_storm, parse_faults
+from chaos.simulator.faults import ALL, INCIDENTS, draw_fault_script, parse_faults
 from chaos.simulator.run import Plan, Simulation
 
 SHORT = Plan(seed=3, storm_ms=15_000, acknowledged=60)
@@ -36,8 +36,8 @@ def test_leaving_a_fault_out_leaves_the_others_as_they_are() -> None:
         return random.Random(f"9/{name}")
 
     names = ("acceptor-1", "store-1", "store-2")
-    whole = draw_storm(ALL, names, 60_000, stream)
-    rest = draw_storm(tuple(f for f in ALL if f != "crash"), names, 60_000, stream)
+    whole = draw_fault_script(ALL, names, 60_000, stream)
+    rest = draw_fault_script(tuple(f for f in ALL if f != "crash"), names, 60_000, stream)
     assert [i for i in whole.incidents if i.fault != "crash"] == list(rest.incidents)
     assert any(i.fault == "crash" for i in whole.incidents)
 

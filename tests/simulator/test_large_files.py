@@ -51,7 +51,7 @@ def test_large_files_are_written_read_and_shared() -> None:
 def test_slow_clients_wait_between_chunks() -> None:
     """Given slow clients, then their transfers take longer than unused chunks are kept."""
     simulation = Simulation(Plan(seed=2204112, faults=("slow-clients",)))
-    assert simulation.options.chunk_grace_ms < simulation.storm.pause_ms_max
+    assert simulation.options.chunk_grace_ms < simulation.script.pause_ms_max
     report = simulation.run()
     assert report.passed, report.detail
     assert report.operations["pauses of large files"] >= 5

@@ -8,15 +8,15 @@ from actors.effects import BLOB_ROW, Blob, Record
 from chaos.simulator.clock import PPM, Clock
 from chaos.simulator.disk import Disk
 from chaos.simulator.faults import BEYOND_MARGIN, WITHIN_MARGIN
-from chaos.simulator.invariants import Judge
+from chaos.simulator.invariants import Invariants
 from chaos.simulator.machine import CRASH_POINTS
 from chaos.simulator.violation import Violation
-from chaos.simulator.world import CALL_LOST, World
+from chaos.simulator.world import NODE_DIED, World
 from tests.worlds import put
 
 
 def started(seed: int = 1, gateways: int = 1) -> World:
-    world = World(seed, gateways=gateways, watcher=Judge(5))
+    world = World(seed, gateways=gateways, observer=Invariants(5))
     world.start()
     world.ready()
     return world
@@ -123,9 +123,9 @@ def test_a_call_of_a_dead_gateway_is_lost() -> None:
     world = started()
     token = world.write(put("x", b"1"))
     world.crash("gateway-1")
-    assert world.answer(token) is CALL_LOST
+    assert world.answer(token) is NODE_DIED
     late: Any = world.answer(world.write(put("y", b"1")))
-    assert late is CALL_LOST
+    assert late is NODE_DIED
 
 
 @pytest.mark.parametrize(("off", "holders"), [(WITHIN_MARGIN, 1), (BEYOND_MARGIN, 2)])
@@ -139,7 +139,7 @@ def test_the_margin_covers_clocks_that_differ_a_little(off: float, holders: int)
         rate = 1 - off if machine is leader else 1 + off
         machine.clock.set_rate(int(PPM * rate), world.now_us)
     world.run(3_000)
-    world.network.parted.add(leader.name)
+    world.network.disconnected.add(leader.name)
     if holders == 1:
         world.run(5_000)
         assert sum(m.actor.counters["led"] for m in world.up("proposer")) == 2

@@ -3,7 +3,7 @@
 import pytest
 
 from actors.calls import WriteDecided
-from chaos.simulator.network import Blockade
+from chaos.simulator.network import ResourceAlarm
 from tests.worlds import put, started
 
 
@@ -11,16 +11,16 @@ from tests.worlds import put, started
 def test_what_is_sent_to_a_blocked_broker_waits_or_is_lost(holds: bool) -> None:
     """Given a gateway whose broker takes nothing, when it is unblocked, then the write goes on."""
     world = started()
-    blockade = Blockade(frozenset(("gateway-1",)), holds)
-    world.network.blockades.append(blockade)
+    alarm = ResourceAlarm(frozenset(("gateway-1",)), holds)
+    world.network.alarms.append(alarm)
     before = world.network.blocked_publications
     token = world.write(put("a", b"1"))
     world.run(2_000)
     assert token not in world.answers
     assert world.network.blocked_publications > before
-    assert bool(blockade.held) == holds
+    assert bool(alarm.held) == holds
 
-    world.network.unblock(blockade)
+    world.network.clear_alarm(alarm)
     answer = world.answer(token)
     assert isinstance(answer, WriteDecided)
     assert answer.outcome.status == "done"
@@ -30,31 +30,31 @@ def test_a_blocked_broker_delivers_what_it_has() -> None:
     """Given messages in the queues, when the broker takes nothing more, then they arrive."""
     world = started()
     token = world.write(put("a", b"1"))
-    world.network.blockades.append(Blockade(frozenset(("gateway-1",)), holds=False))
+    world.network.alarms.append(ResourceAlarm(frozenset(("gateway-1",)), holds=False))
     assert isinstance(world.answer(token), WriteDecided)
 
 
 def test_all_are_blocked_for_half_a_minute() -> None:
     """Given a broker that takes nothing from anybody, when it does again, then writes succeed."""
     world = started()
-    blockade = Blockade(frozenset(world.names), holds=True)
-    world.network.blockades.append(blockade)
+    alarm = ResourceAlarm(frozenset(world.names), holds=True)
+    world.network.alarms.append(alarm)
     deliveries = world.network.deliveries
     world.run(1_000)
     quiet = world.network.deliveries
     world.run(29_000)
     assert world.network.deliveries == quiet >= deliveries
 
-    world.network.unblock(blockade)
+    world.network.clear_alarm(alarm)
     world.ready()
     assert world.done(put("a", b"2"), retry=True).outcome.status == "done"
 
 
 def test_a_restart_of_the_broker_forgets_what_waited() -> None:
     world = started()
-    blockade = Blockade(frozenset(world.names), holds=True)
-    world.network.blockades.append(blockade)
+    alarm = ResourceAlarm(frozenset(world.names), holds=True)
+    world.network.alarms.append(alarm)
     world.run(1_000)
-    assert blockade.held
+    assert alarm.held
     world.network.stop()
-    assert not blockade.held
+    assert not alarm.held

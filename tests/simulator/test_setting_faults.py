@@ -10,28 +10,28 @@ import pytest
 from actors.founding import Founding
 from actors.options import MEMBER_ROLES, Options
 from actors.values import Constants
-from chaos.simulator.changed_setting import REPLICATED, VALUES, Changed, draw_change
-from chaos.simulator.invariants import Judge
+from chaos.simulator.changed_setting import REPLICATED, ChangedSetting
+from chaos.simulator.invariants import Invariants
 from chaos.simulator.run import Plan, run_plan
-from chaos.simulator.setting_faults import restart_with
+from chaos.simulator.setting_faults import VALUES, draw_change, restart_with
 from chaos.simulator.world import World
 from tests.worlds import put
 
 
 def started() -> World:
-    world = World(1, watcher=Judge(5))
+    world = World(1, observer=Invariants(5))
     world.start()
     world.ready()
     return world
 
 
-def changes(name: str) -> list[Changed]:
+def changes(name: str) -> list[ChangedSetting]:
     """All values of a setting that the usual cluster does not have, and that are valid."""
     found = []
     for value in VALUES[name]:
         if value != getattr(Options(), name):
             options = replace(Options(), **{name: value})
-            found.append(Changed(name, value, getattr(Options(), name), options))
+            found.append(ChangedSetting(name, value, getattr(Options(), name), options))
     return found
 
 
@@ -70,7 +70,7 @@ def test_every_setting_is_drawn() -> None:
     ):
         drawn = [draw_change(options, random.Random(seed)) for seed in range(500)]
         assert {changed.name for changed in drawn} == set(VALUES)
-        assert all(changed.value != changed.ours for changed in drawn)
+        assert all(changed.value != changed.cluster_value for changed in drawn)
 
 
 def _check_nothing(self: Founding, genesis: Any) -> None:

@@ -1,7 +1,8 @@
-"""What is chosen, from the acceptors' disks alone: the log that nobody in the cluster sees whole.
+"""The reference log: what is chosen, read from the acceptors' disks alone.
 
-A value is chosen once a majority of acceptors has the same slot and ballot on disk (design
-3.4). Views and aborts are read in slot order, as every learner must read them.
+A value is chosen once a majority of acceptors has the same slot and ballot on disk (design 3.4).
+Views and aborts are applied in slot order, as every learner must apply them. All invariants that
+speak of the log compare the nodes with this one.
 """
 
 import json
@@ -18,11 +19,11 @@ _MARK = b',"value":'
 _KIND = b'{"kind":"'
 
 
-class Truth:
-    """The log as it stands on the acceptors' disks; its gapless prefix ends at `chosen_through`."""
+class ReferenceLog:
+    """The log as it stands on the acceptors' disks."""
 
     def __init__(self, acceptors: int) -> None:
-        # Counted here on its own: a judge that shared the actors' arithmetic would share its bugs.
+        # An arithmetic of its own: one shared with the actors would share their bugs.
         self._needed = acceptors // 2 + 1
         self._votes: dict[tuple[int, bytes], set[str]] = {}
         self.chosen: dict[int, bytes] = {}
@@ -30,19 +31,21 @@ class Truth:
         self.ballots: dict[int, Ballot] = {}
         """For each chosen slot the lowest ballot under which a majority was seen."""
         self.chosen_through = 0
+        """Every slot up to this one is chosen."""
         self.genesis: Genesis | None = None
         self.view: View | None = None
-        """The view in force at `chosen_through`, with every `added_slot` filled in."""
+        """The view in force after `chosen_through`, with every `added_slot` filled in."""
         self.coordinators: dict[int, tuple[str, str, int]] = {}
-        """For each epoch who coordinates it, on which disk and in which incarnation."""
+        """For each epoch its coordinator, with that node's disk and incarnation."""
         self.aborts: dict[int, set[int]] = {}
-        """For each slot the commands that a counted abort has given up."""
+        """For each slot the commands that a chosen abort of the right epoch names."""
         self._short: dict[int, set[int]] = {}
-        """For each slot the writes that came while the view in force had too few stores."""
+        """For each slot the writes that abort because the view in force had too few stores."""
         self.on_chosen: Callable[[int], None] = lambda slot: None
+        """Called for each slot in order, once all slots up to it are chosen."""
 
     def founded(self, genesis: Genesis) -> None:
-        """Slot 0 is known."""
+        """An acceptor has committed the genesis, which is slot 0."""
         if self.genesis is not None:
             if self.genesis.cluster != genesis.cluster:
                 raise Violation(
@@ -50,7 +53,7 @@ class Truth:
                 )
             return
         self.genesis = genesis
-        self._follow(genesis.view)
+        self._install(genesis.view)
 
     def accepted(self, acceptor: str, slot: int, row: bytes) -> None:
         """An acceptor has committed the row of a slot: slot, ballot and value as JSON."""
@@ -71,27 +74,27 @@ class Truth:
         self.ballots[slot] = ACCEPTED.validate_json(row).ballot
         while self.chosen_through + 1 in self.chosen:
             self.chosen_through += 1
-            self._read_ahead(self.chosen_through, self.chosen[self.chosen_through])
+            self._apply(self.chosen_through, self.chosen[self.chosen_through])
             self.on_chosen(self.chosen_through)
 
-    def _read_ahead(self, slot: int, value: bytes) -> None:
+    def _apply(self, slot: int, value: bytes) -> None:
         if value.startswith(b"batch", len(_KIND)):
             if self.genesis is not None and self.view is not None:
-                self._give_up_where_stores_lack(slot, value, self.genesis, self.view)
+                self._abort_below_min_stores(slot, value, self.genesis, self.view)
             return
         if value.startswith(b"view", len(_KIND)):
             view = View.model_validate_json(value)
             if self.view is not None and view.epoch == self.view.epoch + 1:
-                self._follow(view.in_force_at(slot))
+                self._install(view.in_force_at(slot))
         elif value.startswith(b"abort", len(_KIND)):
             abort = Abort.model_validate_json(value)
             if self.view is not None and abort.epoch == self.view.epoch:
                 self.aborts.setdefault(abort.slot, set()).update(abort.commands)
 
-    def _give_up_where_stores_lack(
+    def _abort_below_min_stores(
         self, slot: int, value: bytes, genesis: Genesis, view: View
     ) -> None:
-        """Counted here on its own, too."""
+        """Note the writes of a slot whose view has too few stores, by an arithmetic of its own."""
         stores = sum(member.name.startswith("store-") for member in genesis.members)
         constants = genesis.constants
         needed = stores if constants.rowa == "strict" else min(constants.min_stores, stores)
@@ -102,7 +105,7 @@ class Truth:
                 if command["operation"]["kind"] not in ("open_session", "close_session")
             }
 
-    def _follow(self, view: View) -> None:
+    def _install(self, view: View) -> None:
         self.view = view
         self.coordinators[view.epoch] = (
             view.coordinator,
@@ -111,5 +114,5 @@ class Truth:
         )
 
     def aborted(self, slot: int) -> tuple[int, ...]:
-        """The commands of a slot that the log has given up: by an abort, or by its view."""
+        """The aborted commands of a slot: those that an abort names, or its view aborts."""
         return tuple(sorted(self.aborts.get(slot, set()) | self._short.get(slot, set())))

@@ -17,7 +17,7 @@ from actors.store.reads import Reads
 from actors.store.store import Store
 from actors.turn import Turn
 from chaos.simulator.run import Plan, run_plan
-from chaos.simulator.verdict import ask_unknown, judge_states
+from chaos.simulator.verdict import check_states, resolve_unknown
 from chaos.simulator.violation import Violation
 from tests.worlds import founded, put
 
@@ -153,12 +153,12 @@ def test_states_that_agree_in_their_hash_alone_are_found_in_the_end() -> None:
     world = founded()
     world.done(put("a", b"1"))
     world.settled()
-    judge_states(world)
+    check_states(world)
     store = world.actor("store-3")
     del store.state.entries["a"]
 
     with pytest.raises(Violation, match="store-3 has None under 'entry/a'"):
-        judge_states(world)
+        check_states(world)
 
 
 def test_a_write_that_was_done_is_never_absent() -> None:
@@ -174,6 +174,6 @@ def test_a_write_that_was_done_is_never_absent() -> None:
     world.run(3_000)
     question = [(f"{session}-999", "gateway-2")]
 
-    ask_unknown(world, question, {(session, 999): ("aborted", 5, 0)})
+    resolve_unknown(world, question, {(session, 999): ("aborted", 5, 0)})
     with pytest.raises(Violation, match="absent_never_happened"):
-        ask_unknown(world, question, {(session, 999): ("done", 5, 0)})
+        resolve_unknown(world, question, {(session, 999): ("done", 5, 0)})
