@@ -1,1 +1,1 @@
-"""The learner, and the coordinator of two-phase commit that one of them is."""
+"""The learner; one of the learners coordinates two-phase commit."""

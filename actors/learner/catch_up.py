@@ -1,9 +1,8 @@
-"""How a learner gets what it missed: it asks, and never waits to be told.
+"""How a learner catches up: it pulls the slots that it lacks, page after page.
 
-Nothing depends on a notification arriving (design 3.6 and 4.10): what is
-chosen is asked of the other learners and of the acceptors, what is decided of the other learners,
-page after page. Where the log is gone, another replica's state takes its place
-(`actors.state.snapshots`).
+Nothing depends on the arrival of a notification (design 3.6 and 4.10). Chosen slots are pulled from
+the other learners and the acceptors, decided ones from the other learners. Where the log is
+truncated, another replica's state takes its place (`actors.state.snapshots`).
 """
 
 from actors.effects import Group
@@ -16,12 +15,12 @@ from actors.values import DecidedSlot, SlotValue, weight
 _PAGE_SLOTS = 256
 _STUCK_TICKS = 4
 _UNCONFIRMED_TICKS = 40
-"""After so many ticks in which nobody had the next slot, a learner no longer takes it that there is
-one. A wrong number would else keep it asking, and from ever taking over from a dead coordinator."""
+"""After so many ticks without the next slot, a learner discards the reports that there is one. A
+wrong number would else keep it asking, and from ever taking over from a dead coordinator."""
 
 
 class CatchUp:
-    """What one learner asks for, and what it answers to those who ask it."""
+    """The pulls of one learner, and its answers to the pulls of others."""
 
     def __init__(self, turn: Turn, learned: LearnerState) -> None:
         self._turn = turn
@@ -34,7 +33,7 @@ class CatchUp:
 
     @property
     def undecided(self) -> bool:
-        """Whether somebody was heard to be further than this learner has decided."""
+        """Whether slots are chosen, or reported in use, that this learner has not decided."""
         learned = self._learned
         return learned.decided < max(learned.chosen_through, learned.log.reported_through)
 
@@ -42,16 +41,16 @@ class CatchUp:
         """An acceptor has forgotten all slots before this one."""
         self._acceptors_keep_from = max(self._acceptors_keep_from, slot)
 
-    # -- asking ----------------------------------------------------------------------------------
+    # -- pulling ---------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Ask for all that there may be."""
+        """Pull everything that there may be."""
         self.ask_chosen()
         self.ask_decided()
 
     def tick_chosen(self) -> bool:
-        """Ask again for chosen slots if none came since the last time. Whether the log that
-        follows is gone, for all that is known, so that another replica's state has to stand for it.
+        """Pull chosen slots again if none came since the last tick. Whether the next slots seem to
+        be truncated, so that another replica's state has to take their place.
         """
         learned = self._learned
         behind = learned.chosen_through < learned.log.reported_through
@@ -73,8 +72,8 @@ class CatchUp:
         return False
 
     def tick_decided(self, coordinates: bool) -> None:
-        """Ask again for what was decided if nothing came since the last time; a coordinator
-        decides itself.
+        """Pull decided slots again if none came since the last tick; a coordinator decides them
+        itself.
         """
         decided = self._learned.decided
         if self.undecided and not coordinates and decided == self._decided_at_tick:
@@ -82,7 +81,7 @@ class CatchUp:
         self._decided_at_tick = decided
 
     def ask_chosen(self) -> None:
-        """Ask the other learners, and every other time the acceptors too."""
+        """Pull chosen slots from the other learners and, every other time, from the acceptors."""
         learned = self._learned
         first = learned.chosen_through + 1
         pull = PullChosen(first_slot=first, last_slot=first + _PAGE_SLOTS - 1)
@@ -94,7 +93,7 @@ class CatchUp:
         self._asks_acceptors = not self._asks_acceptors
 
     def ask_decided(self) -> None:
-        """Ask the other learners, who tell only what is final."""
+        """Pull decided slots from the other learners, which send only what is final."""
         learned = self._learned
         for peer in learned.peers:
             self._turn.send(peer, PullDecided(applied=learned.decided))
@@ -102,7 +101,7 @@ class CatchUp:
     # -- answering -------------------------------------------------------------------------------
 
     def send_chosen(self, sender: str, message: PullChosen) -> None:
-        """Tell of the chosen slots that were asked for, up to a gap."""
+        """Send the chosen slots that were pulled, up to a gap."""
         learned = self._learned
         entries: list[SlotValue] = []
         page = Page(self._turn.options.page_bytes)
@@ -115,7 +114,7 @@ class CatchUp:
             self._turn.send(sender, Chosen(entries=tuple(entries)))
 
     def send_decided(self, sender: str, message: PullDecided) -> None:
-        """Answered also when there is nothing to tell: it is a sign of life."""
+        """Send the decided slots that were pulled; an empty answer is a sign of life."""
         learned = self._learned
         entries: list[DecidedSlot] = []
         page = Page(self._turn.options.page_bytes)

@@ -1,7 +1,7 @@
 """The log as one learner knows it: which values are chosen, and the prefix that has no gap.
 
 A value is chosen once a quorum of distinct acceptors accepted the same slot and ballot (Paxos Made
-Simple, section 2.3; design 3.4), or once somebody who knew that says so.
+Simple, section 2.3; design 3.4), counted here or by another learner that reports it.
 """
 
 from dataclasses import dataclass, field
@@ -23,9 +23,9 @@ class OpenSlot:
 
 @dataclass(slots=True)
 class ChosenSlot:
-    """A chosen slot and a ballot under which it was; `aborted` is set once it is decided.
+    """A chosen slot and a ballot under which it was chosen; `aborted` is set once it is decided.
 
-    `accepted_by` names the acceptors whose votes under that ballot came here: for onlookers.
+    `accepted_by` names the acceptors whose votes under that ballot came here, for diagnostics.
     """
 
     value: AnyValue
@@ -44,28 +44,28 @@ class ChosenLog:
         self.first_kept = 1
         self.chosen_through = 0
         self.reported_through = 0
-        """The highest slot that anybody was heard to have in use."""
+        """The highest slot that another node has reported as in use."""
         self.kept_bytes = 0
-        """Roughly what `known` weighs."""
+        """Roughly the size of `known` in messages, in bytes."""
         self._open: dict[int, OpenSlot] = {}
 
     def __getitem__(self, slot: int) -> ChosenSlot:
         return self.known[slot]
 
     def is_known(self, slot: int) -> bool:
-        """Whether `slot` is known as chosen; what came before `first_kept` was."""
+        """Whether `slot` is known as chosen, also if it is no longer kept."""
         return slot <= self.chosen_through or slot in self.known
 
-    # -- what is heard ---------------------------------------------------------------------------
+    # -- votes and values ------------------------------------------------------------------------
 
     def record_value(self, slot: int, ballot: Ballot, value: AnyValue) -> None:
-        """A leader proposed `value`, or an acceptor holds it."""
+        """Record a value that a leader proposed or an acceptor accepted."""
         if not self.is_known(slot) and self._is_near(slot):
             self._open.setdefault(slot, OpenSlot()).values[ballot] = value
             self._check(slot, ballot)
 
     def record_vote(self, slot: int, ballot: Ballot, acceptor: str) -> None:
-        """One acceptor accepted it. The same acceptor counts once."""
+        """Record the vote of an acceptor, which counts once."""
         known = self.known.get(slot)
         if known is not None and known.ballot == ballot and acceptor not in known.accepted_by:
             known.accepted_by += (acceptor,)
@@ -74,25 +74,25 @@ class ChosenLog:
             self._check(slot, ballot)
 
     def record_decision(self, slot: int, ballot: Ballot) -> None:
-        """A decided slot is chosen, under `ballot`; the votes may have gone to others."""
-        seen = self._open.get(slot)
-        if seen is not None and ballot in seen.values:
-            self.choose(slot, seen.values[ballot], ballot)
+        """Record that a slot was decided, hence chosen under `ballot` by votes sent elsewhere."""
+        open_slot = self._open.get(slot)
+        if open_slot is not None and ballot in open_slot.values:
+            self.choose(slot, open_slot.values[ballot], ballot)
 
     def discard_reports(self) -> None:
-        """Nothing came of what others were heard to have; whoever has it says so again."""
+        """Discard reports of slots that nobody sent; a node that has one will report it again."""
         self.reported_through = max(self.chosen_through, max(self.known, default=0))
 
     def _is_near(self, slot: int) -> bool:
-        """What is not near comes with a page of the log, or is no slot of it."""
+        """Whether `slot` is near the prefix. Others come with a page of the log, or don't exist."""
         return slot <= self.chosen_through + SLOTS_AHEAD_MAX
 
     def _check(self, slot: int, ballot: Ballot) -> None:
         self.reported_through = max(self.reported_through, slot)
-        seen = self._open[slot]
-        votes = seen.accepted.get(ballot, set())
-        if self.voters.are_quorum(votes) and ballot in seen.values:
-            self.choose(slot, seen.values[ballot], ballot)
+        open_slot = self._open[slot]
+        votes = open_slot.accepted.get(ballot, set())
+        if self.voters.are_quorum(votes) and ballot in open_slot.values:
+            self.choose(slot, open_slot.values[ballot], ballot)
 
     def choose(self, slot: int, value: AnyValue, ballot: Ballot) -> None:
         """`value` is chosen for `slot`. Raises `InvariantViolation` if another one is."""
@@ -105,8 +105,8 @@ class ChosenLog:
             return
         if slot <= self.chosen_through:
             return
-        seen = self._open.pop(slot, None)
-        votes = () if seen is None else tuple(seen.accepted.get(ballot, ()))
+        open_slot = self._open.pop(slot, None)
+        votes = () if open_slot is None else tuple(open_slot.accepted.get(ballot, ()))
         self._keep(slot, ChosenSlot(value, ballot, accepted_by=tuple(sorted(votes))))
         self.reported_through = max(self.reported_through, slot)
 
@@ -117,23 +117,23 @@ class ChosenLog:
     # -- the prefix ------------------------------------------------------------------------------
 
     def extend_prefix(self) -> int | None:
-        """Lengthen the chosen prefix by one slot, and name it; `None` at a gap."""
+        """Extend the chosen prefix by one slot and return it; `None` at a gap."""
         if self.chosen_through + 1 not in self.known:
             return None
         self.chosen_through += 1
         return self.chosen_through
 
     def restore(self, slot: int, value: AnyValue, aborted: tuple[Refusal, ...]) -> None:
-        """A decided slot from the journal."""
+        """Restore a decided slot from the journal."""
         self._keep(slot, ChosenSlot(value, NO_BALLOT, aborted))
 
     def restored(self, applied: int) -> None:
-        """The journal has been read: everything up to `applied` is decided."""
+        """Finish restoring: everything up to `applied` is decided."""
         self.chosen_through = applied
         self.first_kept = min(self.known, default=applied + 1)
 
     def start_after(self, applied: int) -> list[int]:
-        """A snapshot stands for all slots up to `applied`; the slots that are forgotten."""
+        """Let a snapshot stand for all slots up to `applied`; the slots that are forgotten."""
         gone = [slot for slot in self.known if slot <= applied]
         for slot in gone:
             self._drop(slot)
@@ -145,7 +145,7 @@ class ChosenLog:
         return gone
 
     def forget(self, below: int, keep_bytes: int) -> list[int]:
-        """Drop slots below `below` until the log weighs at most `keep_bytes`; which ones."""
+        """Forget slots below `below` until `keep_bytes` are left; the forgotten slots."""
         gone: list[int] = []
         while self.first_kept < below and self.kept_bytes > keep_bytes:
             if self.first_kept in self.known:

@@ -1,6 +1,6 @@
-"""The log as a learner shows it to gateways, page by page.
+"""Diagnostics: the log as a learner sends it to gateways, page by page.
 
-It is read only: nothing of the protocol waits for it or rests on it.
+It only reads; the protocol neither waits for it nor rests on it.
 """
 
 from actors.learner.state import LearnerState

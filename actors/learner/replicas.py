@@ -1,8 +1,8 @@
 """What one learner knows of the replicas: what they hold durably, and whether they agree.
 
-All of it is what a replica said of its own disk, so it stays true for that disk for ever; that is
-why everything here is kept by `(name, disk)`. States are compared by the hash that each replica
-chains over the slots it applied (design 4.10).
+A replica reports on its own disk, and what it reports stays true for that disk for ever, so
+everything here is kept by `(name, disk)`. States are compared by the hash that each replica chains
+over the slots it applied (design 4.10).
 """
 
 from collections.abc import Iterable
@@ -22,24 +22,24 @@ _FORGIVEN_MS = 300_000
 
 
 class Replicas:
-    """Reports of learners and stores, heard by one learner."""
+    """The reports of learners and stores that one learner has received."""
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         self.diverged: set[Key] = set()
-        """Replicas whose state is not what the others have."""
+        """Replicas whose state differs from the others'."""
         self._durable: dict[Key, int] = {}
         self._whole: dict[Key, int] = {}
-        """The slot through which a store was last known to lack nothing."""
+        """The slot through which each store was last known to be whole."""
         self._own_hashes: dict[int, str] = {}
         self._agrees: dict[Key, bool] = {}
         self._drops: dict[str, tuple[Milliseconds, int]] = {}
-        """When each store was last dropped, and how many times in a row."""
+        """When each store was last dropped, and how many times in succession."""
 
     # -- durability ------------------------------------------------------------------------------
 
     def note_durable(self, sender: str, message: Any) -> None:
-        """A store's vote or state says how far its journal has come."""
+        """Note the durable mark in a store's vote, or the wholeness in its state."""
         key = (sender, self._turn.sender_disk)
         if isinstance(message, TxnState):
             if message.whole:
@@ -48,7 +48,7 @@ class Replicas:
             self._durable[key] = max(self._durable.get(key, 0), message.durable)
 
     def report(self, sender: str, message: NodeHeartbeat, compares: bool) -> None:
-        """A replica's heartbeat. Its state is compared with this learner's if that one decides."""
+        """Note a replica's heartbeat; `compares`: also compare its state with this learner's."""
         key = (sender, self._turn.sender_disk)
         self._durable[key] = max(self._durable.get(key, 0), message.durable)
         if message.role == "store" and not message.installing and not message.chunks_missing:
@@ -57,7 +57,7 @@ class Replicas:
             self._compare(key, message.applied, message.state_hash)
 
     def forget(self, key: Key) -> None:
-        """No more is kept of that disk; what it says next counts anew."""
+        """Forget that disk."""
         self.diverged.discard(key)
         self._durable.pop(key, None)
         self._whole.pop(key, None)
@@ -68,8 +68,8 @@ class Replicas:
         return min(self._durable.get((store.name, store.disk), 0) for store in stores)
 
     def is_whole(self, store: StoreMember) -> bool:
-        """Whether a member has caught up with the slot that added it, as founders always have, and
-        has the others' state: another one is no copy of it.
+        """Whether a member has caught up with the slot that added it, as founding members always
+        have, and its state agrees with the others'.
         """
         assert store.added_slot is not None
         key = (store.name, store.disk)
@@ -81,25 +81,25 @@ class Replicas:
     # -- agreement -------------------------------------------------------------------------------
 
     def note_own_hash(self, slot: int, state_hash: str) -> None:
-        """The state of this learner at `slot`."""
+        """Note the hash of this learner's state at `slot`."""
         self._own_hashes[slot] = state_hash
         while (oldest := next(iter(self._own_hashes))) <= slot - _HASHES_KEPT:
-            del self._own_hashes[oldest]  # Several, after a snapshot has skipped slots.
+            del self._own_hashes[oldest]  # More than one if a snapshot skipped slots.
 
     def own_hash(self, slot: int) -> str | None:
-        """The hash of this learner's state at `slot`, if it is known still."""
+        """The hash of this learner's state at `slot`, if it is still kept."""
         return self._own_hashes.get(slot)
 
-    # -- coming and going ------------------------------------------------------------------------
+    # -- drops and returns -----------------------------------------------------------------------
 
     def note_dropped(self, store: str) -> None:
-        """A View without `store` is proposed. The more often, the longer it stays outside."""
+        """Note that a View drops `store`. Repeated drops lengthen its stay outside."""
         now = self._turn.now
         former_at, count = self._drops.get(store, (now, 0))
         self._drops[store] = (now, 1 if now - former_at > _FORGIVEN_MS else count + 1)
 
     def may_return(self, store: str) -> bool:
-        """Whether `store` has been outside for long enough; one that flaps slows everybody."""
+        """Whether `store` was outside for long enough; a flapping store slows down all writes."""
         if store not in self._drops:
             return True
         dropped_at, count = self._drops[store]
@@ -107,12 +107,12 @@ class Replicas:
         return self._turn.now - dropped_at >= outside_ms
 
     def _compare(self, key: Key, slot: int, state_hash: str) -> None:
-        """Tell the odd one out; if most others differ from this learner, it is itself that."""
+        """Notify a replica whose state differs; halt if most replicas differ from this learner."""
         own_hash = self.own_hash(slot)
         if own_hash is None:
             return
         for former in [k for k in self._agrees if k[0] == key[0] and k != key]:
-            del self._agrees[former]  # It lost that disk, which has no voice any more.
+            del self._agrees[former]  # The replica lost that disk, which no longer counts.
         self._agrees[key] = own_hash == state_hash
         if own_hash == state_hash:
             self.diverged.discard(key)

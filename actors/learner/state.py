@@ -1,4 +1,4 @@
-"""What one learner knows: the chosen log, the state that it leads to, and the view in force.
+"""What one learner knows: the chosen log, the resulting state, and the view in force.
 
 A learner keeps two marks on the log. `chosen_through` is the end of the chosen prefix, through
 which Views and Aborts take effect. `decided` is the end of the prefix whose every slot is committed
@@ -30,7 +30,7 @@ class LearnerState:
         """The slot of the View that began the epoch."""
         self.leader: Ballot = NO_BALLOT
         self.vote_time = Estimator(least_ms=300, most_ms=3_000)
-        """How long all votes of a slot take; to have waited in vain is a sample, too."""
+        """How long all votes of a slot take; a wait in vain is a sample, too."""
         self.failure_detector = FailureDetector(turn.options.heartbeat_ms)
         self.peers = [name for name in turn.options.names("learner") if name != turn.name]
         """The other learners."""

@@ -1,9 +1,9 @@
 """When a learner asks the log to make it the coordinator (design 4.5).
 
-Nothing here is about safety: a View is a compare-and-set on the epoch, stores fence the former
+Safety does not depend on it: a View is a compare-and-set on the epoch, stores fence the former
 coordinator before the new one decides anything, and a learner coordinates only under a View that
-names its running start. This is about not waiting for a dead coordinator, and about two learners
-not taking turns for ever, which is why patience doubles with every takeover that led to nothing.
+names its running start. This keeps learners from waiting for a dead coordinator, and two of them
+from replacing each other for ever: patience doubles with every takeover that decided nothing.
 """
 
 from actors import timeouts
@@ -14,30 +14,30 @@ from actors.values import View
 
 
 class Takeover:
-    """Watches the coordinator on behalf of a learner that is not it."""
+    """Watches the coordinator for a learner that does not coordinate."""
 
     def __init__(self, turn: Turn, learned: LearnerState) -> None:
         self._turn = turn
         self._learned = learned
         self._back_off = 1
         self._progress = (0, 0)
-        """The decided and the chosen mark when one of them last moved as it should."""
+        """The decided and the chosen mark at the last check."""
         self._progress_at: Milliseconds = 0
         self._rank_ms = (int(turn.name.rpartition("-")[2]) - 1) * timeouts.SILENT_MS // 2
 
     @property
     def busy(self) -> bool:
-        """Whether a clock runs here that no message would wake."""
+        """Whether time may make a takeover due, without any message."""
         return self._learned.decided < self._learned.chosen_through or self._is_named()
 
     def follow(self, view: View) -> None:
-        """A View took effect: whoever it names has all its time before it."""
+        """Follow a View that took effect: its coordinator gets the full patience."""
         if view.coordinator == self._turn.name:
             self._back_off = min(2 * self._back_off, timeouts.TAKEOVERS_BACK_OFF_MOST)
         self._progress_at = self._turn.now
 
     def due(self, is_installing: bool) -> View | None:
-        """The View that names this learner, if it is time to take over."""
+        """The View that makes this learner the coordinator, if it is time to take over."""
         learned = self._learned
         view = learned.view
         assert view is not None
@@ -59,7 +59,7 @@ class Takeover:
         )
 
     def _is_named(self) -> bool:
-        """This learner is named, but by a former start: it never goes on in that epoch."""
+        """Whether the view names a former start of this learner, which never goes on."""
         view = self._learned.view
         return view is not None and view.coordinator == self._turn.name
 
@@ -69,12 +69,12 @@ class Takeover:
         if decided > self._progress[0]:
             self._back_off = 1
         if decided > self._progress[0] or self._progress[0] == self._progress[1]:
-            # Decided on, or nothing was waiting to be.
+            # The decided prefix has grown, or no slot waited to be decided.
             self._progress_at = self._turn.now
         self._progress = (decided, chosen_through)
 
     def _is_overdue(self, view: View) -> bool:
-        """The coordinator is dead for all that can be seen, or it gets nothing decided."""
+        """Whether the coordinator seems dead, or gets nothing decided."""
         learned = self._learned
         key = (view.coordinator, view.coordinator_disk)
         if learned.failure_detector.is_silent(key, self._turn.now):

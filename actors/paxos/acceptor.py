@@ -1,8 +1,8 @@
 """The acceptor: promises and accepts, durably (Paxos Made Simple, section 2.2).
 
-Safety depends on its journal alone: whatever it answers was committed first (`Effects` order).
-The lease depends on its own clock's rate, never on wall time, and on waiting one full lease
-after every restart, because a lease given by the former incarnation is not journalled.
+Safety depends on its journal alone: every answer is committed before it leaves (`Effects` order).
+The lease depends on the rate of its own clock, never on wall time, and on a silence of one whole
+lease after every restart, because a lease that the former incarnation granted is not journalled.
 """
 
 from bisect import bisect_left, insort
@@ -36,11 +36,11 @@ _ACCEPTED = TypeAdapter(AcceptedValue)
 _SLOT = TypeAdapter(int)
 
 TRUNCATED = "truncated"
-"""The key of the row that names the first slot which was not forgotten."""
+"""The key of the row that names the first slot that is not truncated."""
 
 
 class Acceptor(Node):
-    """One of the voters. State: `promised`, and for each slot what was accepted last."""
+    """One of the voters. State: the promised ballot, and what was accepted last for each slot."""
 
     def __init__(self, identity: Identity, options: Options) -> None:
         super().__init__(identity, options)
@@ -65,8 +65,8 @@ class Acceptor(Node):
         self._slots = sorted(self.accepted)
 
     def _start(self) -> None:
-        # Its former incarnation may have given a lease a moment ago, and an older copy of its
-        # disk must hear of it (StaleDisk) before it votes.
+        # Its former incarnation may have granted a lease a moment ago, and if its disk is an older
+        # copy, the report of that (StaleDisk) must arrive before it votes.
         self._silent_until = self.now + self.constants.lease_ms
 
     def heartbeat(self) -> NodeHeartbeat:
@@ -146,7 +146,7 @@ class Acceptor(Node):
         self._lease_until = self.now + self.constants.lease_ms
         self._send(sender, LeaseGranted(ballot=message.ballot, number=message.number))
 
-    # -- what learners ask -----------------------------------------------------------------------
+    # -- learning --------------------------------------------------------------------------------
 
     def _on_pull(self, sender: str, message: PullChosen) -> None:
         entries: list[AcceptedValue] = []
@@ -162,7 +162,7 @@ class Acceptor(Node):
         )
 
     def _on_truncate(self, sender: str, message: Truncate) -> None:
-        """Forget what all learners and stores hold durably."""
+        """Forget what is durable at the coordinator and all stores of the view."""
         if message.below <= self.truncated_below:
             return
         count = bisect_left(self._slots, message.below)
@@ -179,11 +179,11 @@ class Acceptor(Node):
     # -- promises --------------------------------------------------------------------------------
 
     def _refuses(self, sender: str, ballot: Ballot) -> bool:
-        """Whether a promise, the silence after a restart or a lease forbids to serve `ballot`.
+        """Whether a promise, the silence after a restart or a lease forbids serving `ballot`.
 
-        So does a round that no candidate can have come to: promised once, it could be the last
-        one. To refuse is always safe. Without room on its disk it can promise nothing, and says
-        nothing.
+        So does a round that no candidate can have reached: once promised, it could be the last one.
+        Refusing is always safe. Without room on its disk the acceptor can promise nothing, and does
+        not answer.
         """
         if self.disk_full:
             self.counters["silent_disk_full"] += 1
@@ -218,7 +218,7 @@ class Acceptor(Node):
             self.counters["promises"] += 1
             self._journal("promised", _BALLOT.dump_json(ballot))
 
-    # -- who takes what --------------------------------------------------------------------------
+    # -- handlers --------------------------------------------------------------------------------
 
     handlers: ClassVar[Handlers] = {
         Prepare: _on_prepare,

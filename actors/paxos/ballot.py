@@ -17,9 +17,9 @@ class Ballot(NamedTuple):
     def __str__(self) -> str:
         return f"{self.round}.{self.proposer}"
 
-    def is_plausible_after(self, seen: "Ballot") -> bool:
-        """Whether candidates can have come so far since `seen`, counting up by one each time."""
-        return self.round <= seen.round + ROUNDS_AHEAD_MAX
+    def is_plausible_after(self, known: "Ballot") -> bool:
+        """Whether candidates can have reached it since `known`, counting up by one each time."""
+        return self.round <= known.round + ROUNDS_AHEAD_MAX
 
 
 NO_BALLOT = Ballot(0, "")

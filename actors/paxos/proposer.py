@@ -1,9 +1,9 @@
 """The proposer: election, phase 1 for all slots, pipelined phase 2 and the leader's lease.
 
 Multi-Paxos after Paxos Made Simple, section 3, and Paxos Made Moderately Complex, section 2.3.
-What is safe here rests on the journalled round (a ballot is never used twice, nor after a
-restart) and on the acceptors' promises. The lease adds one thing only: while it holds, no other
-leader can have been elected, so read leases may be granted. Timers only start attempts.
+Safety rests on the journalled round (a ballot is never used twice, nor after a restart) and on the
+acceptors' promises. The lease adds one thing only: while it holds, no other leader can have been
+elected, so read leases may be granted. Timers only start attempts.
 """
 
 from collections import deque
@@ -55,14 +55,14 @@ _DUELS_MOST = 3
 
 @dataclass(slots=True)
 class Following:
-    """Somebody else leads, or nobody does and an election is due."""
+    """Another proposer leads, or there is no leader and an election is due."""
 
     heard_at: Milliseconds
 
 
 @dataclass(slots=True)
 class AcceptorPromise:
-    """One acceptor's promise, page by page; whole when `next_slot` is `None`."""
+    """One acceptor's promise, page by page; complete when `next_slot` is `None`."""
 
     truncated_below: int
     next_slot: int | None
@@ -77,7 +77,7 @@ class Electing:
     first_slot: int
     promises: dict[str, AcceptorPromise] = field(default_factory=dict)
     lease_bound: set[str] = field(default_factory=set)
-    """The acceptors that a lease, or the silence after a restart, forbids to promise."""
+    """The acceptors that may not promise because of a lease or a restart."""
 
     @property
     def complete(self) -> dict[str, AcceptorPromise]:
@@ -101,27 +101,27 @@ class Leading:
     elected_at: Milliseconds
     next_slot: int
     recovered_through: int
-    """The last slot that phase 1 found in use: up to here others' values may be chosen."""
+    """The last slot that phase 1 found in use: up to it, other leaders' values may be chosen."""
     far_slot: int | None = None
-    """The first slot that an acceptor has a value for behind a gap that is too long to be filled.
-    This ballot proposes nothing there, so that whatever was accepted stays what phase 1 finds.
+    """The first slot beyond a gap too long to fill for which an acceptor has a value. This ballot
+    proposes nothing there, so that the next phase 1 still finds what was accepted.
     """
     in_flight: dict[int, InFlight] = field(default_factory=dict)
     reproposed: dict[int, AnyValue] = field(default_factory=dict)
-    """What phase 1 found for a slot. A learner may report it as chosen under a former ballot, and
-    crash, while there is no quorum for this ballot yet, and none is left for that one.
+    """The values that phase 1 found. A learner may report one as chosen under a former ballot and
+    crash, while this ballot has no quorum yet and the former one no longer has any.
     """
     undecided: dict[int, int] = field(default_factory=dict)
-    """How many commands each slot brought that no learner has reported as decided."""
+    """The number of commands in each slot that no learner has reported as decided."""
     queue: deque[Command] = field(default_factory=deque)
     underway: set[tuple[str, int]] = field(default_factory=set)
     """The commands in `queue` and `in_flight`."""
     heartbeat_number: int = 0
     sent_at: dict[int, Milliseconds] = field(default_factory=dict)
     granted: dict[str, Milliseconds] = field(default_factory=dict)
-    """For each acceptor, when the newest heartbeat that it acknowledged was sent."""
+    """For each acceptor, when the latest heartbeat that it acknowledged was sent."""
     log_time_at: Milliseconds = 0
-    """The moment of this clock through which batches have advanced log time."""
+    """The time on this clock through which batches have advanced log time."""
     read_grants: dict[str, Milliseconds] = field(default_factory=dict)
     """For each store, the end of the read lease it may hold, on this clock."""
     waiting_views: list[View] = field(default_factory=list)
@@ -129,7 +129,7 @@ class Leading:
 
 
 class Proposer(Node):
-    """One of the would-be leaders."""
+    """A node that proposes values while it leads, and stands for election otherwise."""
 
     def __init__(self, identity: Identity, options: Options) -> None:
         super().__init__(identity, options)
@@ -140,7 +140,7 @@ class Proposer(Node):
         """The view in force at `chosen_through`, from a learner."""
         self._highest_ballot = NO_BALLOT
         self._duels = 0
-        """Candidacies in a row that another candidate's ballot ended."""
+        """Consecutive candidacies that another candidate's ballot ended."""
         self._low_water = 1
         self._last_led = NO_BALLOT
         self._highest_proposed: dict[str, int] = {}
@@ -156,7 +156,7 @@ class Proposer(Node):
 
     def _start(self) -> None:
         self.phase = Following(heard_at=self.now)
-        # The first of the proposers tries first; after that, jitter decides.
+        # In a new cluster the first proposer campaigns first; after that, jitter decides.
         own_turn = self.genesis.names("proposer").index(self.name) if self.round == 0 else 0
         wait = self.constants.lease_ms + own_turn * self.options.leader_heartbeat_ms
         self._set_timer("election", wait, wait + self.options.leader_heartbeat_ms)
@@ -184,18 +184,18 @@ class Proposer(Node):
             return
         every = self.options.leader_heartbeat_ms
         if self.now - self.turn.resumed_at < every:
-            # It was away itself, perhaps with all the others, and the leader may go on.
+            # This node was away itself, perhaps with all the others, and the leader may go on.
             self._set_timer("election", every, 2 * every)
             return
         self._campaign()
 
     def _wait_for_leader(self, least: Milliseconds) -> None:
-        """Stand after `least` at the earliest: candidates that get into each other's way spread."""
+        """Campaign after `least` at the earliest; duelling candidates spread out."""
         spread = self.constants.lease_ms // 2 << min(self._duels, _DUELS_MOST)
         self._set_timer("election", least, least + spread)
 
     def _campaign(self) -> None:
-        """Use a new ballot: journalled by the same turn, before the message leaves."""
+        """Begin phase 1 under a new ballot, whose round is journalled before the message leaves."""
         self.round = max(self.round, self._highest_ballot.round) + 1
         self._journal("round", _ROUND.dump_json(self.round))
         ballot = Ballot(self.round, self.name)
@@ -213,7 +213,7 @@ class Proposer(Node):
         if message.first_slot == phase.first_slot:
             answer = AcceptorPromise(message.truncated_below, message.next_slot)
         elif answer is None or answer.next_slot != message.first_slot:
-            return  # A page that was not asked for now: a duplicate.
+            return  # A duplicate of a page.
         elif answer.truncated_below != message.truncated_below:
             # Slots vanished between two pages, so the pages no longer cover them.
             del phase.promises[sender]
@@ -226,13 +226,13 @@ class Proposer(Node):
         if message.next_slot is not None:
             self.counters["promise_pages"] += 1
             self._send(sender, Prepare(ballot=phase.ballot, first_slot=message.next_slot))
-            # A long log takes long: to stand again would begin anew with its first page.
+            # A long log takes time, and another campaign would start over with its first page.
             self._wait_for_leader(self.constants.lease_ms)
         elif self.genesis.voters.are_quorum(phase.complete):
             self._lead(phase)
 
     def _lead(self, phase: Electing) -> None:
-        """Take for each slot the value of the highest ballot in the quorum's answers."""
+        """Lead: take for each slot the value of the highest ballot in the quorum's promises."""
         answers = phase.complete
         low = max(phase.first_slot, *(answer.truncated_below for answer in answers.values()))
         last, far_slot = _recoverable_range(
@@ -247,7 +247,7 @@ class Proposer(Node):
             far_slot=far_slot,
         )
         if self.chosen_through >= leading.next_slot:
-            # Phase 1 found every chosen slot, so this was no learner's knowledge of this log.
+            # Phase 1 finds every chosen slot, so that report was not about this log.
             self.counters["progress_doubted"] += 1
             self.chosen_through, self.view = 0, None
         self._low_water = low
@@ -265,20 +265,20 @@ class Proposer(Node):
             agreed = [name for name, one in found.items() if one.ballot == best.ballot]
             if not self.genesis.voters.are_quorum(agreed):
                 leading.reproposed[slot] = best.value
-            # Else a quorum accepted it at one ballot: it is chosen, and only this leader, who
-            # leaves it alone, could overwrite those entries. Learners pull it.
+            # Else a quorum accepted it under one ballot: it is chosen, and only this leader could
+            # overwrite those entries. It leaves them alone, and learners pull them.
         for slot, value in leading.reproposed.items():
             self._propose(leading, slot, value)
         self._on_leader_due("")
 
     def _on_reject(self, sender: str, message: Reject) -> None:
-        """Somebody promised a higher ballot, a lease runs, or slots are gone."""
+        """An acceptor promised a higher ballot, a lease runs, or slots are truncated."""
         plausible = self._note_ballot(message.promised)
         phase = self.phase
         if isinstance(phase, Electing) and message.ballot == phase.ballot:
             if message.lease_left_ms > 0 or not plausible:
                 phase.lease_bound.add(sender)
-            # The others may do without a few, such as one that starts again and again.
+            # A quorum of the others is enough, for instance if one acceptor keeps restarting.
             too_few = not self.genesis.voters.can_do_without(phase.lease_bound)
             overtaken = plausible and message.promised > phase.ballot
             if overtaken or too_few:
@@ -289,7 +289,7 @@ class Proposer(Node):
             self.counters["rejected"] += 1
 
     def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
-        """Somebody leads. A lease is what keeps two from doing so, not this message."""
+        """Follow another leader. The lease is what prevents two leaders, not this message."""
         if not self._note_ballot(message.ballot):
             return
         self._duels = 0
@@ -300,8 +300,8 @@ class Proposer(Node):
             self._step_down(f"{sender} leads under {message.ballot}")
 
     def _note_ballot(self, ballot: Ballot) -> bool:
-        """Whether `ballot` can be one of a candidate. Only then is the next one to be above it:
-        after the last number there is none.
+        """Note a ballot that this node's next one has to exceed; whether it is plausible. An
+        implausible one is ignored: it could use up all rounds.
         """
         if not ballot.is_plausible_after(self._highest_ballot):
             self.counters["ballots_doubted"] += 1
@@ -323,14 +323,14 @@ class Proposer(Node):
 
     @property
     def holds_lease(self) -> bool:
-        """Compared with the clock at each use (design 3.8)."""
+        """Whether the lease holds now; to be asked at each use (design 3.8)."""
         return self.now < self.lease_until
 
     def _on_leader_due(self, subject: str) -> None:
         """Renew the lease, or step down without one.
 
-        One that was away asks for as long as one that was just elected: acceptors that have
-        promised nothing since renew the lease, and no election is needed.
+        A leader that was away tries for as long as one that was just elected: acceptors that have
+        promised nothing meanwhile renew the lease, and no election is needed.
         """
         phase = self.phase
         if not isinstance(phase, Leading):
@@ -378,7 +378,7 @@ class Proposer(Node):
             self._announce(phase)
 
     def _step_down(self, reason: str) -> None:
-        """Give the ballot up for good; commands that were never proposed are sent back."""
+        """Give the ballot up for good, and redirect the commands that were never proposed."""
         phase = self.phase
         self.phase = Following(heard_at=self.now)
         if isinstance(phase, Leading):
@@ -399,20 +399,20 @@ class Proposer(Node):
         if key in phase.underway:
             return
         if command.size_bytes > COMMAND_BYTES_MAX:
-            # No gateway makes such a one, and no message could carry the slot that it fills.
+            # No gateway sends one so large, and no message could carry its slot.
             self.counters["too_large"] += 1
             return
         if len(phase.queue) >= _QUEUE_COMMANDS:
             self.counters["overload"] += 1
-            return  # Not an answer: the client asks again.
+            return  # Without an answer; the gateway sends it again.
         phase.underway.add(key)
         phase.queue.append(command)
 
     def _redirect(self, command: Command, ballot: Ballot, reason: str) -> None:
-        """Refuse. Nobody proposes under `ballot` any more; whether anybody did, is said with care.
+        """Refuse a command: `ballot` does not lead and never will again.
 
-        `never_proposed` holds only for the ballot led last in this very incarnation, because
-        what a former one proposed is not journalled, and only for sequences above all proposed.
+        `never_proposed` is claimed only for the ballot that this incarnation led last, because what
+        a former one proposed is not journalled, and only for sequences above all proposed.
         """
         never_proposed = ballot == self._last_led and command.sequence > (
             self._highest_proposed.get(command.session, -1)
@@ -429,7 +429,7 @@ class Proposer(Node):
         )
 
     def _on_propose_value(self, sender: str, message: ProposeValue) -> None:
-        """A View or an Abort goes past the queue: it ends what is under way."""
+        """Propose a View or an Abort ahead of the queue, because slots in flight wait for it."""
         phase = self.phase
         if not isinstance(phase, Leading):
             return
@@ -445,9 +445,9 @@ class Proposer(Node):
         self._propose(phase, self._take_slot(phase), message.value)
 
     def _settle(self) -> None:
-        """Put what has come into as few slots as possible: messages cost, commands hardly do.
+        """Put the queue into as few slots as possible: messages are costly, commands are not.
 
-        While commands are under way, others gather until they are as many (a kin of Nagle's
+        While commands are undecided, new ones queue up until they are as many (similar to Nagle's
         algorithm, RFC 896), so the busier the cluster, the fuller its slots.
         """
         phase = self.phase
@@ -478,10 +478,10 @@ class Proposer(Node):
     def _elapsed_ms(self, phase: Leading) -> Milliseconds:
         """By how much the next batch advances log time, by which sessions and keys expire.
 
-        It is the time of this monotonic clock, and it counts only under the lease: until then
-        nobody else can have been elected, so what two leaders count never overlaps. Thus log time
-        is never faster than time, whatever happens to wall clocks. It is slower by the gaps between
-        leaders, which keeps what it is compared with for longer.
+        It is measured on this monotonic clock and counts only under the lease: meanwhile no other
+        leader can have been elected, so the times that two leaders count never overlap. Thus log
+        time is never faster than real time, whatever happens to wall clocks. It is slower by the
+        gaps between leaders, so sessions and keys only live longer.
         """
         if not self.holds_lease:
             return 0
@@ -489,7 +489,7 @@ class Proposer(Node):
         return self.now - since
 
     def _stops_at_far_slot(self, phase: Leading) -> bool:
-        """Step down where the log comes near the far slot: the next phase 1 reaches it."""
+        """Step down if the log has come near the far slot, so that the next phase 1 reaches it."""
         room = GAP_SLOTS_MAX // 2
         if phase.far_slot is None or phase.next_slot + room < phase.far_slot:
             return False
@@ -514,8 +514,8 @@ class Proposer(Node):
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _send_accept(self, ballot: Ballot, slot: int, value: AnyValue, first: bool = True) -> None:
-        """Ask for votes. At first the coordinator alone hears them, who tells the others; but of a
-        View all learners hear at once, for it may be about a coordinator who hears nothing.
+        """Ask for votes. At first only the coordinator receives them, and notifies the others; the
+        votes on a View go to all learners, for it may replace a coordinator that receives nothing.
         """
         to_one = first and self.view is not None and not isinstance(value, View)
         accept = Accept(
@@ -527,10 +527,10 @@ class Proposer(Node):
         self._send(Group.PHASE_2, accept)
 
     def _on_progress(self, sender: str, message: LearnerProgress) -> None:
-        """A learner knows all slots up to `scanned` as chosen."""
+        """A learner reports that it knows all slots up to `scanned` as chosen."""
         phase = self.phase
         if isinstance(phase, Leading) and message.scanned > phase.next_slot + GAP_SLOTS_MAX:
-            # Of slots that this leader did not propose: there is another one, or it is no slot.
+            # This leader proposed no such slot: there is another leader, or the number is wrong.
             self.counters["progress_doubted"] += 1
             return
         if message.scanned >= self.chosen_through:
@@ -546,8 +546,8 @@ class Proposer(Node):
                     phase.underway.discard((command.session, command.sequence))
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
-        """Reports of progress may all get lost, and what gathers waits for them, not for time;
-        and a learner that starts again may know less than one reported.
+        """A learner's heartbeat stands in for lost reports of progress, which the queue waits for;
+        and it shows if a restarted learner knows less than was reported before.
         """
         phase = self.phase
         if message.role != "learner" or not isinstance(phase, Leading):
@@ -555,7 +555,7 @@ class Proposer(Node):
         self._note_decided(phase, message.applied)
         unknown = [slot for slot in phase.reproposed if slot > message.scanned]
         for slot in unknown[:_RESEND_SLOTS]:
-            if slot not in phase.in_flight:  # Those are sent again by the tick.
+            if slot not in phase.in_flight:  # The tick resends those.
                 self.counters["retransmissions"] += 1
                 self._send_accept(phase.ballot, slot, phase.reproposed[slot], first=False)
 
@@ -564,7 +564,7 @@ class Proposer(Node):
             del phase.undecided[slot]
 
     def _on_tick(self, subject: str) -> None:
-        """Send again what was not reported as chosen; propose Views whose time has come."""
+        """Resend what was not reported as chosen; propose Views that waited for read leases."""
         phase = self.phase
         if not isinstance(phase, Leading):
             return
@@ -587,7 +587,7 @@ class Proposer(Node):
     # -- read leases (design 4.8) ----------------------------------------------------------------
 
     def _on_lease_ask(self, sender: str, message: LeaseAsk) -> None:
-        """Grant for no longer than the own lease, to members that no pending View drops."""
+        """Grant a read lease, no longer than the own one, to members that no pending View drops."""
         phase = self.phase
         if not isinstance(phase, Leading) or not self.holds_lease:
             return
@@ -615,8 +615,8 @@ class Proposer(Node):
     def _lease_outlives(self, phase: Leading, view: View) -> bool:
         """Whether a store that `view` drops may still serve reads under a grant.
 
-        Grants of earlier leaders are over: each was no longer than its leader's lease, and this
-        one could not be elected before that had lapsed.
+        Grants of earlier leaders have lapsed: each was no longer than its leader's lease, and this
+        leader could not be elected before that had lapsed.
         """
         if self.view is None:
             return bool(phase.read_grants)
@@ -626,7 +626,7 @@ class Proposer(Node):
             if _drops(view, member)
         )
 
-    # -- who takes what --------------------------------------------------------------------------
+    # -- handlers --------------------------------------------------------------------------------
 
     handlers: ClassVar[Handlers] = {
         Promise: _on_promise,
@@ -646,8 +646,8 @@ class Proposer(Node):
 
 
 def _recoverable_range(low: int, found: set[int]) -> tuple[int, int | None]:
-    """The last of the slots in `found` up to which no gap from `low` on is too long to be filled,
-    and the first one behind such a gap.
+    """The last slot in `found` that is reached from `low` without a gap too long to fill, and the
+    first slot beyond such a gap.
     """
     last = low - 1
     for slot in sorted(slot for slot in found if slot >= low):
@@ -658,6 +658,6 @@ def _recoverable_range(low: int, found: set[int]) -> tuple[int, int | None]:
 
 
 def _drops(view: View, member: StoreMember) -> bool:
-    """Whether `member` is not in `view` without a break."""
+    """Whether `view` does not continue the membership of `member`."""
     kept = view.member(member.name)
     return kept is None or (kept.disk, kept.added_slot) != (member.disk, member.added_slot)

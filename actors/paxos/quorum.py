@@ -9,7 +9,7 @@ def majority(members: int) -> int:
 
 
 class Voters:
-    """Those of whom any majority is a quorum. What anyone else says counts for nothing."""
+    """The voters, of whom any majority is a quorum. Answers of other nodes don't count."""
 
     __slots__ = ("_majority", "_names")
 
@@ -28,7 +28,7 @@ class Voters:
     def reached_by_quorum(self, values: Mapping[str, int]) -> int | None:
         """The highest value that a majority of the voters has reached, or `None`.
 
-        `values` holds what each voter has reached.
+        `values` holds the value of each voter that has one.
         """
         reached = sorted((values[name] for name in values if name in self._names), reverse=True)
         return reached[self._majority - 1] if len(reached) >= self._majority else None
