@@ -1,9 +1,9 @@
-"""The AMQP 0-9-1 frames that every message costs, written and read by hand.
+"""The AMQP 0-9-1 frames of publishes, deliveries and acknowledgements, encoded and decoded by hand.
 
-aio-pika opens connections and channels, declares, consumes, keeps heartbeats and closes. Only
-publishes, deliveries and acknowledgements are handled here: the general machinery behind aio-pika
-(some objects for each frame, a task for each delivery) costs more for a small message than all the
-rest of a node's work on it. Layouts: AMQP 0-9-1 specification, sections 2.3.5 and 4.2.
+aio-pika does everything else: it opens connections and channels, declares, consumes, sends
+heartbeats and closes. Its general machinery (several objects for each frame, a task for each
+delivery) costs more for a small message than all the rest of a node's work on it. Layouts: AMQP
+0-9-1 specification, sections 2.3.5 and 4.2.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _CLOSE = _METHOD_ID.pack(10, 50)
 _BLOCKED = _METHOD_ID.pack(10, 60)
 _UNBLOCKED = _METHOD_ID.pack(10, 61)
 
-# Which property each bit of a content header's flags stands for, highest first.
+# The property that each bit of a content header's flags stands for, highest bit first.
 _HAS_CONTENT_TYPE = 1 << 15
 _HAS_CONTENT_ENCODING = 1 << 14
 _HAS_HEADERS = 1 << 13
@@ -65,8 +65,8 @@ _FIXED = {ord("f"): 4, ord("D"): 5, ord("d"): 8, ord("V"): 0}
 class Properties(NamedTuple):
     """The properties of a message that Synod sets and reads.
 
-    `persistent` costs the broker a fifth more for each message, and what would survive its restart
-    is sent again anyway: timers by the runtime on reconnect, the rest by the protocol.
+    `persistent` costs the broker a fifth more for each message. Messages that a broker's restart
+    loses are sent again anyway: timers by the runtime on reconnect, the rest by the protocol.
     """
 
     type: str
@@ -80,9 +80,9 @@ class Properties(NamedTuple):
 
 
 class AmqpMessage(NamedTuple):
-    """A message that came in. `properties` is `None` if they could not be read.
+    """A received message. `properties` is `None` if they could not be decoded.
 
-    `size_bytes` is the body's true size; `body` stops short of it if that is above the limit.
+    `size_bytes` is the body's true size; `body` is truncated if that is above the limit.
     """
 
     channel: int
@@ -95,7 +95,7 @@ class AmqpMessage(NamedTuple):
 
 
 class MalformedFrame(ValueError):
-    """The bytes are no AMQP frame, or not the one that had to follow."""
+    """The bytes are no AMQP frame, or not the frame that had to follow."""
 
 
 # -- writing --------------------------------------------------------------------------------------
@@ -111,8 +111,8 @@ def encode_publish(
     *,
     mandatory: bool = False,
 ) -> bytes:
-    """A whole publish: method, content header, body. A `mandatory` one comes back if no queue takes
-    it, see `FrameSplitter.on_return`.
+    """A whole publish: method, content header, body. The broker returns a `mandatory` message that
+    it can't route to a queue; see `FrameSplitter.on_return`.
     """
     method = b"%b\x00\x00%b%b%b" % (
         _PUBLISH,
@@ -129,9 +129,9 @@ def encode_publish(
         header,
         FRAME_END,
     ]
-    room = frame_bytes_max - 8
-    for start in range(0, len(body), room):
-        piece = body if len(body) <= room else body[start : start + room]
+    payload_max = frame_bytes_max - 8
+    for start in range(0, len(body), payload_max):
+        piece = body if len(body) <= payload_max else body[start : start + payload_max]
         parts += (_FRAME.pack(BODY, channel, len(piece)), piece, FRAME_END)
     return b"".join(parts)
 
@@ -177,7 +177,7 @@ def _shortstr(text: str) -> bytes:
     return b"%c%b" % (len(raw), raw)
 
 
-# The names of nodes, exchanges, types, headers and disks are few and come again all the time.
+# Names of nodes, exchanges, types, headers and disks are few and recur all the time.
 _known_shortstr = functools.lru_cache(maxsize=4096)(_shortstr)
 
 
@@ -256,21 +256,21 @@ def _decode_properties(payload: bytes, flags: int) -> Properties:
 
 
 def _read_shortstr(payload: bytes, at: int) -> tuple[str, int]:
-    """The text at `at` and where it ends, which may be over the end: the caller looks."""
+    """The text at `at` and where it ends; the caller checks that this is within the payload."""
     start = at + 1
     end = start + payload[at]
     return payload[start:end].decode(), end
 
 
 def _read_lossy_shortstr(payload: bytes, at: int) -> tuple[str, int]:
-    """As `_read_shortstr`, of what is only shown: the sender may have put any bytes into it."""
+    """As `_read_shortstr`, for text that is only displayed and may hold any bytes."""
     start = at + 1
     end = start + payload[at]
     return payload[start:end].decode(errors="backslashreplace"), end
 
 
 def _decode_table(payload: bytes, at: int) -> tuple[dict[str, HeaderValue], int]:
-    """Text, whole numbers and truth values; other kinds (RabbitMQ's `x-death`) are passed over."""
+    """The text, integer and boolean values; other kinds (RabbitMQ's `x-death`) are skipped."""
     (length,) = _LONG.unpack_from(payload, at)
     at += 4
     end = at + length
@@ -315,7 +315,7 @@ def _decode_deliver(payload: bytes) -> tuple[int, str, str]:
 
 
 def _decode_return(payload: bytes) -> tuple[int, str, str]:
-    """The tag is 0: there is nothing to acknowledge."""
+    """As `_decode_deliver`; the delivery tag is 0, because a return is not acknowledged."""
     # After the reply code; the reply text always says that no queue took the message.
     _, at = _read_lossy_shortstr(payload, 6)
     exchange, at = _read_lossy_shortstr(payload, at)
@@ -324,7 +324,7 @@ def _decode_return(payload: bytes) -> tuple[int, str, str]:
 
 
 class _Content:
-    """A delivery, or a message that came back, whose frames have not all come yet."""
+    """A delivery, or a returned message, whose frames have not all arrived yet."""
 
     __slots__ = (
         "callback",
@@ -349,20 +349,20 @@ class _Content:
 
 
 class FrameSplitter(asyncio.StreamReaderProtocol):
-    """Takes deliveries out of a connection's stream; all other frames go on to aiormq."""
+    """Takes deliveries and returns out of a connection's stream; aiormq gets all other frames."""
 
     def __init__(
         self, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop, bytes_max: int
     ) -> None:
         super().__init__(reader, loop=loop)
         self.on_delivery: Callable[[AmqpMessage], None] | None = None
-        """Who takes deliveries; as long as nobody does, they go to aiormq as well."""
+        """Receives deliveries; while it is `None`, aiormq gets them."""
         self.on_return: Callable[[AmqpMessage], None] | None = None
-        """Who takes mandatory messages that no queue took; without it aiormq hears of them."""
+        """Receives mandatory messages that no queue took; while it is `None`, aiormq gets them."""
         self.on_blocked: Callable[[bool], None] | None = None
-        """Told when the broker stops taking messages, and when it goes on."""
+        """Called when the broker blocks publishers (`True`) or unblocks them (`False`)."""
         self.close_reason: tuple[int, str] | None = None
-        """The code and the text with which the broker closed the connection."""
+        """The reply code and text with which the broker closed the connection."""
         self._bytes_max = bytes_max
         self._buffer = b""
         self._contents: dict[int, _Content] = {}
@@ -370,9 +370,9 @@ class FrameSplitter(asyncio.StreamReaderProtocol):
         self._forwarded_s = 0.0
 
     def data_received(self, data: bytes) -> None:
-        """Split what came at the borders of its frames."""
+        """Split the received bytes into frames."""
         if self._is_amqp is None and data:
-            # A server that does not speak this version answers with its own protocol header.
+            # A server that does not support this version answers with its own protocol header.
             self._is_amqp = data[0] == METHOD
         if not self._is_amqp:
             super().data_received(data)
@@ -395,7 +395,7 @@ class FrameSplitter(asyncio.StreamReaderProtocol):
             self._forwarded_s = now_s
             super().data_received(b"".join(rest))
         elif at and now_s - self._forwarded_s > 1:
-            # aiormq takes silence for a dead server, and a busy server sends no heartbeats.
+            # aiormq takes silence for a dead server, but a busy server sends no heartbeats.
             self._forwarded_s = now_s
             super().data_received(_HEARTBEAT)
 
@@ -422,7 +422,7 @@ class FrameSplitter(asyncio.StreamReaderProtocol):
             content.left_bytes = content.size_bytes
         elif kind == BODY:
             content.left_bytes -= len(payload)
-            # What is above the limit is read and counted, but not kept.
+            # Bytes above the limit are counted, but not kept.
             if content.size_bytes - content.left_bytes <= self._bytes_max or not content.pieces:
                 content.pieces.append(payload)
         if content.left_bytes <= 0:
@@ -431,7 +431,7 @@ class FrameSplitter(asyncio.StreamReaderProtocol):
         return True
 
     def _inspect(self, payload: bytes) -> None:
-        """What the broker says of the connection itself; aiormq hears it too."""
+        """Note methods about the connection itself; aiormq gets them, too."""
         if payload.startswith(_CLOSE):
             (code,) = _SHORT.unpack_from(payload, 4)
             self.close_reason = (code, _read_lossy_shortstr(payload, 6)[0])
@@ -450,6 +450,6 @@ class FrameSplitter(asyncio.StreamReaderProtocol):
         content.callback(delivered)
 
     def _deliver(self, delivered: AmqpMessage) -> None:
-        # It may have been taken away since the delivery began.
+        # It may have been removed since the delivery began.
         if self.on_delivery is not None:
             self.on_delivery(delivered)

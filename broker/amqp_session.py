@@ -1,7 +1,7 @@
 """One session with RabbitMQ: two connections, the declared topology, two consumers.
 
-A session is built from nothing and never mended: when anything about it fails it is thrown away,
-and `broker.rabbitmq` builds the next one.
+A session is never repaired: when any part of it fails it is discarded, and `broker.rabbitmq` opens
+the next one.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ class _SplitConnection(aio_pika.Connection):
 
 
 class AmqpConnection:
-    """One connection, and what is written to it directly."""
+    """One connection to the broker, to which frames are written directly."""
 
     def __init__(self, connection: _SplitConnection) -> None:
         assert connection.streams.splitter is not None
@@ -81,14 +81,14 @@ class AmqpConnection:
         self.splitter: FrameSplitter = connection.streams.splitter
         self._writer: asyncio.StreamWriter = connection.streams.writer
         self._underlay = connection.transport.connection
-        # No limit is written as 0.
+        # The broker sends 0 for "no limit".
         self.frame_bytes_max: int = self._underlay.connection_tune.frame_max or FRAME_BYTES_MAX
 
     @classmethod
     async def open(
         cls, url: str, name: str, timeout_s: float, heartbeat_s: int
     ) -> "AmqpConnection":
-        """Connect. `name` is what the management console shows. Raises `BrokerClosed`."""
+        """Connect. The management console shows `name`. Raises `BrokerClosed`."""
         connection = _SplitConnection(
             URL(url).update_query(heartbeat=heartbeat_s),
             client_properties={"connection_name": name},
@@ -97,7 +97,7 @@ class AmqpConnection:
             await connection.connect(timeout=timeout_s)
         except BaseException as error:
             await connection.close()
-            # aiormq tells less than the broker did.
+            # aiormq's error says less than the broker did.
             splitter = connection.streams.splitter
             if splitter is not None and splitter.close_reason is not None:
                 raise BrokerClosed(*splitter.close_reason) from error
@@ -105,32 +105,32 @@ class AmqpConnection:
         return cls(connection)
 
     async def channel(self) -> aiormq.abc.AbstractChannel:
-        """A channel without publisher confirms: nothing is ever concluded from one."""
+        """A channel without publisher confirms: no decision depends on one."""
         return await self._underlay.channel(publisher_confirms=False)
 
     def on_closed(self, callback: Callable[[str], None]) -> None:
-        """Have `callback` called with the reason when the connection is gone."""
+        """Call `callback` with the reason when the connection is closed."""
         self._underlay.closing.add_done_callback(_on_close("the connection", callback))
 
     def write(self, frames: bytes) -> None:
         """Hand whole frames to the socket; never waits.
 
-        A closing socket loses them, and uvloop would raise: the session's end is on its way.
+        A closing socket drops them (uvloop would raise): the session is about to fail.
         """
         if not self._writer.transport.is_closing():
             self._writer.write(frames)
 
     @property
     def unsent_bytes(self) -> int:
-        """What the socket has not taken yet."""
+        """The bytes that the socket has not taken yet."""
         return self._writer.transport.get_write_buffer_size()
 
     async def drain(self) -> None:
-        """Wait until the socket has taken most of it."""
+        """Wait until the socket has taken most of what was written."""
         await self._writer.drain()
 
     async def close(self, *, politely: bool) -> None:
-        """Close within a bounded time; a dead broker is not waited for."""
+        """Close within a bounded time, without waiting for a dead broker."""
         if not politely:
             self._writer.transport.abort()
         with contextlib.suppress(Exception):
@@ -140,15 +140,15 @@ class AmqpConnection:
 
 
 class AmqpSession:
-    """What one stretch of being connected consists of."""
+    """The connections, channels and declared delay queues of one session."""
 
     def __init__(self, number: int, name: str, topology: Topology) -> None:
         self.number = number
         self.failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        """Done with the reason as soon as anything is wrong with the session."""
+        """Resolved with the reason as soon as any part of the session fails."""
         self.blocked = False
         self.received_s = asyncio.get_running_loop().time()
-        """When the latest delivery came, on the loop's clock."""
+        """The time of the latest delivery, on the loop's clock."""
         self._name = name
         self._topology = topology
         self._publishing: AmqpConnection | None = None
@@ -156,10 +156,10 @@ class AmqpSession:
         self.publish_channel = 0
         self._consumers: dict[str, aiormq.abc.AbstractChannel] = {}
         self.lanes: dict[int, str] = {}
-        """Which lane a channel of the consuming connection carries."""
+        """The lane of each channel of the consuming connection, by the channel's number."""
         self._blocked_callback: Callable[[AmqpSession], None] | None = None
         self._levels: dict[Milliseconds, float] = {}
-        """The rungs that were declared, and until when each may hold a message of this node's."""
+        """The declared delay queues, and until when each may hold a message of this node."""
         self._renews_levels = False
 
     async def open(
@@ -172,10 +172,10 @@ class AmqpSession:
         timeout_s: float,
         heartbeat_s: int,
     ) -> None:
-        """Connect and declare. On failure, `close` is still to be called.
+        """Connect and declare. The caller calls `close` also after a failure.
 
-        `blocked` is called when the broker stops taking messages and when it goes on;
-        `self.blocked` tells which. `returned` is given mandatory messages that no queue took.
+        `blocked` is called when the broker blocks or unblocks publishers, after `self.blocked` was
+        set. `returned` receives mandatory messages that no queue took.
         """
         self._publishing = await AmqpConnection.open(
             url, f"{self._name} publishes", timeout_s, heartbeat_s
@@ -202,7 +202,7 @@ class AmqpSession:
         self._consuming.splitter.on_delivery = lambda delivered: deliver(self, delivered)
 
     async def consume(self, prefetch: dict[str, int]) -> None:
-        """Let deliveries come, so many unacknowledged ones at most on each lane."""
+        """Start the consumers, with at most `prefetch` unacknowledged deliveries on each lane."""
         queues = {
             Lane.CONTROL: self._topology.node_queue(self._name),
             Lane.BULK: self._topology.bulk_queue(self._name),
@@ -221,21 +221,21 @@ class AmqpSession:
         )
 
     async def redeclare(self) -> None:
-        """Make what is missing of the topology, and tell the broker which rungs are in use.
+        """Declare again whatever is missing of the topology, and renew the delay queues in use.
 
-        An operator, or a program that tidies up, may delete exchanges, bindings and queues under a
-        running cluster, and the broker notifies only the consumers of a queue. Nothing of the
-        protocol's safety rests on any of them; but a node that hears no more of a group, or not of
-        its own timers, is of no use until they are back. What is there already stays as it is.
+        An operator or a cleanup job may delete exchanges, bindings and queues under a running
+        cluster, and the broker notifies only the consumers of a queue. The protocol stays safe
+        without them; but a node that no longer receives its groups' messages, or its own timers,
+        is useless until they are back. Whatever still exists stays as it is.
         """
         channel = self._consumers[Lane.CONTROL]
         await self._declare(channel)
         self._renews_levels = not self._renews_levels
         if not self._renews_levels:
             return
-        # To a policy that makes queues expire, one without consumers is unused unless it is
-        # declared again; with `nowait` that does not count. Of the rest of a level the next publish
-        # to it finds out whether it is there.
+        # A policy that expires queues takes a queue without consumers for unused, unless it is
+        # declared again without `nowait`. Whether its exchange and its binding are still there, the
+        # next publish finds out.
         now_s = asyncio.get_running_loop().time()
         for level in [level for level, until_s in self._levels.items() if now_s < until_s]:
             await channel.queue_declare(
@@ -245,9 +245,9 @@ class AmqpSession:
             )
 
     async def _declare(self, channel: aiormq.abc.AbstractChannel) -> None:
-        """Declare in one go: only the last answer is waited for, and it vouches for the others.
+        """Declare everything, and wait only for the last reply, which implies all the others.
 
-        All nodes do so every few seconds, so the frames are written at once and not as calls.
+        All nodes do so every few seconds, so all frames are written at once.
         """
         assert self._consuming is not None
         frames = self._declarations()
@@ -280,13 +280,13 @@ class AmqpSession:
 
     @property
     def unsent_bytes(self) -> int:
-        """What the publishing socket has not taken yet."""
+        """The bytes that the publishing socket has not taken yet."""
         return self._publishing.unsent_bytes if self._publishing else 0
 
     def declare_delay(self, delay_ms: Milliseconds) -> bytes:
-        """The frames that make one level of the ladder, if this session has not made it yet.
+        """The frames that declare one delay queue; empty if this session has declared it already.
 
-        They go before the first message on the same channel, so no answer is needed.
+        They precede the first message on the same channel, so no reply is needed.
         """
         is_new = delay_ms not in self._levels
         self._levels[delay_ms] = asyncio.get_running_loop().time() + delay_ms / 1000
@@ -298,7 +298,7 @@ class AmqpSession:
         return b"".join(marshal(frame, self.publish_channel) for frame in frames)
 
     def forget_delay(self, delay_ms: Milliseconds) -> bool:
-        """A level is gone: the next message declares it again. Returns whether it was declared."""
+        """Have the next message declare the delay queue again. Returns whether it was declared."""
         return self._levels.pop(delay_ms, None) is not None
 
     def write(self, frames: bytes) -> None:
@@ -317,12 +317,12 @@ class AmqpSession:
         self._consuming.write(encode_ack(self._consumers[lane].number, tag))
 
     def fail(self, reason: str) -> None:
-        """The session is of no use any more."""
+        """Mark the session as failed."""
         if not self.failure.done():
             self.failure.set_result(reason)
 
     async def close(self, *, politely: bool) -> None:
-        """Give both connections up."""
+        """Close both connections."""
         for link in (self._consuming, self._publishing):
             if link is not None:
                 link.splitter.on_delivery = None
@@ -336,8 +336,8 @@ class AmqpSession:
 
 
 async def _unexpected_delivery(message: aiormq.abc.DeliveredMessage) -> None:
-    """Deliveries are taken out of the stream before aiormq sees them."""
-    raise AssertionError(f"a delivery went past the splitter: {message.delivery}")
+    """A consumer's callback for aiormq, which never gets a delivery: the splitter takes them."""
+    raise AssertionError(f"the splitter missed a delivery: {message.delivery}")
 
 
 def _on_close(what: str, callback: Callable[[str], None]) -> Callable[[asyncio.Future[Any]], None]:

@@ -1,7 +1,8 @@
-"""How messages are written on the broker, and read back without trust.
+"""The encoding of messages on the broker, and their validation when they are decoded.
 
-A body is a JSON list of messages, so that a person can read it in the RabbitMQ console; contents
-(`actors.messages.BULK`) are raw bytes with headers. The properties repeat what people filter by.
+A body is a JSON list of messages, so that people can read it in the RabbitMQ console; contents
+(`actors.messages.BULK`) are raw bytes with headers. The AMQP properties repeat the fields that
+people filter by.
 """
 
 import functools
@@ -31,10 +32,10 @@ from broker.amqp_frames import HeaderValue, Properties
 from broker.transport import Lane, Parcel, TimerMessage
 
 BODY_BYTES_MAX = MESSAGE_BYTES_MAX
-"""RabbitMQ 4's own limit; whatever is larger was not sent by a node."""
+"""RabbitMQ 4's own limit; no node sends larger messages."""
 
 SPLIT_BYTES = 4 * 1024 * 1024
-"""A parcel of more than this is sent in several messages."""
+"""A larger parcel is split into several messages."""
 
 TIMER = "timer"
 PING = "ping"
@@ -44,7 +45,7 @@ _BATCH = TypeAdapter(Batch)
 _SHORTSTR_BYTES_MAX = 255
 _numbers = itertools.count(1)
 
-# The beginnings of messages with a batch, as `actors.values.Holder` writes them.
+# The beginnings of messages with a batch, as `actors.values.Holder` encodes them.
 _HELD = {
     "paxos.accept": re.compile(
         rb'\[\{"type":"paxos.accept","ballot":\[(\d{1,18}),"([\w.-]*)"\],"slot":(\d{1,18}),'
@@ -58,11 +59,11 @@ _HELD = {
 
 
 class Undecodable(ValueError):
-    """The message was not written by a node of this version; the text says why."""
+    """No node of this version encoded the message; the text says why."""
 
 
 class Encoded(NamedTuple):
-    """One message of the broker, ready to be published on a lane of its destination."""
+    """One broker message, ready to be published on a lane of its destination."""
 
     lane: str
     properties: Properties
@@ -73,7 +74,7 @@ class Encoded(NamedTuple):
 
 
 def encode(parcel: Parcel, split_bytes: int = SPLIT_BYTES) -> Iterator[Encoded]:
-    """The broker's messages for a parcel: contents alone, the others together, in order."""
+    """The broker messages for a parcel, in order: one for each content, all others together."""
     together: list[AnyMessage] = []
     bodies: list[bytes] = []
     size_bytes = 0
@@ -93,7 +94,7 @@ def encode(parcel: Parcel, split_bytes: int = SPLIT_BYTES) -> Iterator[Encoded]:
 
 
 def encode_timers(name: str, timer_message: TimerMessage) -> Encoded:
-    """The delayed message of some timers of the node `name`."""
+    """The broker message that expires some timers of the node `name`."""
     rows = [(key.name, key.subject, generation) for key, generation in timer_message.timers]
     headers: dict[str, HeaderValue] = {
         "disk": timer_message.disk,
@@ -103,7 +104,7 @@ def encode_timers(name: str, timer_message: TimerMessage) -> Encoded:
 
 
 def encode_ping(name: str, number: int) -> Encoded:
-    """A message of a node to itself, to see whether it comes back."""
+    """A message of a node to itself, which checks that its queue still delivers."""
     return Encoded(Lane.CONTROL, _properties(PING, name, {"number": number}), b"")
 
 
@@ -118,7 +119,7 @@ def _encode_bulk(parcel: Parcel, message: ChunkPut | ChunkData) -> Encoded:
 
 
 def _encode_control(parcel: Parcel, messages: list[AnyMessage], bodies: list[bytes]) -> Encoded:
-    # Broker-side readers filter by these; a parcel of several slots shows the first.
+    # People filter by these in the console; of a parcel with several slots, the first is named.
     headers = _identity_headers(parcel)
     first: Any = messages[0]
     kind: type[AnyMessage] = type(first)
@@ -141,7 +142,7 @@ def _encode_control(parcel: Parcel, messages: list[AnyMessage], bodies: list[byt
 
 
 class _Shown(NamedTuple):
-    """Which of a message type's fields the properties repeat."""
+    """The fields of a message type that the properties repeat."""
 
     slot: bool
     ballot: bool
@@ -152,13 +153,13 @@ class _Shown(NamedTuple):
 @functools.cache
 def _shown(kind: type[AnyMessage]) -> _Shown:
     fields = kind.model_fields
-    # The request's id is a property of some types; of `ReadRequest` it is no field either.
+    # In some types the request's id is a property; `ReadRequest` has no such field at all.
     request = isinstance(getattr(kind, "request", None), property)
     return _Shown("slot" in fields, "ballot" in fields, "epoch" in fields, request)
 
 
 def _type_of(messages: list[AnyMessage]) -> str:
-    """The distinct types, in order of appearance; as many as fit into the property."""
+    """The distinct types in order of appearance, as many as fit into the AMQP property."""
     if len(messages) == 1:
         return _kind(messages[0])
     joined = ""
@@ -205,7 +206,7 @@ def _properties(
 
 
 def decode(properties: Properties, body: bytes) -> Parcel | TimerMessage:
-    """What a node wrote. Raises `Undecodable` for everything else."""
+    """Decode a node's message. Raises `Undecodable`."""
     if len(body) > BODY_BYTES_MAX:
         raise Undecodable(f"{len(body)} bytes are more than {BODY_BYTES_MAX}")
     headers = properties.headers
@@ -232,14 +233,14 @@ def _decode_control(kind: str, body: bytes) -> tuple[AnyMessage, ...]:
     except ValidationError as error:
         raise Undecodable(_explain(kind, error)) from None
     if any(message.type in BULK for message in messages):
-        raise Undecodable("contents came as JSON; they travel as raw bytes")
+        raise Undecodable("contents must be raw bytes, not JSON")
     return messages
 
 
 def _decode_held(kind: str, body: bytes) -> tuple[AnyMessage, ...] | None:
-    """One message with a batch, as a node writes it; `None`: read it as any other.
+    """Decode one message with a batch quickly; `None` if it has not exactly the form of a node's.
 
-    The batch is read from exactly the bytes that it then keeps as its text.
+    The batch keeps exactly the bytes that it was decoded from as its text.
     """
     form = _HELD.get(kind)
     head = form.match(body) if form is not None else None
@@ -254,7 +255,7 @@ def _decode_held(kind: str, body: bytes) -> tuple[AnyMessage, ...] | None:
             return (TxnPrepare(epoch=epoch, slot=slot, reconsider=reconsider, batch=batch),)
         ballot = Ballot(int(head[1]), head[2].decode())
         return (Accept(ballot=ballot, slot=int(head[3]), learner=head[4].decode(), value=batch),)
-    except ValueError:  # Also what is no UTF-8, and what pydantic refuses.
+    except ValueError:  # Including invalid UTF-8 and pydantic's validation errors.
         return None
 
 

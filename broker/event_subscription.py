@@ -1,7 +1,7 @@
-"""Hears a cluster's events on RabbitMQ, apart from any node's own connection.
+"""A subscription to a cluster's events on RabbitMQ, on a connection of its own.
 
-Whoever looks on must never hold a node up: its queue is its own, bounded, and gone with it, and
-what it misses while it is away is missed.
+A subscriber must never slow a node down: its queue is exclusive and bounded, and deleted when the
+subscriber disconnects. Events that are published meanwhile are lost to it.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ _QUEUED_MAX = 2_000
 _RECONNECT_S = 2.0
 _CONNECT_TIMEOUT_S = 10.0
 _REBIND_S = 3.0
-"""How often the exchange and the binding to it are made again: either may be deleted by others, and
-the broker tells nobody.
+"""How often the exchange and the binding are declared again: either may be deleted by others, and
+the broker does not report that.
 """
 
 _CONNECTION_ERRORS = (
@@ -37,9 +37,9 @@ _CONNECTION_ERRORS = (
 async def subscribe_to_events(
     url: str, topology: Topology, name: str, listener: Callable[[str, str, bytes], None]
 ) -> None:
-    """Have `listener` told each event's topic, type and body, until cancelled.
+    """Call `listener` with each event's topic, type and body, until cancelled.
 
-    A broker that goes away is tried again every two seconds.
+    After a lost connection it reconnects every two seconds.
     """
     reported = ""
     while True:
@@ -47,10 +47,10 @@ async def subscribe_to_events(
             await _subscribe(url, topology, name, listener)
         except _CONNECTION_ERRORS as error:
             reason = str(error) or type(error).__name__
-            # The node's own connection says what is wrong with the broker, and how long.
+            # The node's own connection reports what is wrong with the broker, and for how long.
             log.log(
                 logging.DEBUG if reason == reported else logging.INFO,
-                "%s hears no events: %s",
+                "%s receives no events: %s",
                 name,
                 reason,
             )
@@ -61,7 +61,7 @@ async def subscribe_to_events(
 async def _subscribe(
     url: str, topology: Topology, name: str, listener: Callable[[str, str, bytes], None]
 ) -> None:
-    """One stretch of being connected; returns when it is over."""
+    """Connect and pass events on until the connection is lost."""
 
     async def on_message(message: AbstractIncomingMessage) -> None:
         listener(message.routing_key or "", message.type or "", message.body)
@@ -70,7 +70,7 @@ async def _subscribe(
     connection = await aio_pika.connect(
         url,
         timeout=_CONNECT_TIMEOUT_S,
-        client_properties={"connection_name": f"{name} looks on"},
+        client_properties={"connection_name": f"{name} events"},
     )
     try:
         connection.close_callbacks.add(lambda *_: disconnected.set())

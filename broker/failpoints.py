@@ -1,24 +1,24 @@
-"""Failpoints: stop a node exactly there, at the border of its runtime, where no actor knows of it.
+"""Failpoints: stop a node at an exact message, in its runtime, without its actor's knowledge.
 
 A rule is written `WHEN:TYPE:N:before|after:ACTION`, such as `send:txn.vote:1:after:kill`.
 
 - WHEN and TYPE: the node sends, or receives, a message of this type (the AMQP property `type`).
   `log.propose.abort` is one that carries an Abort, and so on for all messages with a value.
-  `txn.prepare@store-2` is one that is sent to this node: while such a rule waits, what is said to a
-  group leaves for its members one by one, in the order of their names, so that a node can be
-  stopped when some of them have it and others have not.
-- N: only at the N-th one, counted from 1 by each rule for itself, over the life of the process.
-  What a turn sends to a group counts once, but for a rule that names a member; what is delivered
-  again counts again.
-- `send … before`: its turn is durable, and the message has not left. `send … after`: it has left,
-  and nothing that the turn sends later has. `receive … before`: the actor has not seen it, and the
-  broker has not been told that it came. `receive … after`: the actor has taken it in, and nothing
-  that comes of it is durable.
-- ACTION: `kill` (SIGKILL to the own process), `pause` (SIGSTOP; it goes on after SIGCONT), or
-  `error` (the actor's step raises; only when it receives).
+  `txn.prepare@store-2` is one that is sent to this node. While such a rule is pending, messages to
+  a group are sent to its members one by one, in the order of their names, so that a node can be
+  stopped when some members have the message and others do not.
+- N: the N-th such message, counted from 1 by each rule for itself, over the life of the process.
+  A message to a group counts once, except for a rule that names a member; a redelivery counts
+  again.
+- `send … before`: the turn is durable, and the message has not been sent. `send … after`: it has
+  been sent, and no later message of the turn has. `receive … before`: the actor has not processed
+  the message, and it is not acknowledged. `receive … after`: the actor has processed it, and none
+  of its effects is durable.
+- ACTION: `kill` (SIGKILL to the own process), `pause` (SIGSTOP until SIGCONT), or `error` (the
+  actor's step raises; only for received messages).
 
-A node with failpoints sends one message at a time while they can strike, so it is slower then.
-They may begin to count later, with `arm`: then a cluster can be founded and put under load before.
+While a failpoint is pending, the node sends one message at a time, so it is slower. With `arm` the
+count begins later, so that a cluster can be founded and put under load first.
 """
 
 import asyncio
@@ -60,17 +60,17 @@ def _value_kinds(annotation: Any) -> Iterator[str]:
 
 
 MESSAGE_TYPES: tuple[str, ...] = tuple(sorted(_types()))
-"""Every type that crosses the broker, and those with a value once more by its kind."""
+"""Every message type on the broker; types with a value also with each kind of value."""
 
 _FORM = "WHEN:TYPE:N:before|after:ACTION, such as send:txn.vote:1:after:kill"
 
 
 class BadFailpoint(ValueError):
-    """A rule that can't be meant; the text says what is wrong with it."""
+    """An invalid rule; the text says what is wrong with it."""
 
 
 class InjectedError(RuntimeError):
-    """What `error` raises."""
+    """Raised by the action `error`."""
 
 
 class Failpoint(NamedTuple):
@@ -82,7 +82,7 @@ class Failpoint(NamedTuple):
     moment: Moment
     action: Action
     to: str = ""
-    """Only what is sent to this node; empty: to anybody."""
+    """The node that the message must be sent to; empty: any."""
 
     def __str__(self) -> str:
         kind = f"{self.type}@{self.to}" if self.to else self.type
@@ -101,15 +101,15 @@ class Failpoint(NamedTuple):
         if kind not in MESSAGE_TYPES:
             raise BadFailpoint(f"{text!r} names the unknown type {kind!r}; {_similar_types(kind)}")
         if at and (when != "send" or not to):
-            raise BadFailpoint(f"{text!r}: only what is sent is for one node, such as @store-2")
+            raise BadFailpoint(f"{text!r}: only `send` may name a node, such as @store-2")
         if not number.isascii() or not number.isdecimal() or int(number) < 1:
-            raise BadFailpoint(f"{text!r} counts to {number!r}; the first message is number 1")
+            raise BadFailpoint(f"{text!r} has the number {number!r}; the first message is 1")
         if moment not in typing.get_args(Moment):
-            raise BadFailpoint(f"{text!r} strikes {moment!r}, neither before nor after")
+            raise BadFailpoint(f"{text!r} has the moment {moment!r}, neither before nor after")
         if action not in typing.get_args(Action):
-            raise BadFailpoint(f"{text!r} does {action!r}, none of kill, pause and error")
+            raise BadFailpoint(f"{text!r} has the action {action!r}: use kill, pause or error")
         if (when, action) == ("send", "error"):
-            raise BadFailpoint(f"{text!r}: only what is received can end in an error")
+            raise BadFailpoint(f"{text!r}: only `receive` can have the action error")
         return cls(
             typing.cast(When, when),
             kind,
@@ -124,18 +124,18 @@ def _similar_types(kind: str) -> str:
     near = difflib.get_close_matches(kind, MESSAGE_TYPES, n=4, cutoff=0.4)
     family = [known for known in MESSAGE_TYPES if known.startswith(f"{kind.partition('.')[0]}.")]
     if found := list(dict.fromkeys((*near, *family))):
-        return f"near it are {', '.join(found)}"
-    return f"there are {', '.join(MESSAGE_TYPES)}"
+        return f"similar types are {', '.join(found)}"
+    return f"the types are {', '.join(MESSAGE_TYPES)}"
 
 
 class Stopper(Protocol):
-    """How a node is stopped."""
+    """Stops a node."""
 
     async def kill(self) -> None:
-        """End it at once; does not return."""
+        """End the node at once; does not return."""
 
     async def pause(self) -> None:
-        """Hold it; returns when it may go on."""
+        """Suspend the node; returns when it is resumed."""
 
 
 class ProcessStopper:
@@ -151,20 +151,20 @@ class ProcessStopper:
 
 
 class TaskStopper:
-    """Stops one of several nodes in this process. Its connection stays, as a paused one's would."""
+    """Stops one of several nodes in this process; a paused node's connection stays open."""
 
     def __init__(self) -> None:
         self.paused = asyncio.Event()
-        """Set while the node is held."""
+        """Set while the node is paused."""
         self._task: asyncio.Task[None] | None = None
         self._resumed = asyncio.Event()
 
     def watch(self, task: asyncio.Task[None]) -> None:
-        """Say which task runs the node; `kill` cancels it."""
+        """Set the task that runs the node; `kill` cancels it."""
         self._task = task
 
     def resume(self) -> None:
-        """Let the held node go on."""
+        """Resume the paused node."""
         self._resumed.set()
 
     async def kill(self) -> None:
@@ -190,8 +190,7 @@ class _PendingRule:
 class Failpoints(Interceptor):
     """The rules of one node. With `armed=False` they count from `arm` on.
 
-    `members` are those of the whole cluster, for rules that name one: raises `BadFailpoint` if a
-    rule names somebody else.
+    `members` are those of the whole cluster. Raises `BadFailpoint` if a rule names another node.
     """
 
     def __init__(
@@ -218,12 +217,12 @@ class Failpoints(Interceptor):
 
     @property
     def rules(self) -> list[Failpoint]:
-        """Those that have not struck yet."""
+        """The rules that have not triggered yet."""
         return [pending.rule for pending in self._pending]
 
     @property
     def idle(self) -> bool:
-        """Whether no rule can strike at present."""
+        """Whether no rule can trigger at present."""
         return not self._armed or not self._pending
 
     def recipients(self, to: str, message: AnyMessage) -> Sequence[str]:
@@ -268,7 +267,7 @@ class Failpoints(Interceptor):
         for pending in due:
             self._pending.remove(pending)
         for pending in due:
-            # The last words of a process that kills itself: they must be out before it does.
+            # Logged first: the process may kill itself.
             slot = _slot_of(message)
             where = "" if slot is None else f" at slot {slot}"
             log.warning("failpoint %s strikes%s", pending.rule, where)
@@ -281,7 +280,7 @@ class Failpoints(Interceptor):
 
 
 def _kinds_of(message: AnyMessage) -> tuple[str, ...]:
-    """A message's type, and with its value's kind if it has a value."""
+    """A message's type, and if it has a value, also the type with the value's kind."""
     kind = getattr(message, "type", "")
     value = getattr(message, "value", None)
     return (kind,) if value is None else (kind, f"{kind}.{getattr(value, 'kind', '')}")

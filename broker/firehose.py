@@ -1,7 +1,7 @@
-"""RabbitMQ's firehose, read as protocol steps: every message of a cluster, as the broker takes it.
+"""RabbitMQ's firehose, decoded: every message of a cluster, as the broker receives it.
 
-The firehose copies each message that is published to the exchange `amq.rabbitmq.trace`. It is off
-after a restart of the broker and costs throughput, so it is on only while somebody looks.
+The firehose copies each published message to the exchange `amq.rabbitmq.trace`. It is off after a
+restart of the broker and costs throughput, so it is on only while `watch_firehose` runs.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ _QUEUED_MAX = 10_000
 
 
 class FirehoseRefused(RuntimeError):
-    """The management console did not switch the firehose; the text says why."""
+    """The management API did not switch the firehose; the text says why."""
 
 
 class TracedMessage(NamedTuple):
-    """One message as the broker took it. `to` is a node or a group; `wall_s` is Unix time."""
+    """One message as the broker received it. `to` is a node or a group; `wall_s` is Unix time."""
 
     wall_s: float
     sender: str
@@ -41,13 +41,13 @@ class TracedMessage(NamedTuple):
     ballot: str
     epoch: int | None
     message: AnyMessage | None
-    """`None` for timers, pings, events and what can't be read."""
+    """`None` for timers, pings, events and undecodable messages."""
     text: str
-    """What there is to say of those."""
+    """A description of those."""
 
 
 def management_url_of(broker_url: str, port: int = 15672) -> str:
-    """Where the console of a broker usually is."""
+    """The usual address of a broker's management API."""
     return f"http://{urlsplit(broker_url).hostname or 'localhost'}:{port}"
 
 
@@ -58,7 +58,7 @@ async def watch_firehose(
     seconds: float,
     report: Callable[[TracedMessage], None],
 ) -> None:
-    """Switch the firehose on, tell every step of the cluster, and switch it off again.
+    """Switch the firehose on, report every message of the cluster, and switch it off again.
 
     Raises `FirehoseRefused`, or what aio-pika raises if the broker can't be reached.
     """
@@ -80,7 +80,7 @@ async def watch_firehose(
 
 
 def traced_messages_of(traced: AbstractIncomingMessage, topology: Topology) -> list[TracedMessage]:
-    """What one traced message says, a step for each message inside of it."""
+    """The messages inside of one message of the firehose."""
     headers = {name: _text(value) for name, value in (traced.headers or {}).items()}
     properties = headers.get("properties")
     about: dict[str, Any] = properties if isinstance(properties, dict) else {}
@@ -100,13 +100,13 @@ def traced_messages_of(traced: AbstractIncomingMessage, topology: Topology) -> l
         text="",
     )
     if base.kind == PING:
-        return [base._replace(text="is my queue still mine?")]
+        return [base._replace(text="checks its own queue")]
     if to == "events":
-        return [base._replace(text=f"{len(traced.body)} bytes for whoever looks on")]
+        return [base._replace(text=f"{len(traced.body)} bytes of events")]
     try:
         item = decode(Properties(base.kind, base.sender, base.message_id, 0, own), traced.body)
     except Undecodable as error:
-        return [base._replace(text=f"can't be read: {error}")]
+        return [base._replace(text=f"undecodable: {error}")]
     if isinstance(item, TimerMessage):
         names = ", ".join(f"{key.name} {key.subject}".strip() for key, _ in item.timers)
         return [base._replace(kind=TIMER, text=names)]

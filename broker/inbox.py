@@ -1,4 +1,4 @@
-"""What waits for a node's next turn: its own calls and notices, and two lanes from the broker."""
+"""A node's inbox: its own calls and notices, and the two lanes of the broker's deliveries."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -12,7 +12,7 @@ from broker.transport import Delivery, Lane, Receipt, TimerMessage
 
 @dataclass(slots=True)
 class TurnInput:
-    """What one turn takes in, and what acknowledges it."""
+    """The messages that one turn processes, and the receipts that acknowledge them."""
 
     items: list[Envelope | TimerMessage] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
@@ -20,7 +20,10 @@ class TurnInput:
 
 
 class Inbox:
-    """The transport's prefetch bounds both lanes: nothing is acknowledged before its turn."""
+    """Queues local calls and the deliveries of both lanes.
+
+    The transport's prefetch bounds the lanes, as no delivery is acknowledged before its turn.
+    """
 
     def __init__(self, messages_max: int, bytes_max: int) -> None:
         self.local: deque[Call | Notice] = deque()
@@ -33,32 +36,32 @@ class Inbox:
         return len(self.local) + len(self._control) + len(self._bulk)
 
     def put(self, delivery: Delivery) -> None:
-        """Something came from the broker."""
+        """Add a delivery of the broker."""
         self._lane_of(delivery).append(delivery)
 
     def put_back(self, batch: TurnInput) -> None:
-        """The turn has not happened: what came from the broker is taken in again."""
+        """Put the deliveries of a turn that did not happen back in front."""
         for delivery in reversed(batch.deliveries):
             self._lane_of(delivery).appendleft(delivery)
 
     def forget_deliveries(self) -> None:
-        """The session is over: what it delivered can't be acknowledged and comes again."""
+        """Drop the deliveries of a session that ended: the broker will deliver them again."""
         self._control.clear()
         self._bulk.clear()
 
     def drain(
         self, envelope_of: Callable[[Call | Notice], Envelope], *, local_only: bool = False
     ) -> TurnInput:
-        """Take out what one turn may take in; `envelope_of` wraps the node's own.
+        """Remove the messages of one turn; `envelope_of` wraps local calls and notices.
 
-        With `local_only` what came from the broker waits.
+        With `local_only` the broker's deliveries stay.
         """
         batch = TurnInput()
         size_bytes = 0
         while self.local and len(batch.items) < self._messages_max:
             batch.items.append(envelope_of(self.local.popleft()))
         for lane in () if local_only else (self._control, self._bulk):
-            # At least one of each lane, so that neither starves the other.
+            # At least one delivery of each lane, so that neither starves the other.
             first = True
             while lane and (
                 first

@@ -1,15 +1,15 @@
-"""A node's durable memory: one SQLite file and two small ones beside it, in the node's data folder.
+"""A node's journal: a SQLite file and three small files beside it, in the node's data folder.
 
-`journal.db` holds the rows (`records`), the contents (`blobs`) and, in `meta`, who the node is.
-`synod.json` says that a journal was made here, so that one that vanished is noticed.
-`journal.mark` holds the count of the latest commit, so that a journal that went back in time (its
-write-ahead log lost or torn) is noticed too.
+`journal.db` holds the rows (`records`), the contents (`blobs`) and the node's identity (`meta`).
+`synod.json` marks the folder as a journal's, so that a missing `journal.db` is detected.
+`journal.mark` holds the number of the latest commit, so that a journal that went back in time (its
+write-ahead log lost or torn) is detected.
 `journal.lock` is locked for the life of the process.
 
-Every row carries a hash of itself, and `meta` carries the sum of all of them, so that rows that
-rotted, vanished or came back are found when the journal is opened, before the node says a word.
-What is found is told and refused, never mended: a member that forgot what it promised is worse
-than one that is gone (design 3.9).
+Every row carries a hash of itself, and `meta` carries the sum of all hashes. So rows that rotted,
+vanished or reappeared are detected when the journal is opened, before the node sends anything. A
+damaged journal is reported and refused, never repaired: a member that forgot what it promised is
+worse than a missing one (design 3.9).
 """
 
 import contextlib
@@ -54,10 +54,12 @@ FORMAT_VERSION = 2
 MARK_NAME = "journal.mark"
 
 _CHECKED_WHOLE_BYTES_MAX = 64 * 1024 * 1024
-"""Up to this size the whole file is checked at opening; above, contents are checked when read."""
+"""Up to this size the whole file is checked when it is opened; in a larger one, contents are
+checked when they are read.
+"""
 
 _VACUUM_PAGES = 4
-"""So many pages are given back between two looks at the clock."""
+"""The pages that are returned to the file system between two readings of the clock."""
 
 _MASK = (1 << 64) - 1
 _MARK = struct.Struct(">QI")
@@ -90,7 +92,7 @@ _META = (
 
 
 class JournalIdentity(NamedTuple):
-    """Who the journal says this start is; see `actors.options.Identity`."""
+    """The identity of this start of the node; see `actors.options.Identity`."""
 
     disk: str
     incarnation: int
@@ -98,7 +100,7 @@ class JournalIdentity(NamedTuple):
 
 
 class Journal:
-    """The open journal of one node. Commits may run in a worker thread; the rest may too."""
+    """The open journal of one node. All methods may be called from worker threads."""
 
     def __init__(
         self,
@@ -111,7 +113,7 @@ class Journal:
     ) -> None:
         """Load and check the journal and begin an incarnation; see `open`, which calls this.
 
-        `resources` closes the connection and the lock, whoever owns them by then.
+        `resources` closes the connection and releases the lock.
         """
         self.folder = folder
         self.path = folder / JOURNAL_NAME
@@ -138,11 +140,11 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path | str, node: str, cluster: str) -> Self:
-        """Lock `folder`, check all that is in it, and begin a new incarnation of `node`.
+        """Lock `folder`, check everything in it, and begin a new incarnation of `node`.
 
         An empty folder becomes a journal with a new disk identity. `cluster` is the cluster's name
-        in the settings. Raises `JournalLocked`, `JournalForeign`, `JournalCorrupt`, or
-        `JournalFull` if not even a start finds room: nothing is broken, and it can be tried again.
+        in the settings. Raises `JournalLocked`, `JournalForeign` or `JournalCorrupt`; also
+        `JournalFull` if the disk has no space even for that, which is no damage: retry later.
         """
         folder = Path(folder).absolute()
         make_folder(folder)
@@ -158,7 +160,7 @@ class Journal:
                 if is_out_of_space(error, folder):
                     raise JournalFull(
                         f"{folder / JOURNAL_NAME}: its disk is full: {error}. Nothing in it is "
-                        "lost or changed; make room"
+                        "lost or changed; free some space"
                     ) from error
                 if isinstance(error, OSError):
                     raise
@@ -198,8 +200,8 @@ class Journal:
             self._migrate_from_format_1()
         self._check_sums()
         if marker is None:
-            # The journal comes first and the marker second: a crash between them leaves a journal
-            # that names its owner, while the reverse would leave a folder that refuses for ever.
+            # First the journal, then the marker: a crash between them leaves a journal that names
+            # its owner. The reverse order would leave a folder that is refused for ever.
             write_marker(self.folder, {"node": node, "cluster": cluster, "disk": self._disk})
 
     def _create(self, node: str, cluster: str) -> None:
@@ -214,7 +216,7 @@ class Journal:
         sync_folder(self.folder)
 
     def _migrate_from_format_1(self) -> None:
-        """Format 1 kept blobs in the order of their names."""
+        """Format 1 stored blobs in the order of their names."""
         with transaction(self._connection):
             self._blobs.migrate_from_format_1()
             self._connection.execute("UPDATE meta SET format = ?", (FORMAT_VERSION,))
@@ -230,7 +232,7 @@ class Journal:
                 raise self._corrupt(" ".join(str(verdict).split()))
 
     def _check_mark(self) -> None:
-        """The mark is written after each commit, so it is never ahead of an honest journal."""
+        """The mark is written after each commit, so it is never ahead of an intact journal."""
         self._mark_fd = os.open(
             self.folder / MARK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
@@ -239,7 +241,7 @@ class Journal:
         if len(raw) < _MARK.size:
             return
         marked, checksum = _MARK.unpack(raw)
-        # The mark itself isn't synced; one that a power failure tore says nothing.
+        # The mark itself isn't synced; a torn mark proves nothing.
         if checksum == zlib.crc32(raw[:8]) and marked > self._commits:
             raise self._corrupt(
                 f"it ends at commit {self._commits}, but commit {marked} was made here: the "
@@ -287,10 +289,9 @@ class Journal:
         return self.identity
 
     def commit(self, records: Iterable[Record], blobs: Iterable[Blob] = ()) -> None:
-        """Make all of it durable, or none, as if each were carried out in turn: of two with the
-        same key or name the later one counts, and replaces whatever is stored.
+        """Make all of it durable, or nothing. The last change of a key or name wins.
 
-        Raises `JournalFenced` or `JournalFailed`; then nothing of it may be told to anybody.
+        Raises `JournalFenced` or `JournalFailed`; then none of it may be sent to other nodes.
         """
         latest = {record.key: record.value for record in records}
         contents = {blob.sha256: blob.data for blob in blobs}
@@ -307,7 +308,7 @@ class Journal:
             yield record
 
     def read_blob(self, sha256: str) -> bytes | None:
-        """The bytes of that name, checked against it. Raises `JournalCorrupt`."""
+        """The blob with this SHA-256, verified, or `None`. Raises `JournalCorrupt`."""
         with self._lock:
             try:
                 data = self._blobs.read(sha256)
@@ -325,7 +326,7 @@ class Journal:
             return self._blobs.names()
 
     def is_sound(self, sha256: str) -> tuple[bool, int]:
-        """Whether the blob is what its name says or is gone, and how many bytes were read."""
+        """Whether the blob matches its name or does not exist, and how many bytes were read."""
         try:
             data = self.read_blob(sha256)
         except JournalCorrupt:
@@ -335,8 +336,8 @@ class Journal:
     def scrub_rows(self, after: str) -> tuple[list[str], str | None, int]:
         """Check the next page of rows after the key `after`.
 
-        Returns the keys of those that have rotted, where to go on (`None`: that was the last
-        page) and how many bytes were read.
+        Returns the keys of rotten rows, the key to continue after (`None`: this was the last page)
+        and how many bytes were read.
         """
         rotten: list[str] = []
         size = 0
@@ -355,37 +356,36 @@ class Journal:
         return rotten, page[-1][0] if len(page) == 64 else None, size
 
     def free_bytes(self) -> int:
-        """How much room is left on the journal's disk for this process."""
+        """The free space on the journal's disk, for this process."""
         figures = os.statvfs(self.folder)
         return figures.f_bavail * figures.f_frsize
 
     @property
     def reusable_bytes(self) -> int:
-        """How much of the file is free for what is written next, as of the latest commit."""
+        """The free pages inside the file, in bytes, as of the latest commit."""
         return self._free_pages * self._page_bytes
 
     @property
     def size_bytes(self) -> int:
-        """How large the file is, without its write-ahead log."""
+        """The size of the file without its write-ahead log."""
         return self.path.stat().st_size
 
     def shorten_wal(self, tight: bool) -> None:
-        """Keep the write-ahead log short, or no longer so. What it is too long is given back."""
+        """Bound the write-ahead log more tightly and truncate it, or bound it normally again."""
         with self._lock:
             if self._closed:
                 return
             limit_wal(self._connection, WAL_BYTES_TIGHT if tight else WAL_BYTES)
             if tight:
-                # It has been copied or is left as it is: a full disk may have no room for the copy.
+                # Best effort: a full disk may have no space for the checkpoint.
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def shrink(self, for_s: float, keep_bytes: int) -> int:
-        """Give free pages back to the file system for about that long, but not the last
-        `keep_bytes` of them; return how many bytes. 0: there is nothing to give.
+        """Return free pages to the file system for about `for_s`, but keep `keep_bytes` of them.
 
-        It changes no row, so it is no commit that the mark counts, and need not be durable before
-        the next one: a crash may undo it. Raises `JournalFenced` or `JournalFailed`.
+        Returns how many bytes were returned. As it changes no row, it is no commit that the mark
+        counts, and a crash may undo it. Raises `JournalFenced` or `JournalFailed`.
         """
         with self._lock:
             if self._closed or not self._shrinks or self.reusable_bytes <= keep_bytes:
@@ -396,7 +396,7 @@ class Journal:
                 self._connection.execute("PRAGMA synchronous = NORMAL").fetchall()
                 with transaction(self._connection):
                     self._check_generation()
-                    while True:  # Once at least, however late a busy machine is.
+                    while True:  # At least once, however slow a busy machine is.
                         vacuum = f"PRAGMA incremental_vacuum({_VACUUM_PAGES})"
                         self._connection.execute(vacuum).fetchall()
                         self._count_free()
@@ -408,24 +408,24 @@ class Journal:
             except sqlite3.Error as error:
                 if is_out_of_space(error, self.folder):
                     return 0
-                raise JournalFailed(f"{self.path} can't be made shorter: {error}") from error
+                raise JournalFailed(f"{self.path} can't be shrunk: {error}") from error
             finally:
                 self._connection.execute("PRAGMA synchronous = FULL").fetchall()
                 self._count_free()
             return (former - self._free_pages) * self._page_bytes
 
     def has_space(self, size_bytes: int) -> bool:
-        """Whether a commit of so many bytes finds room, found out by making one and undoing it.
+        """Whether a commit of this size fits on the disk, tested by making one and undoing it.
 
-        Only that tells: the figures of the file system know no quotas, and a small commit fits
-        into pages that the file has already. The room stays with the file, for what is to come.
-        Raises `JournalFenced` or `JournalFailed`.
+        Nothing less is a proof: file system statistics ignore quotas, and a small commit fits into
+        free pages of the file. The space stays with the file, for the next commits. Raises
+        `JournalFenced` or `JournalFailed`.
         """
         if self.free_bytes() < size_bytes:
             return False
         try:
             for statements in (
-                # A table of its own, so that a crash in between leaves nothing that is counted.
+                # In a table of its own, so that a crash in between leaves no row that is summed.
                 (
                     "CREATE TABLE IF NOT EXISTS room (filler BLOB)",
                     f"INSERT INTO room VALUES (zeroblob({size_bytes}))",
@@ -441,7 +441,7 @@ class Journal:
         return True
 
     def close(self) -> None:
-        """Give the folder back. Closing twice is closing once."""
+        """Close the files and release the folder. Idempotent."""
         with self._lock:
             if self._closed:
                 return
@@ -458,7 +458,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """One durable transaction, to be ended by `_advance_meta`."""
+        """One durable transaction; its body must call `_advance_meta` last."""
         if self._closed:
             raise JournalFailed(f"{self.path} is closed")
         try:
@@ -474,7 +474,7 @@ class Journal:
         self._count_free()
 
     def _advance_meta(self, incarnation: int, records_sum: int, blobs_sum: int) -> None:
-        """Count the commit, unless another process has opened the journal since."""
+        """Count the commit. Raises `JournalFenced` if another process has opened the journal."""
         cursor = self._connection.execute(
             "UPDATE meta SET commits = commits + 1, incarnation = ?, records_sum = ?, "
             "blobs_sum = ? WHERE generation = ?",
@@ -493,18 +493,18 @@ class Journal:
     def _fenced(self) -> JournalFenced:
         return JournalFenced(
             f"{self.path} was opened by another process after this one (which had "
-            f"generation {self._generation}): this is a twin that was paused; it ends here"
+            f"generation {self._generation}): this process was paused meanwhile and must end"
         )
 
     def _figure(self, pragma: str) -> int:
         return int(self._connection.execute(f"PRAGMA {pragma}").fetchone()[0])
 
     def _count_free(self) -> None:
-        # Noted with each commit, so that whoever asks for it waits for none.
+        # Noted with each commit, so that reading it never waits for a commit.
         self._free_pages = self._figure("freelist_count")
 
     def _write_records(self, latest: dict[str, bytes | None]) -> int:
-        """Carry out the changes; return what they add to the sum of all hashes."""
+        """Apply the changes; return the change of the sum of all hashes."""
         if not latest:
             return 0
         change = -self._stored_hashes(list(latest))
@@ -533,10 +533,10 @@ class Journal:
             total += sum(row_hash for (row_hash,) in self._connection.execute(query, part))
         return total
 
-    # -- reading and telling ----------------------------------------------------------------------
+    # -- reading ----------------------------------------------------------------------------------
 
     def _read_rows(self) -> Iterator[tuple[Record, int]]:
-        """All rows and their hashes, in pages: neither memory nor the guard is held in between."""
+        """All rows and their hashes, page by page: the lock is not held in between."""
         after: str | None = None
         while True:
             where = "" if after is None else "WHERE key > ?"
@@ -557,8 +557,8 @@ class Journal:
             after = page[-1][0]
 
     def _write_mark(self) -> None:
-        # Not synced: it guards against a lost log, and a power failure makes it lag, never lead.
-        # So it may as well lag where the disk has no room for it: what it marks is committed.
+        # Not synced: it detects a lost write-ahead log, and after a power failure it may lag, but
+        # never lead. So on a full disk it may lag as well: the commit itself is durable.
         count = self._commits.to_bytes(8, "big")
         with contextlib.suppress(OSError):
             os.pwrite(self._mark_fd, count + zlib.crc32(count).to_bytes(4, "big"), 0)
@@ -571,7 +571,7 @@ class Journal:
 
 
 def _row_hash(key: str, value: bytes) -> int:
-    """A signed 64-bit hash of a row, as SQLite keeps integers."""
+    """A 64-bit hash of a row, signed as SQLite's integers are."""
     name = key.encode()
     digest = hashlib.blake2b(b"%d:%b%b" % (len(name), name, value), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)

@@ -1,9 +1,9 @@
-"""The contents in a journal: a table in the order in which they came, and their names in memory.
+"""The contents in a journal: a table in order of insertion, and an index of their names in memory.
 
-A name is a hash, so an index of names in the file would be written all over: each small file that
-comes or goes would cost a page of it, several times what the contents themselves take. Contents
-that come together lie together instead, and go together as a rule. The index is made anew when the
-journal is opened; it is as large as the names, about 100 bytes for each.
+Names are hashes, so changes to an index in the file would be spread over all of its pages: each
+small file would cost a page of it, several times the size of the contents themselves. In order of
+insertion, contents that are written together lie together, and are usually deleted together. The
+index is built when the journal is opened and takes about 100 bytes for each name.
 """
 
 import sqlite3
@@ -18,18 +18,18 @@ _NAMES_PER_QUERY = 64
 
 
 class BlobTable:
-    """The table. Transactions are its owner's, who also serializes the calls."""
+    """The table `blobs`. Its owner runs the transactions and serializes the calls."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._next_id = 1
 
     def create(self) -> None:
-        """Make the table in a new journal."""
+        """Create the table in a new journal."""
         self._connection.execute(_TABLE)
 
     def migrate_from_format_1(self) -> None:
-        """Turn the table of format 1, whose key was the name, into this one."""
+        """Convert the table of format 1, whose key was the name."""
         self._connection.execute("ALTER TABLE blobs RENAME TO blobs_by_name")
         self.create()
         self._connection.execute(
@@ -38,10 +38,10 @@ class BlobTable:
         self._connection.execute("DROP TABLE blobs_by_name")
 
     def load(self) -> int:
-        """Make the index; return the sum of the names' hashes. A name that is there twice is an
-        `sqlite3.IntegrityError`.
+        """Build the index; return the sum of the names' hashes. Raises `sqlite3.IntegrityError` if
+        a name occurs twice.
         """
-        # The index follows the table when a transaction is undone, and leaves nothing on the disk.
+        # A temporary table is rolled back with the table, and leaves nothing on the disk.
         self._connection.execute("PRAGMA temp_store = MEMORY")
         self._connection.execute(_INDEX)
         self._connection.execute("INSERT INTO blob_ids SELECT sha256, id FROM blobs")
@@ -52,12 +52,10 @@ class BlobTable:
         )
 
     def write(self, contents: dict[str, bytes | None]) -> int:
-        """Put and (`None`) remove, as a `dict` does; return what that adds to the sum of the
-        names' hashes.
-        """
+        """Put contents, or remove them (`None`); return the change of the sum of name hashes."""
         if not contents:
             return 0
-        # Never taken for the same because the name is: what is stored may have rotted.
+        # A blob of the same name is replaced, because the stored one may have rotted.
         removed = list(self._ids(list(contents)).items())
         added = [(name, data) for name, data in contents.items() if data is not None]
         execute_each = self._connection.executemany
@@ -80,7 +78,7 @@ class BlobTable:
         )
 
     def read(self, sha256: str) -> bytes | None:
-        """The bytes kept under that name. Whether they are what it says, the owner checks."""
+        """The bytes stored under that name; the caller verifies their hash."""
         row = self._connection.execute(
             "SELECT data FROM blobs WHERE id = (SELECT id FROM blob_ids WHERE sha256 = ?)",
             (sha256,),
@@ -88,12 +86,12 @@ class BlobTable:
         return None if row is None else row[0]
 
     def names(self) -> list[str]:
-        """All names, in their own order."""
+        """All names, sorted."""
         query = "SELECT sha256 FROM blob_ids ORDER BY sha256"
         return [name for (name,) in self._connection.execute(query)]
 
     def _ids(self, names: list[str]) -> dict[str, int]:
-        """Where those of `names` are that are there."""
+        """The ids of those of `names` that exist."""
         found: dict[str, int] = {}
         for start in range(0, len(names), _NAMES_PER_QUERY):
             part = names[start : start + _NAMES_PER_QUERY]
@@ -104,5 +102,5 @@ class BlobTable:
 
 
 def _name_hash(sha256: str) -> int:
-    """A name is a hash already; its first 64 bits stand for it."""
+    """The first 64 bits of the name, which is a hash already."""
     return int(sha256[:16], 16)

@@ -1,7 +1,7 @@
-"""The folder of a journal: its lock, the marker that says whose it is, and its SQLite file.
+"""The folder of a journal: its lock, its ownership marker and its SQLite file; a journal's errors.
 
-It holds everybody's files, so only its owner may read it, whatever the umask says. What goes wrong
-with a journal has its names here too. Every text says what to do.
+The folder holds all users' files, so only its owner may read it, whatever the umask. The message of
+every error says what to do.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ LOCK_NAME = "journal.lock"
 PRIVATE_FOLDER = 0o700
 PRIVATE_FILE = 0o600
 WAL_BYTES = 8 * 1024 * 1024
-"""The write-ahead log is cut back to this after a burst of contents."""
+"""The write-ahead log is truncated to this size after a burst of contents."""
 
 WAL_BYTES_TIGHT = 1024 * 1024
-"""The same where room is scarce: many nodes may share the disk, each with a log of its own."""
+"""The same where space is scarce: many nodes may share the disk, each with its own log."""
 
 _PAGE_BYTES = 4096
 _SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT)
@@ -44,11 +44,11 @@ RECOVERY_ADVICE = (
 
 
 class JournalError(RuntimeError):
-    """The journal can't serve this process."""
+    """The journal can't be used by this process."""
 
 
 class JournalLocked(JournalError):
-    """Another process has the folder."""
+    """Another process uses the folder."""
 
 
 class JournalForeign(JournalError):
@@ -56,23 +56,23 @@ class JournalForeign(JournalError):
 
 
 class JournalCorrupt(JournalError):
-    """The folder does not hold what was once committed to it."""
+    """The folder does not hold what was committed to it."""
 
 
 class JournalFailed(JournalError):
-    """A commit failed, so nothing of its turn may be sent; the process must end."""
+    """A commit failed: nothing of its turn may be sent, and the process must end."""
 
 
 class JournalFull(JournalFailed):
-    """A commit found no room on the disk: nothing of its turn was kept, and nothing is broken."""
+    """A commit did not fit on the disk: it was rolled back, and the journal is intact."""
 
 
 class JournalFenced(JournalFailed):
-    """Another process opened the journal since: this one is a twin that was paused."""
+    """Another process has opened the journal since; this one was paused meanwhile."""
 
 
 def connect(folder: Path, marker: dict[str, str] | None) -> sqlite3.Connection:
-    """Open the SQLite file, or a new one where no marker tells of a former one.
+    """Open the SQLite file, or create it if no marker names a former one.
 
     Raises `JournalCorrupt` or `sqlite3.Error`.
     """
@@ -87,7 +87,7 @@ def connect(folder: Path, marker: dict[str, str] | None) -> sqlite3.Connection:
             raise JournalCorrupt(
                 f"{path} is empty, but {owner} (disk {marker['disk']}). {RECOVERY_ADVICE}"
             )
-    # SQLite gives its write-ahead log and its index of that the permissions of the file itself.
+    # SQLite gives its write-ahead log and that log's index the permissions of the file itself.
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         file_fd = os.open(path, flags, PRIVATE_FILE)
@@ -103,15 +103,15 @@ def connect(folder: Path, marker: dict[str, str] | None) -> sqlite3.Connection:
     )
     try:
         for pragma in (
-            # Only a new file takes this in: its free pages can go back to the file system then. In
-            # an older one they are used again, and count as room all the same.
+            # Works for new files only: their free pages can be returned to the file system. In
+            # older files free pages are reused, and count as space all the same.
             "auto_vacuum = INCREMENTAL",
             "journal_mode = WAL",
             "synchronous = FULL",
-            # Some builds (Debian's) overwrite what is deleted with zeros: as many pages again, for
-            # a secrecy that the write-ahead log beside the file does not keep either.
+            # Some builds (Debian's) overwrite deleted rows with zeros: as many pages again, for a
+            # secrecy that the write-ahead log beside the file does not keep either.
             "secure_delete = OFF",
-            # Memory stays small whatever the size of the file: 2 MiB of pages.
+            # Bound memory whatever the size of the file: 2 MiB of pages.
             "cache_size = -2048",
             "mmap_size = 0",
             "trusted_schema = OFF",
@@ -125,8 +125,8 @@ def connect(folder: Path, marker: dict[str, str] | None) -> sqlite3.Connection:
 
 
 def limit_wal(connection: sqlite3.Connection, size_bytes: int) -> None:
-    """Let the write-ahead log come to about that size. In a longer one more rows of the slots under
-    way are written and deleted again before they reach the file.
+    """Bound the write-ahead log to about that size. A longer log saves writes to the file, because
+    more rows of undecided slots are deleted again before they reach it.
     """
     for pragma in (
         f"wal_autocheckpoint = {size_bytes // _PAGE_BYTES}",
@@ -136,11 +136,11 @@ def limit_wal(connection: sqlite3.Connection, size_bytes: int) -> None:
 
 
 def is_out_of_space(error: Exception, folder: Path) -> bool:
-    """Whether an error of SQLite or of the system says that the disk of `folder` is full.
+    """Whether an error of SQLite or of the system means that the disk of `folder` is full.
 
-    SQLite has a code of its own for ENOSPC only. A quota shows as a write that failed, and so does
-    the log's index that can't grow: then a file of our own tells. A sync that failed is something
-    else: what it was to make durable may be lost though a later one succeeds.
+    SQLite has a code for ENOSPC only. An exceeded quota is a failed write, and so is a log index
+    that can't grow; then a test file is written to find out. A failed sync is never taken for a
+    full disk: its data may be lost even though a later sync succeeds.
     """
     if isinstance(error, OSError):
         return error.errno in _SPACE_ERRORS
@@ -164,7 +164,7 @@ def _can_write(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of the body's changes, durably, or none of them. Raises `sqlite3.Error`."""
+    """Commit all of the body's changes durably, or none of them. Raises `sqlite3.Error`."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -176,7 +176,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder durably, for its owner alone. Raises `JournalError`."""
+    """Create the folder durably, for its owner alone. Raises `JournalError`."""
     try:
         for made in make_private(folder):
             sync_folder(made.parent)
@@ -187,8 +187,8 @@ def make_folder(folder: Path) -> None:
 
 
 def make_private(folder: Path) -> list[Path]:
-    """Make the folder, and those above it that are missing, for their owner alone; gives those
-    that were made. Raises `OSError`.
+    """Create the folder and its missing parents, for their owner alone; returns the created ones.
+    Raises `OSError`.
     """
     made = []
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -203,8 +203,8 @@ def make_private(folder: Path) -> list[Path]:
 
 
 def restrict_permissions(folder: Path) -> None:
-    """Take from all others what earlier versions, or a wide umask, let them read: the folder, and
-    the files in it. What belongs to another user is left to that one.
+    """Remove the permissions of other users on the folder and its files, left by earlier versions
+    or a wide umask. Files of another owner are left as they are.
     """
     _restrict(folder, folder.stat(), PRIVATE_FOLDER)
     for found in os.scandir(folder):
@@ -220,7 +220,7 @@ def _restrict(path: Path, status: os.stat_result, most: int) -> None:
 
 
 def lock_folder(folder: Path) -> int:
-    """Take the folder for the life of this process (and of no child of it: `O_CLOEXEC`)."""
+    """Lock the folder for the life of this process (but not of its children: `O_CLOEXEC`)."""
     path = folder / LOCK_NAME
     try:
         restrict_permissions(folder)
@@ -241,7 +241,7 @@ def lock_folder(folder: Path) -> int:
     except BaseException:
         os.close(lock_fd)
         raise
-    # The number is for people; a full disk has no room for it and locks all the same.
+    # The process id is for people; on a full disk the lock works without it.
     with contextlib.suppress(OSError):
         os.ftruncate(lock_fd, 0)
         os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
@@ -249,7 +249,7 @@ def lock_folder(folder: Path) -> int:
 
 
 def read_marker(folder: Path, node: str, cluster: str) -> dict[str, str] | None:
-    """Who the folder belongs to, if anybody. Raises `JournalForeign` or `JournalCorrupt`."""
+    """The folder's owner, if it has one. Raises `JournalForeign` or `JournalCorrupt`."""
     path = folder / MARKER_NAME
     try:
         raw = path.read_bytes()
@@ -274,7 +274,7 @@ def check_owner(path: Path, owner: dict[str, str], node: str, cluster: str) -> N
 
 
 def write_marker(folder: Path, marker: dict[str, str]) -> None:
-    """Say durably whose the folder is."""
+    """Write the folder's owner durably."""
     path = folder / MARKER_NAME
     draft = folder / (MARKER_NAME + ".new")
     with draft.open("wb") as file:
@@ -287,7 +287,7 @@ def write_marker(folder: Path, marker: dict[str, str]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in the folder durable."""
+    """Make the folder's directory entries durable."""
     folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder_fd)

@@ -1,4 +1,4 @@
-"""The local calls of one node: who waits for which answer of its actor."""
+"""The local calls of one node that wait for an answer of its actor."""
 
 import asyncio
 from collections.abc import Callable, Collection
@@ -9,15 +9,15 @@ from broker.write_batching import WriteBatcher
 
 
 class CallOutcomeUnknown(RuntimeError):
-    """The actor was rebuilt while a call was under way: its outcome is unknown here."""
+    """The actor was rebuilt before it answered the call."""
 
 
 class CallRefused(RuntimeError):
-    """The call was not taken: too many are under way. It has no effect."""
+    """Too many calls are under way: the call was rejected and has no effect."""
 
 
 class Calls:
-    """The calls under way, by token. `release` hands them to the actor's inbox, in order."""
+    """The calls under way, by token. `release` puts calls into the actor's inbox, in order."""
 
     def __init__(self, node: str, calls_max: int, release: Callable[[list[Call]], None]) -> None:
         self._node = node
@@ -40,7 +40,7 @@ class Calls:
         self._waiting[token] = future
         call = make(token)
         self._batcher.add(call)
-        # Not `asyncio.timeout`: this is done for every write, at a third of its cost.
+        # Not `asyncio.timeout`, which costs three times as much: this runs for every write.
         timeout = None if timeout_s is None else loop.call_later(timeout_s, _time_out, future)
         try:
             return await future
@@ -51,23 +51,23 @@ class Calls:
             self._batcher.finished(call)
 
     def answer(self, token: int, value: Any) -> None:
-        """The actor says what became of the call."""
+        """Resolve the call with the actor's answer."""
         future = self._waiting.pop(token, None)
         if future is not None and not future.done():
             future.set_result(value)
 
     def fail(self, token: int, error: Exception) -> None:
-        """Nobody will say what became of the call."""
+        """Fail the call: its answer will never come."""
         future = self._waiting.pop(token, None)
         if future is not None and not future.done():
             future.set_exception(error)
 
     def release(self) -> None:
-        """Hand over what is held back for company."""
+        """Put the writes that wait to be batched into the inbox now."""
         self._batcher.flush()
 
     def fail_all_but(self, kept: Collection[int], error: Exception) -> None:
-        """The same as `fail` for all that are not `kept`."""
+        """Fail all calls but those in `kept`."""
         for token in self._waiting.keys() - kept:
             self.fail(token, error)
 

@@ -1,11 +1,11 @@
-"""What a node's runtime does for its journal beside the turns: mind the room, look for rot.
+"""The journal's maintenance beside the turns: watch its disk space, shrink it, scrub it for rot.
 
-Nothing is mended here. The actor is told by notices, and decides what it means for its role.
+Nothing is repaired here. Notices report what was found to the actor, which decides what to do.
 
-Room is what the file system has and what is free inside the file, because the next contents go
-there. But a commit passes through the write-ahead log, so some of it must be outside. Where room
-is scarce the file is made shorter, a little at a time: the nodes that share a disk can't use each
-other's free pages.
+Space is what the file system has free plus the free pages inside the file, where the next contents
+go. But a commit passes through the write-ahead log, so some space must be outside of the file.
+Where space is scarce the file is shrunk step by step, because nodes that share a disk can't use
+each other's free pages.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ _MIB = 1024 * 1024
 _HYSTERESIS_BYTES = 8 * _MIB
 _SCARCE_BYTES = 256 * _MIB
 _VOTERS_RESERVE_BYTES = 16 * _MIB
-"""What a quorum needs to go on with what makes room: the logs of its nodes are a few MiB each."""
+"""Enough for a quorum to go on while deletions free space: a node's log takes a few MiB."""
 
 _SHRINK_STEP_S = 0.002
-"""A turn waits for a step at most, and for the few milliseconds that its pages take to be kept."""
+"""A turn waits for at most one step, and the few milliseconds that committing its pages takes."""
 
 _SHRINK_PAUSE_FACTOR = 4
-"""So many times as long as a step took, the journal is left to the turns."""
+"""After each step the journal is left to the turns for this many times the step's duration."""
 
 _KEPT_FREE_BYTES = _MIB
 _KEPT_FREE_ROOMY_BYTES = 64 * _MIB
@@ -37,9 +37,9 @@ _KEPT_FREE_ROOMY_BYTES = 64 * _MIB
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceOptions:
-    """How a journal is looked after. A pass over all of it is followed by a rest.
+    """Limits of a journal's maintenance. Each scrub of the whole journal is followed by a rest.
 
-    `scarce_bytes` is how much room on the disk is little enough for the node to save some.
+    Below `scarce_bytes` of free disk space the node begins to save space.
     """
 
     disk_reserve_bytes: int = 128 * _MIB
@@ -49,8 +49,9 @@ class MaintenanceOptions:
 
     @classmethod
     def of_role(cls, role: str, reserve_bytes: int, **others: Any) -> Self:
-        """A store keeps `reserve_bytes`. All others go on with a part of it: without them nothing
-        could be deleted once the stores are full.
+        """The options for a role: a store reserves `reserve_bytes`, all others only a part of it.
+
+        Without the others nothing could be deleted once the stores are full.
         """
         own = reserve_bytes
         if role != "store":
@@ -60,29 +61,27 @@ class MaintenanceOptions:
 
     @property
     def floor_bytes(self) -> int:
-        """What has to be on the disk itself, however much is free inside the file."""
+        """What must be free on the disk itself, however much is free inside the file."""
         return min(self.disk_reserve_bytes // 4, _VOTERS_RESERVE_BYTES)
 
     @property
     def enough_bytes(self) -> int:
-        """What ends the want of room: a little more than the reserve, so that it does not
-        flicker.
-        """
+        """Above this, space is no longer low: more than the reserve, as a hysteresis."""
         return self.disk_reserve_bytes + min(self.disk_reserve_bytes // 4, _HYSTERESIS_BYTES)
 
     def is_low(self, outside_bytes: int, inside_bytes: int, was_low: bool) -> bool:
-        """Whether that is too little room."""
+        """Whether that is too little space."""
         wanted = self.enough_bytes if was_low else self.disk_reserve_bytes
         return outside_bytes < self.floor_bytes or outside_bytes + inside_bytes < wanted
 
     def is_scarce(self, outside_bytes: int) -> bool:
-        """Whether the disk has little enough left to save some."""
+        """Whether the node should begin to save space."""
         limit = self.scarce_bytes
         return outside_bytes < (2 * self.disk_reserve_bytes if limit is None else limit)
 
 
 class Maintenance:
-    """Looks after one journal until cancelled."""
+    """Maintains one journal until cancelled."""
 
     def __init__(
         self, journal: Journal, options: MaintenanceOptions, notify: Callable[[Notice], None]
@@ -93,25 +92,26 @@ class Maintenance:
         self._low = False
         self._scarce = False
         self.scrubbed_bytes = 0
-        """What was read and checked so far."""
+        """The bytes read and checked so far."""
         self.passes = 0
-        """How often the whole journal was checked."""
+        """How often the whole journal was scrubbed."""
         self.reclaimed_bytes = 0
-        """By how much the file was made shorter so far."""
+        """By how much the file was shrunk so far."""
 
     def report_again(self) -> None:
-        """The actor was made anew: what it was told, it has to be told again."""
+        """Report low space once more, because the actor was rebuilt and does not know."""
         self._low = False
 
     async def run(self) -> None:
-        """Raises `JournalCorrupt` where SQLite itself can't read the file any more."""
+        """Watch the space and scrub. Raises `JournalCorrupt` if SQLite can't read the file."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch_free_space())
             group.create_task(self._scrub())
 
     def check_free_space(self) -> None:
-        """See how much room there is; called after contents were written, too: a second's worth of
-        them may be more than the reserve.
+        """Notify the actor if space became low, or sufficient again.
+
+        Also called after contents were written: those of a second may exceed the reserve.
         """
         outside = self._journal.free_bytes()
         inside = self._journal.reusable_bytes
@@ -131,7 +131,7 @@ class Maintenance:
             await asyncio.sleep(CHECK_INTERVAL_S)
 
     async def _shrink(self) -> None:
-        """Give back what is free inside, but for a little; with room on the disk, what is much."""
+        """Return free pages to the file system: nearly all if space is scarce, else the excess."""
         journal = self._journal
         keep_bytes = _KEPT_FREE_BYTES
         if not self._scarce:

@@ -1,8 +1,8 @@
-"""A broker inside one process: the embedded default, and the tests' own.
+"""A broker within one process: the default of `synod up`, and of tests.
 
-It means what RabbitMQ means to a node (durable bounded queues, groups, delayed messages, at least
-once delivery with acknowledgement, a largest message), but passes message objects without encoding
-them.
+It gives a node what RabbitMQ does (durable bounded queues, groups, delayed messages, at-least-once
+delivery with acknowledgements, a maximum message size), but passes message objects without
+encoding them.
 """
 
 import asyncio
@@ -42,12 +42,12 @@ from broker.transport import (
 )
 
 CONTROL_MESSAGE_BYTES = 512
-"""What a control message is taken to weigh beside the values of slots and the rows in it."""
+"""The assumed size of a control message without the slot values and rows in it."""
 
 
 @dataclass(slots=True)
 class _Queue:
-    """One lane of one node. It outlives the node's process, as a durable queue does."""
+    """One lane of one node. It outlives the node, as a durable queue does."""
 
     lane: str
     bytes_max: int
@@ -60,7 +60,7 @@ class _Queue:
     deliver: Callable[[Delivery], None] | None = None
 
     def put(self, item: Parcel | TimerMessage, size_bytes: int) -> int:
-        """Take `item` in; return how many older ones had to go to keep within the bound."""
+        """Add `item`; return how many older messages were dropped to stay within the bound."""
         self.ready.append((item, size_bytes))
         self.held_bytes += size_bytes
         dropped = 0
@@ -76,7 +76,7 @@ class _Queue:
         self.pump()
 
     def detach(self) -> None:
-        """The consumer is gone: what it did not acknowledge comes again."""
+        """Remove the consumer, and requeue what it did not acknowledge."""
         self.deliver = None
         while self.unacknowledged:
             _, item, size_bytes = self.unacknowledged.pop()
@@ -100,7 +100,7 @@ class _Queue:
 
 
 class MemoryBroker:
-    """All queues of a cluster that lives in one process (and on one event loop)."""
+    """The queues of a cluster in one process, on one event loop."""
 
     def __init__(
         self,
@@ -120,14 +120,14 @@ class MemoryBroker:
         self._groups: dict[str, list[str]] = {}
         self._listeners: list[Callable[[str, str, bytes], None]] = []
         self.connected: list[MemoryTransport] = []
-        """The transports that run, to be told of the end of a block."""
+        """The running transports, which are notified when the broker is unblocked."""
         self.blocked = False
-        """Whether it takes no messages, as RabbitMQ with an alarm; what it has it delivers."""
+        """Whether it accepts no messages, as RabbitMQ during an alarm; it still delivers."""
         self.quarantined: deque[tuple[Parcel, str]] = deque(maxlen=1000)
-        """The latest messages that nobody could digest, and why."""
+        """The latest messages that could not be processed, and why."""
 
     def transport(self, name: str) -> "MemoryTransport":
-        """The connection of the node `name`, whose queues exist from now on."""
+        """The connection of the node `name`; creates its queues."""
         if (name, Lane.CONTROL) not in self._queues:
             self._queues[name, Lane.CONTROL] = _Queue(
                 Lane.CONTROL, self._control_bytes_max, self._prefetch
@@ -140,11 +140,11 @@ class MemoryBroker:
         return MemoryTransport(self, name)
 
     def block(self) -> None:
-        """Take no more messages, and tell every node so."""
+        """Accept no more messages."""
         self.blocked = True
 
     def unblock(self) -> None:
-        """Take messages again."""
+        """Accept messages again, and notify the nodes."""
         self.blocked = False
         for transport in self.connected:
             transport.on_unblocked()
@@ -154,22 +154,22 @@ class MemoryBroker:
         return self._queues[name, Lane.CONTROL], self._queues[name, Lane.BULK]
 
     def receivers(self, to: str, sender: str) -> Iterable[str]:
-        """Who hears what `sender` says to `to`; a sender does not hear itself in a group."""
+        """The nodes that receive a message from `sender` to `to`: a group's members but itself."""
         if to.startswith("@"):
             return [name for name in self._groups.get(to, ()) if name != sender]
         return (to,) if (to, Lane.CONTROL) in self._queues else ()
 
     def listen(self, listener: Callable[[str, str, bytes], None]) -> None:
-        """Have `listener` told of every event: its topic, type and body."""
+        """Call `listener` with the topic, type and body of every event."""
         self._listeners.append(listener)
 
     def emit(self, key: str, kind: str, body: bytes) -> None:
-        """Tell an event to whoever listens."""
+        """Publish an event to all listeners."""
         for listener in self._listeners:
             listener(key, kind, body)
 
     def put(self, name: str, lane: str, item: Parcel | TimerMessage, size_bytes: int) -> int:
-        """Put `item` into a queue; return how many messages that pushed out."""
+        """Put `item` into a queue; return how many messages were dropped for it."""
         return self._queues[name, lane].put(item, size_bytes)
 
 
@@ -227,7 +227,7 @@ class MemoryTransport:
         self._staged.append((to, parcel))
 
     def delay(self, delay_ms: Milliseconds, timer_message: TimerMessage) -> bool:
-        """Have `timer_message` come back to this node after `delay_ms`."""
+        """Deliver `timer_message` to this node after `delay_ms`."""
         if not self._takes_messages:
             self._health.dropped += 1
             return False
@@ -241,7 +241,7 @@ class MemoryTransport:
         return True
 
     def quarantine(self, parcel: Parcel, reason: str) -> None:
-        """Keep a message that this node can't digest, for whoever looks."""
+        """Keep a message that this node can't process, for inspection."""
         self._health.quarantined += 1
         self._broker.quarantined.append((parcel, reason))
 
@@ -263,7 +263,7 @@ class MemoryTransport:
             (control if receipt.lane == Lane.CONTROL else bulk).acknowledge(receipt)
 
     def emit(self, key: str, kind: str, body: bytes) -> bool:
-        """Tell whoever looks on."""
+        """Publish an event."""
         if self._takes_messages:
             self._broker.emit(key, kind, body)
         return self._takes_messages
@@ -273,7 +273,7 @@ class MemoryTransport:
         return self._health.connected and not self._broker.blocked
 
     def on_control(self, listener: Callable[[str, bytes], None]) -> None:
-        """Have `listener` called for what comes on the topic `control.#`."""
+        """Call `listener` for each event on the topics `control.#`."""
 
         def on_event(key: str, kind: str, body: bytes) -> None:
             if key.startswith("control."):
@@ -304,7 +304,7 @@ class MemoryTransport:
     def _refuse_too_large(
         self, parcel: Parcel, control: tuple[AnyMessage, ...], sizes: list[int]
     ) -> None:
-        """Nothing of the turn leaves: no node builds such a message, and tests are to see it."""
+        """Drop the parcel: no node builds such a message, and tests check `quarantined`."""
         self._health.dropped += len(control)
         for message, size_bytes in zip(control, sizes, strict=True):
             if size_bytes > self._broker.message_bytes_max:
@@ -316,9 +316,9 @@ class MemoryTransport:
 
 
 def _weight(message: AnyMessage) -> int:
-    """What a control message takes, a little more than on RabbitMQ: a queue whose node is away
-    holds many of them, and none may be larger than RabbitMQ takes. Only those are measured that
-    may be large.
+    """The size of a control message, a little more than on RabbitMQ: the queue of an absent node
+    holds many of them, and none may exceed RabbitMQ's limit. Only types that may be large are
+    measured.
     """
     match message:
         case TxnPrepare(batch=batch):

@@ -1,4 +1,4 @@
-"""Puts a node together: its journal, its actor, its transport and the runtime around them."""
+"""Starts a node: its journal, its actor, its transport and the runtime around them."""
 
 import asyncio
 import logging
@@ -61,9 +61,9 @@ async def run_node(
 ) -> None:
     """Run one node on the journal in `folder` until it is cancelled or fails.
 
-    It starts once its disk has room; `started` is handed the host before its first turn. Raises
-    `JournalError`, `TransportRefused`, `NodeHalted` or `ValueError` (no such member), each with a
-    text for people.
+    It starts once its disk has space; `started` is called with the host before its first turn.
+    Raises `JournalError`, `TransportRefused`, `NodeHalted` or `ValueError` (no such member), each
+    with a text for people.
     """
     with await _open_once_disk_has_space(folder, name, cluster_name) as journal:
         host = make_host(
@@ -81,13 +81,13 @@ async def run_node(
 
 
 async def _open_once_disk_has_space(folder: Path, name: str, cluster_name: str) -> Journal:
-    """The journal; a start needs a commit, and nobody may be there to start the node once more."""
-    told = False
+    """Open the journal, which needs a commit; on a full disk, retry until there is space."""
+    logged = False
     while True:
         try:
             return Journal.open(folder, name, cluster_name)
         except JournalFull as error:
-            if not told:
-                log.critical("%s does not start until its disk has room: %s", name, error)
-                told = True
+            if not logged:
+                log.critical("%s does not start until its disk has space: %s", name, error)
+                logged = True
         await asyncio.sleep(DISK_FULL_RETRY_S)

@@ -1,4 +1,4 @@
-"""What a node's runtime tells whoever measures it. Every method does nothing here."""
+"""The interfaces through which a node's runtime is observed, and intercepted to inject faults."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -9,10 +9,13 @@ from actors.numbers import Milliseconds
 
 
 class Observer:
-    """Override what is of interest. The methods are called on the node's path: be quick."""
+    """Is notified of a node's activity. Every method does nothing here; override the relevant ones.
+
+    They run within the node's turns, so they must be quick.
+    """
 
     def received(self, sender: str, message: AnyMessage) -> None:
-        """The actor took in a message, or a local call from its own node."""
+        """The actor processed a message, or a local call of its own node."""
 
     def sent(self, to: str, message: AnyMessage) -> None:
         """A message was handed to the transport."""
@@ -21,29 +24,29 @@ class Observer:
         """A commit of so many records and blobs took this long."""
 
     def turn_finished(self, messages: int, seconds: float) -> None:
-        """A turn that took in so many messages and timers is over."""
+        """A turn that processed so many messages and timers ended."""
 
     def timer_expired(self, timer: TimerKey, late_ms: Milliseconds) -> None:
-        """A timer came back, this much later than it was set for."""
+        """A timer expired, this much later than it was set for."""
 
     def timers_lost(self, count: int) -> None:
-        """So many timers were overdue, and their messages were sent again."""
+        """So many timers were overdue, so their messages were sent again."""
 
     def quarantined(self, reason: str) -> None:
-        """The actor could not digest a message."""
+        """The actor could not process a message."""
 
     def rebuilt(self, reason: str) -> None:
-        """The actor was thrown away and made anew from its journal."""
+        """The actor was rebuilt from its journal."""
 
     def stalled(self, reason: str) -> None:
-        """The node's disk is full: it is silent until there is room."""
+        """The node's disk is full: it is silent until there is space."""
 
     def halted(self, reason: str) -> None:
-        """The node refuses to go on."""
+        """The node halted."""
 
 
 class Observers(Observer):
-    """Several that are told the same, one after the other; each only of what it overrides."""
+    """Notifies several observers in order, each only through the methods that it overrides."""
 
     def __init__(self, *observers: Observer) -> None:
         self._received = _overriding(Observer.received, (one.received for one in observers))
@@ -111,34 +114,34 @@ class Observers(Observer):
 def _overriding(
     default: object, methods: Iterable[Callable[[Any, Any], None]]
 ) -> tuple[Callable[[Any, Any], None], ...]:
-    """Those of `methods` that are not `default`, which does nothing: these are called often."""
+    """The `methods` other than `default`, which does nothing; for those that are called often."""
     return tuple(method for method in methods if getattr(method, "__func__", None) is not default)
 
 
 class Interceptor:
-    """Where faults are put in on purpose: all that a node receives and sends passes through here.
+    """Intercepts every message that a node receives or sends, in order to inject faults.
 
-    A node with a tap sends one message at a time, so that "after the second one" is exact. Before
-    `sending`, the turn is durable; after `sent`, the message is on its way.
+    A node with an active interceptor sends one message at a time, so that "after the second one" is
+    exact. Before `sending`, the turn is durable; after `sent`, the message has been sent.
     """
 
     @property
     def idle(self) -> bool:
-        """Whether the runtime may pass it by at present, and work at full speed."""
+        """Whether the runtime may skip it at present and run at full speed."""
         return False
 
     def recipients(self, to: str, message: AnyMessage) -> Sequence[str]:
-        """To whom `message` leaves, one after the other, instead of to `to`."""
+        """The destinations to send `message` to, one after the other, instead of `to`."""
         return (to,)
 
     async def receiving(self, message: AnyMessage) -> None:
-        """The actor is about to take in `message`."""
+        """The actor is about to process `message`."""
 
     async def received(self, message: AnyMessage) -> None:
-        """The actor took in `message`; nothing of that is durable yet."""
+        """The actor processed `message`; no effect of it is durable yet."""
 
     async def sending(self, to: str, message: AnyMessage) -> None:
-        """`message` is about to leave."""
+        """`message` is about to be sent."""
 
     async def sent(self, to: str, message: AnyMessage) -> None:
-        """`message` has left."""
+        """`message` has been sent."""

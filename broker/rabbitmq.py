@@ -1,8 +1,9 @@
 """A node's connection to RabbitMQ; `broker.topology` names what is declared there.
 
-Whatever goes wrong ends the session, and the next one is built from nothing: a reconnect that
-mends is a second way of starting that is hardly ever tried. What can't be sent is dropped and
-counted: the protocol sends it again, and nothing here may wait for the broker or grow without it.
+Every failure ends the session, and the next one starts from scratch: a reconnect that repairs a
+session would be a second code path that is rarely exercised. Messages that can't be sent are
+dropped and counted: the protocol retransmits, and nothing may wait for the broker or grow without
+bound.
 """
 
 import asyncio
@@ -46,34 +47,34 @@ from broker.transport import (
 log = logging.getLogger("synod.rabbitmq")
 
 _REFUSALS = {403: "user name or password", 530: "virtual host"}
-"""What the broker means by a code with which it closes a new connection."""
+"""What the broker refuses, by the code with which it closes a new connection."""
 
 REPEAT_WARNING_S = 30.0
-"""A broker that stays away for the same reason is complained about this often."""
+"""How often a warning with the same reason is logged again."""
 
 ACKNOWLEDGE_DELAY_S = 1.0
-"""How long an acknowledgement may wait for others of its lane. Each one costs this process a packet
-and the broker some work, and what comes again after a lost session is harmless.
+"""How long an acknowledgement may wait for others of its lane. Each costs this process a packet and
+the broker some work, and a redelivery after a lost session is harmless.
 """
 
 EVENTS_UNSENT_BYTES_MAX = 256 * 1024
-"""With more than this waiting for the socket, events are left out: the protocol comes first."""
+"""With more unsent bytes than this, events are dropped: protocol messages take precedence."""
 
 QUARANTINED_BYTES_MAX = 256 * 1024
-"""Of a larger message only the beginning is kept."""
+"""Larger messages are truncated in the quarantine."""
 
 
 @dataclass(frozen=True, slots=True)
 class RabbitOptions:
-    """How a node deals with the broker.
+    """How a node uses the broker.
 
-    With `wait` an unreachable broker is tried for ever, else the first failure is final.
-    A session that has heard nothing for `silence_s` sends a message to itself and must hear it
-    within `ping_timeout_s`. `flush_timeout_s` is how long a turn may be held up by a socket that
-    takes nothing; above `unsent_bytes_max` what is to be sent is dropped, contents already above
-    `bulk_unsent_bytes_max`: whoever sends them does it again after a while, whether the former copy
-    has left or not. What a session rests on is declared anew every `redeclare_interval_s`, and the
-    broker must say that it was within `redeclare_timeout_s`.
+    With `wait` an unreachable broker is retried for ever, otherwise the first failure is final.
+    After `silence_s` without a delivery the node sends a message to itself, which must arrive
+    within `ping_timeout_s`. A turn waits at most `flush_timeout_s` for a socket that takes nothing.
+    Above `unsent_bytes_max` messages are dropped, contents already above `bulk_unsent_bytes_max`,
+    because their senders resend them after a while even if the first copy was sent. The topology
+    is declared again every `redeclare_interval_s`; the broker must confirm that within
+    `redeclare_timeout_s`.
     """
 
     wait: bool = True
@@ -119,7 +120,7 @@ class RabbitTransport:
         self._reported_s = 0.0
         self._pings = itertools.count(1)
         self._quarantined = itertools.count(1)
-        # Every failure is told by this module in words; the libraries' own lines repeat it.
+        # This module logs every failure in words; the libraries' own log lines would repeat them.
         logging.getLogger("aiormq").setLevel(logging.CRITICAL)
         logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
 
@@ -153,7 +154,7 @@ class RabbitTransport:
             try:
                 async with asyncio.timeout(2 * self._options.connect_timeout_s):
                     await self._open(session)
-                # Nothing may be delivered before the node knows that a new session began.
+                # The node must know of the new session before its first delivery.
                 self._begin(session)
                 connected()
                 async with asyncio.timeout(self._options.connect_timeout_s):
@@ -189,8 +190,8 @@ class RabbitTransport:
         await session.consume(self._prefetch)
 
     async def _watch(self, session: AmqpSession) -> str:
-        """Wait for the session's end and return its reason. Pings through the node's own queue, and
-        meanwhile has what was deleted on the broker made again.
+        """Wait for the session's end and return its reason. Meanwhile, ping through the node's own
+        queue and declare the topology again.
         """
         declaring = asyncio.create_task(self._redeclare_periodically(session))
         try:
@@ -199,7 +200,7 @@ class RabbitTransport:
             declaring.cancel()
             await asyncio.wait([declaring])
             if not declaring.cancelled():
-                declaring.exception()  # Told already, or of a session that is over anyway.
+                declaring.exception()  # Reported already, or of a session that has ended.
 
     async def _watch_silence(self, session: AmqpSession, declaring: asyncio.Task[None]) -> str:
         loop, options = asyncio.get_running_loop(), self._options
@@ -214,7 +215,7 @@ class RabbitTransport:
             if session.failure.done():
                 return session.failure.result()
             if declaring.done():
-                await declaring  # It ends by raising only.
+                await declaring  # It only ends by raising.
             now_s = loop.time()
             if session.blocked or now_s - session.received_s < options.silence_s:
                 pinged_s = 0.0
@@ -223,18 +224,18 @@ class RabbitTransport:
                 self._stage(encode_ping(self._name, next(self._pings)), self._name)
                 await self.flush()
             elif now_s - pinged_s > options.ping_timeout_s:
-                return "nothing came back through the node's own queue"
+                return "the node's own queue delivers nothing"
 
     async def _redeclare_periodically(self, session: AmqpSession) -> None:
         options = self._options
-        # Not all nodes at once.
+        # At a random time, so that not all nodes do so at once.
         await asyncio.sleep(random.uniform(0, options.redeclare_interval_s))
         while True:
             declaration = asyncio.create_task(session.redeclare())
             try:
                 while not declaration.done():
                     await asyncio.wait([declaration], timeout=options.redeclare_timeout_s)
-                    # While its alarm lasts a broker does not read what publishers send.
+                    # During an alarm a broker does not read from connections that publish.
                     if not declaration.done() and not session.blocked:
                         raise TimeoutError("the broker did not confirm what was declared")
                 await declaration
@@ -258,20 +259,18 @@ class RabbitTransport:
 
     def _on_blocked(self, session: AmqpSession) -> None:
         if session is not self._session:
-            return  # It is being opened, and begins with all that is armed, or it is over.
+            return  # It is being opened, and will begin by sending all timers, or it has ended.
         if session.blocked:
-            log.warning(
-                "%s: %s takes no messages: its memory or disk alarm", self._name, self._where()
-            )
+            log.warning("%s: %s takes no messages: memory or disk alarm", self._name, self._where())
         else:
             log.warning("%s: %s takes messages again", self._name, self._where())
             if self._unblocked is not None:
                 self._unblocked()
 
     def _on_returned(self, session: AmqpSession, message: AmqpMessage) -> None:
-        """A rung of the ladder is gone: make it again for the timers whose message came back.
+        """A delay queue was deleted: declare it again and resend the returned timer message.
 
-        Those that were waiting in it are overdue soon (`broker.timers`).
+        The messages that were lost with the queue will be overdue soon (`broker.timers`).
         """
         level = self._topology.delay_of(message.exchange)
         if session is not self._session or level is None or not session.forget_delay(level):
@@ -306,7 +305,7 @@ class RabbitTransport:
         await asyncio.sleep(random.uniform(options.backoff_min_s, max_s))
 
     def _raise_if_permanent(self, error: BaseException) -> None:
-        """Raise if another try is of no use: only known for a node that never was connected."""
+        """Raise `TransportRefused` if a retry is useless: known only before the first session."""
         if isinstance(error, aiormq.exceptions.ChannelPreconditionFailed):
             raise TransportRefused(
                 f"{self._name}: {self._where()} holds a queue or exchange of this cluster with "
@@ -339,7 +338,7 @@ class RabbitTransport:
         self._deliver(Delivery(item, receipt, delivered.size_bytes))
 
     def _read(self, delivered: AmqpMessage) -> Parcel | TimerMessage | None:
-        """Parse before anything else; what can't be parsed goes to quarantine."""
+        """Decode before anything else; undecodable messages go to quarantine."""
         properties = delivered.properties
         try:
             if properties is None:
@@ -352,7 +351,7 @@ class RabbitTransport:
                 if properties.type == PING:
                     return None
                 if delivered.exchange != self._topology.nodes:
-                    # A sender hears its own message to a group; nobody waits for it.
+                    # A sender receives its own message to a group, too, and ignores it.
                     return None
             if delivered.size_bytes > BODY_BYTES_MAX:
                 raise Undecodable(f"{delivered.size_bytes} bytes are more than {BODY_BYTES_MAX}")
@@ -418,7 +417,7 @@ class RabbitTransport:
                     self._stage(encoded, to)
 
     def _refuse_too_large(self, to: str, encoded: Encoded) -> None:
-        """The broker would close the channel over it, and everything behind it would be lost."""
+        """Quarantine the message: the broker would close the channel, and lose all later ones."""
         self._health.dropped += 1
         self._put_into_quarantine(
             f"not sent: {len(encoded.body)} bytes are more than {BODY_BYTES_MAX}",
@@ -431,7 +430,7 @@ class RabbitTransport:
         )
 
     def delay(self, delay_ms: Milliseconds, timer_message: TimerMessage) -> bool:
-        """Stage `timer_message` for this node, by way of the queue of its rung of the ladder."""
+        """Stage `timer_message` for this node, by way of the delay queue of its level."""
         session = self._session
         if not self._can_send() or session is None:
             return False
@@ -440,7 +439,7 @@ class RabbitTransport:
         if declaration:
             self._staged.append(declaration)
         encoded = encode_timers(self._name, timer_message)
-        # Mandatory: the rung may have been deleted since it was declared.
+        # Mandatory: the delay queue may have been deleted since it was declared.
         self._staged.append(
             self._publish_frames(
                 session,
@@ -454,7 +453,7 @@ class RabbitTransport:
         return True
 
     def quarantine(self, parcel: Parcel, reason: str) -> None:
-        """Stage a message that the actor can't digest for the quarantine."""
+        """Stage a message that the actor can't process for the quarantine."""
         for encoded in encode(parcel):
             self._put_into_quarantine(
                 reason,
@@ -471,7 +470,7 @@ class RabbitTransport:
         self._receipts[receipt.lane] = receipt
 
     def emit(self, key: str, kind: str, body: bytes) -> bool:
-        """Publish an event, unless something is in its way."""
+        """Publish an event, unless the session is blocked, broken or congested."""
         session = self._session
         if (
             session is None
@@ -488,11 +487,11 @@ class RabbitTransport:
         return True
 
     def on_control(self, listener: Callable[[str, bytes], None]) -> None:
-        """Have `listener` called for what comes on the topic `control.#`."""
+        """Call `listener` for each event on the topics `control.#`."""
         self._control_listener = listener
 
     async def flush(self) -> None:
-        """Write what is staged, wait a moment if the socket is full, then acknowledge."""
+        """Send what is staged, wait briefly if the socket is full, then acknowledge."""
         staged, self._staged = self._staged, []
         session = self._session
         if session is None:
@@ -508,14 +507,14 @@ class RabbitTransport:
             self._acknowledge_soon(session)
 
     def _acknowledge_soon(self, session: AmqpSession) -> None:
-        """Acknowledge several turns at once: late is always safe, and each costs a packet.
+        """Acknowledge several turns at once: a delay is always safe, and each costs a packet.
 
-        A lane is acknowledged as soon as a quarter of its prefetch has been dealt with, so that
-        deliveries never stop for it.
+        A lane is acknowledged as soon as a quarter of its prefetch has been processed, so that
+        deliveries never pause for it.
         """
         for receipt in list(self._receipts.values()):
-            dealt_with = receipt.tag - self._acknowledged.get(receipt.lane, 0)
-            if dealt_with * 4 >= self._prefetch[receipt.lane]:
+            processed = receipt.tag - self._acknowledged.get(receipt.lane, 0)
+            if processed * 4 >= self._prefetch[receipt.lane]:
                 self._acknowledge(session, receipt)
         if self._receipts and self._acknowledging is None:
             self._acknowledging = asyncio.get_running_loop().call_later(
@@ -595,5 +594,5 @@ class RabbitTransport:
 
 def _reason_of(error: BaseException) -> str:
     if isinstance(error, TimeoutError) and not str(error):
-        return "no answer in time"
+        return "no reply in time"
     return str(error) or type(error).__name__

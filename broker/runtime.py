@@ -1,15 +1,16 @@
-"""The runtime of one node: it gives an actor its turns and carries out what comes of them.
+"""The runtime of one node: it runs its actor's turns and carries out their effects.
 
-A turn takes in what has come, makes it durable in one commit, and only then lets anything out::
+A turn processes the messages in the inbox, makes their effects durable in one commit, and only then
+sends anything::
 
     drain -> receive* -> expire* -> settle -> commit -> sends -> timers -> answers -> acknowledge
 
-If the actor raises, nothing of its turn was committed or sent: it is thrown away and rebuilt from
-its journal, and what it was given is tried again piece by piece (design 2).
+If the actor raises, nothing of its turn was committed or sent: the actor is rebuilt from its
+journal, and the turn's messages are tried again one by one (design 2).
 
-While the broker takes no messages (its memory or disk alarm), the actor is handed nothing from the
-broker, as if the process were paused: it could only misread the silence of the others, who are as
-mute as it is, and whatever it said would be lost. Calls and notices of its own process go on.
+While the broker takes no messages (its memory or disk alarm), the actor gets none from the broker,
+as if the process were paused: it would only misread the silence of the other nodes, which can't
+send either, and its own messages would be lost. Local calls and notices are still processed.
 """
 
 import asyncio
@@ -58,25 +59,25 @@ OVERDUE_CHECK_S = 0.5
 HELD_FLUSH_S = 0.02
 DISK_FULL_RETRY_S = 1.0
 WRITE_TIMEOUT_S = 1.0
-"""How long a node with a tap waits until the socket has taken what it sent."""
+"""How long a node with an active interceptor waits for the socket to take what it sent."""
 
 
 def now_ms() -> Milliseconds:
-    """The node's monotonic clock. It goes on while the machine is suspended, as leases do."""
+    """The node's monotonic clock, which also runs while the machine is suspended, as leases do."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
 class HostedActor(Actor, Protocol):
-    """An actor that says which cluster it is in, for the envelopes of what it sends."""
+    """An actor that knows its cluster's id, for the envelopes of its messages."""
 
     @property
     def cluster(self) -> str:
-        """The cluster's id; empty while the node does not know it."""
+        """The cluster's id; empty until the node knows it."""
         ...
 
 
 class NodeHalted(RuntimeError):
-    """The node refuses to go on; the text says why and what to do."""
+    """The node halted; the text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class HostOptions:
 
 @dataclass(slots=True)
 class _TurnOutput:
-    """What the steps of one turn ask for, together."""
+    """The effects of all steps of one turn."""
 
     records: list[Record] = field(default_factory=list)
     blobs: list[Blob] = field(default_factory=list)
@@ -104,7 +105,7 @@ class _TurnOutput:
 
 
 class NodeHost:
-    """Runs one actor on its journal and its transport, until cancelled or halted."""
+    """Runs one actor with its journal and its transport, until cancelled or halted."""
 
     def __init__(
         self,
@@ -121,7 +122,7 @@ class NodeHost:
     ) -> None:
         self.name = name
         self.halted = ""
-        """Why the node refuses to go on; empty while it does not."""
+        """Why the node halted; empty unless it did."""
         self._make_actor = make_actor
         self._journal = journal
         self._transport = transport
@@ -141,16 +142,16 @@ class NodeHost:
         self._connected = asyncio.Event()
         self._ready = asyncio.Event()
 
-    # -- doors ------------------------------------------------------------------------------------
+    # -- public -----------------------------------------------------------------------------------
 
     @property
     def identity(self) -> Identity:
-        """Who the running start of the node is."""
+        """The identity of the running incarnation."""
         return self._identity
 
     @property
     def actor(self) -> HostedActor:
-        """The running actor, to look at; a rebuild replaces it."""
+        """The running actor, for inspection; a rebuild replaces it."""
         return self._actor
 
     @property
@@ -160,7 +161,7 @@ class NodeHost:
 
     @property
     def inbox_messages(self) -> int:
-        """What waits for a turn."""
+        """How many messages wait for a turn."""
         return len(self._inbox)
 
     @property
@@ -169,11 +170,11 @@ class NodeHost:
         return len(self._timers)
 
     async def ready(self) -> None:
-        """Wait until the actor has been restored and takes messages."""
+        """Wait until the actor has been restored and processes messages."""
         await self._ready.wait()
 
     async def call(self, make: Callable[[int], Call], timeout_s: float | None = None) -> Any:
-        """Hand the call that `make` makes for a token to the actor; return its answer.
+        """Give the actor the call that `make` creates for a token; return its answer.
 
         Raises `CallRefused`, `CallOutcomeUnknown` or `NodeHalted`, and `TimeoutError` if no answer
         comes within `timeout_s`. Neither a timeout nor cancelling the caller withdraws the call.
@@ -234,7 +235,7 @@ class NodeHost:
     # -- turns ------------------------------------------------------------------------------------
 
     async def _take_turns(self) -> None:
-        # What the actor says first would be lost without a connection, and cost a timeout.
+        # Without a connection the actor's first messages would be lost, which costs a timeout.
         try:
             async with asyncio.timeout(self._options.first_connection_timeout_s):
                 await self._connected.wait()
@@ -252,12 +253,12 @@ class NodeHost:
                 while self._has_work:
                     await self._turn()
                     if self._has_work:
-                        # Let the other tasks of this event loop in.
+                        # Let other tasks of this event loop run.
                         await asyncio.sleep(0)
         except InvariantViolation as violation:
             self._halt(f"an invariant is violated: {violation}")
         except JournalUnreadable as error:
-            self._halt(f"the journal {self._journal.path} means nothing to this Synod: {error}")
+            self._halt(f"this version can't read the journal {self._journal.path}: {error}")
         except JournalCorrupt as error:
             self._halt(str(error))
 
@@ -284,7 +285,7 @@ class NodeHost:
         await self._carry_out(outcome, batch.receipts)
 
     async def _step(self, items: Iterable[Envelope | TimerMessage]) -> _TurnOutput:
-        """Let the actor take `items` in, and settle. Raises whatever the actor raises."""
+        """Have the actor process `items`, and settle. Raises whatever the actor raises."""
         outcome = _TurnOutput()
         actor, clock, observer, interceptor = (
             self._actor,
@@ -324,8 +325,8 @@ class NodeHost:
     async def _is_repaired(self, sha256: str, outcome: _TurnOutput) -> bool:
         """Whether the blob was replaced or removed since it was found rotten.
 
-        The scrub and each reader notify of the same rot. Were the actor told again after a sound
-        copy came, it would give up that one too.
+        The scrub and each reader report the same rot. If the actor were notified again after it got
+        a sound copy, it would discard that one, too.
         """
         if any(blob.sha256 == sha256 for blob in outcome.blobs):
             return True
@@ -333,7 +334,7 @@ class NodeHost:
         return sound
 
     def _expire_immediate(self, outcome: _TurnOutput) -> None:
-        # A timer without a delay that sets itself again waits for the next turn.
+        # Bounded: a timer without a delay that keeps setting itself waits for the next turn.
         for _ in range(100):
             key = self._timers.take_immediate()
             if key is None:
@@ -347,7 +348,7 @@ class NodeHost:
         outcome.answers.extend(effects.answers)
         outcome.halt = outcome.halt or effects.halt
         for timer in effects.timers:
-            # Only noted here: the messages leave after the sends, and a rebuild forgets the notes.
+            # Only noted: their messages leave after the sends, and a rebuild drops them.
             if isinstance(timer, SetTimer):
                 delay_ms = self._random_int(timer.least_ms, timer.most_ms)
                 self._timers.set(timer.key, delay_ms, self._clock())
@@ -383,7 +384,7 @@ class NodeHost:
             self._maintenance.check_free_space()
 
     async def _in_journal(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Let the journal do something that takes the disk's time."""
+        """Run disk I/O of the journal, in a thread if the options say so."""
         if self._options.commit_in_thread:
             return await asyncio.to_thread(work, *arguments)
         return work(*arguments)
@@ -420,7 +421,7 @@ class NodeHost:
                 await self._transport.flush()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(WRITE_TIMEOUT_S):
-                        while self._transport.unsent_bytes:  # noqa: ASYNC110  Nothing tells of it.
+                        while self._transport.unsent_bytes:  # noqa: ASYNC110  There is no event for it.
                             await asyncio.sleep(0)
                 await interceptor.sent(to, message)
 
@@ -434,7 +435,7 @@ class NodeHost:
         try:
             data = await self._in_journal(self._journal.read_blob, send.sha256)
         except JournalCorrupt as error:
-            # Never wrong bytes: whoever asked finds a sound copy elsewhere, and this one is mended.
+            # Never send wrong bytes: the requester finds a sound copy elsewhere.
             log.error("%s: %s", self.name, error)
             self._notify(BlobRotten(sha256=send.sha256))
             data = None
@@ -447,7 +448,7 @@ class NodeHost:
             self._transport.publish(to, self._parcel(tuple(messages)))
 
     def _parcel(self, messages: tuple[AnyMessage, ...]) -> Parcel:
-        # The cluster's id is read after the turn: the founding may have brought it just now.
+        # The cluster's id is read after the turn, because founding may have set it in this turn.
         identity = self._identity
         return Parcel(self._actor.cluster, self.name, identity.disk, identity.incarnation, messages)
 
@@ -461,7 +462,7 @@ class NodeHost:
                 self._timers.not_sent(publication)
 
     async def _run_timers(self) -> None:
-        """Send what was held back, and look for timers whose message was lost."""
+        """Send the timer messages that were held back, and resend lost ones."""
         checked_ms = 0
         while True:
             try:
@@ -486,7 +487,7 @@ class NodeHost:
             if self._timers.held:
                 self._timers_held.set()
 
-    # -- trouble ----------------------------------------------------------------------------------
+    # -- failures ---------------------------------------------------------------------------------
 
     def _new_identity(self) -> Identity:
         disk, incarnation, journal_commits = self._journal.identity
@@ -510,7 +511,7 @@ class NodeHost:
         await self._carry_out(outcome)
 
     async def _rebuild(self, error: Exception, keep: Iterable[Envelope | TimerMessage]) -> None:
-        """Begin a new incarnation; the calls that the actor took in before `keep` are lost."""
+        """Begin a new incarnation; fail the calls that the actor has processed, but not `keep`."""
         reason = f"{type(error).__name__}: {error}"
         self._timers.clear()
         self._fail_calls(f"{self.name} was rebuilt from its journal after {reason}", keep)
@@ -529,32 +530,32 @@ class NodeHost:
             ) from failure
 
     async def _wait_for_disk_space(self, error: JournalFull) -> None:
-        """Nothing of the turn was kept or sent. Be silent until there is room, then start anew.
+        """Nothing of the turn was kept or sent. Stay silent until there is space, then rebuild.
 
-        Whoever made a call in this process is told that its outcome is not known.
+        Pending local calls fail with an unknown outcome.
         """
-        log.critical("%s is silent until its disk has room: %s", self.name, error)
+        log.critical("%s is silent until its disk has space: %s", self.name, error)
         self._observer.stalled(str(error))
         self._fail_calls(f"{self.name} found its disk full: {error}")
         while True:
             await asyncio.sleep(DISK_FULL_RETRY_S)
-            # A new start fits into a full disk as often as not, and so does what it says first:
-            # without room for the turn that comes next, others would take it for alive.
+            # A rebuild and its first messages often fit on a full disk. Without space for the next
+            # turn as well, other nodes would take this one for alive.
             if not await self._in_journal(self._journal.has_space, self._space_needed_bytes):
                 continue
             with contextlib.suppress(JournalFull):
                 await self._rebuild(error, keep=())
-                log.warning("%s goes on: its disk has room", self.name)
+                log.warning("%s resumes: its disk has space", self.name)
                 return
 
     @property
     def _space_needed_bytes(self) -> int:
-        """What one turn may need: the commit's own pages come on top of what it takes in."""
+        """What the commit of one turn may need: its messages, and as much again for pages."""
         return 2 * self._options.drain_bytes_max
 
     async def _retry_one_by_one(self, items: list[Envelope | TimerMessage]) -> None:
         for index, item in enumerate(items):
-            # The timers that these messages wake ended with the former incarnation.
+            # The timers of these messages ended with the former incarnation.
             if isinstance(item, TimerMessage):
                 continue
             if isinstance(item.message, Call | Notice):
@@ -583,7 +584,7 @@ class NodeHost:
             self._transport.quarantine(parcel, f"{self.name}: {reason}")
 
     def _fail_calls(self, reason: str, keep: Iterable[Envelope | TimerMessage] = ()) -> None:
-        """Fail the calls that the actor took in; those in `keep` and in the inbox go on."""
+        """Fail the calls that the actor has processed, but not those in `keep` or in the inbox."""
         self._calls.release()
         kept = {call.token for call in self._inbox.local if isinstance(call, Call)}
         kept.update(token for item in keep if (token := _token_of(item)) is not None)
@@ -603,7 +604,7 @@ def _token_of(item: Envelope | TimerMessage) -> int | None:
 
 
 def _first_failure(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The failure that ended the node; the others were cancelled because of it."""
+    """The failure that ended the node; the other tasks were cancelled because of it."""
     error: BaseException = failures
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -1,13 +1,13 @@
-"""The armed timers of one node, and which delayed messages are under way for them.
+"""The armed timers of one node, and their delayed messages in flight.
 
-A timer's message is only a hint, so two things are free to choose here that save most of the
-traffic: a message that is under way already serves a timer that was set again for later (on
-arrival the rest of the time is sent anew), and a timer that is not urgent is held back a little,
-for most are cancelled within milliseconds and the others can share one message.
+A timer's message is only a hint, which allows two optimizations that save most of the traffic. A
+message in flight also serves a timer that was set again for later: when it arrives, the remaining
+time is sent as a new message. And the message of a timer that is not urgent is held back a little,
+because most timers are cancelled within milliseconds and the others can share one message.
 
-A message that was published and did not come is sent again with growing patience, for it may be
-late only. One that the transport did not take can't be late: it costs no patience, and goes out as
-soon as the transport takes messages again.
+A message that was published and does not arrive may only be late, so it is sent again with a
+backoff. A message that the transport did not accept is sent again without a backoff, as soon as the
+transport accepts messages again.
 """
 
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ from actors.numbers import Milliseconds
 from broker.topology import delay_level_ms
 
 OVERDUE_MS = 250
-"""A timer is looked into when it is overdue by this much, or by half its delay if that is more."""
+"""A timer's message is sent again when overdue by this much, or by half its delay if more."""
 
 OVERDUE_MS_MAX = 2_000
-"""But no later than this: the queue that held its message may be gone, with all that was in it."""
+"""But no later than this: the queue that held the message may have been deleted."""
 
 HELD_MS_MAX = 20
-"""How long the message of a timer may be held back; a tenth of its delay if that is less."""
+"""How long a timer's message may be held back; a tenth of its delay if that is less."""
 
 EARLY_MS = 2
-"""Two clocks that are read in whole milliseconds may differ by this much."""
+"""Two clocks read in whole milliseconds may differ by this much."""
 
 _EARLY_RESEND_MS = 250
-"""A queue that does not keep messages (a policy may bound its length) hands each on at once. A
-timer whose message comes back much too early is sent anew no more often than this.
+"""A queue that does not keep messages (a policy may bound its length) delivers them at once. A
+timer whose message arrives much too early is sent again no more often than this.
 """
 
 _BACKOFF_MS_MAX = 30_000
@@ -39,7 +39,7 @@ _FORGET_AFTER_MS = 60_000
 
 
 class Publication(NamedTuple):
-    """One delayed message to send: it wakes `timers`, each with the message's generation."""
+    """One delayed message to send, for `timers` with the message's generation for each."""
 
     delay_ms: Milliseconds
     timers: tuple[tuple[TimerKey, int], ...]
@@ -59,40 +59,40 @@ class _InFlight(NamedTuple):
     arrives_ms: Milliseconds
 
     def is_early(self, now: Milliseconds) -> bool:
-        """Whether it came back before half of its time was over."""
+        """Whether it arrived before half of its delay was over."""
         return 2 * now < self.sent_ms + self.arrives_ms - 2 * EARLY_MS
 
 
 def _overdue_allowance_ms(delay_ms: Milliseconds) -> Milliseconds:
-    """By how much a timer is overdue that is looked into."""
+    """By how much a timer must be overdue before its message is sent again."""
     return min(max(OVERDUE_MS, delay_ms // 2), OVERDUE_MS_MAX)
 
 
 class TimerTable:
-    """What is armed, what is under way, and what to send. Times are the node's clock's."""
+    """The armed timers, and their messages in flight and to send. Times: the node's clock."""
 
     def __init__(self) -> None:
         self._armed: dict[TimerKey, _Armed] = {}
         self._in_flight: dict[TimerKey, _InFlight] = {}
         self._held: dict[TimerKey, Milliseconds] = {}
         self._unsent: dict[TimerKey, None] = {}
-        """The timers whose latest message the transport did not take."""
+        """The timers whose latest message the transport did not accept."""
         self._immediate: list[TimerKey] = []
         self._generation = 0
         self._swept_ms = 0
         self.lost = 0
-        """Messages that had to be sent again because the timer was overdue."""
+        """Messages that were sent again because their timers were overdue."""
 
     def __len__(self) -> int:
         return len(self._armed)
 
     @property
     def held(self) -> bool:
-        """Whether a message waits for `publications`."""
+        """Whether messages are held back for `publications`."""
         return bool(self._held)
 
     def set(self, key: TimerKey, delay_ms: Milliseconds, now: Milliseconds) -> None:
-        """Arm `key`, in place of what it was. Without a delay it is due in this turn."""
+        """Arm `key`, replacing an earlier setting. Without a delay it expires in this turn."""
         if delay_ms <= 0:
             self.cancel(key)
             self._immediate.append(key)
@@ -108,7 +108,7 @@ class TimerTable:
             self._held[key] = now + min(HELD_MS_MAX, delay_ms // 10)
 
     def cancel(self, key: TimerKey) -> None:
-        """Forget `key`; a message that is under way for it finds nothing."""
+        """Disarm `key`; a message in flight for it will be ignored."""
         self._armed.pop(key, None)
         self._held.pop(key, None)
         self._unsent.pop(key, None)
@@ -116,16 +116,16 @@ class TimerTable:
             self._immediate.remove(key)
 
     def take_immediate(self) -> TimerKey | None:
-        """The next timer that was set without a delay."""
+        """Remove and return the next timer that was set without a delay."""
         return self._immediate.pop(0) if self._immediate else None
 
     @property
     def has_immediate(self) -> bool:
-        """Whether a timer that was set without a delay still waits."""
+        """Whether timers that were set without a delay wait."""
         return bool(self._immediate)
 
     def arrived(self, key: TimerKey, generation: int, now: Milliseconds) -> Milliseconds | None:
-        """A message came back. If its timer is due, forget it and return how late it is."""
+        """A message arrived. If its timer is due, disarm it and return how late it is."""
         in_flight = self._in_flight.get(key)
         if in_flight is None or in_flight.generation != generation:
             return None
@@ -135,7 +135,7 @@ class TimerTable:
             return None
         late_ms = now - armed.due_ms
         if late_ms < -EARLY_MS:
-            # It was set again for later while this message was under way, or was not kept so long.
+            # The timer was set again for later, or the queue did not keep the message long enough.
             early = in_flight.is_early(now)
             self._held[key] = min(armed.due_ms, now + _EARLY_RESEND_MS) if early else now
             return None
@@ -144,7 +144,7 @@ class TimerTable:
         return max(0, late_ms)
 
     def publications(self, now: Milliseconds) -> list[Publication]:
-        """The messages to send now; timers with the same delay share one."""
+        """The messages to send now; timers of the same delay level share one."""
         if not self._held:
             return []
         by_level: dict[Milliseconds, list[tuple[TimerKey, int]]] = {}
@@ -157,15 +157,15 @@ class TimerTable:
         return [Publication(level, tuple(timers)) for level, timers in by_level.items()]
 
     def not_sent(self, publication: Publication) -> None:
-        """The transport did not take it, so nothing is under way for its timers."""
+        """The transport did not accept the message: its timers have none in flight."""
         for key, _ in publication.timers:
             del self._in_flight[key]
             self._unsent[key] = None
 
     def resend_overdue(self, now: Milliseconds) -> None:
-        """Have the messages of overdue timers sent again: one at a time for each, backing off.
+        """Have the messages of overdue timers sent again, with a backoff for each timer.
 
-        Those that the transport did not take are tried again without.
+        Messages that the transport did not accept are sent again without a backoff.
         """
         for key in self._unsent:
             self._send_anew(key, now)
@@ -184,17 +184,17 @@ class TimerTable:
                     del self._in_flight[key]
 
     def rearm(self, now: Milliseconds) -> None:
-        """The broker was away: nothing that was under way is relied on any more."""
+        """A new session began: send all timers again, as messages in flight may be lost."""
         self._in_flight.clear()
         self._unsent.clear()
         for key in self._armed:
             self._send_anew(key, now)
 
     def resume(self, now: Milliseconds) -> None:
-        """The broker takes messages again: send what it did not take, and what is due by now.
+        """The broker accepts messages again: send the rejected messages, and those due by now.
 
-        All that is due shares one message. What was published before and is not due yet is still
-        under way, and to publish it again at each alarm would fill the queues of long delays.
+        All that are due share one message. Messages that were published before and are not due yet
+        are still in flight; to send them again at each alarm would fill the queues of long delays.
         """
         for key, armed in self._armed.items():
             if key in self._unsent or armed.due_ms <= now:
@@ -203,14 +203,14 @@ class TimerTable:
         self._unsent.clear()
 
     def _send_anew(self, key: TimerKey, now: Milliseconds) -> None:
-        """As if `key` had just been armed for the rest of its time: nothing was lost so far."""
+        """As if `key` had just been armed for its remaining time, with no lost message so far."""
         armed = self._armed[key]
         armed.tries = 0
         armed.retry_ms = max(now, armed.due_ms) + _overdue_allowance_ms(armed.delay_ms)
         self._held[key] = now
 
     def clear(self) -> None:
-        """The actor is thrown away, and its timers with it."""
+        """Drop all timers, because the actor is rebuilt."""
         self._armed.clear()
         self._in_flight.clear()
         self._held.clear()

@@ -1,4 +1,4 @@
-"""The names of everything on the broker, and the ladder of delays (design 6)."""
+"""The names of a cluster's exchanges and queues on the broker, and the delay levels (design 6)."""
 
 import bisect
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from actors.effects import Group
 from actors.numbers import Milliseconds
 
 DELAY_RATIO = 1.15
-"""Small enough that the jitter of a timer survives being rounded up to the next rung."""
+"""Between levels; small enough that a timer's jitter survives rounding up to the next level."""
 
 LONGEST_DELAY_MS = 60_000
 
 CONTROL_TOPICS = "control.#"
-"""Of the events exchange: what every node listens to, though its actor does not hear of it."""
+"""The topics of the events exchange that every node's runtime subscribes to."""
 
 CONTROL_TRACE = "control.trace"
 TRACE_TOPICS = "trace.#"
 
 
 def trace_topic(node: str) -> str:
-    """Where the node's records of what it does are published."""
+    """The topic on which the node publishes its trace records."""
     return f"trace.{node}"
 
 
@@ -32,11 +32,11 @@ def _delay_levels() -> tuple[Milliseconds, ...]:
 
 
 DELAYS_MS = _delay_levels()
-"""One queue each: a message behind one with a longer life would outstay its own."""
+"""Each has its own queue, because a message behind one with a longer delay would be late."""
 
 
 def delay_level_ms(delay_ms: Milliseconds) -> Milliseconds:
-    """The shortest delay on the ladder that is no shorter than `delay_ms`, or the top of it."""
+    """The smallest level that is at least `delay_ms`, or the largest level."""
     return DELAYS_MS[min(bisect.bisect_left(DELAYS_MS, delay_ms), len(DELAYS_MS) - 1)]
 
 
@@ -45,8 +45,8 @@ class Topology:
     """The names and queue arguments of one cluster on a broker.
 
     `queue_type` is `classic` on a single broker and `quorum` on a cluster of brokers. All queues
-    are durable and bounded in bytes and in the age of what they hold: a dead node's queue must
-    not fill the broker, and a message that old has been sent again or is of no use.
+    are durable, and bounded in bytes and in the age of their messages: a dead node's queue must not
+    fill the broker, and a message that old has been sent again or is useless.
     """
 
     cluster: str
@@ -65,7 +65,7 @@ class Topology:
 
     @property
     def prefix(self) -> str:
-        """What every name of the cluster begins with."""
+        """The prefix of all names of the cluster."""
         return f"synod.{self.cluster}."
 
     def _name(self, last: str) -> str:
@@ -78,12 +78,12 @@ class Topology:
 
     @property
     def events(self) -> str:
-        """The topic exchange for whoever looks on."""
+        """The topic exchange of events: trace records, and commands to all nodes."""
         return self._name("events")
 
     @property
     def quarantine(self) -> str:
-        """The exchange and the queue of what nobody could digest."""
+        """The exchange and the queue of messages that could not be processed."""
         return self._name("quarantine")
 
     def group(self, group: str) -> str:
@@ -104,16 +104,16 @@ class Topology:
         return f"{node}.bulk"
 
     def delay(self, delay_ms: Milliseconds) -> str:
-        """The fanout exchange and the queue of one rung of the ladder."""
+        """The fanout exchange and the queue of one delay level."""
         return f"{self.delay_prefix}{delay_ms}"
 
     @property
     def delay_prefix(self) -> str:
-        """What the names of all rungs begin with."""
+        """The prefix of the names of all delay levels."""
         return self._name("delay.")
 
     def delay_of(self, exchange: str) -> Milliseconds | None:
-        """The rung whose exchange has this name, if one has."""
+        """The delay level whose exchange has this name, if any."""
         level = exchange.removeprefix(self.delay_prefix)
         return int(level) if level != exchange and level.isdecimal() else None
 
@@ -137,7 +137,7 @@ class Topology:
         }
 
     def delay_arguments(self, delay_ms: Milliseconds) -> dict[str, Any]:
-        """The arguments of a delay's queue: what expires goes to the node it names."""
+        """The arguments of a delay queue: expired messages go to the node of their routing key."""
         return {
             **self._type(),
             "x-message-ttl": delay_ms,
@@ -146,7 +146,7 @@ class Topology:
         }
 
     def quarantine_arguments(self) -> dict[str, Any]:
-        """The arguments of the quarantine's queue: the oldest go first."""
+        """The arguments of the quarantine queue, which drops its oldest messages first."""
         return {**self._type(), "x-max-length-bytes": self.quarantine_bytes_max}
 
     def _type(self) -> dict[str, Any]:

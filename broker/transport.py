@@ -1,8 +1,8 @@
-"""What a node's runtime asks of whatever carries its messages.
+"""The interface between a node's runtime and the broker that carries its messages.
 
-Two transports keep this contract: `broker.rabbitmq` and, inside one process,
-`broker.memory_broker`. Both lose messages rather than wait: whatever can't be sent now is dropped
-and counted, because the protocol retransmits and nothing may grow without bound.
+It has two implementations: `broker.rabbitmq` and, within one process, `broker.memory_broker`. Both
+drop messages rather than wait: whatever can't be sent now is dropped and counted, because the
+protocol retransmits and no buffer may grow without bound.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from actors.options import role_of
 
 
 class Parcel(NamedTuple):
-    """What one turn of one node sends to one destination, in order.
+    """The messages that one turn of a node sends to one destination, in order.
 
     `cluster`, `disk` and `incarnation` are those of the sender; see `actors.effects.Envelope`.
     """
@@ -37,9 +37,9 @@ class TimerMessage(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """Names a delivery to the transport that made it.
+    """Identifies a delivery to its transport.
 
-    Acknowledging one acknowledges every earlier delivery of the same lane and session.
+    Acknowledging it acknowledges every earlier delivery of the same lane and session.
     """
 
     session: int
@@ -48,17 +48,17 @@ class Receipt(NamedTuple):
 
 
 class Lane:
-    """A node has two queues, so that contents never delay control messages."""
+    """The two queues of a node; contents have their own, so as never to delay control messages."""
 
     CONTROL = "control"
     BULK = "bulk"
 
 
 class Delivery(NamedTuple):
-    """One message of the broker; `size_bytes` is what it weighs in the receiver's memory.
+    """One message from the broker; `size_bytes` is its size in the receiver's memory.
 
-    `item` is `None` for what the transport dealt with by itself; it is delivered all the same, so
-    that the acknowledgement of the turn covers it.
+    `item` is `None` if the transport handled the message itself; it is delivered nevertheless, so
+    that the turn's acknowledgement covers it.
     """
 
     item: Parcel | TimerMessage | None
@@ -67,15 +67,15 @@ class Delivery(NamedTuple):
 
 
 class TransportRefused(RuntimeError):
-    """The broker will never take this node as it is configured; trying again is of no use."""
+    """The broker will never accept this node as it is configured, so a retry is useless."""
 
 
 @dataclass(slots=True)
 class TransportHealth:
-    """What a transport knows of itself. Counts only ever rise.
+    """The state of a transport. Counters only rise.
 
-    `blocked` tells that the broker takes no messages at present (its memory or disk alarm).
-    `dropped` counts messages that could not be handed to the broker.
+    `blocked`: the broker takes no messages at present (its memory or disk alarm).
+    `dropped`: messages that could not be handed to the broker.
     """
 
     connected: bool = False
@@ -92,12 +92,12 @@ class Transport(Protocol):
 
     @property
     def health(self) -> TransportHealth:
-        """Live figures, updated in place."""
+        """The current state, updated in place."""
         ...
 
     @property
     def unsent_bytes(self) -> int:
-        """What `flush` has sent and the socket has not taken yet."""
+        """The bytes that `flush` has sent and the socket has not taken yet."""
         ...
 
     async def run(
@@ -106,11 +106,11 @@ class Transport(Protocol):
         connected: Callable[[], None],
         unblocked: Callable[[], None],
     ) -> None:
-        """Connect, stay connected, deliver; until cancelled.
+        """Stay connected and deliver until cancelled.
 
-        `connected` is called at the start of every session, before its first delivery, `unblocked`
-        when a broker that took no messages takes them again within a session. Raises
-        `TransportRefused` for what trying again can't cure.
+        `connected` is called at the start of every session, before its first delivery; `unblocked`
+        when the broker takes messages again within a session. Raises `TransportRefused` if a retry
+        can't help.
         """
         ...
 
@@ -119,37 +119,37 @@ class Transport(Protocol):
         ...
 
     def delay(self, delay_ms: Milliseconds, timer_message: TimerMessage) -> bool:
-        """Stage `timer_message` to come back to this node after `delay_ms` or a little more.
+        """Stage `timer_message` for delivery to this node after `delay_ms` or a little more.
 
-        Returns whether it was staged; what was not is dropped and counted.
+        Returns whether it was staged; if not, it is dropped and counted.
         """
         ...
 
     def quarantine(self, parcel: Parcel, reason: str) -> None:
-        """Stage a message that this node can't digest for the quarantine."""
+        """Stage a message that this node can't process for the quarantine."""
         ...
 
     def acknowledge(self, receipt: Receipt) -> None:
         """Stage the acknowledgement of `receipt` and all before it.
 
-        It leaves after everything that is staged, or a moment later: until then the broker would
-        deliver again, and a second delivery is harmless.
+        It is sent after everything that is staged, or a little later: until then the broker may
+        deliver again, which is harmless.
         """
         ...
 
     async def flush(self) -> None:
-        """Send what is staged. Returns within a bounded time, also when nothing can be sent."""
+        """Send what is staged. Returns within a bounded time, even if nothing can be sent."""
         ...
 
     def emit(self, key: str, kind: str, body: bytes) -> bool:
-        """Tell whoever looks on: publish JSON of the type `kind` to the topic `key`, at once.
+        """Publish an event at once: JSON of the type `kind` on the topic `key`.
 
-        Returns whether it left; nobody waits for it and nothing is tried again.
+        Returns whether it was sent. An event is best effort and never retried.
         """
         ...
 
     def on_control(self, listener: Callable[[str, bytes], None]) -> None:
-        """Have `listener` called with the type and body of what comes on the topic `control.#`."""
+        """Call `listener` with the type and body of each event on the topics `control.#`."""
         ...
 
 
@@ -163,7 +163,7 @@ _GROUPS = {
 
 
 def groups_of(name: str) -> tuple[str, ...]:
-    """The groups that the node `name` hears."""
+    """The groups whose messages the node `name` receives."""
     return _GROUPS[role_of(name)]
 
 

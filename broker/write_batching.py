@@ -1,9 +1,9 @@
-"""Lets writes that come at about the same time leave together.
+"""Batching of writes: a busy gateway delays writes briefly, so that several share a slot.
 
-After a slot is decided its clients come back one by one, as fast as they are answered. Were each
-command sent on at once, the leader would put them into many small slots, and it is slots and
-messages that cost, not commands. So a busy gateway holds writes back until half of those that it
-has to do with lately wait together (two such halves keep every node busy), or for a moment. A
+After a slot is decided, its clients send their next writes one by one, as they get their answers.
+If each command were sent on at once, the leader would put them into many small slots; but slots and
+messages are what costs, not commands. So a gateway holds writes back until half of its recent
+concurrent writes wait together (two such halves keep every node busy), or for a short delay. A
 client that is alone never waits.
 """
 
@@ -13,29 +13,29 @@ from collections.abc import Callable
 from actors.calls import Call, Write
 
 DELAY_S_MAX = 0.06
-"""How long a write is held back at most; half the time that writes take, if that is less."""
+"""The longest delay of a write; half the average duration of writes, if that is less."""
 
 LOAD_WINDOW_S = 0.25
-"""For so long, and for as long again at most, it counts how many writes were under way at once."""
+"""The peak of concurrent writes is remembered for one such window, at most for two."""
 
 
 class WriteBatcher:
-    """The writes of one node that wait for others; `release` takes them, in order."""
+    """Batches the writes of one node. `release` receives the calls, in order."""
 
     def __init__(self, release: Callable[[list[Call]], None]) -> None:
         self._release = release
         self._waiting: list[Call] = []
         self._started_s: dict[int, float] = {}
-        """When each write that is under way came in, by its token."""
+        """When each write under way was added, by its token."""
         self._average_s = 0.0
-        """How long writes take, a moving average."""
+        """A moving average of the duration of writes."""
         self._peak = 0
         self._previous_peak = 0
         self._window_start_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, call: Call) -> None:
-        """A call came in; see `finished`. All but writes go on at once."""
+        """Release the call, now or later if it is a write; `finished` must follow."""
         if not isinstance(call, Write):
             self._release([call])
             return
@@ -50,14 +50,14 @@ class WriteBatcher:
             self._timer = loop.call_later(delay_s, self.flush)
 
     def finished(self, call: Call) -> None:
-        """It was answered, or nobody waits for its answer any more."""
+        """The call was answered, or its caller no longer waits."""
         started_s = self._started_s.pop(call.token, None)
         if started_s is not None:
             took_s = asyncio.get_running_loop().time() - started_s
             self._average_s += (took_s - self._average_s) / 16
 
     def flush(self) -> None:
-        """Let go what waits."""
+        """Release all writes that wait."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -183,7 +183,7 @@ def test_a_paused_twin_is_fenced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("fcntl.flock", lambda *_: None)
     twin, survivor = open_journal(tmp_path), open_journal(tmp_path)
     # When the paused one wakes up and commits
-    with pytest.raises(JournalFenced, match="twin"):
+    with pytest.raises(JournalFenced, match="paused meanwhile"):
         twin.commit([Record("a", b"the twin's")])
     # Then nothing of it is there, and the other goes on
     survivor.commit([Record("b", b"kept")])

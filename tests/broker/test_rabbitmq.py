@@ -560,7 +560,7 @@ async def test_a_socket_that_says_nothing_does_not_hold_the_node(
         host = rabbit_house(tmp_path, url, topology, options).host("store-1")
         running = asyncio.create_task(host.run())
         await until(lambda: host.transport.health.failures >= 2)
-        assert host.transport.health.last_error == "no answer in time"
+        assert host.transport.health.last_error == "no reply in time"
         running.cancel()
         await asyncio.wait([running])
         host._journal.close()
