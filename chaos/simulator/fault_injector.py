@@ -9,7 +9,7 @@ from chaos.simulator.disk_faults import DiskFaults
 from chaos.simulator.faults import FaultScript, Incident, draw_crash_point, draw_rate_ppm
 from chaos.simulator.machine import Machine
 from chaos.simulator.network import Conditions, ResourceAlarm
-from chaos.simulator.parcels import SPURIOUS, TimerMessage
+from chaos.simulator.parcels import SPURIOUS, DueTimer
 from chaos.simulator.reference_log import ReferenceLog
 from chaos.simulator.schedule import US_PER_MS
 from chaos.simulator.setting_faults import ROLLOUTS, draw_change, restart_with
@@ -235,7 +235,7 @@ class FaultInjector:
             known = sorted(machine.known_timers)
             for key in rng.sample(known, min(len(known), 3)):
                 delay_us = rng.randrange(incident.duration_ms * US_PER_MS)
-                message = TimerMessage(machine.serial, key, SPURIOUS)
+                message = DueTimer(machine.serial, key, SPURIOUS)
                 self._trace(incident, f"stale timer {key.name}", (machine.name,))
                 self._schedule.after_us(delay_us, machine.arrive, message)
 

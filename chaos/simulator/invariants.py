@@ -27,7 +27,7 @@ from chaos.simulator.invariants_chunks import OBSERVED_MESSAGES, ChunkInvariants
 from chaos.simulator.invariants_commit import CommitInvariants
 from chaos.simulator.invariants_paxos import PaxosInvariants
 from chaos.simulator.invariants_settings import SettingsInvariants
-from chaos.simulator.machine import Machine, Observer, counters_of
+from chaos.simulator.machine import Machine, MachineObserver, counters_of
 from chaos.simulator.reference_log import ReferenceLog
 from chaos.simulator.violation import Violation
 
@@ -37,7 +37,7 @@ _EPOCH_ANSWERS = frozenset((TxnVote, TxnState))
 MessageCheck = Callable[[Machine, Any], None]
 
 
-class Invariants(Observer):
+class Invariants(MachineObserver):
     """All invariants of one run. Raises `Violation` at the step that breaks one."""
 
     observed_messages = OBSERVED_MESSAGES

@@ -34,7 +34,7 @@ from actors.roles import build_actor
 from chaos.simulator.changed_setting import ChangedSetting
 from chaos.simulator.clock import Clock
 from chaos.simulator.disk import Disk
-from chaos.simulator.parcels import SPURIOUS, Parcel, TimerMessage
+from chaos.simulator.parcels import SPURIOUS, DueTimer, Parcel
 from chaos.simulator.schedule import Schedule
 from chaos.simulator.violation import Violation
 
@@ -47,7 +47,7 @@ CRASH_POINTS = ("before_commit", "after_commit", "between_sends", "before_ack", 
 """Where in a turn a process may die; at `rebuild` the actor raises and is built again."""
 
 
-class Observer:
+class MachineObserver:
     """Observes every step of every machine. This one ignores them all; `Invariants` checks them."""
 
     observed_messages: frozenset[type] = frozenset()
@@ -85,12 +85,12 @@ class Carrier(Protocol):
         """Send a timer's message through its delay queue."""
 
 
-class Host(Protocol):
+class MachineHost(Protocol):
     """The world, as a machine sees it."""
 
     options: Options
     schedule: Schedule
-    observer: Observer
+    observer: MachineObserver
     rng: random.Random
     timer_rng: random.Random
     identity_rng: random.Random
@@ -137,7 +137,7 @@ class RunningTurn:
 class Machine:
     """A node of the world: its disk and its clock, and its process if `actor` is not `None`."""
 
-    def __init__(self, host: Host, name: str, disk: Disk, clock: Clock) -> None:
+    def __init__(self, host: MachineHost, name: str, disk: Disk, clock: Clock) -> None:
         self._host = host
         self._schedule = host.schedule
         self.name = name
@@ -297,7 +297,7 @@ class Machine:
             self.crash()
             self._host.disk_refused(self)
             return
-        kept = [item for item in self._turn.items if type(item) is not TimerMessage]
+        kept = [item for item in self._turn.items if type(item) is not DueTimer]
         tokens = {item.token for item in (*kept, *self.inbox) if isinstance(item, Call)}
         self._turn = None
         self.inbox.extendleft(reversed(kept))
@@ -398,7 +398,7 @@ class Machine:
                     if envelope.message.__class__ in observed:
                         observer.receiving(self, envelope)
                     absorb(actor.receive(envelope, now), turn)
-            elif type(item) is TimerMessage:
+            elif type(item) is DueTimer:
                 self._on_timer(item, turn, now)
             elif not (isinstance(item, BlobRotten) and self._is_mended(item.sha256, turn)):
                 identity = actor.identity
@@ -551,7 +551,7 @@ class Machine:
 
     # -- timers ----------------------------------------------------------------------------------
 
-    def _on_timer(self, message: TimerMessage, turn: RunningTurn, now: Milliseconds) -> None:
+    def _on_timer(self, message: DueTimer, turn: RunningTurn, now: Milliseconds) -> None:
         serial, key, generation = message
         if serial != self.serial:
             return

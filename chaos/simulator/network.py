@@ -14,7 +14,7 @@ from actors.effects import Group, TimerKey
 from actors.numbers import Milliseconds
 from broker.timers import OVERDUE_MS
 from broker.topology import delay_level_ms
-from chaos.simulator.parcels import Parcel, TimerMessage
+from chaos.simulator.parcels import DueTimer, Parcel
 from chaos.simulator.schedule import US_PER_MS, Schedule
 from chaos.simulator.trace import TraceSink
 
@@ -197,10 +197,10 @@ class Network:
         schedule.after_us(
             level_ms * US_PER_MS + late_us,
             self._deliver_timer,
-            (node, TimerMessage(serial, key, generation), self._restarts),
+            (node, DueTimer(serial, key, generation), self._restarts),
         )
 
-    def _deliver_timer(self, arrival: tuple[Receiver, TimerMessage, int]) -> None:
+    def _deliver_timer(self, arrival: tuple[Receiver, DueTimer, int]) -> None:
         node, message, restarts = arrival
         if restarts != self._restarts:
             return

@@ -8,8 +8,8 @@ Parcel = tuple[Envelope, ...]
 """What one turn sends to one destination, batched as the runtime does: lost only as a whole."""
 
 
-class TimerMessage(NamedTuple):
-    """The message of a timer. `serial` is the start of the process that set it."""
+class DueTimer(NamedTuple):
+    """A timer that is due. `serial` is the start of the process that set it."""
 
     serial: int
     key: TimerKey

@@ -6,7 +6,7 @@ from typing import Any
 
 US_PER_MS = 1_000
 
-Action = Callable[[Any], None]
+Callback = Callable[[Any], None]
 
 
 class Schedule:
@@ -16,7 +16,7 @@ class Schedule:
 
     def __init__(self) -> None:
         self.now_us = 0
-        self._events: list[tuple[int, int, Action, Any]] = []
+        self._events: list[tuple[int, int, Callback, Any]] = []
         self._count = 0
 
     @property
@@ -24,12 +24,12 @@ class Schedule:
         """True time in milliseconds."""
         return self.now_us // US_PER_MS
 
-    def at_us(self, when_us: int, action: Action, argument: Any = None) -> None:
+    def at_us(self, when_us: int, action: Callback, argument: Any = None) -> None:
         """Call `action` with `argument` at a moment of true time."""
         self._count += 1
         heapq.heappush(self._events, (when_us, self._count, action, argument))
 
-    def after_us(self, delay_us: int, action: Action, argument: Any = None) -> None:
+    def after_us(self, delay_us: int, action: Callback, argument: Any = None) -> None:
         """Call `action` with `argument` after a delay."""
         self._count += 1
         heapq.heappush(self._events, (self.now_us + delay_us, self._count, action, argument))

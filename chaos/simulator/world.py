@@ -10,7 +10,7 @@ from actors.options import Options
 from actors.values import AnyOperation, IdempotencyKey
 from chaos.simulator.clock import Clock
 from chaos.simulator.disk import Disk
-from chaos.simulator.machine import Machine, Observer
+from chaos.simulator.machine import Machine, MachineObserver
 from chaos.simulator.network import Network
 from chaos.simulator.random_streams import random_stream
 from chaos.simulator.schedule import US_PER_MS, Schedule
@@ -36,13 +36,13 @@ class World:
         seed: int,
         options: Options | None = None,
         gateways: int = 1,
-        observer: Observer | None = None,
+        observer: MachineObserver | None = None,
         trace: TraceSink | None = None,
     ) -> None:
         self.seed = seed
         self.options = options or Options()
         self.schedule = Schedule()
-        self.observer = observer or Observer()
+        self.observer = observer or MachineObserver()
         self._trace = trace
         self.rng = self.stream("chances")
         self.timer_rng = self.stream("timers")

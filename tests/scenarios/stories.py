@@ -5,7 +5,7 @@ from collections.abc import Callable
 from actors.effects import TimerKey
 from actors.paxos.proposer import Leading
 from actors.values import NoOp
-from chaos.simulator.parcels import SPURIOUS, TimerMessage
+from chaos.simulator.parcels import SPURIOUS, DueTimer
 from tests.scenarios.stage import Stage
 
 STORES = ("store-1", "store-2", "store-3")
@@ -78,7 +78,7 @@ def dueling_proposers() -> Stage:
         lambda: all(m.now_ms - m.actor.phase.heard_at >= patience for m in rivals), "patience"
     )
     for machine in rivals:
-        machine.arrive(TimerMessage(machine.serial, TimerKey("election"), SPURIOUS))
+        machine.arrive(DueTimer(machine.serial, TimerKey("election"), SPURIOUS))
     stage.until(lambda: stage.leader is not None, "a leader")
     leading = [m.name for m in world.up("proposer") if isinstance(m.actor.phase, Leading)]
     stage.then(
