@@ -1,1 +1,1 @@
-"""Histories, and whether they are linearizable."""
+"""Histories of client operations, and the check whether they are linearizable."""

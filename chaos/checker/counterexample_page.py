@@ -1,13 +1,13 @@
-"""A picture of operations that cannot be ordered: one HTML page that asks nobody for anything.
+"""A picture of operations that cannot be ordered: one self-contained HTML page.
 
-Processes are lanes, operations are bars from their beginning to their end, and a line leads through
-the longest order that can be had. The manner is Porcupine's (Athalye, "Porcupine", 2017).
+Processes are lanes, operations are bars from their beginning to their end, and a line connects the
+longest possible order, as in Porcupine's pictures (Athalye, "Porcupine", 2017).
 """
 
 import json
 from html import escape
 
-from chaos.checker.history import Json, Operation, Step
+from chaos.checker.history import Json, PathStep, RecordedOperation
 from chaos.checker.window import Window
 
 _LANE_PX = 56
@@ -36,7 +36,7 @@ table { border-collapse: collapse; } th, td { text-align: left; padding: .15rem 
 """
 
 
-def describe(operation: Operation) -> str:
+def describe(operation: RecordedOperation) -> str:
     """An operation in a few words."""
     words = " and ".join(_describe_step(step, operation) for step in operation.steps)
     if operation.outcome == "refused":
@@ -44,7 +44,7 @@ def describe(operation: Operation) -> str:
     return f"{words}: unknown" if operation.outcome == "unknown" else words
 
 
-def _describe_step(step: Step, operation: Operation) -> str:
+def _describe_step(step: PathStep, operation: RecordedOperation) -> str:
     match step.action:
         case "read" if operation.outcome == "ok":
             return f"read {step.path} → {_text(step.value)}"
@@ -59,7 +59,7 @@ def _text(value: Json) -> str:
     return "absent" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def sentence(window: Window) -> str:
+def headline(window: Window) -> str:
     """What a window shows, in one sentence."""
     paths = ", ".join(window.paths[:4]) + (" and others" if len(window.paths) > 4 else "")
     before = "with nothing there at first" if window.from_start else "whatever was there before"
@@ -69,8 +69,8 @@ def sentence(window: Window) -> str:
     return f"{count} operations on {paths} have no order, {before}."
 
 
-class _Plan:
-    """Where things stand: columns are events, one each, so that what overlaps can be told apart."""
+class Layout:
+    """Positions in the picture. Each event has its own column, so that overlaps are visible."""
 
     def __init__(self, window: Window) -> None:
         shown = window.around
@@ -91,11 +91,11 @@ class _Plan:
         column = self._last if event is None else self._column[event]
         return _LEFT_PX + column * _COLUMN_PX
 
-    def y(self, operation: Operation) -> float:
+    def y(self, operation: RecordedOperation) -> float:
         return _TOP_PX + self.lanes[operation.process] * _LANE_PX + (_LANE_PX - _BAR_PX) / 2
 
     def points(self, window: Window) -> list[tuple[float, float]]:
-        """Where each operation of the order takes effect: as early as those before it allow."""
+        """The point at which each operation of the order takes effect, as early as possible."""
         step = _COLUMN_PX / (len(window.order) + 1)
         points: list[tuple[float, float]] = []
         x = 0.0
@@ -105,25 +105,25 @@ class _Plan:
         return points
 
 
-def _lanes(plan: _Plan) -> str:
+def _lanes(layout: Layout) -> str:
     parts = []
-    for process, number in plan.lanes.items():
+    for process, number in layout.lanes.items():
         top = _TOP_PX + number * _LANE_PX
         parts.append(
-            f'<rect class="lane" x="0" y="{top + 2}" width="{plan.width}" '
+            f'<rect class="lane" x="0" y="{top + 2}" width="{layout.width}" '
             f'height="{_LANE_PX - 4}" rx="4"/>'
             f'<text class="dim" x="10" y="{top + _LANE_PX / 2 + 4}">process {process}</text>'
         )
     return "".join(parts)
 
 
-def _bars(plan: _Plan, window: Window) -> str:
+def _bars(layout: Layout, window: Window) -> str:
     core = {operation.op for operation in window.operations}
     unplaced = {operation.op for operation in window.unplaced}
     parts = []
     for number, operation in enumerate(window.around):
-        x, y = plan.x(operation.invoked), plan.y(operation)
-        width = plan.x(operation.ended) - x
+        x, y = layout.x(operation.invoked), layout.y(operation)
+        width = layout.x(operation.ended) - x
         kind = "bar" + (" unplaced" if operation.op in unplaced else "")
         kind += " open" if operation.ended is None else ""
         outer = "" if operation.op in core else ' class="bystander"'
@@ -138,7 +138,7 @@ def _bars(plan: _Plan, window: Window) -> str:
     return "".join(parts)
 
 
-def _title(operation: Operation) -> str:
+def _title(operation: RecordedOperation) -> str:
     took = ""
     if operation.ended_ns is not None:
         took = f", {(operation.ended_ns - operation.invoked_ns) / 1e6:.3f} ms"
@@ -148,16 +148,16 @@ def _title(operation: Operation) -> str:
     )
 
 
-def lines_of(operation: Operation) -> str:
-    """Where an operation stands in its file."""
+def lines_of(operation: RecordedOperation) -> str:
+    """The lines of an operation in its file."""
     first = operation.invoked + 1
     return (
         f"lines {first}–{operation.ended + 1}" if operation.ended is not None else f"line {first}"
     )
 
 
-def _way(plan: _Plan, window: Window) -> str:
-    points = plan.points(window)
+def _order_line(layout: Layout, window: Window) -> str:
+    points = layout.points(window)
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     dots = "".join(
         f'<circle class="point" cx="{x:.1f}" cy="{y + 6:.1f}" r="7"/>'
@@ -183,20 +183,20 @@ def _rows(window: Window) -> str:
 
 def render(window: Window, title: str) -> str:
     """The page."""
-    plan = _Plan(window)
+    layout = Layout(window)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
-        f"<h1>{escape(title)}: not linearizable</h1><p>{escape(sentence(window))}</p>"
-        f'<div class="scroll"><svg role="img" width="{plan.width}" height="{plan.height}" '
-        f'viewBox="0 0 {plan.width} {plan.height}"><title>{escape(sentence(window))}</title>'
-        f"{_lanes(plan)}{_bars(plan, window)}{_way(plan, window)}</svg></div>"
+        f"<h1>{escape(title)}: not linearizable</h1><p>{escape(headline(window))}</p>"
+        f'<div class="scroll"><svg role="img" width="{layout.width}" height="{layout.height}" '
+        f'viewBox="0 0 {layout.width} {layout.height}"><title>{escape(headline(window))}</title>'
+        f"{_lanes(layout)}{_bars(layout, window)}{_order_line(layout, window)}</svg></div>"
         '<p class="dim">Bars run from an operation\'s beginning to its end; dashed ones have no '
         "known outcome and may have happened at any time after they began, or never. The numbered "
-        "line is the longest order that can be had. Red operations happened, but fit nowhere after "
-        "it. Pale ones were under way, but don't matter. Distances are in events, not in time; "
-        "point at a bar for its times.</p>"
+        "line is the longest possible order. Red operations happened, but have no place after it. "
+        "Pale ones were under way, but are not part of the contradiction. Distances are in events, "
+        "not in time; point at a bar for its times.</p>"
         "<table><tr><th>place</th><th>operation</th><th>process</th><th>in the file</th></tr>"
         f"{_rows(window)}</table></body></html>\n"
     )

@@ -1,4 +1,4 @@
-"""A history: what clients asked and were told, in the order in which it happened.
+"""A history: the operations of clients and their outcomes, in the order in which they happened.
 
 One JSON object a line, in real-time order (CONTRACTS, "History format")::
 
@@ -9,16 +9,16 @@ An **event** is one line; an **operation** is an `invoke` with the event that en
 the operation, so both its events carry the same. What the fields mean:
 
 - `type`: `ok`, it happened; `fail`, it certainly did not and never will; `info`, or no end at all,
-  nobody knows, and it may still happen later.
+  its outcome is unknown, and it may still happen later.
 - `f` and `value`: `read` (the value that was read, in its `ok`), `write` (the value), `delete`,
   `cas` (`[expected, new]`), `txn` (`[["read"|"write"|"cas"|"delete", path, value], …]`, all or
   nothing, each step seeing the ones before it; it needs no `path`). `null` is "absent": a `cas`
   from `null` creates, one to `null` deletes. A `delete` of what is absent happens, too, and
   changes nothing.
-- `error`: why it ended so. A `cas` that fails **without** one says something about the system as
-  well: the value was not the expected one.
+- `error`: why it ended so. A `cas` that fails **without** one is also an observation: the value
+  was not the expected one.
 - A process does one operation at a time. After `info` its client goes on under a new number, as
-  the unknown operation may still be running. `HistoryRecorder` sees to both.
+  the unknown operation may still be running. `HistoryRecorder` ensures both.
 
 Only the order of the lines counts for the verdict; `time_ns` is for people and pictures.
 """
@@ -33,11 +33,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 EventType = Literal["invoke", "ok", "fail", "info"]
 Function = Literal["read", "write", "cas", "delete", "txn"]
-Action = Literal["read", "write", "cas", "delete"]
-Outcome = Literal["ok", "refused", "failed", "unknown"]
+StepAction = Literal["read", "write", "cas", "delete"]
+OperationOutcome = Literal["ok", "refused", "failed", "unknown"]
 
 Json = Any
-"""Whatever JSON can say. `None` is "absent"."""
+"""Any JSON value. `None` means absent."""
 
 
 class HistoryError(ValueError):
@@ -45,12 +45,12 @@ class HistoryError(ValueError):
 
 
 class Event(BaseModel):
-    """One line of a history. Fields that it does not know are ignored."""
+    """One line of a history. Unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
     op: int
-    """Which operation; unique in a history."""
+    """Names the operation; unique in a history."""
     process: int
     type: EventType
     f: Function
@@ -68,27 +68,27 @@ class Event(BaseModel):
         return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
 
-class Step(NamedTuple):
+class PathStep(NamedTuple):
     """What an operation does with one path: a whole operation has one, a `txn` one or more."""
 
-    action: Action
+    action: StepAction
     path: str
     value: Json
     """Read, written, or the new one of a `cas`; `None` for a delete."""
     expected: Json = None
-    """By a `cas`."""
+    """The value that a `cas` expects."""
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
-    """An invocation and what became of it."""
+class RecordedOperation:
+    """An invocation and its outcome."""
 
     op: int
     process: int
     f: Function
-    steps: tuple[Step, ...]
-    """Values that were read are in them only if the outcome is `ok`."""
-    outcome: Outcome
+    steps: tuple[PathStep, ...]
+    """They have the values that were read only if the outcome is `ok`."""
+    outcome: OperationOutcome
     """`refused`: a `cas` that found another value than the expected one, and changed nothing."""
     invoked: int
     """The index of its first event; events are numbered from 0."""
@@ -99,7 +99,7 @@ class Operation:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """What it touches, without repetition, in its own order."""
+        """The paths that it touches, each once, in its own order."""
         return tuple(dict.fromkeys(step.path for step in self.steps))
 
 
@@ -146,7 +146,7 @@ def write_events(events: Iterable[Event], to: IO[str]) -> None:
 
 
 class HistoryRecorder:
-    """Writes down what clients do, in the order in which it is told.
+    """Records the events of all clients in the order in which they happen.
 
     `now_ns` reads one monotonic clock for all clients. `to` gets each line at once, so that a
     history survives the death of its recorder; `events` has them, too.
@@ -154,7 +154,7 @@ class HistoryRecorder:
 
     def __init__(self, now_ns: Callable[[], int], to: IO[str] | None = None) -> None:
         self.events: list[Event] = []
-        self._now_ns = now_ns
+        self.now_ns = now_ns
         self._to = to
         self._operations = 0
         self._processes = 0
@@ -163,15 +163,18 @@ class HistoryRecorder:
         """A new client, which does one operation at a time."""
         return RecordedClient(self)
 
-    def _next_process(self) -> int:
+    def new_process(self) -> int:
+        """A process number that no client has used."""
         self._processes += 1
         return self._processes
 
-    def _next_operation(self) -> int:
+    def new_operation(self) -> int:
+        """A number for the next operation."""
         self._operations += 1
         return self._operations
 
-    def _note(self, event: Event) -> None:
+    def append(self, event: Event) -> None:
+        """Record an event that happens now."""
         self.events.append(event)
         if self._to is not None:
             self._to.write(event.line() + "\n")
@@ -182,18 +185,18 @@ class RecordedClient:
 
     def __init__(self, recorder: HistoryRecorder) -> None:
         self._recorder = recorder
-        self._process = recorder._next_process()
+        self._process = recorder.new_process()
         self._open: Event | None = None
 
     def invoke(self, f: Function, path: str | None, value: Json = None) -> int:
-        """An operation begins; its number.
+        """Record that an operation begins; its number.
 
         Raises `HistoryError` if another one of this client has not ended, or if it is malformed.
         """
         if self._open is not None:
             raise HistoryError(f"operation {self._open.op} of this client has not ended yet")
         recorder = self._recorder
-        op = recorder._next_operation()
+        op = recorder.new_operation()
         event = Event(
             op=op,
             process=self._process,
@@ -201,17 +204,17 @@ class RecordedClient:
             f=f,
             path=path,
             value=value,
-            time_ns=recorder._now_ns(),
+            time_ns=recorder.now_ns(),
         )
         _steps_of(event)
         self._open = event
-        recorder._note(event)
+        recorder.append(event)
         return op
 
     def ok(self, value: Json = None) -> None:
-        """It happened. `value`: what a read read, or a `txn` with what its reads read.
+        """Record that it happened. `value`: of a read, or the steps of a `txn` with their values.
 
-        Raises `HistoryError` if a `txn` with reads comes without what they read.
+        Raises `HistoryError` if a `txn` with reads comes without their values.
         """
         begun = self._begun()
         if begun.f == "txn":
@@ -221,13 +224,13 @@ class RecordedClient:
         self._end("ok", value if begun.f in ("read", "txn") else begun.value)
 
     def fail(self, error: Json = None) -> None:
-        """It did not happen and never will. Without `error` a `cas` found another value."""
+        """Record that it did not happen and never will. Without `error` a `cas` was refused."""
         self._end("fail", self._begun().value, error)
 
     def unknown(self, error: Json = None) -> None:
-        """Nobody knows; it may still happen."""
+        """Record that its outcome is unknown: it may still happen."""
         self._end("info", self._begun().value, error)
-        self._process = self._recorder._next_process()
+        self._process = self._recorder.new_process()
 
     def _begun(self) -> Event:
         if self._open is None:
@@ -244,26 +247,26 @@ class RecordedClient:
             f=begun.f,
             path=begun.path,
             value=value,
-            time_ns=recorder._now_ns(),
+            time_ns=recorder.now_ns(),
             error=error,
         )
         self._open = None
-        recorder._note(event)
+        recorder.append(event)
 
 
 # -- from events to operations -------------------------------------------------------------------
 
 
-def operations_of(events: Iterable[Event]) -> list[Operation]:
+def operations_of(events: Iterable[Event]) -> list[RecordedOperation]:
     """Pair invocations with their ends; in the order of the invocations.
 
-    Raises `HistoryError` that names the event (counted from 1, as lines are) that does not fit: an
-    end without a beginning, a second end, a process that does two things at once or goes on after
+    Raises `HistoryError` for the first event (counted from 1, as lines are) that does not fit: an
+    end without a beginning, a second end, a process with two operations at once or one after
     `info`, an end that contradicts its beginning, a value of the wrong shape.
     """
     open_events: dict[int, tuple[int, Event]] = {}
     """By process."""
-    finished: list[Operation] = []
+    finished: list[RecordedOperation] = []
     seen: set[int] = set()
     ended_by_info: set[int] = set()
     for index, event in enumerate(events):
@@ -310,9 +313,11 @@ def _check_beginning(
         )
 
 
-def _finished(invoked: int, begun: Event, ended: int | None, end: Event | None) -> Operation:
+def _finished(
+    invoked: int, begun: Event, ended: int | None, end: Event | None
+) -> RecordedOperation:
     steps = _steps_of(begun)
-    outcome: Outcome = "unknown"
+    outcome: OperationOutcome = "unknown"
     if end is not None:
         _check_same(begun, end)
         if end.type == "ok":
@@ -321,7 +326,7 @@ def _finished(invoked: int, begun: Event, ended: int | None, end: Event | None) 
         elif end.type == "fail":
             outcome = "refused" if begun.f == "cas" and end.error is None else "failed"
     known = outcome != "unknown"
-    return Operation(
+    return RecordedOperation(
         op=begun.op,
         process=begun.process,
         f=begun.f,
@@ -341,7 +346,7 @@ def _check_same(begun: Event, end: Event) -> None:
         raise HistoryError(f"operation {end.op} began on {begun.path} and ends on {end.path}")
 
 
-def _steps_at_end(begun: Event, end: Event, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+def _steps_at_end(begun: Event, end: Event, steps: tuple[PathStep, ...]) -> tuple[PathStep, ...]:
     if begun.f == "read":
         if "value" not in end.model_fields_set:
             raise HistoryError(f"the ok of read {end.op} has no value; null means absent")
@@ -357,14 +362,14 @@ def _steps_at_end(begun: Event, end: Event, steps: tuple[Step, ...]) -> tuple[St
     return found
 
 
-def _without_reads(steps: tuple[Step, ...]) -> str:
-    # As JSON, because Python takes 1, 1.0 and true for the same.
+def _without_reads(steps: tuple[PathStep, ...]) -> str:
+    # As JSON, because 1, 1.0 and True are equal in Python.
     masked = [step._replace(value=None) if step.action == "read" else step for step in steps]
     return json.dumps(masked, sort_keys=True)
 
 
-def _steps_of(event: Event) -> tuple[Step, ...]:
-    """What an event says its operation does."""
+def _steps_of(event: Event) -> tuple[PathStep, ...]:
+    """The steps of the operation that an event belongs to."""
     if event.f == "txn":
         if not isinstance(event.value, list) or not event.value:
             raise HistoryError(f"the value of txn {event.op} is not a list of steps")
@@ -374,7 +379,7 @@ def _steps_of(event: Event) -> tuple[Step, ...]:
     return (_step(event, event.f, event.path, event.value),)
 
 
-def _step_in_txn(event: Event, item: Json) -> Step:
+def _step_in_txn(event: Event, item: Json) -> PathStep:
     match item:
         case [("read" | "write" | "cas" | "delete") as action, str(path), value]:
             return _step(event, action, path, value)
@@ -386,9 +391,9 @@ def _step_in_txn(event: Event, item: Json) -> Step:
     )
 
 
-def _step(event: Event, action: Action, path: str, value: Json) -> Step:
+def _step(event: Event, action: StepAction, path: str, value: Json) -> PathStep:
     if action == "cas":
         if not isinstance(value, list) or len(value) != 2:
             raise HistoryError(f"the value of cas {event.op} is not [expected, new]")
-        return Step("cas", path, value[1], value[0])
-    return Step(action, path, None if action == "delete" else value)
+        return PathStep("cas", path, value[1], value[0])
+    return PathStep(action, path, None if action == "delete" else value)

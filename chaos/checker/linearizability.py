@@ -1,26 +1,28 @@
 """Whether a history of reads, writes, compare-and-sets, deletes and transactions is linearizable.
 
 Linearizable means: all operations that ended, and some of those whose outcome is unknown, can be
-put in one order such that each saw exactly what the ones before it left, and an operation that
-ended before another began comes before it (Herlihy & Wing, 1990). At first every path is absent.
+put in one order such that each observes the state that the ones before it left, and an operation
+that ended before another began comes before it (Herlihy & Wing, 1990). At first every path is
+absent.
 
 **Split by path.** A history is linearizable if and only if its part on each path is (locality,
 or P-compositionality: Horn & Kroening, "Faster linearizability checking via P-compositionality",
-2015). A transaction is one operation on several paths, so those paths, and whatever further ones
-other transactions tie to them, are one object and are checked together.
+2015). A transaction is one operation on several paths, so those paths, and all others that
+further transactions connect to them, are one object and are checked together.
 
-**Unknown operations that nobody can have noticed are dropped** first. Say that U is one, that
-nobody else who remains requires a value that U writes at the same path, and that no refused
-compare-and-set at such a path may come after U expecting another value. A linearization without
-U is one of the history with U, as an unknown operation may never have happened. And take a
-linearization with U; leave U out. A state differs from before only between U's place and the
-next write of each path, and only at paths that U writes, where it held U's value. Whoever
-requires a value there required U's, of which there is none; whoever differs from a value there
-does so from U's own. What is left is a linearization. So both histories have the same verdict.
-(A refused compare-and-set must be excepted: `write 1`, then `cas [1, 2]` refused, is only
-possible because of some unknown write between.) Dropping one may leave another one unnoticed; it
-is repeated until nothing more goes. Unknown reads require nothing, write nothing, and go at
-once. An unknown operation that requires what nobody ever wrote never happened, and goes, too.
+**Unknown operations that no other operation can have observed are dropped** first. Let U be one,
+such that no other remaining operation requires a value that U writes at the same path, and no
+refused compare-and-set at such a path may come after U expecting another value. A linearization
+without U is one of the history with U, as an unknown operation may never have happened.
+Conversely, take a linearization with U and leave U out. The state differs only between U's place
+and the next write of each path, and only at the paths that U writes, where it was U's value. An
+operation that requires a value there would require U's, and there is none; one that differs from
+a value there differs from U's own. What is left is a linearization, so both histories have the
+same verdict. (Refused compare-and-sets are an exception: `write 1`, then `cas [1, 2]` refused, is
+possible only because of some unknown write between.) Dropping one operation may leave another one
+unobserved, so this is repeated until nothing changes. Unknown reads require and write nothing, and
+are dropped at once. An unknown operation that requires a value which no operation writes never
+happened, and is dropped, too.
 """
 
 import json
@@ -29,22 +31,22 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from chaos.checker.history import Json, Operation
-from chaos.checker.search import NEVER, At, Move, Search, Verdict
+from chaos.checker.history import Json, RecordedOperation
+from chaos.checker.search import NEVER, Move, PathValue, Search, Verdict
 
 TIME_LIMIT_S = 60.0
 """For a whole history, unless the caller says otherwise."""
 
 _FIRST_ROUND_PART = 0.3
-"""Of the time limit is spread over all components, lest a hard one hides an easy violation."""
+"""This part of the time limit is shared by all components, lest a hard one hide a violation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """Paths that transactions tie together, usually one, and all that was done to them."""
+    """Paths that transactions connect, usually one, and all operations on them."""
 
     paths: tuple[str, ...]
-    operations: tuple[Operation, ...]
+    operations: tuple[RecordedOperation, ...]
     moves: tuple[Move, ...]
     """One for each operation, in the same order."""
 
@@ -55,17 +57,17 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class ComponentResult:
-    """What was found of one component."""
+    """The result for one component."""
 
     component: Component
     verdict: Verdict
-    order: tuple[Operation, ...]
+    order: tuple[RecordedOperation, ...]
     """The longest linearization that was found; complete if it is linearizable."""
     states: int
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CheckResult:
     """The verdict on a history."""
 
     verdict: Verdict
@@ -73,7 +75,7 @@ class Result:
     unknown: int
     """How many of them have no known outcome."""
     dropped: int
-    """How many operations were left out, as they can't matter."""
+    """How many operations were left out, as they can't affect the verdict."""
     components: tuple[ComponentResult, ...]
     seconds: float
 
@@ -83,7 +85,9 @@ class Result:
         return sorted(found, key=lambda result: len(result.component.operations))
 
 
-def check(operations: Sequence[Operation], time_limit_s: float = TIME_LIMIT_S) -> Result:
+def check(
+    operations: Sequence[RecordedOperation], time_limit_s: float = TIME_LIMIT_S
+) -> CheckResult:
     """Decide whether `operations` (see `chaos.checker.history.operations_of`) are linearizable.
 
     Undecided after `time_limit_s`, or where a search would take too much memory. One component
@@ -104,7 +108,7 @@ def check(operations: Sequence[Operation], time_limit_s: float = TIME_LIMIT_S) -
             results[i] = _check_component(components[i], deadline_s)
     verdicts = {result.verdict for result in results.values()}
     ranked: tuple[Verdict, ...] = ("not linearizable", "undecided", "linearizable")
-    return Result(
+    return CheckResult(
         verdict=next((verdict for verdict in ranked if verdict in verdicts), "linearizable"),
         operations=len(operations),
         unknown=sum(operation.outcome == "unknown" for operation in operations),
@@ -126,7 +130,7 @@ ABSENT = 0
 """The number that stands for the value `null`."""
 
 SOME_OTHER = -3
-"""Stands for every value that nobody looks for."""
+"""Stands for every value that no operation observes."""
 
 
 class _Numbering:
@@ -141,10 +145,10 @@ class _Numbering:
 
 
 @dataclass(frozen=True, slots=True)
-class _Meaning:
+class _Effect:
     """What an operation requires, differs from and writes, by path."""
 
-    operation: Operation
+    operation: RecordedOperation
     requires: dict[str, int]
     differs: dict[str, int]
     writes: dict[str, int]
@@ -154,29 +158,29 @@ class _Meaning:
         return dict.fromkeys((*self.requires, *self.differs, *self.writes))
 
 
-def split(operations: Iterable[Operation]) -> list[Component]:
-    """The components of a history, without operations that can't matter."""
+def split(operations: Iterable[RecordedOperation]) -> list[Component]:
+    """The components of a history, without operations that can't affect the verdict."""
     numbering = _Numbering()
-    meanings = [_meaning(operation, numbering) for operation in operations]
-    kept = _without_unnoticed([one for one in meanings if any(True for _ in one.paths)])
-    return [_component(members) for members in _tied(_without_names(kept))]
+    effects = [_effect(operation, numbering) for operation in operations]
+    kept = _drop_unobserved([one for one in effects if any(True for _ in one.paths)])
+    return [_component(members) for members in _connected(_merge_unobserved_values(kept))]
 
 
-def _meaning(operation: Operation, numbering: _Numbering) -> _Meaning:
+def _effect(operation: RecordedOperation, numbering: _Numbering) -> _Effect:
     requires: dict[str, int] = {}
     differs: dict[str, int] = {}
     now: dict[str, int] = {}
     written: dict[str, int] = {}
-    meaning = _Meaning(operation, requires, differs, written)
+    effect = _Effect(operation, requires, differs, written)
     if operation.outcome == "failed":
-        return meaning
+        return effect
     for step in operation.steps:
         path = step.path
         if operation.outcome == "refused":
             differs[path] = numbering.of(step.expected)
             continue
-        looked = step.action == "cas" or (step.action == "read" and operation.outcome == "ok")
-        if looked:
+        observes = step.action == "cas" or (step.action == "read" and operation.outcome == "ok")
+        if observes:
             value = numbering.of(step.expected if step.action == "cas" else step.value)
             if now.setdefault(path, value) != value:
                 requires[path] = NEVER
@@ -188,21 +192,21 @@ def _meaning(operation: Operation, numbering: _Numbering) -> _Meaning:
         del written[path]
     if operation.outcome == "unknown" and not written:
         requires.clear()
-    return meaning
+    return effect
 
 
-def _without_unnoticed(meanings: Sequence[_Meaning]) -> list[_Meaning]:
-    """Drop the unknown operations that nobody can have noticed, and those that never happened."""
+def _drop_unobserved(effects: Sequence[_Effect]) -> list[_Effect]:
+    """Drop unknown operations that no other can have observed, and those that never happened."""
     requiring: Counter[tuple[str, int]] = Counter()
     writing: Counter[tuple[str, int]] = Counter()
     refused: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
-    for one in meanings:
+    for one in effects:
         requiring.update(one.requires.items())
         writing.update(one.writes.items())
         for path, value in one.differs.items():
             refused[path].append((one.operation.ended or 0, value))
 
-    def noticed(one: _Meaning) -> bool:
+    def is_observed(one: _Effect) -> bool:
         return any(
             requiring[(path, value)] > (one.requires.get(path) == value)
             or any(
@@ -212,25 +216,25 @@ def _without_unnoticed(meanings: Sequence[_Meaning]) -> list[_Meaning]:
             for path, value in one.writes.items()
         )
 
-    def possible(one: _Meaning) -> bool:
+    def is_possible(one: _Effect) -> bool:
         return all(
             value == ABSENT or writing[(path, value)] > (one.writes.get(path) == value)
             for path, value in one.requires.items()
         )
 
-    kept = list(meanings)
+    kept = list(effects)
     while True:
-        going = [
+        dropped = [
             one
             for one in kept
-            if one.operation.outcome == "unknown" and not (noticed(one) and possible(one))
+            if one.operation.outcome == "unknown" and not (is_observed(one) and is_possible(one))
         ]
-        if not going:
+        if not dropped:
             return kept
-        # Each goes by its own proof, on a history from which the ones before it are gone.
+        # The proof applies to one operation at a time, with the ones before it already dropped.
         gone: set[int] = set()
-        for one in going:
-            if noticed(one) and possible(one):
+        for one in dropped:
+            if is_observed(one) and is_possible(one):
                 continue
             gone.add(one.operation.op)
             requiring.subtract(one.requires.items())
@@ -238,13 +242,13 @@ def _without_unnoticed(meanings: Sequence[_Meaning]) -> list[_Meaning]:
         kept = [one for one in kept if one.operation.op not in gone]
 
 
-def _without_names(meanings: Sequence[_Meaning]) -> list[_Meaning]:
-    """Give one number to all values at a path that nobody looks for there.
+def _merge_unobserved_values(effects: Sequence[_Effect]) -> list[_Effect]:
+    """Give one number to all values at a path that no operation observes there.
 
-    Nobody can tell them apart: whoever requires a value, or differs from one, names another one. So
-    more operations do the same, and more situations of the search are alike.
+    No operation can tell them apart: one that requires a value, or differs from one, names another.
+    So more operations have the same effect, and the search meets fewer different situations.
     """
-    named = {item for one in meanings for item in (*one.requires.items(), *one.differs.items())}
+    named = {item for one in effects for item in (*one.requires.items(), *one.differs.items())}
     return [
         replace(
             one,
@@ -253,12 +257,12 @@ def _without_names(meanings: Sequence[_Meaning]) -> list[_Meaning]:
                 for path, value in one.writes.items()
             },
         )
-        for one in meanings
+        for one in effects
     ]
 
 
-def _tied(meanings: Sequence[_Meaning]) -> list[list[_Meaning]]:
-    """Group operations by the paths that transactions tie together (union-find)."""
+def _connected(effects: Sequence[_Effect]) -> list[list[_Effect]]:
+    """Group operations by the paths that transactions connect (union-find)."""
     parents: dict[str, str] = {}
 
     def root(path: str) -> str:
@@ -268,22 +272,22 @@ def _tied(meanings: Sequence[_Meaning]) -> list[list[_Meaning]]:
             path = parents[path]
         return path
 
-    for one in meanings:
+    for one in effects:
         first, *others = one.paths
         for path in others:
             parents[root(path)] = root(first)
-    groups: defaultdict[str, list[_Meaning]] = defaultdict(list)
-    for one in meanings:
+    groups: defaultdict[str, list[_Effect]] = defaultdict(list)
+    for one in effects:
         groups[root(next(iter(one.paths)))].append(one)
     return list(groups.values())
 
 
-def _component(members: Sequence[_Meaning]) -> Component:
+def _component(members: Sequence[_Effect]) -> Component:
     paths = {path: None for one in members for path in one.paths}
     place = {path: number for number, path in enumerate(sorted(paths))}
 
-    def at(values: dict[str, int]) -> tuple[At, ...]:
-        return tuple(At(place[path], value) for path, value in values.items())
+    def at(values: dict[str, int]) -> tuple[PathValue, ...]:
+        return tuple(PathValue(place[path], value) for path, value in values.items())
 
     return Component(
         paths=tuple(sorted(paths)),

@@ -6,33 +6,33 @@ and any of the *unknown* ones, in an order that respects real time (an operation
 another began comes first), such that each finds what it requires.
 
 The search (Wing & Gong, "Testing and verifying concurrent objects", 1993) takes, again and again,
-one operation that no other remaining one precedes, and goes back when it is stuck. Remaining
+one operation that no other remaining one precedes, and backtracks when none fits. Remaining
 operations are a doubly linked list of their begins and ends, from which one is lifted and put
 back in constant time. The cache (Lowe, "Testing for linearizability", 2017) remembers which
-operations were taken and what state that left: whatever comes after depends on nothing else.
+operations were taken and which state that left: the rest of the search depends on nothing else.
 
-Five rules keep it from branching without losing an answer:
+Five rules prune the search without changing its verdict:
 
 1. *A known operation that writes nothing is taken as soon as it fits.* In any completion it can
-   be moved to here: nothing precedes it, it fits, and nobody misses it later.
-2. *A value that a known operation still requires, and that nobody else will write again, is not
-   overwritten*, and is not written while an operation that contradicts it must come before the
+   be moved to here: nothing precedes it, it fits, and no later operation depends on it.
+2. *A value that a known operation still requires, and that no other operation will write again, is
+   not overwritten*, and is not written while an operation that contradicts it must come before the
    last one that requires it. Else that one can never fit.
-3. *What an unknown operation wrote is seen by somebody before it is overwritten.* Take a
-   linearization with the fewest unknown operations. If one of them wrote a single path, and
-   nobody required that value, nor differed from another one, before the path was written again,
-   leaving it out changes what nobody looked at: a linearization with fewer, a contradiction.
-   Rule 1 only moves operations, so it keeps the number least. As nothing at its path stands
-   between the two, and as it has no end, it may be taken right before the one that sees it,
-   when that one has begun, unless it requires something at another path.
-4. *Of unknown operations that do the same, the one that began first is taken first.* Wherever a
-   later one stands, an earlier one may stand. And a situation in which the same known ones, more
-   unknown ones and the same state are behind us is no better than one that was looked at before.
-5. *Next comes something that has to do with the move X that ends first.* Before X only moves can
-   be taken that have begun already. Group those by the paths that they share. Whatever stands
-   before X and is not of X's group can be moved behind X: it commutes with the group, and has not
-   ended before anything of the group began. No path sees its moves in another order, so the rules
-   above go on to hold.
+3. *A value of an unknown operation is observed before it is overwritten.* Take a linearization
+   with the fewest unknown operations. If one of them wrote a single path, and no operation
+   required that value, nor differed from another one, before the path was written again, then
+   leaving it out changes nothing that is observed: a linearization with fewer, a contradiction.
+   Rule 1 only moves operations, so the number stays the least. As nothing at its path stands
+   between the two, and as it has no end, it may be taken right before the operation that observes
+   it, when that one has begun, unless it requires a value at another path.
+4. *Of unknown operations with the same effect, the one that began first is taken first.* Wherever
+   a later one stands, an earlier one may stand. And a situation with the same known operations
+   taken, more unknown ones taken and the same state is no better than one that was searched before.
+5. *The next move is connected with the move X that ends first.* Before X only moves can be taken
+   that have begun already. Group those by the paths that they share. A move that stands before X
+   and is not of X's group can be moved behind X: it commutes with the group, and has not ended
+   before any move of the group began. The order of the moves on each path stays the same, so the
+   rules above still apply.
 """
 
 import time
@@ -46,17 +46,17 @@ from typing import Literal, NamedTuple
 Verdict = Literal["linearizable", "not linearizable", "undecided"]
 
 ANY = -1
-"""The state of a path of which nothing is known: it fits every requirement, and then is it."""
+"""An unknown value of a path: it fits any requirement, and is the required value from then on."""
 
 NEVER = -2
-"""Required by what contradicts itself."""
+"""The requirement of an operation that contradicts itself: no value fits it."""
 
 _CHECK_CLOCK_EVERY = 256
 STATES_MAX = 3_000_000
 """About 1 GiB of cache; a search that needs more is undecided."""
 
 
-class At(NamedTuple):
+class PathValue(NamedTuple):
     """A value at a path, both as small numbers."""
 
     path: int
@@ -67,9 +67,9 @@ class At(NamedTuple):
 class Move:
     """An operation as the search sees it. Times are indices of events."""
 
-    requires: tuple[At, ...]
-    differs: tuple[At, ...]
-    writes: tuple[At, ...]
+    requires: tuple[PathValue, ...]
+    differs: tuple[PathValue, ...]
+    writes: tuple[PathValue, ...]
     begun: int
     ended: int | None
     """`None`: unknown; it may be taken at any time after it began, or never."""
@@ -81,36 +81,36 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a search found."""
+class SearchResult:
+    """The verdict of a search."""
 
     verdict: Verdict
     order: tuple[int, ...]
     """The longest order of moves (their indices) that was found; all known ones if linearizable."""
     states: int
-    """How many different situations were looked at."""
+    """How many different situations were searched."""
 
 
 _Situation = tuple[int, int, int, tuple[int, ...]]
-"""Which known moves were taken, in two parts, what is unseen, and the state."""
+"""The known moves that were taken, in two parts, the unobserved paths, and the state."""
 
 
 @dataclass(slots=True)
 class _Frame:
-    """One taken move, what it displaced, and what else could be taken after it."""
+    """One taken move, the forced moves after it, the former state, and the candidates to try."""
 
     move: int
     forced: list[int]
     state: tuple[int, ...]
-    fresh: int
+    unobserved: int
     candidates: Iterator[int] = field(default_factory=lambda: iter(()))
 
 
 class Search:
-    """Looks for a linearization of `moves` from `initial`, the value of each path, or `ANY`.
+    """Searches a linearization of `moves` from `initial`, the value of each path, or `ANY`.
 
-    `explains` does without the rules that turn back early (2 to 5), so that the longest order
-    is really the longest. That is for a few moves only.
+    With `explains` the rules that backtrack early (2 to 5) are off, so that the order is really
+    the longest one. That is feasible for a few moves only.
     """
 
     def __init__(
@@ -119,8 +119,8 @@ class Search:
         self._moves = moves
         self._explains = explains
         self._state = tuple(initial)
-        self._fresh = 0
-        """A bit for each path whose value an unknown move wrote and nobody has seen yet."""
+        self._unobserved = 0
+        """A bit for each path whose value an unknown move wrote and no move has observed yet."""
         self._taken = 0
         """A bit for each known move that was taken, in the order of their begins."""
         self._taken_unknown = 0
@@ -153,9 +153,9 @@ class Search:
 
     def _count(self) -> None:
         """How many remaining known moves require each value, and how many moves write it."""
-        self._requiring: defaultdict[At, int] = defaultdict(int)
-        self._writing: defaultdict[At, int] = defaultdict(int)
-        self._requiring_moves: defaultdict[At, list[int]] = defaultdict(list)
+        self._requiring: defaultdict[PathValue, int] = defaultdict(int)
+        self._writing: defaultdict[PathValue, int] = defaultdict(int)
+        self._requiring_moves: defaultdict[PathValue, list[int]] = defaultdict(list)
         for i in self._known:
             for at in self._moves[i].requires:
                 self._requiring[at] += 1
@@ -167,7 +167,7 @@ class Search:
                 self._writing[at] += 1
 
     def _index_paths(self) -> None:
-        """Which paths each move touches, and by path the known moves that disturb a value there."""
+        """The paths that each move touches, and by path the known moves that matter to a value."""
         self._masks = [
             sum({1 << at.path for at in (*move.requires, *move.differs, *move.writes)})
             for move in self._moves
@@ -181,7 +181,7 @@ class Search:
                 moves.append(i)
 
     def _same_unknown(self) -> list[list[int]]:
-        classes: defaultdict[tuple[tuple[At, ...], ...], list[int]] = defaultdict(list)
+        classes: defaultdict[tuple[tuple[PathValue, ...], ...], list[int]] = defaultdict(list)
         for i, move in enumerate(self._moves):
             if move.ended is None:
                 classes[(move.requires, move.writes)].append(i)
@@ -191,16 +191,16 @@ class Search:
 
     # -- the search ------------------------------------------------------------------------------
 
-    def run(self, deadline_s: float) -> Found:
+    def run(self, deadline_s: float) -> SearchResult:
         """Search until `deadline_s` on the monotonic clock."""
-        if not self._explains and self._hopeless():
-            return Found("not linearizable", (), 0)
+        if not self._explains and self._is_unsatisfiable():
+            return SearchResult("not linearizable", (), 0)
         seen: dict[_Situation, list[int]] = {}
         states = 0
         best: tuple[int, ...] = ()
         most = (-1, 0)
-        root = _Frame(-1, [], self._state, self._fresh)
-        root.forced, root.candidates = self._settle()
+        root = _Frame(-1, [], self._state, self._unobserved)
+        root.forced, root.candidates = self._take_forced()
         stack = [root]
         for turn in count():
             if not self._left:
@@ -208,7 +208,7 @@ class Search:
             if turn % _CHECK_CLOCK_EVERY == 0 and (
                 time.monotonic() > deadline_s or states > STATES_MAX
             ):
-                return Found("undecided", best or _order(stack), states)
+                return SearchResult("undecided", best or _order(stack), states)
             frame = self._advance(stack[-1].candidates)
             if frame is not None:
                 before = seen.setdefault(self._situation(), [])
@@ -224,18 +224,18 @@ class Search:
                 most, best = done, _order(stack)
             frame = stack.pop()
             if not stack:
-                return Found("not linearizable", best, states)
+                return SearchResult("not linearizable", best, states)
             self._undo(frame)
-        return Found("linearizable", _order(stack), states)
+        return SearchResult("linearizable", _order(stack), states)
 
     def _seen_better(self, before: list[int]) -> bool:
-        """Whether the same was seen with no other unknown moves taken than now (rule 4)."""
+        """Whether the situation was searched with a subset of these unknown moves (rule 4)."""
         if self._explains:
             return self._taken_unknown in before
         return not all(unknown & ~self._taken_unknown for unknown in before)
 
-    def _hopeless(self) -> bool:
-        """Whether a known move requires what is neither there nor ever written."""
+    def _is_unsatisfiable(self) -> bool:
+        """Whether a known move requires a value that is neither there at first nor ever written."""
         return any(
             at.value == NEVER
             or (not self._writing[at] and self._state[at.path] not in (at.value, ANY))
@@ -244,30 +244,30 @@ class Search:
 
     def _situation(self) -> "_Situation":
         taken = self._taken
-        # The lowest bits are all set, so their number says as much and is shorter.
+        # The lowest bits are all set, so their number is enough, and shorter.
         base = (~taken & (taken + 1)).bit_length() - 1
-        return taken >> base, base, self._fresh, self._state
+        return taken >> base, base, self._unobserved, self._state
 
     def _advance(self, candidates: Iterator[int]) -> _Frame | None:
-        """Take the first of the `candidates` that leads anywhere, and what must follow it."""
+        """Take the first of the `candidates` that is possible, and the moves that it forces."""
         for i in candidates:
-            frame = _Frame(i, [], self._state, self._fresh)
+            frame = _Frame(i, [], self._state, self._unobserved)
             self._lift(i)
             if self._apply(i):
-                frame.forced, frame.candidates = self._settle()
+                frame.forced, frame.candidates = self._take_forced()
                 return frame
             self._put_back(i)
-            self._state, self._fresh = frame.state, frame.fresh
+            self._state, self._unobserved = frame.state, frame.unobserved
         return None
 
     def _undo(self, frame: _Frame) -> None:
         for i in reversed(frame.forced):
             self._put_back(i)
         self._put_back(frame.move)
-        self._state, self._fresh = frame.state, frame.fresh
+        self._state, self._unobserved = frame.state, frame.unobserved
 
-    def _settle(self) -> tuple[list[int], Iterator[int]]:
-        """Take all that fits and writes nothing (rule 1); what else could be taken next."""
+    def _take_forced(self) -> tuple[list[int], Iterator[int]]:
+        """Take all moves that fit and write nothing (rule 1), and find the next candidates."""
         forced: list[int] = []
         begun: list[int] = []
         entry = self._next[0]
@@ -280,7 +280,7 @@ class Search:
                 if entry == self._end_entry[i]:
                     entry = self._next[entry]
                 self._lift(i)
-                self._see(move)
+                self._observe(move)
                 forced.append(i)
             else:
                 begun.append(i)
@@ -296,17 +296,17 @@ class Search:
         differing = {at.path for i in begun for at in self._moves[i].differs}
         return forced, iter([i for i in begun if self._may_follow(i, wanted, differing)])
 
-    def _may_follow(self, i: int, wanted: set[At], differing: set[int]) -> bool:
+    def _may_follow(self, i: int, wanted: set[PathValue], differing: set[int]) -> bool:
         move = self._moves[i]
         if move.ended is None and len(move.writes) == 1 and not self._explains:
             [wrote] = move.writes
             alone = self._masks[i] == 1 << wrote.path
             if alone and wrote not in wanted and wrote.path not in differing:
-                return False  # Nobody could see it next (rule 3).
+                return False  # No move could observe it next (rule 3).
         return self._fit(move) is not None
 
     def _group(self, first: int, begun: list[int]) -> list[int]:
-        """Those of the `begun` moves that have to do with the `first` one (rule 5)."""
+        """Those of the `begun` moves that are connected with the `first` one (rule 5)."""
         masks = self._masks
         group = masks[first]
         others = [i for i in begun if not masks[i] & group]
@@ -322,7 +322,7 @@ class Search:
         return [i for i in begun if masks[i] & group]
 
     def _fit(self, move: Move) -> bool | None:
-        """Whether a move fits the state: `False` if it would settle what was `ANY`, `None`: no."""
+        """Whether a move fits the state: `None` if not, `False` if only because of an `ANY`."""
         known = True
         state = self._state
         for path, value in move.requires:
@@ -335,22 +335,22 @@ class Search:
                 return None
         return known
 
-    def _see(self, move: Move) -> None:
-        if self._fresh:
+    def _observe(self, move: Move) -> None:
+        if self._unobserved:
             for path, _ in (*move.requires, *move.differs):
-                self._fresh &= ~(1 << path)
+                self._unobserved &= ~(1 << path)
 
     def _apply(self, i: int) -> bool:
-        """Change the state by a lifted move; `False` if that can't lead to an end (rules 2, 3)."""
+        """Change the state by a lifted move; `False` if rule 2 or 3 excludes that."""
         move = self._moves[i]
-        self._see(move)
+        self._observe(move)
         state = list(self._state)
         for at in move.requires:
             state[at.path] = at.value
         for at in move.writes:
-            if self._fresh >> at.path & 1:
+            if self._unobserved >> at.path & 1:
                 return False
-            left = At(at.path, state[at.path])
+            left = PathValue(at.path, state[at.path])
             state[at.path] = at.value
             if left == at or self._explains:
                 continue
@@ -359,16 +359,16 @@ class Search:
             if self._requiring[at] and not self._writing[at] and not self._lasts(at):
                 return False
         if move.ended is None and len(move.writes) == 1 and not self._explains:
-            self._fresh |= 1 << move.writes[0].path
+            self._unobserved |= 1 << move.writes[0].path
         self._state = tuple(state)
         return True
 
-    def _lasts(self, at: At) -> bool:
-        """Whether a value that is written now, and never again, can last until it is required."""
+    def _lasts(self, at: PathValue) -> bool:
+        """Whether a value that is written now, and never again, can stay until it is required."""
         taken, bit = self._taken, self._bit
         last = next(self._begin_entry[i] for i in self._requiring_moves[at] if not taken & bit[i])
         ends, moves = self._touching[at.path]
-        # Whatever ended before the first remaining entry was taken.
+        # All moves that ended before the first remaining entry are taken.
         for place in range(bisect_right(ends, self._next[0]), len(ends)):
             if ends[place] > last:
                 return True

@@ -1,12 +1,12 @@
 """Why a history is not linearizable: the smallest window of it that cannot be ordered.
 
-A window keeps what is certain from within and lets everything else be: the values at its start
-may be anything, an operation that was under way at its start may have happened before, in it, or
-not at all, and one that is under way at its end likewise. If even so there is no order, there is
-none in the whole history. A larger window knows more, so the smallest one is found by halving:
-first the earliest end, then the latest start. Last, single operations are left out as long as
-there is still no order: those that write nothing, and those whose values nobody who stays has
-looked at (see `chaos.checker.linearizability` for why that is no cheating).
+A window assumes nothing about the rest of the history: the values at its start may be anything,
+an operation that was under way at its start may have happened before, in it, or not at all, and
+one that is under way at its end likewise. If even so there is no order, there is none in the whole
+history. A larger window has more constraints, so the smallest one is found by bisection: first the
+earliest end, then the latest start. Last, single operations are left out as long as there is still
+no order: those that write nothing, and those whose values no remaining operation observes (see
+`chaos.checker.linearizability` for the proof that this is sound).
 """
 
 import time
@@ -14,42 +14,42 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from chaos.checker.history import Operation
+from chaos.checker.history import RecordedOperation
 from chaos.checker.linearizability import ABSENT, Component
-from chaos.checker.search import ANY, Found, Move, Search
+from chaos.checker.search import ANY, Move, Search, SearchResult
 
 WINDOW_TIME_LIMIT_S = 10.0
-"""For making a window smaller; when it is over, the smallest so far is shown."""
+"""For the search of the smallest window; after that the smallest one so far is shown."""
 
 _LATER_STARTS_MAX = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Operations without an order."""
+    """A small part of a history that has no order."""
 
     paths: tuple[str, ...]
-    operations: tuple[Operation, ...]
+    operations: tuple[RecordedOperation, ...]
     """The smallest set that was found, in the order of their beginnings."""
-    around: tuple[Operation, ...]
-    """All operations on these paths that were under way in that time, those above among them."""
-    order: tuple[Operation, ...]
-    """The longest order of `operations` that can be had."""
+    around: tuple[RecordedOperation, ...]
+    """All operations on these paths that were under way in that time, `operations` among them."""
+    order: tuple[RecordedOperation, ...]
+    """The longest possible order of `operations`."""
     from_start: bool
-    """Whether it counts that all was absent at first; else any values may have been there."""
-    unplaced: tuple[Operation, ...]
-    """Operations that certainly happened within it and have no place after the longest order."""
+    """Whether all paths are absent at first; else they may have any values."""
+    unplaced: tuple[RecordedOperation, ...]
+    """Operations that certainly happened within the window and don't fit after that order."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
     """Some operations of a component, each with its move as seen from within a window."""
 
-    members: tuple[tuple[Operation, Move], ...]
+    members: tuple[tuple[RecordedOperation, Move], ...]
     from_start: bool
     paths: int
 
-    def search(self, deadline_s: float, *, explains: bool = False) -> Found:
+    def search(self, deadline_s: float, *, explains: bool = False) -> SearchResult:
         initial = [ABSENT if self.from_start else ANY] * self.paths
         moves = [move for _, move in self.members]
         return Search(moves, initial, explains=explains).run(deadline_s)
@@ -77,7 +77,7 @@ def smallest_window(component: Component, time_limit_s: float = WINDOW_TIME_LIMI
             start = later
             break
     part = _cut(component, start, last)
-    small = _without_bystanders(part, fails)
+    small = _minimized(part, fails)
     order = small.search(time.monotonic() + 1, explains=True).order
     shown = {operation.op for operation, _ in small.members}
     since = min(operation.invoked for operation, _ in small.members)
@@ -100,7 +100,7 @@ def smallest_window(component: Component, time_limit_s: float = WINDOW_TIME_LIMI
 
 
 def _first(count: int, holds: Callable[[int], bool]) -> int:
-    """The least i below `count` for which `holds`, which stays true from there; else the last."""
+    """The least index below `count` for which the monotonic `holds` is true; else the last."""
     low, high = 0, count - 1
     while low < high:
         middle = (low + high) // 2
@@ -112,8 +112,8 @@ def _first(count: int, holds: Callable[[int], bool]) -> int:
 
 
 def _cut(component: Component, start: int | None, last: int) -> _Part:
-    """What is certain between two events, both included; `start=None` is the very beginning."""
-    members: list[tuple[Operation, Move]] = []
+    """The part between two events, both included; `start=None` is the beginning of the history."""
+    members: list[tuple[RecordedOperation, Move]] = []
     for operation, move in zip(component.operations, component.moves, strict=True):
         if move.begun > last:
             continue
@@ -127,19 +127,20 @@ def _cut(component: Component, start: int | None, last: int) -> _Part:
     return _Part(tuple(members), start is None, len(component.paths))
 
 
-def _without_bystanders(part: _Part, fails: Callable[[_Part], bool]) -> _Part:
+def _minimized(part: _Part, fails: Callable[[_Part], bool]) -> _Part:
+    """Leave out single operations as long as the rest has no order."""
     members = list(part.members)
     for candidate in reversed(part.members):
         rest = [member for member in members if member is not candidate]
-        if not _noticed(candidate[1], [move for _, move in rest]):
+        if not _is_observed(candidate[1], [move for _, move in rest]):
             smaller = replace(part, members=tuple(rest))
             if fails(smaller):
                 members = rest
     return replace(part, members=tuple(members))
 
 
-def _noticed(move: Move, others: Sequence[Move]) -> bool:
-    """Whether somebody looked at what a move wrote."""
+def _is_observed(move: Move, others: Sequence[Move]) -> bool:
+    """Whether another move observes a value that a move wrote."""
     written = set(move.writes)
     paths = {at.path for at in move.writes}
     return any(

@@ -1,4 +1,4 @@
-"""The command `synod check`: a history in, a verdict out."""
+"""The command `synod check`: decides whether a history is linearizable."""
 
 import sys
 from pathlib import Path
@@ -8,9 +8,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from chaos.checker.counterexample_page import describe, lines_of, render, sentence
+from chaos.checker.counterexample_page import describe, headline, lines_of, render
 from chaos.checker.history import HistoryError, load_history, operations_of, read_events
-from chaos.checker.linearizability import TIME_LIMIT_S, Result, check
+from chaos.checker.linearizability import TIME_LIMIT_S, CheckResult, check
 from chaos.checker.window import Window, smallest_window
 from gateway.cli.console import note, out, print_json
 
@@ -32,7 +32,7 @@ def check_command(
     ] = TIME_LIMIT_S,
     picture: Annotated[
         Path | None,
-        typer.Option(help="Where the picture of a violation goes.  [default: HISTORY.html]"),
+        typer.Option(help="The file for the picture of a violation.  [default: HISTORY.html]"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -65,7 +65,7 @@ def check_command(
     raise typer.Exit(EXIT_CODES[result.verdict])
 
 
-def summary(result: Result, window: Window | None, picture: Path | None) -> dict[str, Any]:
+def summary(result: CheckResult, window: Window | None, picture: Path | None) -> dict[str, Any]:
     """A verdict for programs."""
     found: dict[str, Any] = {
         "verdict": result.verdict,
@@ -80,7 +80,7 @@ def summary(result: Result, window: Window | None, picture: Path | None) -> dict
     }
     if window is not None:
         found["window"] = {
-            "sentence": sentence(window),
+            "sentence": headline(window),
             "operations": [
                 {
                     "op": one.op,
@@ -98,12 +98,12 @@ def summary(result: Result, window: Window | None, picture: Path | None) -> dict
     return found
 
 
-def _print(result: Result, window: Window | None, picture: Path | None) -> None:
+def _print(result: CheckResult, window: Window | None, picture: Path | None) -> None:
     states = sum(one.states for one in result.components)
     out().print(
         f"{result.verdict}: {result.operations} operations ({result.unknown} of unknown outcome), "
         f"paths: {sum(len(one.component.paths) for one in result.components)}, "
-        f"situations looked at: {states}, {result.seconds:.2f} s"
+        f"situations searched: {states}, {result.seconds:.2f} s"
     )
     for one in result.of("undecided"):
         count = len(one.component.operations)
@@ -111,7 +111,7 @@ def _print(result: Result, window: Window | None, picture: Path | None) -> None:
     if window is None:
         return
     out().print()
-    out().print(sentence(window), markup=False)
+    out().print(headline(window), markup=False)
     place = {operation.op: str(at) for at, operation in enumerate(window.order, start=1)}
     unplaced = {operation.op for operation in window.unplaced}
     table = Table(box=None, padding=(0, 2, 0, 0))

@@ -10,9 +10,9 @@ import time
 from collections import defaultdict
 from typing import Any
 
-from chaos.checker.counterexample_page import sentence
+from chaos.checker.counterexample_page import headline
 from chaos.checker.history import operations_of
-from chaos.checker.linearizability import Result, check
+from chaos.checker.linearizability import CheckResult, check
 from chaos.checker.window import Window, smallest_window
 from chaos.load.clients import Asked
 from chaos.scenarios.scenario import Run
@@ -22,7 +22,7 @@ CALM_PATIENCE_S = 45.0
 _SHOWN = 3
 
 
-async def judge(run: Run) -> tuple[Result, Window | None]:
+async def judge(run: Run) -> tuple[CheckResult, Window | None]:
     """Add what must hold to the run's findings; the checker's result and what it can't order."""
     await _judge_stores(run)
     try:
@@ -132,7 +132,7 @@ async def _judge_quarantine(run: Run) -> None:
     run.find("the quarantine is empty", count == 0, f"{count} messages")
 
 
-def _judge_history(run: Run) -> tuple[Result, Window | None]:
+def _judge_history(run: Run) -> tuple[CheckResult, Window | None]:
     result = check(operations_of(run.recorder.events), CHECK_TIME_LIMIT_S)
     window: Window | None = None
     evidence = (
@@ -141,6 +141,6 @@ def _judge_history(run: Run) -> tuple[Result, Window | None]:
     )
     if result.verdict == "not linearizable":
         window = smallest_window(result.of("not linearizable")[0].component)
-        evidence = f"{sentence(window)} ({evidence})"
+        evidence = f"{headline(window)} ({evidence})"
     run.find("what clients were told is linearizable", result.verdict == "linearizable", evidence)
     return result, window

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from chaos.checker.linearizability import Result
+from chaos.checker.linearizability import CheckResult
 from chaos.load.clients import Asked
 from chaos.load.writers import percentile
 from chaos.scenarios.scenario import Run
@@ -19,7 +19,7 @@ _COLUMNS = 72
 
 
 def summarize(
-    run: Run, result: Result | None, *, void: str = "", command: str = "", seconds: float = 0.0
+    run: Run, result: CheckResult | None, *, void: str = "", command: str = "", seconds: float = 0.0
 ) -> dict[str, Any]:
     """Everything that a run found, for programs. Times are seconds since the run's beginning."""
     began_ns = run.began_ns

@@ -15,7 +15,7 @@ from typing import Any
 from broker.journal_folder import PRIVATE_FOLDER, make_private
 from chaos.checker import counterexample_page
 from chaos.checker.history import write_events
-from chaos.checker.linearizability import Result
+from chaos.checker.linearizability import CheckResult
 from chaos.cluster.processes import ProcessFailed
 from chaos.cluster.rabbitmq import BrokerFailedError
 from chaos.cluster.target import LocalTarget, Target
@@ -69,7 +69,7 @@ async def run_scenario(
         shutil.rmtree(home, ignore_errors=True)
 
 
-async def _run_cases(run: Run, folder: Path) -> tuple[Result | None, str]:
+async def _run_cases(run: Run, folder: Path) -> tuple[CheckResult | None, str]:
     """The checker's result, and why the run is void if it is."""
     reasons: list[str] = []
     result, window = None, None

@@ -10,11 +10,11 @@ from chaos.checker.history import (
     Event,
     Function,
     HistoryRecorder,
-    Operation,
     RecordedClient,
+    RecordedOperation,
     operations_of,
 )
-from chaos.checker.linearizability import Result, check
+from chaos.checker.linearizability import CheckResult, check
 
 
 def told(*lines: str) -> list[Event]:
@@ -55,7 +55,7 @@ def _event(index: int, process: int, kind: str, f: str, path: str | None, value:
     return Event.model_validate({**fields, "value": value, "time_ns": index})
 
 
-def judge(*lines: str) -> Result:
+def judge(*lines: str) -> CheckResult:
     return check(operations_of(told(*lines)))
 
 
@@ -151,10 +151,10 @@ def simulated(
     return recorder.events
 
 
-def linearizable_by_force(operations: Sequence[Operation]) -> bool:
+def linearizable_by_force(operations: Sequence[RecordedOperation]) -> bool:
     """Try every order. No cleverness, so that there is nothing to get wrong."""
 
-    def fits(operation: Operation, files: dict[str, Any]) -> dict[str, Any] | None:
+    def fits(operation: RecordedOperation, files: dict[str, Any]) -> dict[str, Any] | None:
         after = dict(files)
         for step in operation.steps:
             now = json.dumps(after.get(step.path), sort_keys=True)
@@ -169,7 +169,7 @@ def linearizable_by_force(operations: Sequence[Operation]) -> bool:
             after[step.path] = step.value
         return after
 
-    def search(left: tuple[Operation, ...], files: dict[str, Any]) -> bool:
+    def search(left: tuple[RecordedOperation, ...], files: dict[str, Any]) -> bool:
         if all(operation.ended is None for operation in left):
             return True
         first_end = min(one.ended for one in left if one.ended is not None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.checker.counterexample_page import _Plan, render
+from chaos.checker.counterexample_page import Layout, render
 from chaos.checker.history import HistoryRecorder, operations_of, write_events
 from chaos.checker.linearizability import check
 from chaos.checker.window import Window, smallest_window
@@ -188,7 +188,7 @@ def test_points_stand_inside_their_bars_and_in_order() -> None:
         *("3 invoke read /a", "3 ok 1", "1 ok", "2 ok", "3 invoke read /a", "3 ok 2"),
     ]
     window = _window(*lines)
-    plan = _Plan(window)
+    plan = Layout(window)
     points = plan.points(window)
 
     assert len(points) == len(window.order) >= 3

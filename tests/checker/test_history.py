@@ -11,7 +11,7 @@ import pytest
 from chaos.checker.history import (
     HistoryError,
     HistoryRecorder,
-    Step,
+    PathStep,
     load_history,
     operations_of,
     read_events,
@@ -52,8 +52,8 @@ def test_what_is_recorded_can_be_read_again() -> None:
         (1, "delete", "unknown"),
         (3, "read", "ok"),
     ]
-    assert operations[2].steps == (Step("read", "/é", "x"), Step("write", "/b", 2))
-    assert operations[3].steps == (Step("cas", "/b", 2, expected=1),)
+    assert operations[2].steps == (PathStep("read", "/é", "x"), PathStep("write", "/b", 2))
+    assert operations[3].steps == (PathStep("cas", "/b", 2, expected=1),)
     assert (operations[4].ended, operations[4].ended_ns) == (None, None)
     assert (operations[5].invoked, operations[5].ended, operations[5].invoked_ns) == (10, 11, 110)
 

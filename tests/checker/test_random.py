@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from chaos.checker.history import Event, Operation, operations_of
+from chaos.checker.history import Event, RecordedOperation, operations_of
 from chaos.checker.linearizability import check
 from chaos.checker.window import smallest_window
 from tests.checker.histories import linearizable_by_force, simulated, told
@@ -17,7 +17,7 @@ SMALL = st.sampled_from([None, 1, 2])
 
 
 @st.composite
-def any_operations(draw: st.DrawFn) -> list[Operation]:
+def any_operations(draw: st.DrawFn) -> list[RecordedOperation]:
     """A few operations at arbitrary times with arbitrary outcomes."""
     count = draw(st.integers(1, 6))
     times = draw(st.permutations(range(2 * count)))
@@ -54,7 +54,7 @@ def _step(draw: st.DrawFn, path: str) -> list[Any]:
 
 @given(any_operations())
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_same_verdict_as_trying_every_order(operations: list[Operation]) -> None:
+def test_same_verdict_as_trying_every_order(operations: list[RecordedOperation]) -> None:
     expected = "linearizable" if linearizable_by_force(operations) else "not linearizable"
     event(expected)
 
@@ -142,7 +142,7 @@ def test_long_histories_take_less_than_ten_seconds(name: str, stale: bool) -> No
     assert time.process_time() - began_s < 10
 
 
-def _with_stale_read(operations: list[Operation]) -> list[Operation]:
+def _with_stale_read(operations: list[RecordedOperation]) -> list[RecordedOperation]:
     """Let a read late in the history see what was deleted before all else began."""
     reads = [i for i, one in enumerate(operations) if one.f == "read" and one.outcome == "ok"]
     late = reads[len(reads) * 9 // 10]

@@ -7,7 +7,6 @@ from tests.house.test_tidy import python_files
 
 ALLOWED = frozenset(
     {
-        "chaos/checker/history.py",
         "synod/client.py",
     }
 )
