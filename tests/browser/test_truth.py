@@ -79,7 +79,7 @@ def test_an_edit_is_guarded_at_a_click_at_back_and_at_a_reload(
         lambda: page.get_by_role("button", name="Close the file").click(),
     ):
         leave()
-        expect(dialog).to_contain_text("“plan.txt” has changes that are not saved")
+        expect(dialog).to_contain_text("“plan.txt” has unsaved changes")
         dialog.get_by_role("button", name="Keep editing").click()
         expect(dialog).to_have_count(0)
         expect(page.locator("textarea")).to_have_value("one\nmine\n")
@@ -96,7 +96,7 @@ def test_an_edit_is_guarded_at_a_click_at_back_and_at_a_reload(
     page.reload()
     assert asked == ["beforeunload"]
     expect(page.locator("textarea")).to_have_value("one\nmine\n")
-    expect(page.locator(".notice")).to_contain_text("did not save is here again")
+    expect(page.locator(".notice")).to_contain_text("was restored")
     assert synod.read("truth/edits/plan.txt") == b"one\n"
 
     page.get_by_role("link", name="Cluster").click()
@@ -130,7 +130,7 @@ def test_a_save_without_an_answer_is_asked_again_under_its_key(
     assert len(set(keys)) == 1
 
     page.unroute("**/v1/files/truth/kept/plan.txt")
-    page.locator(".notice").get_by_role("button", name="Ask again").click()
+    page.locator(".notice").get_by_role("button", name="Retry").click()
 
     expect(page.locator(".toast").last).to_contain_text("Saved")
     assert synod.read("truth/kept/plan.txt") == b"one\ntwo\n"
@@ -162,18 +162,18 @@ def test_a_login_that_ended_is_asked_for_and_the_edit_is_saved_after_it(
     page.locator("textarea").fill("two\n")
     page.keyboard.press("Control+s")
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("asks for its token")
+    expect(dialog).to_contain_text("requires a token")
 
     # Who has no token at hand loses nothing, and reads no header's name.
     dialog.get_by_role("button", name="Cancel").click()
     expect(page.locator(".notice")).to_contain_text("Not saved: you are not logged in")
-    expect(page.locator("#lost")).to_contain_text("You are not logged in any more")
+    expect(page.locator("#banner")).to_contain_text("You are no longer logged in")
     expect(page.locator("textarea")).to_have_value("two\n")
 
-    page.locator("#lost").get_by_role("button", name="Log in").click()
+    page.locator("#banner").get_by_role("button", name="Log in").click()
     dialog.get_by_label("Token").fill("the token of this cluster")
     dialog.get_by_role("button", name="Log in").click()
-    expect(page.locator("#lost")).to_be_hidden()
+    expect(page.locator("#banner")).to_be_hidden()
     page.locator(".notice").get_by_role("button", name="Try again").click()
     expect(page.locator(".toast").last).to_contain_text("Saved")
     assert synod.read("truth/guarded/plan.txt") == b"two\n"
@@ -196,7 +196,7 @@ def test_a_cancelled_upload_that_was_written_says_so_and_one_that_was_not_never_
         row = page.locator(".uploads li", has_text="came.bin")
         expect(row).to_contain_text("sent; waiting for the cluster")
         page.get_by_role("button", name="Cancel truth/cancels/came.bin").click()
-        expect(row).to_contain_text("cancelled; asking whether it was written")
+        expect(row).to_contain_text("cancelled; checking whether it was written")
     finally:
         for name in ("learner-1", "learner-2"):
             cluster.resume(name)
@@ -240,17 +240,17 @@ def test_a_picture_is_called_well_only_while_it_is_fresh_and_the_lease_runs(
         expect(verdict).to_have_text("Unknown")
         expect(verdict).not_to_have_class(re.compile("good"))
         expect(page.locator(".reasons")).to_contain_text(re.compile(r"At .*: All is well"))
-        expect(page.locator("#lost")).to_contain_text("The connection to the gateway is lost")
+        expect(page.locator("#banner")).to_contain_text("The connection to the gateway is lost")
     finally:
         cluster.resume("gateway-1")
-    expect(page.locator("#lost")).to_be_hidden(timeout=30_000)
+    expect(page.locator("#banner")).to_be_hidden(timeout=30_000)
     expect(verdict).to_have_text("All is well", timeout=30_000)
 
     # Given proposers that are suspended: the lease that was told of runs out
     for name in ("proposer-1", "proposer-2"):
         cluster.pause(name)
     try:
-        expect(verdict).to_contain_text("Takes no writes")
+        expect(verdict).to_contain_text("Accepts no writes")
         expect(verdict).not_to_have_class(re.compile("good"))
         expect(page.locator(".reasons")).to_contain_text(re.compile("lapsed|no proposer leads"))
     finally:
@@ -276,8 +276,8 @@ def test_a_write_under_way_is_no_read_and_a_vote_that_was_not_seen_is_none(
     expect(running).not_to_contain_text("read")
 
     window.go(f"requests/{written.request}")
-    says = page.locator("text.says")
-    expect(says).to_have_text(["a majority accepted: chosen", "all votes are in: decided"])
+    says = page.locator("text.caption")
+    expect(says).to_have_text(["a majority accepted: chosen", "all votes received: decided"])
 
     def without_a_vote(route: Route) -> None:
         trace = route.fetch().json()
@@ -290,7 +290,9 @@ def test_a_write_under_way_is_no_read_and_a_vote_that_was_not_seen_is_none(
 
     page.route("**/v1/traces/*", without_a_vote)
     page.reload()
-    expect(says).to_have_text(["a majority accepted: chosen", "decided; vote of store-2: not seen"])
+    expect(says).to_have_text(
+        ["a majority accepted: chosen", "decided; vote of store-2: not recorded"]
+    )
 
 
 def test_a_page_that_can_not_be_loaded_and_a_newer_one_are_told_to_people(
@@ -311,10 +313,10 @@ def test_a_page_that_can_not_be_loaded_and_a_newer_one_are_told_to_people(
         lambda route: route.fulfill(status=200, headers={"synod-ui": "another"}, body=""),
     )
     cluster.kill("gateway-1")
-    expect(page.locator("#lost")).to_contain_text("lost")
+    expect(page.locator("#banner")).to_contain_text("lost")
     cluster.start_node("gateway-1")
     cluster.wait_ready()
-    expect(page.locator("#lost")).to_contain_text("another version of this page", timeout=30_000)
+    expect(page.locator("#banner")).to_contain_text("another version of this page", timeout=30_000)
 
 
 def test_rabbitmq_is_named_when_it_is_the_reason(open_window: Open, cluster: LocalCluster) -> None:
@@ -325,10 +327,10 @@ def test_rabbitmq_is_named_when_it_is_the_reason(open_window: Open, cluster: Loc
     broker.kill()
     try:
         expect(page.locator(".reasons")).to_contain_text("no connection to RabbitMQ")
-        expect(page.locator(".verdict")).to_contain_text("Takes no writes")
-        expect(page.locator("#lost")).to_contain_text("no connection to RabbitMQ")
+        expect(page.locator(".verdict")).to_contain_text("Accepts no writes")
+        expect(page.locator("#banner")).to_contain_text("no connection to RabbitMQ")
         assert b"no connection to RabbitMQ" in cluster.ask("/readyz").body
     finally:
         broker.start()
     cluster.wait_ready()
-    expect(page.locator("#lost")).to_be_hidden(timeout=30_000)
+    expect(page.locator("#banner")).to_be_hidden(timeout=30_000)

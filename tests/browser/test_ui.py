@@ -110,7 +110,7 @@ def test_two_who_edit_see_both_and_one_chooses(open_window: Open, synod: Elsewhe
     theirs.page.locator("textarea").fill("one\ntwo\nthree\n")
     theirs.page.keyboard.press("Control+s")
     expect(theirs.page.locator(".toast")).to_contain_text("Saved")
-    expect(mine.page.locator(".notice")).to_contain_text("Somebody saved another version")
+    expect(mine.page.locator(".notice")).to_contain_text("Another client saved this file")
 
     mine.page.get_by_role("button", name="Save").click()
 
@@ -212,7 +212,7 @@ def test_a_request_just_made_is_a_diagram_that_explains_itself(open_window: Open
         *("queue", "journal", "quorum", "vote", "answer")
     ]
     panel = page.locator(".diagram .panel")
-    for title in ("A command goes to the leader", "Phase 2a", "Phase 2b"):
+    for title in ("The gateway submits a command to the leader", "Phase 2a", "Phase 2b"):
         page.keyboard.press("ArrowRight")
         expect(panel).to_contain_text(title)
     page.locator(".message.commit .hit").first.click(force=True)
@@ -262,7 +262,7 @@ def test_a_simulators_trace_is_drawn_too(open_window: Open, tmp_path: Path) -> N
     (tmp_path / "no.jsonl").write_text("no")
     window.go("requests/")
     page.locator("input[type=file]").set_input_files(tmp_path / "no.jsonl")
-    expect(page.locator(".toast")).to_contain_text("no.jsonl is no trace")
+    expect(page.locator(".toast")).to_contain_text("no.jsonl is not a trace")
 
 
 def test_a_killed_store_is_seen_dead_and_back(open_window: Open, cluster: LocalCluster) -> None:
@@ -273,7 +273,7 @@ def test_a_killed_store_is_seen_dead_and_back(open_window: Open, cluster: LocalC
     cluster.kill("store-2")
     try:
         expect(store).to_have_class(re.compile("silent"), timeout=20_000)
-        expect(page.locator(".verdict")).to_contain_text("away")
+        expect(page.locator(".verdict")).to_contain_text("silent")
         expect(page.locator(".history")).to_contain_text("store-2", timeout=20_000)
     finally:
         cluster.start_node("store-2")
@@ -288,14 +288,14 @@ def test_a_lost_connection_is_told_and_mended(
     window = open_window(forgiven=("ERR_CONNECTION", "ERR_INCOMPLETE", "status of 503"))
     page = window.go("files/")
     expect(page.get_by_role("button", name="Upload")).to_be_visible()
-    expect(page.locator("#lost")).to_be_hidden()
+    expect(page.locator("#banner")).to_be_hidden()
     cluster.kill("gateway-1")
     try:
-        expect(page.locator("#lost")).to_contain_text("The connection to the gateway is lost")
+        expect(page.locator("#banner")).to_contain_text("The connection to the gateway is lost")
     finally:
         cluster.start_node("gateway-1")
     cluster.wait_ready()
-    expect(page.locator("#lost")).to_be_hidden(timeout=30_000)
+    expect(page.locator("#banner")).to_be_hidden(timeout=30_000)
     synod.put("after the break", b"1")
     expect(page.get_by_text("after the break")).to_be_visible()
 
@@ -314,11 +314,11 @@ def test_a_window_whose_worker_never_began_begins_it_again(
     cluster.kill("gateway-1")
     try:
         held[0].abort()
-        expect(page.locator("#lost")).to_contain_text("The connection to the gateway is lost")
+        expect(page.locator("#banner")).to_contain_text("The connection to the gateway is lost")
     finally:
         cluster.start_node("gateway-1")
     cluster.wait_ready()
-    expect(page.locator("#lost")).to_be_hidden(timeout=30_000)
+    expect(page.locator("#banner")).to_be_hidden(timeout=30_000)
     synod.put("after the worker", b"1")
     expect(page.get_by_text("after the worker")).to_be_visible()
 

@@ -1,37 +1,38 @@
-// Calls of the API: errors as exceptions, a token asked for once, and keys that make writes safe to
-// repeat. A write ends in one of three ways: an answer (written), a `Problem` (certainly not written),
-// or `Unsettled` (not known, and the same key can ask).
+// Calls of the API: errors as exceptions, one login prompt for all calls, and idempotency keys that
+// make writes safe to retry. A write ends in one of three ways: an answer (written), a `Problem`
+// (certainly not written), or `OutcomeUnknown` (a retry with the same key finds out).
 
 import { encoded } from "./dom.js";
 
-/** What the server answered that is no success; `kind` is the last part of the problem's type. */
+/** An answer that is no success; `kind` is the last part of the problem's type. */
 export class Problem extends Error {
   constructor(status, body) {
-    super(saidOf(status, body));
+    super(messageOf(status, body));
     this.status = status;
     this.body = body;
     this.kind = String(body.type || "").split(":").pop();
   }
 }
 
-/** No answer came to what only asks. */
+/** A read got no answer. */
 export class Unreachable extends Error {}
 
-/** A write of which it is not known whether it was done; asking with the same `key` tells. */
-export class Unsettled extends Error {
+/** It is not known whether a write was applied; a retry with the same `key` finds out. */
+export class OutcomeUnknown extends Error {
   constructor(key, why) {
-    super(`It is not known whether this was done: ${why} Ask again: it is done once at most.`);
+    super(`It is not known whether this was done: ${why} Retry: it is applied at most once.`);
     this.key = key;
   }
 }
 
-function saidOf(status, body) {
-  if (status === 401) return "you are not logged in. Log in, then do it again.";
-  return body.detail || body.title || `The gateway, or a proxy before it, answered ${status}.`;
+function messageOf(status, body) {
+  if (status === 401) return "you are not logged in. Log in, then try again.";
+  return body.detail || body.title ||
+    `The gateway, or a proxy in front of it, answered with status ${status}.`;
 }
 
-/** Whether the answer to a write leaves open if it was done: what is final names its type. */
-export function leavesOpen(problem) {
+/** Whether an answer leaves open if the write was applied; a final one has one of these kinds. */
+export function isOutcomeUnknown(problem) {
   if (problem.kind === "running" || problem.kind === "unknown") return true;
   const isFinal = ["aborted", "unavailable", "busy", "disk-full", "over-quota"].includes(
     problem.kind,
@@ -39,123 +40,125 @@ export function leavesOpen(problem) {
   return problem.status >= 500 && !isFinal;
 }
 
-function whyOpen(problem) {
+function whyUnknown(problem) {
   if (problem.kind === "unknown") return "the cluster has not answered yet.";
-  return problem.kind === "running" ? "it is still under way." : problem.message;
+  return problem.kind === "running" ? "it is still running." : problem.message;
 }
 
-const READS_TRIED = 3;
-const WRITES_TRIED = 5;
+const READ_ATTEMPTS = 3;
+const WRITE_ATTEMPTS = 5;
 
 const listeners = new Set();
 
-/** Told `true` when an answer came and `false` when none did. */
-export const onReach = (listener) => listeners.add(listener);
-export const reached = (yes) => listeners.forEach((listener) => listener(yes));
+/** The listener is called with `true` after each answer and with `false` if none arrived. */
+export const onReachable = (listener) => listeners.add(listener);
+export const reportReachable = (yes) => listeners.forEach((listener) => listener(yes));
 
-let asking = null;
-let ask = async () => false;
+let loginPending = null;
+let promptLogin = async () => false;
 
-/** Who asks for the token; resolves to whether a login succeeded. */
-export const setLogin = (login) => {
-  ask = login;
+/** Set the function that asks for the token; it resolves to whether the login succeeded. */
+export const setLoginPrompt = (login) => {
+  promptLogin = login;
 };
 
-/** A random name for a write, so that the same write sent twice is applied once. */
-export function key() {
+/** A random idempotency key, so that the same write sent twice is applied once. */
+export function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /**
- * An answer with a good status. Throws `Problem`, `Unreachable` or, of a write, `Unsettled`. A text
- * is sent as it is, any other object as JSON.
+ * Call the API and return the answer, whose status is a success or 304. Texts and blobs are sent as
+ * they are, other objects as JSON. Throws `Problem`, `Unreachable` or (writes) `OutcomeUnknown`.
  */
 export async function call(method, url, { body, headers = {}, signal, attempts } = {}) {
   const write = method !== "GET" && method !== "HEAD";
   const sent = { ...headers };
-  if (write) sent["idempotency-key"] ??= key();
+  if (write) sent["idempotency-key"] ??= newKey();
   if (body !== undefined && typeof body === "object" && !(body instanceof Blob)) {
     sent["content-type"] = "application/json";
     body = JSON.stringify(body);
   }
-  const most = attempts ?? (write ? WRITES_TRIED : READS_TRIED);
-  let open = "";
+  const attemptsMax = attempts ?? (write ? WRITE_ATTEMPTS : READ_ATTEMPTS);
+  let why = "";
   for (let tried = 1;; tried += 1) {
     let answer;
     try {
       answer = await fetch(url, { method, body, headers: sent, signal, cache: "no-store" });
     } catch (error) {
       if (signal?.aborted) throw error;
-      reached(false);
-      open = "the gateway does not answer.";
-      if (tried < most) {
+      reportReachable(false);
+      why = "the gateway does not answer.";
+      if (tried < attemptsMax) {
         await pause(400 * Math.min(tried, 3));
         continue;
       }
-      if (write) throw new Unsettled(sent["idempotency-key"], open);
+      if (write) throw new OutcomeUnknown(sent["idempotency-key"], why);
       throw new Unreachable("The gateway does not answer.");
     }
-    reached(true);
+    reportReachable(true);
     if (answer.ok || answer.status === 304) return answer;
     const problem = await problemOf(answer);
     if (answer.status === 401 && (await login())) continue;
-    // A copy that was sent before may still be done, whatever became of this one.
-    const earlier = open && (problem.status >= 500 || problem.status === 401);
-    const isOpen = write && (leavesOpen(problem) || earlier);
-    if (isOpen) open = whyOpen(problem);
-    const isLater = isOpen ? problem.status !== 401 : problem.status === 503 && tried < READS_TRIED;
-    if (isLater && tried < most) {
+    // An earlier copy may still be applied, whatever the answer to this one.
+    const earlierMayApply = why && (problem.status >= 500 || problem.status === 401);
+    const isUnknown = write && (isOutcomeUnknown(problem) || earlierMayApply);
+    if (isUnknown) why = whyUnknown(problem);
+    const mayRetry = isUnknown
+      ? problem.status !== 401
+      : problem.status === 503 && tried < READ_ATTEMPTS;
+    if (mayRetry && tried < attemptsMax) {
       await pause(700);
       continue;
     }
-    if (isOpen) throw new Unsettled(sent["idempotency-key"], open);
+    if (isUnknown) throw new OutcomeUnknown(sent["idempotency-key"], why);
     throw problem;
   }
 }
 
 /**
- * One thing that a person wants done, however often it takes to ask: as long as it is not known
- * whether it was done, the same request is sent under the same key.
+ * One write that a user wants, over all retries: while its outcome is unknown, the same request is
+ * sent with the same key.
  */
 export class Attempt {
   constructor() {
-    this.open = null;
+    this.pending = null;
   }
 
   async call(method, url, { body, headers = {}, ...more } = {}) {
-    const said = JSON.stringify([method, url, headers, body]);
-    if (this.open?.said !== said) this.open = { said, key: key() };
-    const { open } = this;
+    const request = JSON.stringify([method, url, headers, body]);
+    if (this.pending?.request !== request) this.pending = { request, key: newKey() };
+    const { pending } = this;
     try {
       const answer = await call(method, url, {
         body,
-        headers: { ...headers, "idempotency-key": open.key },
+        headers: { ...headers, "idempotency-key": pending.key },
         ...more,
       });
-      this.open = null;
+      this.pending = null;
       return answer;
     } catch (error) {
-      if (!(error instanceof Unsettled)) this.open = null;
+      if (!(error instanceof OutcomeUnknown)) this.pending = null;
       throw error;
     }
   }
 }
 
 /**
- * Have the write with this key never happen, unless it was decided already: the key is spent on a
- * check that changes nothing, so that a copy which is still under way is refused. Resolves to
- * "never" or "decided". Throws `Unsettled` or `Problem`.
+ * Prevent the write with this key, unless it was decided already: a check that changes nothing uses
+ * the key up, so the cluster refuses a copy that is still on its way. Resolves to "prevented" or
+ * "decided". Throws `OutcomeUnknown` or `Problem`.
  */
-export async function cancelled(name) {
+export async function cancelWrite(key) {
   const body = { steps: [{ op: "check", path: "", if_match: "*" }] };
   try {
     await call("POST", "/v1/transactions", {
       body,
-      headers: { "idempotency-key": name },
+      headers: { "idempotency-key": key },
       attempts: 12,
     });
-    return "never";
+    return "prevented";
   } catch (error) {
     if (error.kind === "key-reused") return "decided";
     throw error;
@@ -167,19 +170,19 @@ export const fileUrl = (path) => `/v1/files/${encoded(path)}`;
 export const directoryUrl = (path) => `/v1/directories/${encoded(path)}`;
 export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
-/** The problem in an answer, whatever it holds. */
+/** The problem in an answer, whatever its body is. */
 export async function problemOf(answer) {
   let body = {};
   try {
     body = await answer.json();
-  } catch { /* Not from a gateway: the status says enough. */ }
+  } catch { /* Not from a gateway: only the status is known. */ }
   return new Problem(answer.status, body);
 }
 
-/** Ask for the token, once however many calls need it. */
+/** Ask for the token, once for all calls that need it. */
 export async function login() {
-  asking ??= ask().finally(() => {
-    asking = null;
+  loginPending ??= promptLogin().finally(() => {
+    loginPending = null;
   });
-  return asking;
+  return loginPending;
 }

@@ -1,7 +1,7 @@
-// The shell: pages by the address after #, navigation, the guard of what is not saved, the keys.
+// The shell: a page for the address after #, navigation, the guard of unsaved text, shortcuts.
 
-import { get, Problem, Unreachable, Unsettled } from "./api.js";
-import { mindConnection } from "./connection.js";
+import { get, OutcomeUnknown, Problem, Unreachable } from "./api.js";
+import { watchConnection } from "./connection.js";
 import { ask, showKeys, toast } from "./dialog.js";
 import { h, icon } from "./dom.js";
 import { listen, start } from "./live.js";
@@ -13,31 +13,31 @@ const PAGES = {
   log: ["Log", () => import("./log.js")],
 };
 
-const WRITES = { taken: "taken", refused: "not taken" };
+const WRITES = { taken: "accepted", refused: "refused" };
 
 const main = document.getElementById("main");
 let current = null;
-let showing = 0;
+let lastNavigation = 0;
 let shownAddress = null;
-let here = 0;
-let asking = false;
+let position = 0;
+let isAsking = false;
 
 /** Show the page that the address names; `#/files/a/b` is the page `files` with the rest `a/b`. */
 async function show() {
   if (current && location.hash === shownAddress) return;
-  if (!(await mayLeave())) return;
+  if (!(await confirmLeave())) return;
   shownAddress = location.hash;
-  note();
+  numberHistoryEntry();
   const [, name = "files", rest = ""] = location.hash.match(/^#\/(\w+)\/?(.*)$/) ?? [];
   const page = PAGES[name] ? name : "files";
-  const turn = ++showing;
+  const navigation = ++lastNavigation;
   let module = null;
   try {
     module = await PAGES[page][1]();
-  } catch { /* Said below: what the browser says of it is of no use to anybody. */ }
-  if (turn !== showing) return;
-  if (module && current?.name === page && current.view.move) {
-    current.view.move(rest);
+  } catch { /* `notLoaded` shows it; the browser's message would not help a user. */ }
+  if (navigation !== lastNavigation) return;
+  if (module && current?.name === page && current.view.navigate) {
+    current.view.navigate(rest);
   } else {
     current?.view.close?.();
     main.replaceChildren();
@@ -51,7 +51,7 @@ async function show() {
   }
 }
 
-/** In place of a page of which a part did not come from the gateway. */
+/** Shown in place of a page whose modules could not be loaded. */
 function notLoaded(title) {
   main.append(
     h(
@@ -62,7 +62,8 @@ function notLoaded(title) {
       h(
         "p.quiet",
         {},
-        "The gateway does not answer, or it serves another version of this page now. Nothing was changed.",
+        "The gateway does not answer, or it now serves another version of this page. Nothing was " +
+          "changed.",
       ),
       h("button.primary", { type: "button", onclick: () => location.reload() }, "Reload"),
     ),
@@ -76,41 +77,41 @@ function notLoaded(title) {
 }
 
 /**
- * Whether the page may turn to the address: what is not saved is asked about first, at the address of
- * before. The history stays as it is, whether the new address is a link's or one gone back to.
+ * Whether the page may be left. If it has unsaved text, the user is asked first, at the former
+ * address. The history stays intact, whether the user followed a link or went back.
  */
-async function mayLeave() {
-  if (!current?.view.unsaved?.()) return true;
-  const [target, place] = [location.hash, history.state?.place];
-  history.go(place === undefined ? -1 : here - place);
-  // Where places were counted wrongly the address is put right, at the cost of an entry.
+async function confirmLeave() {
+  if (!current?.view.unsavedName?.()) return true;
+  const [target, targetPosition] = [location.hash, history.state?.position];
+  history.go(targetPosition === undefined ? -1 : position - targetPosition);
+  // If the positions were counted wrongly, the address is corrected at the cost of a history entry.
   setTimeout(() => {
-    if (location.hash !== shownAddress && asking) {
+    if (location.hash !== shownAddress && isAsking) {
       history.replaceState(history.state, "", shownAddress);
     }
   }, 300);
-  if (asking) return false;
-  asking = true;
+  if (isAsking) return false;
+  isAsking = true;
   const discard = await ask({
-    title: "Discard what you changed?",
+    title: "Discard your changes?",
     danger: true,
     action: "Discard changes",
     cancel: "Keep editing",
-    text: `${current.view.unsaved()} has changes that are not saved.`,
+    text: `${current.view.unsavedName()} has unsaved changes.`,
   });
-  asking = false;
+  isAsking = false;
   if (!discard) return false;
   current.view.discard();
-  if (place === undefined) location.hash = target;
-  else history.go(place - here);
+  if (targetPosition === undefined) location.hash = target;
+  else history.go(targetPosition - position);
   return false;
 }
 
-/** Number the entries of the history, so that it is known which way one was gone to. */
-function note() {
-  const place = history.state?.place;
-  here = place ?? here + 1;
-  if (place === undefined) history.replaceState({ place: here }, "");
+/** Number the history's entries, to know in which direction the user went. */
+function numberHistoryEntry() {
+  const known = history.state?.position;
+  position = known ?? position + 1;
+  if (known === undefined) history.replaceState({ position }, "");
 }
 
 function drawNavigation() {
@@ -136,10 +137,10 @@ function drawNavigation() {
       h("dt", {}, "writes/s"),
       rate,
     ),
-    h("button.bare.theme", { type: "button", onclick: turnTheme }, icon("theme"), "Theme"),
+    h("button.bare.theme", { type: "button", onclick: toggleTheme }, icon("theme"), "Theme"),
     h("a", { href: "/docs" }, "API"),
   );
-  listen("shown", () => current?.view.refresh?.());
+  listen("visible", () => current?.view.refresh?.());
   listen("figures", (figures) => {
     const isKnown = figures.writes !== "unknown";
     leader.textContent = figures.leader ?? (isKnown ? "none" : "unknown");
@@ -151,7 +152,7 @@ function drawNavigation() {
   });
 }
 
-function turnTheme() {
+function toggleTheme() {
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
   const shown = document.documentElement.dataset.theme ?? (dark ? "dark" : "light");
   setTheme(shown === "dark" ? "light" : "dark");
@@ -163,9 +164,9 @@ function setTheme(theme) {
   dispatchEvent(new CustomEvent("theme"));
 }
 
-// -- the keys ------------------------------------------------------------------------------------
+// -- keyboard shortcuts --------------------------------------------------------------------------
 
-let going = 0;
+let goPressedAt = 0;
 
 addEventListener("keydown", (event) => {
   const typing = event.target.closest?.("input, textarea, select, [contenteditable]");
@@ -175,10 +176,10 @@ addEventListener("keydown", (event) => {
     return;
   }
   if (typing || event.ctrlKey) return;
-  if (event.key === "g") going = Date.now();
-  else if (Date.now() - going < 1_500) {
+  if (event.key === "g") goPressedAt = Date.now();
+  else if (Date.now() - goPressedAt < 1_500) {
     const page = { f: "files", c: "cluster", r: "requests", l: "log" }[event.key];
-    going = 0;
+    goPressedAt = 0;
     if (page) location.hash = `#/${page}/`;
   } else if (event.key === "?") showKeys();
 });
@@ -187,14 +188,14 @@ addEventListener("unhandledrejection", (event) => {
   if (event.reason?.name === "AbortError") return;
   event.preventDefault();
   const { reason } = event;
-  // What calls of the API say is made for people; anything else is a mistake of this page.
-  const isSaid = [Problem, Unreachable, Unsettled].some((kind) => reason instanceof kind);
+  // Errors of API calls are worded for users; anything else is a bug in this page.
+  const isForUsers = [Problem, Unreachable, OutcomeUnknown].some((kind) => reason instanceof kind);
   toast(
-    isSaid
+    isForUsers
       ? reason.message
-      : `This page made a mistake (${
+      : `An error in this page: ${
         reason?.message ?? reason
-      }). Reload it; text that you edit is kept.`,
+      }. Reload the page; unsaved text is kept.`,
     true,
   );
 });
@@ -202,11 +203,11 @@ addEventListener("unhandledrejection", (event) => {
 const theme = localStorage.getItem("theme");
 if (theme) document.documentElement.dataset.theme = theme;
 drawNavigation();
-mindConnection(() => current?.view.refresh?.());
+watchConnection(() => current?.view.refresh?.());
 addEventListener("hashchange", show);
 addEventListener("beforeunload", (event) => {
-  if (current?.view.unsaved?.()) event.preventDefault();
+  if (current?.view.unsavedName?.()) event.preventDefault();
 });
-// The token is asked for before anything else, if there is one.
+// A cluster with a token asks for it before the streams start.
 get("/v1/cluster", { attempts: 1 }).catch(() => null).finally(start);
 show();

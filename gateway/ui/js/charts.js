@@ -6,7 +6,7 @@ import { h } from "./dom.js";
 const SPAN_S = 300;
 const GAP_US = 5_000_000;
 
-/** The figures, and between two that are far apart a moment without any: nothing is known of it. */
+/** The figures, with an empty one in each gap, so that the chart draws no line across it. */
 function withGaps(figures) {
   return figures.flatMap((one, index) => {
     const before = figures[index - 1];
@@ -15,7 +15,7 @@ function withGaps(figures) {
   });
 }
 
-/** A chart of some figures over the last minutes; `draw(figures)` takes the newest ones. */
+/** A chart of the last minutes; call `draw(figures)` with the newest figures. */
 export function chart({ title, unit, series }) {
   const place = h("div.plot");
   const values = series.map(() => h("strong", {}, "–"));
@@ -36,7 +36,7 @@ export function chart({ title, unit, series }) {
   let plot = null;
   const make = () => {
     plot?.destroy();
-    // A canvas knows no custom properties: have the browser say what each colour is in this theme.
+    // A canvas knows no custom properties: let the browser resolve the colour in this theme.
     const colour = (name) => {
       place.style.color = `var(--${name})`;
       return getComputedStyle(place).color;

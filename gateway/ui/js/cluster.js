@@ -1,20 +1,20 @@
-// The page Cluster: every node as it lives, what changed and why, rate and latency of the last minutes.
+// The page Cluster: the state of every node, what changed and why, and recent rates and latencies.
 
 import { get } from "./api.js";
 import { chart } from "./charts.js";
-import { byWay, clock, h, icon, plural } from "./dom.js";
+import { byRequestOrder, clock, h, icon, plural } from "./dom.js";
 import { listen, recent } from "./live.js";
 
-// Until the gateway says after how long it takes a node for silent.
+// Used until the gateway reports after how long it considers a node silent.
 let silentMs = 6_000;
-// The picture comes once a second.
-const OLD_MS = 5_000;
+// The gateway sends the cluster's state once a second.
+const OUTDATED_MS = 5_000;
 const ROLES = [
-  ["gateway", "Gateway", "takes requests"],
-  ["proposer", "Proposers", "one leads and orders"],
-  ["acceptor", "Acceptors", "any majority is enough"],
-  ["learner", "Learners", "one coordinates"],
-  ["store", "Stores", "all write, one reads"],
+  ["gateway", "Gateway", "serves clients"],
+  ["proposer", "Proposers", "one leads and orders writes"],
+  ["acceptor", "Acceptors", "a majority is a quorum"],
+  ["learner", "Learners", "one coordinates commits"],
+  ["store", "Stores", "write all, read one"],
 ];
 const KINDS = {
   leader: "rule",
@@ -27,7 +27,7 @@ const KINDS = {
   not_ready: "wrong",
 };
 
-/** Open the page. The gateway tells it once a second how things are. */
+/** Open the page, which receives the cluster's state once a second. */
 export function open(main) {
   return new ClusterPage(main);
 }
@@ -37,8 +37,8 @@ class ClusterPage {
     this.nodes = new Map();
     this.verdict = h("p.verdict", { role: "status" }, "…");
     this.reasons = h("ul.reasons.card.pad", { hidden: true, "aria-label": "Why" });
-    this.told = null;
-    this.trouble = "";
+    this.latest = null;
+    this.problem = "";
     this.columns = new Map(
       ROLES.map((
         [role, title, text],
@@ -54,7 +54,7 @@ class ClusterPage {
     this.history = h("ol.history", { tabindex: "0", "aria-label": "Changes, newest first" });
     this.charts = [
       chart({
-        title: "Requests a second",
+        title: "Requests per second",
         unit: "",
         series: [{ label: "writes", colour: "paxos", fill: true, of: (one) => one.writes_per_s }, {
           label: "reads",
@@ -63,19 +63,19 @@ class ClusterPage {
         }],
       }),
       chart({
-        title: "Time a write takes",
+        title: "Write latency",
         unit: " ms",
         series: [{
-          label: "half of them",
+          label: "median",
           colour: "done",
           fill: true,
           of: (one) => one.write_p50_ms,
-        }, { label: "99 of 100", colour: "journal", of: (one) => one.write_p99_ms }],
+        }, { label: "p99", colour: "journal", of: (one) => one.write_p99_ms }],
       }),
     ];
     this.facts = h("dl.summary");
-    this.chamber = h(
-      "div.chamber.card",
+    this.topology = h(
+      "div.topology.card",
       {},
       [...this.columns.values()].flatMap((
         column,
@@ -87,69 +87,69 @@ class ClusterPage {
       {},
       h("header.head", {}, h("h1", {}, "Cluster"), this.verdict, h("span.grow"), this.facts),
       this.reasons,
-      this.chamber,
+      this.topology,
       h("div.charts", {}, this.charts.map((one) => one.element)),
       h("section.card.pad", {}, h("h2", {}, "What changed, and why"), this.history),
     );
     main.append(this.page);
-    this.deaf = [
+    this.subscriptions = [
       listen("figures", (figures) => this.figures(figures)),
       listen("change", () => this.drawHistory()),
-      listen("cluster", (cluster) => this.take(cluster)),
+      listen("cluster", (cluster) => this.receive(cluster)),
       listen("alive", () => {
         this.drawVerdict();
         this.drawHistory();
       }),
     ];
-    // What was told grows old by itself, without any event.
+    // The latest state becomes outdated without any event.
     this.clock = setInterval(() => this.drawVerdict(), 1_000);
     this.drawHistory();
     this.figures(recent.figures.at(-1));
-    this.look();
+    this.load();
   }
 
   close() {
     this.closed = true;
     clearInterval(this.clock);
-    for (const end of this.deaf) end();
+    for (const end of this.subscriptions) end();
     for (const one of this.charts) one.close();
   }
 
   refresh() {
-    this.look();
+    this.load();
   }
 
   figures(figures) {
     for (const one of this.charts) one.draw(recent.figures);
-    this.chamber.classList.toggle("busy", Boolean(figures && figures.writes_per_s > 0.5));
+    this.topology.classList.toggle("busy", Boolean(figures && figures.writes_per_s > 0.5));
   }
 
-  async look() {
+  async load() {
     try {
       const seen = await get("/v1/cluster", { attempts: 1 });
-      if (!this.closed) this.take(seen);
+      if (!this.closed) this.receive(seen);
     } catch (error) {
-      if (!this.closed) this.take({ problem: error.message });
+      if (!this.closed) this.receive({ problem: error.message });
     }
   }
 
-  /** A picture came, or why there is none: then the one of before stands, and is called old. */
-  take(picture) {
+  /** Show a new state. If it is a `problem`, the former state stays and is marked as outdated. */
+  receive(picture) {
     if (picture.problem !== undefined) {
-      this.trouble = picture.problem;
+      this.problem = picture.problem;
       this.drawVerdict();
       return;
     }
-    this.trouble = "";
+    this.problem = "";
     this.draw(picture);
   }
 
   drawVerdict() {
-    const { kind, text, reasons } = verdict(this.told, this.trouble, recent.alive);
-    const said = [text, ...reasons].join("\n");
-    this.page.classList.toggle("old", kind === "unknown" && Boolean(this.told));
-    if (this.said === said) return;
-    this.said = said;
+    const { kind, text, reasons } = verdict(this.latest, this.problem, recent.alive);
+    const shown = [text, ...reasons].join("\n");
+    this.page.classList.toggle("old", kind === "unknown" && Boolean(this.latest));
+    if (this.shown === shown) return;
+    this.shown = shown;
     this.verdict.className = `verdict ${kind}`;
     this.verdict.textContent = text;
     this.reasons.replaceChildren(...reasons.map((reason) => h("li", {}, reason)));
@@ -160,7 +160,9 @@ class ClusterPage {
     const gateways = cluster.nodes.some((node) => node.name === cluster.gateway)
       ? []
       : [{ name: cluster.gateway, role: "gateway", seen: true, age_ms: 0, self: true }];
-    const nodes = [...gateways, ...cluster.nodes].sort((one, other) => byWay(one.name, other.name));
+    const nodes = [...gateways, ...cluster.nodes].sort((one, other) =>
+      byRequestOrder(one.name, other.name)
+    );
     const applied = Math.max(
       0,
       ...nodes.map((node) => node.applied ?? 0),
@@ -168,13 +170,13 @@ class ClusterPage {
     );
     silentMs = cluster.silent_ms ?? silentMs;
     for (const node of nodes) this.drawNode(node, applied, cluster);
-    this.told = { cluster, nodes, atMs: Date.now() };
+    this.latest = { cluster, nodes, atMs: Date.now() };
     this.drawVerdict();
     const { view, condition } = cluster;
-    const nobody = condition.writes === "unknown" ? "unknown" : "none";
+    const noLeader = condition.writes === "unknown" ? "unknown" : "none";
     this.facts.replaceChildren(
       ...[
-        ["leader", cluster.leader ?? nobody],
+        ["leader", cluster.leader ?? noLeader],
         ["ballot", cluster.leases?.ballot ?? "–"],
         ["coordinator", view?.coordinator ?? "–"],
         ["view", view ? `epoch ${view.epoch}, ${plural(view.stores.length, "store")}` : "–"],
@@ -194,8 +196,8 @@ class ClusterPage {
         line: h("p"),
         bar: h("i"),
         detail: h("p.detail"),
-        held: h("p.held"),
-        left: h("i"),
+        leaseText: h("p.held"),
+        leaseBar: h("i"),
       };
       card.element.append(
         h("span.dot"),
@@ -204,18 +206,20 @@ class ClusterPage {
         card.line,
         h("div.lag", { "aria-hidden": "true" }, card.bar),
         card.detail,
-        card.held,
-        h("div.lag.lease", { "aria-hidden": "true" }, card.left),
+        card.leaseText,
+        h("div.lag.lease", { "aria-hidden": "true" }, card.leaseBar),
       );
       this.nodes.set(node.name, card);
       this.columns.get(node.role)?.append(card.element);
     }
     const now = state(node);
     const lead = node.leader ? "leader" : node.coordinator ? "coordinator" : "";
-    const looks = `node ${now} ${lead} ${node.role === "store" && !node.in_view ? "outside" : ""}`;
-    if (card.looks !== looks) {
-      card.looks = looks;
-      card.element.className = looks;
+    const classes = `node ${now} ${lead} ${
+      node.role === "store" && !node.in_view ? "outside" : ""
+    }`;
+    if (card.classes !== classes) {
+      card.classes = classes;
+      card.element.className = classes;
       card.mark.replaceChildren(...(lead ? [lead === "leader" ? icon("crown") : "", lead] : []));
     }
     const at = Math.max(node.applied ?? 0, node.role === "proposer" ? node.scanned ?? 0 : 0);
@@ -230,26 +234,26 @@ class ClusterPage {
           ? "not seen yet"
           : `silent for ${(node.age_ms / 1000).toFixed(0)} s`)
         : node.self
-        ? "this one"
+        ? "this gateway"
         : carries
         ? [`slot ${at.toLocaleString()}`, behind > 1 && `${behind.toLocaleString()} behind`].filter(
           Boolean,
         ).join(" · ")
-        : doing(node),
+        : activity(node),
     );
     card.bar.style.width = carries ? `${applied ? Math.max(2, (at / applied) * 100) : 100}%` : "0";
     card.bar.parentElement.hidden = !carries;
     card.bar.classList.toggle("late", behind > 20);
-    const about = [];
-    if (node.in_doubt) about.push(`${node.in_doubt} in doubt`);
-    if (node.pending) about.push(`${node.pending} waiting`);
-    if (node.role === "store" && node.seen && !node.in_view) about.push("outside the view");
+    const details = [];
+    if (node.in_doubt) details.push(`${node.in_doubt} in doubt`);
+    if (node.pending) details.push(`${node.pending} waiting`);
+    if (node.role === "store" && node.seen && !node.in_view) details.push("outside the view");
     if (node.role === "learner" && node.epoch !== null && node.epoch !== undefined) {
-      about.push(`epoch ${node.epoch}`);
+      details.push(`epoch ${node.epoch}`);
     }
-    if (node.incarnation > 1) about.push(`start ${node.incarnation}`);
-    text(card.detail, now === "halted" ? node.halted : about.join(" · "));
-    this.drawHeld(card, node, now, cluster.leases);
+    if (node.incarnation > 1) details.push(`start ${node.incarnation}`);
+    text(card.detail, now === "halted" ? node.halted : details.join(" · "));
+    this.drawLease(card, node, now, cluster.leases);
     card.element.title = [
       node.name,
       node.state_hash && `state ${node.state_hash.slice(0, 12)}`,
@@ -260,30 +264,30 @@ class ClusterPage {
     ].filter(Boolean).join("\n");
   }
 
-  /** What a node may rely on: its lease and how long it still runs, or the ballot it has promised. */
-  drawHeld(card, node, now, leases) {
+  /** Show how long a node's lease is valid, or which other ballot an acceptor has promised. */
+  drawLease(card, node, now, leases) {
     const left = node.leader
       ? leases?.left_ms
       : node.role === "store"
       ? leases?.read_left_ms[node.name] ?? 0
       : undefined;
     const isLease = now === "alive" && left !== undefined;
-    card.left.parentElement.hidden = !isLease;
-    if (isLease) card.left.style.width = `${Math.min(100, (left / leases.lease_ms) * 100)}%`;
-    const foreign = now === "alive" && node.role === "acceptor" && leases &&
+    card.leaseBar.parentElement.hidden = !isLease;
+    if (isLease) card.leaseBar.style.width = `${Math.min(100, (left / leases.lease_ms) * 100)}%`;
+    const isOtherBallot = now === "alive" && node.role === "acceptor" && leases &&
       node.ballot !== leases.ballot;
-    card.held.classList.toggle("foreign", Boolean(foreign));
+    card.leaseText.classList.toggle("foreign", Boolean(isOtherBallot));
     const kind = node.leader ? "lease" : "read lease";
     if (isLease) {
       text(
-        card.held,
+        card.leaseText,
         left >= 50
           ? `${kind} for ${(left / 1000).toFixed(1)} s`
           : node.leader
-          ? "its lease has lapsed"
+          ? "its lease has expired"
           : "no read lease",
       );
-    } else text(card.held, foreign ? `not the leader's ${short(leases.ballot)}` : "");
+    } else text(card.leaseText, isOtherBallot ? `not the leader's ${short(leases.ballot)}` : "");
   }
 
   drawHistory() {
@@ -303,72 +307,78 @@ class ClusterPage {
           "li.quiet",
           {},
           recent.alive
-            ? "This gateway has told of no change yet."
-            : "Not known: the gateway is not connected to this page.",
+            ? "This gateway has observed no change yet."
+            : "Not known: this page is not connected to the gateway.",
         )]),
     );
   }
 }
 
 /**
- * What may be said of the cluster, by what was told (`null`: nothing yet) and how long ago. `good` only
- * if all is well and is known to be so now.
+ * The state of the cluster in one line, from the `latest` state (`null`: none yet) and its age. It
+ * is `good` only if everything is well now; an outdated state is never good.
  */
-export function verdict(told, trouble, alive, nowMs = Date.now()) {
-  const was = told && `At ${clock(told.atMs)}: ${claim(told).text}.`;
+export function verdict(latest, problem, alive, nowMs = Date.now()) {
+  const before = latest && `At ${clock(latest.atMs)}: ${assess(latest).text}.`;
   const unknown = (why) => ({
     kind: "unknown",
     text: "Unknown",
-    reasons: [why, was].filter(Boolean),
+    reasons: [why, before].filter(Boolean),
   });
   if (alive === false) return unknown("The connection to the gateway is lost.");
-  if (trouble) return unknown(trouble);
-  if (!told) return { kind: "", text: "…", reasons: [] };
-  const age = nowMs - told.atMs;
-  if (age > OLD_MS) {
+  if (problem) return unknown(problem);
+  if (!latest) return { kind: "", text: "…", reasons: [] };
+  const age = nowMs - latest.atMs;
+  if (age > OUTDATED_MS) {
     return unknown(`Nothing has come from the gateway for ${Math.round(age / 1000)} s.`);
   }
-  return claim(told);
+  return assess(latest);
 }
 
-function claim({ cluster, nodes }) {
+function assess({ cluster, nodes }) {
   const { writes, reads, reasons, read_reasons: readReasons } = cluster.condition;
   const why = [...new Set([...reasons, ...readReasons].map((reason) => reason.detail))];
-  const and = {
-    served: "reads go on",
+  const readsText = {
+    served: "reads are served",
     refused: "reads are not served either",
     unknown: "nor whether reads are served",
   }[reads];
   if (writes === "unknown") {
-    return { kind: "unknown", text: `Not known whether writes are taken; ${and}`, reasons: why };
-  }
-  if (writes === "refused") return { kind: "bad", text: `Takes no writes; ${and}`, reasons: why };
-  if (reads !== "served") {
-    return { kind: "bad", text: "Takes writes; reads are not served", reasons: why };
-  }
-  const waits = cluster.condition.warnings.filter(({ code }) => code === "silent_in_view").map((
-    { detail },
-  ) => detail);
-  const away = nodes.filter((node) => state(node) !== "alive").length;
-  const out = nodes.filter((node) => node.role === "store" && !node.in_view).length;
-  if (away) {
     return {
-      kind: "fair",
-      text: `Takes writes; ${plural(away, "node")} ${away === 1 ? "is" : "are"} away`,
-      reasons: waits,
+      kind: "unknown",
+      text: `Not known whether writes are accepted; ${readsText}`,
+      reasons: why,
     };
   }
-  if (out) {
+  if (writes === "refused") {
+    return { kind: "bad", text: `Accepts no writes; ${readsText}`, reasons: why };
+  }
+  if (reads !== "served") {
+    return { kind: "bad", text: "Accepts writes; reads are not served", reasons: why };
+  }
+  const waiting = cluster.condition.warnings.filter(({ code }) => code === "silent_in_view").map((
+    { detail },
+  ) => detail);
+  const silent = nodes.filter((node) => state(node) !== "alive").length;
+  const outside = nodes.filter((node) => node.role === "store" && !node.in_view).length;
+  if (silent) {
     return {
       kind: "fair",
-      text: `Takes writes; ${plural(out, "store")} outside the view`,
+      text: `Accepts writes; ${plural(silent, "node")} ${silent === 1 ? "is" : "are"} silent`,
+      reasons: waiting,
+    };
+  }
+  if (outside) {
+    return {
+      kind: "fair",
+      text: `Accepts writes; ${plural(outside, "store")} outside the view`,
       reasons: [],
     };
   }
   return { kind: "good", text: "All is well", reasons: [] };
 }
 
-function doing(node) {
+function activity(node) {
   if (node.role === "acceptor") {
     return node.ballot ? `promised ${short(node.ballot)}` : "promised nothing yet";
   }

@@ -1,10 +1,10 @@
-// Two texts side by side, with the lines marked that only one of them has.
+// Two texts side by side; lines that only one of them has are marked.
 
 import { h } from "./dom.js";
 
 const LINES_MAX = 1_500;
 
-/** An element that shows what is there now beside what is about to be saved. */
+/** An element that shows the current version of a file beside the unsaved one. */
 export function compare(theirs, mine) {
   const [left, right] = [theirs.split("\n"), mine.split("\n")];
   const small = left.length <= LINES_MAX && right.length <= LINES_MAX;
@@ -25,12 +25,12 @@ export function compare(theirs, mine) {
   return h(
     "div.compare",
     {},
-    side("Theirs, as it is now", left, onlyLeft, "theirs"),
-    side("Yours, not saved", right, onlyRight, "mine"),
+    side("Current version", left, onlyLeft, "theirs"),
+    side("Your unsaved version", right, onlyRight, "mine"),
   );
 }
 
-// The longest common subsequence of lines, after what is equal at both ends was set aside.
+// The lines outside the longest common subsequence; equal lines at both ends are skipped first.
 function different(left, right) {
   let start = 0;
   while (start < left.length && start < right.length && left[start] === right[start]) start += 1;

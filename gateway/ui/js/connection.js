@@ -1,27 +1,27 @@
-// What this page knows of its own connection, and the line above everything that says so when it is
-// not well: logged out, lost, a cluster that takes no writes, a page of another version.
+// The state of this page's connection, and the banner at the top that shows trouble: logged out,
+// connection lost, a cluster that accepts no writes, a newer version of the page.
 
-import { login, onReach, reached, setLogin } from "./api.js";
+import { login, onReachable, reportReachable, setLoginPrompt } from "./api.js";
 import { ask, toast } from "./dialog.js";
 import { h } from "./dom.js";
-import { again, listen, recent } from "./live.js";
+import { listen, recent, retryNow } from "./live.js";
 
-const TRY_MS = 1_500;
-const REFUSED_MS = 3_000;
-const line = document.getElementById("lost");
+const RETRY_MS = 1_500;
+const REFUSED_SHOWN_AFTER_MS = 3_000;
+const banner = document.getElementById("banner");
 const version = document.querySelector("meta[name=synod-ui]")?.content ?? "";
 let streamLost = false;
 let callLost = false;
 let loggedOut = false;
-let isOther = false;
+let isOtherVersion = false;
 let lostAt = 0;
 let refusedAt = 0;
 
-/** Whether what is shown may be old: the gateway can't be heard. */
+/** Whether the page may be outdated because nothing arrives from the gateway. */
 export const isLost = () => streamLost || callLost || loggedOut;
 
-/** Mind the connection from now on; `back` is called when it is there again. */
-export function mindConnection(back) {
+/** Watch the connection; `onReconnect` is called each time it is back. */
+export function watchConnection(onReconnect) {
   listen("alive", (alive) => {
     const wasLost = streamLost;
     streamLost = !alive;
@@ -30,7 +30,7 @@ export function mindConnection(back) {
     if (!wasLost || !alive) return;
     toast("The connection is back.");
     compareVersions();
-    back();
+    onReconnect();
   });
   listen("login", () => {
     if (loggedOut) return;
@@ -39,17 +39,17 @@ export function mindConnection(back) {
     logIn();
   });
   listen("figures", draw);
-  onReach((yes) => {
+  onReachable((yes) => {
     callLost = !yes;
     draw();
   });
-  setInterval(tryAgain, TRY_MS);
+  setInterval(retry, RETRY_MS);
 }
 
-async function tryAgain() {
+async function retry() {
   if (!streamLost && !callLost) return;
   draw();
-  again();
+  retryNow();
   try {
     await fetch("/healthz", { cache: "no-store" });
     callLost = false;
@@ -62,19 +62,19 @@ async function tryAgain() {
 async function logIn() {
   if (await login()) {
     loggedOut = false;
-    again();
+    retryNow();
     draw();
   }
 }
 
-/** A gateway that was started again may serve another page, whose parts don't fit to this one. */
+/** A restarted gateway may serve another version of the page, whose modules don't fit this one. */
 async function compareVersions() {
   try {
     const answer = await fetch("/", { method: "HEAD", cache: "no-store" });
     const served = answer.headers.get("synod-ui");
-    isOther = Boolean(version && served && served !== version);
+    isOtherVersion = Boolean(version && served && served !== version);
     draw();
-  } catch { /* It will be asked when the connection is back. */ }
+  } catch { /* The versions are compared when the connection is back. */ }
 }
 
 function draw() {
@@ -86,23 +86,26 @@ function draw() {
   if (!refused) refusedAt = 0;
   else if (!refusedAt) refusedAt = Date.now();
   document.documentElement.toggleAttribute("data-lost", isLost());
-  const said = says(lost, refused && Date.now() - refusedAt >= REFUSED_MS && figures);
-  const shown = said.map((part) => part.textContent ?? part).join("");
-  line.hidden = !said.length;
-  // Drawn anew only if it says something else, so that a button in it can be pressed.
-  if (line.dataset.said !== shown) {
-    line.dataset.said = shown;
-    line.replaceChildren(...said);
+  const content = bannerContent(
+    lost,
+    refused && Date.now() - refusedAt >= REFUSED_SHOWN_AFTER_MS && figures,
+  );
+  const text = content.map((part) => part.textContent ?? part).join("");
+  banner.hidden = !content.length;
+  // Redrawn only when the text changes, so that a button in it can be pressed.
+  if (banner.dataset.content !== text) {
+    banner.dataset.content = text;
+    banner.replaceChildren(...content);
   }
 }
 
-function says(lost, refused) {
+function bannerContent(lost, refused) {
   if (loggedOut) {
     return [
       h(
         "span",
         {},
-        "You are not logged in any more. What you see may be old; what you edit is kept.",
+        "You are no longer logged in. This page may be outdated; unsaved text is kept.",
       ),
       h("button", { type: "button", onclick: logIn }, "Log in"),
     ];
@@ -114,24 +117,25 @@ function says(lost, refused) {
       h(
         "span",
         {},
-        `The connection to the gateway is lost${since}. What you see may be old; it is tried again by itself.`,
+        `The connection to the gateway is lost${since}. This page may be outdated; it reconnects ` +
+          "by itself.",
       ),
     ];
   }
-  if (isOther) {
+  if (isOtherVersion) {
     return [
-      h("span", {}, "The gateway serves another version of this page now."),
+      h("span", {}, "The gateway now serves another version of this page."),
       h("button", { type: "button", onclick: () => location.reload() }, "Reload"),
     ];
   }
   if (!refused) return [];
   const head = refused.writes === "refused"
-    ? "The cluster takes no writes at the moment"
-    : "It is not known whether the cluster takes writes";
-  return [h("span", {}, `${head}: ${refused.why || "the gateway does not say why"}.`)];
+    ? "The cluster accepts no writes at present"
+    : "It is not known whether the cluster accepts writes";
+  return [h("span", {}, `${head}: ${refused.why || "the gateway gives no reason"}.`)];
 }
 
-setLogin(async () => {
+setLoginPrompt(async () => {
   const input = h("input", {
     name: "token",
     type: "password",
@@ -139,30 +143,29 @@ setLogin(async () => {
     autocomplete: "current-password",
   });
   const done = await ask({
-    title: "This cluster asks for its token",
-    text:
-      "It stands in the settings of the cluster (SYNOD_TOKEN). What you edit is kept meanwhile.",
+    title: "This cluster requires a token",
+    text: "The token is set in the cluster's settings (SYNOD_TOKEN). Unsaved text is kept.",
     fields: [h("label", {}, "Token", input)],
     action: "Log in",
     submit: async (data) => {
-      const answer = await tryToken(data.get("token"));
+      const answer = await postToken(data.get("token"));
       if (!answer.ok) {
         throw new Error(
           answer.status === 401
-            ? "That is not the token."
-            : `Not logged in: the gateway answered ${answer.status}.`,
+            ? "Not logged in: the token is wrong."
+            : `Not logged in: the gateway answered with status ${answer.status}.`,
         );
       }
       return true;
     },
   });
   loggedOut = done !== true;
-  if (done) again();
+  if (done) retryNow();
   draw();
   return done === true;
 });
 
-async function tryToken(token) {
+async function postToken(token) {
   try {
     return await fetch("/v1/login", {
       method: "POST",
@@ -170,7 +173,7 @@ async function tryToken(token) {
       body: JSON.stringify({ token }),
     });
   } catch {
-    reached(false);
+    reportReachable(false);
     throw new Error("Not logged in: the gateway does not answer. Try again.");
   }
 }

@@ -1,9 +1,9 @@
-// The sequence diagram: a lane for each node, time downwards, every message an arrow at its real times.
+// The sequence diagram: a lane for each node, time running down, an arrow for every message.
 
-import { duration, h, icon, plural, put, role, s } from "./dom.js";
-import { about, STAGES } from "./teaching.js";
+import { duration, h, icon, plural, role, s, setChildren } from "./dom.js";
+import { explain, STAGES } from "./explanations.js";
 
-// How much room the names of the steps and each lane take; on a phone all lanes are to be in sight.
+// The widths of the step names and of each lane; on a phone all lanes must be visible.
 const WIDE = { gutter: 146, lane: 42, chip: [10, 124] };
 const NARROW = { gutter: 102, lane: 20, chip: [6, 97] };
 const NARROW_BELOW = 560;
@@ -12,12 +12,12 @@ const BOTTOM = 48;
 const CHIP = 27;
 const EVEN_STEP = 15;
 
-/** A drawing of `model` (see trace.js) with its tools and the panel that explains what is chosen. */
+/** A diagram of `model` (see trace.js), its tools, and the panel that explains the selection. */
 export class Diagram {
   constructor(model) {
     this.model = model;
     this.zoom = 1;
-    this.even = false;
+    this.isEven = false;
     this.chosen = null;
     this.step = -1;
     this.stagesBar = this.drawStages();
@@ -28,12 +28,12 @@ export class Diagram {
       {
         tabindex: "0",
         role: "group",
-        "aria-label": "Sequence diagram; left and right go from step to step",
+        "aria-label": "Sequence diagram; the left and right keys go from step to step",
       },
       this.lanes,
       this.canvas,
     );
-    this.panel = h("aside.panel.card", { "aria-live": "polite", "aria-label": "What is chosen" });
+    this.panel = h("aside.panel.card", { "aria-live": "polite", "aria-label": "Selection" });
     this.element = h(
       "div.diagram",
       {},
@@ -57,7 +57,7 @@ export class Diagram {
       }
     });
     this.watch.observe(this.scroll);
-    this.explain();
+    this.drawPanel();
   }
 
   close() {
@@ -77,7 +77,7 @@ export class Diagram {
         "div.total",
         {},
         h("strong", {}, duration(sum)),
-        h("span.quiet", {}, this.model.complete ? "in all" : "of what was seen"),
+        h("span.quiet", {}, this.model.complete ? "in total" : "in the recorded stages"),
       ),
       h(
         "div.bars",
@@ -92,7 +92,7 @@ export class Diagram {
               type: "button",
               title: text,
               style: { "flex-grow": Math.max(share, 0.02) },
-              onclick: () => this.explainStage(stage),
+              onclick: () => this.drawStagePanel(stage),
             },
             h("span", {}, title),
             h("strong", {}, duration(stage.to - stage.from)),
@@ -104,24 +104,24 @@ export class Diagram {
 
   drawTools() {
     this.where = h("span.quiet", {});
-    const real = h("button", {
+    const realTime = h("button", {
       type: "button",
       "aria-pressed": "true",
       title: "Distances are durations",
     }, "Real time");
-    const even = h("button", {
+    const stepByStep = h("button", {
       type: "button",
       "aria-pressed": "false",
-      title: "Every moment takes the same room",
+      title: "Every event takes the same height",
     }, "Step by step");
     const turn = (to) => () => {
-      this.even = to;
-      real.setAttribute("aria-pressed", !to);
-      even.setAttribute("aria-pressed", to);
+      this.isEven = to;
+      realTime.setAttribute("aria-pressed", !to);
+      stepByStep.setAttribute("aria-pressed", to);
       this.draw();
     };
-    real.onclick = turn(false);
-    even.onclick = turn(true);
+    realTime.onclick = turn(false);
+    stepByStep.onclick = turn(true);
     this.range = h("input", {
       type: "range",
       min: "0",
@@ -138,8 +138,8 @@ export class Diagram {
         {},
         h("button.icon", {
           type: "button",
-          "aria-label": "Step before",
-          title: "Step before (←)",
+          "aria-label": "Previous step",
+          title: "Previous step (←)",
           onclick: () => this.go(-1),
         }, icon("back")),
         h("button.icon.primary", {
@@ -151,7 +151,7 @@ export class Diagram {
         this.where,
       ),
       h("span.grow"),
-      h("div.group.joined", {}, real, even),
+      h("div.group.joined", {}, realTime, stepByStep),
       h(
         "div.group",
         {},
@@ -178,7 +178,7 @@ export class Diagram {
     this.scroll.scrollTop = this.y(before) - anchor;
   }
 
-  /** Keys of a diagram; whether the key was one. */
+  /** Handle a key; returns whether the diagram uses it. */
   key(event) {
     const press = {
       ArrowRight: () => this.go(1),
@@ -203,9 +203,9 @@ export class Diagram {
 
   // -- drawing -----------------------------------------------------------------------------------
 
-  /** Where a moment is, in pixels from the top. */
+  /** The position of a time, in pixels from the top. */
   y(time) {
-    if (!this.even) return TOP + time * this.scale;
+    if (!this.isEven) return TOP + time * this.scale;
     const { moments } = this;
     let low = 0;
     let high = moments.length - 1;
@@ -218,7 +218,7 @@ export class Diagram {
   }
 
   timeAt(y) {
-    if (!this.even) return (y - TOP) / this.scale;
+    if (!this.isEven) return (y - TOP) / this.scale;
     return this
       .moments[
         Math.max(
@@ -311,20 +311,21 @@ export class Diagram {
     return this.model.stages.map((stage) => {
       const { kind } = STAGES[stage.name] ?? { kind: "client" };
       const [top, bottom] = [this.y(stage.from), this.y(stage.to)];
-      const says = this.model.says[stage.name];
+      const caption = this.model.captions[stage.name];
       return s(
         `g.band.${kind}`,
         {},
         s("rect", { x: 0, y: top, width, height: Math.max(0.5, bottom - top) }),
         s("rect.edge", { x: 0, y: top, width: 4, height: Math.max(0.5, bottom - top) }),
-        says && s("line.says", { x1: this.gutter, x2: width, y1: bottom, y2: bottom }),
-        says && s("text.says", { x: width - 6, y: bottom - 4, "text-anchor": "end" }, says),
+        caption && s("line.caption", { x1: this.gutter, x2: width, y1: bottom, y2: bottom }),
+        caption &&
+          s("text.caption", { x: width - 6, y: bottom - 4, "text-anchor": "end" }, caption),
       );
     });
   }
 
   drawScale(width) {
-    if (this.even) return [];
+    if (this.isEven) return [];
     const every = niceStep(110 / this.scale);
     const found = [];
     for (let time = every; time < this.model.length; time += every) {
@@ -363,26 +364,26 @@ export class Diagram {
   }
 
   drawMessage(one) {
-    const { kind } = about(one.type);
+    const { kind } = explain(one.type);
     const [x1, x2] = [this.x(one.from), this.x(one.to)];
     const away = Math.sign(x2 - x1) || 1;
-    const unseen = one.received === null;
-    const lost = unseen && Boolean(one.lost);
+    const isUnseen = one.received === null;
+    const isLost = isUnseen && Boolean(one.lost);
     const y1 = this.y(one.sent ?? one.received);
-    const y2 = unseen ? y1 + 14 : this.y(one.received);
-    const end = unseen ? x1 + (x2 - x1) * 0.6 : x2 - away * 2;
+    const y2 = isUnseen ? y1 + 14 : this.y(one.received);
+    const end = isUnseen ? x1 + (x2 - x1) * 0.6 : x2 - away * 2;
     const path = x1 === x2
       ? `M${x1} ${y1}c34 4 34 ${Math.max(10, y2 - y1)} 4 ${Math.max(10, y2 - y1)}`
       : `M${x1} ${y1}L${end} ${y2}`;
-    const said = `${about(one.type).title}: ${one.from} to ${one.to}, ${one.type}${
+    const label = `${explain(one.type).title}: ${one.from} to ${one.to}, ${one.type}${
       one.received !== null && one.sent !== null
         ? `, ${duration(one.received - one.sent)} on its way`
-        : unseen
+        : isUnseen
         ? `, ${arrival(one)}`
         : ""
     }`;
     const element = s(
-      `g.message.${kind}${lost ? ".lost" : unseen ? ".unseen" : ""}`,
+      `g.message.${kind}${isLost ? ".lost" : isUnseen ? ".unseen" : ""}`,
       {
         tabindex: "-1",
         "data-step": one.step.number,
@@ -390,16 +391,16 @@ export class Diagram {
         onpointerenter: () => this.hover(one.step.number),
         onpointerleave: () => this.hover(null),
       },
-      s("title", {}, `${said}\n${one.summary}`),
+      s("title", {}, `${label}\n${one.summary}`),
       s("path.hit", { d: path }),
       s("path.line", { d: path, "marker-end": `url(#head-${kind})` }),
-      lost && s("path.cross", { d: `M${end - 4} ${y2 - 4}l8 8m0-8-8 8` }),
+      isLost && s("path.cross", { d: `M${end - 4} ${y2 - 4}l8 8m0-8-8 8` }),
     );
     one.element = element;
     return element;
   }
 
-  // Chips stand where their step begins, pushed down where they would touch.
+  // A chip stands where its step begins, or lower if it would touch the chip above.
   placeChips() {
     let free = 0;
     return this.model.steps.map((step) => {
@@ -410,7 +411,7 @@ export class Diagram {
   }
 
   drawChip({ step, y, from }) {
-    const { kind } = about(step.type);
+    const { kind } = explain(step.type);
     const one = step.messages[0];
     const many = step.messages.length;
     const [left, right] = this.chip;
@@ -459,7 +460,7 @@ export class Diagram {
     this.chosen = one;
     this.step = number;
     this.mark();
-    this.explain();
+    this.drawPanel();
   }
 
   mark() {
@@ -479,60 +480,61 @@ export class Diagram {
       : `step ${this.step + 1} of ${steps.length}`;
   }
 
-  // -- words -------------------------------------------------------------------------------------
+  // -- the panel ---------------------------------------------------------------------------------
 
-  explain() {
+  drawPanel() {
     const step = this.model.steps[this.step];
     if (!step) {
-      put(
+      setChildren(
         this.panel,
-        h("h2", {}, "Walk through it"),
+        h("h2", {}, "Step through the request"),
         h(
           "p",
           {},
-          "Each column is a node, time runs downwards. Every arrow is a message that was really sent, from the moment it left to the moment it was taken in. Amber bars are disks being written.",
+          "Each column is a node; time runs down. Every arrow is a message that was sent, from " +
+            "the time it left to the time it was processed. Amber bars are writes to disk.",
         ),
-        h("p.quiet", {}, "Choose → for the first step, or any arrow for its content."),
+        h("p.quiet", {}, "Press → for the first step, or select an arrow to see its content."),
         this.legend(),
       );
       return;
     }
     const one = this.chosen ?? step.messages[0];
-    const { title, text, kind } = about(step.type);
-    const ends = (side) => {
-      const names = [...new Set(step.messages.map((message) => message[side]))];
+    const { title, text, kind } = explain(step.type);
+    const names = (side) => {
+      const nodes = [...new Set(step.messages.map((message) => message[side]))];
       return this.chosen
         ? one[side]
-        : names.length > 2
-        ? `${names.length} ${role(names[0])}s`
-        : names.join(", ");
+        : nodes.length > 2
+        ? `${nodes.length} ${role(nodes[0])}s`
+        : nodes.join(", ");
     };
-    const took = step.messages.filter((message) =>
+    const durations = step.messages.filter((message) =>
       message.sent !== null && message.received !== null
     ).map((message) => message.received - message.sent);
     const facts = [
-      ["from", ends("from")],
-      ["to", ends("to")],
-      ["left", `+${duration(one.sent ?? one.received)}`],
+      ["from", names("from")],
+      ["to", names("to")],
+      ["sent", `+${duration(one.sent ?? one.received)}`],
       [
-        "on its way",
+        "latency",
         this.chosen
           ? (one.received === null
             ? arrival(one)
             : one.sent === null
-            ? "not seen leaving"
+            ? "sending not recorded"
             : duration(one.received - one.sent))
-          : took.length > 1
-          ? `${duration(Math.min(...took))} to ${duration(Math.max(...took))}`
-          : took.length
-          ? duration(took[0])
+          : durations.length > 1
+          ? `${duration(Math.min(...durations))} to ${duration(Math.max(...durations))}`
+          : durations.length
+          ? duration(durations[0])
           : "–",
       ],
       ["slot", one.slot],
       ["ballot", one.ballot],
       ["epoch", one.epoch],
     ].filter(([, value]) => value !== null && value !== undefined && value !== "");
-    put(
+    setChildren(
       this.panel,
       h(
         "header",
@@ -565,11 +567,11 @@ export class Diagram {
     );
   }
 
-  explainStage(stage) {
+  drawStagePanel(stage) {
     const { kind, title, text } = STAGES[stage.name] ??
       { kind: "client", title: stage.name, text: "" };
     this.choose(null, -1);
-    put(
+    setChildren(
       this.panel,
       h(
         "header",
@@ -585,19 +587,19 @@ export class Diagram {
   legend() {
     const rows = [
       ["client", "commands and answers"],
-      ["paxos", "Paxos: the order is agreed"],
+      ["paxos", "Paxos: agree on the order"],
       ["journal", "written to disk"],
-      ["commit", "two-phase commit: all stores"],
+      ["commit", "two-phase commit: all stores vote"],
       ["done", "decided"],
       ["rule", "elections, leases, views"],
-      ["wrong", "refused or lost"],
+      ["wrong", "rejected or lost"],
     ];
     return h("ul.legend", {}, rows.map(([kind, what]) => h("li", {}, h(`i.${kind}`), what)));
   }
 }
 
-/** What is known of a message whose arrival is in no record: only a simulation knows that it was lost. */
-const arrival = (one) => (one.lost ? "never arrived" : "its arrival was not seen");
+/** Why a message has no arrival: only a simulation knows that it was lost. */
+const arrival = (one) => (one.lost ? "lost" : "arrival not recorded");
 
 /** 1, 2 or 5 times a power of ten that is at least `least`. */
 function niceStep(least) {
@@ -605,11 +607,11 @@ function niceStep(least) {
   return [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= least);
 }
 
-/** A message's content, as indented JSON, shortened where it is endless. */
+/** A message's content as indented JSON, cut off if it is very long. */
 function content(one) {
   const text = JSON.stringify(one.content ?? {}, null, 2);
   return text === "{}"
-    ? "Nothing beyond what stands above."
+    ? "Nothing but the fields above."
     : text.length > 20_000
     ? `${text.slice(0, 20_000)}\n… ${text.length - 20_000} more characters`
     : text;

@@ -1,9 +1,9 @@
-// Questions, menus and short notes.
+// Dialogs, menus and toasts.
 
-import { Unsettled } from "./api.js";
+import { OutcomeUnknown } from "./api.js";
 import { h, icon } from "./dom.js";
 
-/** A short note that goes away by itself; what went wrong stays longer. */
+/** A short notice that disappears by itself; an error stays longer. */
 export function toast(text, wrong = false) {
   const note = h(wrong ? "div.toast.wrong" : "div.toast", {}, text);
   document.getElementById("toasts").append(note);
@@ -11,8 +11,8 @@ export function toast(text, wrong = false) {
 }
 
 /**
- * A dialog with a form. `fields` are elements; `submit` is run with the form's data and may throw:
- * its message is shown and the dialog stays. Resolves to what `submit` gave, or `null` if cancelled.
+ * A dialog with a form. `fields` are elements. `submit` receives the form's data; if it throws, the
+ * dialog stays open and shows the message. Resolves to the result of `submit`; `null`: cancelled.
  */
 export function ask(
   { title, text, fields = [], action, danger = false, wide = false, cancel = "Cancel", submit },
@@ -37,26 +37,28 @@ export function ask(
     );
     const dialog = h(wide ? "dialog.wide" : "dialog", { "aria-labelledby": id }, form);
     let result = null;
-    let open = null;
+    let unknown = null;
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       confirm.disabled = true;
       wrong.textContent = "";
       try {
         result = submit ? await submit(new FormData(form)) : true;
-        open = null;
+        unknown = null;
         dialog.close();
       } catch (error) {
-        open = error instanceof Unsettled ? error : null;
+        unknown = error instanceof OutcomeUnknown ? error : null;
         wrong.textContent = error.message;
-        confirm.textContent = open ? "Ask again" : action;
+        confirm.textContent = unknown ? "Retry" : action;
       } finally {
         confirm.disabled = false;
       }
     });
     dialog.addEventListener("close", () => {
       dialog.remove();
-      if (open) toast(`${title}: it is not known whether this was done. Look at the files.`, true);
+      if (unknown) {
+        toast(`${title}: it is not known whether this was done. Check the files.`, true);
+      }
       resolve(result);
     });
     document.body.append(dialog);
@@ -65,7 +67,7 @@ export function ask(
   });
 }
 
-/** A question with one text; resolves to the text or `null`. */
+/** A dialog with one text field. Resolves to the result of `submit`; `null`: cancelled. */
 export function askText({ title, text, label, value = "", action, submit, select }) {
   const input = h("input", {
     name: "value",
@@ -147,11 +149,11 @@ export const moreButton = (label, open) =>
     },
   }, icon("more"));
 
-/** What the keys do. */
+/** Show the keyboard shortcuts. */
 export function showKeys() {
   const rows = [
     ["g then f, c, r, l", "go to Files, Cluster, Requests, Log"],
-    ["↑ ↓ Enter", "choose and open"],
+    ["↑ ↓ Enter", "select and open"],
     ["Backspace", "the folder above"],
     ["/", "filter"],
     ["u", "upload files"],
@@ -159,13 +161,13 @@ export function showKeys() {
     ["t", "new text file"],
     ["F2", "rename"],
     ["Delete", "delete"],
-    ["Ctrl S", "save what is edited"],
-    ["← →", "message by message, in a diagram"],
+    ["Ctrl S", "save the edited text"],
+    ["← →", "step through a diagram"],
     ["+ −", "zoom a diagram"],
     ["?", "this list"],
   ];
   ask({
-    title: "Keys",
+    title: "Keyboard shortcuts",
     action: "Close",
     cancel: "",
     fields: [

@@ -2,14 +2,14 @@
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-/** As the UI: the theme that was chosen there, else the system's. */
-function turn() {
+/** Use the theme chosen in the UI, else the system's. */
+function applyTheme() {
   const chosen = localStorage.getItem("theme");
   document.documentElement.classList.toggle("dark-mode", chosen ? chosen === "dark" : dark.matches);
 }
 
-turn();
-dark.addEventListener("change", turn);
+applyTheme();
+dark.addEventListener("change", applyTheme);
 
 window.SwaggerUIBundle({
   url: "/openapi.json",
@@ -17,7 +17,7 @@ window.SwaggerUIBundle({
   deepLinking: true,
   displayRequestDuration: true,
   docExpansion: "list",
-  // The default asks a service on the Internet.
+  // The default would call a service on the Internet.
   validatorUrl: null,
   // A path of the file system is one parameter to OpenAPI, and its slashes stay slashes.
   requestInterceptor(request) {

@@ -1,4 +1,4 @@
-// Elements, icons, and how sizes, times and names are written. No framework: a page is a few elements.
+// Elements, icons, and sizes, times and names as text. No framework: a page is a few elements.
 
 /** An element: h("div.card", {title: "…"}, child, "text", …). Listeners are given as onclick. */
 export function h(spec, attributes = {}, ...children) {
@@ -32,8 +32,8 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** Give an element these children in place of those it has; what is false or missing is left out. */
-export const put = (element, ...children) =>
+/** Replace an element's children; false, missing and empty ones are left out. */
+export const setChildren = (element, ...children) =>
   element.replaceChildren(
     ...children.flat().filter((child) =>
       child !== null && child !== undefined && child !== false && child !== ""
@@ -43,7 +43,8 @@ export const put = (element, ...children) =>
 const PATHS = {
   files: "M3 6.5a2 2 0 0 1 2-2h4l2 2.5h8a2 2 0 0 1 2 2v8.500a2 2 0 0 1-2 2H5a2 2 0 0 1-2-2Z",
   cluster:
-    "M12 3v5m0 8v5M4.200 7.500l4.300 2.500m7 4 4.300 2.500m0-9-4.300 2.500m-7 4-4.300 2.500M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8Z",
+    "M12 3v5m0 8v5M4.200 7.500l4.300 2.500m7 4 4.300 2.500m0-9-4.300 2.500m-7 4-4.300 2.500" +
+    "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8Z",
   requests: "M4 5v14M12 5v14M20 5v14M4 8h7m-2-2 2 2-2 2m4 3h6m-2-2 2 2-2 2",
   log: "M5 4h14v16H5zM8.500 9h7M8.500 12.500h7M8.500 16h4",
   folder: "M3 6.500a2 2 0 0 1 2-2h4l2 2.500h8a2 2 0 0 1 2 2v8.500a2 2 0 0 1-2 2H5a2 2 0 0 1-2-2Z",
@@ -63,7 +64,7 @@ const PATHS = {
   theme: "M12 4a8 8 0 1 0 0 16ZM12 4a8 8 0 0 1 0 16",
 };
 
-/** One of the line icons. It is decoration: whoever uses it gives the name in words. */
+/** A line icon. It is decoration, hidden from screen readers: also give its meaning in words. */
 export function icon(name) {
   return s("svg", {
     viewBox: "0 0 24 24",
@@ -76,7 +77,7 @@ export function icon(name) {
   }, s("path", { d: PATHS[name] }));
 }
 
-/** A size for people. */
+/** A size in bytes as text, in a readable unit. */
 export function size(bytes) {
   let value = bytes;
   for (const unit of ["B", "KiB", "MiB", "GiB"]) {
@@ -94,7 +95,7 @@ const SECOND = new Intl.DateTimeFormat(undefined, {
   second: "2-digit",
 });
 
-/** A moment: the time if it is today, else the day. */
+/** A date as text: the time if it is today, else the day. */
 export function moment(ms) {
   const date = new Date(ms);
   const today = new Date().toDateString() === date.toDateString();
@@ -104,7 +105,7 @@ export function moment(ms) {
 /** The time of day to the second. */
 export const clock = (ms) => SECOND.format(new Date(ms));
 
-/** A duration given in microseconds. */
+/** A duration in microseconds as text. */
 export function duration(us) {
   if (us === null || us === undefined) return "–";
   if (us < 1_000) return `${Math.round(us)} µs`;
@@ -116,15 +117,15 @@ export function duration(us) {
 /** "1 file", "2 files". */
 export const plural = (count, one) => `${count.toLocaleString()} ${one}${count === 1 ? "" : "s"}`;
 
-/** A path for the URL of the API or of this page. */
+/** A path, encoded for a URL of the API or of this page. */
 export const encoded = (path) => path.split("/").map(encodeURIComponent).join("/");
 
-/** The role in a node's name. */
+/** The role that a node's name starts with. */
 export const role = (node) => node.replace(/-\d+$/, "");
 
-/** Nodes in the order of a request's way, then by number. */
-export function byWay(one, other) {
-  const way = ["gateway", "proposer", "acceptor", "learner", "store"];
-  const place = (node) => way.indexOf(role(node)) * 1000 + Number(node.match(/\d+$/)?.[0] ?? 0);
+/** Compare nodes by role, in the order in which a request passes them, then by number. */
+export function byRequestOrder(one, other) {
+  const roles = ["gateway", "proposer", "acceptor", "learner", "store"];
+  const place = (node) => roles.indexOf(role(node)) * 1000 + Number(node.match(/\d+$/)?.[0] ?? 0);
   return place(one) - place(other);
 }

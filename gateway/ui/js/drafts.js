@@ -1,9 +1,11 @@
-// What was typed and is not saved, kept by the browser for this tab: a reload, a crash or a login in
-// between loses nothing.
+// Unsaved texts, kept in the tab's sessionStorage: a reload, a crash or a login loses nothing.
 
 const NAME = (path) => `draft:${path}`;
 
-/** The text for `path`, the tag of the version that it began from, and when it was typed; or `null`. */
+/**
+ * The draft for `path` or `null`: its `text`, the `etag` of the version it started from, and
+ * `at_ms`, when it was kept.
+ */
 export function draftOf(path) {
   try {
     return JSON.parse(sessionStorage.getItem(NAME(path)));
@@ -12,7 +14,7 @@ export function draftOf(path) {
   }
 }
 
-/** Keep a text; whether there was room for it. */
+/** Keep a draft. Returns `false` if the browser has no room for it. */
 export function keepDraft(path, text, etag) {
   try {
     sessionStorage.setItem(NAME(path), JSON.stringify({ text, etag, at_ms: Date.now() }));
@@ -25,5 +27,5 @@ export function keepDraft(path, text, etag) {
 export function dropDraft(path) {
   try {
     sessionStorage.removeItem(NAME(path));
-  } catch { /* There is none, then. */ }
+  } catch { /* Without storage there is no draft either. */ }
 }

@@ -1,11 +1,11 @@
-// The page Files: one folder at a time, kept up to date by what the log tells.
+// The page Files: one folder at a time, updated by the changes that the gateway sends.
 
 import { Attempt, directoryUrl, get } from "./api.js";
 import { ask, askText, menu, moreButton, toast } from "./dialog.js";
 import { clock, encoded, h, icon, moment, plural, size } from "./dom.js";
 import { VirtualList } from "./list.js";
 import { listen, listenToFiles } from "./live.js";
-import { Standing } from "./standing.js";
+import { ListStatus } from "./list-status.js";
 import { dropped, upload } from "./uploads.js";
 import { isImage, openViewer } from "./viewer.js";
 
@@ -18,7 +18,7 @@ const link = (path, isFolder) => `#/files/${encoded(path)}${isFolder && path ? "
 /** Open the page at a folder (ends in a slash, or is empty) or a file. */
 export function open(main, rest) {
   const view = new Files(main);
-  view.move(rest);
+  view.navigate(rest);
   return view;
 }
 
@@ -27,7 +27,7 @@ class Files {
     this.folder = null;
     this.entries = [];
     this.filter = "";
-    this.loading = null;
+    this.loadController = null;
     this.viewer = null;
     this.crumbs = h("nav.crumbs", { "aria-label": "Path" });
     this.count = h("span.quiet", { role: "status" });
@@ -46,7 +46,7 @@ class Files {
       hidden: true,
       "aria-label": "Files to upload",
       onchange: () => {
-        this.take(
+        this.uploadAll(
           [...this.picker.files].map((file) => ({ file, path: join(this.folder, file.name) })),
         );
         this.picker.value = "";
@@ -56,15 +56,15 @@ class Files {
       label: "Files",
       rowHeight: 44,
       row: (entry) => this.row(entry),
-      open: (entry) => this.enter(entry),
+      open: (entry) => this.openEntry(entry),
     });
-    this.standing = new Standing({
+    this.status = new ListStatus({
       list: this.list,
-      sign: "folder",
-      what: "This folder",
-      empty: ["This folder is empty", "Drop files here, or choose Upload."],
-      missing: ["There is no folder here", "It may have been moved or deleted."],
-      again: () => this.refresh(),
+      iconName: "folder",
+      subject: "This folder",
+      empty: ["This folder is empty", "Drop files here or choose Upload."],
+      notFound: ["This folder does not exist", "It may have been moved or deleted."],
+      retry: () => this.refresh(),
     });
     this.side = h("aside.viewer.card", { hidden: true, "aria-label": "File" });
     this.page = h(
@@ -107,9 +107,9 @@ class Files {
             h("span.hide-small", {}, "Version"),
             h("span"),
           ),
-          this.standing.strip,
+          this.status.strip,
           this.list.element,
-          this.standing.place,
+          this.status.placeholder,
         ),
         this.side,
       ),
@@ -126,7 +126,7 @@ class Files {
     this.page.addEventListener("drop", async (event) => {
       event.preventDefault();
       this.page.classList.remove("dropping");
-      this.take(await dropped(event.dataTransfer, this.folder ? `${this.folder}/` : ""));
+      this.uploadAll(await dropped(event.dataTransfer, this.folder ? `${this.folder}/` : ""));
     });
     this.list.element.addEventListener("contextmenu", (event) => {
       const entry = this.list.items[Number(event.target.closest(".row")?.dataset.index ?? -1)];
@@ -136,41 +136,39 @@ class Files {
         getBoundingClientRect: () => new DOMRect(event.clientX, event.clientY, 0, 0),
       });
     });
-    this.deaf = () => {};
-    this.unheard = listen("watching", (watching) => {
-      const since = `Changes by others have not come in since ${
-        clock(Date.now())
-      }; it is tried again by itself.`;
-      this.standing.doubt = watching ? "" : this.standing.doubt || since;
+    this.stopListening = () => {};
+    this.stopWatching = listen("watching", (watching) => {
+      const since = `No changes by others received since ${clock(Date.now())}; reconnecting.`;
+      this.status.warning = watching ? "" : this.status.warning || since;
       this.show();
     });
   }
 
   close() {
-    this.deaf();
-    this.unheard();
-    clearTimeout(this.due);
-    this.loading?.abort();
+    this.stopListening();
+    this.stopWatching();
+    clearTimeout(this.reloadTimer);
+    this.loadController?.abort();
     this.viewer?.close();
     this.list.close();
   }
 
   refresh() {
-    this.load(this.folder, this.standing.atMs !== null);
+    this.load(this.folder, this.status.loadedAtMs !== null);
     this.viewer?.refresh();
   }
 
-  /** The name of the file with changes that are not saved; empty if there are none. */
-  unsaved() {
-    return this.viewer?.changedHere ? `“${nameOf(this.viewer.path)}”` : "";
+  /** The quoted name of the file with unsaved changes; empty if there is none. */
+  unsavedName() {
+    return this.viewer?.isDirty ? `“${nameOf(this.viewer.path)}”` : "";
   }
 
   discard() {
     this.viewer?.discard();
   }
 
-  /** The address changed within this page. */
-  async move(rest) {
+  /** Show another address of this page. */
+  async navigate(rest) {
     const path = decodeURIComponent(rest);
     const isFolder = path === "" || path.endsWith("/");
     const folder = isFolder ? path.replace(/\/$/, "") : parent(path);
@@ -190,13 +188,13 @@ class Files {
     this.list.draw();
   }
 
-  async load(folder, again = false) {
-    this.loading?.abort();
-    const turn = (this.loading = new AbortController());
+  async load(folder, isReload = false) {
+    this.loadController?.abort();
+    const controller = (this.loadController = new AbortController());
     this.folder = folder;
     this.drawCrumbs();
-    if (!again) {
-      this.standing.loading();
+    if (!isReload) {
+      this.status.setLoading();
       this.entries = [];
       this.search.value = this.filter = "";
       this.list.chosen = -1;
@@ -210,40 +208,40 @@ class Files {
       do {
         const page = await get(
           `${directoryUrl(folder)}?limit=${PAGE}&after=${encodeURIComponent(after ?? "")}`,
-          { signal: turn.signal },
+          { signal: controller.signal },
         );
         found.push(...page.entries);
         slot ??= page.slot;
         after = page.next;
-        if (after === null) this.standing.loaded();
-        if (!again || after === null) {
+        if (after === null) this.status.setLoaded();
+        if (!isReload || after === null) {
           this.entries = found.slice();
           this.show();
         }
-        // Between two pages the browser may draw and take input.
+        // Let the browser draw and handle input between two pages.
         await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
-      } while (after !== null && !turn.signal.aborted);
-      if (turn.signal.aborted) return;
-      this.listen(slot);
+      } while (after !== null && !controller.signal.aborted);
+      if (controller.signal.aborted) return;
+      this.listenAfter(slot);
     } catch (error) {
-      if (turn.signal.aborted) return;
+      if (controller.signal.aborted) return;
       if (error.body?.found === "file") {
         location.replace(link(folder, false));
         return;
       }
       if (error.status === 404) {
         this.entries = [];
-        this.standing.gone();
-      } else this.standing.failed(error.message);
+        this.status.setNotFound();
+      } else this.status.setFailed(error.message);
       this.show();
-      this.listen();
+      this.listenAfter();
     }
   }
 
-  /** Hear of what comes after `slot`, at which the listing began: its later pages may know of it already. */
-  listen(slot) {
-    this.deaf();
-    this.deaf = listenToFiles(
+  /** Listen to changes after `slot`, where the listing began; it may contain some already. */
+  listenAfter(slot) {
+    this.stopListening();
+    this.stopListening = listenToFiles(
       this.folder ? `${this.folder}/` : "",
       slot,
       (changes) => this.changed(changes),
@@ -261,10 +259,11 @@ class Files {
       "entrys",
       "entries",
     ).replace("matchs", "matches");
-    const { state, isLoaded } = this.standing;
+    const { state, isLoaded } = this.status;
     this.count.textContent = isLoaded ? shown : this.entries.length ? `${shown}…` : "";
-    if (state.kind === "missing" && this.entries.length) this.standing.loaded(); // It is there again.
-    this.standing.draw(this.list.items.length, filter && this.entries.length ? filter : "");
+    // The folder exists again.
+    if (state.kind === "notFound" && this.entries.length) this.status.setLoaded();
+    this.status.draw(this.list.items.length, filter && this.entries.length ? filter : "");
   }
 
   drawCrumbs() {
@@ -307,63 +306,65 @@ class Files {
     );
   }
 
-  enter(entry) {
+  openEntry(entry) {
     location.hash = link(entry.path, entry.kind === "directory");
   }
 
-  take(items) {
+  uploadAll(items) {
     if (items.length) upload(items);
   }
 
-  // -- what others change ------------------------------------------------------------------------
+  // -- changes by others -------------------------------------------------------------------------
 
-  /** Apply what the log tells to what is shown; ask anew only for what it does not tell. */
+  /** Apply changes to the entries; reload only if a change does not carry enough. */
   changed(changes) {
-    let touched = false;
-    let unknown = false;
+    let isChanged = false;
+    let mustReload = false;
     for (const change of changes) {
-      if (change.kind === "reset") unknown = true;
+      if (change.kind === "reset") mustReload = true;
       else if (change.kind === "move" || change.kind === "copy") {
-        if (change.kind === "move") touched = this.gone(change.source, change.slot) || touched;
-        // What came with it is not told: its size, or whether it is a folder.
-        unknown ||= this.within(change.path) !== null;
+        if (change.kind === "move") {
+          isChanged = this.applyRemoval(change.source, change.slot) || isChanged;
+        }
+        // The change does not carry the target's size, or whether it is a folder.
+        mustReload ||= this.childName(change.path) !== null;
       } else if (change.kind === "delete" || change.kind === "remove_directory") {
-        touched = this.gone(change.path, change.slot) || touched;
-      } else touched = this.came(change) || touched;
-      this.viewer?.changed(change);
+        isChanged = this.applyRemoval(change.path, change.slot) || isChanged;
+      } else isChanged = this.applyWrite(change) || isChanged;
+      this.viewer?.applyChange(change);
     }
-    if (unknown) {
-      clearTimeout(this.due);
-      this.due = setTimeout(() => this.load(this.folder, true), 400);
-    } else if (touched) this.show();
+    if (mustReload) {
+      clearTimeout(this.reloadTimer);
+      this.reloadTimer = setTimeout(() => this.load(this.folder, true), 400);
+    } else if (isChanged) this.show();
   }
 
-  /** The name in this folder that `path` is or lies below; `null` if it lies elsewhere. */
-  within(path) {
+  /** The entry of this folder that contains `path` or is `path`; `null` if it lies elsewhere. */
+  childName(path) {
     const prefix = this.folder ? `${this.folder}/` : "";
     return path.startsWith(prefix) && path !== prefix
       ? path.slice(prefix.length).split("/")[0]
       : null;
   }
 
-  gone(path, slot) {
-    const name = this.within(path);
+  applyRemoval(path, slot) {
+    const name = this.childName(path);
     if (name === null || join(this.folder, name) !== path) return false;
-    const place = this.find(name);
-    const former = this.entries[place];
-    if (former?.name !== name || former.slot > slot) return false;
+    const place = this.indexOf(name);
+    const known = this.entries[place];
+    if (known?.name !== name || known.slot > slot) return false;
     this.entries.splice(place, 1);
     return true;
   }
 
-  came(change) {
-    const name = this.within(change.path);
+  applyWrite(change) {
+    const name = this.childName(change.path);
     if (name === null) return false;
     const direct = join(this.folder, name) === change.path;
-    const place = this.find(name);
-    const former = this.entries[place]?.name === name ? this.entries[place] : null;
+    const place = this.indexOf(name);
+    const known = this.entries[place]?.name === name ? this.entries[place] : null;
     if (!direct || change.kind === "make_directory") {
-      if (former) return false;
+      if (known) return false;
       this.entries.splice(place, 0, {
         kind: "directory",
         name,
@@ -373,7 +374,7 @@ class Files {
       });
       return true;
     }
-    if (former && former.slot >= change.slot) return false;
+    if (known && known.slot >= change.slot) return false;
     const entry = {
       kind: "file",
       slot: change.slot,
@@ -384,16 +385,16 @@ class Files {
       content_type: change.content_type,
       fresh: Date.now(),
     };
-    this.entries.splice(place, former ? 1 : 0, entry);
-    // Its version and its time are not told: they are asked for, unless that would be a long list.
+    this.entries.splice(place, known ? 1 : 0, entry);
+    // A change carries neither version nor time: reload, unless the list is long.
     if (this.entries.length < PAGE) {
-      clearTimeout(this.due);
-      this.due = setTimeout(() => this.load(this.folder, true), 1_000);
+      clearTimeout(this.reloadTimer);
+      this.reloadTimer = setTimeout(() => this.load(this.folder, true), 1_000);
     }
     return true;
   }
 
-  find(name) {
+  indexOf(name) {
     let low = 0;
     let high = this.entries.length;
     while (low < high) {
@@ -404,12 +405,12 @@ class Files {
     return low;
   }
 
-  // -- what one does -----------------------------------------------------------------------------
+  // -- actions -----------------------------------------------------------------------------------
 
   actions(entry, at) {
     const isFolder = entry.kind === "directory";
     menu(at, [
-      ["Open", () => this.enter(entry)],
+      ["Open", () => this.openEntry(entry)],
       ...(isFolder ? [] : [["Download", () => download(entry)]]),
       ["Rename…", () => this.rename(entry)],
       ["Move to…", () => this.transfer(entry, "move")],
@@ -478,9 +479,9 @@ class Files {
       value,
       action,
       text: entry.kind === "directory"
-        ? "With all that is in it, as one change."
+        ? "With everything in it, as one change."
         : verb === "copy"
-        ? "No bytes are moved: both share the contents."
+        ? "No contents are copied: both files share them."
         : "",
       submit: (target) =>
         this.send(
@@ -494,7 +495,7 @@ class Files {
 
   async send(attempt, verb, entry, target) {
     if (target === entry.path) return true;
-    // Whatever its contents are by now: it is the name that is moved.
+    // No condition on the contents: the name is moved, whatever it holds now.
     const done =
       await (await attempt.call("POST", `/v1/${verb}`, { body: { source: entry.path, target } }))
         .json();
@@ -506,13 +507,13 @@ class Files {
   async remove(entry) {
     const isFolder = entry.kind === "directory";
     const attempt = new Attempt();
-    const sure = await ask({
+    const isConfirmed = await ask({
       title: `Delete “${entry.name}”?`,
       danger: true,
       action: "Delete",
       text: isFolder
-        ? "With all that is in it, as one change. This can't be taken back."
-        : "This can't be taken back.",
+        ? "With everything in it, as one change. This can't be undone."
+        : "This can't be undone.",
       submit: async () => {
         const url = isFolder
           ? `${directoryUrl(entry.path)}?recursive=true`
@@ -523,10 +524,10 @@ class Files {
         return true;
       },
     });
-    if (sure && this.viewer && !isFolder) location.hash = link(this.folder, true);
+    if (isConfirmed && this.viewer && !isFolder) location.hash = link(this.folder, true);
   }
 
-  /** The page's keys; whether the key was one of them. */
+  /** Handle a key; returns whether this page uses it. */
   key(event, typing) {
     if (this.viewer?.key(event, typing)) return true;
     if (event.target === this.search && (event.key === "ArrowDown" || event.key === "Enter")) {
@@ -542,7 +543,7 @@ class Files {
     }
     if (typing || event.ctrlKey || event.target.closest(".menu, .viewer")) return false;
     const chosen = this.list.items[this.list.chosen];
-    const press = {
+    const action = {
       "/": () => this.search.focus(),
       u: () => this.picker.click(),
       n: () => this.makeFolder(),
@@ -553,8 +554,8 @@ class Files {
       F2: () => chosen && this.rename(chosen),
       Delete: () => chosen && this.remove(chosen),
     }[event.key];
-    if (press) {
-      press();
+    if (action) {
+      action();
       return true;
     }
     if (event.target.closest("button, a") && event.key === "Enter") return false;
@@ -562,7 +563,7 @@ class Files {
   }
 }
 
-/** Save a file with the browser's own means, so that it need not fit into memory. */
+/** Let the browser download a file, so that it need not fit into memory. */
 export function download(entry) {
   const anchor = h("a", { href: `/v1/files/${encoded(entry.path)}`, download: nameOf(entry.path) });
   document.body.append(anchor);

@@ -1,11 +1,11 @@
-// A list of any length that keeps only the rows in sight in the document.
+// A list of any length; only its visible rows are in the document.
 
 import { h } from "./dom.js";
 
 /**
- * `row(item, index)` makes an element of `rowHeight` pixels. Call `draw()` after `items` changed: rows
- * in sight are made anew if another object is in their place, and many calls within a frame are one
- * drawing. The chosen row is known to screen readers.
+ * `row(item, index)` makes an element of `rowHeight` pixels. Call `draw()` after `items` changed:
+ * a visible row is made anew if its object is another one. Several calls within a frame draw once.
+ * Screen readers know the selected row.
  */
 export class VirtualList {
   constructor({ label, rowHeight, row, open, choose, nearEnd }) {
@@ -36,7 +36,7 @@ export class VirtualList {
     cancelAnimationFrame(this._due);
   }
 
-  /** Draw with the next frame. `anew`: all rows in sight, though their objects are the same. */
+  /** Draw with the next frame. `anew`: make every visible row anew, same object or not. */
   draw(anew = false) {
     this._anew ||= anew;
     if (!this._due) this._due = requestAnimationFrame(() => this._drawNow());
@@ -73,9 +73,9 @@ export class VirtualList {
       made.setAttribute("role", "row");
       made.setAttribute("aria-rowindex", index + 1);
       for (const part of [...made.children]) {
-        // What can be pressed keeps its own role, inside of a cell.
+        // Links and buttons keep their own role, inside a cell.
         if (part.matches("a, button")) {
-          // A cell whose content is left out on a phone is left out, too: the grid would keep its place.
+          // If a phone hides the content, hide its cell too: the grid would keep its place.
           const cell = h(`span.cell${part.matches(".hide-small") ? ".hide-small" : ""}`, {
             role: "gridcell",
           });
@@ -100,7 +100,7 @@ export class VirtualList {
     } else this.element.removeAttribute("aria-activedescendant");
   }
 
-  /** Choose a row and bring it into sight. */
+  /** Select a row and scroll it into view. */
   choose(index) {
     if (!this.items.length) return;
     this.chosen = Math.max(0, Math.min(this.items.length - 1, index));
@@ -113,7 +113,7 @@ export class VirtualList {
     this._choose(this.items[this.chosen]);
   }
 
-  /** Keys that move the choice; whether the key was one. */
+  /** Handle a key that moves the selection; returns whether it did. */
   key(event) {
     const page = Math.max(1, Math.floor(this.element.clientHeight / this.rowHeight) - 1);
     const step =

@@ -1,13 +1,13 @@
-// The page Log: what was agreed, slot by slot, newest first.
+// The page Log: the slots of the replicated log, newest first.
 
 import { get } from "./api.js";
-import { h, icon, plural, put } from "./dom.js";
+import { h, icon, plural, setChildren } from "./dom.js";
 import { VirtualList } from "./list.js";
 import { listen } from "./live.js";
-import { Standing } from "./standing.js";
+import { ListStatus } from "./list-status.js";
 
 const PAGE = 100;
-const KEPT_MAX = 20_000;
+const ENTRIES_MAX = 20_000;
 const COMMANDS_SHOWN = 300;
 const KINDS = { batch: "paxos", view: "rule", abort: "wrong", noop: "client" };
 const OUTCOMES = {
@@ -17,7 +17,7 @@ const OUTCOMES = {
   undecided: "journal",
 };
 
-/** Open the log; `rest` is a slot to begin at, or nothing for the newest. */
+/** Open the log; `rest` is the slot to show, or empty for the newest. */
 export function open(main, rest) {
   return new Log(main, rest);
 }
@@ -26,7 +26,7 @@ class Log {
   constructor(main, rest) {
     this.entries = [];
     this.following = true;
-    this.deaf = () => {};
+    this.stopListening = () => {};
     this.count = h("span.quiet", { role: "status" });
     this.list = new VirtualList({
       label: "Log",
@@ -34,17 +34,17 @@ class Log {
       row: (entry) => this.row(entry),
       open: (entry) => this.choose(entry),
       choose: (entry) => this.choose(entry),
-      nearEnd: () => this.older(),
+      nearEnd: () => this.loadOlder(),
     });
-    this.standing = new Standing({
+    this.status = new ListStatus({
       list: this.list,
-      sign: "log",
-      what: "The log",
+      iconName: "log",
+      subject: "The log",
       empty: [
-        "No slot is kept",
-        "Nothing has been agreed yet, or all of it is older than what is kept.",
+        "The log is empty",
+        "No slot has been decided yet, or all of them have been truncated.",
       ],
-      again: () => this.refresh(),
+      retry: () => this.refresh(),
     });
     this.panel = h("aside.panel.card", {
       hidden: true,
@@ -84,137 +84,141 @@ class Log {
               "div.columns",
               { "aria-hidden": "true" },
               h("span", {}, "Slot"),
-              h("span", {}, "What"),
+              h("span", {}, "Value"),
               h("span.hide-small", {}, "Ballot"),
               h("span.hide-small", {}, "Accepted by"),
               h("span.hide-small", {}, "View"),
               h("span", {}, "Outcome"),
             ),
-            this.standing.strip,
+            this.status.strip,
             this.list.element,
-            this.standing.place,
+            this.status.placeholder,
           ),
           this.panel,
         ),
       ),
     );
-    this.move(rest);
-    this.meetAcceptors();
+    this.navigate(rest);
+    this.loadAcceptors();
   }
 
   close() {
     this.closed = true;
-    this.deaf();
+    this.stopListening();
     this.list.close();
   }
 
   refresh() {
-    this.look();
-    if (!this.acceptors) this.meetAcceptors();
+    this.load();
+    if (!this.acceptors) this.loadAcceptors();
   }
 
-  async move(rest) {
+  async navigate(rest) {
     const slot = Number(rest);
     this.setFollowing(!slot, false);
     this.entries = this.list.items = [];
-    this.standing.loading();
-    this.standing.draw(0);
-    await this.look(slot ? slot + 20 : null);
-    if (slot && !this.closed && this.standing.isLoaded) {
+    this.status.setLoading();
+    this.status.draw(0);
+    await this.load(slot ? slot + 20 : null);
+    if (slot && !this.closed && this.status.isLoaded) {
       const index = this.entries.findIndex((entry) => entry.slot === slot);
       if (index >= 0) this.list.choose(index);
-      else this.count.textContent = this.whyNot(slot);
+      else this.count.textContent = this.whyMissing(slot);
       this.list.element.focus();
     }
   }
 
-  /** Why a slot is not among those that came. */
-  whyNot(slot) {
-    if (slot < this.firstKept) return `slot ${slot.toLocaleString()} is not kept any more`;
+  /** Why a slot is not among the loaded ones. */
+  whyMissing(slot) {
+    if (slot < this.firstKept) return `slot ${slot.toLocaleString()} has been truncated`;
     return slot > this.decided
       ? `slot ${slot.toLocaleString()} is not decided yet`
-      : `slot ${slot.toLocaleString()} did not come`;
+      : `slot ${slot.toLocaleString()} was not sent by the gateway`;
   }
 
-  setFollowing(on, look = true) {
+  setFollowing(on, reload = true) {
     this.following = on;
     this.follow.setAttribute("aria-pressed", on);
-    this.deaf();
-    this.deaf = on
+    this.stopListening();
+    this.stopListening = on
       ? listen(
         "log",
-        (page) => (page.problem === undefined ? this.came(page, true) : this.trouble(page.problem)),
+        (page) => (page.problem === undefined
+          ? this.receivePage(page, true)
+          : this.showFailure(page.problem)),
       )
       : () => {};
-    if (on && look) this.look();
+    if (on && reload) this.load();
   }
 
-  async look(before = null) {
+  async load(before = null) {
     try {
       const page = await get(
         `/v1/log?limit=${PAGE}&commands=1${before ? `&before=${before}` : ""}`,
       );
-      if (!this.closed) this.came(page, before === null);
+      if (!this.closed) this.receivePage(page, before === null);
     } catch (error) {
-      if (!this.closed) this.trouble(error.message);
+      if (!this.closed) this.showFailure(error.message);
     }
   }
 
-  trouble(why) {
-    this.standing.failed(why);
-    this.standing.draw(this.entries.length);
+  showFailure(why) {
+    this.status.setFailed(why);
+    this.status.draw(this.entries.length);
   }
 
-  came(page, newest) {
+  receivePage(page, newest) {
     this.decided = page.decided;
     this.firstKept = page.first_kept;
-    this.standing.loaded();
-    this.take(page.entries, newest);
+    this.status.setLoaded();
+    this.merge(page.entries, newest);
   }
 
-  /** Newer entries go on top; what was undecided may be decided now. */
-  take(entries, newest) {
+  /** Merge entries in: newer ones, and those whose outcome or votes have changed. */
+  merge(entries, newest) {
     const known = new Map(this.entries.map((entry) => [entry.slot, entry]));
     for (const entry of entries) {
-      const former = known.get(entry.slot);
-      // The same object means that a row need not be drawn again.
+      const previous = known.get(entry.slot);
+      // The list does not redraw a row whose object is the same.
       if (
-        former?.outcome !== entry.outcome || former.accepted_by.length !== entry.accepted_by.length
+        previous?.outcome !== entry.outcome ||
+        previous.accepted_by.length !== entry.accepted_by.length
       ) known.set(entry.slot, entry);
     }
     const chosen = this.list.items[this.list.chosen]?.slot;
     this.entries = [...known.values()].sort((one, other) => other.slot - one.slot);
     const lowest = entries.at(-1)?.slot ?? 0;
-    // A gap between what is shown and what came would hide slots: begin anew there.
+    // A gap between the shown entries and the new ones would hide slots: drop the old ones.
     if (
       newest && this.entries.length > entries.length &&
       !this.entries.some((entry) => entry.slot === lowest - 1) && lowest > (this.firstKept ?? 1)
     ) this.entries = entries.slice();
-    this.entries.length = Math.min(this.entries.length, KEPT_MAX);
+    this.entries.length = Math.min(this.entries.length, ENTRIES_MAX);
     this.list.items = this.entries;
     this.list.chosen = this.entries.findIndex((entry) => entry.slot === chosen);
     this.list.draw();
-    this.standing.draw(this.entries.length);
-    // What the panel says of its slot may have been decided since.
-    const told = this.panel.hidden ? undefined : known.get(this.shown);
-    if (told && told.outcome !== this.shownOutcome) this.choose(told);
-    this.count.textContent = `${this.decided?.toLocaleString() ?? "–"} decided, kept from ${
-      this.firstKept?.toLocaleString() ?? "–"
-    } on`;
+    this.status.draw(this.entries.length);
+    // The slot in the panel may have been decided since.
+    const selected = this.panel.hidden ? undefined : known.get(this.panelSlot);
+    if (selected && selected.outcome !== this.panelOutcome) this.choose(selected);
+    const [decided, firstKept] = [this.decided, this.firstKept].map((slot) =>
+      slot?.toLocaleString() ?? "–"
+    );
+    this.count.textContent = `${decided} decided, kept from slot ${firstKept}`;
   }
 
-  async older() {
+  async loadOlder() {
     const last = this.entries.at(-1);
     if (
       !last || this.fetching || last.slot <= (this.firstKept ?? 1) ||
-      this.entries.length >= KEPT_MAX
+      this.entries.length >= ENTRIES_MAX
     ) return;
     this.fetching = true;
     try {
       const page = await get(`/v1/log?limit=${PAGE}&commands=1&before=${last.slot}`);
-      if (!this.closed && page.entries.length) this.take(page.entries, false);
+      if (!this.closed && page.entries.length) this.merge(page.entries, false);
     } catch (error) {
-      if (!this.closed) this.trouble(error.message);
+      if (!this.closed) this.showFailure(error.message);
     } finally {
       this.fetching = false;
     }
@@ -248,30 +252,31 @@ class Log {
     );
   }
 
-  /** A dot for each acceptor, filled if its vote for this slot was heard. */
+  /** A dot for each acceptor, filled if its vote for this slot was received. */
   dots(entry) {
     const accepted = new Set(entry.accepted_by);
     if (!accepted.size) {
       return h("span.quiet", {
-        title: "This learner has it from another one, or from its journal: it heard no votes",
+        title:
+          "No votes received: this learner has the slot from another learner or from its journal",
       }, "–");
     }
-    const said = `accepted by ${
+    const label = `accepted by ${
       [...accepted].map((name) => name.replace("acceptor-", "")).join(", ")
     }`;
     return h(
       "span.dots",
-      { role: "img", "aria-label": said, title: said },
+      { role: "img", "aria-label": label, title: label },
       (this.acceptors ?? [...accepted]).map((name) => h(`i${accepted.has(name) ? ".yes" : ""}`)),
     );
   }
 
-  async meetAcceptors() {
+  async loadAcceptors() {
     let nodes;
     try {
       ({ nodes } = await get("/v1/cluster"));
     } catch {
-      return; // Then only the votes that were heard have a dot, until the page is refreshed.
+      return; // Only received votes get a dot until the page is refreshed.
     }
     if (this.closed) return;
     this.acceptors = nodes.filter((node) => node.role === "acceptor").map((node) => node.name);
@@ -286,25 +291,25 @@ class Log {
     try {
       ({ entries } = await get(`/v1/log?limit=1&before=${entry.slot + 1}`));
     } catch (error) {
-      if (!this.closed && this.shown === entry.slot) {
+      if (!this.closed && this.panelSlot === entry.slot) {
         this.panel.append(
           h(
             "p.wrong-text",
             {},
-            `The other commands of this slot could not be loaded: ${error.message}`,
+            `The slot's other commands could not be loaded: ${error.message}`,
           ),
         );
       }
       return;
     }
-    if (!this.closed && this.shown === entry.slot && entries[0]?.slot === entry.slot) {
+    if (!this.closed && this.panelSlot === entry.slot && entries[0]?.slot === entry.slot) {
       this.drawPanel(entries[0]);
     }
   }
 
   drawPanel(entry) {
-    this.shown = entry.slot;
-    this.shownOutcome = entry.outcome;
+    this.panelSlot = entry.slot;
+    this.panelOutcome = entry.outcome;
     this.panel.hidden = false;
     const facts = [["view", entry.epoch], [
       "ballot",
@@ -313,10 +318,10 @@ class Log {
       "accepted by",
       entry.accepted_by.length
         ? this.voters(entry)
-        : "not heard: this learner has it from another one, or from its journal",
+        : "not known: this learner has the slot from another learner or from its journal",
     ]].filter(([, value]) => value !== null);
     const missing = entry.commands_count - entry.commands.length;
-    put(
+    setChildren(
       this.panel,
       h(
         "header",
@@ -369,7 +374,7 @@ class Log {
       {},
       (this.acceptors ?? entry.accepted_by).map((name) =>
         h(`span.voter${accepted.has(name) ? ".yes" : ""}`, {
-          title: accepted.has(name) ? `${name} accepted` : `no vote of ${name} was heard`,
+          title: accepted.has(name) ? `${name} accepted` : `no vote of ${name} was received`,
         }, name.replace("acceptor-", "a"))
       ),
     );

@@ -1,4 +1,4 @@
-// The page Requests: what is under way and what was lately, each of them as a sequence diagram.
+// The page Requests: running and recent requests, each of which opens as a sequence diagram.
 
 import { get, pause } from "./api.js";
 import { toast } from "./dialog.js";
@@ -6,34 +6,35 @@ import { clock, duration, h, icon } from "./dom.js";
 import { Diagram } from "./diagram.js";
 import { VirtualList } from "./list.js";
 import { listen } from "./live.js";
-import { Standing } from "./standing.js";
+import { ListStatus } from "./list-status.js";
 import { fromApi, ofRequest, ofTime, readSimulation } from "./trace.js";
 
-const KEPT = 400;
+const ROWS_MAX = 400;
 const WRITES = new Set(["PUT", "POST", "DELETE"]);
 const CHANGING = new Set(["files", "directories", "move", "copy", "transactions"]);
 
-/** A write by what was asked, not by whether it has its id yet: that comes with the answer. */
+/** Whether a request is a write, by its method and route; its id is known only with the answer. */
 const isWrite = ({ method, route }) => WRITES.has(method) && CHANGING.has(route);
 
-/** What stands for the id of a request that has none. */
-function unnamed(request) {
+/** Shown in place of the id of a request that has none. */
+function idLabel(request) {
   if (!isWrite(request)) return CHANGING.has(request.route) ? "read" : request.route;
   return request.status === null ? "write, no id yet" : "write, no id";
 }
 
-/** What a picture lacks; nothing if all stages of the request were seen. */
-function partial(trace) {
+/** What the diagram does not show; empty if all stages of the request were recorded. */
+function missingParts(trace) {
   if (!trace.traced) return "Partial: the messages of this request's slot were not recorded.";
   if (trace.complete) return "";
   const seen = trace.stages.map((stage) => stage.name).join(", ") || "none";
-  return `Partial: it is not complete, or not all of it was recorded (stages seen: ${seen}). What is not drawn may have happened.`;
+  return "Partial: the request is still running, or not all of its messages were recorded " +
+    `(recorded stages: ${seen}). What is not drawn may still have happened.`;
 }
 
 /** Open the list, or the diagram of the request that the address names. */
 export function open(main, rest) {
   const view = new Requests(main);
-  view.move(rest);
+  view.navigate(rest);
   return view;
 }
 
@@ -42,20 +43,20 @@ class Requests {
     this.main = main;
     this.filter = "";
     this.following = true;
-    this.deaf = () => {};
+    this.stopListening = () => {};
     this.diagram = null;
     this.list = null;
   }
 
   close() {
-    this.turn = null;
-    this.deaf();
+    this.generation = null;
+    this.stopListening();
     this.diagram?.close();
     this.list?.close();
     this.diagram = this.list = null;
   }
 
-  move(rest) {
+  navigate(rest) {
     this.close();
     const id = decodeURIComponent(rest);
     if (id && id !== "simulation") this.showTrace(id);
@@ -64,7 +65,7 @@ class Requests {
   }
 
   refresh() {
-    if (this.list) this.look();
+    if (this.list) this.load();
   }
 
   // -- the list ----------------------------------------------------------------------------------
@@ -76,7 +77,7 @@ class Requests {
       label: "Requests",
       rowHeight: 44,
       row: (request) => this.row(request),
-      open: (request) => this.enter(request),
+      open: (request) => this.openRequest(request),
     });
     const search = h("input", {
       type: "search",
@@ -103,23 +104,23 @@ class Requests {
       onclick: () => {
         this.following = !this.following;
         follow.setAttribute("aria-pressed", this.following);
-        this.look();
+        this.load();
         this.follow();
       },
     }, "Follow");
-    this.standing = new Standing({
+    this.status = new ListStatus({
       list: this.list,
-      sign: "requests",
-      what: "The list of requests",
-      empty: ["No request yet", "This gateway has had none about files since it began."],
-      nothing: "No request matches",
-      again: () => this.look(),
+      iconName: "requests",
+      subject: "The list of requests",
+      empty: ["No request yet", "This gateway has received no request for files since it started."],
+      noMatch: "No request matches",
+      retry: () => this.load(),
     });
     const picker = h("input", {
       type: "file",
       hidden: true,
-      "aria-label": "A simulator's trace",
-      onchange: () => picker.files[0] && this.load(picker.files[0]),
+      "aria-label": "A trace of the simulator",
+      onchange: () => picker.files[0] && this.openSimulation(picker.files[0]),
     });
     this.main.replaceChildren(
       h(
@@ -138,7 +139,7 @@ class Requests {
             "button",
             {
               type: "button",
-              title: "A file of synod sim --trace",
+              title: "A file written by synod sim --trace",
               onclick: () => picker.click(),
             },
             icon("requests"),
@@ -156,58 +157,58 @@ class Requests {
             h("span", {}, "What"),
             h("span.hide-small", {}, "Request"),
             h("span", {}, "Result"),
-            h("span", {}, "Took"),
+            h("span", {}, "Duration"),
           ),
-          this.standing.strip,
+          this.status.strip,
           this.list.element,
-          this.standing.place,
+          this.status.placeholder,
         ),
       ),
     );
-    this.turn = {};
+    this.generation = {};
     this.show();
-    this.look();
+    this.load();
     this.follow();
   }
 
   follow() {
-    this.deaf();
-    this.deaf = this.following
+    this.stopListening();
+    this.stopListening = this.following
       ? listen(
         "requests",
-        ({ requests, problem }) => (requests ? this.take(requests) : this.trouble(problem)),
+        ({ requests, problem }) => (requests ? this.merge(requests) : this.showFailure(problem)),
       )
       : () => {};
   }
 
-  async look() {
-    const { turn } = this;
+  async load() {
+    const { generation } = this;
     try {
       const { requests } = await get("/v1/requests?limit=200");
-      if (this.turn === turn && this.list) this.take(requests);
+      if (this.generation === generation && this.list) this.merge(requests);
     } catch (error) {
-      if (this.turn === turn && this.list) this.trouble(error.message);
+      if (this.generation === generation && this.list) this.showFailure(error.message);
     }
   }
 
-  trouble(why) {
-    this.standing.failed(why);
+  showFailure(why) {
+    this.status.setFailed(why);
     this.show();
   }
 
-  /** The newest ones; what is known and older stays, unless it was under way and is not told of any more. */
-  take(newest) {
-    this.standing.loaded();
+  /** Merge the newest requests in. Older ones stay, except running ones: their end is unknown. */
+  merge(newest) {
+    this.status.setLoaded();
     const lowest = newest.at(-1)?.number ?? Infinity;
     const known = new Map(this.rows.map((request) => [request.number, request]));
-    // The same object means that a row need not be drawn again.
+    // The list does not redraw a row whose object is the same.
     const fresh = newest.map((
       request,
     ) => (known.get(request.number)?.status ? known.get(request.number) : request));
     this.rows = [
       ...fresh,
       ...this.rows.filter((request) => request.number < lowest && request.status !== null),
-    ].slice(0, KEPT);
+    ].slice(0, ROWS_MAX);
     this.show();
   }
 
@@ -223,10 +224,10 @@ class Requests {
       : this.list.items.findIndex((request) => request.number === chosen);
     this.list.draw();
     const running = this.rows.filter((request) => request.status === null).length;
-    this.count.textContent = this.standing.atMs
+    this.count.textContent = this.status.loadedAtMs
       ? `${running} in flight, ${this.rows.length} shown`
       : "";
-    this.standing.draw(
+    this.status.draw(
       this.list.items.length,
       this.rows.length ? filter || (this.onlyWrites ? "writes" : "") : "",
     );
@@ -260,37 +261,40 @@ class Requests {
           href: `#/requests/${encodeURIComponent(request.request)}`,
           tabindex: "-1",
         }, request.request.replace(/^(gateway-\d+)\.(\w{4})\w*/, "$1.$2…"))
-        : h("span.hide-small.quiet", {}, unnamed(request)),
+        : h("span.hide-small.quiet", {}, idLabel(request)),
       h(
         "span",
         {},
         h(
           `span.tag.${kind}`,
           request.status === 0
-            ? { title: "The caller went away before the answer; a write may have been done." }
+            ? { title: "The client disconnected before the answer; a write may have been applied." }
             : {},
-          request.status === 0 ? "caller left" : request.status ?? "running",
+          request.status === 0 ? "client left" : request.status ?? "running",
         ),
       ),
       h("span.took", {}, request.status === null ? "" : duration(request.duration_us)),
     );
   }
 
-  enter(request) {
+  openRequest(request) {
     if (request.request) location.hash = `#/requests/${encodeURIComponent(request.request)}`;
-    else if (!isWrite(request)) toast("A read has no messages in the log; choose a write.");
-    else {toast(
+    else if (!isWrite(request)) {
+      toast("A read has no diagram: it sends no messages through the log. Choose a write.");
+    } else {
+      toast(
         request.status === null
-          ? "It is under way: its id, and its messages, are known with its answer."
-          : "This write has no id: it was not told with the answer, or it was refused before it was sent.",
-      );}
+          ? "This write is still running. Its diagram is available once it is answered."
+          : "This write has no diagram: it was refused before it was sent, or has no id.",
+      );
+    }
   }
 
   // -- one request -------------------------------------------------------------------------------
 
   async showTrace(id) {
-    const turn = (this.turn = {});
-    const body = h("div", {}, h("p.loading", {}, "Collecting its messages…"));
+    const generation = (this.generation = {});
+    const body = h("div", {}, h("p.loading", {}, "Collecting the messages…"));
     const head = h(
       "div.head",
       {},
@@ -302,8 +306,8 @@ class Requests {
     for (let left = 5;; left -= 1) {
       try {
         const trace = await get(`/v1/traces/${encodeURIComponent(id)}`);
-        if (this.turn !== turn) return;
-        // The last records come a moment after the answer.
+        if (this.generation !== generation) return;
+        // The last records arrive shortly after the answer.
         if (trace.events.length && (trace.complete || left <= 0)) {
           const subject = trace.events.find((event) => event.type === "client.submit")?.summary ??
             "";
@@ -313,23 +317,29 @@ class Requests {
               ? ""
               : h("a.tag.paxos", { href: `#/log/${trace.slot}` }, `slot ${trace.slot}`),
           );
-          this.show_(body, fromApi(trace), subject.replace(/^please: /, ""), partial(trace));
+          this.showDiagram(
+            body,
+            fromApi(trace),
+            subject.replace(/^please: /, ""),
+            missingParts(trace),
+          );
           return;
         }
         if (left <= 0) {
           throw new Error(
-            "No message of it has been recorded here: recording may be off (the setting trace), or it took messages that are not told one by one.",
+            "This gateway has no record of its messages. Recording may be off (setting trace), " +
+              "or the request used messages that are not recorded one by one.",
           );
         }
       } catch (error) {
-        if (this.turn !== turn) return;
+        if (this.generation !== generation) return;
         if (left <= 0 || (error.status && error.status !== 404)) {
           body.replaceChildren(
             h(
               "div.empty",
               {},
               icon("requests"),
-              h("h2", {}, "There is no picture of this request"),
+              h("h2", {}, "This request has no diagram"),
               h("p.quiet", {}, error.message),
             ),
           );
@@ -340,7 +350,7 @@ class Requests {
     }
   }
 
-  show_(body, model, subject, note = "") {
+  showDiagram(body, model, subject, note = "") {
     this.diagram?.close();
     this.diagram = new Diagram(model);
     body.replaceChildren(
@@ -354,7 +364,7 @@ class Requests {
 
   // -- a simulator's run -------------------------------------------------------------------------
 
-  async load(file) {
+  async openSimulation(file) {
     const body = h("p.loading", { role: "status" }, "Reading…");
     this.close();
     this.main.replaceChildren(h("section.page", {}, body));
@@ -365,7 +375,7 @@ class Requests {
       this.simulation.name = file.name;
     } catch (error) {
       this.showList();
-      toast(`${file.name} is no trace of the simulator: ${error.message}`, true);
+      toast(`${file.name} is not a trace of the simulator: ${error.message}`, true);
       return;
     }
     if (location.hash === "#/requests/simulation") this.showSimulation();
@@ -379,7 +389,7 @@ class Requests {
     const pick = h(
       "select",
       { "aria-label": "Request", onchange: () => draw() },
-      h("option", { value: "" }, "everything from…"),
+      h("option", { value: "" }, "all messages from…"),
       simulation.requests.slice(0, 2_000).map((request, index) =>
         h("option", { value: index }, `${(request.at / 1000).toFixed(2)} s · ${request.what}`)
       ),
@@ -396,7 +406,7 @@ class Requests {
       },
     });
     const draw = () =>
-      this.show_(
+      this.showDiagram(
         body,
         pick.value === ""
           ? ofTime(simulation, Number(from.value))
@@ -424,7 +434,7 @@ class Requests {
     draw();
   }
 
-  /** Keys of the page. */
+  /** Handle a key; returns whether this page uses it. */
   key(event, typing) {
     if (typing && event.target.type !== "range") return false;
     if (event.ctrlKey || event.target.closest?.(".menu")) return false;

@@ -1,13 +1,15 @@
-// The two event streams of a gateway: what happens to the cluster, and what happens to files. Only what
-// somebody looks at is asked for, and nothing at all while nobody looks.
+// The two event streams of a gateway: changes of the cluster and changes of files. They carry only
+// what a visible window shows, and are closed while no window is visible.
 
 const QUIET_MS = 6_000;
 const RETRY_MS = 1_000;
+const COMBINE_MS = 20;
+const FLUSH_MS = 250;
 
-/** `tell(message)` is called with what comes: `{ kind, … }`. */
+/** Opens the streams and keeps them open; calls `receive({ kind, … })` with each message. */
 export class Streams {
-  constructor(tell) {
-    this.tell = tell;
+  constructor(receive) {
+    this.receive = receive;
     this.topics = null;
     this.events = null;
     this.lastChange = "";
@@ -18,30 +20,30 @@ export class Streams {
     this.pending = [];
   }
 
-  /** Have what is wanted: `topics` (`null`: nothing), and `files` as `{ prefix, after }` or `null`. */
-  want(topics, files) {
-    const wanted = topics && [...topics].sort().join(",");
-    if (wanted !== this.topics) {
-      this.topics = wanted;
+  /** Subscribe to `topics` (`null`: nothing) and to `files`: `{ prefix, after }` or `null`. */
+  subscribe(topics, files) {
+    const names = topics && [...topics].sort().join(",");
+    if (names !== this.topics) {
+      this.topics = names;
       this.openEvents();
     }
-    this.wantFiles(files);
+    this.subscribeToFiles(files);
   }
 
-  /** Try again now, unless all is well. */
-  again() {
+  /** Reconnect now, unless the stream is open. */
+  retryNow() {
     if (this.topics !== null && this.events?.readyState !== EventSource.OPEN) this.openEvents();
   }
 
   // -- the cluster -------------------------------------------------------------------------------
 
   openEvents() {
-    clearTimeout(this.retry);
-    clearTimeout(this.quiet);
+    clearTimeout(this.eventsTimer);
+    clearTimeout(this.quietTimer);
     this.events?.close();
     this.events = null;
     if (this.topics === null) return;
-    // Nothing known yet: then what changed before this window came is told, too.
+    // Without a last change the gateway also sends those from before this window opened.
     const query = new URLSearchParams({
       topics: this.topics,
       figures_after: this.lastFigures,
@@ -49,153 +51,169 @@ export class Streams {
     });
     const events = (this.events = new EventSource(`/v1/events?${query}`));
     events.onopen = () => {
-      this.heard();
-      this.tell({ kind: "alive", value: true });
+      this.restartQuietTimer();
+      this.receive({ kind: "alive", value: true });
     };
     events.onerror = () => {
       if (this.events !== events) return;
-      clearTimeout(this.quiet);
-      this.tell({ kind: "alive", value: false });
-      // A refusal closes the source for good; a broken connection is tried again by the browser.
+      clearTimeout(this.quietTimer);
+      this.receive({ kind: "alive", value: false });
+      // A refusal closes the source for good; the browser retries a broken connection itself.
       if (events.readyState !== EventSource.CLOSED) return;
-      this.retry = setTimeout(() => this.openEvents(), RETRY_MS);
-      this.askWhy();
+      this.eventsTimer = setTimeout(() => this.openEvents(), RETRY_MS);
+      this.checkLogin();
     };
-    const take = (kind, use) =>
+    const on = (kind, handle) =>
       events.addEventListener(kind, (event) => {
-        this.heard();
-        use(JSON.parse(event.data), event.lastEventId);
+        this.restartQuietTimer();
+        handle(JSON.parse(event.data), event.lastEventId);
       });
-    take("change", (value, id) => {
+    on("change", (value, id) => {
       this.lastChange = id;
-      this.tell({ kind: "change", value });
+      this.receive({ kind: "change", value });
     });
-    take("figures", (value) => this.figures([value]));
-    take("history", (value) => this.figures(value.figures));
+    on("figures", (value) => this.receiveFigures([value]));
+    on("history", (value) => this.receiveFigures(value.figures));
     for (const topic of this.topics.split(",").filter(Boolean)) {
-      take(topic, (value) => this.tell({ kind: topic, value }));
+      on(topic, (value) => this.receive({ kind: topic, value }));
     }
   }
 
-  /** Figures come each second: a stream on which nothing comes is lost, though nothing broke. */
-  heard() {
-    clearTimeout(this.quiet);
-    this.quiet = setTimeout(() => {
-      this.tell({ kind: "alive", value: false });
+  /** Figures come each second, so a silent stream is lost even if no connection broke. */
+  restartQuietTimer() {
+    clearTimeout(this.quietTimer);
+    this.quietTimer = setTimeout(() => {
+      this.receive({ kind: "alive", value: false });
       this.openEvents();
     }, QUIET_MS);
   }
 
-  /** An event source does not tell why it was refused: perhaps the login has ended. */
-  async askWhy() {
+  /** An event source does not report why it was refused: the login may have ended. */
+  async checkLogin() {
     try {
       const answer = await fetch("/v1/requests?limit=1", { cache: "no-store" });
-      if (answer.status === 401) this.tell({ kind: "login", value: true });
-    } catch { /* The connection is lost, as was told already. */ }
+      if (answer.status === 401) this.receive({ kind: "login", value: true });
+    } catch { /* The connection is lost, which was reported already. */ }
   }
 
-  figures(values) {
-    // After a broken connection the browser asks with the address of before: some are known already.
+  receiveFigures(values) {
+    // The browser reconnects with the original address, so some figures may be known already.
     const fresh = values.filter((one) => one.time_us > this.lastFigures);
     if (!fresh.length) return;
     this.lastFigures = fresh.at(-1).time_us;
-    this.tell({ kind: "figures", value: fresh });
+    this.receive({ kind: "figures", value: fresh });
   }
 
   // -- files -------------------------------------------------------------------------------------
 
-  /** `after`: the slot that the newest window has seen, so that it misses nothing; `old`: others watch already. */
-  wantFiles(files) {
-    const told = Number.parseInt(this.lastFile, 10) || 0;
-    if (files && this.files?.prefix === files.prefix && !(files.after < told)) return;
-    const { after, old } = files ?? {};
-    const from = Math.min(after ?? Infinity, old && told ? told : Infinity);
+  /**
+   * `after` is the slot that the newest window has seen, so that it misses nothing; `hasOthers`:
+   * other windows watch already.
+   */
+  subscribeToFiles(files) {
+    const received = Number.parseInt(this.lastFile, 10) || 0;
+    if (files && this.files?.prefix === files.prefix && !(files.after < received)) return;
+    const { after, hasOthers } = files ?? {};
+    const from = Math.min(after ?? Infinity, hasOthers && received ? received : Infinity);
     this.lastFile = Number.isFinite(from) ? `${from}` : "";
     this.files = files;
     this.openWatch();
   }
 
   openWatch() {
-    clearTimeout(this.retryWatch);
+    clearTimeout(this.watchTimer);
     this.watch?.close();
     this.watch = null;
     if (this.files === null) return;
     const query = new URLSearchParams({ prefix: this.files.prefix });
     if (this.lastFile) query.set("after", this.lastFile);
     const watch = (this.watch = new EventSource(`/v1/watch?${query}`));
-    const note = (event) => {
+    const remember = (event) => {
       this.lastFile = event.lastEventId || this.lastFile;
     };
     watch.addEventListener("ready", (event) => {
-      note(event);
-      this.tell({ kind: "watching", value: true });
+      remember(event);
+      this.receive({ kind: "watching", value: true });
     });
     watch.addEventListener("change", (event) => {
-      note(event);
+      remember(event);
       this.queue(JSON.parse(event.data));
     });
     watch.addEventListener("reset", (event) => {
-      note(event);
+      remember(event);
       this.queue({ kind: "reset" });
     });
     watch.onerror = () => {
       if (this.watch !== watch) return;
-      this.tell({ kind: "watching", value: false });
+      this.receive({ kind: "watching", value: false });
       if (watch.readyState === EventSource.CLOSED) {
-        this.retryWatch = setTimeout(() => this.openWatch(), RETRY_MS);
+        this.watchTimer = setTimeout(() => this.openWatch(), RETRY_MS);
       }
     };
   }
 
-  // Changes travel to the windows a few times a second, however many there are.
+  // Windows receive changes a few times a second, however many there are.
   queue(change) {
     this.pending.push(change);
-    this.flushing ??= setTimeout(() => {
+    this.flushTimer ??= setTimeout(() => {
       const value = this.pending;
       this.pending = [];
-      this.flushing = null;
-      this.tell({ kind: "files", value });
-    }, 250);
+      this.flushTimer = null;
+      this.receive({ kind: "files", value });
+    }, FLUSH_MS);
   }
 }
 
-/** What several windows wish, put together: all their topics, and the files below what their folders share. */
-export class Wishes {
+/**
+ * Combines what several windows subscribe to: all their topics, and the files below the folder that
+ * their folders have in common.
+ */
+export class Subscriptions {
   constructor(streams) {
     this.streams = streams;
-    this.wishes = new Map();
-    this.granted = new Map();
+    this.byWindow = new Map();
+    this.servedGenerations = new Map();
   }
 
-  /** `wish`: `{ shown, topics, files: { prefix, after, turn } or null }`; `undefined`: the window is gone. */
-  set(window, wish) {
-    if (wish) this.wishes.set(window, wish);
-    else this.wishes.delete(window);
-    // Many wishes come together when a page is turned: one new stream is enough.
-    clearTimeout(this.due);
-    this.due = setTimeout(() => this.weigh(), 20);
+  /** `subscription`: `{ isVisible, topics, files: { prefix, after, generation } or null }`. */
+  set(window, subscription) {
+    this.byWindow.set(window, subscription);
+    this.combineSoon();
   }
 
-  weigh() {
-    const shown = [...this.wishes].filter(([, wish]) => wish.shown);
-    const looking = shown.filter(([, wish]) => wish.files);
-    const fresh = looking.filter(([window, wish]) => this.granted.get(window) !== wish.files.turn);
-    this.granted = new Map(looking.map(([window, wish]) => [window, wish.files.turn]));
-    const files = looking.length
+  remove(window) {
+    this.byWindow.delete(window);
+    this.combineSoon();
+  }
+
+  // Several subscriptions change together when the page changes: one new stream is enough.
+  combineSoon() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.combine(), COMBINE_MS);
+  }
+
+  combine() {
+    const visible = [...this.byWindow].filter(([, one]) => one.isVisible);
+    const watching = visible.filter(([, one]) => one.files);
+    const fresh = watching.filter(([window, one]) =>
+      this.servedGenerations.get(window) !== one.files.generation
+    );
+    this.servedGenerations = new Map(
+      watching.map(([window, one]) => [window, one.files.generation]),
+    );
+    const files = watching.length
       ? {
-        prefix: looking.map(([, wish]) => wish.files.prefix).reduce(shared),
-        after: Math.min(...fresh.map(([, wish]) => wish.files.after ?? Infinity)),
-        old: fresh.length < looking.length,
+        prefix: watching.map(([, one]) => one.files.prefix).reduce(commonFolder),
+        after: Math.min(...fresh.map(([, one]) => one.files.after ?? Infinity)),
+        hasOthers: fresh.length < watching.length,
       }
       : null;
-    this.streams.want(
-      shown.length ? new Set(shown.flatMap(([, wish]) => wish.topics)) : null,
-      files,
-    );
+    const topics = visible.length ? new Set(visible.flatMap(([, one]) => one.topics)) : null;
+    this.streams.subscribe(topics, files);
   }
 }
 
-function shared(one, other) {
+function commonFolder(one, other) {
   let prefix = one;
   while (!other.startsWith(prefix)) prefix = prefix.replace(/[^/]*\/?$/, "");
   return prefix;

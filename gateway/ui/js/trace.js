@@ -1,6 +1,7 @@
-// A trace as the diagram draws it: messages with both ends, commits, stages; from the API or a simulator.
+// The model that the diagram draws: messages with both ends, disk commits and stages, made from the
+// API's trace of a request or from a trace file of the simulator.
 
-import { byWay, plural, role } from "./dom.js";
+import { byRequestOrder, plural, role } from "./dom.js";
 
 const GROUPS = {
   "@acceptors": ["acceptor"],
@@ -9,7 +10,7 @@ const GROUPS = {
   "@phase2": ["acceptor", "learner"],
 };
 
-/** What `/v1/traces/{id}` answers, as a picture's model. Times are microseconds from the start. */
+/** The model of an answer of `/v1/traces/{id}`. Times are microseconds from the start. */
 export function fromApi(trace) {
   const events = trace.events;
   const start = Math.min(
@@ -61,7 +62,7 @@ export function fromApi(trace) {
     from: at(stage.start_us),
     to: at(stage.end_us),
   }));
-  const says = claims(
+  const captions = captionsOf(
     messages.filter((one) => one.slot === trace.slot),
     trace.quorum,
     trace.stores ?? [],
@@ -74,16 +75,16 @@ export function fromApi(trace) {
     messages,
     commits,
     stages,
-    says,
+    captions,
     notes: [],
   });
 }
 
 /**
- * What the messages of a slot show of its quorum and its votes, and no more than that: a vote that was
- * not recorded may have been given. `quorum` and `stores` are undefined and empty if they are not known.
+ * What the messages of a slot prove about its quorum and its votes: a vote that was not recorded
+ * may still have been cast. If they are not known, `quorum` is undefined and `stores` is empty.
  */
-function claims(messages, quorum, stores) {
+function captionsOf(messages, quorum, stores) {
   const of = (type) => messages.filter((one) => one.type === type);
   const accepted = new Map();
   for (const { ballot, from } of of("paxos.accepted")) {
@@ -91,23 +92,23 @@ function claims(messages, quorum, stores) {
   }
   const most = Math.max(0, ...[...accepted.values()].map((names) => names.size));
   const voted = new Set(of("txn.vote").map(({ from }) => from));
-  const unseen = stores.filter((store) => !voted.has(store));
+  const missing = stores.filter((store) => !voted.has(store));
   const decisions = of("txn.decision");
   const isAborted = decisions.some(({ content }) => content?.aborted?.length);
-  const isWhole = stores.length > 0 && !unseen.length && decisions.length > 0 && !isAborted;
+  const isWhole = stores.length > 0 && !missing.length && decisions.length > 0 && !isAborted;
   const ended = isAborted
     ? "an abort in the log ended it"
     : decisions.length
     ? "decided"
-    : "answered; its decision was not seen";
+    : "answered; decision not recorded";
   const votes = stores.length
-    ? unseen.map((store) => `vote of ${store}: not seen`)
-    : [plural(voted.size, "vote").concat(" seen")];
+    ? missing.map((store) => `vote of ${store}: not recorded`)
+    : [plural(voted.size, "vote").concat(" recorded")];
   return {
     quorum: quorum !== undefined && most >= quorum
       ? "a majority accepted: chosen"
-      : `votes of ${plural(most, "acceptor")} seen`,
-    vote: isWhole ? "all votes are in: decided" : [ended, ...votes].join("; "),
+      : `votes of ${plural(most, "acceptor")} recorded`,
+    vote: isWhole ? "all votes received: decided" : [ended, ...votes].join("; "),
   };
 }
 
@@ -127,7 +128,7 @@ function message(event, from, to, sent, received) {
   };
 }
 
-/** Lanes, order and steps of what was collected. */
+/** Complete a model: lanes, the order of messages, steps and the total length. */
 function finish(model) {
   const lanes = new Set();
   for (const one of model.messages) {
@@ -135,9 +136,11 @@ function finish(model) {
     lanes.add(one.to);
   }
   for (const one of model.commits) lanes.add(one.node);
-  model.lanes = [...lanes].sort(byWay);
+  model.lanes = [...lanes].sort(byRequestOrder);
   const begin = (one) => one.sent ?? one.received;
-  model.messages.sort((one, other) => begin(one) - begin(other) || byWay(one.to, other.to));
+  model.messages.sort((one, other) =>
+    begin(one) - begin(other) || byRequestOrder(one.to, other.to)
+  );
   model.steps = [];
   const known = new Map();
   for (const one of model.messages) {
@@ -163,9 +166,9 @@ function finish(model) {
   return model;
 }
 
-// -- a simulator's file ---------------------------------------------------------------------------
+// -- trace files of the simulator --------------------------------------------------------------
 
-const QUIET = new Set([
+const PERIODIC = new Set([
   "node.heartbeat",
   "leader.beat",
   "lease.heartbeat",
@@ -173,7 +176,7 @@ const QUIET = new Set([
   "learn.progress",
 ]);
 
-/** Read `synod sim --trace` a little at a time; gives its requests and pieces to draw. */
+/** Read a file of `synod sim --trace` in small steps: its records and its requests. */
 export async function readSimulation(file, progress) {
   const lines = (await file.text()).split("\n");
   const records = [];
@@ -210,7 +213,7 @@ const what = (command) =>
     command.operation.path ?? command.operation.source ?? "",
   ].join(" ").trim();
 
-/** One request of a simulation: its own messages and those of its slot. */
+/** The model of one request of a simulation: its own messages and those of its slot. */
 export function ofRequest(simulation, wanted) {
   const mine = (record) =>
     record.request === wanted.request || (wanted.slot !== null && record.slot === wanted.slot);
@@ -221,15 +224,15 @@ export function ofRequest(simulation, wanted) {
   );
 }
 
-/** Everything from a moment on, without the beats that always go on. */
+/** The model of all messages from a time on, without periodic ones such as heartbeats. */
 export function ofTime(simulation, fromMs, most = 300) {
   const chosen = [];
   for (const record of simulation.records) {
-    if (record.time_ms < fromMs || !record.type || QUIET.has(record.type)) continue;
+    if (record.time_ms < fromMs || !record.type || PERIODIC.has(record.type)) continue;
     chosen.push(record);
     if (chosen.length >= most) break;
   }
-  return simulated(chosen, `from ${(fromMs / 1000).toFixed(3)} s on`, simulation.records);
+  return simulated(chosen, `from ${(fromMs / 1000).toFixed(3)} s`, simulation.records);
 }
 
 function simulated(records, title, all) {
@@ -241,13 +244,13 @@ function simulated(records, title, all) {
     to: record.receiver,
     sent: us(record.time_ms),
     received: us(record.arrives_ms),
-    summary: record.lost ? "lost on its way" : record.duplicated ? "delivered a second time" : "",
+    summary: record.lost ? "lost" : record.duplicated ? "delivered a second time" : "",
     slot: record.slot,
     ballot: record.ballot,
     epoch: record.epoch,
     content: record.message,
     lost: record.lost,
-    again: record.duplicated,
+    duplicated: record.duplicated,
     id: `${record.sender}/${record.type}/${record.slot}/${record.request ?? ""}`,
   }));
   const end = Math.max(0, ...messages.map((one) => one.received ?? one.sent));
@@ -262,15 +265,15 @@ function simulated(records, title, all) {
     messages,
     commits: [],
     stages: [],
-    says: claims(messages, undefined, []),
+    captions: captionsOf(messages, undefined, []),
     notes,
   });
-  model.stages = guessed(model);
+  model.stages = inferStages(model);
   return model;
 }
 
-/** Stages of a run that has no clocks of its own: where one kind of message gives way to the next. */
-function guessed(model) {
+/** The stages of a simulated request, inferred from the first message of each kind. */
+function inferStages(model) {
   const first = (type) => model.messages.find((one) => one.type === type)?.sent;
   const marks = [["queue", first("client.submit")], ["quorum", first("paxos.accept")], [
     "vote",

@@ -1,35 +1,35 @@
-// Uploads with progress and cancel: a few at a time, each told of in a small panel.
+// Uploads with progress and cancel: a few at a time, each a row of a small panel.
 
 import {
   Attempt,
-  cancelled,
+  cancelWrite,
   directoryUrl,
   fileUrl,
   get,
-  key,
-  leavesOpen,
+  isOutcomeUnknown,
   login,
+  newKey,
+  OutcomeUnknown,
   pause,
   Problem,
-  Unsettled,
 } from "./api.js";
 import { ask } from "./dialog.js";
 import { h, icon, plural, size } from "./dom.js";
 
 const PARALLEL = 3;
-const TRIED = 5;
-const AGAIN_MS = 1_500;
-const BREAK_OFF_MS = 250;
-const BREAK_OFFS = 20;
-const DECIDED = "decided before it could be cancelled: look at the file";
-const ASKED_BYTES_MAX = 4 * 1024 * 1024;
+const ATTEMPTS = 5;
+const RETRY_MS = 1_500;
+const ABORT_POLL_MS = 250;
+const ABORT_POLLS = 20;
+const DECIDED_FIRST = "finished before it could be cancelled: check the file";
+const RESEND_BYTES_MAX = 4 * 1024 * 1024;
 const panel = document.getElementById("uploads");
 const waiting = [];
 let running = 0;
 let done = 0;
 let total = 0;
-let forAll = null;
-let batch = [];
+let replaceAll = null;
+let uploads = [];
 const title = h("h3", {});
 const list = h("ul", {});
 const shell = h(
@@ -53,13 +53,13 @@ export function upload(items) {
   if (running + waiting.length === 0) {
     done = 0;
     total = 0;
-    forAll = null;
-    batch = [];
+    replaceAll = null;
+    uploads = [];
   }
   for (const item of items) waiting.push(item);
   total += items.length;
   if (!shell.isConnected) panel.append(shell);
-  pump();
+  startNext();
 }
 
 function clear() {
@@ -67,29 +67,29 @@ function clear() {
   if (!list.children.length) shell.remove();
 }
 
-function pump() {
-  title.textContent = running + waiting.length ? `Uploading ${done + 1} of ${total}` : ended();
+function startNext() {
+  title.textContent = running + waiting.length ? `Uploading ${done + 1} of ${total}` : summary();
   while (running < PARALLEL && waiting.length) {
     running += 1;
-    one(waiting.shift()).finally(() => {
+    uploadOne(waiting.shift()).finally(() => {
       running -= 1;
       done += 1;
-      pump();
+      startNext();
     });
   }
-  // Of many small files the finished ones give room.
+  // Remove finished rows but the last few, so that many small files do not fill the panel.
   const finished = [...list.children].filter((row) => row.dataset.ok);
   for (const row of finished.slice(0, Math.max(0, finished.length - 4))) row.remove();
 }
 
-/** What became of all: only what is known to be written counts as uploaded. */
-function ended() {
-  const count = (outcome) => batch.filter((item) => item.outcome === outcome).length;
-  const [not, open] = [count("not"), count("open")];
+/** The outcome of all uploads; only files that are known to be written count as uploaded. */
+function summary() {
+  const count = (outcome) => uploads.filter((item) => item.outcome === outcome).length;
+  const [failed, unknown] = [count("failed"), count("unknown")];
   return [
-    `${plural(total - not - open, "file")} uploaded`,
-    not && `${not} not`,
-    open && `${open} not known`,
+    `${plural(total - failed - unknown, "file")} uploaded`,
+    failed && `${failed} failed`,
+    unknown && `${unknown} with unknown outcome`,
   ].filter(Boolean).join(", ");
 }
 
@@ -97,8 +97,8 @@ addEventListener("beforeunload", (event) => {
   if (running + waiting.length) event.preventDefault();
 });
 
-/** One row. It ends as written, as certainly not written, or as not known: then it can be asked again. */
-async function one({ file, path }) {
+/** Upload one item. It ends as written, certainly not written, or unknown, which can be retried. */
+async function uploadOne({ file, path }) {
   const bar = h("progress", { max: 1, value: 0, "aria-label": path });
   const state = h("span.quiet", {}, "");
   const cancel = h("button.bare.icon", {
@@ -122,31 +122,31 @@ async function one({ file, path }) {
     state,
     cancel,
     row,
-    key: key(),
+    key: newKey(),
     conditions: { "if-none-match": "*" },
     folder: new Attempt(),
     outcome: "",
   };
-  batch.push(item);
+  uploads.push(item);
   cancel.onclick = () => {
     item.isCancelled = true;
     item.request?.abort();
   };
-  await follow(item, () => send(item));
+  await run(item, () => send(item));
   delete row.dataset.busy;
   cancel.remove();
 }
 
-/** Do `work` and say in the row what is certain after it. */
-async function follow(item, work) {
+/** Run `work`, which resolves to why nothing was written or to "", and show what is certain. */
+async function run(item, work) {
   const { file, bar, state, row } = item;
   row.classList.remove("failed");
   try {
-    const said = await work();
-    item.outcome = said ? "not" : "written";
-    if (said) {
+    const whyNotWritten = await work();
+    item.outcome = whyNotWritten ? "failed" : "written";
+    if (whyNotWritten) {
       row.classList.add("failed");
-      state.textContent = said;
+      state.textContent = whyNotWritten;
       return;
     }
     row.dataset.ok = "1";
@@ -154,54 +154,54 @@ async function follow(item, work) {
     bar.value = 1;
   } catch (error) {
     row.classList.add("failed");
-    item.outcome = "open";
-    if (error.name === "AbortError") return follow(item, () => afterCancel(item));
-    if (error instanceof Unsettled || item.isCancelled) return undecided(item, work);
-    item.outcome = "not";
+    item.outcome = "unknown";
+    if (error.name === "AbortError") return run(item, () => afterCancel(item));
+    if (error instanceof OutcomeUnknown || item.isCancelled) return offerRetry(item, work);
+    item.outcome = "failed";
     state.textContent = `not written: ${error.message}`;
   }
 }
 
-function undecided(item, work) {
-  const ask = h("button", {
+function offerRetry(item, work) {
+  const retry = h("button", {
     type: "button",
     onclick: async () => {
-      item.state.textContent = "asking…";
-      await follow(item, work);
-      if (!running) title.textContent = ended();
+      item.state.textContent = "retrying…";
+      await run(item, work);
+      if (!running) title.textContent = summary();
     },
-  }, "Ask again");
+  }, "Retry");
   item.state.replaceChildren(
     item.isCancelled
-      ? "cancelled; not known whether it was written before "
+      ? "cancelled; not known whether it was written first "
       : "not known whether it was written ",
-    ask,
+    retry,
   );
 }
 
-/** A request that was broken off may have come in whole: its key tells, and keeps it from happening later. */
+/** An aborted request may have arrived whole. Its key finds out, and prevents it from now on. */
 async function afterCancel(item) {
-  item.state.textContent = "cancelled; asking whether it was written before…";
-  await brokenOff(item.path);
-  const fate = await cancelled(item.key);
-  if (fate === "never") return "cancelled; nothing was written";
-  if (item.file.size > ASKED_BYTES_MAX) return DECIDED;
-  // What was decided once is only told again.
+  item.state.textContent = "cancelled; checking whether it was written first…";
+  await waitForAbort(item.path);
+  const fate = await cancelWrite(item.key);
+  if (fate === "prevented") return "cancelled; nothing was written";
+  if (item.file.size > RESEND_BYTES_MAX) return DECIDED_FIRST;
+  // A decided write is not applied again: the gateway only repeats its answer.
   try {
     await put(item);
   } catch (error) {
-    if (!(error instanceof Problem) || leavesOpen(error) || error.status === 503) throw error;
-    if (error.kind === "key-reused") return DECIDED;
+    if (!(error instanceof Problem) || isOutcomeUnknown(error) || error.status === 503) throw error;
+    if (error.kind === "key-reused") return DECIDED_FIRST;
     return `not written: ${error.message}`;
   }
   item.written = "written before it could be cancelled";
   return "";
 }
 
-/** Wait, but not for ever, until the gateway has seen that the rest of a body does not come. */
-async function brokenOff(path) {
-  for (let left = BREAK_OFFS; left > 0; left -= 1) {
-    await pause(BREAK_OFF_MS);
+/** Wait a limited time until the gateway has noticed that the request was aborted. */
+async function waitForAbort(path) {
+  for (let left = ABORT_POLLS; left > 0; left -= 1) {
+    await pause(ABORT_POLL_MS);
     const { requests } = await get("/v1/requests?limit=1000");
     if (
       !requests.some((one) =>
@@ -217,59 +217,59 @@ async function send(item) {
     return "";
   }
   try {
-    await settle(item);
+    await putUntilKnown(item);
     return "";
   } catch (error) {
     if (!(error instanceof Problem) || error.status !== 412 || !item.conditions["if-none-match"]) {
       throw error;
     }
-    if (!(await mayReplace(item.path))) return "left as it was";
-    // Another request, which has a key of its own.
+    if (!(await mayReplace(item.path))) return "kept as it was";
+    // Another request needs another key.
     item.conditions = { "if-match": "*" };
-    item.key = key();
+    item.key = newKey();
     return send(item);
   }
 }
 
-/** Send it until it is known what became of it: the same key makes that one write. */
-async function settle(item) {
-  let open = "";
+/** Send an item until its outcome is known; the same key makes all copies one write. */
+async function putUntilKnown(item) {
+  let why = "";
   for (let tried = 1;; tried += 1) {
     try {
       return await put(item);
     } catch (error) {
       if (error.name === "AbortError") throw error;
       if (error.status === 401 && (await login())) continue;
-      const isOpen = !(error instanceof Problem) || leavesOpen(error) ||
-        (open && (error.status >= 500 || error.status === 401));
-      if (!isOpen) throw error;
-      open = error.message;
-      if (tried >= TRIED || error.status === 401) throw new Unsettled(item.key, open);
-      item.state.textContent = "no answer yet; asking again…";
-      await pause(AGAIN_MS);
+      const isUnknown = !(error instanceof Problem) || isOutcomeUnknown(error) ||
+        (why && (error.status >= 500 || error.status === 401));
+      if (!isUnknown) throw error;
+      why = error.message;
+      if (tried >= ATTEMPTS || error.status === 401) throw new OutcomeUnknown(item.key, why);
+      item.state.textContent = "no answer yet; retrying…";
+      await pause(RETRY_MS);
       if (item.isCancelled) throw new DOMException("cancelled", "AbortError");
     }
   }
 }
 
 async function mayReplace(path) {
-  if (forAll !== null) return forAll;
+  if (replaceAll !== null) return replaceAll;
   const every = h("input", { type: "checkbox", name: "all" });
   const answer = await ask({
     title: `Replace “${path.split("/").pop()}”?`,
-    text: `There is a file of this name at ${path} already.`,
-    fields: total > 1 ? [h("label.check", {}, every, " The same for all others")] : [],
+    text: `The file ${path} already exists.`,
+    fields: total > 1 ? [h("label.check", {}, every, " Do the same for all others")] : [],
     action: "Replace",
-    cancel: "Leave it",
+    cancel: "Keep the existing file",
   });
-  if (every.checked) forAll = answer === true;
+  if (every.checked) replaceAll = answer === true;
   return answer === true;
 }
 
 function put(item) {
   const { file, path, bar, state, conditions, key: name } = item;
   return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest(); // fetch can't tell how far an upload is.
+    const request = new XMLHttpRequest(); // fetch does not report an upload's progress.
     request.open("PUT", fileUrl(path));
     request.setRequestHeader("content-type", file.type || "application/octet-stream");
     request.setRequestHeader("synod-modified", String(file.lastModified));
@@ -289,17 +289,17 @@ function put(item) {
       let body = {};
       try {
         body = JSON.parse(request.responseText);
-      } catch { /* The status says enough. */ }
+      } catch { /* Not from a gateway: only the status is known. */ }
       reject(new Problem(request.status, body));
     };
-    request.onerror = () => reject(new Error("the connection broke"));
+    request.onerror = () => reject(new Error("the connection was lost"));
     request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
     item.request = request;
     request.send(file);
   });
 }
 
-/** What was dropped, folders with all in them, as items of `upload`. */
+/** The dropped files and folders, with everything in them, as items of `upload`. */
 export async function dropped(transfer, above) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   const loose = entries.length ? [] : [...transfer.files];

@@ -1,21 +1,32 @@
-// One file: what it is, a look at it, editing it as text, and the choice when somebody else was faster.
+// One file: its metadata, a preview, the text editor, and the dialog that resolves a conflict.
 
-import { Attempt, call, fileUrl, Problem, Unsettled } from "./api.js";
+import { Attempt, call, fileUrl, OutcomeUnknown, Problem } from "./api.js";
 import { compare } from "./compare.js";
 import { ask, moreButton, toast } from "./dialog.js";
-import { clock, h, icon, moment, put, size } from "./dom.js";
+import { clock, h, icon, moment, setChildren, size } from "./dom.js";
 import { draftOf, dropDraft, keepDraft } from "./drafts.js";
 
 const TEXT_BYTES_MAX = 1024 * 1024;
 const IMAGES = /^image\/(png|jpeg|gif|webp|avif|svg\+xml|bmp|x-icon)/;
 const TEXTS =
   /^(text\/|application\/(json|xml|javascript|toml|yaml|x-sh|x-yaml|sql)|.*\+(json|xml))/;
-const TEXT_NAMES =
-  /\.(md|txt|json|ya?ml|toml|ini|cfg|conf|py|js|ts|css|html?|sh|rs|go|c|h|cpp|java|sql|csv|log|xml|env|lock|gitignore)$|(^|\/)(Makefile|Dockerfile|LICENSE|README)$/i;
+const TEXT_EXTENSIONS = new Set(
+  ("c cfg conf cpp css csv env gitignore go h htm html ini java js json lock log md py rs sh sql " +
+    "toml ts txt xml yaml yml").split(" "),
+);
+const TEXT_NAMES = new Set(["dockerfile", "license", "makefile", "readme"]);
 
 export const isImage = (entry) => IMAGES.test(entry.content_type ?? "");
 
-/** Show the file at `path` in `place`. */
+/** Whether an entry's content type or name is one of a text. */
+function isText(entry) {
+  if (TEXTS.test(entry.content_type)) return true;
+  const name = entry.name.toLowerCase();
+  const dot = name.lastIndexOf(".");
+  return dot < 0 ? TEXT_NAMES.has(name) : TEXT_EXTENSIONS.has(name.slice(dot + 1));
+}
+
+/** Show the file at `path` in the element `place`. */
 export function openViewer(place, path, { leave, actions }) {
   const viewer = new Viewer(place, path, leave, actions);
   viewer.load();
@@ -32,35 +43,35 @@ class Viewer {
       etag: "",
       text: null,
       area: null,
-      closed: false,
-      saving: false,
-      failed: false,
+      isClosed: false,
+      isSaving: false,
+      hasFailed: false,
     });
     this.attempt = new Attempt();
-    /** What was sent and may have been saved, as nothing said yet. */
-    this.sent = null;
-    this.hidden = () => this.keep();
-    addEventListener("pagehide", this.hidden);
+    /** The text of a save whose outcome is not known; `null` if there is none. */
+    this.maybeSaved = null;
+    this.onPageHide = () => this.saveDraft();
+    addEventListener("pagehide", this.onPageHide);
   }
 
   close() {
-    this.closed = true;
-    this.keep();
-    removeEventListener("pagehide", this.hidden);
-    clearTimeout(this.due);
-    clearTimeout(this.keeping);
+    this.isClosed = true;
+    this.saveDraft();
+    removeEventListener("pagehide", this.onPageHide);
+    clearTimeout(this.reloadTimer);
+    clearTimeout(this.draftTimer);
     this.place.replaceChildren();
   }
 
-  /** Load again what could not be loaded. */
+  /** Load the file again if it could not be loaded. */
   refresh() {
-    if (this.failed) this.load();
+    if (this.hasFailed) this.load();
   }
 
-  // -- what is not saved -------------------------------------------------------------------------
+  // -- unsaved text ------------------------------------------------------------------------------
 
-  keep() {
-    if (this.changedHere) keepDraft(this.path, this.area.value, this.etag);
+  saveDraft() {
+    if (this.isDirty) keepDraft(this.path, this.area.value, this.etag);
   }
 
   discard() {
@@ -69,22 +80,22 @@ class Viewer {
   }
 
   async load() {
-    this.failed = false;
-    if (!this.entry) put(this.place, h("p.loading", { role: "status" }, "Loading…"));
+    this.hasFailed = false;
+    if (!this.entry) setChildren(this.place, h("p.loading", { role: "status" }, "Loading…"));
     let head;
     try {
       head = await call("HEAD", fileUrl(this.path));
     } catch (error) {
-      if (this.closed || this.changedHere) return;
+      if (this.isClosed || this.isDirty) return;
       if (error.status === 409) {
         location.replace(`${location.hash}/`);
         return;
       }
-      this.notShown(error);
+      this.showFailure(error);
       return;
     }
-    // What was typed meanwhile stays; that there is another version is said.
-    if (this.closed || this.changedHere) return;
+    // Text that was typed meanwhile stays; `showRemoteChange` reports the other version.
+    if (this.isClosed || this.isDirty) return;
     const get = (name) => head.headers.get(name);
     this.entry = {
       kind: "file",
@@ -109,12 +120,14 @@ class Viewer {
             src: `${fileUrl(this.path)}?v=${this.etag}`,
             alt: `Preview of ${entry.name}`,
             onerror: () =>
-              this.notShown(new Error("The picture did not come from the gateway, or is none.")),
+              this.showFailure(
+                new Error("The gateway did not send the image, or it is not a valid one."),
+              ),
           }),
         ),
       );
     } else if (
-      (TEXTS.test(entry.content_type) || TEXT_NAMES.test(entry.name)) &&
+      isText(entry) &&
       entry.size <= TEXT_BYTES_MAX
     ) await this.showText();
     else {this.frame(
@@ -125,17 +138,17 @@ class Viewer {
           h(
             "h2",
             {},
-            entry.size > TEXT_BYTES_MAX ? "Too large for a preview" : "No preview for this kind",
+            entry.size > TEXT_BYTES_MAX ? "Too large for a preview" : "No preview for this type",
           ),
           h("p.quiet", {}, entry.content_type),
         ),
       );}
   }
 
-  /** Why there is nothing to see, and what was typed before, if it was not saved. */
-  notShown(error) {
+  /** Show why the file can't be shown, and the unsaved draft if there is one. */
+  showFailure(error) {
     const isGone = error.status === 404;
-    this.failed = !isGone;
+    this.hasFailed = !isGone;
     this.entry = this.area = null;
     const draft = draftOf(this.path);
     this.frame(
@@ -143,14 +156,14 @@ class Viewer {
         "div.empty",
         {},
         icon("file"),
-        h("h2", {}, isGone ? "There is no file here" : "It could not be loaded"),
+        h("h2", {}, isGone ? "This file does not exist" : "This file could not be loaded"),
         h("p.quiet", {}, isGone ? "It may have been moved or deleted." : error.message),
         !isGone && h("button", { type: "button", onclick: () => this.load() }, "Try again"),
-        draft && h("p.quiet", {}, `What you typed at ${clock(draft.at_ms)} and did not save:`),
+        draft && h("p.quiet", {}, `Your unsaved text from ${clock(draft.at_ms)}:`),
         draft &&
           h(
             "textarea.editor",
-            { readonly: true, "aria-label": "Text that was not saved" },
+            { readonly: true, "aria-label": "Unsaved text" },
             draft.text,
           ),
       ),
@@ -160,7 +173,7 @@ class Viewer {
   frame(body, ...buttons) {
     const { entry } = this;
     this.notice = h("div.notice", { role: "status", hidden: true });
-    put(
+    setChildren(
       this.place,
       h(
         "header",
@@ -183,11 +196,11 @@ class Viewer {
       ),
       this.notice,
       body,
-      entry && this.facts(),
+      entry && this.metadata(),
     );
   }
 
-  facts() {
+  metadata() {
     const { entry } = this;
     const rows = [["Size", size(entry.size)], ["Changed", moment(entry.modified_ms)], [
       "Version",
@@ -195,7 +208,7 @@ class Viewer {
     ], [
       "Written by",
       h("a", { href: `#/log/${entry.etag.split("-")[0]}` }, `slot ${entry.etag.split("-")[0]}`),
-    ], ["Kind", entry.content_type]];
+    ], ["Type", entry.content_type]];
     return h(
       "dl.facts",
       {},
@@ -211,35 +224,35 @@ class Viewer {
       });
       text = await answer.text();
     } catch (error) {
-      if (this.closed || this.changedHere) return;
-      // It was saved anew between the two questions.
+      if (this.isClosed || this.isDirty) return;
+      // Another version was saved between the two requests.
       if (error.status === 412) {
-        this.due = setTimeout(() => this.load(), 200);
+        this.reloadTimer = setTimeout(() => this.load(), 200);
         return;
       }
-      this.notShown(error);
+      this.showFailure(error);
       return;
     }
-    if (this.closed || this.changedHere) return;
+    if (this.isClosed || this.isDirty) return;
     this.text = text;
     this.area = h("textarea.editor", {
       spellcheck: "false",
       "aria-label": `Text of ${this.entry.name}`,
       wrap: "off",
-      oninput: () => this.dirty(),
+      oninput: () => this.onEdit(),
     });
     this.area.value = text;
-    this.save = h(
+    this.saveButton = h(
       "button.primary",
-      { type: "button", disabled: true, onclick: () => this.store() },
+      { type: "button", disabled: true, onclick: () => this.saveFile() },
       "Save",
     );
-    this.frame(this.area, this.save);
-    this.bringBack();
+    this.frame(this.area, this.saveButton);
+    this.restoreDraft();
   }
 
-  /** Put a text that was typed before and not saved back in its place. */
-  bringBack() {
+  /** Put an unsaved draft back into the editor. */
+  restoreDraft() {
     const draft = draftOf(this.path);
     if (!draft || draft.text === this.text) {
       dropDraft(this.path);
@@ -248,41 +261,44 @@ class Viewer {
     const isOlder = draft.etag !== this.etag;
     this.area.value = draft.text;
     this.etag = draft.etag;
-    this.dirty();
+    this.onEdit();
     const drop = () => {
       this.discard();
       this.load();
     };
-    this.note(
-      `What you typed at ${clock(draft.at_ms)} and did not save is here again.${
-        isOlder ? " The file was changed since: when you save, you can compare and choose." : ""
+    this.showNotice(
+      `Your unsaved text from ${clock(draft.at_ms)} was restored.${
+        isOlder ? " The file was changed since: when you save, you can compare both versions." : ""
       }`,
-      h("button", { type: "button", onclick: drop }, "Discard it"),
+      h("button", { type: "button", onclick: drop }, "Discard"),
     );
   }
 
-  note(text, ...more) {
+  showNotice(text, ...more) {
     this.notice.hidden = false;
     this.notice.replaceChildren(h("span", {}, text, " "), ...more);
   }
 
-  get changedHere() {
+  get isDirty() {
     return this.area !== null && this.area.value !== this.text;
   }
 
-  dirty() {
-    this.save.disabled = this.saving || !this.changedHere;
-    clearTimeout(this.keeping);
-    this.keeping = setTimeout(() => (this.changedHere ? this.keep() : dropDraft(this.path)), 300);
+  onEdit() {
+    this.saveButton.disabled = this.isSaving || !this.isDirty;
+    clearTimeout(this.draftTimer);
+    this.draftTimer = setTimeout(
+      () => (this.isDirty ? this.saveDraft() : dropDraft(this.path)),
+      300,
+    );
   }
 
-  /** Save under the condition that nobody else has saved since; else both are shown. */
-  async store(etag = this.etag) {
-    if (this.saving) return;
+  /** Save, on the condition that the file is still the version `etag`; else show both versions. */
+  async saveFile(etag = this.etag) {
+    if (this.isSaving) return;
     const mine = this.area.value;
-    this.saving = true;
-    this.save.disabled = true;
-    this.keep();
+    this.isSaving = true;
+    this.saveButton.disabled = true;
+    this.saveDraft();
     try {
       const answer = await this.attempt.call("PUT", fileUrl(this.path), {
         body: mine,
@@ -291,45 +307,45 @@ class Viewer {
           "if-match": `"${etag}"`,
         },
       });
-      this.saved(mine, await answer.json());
+      this.onSaved(mine, await answer.json());
     } catch (error) {
-      if (error instanceof Unsettled) {
-        this.sent = mine;
-        this.note(
+      if (error instanceof OutcomeUnknown) {
+        this.maybeSaved = mine;
+        this.showNotice(
           error.message,
-          h("button", { type: "button", onclick: () => this.store(etag) }, "Ask again"),
+          h("button", { type: "button", onclick: () => this.saveFile(etag) }, "Retry"),
         );
       } else if (error instanceof Problem && error.status === 412) {
-        this.saving = false;
-        await this.conflict(mine);
+        this.isSaving = false;
+        await this.resolveConflict(mine);
       } else {
-        this.sent = null;
-        this.note(
+        this.maybeSaved = null;
+        this.showNotice(
           `Not saved: ${error.message} Your text is kept here.`,
-          h("button", { type: "button", onclick: () => this.store(etag) }, "Try again"),
+          h("button", { type: "button", onclick: () => this.saveFile(etag) }, "Try again"),
         );
       }
     } finally {
-      this.saving = false;
-      this.dirty();
-      this.tellOfOthers();
+      this.isSaving = false;
+      this.onEdit();
+      this.showRemoteChange();
     }
   }
 
-  saved(mine, written) {
+  onSaved(mine, written) {
     this.text = mine;
-    this.sent = null;
+    this.maybeSaved = null;
     this.etag = this.entry.etag = written.etag;
     this.entry.version += 1;
     this.entry.size = new Blob([mine]).size;
     this.entry.modified_ms = Date.now();
     this.notice.hidden = true;
-    if (!this.changedHere) dropDraft(this.path);
-    this.place.querySelector(".facts")?.replaceWith(this.facts());
+    if (!this.isDirty) dropDraft(this.path);
+    this.place.querySelector(".facts")?.replaceWith(this.metadata());
     toast(`Saved at slot ${written.slot}.`);
   }
 
-  async conflict(mine) {
+  async resolveConflict(mine) {
     let theirs = null;
     let etag = null;
     try {
@@ -338,27 +354,28 @@ class Viewer {
       etag = answer.headers.get("etag").replaceAll('"', "");
     } catch (error) {
       if (error.status !== 404) {
-        this.note(
-          `Not saved: the file was changed meanwhile, and what it holds now could not be loaded: ${error.message} Your text is kept here.`,
+        this.showNotice(
+          "Not saved: the file was changed meanwhile, and its current version could not be " +
+            `loaded: ${error.message} Your text is kept here.`,
         );
         return;
       }
     }
-    if (theirs !== null && theirs === this.sent) {
-      // It is what this page itself sent, whose answer had not come.
-      this.sent = null;
+    if (theirs !== null && theirs === this.maybeSaved) {
+      // The current version is this page's own save, whose answer did not arrive.
+      this.maybeSaved = null;
       this.text = theirs;
       this.etag = this.entry.etag = etag;
       if (mine === theirs) {
         dropDraft(this.path);
         this.load();
-      } else await this.store(etag);
+      } else await this.saveFile(etag);
       return;
     }
-    this.sent = null;
+    this.maybeSaved = null;
     const title = theirs === null
-      ? "Somebody deleted this file meanwhile"
-      : "Somebody saved this file meanwhile";
+      ? "This file was deleted by another client"
+      : "This file was saved by another client";
     let choice = null;
     const choose = (value) => () => {
       choice = value;
@@ -369,7 +386,7 @@ class Viewer {
       wide: true,
       action: "Keep editing",
       cancel: "",
-      text: "Nothing is lost yet. Choose which version stays; the other is not kept.",
+      text: "Your text is not saved yet. Choose the version to keep; the other one is discarded.",
       fields: [
         compare(theirs ?? "", mine),
         h(
@@ -378,7 +395,7 @@ class Viewer {
           h(
             "button",
             { type: "button", onclick: choose("theirs") },
-            theirs === null ? "Let it stay deleted" : "Take theirs",
+            theirs === null ? "Keep it deleted" : "Use the current version",
           ),
           h("button.danger", { type: "button", onclick: choose("mine") }, "Replace with mine"),
         ),
@@ -390,7 +407,7 @@ class Viewer {
       else this.load();
     } else if (choice === "mine") {
       if (theirs === null) await this.recreate(mine);
-      else await this.store(etag);
+      else await this.saveFile(etag);
     }
   }
 
@@ -401,9 +418,9 @@ class Viewer {
         headers: { "content-type": this.entry.content_type, "if-none-match": "*" },
       });
     } catch (error) {
-      this.note(
+      this.showNotice(
         `${
-          error instanceof Unsettled ? "" : "Not saved: "
+          error instanceof OutcomeUnknown ? "" : "Not saved: "
         }${error.message} Your text is kept here.`,
         h("button", { type: "button", onclick: () => this.recreate(mine) }, "Try again"),
       );
@@ -414,42 +431,44 @@ class Viewer {
     this.load();
   }
 
-  /** The log tells that something changed; of this file a note is shown, or the new version. */
-  changed(change) {
+  /** Show a change of this file by another client: the new version, or a notice. */
+  applyChange(change) {
     if ((change.path !== this.path && change.source !== this.path) || !this.entry) return;
-    this.newest = change;
-    this.tellOfOthers();
+    this.remoteChange = change;
+    this.showRemoteChange();
   }
 
-  tellOfOthers() {
-    const change = this.newest;
-    // While a save is under way the change may be its own: its answer tells the tag.
-    // So it is as long as it is not known whether it was done.
-    if (!change || this.saving || this.sent !== null || this.closed || !this.entry) return;
-    this.newest = null;
+  showRemoteChange() {
+    const change = this.remoteChange;
+    // While a save is running, or its outcome is unknown, the change may be this page's own: only
+    // the answer to the save carries its ETag.
+    if (!change || this.isSaving || this.maybeSaved !== null || this.isClosed || !this.entry) {
+      return;
+    }
+    this.remoteChange = null;
     if (
       change.etag === this.etag || change.etag === this.entry.etag ||
       Number(change.slot) < Number(this.entry.etag.split("-")[0])
     ) return;
-    if (change.kind === "put" && !this.changedHere) {
-      clearTimeout(this.due);
-      this.due = setTimeout(
-        () => this.closed || this.changedHere || change.etag === this.etag || this.load(),
+    if (change.kind === "put" && !this.isDirty) {
+      clearTimeout(this.reloadTimer);
+      this.reloadTimer = setTimeout(
+        () => this.isClosed || this.isDirty || change.etag === this.etag || this.load(),
         500,
       );
       return;
     }
-    this.note(
+    this.showNotice(
       change.kind === "put"
-        ? "Somebody saved another version. When you save, you can compare and choose."
-        : "Somebody moved or deleted this file.",
+        ? "Another client saved this file. When you save, you can compare both versions."
+        : "Another client moved or deleted this file.",
     );
   }
 
-  /** Keys of an open file. */
+  /** Handle a key; returns whether the viewer uses it. */
   key(event, typing) {
     if (event.key === "s" && event.ctrlKey) {
-      if (this.changedHere) this.store();
+      if (this.isDirty) this.saveFile();
       return true;
     }
     if (event.key === "Escape" && (!typing || event.target === this.area)) {
