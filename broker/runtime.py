@@ -421,7 +421,8 @@ class NodeHost:
                 await self._transport.flush()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(WRITE_TIMEOUT_S):
-                        while self._transport.unsent_bytes:  # noqa: ASYNC110  There is no event for it.
+                        # There is no event for it.
+                        while self._transport.unsent_bytes:  # noqa: ASYNC110
                             await asyncio.sleep(0)
                 await interceptor.sent(to, message)
 

@@ -122,7 +122,10 @@ class FastHistogramFamily(_Family[FastHistogram]):
         registry: CollectorRegistry,
     ) -> None:
         all_bounds = (*bounds, float("inf"))
-        self._names = [floatToGoString(bound) for bound in all_bounds]  # type: ignore[no-untyped-call]
+        self._names = [
+            floatToGoString(bound)  # type: ignore[no-untyped-call]
+            for bound in all_bounds
+        ]
         super().__init__(name, text, labels, registry, lambda: FastHistogram(bounds))
 
     def collect(self) -> Iterable[Metric]:

@@ -276,7 +276,10 @@ class FaultInjector:
                 self.disk_faults.take_reserve(machine)
             if kind == "low, then full":
                 after_ms = rng.randint(0, incident.duration_ms)
-                self._later(after_ms, lambda machine=machine: self.disk_faults.fill(machine))  # type: ignore[misc]
+                self._later(
+                    after_ms,
+                    lambda machine=machine: self.disk_faults.fill(machine),  # type: ignore[misc]
+                )
             self._later(
                 incident.duration_ms + 1,
                 lambda machine=machine: self.disk_faults.free_space(machine),  # type: ignore[misc]

@@ -104,7 +104,10 @@ class LargeFiles:
             process.busy_since_us = max(process.busy_since_us or 0, begins_us)
             if pause_us:
                 self._workload.counts["pauses of large files"] += 1
-                self._world.schedule.after_us(pause_us, lambda _, name=name: step(name))  # type: ignore[misc]
+                self._world.schedule.after_us(
+                    pause_us,
+                    lambda _, name=name: step(name),  # type: ignore[misc]
+                )
             else:
                 step(name)
 

@@ -30,7 +30,9 @@ CONTENTS: tuple[AnyContent, ...] = (
 
 
 def named_by(content: AnyContent) -> tuple[str, ...]:
-    return (LIST, *LISTED) if isinstance(content, Indirect) else content.chunks  # type: ignore[union-attr]
+    if isinstance(content, Indirect):
+        return (LIST, *LISTED)
+    return content.chunks  # type: ignore[union-attr]
 
 
 def listed_in(name: str) -> tuple[str, ...]:

@@ -51,7 +51,9 @@ class Puppet:
     def receive(self, envelope: Envelope, now: Milliseconds) -> Effects:
         message = envelope.message
         self.envelopes.append(envelope)
-        text = message.reason if isinstance(message, ChunkRefused) else message.type  # type: ignore[attr-defined]
+        text: str = message.type  # type: ignore[attr-defined]
+        if isinstance(message, ChunkRefused):
+            text = message.reason
         self.seen.append(text)
         if isinstance(message, Survey) and "call.survey" not in self.on:
             self.out.answers.append(Answer(message.token, list(self.seen)))

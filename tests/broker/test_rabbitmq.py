@@ -409,7 +409,8 @@ async def test_a_broker_that_falls_silent_is_given_up(
     async with house.running(host):
         sessions = host.transport.health.sessions
         # A living broker passes the self-test again and again.
-        await until(lambda: host.transport._pings.__reduce__()[1][0] > 2)  # type: ignore[attr-defined]
+        pings = host.transport._pings  # type: ignore[attr-defined]
+        await until(lambda: pings.__reduce__()[1][0] > 2)
         assert host.transport.health.sessions == sessions
         process_id = own_broker.process_id
         assert process_id is not None

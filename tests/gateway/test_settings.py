@@ -97,7 +97,10 @@ def test_the_source_of_a_mistake_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_password_is_never_shown(url: str) -> None:
     assert "hunter2" not in masked_url(url)
 
-    settings = Settings(broker="amqp://u:hunter2@h/", token="hunter2-hunter2-")  # type: ignore[arg-type]
+    settings = Settings(
+        broker="amqp://u:hunter2@h/",
+        token="hunter2-hunter2-",  # type: ignore[arg-type]
+    )
     shown = effective(settings)
     assert "hunter2" not in str(shown)
     assert "hunter2" not in repr(shown)

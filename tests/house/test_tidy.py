@@ -72,6 +72,16 @@ def test_whitespace() -> None:
     assert findings(tidy.whitespace, files) == []
 
 
+def test_lines_are_narrow_enough() -> None:
+    files = {
+        name: text
+        for name, text in texts().items()
+        if Path(name).suffix in {".css", ".html", ".js", ".py"} and VENDORED not in name
+    }
+    assert {Path(name).suffix for name in files} == {".css", ".html", ".js", ".py"}
+    assert findings(tidy.narrow_enough, files) == []
+
+
 @pytest.mark.parametrize("rule", [tidy.no_machine_paths, tidy.no_registry_hosts])
 def test_no_trace_of_one_machine(rule: tidy.Rule) -> None:
     assert findings(rule, texts()) == []
@@ -107,6 +117,7 @@ def test_the_lock_is_hashed() -> None:
             [f"1: registry host {tidy.REGISTRY_HOSTS[0]}"],
         ),
         (tidy.short_enough, "\n" * 801, ["801 lines, more than 800"]),
+        (tidy.narrow_enough, f"{'é' * 100}\n{'x' * 101}\n", ["2: 101 columns, more than 100"]),
         (tidy.has_docstring, "x = 1\n", ["no module docstring"]),
         (
             tidy.computes_from_the_genesis,

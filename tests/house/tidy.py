@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from actors.values import Constants
 
 LINES_MAX = 800
+COLUMNS_MAX = 100
 
 # Put together from parts, so that this file does not hold what it forbids.
 REGISTRY_HOSTS = tuple(
@@ -65,6 +66,13 @@ def short_enough(text: str) -> Iterator[str]:
     """A longer file wants to be two rooms."""
     if (lines := text.count("\n")) > LINES_MAX:
         yield f"{lines} lines, more than {LINES_MAX}"
+
+
+def narrow_enough(text: str) -> Iterator[str]:
+    """Lines fit side by side in two windows; the formatters don't break texts and comments."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if len(line) > COLUMNS_MAX:
+            yield f"{number}: {len(line)} columns, more than {COLUMNS_MAX}"
 
 
 def has_docstring(text: str) -> Iterator[str]:

@@ -36,7 +36,9 @@ class Stop(Interceptor):
     seen: int = 0
 
     async def _pass(self, when: str, side: str, message: AnyMessage) -> None:
-        if (when, side) != (self.when, self.side) or message.type != self.kind:  # type: ignore[attr-defined]
+        if (when, side) != (self.when, self.side):
+            return
+        if message.type != self.kind:  # type: ignore[attr-defined]
             return
         if self.armed and self.about(message):
             self.seen += 1

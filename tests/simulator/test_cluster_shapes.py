@@ -25,7 +25,10 @@ def test_every_shape_is_drawn_and_the_usual_one_most_often() -> None:
     """Given many seeds, then half of the clusters are as usual, and the others share the rest."""
     drawn: Counter[str] = Counter()
     for seed in range(600):
-        shape = shape_of_seed(("shapes",), lambda name, seed=seed: random.Random(f"{seed}/{name}"))  # type: ignore[misc]
+        shape = shape_of_seed(
+            ("shapes",),
+            lambda name, seed=seed: random.Random(f"{seed}/{name}"),  # type: ignore[misc]
+        )
         drawn[shape.name] += 1
     assert set(drawn) == {shape.name for shape in SHAPES}
     assert 250 < drawn[USUAL.name] < 350
