@@ -134,7 +134,7 @@ async def test_a_policy_that_lets_unused_queues_expire_stops_no_timer(
     tmp_path: Path, own_broker: PrivateBroker, topology: Topology
 ) -> None:
     """Given rungs that live shorter than what they hold, unless somebody says that he uses them."""
-    often = RabbitOptions(redeclare_interval_s=0.3)
+    often = RabbitOptions(redeclare_interval_s=0.15)
     house = House(tmp_path, lambda name: RabbitTransport(own_broker.url, topology, name, often))
     ticks = Ticks()
     control(own_broker, "set_policy", "tidy", "delay", '{"expires": 1000}', "--apply-to", "queues")

@@ -87,7 +87,7 @@ class MemoryCluster:
         """Begin a process on the node's folder."""
         if self._reserve_bytes is not None:
             kept = MaintenanceOptions.of_role(role_of(name), self._reserve_bytes)
-            host_options.setdefault("upkeep", kept)
+            host_options.setdefault("maintenance", kept)
         journal = Journal.open(self.folder / name, name, "test")
         host = make_host(
             name,
@@ -130,8 +130,16 @@ class MemoryCluster:
         )
 
     async def done(self, operation: AnyOperation, retry: bool = True) -> WriteDecided:
-        """A write that succeeds."""
+        """A write that succeeds; with `retry` also one that is sent again until enough stores are
+        in the view, for an aborted write was not applied.
+        """
         answer = await self.write(operation, retry)
+        until_s = asyncio.get_running_loop().time() + 20
+        while retry and isinstance(answer, WriteDecided) and answer.outcome.status == "aborted":
+            if asyncio.get_running_loop().time() > until_s:
+                break
+            await self.ready()
+            answer = await self.write(operation, retry)
         assert isinstance(answer, WriteDecided), answer
         assert answer.outcome.status == "done", answer
         return answer
