@@ -110,7 +110,8 @@ class AsyncClient:
         self._read_patience_s = min(patience_s, READ_PATIENCE_S) if timeout_s is None else timeout_s
         self._transport = transport
         self._waiting = waiting or Waiting()
-        self._reached = False
+        self.reached = False
+        """Whether a gateway of Synod has answered; until then, a failed request is not repeated."""
         answer_s = PATIENCE_S if timeout_s is None else timeout_s
         with connecting(self._address):
             self._http = self._address.client(
@@ -125,7 +126,7 @@ class AsyncClient:
         httpx looks at all connections of a client several times for each request, so that many
         at once are served better by a client each.
         """
-        again = AsyncClient(
+        other = AsyncClient(
             self._address.url,
             token=self._address.token,
             patience_s=self._patience_s,
@@ -134,8 +135,8 @@ class AsyncClient:
             transport=self._transport,
             waiting=self._waiting,
         )
-        again._reached = self._reached
-        return again
+        other.reached = self.reached
+        return other
 
     async def __aenter__(self) -> Self:
         return self
@@ -489,7 +490,7 @@ class AsyncClient:
                     pieces.take_back()
                 outcome.failed(error, whole=pieces is None or pieces.complete)
                 repeatable = not isinstance(held, Stream) or held.whole
-                again = error.again and self._reached and repeatable
+                again = error.again and self.reached and repeatable
                 if not (again and await retry.paused(error)):
                     raise outcome.told(error, repeatable=repeatable) from None
 
@@ -527,17 +528,17 @@ class AsyncClient:
                 try:
                     response = await self._http.send(request, stream=stream)
                     if response.is_success:
-                        self._reached = True
+                        self.reached = True
                         return response
                     error = await self._refusal(response)
-                    self._reached = self._reached or bool(error.problem)
+                    self.reached = self.reached or bool(error.problem)
                 except httpx.HTTPError as failure:
                     error = self._address.error_of(failure)
                 except (httpx.InvalidURL, httpx.CookieConflict) as failure:
                     raise Misconfigured(f"{self.url} can't be asked: {failure}") from None
             if attempts == 1:
                 raise error
-            if not (error.again and self._reached and await retry.paused(error)):
+            if not (error.again and self.reached and await retry.paused(error)):
                 raise after_read(error, read, retry) from None
 
     async def _refusal(self, response: httpx.Response) -> SynodError:

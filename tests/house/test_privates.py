@@ -1,31 +1,18 @@
-"""Nobody reaches into another object: a part offers what others need of it by a public name."""
+"""No module uses a private of another object: a part offers what others need by a public name."""
 
 import pytest
 
 from tests.house.privates import foreign_privates
 from tests.house.test_tidy import python_files
 
-ALLOWED = frozenset(
-    {
-        "synod/client.py",
-    }
-)
-"""Files that still reach into others. To be empty; see `test_what_is_allowed_is_still_needed`."""
-
 
 def test_no_module_uses_a_private_of_another() -> None:
     found = [
         f"{name}:{what}"
         for name, text in sorted(python_files().items())
-        if name not in ALLOWED
         for what in foreign_privates(text)
     ]
     assert found == []
-
-
-def test_what_is_allowed_is_still_needed() -> None:
-    files = python_files()
-    assert {name for name in ALLOWED if any(foreign_privates(files[name]))} == ALLOWED
 
 
 @pytest.mark.parametrize(
