@@ -40,7 +40,7 @@ from broker.transport import groups_of
 log = logging.getLogger("synod.failpoints")
 
 When = Literal["send", "receive"]
-Moment = Literal["before", "after"]
+BeforeOrAfter = Literal["before", "after"]
 Action = Literal["kill", "pause", "error"]
 
 
@@ -79,7 +79,7 @@ class Failpoint(NamedTuple):
     when: When
     type: str
     number: int
-    moment: Moment
+    moment: BeforeOrAfter
     action: Action
     to: str = ""
     """The node that the message must be sent to; empty: any."""
@@ -104,7 +104,7 @@ class Failpoint(NamedTuple):
             raise BadFailpoint(f"{text!r}: only `send` may name a node, such as @store-2")
         if not number.isascii() or not number.isdecimal() or int(number) < 1:
             raise BadFailpoint(f"{text!r} has the number {number!r}; the first message is 1")
-        if moment not in typing.get_args(Moment):
+        if moment not in typing.get_args(BeforeOrAfter):
             raise BadFailpoint(f"{text!r} has the moment {moment!r}, neither before nor after")
         if action not in typing.get_args(Action):
             raise BadFailpoint(f"{text!r} has the action {action!r}: use kill, pause or error")
@@ -114,7 +114,7 @@ class Failpoint(NamedTuple):
             typing.cast(When, when),
             kind,
             int(number),
-            typing.cast(Moment, moment),
+            typing.cast(BeforeOrAfter, moment),
             typing.cast(Action, action),
             to,
         )
@@ -249,7 +249,7 @@ class Failpoints(Interceptor):
         """See `Interceptor`."""
         await self._check("send", "after", to, message)
 
-    async def _check(self, when: When, moment: Moment, to: str, message: AnyMessage) -> None:
+    async def _check(self, when: When, moment: BeforeOrAfter, to: str, message: AnyMessage) -> None:
         if not self._armed:
             return
         kinds = _kinds_of(message)

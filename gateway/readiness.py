@@ -14,8 +14,8 @@ from actors.values import StoreMember
 
 _UNKNOWN_CODES = frozenset(("lease_lapsed", "no_view"))
 
-Writes = Literal["taken", "refused", "unknown"]
-Reads = Literal["served", "refused", "unknown"]
+WriteAvailability = Literal["taken", "refused", "unknown"]
+ReadAvailability = Literal["served", "refused", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Condition:
     what is amiss though both are. `heard_ms` tells how long ago the gateway heard of any node.
     """
 
-    writes: Writes
-    reads: Reads
+    writes: WriteAvailability
+    reads: ReadAvailability
     reasons: tuple[Reason, ...] = ()
     read_reasons: tuple[Reason, ...] = ()
     warnings: tuple[Reason, ...] = ()
@@ -105,8 +105,8 @@ class _Assessment:
         if not reasons and not survey.view_heard:
             reasons = [Reason("no_view", "no learner has told this gateway of the view yet")]
         read_reasons = self._read_reasons(leading)
-        writes: Writes = "taken"
-        reads: Reads = "served"
+        writes: WriteAvailability = "taken"
+        reads: ReadAvailability = "served"
         if reasons:
             writes = "unknown" if _all_unknown(reasons) else "refused"
         if read_reasons:

@@ -19,7 +19,7 @@ from actors.messages import AnyMessage
 from actors.numbers import Milliseconds
 from actors.values import AcceptedValue, Batch, Command, Outcome, View
 
-Record = dict[str, Any]
+TraceRecord = dict[str, Any]
 """A record as JSON; see `docs/api.md`, "Traces"."""
 
 Mode = Literal["off", "sampled", "all"]
@@ -217,7 +217,7 @@ class Recorder:
 
     # -- handing out -----------------------------------------------------------------------------
 
-    def take(self) -> list[Record]:
+    def take(self) -> list[TraceRecord]:
         """All records since the last call; adapts what is recorded to the pace of the log."""
         self._adapt()
         pending, self._pending = self._pending, []
@@ -237,9 +237,9 @@ class Recorder:
         if self._mask and pace / (self._mask + 1) < SAMPLED_SLOTS_PER_S / 4:
             self._mask //= 2
 
-    def _record(self, observed: _Observed) -> Record:
+    def _record(self, observed: _Observed) -> TraceRecord:
         message: Any = observed.message
-        record: Record = {
+        record: TraceRecord = {
             "time_us": observed.time_us,
             "node": self.node,
             "kind": observed.kind,
@@ -270,7 +270,7 @@ class Recorder:
         return record
 
 
-def describe(kind: str, sender: str, to: str, message: Any) -> Record:
+def describe(kind: str, sender: str, to: str, message: Any) -> TraceRecord:
     """The parts of a record that a message brings."""
     ballot = getattr(message, "ballot", None)
     slot = getattr(message, "slot", None)

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from observability.events import Record
+from observability.events import TraceRecord
 
 STAGES = ("queue", "journal", "quorum", "vote", "answer")
 """Of one write, in order; each ends where the next begins (`docs/tracing.md`)."""
@@ -54,7 +54,7 @@ class _TraceGroup:
     answered: set[str] = field(default_factory=set)
     """The requests whose results are told here."""
 
-    def read(self) -> list[Record]:
+    def read(self) -> list[TraceRecord]:
         """The records, made anew."""
         return [json.loads(line) for line in self.lines]
 
@@ -72,7 +72,7 @@ class _BoundedGroups(Generic[Key]):
         """The page, unless it went already."""
         return None if key is None else self._groups.get(key)
 
-    def add(self, key: Key, record: Record) -> bool:
+    def add(self, key: Key, record: TraceRecord) -> bool:
         """Put a record on its page; whether there was room on it."""
         group = self._groups.setdefault(key, _TraceGroup(first_us=record["time_us"]))
         if len(group.lines) >= _RECORDS_OF_A_SLOT_MAX:
@@ -106,7 +106,7 @@ class TraceCollector:
         self.dropped = 0
         """Records of one slot above the bound."""
 
-    def add(self, records: Iterable[Record]) -> None:
+    def add(self, records: Iterable[TraceRecord]) -> None:
         """Take records in. Raises `KeyError`, `TypeError` or `ValueError` for what is none."""
         for record in records:
             if not _MEMBERS.keys() <= record.keys():
@@ -129,7 +129,7 @@ class TraceCollector:
         """What the records of slots and of requests take."""
         return self._slots.size_bytes + self._unslotted.size_bytes
 
-    def _link_request(self, request: str, slot: int | None, unslotted: Record | None) -> None:
+    def _link_request(self, request: str, slot: int | None, unslotted: TraceRecord | None) -> None:
         slots = self._requests.get(request)
         if slots is None:
             slots = self._requests[request] = []
@@ -142,7 +142,7 @@ class TraceCollector:
         if unslotted is not None:
             self._unslotted.add(request, unslotted)
 
-    def _add_to_slot(self, slot: int, record: Record) -> None:
+    def _add_to_slot(self, slot: int, record: TraceRecord) -> None:
         self.dropped += not self._slots.add(slot, record)
 
     # -- questions -------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ class TraceCollector:
         if slots is None and span is None:
             return None
         slots = slots or []
-        records: list[Record] = []
+        records: list[TraceRecord] = []
         for group in (self._unslotted.get(request), *map(self._slots.get, slots)):
             if group is not None:
                 records += (record for record in group.read() if _concerns(record, request))
@@ -198,11 +198,11 @@ class TraceCollector:
         others = [json.loads(line) for line in list(self._unassigned)[-_SHOWN_MAX:]]
         return {"requests": requests, "events": [_public(record) for record in others]}
 
-    def _marks(self, slot: int | None, records: list[Record], span: Span | None) -> list[int]:
+    def _marks(self, slot: int | None, records: list[TraceRecord], span: Span | None) -> list[int]:
         """The borders of the stages, as far as they are known."""
         of_slot = [record for record in records if record["slot"] == slot]
 
-        def first(kind: str, what: str, among: list[Record]) -> int | None:
+        def first(kind: str, what: str, among: list[TraceRecord]) -> int | None:
             times = (r["time_us"] for r in among if r["kind"] == kind and r["type"] == what)
             return next(times, None)
 
@@ -223,7 +223,7 @@ class TraceCollector:
             marks.append(max(border, marks[-1]) if marks else border)
         return marks
 
-    def _chosen_us(self, of_slot: list[Record]) -> int | None:
+    def _chosen_us(self, of_slot: list[TraceRecord]) -> int | None:
         """When a quorum had accepted the slot under one ballot; votes of two ballots make none."""
         accepted: dict[str | None, dict[str, int]] = {}
         for record in of_slot:
@@ -235,16 +235,16 @@ class TraceCollector:
         return min(chosen, default=None)
 
 
-def _line(record: Record) -> bytes:
+def _line(record: TraceRecord) -> bytes:
     return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _concerns(record: Record, request: str) -> bool:
+def _concerns(record: TraceRecord, request: str) -> bool:
     """Results and submits of other requests of the same slot are left out."""
     if record["type"] in ("client.submit", "client.result", "client.redirect"):
         return request in record["requests"]
     return True
 
 
-def _public(record: Record) -> Record:
+def _public(record: TraceRecord) -> TraceRecord:
     return {name: value for name, value in record.items() if name not in ("requests", "about_slot")}

@@ -51,7 +51,7 @@ from synod.errors import (
 )
 from synod.headers import digest_header, is_key
 from synod.paths import checked_path, path_to_url
-from synod.retries import Outcome, Retry, Waiting, after_read
+from synod.retries import OutcomeTracker, Retry, Waiting, after_read
 from synod.tags import Tags
 
 __all__ = [
@@ -470,7 +470,7 @@ class AsyncClient:
         key = key or uuid.uuid4().hex
         headers["idempotency-key"] = key
         held = body if body is None or isinstance(body, bytes | Source) else Stream(body)
-        retry, outcome = Retry(self._patience_s), Outcome(key)
+        retry, outcome = Retry(self._patience_s), OutcomeTracker(key)
         while True:
             pieces = Pieces(held, on_bytes) if held else None
             with self._encoded():

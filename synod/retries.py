@@ -60,7 +60,7 @@ class Retry:
             raise error
 
 
-class Outcome:
+class OutcomeTracker:
     """What is certain of a write, over all attempts of it under one Idempotency-Key."""
 
     def __init__(self, key: str) -> None:

@@ -11,7 +11,7 @@ from actors.options import Options
 from actors.values import Batch, Inline, PutFile
 from chaos.simulator.machine import Machine
 from chaos.simulator.network import Conditions
-from chaos.simulator.parcels import Parcel
+from chaos.simulator.parcels import Envelopes
 from chaos.simulator.world import World
 
 
@@ -36,7 +36,7 @@ def intercepted(world: World, passes: Callable[[str, str, Any], bool]) -> Iterat
     """Within the block only that is published which `passes(sender, to, message)`."""
     network = world.network
 
-    def publish(sender: str, to: str, parcel: Parcel) -> None:
+    def publish(sender: str, to: str, parcel: Envelopes) -> None:
         rest = tuple(envelope for envelope in parcel if passes(sender, to, envelope.message))
         if rest:
             type(network).publish(network, sender, to, rest)

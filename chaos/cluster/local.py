@@ -110,7 +110,7 @@ class Description:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """What a gateway answered."""
 
     status: int
@@ -289,13 +289,13 @@ class LocalCluster:
 
     # ── What the gateway says ─────────────────────────────────────────────────
 
-    def ask(self, target: str, gateway: str = "gateway-1", *, timeout_s: float = 5.0) -> Answer:
+    def ask(self, target: str, gateway: str = "gateway-1", *, timeout_s: float = 5.0) -> HttpAnswer:
         """GET `target` from a gateway. Raises `OSError` if nobody answers."""
         connection = HTTPConnection(_HOST, self.description.ports[gateway], timeout=timeout_s)
         try:
             connection.request("GET", target)
             response = connection.getresponse()
-            return Answer(response.status, response.read())
+            return HttpAnswer(response.status, response.read())
         except HTTPException as error:
             raise ConnectionError(f"{gateway} gave no HTTP answer: {error!r}") from error
         finally:

@@ -50,7 +50,7 @@ class BrokerFailedError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Identity:
+class BrokerIdentity:
     """What stays the same from one start of a broker to the next."""
 
     node: str
@@ -262,13 +262,13 @@ class PrivateBroker:
 
     # ── Files ─────────────────────────────────────────────────────────────────
 
-    def _load_identity(self) -> Identity:
+    def _load_identity(self) -> BrokerIdentity:
         path = self.folder / "broker.json"
         if path.exists():
-            return Identity(**json.loads(path.read_text()))
+            return BrokerIdentity(**json.loads(path.read_text()))
         make_private(self.folder)
         self.folder.chmod(PRIVATE_FOLDER)
-        identity = Identity.mint()
+        identity = BrokerIdentity.mint()
         path.touch(mode=0o600)
         path.write_text(json.dumps(asdict(identity), indent=2) + "\n")
         return identity

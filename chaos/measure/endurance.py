@@ -50,7 +50,7 @@ class Sample:
 
 
 @dataclass(slots=True)
-class Outcome:
+class EnduranceResult:
     """What a run came to."""
 
     samples: list[Sample] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Endurance:
 
     def __init__(self, folder: Path, away: str = "") -> None:
         self.options = Options()
-        self.outcome = Outcome(away=away)
+        self.result = EnduranceResult(away=away)
         self._folder = folder
         self._broker = MemoryBroker()
         self._hosts: dict[str, NodeHost] = {}
@@ -132,15 +132,15 @@ class Endurance:
             )
             done = upto
             sample = self._sample(done, time.monotonic() - began)
-            self.outcome.samples.append(sample)
+            self.result.samples.append(sample)
             print(
                 f"{done:>9,} writes  {sample.seconds:7.0f} s  "
                 f"{sample.total_bytes / 2**20:8.1f} MiB of journals  "
                 f"{sample.resident_kib / 1024:7.1f} MiB resident",
                 flush=True,
             )
-            if step == 1 and self.outcome.away:
-                await self._stop(self.outcome.away)
+            if step == 1 and self.result.away:
+                await self._stop(self.result.away)
 
     async def _client(self, numbers: range, files: int) -> None:
         for number in numbers:
@@ -162,7 +162,7 @@ class Endurance:
                 path.stat().st_size for path in (self._folder / name).glob(f"{JOURNAL_NAME}*")
             )
             for name in self._hosts
-            if name != self.outcome.away
+            if name != self.result.away
         }
         return Sample(writes, seconds, sizes, memory_kib(_own_process(), "VmRSS"))
 
@@ -171,7 +171,7 @@ class Endurance:
         for name in sorted(self._hosts):
             if name in self._running:
                 await self._stop(name)
-            self.outcome.restart_s[name] = await self._start(name)
+            self.result.restart_s[name] = await self._start(name)
 
 
 def _size_bytes(folder: Path) -> int:
@@ -183,14 +183,14 @@ def _own_process() -> int:
     return int(Path("/proc/self").resolve().name)
 
 
-async def _run(arguments: argparse.Namespace, folder: Path) -> Outcome:
+async def _run(arguments: argparse.Namespace, folder: Path) -> EnduranceResult:
     endurance = Endurance(folder, arguments.away)
     async with endurance.running():
         await endurance.write(
             arguments.writes, arguments.files, arguments.clients, arguments.samples
         )
         await endurance.restart_all()
-    return endurance.outcome
+    return endurance.result
 
 
 def main() -> int:
@@ -204,14 +204,14 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        outcome = asyncio.run(_run(arguments, Path(folder)))
-    slowest = max(outcome.restart_s, key=lambda name: outcome.restart_s[name])
-    print(f"slowest to start again: {slowest}, {outcome.restart_s[slowest]:.2f} s")
+        result = asyncio.run(_run(arguments, Path(folder)))
+    slowest = max(result.restart_s, key=lambda name: result.restart_s[name])
+    print(f"slowest to start again: {slowest}, {result.restart_s[slowest]:.2f} s")
     if arguments.json:
-        print(json.dumps(asdict(outcome)))
-    for fault in outcome.faults():
+        print(json.dumps(asdict(result)))
+    for fault in result.faults():
         print(f"FAULT: {fault}")
-    return 1 if outcome.faults() else 0
+    return 1 if result.faults() else 0
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ _CONTENT = bytes(1024)
 
 
 @dataclass(frozen=True)
-class Run:
+class LoadRun:
     """One run of the load in one mode."""
 
     cpu_s: dict[str, float]
@@ -73,14 +73,14 @@ def cpu_by_role(cluster: LocalCluster) -> defaultdict[str, float]:
     return used
 
 
-def measure(cluster: LocalCluster, mode: str, rate: float, seconds: float) -> Run:
+def measure(cluster: LocalCluster, mode: str, rate: float, seconds: float) -> LoadRun:
     """Write `rate` times a second in one mode. Raises `ProcessFailed` if a write fails."""
     _switch(cluster, mode)
     before = cpu_by_role(cluster)
     times_s = asyncio.run(write_steadily(cluster.url, rate, seconds))
     after = cpu_by_role(cluster)
     used_s = {role: after[role] - before[role] for role in after}
-    return Run(used_s, 1000 * statistics.median(times_s))
+    return LoadRun(used_s, 1000 * statistics.median(times_s))
 
 
 async def write_steadily(url: str, rate: float, seconds: float) -> list[float]:

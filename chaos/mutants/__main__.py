@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from chaos.mutants.catalogue import Mutant, load
-from chaos.mutants.hunt import Finding, Hunter
+from chaos.mutants.hunt import Hunter, MutantResult
 from gateway.cli.console import note, out
 
 _ROOT = Path(__file__).parents[2]
@@ -38,12 +38,12 @@ def main(
     _say(table, _row("mutant", "rule", "seeds", "s", "caught by"))
     with ThreadPoolExecutor(jobs) as pool:
         hunts = [pool.submit(hunter.hunt, _cut(mutant, seeds_max)) for mutant in mutants]
-        findings = []
+        results = []
         for hunt in as_completed(hunts):
-            findings.append(hunt.result())
-            _say(table, _told(findings[-1]))
-    survivors = [finding.mutant.name for finding in findings if not finding.caught]
-    _say(table, f"{len(findings) - len(survivors)} of {len(findings)} mutants were caught")
+            results.append(hunt.result())
+            _say(table, _told(results[-1]))
+    survivors = [result.mutant.name for result in results if not result.caught]
+    _say(table, f"{len(results) - len(survivors)} of {len(results)} mutants were caught")
     if survivors:
         note(f"survived: {', '.join(sorted(survivors))}")
         raise typer.Exit(_SURVIVED)
@@ -65,10 +65,10 @@ def _cut(mutant: Mutant, seeds_max: int | None) -> Mutant:
     return replace(mutant, seeds=seeds_max)
 
 
-def _told(finding: Finding) -> str:
-    seeds = str(finding.seeds) if finding.seeds else "test"
-    by = finding.by if finding.caught else f"SURVIVED ({finding.by})"
-    return _row(finding.mutant.name, finding.mutant.rule, seeds, f"{finding.seconds:.1f}", by)
+def _told(result: MutantResult) -> str:
+    seeds = str(result.seeds) if result.seeds else "test"
+    by = result.by if result.caught else f"SURVIVED ({result.by})"
+    return _row(result.mutant.name, result.mutant.rule, seeds, f"{result.seconds:.1f}", by)
 
 
 def _row(mutant: str, rule: str, seeds: str, seconds: str, by: str) -> str:

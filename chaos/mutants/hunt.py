@@ -36,7 +36,7 @@ _TEST_S = 240.0
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class MutantResult:
     """What came of a mutant; it survived unless `caught`."""
 
     mutant: Mutant
@@ -63,7 +63,7 @@ class Hunter:
         self._passes: dict[tuple[str, str], bool] = {}
         """Whether a seed of some faults, or a test, passes without any bug."""
 
-    def hunt(self, mutant: Mutant) -> Finding:
+    def hunt(self, mutant: Mutant) -> MutantResult:
         """Try it. Raises `CatalogueWrong` if it does not fit, `TrialBroken` if nothing ran."""
         began = time.perf_counter()
         with _copy(self._root) as tree:
@@ -77,7 +77,7 @@ class Hunter:
         if caught and not self._passes_without(mutant, more):
             caught, by = False, f"{by}, which fails without the bug, too"
         seconds = time.perf_counter() - began
-        return Finding(
+        return MutantResult(
             mutant, caught, by, seeds, seconds, more.get("detail", ""), more.get("replay", "")
         )
 

@@ -78,7 +78,7 @@ class SurveyBroken(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class MutationSurvey:
     """Files that the same tests look at, in a throw-away copy of the tree."""
 
     tree: Path
@@ -216,7 +216,7 @@ def _survey(
     with tempfile.TemporaryDirectory(prefix="synod-survey-") as folder:
         tree = Path(folder).resolve() / "tree"
         copy_tree(_ROOT, tree)
-        survey = Survey(tree, files, tests)
+        survey = MutationSurvey(tree, files, tests)
         drawn = set(draw(survey.prepare(), count, seed))
         survey.attempt(sorted(drawn), max(1.0, ends - time.monotonic()))
         results = {name: status for name, status in survey.results() if name in drawn}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from chaos.scenarios.autopsy import Held
-from chaos.scenarios.scenario import AFTER_S, ATTEMPTS, Case, Run, RunVoid, Scenario, Step
+from chaos.scenarios.scenario import AFTER_S, ATTEMPTS, Case, CaseSteps, Run, RunVoid, Scenario
 
 COORDINATOR_LIMIT_S = 8.0
 LEARNERS = ("learner-1", "learner-2")
@@ -90,7 +90,7 @@ POINTS = (
 )
 
 
-def _dies_at(point: Point) -> Step:
+def _dies_at(point: Point) -> CaseSteps:
     async def steps(run: Run) -> None:
         await run.steady()
         coordinator, epoch = await _coordinator_with(run, point.rule)

@@ -71,7 +71,7 @@ class Outage:
     limit_s: float
 
 
-Step = Callable[["Run"], Awaitable[None]]
+CaseSteps = Callable[["Run"], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Case:
 
     name: str
     says: str
-    steps: Step
+    steps: CaseSteps
     failpoint: str = ""
     """What stops the node whose turn it is, if nodes take turns; see `Scenario`."""
 

@@ -34,7 +34,7 @@ from actors.roles import build_actor
 from chaos.simulator.changed_setting import ChangedSetting
 from chaos.simulator.clock import Clock
 from chaos.simulator.disk import Disk
-from chaos.simulator.parcels import SPURIOUS, DueTimer, Parcel
+from chaos.simulator.parcels import SPURIOUS, DueTimer, Envelopes
 from chaos.simulator.schedule import Schedule
 from chaos.simulator.violation import Violation
 
@@ -78,7 +78,7 @@ class MachineObserver:
 class Carrier(Protocol):
     """The network, as a machine sees it."""
 
-    def publish(self, sender: str, to: str, parcel: Parcel) -> None:
+    def publish(self, sender: str, to: str, parcel: Envelopes) -> None:
         """Put a copy into the queue of each receiver after a delay, unless it is lost."""
 
     def delay(self, node: Any, key: TimerKey, generation: int, delay_ms: Milliseconds) -> None:

@@ -14,7 +14,7 @@ from actors.effects import Group, TimerKey
 from actors.numbers import Milliseconds
 from broker.timers import OVERDUE_MS
 from broker.topology import delay_level_ms
-from chaos.simulator.parcels import DueTimer, Parcel
+from chaos.simulator.parcels import DueTimer, Envelopes
 from chaos.simulator.schedule import US_PER_MS, Schedule
 from chaos.simulator.trace import TraceSink
 
@@ -116,7 +116,7 @@ class Network:
 
     # -- parcels ---------------------------------------------------------------------------------
 
-    def publish(self, sender: str, to: str, parcel: Parcel) -> None:
+    def publish(self, sender: str, to: str, parcel: Envelopes) -> None:
         """Put a copy into the queue of each receiver after a delay, unless it is lost."""
         if self.alarms and self._is_blocked(sender, lambda: self.publish(sender, to, parcel)):
             return
@@ -162,7 +162,7 @@ class Network:
         self._last_us[link] = at_us
         return at_us
 
-    def _arrive(self, arrival: tuple[Receiver, Parcel, int]) -> None:
+    def _arrive(self, arrival: tuple[Receiver, Envelopes, int]) -> None:
         node, parcel, restarts = arrival
         if restarts == self._restarts:
             self.deliveries += len(parcel)

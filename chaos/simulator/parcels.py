@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from actors.effects import Envelope, TimerKey
 
-Parcel = tuple[Envelope, ...]
+Envelopes = tuple[Envelope, ...]
 """What one turn sends to one destination, batched as the runtime does: lost only as a whole."""
 
 

@@ -4,7 +4,7 @@ import json
 from collections import deque
 from typing import IO, Any, Protocol
 
-from chaos.simulator.parcels import Parcel
+from chaos.simulator.parcels import Envelopes
 
 _FREQUENT = frozenset(("node.heartbeat", "leader.beat"))
 """Left out of the last events: they would displace everything else."""
@@ -20,7 +20,7 @@ class TraceSink(Protocol):
         arrives_us: int | None,
         sender: str,
         receiver: str,
-        parcel: Parcel,
+        parcel: Envelopes,
         *,
         duplicate: bool,
     ) -> None:
@@ -46,7 +46,7 @@ class TraceWriter:
         arrives_us: int | None,
         sender: str,
         receiver: str,
-        parcel: Parcel,
+        parcel: Envelopes,
         *,
         duplicate: bool,
     ) -> None:
@@ -84,7 +84,7 @@ class RecentEvents:
         arrives_us: int | None,
         sender: str,
         receiver: str,
-        parcel: Parcel,
+        parcel: Envelopes,
         *,
         duplicate: bool,
     ) -> None:

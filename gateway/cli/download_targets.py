@@ -24,12 +24,12 @@ _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 _STANDARD = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
-Write = Callable[[bytes], None]
+WriteBytes = Callable[[bytes], None]
 Dress = Callable[[bool, int], None]
 """Told whether the file is executable, and its time in milliseconds, once it is whole."""
 
 
-class Target:
+class DownloadTarget:
     """The name that a file gets in a folder that is open."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Target:
         self._made = made
 
     @contextlib.asynccontextmanager
-    async def replacing(self) -> AsyncIterator[tuple[Write, Dress]]:
+    async def replacing(self) -> AsyncIterator[tuple[WriteBytes, Dress]]:
         """Write a file that takes the name, durably, when the block ends well. Raises `OSError`."""
         former = self.former()
         draft = f".synod-{secrets.token_hex(6)}.part"
@@ -111,7 +111,7 @@ class Target:
 
 
 @contextlib.contextmanager
-def target_of(path: str, *, force: bool = False) -> Iterator[Target | Write]:
+def target_of(path: str, *, force: bool = False) -> Iterator[DownloadTarget | WriteBytes]:
     """Where a single file goes: a name in a folder, or what takes the bytes as they come.
 
     Raises `OSError`.
@@ -137,10 +137,10 @@ def target_of(path: str, *, force: bool = False) -> Iterator[Target | Write]:
         return
     place = Path(os.path.realpath(path))
     with _closing(os.open(place.parent, _FOLDER)) as folder_fd:
-        yield Target(folder_fd, place.name, path, force=force)
+        yield DownloadTarget(folder_fd, place.name, path, force=force)
 
 
-class Tree:
+class DownloadFolder:
     """A folder, and what is made below it; use it as a context manager. Raises `OSError`."""
 
     def __init__(self, root: Path, *, force: bool = False) -> None:
@@ -150,7 +150,7 @@ class Tree:
         self._root_fd = os.open(root, _FOLDER)
         self._made = Made()
 
-    def __enter__(self) -> "Tree":
+    def __enter__(self) -> "DownloadFolder":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -162,12 +162,12 @@ class Tree:
             pass
 
     @contextlib.contextmanager
-    def target(self, path: str) -> Iterator[Target]:
+    def target(self, path: str) -> Iterator[DownloadTarget]:
         """Where the file `path` goes; the folders above it are made."""
         above, _, name = path.rpartition("/")
         with self._folder(above) as folder_fd:
             shown = str(self._root / path)
-            yield Target(folder_fd, name, shown, force=self._force, made=self._made)
+            yield DownloadTarget(folder_fd, name, shown, force=self._force, made=self._made)
 
     @contextlib.contextmanager
     def _folder(self, path: str) -> Iterator[int]:

@@ -22,8 +22,8 @@ from synod.entries import Change, Written
 from synod.errors import Conflict
 from synod.paths import checked_path
 
-Source = Annotated[str, typer.Argument(help="A file or a directory in Synod.")]
-Target = Annotated[str, typer.Argument(help="A path in Synod; one ending in / is a directory.")]
+SourcePath = Annotated[str, typer.Argument(help="A file or a directory in Synod.")]
+TargetPath = Annotated[str, typer.Argument(help="A path in Synod; one ending in / is a directory.")]
 Force = Annotated[
     bool, typer.Option("--force", "-f", help="Replace a file, or an empty directory, at TARGET.")
 ]
@@ -38,8 +38,8 @@ def register(cli: typer.Typer) -> None:
 
 
 def mv(
-    source: Source,
-    target: Target,
+    source: SourcePath,
+    target: TargetPath,
     force: Force = False,
     if_match: IfMatch = None,
     key: Key = None,
@@ -52,8 +52,8 @@ def mv(
 
 
 def cp(
-    source: Source,
-    target: Target,
+    source: SourcePath,
+    target: TargetPath,
     force: Force = False,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="For the habit: directories go whole anyway.")

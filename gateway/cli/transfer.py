@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
-from gateway.cli.download_targets import Target, Tree, Write
+from gateway.cli.download_targets import DownloadFolder, DownloadTarget, WriteBytes
 from gateway.cli.upload_sources import LocalFile, naming, opened
 from synod.client import AsyncClient
 from synod.entries import Entry, Written
@@ -140,12 +140,12 @@ async def put_tree(
 
 
 async def get_file(
-    synod: AsyncClient, source: str, target: Target | Write, *, progress: Progress
+    synod: AsyncClient, source: str, target: DownloadTarget | WriteBytes, *, progress: Progress
 ) -> Entry:
     """Copy one file to `target`: a name gets it whole or not at all, and anything else gets its
     bytes as they come. Raises `SynodError` or `OSError`.
     """
-    if not isinstance(target, Target):
+    if not isinstance(target, DownloadTarget):
         return await synod.download(source, _counted(target, progress))
     async with target.replacing() as (write, dress):
         entry = await synod.download(source, _counted(write, progress))
@@ -153,7 +153,7 @@ async def get_file(
     return entry
 
 
-def _counted(write: Write, progress: Progress) -> Write:
+def _counted(write: WriteBytes, progress: Progress) -> WriteBytes:
     def sink(piece: bytes) -> None:
         write(piece)
         progress.moved(len(piece))
@@ -205,7 +205,7 @@ async def get_tree(
         tally.size_bytes += copied.size
         progress.finished(1)
 
-    with Tree(target, force=force) as tree:
+    with DownloadFolder(target, force=force) as tree:
         await _in_parallel(synod, found(), copy, lambda entry: entry.path, tally, parallel)
     return tally
 

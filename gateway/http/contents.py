@@ -67,7 +67,7 @@ of 1,024 slow clients."""
 
 _CHUNK_SIZES_KEPT = 4096
 
-Fetch = Callable[[str], Coroutine[Any, Any, bytes]]
+FetchChunk = Callable[[str], Coroutine[Any, Any, bytes]]
 """Gets the bytes of a chunk. Raises `Problem`."""
 
 
@@ -339,7 +339,7 @@ class _Prefetcher:
         self,
         names: tuple[str, ...],
         each: int,
-        fetch: Fetch,
+        fetch: FetchChunk,
         memory: MemoryBudget,
         timeout_s: float,
     ) -> None:

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from actors.store.changes import ChangeKind
 from actors.values import Status, View
-from gateway.readiness import Reads, Writes
+from gateway.readiness import ReadAvailability, WriteAvailability
 from observability.events import Mode
 
 _ViewJson = Annotated[
@@ -289,8 +289,8 @@ class ReasonItem(TypedDict):
 class ConditionItem(TypedDict):
     """What the cluster can do now, and why not."""
 
-    writes: Writes
-    reads: Reads
+    writes: WriteAvailability
+    reads: ReadAvailability
     reasons: list[ReasonItem]
     read_reasons: list[ReasonItem]
     warnings: list[ReasonItem]
@@ -428,7 +428,7 @@ class Figures(TypedDict):
     in_flight: int
     leader: str | None
     epoch: int | None
-    writes: Writes
+    writes: WriteAvailability
     why: str | None
 
 

@@ -14,7 +14,7 @@ from actors.paxos.ballot import Ballot
 from actors.roles import build_actor
 from actors.values import Batch, Genesis
 from chaos.simulator.disk import Disk
-from chaos.simulator.parcels import Parcel
+from chaos.simulator.parcels import Envelopes
 from chaos.simulator.world import World
 from tests.worlds import founded, hand, intercepted, put
 
@@ -116,10 +116,10 @@ def test_an_older_copy_of_a_disk_is_noticed_before_it_votes() -> None:
 def test_leftover_messages_of_a_former_cluster_change_nothing() -> None:
     """Given every message of a whole former run, when a fresh cluster gets them all, it lives."""
     former, fresh = World(8), World(9)
-    leftovers: list[tuple[str, Parcel]] = []
+    leftovers: list[tuple[str, Envelopes]] = []
     publish = former.network.publish
 
-    def keep(sender: str, to: str, parcel: Parcel) -> None:
+    def keep(sender: str, to: str, parcel: Envelopes) -> None:
         leftovers.extend((name, parcel) for name in former.network.receivers.get(to, ()))
         publish(sender, to, parcel)
 

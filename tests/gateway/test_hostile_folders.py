@@ -15,7 +15,7 @@ from broker.journal import Journal
 from broker.journal_folder import JournalError
 from gateway.backup.folder import BackupDamaged, BackupFolder, BackupRefused, chunk_place
 from gateway.backup.restore import restore
-from gateway.cli.download_targets import Tree
+from gateway.cli.download_targets import DownloadFolder
 from gateway.cli.transfer import Silent, get_tree
 from synod.client import AsyncClient
 from synod.errors import SynodError
@@ -409,13 +409,13 @@ async def test_a_tree_goes_through_no_link_of_its_target(
 def test_two_names_that_are_one_here_are_told_apart(tmp_path: Path) -> None:
     """Given a file system on which `A` and `a` are one name (as a link makes them here)."""
 
-    async def write(tree: Tree, name: str) -> None:
+    async def write(tree: DownloadFolder, name: str) -> None:
         with tree.target(name) as target:
             async with target.replacing() as (give, dress):
                 give(name.encode())
                 dress(False, 0)
 
-    with Tree(tmp_path / "t") as tree:
+    with DownloadFolder(tmp_path / "t") as tree:
         asyncio.run(write(tree, "A"))
         os.link(tmp_path / "t/A", tmp_path / "t/a")
         with pytest.raises(OSError, match="the same as"):

@@ -22,7 +22,7 @@ from actors.options import Options
 from actors.values import Abort, AnyValue, Batch, View
 from chaos.simulator.invariants import Invariants
 from chaos.simulator.network import Conditions
-from chaos.simulator.parcels import Parcel
+from chaos.simulator.parcels import Envelopes
 from chaos.simulator.world import World
 from tests.worlds import put
 
@@ -144,7 +144,7 @@ class Stage:
         arrives_us: int | None,
         sender: str,
         receiver: str,
-        parcel: Parcel,
+        parcel: Envelopes,
         *,
         duplicate: bool,
     ) -> None:

@@ -76,6 +76,6 @@ def test_only_the_tests_own_assertion_counts() -> None:
 @pytest.mark.slow
 def test_a_rule_of_the_simulator_catches_what_it_is_there_for() -> None:
     (mutant,) = [m for m in load() if m.name == "round-not-journalled"]
-    finding = Hunter(ROOT).hunt(mutant)
-    assert (finding.caught, finding.by, finding.seeds) == (True, "journal_before_answer", 1)
-    assert finding.replay.startswith("synod sim --seeds 0:1")
+    result = Hunter(ROOT).hunt(mutant)
+    assert (result.caught, result.by, result.seeds) == (True, "journal_before_answer", 1)
+    assert result.replay.startswith("synod sim --seeds 0:1")

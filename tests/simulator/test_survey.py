@@ -7,7 +7,7 @@ import libcst as cst
 import pytest
 
 from chaos.mutants import mutating, survey
-from chaos.mutants.survey import Survey, SurveyBroken
+from chaos.mutants.survey import MutationSurvey, SurveyBroken
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +22,7 @@ def test_the_settings_are_those_of_its_files(tmp_path: Path) -> None:
     (tmp_path / "actors").mkdir()
     (tmp_path / "tests").mkdir()
 
-    made = Survey(
+    made = MutationSurvey(
         tmp_path, ("actors/state/tree.py", "actors/store/reads.py"), ("tests/actors",)
     ).settings()
 
@@ -59,7 +59,7 @@ def test_the_kinds_of_change_that_are_added(kind: object, before: str, after: li
     assert [cst.Module([]).code_for_node(one) for one in changed] == after
 
 
-def tiny(folder: Path, test: str) -> Survey:
+def tiny(folder: Path, test: str) -> MutationSurvey:
     """A tree with one function and one test."""
     for name, text in (
         ("actors/__init__.py", ""),
@@ -69,7 +69,7 @@ def tiny(folder: Path, test: str) -> Survey:
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
-    return Survey(folder, ("actors/sign.py",), ("tests/actors",))
+    return MutationSurvey(folder, ("actors/sign.py",), ("tests/actors",))
 
 
 @pytest.mark.slow
