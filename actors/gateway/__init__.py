@@ -1,1 +1,1 @@
-"""The gateway's actor: writes in a session, reads, and chunks on their way."""
+"""The gateway's actor: writes in a session, reads, and transfers of chunks."""

@@ -1,10 +1,9 @@
-"""Chunks on their way between a gateway and the stores: a few at a time for each store.
+"""Transfers of chunks between a gateway and the stores: a few at a time for each store.
 
-A store gives a credit back (`chunk.stored`) once the chunk is in its journal, so neither its
-queue nor the gateway's memory grows with the file (design 4.9). No credits are
-counted: a store has as many as it owes fewer answers than `_CREDITS`, and which answers it owes is
-part of each upload. A store that lives on for a while without an answer owes none: what was sent to
-it, or its answer, is lost.
+A store returns a credit (`chunk.stored`) once the chunk is in its journal, so neither its queue nor
+the gateway's memory grows with the file (design 4.9). Credits are not counted: a store may owe
+`_CREDITS` answers, and each upload records the stores that owe one. If a store goes on sending
+heartbeats for a while without an answer, the chunk or its answer is taken for lost.
 """
 
 import hashlib
@@ -46,31 +45,31 @@ _FETCH_MS = 15_000
 
 @dataclass(slots=True)
 class ChunkUpload:
-    """A chunk, who waits for it, and how far the stores are with it."""
+    """A chunk, its callers, and which stores have it."""
 
     put: ChunkPut | None = None
     """`None` once every caller has its answer: then only `sent_at` counts."""
     deadlines: dict[int, Milliseconds] = field(default_factory=dict)
-    """The callers, by token."""
+    """When each caller's wait ends, by token."""
     stored: set[Key] = field(default_factory=set)
     """The stores that have the chunk in the journal of that disk."""
     sent_at: dict[str, Milliseconds] = field(default_factory=dict)
-    """The stores that owe an answer."""
+    """The stores that owe an answer, and when the chunk was sent to each."""
 
 
 @dataclass(slots=True)
 class ChunkFetch:
-    """A chunk asked of one store after the other."""
+    """A chunk that is requested from one store after the other."""
 
     rotation: Rotation
     deadlines: dict[int, Milliseconds]
-    """The callers, by token."""
+    """When each caller's wait ends, by token."""
     missing: set[StoreMember] = field(default_factory=set)
     """The members of the view that lacked the chunk."""
 
 
 class Transfers:
-    """The uploads and fetches of one client."""
+    """The uploads and fetches of one gateway."""
 
     def __init__(self, turn: Turn, cluster: ClusterState) -> None:
         self._turn = turn
@@ -84,10 +83,10 @@ class Transfers:
         """Whether any caller waits."""
         return bool(self._fetches) or any(up.put is not None for up in self._uploads.values())
 
-    # -- up --------------------------------------------------------------------------------------
+    # -- uploads ---------------------------------------------------------------------------------
 
     def upload(self, call: Upload) -> None:
-        """Send the chunk to every store of the view; equal chunks share one journey."""
+        """Send the chunk to every store of the view; callers with equal chunks share one upload."""
         upload = self._uploads.setdefault(call.sha256, ChunkUpload())
         if upload.put is None:
             upload.put = ChunkPut.model_construct(
@@ -97,7 +96,7 @@ class Transfers:
         self._pump()
 
     def _pump(self) -> None:
-        """Send what the stores have credits for. One that has joined the view has its turn too."""
+        """Send what the stores have credits for, also to those that have joined the view since."""
         for member in self._cluster.members:
             owed = sum(member.name in up.sent_at for up in self._uploads.values())
             for upload in self._uploads.values():
@@ -114,10 +113,10 @@ class Transfers:
         self._turn.send(store, upload.put)
 
     def on_stored(self, sender: str, message: ChunkStored) -> None:
-        """The chunk is durable at that disk; the callers hear of it once all the view has it.
+        """The chunk is durable on that disk; the callers are answered once the whole view has it.
 
-        The answer of a disk that the view does not name gives no credit back as long as a caller
-        waits: the same chunk would go there again at once, and again.
+        The answer of a disk that the view does not name returns no credit while a caller waits:
+        else the same chunk would be sent there at once, again and again.
         """
         upload = self._uploads.get(message.sha256)
         if upload is None:
@@ -129,7 +128,7 @@ class Transfers:
         self._pump()
 
     def on_refused(self, sender: str, message: ChunkRefused) -> None:
-        """A store won't have it. Only a disk that the view names has a say in that."""
+        """A store refuses the chunk, which ends the upload if the view names that disk."""
         upload = self._uploads.get(message.sha256)
         if upload is None:
             return
@@ -145,13 +144,13 @@ class Transfers:
         self._pump()
 
     def _conclude(self, name: str, upload: ChunkUpload) -> None:
-        """Answer the callers if every store of the view, with its disk, has the chunk."""
+        """Answer the callers if every store of the view has the chunk on the disk that it names."""
         if upload.put is not None and upload.stored >= {_key(m) for m in self._cluster.members}:
             self._end_upload(name, upload, Uploaded())
         self._forget_ended(name, upload)
 
     def _end_upload(self, name: str, upload: ChunkUpload, answer: Uploaded | NotDone) -> None:
-        """Answer all callers. What stores still owe counts on, so that no queue grows."""
+        """Answer all callers. The answers that stores owe still count, so that no queue grows."""
         for token in upload.deadlines:
             self._turn.answer(token, answer)
         upload.deadlines.clear()
@@ -163,7 +162,7 @@ class Transfers:
             del self._uploads[name]
 
     def follow_view(self) -> None:
-        """A store that has left owes nothing; one that has joined has to have every chunk."""
+        """The view changed: stores that left owe nothing, and those that joined need the chunks."""
         for name in sorted(self._uploads):
             upload = self._uploads[name]
             for store in sorted(upload.sent_at.keys() - set(self._cluster.stores)):
@@ -172,7 +171,7 @@ class Transfers:
         self._pump()
 
     def _tick_upload(self, name: str, upload: ChunkUpload) -> None:
-        """Send again what got lost; give up what took too long."""
+        """Send again what was lost; end the waits that are over."""
         now = self._turn.now
         for token in [t for t, deadline in upload.deadlines.items() if now >= deadline]:
             del upload.deadlines[token]
@@ -191,7 +190,7 @@ class Transfers:
         self._forget_ended(name, upload)
 
     def _account(self, upload: ChunkUpload) -> str:
-        """Which stores keep an upload from its end, and why."""
+        """Which stores an upload waits for, and why."""
         missing = [m.name for m in self._cluster.members if _key(m) not in upload.stored]
         silent = ", ".join(name for name in missing if name in upload.sent_at)
         behind = ", ".join(name for name in missing if name not in upload.sent_at)
@@ -199,10 +198,10 @@ class Transfers:
         causes += [f"{behind} still owed answers for earlier chunks"] if behind else []
         return f"{' and '.join(causes)} in {_UPLOAD_MS // 1000} s"
 
-    # -- down ------------------------------------------------------------------------------------
+    # -- fetches ---------------------------------------------------------------------------------
 
     def fetch(self, call: Fetch) -> None:
-        """Ask one store of the view after the other; equal chunks share one journey."""
+        """Ask one store of the view after the other; callers of equal chunks share one fetch."""
         deadline = self._turn.now + _FETCH_MS
         fetch = self._fetches.get(call.sha256)
         if fetch is None:
@@ -217,7 +216,7 @@ class Transfers:
             self._turn.send(store, ChunkGet(sha256=name))
 
     def on_data(self, sender: str, message: ChunkData) -> None:
-        """The chunk came; bytes that are not what the name says are never passed on."""
+        """A store's copy of the chunk, which is passed on only if its bytes match its name."""
         fetch = self._fetches.get(message.sha256)
         if fetch is None:
             return
@@ -229,9 +228,9 @@ class Transfers:
             self._end_fetch(message.sha256, FetchedChunk(message.data))
 
     def on_missing(self, sender: str, message: ChunkMissing) -> None:
-        """Try the next store; absent only if all of the view, with these very disks, lack it.
+        """Ask the next store; the chunk is absent only if every member of the view lacks it.
 
-        What a disk lacks says nothing of another one, nor of the same one once it was added again.
+        A member that is added again, or has another disk, is another `StoreMember`.
         """
         fetch = self._fetches.get(message.sha256)
         if fetch is None:
@@ -259,10 +258,10 @@ class Transfers:
         else:
             del self._fetches[name]
 
-    # -- both ways -------------------------------------------------------------------------------
+    # -- keeping ---------------------------------------------------------------------------------
 
     def keep(self, call: KeepChunks) -> None:
-        """Also stores outside the view hear it: they may be in it when a chunk is needed."""
+        """Ask all stores to keep the chunks: one outside the view may join before they are read."""
         for store in self._turn.options.names("store"):
             self._turn.send(store, ChunkKeep(names=call.names, for_ms=call.for_ms))
         self._turn.answer(call.token, Holding())
@@ -270,7 +269,7 @@ class Transfers:
     # -- patience --------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Send again what got lost, ask the next store, give up what took too long."""
+        """Send again what was lost, ask the next store, end the waits that are over."""
         for name in sorted(self._uploads):
             self._tick_upload(name, self._uploads[name])
         for name in sorted(self._fetches):

@@ -1,7 +1,7 @@
-"""The cluster as a gateway has heard of it: who leads, who is in the view, who is alive.
+"""The cluster as a gateway knows it from heartbeats: the leader, the view, the live nodes.
 
-All of it is hearsay and may be stale, which costs time and no safety: a command names the ballot
-that it is meant for, and a store that may not serve a read says so.
+It may be stale, which costs time but no safety: a command names the ballot that it is meant for,
+and a store that may not serve a read refuses it.
 """
 
 from actors.calls import LeaseReport, NodeReport
@@ -13,35 +13,35 @@ from actors.turn import Turn
 from actors.values import StoreMember, View
 
 _SILENT_BEATS = 3
-"""A node that let so many of its heartbeats pass is silent."""
+"""A node that has missed so many of its heartbeats is silent."""
 
 
 class ClusterState:
-    """What one gateway has heard."""
+    """The cluster's last known state at one gateway."""
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         self.leader: Ballot = NO_BALLOT
         self.leader_ready = False
-        """Whether it said last that it holds its lease and takes commands."""
+        """Whether the leader's last beat says that it holds its lease and takes commands."""
         self.view: View | None = None
         self.nodes: dict[str, tuple[Milliseconds, int, NodeHeartbeat]] = {}
-        """When the last heartbeat of each node came, from which start, and what it said."""
+        """The last heartbeat of each node: its time, the node's incarnation, the message."""
         self._leader_heard_at = -10 * turn.options.constants.lease_ms
         self._leader_beat: LeaderBeat | None = None
         self._heard_at: Milliseconds | None = None
         self._listening_since: Milliseconds = 0
-        """Since when there was no long gap in what it hears: before, others only seemed silent."""
+        """Since when messages came without a long gap; silence before it does not count."""
         self._next_store = 0
 
-    # -- what is heard ---------------------------------------------------------------------------
+    # -- heartbeats ------------------------------------------------------------------------------
 
     def on_leader_beat(self, message: LeaderBeat) -> bool:
-        """A proposer leads. Whether there is a leader now that was none before."""
+        """A leader's beat; whether it makes another proposer or ballot the leader."""
         self._hear()
         silent = self._turn.now - self._leader_heard_at >= 2 * self._turn.constants.lease_ms
         if message.ballot < self.leader and not silent:
-            return False  # A wrong ballot ends like that of a leader who is gone.
+            return False  # A wrong ballot is replaced like that of a dead leader, after a silence.
         former = (self.leader, self.has_leader)
         self.leader = message.ballot
         self._leader_heard_at = self._turn.now
@@ -50,7 +50,7 @@ class ClusterState:
         return self.has_leader and former != (self.leader, True)
 
     def on_heartbeat(self, name: str, message: NodeHeartbeat) -> bool:
-        """A node lives. Whether it told of a later view."""
+        """A node's heartbeat; whether it reports a later view."""
         self._hear()
         self.nodes[name] = (self._turn.now, self._turn.sender_incarnation, message)
         if message.view and (self.view is None or message.view.epoch > self.view.epoch):
@@ -59,7 +59,7 @@ class ClusterState:
         return False
 
     def _hear(self) -> None:
-        """A sign of life came. A gap that no healthy cluster leaves was this node's own absence."""
+        """Note a sign of life. After a gap that no healthy cluster leaves, this node was away."""
         gap_ms = 3 * self._turn.options.heartbeat_ms // 2
         if self._heard_at is None or self._turn.now - self._heard_at > gap_ms:
             self._listening_since = self._turn.now
@@ -67,32 +67,32 @@ class ClusterState:
 
     @property
     def heard_ms(self) -> Milliseconds | None:
-        """How long ago the last sign of life came; `None` if none did."""
+        """How long ago the last sign of life came; `None` if none came."""
         return None if self._heard_at is None else self._turn.now - self._heard_at
 
     @property
     def listening_ms(self) -> Milliseconds:
-        """For how long it has listened without a long gap."""
+        """For how long messages have come without a long gap."""
         return self._turn.now - self._listening_since
 
     @property
     def silent_ms(self) -> Milliseconds:
-        """A node of which nothing came for so long is silent."""
+        """The time after which a node without heartbeats is silent."""
         return _SILENT_BEATS * self._turn.options.heartbeat_ms
 
     @property
     def has_leader(self) -> bool:
-        """Whether a proposer said not long ago that it leads, holds its lease, takes commands."""
+        """Whether a leader's recent beat says that it holds its lease and takes commands."""
         silence = self._turn.now - self._leader_heard_at
         return self.leader_ready and silence < 2 * self._turn.constants.lease_ms
 
     def heard_at(self, name: str) -> Milliseconds:
-        """When the last heartbeat of a node came; long ago if none has."""
+        """When the last heartbeat of a node came; a time long ago if none has."""
         report = self.nodes.get(name)
         return report[0] if report is not None else -10 * self._turn.options.heartbeat_ms
 
     def silent(self, names: tuple[str, ...]) -> set[str]:
-        """Those of `names` whose heartbeats have stayed away; they are asked last."""
+        """Those of `names` that are silent; they are asked last."""
         now, patience_ms = self._turn.now, self.silent_ms
         return {name for name in names if now - self.heard_at(name) >= patience_ms}
 
@@ -100,7 +100,7 @@ class ClusterState:
 
     @property
     def members(self) -> tuple[StoreMember, ...]:
-        """The stores of the view as last heard."""
+        """The stores of the latest view reported."""
         return (self.view or self._turn.genesis.view).stores
 
     @property
@@ -109,12 +109,12 @@ class ClusterState:
         return tuple(store.name for store in self.members)
 
     def sending_member(self, name: str) -> StoreMember | None:
-        """The place in the view of the disk that the message being handled came from."""
+        """The place in the view of the disk that sent the message being handled."""
         member = next((store for store in self.members if store.name == name), None)
         return member if member is not None and member.disk == self._turn.sender_disk else None
 
     def rotation(self, deadline: Milliseconds) -> Rotation:
-        """The course of a question to the stores; each question begins with another store."""
+        """A rotation over the stores for one request; each begins with another store."""
         self._next_store += 1
         return Rotation(self._next_store, deadline)
 
@@ -122,17 +122,17 @@ class ClusterState:
         """The store of the view to ask now, if it is time to ask one."""
         return rotation.next(self.stores, self._turn.now, patience_ms, self.silent(self.stores))
 
-    # -- what it shows ---------------------------------------------------------------------------
+    # -- reports ---------------------------------------------------------------------------------
 
     def node_reports(self) -> dict[str, NodeReport]:
-        """Every node, and how long ago it was heard of."""
+        """Every node's last heartbeat, and how long ago it came."""
         return {
             name: NodeReport(self._turn.now - at, incarnation, heartbeat)
             for name, (at, incarnation, heartbeat) in self.nodes.items()
         }
 
     def lease_report(self) -> LeaseReport | None:
-        """The leases that the leader told of last."""
+        """The leases as the leader's last beat reports them."""
         beat = self._leader_beat
         if beat is None:
             return None

@@ -1,9 +1,9 @@
-"""The client: the gateway's actor, through which every request of users reaches the cluster.
+"""The gateway's actor, through which every request of users reaches the cluster.
 
 Writes go to the leader in a session (`actors.gateway.write_session`), reads and chunks to the
 stores of the view, one after the other (`actors.gateway.read_requests`,
-`actors.gateway.chunk_transfers`). All parts share what was heard of the cluster
-(`actors.gateway.cluster_state`); this actor hands each call and message to its part.
+`actors.gateway.chunk_transfers`). All parts share the last known state of the cluster
+(`actors.gateway.cluster_state`); this actor passes each call and message to its part.
 """
 
 from typing import ClassVar
@@ -56,7 +56,7 @@ _OUTCOME = TypeAdapter(Outcome)
 
 
 class Gateway(Node):
-    """The cluster, seen from a gateway."""
+    """A client of the cluster, on behalf of a gateway's users."""
 
     def __init__(self, identity: Identity, options: Options) -> None:
         super().__init__(identity, options)
@@ -69,7 +69,7 @@ class Gateway(Node):
 
     @property
     def session(self) -> str:
-        """The name of the session of this start."""
+        """The name of this incarnation's session."""
         return self.writes.name
 
     # -- restart ---------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ class Gateway(Node):
         turn.arm("tick", TICK_MS, TICK_MS)
 
     def _on_read(self, call: Read) -> None:
-        """What became of a request may be known here after the cluster has forgotten it."""
+        """Answer from `resolved` if it has the result, which the cluster may have forgotten."""
         resolved = self.writes.resolved.get(f"{call.request.session}-{call.request.sequence}")
         if call.request.what == "result" and resolved is not None:
             reply = ReadReply(number=0, status="found", applied=resolved.slot, outcome=resolved)
@@ -133,7 +133,7 @@ class Gateway(Node):
         else:
             self.reads.begin(call)
 
-    # -- what is heard of the cluster ------------------------------------------------------------
+    # -- heartbeats ------------------------------------------------------------------------------
 
     def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
         if self.cluster_state.on_leader_beat(message):
@@ -206,7 +206,7 @@ class Gateway(Node):
         if any(part.busy for part in parts):
             self.turn.arm("tick", TICK_MS, TICK_MS)
 
-    # -- who takes what --------------------------------------------------------------------------
+    # -- dispatch --------------------------------------------------------------------------------
 
     handlers: ClassVar[Handlers] = {
         LeaderBeat: _on_leader_beat,

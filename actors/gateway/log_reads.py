@@ -1,4 +1,4 @@
-"""A gateway's reads of the log: one learner is asked after the other."""
+"""A gateway's reads of the log, from one learner after the other."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ class _Asking:
 
 
 class LogReads:
-    """The calls of one client for the log."""
+    """The calls for the log at one gateway."""
 
     def __init__(self, turn: Turn, cluster: ClusterState) -> None:
         self._turn = turn
@@ -66,7 +66,7 @@ class LogReads:
         """Ask the learner whose turn it is, if it is time to ask one."""
         turn, cluster, asking = self._turn, self._cluster, self._asking[number]
         call, view = asking.call, cluster.view
-        # The votes go to the coordinator, which therefore knows best who accepted what.
+        # The coordinator is asked first: acceptors send it their votes, so it knows the most.
         learners = sorted(
             turn.options.names("learner"),
             key=lambda name: view is None or name != view.coordinator,

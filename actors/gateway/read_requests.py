@@ -1,4 +1,4 @@
-"""The reads of one gateway: each goes from store to store until one can serve it."""
+"""The reads of one gateway: each goes from store to store until one serves it."""
 
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ class ReadRequests:
             self._turn.send(store, read.request)
 
     def on_reply(self, sender: str, message: ReadReply) -> None:
-        """A store's answer, or why it has none; the next one is asked then."""
+        """A store's answer, or the reason for none, after which the next store is asked."""
         turn = self._turn
         read = self._pending.get(message.number)
         if read is None:
@@ -67,7 +67,7 @@ class ReadRequests:
             self._ask(read)
             return
         del self._pending[message.number]
-        if read.request.what != "changes":  # Those are meant to wait.
+        if read.request.what != "changes":  # Stores let requests for changes wait.
             self._read_time.observe(turn.now - read.sent_at)
         turn.answer(read.token, ReadDone(sender, message))
 

@@ -1,9 +1,9 @@
-"""A copy of the whole state for a backup, page by page, and the hold on what it names.
+"""A copy of the whole state for a backup, page by page, and the hold on the chunks that it names.
 
-The pages are those of `actors.state.snapshots`, but nothing is put together here: a gateway passes
-each page on, so that its memory does not grow with the namespace. The coordinator is asked first,
-because it is whom all other states are compared with (design 4.10), then the other learners, then
-the stores of the view.
+The pages are those of `actors.state.snapshots`, but the gateway passes each page on and does not
+assemble them, so that its memory does not grow with the namespace. It asks the coordinator first,
+because all other states are compared with the coordinator's (design 4.10), then the other learners,
+then the stores of the view.
 """
 
 from dataclasses import dataclass
@@ -21,19 +21,19 @@ _PATIENCE_MS = 2_000
 
 @dataclass(slots=True)
 class PendingCopy:
-    """A page that was asked for and has not come."""
+    """A page that was requested and has not come."""
 
     call: CopySnapshot
     deadline: Milliseconds
     rotation: Rotation
     first: str
-    """The replica that sent the page before, or nothing."""
+    """The replica that sent the page before, or empty."""
     slot: int = 0
     page: int = 0
 
 
 class Copies:
-    """The pages that one client waits for."""
+    """The pages that one gateway waits for."""
 
     def __init__(self, turn: Turn, cluster: ClusterState) -> None:
         self._turn = turn
@@ -42,18 +42,18 @@ class Copies:
 
     @property
     def busy(self) -> bool:
-        """Whether any page is waited for."""
+        """Whether this gateway waits for any page."""
         return bool(self._copying)
 
     def hold(self, call: HoldChunks) -> None:
-        """Also stores outside the view are told: they may be in it when a chunk is asked for."""
+        """Ask all stores to keep their chunks: one outside the view may join in the meantime."""
         turn = self._turn
         for store in turn.options.names("store"):
             turn.send(store, ChunkHold(for_ms=call.for_ms))
         turn.answer(call.token, Holding())
 
     def copy(self, call: CopySnapshot) -> None:
-        """Ask for a page."""
+        """Request a page."""
         turn = self._turn
         named = call.source.partition("/")[0]
         deadline = turn.now + turn.options.request_deadline_ms
@@ -79,11 +79,11 @@ class Copies:
             return
         goes_on = source == copying.first
         copying.slot, copying.page = (call.slot, call.page) if goes_on else (0, 0)
-        copying.first = ""  # A second time it is asked for a state from its beginning.
+        copying.first = ""  # If that replica is asked again, it is asked for a state from page 0.
         turn.send(source, SnapshotPull(slot=copying.slot, page=copying.page))
 
     def on_page(self, sender: str, message: SnapshotPage) -> None:
-        """The page that was asked for, or the first one of another state; all else is late."""
+        """The requested page, or the first page of another state; any other one is late."""
         turn = self._turn
         waiting = [c for c in self._copying.values() if c.rotation.asked == sender]
         if waiting and digest_of(message.rows) != message.digest:
@@ -100,12 +100,12 @@ class Copies:
                 copying.rotation.refused(sender, turn.now, why)
                 continue
             del self._copying[copying.call.token]
-            # Two starts of one replica may list the same state in another order.
+            # Two incarnations of a replica may list the same state in different orders.
             source = f"{sender}/{turn.sender_disk}/{turn.sender_incarnation}"
             turn.answer(copying.call.token, CopiedPage(source, message))
 
     def tick(self) -> None:
-        """Ask the next replica for a state of its own; give up what took too long."""
+        """Ask the next replica for its own state; end the waits that are over."""
         turn = self._turn
         for token in sorted(self._copying):
             copying = self._copying[token]

@@ -1,10 +1,9 @@
 """The writes of one gateway: a session of its own, in which each command is applied at most once.
 
-It numbers commands and sends each to the leader it has heard of, again and again under the same
-`(session, sequence)`, until the outcome is known; the replicated session makes that exactly once
-(Ongaro 2014, section 6.3). `Unknown` is said only when a copy may still be proposed: each copy
-names the ballot it is meant for, and a ballot that was given up for good can't propose it any more
-(design 3.1).
+The session numbers commands and sends each to the leader, repeatedly under the same `(session,
+sequence)`, until the outcome is known; the replicated session makes that exactly once (Ongaro 2014,
+section 6.3). The answer is `Unknown` only if a copy may still be proposed: each copy names the
+ballot that it is meant for, and a ballot that was given up for good can't propose it (design 3.1).
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from actors.turn import Turn
 from actors.values import AnyOperation, CloseSession, Command, OpenSession, Outcome
 
 TICK_MS = 100
-"""How often what waits is looked after."""
+"""How often the waiting commands and requests are checked."""
 
 _UNRESOLVED_COMMANDS = 4_096
 _BACKGROUND_MS = 2_000
@@ -35,18 +34,18 @@ class Pending:
 
     command: Command
     token: int | None
-    """Whom to answer; `None` for the actor's own commands and once `answered_unknown`."""
+    """The call to answer; `None` for the actor's own commands and once `answered_unknown`."""
     began_at: Milliseconds
     retry_aborted: bool
     retried: bool = False
     answered_unknown: bool = False
     sent_at: Milliseconds = 0
     open_ballots: set[Ballot] = field(default_factory=set)
-    """The ballots that a copy was sent to and that may still propose it, or have done so."""
+    """The ballots that a copy was sent under and that may have proposed it, or may yet."""
 
 
 class WriteSession:
-    """The session of one start of a gateway, and the commands that wait for their outcome."""
+    """The session of one incarnation of a gateway, and the commands whose outcome is open."""
 
     def __init__(self, turn: Turn, cluster: ClusterState) -> None:
         self._turn = turn
@@ -55,14 +54,14 @@ class WriteSession:
         self.is_open = False
         self._former: list[str] = []
         self._lost = 0
-        """How many sessions of this start have expired; a name is never used for another one."""
+        """How many sessions of this incarnation have expired; a name is never used again."""
         self._next_sequence = 1
         self._pending: dict[int, Pending] = {}
         self._waiting: dict[int, tuple[Write, Milliseconds]] = {}
-        """By token, writes that came before the session was open, and how long each waits."""
+        """By token, writes that came before the session was open, and until when each waits."""
         self._acknowledged_through = 0
         self.resolved: dict[str, Outcome] = {}
-        """What became of requests whose callers had been told `Unknown`; the newest ones."""
+        """The outcomes of requests whose callers were answered `Unknown`; the latest ones."""
         self._write_time = Estimator(least_ms=300, most_ms=2_000)
 
     @property
@@ -72,23 +71,25 @@ class WriteSession:
 
     @property
     def unresolved(self) -> int:
-        """How many commands were sent, or may be, whose outcome is not known."""
+        """The number of commands whose outcome is not known, whether sent yet or not."""
         return len(self._pending)
 
     # -- the journal -----------------------------------------------------------------------------
 
     def restore_former(self, session: str) -> None:
-        """A session of a former start."""
+        """Restore the name of a former incarnation's session."""
         self._former.append(session)
 
     def row(self, name: str) -> bytes | None:
-        """What the journal is to hold of the session `name`, if it is known."""
+        """The journal's row for the session `name`, if it is known."""
         return _NAME.dump_json(name) if name == self.name or name in self._former else None
 
     # -- the session -----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """A new start is a new session; a former one is closed, so that its end is final."""
+        """Open a session for this incarnation; former ones are closed, so that their ends are
+        final.
+        """
         self._turn.journal(f"session/{self.name}", _NAME.dump_json(self.name))
         self._open()
 
@@ -97,7 +98,7 @@ class WriteSession:
         self._turn.set_timer("session", 3_600_000, 3_700_000)
 
     def refresh(self) -> None:
-        """An idle session would expire with log time; any command keeps it."""
+        """Send a command if the session is open, because an idle session expires."""
         if self.is_open:
             self._submit(OpenSession(), token=None, retry_aborted=False)
         self._turn.set_timer("session", 3_600_000, 3_700_000)
@@ -111,7 +112,7 @@ class WriteSession:
             self.write(call)
 
     def _expired(self) -> None:
-        """The session expired, so what it left open was refused, never applied: start afresh."""
+        """The session expired, so the cluster refuses its open commands: open another session."""
         self._turn.counters["sessions_lost"] += 1
         lost = [self._pending[sequence] for sequence in sorted(self._pending)]
         self._pending.clear()
@@ -187,12 +188,12 @@ class WriteSession:
         )
 
     def resend(self) -> None:
-        """There is another leader: whatever waits goes to it."""
+        """Send all pending commands to a new leader."""
         for sequence in sorted(self._pending):
             self._send_command(self._pending[sequence])
 
     def on_redirect(self, message: Redirect) -> None:
-        """The ballot leads no more. The copy is dead only if it was never proposed under it."""
+        """The ballot no longer leads. Its copy is void only if it was never proposed under it."""
         pending = self._pending.get(message.sequence)
         if pending is None or message.session != self.name:
             return
@@ -227,20 +228,20 @@ class WriteSession:
                 if target in self._former:
                     self._former.remove(target)
             case CloseSession() if outcome.status != "unknown_session":
-                # Until it is closed nobody can tell what became of its requests.
+                # Until the session is closed, its requests without a result are not final.
                 self._submit(command.operation, token=None, retry_aborted=False)
         if outcome.status in ("unknown_session", "forgotten"):
             if pending.token is not None:
-                # Not an answer of the log about this command: an earlier copy may have been.
+                # This is no outcome of the command: an earlier copy may have been applied.
                 request = Unknown(command.request)
                 self._turn.answer(pending.token, request)
             if outcome.status == "unknown_session" and self.is_open:
                 self._expired()
         elif pending.answered_unknown:
-            # Whoever asks about this request learns just this; so there is no retry either.
+            # Queries for this request get this outcome, so it must not be retried.
             self._keep_resolved(command.request, outcome)
         elif outcome.status in ("aborted", "busy") and pending.retry_aborted:
-            # The ended sequence is final; trying again is a new one.
+            # The outcome of that sequence is final; the retry uses a new one.
             self._turn.counters["retried_aborts"] += 1
             self._retry(pending)
         elif pending.token is not None:
@@ -249,7 +250,7 @@ class WriteSession:
             )
 
     def _keep_resolved(self, request: str, outcome: Outcome) -> None:
-        """The cluster forgets the result soon, but its caller has not heard it yet."""
+        """Keep an outcome that its caller does not know yet: the cluster soon forgets it."""
         self.resolved[request] = outcome
         self._turn.journal(f"resolved/{request}", outcome)
         if len(self.resolved) > _RESOLVED_KEPT:
@@ -273,14 +274,14 @@ class WriteSession:
         self._send_command(again)
 
     def _raise_acknowledged(self) -> None:
-        """All commands through it have their outcomes, which the cluster may forget."""
+        """Raise the mark up to which all outcomes are known and the cluster may forget them."""
         lowest = min(self._pending, default=self._next_sequence)
         self._acknowledged_through = max(self._acknowledged_through, lowest - 1)
 
     # -- patience --------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Send again what got lost; tell callers whose wait is over."""
+        """Send again what was lost; answer the callers whose wait is over."""
         now = self._turn.now
         for sequence in sorted(self._pending):
             self._tick_pending(self._pending[sequence])
@@ -290,7 +291,7 @@ class WriteSession:
             self._refuse(token, reason, "the command was never sent to a proposer")
 
     def _tick_pending(self, pending: Pending) -> None:
-        """Send again, or tell the caller that the wait is over."""
+        """Send the command again if it was lost; answer its caller if the wait is over."""
         lost = self._turn.now - pending.sent_at >= self._write_time.timeout_ms
         if pending.token is None and pending.command.sequence:
             lost = self._turn.now - pending.sent_at >= _BACKGROUND_MS
@@ -312,10 +313,10 @@ class WriteSession:
         self._turn.answer(call.token, Unknown(""))
 
     def _end_wait(self, pending: Pending, token: int) -> None:
-        """Tell the caller what is certain: that it never happens, or nothing."""
+        """Answer what is certain: that the command will never be applied, or nothing."""
         pending.token = None
         if not pending.open_ballots:
-            # Its sequence is not used again, and no ballot that got a copy can propose it.
+            # Its sequence is not used again, and no ballot that was sent a copy can propose it.
             del self._pending[pending.command.sequence]
             self._raise_acknowledged()
             self._refuse(

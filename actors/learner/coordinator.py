@@ -1,12 +1,11 @@
 """The coordinator of one epoch: two-phase commit over the stores of its View.
 
-Non-blocking because the log and the stores' journals hold all that a decision rests on (in the
+Commit is non-blocking, because every decision follows from the log and the stores' journals (in the
 spirit of Gray and Lamport, Consensus on Transaction Commit, section 4): a commit needs every store
 of the view to have journalled the slot; an abort is a value in the log. The coordinator journals
-nothing. One object lives for one epoch and one incarnation; a new View makes a new one, which first
-asks the stores what became of the slots before it (termination, design 4.5). Who belongs to the
-view is watched by `actors.learner.view_change`; what it finds only ever becomes true by way of the
-log.
+nothing. A `Coordinator` lives for one epoch of one incarnation; each new View needs a new one,
+which first asks the stores for the state of the slots before it (termination, design 4.5).
+`actors.learner.view_change` decides when to propose another View; only the log changes the view.
 """
 
 from collections.abc import Iterator
@@ -40,7 +39,7 @@ from actors.values import (
 
 
 class Decision(NamedTuple):
-    """The next slot in order is final: it commits but for the commands `aborted`."""
+    """The outcome of the next slot in order: all its commands commit except those in `aborted`."""
 
     slot: int
     aborted: tuple[Refusal, ...]
@@ -48,25 +47,25 @@ class Decision(NamedTuple):
 
 @dataclass(slots=True)
 class Round:
-    """2PC of one slot: who voted, and what waits for an abort."""
+    """Two-phase commit of one slot: the votes, and the abort proposed for it, if any."""
 
     began_at: Milliseconds
     deadline: Milliseconds
     sent_at: Milliseconds
     votes: dict[str, tuple[Refusal, ...]] = field(default_factory=dict)
     committed: bool = False
-    """A store has applied the slot, so its commands commit but for counted aborts."""
+    """A store has applied the slot, so its commands commit except those with a counted abort."""
     not_prepared: set[str] = field(default_factory=set)
-    """Stores with a say that answered, fenced in this epoch, that they have not prepared it."""
+    """The voters that, fenced in this epoch, reported that they have not prepared the slot."""
     abort: Abort | None = None
-    """Asked of the log; from then on its commands are not committed in this epoch."""
+    """Proposed for the log; from then on its commands are not committed in this epoch."""
 
 
 class Coordinator:
-    """Drives the slots that are chosen and not decided to their end.
+    """Brings the slots that are chosen and not decided to a decision.
 
-    What it wants of the log (an `Abort`, a `View`) and what it has decided it returns to the
-    learner, who asks the log, or applies the slot and tells of it.
+    It returns decisions and the values to propose for the log (an `Abort`, a `View`) to the
+    learner, which applies the slots and reports their results, or sends the proposals.
     """
 
     def __init__(
@@ -86,11 +85,11 @@ class Coordinator:
         self._asked_at = -timeouts.RESEND_MS
         self.view_change = ViewChange(turn, learned, replicas, view)
         self._abort_suspects: dict[str, Milliseconds] = {}
-        """The stores that made a slot abort, since when, and that have not voted since."""
+        """The stores whose missing vote made a slot abort, since when; a vote clears a store."""
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything to wait for."""
+        """Whether this coordinator waits for an answer or a decision."""
         learned = self._learned
         undecided = learned.decided < learned.chosen_through
         return undecided or self._awaiting_state() != [] or self.view_change.busy
@@ -98,7 +97,7 @@ class Coordinator:
     # -- the beginning of an epoch ---------------------------------------------------------------
 
     def begin(self) -> None:
-        """Ask every store about every slot that is not decided, and fence it."""
+        """Fence every store, and ask each about every slot that is not decided."""
         turn, learned = self._turn, self._learned
         turn.counters["epochs_coordinated"] += 1
         for slot in range(learned.decided + 1, learned.chosen_through + 1):
@@ -109,12 +108,12 @@ class Coordinator:
         turn.arm("tick", 100, 200)
 
     def forget_through(self, slot: int) -> None:
-        """A snapshot stands for the slots up to `slot`: they are decided."""
+        """Forget the slots up to `slot`, which an installed snapshot covers: they are decided."""
         for former in [s for s in self.rounds if s <= slot]:
             del self.rounds[former]
 
     def _awaiting_state(self) -> list[StoreMember]:
-        """The stores whose answer the slots before this epoch still wait for."""
+        """The stores that have not yet reported the state of the slots before this epoch."""
         if self._learned.decided >= self.view_slot:
             return []
         return [store for store in self.view.stores if store.name not in self._states]
@@ -126,7 +125,7 @@ class Coordinator:
             self._turn.send(store.name, TxnInquiry(view=self.view, decided=self._learned.decided))
 
     def _on_state(self, sender: str, message: TxnState) -> None:
-        """What one store, fenced in this epoch, holds of the slots before it."""
+        """A store, fenced in this epoch, reports what it holds of the slots before the epoch."""
         turn, learned = self._turn, self._learned
         if message.epoch != self.view.epoch:
             return
@@ -152,7 +151,7 @@ class Coordinator:
     # -- phase 1 ---------------------------------------------------------------------------------
 
     def slot_chosen(self, slot: int) -> None:
-        """A slot joined the chosen prefix. Slots before this epoch are asked about, not sent."""
+        """Prepare a slot that joined the chosen prefix; about earlier ones `begin` has asked."""
         if slot > self.view_slot and isinstance(self._learned.log[slot].value, Batch):
             self._round(slot)
             for store in self.view.stores:
@@ -179,7 +178,7 @@ class Coordinator:
         return member is not None and member.disk == self._turn.sender_disk
 
     def receive(self, sender: str, message: Any) -> None:
-        """Any answer of a store. One that lost its disk is not the member that it was."""
+        """Handle any answer of a store. A store that lost its disk is no longer that member."""
         if not self.is_member(sender):
             self._turn.counters["dropped_outside_view"] += 1
             return
@@ -194,7 +193,7 @@ class Coordinator:
                 self._turn.counters["fenced"] += 1
 
     def _on_vote(self, sender: str, message: TxnVote) -> None:
-        """A store has journalled the slot. Votes are tagged with the epoch they were asked in."""
+        """A store has journalled the slot. A vote counts only in the epoch of its prepare."""
         round_ = self.rounds.get(message.slot)
         if message.epoch != self.view.epoch or round_ is None:
             return
@@ -206,12 +205,12 @@ class Coordinator:
                 self._learned.vote_time.observe(self._turn.now - round_.began_at)
 
     def _note_reply(self, store: str) -> None:
-        """It answered something; does it still owe an answer to anything else?"""
-        waits = any(
+        """Note an answer of a store, and whether the store owes further answers."""
+        awaits_more = any(
             store not in round_.votes and not round_.committed and store in self._voters(slot)
             for slot, round_ in self.rounds.items()
         )
-        self.view_change.replied(store, awaits_more=waits)
+        self.view_change.replied(store, awaits_more=awaits_more)
 
     def _on_progress(self, sender: str, message: TxnProgress) -> None:
         round_ = self.rounds.get(message.slot)
@@ -222,8 +221,8 @@ class Coordinator:
     # -- phase 2 ---------------------------------------------------------------------------------
 
     def next_decision(self) -> Decision | Abort | None:
-        """The next slot in order, if it can be decided now; an `Abort` that the log is to be asked
-        for, if that slot needs one; `None` while its outcome is open.
+        """The decision of the next slot in order; or the `Abort` to propose, if the slot needs one;
+        or `None` while the outcome is open.
         """
         learned = self._learned
         if learned.decided >= learned.chosen_through:
@@ -240,18 +239,18 @@ class Coordinator:
         return outcome
 
     def _decidable(self, slot: int, batch: Batch) -> tuple[Refusal, ...] | Abort | None:
-        """The aborted commands of the slot, or what the log has to say first."""
+        """The aborted commands of the slot, or the abort to propose, or `None` while it is open."""
         given_up = {**self._learned.aborts.get(slot, {}), **self._short_of_stores(batch)}
         aborted = tuple(Refusal(index=i, reason=given_up[i]) for i in sorted(given_up))
         if len(aborted) == len(batch.commands):
-            return aborted  # The log says so; no store is asked.
+            return aborted  # It follows from the log alone; no vote is needed.
         round_ = self.rounds.get(slot)
         if round_ is None:
-            return None  # Before this epoch, and no store has answered yet.
+            return None  # The slot is before this epoch, and no store has answered yet.
         if round_.committed:
             return aborted
         if self._awaits_abort(slot, round_):
-            return None  # It may not commit them in this epoch.
+            return None  # This epoch may not commit commands that it proposed to abort.
         voters = self._voters(slot)
         if any(name not in round_.votes for name in voters):
             return None
@@ -259,8 +258,8 @@ class Coordinator:
         open_refusals = {i: reason for i, reason in refusals.items() if i not in given_up}
         if open_refusals:
             if not self._has_vote(voters[0], slot):
-                # Nobody is left who could say that it was not told as committed, so it can't be
-                # given up. Then a no is nothing that stands, either: there may be room again.
+                # No voter is left, so nothing can show that no client was told of a commit, and the
+                # slot can't abort. So a refusal is not final: the store may have room again.
                 for name in voters:
                     if any(refusal.index in open_refusals for refusal in round_.votes[name]):
                         del round_.votes[name]
@@ -270,8 +269,8 @@ class Coordinator:
         return aborted
 
     def _short_of_stores(self, batch: Batch) -> dict[int, str]:
-        """The new writes of the next slot that the log itself gives up: the View in force there
-        names too few stores, so no coordinator of any epoch may have committed one (decision 21).
+        """The new writes of the next slot that the log itself aborts: the View in force there names
+        too few stores, so no coordinator of any epoch may have committed one (decision 21).
         """
         in_force = self._learned.namespace.view
         assert in_force is not None
@@ -281,10 +280,10 @@ class Coordinator:
     def _refusals(
         self, slot: int, batch: Batch, round_: Round, voters: list[str]
     ) -> dict[int, str]:
-        """The commands that can't be committed, and why; all voters have voted.
+        """The commands that can't commit, and why; all voters have voted.
 
-        Below the wanted number of stores only new writes are refused, never the ending of what a
-        former epoch began: its coordinator may have told the client already.
+        With too few stores only new writes are refused, never slots of a former epoch: its
+        coordinator may have reported a result to the client already.
         """
         refusals = {
             refusal.index: refusal.reason for name in voters for refusal in round_.votes[name]
@@ -296,17 +295,19 @@ class Coordinator:
         return refusals
 
     def _has_vote(self, store: str, slot: int) -> bool:
-        """Whether `store` votes on `slot`: a View added it before, and kept it since."""
+        """Whether `store` has a vote on `slot`: a View before the slot added it, and all since
+        have kept it.
+        """
         member = self.view.member(store)
         return member is not None and member.added_slot is not None and member.added_slot < slot
 
     def _voters(self, slot: int) -> list[str]:
-        """The stores that the slot needs the votes of: those with a say in it.
+        """The stores whose votes the slot needs: those that have one (`_has_vote`), else all.
 
-        If the disks of all of those are gone, nobody can tell what a former epoch told a client.
-        But whatever was told follows from the log, where only a counted `Abort` gives anything up.
-        So the slot is committed once all stores of the view hold it, and is never aborted: that
-        agrees with every answer that can have been given (`ViewChange._next_view`).
+        If the disks of all voters are gone, no store knows which result a former epoch reported to
+        a client. But every result follows from the log, where only a counted `Abort` aborts. So the
+        slot commits once all stores of the view hold it, and never aborts, which agrees with every
+        result that can have been reported (`ViewChange._next_view`).
         """
         names = [store.name for store in self.view.stores]
         return [name for name in names if self._has_vote(name, slot)] or names
@@ -314,7 +315,7 @@ class Coordinator:
     # -- aborts and patience ---------------------------------------------------------------------
 
     def tick(self) -> Iterator[Abort]:
-        """Ask again, or give up what took too long: what the log is to be asked for."""
+        """Send requests again; yield the aborts to propose for slots that took too long."""
         turn = self._turn
         if self._awaiting_state() and turn.now - self._asked_at >= timeouts.RESEND_MS:
             self._ask()
@@ -336,17 +337,19 @@ class Coordinator:
                         self._prepare(name, slot)
 
     def _deadline(self, round_: Round) -> Milliseconds:
-        """While this node was away no vote could come, so that time is nobody's delay."""
+        """When the slot is overdue. The time while this node was away does not count, because no
+        vote could arrive.
+        """
         observing_since = self._learned.failure_detector.observing_since
         return max(round_.deadline, observing_since + self._learned.vote_time.timeout_ms)
 
     def _awaits_abort(self, slot: int, round_: Round) -> bool:
-        """Whether the log was asked for an abort and has not counted it yet."""
+        """Whether an abort was proposed that is not counted yet."""
         counted = self._learned.aborts.get(slot, {})
         return round_.abort is not None and any(i not in counted for i in round_.abort.commands)
 
     def _abort_silent(self, slot: int, round_: Round, missing: list[str]) -> Abort:
-        """A vote is missing past the adaptive timeout, and that counts as a sample of it."""
+        """Abort a slot whose votes are overdue. The wait is a sample for the adaptive timeout."""
         batch = self._learned.log[slot].value
         assert isinstance(batch, Batch)
         waited_ms = self._turn.now - round_.began_at
@@ -357,12 +360,12 @@ class Coordinator:
         return self._abort(slot, round_, tuple(range(len(batch.commands))), reason)
 
     def _may_abort(self, slot: int, round_: Round, missing: list[str]) -> bool:
-        """Design 4.3: a slot before this epoch may have been committed and told already,
-        unless a store with a say in it has said, fenced, that it is not prepared.
+        """Design 4.3: a slot before this epoch may have been committed, and its result reported,
+        unless a voter, fenced in this epoch, has reported that it has not prepared the slot.
 
-        A later slot may always be aborted, but to wait for the View without a store that has made
-        one abort already spares the others: they are prepared, and will be committed there. Unless
-        too few stores would be left, for then they had better be refused than kept on too few.
+        A later slot may always be aborted. But while a store whose missing vote made one slot abort
+        stays silent, waiting for the View without it saves the other slots, which are prepared and
+        will commit there; unless too few stores would be left, which refuse new writes anyway.
         """
         if slot <= self.view_slot:
             return bool(round_.not_prepared)
@@ -374,14 +377,14 @@ class Coordinator:
         ) or (not self.view_change.enough_without(missing))
 
     def _abort(self, slot: int, round_: Round, commands: tuple[int, ...], reason: str) -> Abort:
-        """What to ask the log for. A command that a fenced store refused is not prepared there."""
+        """The abort to propose. A command that a fenced store refused is not prepared there."""
         round_.abort = Abort(slot=slot, commands=commands, epoch=self.view.epoch, reason=reason)
         self._turn.counters["aborts_proposed"] += 1
         return round_.abort
 
 
 def _new_writes(batch: Batch) -> list[int]:
-    """The commands that need as many stores as the cluster wants. A session is kept by any."""
+    """The commands that need the number of stores that the genesis asks for. Sessions don't."""
     return [
         index
         for index, command in enumerate(batch.commands)

@@ -1,9 +1,9 @@
-"""The learner: which values are chosen, and what has become of them.
+"""The learner: which values are chosen, and how each slot was decided.
 
-What it knows is in `actors.learner.state`. Nothing depends on a notification arriving, because it
-pulls what it misses (design 3.6), and copies another replica's state where the log is gone.
-Two-phase commit is driven by `actors.learner.coordinator`, which this actor owns while a View names
-this very start of it; `actors.learner.takeover` says when it proposes to be named.
+What it has learned is in `actors.learner.state`. Nothing depends on the arrival of a notification,
+because a learner pulls what it misses (design 3.6), and copies another replica's state where the
+log is truncated. While a View names this incarnation as coordinator, the learner owns a
+`Coordinator`, which runs two-phase commit; `actors.learner.takeover` decides when to propose that.
 """
 
 from typing import Any, ClassVar
@@ -74,7 +74,7 @@ _DECIDED_SLOT = TypeAdapter(DecidedSlot)
 
 
 class Learner(Node):
-    """One of those who know what was chosen; one of them coordinates."""
+    """A node that learns what was chosen and decided; one of the learners coordinates."""
 
     def __init__(self, identity: Identity, options: Options) -> None:
         super().__init__(identity, options)
@@ -111,12 +111,12 @@ class Learner(Node):
 
     @property
     def durable(self) -> int:
-        """The end of what the journal holds of the decided prefix."""
+        """The end of the part of the decided prefix that the journal holds."""
         return self.learned.durable
 
     @property
     def is_installing(self) -> bool:
-        """Whether this learner copies another replica's state, because its own is too old."""
+        """Whether this learner is copying another replica's state because its own is too old."""
         return self._installer.busy
 
     @property
@@ -141,7 +141,7 @@ class Learner(Node):
         self.state.begin(self.genesis)
         self.log.voters = self.genesis.voters
         self._adopt_view()
-        # Also what this start decides nothing of: a store may ask to join with that very state.
+        # A store may ask to join with the state of this slot, which was decided before the restart.
         self.replicas.note_own_hash(self.state.applied, self.state.state_hash)
         self._truncated_below = self.log.first_kept
         self._set_timer("sync", self.options.sync_ms // 2, self.options.sync_ms)
@@ -149,7 +149,7 @@ class Learner(Node):
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _remake_row(self, key: str) -> Frozen | bytes | None:
-        """Rows of the state are written together, or a crash would find two moments mixed."""
+        """Persist everything first: a crash must not leave rows of two different states."""
         if self.decided > self.durable:
             self._persist()
         kind, _, slot = key.partition("/")
@@ -164,7 +164,7 @@ class Learner(Node):
         return key.partition("/")[0] in ("log", *STATE_ROWS)
 
     def _adopt_view(self) -> None:
-        """The view in force at `decided` is the one to go on from."""
+        """Go on from the view in force at `decided`."""
         view, slot = self.state.view, self.state.view_slot
         assert view is not None
         self.learned.view, self.learned.view_slot = view, slot
@@ -197,7 +197,7 @@ class Learner(Node):
         return super().expire(timer, now)
 
     def _admit(self, envelope: Envelope) -> Handler | None:
-        """See `Node._admit`. Any message that is let in is a sign of life of its sender."""
+        """See `Node._admit`. Any message that is admitted is a sign of life of its sender."""
         handler = super()._admit(envelope)
         if handler is not None:
             self.failure_detector.sign_of_life((envelope.sender, envelope.disk), self.now)
@@ -221,10 +221,10 @@ class Learner(Node):
     # -- what is chosen --------------------------------------------------------------------------
 
     def _on_accept(self, sender: str, message: Accept) -> None:
-        """The value of a slot under a ballot; the votes come from the acceptors."""
+        """A leader's proposal for a slot under a ballot; the votes come from the acceptors."""
         self._follow_leader(message.ballot)
         if self.log.is_known(message.slot):
-            self._progress_due = True  # The leader sends again: tell it.
+            self._progress_due = True  # The leader proposes it again, so it needs a report.
             return
         self.log.record_value(message.slot, message.ballot, message.value)
         self._extend_prefix()
@@ -254,7 +254,9 @@ class Learner(Node):
             self._read_ahead(slot, self.log[slot].value)
 
     def _read_ahead(self, slot: int, value: AnyValue) -> None:
-        """Read Views and Aborts ahead of time, in slot order, so that all learners agree."""
+        """Take note of Views and Aborts once they are chosen, before they are decided. The order of
+        slots decides which are void, so all learners agree.
+        """
         assert self.view is not None
         if isinstance(value, View) and value.epoch == self.view.epoch + 1:
             view = value.in_force_at(slot)
@@ -281,7 +283,7 @@ class Learner(Node):
 
     def _follow_leader(self, ballot: Ballot) -> bool:
         """Take the highest ballot for the leader's, unless nothing came under it for two leases:
-        a wrong one would else be followed for ever. Whether it is another one than before.
+        a wrong one would else be followed for ever. Whether the leader changed.
         """
         learned = self.learned
         silent = self.now - self._leader_heard_at >= 2 * self.constants.lease_ms
@@ -302,12 +304,12 @@ class Learner(Node):
         self._catch_up.send_decided(sender, message)
 
     def copy_state(self) -> None:
-        """The log that follows is gone: begin with another replica's state."""
+        """The next slots are truncated: begin to copy another replica's state."""
         self._installer.begin()
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _on_log_read(self, sender: str, message: LogRead) -> None:
-        """Somebody looks on."""
+        """A diagnostics client asks for log entries."""
         self._send(sender, page_of(self.learned, message, self.options.page_bytes))
 
     def _on_tick(self, subject: str) -> None:
@@ -325,10 +327,10 @@ class Learner(Node):
         if self._catch_up.undecided or waits:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
-    # -- who coordinates -------------------------------------------------------------------------
+    # -- views -----------------------------------------------------------------------------------
 
     def _follow_view(self, view: View, slot: int) -> None:
-        """Coordinate an epoch only if its View names this very start on this disk."""
+        """Coordinate an epoch only if its View names this incarnation and disk."""
         me = self.identity
         named = (view.coordinator, view.coordinator_disk, view.coordinator_incarnation)
         if named == (me.name, me.disk, me.incarnation):
@@ -340,7 +342,9 @@ class Learner(Node):
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _watch_view(self) -> None:
-        """Propose the next View: as coordinator with other stores, else with itself as that."""
+        """Propose the next View if one is due: as coordinator, with other stores; else, with
+        itself as coordinator.
+        """
         if self.coordinator is None:
             takeover = self._takeover.due(self._installer.busy)
             if takeover is not None:
@@ -352,9 +356,9 @@ class Learner(Node):
             self._arm("tick", 100, 200)
 
     def propose(self, value: View | Abort) -> None:
-        """Ask whoever leads to put `value` into the log; asked again until it is chosen.
+        """Ask the leader to put `value` into the log; the callers repeat it until it is chosen.
 
-        It may be there already and not have come here, so not too often: each time takes a slot.
+        Repeats are rate-limited: each takes a slot, and the value may already be in the log.
         """
         request = (self.learned.leader, value)
         recent = {r: at for r, at in self._proposed_at.items() if self.now - at < _PROPOSE_MS}
@@ -369,10 +373,10 @@ class Learner(Node):
             self.coordinator.receive(sender, message)
 
     def _on_join(self, sender: str, message: JoinRequest) -> None:
-        """A store outside the view has copied what it lacked, and asks to be added."""
+        """A store outside the view has copied what it lacked, and asks to join."""
         coordinator = self.coordinator
         if coordinator is None or coordinator.is_member(sender):
-            return  # Who is a member already will learn so from the log.
+            return  # A store that is a member already learns it from the log.
         if coordinator.view_change.knows_less_than(message):
             self.copy_state()
         elif coordinator.view_change.on_join(sender, self.turn.sender_disk, message):
@@ -381,7 +385,7 @@ class Learner(Node):
     # -- what is decided -------------------------------------------------------------------------
 
     def decide(self, slot: int, aborted: tuple[Refusal, ...]) -> list[Outcome]:
-        """The next slot in order is final: apply it."""
+        """Apply the next slot in order, which is final."""
         known = self.log[slot]
         known.aborted = aborted
         outcomes = self.state.apply(slot, known.value, aborted)
@@ -390,7 +394,7 @@ class Learner(Node):
         self.state.tree.gained.clear()
         self.learned.aborts.pop(slot, None)
         if self.coordinator is not None:
-            # Also of a slot that another one has decided, told together with the View before it.
+            # Another coordinator may have decided the slot, and reported it with a later View.
             self.coordinator.rounds.pop(slot, None)
         self._unpersisted_bytes += weight(known.value)
         self.counters["decided"] += 1
@@ -398,7 +402,7 @@ class Learner(Node):
         return outcomes
 
     def _decide_all(self, coordinator: Coordinator) -> None:
-        """Carry out, in slot order, all that can be decided now."""
+        """Decide, in slot order, all slots that can be decided now."""
         step = coordinator.next_decision()
         while isinstance(step, Decision):
             slot, aborted = step
@@ -411,18 +415,18 @@ class Learner(Node):
                 aborted=aborted,
                 value=None if isinstance(known.value, Batch) else known.value,
             )
-            # The client waits for its answer; the others have all that a decision rests on.
+            # The client's result goes first, because only the client waits.
             self.send_results(slot, outcomes)
             self._send(Group.STORES, decision)
-            for peer in self.learned.peers:  # The group has this learner in it, too.
+            for peer in self.learned.peers:  # The group would include this learner.
                 self._send(peer, decision)
             step = coordinator.next_decision()
         if step is not None:
             self.propose(step)
 
     def send_results(self, slot: int, outcomes: list[Outcome]) -> None:
-        """Answer the gateways that wait for the commands of a decided slot. What a command names
-        may be anything: not every value in the log came in by way of a proposer's check.
+        """Send the results of a decided slot to the gateways that its commands name. `reply_to` is
+        checked again, because not every value in the log has passed a proposer's checks.
         """
         value = self.log[slot].value
         if isinstance(value, Batch):
@@ -436,7 +440,7 @@ class Learner(Node):
                 )
 
     def _on_decision(self, sender: str, message: TxnDecision) -> None:
-        """A decision is told only once it is final, so its epoch does not matter here."""
+        """Another learner's decision, which is sent only once it is final, whatever its epoch."""
         if self.coordinator is None and message.slot > self.decided:
             self._received_decisions[message.slot] = message.aborted
             self.log.record_decision(message.slot, message.ballot)
@@ -456,7 +460,7 @@ class Learner(Node):
 
     def _on_decided(self, sender: str, message: Decided) -> None:
         if message.first_kept > self.decided + 1:
-            # The decided log begins too late for this learner, who copies the state instead.
+            # The decided log begins too late for this learner, which copies a snapshot instead.
             self.counters["behind_truncation"] += 1
             self.copy_state()
         if self.coordinator is not None:
@@ -469,7 +473,7 @@ class Learner(Node):
         self._extend_prefix()
         self._apply_received()
         if former < self.decided and self._catch_up.undecided:
-            # The next page. What somebody else told already asks for none.
+            # Pull the next page; a page that brought nothing new needs no other.
             self._catch_up.ask_decided()
 
     # -- snapshots -------------------------------------------------------------------------------
@@ -484,7 +488,7 @@ class Learner(Node):
             self._install(copied.slot, copied.rows)
 
     def _on_diverged(self, sender: str, message: Diverged) -> None:
-        """The coordinator has another state there, and a learner can't go on with a wrong one."""
+        """The coordinator's state at that slot is another; a learner that has diverged halts."""
         if self.replicas.own_hash(message.slot) == message.reported != message.state_hash:
             raise InvariantViolation(
                 f"the state of {self.name} at slot {message.slot} has the hash "
@@ -493,7 +497,7 @@ class Learner(Node):
             )
 
     def _install(self, slot: int, rows: list[SnapshotRow]) -> None:
-        """The state at `slot` stands for all slots up to it; what is chosen beyond stays."""
+        """Install a snapshot in place of all slots up to `slot`; later chosen slots stay."""
         for key, value in self.state.replace(Record(row.key, row.value.encode()) for row in rows):
             self._journal(key, value)
         for gone in self.log.start_after(slot):
@@ -535,7 +539,7 @@ class Learner(Node):
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _report_progress(self) -> None:
-        """Tell the leader: the coordinator with each decision, others when asked or in time."""
+        """Report to the leader: the coordinator after each decision, others less often."""
         progress = (self.chosen_through, self.decided)
         if self.learned.leader == NO_BALLOT or self.view is None:
             return
@@ -553,7 +557,7 @@ class Learner(Node):
             self._persist()
 
     def _persist(self) -> None:
-        """Write the decided state, lazily: the acceptors hold the log until it is durable here."""
+        """Journal the decided state, lazily: the acceptors keep the log until it is durable."""
         for slot in range(self.durable + 1, self.decided + 1):
             known = self.log[slot]
             assert known.aborted is not None
@@ -566,11 +570,11 @@ class Learner(Node):
         if self.coordinator is not None:
             self._truncate_if_due(_TRUNCATE_SLOTS)
         else:
-            self._forget(self._truncated_below)  # It may have come before this was durable.
+            self._forget(self._truncated_below)  # The Truncate may have come before this commit.
 
     def _truncate_if_due(self, least_slots: int) -> None:
-        """Let the acceptors forget what the coordinator and all stores of the view hold durably
-        (design 4.11). Whoever is away copies a snapshot when it comes back.
+        """Truncate the slots that the coordinator and all stores of the view hold durably (design
+        4.11). A node that is away copies a snapshot when it comes back.
         """
         assert self.view is not None
         below = 1 + min(self.durable, self.replicas.durable_through(self.view.stores))
@@ -585,11 +589,11 @@ class Learner(Node):
         self._forget(self._truncated_below)
 
     def _forget(self, below: int) -> None:
-        """Of what nobody in the view needs, keep some for those who were away shortly."""
+        """Forget truncated slots, except the last `log_bytes` for nodes that were away shortly."""
         for slot in self.log.forget(min(below, self.durable + 1), self.options.log_bytes):
             self._journal(_log_key(slot), None)
 
-    # -- who takes what --------------------------------------------------------------------------
+    # -- dispatch --------------------------------------------------------------------------------
 
     handlers: ClassVar[Handlers] = {
         Accept: _on_accept,

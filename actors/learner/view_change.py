@@ -1,10 +1,10 @@
-"""Which stores belong to the view: who is dropped, who is added, and if they are enough.
+"""Membership of the view: which stores to drop, which to add, and whether there are enough.
 
-The coordinator proposes a View when a member is silent, answers nothing for long or has another
-state than the others, and when a store outside asks to be let in (design 4.4, 4.5 and 4.7). A View
+The coordinator proposes a View when a member is silent, answers nothing for long or has diverged
+from the other replicas, and when a store outside asks to join (design 4.4, 4.5 and 4.7). A View
 keeps a store that is whole, so no state is ever left without a copy. The exception is a view whose
-last whole store has lost its disk: there the learners and the log are what is left, and a store
-that has copied all that was decided starts anew from them.
+last whole store has lost its disk: then only the learners and the log are left, and the next View
+consists of stores that have copied everything decided from them.
 """
 
 from actors import timeouts
@@ -17,7 +17,7 @@ from actors.values import StoreMember, View
 
 
 class ViewChange:
-    """The stores of one epoch, as its coordinator sees them, and the View that is to follow."""
+    """The stores of one epoch, as its coordinator sees them, and the View to propose next."""
 
     def __init__(self, turn: Turn, learned: LearnerState, replicas: Replicas, view: View) -> None:
         self._turn = turn
@@ -25,54 +25,54 @@ class ViewChange:
         self._replicas = replicas
         self._view = view
         self._awaiting_reply: dict[str, Milliseconds] = {}
-        """Since when each store has left something unanswered that it was asked."""
+        """The stores that owe an answer, each with the time since when it has."""
         self._joining: dict[str, tuple[str, Milliseconds]] = {}
-        """The stores that may be added: the disk on which each last asked for it, and when."""
+        """The stores that may be added: the disk on which each last asked to join, and when."""
         self._pinged_at: Milliseconds = -timeouts.PING_MS
         self._proposed: View | None = None
-        """The View asked of the log. It may be chosen at any time, so it is not taken back."""
+        """The View proposed for the log. It may be chosen at any time, so it is final."""
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything to wait for."""
+        """Whether a store owes an answer, or a View was proposed."""
         return bool(self._awaiting_reply or self._proposed)
 
     @property
     def shortage(self) -> str:
-        """Why new writes are refused; empty if there are stores enough."""
+        """Why new writes are refused; empty if there are enough stores."""
         whole = [store.name for store in self._view.stores if self._replicas.is_whole(store)]
         return self._turn.genesis.shortage(whole)
 
-    # -- signs -----------------------------------------------------------------------------------
+    # -- answers and requests --------------------------------------------------------------------
 
     def expect_reply(self, store: str) -> None:
-        """It was asked something."""
+        """Note that `store` was sent a request."""
         self._awaiting_reply.setdefault(store, self._turn.now)
 
     def replied(self, store: str, awaits_more: bool) -> None:
-        """It answered something, so its time begins anew."""
+        """Note an answer, from which the time for the store's other answers counts anew."""
         self._awaiting_reply.pop(store, None)
         if awaits_more:
             self._awaiting_reply[store] = self._turn.now
 
     def knows_less_than(self, message: JoinRequest) -> bool:
         """Whether a store outside the view has applied more than this learner has decided, while
-        no store of the view lives: what this learner's former start had decided is known outside
-        of the view only.
+        all stores of the view are lost: only outside the view is it known what this learner had
+        decided before its restart.
         """
         ahead = message.applied > self._learned.decided
         return ahead and all(map(self._is_lost, self._view.stores))
 
     def on_join(self, sender: str, disk: str, message: JoinRequest) -> bool:
-        """A store outside the view asks to be added; its state must be the others'. Whether it is
-        taken note of.
+        """A store outside the view asks to join, for which its state must equal the others'.
+        Whether it becomes a candidate.
         """
         learned, replicas = self._learned, self._replicas
         own_hash = replicas.own_hash(message.applied)
         near = learned.decided - message.applied <= timeouts.JOINING_NEAR_SLOTS
         empty = learned.decided and not message.applied
         if own_hash is None or empty or not near or not replicas.may_return(sender):
-            return False  # It is ahead of this learner, has copied too little, or is early.
+            return False  # It is ahead of this learner, has copied too little, or came too early.
         if own_hash != message.state_hash:
             self._turn.send(
                 sender,
@@ -86,14 +86,14 @@ class ViewChange:
     # -- views -----------------------------------------------------------------------------------
 
     def due(self) -> View | None:
-        """The next View, if there is a reason for one; it is asked for until it is chosen."""
+        """The View to propose, if there is a reason for one; the same until it is chosen."""
         self._ping()
         if self._proposed is None:
             self._proposed = self._next_view()
         return self._proposed
 
     def _ping(self) -> None:
-        """Ask those who owe an answer and are silent for any: a lost message is not a death."""
+        """Ask silent stores that owe an answer again: perhaps only a message was lost."""
         turn, learned = self._turn, self._learned
         if turn.now - self._pinged_at < timeouts.PING_MS:
             return
@@ -111,7 +111,7 @@ class ViewChange:
         )
 
     def enough_without(self, stores: list[str]) -> bool:
-        """Whether a View without `stores` would have whole stores enough for new writes."""
+        """Whether a View without `stores` would have enough whole stores for new writes."""
         whole = [
             member
             for member in self._view.stores
@@ -128,9 +128,9 @@ class ViewChange:
         ]
         lost = [m.name for m in view.stores if self._is_lost(m)]
         if lost and not self.may_drop(lost):
-            # Whoever is whole is waited for, however long, unless its disk is gone: another one
-            # asks in its name, and has copied what was decided, as all who ask have. Where none
-            # is whole, all are waited for so.
+            # A whole store is awaited for as long as it takes, unless its disk is gone: then
+            # another disk asks to join under its name, with a copy of everything decided, as every
+            # joining store has. If no store is whole, this holds for all stores.
             whole = {m.name for m in view.stores if replicas.is_whole(m)}
             awaited = whole or {m.name for m in view.stores}
             gone = {name for name, _ in asking}
@@ -157,7 +157,7 @@ class ViewChange:
         )
 
     def _is_lost(self, member: StoreMember) -> bool:
-        """Silent, or heard but answering nothing, or of another state than the others."""
+        """Whether a member is silent, sends only heartbeats but no answers, or has diverged."""
         turn, learned = self._turn, self._learned
         key = (member.name, member.disk)
         if key in self._replicas.diverged:
@@ -169,7 +169,7 @@ class ViewChange:
             return False
         awaiting_ms = turn.now - max(awaiting_since, learned.failure_detector.observing_since)
         silent_ms = learned.failure_detector.silence_ms(key, turn.now)
-        # Where answers are slow anyway, silence says less.
+        # If answers are slow anyway, silence is weaker evidence.
         patience_ms = min(
             max(timeouts.SILENT_MS, 2 * learned.vote_time.timeout_ms), timeouts.SILENT_MS_MAX
         )

@@ -1,1 +1,1 @@
-"""The replicated state machine: the tree, what changes it, sessions, snapshots."""
+"""The replicated state machine: the tree and its operations, sessions, snapshots."""

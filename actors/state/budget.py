@@ -1,12 +1,12 @@
-"""What the commands of one slot may cost every replica, and how large the tree may grow.
+"""Bounds on what the commands of one slot cost every replica, and on the size of the tree.
 
-A command is a few bytes, and what it does is done by every replica, at its restart again: without a
-bound a small request could stop all of them for good. The bounds are constants of the genesis, what
-is counted depends on the state and the log alone, so all replicas refuse the same command at the
-same point and take back what it had changed (`actors.state.tree.Undo`).
+Every replica executes each command, and again after a restart, so without a bound one small request
+could stop all replicas for good. The bounds are constants of the genesis, and the counts depend on
+the state and the log alone, so all replicas refuse the same command at the same point and undo what
+it had changed (`actors.state.tree.Tree.end_command`).
 
-Steps are counted, not seconds: an entry that is looked through or written, a step of a transaction.
-All commands of a slot share one budget, because a replica does nothing else while it applies one.
+The unit is a step, not a second: an entry read or written, or a step of a transaction. All commands
+of a slot share one budget, because a replica does nothing else while it applies a slot.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _CHUNK_BYTES = 72
 
 
 class Refused(Exception):
-    """A command may not go on; all that it has changed is taken back, and this is its outcome."""
+    """Ends a command with this outcome; all its changes are undone."""
 
     def __init__(self, status: Status, detail: str) -> None:
         super().__init__(detail)
@@ -27,7 +27,7 @@ class Refused(Exception):
 
 
 def size_of(entry: FileEntry | DirectoryEntry) -> int:
-    """Roughly what an entry takes in memory and in a journal row, in bytes; its contents do not."""
+    """Roughly the size of an entry in memory and in a journal row, in bytes, without contents."""
     size = _ENTRY_BYTES + 2 * len(entry.path)
     if isinstance(entry, FileEntry):
         content = entry.content
@@ -39,13 +39,13 @@ def size_of(entry: FileEntry | DirectoryEntry) -> int:
 
 @dataclass(slots=True)
 class Budget:
-    """What is left for the commands of the slot being applied."""
+    """The steps and bytes left for the commands of the slot being applied."""
 
     constants: Constants
     steps: int
     bytes: int
     is_whole: bool = True
-    """Whether the command that is running began with all of it."""
+    """Whether the current command began with the whole budget."""
 
     @classmethod
     def of_a_slot(cls, constants: Constants) -> "Budget":
@@ -53,32 +53,32 @@ class Budget:
         return cls(constants, constants.slot_steps, constants.slot_bytes)
 
     def begin(self) -> None:
-        """The next command begins."""
+        """Begin the next command."""
         self.is_whole = (self.steps, self.bytes) == (
             self.constants.slot_steps,
             self.constants.slot_bytes,
         )
 
     def step(self) -> None:
-        """One entry is looked through, or one step of a transaction taken. Raises `Refused`."""
+        """Count an entry that is read, or a step of a transaction. Raises `Refused`."""
         self.steps -= 1
         if self.steps < 0:
-            self._refuse(f"it would look through or write more than {self.constants.slot_steps}")
+            self._refuse(f"it would read or write more than {self.constants.slot_steps}")
 
     def write(self, size: int) -> None:
-        """An entry of `size` bytes is written. Raises `Refused`."""
+        """Count a written entry of `size` bytes. Raises `Refused`."""
         self.step()
         self.bytes -= size
         if self.bytes < 0:
             self._refuse(f"it would write more than {self.constants.slot_bytes} bytes of")
 
     def check_depth(self, path: str) -> None:
-        """Raises `Refused` if `path` has too many names."""
+        """Check the number of names in `path`. Raises `Refused`."""
         if path.count("/") >= self.constants.path_depth:
             raise Refused("too_large", f"a path may have at most {self.constants.path_depth} names")
 
     def check_tree(self, entries: int, size: int) -> None:
-        """The tree has grown. Raises `Refused`."""
+        """Check the size of a tree that has grown. Raises `Refused`."""
         if entries > self.constants.tree_entries:
             raise Refused(
                 "over_quota",
@@ -94,5 +94,5 @@ class Budget:
 
     def _refuse(self, why: str) -> None:
         if not self.is_whole:
-            raise Refused("busy", "other requests of its slot left it too little: try again")
+            raise Refused("busy", "other requests in its slot used up the budget: try again")
         raise Refused("too_large", f"{why} entries, the most that one request may: split it")

@@ -2,8 +2,8 @@
 
 Learners and stores run this same class on the same slots in the same order, so they hold the same
 state (state machine replication: Schneider 1990). It keeps metadata only; contents are chunks named
-by their SHA-256. What commands do to the tree is in `actors.state.operations`, what makes them
-apply once in `actors.state.sessions`.
+by their SHA-256. `actors.state.operations` executes commands on the tree, and
+`actors.state.sessions` has each applied at most once.
 """
 
 import hashlib
@@ -58,7 +58,7 @@ class Namespace:
 
     def __init__(self, constants: Constants | None = None) -> None:
         self.constants = constants
-        """What the cluster computes with; set by the owner before the first slot (`begin`)."""
+        """The constants of the genesis; set by the owner before the first slot (`begin`)."""
         self.applied = 0
         self.state_hash = ""
         self.view: View | None = None
@@ -69,7 +69,7 @@ class Namespace:
         self.tree = Tree(self._changed_rows)
         self.sessions = Sessions(self._changed_rows)
         self._journalled_results: set[str] = set()
-        """The keys of results that the journal holds; most are forgotten before they get there."""
+        """The keys of the results in the journal; most results are forgotten before that."""
 
     @property
     def entries(self) -> dict[str, FileEntry | DirectoryEntry]:
@@ -78,19 +78,19 @@ class Namespace:
 
     @property
     def log_time_ms(self) -> int:
-        """For how long leaders have led, in milliseconds."""
+        """Log time, in milliseconds: the time for which leaders have held their leases."""
         return self.sessions.log_time_ms
 
     # -- journal ---------------------------------------------------------------------------------
 
     def begin(self, genesis: Genesis) -> None:
-        """The constants of the genesis, and its view unless the journal knew a later one."""
+        """Take the constants of the genesis, and its view unless the journal held a later one."""
         self.constants = genesis.constants
         if self.view is None:
             self.view = genesis.view
 
     def restore(self, record: Record) -> bool:
-        """Take in a journal row if it is one of the state's."""
+        """Restore a journal row if it is one of the state's; whether it is."""
         kind, _, rest = record.key.partition("/")
         value = record.value or b""
         try:
@@ -124,7 +124,7 @@ class Namespace:
         return True
 
     def restored(self) -> None:
-        """All rows are in: bring what depends on their order into the order of the log."""
+        """Finish restoring: sort the keys into the order of the log."""
         ordered = sorted(
             self.sessions.keys.items(), key=lambda kv: (kv[1].outcome.slot, kv[1].outcome.index)
         )
@@ -148,7 +148,7 @@ class Namespace:
         return rows
 
     def rows(self) -> list[tuple[str, Frozen]]:
-        """The whole state as the rows of a journal, held still: all values are immutable."""
+        """The whole state as rows of a journal; they don't change, as all values are immutable."""
         found: list[tuple[str, Frozen]] = [("state", self._state_row())]
         for name, session in self.sessions.by_name.items():
             found.append((f"session/{name}", session.row))
@@ -159,9 +159,9 @@ class Namespace:
         return found
 
     def replace(self, rows: Iterable[Record]) -> list[tuple[str, bytes | None]]:
-        """Become the state that `rows` say; the changes to the journal that this takes.
+        """Become the state in `rows`; returns the changes to the journal that this needs.
 
-        Raises `JournalUnreadable` if they mean nothing, and leaves this state as it was.
+        Raises `JournalUnreadable` if a row can't be read, and leaves this state as it was.
         """
         other = Namespace(self.constants)
         changes: dict[str, bytes | None] = {key: None for key, _ in self.rows()}
@@ -185,7 +185,7 @@ class Namespace:
         )
 
     def row(self, key: str) -> Frozen | None:
-        """What the journal is to hold under `key` now."""
+        """The row for the journal under `key`, as of now."""
         if key == "state":
             return self._state_row()
         kind, _, rest = key.partition("/")
@@ -225,10 +225,10 @@ class Namespace:
         return outcomes
 
     def _run(self, slot: int, index: int, command: Command, abort: str | None) -> Outcome:
-        """One command; `abort` is the reason of the log's abort, if it has one."""
+        """Run one command; `abort` is the reason of the log's abort, if there is one."""
         session = self.sessions.by_name.get(command.session)
-        # Only the first command makes it known. Later ones keep a session from expiring; if they
-        # brought back one that has expired, and with it what it forgot, a retry would happen twice.
+        # Only its first command opens a session. If a later one opened it again after it has
+        # expired, with its results forgotten, a retry would be applied twice.
         opens = isinstance(command.operation, OpenSession) and command.sequence == 0
         if session is None and opens and abort is None:
             session = self.sessions.known_or_new(command.session)
@@ -250,8 +250,8 @@ class Namespace:
         return outcome
 
     def has_result(self, command: Command) -> bool:
-        """Whether the command is a retry, as far as this replica has applied the log: its result
-        stands, and applying it changes nothing.
+        """Whether the command is a retry whose result this replica has, as far as it has applied
+        the log: applying it changes nothing.
         """
         session = self.sessions.by_name.get(command.session)
         if session is not None and command.sequence in session.results:
@@ -266,15 +266,15 @@ class Namespace:
         if known is not None:
             if known.fingerprint == idempotency.fingerprint:
                 return known.outcome
-            return self._outcome("key_reused", slot, index, "the key stood for another request")
+            return self._outcome("key_reused", slot, index, "the key was used for another request")
         outcome = self._operate_whole(slot, index, command.operation)
         if outcome.status == "busy":
-            return outcome  # Nothing was decided about the request: it may be sent again.
+            return outcome  # The request was not executed, and may be sent again with its key.
         self.sessions.keep_key(idempotency.key, idempotency.fingerprint, outcome)
         return outcome
 
     def _operate_whole(self, slot: int, index: int, operation: AnyOperation) -> Outcome:
-        """Do as the command wants, or not at all and say why."""
+        """Execute the operation as a whole, or not at all."""
         match operation:
             case OpenSession():
                 return self._outcome("done", slot, index)

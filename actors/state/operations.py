@@ -1,10 +1,10 @@
-"""What each operation does to the tree: functions of the tree, the command's place and its words.
+"""The operations: functions of the tree, the command's place in the log and its parameters.
 
-A transaction changes the tree step by step, so that each step sees the ones before it. What a
-refused operation has changed is still to be taken back (`Tree.end_command`).
+A transaction changes the tree step by step, so that each step sees the ones before it. The caller
+undoes what a refused operation has changed (`Tree.end_command`).
 
-An entry's tag names the command that wrote it. Of one command only the last state of a path can
-ever be seen, so one tag for all paths of a command is strong: tags are compared for one path.
+An entry's tag names the command that wrote it. Readers only ever see a path as a whole command left
+it, and tags are compared for one path, so one tag for all paths of a command is a strong one.
 """
 
 from actors.state.budget import Refused
@@ -30,7 +30,7 @@ from actors.values import (
 
 
 def operate(tree: Tree, slot: int, index: int, operation: AnyStep | Transaction) -> Outcome:
-    """Change the tree as the operation wants it; what becomes of it."""
+    """Execute the operation on the tree; its outcome."""
     try:
         return _operate(tree, slot, index, operation)
     except Refused as refused:
@@ -128,11 +128,11 @@ def _remove_directory(tree: Tree, slot: int, index: int, operation: RemoveDirect
     return _outcome("done", slot, index)
 
 
-# -- several -------------------------------------------------------------------------------------
+# -- several entries -----------------------------------------------------------------------------
 
 
 def _move(tree: Tree, slot: int, index: int, operation: MoveEntry) -> Outcome:
-    """Give the entry and all below it their new paths."""
+    """Move the entry and all below it to their new paths."""
     refusal = _refusal(tree, slot, index, operation)
     if refusal is not None:
         return refusal
@@ -145,7 +145,7 @@ def _move(tree: Tree, slot: int, index: int, operation: MoveEntry) -> Outcome:
 
 
 def _copy(tree: Tree, slot: int, index: int, operation: CopyEntry) -> Outcome:
-    """Make the entry and all below it once more."""
+    """Copy the entry and all below it to the target."""
     refusal = _refusal(tree, slot, index, operation)
     if refusal is not None:
         return refusal
@@ -175,7 +175,7 @@ def _transact(tree: Tree, slot: int, index: int, operation: Transaction) -> Outc
 
 
 def _refusal(tree: Tree, slot: int, index: int, operation: MoveEntry | CopyEntry) -> Outcome | None:
-    """Why the operation can't be done; nothing has changed yet."""
+    """Why the operation can't be executed, if it can't; nothing has changed yet."""
     source, target = operation.source, operation.target
 
     def refused(status: str, detail: str) -> Outcome:
@@ -206,7 +206,7 @@ def _refusal(tree: Tree, slot: int, index: int, operation: MoveEntry | CopyEntry
 
 
 def _found(tree: Tree, operation: MoveEntry | CopyEntry) -> list[FileEntry | DirectoryEntry]:
-    """The entry and all below it, whose paths at the target are fit. Raises `Refused`."""
+    """The entry and all below it, whose new paths are within the limits. Raises `Refused`."""
     assert tree.budget is not None
     found = tree.subtree(operation.source)
     for entry in found:
@@ -220,7 +220,7 @@ def _found(tree: Tree, operation: MoveEntry | CopyEntry) -> list[FileEntry | Dir
 def _taken(
     tree: Tree, operation: MoveEntry | CopyEntry, entry: FileEntry | DirectoryEntry
 ) -> tuple[str, str] | None:
-    """Why what is at the target can't make room, as rename(2) has it."""
+    """Why the entry at the target can't be replaced, by the rules of rename(2)."""
     target = operation.target
     former = tree.entries.get(target)
     if former is None:
@@ -241,7 +241,7 @@ def _place(
     operation: MoveEntry | CopyEntry,
     found: list[FileEntry | DirectoryEntry],
 ) -> None:
-    """Write what was `found` at the source to the target, directories before what they hold."""
+    """Write the entries `found` at the source to the target, directories before their children."""
     tree.make_parents(slot, index, operation.target)
     moves = isinstance(operation, MoveEntry)
     for entry in reversed(found):
@@ -259,7 +259,9 @@ def _place(
 
 
 def _holds(when: Precondition, entry: FileEntry | DirectoryEntry | None) -> bool:
-    """RFC 9110, section 13.1. A directory exists, so `*` stands for it, too; it has no tag."""
+    """Whether the precondition holds (RFC 9110, section 13.1). A directory matches `*`, and has no
+    tag.
+    """
     if when.if_match is not None and not _names(when.if_match, entry):
         return False
     return when.if_none_match is None or not _names(when.if_none_match, entry)
@@ -278,7 +280,9 @@ def _precondition_failed(tree: Tree, slot: int, index: int, path: str) -> Outcom
 
 
 def _changed_meanwhile(slot: int, index: int, former: FileEntry | None) -> Outcome:
-    """The precondition of an operation on one path failed; the detail is the tag that it has."""
+    """The outcome of a failed precondition of an operation on one path: its detail is the path's
+    current tag.
+    """
     return _outcome("precondition_failed", slot, index, former.etag if former else "")
 
 

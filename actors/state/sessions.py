@@ -1,8 +1,8 @@
-"""Sessions, their results, and idempotency keys: what makes that a retry is applied once.
+"""Sessions, their results, and idempotency keys, which let a retry be applied only once.
 
 Exactly-once results per `(session, sequence)` follow Raft's dissertation, section 6.3, with results
 kept for every sequence that the client has not acknowledged. They expire by log time, which is
-replicated: the time that leaders held their leases.
+replicated: the time for which leaders have held their leases.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ _EXPIRY_STEP_MS = 60_000
 
 
 class SessionRow(Frozen):
-    """What a replica keeps of a session beside its results."""
+    """A session's row in the journal, without its results."""
 
     acknowledged: int
     last_log_time_ms: int
@@ -22,7 +22,7 @@ class SessionRow(Frozen):
 
 
 class KeyRow(Frozen):
-    """An idempotency key: the request it stood for, and its result."""
+    """An idempotency key's row: the request that used it, and its result."""
 
     fingerprint: str
     outcome: Outcome
@@ -31,7 +31,7 @@ class KeyRow(Frozen):
 
 @dataclass(slots=True)
 class SessionState:
-    """A session, and its results above the acknowledged mark."""
+    """A session, and its results that are not acknowledged."""
 
     acknowledged: int
     last_log_time_ms: int
@@ -57,32 +57,32 @@ class Sessions:
         """In the order of the log."""
         self.log_time_ms = 0
         self.expiry_checked_ms = 0
-        """The log time at which expiry was looked at last."""
+        """The log time of the last check for expiry."""
         self._changed_rows = changed_rows
 
     def known_or_new(self, name: str) -> SessionState:
-        """The session of that name, which is known from here on."""
+        """The session of that name, a new one if it is not known."""
         session = self.by_name.get(name)
         if session is None:
             session = self.by_name[name] = SessionState(-1, self.log_time_ms)
         return session
 
     def close(self, name: str) -> None:
-        """Nothing of it is applied any more. One that is not known is remembered as closed, so
-        that a late command of it that opens it is refused too.
+        """Close the session, so that none of its commands is applied any more. An unknown one is
+        remembered as closed, so that a late command to open it is refused too.
         """
         session = self.known_or_new(name)
         session.closed = True
         self._touch(name, session)
 
     def keep_key(self, key: str, fingerprint: str, outcome: Outcome) -> None:
-        """The key stands for a request of that fingerprint from here on."""
+        """Keep the outcome of the request with that fingerprint under its key."""
         row = KeyRow(fingerprint=fingerprint, outcome=outcome, log_time_ms=self.log_time_ms)
         self.keys[key] = row
         self._changed_rows.note(f"key/{key}", fingerprint)
 
     def record(self, command: Command, session: SessionState, outcome: Outcome) -> None:
-        """What became of a command; results that its client has acknowledged are forgotten."""
+        """Keep the outcome of a command, and forget those that its client has acknowledged."""
         if command.acknowledged > session.acknowledged:  # Else they are forgotten already.
             for sequence in sorted(s for s in session.results if s <= command.acknowledged):
                 del session.results[sequence]
@@ -98,9 +98,9 @@ class Sessions:
         self._changed_rows.touch(f"session/{name}")
 
     def advance(self, batch: Batch, constants: Constants) -> None:
-        """Log time never goes back. Now and then, what was too old the last time expires: after a
-        long silence, what was used just before it has that long left, in which a copy of a command
-        is still met by the first one's result.
+        """Advance log time, which never goes back. Now and then, remove what had already expired
+        at the check before: so after one long step of log time, a copy of a command from before it
+        still meets the first copy's result.
         """
         if batch.stamp_ms is not None:
             self.log_time_ms = max(self.log_time_ms, batch.stamp_ms)
@@ -113,7 +113,7 @@ class Sessions:
         for key in list(self.keys):
             age = former - self.keys[key].log_time_ms
             if age <= constants.idempotency_expiry_ms:
-                break  # Kept in the order of the log, so the rest is younger.
+                break  # The keys are in the order of the log, so the rest are younger.
             del self.keys[key]
             self._changed_rows.note(f"key/{key}", "expired")
         for name in sorted(self.by_name):
@@ -126,5 +126,5 @@ class Sessions:
 
 
 def result_key(session: str, sequence: int) -> str:
-    """The key of the row of a result."""
+    """The journal key of a result."""
     return f"result/{session}/{sequence:016x}"

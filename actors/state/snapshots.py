@@ -1,8 +1,8 @@
-"""Snapshots: a replica that is too far behind for the log copies another one's state.
+"""Snapshots: a replica that is too far behind for the log copies another replica's state.
 
 After Raft's dissertation, section 5.1, page by page. The rows of a snapshot are those of the state
-machine's journal; contents are not in it, but chunks that are pulled by name afterwards. What is
-installed is a state that a prefix of the log leads to, so it is as final as that log.
+machine's journal, without contents: chunks are pulled by name afterwards. A snapshot is the state
+after a prefix of the log, so it is as final as that prefix.
 """
 
 import hashlib
@@ -33,25 +33,25 @@ def digest_of(rows: Iterable[SnapshotRow]) -> str:
 
 @dataclass(slots=True)
 class _Served:
-    """A state held still for those who copy it. Rows become JSON when their page is asked for."""
+    """A snapshot for the replicas that copy it. Rows become JSON when their page is requested."""
 
     slot: int
     rows: list[tuple[str, Frozen]]
     starts: list[int]
-    """Where each page that was made begins, and where the next one will."""
+    """Where each page made so far begins, and where the next one will."""
     made_at: Milliseconds
     asked_at: Milliseconds
 
 
 class SnapshotServer:
-    """Lets others copy this replica's state; it holds one snapshot at a time."""
+    """Serves this replica's state to others; it holds one snapshot at a time."""
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         self._served: _Served | None = None
 
     def on_pull(self, sender: str, message: SnapshotPull, state: Namespace) -> None:
-        """Send the page; a snapshot that is gone is answered with the first page of a new one."""
+        """Send the page, or the first page of a new snapshot if that one is gone."""
         turn, served = self._turn, self._served
         page = message.page
         if served is None or message.slot != served.slot or page >= len(served.starts):
@@ -89,7 +89,7 @@ class SnapshotServer:
         )
 
     def tick(self) -> None:
-        """Let go of what nobody has asked for in a while."""
+        """Drop a snapshot that no replica has requested for a while."""
         if self._served is not None and self._turn.now - self._served.asked_at >= _KEPT_MS:
             self._served = None
 
@@ -98,7 +98,7 @@ class SnapshotServer:
 class _Copying:
     source: str
     start: tuple[str, int] = ("", 0)
-    """The disk and the incarnation of the source, of which all pages must be: another start of it
+    """The disk and the incarnation of the source, which all pages must have: another incarnation
     may list the same state in another order.
     """
     slot: int = 0
@@ -108,14 +108,14 @@ class _Copying:
 
 
 class CopiedState(NamedTuple):
-    """A whole state at `slot`, as the rows of a journal."""
+    """A whole state at `slot`, as rows of a journal."""
 
     slot: int
     rows: list[SnapshotRow]
 
 
 class SnapshotInstaller:
-    """Copies another replica's state, from one after the other until one serves it whole."""
+    """Copies another replica's state, trying one replica after the other."""
 
     def __init__(self, turn: Turn, sources: list[str]) -> None:
         self._turn = turn
@@ -130,11 +130,11 @@ class SnapshotInstaller:
 
     @property
     def rows_left(self) -> int:
-        """How many rows of the snapshot being copied are still to come, as far as known."""
+        """The number of rows of the snapshot that are still to come, as far as known."""
         return self._copying.rows_left if self._copying else 0
 
     def begin(self) -> None:
-        """Start copying, unless that is under way or all sources have just been of no help."""
+        """Start copying, unless it is under way or all sources have just failed."""
         if self._copying is None and self._ask():
             self._turn.counters["snapshots_begun"] += 1
 
@@ -148,20 +148,20 @@ class SnapshotInstaller:
         return True
 
     def on_page(self, sender: str, message: SnapshotPage, applied: int) -> CopiedState | None:
-        """The next page, or the first one of another snapshot; duplicates are ignored. With the
-        last page the whole state is returned, for its owner to install.
+        """The next page, or the first page of another snapshot; duplicates are ignored. With the
+        last page, returns the whole state for the caller to install.
         """
         copying = self._copying
         if copying is None or sender != copying.source:
             return None
         if message.slot <= applied:
-            self._copying = None  # If another one is still needed, the copying is begun again.
+            self._copying = None  # The owner begins again if it still needs a state.
             self._rotation.refused(sender, self._turn.now, "its state is not newer")
             return None
         if digest_of(message.rows) != message.digest:
             self._turn.counters["snapshot_pages_refused"] += 1
             self._rotation.refused(sender, self._turn.now, "its page was damaged on its way")
-            return None  # The next source, with the next tick.
+            return None  # The next tick asks the next source.
         start = (self._turn.sender_disk, self._turn.sender_incarnation)
         if (message.slot, start) != (copying.slot, copying.start):
             if message.page != 0 or message.slot < copying.slot:
@@ -184,6 +184,6 @@ class SnapshotInstaller:
         return CopiedState(copying.slot, copying.rows)
 
     def tick(self) -> None:
-        """Ask the next source if nothing comes."""
+        """Ask the next source if no page comes."""
         if self._copying is not None:
             self._ask()

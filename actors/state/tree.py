@@ -1,7 +1,7 @@
-"""The tree of files and directories, by path: a plain structure that commands change.
+"""The tree of files and directories, by path.
 
-A command that is refused half-way is taken back whole: every replica takes back the same, because
-what happens depends on the state alone.
+A command that is refused half-way is undone as a whole, on every replica alike, because it depends
+on the state and the log alone.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from actors.values import Constants, DirectoryEntry, FileEntry
 
 @dataclass(slots=True)
 class _Undo:
-    """What the entries were before a command changed them, and where the notes ended."""
+    """The entries before a command changed them, and the lengths of the notes then."""
 
     dropped: int
     gained: int
@@ -21,47 +21,47 @@ class _Undo:
     former: list[tuple[str, FileEntry | DirectoryEntry | None]] = field(default_factory=list)
 
     def changed(self, path: str, former: FileEntry | DirectoryEntry | None) -> None:
-        """The entry at `path` is about to be replaced, made or removed."""
+        """Note the entry at `path` before it is created, replaced or removed."""
         self.former.append((path, former))
 
 
 class Tree:
-    """Entries, and what the slot being applied may still change of them."""
+    """All entries, and the budget of the slot being applied."""
 
     def __init__(self, changed_rows: ChangedRows) -> None:
         self.entries: dict[str, FileEntry | DirectoryEntry] = {}
         self.children: dict[str, set[str]] = {"": set()}
         self.bytes = 0
-        """What all entries take (`actors.state.budget.size_of`)."""
+        """The size of all entries (`actors.state.budget.size_of`)."""
         self.dropped: list[FileEntry] = []
-        """Versions that ceased to be current; whoever keeps contents empties this list."""
+        """Versions that ceased to be current; the owner empties this list after each slot."""
         self.gained: list[FileEntry] = []
-        """Versions that became current; whoever keeps contents empties this list, too."""
+        """Versions that became current; the owner empties this list, too."""
         self.budget: Budget | None = None
-        """What the slot being applied may still cost; `None` between slots."""
+        """What is left for the slot being applied; `None` between slots."""
         self._changed_rows = changed_rows
         self._undo: _Undo | None = None
-        """What the command being applied has changed, while one is."""
+        """How to undo the command being applied; `None` between commands."""
 
-    # -- the course of a slot --------------------------------------------------------------------
+    # -- slots and commands ----------------------------------------------------------------------
 
     def begin_slot(self, constants: Constants) -> None:
-        """The commands of a slot follow, who share one budget."""
+        """Begin a slot, whose commands share one budget."""
         self.budget = Budget.of_a_slot(constants)
 
     def end_slot(self) -> None:
-        """No more of them follow."""
+        """End the slot and its budget."""
         self.budget = None
 
     def begin_command(self) -> None:
-        """What follows is one command's."""
+        """Begin a command; `end_command` can undo its changes."""
         assert self.budget is not None
         self.budget.begin()
         self._undo = _Undo(len(self.dropped), len(self.gained), len(self._changed_rows.summary))
 
     def end_command(self, is_refused: bool) -> None:
-        """Keep what it did, or bring the tree and the notes back to where they were, in reverse
-        order. Rows that were marked as changed stay marked: they are made from what there is.
+        """Keep the command's changes, or undo them in reverse order. Rows noted as changed stay
+        noted, which is harmless: they are made from the current entries.
         """
         undo = self._undo
         assert undo is not None
@@ -82,10 +82,10 @@ class Tree:
     def list_directory(
         self, path: str, after: str, limit: int
     ) -> tuple[tuple[FileEntry | DirectoryEntry, ...], bool]:
-        """The children of `path` after the name `after`, by name, and if there are more."""
+        """The children of `path` after the name `after`, by name, and whether there are more."""
         names = sorted(name for name in self.children.get(path, ()) if name > after)
         if path == "":
-            # A path with a slash before it, which earlier versions took, left its last name here.
+            # Earlier versions took paths with a leading slash, which left their last name here.
             names = [name for name in names if name in self.entries]
         prefix = f"{path}/" if path else ""
         page = tuple(self.entries[prefix + name] for name in names[:limit])
@@ -96,7 +96,7 @@ class Tree:
         return DirectoryEntry(path="", slot=0, index=0) if path == "" else self.entries.get(path)
 
     def file_above(self, path: str) -> str | None:
-        """The nearest ancestor of `path` that is a file; it is about to be made."""
+        """The nearest ancestor of `path` that is a file. Raises `Refused` if `path` is too deep."""
         assert self.budget is not None
         self.budget.check_depth(path)
         parent = _parent(path)
@@ -109,7 +109,7 @@ class Tree:
     # -- changing --------------------------------------------------------------------------------
 
     def make_parents(self, slot: int, index: int, path: str) -> None:
-        """Make the directories that `path` lacks. Raises `Refused`."""
+        """Create the missing directories above `path`. Raises `Refused`."""
         parent = _parent(path)
         missing: list[str] = []
         while parent and parent not in self.entries:
@@ -119,7 +119,7 @@ class Tree:
             self.write(DirectoryEntry(path=name, slot=slot, index=index))
 
     def subtree(self, path: str) -> list[FileEntry | DirectoryEntry]:
-        """`path` and all below it, children before their directory. Raises `Refused`."""
+        """The entries at and below `path`, children before their directory. Raises `Refused`."""
         assert self.budget is not None
         found: list[FileEntry | DirectoryEntry] = []
         todo = [path]
@@ -131,7 +131,7 @@ class Tree:
         return found[::-1]
 
     def keep(self, entry: FileEntry | DirectoryEntry) -> None:
-        """Take the entry in as it is, as from a row of the journal."""
+        """Insert an entry without budget or undo, as from a row of the journal."""
         parent, _, name = entry.path.rpartition("/")
         former = self.entries.get(entry.path)
         self.bytes += size_of(entry) - (0 if former is None else size_of(former))
@@ -145,7 +145,7 @@ class Tree:
         self.children[parent].discard(name)
 
     def write(self, entry: FileEntry | DirectoryEntry) -> None:
-        """Make or replace an entry. Raises `Refused`."""
+        """Create or replace an entry. Raises `Refused`."""
         assert self.budget is not None
         assert self._undo is not None
         self.budget.write(size_of(entry))
@@ -160,7 +160,7 @@ class Tree:
         self._changed_rows.note(f"entry/{entry.path}", f"{entry.slot}-{entry.index} {what}")
 
     def erase(self, entry: FileEntry | DirectoryEntry) -> None:
-        """Remove an entry; of a directory what is below it has gone before."""
+        """Remove an entry; a directory must be empty."""
         assert self._undo is not None
         self._undo.changed(entry.path, entry)
         if isinstance(entry, FileEntry):

@@ -1,1 +1,1 @@
-"""The store: votes, contents, reads, and its way into the view."""
+"""The store: votes, contents, reads, and how it joins the view."""

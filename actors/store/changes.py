@@ -1,7 +1,7 @@
-"""What the last slots have changed, for those who watch (the gateway's `/v1/watch`).
+"""The changes that the latest slots made, for the gateway's `/v1/watch`.
 
-Every store can tell, and all tell the same, because what a slot changed is a matter of the log. It
-is kept in memory and bounded; whoever asks for more than is kept is told so, never given a gap.
+They follow from the log, so all stores report the same. They are kept in memory, up to a bound; a
+request for older ones is refused, never answered with a gap.
 """
 
 import itertools
@@ -28,10 +28,10 @@ from actors.values import (
 )
 
 _KEPT = 16_384
-"""Changes that are kept, some slots' worth more or less."""
+"""How many changes are kept, give or take a slot's."""
 
 _KEPT_BYTES = 16 * 1024 * 1024
-"""What the names in them may take: they may have 4 KiB each."""
+"""How much memory the names in them may take; a name may have 4 KiB."""
 
 ChangeKind = Literal["put", "delete", "make_directory", "remove_directory", "move", "copy"]
 
@@ -39,8 +39,8 @@ ChangeKind = Literal["put", "delete", "make_directory", "remove_directory", "mov
 class Change(Frozen):
     """One change that was applied; `ordinal` numbers the changes of a slot from 0.
 
-    A move or a copy names its `source`, and stands for all below it; so does the removal of a
-    directory. Of a file that was put, `size` and `content_type` are given.
+    A move or a copy names its `source` and covers everything below it; so does the removal of a
+    directory. `size` and `content_type` are those of a file that was put.
     """
 
     kind: ChangeKind
@@ -55,7 +55,7 @@ class Change(Frozen):
 
 @dataclass(slots=True)
 class _Row:
-    """A change as it is kept: most are never asked for, and a `Change` costs more to make."""
+    """A change as it is kept; few are ever requested, and a `Change` costs more to make."""
 
     kind: ChangeKind
     slot: int
@@ -68,7 +68,7 @@ class _Row:
 
     @property
     def names_bytes(self) -> int:
-        """What its names take, which is nearly all of it."""
+        """The size of its names, which is nearly all of it."""
         return len(self.path.encode()) + len((self.source or "").encode())
 
     def to_change(self) -> Change:
@@ -87,14 +87,14 @@ class Changes:
     _bytes: int = 0
 
     def restart(self, applied: int) -> None:
-        """The state was restored or replaced at `applied`: what led there is not known here."""
+        """The state was restored or replaced at `applied`: earlier changes are not known here."""
         self._rows.clear()
         self._bytes = 0
         self.first = applied + 1
         self.last = applied
 
     def note(self, slot: int, value: AnyValue, outcomes: Sequence[Outcome]) -> None:
-        """A slot was applied."""
+        """Record the changes of a slot that was applied."""
         if slot != self.last + 1:
             self.restart(slot - 1)
         self.last = slot
@@ -103,7 +103,7 @@ class Changes:
         ordinal = 0
         for index, (command, outcome) in enumerate(zip(value.commands, outcomes, strict=True)):
             if outcome.status != "done" or (outcome.slot, outcome.index) != (slot, index):
-                continue  # Refused, or told again and done long ago.
+                continue  # Refused, or a retry of a command that an earlier slot applied.
             for step in steps_of(command.operation):
                 row = _row(step, slot, index, ordinal)
                 if row is not None:
@@ -122,31 +122,31 @@ class Changes:
     def since(
         self, after: int, limit: int, page_bytes: int = PAGE_BYTES
     ) -> tuple[tuple[Change, ...], int]:
-        """The changes of whole slots after `after`, at least one slot's, and the last slot told.
+        """The changes of whole slots after `after`, at least one slot's, and the last slot covered.
 
-        Of more than one slot no more than `limit` changes that take `page_bytes` as JSON. Only to
-        be asked for `after >= first - 1`.
+        More than one slot only up to `limit` changes and `page_bytes` of JSON. Requires
+        `after >= first - 1`.
         """
         newer: list[_Row] = []
-        for row in reversed(self._rows):  # Whoever follows asks for the newest few.
+        for row in reversed(self._rows):  # A client that follows asks for the newest few.
             if row.slot <= after:
                 break
             newer.append(row)
         newer.reverse()
-        told: list[Change] = []
+        page_changes: list[Change] = []
         page = Page(page_bytes)
         for slot, rows in itertools.groupby(newer, key=lambda row: row.slot):
-            if told and len(told) >= limit:
-                return tuple(told), slot - 1
+            if page_changes and len(page_changes) >= limit:
+                return tuple(page_changes), slot - 1
             changes = [row.to_change() for row in rows]
             if not page.takes(sum(len(change.to_json()) + 1 for change in changes)):
-                return tuple(told), slot - 1
-            told += changes
-        return tuple(told), self.last
+                return tuple(page_changes), slot - 1
+            page_changes += changes
+        return tuple(page_changes), self.last
 
 
 def _row(step: AnyStep | Frozen, slot: int, index: int, ordinal: int) -> _Row | None:
-    """What `step` changed; `None` for what changes no entry."""
+    """The change that `step` made; `None` if it changes no entry."""
 
     def of(kind: ChangeKind, path: str, source: str | None = None) -> _Row:
         return _Row(kind, slot, index, ordinal, path, source, None, None)

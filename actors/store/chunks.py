@@ -1,10 +1,10 @@
-"""Which chunks a store holds, and who still needs them (design 4.9).
+"""The chunks that a store holds, their users, and until when each is kept (design 4.9).
 
-Contents live in the journal as blobs; the store's actor knows only their names. A chunk has
-*users*, the versions and prepared slots that name it, and it is *kept until* a moment that uploads
-and reads put off. That moment only rises: neither a user that comes nor one that goes takes
-anything from it. A chunk goes away when nothing uses it and that moment has passed. The check and
-the deletion happen in one step of the actor, so nothing can begin to need it in between.
+Contents are blobs in the journal; the store's actor knows only their names. A chunk has *users*,
+the versions and prepared slots that name it, and it is *kept until* a moment that uploads and reads
+put off. That moment only rises, whether users come or go. A chunk is deleted when nothing uses it
+and that moment has passed. The check and the deletion happen in one step of the actor, so nothing
+can begin to need the chunk in between.
 """
 
 import heapq
@@ -27,14 +27,15 @@ from actors.values import (
 _NAMES = TypeAdapter(tuple[str, ...])
 
 RELEASED_GRACE_MS = 60_000
-"""How long the only chunk of a replaced version is kept for a reader who was just told of it."""
+"""How long the only chunk of a replaced version is kept for a client that has just read the entry.
+"""
 
 READING_GRACE_MS = 600_000
 """The same for a version of several chunks, which takes longer to read, and after each read."""
 
 RENEWALS = 4
-"""How often an upload or a download renews what it needs within the time that it is kept for, so
-that what is kept outlives three renewals that were lost, or a store that was paused for as long."""
+"""How many times an upload or a download renews its chunks within the time that they are kept, so
+that the chunks outlive three lost renewals, or a pause of the store for as long."""
 
 assert RELEASED_GRACE_MS <= READING_GRACE_MS
 
@@ -42,7 +43,7 @@ AnyContent: TypeAlias = Inline | Chunked | Indirect
 
 
 class ChunkManifest(Frozen):
-    """A chunk that lists other chunks, as the journal keeps it beside its bytes."""
+    """The names that a chunk lists, as the journal keeps them beside its bytes."""
 
     names: tuple[str, ...]
 
@@ -51,7 +52,7 @@ class Chunks:
     """The names of the held chunks, how many users each has, and until when each is kept.
 
     A name has one entry in the heap for as long as it is in `_kept_until`, and every held chunk
-    without a user is in both. Of a manifest and what it lists the manifest is never kept longer.
+    without a user is in both. A manifest is never kept longer than the chunks that it lists.
     """
 
     def __init__(self) -> None:
@@ -59,23 +60,23 @@ class Chunks:
         self._manifests: dict[str, tuple[str, ...]] = {}
         self._users: dict[str, int] = {}
         self._kept_until: dict[str, Milliseconds] = {}
-        """What is not in it any more is kept until a moment that has passed."""
+        """The time of a name that is no longer in it has passed."""
         self._kept_until_if_full: dict[str, Milliseconds] = {}
-        """Of the names in `_kept_until`: as long as this they are kept on a full disk, too."""
+        """For the same names: until when each is kept if the disk is full."""
         self._due: list[tuple[Milliseconds, str]] = []
-        """A heap of when to look at each name again: at the latest when its time is over."""
+        """A heap of when to check each name again, at the latest at the end of its time."""
 
     def add(
         self, name: str, until: Milliseconds, until_if_full: Milliseconds | None = None
     ) -> None:
-        """The chunk is held from now on, and kept until then at least; where room is wanted, until
-        `until_if_full`.
+        """Note that the store holds the chunk, and keep it at least until `until`; on a full disk,
+        until `until_if_full`.
         """
         self.held.add(name)
         self._raise(name, until, until_if_full)
 
     def add_manifest(self, name: str, manifest: ChunkManifest) -> None:
-        """The chunk `name` lists others, which have its users and are kept with it from now on."""
+        """The chunk `name` lists others, which share its users and are kept with it from now on."""
         if name in self._manifests:
             return
         self._manifests[name] = manifest.names
@@ -106,9 +107,8 @@ class Chunks:
     def keep(
         self, name: str, until: Milliseconds, until_if_full: Milliseconds | None = None
     ) -> None:
-        """An upload or a read needs the chunk, and what it lists, until then at least; see `add`.
-
-        A chunk that is neither held nor a manifest is left out: names alone take no memory here.
+        """Keep the chunk, and those that it lists, at least until `until` for an upload or a read;
+        see `add`. A chunk that is neither held nor a manifest is ignored, to save memory.
         """
         if name in self.held or name in self._manifests:
             self._raise(name, until, until_if_full)
@@ -130,7 +130,7 @@ class Chunks:
             self._users[name] = self._users.get(name, 0) + 1
 
     def release(self, content: AnyContent, now: Milliseconds) -> list[str]:
-        """One fewer does; the chunks that nobody names any more."""
+        """One version or prepared slot fewer names it; return the chunks without users."""
         names = self._named_by(content)
         unused: list[str] = []
         grace_ms = RELEASED_GRACE_MS if len(names) == 1 else READING_GRACE_MS
@@ -146,18 +146,18 @@ class Chunks:
         return unused
 
     def forget_users(self, now: Milliseconds) -> None:
-        """Another state is about to say who uses what."""
+        """Forget all users; the caller counts those of another state."""
         for name in sorted(self.held & self._users.keys()):
             self._raise(name, now + READING_GRACE_MS)
         self._users.clear()
 
     def is_due(self, now: Milliseconds) -> bool:
-        """Whether `take_expired` has anything to look at."""
+        """Whether `take_expired` has a chunk to check."""
         return bool(self._due) and self._due[0][0] <= now
 
     def take_expired(self, now: Milliseconds, most: int) -> list[str]:
-        """Look at up to `most` chunks, those that are due for longest first; return those that
-        nothing uses and whose time is over. The caller removes them in the same step.
+        """Check up to `most` chunks, the longest overdue first; return those that nothing uses and
+        whose time is over. The caller removes them in the same step.
         """
         expired: list[str] = []
         for _ in range(most):
@@ -174,8 +174,8 @@ class Chunks:
         return expired
 
     def take_unused_if_full(self, now: Milliseconds, most: int) -> list[str]:
-        """Up to `most` chunks that nothing uses, and that are kept only in case that an upload goes
-        on which has not been heard of for a while. It goes over all that are kept for any time.
+        """Up to `most` chunks that nothing uses and that are kept only for an upload which has been
+        silent for a while. It scans all chunks in `_kept_until_if_full`.
         """
         unused = (
             name
@@ -185,12 +185,12 @@ class Chunks:
         return list(itertools.islice(unused, most))
 
     def remove(self, name: str) -> bool:
-        """The chunk is gone; whether it was a manifest."""
+        """Forget a deleted chunk; whether it was a manifest."""
         self.held.discard(name)
         return self._manifests.pop(name, None) is not None
 
     def lose(self, name: str) -> None:
-        """Its bytes are gone or rotten, but whoever needs it still does."""
+        """Note that the chunk's bytes are gone or rotten; its users still need it."""
         self.held.discard(name)
 
     def _raise(
@@ -198,7 +198,7 @@ class Chunks:
     ) -> None:
         """Keep the chunk, and all that it lists, until then; never for a shorter time than before.
 
-        Lists may name lists, so this is a loop; it goes into one only if that raises it.
+        Manifests may list manifests, so this is a loop; it enters one only if its time rises.
         """
         asked = until if until_if_full is None else until_if_full
         todo = [name]
@@ -236,9 +236,9 @@ def read_manifest(data: bytes) -> ChunkManifest | None:
 def bare_json(batch: Batch) -> bytes:
     """The batch's JSON with inline contents replaced by their names; their bytes are chunks now.
 
-    It is done to the text, because to make all the values anew costs ten times as much. The bytes
-    that are looked for can't be part of a string, where quotes are escaped. What is written in some
-    other way than ours stays as it is, which is longer and means the same.
+    It edits the text, because rebuilding all values costs ten times as much. The bytes that it
+    searches for can't be part of a string, where quotes are escaped. Contents that another encoder
+    wrote differently stay inline, which is longer and means the same.
     """
     text = batch.json_text
     pieces: list[bytes] = []

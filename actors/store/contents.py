@@ -1,9 +1,8 @@
-"""The contents a store holds: uploads, reads, and chunks that it has to get from its peers.
+"""The contents of a store: uploads, reads, and chunks that it has to get from its peers.
 
-Chunks are named by their SHA-256, so whatever comes under a name can be checked, and the same
-chunk from anywhere will do. A prepare that lacks chunks has precedence over the copying of a whole
-store, which is throttled, and which goes on where it stopped because every chunk that came is in
-the journal (design 4.7 and 4.9).
+Chunks are named by their SHA-256, so a store can check them, and accepts them from any peer. A
+prepare that lacks chunks has precedence over the copying of a whole store, which is throttled, and
+which resumes where it stopped because every chunk received is in the journal (design 4.7 and 4.9).
 """
 
 import hashlib
@@ -47,17 +46,17 @@ _SWEEP_CHUNKS = 1_000
 _SWEEP_ON_MS = 100
 
 _SWEEPS_MISSED = 4
-"""After a sweep that is late by so many, what asked to be kept meanwhile may not have been heard
-yet. A shorter delay is within what `RENEWALS` allows for."""
+"""After a sweep that is late by so many, requests to keep chunks may still wait in the queue.
+`RENEWALS` allows for a shorter delay."""
 
 _READ_STEPS = 8
-"""In how many steps the time of what is read rises while it is kept: many readers of one long list
-then put off what it lists a few times, not each of them every time."""
+"""Reads raise the time of a chunk in steps of this fraction of it, so that many readers of one long
+manifest put off the chunks that it lists a few times, not with each read."""
 
 
 @dataclass(slots=True)
 class Wanted:
-    """A chunk that is not here; `denied` are the peers that don't hold it either."""
+    """A chunk that this store lacks; `denied` are the peers that reported lacking it, too."""
 
     rotation: Rotation
     manifest: bool = False
@@ -65,7 +64,7 @@ class Wanted:
 
 
 class StoreContents:
-    """The chunks of one store, and those it is waiting for."""
+    """The chunks of one store, and those that it waits for."""
 
     def __init__(self, turn: Turn, held: StoreState) -> None:
         self._turn = turn
@@ -78,60 +77,60 @@ class StoreContents:
         """Chunks that the applied state names."""
         self._wanted_ever = 0
         self._silent: set[str] = set()
-        """The peers that have not answered the last time that one was waited for."""
+        """The peers whose last answer did not come in time."""
         self._copied_bytes = 0
         self._window_until = 0
         self._held_until = 0
-        """Before this no chunk is deleted: somebody copies the state and all that it names."""
+        """Until then no chunk is deleted, because a client is copying the state (`ChunkHold`)."""
         self._swept_at: Milliseconds | None = None
 
     @property
     def missing(self) -> int:
-        """How many chunks the applied state names and this store does not hold."""
+        """The number of chunks that the applied state names and this store lacks."""
         return len(self._copies)
 
     @property
     def busy(self) -> bool:
-        """Whether any chunk is waited for."""
+        """Whether this store waits for any chunk."""
         return bool(self._urgent or self._copies)
 
-    # -- who needs what --------------------------------------------------------------------------
+    # -- wanted chunks ---------------------------------------------------------------------------
 
     def copy(self, content: Chunked | Indirect) -> None:
-        """The applied state names `content`: get what is not here."""
+        """Get the chunks of `content`, which the applied state names, that this store lacks."""
         manifest = isinstance(content, Indirect)
         for name in self.chunks.missing(content):
             wanted = self._want(self._copies, name)
             wanted.manifest |= manifest and name == getattr(content, "manifest", "")
 
     def release(self, content: Inline | Chunked | Indirect) -> None:
-        """A version or a prepared slot is gone. What only it named is not copied any more: soon
-        nobody holds it, and a store that waited for it would never be whole.
+        """A version or a prepared slot is gone. Chunks that only it named are no longer copied:
+        soon no store holds them, and one that waited for them would never be whole.
         """
         for name in self.chunks.release(content, self._turn.now):
             self._copies.pop(name, None)
 
     def forget_copies(self) -> None:
-        """Another state says what is to be copied."""
+        """Forget what is to be copied; the caller adds what another state names."""
         self._copies.clear()
 
     def want(self, names: tuple[str, ...], batch: Batch) -> None:
-        """A prepare needs these chunks."""
+        """Get these chunks first: a prepare needs them."""
         manifests = {c.manifest for c in batch.contents if isinstance(c, Indirect)}
         for name in names:
             self._want(self._urgent, name).manifest |= name in manifests
 
     def _want(self, table: dict[str, Wanted], name: str) -> Wanted:
-        """The entry of a chunk; each new one begins with another peer."""
+        """The entry of a chunk; each new entry begins with another peer."""
         if name not in table:
             self._wanted_ever += 1
             table[name] = Wanted(Rotation(self._wanted_ever, pause_most_ms=_PAUSE_MOST_MS))
         return table[name]
 
     def is_nowhere(self, name: str) -> bool:
-        """Whether every peer has said that it does not hold the chunk, or is silent.
+        """Whether every peer has reported that it lacks the chunk, or is silent.
 
-        Who is away for days would else hold up every write after one whose contents are gone.
+        Else a peer away for days would hold up all writes after one whose contents are gone.
         """
         wanted = self._urgent.get(name)
         return wanted is not None and all(
@@ -140,20 +139,20 @@ class StoreContents:
         )
 
     def end_wait(self, needed: set[str]) -> None:
-        """Prepares wait for the chunks `needed` only."""
+        """Stop waiting for urgent chunks other than `needed`."""
         for name in [name for name in self._urgent if name not in needed]:
             del self._urgent[name]
 
-    # -- asking the peers ------------------------------------------------------------------------
+    # -- requests to peers -----------------------------------------------------------------------
 
     def pump(self) -> None:
-        """Ask for what may be asked for now; what was asked long ago is asked of another peer."""
+        """Request chunks from peers within the limits; overdue ones from another peer."""
         now = self._turn.now
         if now >= self._window_until:
             self._window_until, self._copied_bytes = now + _COPY_WINDOW_MS, 0
         budget = self._turn.options.copy_bytes_per_s * _COPY_WINDOW_MS // 1_000
         self._ask(self._urgent, _URGENT_UNDER_WAY)
-        # A newcomer that filled its disk would fall silent; so it waits outside the view for room.
+        # A newcomer with a full disk waits for room outside the view, where it holds up no write.
         outside = self._held.membership is None
         if self._copied_bytes < budget and not (outside and self._turn.disk_full):
             self._ask(self._copies, _COPIES_UNDER_WAY)
@@ -172,11 +171,11 @@ class StoreContents:
             peer = rotation.next(self._peers, now, _ASK_AGAIN_MS, self._silent)
             if peer is not None:
                 self._turn.send(peer, ChunkGet(sha256=name))
-            # One that pauses, as no peer could send it, keeps no other from being asked for.
+            # A chunk that pauses, because no peer could send it, does not count.
             under_way += rotation.awaits(now)
 
     def on_missing(self, sender: str, message: ChunkMissing) -> None:
-        """That peer does not hold it: ask the next one."""
+        """The peer lacks the chunk: ask the next one."""
         for table in (self._urgent, self._copies):
             wanted = table.get(message.sha256)
             if wanted is not None:
@@ -185,11 +184,11 @@ class StoreContents:
         self.pump()
 
     def note_answer(self, sender: str) -> None:
-        """A peer has answered, whatever it says."""
+        """Note that a peer has answered, whatever the answer."""
         self._silent.discard(sender)
 
     def on_data(self, message: ChunkData) -> bool:
-        """A peer's copy of a chunk; whether it was one that was waited for."""
+        """A peer's copy of a chunk; whether this store waited for it."""
         name = message.sha256
         wanted = [table[name] for table in (self._urgent, self._copies) if name in table]
         if not wanted:
@@ -197,7 +196,7 @@ class StoreContents:
         self._copied_bytes += len(message.data)
         if hashlib.sha256(message.data).hexdigest() != name:
             self._turn.counters["corrupt_chunks"] += 1
-            return False  # Asked again, of another peer, when patience ends.
+            return False  # After the timeout another peer is asked.
         manifest = read_manifest(message.data) if any(w.manifest for w in wanted) else None
         if name in self._copies:
             self._turn.counters["chunks_copied"] += 1
@@ -215,7 +214,7 @@ class StoreContents:
         """Journal the chunk in this turn."""
         turn = self._turn
         turn.out.blobs.append(Blob(name, data))
-        # On a full disk its command would be refused, and it takes the room of others meanwhile.
+        # On a full disk the chunk's command would be refused anyway, and others need the room.
         until_if_full = turn.now + min(grace_ms, RELEASED_GRACE_MS)
         self.chunks.add(name, turn.now + grace_ms, until_if_full)
         if manifest is not None:
@@ -227,19 +226,19 @@ class StoreContents:
                         self._want(self._copies, listed)
 
     def keep_inline(self, contents: Iterable[Inline | Chunked | Indirect]) -> None:
-        """The contents that travelled inside commands become chunks.
+        """Make chunks of the contents that travelled inside commands.
 
-        They are kept for no time: the command brings them again for as long as it waits.
+        They get no time to be kept: while the command is undecided, its prepare brings them again.
         """
         for content in contents:
             if not isinstance(content, Inline) or content.sha256 in self.chunks.held:
                 continue
-            # A wrong name leaves the chunk missing, so that the command ends up refused.
+            # With a wrong name the chunk stays missing, so the command is refused in the end.
             if content.data and hashlib.sha256(content.data).hexdigest() == content.sha256:
                 self.keep(content.sha256, None, content.data, 0)
 
     def on_put(self, sender: str, message: ChunkPut) -> None:
-        """Journal the chunk, then give the credit back; the same chunk again is no work."""
+        """Journal the chunk, then return the sender's credit; a held chunk needs no write."""
         turn, name = self._turn, message.sha256
         grace_ms = turn.constants.chunk_grace_ms
         if self.chunks.has(name, message.manifest):
@@ -261,7 +260,7 @@ class StoreContents:
             turn.send(sender, ChunkStored(sha256=name))
 
     def on_get(self, sender: str, message: ChunkGet) -> None:
-        """Whoever reads a chunk finds it for a while yet, also if its version goes away."""
+        """Send a chunk, and keep it for the reader for a while, also if its version goes away."""
         turn, name = self._turn, message.sha256
         if name in self.chunks.held:
             self.chunks.keep(name, self._reading_until(READING_GRACE_MS))
@@ -270,7 +269,7 @@ class StoreContents:
             turn.send(sender, ChunkMissing(sha256=name))
 
     def on_rotten(self, name: str) -> None:
-        """The journal's bytes are not what the name says any more: get them from a peer."""
+        """The journal's bytes no longer match the chunk's name: get them from a peer."""
         turn = self._turn
         if name not in self.chunks.held:
             return
@@ -283,22 +282,22 @@ class StoreContents:
         elif self.chunks.remove(name):
             turn.journal(f"manifest/{name}", None)
 
-    # -- letting go ------------------------------------------------------------------------------
+    # -- deletion --------------------------------------------------------------------------------
 
     @property
     def _kept_ms_max(self) -> Milliseconds:
-        """The longest that a message asks for. After a restart every chunk is kept for so long,
-        because until when it was kept is not journalled.
+        """The longest time that a message asks for. After a restart every chunk is kept so long,
+        because the times are not journalled.
         """
         return max(self._turn.constants.chunk_grace_ms, READING_GRACE_MS, HOLD_MS_MAX)
 
     def restore(self, name: str) -> None:
-        """The journal holds the chunk, and does not say which uploads or reads needed it."""
+        """The journal holds the chunk; which uploads or reads needed it is not journalled."""
         now = self._turn.now
         self.chunks.add(name, now + self._kept_ms_max, now + READING_GRACE_MS)
 
     def on_keep(self, message: ChunkKeep) -> None:
-        """An upload or a download needs these chunks for a while yet."""
+        """Keep these chunks for an upload or a download that goes on."""
         until = self._reading_until(min(message.for_ms, self._kept_ms_max))
         for name in message.names:
             self.chunks.keep(name, until)
@@ -308,15 +307,15 @@ class StoreContents:
         return (self._turn.now + for_ms) // step_ms * step_ms + step_ms
 
     def on_hold(self, message: ChunkHold) -> None:
-        """Delete nothing for a while, also of what is replaced meanwhile."""
+        """Delete no chunk for a while, also if its version is replaced meanwhile."""
         until = self._turn.now + min(message.for_ms, HOLD_MS_MAX)
         self._held_until = max(self._held_until, until)
 
     def sweep(self) -> None:
-        """Delete what nobody has needed for its time: check and deletion are one step."""
+        """Delete the chunks that nothing uses and whose time is over, in the step that checks."""
         turn = self._turn
         if self._swept_at is not None and turn.now - self._swept_at > _SWEEPS_MISSED * _SWEEP_MS:
-            # This node or its broker stood still: each request renews what it needs first.
+            # This node or its broker was paused: uploads and downloads get time to renew first.
             until = turn.now + self._kept_ms_max // RENEWALS
             self._held_until = max(self._held_until, until)
         self._swept_at = turn.now

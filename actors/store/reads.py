@@ -1,8 +1,8 @@
-"""Reads at a store: when one may be served, and what is answered (design 4.8).
+"""Reads at a store: when one may be served, and its answer (design 4.8).
 
 A linearizable read is served under a lease that the leader granted to this disk, and only once
-nothing that was prepared before it arrived, and that touches it, is undecided. Every acknowledged
-write was prepared on every store of the view first, so no read can miss one.
+every slot that was prepared before it and touches its path is decided. Every acknowledged write was
+prepared on every store of the view first, so no read can miss one.
 """
 
 import itertools
@@ -46,7 +46,9 @@ class WaitingRead:
 
 @dataclass(slots=True)
 class ReadLease:
-    """The store may serve linearizable reads before `until` on its own clock."""
+    """Allows linearizable reads before `until` on this store's clock, once it has applied
+    `added_slot`.
+    """
 
     until: Milliseconds
     added_slot: int
@@ -64,14 +66,14 @@ class Reads:
         self.lease = ReadLease(until=0, added_slot=0)
         self._waiting: list[WaitingRead] = []
         self._asked: dict[int, Milliseconds] = {}
-        """When each of the last requests for a lease was sent."""
+        """When each of the latest lease requests was sent."""
         self._number = turn.identity.first_number
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def begin(self, sender: str, request: ReadRequest) -> None:
-        """Serve the read now, or when that is allowed."""
+        """Serve the read now, or once it may be served."""
         turn, held = self._turn, self._held
         after_slots: set[int] = set()
         if not _may_be_old(request):
@@ -86,12 +88,12 @@ class Reads:
             turn.arm("tick", 100, 200)
 
     def wake(self) -> None:
-        """Something changed, or time passed."""
+        """Serve the waiting reads that may be served now; something changed, or time passed."""
         if self._waiting:
             self._waiting = [read for read in self._waiting if not self._serve(read)]
 
     def _serve(self, read: WaitingRead) -> bool:
-        """Answer, if that is allowed now or if the wait is over; never guess."""
+        """Answer if the read may be served now, and refuse it if its wait is over."""
         turn, held = self._turn, self._held
         obstacle = self._obstacle(read)
         if obstacle is None:
@@ -120,11 +122,11 @@ class Reads:
         """Why `read` can't be served now; the lease is compared with the clock at each use."""
         turn, applied = self._turn, self._held.applied
         if self._rejoin.has_diverged:
-            return "its state is not what the others have"
+            return "its state has diverged"
         if self._rejoin.is_installing:
             return "its state is being copied"
         if read.request.what == "changes" and turn.now >= read.until:
-            return None  # That there are none yet is an answer, too.
+            return None  # Without changes the answer is an empty one.
         if applied < read.request.at_least:
             return f"slot {read.request.at_least} is not applied here yet"
         if _may_be_old(read.request):
@@ -137,7 +139,7 @@ class Reads:
         return None
 
     def follow(self, ballot: Ballot) -> None:
-        """Somebody leads: the highest ballot does, unless nothing came under it for two leases."""
+        """Follow the leader of the highest ballot, unless nothing came under it for two leases."""
         turn = self._turn
         if ballot >= self.leader or (
             turn.now - self._leader_heard_at >= 2 * turn.constants.lease_ms
@@ -145,7 +147,7 @@ class Reads:
             self.leader, self._leader_heard_at = ballot, turn.now
 
     def _ask_lease(self) -> None:
-        """Ask the leader, at most every so often. The lease counts from this sending."""
+        """Ask the leader for a lease, which counts from this moment; at most once in a while."""
         turn = self._turn
         newest = self._asked.get(self._number, -_ASK_AGAIN_MS)
         if self.leader == NO_BALLOT or turn.now - newest < _ASK_AGAIN_MS:
@@ -156,11 +158,11 @@ class Reads:
         turn.send(self.leader.proposer, LeaseAsk(number=self._number))
 
     def give_up_lease(self) -> None:
-        """This store may not be trusted with reads, whatever was granted to it."""
+        """Serve no more linearizable reads under the lease that was granted."""
         self.lease = ReadLease(until=0, added_slot=0)
 
     def on_lease_grant(self, message: LeaseGrant) -> None:
-        """Hold the lease until it has run from the asking, less the margin."""
+        """Take the lease, which runs from the time of the request, less the margin."""
         turn = self._turn
         asked_at = self._asked.get(message.number)
         if asked_at is None or message.disk != turn.identity.disk:
@@ -172,8 +174,8 @@ class Reads:
 
 
 def _may_be_old(request: ReadRequest) -> bool:
-    """Whether any state of the log will do. What became of a command is final, which only a state
-    that misses nothing can say.
+    """Whether any state of the log may answer. Not the result of a command: that it has none is
+    final, so only a current state may report it.
     """
     return request.what == "changes" or (
         request.what != "result" and request.consistency == "stale"
@@ -182,7 +184,7 @@ def _may_be_old(request: ReadRequest) -> bool:
 
 def answer_read(state: Namespace, request: ReadRequest, page_bytes: int = PAGE_BYTES) -> ReadReply:
     """The answer at the state's applied slot. A list ends after `limit` children, or earlier after
-    `page_bytes` of them; `more` says whether others follow.
+    `page_bytes` of them; `more`: whether others follow.
     """
     if request.what == "result":
         return _answer_result(state, request)
@@ -207,10 +209,9 @@ def answer_read(state: Namespace, request: ReadRequest, page_bytes: int = PAGE_B
 def answer_changes(
     changes: Changes, request: ReadRequest, page_bytes: int = PAGE_BYTES
 ) -> ReadReply:
-    """What changed from the slot `at_least` on; `forgotten` if not all of that is kept here.
+    """The changes from slot `at_least` on; `forgotten` if not all of them are kept here.
 
-    `applied` is the last slot whose changes are told: `limit` changes, or `page_bytes` of them, end
-    the answer.
+    The answer ends after `limit` changes, or `page_bytes` of them; `applied` is its last slot.
     """
     after = max(0, request.at_least - 1)
     if after + 1 < changes.first:
@@ -225,9 +226,9 @@ def answer_changes(
 
 
 def _answer_result(state: Namespace, request: ReadRequest) -> ReadReply:
-    """What became of a command. Of a closed session nothing can come any more: it is `absent`."""
+    """The result of a command; `absent`, which is final, if its session closed without one."""
     session = state.sessions.by_name.get(request.session)
-    # One that was closed when nothing was known of it may have expired, with all its results.
+    # A session that was unknown when it was closed may have expired, with all its results.
     if session is None or (session.acknowledged < 0 and 0 not in session.results):
         return ReadReply(number=request.number, status="unknown_session", applied=state.applied)
     outcome = session.results.get(request.sequence)
@@ -244,8 +245,8 @@ def _answer_result(state: Namespace, request: ReadRequest) -> ReadReply:
 
 
 def touches(command: Command, request: ReadRequest) -> bool:
-    """Whether the outcome of `command` can change the answer: the same path, one above it, or,
-    for a listing, one below it.
+    """Whether the outcome of `command` can change the answer: it changes the path, or one above or
+    below it.
     """
     if request.what == "result":
         return (command.session, command.sequence) == (request.session, request.sequence)

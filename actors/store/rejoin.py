@@ -1,10 +1,10 @@
-"""How a store gets into the view: it copies what it lacks, then asks (design 4.7).
+"""How a store joins the view: it copies what it lacks, then asks (design 4.7).
 
-A store whose disk the view does not name is a newcomer, whatever it was before: it has a say in
-nothing and serves no linearizable read. It copies a snapshot if the log is gone, then the contents
-that are missing, then the tail of the log, and asks the coordinator to be added. A member whose
-state is not the others' takes no part in reads, waits for the View that drops it, and then becomes
-a newcomer too: had it forgotten earlier what it holds, it could break a promise made by its votes.
+A store whose disk the view does not name is a newcomer, whatever it was before: it has no votes and
+serves no linearizable reads. It copies a snapshot if the log is truncated, then the contents that
+are missing, then the tail of the log, and asks the coordinator to add it. A member whose state has
+diverged serves no reads, waits for the View that drops it, and then becomes a newcomer too: if it
+discarded its state earlier, it could break the promises of its votes.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Copying:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Outside the view and whole; what is to be applied first is too much yet to be added."""
+    """Outside the view and whole, but too far behind the log to be added."""
 
     member: None = None
     is_whole = True
@@ -42,7 +42,7 @@ class Outside:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """Outside the view and whole: asks to be added."""
+    """Outside the view and whole: asks to join."""
 
     member: None = None
     is_whole = True
@@ -66,8 +66,8 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class HasDiverged:
-    """Its state is known not to be what the others have: it serves no reads, and waits for the
-    View that drops it, after which it copies another's state.
+    """Known to have diverged from the other replicas: it serves no reads, and waits for the View
+    that drops it, after which it copies another replica's state.
     """
 
     member: StoreMember | None
@@ -78,7 +78,7 @@ Standing = Copying | Outside | Asking | Joining | Member | HasDiverged
 
 
 class Rejoin:
-    """The way of one store into the view."""
+    """The steps of one store towards membership of the view."""
 
     def __init__(self, turn: Turn, held: StoreState, contents: StoreContents) -> None:
         self._turn = turn
@@ -89,9 +89,9 @@ class Rejoin:
         self._installer = SnapshotInstaller(turn, [*names("learner"), *peers])
         self._asked_at: Milliseconds = -_ASK_AGAIN_MS
         self._reported: dict[int, str] = {}
-        """The states that this store has lately told others of."""
+        """The hashes of its state, by slot, that this store has lately reported."""
         self.has_diverged = False
-        """Whether this store's state is known not to be what the others have."""
+        """Whether this store's state is known to differ from the other replicas'."""
 
     @property
     def is_installing(self) -> bool:
@@ -100,7 +100,7 @@ class Rejoin:
 
     @property
     def rows_left(self) -> int:
-        """How many rows of it are to come."""
+        """The number of its rows that are to come."""
         return self._installer.rows_left
 
     @property
@@ -110,7 +110,7 @@ class Rejoin:
 
     @property
     def standing(self) -> Standing:
-        """Where this store is on its way."""
+        """Where this store stands on its way into the view."""
         held, member = self._held, self._held.membership
         if self.has_diverged:
             return HasDiverged(member)
@@ -123,30 +123,30 @@ class Rejoin:
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything to wait for."""
+        """Whether this store copies a snapshot, or has to join first."""
         return self.is_installing or self.has_diverged or self._held.membership is None
 
     def restore(self, record: Record) -> bool:
-        """Take in a row of the journal if it is this one's."""
+        """Restore a row of the journal if it belongs to this part."""
         if record.key == _DIVERGED:
             self.has_diverged = True
         return record.key == _DIVERGED
 
     def row(self, key: str) -> bytes | None:
-        """What the journal is to hold under `key`, if it is one of this one's."""
+        """The journal's value under `key`, if it belongs to this part."""
         return b"true" if key == _DIVERGED and self.has_diverged else None
 
     # -- becoming a member -----------------------------------------------------------------------
 
     def step(self) -> Standing:
-        """Go on with the copying; the standing that comes of it."""
+        """Go on copying; return the new standing."""
         self._installer.tick()
         if self.has_diverged and self._held.membership is None:
             self._installer.begin()
         return self.standing
 
     def ask(self) -> None:
-        """Ask the learners to be added, at most once a second."""
+        """Ask the learners to join, at most once a second."""
         turn, state = self._turn, self._held.namespace
         if turn.now - self._asked_at >= _ASK_AGAIN_MS:
             self._asked_at = turn.now
@@ -157,13 +157,13 @@ class Rejoin:
         turn.arm("tick", 150, 300)
 
     def install(self) -> None:
-        """The log does not reach back to what this store has applied."""
+        """Begin to copy a snapshot: the log no longer reaches back to the applied slot."""
         self._installer.begin()
         self._turn.arm("tick", 150, 300)
 
     def on_page(self, sender: str, message: SnapshotPage) -> CopiedState | None:
-        """A page of the snapshot; with the last one, the state to install. A diverged state is
-        replaced by any other one, and what was told of it counts no more.
+        """A page of the snapshot; with the last one, the state to install. It replaces a diverged
+        state whatever its slot, and earlier reports no longer count.
         """
         if self.has_diverged and self._held.membership is not None:
             return None
@@ -179,14 +179,14 @@ class Rejoin:
     # -- agreement -------------------------------------------------------------------------------
 
     def note_report(self) -> None:
-        """This store tells the others of its state."""
+        """Remember the hash that this store is about to report."""
         state = self._held.namespace
         self._reported[state.applied] = state.state_hash
         while len(self._reported) > _REPORTS_KEPT:
             del self._reported[next(iter(self._reported))]
 
     def on_diverged(self, message: Diverged) -> bool:
-        """The others have another state. What a former state was told of does not count."""
+        """The coordinator's state is another. It counts only if this state's hash was reported."""
         if self._reported.get(message.slot) != message.reported:
             return False
         if not self.has_diverged:

@@ -1,4 +1,4 @@
-"""What one store holds: the state that the log leads to, and the slots that it has voted on."""
+"""What one store holds: the state as of its applied slot, and the slots that it has prepared."""
 
 from actors.state.namespace import Namespace
 from actors.store.changes import Changes
@@ -8,9 +8,9 @@ from actors.values import Batch, Frozen, Refusal, StoreMember
 
 
 class Prepared(Frozen):
-    """A slot to vote on: its commands, and those this store refused.
+    """A slot that this store votes on: its commands, and those that the store refuses.
 
-    The journal holds inline contents beside it, as chunks.
+    The journal holds inline contents separately, as chunks.
     """
 
     slot: int
@@ -24,7 +24,7 @@ class Prepared(Frozen):
 
 
 class StoreState:
-    """Read and changed by the store and its parts, within one turn at a time."""
+    """The state that a store's parts share; it changes within one turn at a time."""
 
     def __init__(self, turn: Turn) -> None:
         self._identity = turn.identity
@@ -35,18 +35,18 @@ class StoreState:
         self.fence = 0
         """The highest epoch that this store has answered; older ones are refused."""
         self.durable = 0
-        """The applied slots that the journal holds; those up to `applied` follow."""
+        """The end of the applied slots that the journal holds; those up to `applied` follow."""
         self.reported_through = 0
-        """The highest slot that anybody was heard to have decided."""
+        """The highest slot that another node has reported as decided."""
 
     @property
     def applied(self) -> int:
-        """The end of what this store has applied."""
+        """The end of the slots that this store has applied."""
         return self.namespace.applied
 
     @property
     def membership(self) -> StoreMember | None:
-        """This very disk's place in the view at the applied slot."""
+        """This disk's place in the view at the applied slot."""
         view = self.namespace.view
         member = view.member(self._identity.name) if view else None
         return member if member is not None and member.disk == self._identity.disk else None

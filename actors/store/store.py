@@ -1,13 +1,13 @@
 """The store: journalled votes, commits in slot order, contents by SHA-256, reads under a lease.
 
-A vote is a promise to commit, so the slot and its contents are in the journal before it leaves
-(`Effects` order). What is applied reaches the journal a little later: until then the prepared
-slot stands there, and its outcome is in the log, which nobody truncates before it is durable
-here. A store in doubt never decides alone. It refuses coordinators of older epochs once it has
-answered a newer one (the fence, journalled). A linearizable read is served under a lease granted
-by the leader, and waits for what was prepared before it arrived and touches it: every
-acknowledged write was prepared here first, so none can be missed (design 4.8).
-Contents are in `actors.store.contents`; how a store gets into the view is in `actors.store.rejoin`.
+A vote is a promise to commit, so the slot and its contents are in the journal before the vote is
+sent (`Effects` order). The applied state is journalled a little later; until then the journal holds
+the prepared slot, and the log, which is not truncated before, its outcome. A store in doubt never
+decides alone. It refuses coordinators of older epochs once it has answered a newer one (the fence,
+journalled). A linearizable read is served under a lease granted by the leader, and waits for every
+slot that was prepared before it and touches its path: every acknowledged write was prepared here
+first, so no read misses one (design 4.8).
+Contents are in `actors.store.contents`; how a store joins the view is in `actors.store.rejoin`.
 """
 
 from dataclasses import dataclass
@@ -89,7 +89,7 @@ class WaitingPrepare:
 
 
 class Store(Node):
-    """One of those who hold the data."""
+    """A replica of the data: metadata and contents."""
 
     def __init__(self, identity: Identity, options: Options) -> None:
         super().__init__(identity, options)
@@ -103,7 +103,7 @@ class Store(Node):
         self.rejoin = Rejoin(self.turn, self.held, self.contents)
         self.reads = Reads(self.turn, self.held, self.rejoin)
         self._announced: tuple[bool, StoreMember | None] | None = None
-        """What the others were told at once: whether it is whole, and its place in the view."""
+        """The standing last announced by a heartbeat: whether whole, and the place in the view."""
         self._decisions: dict[int, TxnDecision | DecidedSlot] = {}
         self._waiting_prepares: dict[int, WaitingPrepare] = {}
         self._snapshots = SnapshotServer(self.turn)
@@ -141,7 +141,7 @@ class Store(Node):
         self.held.changes.restart(self.state.applied)
 
     def _count_users(self) -> None:
-        """All that the state and the prepared slots name is in use; what is not here is missing."""
+        """Count the contents that the state and the prepared slots name as used."""
         for entry in self.state.entries.values():
             if isinstance(entry, FileEntry):
                 self.chunks.use(entry.content)
@@ -150,7 +150,7 @@ class Store(Node):
                 self.chunks.use(content)
 
     def _copy_missing(self) -> None:
-        """Get the contents that the state names and that are not here."""
+        """Copy the contents that the state names and this store does not hold."""
         for entry in self.state.entries.values():
             if isinstance(entry, FileEntry):
                 self.contents.copy(entry.content)
@@ -166,7 +166,7 @@ class Store(Node):
         self.contents.sweep()
 
     def _remake_row(self, key: str) -> Frozen | bytes | None:
-        """Rows of the state are written together, or a crash would find two moments mixed."""
+        """Persist everything first: a crash must not leave rows of two different states."""
         if self.state.applied > self.durable:
             self._persist()
         if key == "fence":
@@ -209,7 +209,7 @@ class Store(Node):
         if not self._passes_fence(sender, message.epoch):
             return
         if message.slot <= self.state.applied:
-            self._send_state(sender, message.epoch)  # Its coordinator missed the outcome.
+            self._send_state(sender, message.epoch)  # The coordinator does not know the outcome.
             return
         known = self.prepared.get(message.slot)
         if known is not None:
@@ -225,7 +225,7 @@ class Store(Node):
         self._record_prepared(sender, message, refused)
 
     def _check_same_batch(self, known: Prepared, message: TxnPrepare) -> None:
-        """A vote is about one batch, whatever ballot or epoch it is asked for under."""
+        """Check that the slot's batch is the same under every ballot and epoch."""
         if known.batch.digest != message.batch.digest:
             raise InvariantViolation(
                 f"{self.name} has prepared the batch {known.batch.digest} for slot {known.slot}, "
@@ -234,9 +234,9 @@ class Store(Node):
             )
 
     def _no_room(self, batch: Batch) -> tuple[Refusal, ...]:
-        """A no to all that would grow, while the disk is full. Deletions make room again.
+        """Refuse every command that needs room while the disk is full; deletions make room again.
 
-        A retry of what was done grows nothing: it is answered with what became of the request.
+        A retry of a command that was applied needs none: its answer is the earlier result.
         """
         if not self.disk_full:
             return ()
@@ -284,8 +284,9 @@ class Store(Node):
         if epoch > self.fence:
             self.held.fence = epoch
             self._journal("fence", _FENCE.dump_json(epoch))
-            # What still waits for contents is not prepared, and the new epoch is told so: a vote
-            # in the old one could yet make its coordinator commit. The new one prepares it again.
+            # A prepare that waits for contents is dropped: the new epoch learns that the slot is
+            # not prepared, while a later vote could make the old epoch's coordinator commit it. The
+            # new coordinator sends it again.
             self._waiting_prepares.clear()
         return True
 
@@ -294,7 +295,7 @@ class Store(Node):
     def _missing_contents(
         self, batch: Batch, refused: tuple[Refusal, ...]
     ) -> dict[int, tuple[str, ...]]:
-        """For each command that lacks chunks here, which. What is refused needs none."""
+        """The chunks that this store lacks, by command; a refused command needs none."""
         missing: dict[int, tuple[str, ...]] = {}
         if not any(map(self.chunks.missing, batch.contents)):
             return missing
@@ -309,7 +310,7 @@ class Store(Node):
         return missing
 
     def _fetch(self, coordinator: str, message: TxnPrepare) -> None:
-        """Pull what is missing from the peers, and ask the coordinator for patience."""
+        """Get what is missing from the peers; `TxnProgress` puts off the coordinator's deadline."""
         self._waiting_prepares[message.slot] = WaitingPrepare(coordinator, message)
         self._send(coordinator, TxnProgress(epoch=message.epoch, slot=message.slot))
         for names in self._missing_contents(message.batch, self._no_room(message.batch)).values():
@@ -317,7 +318,7 @@ class Store(Node):
         self.contents.pump()
 
     def _try_fetched(self) -> None:
-        """Vote on the prepares that have their contents now, or that can't get them."""
+        """Vote on the prepares whose contents are here now, or can't be got."""
         needed: set[str] = set()
         for slot in sorted(self._waiting_prepares):
             fetching = self._waiting_prepares[slot]
@@ -347,7 +348,7 @@ class Store(Node):
     # -- phase 2: decisions in slot order --------------------------------------------------------
 
     def _on_decision(self, sender: str, message: TxnDecision) -> None:
-        """A decision is final whatever its epoch, but it is applied only in slot order."""
+        """A coordinator's decision: final, whatever its epoch, but applied only in slot order."""
         self._note_reported(message.slot)
         if self.state.applied < message.slot <= self.state.applied + _AHEAD_SLOTS:
             self._decisions.setdefault(message.slot, message)
@@ -359,12 +360,12 @@ class Store(Node):
             if entry.slot > self.state.applied:
                 self._decisions[entry.slot] = entry
         if message.first_kept > self.state.applied + 1:
-            # The decided log begins too late for this store, which copies the state instead.
+            # The decided log begins too late for this store, which copies a snapshot instead.
             self.counters["behind_truncation"] += 1
             self.rejoin.install()
         self._apply_decided()
         if former < self.state.applied < self.held.reported_through:
-            # The next page, at once. What another learner told already asks for none.
+            # Pull the next page at once; a page that brought nothing new needs no other.
             self._sync_asked_at = self.now - _ASK_AGAIN_MS
             self._pull_decided()
 
@@ -375,7 +376,7 @@ class Store(Node):
             value: AnyValue | None = decision.value
             prepared = self.prepared.get(slot)
             if value is None and prepared is None:
-                break  # Its commands are not known here: pull the slot with its value.
+                break  # This store does not know the commands: pull the slot with its value.
             if prepared is not None:
                 value = prepared.batch
             assert value is not None
@@ -398,7 +399,7 @@ class Store(Node):
         elif prepared is not None:
             refused = {refusal.index for refusal in prepared.refused}
             if not refused <= {refusal.index for refusal in aborted}:
-                # A later View, which this store has not come to yet, took its say from it. It
+                # A later View, which this store has not applied yet, took its vote away. The store
                 # copies what it lacks before it is a member again.
                 self.counters["overruled"] += 1
             self._outlived.append(slot)
@@ -407,7 +408,7 @@ class Store(Node):
         for entry in self.state.tree.gained:
             self.chunks.use(entry.content)
             if prepared is None or prepared.refused:
-                # This store had no say in the slot, and may lack what the others held.
+                # The slot was decided without this store's consent: it may lack contents.
                 self.contents.copy(entry.content)
         if self.contents.missing:
             self.contents.pump()
@@ -422,7 +423,7 @@ class Store(Node):
         self.counters["applied"] += 1
 
     def _settle(self) -> None:
-        """Journal what was applied, a little later."""
+        """Journal the applied state, a little later."""
         behind = self.state.applied - self.durable
         if behind >= _PERSIST_SLOTS:
             self._persist()
@@ -444,7 +445,7 @@ class Store(Node):
     # -- termination and sync --------------------------------------------------------------------
 
     def _on_inquiry(self, sender: str, message: TxnInquiry) -> None:
-        """A new epoch begins: fence, and say what is prepared and what is applied."""
+        """A new epoch begins: raise the fence, and report what is prepared and applied."""
         if self._passes_fence(sender, message.view.epoch):
             self._send_state(sender, message.view.epoch)
 
@@ -476,7 +477,7 @@ class Store(Node):
             self._note_reported(message.applied)
 
     def _pull_decided(self) -> None:
-        """Ask the learners for what was decided; they tell only what is final."""
+        """Pull decided slots from the learners, which send only what is final."""
         if self.now - self._sync_asked_at >= _ASK_AGAIN_MS:
             self._sync_asked_at = self.now
             for name in self.genesis.names("learner"):
@@ -532,7 +533,7 @@ class Store(Node):
             self.reads.give_up_lease()
 
     def _watch(self) -> None:
-        """Go on with the way into the view; say where it has come to."""
+        """Take the next step towards membership, and announce a change of standing."""
         standing = self.rejoin.step()
         announced = (standing.is_whole, standing.member)
         if announced != self._announced:
@@ -542,9 +543,9 @@ class Store(Node):
             self.rejoin.ask()
 
     def _install(self, copied: CopiedState) -> None:
-        """Another replica's state takes the place of this one's.
+        """Replace this store's state by another replica's.
 
-        What was prepared up to its slot is decided, so a record of it is void.
+        The slots up to the copied one are decided, so records of them as prepared are void.
         """
         slot, rows = copied
         for key, value in self.state.replace(Record(row.key, row.value.encode()) for row in rows):
@@ -594,7 +595,7 @@ class Store(Node):
     def _on_sweep(self, subject: str) -> None:
         self.contents.sweep()
 
-    # -- who takes what --------------------------------------------------------------------------
+    # -- dispatch --------------------------------------------------------------------------------
 
     handlers: ClassVar[Handlers] = {
         TxnPrepare: _on_prepare,
@@ -623,7 +624,7 @@ class Store(Node):
 
 
 def _contents_but(refused: tuple[Refusal, ...], batch: Batch) -> list[Inline | Chunked | Indirect]:
-    """The contents of the commands that are not refused: a full disk keeps no others."""
+    """The contents of the commands that are not refused; a full disk keeps no others."""
     without = {refusal.index for refusal in refused}
     return [
         content
@@ -634,7 +635,7 @@ def _contents_but(refused: tuple[Refusal, ...], batch: Batch) -> list[Inline | C
 
 
 def _must_reconsider(known: Prepared, message: TxnPrepare) -> bool:
-    """Whether the store votes again. A refusal may be taken back, a yes never."""
+    """Whether the store votes again. It may take a refusal back, but never a yes."""
     return message.reconsider and known.refused != ()
 
 

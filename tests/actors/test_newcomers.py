@@ -352,7 +352,7 @@ def test_a_store_that_differs_reads_no_more_whatever_lease_it_has_also_after_a_r
     machine.disk.records[kept.key] = kept.value
     for _ in range(2):
         store.reads.lease.until = store.now + 500
-        assert store.reads._obstacle(read_of(store)) == "its state is not what the others have"
+        assert store.reads._obstacle(read_of(store)) == "its state has diverged"
         world.crash("store-3")
         world.start("store-3")
         store = world.actor("store-3")
