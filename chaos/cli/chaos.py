@@ -38,7 +38,7 @@ def chaos_command(
     ] = DEFAULT_REPORTS,
     case: Annotated[list[str] | None, typer.Option(help="Only this case; may be repeated.")] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of what the clients do; drawn if it is not given.")
+        int | None, typer.Option(help="Seed of the clients' operations; drawn if not given.")
     ] = None,
     break_running: Annotated[
         bool,
@@ -69,7 +69,7 @@ def chaos_command(
             )
         except KeyboardInterrupt:
             _tabulate(reports, json=json)
-            note("synod: interrupted; everything that was started has been ended")
+            note("synod: interrupted; every process and container of the run has been ended")
             raise typer.Exit(130) from None
         except NotOurs as error:
             note(f"synod: {error}")
@@ -87,11 +87,12 @@ def chaos_command(
 def _chosen(name: str, cases: list[str]) -> list[Scenario]:
     if name == "all":
         if cases:
-            raise typer.BadParameter("name one scenario to run only a case", param_hint="--case")
+            raise typer.BadParameter("needs one scenario by name, not all", param_hint="--case")
         return list(SCENARIOS.values())
     if name not in SCENARIOS:
         raise typer.BadParameter(
-            f"there is no {name}; there are {', '.join(SCENARIOS)}, and all", param_hint="SCENARIO"
+            f"no such scenario: {name}; known are all, {', '.join(SCENARIOS)}",
+            param_hint="SCENARIO",
         )
     if not cases:
         return [SCENARIOS[name]]
@@ -105,7 +106,8 @@ def _target(name: str, *, break_running: bool) -> MakeTarget:
     if name == "local":
         if break_running:
             raise typer.BadParameter(
-                "a local cluster is always the command's own", param_hint="--break-running-cluster"
+                "with --target compose only; a local cluster is always the command's own",
+                param_hint="--break-running-cluster",
             )
         return local
     if name == "compose":

@@ -28,7 +28,7 @@ def check_command(
         Path, typer.Argument(help="Events, a line of JSON each; - is standard input.")
     ],
     time_limit: Annotated[
-        float, typer.Option(help="Seconds until the verdict is: undecided.", min=0.0)
+        float, typer.Option(help="Seconds after which the verdict is undecided.", min=0.0)
     ] = TIME_LIMIT_S,
     picture: Annotated[
         Path | None,
@@ -36,7 +36,7 @@ def check_command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check a history for linearizability: exit 0 it is, 1 it is not, 3 undecided in the time."""
+    """Check a history for linearizability. Exit code 0: it is; 1: it is not; 3: undecided."""
     standard_input = str(history) == "-"
     try:
         events = list(read_events(sys.stdin)) if standard_input else load_history(history)
@@ -56,7 +56,7 @@ def check_command(
         try:
             picture.write_text(render(window, history.name), encoding="utf-8")
         except OSError as error:  # The verdict stands without it.
-            note(f"synod: {picture}: {error.strerror or error}; there is no picture")
+            note(f"synod: {picture}: {error.strerror or error}; the picture was not written")
             picture = None
     if json:
         print_json(summary(result, window, picture))
@@ -66,7 +66,7 @@ def check_command(
 
 
 def summary(result: CheckResult, window: Window | None, picture: Path | None) -> dict[str, Any]:
-    """A verdict for programs."""
+    """A verdict as JSON."""
     found: dict[str, Any] = {
         "verdict": result.verdict,
         "operations": result.operations,
@@ -128,4 +128,4 @@ def _print(result: CheckResult, window: Window | None, picture: Path | None) -> 
         )
     out().print(table)
     if picture is not None:
-        out().print(f"A picture of it: {picture}", markup=False)
+        out().print(f"Picture: {picture}", markup=False)

@@ -25,30 +25,36 @@ def register(cli: typer.Typer) -> None:
 
 
 def sim(
-    seeds: Annotated[str, typer.Option(metavar="A:B", help="Seeds from A up to, not with, B.")],
+    seeds: Annotated[str, typer.Option(metavar="A:B", help="Seeds from A to B, without B.")],
     faults: Annotated[
         str,
-        typer.Option(metavar="all|none|LIST", help=f"With commas, of: {', '.join(KNOWN)}."),
+        typer.Option(
+            metavar="all|none|LIST", help=f"LIST: separated by commas, of {', '.join(KNOWN)}."
+        ),
     ] = "all",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     trace: Annotated[
         Path | None, typer.Option(help="Write every message of the one seed as JSON lines.")
     ] = None,
     history: Annotated[
-        Path | None, typer.Option(help="Write what the clients of the one seed asked and got.")
+        Path | None, typer.Option(help="Write the history of the one seed's clients.")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(help="Processes to use; usually one a core.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes to use; one for each core by default.")
+    ] = None,
     shrinks: Annotated[
         bool, typer.Option("--shrink", help="Make a failing run smaller before it is printed.")
     ] = False,
-    storm_ms: Annotated[int, typer.Option(help="How long things go wrong.")] = STORM_MS,
+    storm_ms: Annotated[
+        int, typer.Option(help="How long faults are injected, in simulated milliseconds.")
+    ] = STORM_MS,
     processes: Annotated[int, typer.Option(help="How many clients work at once.")] = 8,
     gateways: Annotated[int, typer.Option(help="How many gateways they use.")] = 2,
     acknowledged: Annotated[
-        int, typer.Option(help="Work on in the calm until so many operations are acknowledged.")
+        int, typer.Option(help="Go on in the calm until so many operations are acknowledged.")
     ] = ACKNOWLEDGED_LEAST,
     incidents: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Of the storm's incidents, only these.")
+        str | None, typer.Option(metavar="LIST", help="Inject only these of the storm's incidents.")
     ] = None,
 ) -> None:
     """Run the whole cluster on virtual time, with faults drawn from each seed, and judge it."""
@@ -113,7 +119,7 @@ def _write_files(plan: Plan, trace: Path | None, history: Path | None) -> None:
 
 
 def _describe(report: Report, shrinks: bool) -> dict[str, Any]:
-    """A failure with its last events, made smaller first if that is wanted."""
+    """A failure with its last events; shrunk first with `--shrink`."""
     if shrinks:
         report = shrink(report, run_plan)
     recent = RecentEvents()

@@ -1,8 +1,8 @@
-"""Clients that use a cluster through its public HTTP API, and write down what they were told.
+"""Clients that use a cluster through its public HTTP API, and record its answers as a history.
 
 They share a few paths in pairs, `in-3` and `out-3`: all of them read, write, compare-and-set and
-delete, and move what is in `in-3` to `out-3`. Every value is written once, and nothing ever comes
-back to where it was, so a refused precondition says that another value was there.
+delete, and move what is in `in-3` to `out-3`. Every value is written once, and none ever comes
+back to a path that it left, so a refused precondition proves that another value was there.
 """
 
 import asyncio
@@ -35,22 +35,22 @@ _CHANCES = {"read": 40, "write": 22, "cas": 20, "delete": 4, "remove": 4, "move"
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """One operation: what was asked, what was told, and when (monotonic)."""
+    """One operation: the request, its answer, and when they were sent and received (monotonic)."""
 
     op: int
     f: str
     effects: dict[str, str | None]
-    """What each path holds if it happens; empty for a read."""
+    """What each path holds if the operation happens; empty for a read."""
     begun_ns: int
     ended_ns: int = 0
     status: int = 0
-    """Of HTTP; 0 if no answer came."""
+    """The HTTP status; 0 if no answer came."""
     fate: Fate = "unknown"
     problem: str = ""
     request: str = ""
     slot: int = 0
     resolved: str = ""
-    """What `/v1/requests/{id}` said afterwards; empty if it was not asked."""
+    """The result or state in `/v1/requests/{id}` afterwards; empty if the fleet did not ask."""
     index: int = -1
 
     @property
@@ -66,7 +66,7 @@ class Asked:
 
 @dataclass(slots=True)
 class _Work:
-    """How an operation is asked for over HTTP, and how it stands in the history."""
+    """One operation as an HTTP request and as an entry of the history."""
 
     f: Any
     path: str | None
@@ -77,11 +77,11 @@ class _Work:
     headers: str = ""
     effects: dict[str, str | None] = field(default_factory=dict)
     refused: tuple[int, ...] = ()
-    """Statuses that say for certain that another value than the expected one was there."""
+    """The HTTP statuses that prove that the path did not hold the expected value."""
 
 
 class Fleet:
-    """Some clients, from `__aenter__` until `__aexit__`."""
+    """Clients that work from `__aenter__` until `__aexit__`."""
 
     def __init__(
         self,
@@ -95,9 +95,9 @@ class Fleet:
     ) -> None:
         self.url = url
         self.asked: list[Asked] = []
-        """All that has ended, in the order of the ends."""
+        """All operations that have ended, in the order of their ends."""
         self.moves = False
-        """Whether the cluster can move; see `look_for_moves`."""
+        """Whether the cluster offers moves; see `look_for_moves`."""
         self.clients = clients
         self._recorder = recorder
         folder = f"chaos-{secrets.token_hex(4)}"
@@ -105,7 +105,7 @@ class Fleet:
         self._headers = f"authorization: Bearer {token}\r\n" if token else ""
         self._chance = random.Random(seed)
         self._known: dict[str, tuple[str, str] | None] = {}
-        """The value and tag that somebody saw last at a path; `None`: absent."""
+        """The value and ETag that any client saw last at a path; `None`: absent."""
         self._values = 0
         self._running = 0
         self._may_begin = asyncio.Event()
@@ -138,7 +138,7 @@ class Fleet:
         return [path for pair in self.pairs for path in pair]
 
     async def look_for_moves(self) -> None:
-        """Find out whether there is `POST /v1/move`."""
+        """Find out whether the gateway offers `POST /v1/move`."""
         connection = Connection.to(self.url)
         try:
             reply = await connection.request("POST", "/v1/move", b"{}", self._headers)
@@ -158,7 +158,7 @@ class Fleet:
     async def read_at_once(self, url: str, paths: Sequence[str], patience_s: float) -> int:
         """Let one more client for each of `paths` read it once from another gateway.
 
-        Return when half of them have their answer, or after the patience: how many have none yet.
+        Returns how many have no answer yet, once half of them have one or `patience_s` is over.
         """
         assert self._tasks is not None
         reading = {self._tasks.create_task(self._read_once(url, path)) for path in paths}
@@ -258,7 +258,7 @@ class Fleet:
     async def _ask(self, connection: Connection, client: RecordedClient, work: _Work) -> Asked:
         op = client.invoke(work.f, work.path, work.value)
         asked = Asked(op, work.f, work.effects, time.monotonic_ns())
-        # The gateway's own second try would hide what became of the first one.
+        # A retry by the gateway would hide the outcome of the first try.
         headers = f"{self._headers}synod-retry: 0\r\n{work.headers}"
         if work.method == "POST":
             headers += "content-type: application/json\r\n"
@@ -271,7 +271,7 @@ class Fleet:
         else:
             self._take_answer(asked, work, reply)
         if asked.fate == "unknown" and work.f == "read":
-            asked.fate = "failed"  # A read changes nothing, so it is over.
+            asked.fate = "failed"  # A read has no effect that could still follow.
         asked.ended_ns = time.monotonic_ns()
         if asked.fate == "done":
             client.ok(self._known_value(work.path) if work.f == "read" else None)
@@ -311,17 +311,17 @@ class Fleet:
     # -- watching --------------------------------------------------------------------------------
 
     async def hold(self) -> None:
-        """Let nobody begin anything, and wait until all that is under way has ended."""
+        """Let no client begin an operation, and wait until those under way have ended."""
         self._may_begin.clear()
         if self._running:
             await self._idle.wait()
 
     def release(self) -> None:
-        """Go on after `hold`."""
+        """Let the clients go on after `hold`."""
         self._may_begin.set()
 
     async def first(self, fits: Callable[[Asked], bool], timeout_s: float) -> Asked | None:
-        """The first one that fits, which may be still to come; `None` after a time."""
+        """The first operation that fits, past or future; `None` after `timeout_s` without one."""
         seen = 0
         try:
             async with asyncio.timeout(timeout_s):
@@ -336,7 +336,7 @@ class Fleet:
             return None
 
     def done_since(self, since_ns: int) -> int:
-        """How many operations were acknowledged since then."""
+        """How many operations were acknowledged since a moment."""
         count = 0
         for asked in reversed(self.asked):
             if asked.ended_ns < since_ns:
@@ -345,7 +345,7 @@ class Fleet:
         return count
 
     def changed_since(self, since_ns: int) -> set[str]:
-        """The paths at which a change that began since then was acknowledged."""
+        """The paths at which a change that began since a moment was acknowledged."""
         return {
             path
             for asked in self.asked
@@ -356,7 +356,7 @@ class Fleet:
     # -- afterwards ------------------------------------------------------------------------------
 
     async def resolve(self) -> None:
-        """Ask what became of every write whose fate matters: unknown, aborted, and close calls."""
+        """Ask the cluster for the outcome of every write that was unknown or aborted."""
         connection = Connection.to(self.url)
         try:
             for asked in self.asked:
@@ -366,7 +366,7 @@ class Fleet:
             connection.close()
 
     async def order(self, close: list[Asked]) -> None:
-        """Find out where in their slots these stand."""
+        """Find out the index of these operations in their slots."""
         connection = Connection.to(self.url)
         try:
             for asked in close:
@@ -438,7 +438,7 @@ def _move(source: str, target: str, value: str, tag: str) -> _Work:
 
 
 def _value_of(reply: Reply) -> str:
-    """The value that a content stands for; a content that is not whole is a value of its own."""
+    """The value that a content stands for; damaged content is a value that no client wrote."""
     value = reply.body.split(b"\n", 1)[0].decode("utf-8", "replace")
     if reply.body == content_of(value, len(reply.body)):
         return value

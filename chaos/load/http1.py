@@ -1,7 +1,7 @@
-"""A frugal HTTP/1.1 client: one connection, one request at a time, nothing parsed in vain.
+"""A minimal HTTP/1.1 client: one connection, one request at a time, no more parsed than is used.
 
-A load generator shares the machine with what it measures; a general client would take more of the
-processor than the gateway.
+A load generator shares the machine with what it measures; a general client would use more
+processor time than the gateway.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class Reply:
 
 
 class Connection(asyncio.Protocol):
-    """A connection that is kept alive, and made again when it was lost."""
+    """A connection that is kept alive, and made again after it was lost."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host = host

@@ -1,11 +1,11 @@
-"""Writes on purpose: many clients, unique values, and the fate of every single one.
+"""A load of writes: many clients, unique values, and the recorded fate of every write.
 
 As a command it measures one gateway::
 
     python -m chaos.load.writers --url http://127.0.0.1:8080 --clients 64 --seconds 10 --bytes 1024
 
-In tests it runs beside the faults, and `verify` says afterwards whether the cluster holds what it
-acknowledged: each path at the version that its writes add up to, with the last one's contents.
+In tests it runs during the faults, and `verify` finds out afterwards whether the cluster holds what
+it acknowledged: each path at the version that its writes add up to, with the last one's contents.
 """
 
 import argparse
@@ -34,7 +34,7 @@ UNKNOWN = "unknown"
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One write and what became of it."""
+    """One write and its fate."""
 
     path: str
     value: str
@@ -42,7 +42,7 @@ class Attempt:
     begun_ns: int
     ended_ns: int = 0
     status: int = 0
-    """Of HTTP; 0 if no answer came."""
+    """The HTTP status; 0 if no answer came."""
     fate: str = UNKNOWN
     request: str = ""
     etag: str = ""
@@ -50,7 +50,7 @@ class Attempt:
 
     @property
     def order(self) -> tuple[int, int]:
-        """Where in the log it was decided: what an ETag is made from."""
+        """The slot and index at which it was decided, which its ETag is made from."""
         slot, _, index = self.etag.strip('"').partition("-")
         return int(slot), int(index)
 
@@ -63,10 +63,10 @@ def content_of(value: str, size_bytes: int) -> bytes:
 
 @dataclass(slots=True)
 class Load:
-    """Clients that write files until they are told to stop.
+    """Clients that write files from `__aenter__` until `__aexit__`.
 
-    Each client goes through `paths` of its own or, with `shared`, all go through the same ones.
-    `keys` sends an Idempotency-Key with each write, by which one without an answer is resolved.
+    Each client writes to `paths` of its own or, with `shared`, all write to the same ones. `keys`
+    sends an Idempotency-Key with each write, which resolves a write without an answer.
     """
 
     url: str
@@ -150,7 +150,7 @@ class Load:
         )
 
     async def refused(self, number: int, *, timeout_s: float = 60.0) -> None:
-        """Wait until so many more attempts ended in something else than success."""
+        """Wait until so many more attempts ended without success."""
         await self._first(
             lambda one: one.fate != ACKNOWLEDGED, number, len(self.attempts), timeout_s
         )
@@ -181,9 +181,9 @@ class Load:
     # ── Judging ───────────────────────────────────────────────────────────────
 
     async def resolve(self, patience_s: float = RESOLVE_PATIENCE_S) -> int:
-        """Find out what became of the writes without a clear answer; return how many there were.
+        """Ask for the outcomes of the writes without a clear answer; return how many there were.
 
-        What stays open, and what the cluster has forgotten, keeps the fate `unknown`.
+        Writes that stay open, or that the cluster has forgotten, keep the fate `unknown`.
         """
         unknown = [attempt for attempt in self.attempts if attempt.fate == UNKNOWN]
         connection = Connection.to(self.url)
@@ -211,14 +211,14 @@ class Load:
                 attempt.etag = found.get("etag", "")
                 return True
             if not self.keys:
-                return True  # Nothing names it, so nothing will ever tell.
+                return True  # Without a request id or a key there is nothing to ask for.
             await self._write(connection, attempt)
         except ConnectionError:
             return False
         return attempt.fate != UNKNOWN
 
     async def verify(self) -> list[str]:
-        """Compare what the cluster holds with what was written; return what does not fit."""
+        """Compare what the cluster holds with what was written; return the differences."""
         by_path: dict[str, list[Attempt]] = defaultdict(list)
         for attempt in self.attempts:
             by_path[attempt.path].append(attempt)
@@ -258,7 +258,9 @@ class Load:
             faults.append(f"{path} has the ETag {etag}, but its last write got {last.etag}")
         orders = Counter(attempt.order for attempt in done)
         faults += [
-            f"{path}: the place {at} was acknowledged twice" for at, n in orders.items() if n > 1
+            f"{path}: slot and index {at} were acknowledged for two writes"
+            for at, n in orders.items()
+            if n > 1
         ]
         return faults
 
@@ -326,7 +328,7 @@ def _note(attempt: Attempt, reply: Reply) -> None:
 
 
 async def run_for(load: Load, seconds: float) -> dict[str, Any]:
-    """Run a load for a time; its summary, with what is wrong afterwards under `faults`."""
+    """Run a load for a time; its summary, with what `verify` returned under `faults`."""
     async with load:
         await asyncio.sleep(seconds)
     summary = load.summary()

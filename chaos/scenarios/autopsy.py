@@ -1,6 +1,6 @@
-"""What the journal of a store says of a slot: of one that is dead, and of one that runs.
+"""What the journal of a store, dead or running, holds of a slot.
 
-It imports the standard library only, for in a container it is a command that is to be quick::
+It imports the standard library only, because in a container it is a command that must be fast::
 
     python -m chaos.scenarios.autopsy /data/store-1 57
 """
@@ -31,7 +31,7 @@ class Held(NamedTuple):
 def journal_holds(folder: Path, slot: int) -> bool:
     """Whether the journal of a store that does not run holds a slot: prepared, or applied already.
 
-    It looks at a copy, so that nothing of the dead node is touched.
+    It reads a copy, so that the dead node's files stay as they are.
     """
     with tempfile.TemporaryDirectory(prefix="synod-autopsy-") as copy:
         for file in folder.glob(f"{JOURNAL}*"):
@@ -42,7 +42,7 @@ def journal_holds(folder: Path, slot: int) -> bool:
 
 
 def look_at_slot(folder: Path, slot: int) -> Held:
-    """What the journal of a store that runs says, without writing to it."""
+    """What the journal of a running store holds of a slot, without writing to it."""
     uri = f"{(folder / JOURNAL).absolute().as_uri()}?mode=ro"
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=5)) as database:
         database.execute("BEGIN")  # One moment for all rows.

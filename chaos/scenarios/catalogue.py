@@ -1,6 +1,6 @@
-"""The scenarios: who is stopped, exactly where, and what must come of it.
+"""The scenarios: which node stops, exactly where, and what must hold then.
 
-The coordinator's many points have a file of their own, `chaos.scenarios.coordinator_crash`.
+The many points at which the coordinator stops are in `chaos.scenarios.coordinator_crash`.
 """
 
 import time
@@ -15,9 +15,9 @@ STORE_LIMIT_S = 6.0
 LEADER_LIMIT_S = 6.0
 ACCEPTOR_LIMIT_S = 2.0
 QUORUM_LIMIT_S = 8.0
-"""After a dead acceptor is heard of again: the time that its process takes to start is no part."""
+"""From the first heartbeat of a restarted acceptor on; the start of its process does not count."""
 BROKER_LIMIT_S = 15.0
-"""After the broker's return."""
+"""From the broker's return on."""
 PAUSE_S = 20.0
 BLINKS = 2
 READERS = 8
@@ -36,7 +36,7 @@ GRANTED = "send:txn.vote:1:after:kill"
 async def _store_idle(run: Run) -> None:
     await run.steady()
     await run.trace_all()
-    # Nobody asks for anything while it dies, so it has nothing to do but to say that it lives.
+    # No client asks for anything until it dies, so it sends nothing but heartbeats.
     await run.fleet.hold()
     await run.target.arm("store-1")
     await run.dies("store-1")
@@ -51,8 +51,8 @@ async def _store_idle(run: Run) -> None:
 async def _store_pending(run: Run) -> None:
     """The missing vote times out and aborts the transaction, unless the view drops the store first.
 
-    On a slow machine the adaptive timeout may be the longer one; then the view goes on with the
-    write, which is as good, but not what is to be seen here. So it may take another attempt.
+    On a slow machine the adaptive timeout may be the longer one; then the next view commits the
+    write, which is correct, but not the case that is tried here. So it may take several attempts.
     """
     aborted: list[Asked] = []
     slots: list[str] = []
@@ -61,24 +61,24 @@ async def _store_pending(run: Run) -> None:
         await run.trace_all()
         await run.target.arm("store-2")
         await run.dies("store-2")
-        fault = "store-2 died before it took in a txn.prepare"
+        fault = "store-2 died before it received a txn.prepare"
         at_ns = run.note(fault, "fault")
         await run.back(fault, at_ns, STORE_LIMIT_S)
         await run.linger(AFTER_S)
         struck = await run.target.struck("store-2")
         slot = None if struck is None else struck[1]
         slots.append(str(slot))
-        # Of this very slot: what else was aborted meanwhile proves nothing.
+        # Of this slot only: other aborts in the meantime prove nothing.
         aborted = [a for a in run.fleet.asked if a.fate == "aborted" and a.slot == slot]
         await run.mend("store-2", failpoint="" if aborted else PENDING)
         if aborted:
             break
-        run.note("the view went on before the vote's timeout; once more")
+        run.note("the view dropped the store before the vote timed out; trying again")
     run.shown += aborted[:1]
     run.find(
-        "the pending transaction was aborted, and its client was told",
+        "the pending transaction was aborted, and its client was notified",
         bool(aborted),
-        f"pending at slot {', '.join(slots)}; of the last one {len(aborted)} writes were aborted",
+        f"pending at slot {', '.join(slots)}; {len(aborted)} writes of the last one were aborted",
     )
 
 
@@ -94,21 +94,21 @@ async def _store_granted(run: Run) -> None:
     struck = await run.target.struck("store-3")
     slot = None if struck is None else struck[1]
     if slot is None:
-        run.find("the vote is known", False, "store-3 did not say what it voted for")
+        run.find("the vote is known", False, "store-3 has not logged the slot that it voted for")
     else:
         await _judge_granted(run, "store-3", slot)
     await run.mend("store-3")
     nodes = {node["name"]: node for node in (await run.ask())["nodes"]}
     applied = int(nodes["store-3"]["applied"])
     run.find(
-        "the store learned on its return what became of the write",
+        "the store learned the outcome of the write after its return",
         slot is not None and applied >= slot,
-        f"store-3 has applied {applied}, and had voted for slot {slot}",
+        f"store-3 voted for slot {slot}, and has applied slots up to {applied}",
     )
 
 
 async def _judge_granted(run: Run, store: str, slot: int) -> None:
-    """What a store voted for is on its disk, and two-phase commit carries it through."""
+    """What a store voted for is on its disk, and two-phase commit does not abort it."""
     held = await run.target.holds_prepared(store, slot)
     if held is not None:
         run.find(
@@ -116,35 +116,34 @@ async def _judge_granted(run: Run, store: str, slot: int) -> None:
             held,
             f"{store} voted for slot {slot}, and its journal {'has' if held else 'lacks'} it",
         )
-    told = [asked for asked in run.fleet.asked if asked.changes and asked.slot == slot]
-    fates = {asked.fate for asked in told}
-    run.shown += told[:1]
+    requests = [asked for asked in run.fleet.asked if asked.changes and asked.slot == slot]
+    fates = {asked.fate for asked in requests}
+    run.shown += requests[:1]
     run.find(
         "the granted write was carried through",
-        bool(told) and fates <= {"done", "refused", "unknown", "failed"},
-        f"slot {slot}: {len(told)} requests, {', '.join(sorted(fates)) or 'nobody was told'}",
+        bool(requests) and fates <= {"done", "refused", "unknown", "failed"},
+        f"slot {slot}: {len(requests)} requests, {', '.join(sorted(fates)) or 'no results'}",
     )
 
 
 async def _store_cut_off(run: Run) -> None:
-    """It hears nothing that is said to all stores, though it lives and answers what it is asked."""
+    """A store receives nothing that is sent to all stores, but answers what is sent to it alone."""
     await run.steady()
     await run.trace_all()
     await run.target.cut_off("store-2", Group.STORES, True)
-    fault = "store-2 hears nothing more that is said to all stores"
+    fault = "store-2 no longer receives what is sent to all stores"
     at_ns = run.note(fault, "fault")
     try:
         await run.back(fault, at_ns, STORE_LIMIT_S)
         await run.linger(AFTER_S)
     finally:
         await run.target.cut_off("store-2", Group.STORES, False)
-    run.note("store-2 hears everything again", "heal")
+    run.note("store-2 receives everything again", "heal")
     await run.whole()
 
 
 async def _gateway_unaware(run: Run) -> None:
-    """The view drops a store that was paused, and it wakes up; it and a gateway have heard of
-    neither.
+    """The view drops a paused store, which then goes on; neither it nor a gateway learns of that.
 
     So reads go on arriving at a store that knows nothing of the latest writes. Only its lapsed
     lease keeps it from answering them.
@@ -152,12 +151,12 @@ async def _gateway_unaware(run: Run) -> None:
     await run.steady()
     run.fleet.read_elsewhere(run.target.other_url, READERS)
     await run.target.cut_off("gateway-2", Group.HEARTBEATS, True)
-    run.note("gateway-2 hears of no view and no leader any more")
+    run.note("gateway-2 receives no more heartbeats, so it learns of no view and no leader")
     await run.trace_all()
     try:
         for _ in range(BLINKS):
             await _deafen_store(run, True)
-            at_ns = run.note("store-2 is paused, and will have heard of no view", "fault")
+            at_ns = run.note("store-2 is paused, and will not learn of the next view", "fault")
             await run.target.pause("store-2")
             try:
                 await run.back("store-2 was paused", at_ns, STORE_LIMIT_S)
@@ -167,7 +166,7 @@ async def _gateway_unaware(run: Run) -> None:
             run.note(f"store-2 goes on, and {waiting} reads wait for an answer")
             await run.linger(AFTER_S)
             await _deafen_store(run, False)
-            run.note("store-2 hears everything again", "heal")
+            run.note("store-2 receives everything again", "heal")
             await run.whole()
     finally:
         await _deafen_store(run, False)
@@ -181,10 +180,10 @@ async def _deafen_store(run: Run, deaf: bool) -> None:
 
 
 async def _read_what_changed(run: Run) -> int:
-    """Read what changes from now on where a third of the reads goes to the store that was paused.
+    """Read what changes from now on through gateway-2, which sends a third to the paused store.
 
-    How many reads wait for it, and for each of them its answer would be wrong: it has not even been
-    asked to vote for these changes.
+    Returns how many reads wait for the store. Its answer to any of them would be wrong: it has not
+    even been asked to vote for these changes.
     """
     since_ns = time.monotonic_ns()
     deadline_s = time.monotonic() + CHANGED_PATIENCE_S
@@ -228,7 +227,7 @@ async def _leader_between(run: Run) -> None:
 
 
 LEADER_POINT = "send:paxos.accept@acceptor-3:1:after:kill"
-"""To a bare majority of the acceptors it has left, to the others and the learners not."""
+"""The message has left for a bare majority of the acceptors, not for the others or the learners."""
 
 
 async def _acceptors_killed(run: Run) -> None:
@@ -258,7 +257,7 @@ async def _quorum_lost(run: Run) -> None:
     run.find(
         "without a quorum writes are refused for certain",
         refused is not None,
-        "nobody was refused" if refused is None else f"{refused.status} {refused.problem}",
+        "no write was refused" if refused is None else f"{refused.status} {refused.problem}",
     )
     await run.linger(AFTER_S)
     done = [asked for asked in run.since(at_ns, "done") if asked.begun_ns > at_ns + 5e8]
@@ -268,7 +267,7 @@ async def _quorum_lost(run: Run) -> None:
         f"{len(done)} writes that began after the kill were acknowledged",
     )
     await run.restart("acceptor-3")
-    back_ns = run.note("acceptor-3 is heard of again")
+    back_ns = run.note("acceptor-3 sends heartbeats again")
     await run.back("acceptor-3 came back", back_ns, QUORUM_LIMIT_S)
     await run.linger(AFTER_S)
     await run.mend("acceptor-1", "acceptor-5")
@@ -323,7 +322,7 @@ STORE_CRASH = Scenario(
     (
         Case("idle", "it has nothing to do; the view drops it", _store_idle),
         Case("pending", "a request waits for its vote; the transaction aborts", _store_pending),
-        Case("granted", "it has voted yes; two-phase commit goes through", _store_granted),
+        Case("granted", "it has voted yes; two-phase commit completes", _store_granted),
     ),
     failpoints={"store-1": HEARTBEAT, "store-2": PENDING, "store-3": GRANTED},
 )
@@ -343,7 +342,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             "acceptor-crash",
-            "two of five acceptors die, and nobody notices",
+            "two of five acceptors die; service goes on",
             (Case("two", "kill -9 to both", _acceptors_killed),),
         ),
         Scenario(
@@ -372,10 +371,10 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             "cut-off",
-            "nodes live, but don't hear what is said to all",
+            "nodes run, but don't receive what is sent to their group",
             (
-                Case("store", "a store does not hear what all stores are told", _store_cut_off),
-                Case("gateway", "a gateway is unaware of who is in the view", _gateway_unaware),
+                Case("store", "a store misses what is sent to all stores", _store_cut_off),
+                Case("gateway", "a gateway does not know who is in the view", _gateway_unaware),
             ),
         ),
     )

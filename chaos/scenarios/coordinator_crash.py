@@ -1,7 +1,7 @@
 """`chaos-learner-crash`: the coordinator dies at each point of two-phase commit.
 
-Each case proves where the coordinator stopped: by the failpoint's own last words, and by what the
-stores' journals say of that slot before the next coordinator has spoken to them. The coordinator
+Each case proves where the coordinator stopped: by the failpoint's last line in its log, and by the
+stores' journals of that slot before the next coordinator has sent them anything. The coordinator
 itself keeps nothing on disk.
 """
 
@@ -20,31 +20,31 @@ MUTE = "store-3"
 """The store whose vote is missing, so that there is something to abort."""
 
 MUTE_S = 6.0
-"""Longer than the view needs to drop it."""
+"""Longer than the coordinator takes to drop a silent store from the view."""
 
 _LOOK_PATIENCE_S = 5.0
 _LOOK_S = 0.02
 _STILL_S = 0.3
-"""How long nothing must come where nothing was sent."""
+"""How long a journal must stay as it is to prove that nothing was sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trail:
-    """What the stores' journals must say of the slot at which the coordinator stopped."""
+    """What the stores' journals must hold of the slot at which the coordinator stopped."""
 
     says: str
     fits: Callable[[Sequence[Held]], bool]
     least_s: float = 0.0
-    """For so long it must not become untrue."""
+    """How long it must stay true."""
 
 
 NOWHERE = Trail(
-    "no store has heard of it",
+    "no store has received it",
     lambda held: not any(one.prepared or one.applied for one in held),
     _STILL_S,
 )
 FIRST_ONLY = Trail(
-    "store-1 has prepared it, the others have not heard of it",
+    "store-1 has prepared it, the others have not received it",
     lambda held: held[0].prepared and not any(one.prepared or one.applied for one in held[1:]),
     _STILL_S,
 )
@@ -55,27 +55,27 @@ IN_DOUBT = Trail(
     lambda held: all(one.prepared for one in held),
     _STILL_S,
 )
-TOLD_FIRST = Trail(
+FIRST_KNOWS = Trail(
     "store-1 knows the outcome, the others are in doubt",
     lambda held: held[0].applied and all(one.prepared for one in held[1:]),
 )
-TOLD = Trail("all stores know the outcome", lambda held: all(one.applied for one in held))
-UNTOLD = Trail(
-    "it is prepared elsewhere, and nobody knows an outcome",
+ALL_KNOW = Trail("all stores know the outcome", lambda held: all(one.applied for one in held))
+NONE_KNOWS = Trail(
+    "a store has prepared it, and none knows an outcome",
     lambda held: any(one.prepared for one in held) and not any(one.applied for one in held),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Where the coordinator stops."""
+    """A point at which the coordinator stops."""
 
     rule: str
     what: str
     trail: Trail
 
 
-ABORT = Point("send:log.propose.abort:1:after:kill", "after it proposed an abort", UNTOLD)
+ABORT = Point("send:log.propose.abort:1:after:kill", "after it proposed an abort", NONE_KNOWS)
 
 POINTS = (
     Point("send:txn.prepare:1:before:kill", "before any prepare", NOWHERE),
@@ -84,8 +84,8 @@ POINTS = (
     Point("receive:txn.vote:2:after:kill", "with some votes", SOMEWHERE),
     Point("send:client.result:1:before:kill", "with all votes, before it told anybody", IN_DOUBT),
     Point("send:client.result:1:after:kill", "after it told a client, and no store", IN_DOUBT),
-    Point("send:txn.decision@store-2:1:before:kill", "after it told some stores", TOLD_FIRST),
-    Point("send:txn.decision:1:after:kill", "after it told all stores", TOLD),
+    Point("send:txn.decision@store-2:1:before:kill", "after it told some stores", FIRST_KNOWS),
+    Point("send:txn.decision:1:after:kill", "after it told all stores", ALL_KNOW),
     ABORT,
 )
 
@@ -103,13 +103,13 @@ def _dies_at(point: Point) -> CaseSteps:
 
 
 async def _dies_of_an_abort(run: Run) -> None:
-    """A store is held, so that its vote is missing; once more if the view drops it before that."""
+    """A store is paused, so that its vote is missing; again if the view drops it before that."""
     await run.steady()
     for _ in range(ATTEMPTS):
         coordinator, epoch = await _coordinator_with(run, ABORT.rule)
         await run.trace_all()
         await run.target.arm(coordinator)
-        run.note(f"{MUTE} is held, so that its votes are missing")
+        run.note(f"{MUTE} is paused, so that its votes are missing")
         await run.target.pause(MUTE)
         try:
             died = await run.died(coordinator, MUTE_S)
@@ -120,15 +120,15 @@ async def _dies_of_an_abort(run: Run) -> None:
                 return
         finally:
             await run.target.resume(MUTE)
-        run.note("the view went on before the vote's timeout; once more")
+        run.note("the view dropped the store before the vote timed out; trying again")
         await run.whole()
-    raise RunVoid(f"no vote was waited for in vain, in {ATTEMPTS} attempts")
+    raise RunVoid(f"no vote timed out in {ATTEMPTS} attempts")
 
 
 async def _coordinator_with(run: Run, rule: str) -> tuple[str, int]:
-    """Who coordinates, with this failpoint, and in which epoch. Raises `RunVoid`.
+    """The coordinator, which has this failpoint, and its epoch. Raises `RunVoid`.
 
-    A slow machine may have changed the coordinator by itself; then the two change places again.
+    On a slow machine the other learner may have taken over; then the two change places again.
     """
     for _ in range(ATTEMPTS):
         await run.coordinator()
@@ -137,24 +137,24 @@ async def _coordinator_with(run: Run, rule: str) -> tuple[str, int]:
         if run.failpoints.get(coordinator) == rule:
             return coordinator, epoch
         [other] = [name for name in LEARNERS if name != coordinator]
-        run.note(f"{coordinator} coordinates, out of turn")
+        run.note(f"{coordinator} coordinates, but it is the other learner's turn")
         if run.failpoints.get(other) != rule:
             await run.target.kill(other)
             await run.mend(other, failpoint=rule)
         await run.target.kill(coordinator)
         await run.mend(coordinator, failpoint=run.scenario.next_failpoint(rule))
         await run.steady()
-    raise RunVoid("the learners don't take turns")
+    raise RunVoid(f"the learner with {rule} did not become the coordinator")
 
 
 async def _after_death(
     run: Run, point: Point, coordinator: str, epoch: int, resume: str = ""
 ) -> int | None:
-    """Prove where it stopped, see service back, and mend it; the slot at which it stopped."""
+    """Prove where it stopped, wait for service, and restart it; the slot at which it stopped."""
     fault = f"the coordinator {coordinator} died {point.what}"
     at_ns = run.note(f"{fault} ({point.rule})", "fault")
     if resume:
-        # Before its journal is read: nobody gets into a container that is held.
+        # Before its journal is read: no process can be started in a paused container.
         await run.target.resume(resume)
         run.note(f"{resume} goes on", "heal")
     slot = await _judge_stop(run, point, coordinator, epoch)
@@ -166,7 +166,7 @@ async def _after_death(
 
 
 async def _judge_stop(run: Run, point: Point, coordinator: str, epoch: int) -> int | None:
-    """Find that it stopped there and nowhere else; the slot."""
+    """Find out whether it stopped there and nowhere else; the slot."""
     rule, slot = await run.target.struck(coordinator) or ("nothing", None)
     name = f"it stopped {point.what}"
     if rule != point.rule or slot is None:
@@ -174,7 +174,7 @@ async def _judge_stop(run: Run, point: Point, coordinator: str, epoch: int) -> i
         return slot
     held = await _look(run, point.trail, slot, epoch)
     if held is None:
-        # The failpoint's word stands, but nobody was there in time to see what it left behind.
+        # The failpoint's log line stands, but the next coordinator was faster than the first look.
         run.find(name, True, f"{rule} struck at slot {slot}; the stores were not looked at in time")
         return slot
     run.find(
@@ -191,10 +191,10 @@ def _state_of(held: Held) -> str:
 
 
 async def _look(run: Run, trail: Trail, slot: int, epoch: int) -> Sequence[Held] | None:
-    """What the stores hold of a slot, as their old coordinator left it.
+    """What the stores hold of a slot, as their former coordinator left it.
 
-    Waits until it fits, and for as long as it must go on to fit. `None` if the next coordinator
-    came before the first look.
+    Waits until it fits `trail`, and for as long as it must stay so. `None` if the next coordinator
+    was there before the first look.
     """
     began_s = time.monotonic()
     last: Sequence[Held] | None = None
@@ -213,26 +213,26 @@ async def _look(run: Run, trail: Trail, slot: int, epoch: int) -> Sequence[Held]
 
 
 async def _judge_abort(run: Run, slot: int) -> None:
-    """All that were told of the slot were told what the log says of it."""
+    """Every client with a result of the slot has the one that the log has."""
     entry = await run.log_entry(slot)
     if entry is None:
-        run.find("the log says what became of the slot", False, f"it has no slot {slot}")
+        run.find("the log has the slot's outcome", False, f"it has no slot {slot}")
         return
     outcome = entry["outcome"]
     requests = {command["request"]: command["outcome"] for command in entry["commands"]}
-    told = [asked for asked in run.fleet.asked if asked.request in requests]
+    answered = [asked for asked in run.fleet.asked if asked.request in requests]
     wrong = [
-        f"{asked.request} was told {asked.fate}, and the log says {requests[asked.request]}"
-        for asked in told
+        f"{asked.request} was reported {asked.fate}; in the log it is {requests[asked.request]}"
+        for asked in answered
         if asked.fate != "unknown"
         and (asked.fate == "aborted") != (requests[asked.request] == "aborted")
     ]
-    run.shown += [asked for asked in told if asked not in run.shown][:1]
-    fates = ", ".join(sorted(asked.fate for asked in told)) or "nobody"
+    run.shown += [asked for asked in answered if asked not in run.shown][:1]
+    fates = ", ".join(sorted(asked.fate for asked in answered)) or "none"
     run.find(
-        "all were told what the log says of the slot",
+        "clients were notified of the slot's outcome in the log",
         outcome in ("aborted", "committed", "partly aborted") and not wrong,
-        "; ".join(wrong) or f"slot {slot} of epoch {entry['epoch']} is {outcome}; told: {fates}",
+        "; ".join(wrong) or f"slot {slot} of epoch {entry['epoch']} is {outcome}; results: {fates}",
     )
 
 

@@ -1,8 +1,8 @@
-"""What must hold after every scenario, of the history and of the cluster as it stands.
+"""What must hold after every scenario, of the history and of the cluster in its final state.
 
-None of it trusts another part: the history is judged from what clients were told alone; the log's
-order is taken from the slots that they were told, and compared with what is there in the end; the
-stores are compared by their hashes.
+No check trusts another part: the history is judged from the answers to clients alone; the log's
+order is taken from the slots in these answers, and compared with the final contents; the stores are
+compared by their hashes.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ async def judge(run: Run) -> tuple[CheckResult, Window | None]:
     try:
         run.final = await run.fleet.read_all()
     except TimeoutError:
-        run.find("every path can be read in the end", False, "not within the patience")
+        run.find("every path can be read in the end", False, "not all of them were read in time")
     await run.fleet.resolve()
     await _judge_acknowledged(run)
     _judge_aborted(run)
@@ -37,7 +37,7 @@ async def judge(run: Run) -> tuple[CheckResult, Window | None]:
 
 
 async def _judge_stores(run: Run) -> None:
-    """Wait until the stores stand still at the same slot, and compare them."""
+    """Wait until the stores have applied the same slots and none is in doubt; compare them."""
     deadline_s = time.monotonic() + CALM_PATIENCE_S
     stores: list[dict[str, Any]] = []
     while time.monotonic() < deadline_s:
@@ -56,18 +56,19 @@ async def _judge_stores(run: Run) -> None:
         and len(set(slots.values())) == 1
         and len(set(hashes.values())) == 1,
         "; ".join(f"{name}: slot {slots[name]}, hash {hashes[name][:12]}" for name in slots)
-        or "no store is heard of",
+        or "no store sends heartbeats",
     )
     doubts = [
         f"{node['name']} has {node['in_doubt']} slots in doubt and {node['pending']} pending"
         for node in stores
         if node["in_doubt"] or node["pending"]
     ]
-    run.find("nothing is in doubt", not doubts, "; ".join(doubts) or f"{len(stores)} stores asked")
+    evidence = "; ".join(doubts) or f"reported by {len(stores)} stores"
+    run.find("nothing is in doubt", not doubts, evidence)
 
 
 async def _judge_acknowledged(run: Run) -> None:
-    """Every acknowledged write is there, unless a later one that is known to have happened is."""
+    """Each path holds its last acknowledged write, or one whose outcome is unknown."""
     by_path: dict[str, list[Asked]] = defaultdict(list)
     open_values: dict[str, set[str | None]] = defaultdict(set)
     for asked in run.fleet.asked:
@@ -99,7 +100,7 @@ async def _judge_acknowledged(run: Run) -> None:
 
 
 def _judge_aborted(run: Run) -> None:
-    """What was said not to have happened was never seen, and the log still says so."""
+    """No read saw a write that was reported as not done, and the log still has it as not done."""
     never = {
         value
         for asked in run.fleet.asked
@@ -115,7 +116,7 @@ def _judge_aborted(run: Run) -> None:
     wrong = [f"{value} was read" for value in sorted(never & seen)]
     aborted = [asked for asked in run.fleet.asked if asked.fate == "aborted"]
     wrong += [
-        f"{asked.request} was told aborted, and now is {asked.resolved}"
+        f"{asked.request} was reported aborted, and now is {asked.resolved}"
         for asked in aborted
         if asked.resolved not in ("aborted", "", "410")
     ]
@@ -142,5 +143,5 @@ def _judge_history(run: Run) -> tuple[CheckResult, Window | None]:
     if result.verdict == "not linearizable":
         window = smallest_window(result.of("not linearizable")[0].component)
         evidence = f"{headline(window)} ({evidence})"
-    run.find("what clients were told is linearizable", result.verdict == "linearizable", evidence)
+    run.find("the clients' history is linearizable", result.verdict == "linearizable", evidence)
     return result, window

@@ -21,7 +21,7 @@ _COLUMNS = 72
 def summarize(
     run: Run, result: CheckResult | None, *, void: str = "", command: str = "", seconds: float = 0.0
 ) -> dict[str, Any]:
-    """Everything that a run found, for programs. Times are seconds since the run's beginning."""
+    """All findings of a run, for JSON. Times are in seconds since the beginning of the run."""
     began_ns = run.began_ns
     asked = run.fleet.asked
 
@@ -93,7 +93,7 @@ def summarize(
 
 
 def _bins(asked: Sequence[Asked], began_ns: int) -> list[dict[str, Any]]:
-    """Throughput and latency of what was acknowledged, by time."""
+    """Throughput and latency of the acknowledged operations, by time."""
     done = [one for one in asked if one.fate == "done"]
     if not done:
         return []
@@ -120,7 +120,7 @@ def _bins(asked: Sequence[Asked], began_ns: int) -> list[dict[str, Any]]:
 
 
 def picture(report: dict[str, Any]) -> list[str]:
-    """Throughput of writes over time as a line of bars; below it, what happened when."""
+    """Throughput of writes over time as a line of bars; below it, marks for faults and repairs."""
     bins = report["bins"]
     if not bins:
         return []

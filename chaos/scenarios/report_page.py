@@ -1,4 +1,4 @@
-"""The report as one HTML page that asks nobody for anything."""
+"""The report as one self-contained HTML page."""
 
 from html import escape
 from typing import Any
@@ -178,7 +178,7 @@ def _requests(report: dict[str, Any]) -> str:
 
 
 def _sequence(events: list[dict[str, Any]]) -> str:
-    """Who sent what to whom: nodes are lanes, time runs down."""
+    """The messages between nodes: nodes are lanes, time runs down."""
     events = sorted(events, key=lambda event: event["time_us"])[:_EVENTS_MAX]
     nodes = sorted(
         {event["node"] for event in events},

@@ -38,12 +38,12 @@ async def run_scenario(
 ) -> dict[str, Any]:
     """Run it, write its report into `folder`, and return the report.
 
-    Whatever is started is ended, also if this is cancelled. In `folder`: `report.json`,
+    Everything that it starts is ended, also if it is cancelled. In `folder`: `report.json`,
     `report.html`, `history.jsonl`; for a failure also the nodes' logs, and `violation.html`, the
-    picture of what can't be ordered.
+    picture of the operations that can't be ordered.
     """
     began_s = time.monotonic()
-    # What clients wrote stands in the history.
+    # Private, because the history holds what clients wrote.
     await asyncio.to_thread(make_private, folder)
     await asyncio.to_thread(folder.chmod, PRIVATE_FOLDER)
     home = Path(tempfile.mkdtemp(prefix="synod-chaos-"))
@@ -98,7 +98,7 @@ def _leaves(failures: BaseExceptionGroup[Any]) -> list[BaseException]:
 
 
 def only(scenario: Scenario, names: Sequence[str]) -> Scenario:
-    """The scenario with some of its cases. Raises `ValueError` for a name that it has not."""
+    """The scenario with some of its cases. Raises `ValueError` for a case that it does not have."""
     known = {case.name: case for case in scenario.cases}
     if unknown := [name for name in names if name not in known]:
         raise ValueError(

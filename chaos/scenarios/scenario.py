@@ -1,8 +1,8 @@
 """The frame of every scenario: a cluster under load, faults one after the other, and a verdict.
 
 A scenario is a list of cases. Each case waits until the load is steady (else the run is void: a
-fault that meets no load proves nothing), does something to the cluster, waits until writes are
-acknowledged again, and repairs what it broke. Whatever it finds is noted as a `Finding`; at the end
+fault without load proves nothing), injects a fault, waits until writes are acknowledged again, and
+repairs what it broke. It records what it finds as `Finding`s; at the end
 `chaos.scenarios.judgement` adds what must hold of the history and of the cluster as a whole.
 """
 
@@ -26,7 +26,7 @@ FLOOR_PER_S = 10
 
 DEATH_PATIENCE_S = 20.0
 ATTEMPTS = 5
-"""How often a fault is tried whose moment a slow machine may miss."""
+"""How often a fault is tried that a slow machine may miss the moment for."""
 
 AFTER_S = 3.0
 """How long the load goes on after service is back, before anything is repaired."""
@@ -44,7 +44,7 @@ class RunVoid(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What happened when, in nanoseconds of the monotonic clock."""
+    """An event of the run and its time, in nanoseconds of the monotonic clock."""
 
     at_ns: int
     kind: MomentKind
@@ -53,7 +53,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that must hold, whether it does, and what that rests on."""
+    """Something that must hold, whether it does, and the evidence."""
 
     name: str
     holds: bool
@@ -67,7 +67,7 @@ class Outage:
     fault: str
     since_ns: int
     seconds: float | None
-    """`None`: they did not come back while somebody waited."""
+    """`None`: they did not come back within the run's patience."""
     limit_s: float
 
 
@@ -76,18 +76,18 @@ CaseSteps = Callable[["Run"], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One fault and what must come of it."""
+    """One fault and what must hold during and after it."""
 
     name: str
     says: str
     steps: CaseSteps
     failpoint: str = ""
-    """What stops the node whose turn it is, if nodes take turns; see `Scenario`."""
+    """The failpoint of the node whose turn it is, if nodes take turns; see `Scenario`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Some cases on one cluster. `failpoints` are in the nodes from the start, not armed.
+    """Cases on one cluster. Its nodes start with their `failpoints`, which are not armed.
 
     Of two nodes that take `turns` the first one dies in the first case, the other in the second,
     and so on; each comes back with the failpoint of its next case.
@@ -101,12 +101,12 @@ class Scenario:
 
     @property
     def first_failpoints(self) -> dict[str, str]:
-        """What every node that has a failpoint has at the start."""
+        """The failpoint that each node starts with, for nodes that have one."""
         first = zip(self.turns, self.cases, strict=False)
         return {**self.failpoints, **{node: case.failpoint for node, case in first}}
 
     def next_failpoint(self, failpoint: str) -> str:
-        """What a node that died of `failpoint` comes back with."""
+        """The failpoint with which a node that died of `failpoint` restarts."""
         rules = [case.failpoint for case in self.cases]
         following = rules[rules.index(failpoint) + len(self.turns) :]
         return following[0] if following else ""
@@ -129,7 +129,7 @@ class Run:
         """Requests around the faults whose messages the report draws."""
         self.traces: dict[str, Any] = {}
         self.failpoints = scenario.first_failpoints
-        """What each node was started with, if it has one that has not struck."""
+        """Each node's failpoint, unless it has struck already."""
         self.final: dict[str, str | None] = {}
         """What each path held in the end."""
         self._tell = tell
@@ -139,14 +139,14 @@ class Run:
     # -- telling ---------------------------------------------------------------------------------
 
     def note(self, text: str, kind: MomentKind = "note") -> int:
-        """Write down that something happens now; the time."""
+        """Record an event that happens now; its time."""
         now_ns = time.monotonic_ns()
         self.moments.append(Moment(now_ns, kind, text))
         self._tell(f"{(now_ns - self.began_ns) / 1e9:7.2f} s  {text}")
         return now_ns
 
     def find(self, name: str, holds: bool, evidence: str) -> None:
-        """Note what was found."""
+        """Record a finding."""
         self.findings.append(Finding(name, holds, evidence))
         if not holds:
             self.note(f"WRONG: {name}: {evidence}")
@@ -154,7 +154,7 @@ class Run:
     # -- the load --------------------------------------------------------------------------------
 
     async def steady(self) -> None:
-        """Wait until the load has been above the floor for a while. Raises `RunVoid`."""
+        """Wait until the load has been above the floor for `STEADY_S`. Raises `RunVoid`."""
         deadline_s = time.monotonic() + STEADY_PATIENCE_S
         since_ns = time.monotonic_ns()
         rate = 0.0
@@ -174,7 +174,7 @@ class Run:
         )
 
     async def back(self, fault: str, since_ns: int, limit_s: float) -> None:
-        """Wait for a write that begins after `since_ns` and is acknowledged; judge how long."""
+        """Wait for a write that begins after `since_ns` and is acknowledged; judge the outage."""
 
         def resumes(asked: Asked) -> bool:
             return asked.changes and asked.fate == "done" and asked.begun_ns >= since_ns
@@ -188,11 +188,13 @@ class Run:
         self.find(
             f"service is back within {limit_s:g} s after: {fault}",
             seconds is not None and seconds <= limit_s,
-            f"not within {RESUME_PATIENCE_S:g} s" if seconds is None else f"after {seconds:.2f} s",
+            f"not back within {RESUME_PATIENCE_S:g} s"
+            if seconds is None
+            else f"back after {seconds:.2f} s",
         )
 
     async def linger(self, seconds: float) -> None:
-        """Let the load go on."""
+        """Let the load go on for a while."""
         await asyncio.sleep(seconds)
 
     def since(self, at_ns: int, *fates: str) -> list[Asked]:
@@ -206,7 +208,7 @@ class Run:
     # -- the cluster -----------------------------------------------------------------------------
 
     async def ask(self) -> dict[str, Any]:
-        """What the gateway knows of the cluster; waits while it knows nothing."""
+        """What the gateway knows of the cluster; waits until it knows something."""
         async with asyncio.timeout(WHOLE_PATIENCE_S):
             while True:
                 with contextlib.suppress(ConnectionError, ValueError):
@@ -215,11 +217,11 @@ class Run:
 
     async def leader(self) -> str:
         """The proposer that leads."""
-        return str(await self._known("a leader", lambda about: about["leader"]))
+        return str(await self._known("leader", lambda about: about["leader"]))
 
     async def coordinator(self) -> str:
         """The learner that coordinates."""
-        view = await self._known("a view", lambda about: about["view"])
+        view = await self._known("view", lambda about: about["view"])
         return str(view["coordinator"])
 
     async def _known(self, what: str, look: Callable[[dict[str, Any]], Any]) -> Any:
@@ -236,7 +238,7 @@ class Run:
         Raises `RunVoid` if it does not strike.
         """
         if not await self.died(node, DEATH_PATIENCE_S):
-            raise RunVoid(f"the failpoint of {node} did not strike: it got no such message")
+            raise RunVoid(f"the failpoint of {node} did not strike: no message has reached it")
         return time.monotonic_ns()
 
     async def died(self, node: str, patience_s: float) -> bool:
@@ -250,7 +252,7 @@ class Run:
         return True
 
     async def restart(self, *nodes: str, failpoint: str = "") -> None:
-        """Start dead nodes again, and wait until each is heard of anew."""
+        """Restart dead nodes, and wait until each sends heartbeats again."""
         former = await self._incarnations()
         for node in nodes:
             await self.target.restart(node, failpoint)
@@ -265,14 +267,14 @@ class Run:
             now = await self._incarnations()
             silent = [node for node in silent if now.get(node, 0) <= former.get(node, 0)]
         if silent:
-            self.find("nodes come back", False, f"{', '.join(silent)} are not heard of again")
+            self.find("nodes come back", False, f"no heartbeats again: {', '.join(silent)}")
 
     async def _incarnations(self) -> dict[str, int]:
         nodes = (await self.ask())["nodes"]
         return {node["name"]: int(node.get("incarnation", 0)) for node in nodes}
 
     async def whole(self) -> None:
-        """Wait until every node is heard of and every store is in the view and has caught up."""
+        """Wait until every node sends heartbeats and every store is in the view and caught up."""
         deadline_s = time.monotonic() + WHOLE_PATIENCE_S
         missing: list[str] = []
         while time.monotonic() < deadline_s:
@@ -283,19 +285,19 @@ class Run:
         self.find("the cluster is whole again", False, f"missing: {', '.join(missing)}")
 
     async def mend(self, *nodes: str, failpoint: str = "") -> None:
-        """Start dead nodes again, and wait until the cluster is whole."""
+        """Restart dead nodes, and wait until the cluster is whole."""
         await self.restart(*nodes, failpoint=failpoint)
         await self.whole()
         self.note("the cluster is whole")
 
     async def log_entry(self, slot: int) -> dict[str, Any] | None:
-        """What the log says of a slot, and what became of it; `None` if nobody has it."""
+        """A slot's entry in the log, with its outcome; `None` if no node has it."""
         page = await self._request("GET", f"/v1/log?before={slot + 1}&limit=1")
         entries = [] if page is None else page["entries"]
         return next((entry for entry in entries if entry["slot"] == slot), None)
 
     async def watch(self) -> None:
-        """Note elections and views for ever."""
+        """Record elections and views until it is cancelled."""
         while True:
             with contextlib.suppress(ConnectionError, ValueError, TimeoutError):
                 self._compare(await survey(self.target))
@@ -305,7 +307,7 @@ class Run:
         leader = about["leader"]
         if leader != self._leader:
             if self._leader is not None or leader is not None:
-                self.note("nobody leads" if leader is None else f"{leader} leads", "change")
+                self.note("there is no leader" if leader is None else f"{leader} leads", "change")
             self._leader = leader
         if (view := about["view"]) is not None:
             stores = tuple(member["name"] for member in view["stores"])
@@ -317,7 +319,7 @@ class Run:
     # -- traces ----------------------------------------------------------------------------------
 
     async def trace_all(self, seconds: int = 10) -> None:
-        """Have every message recorded for a while, where the gateway can do that."""
+        """Have every message recorded for a while, if the gateway offers that."""
         await self._request("POST", "/v1/traces", json.dumps({"seconds": seconds}).encode())
 
     async def fetch_traces(self, most: int = 8) -> None:
@@ -349,7 +351,7 @@ def _missing(about: dict[str, Any]) -> list[str]:
         if node["role"] == "gateway":
             continue
         if not node["seen"] or node["age_ms"] > 5_000:
-            missing.append(f"{node['name']} is not heard of")
+            missing.append(f"{node['name']} sends no heartbeats")
         elif node["halted"]:
             missing.append(f"{node['name']} halted")
         elif node["role"] == "store" and not node["in_view"]:
@@ -363,7 +365,7 @@ def _missing(about: dict[str, Any]) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def under_load(run: Run) -> AsyncIterator[None]:
-    """Run the clients, and look on, for the length of a block."""
+    """Run the clients, and record elections and views, for the length of a block."""
     await run.fleet.look_for_moves()
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(run.watch())

@@ -119,7 +119,7 @@ def test_an_abort_that_is_taken_back_is_found(run: Run) -> None:
 
     judgement._judge_aborted(run)
 
-    assert _finding(run) == (False, f"{asked.request} was told aborted, and now is done")
+    assert _finding(run) == (False, f"{asked.request} was reported aborted, and now is done")
 
 
 def test_a_history_that_has_no_order_is_found(run: Run) -> None:
@@ -412,9 +412,9 @@ def test_one_case_can_be_chosen() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("store-crush",), "there is no store-crush; there are store-crash"),
+        (("store-crush",), "no such scenario: store-crush; known are all, store-crash"),
         (("store-crash", "--case", "other"), "it has idle, pending, granted"),
-        (("all", "--case", "idle"), "name one scenario"),
+        (("all", "--case", "idle"), "needs one scenario by name"),
         (("store-crash", "--target", "moon"), "neither local nor compose"),
         (("store-crash", "--break-running-cluster"), "always the command's own"),
     ],

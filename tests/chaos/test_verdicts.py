@@ -54,7 +54,7 @@ async def test_stores_that_vote_too_early_or_read_without_a_lease_are_found_out(
 
     assert (report["verdict"], report["void"]) == ("failed", "")
     assert "the dead store's journal holds what it voted for" in _wrong(report)
-    assert "what clients were told is linearizable" in _wrong(report)
+    assert "the clients' history is linearizable" in _wrong(report)
     assert "not linearizable" in (tmp_path / "violation.html").read_text()
     assert (tmp_path / "logs" / "store-3.log").is_file()
 
@@ -70,6 +70,6 @@ async def test_a_coordinator_that_commits_with_two_votes_is_found_out(
 
     assert (report["verdict"], report["void"]) == ("failed", "")
     assert {
-        "the pending transaction was aborted, and its client was told",
-        "what clients were told is linearizable",
+        "the pending transaction was aborted, and its client was notified",
+        "the clients' history is linearizable",
     } <= _wrong(report)

@@ -78,7 +78,7 @@ def test_a_picture_that_can_not_be_written_does_not_hide_the_verdict(
 
     shown = capsys.readouterr()
     assert (code, "not linearizable" in shown.out) == (1, True)
-    assert "there is no picture" in shown.err
+    assert "the picture was not written" in shown.err
 
 
 def test_undecided(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
