@@ -38,7 +38,7 @@ TIME_LIMIT_S = 60.0
 """For a whole history, unless the caller says otherwise."""
 
 _FIRST_ROUND_PART = 0.3
-"""This part of the time limit is shared by all components, lest a hard one hide a violation."""
+"""All components share this part of the time limit, so that a hard one can't hide a violation."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
 """A cluster of containers as a target: one of this command's own, made of `docker-compose.yml`.
 
 It is a compose project with a name, credentials, ports and volumes of its own, so that nothing of
-the folder's usual cluster is touched: not its containers, and not the data of a stopped one either.
-Only the image is shared. Told so, it breaks the folder's running cluster instead.
+the folder's usual cluster is touched: not its containers, nor the data of a stopped one. Only the
+image is shared. With `may_break` it breaks the folder's running cluster instead.
 
 A failpoint needs another command line, so its node gets a second compose file of its own, and its
-container is made anew from both; its volume, and so its disk, stays.
+container is recreated from both; its volume, and so its disk, stays.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ _DOWN_ATTEMPTS = 3
 
 
 class NotOurs(RuntimeError):
-    """The cluster was not started by this command, and nobody said that it may be broken."""
+    """This command did not start the cluster, and its user has not allowed it to be broken."""
 
 
 class ComposeTarget:
@@ -63,7 +63,7 @@ class ComposeTarget:
         self._paused: set[str] = set()
         self._cuts = Cuts()
         self._remade: set[str] = set()
-        """The nodes of somebody else's cluster whose containers are not as they were."""
+        """The nodes of a running cluster whose containers were changed."""
 
     @property
     def other_url(self) -> str:
@@ -73,7 +73,7 @@ class ComposeTarget:
     # -- docker ----------------------------------------------------------------------------------
 
     async def _run(self, *command: str, may_fail: bool = False) -> str:
-        """What a command prints. Raises `ProcessFailed` with its last words."""
+        """What a command prints. Raises `ProcessFailed` with the end of its error output."""
         process = await asyncio.create_subprocess_exec(
             *command,
             cwd=self._folder,
@@ -81,7 +81,7 @@ class ComposeTarget:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            # A Ctrl-C is for this command alone; it ends what it started in order.
+            # Only `synod chaos` itself gets a Ctrl-C; it ends what it started in order.
             start_new_session=True,
         )
         try:
@@ -125,7 +125,7 @@ class ComposeTarget:
         if not (self._folder / FILE).exists():
             raise ProcessFailed(f"there is no {FILE} in {self._folder}")
         if shutil.which("docker") is None:
-            raise ProcessFailed("there is no docker here")
+            raise ProcessFailed("docker is not installed")
         if not await self._run("docker", "compose", "version", may_fail=True):
             self._client = ("docker-compose",)
         running = (await self._compose("ps", "--quiet", "rabbitmq", may_fail=True)).split()
@@ -149,11 +149,11 @@ class ComposeTarget:
             else:
                 for node, rule in failpoints.items():
                     await self.restart(node, rule)
-            while not await self._whole():  # noqa: ASYNC110  Nothing tells of it.
+            while not await self._whole():  # noqa: ASYNC110  No event announces it.
                 await asyncio.sleep(1.0)
 
     def _mint(self) -> None:
-        """Names, secrets and ports that no other cluster has."""
+        """Draw a name, secrets and ports that no other cluster has."""
         port, console_port = free_ports(2)
         self._own = True
         self._project = f"synod-chaos-{secrets.token_hex(4)}"
@@ -180,7 +180,7 @@ class ComposeTarget:
         self.url = f"http://127.0.0.1:{given.get('SYNOD_HTTP_PORT', USUAL_PORT)}"
 
     async def _whole(self) -> bool:
-        """Whether a write could start, and every member was heard of."""
+        """Whether a write could start, and every member has sent heartbeats."""
         try:
             about = await survey(self)
         except (ConnectionError, ValueError):
@@ -202,13 +202,13 @@ class ComposeTarget:
         if not self._own:
             await self.start_broker()
             if self._remade:
-                # Nobody else's container is looked at: a compose that finds it changed remakes it.
+                # Only these nodes: compose would recreate any other whose definition has changed.
                 again = ("up", "--detach", "--no-deps", *sorted(self._remade))
                 await self._compose(*again, may_fail=True)
             return
         left: list[str] = []
         for _ in range(_DOWN_ATTEMPTS):
-            # The engine may still be making what it was asked for when somebody gave up.
+            # After a cancelled `up` the engine may still be making what it was asked for.
             await self._compose("down", "--volumes", "--timeout", "3", may_fail=True)
             left = [
                 f"{what} {name}"
@@ -217,7 +217,7 @@ class ComposeTarget:
             ]
             if not left:
                 return
-        raise ProcessFailed(f"of {self._project} there is left: {', '.join(left)}")
+        raise ProcessFailed(f"could not remove, of {self._project}: {', '.join(left)}")
 
     # -- one node --------------------------------------------------------------------------------
 
@@ -225,7 +225,7 @@ class ComposeTarget:
         """The options that name the compose files, with one more for each of these nodes."""
         files = ["--file", FILE]
         for node, rule in failpoints.items():
-            # A killed container must stay dead until the scenario starts it again.
+            # A killed container must stay down until the scenario starts it again.
             about: dict[str, Any] = {"restart": "no", "command": ["node", node]}
             if rule:
                 about["command"] += ["--failpoint", rule, "--arm-on-signal"]
@@ -264,7 +264,7 @@ class ComposeTarget:
     async def runs(self, node: str) -> bool:
         """See `Target`."""
         state = await self._docker("inspect", "--format", "{{.State.Running}}", node=node)
-        await asyncio.sleep(_LOOK_S)  # Each look is a process.
+        await asyncio.sleep(_LOOK_S)  # Each inspection starts a process.
         return state.strip() == "true"
 
     async def struck(self, node: str) -> tuple[str, int | None] | None:
@@ -318,7 +318,7 @@ class ComposeTarget:
         await self._administer("delete", "binding", *arguments, "properties_key=~")
 
         async def delete() -> None:
-            # Most of the time it is gone, which the program calls an error.
+            # Usually the binding is gone already, which the program reports as an error.
             with contextlib.suppress(ProcessFailed):
                 await self._administer("delete", "binding", *arguments, "properties_key=~")
 
@@ -346,7 +346,7 @@ class ComposeTarget:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a command that nobody waits for any more."""
+    """End a command whose caller was cancelled."""
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
     try:

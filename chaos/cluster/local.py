@@ -4,7 +4,7 @@
       cluster.json       how the cluster was made: name, broker, ports, counts, settings
       rabbitmq/          a private broker, unless another one was named
       data/NODE/         each node's journal
-      logs/NODE.log      what each node said
+      logs/NODE.log      each node's log
       processes/NODE     which process each node is
 
 From a shell::
@@ -63,7 +63,7 @@ class Description:
     stores: int = 3
     settings: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, int] = field(default_factory=dict)
-    """Where the other nodes serve their metrics; empty: nowhere."""
+    """The ports at which the other nodes serve metrics; empty if they serve none."""
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -161,7 +161,7 @@ class LocalCluster:
 
     @property
     def broker_of_its_own(self) -> PrivateBroker:
-        """The private broker. Raises `ProcessFailed` if the cluster uses somebody else's."""
+        """The private broker. Raises `ProcessFailed` if the cluster uses another one."""
         if self.broker is None:
             raise ProcessFailed(f"the broker of {self.name} is not its own")
         return self.broker
@@ -177,7 +177,7 @@ class LocalCluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the nodes are told; nothing of this process's own settings leaks in."""
+        """The environment of the nodes, without the settings of this process."""
         about = self.description
         settings = {
             "cluster": about.cluster,
@@ -209,7 +209,7 @@ class LocalCluster:
         self.wait_ready(timeout_s=timeout_s)
 
     def stop(self) -> None:
-        """End all processes, the broker of one's own included. The data stays."""
+        """End all processes, a private broker included. The data stays."""
         for daemon in self.nodes.values():
             daemon.signal(signal.SIGTERM)
             daemon.signal(signal.SIGCONT)
@@ -253,7 +253,7 @@ class LocalCluster:
     def arm(self, name: str) -> None:
         """Let the failpoints of a node that was started with `armed=False` count from now on.
 
-        It must be ready by then: the signal ends a process that does not expect it yet.
+        The node must be ready by then: the signal ends a process that has no handler for it yet.
         """
         self.nodes[name].signal(signal.SIGUSR1)
 
@@ -290,7 +290,7 @@ class LocalCluster:
     # ── What the gateway says ─────────────────────────────────────────────────
 
     def ask(self, target: str, gateway: str = "gateway-1", *, timeout_s: float = 5.0) -> HttpAnswer:
-        """GET `target` from a gateway. Raises `OSError` if nobody answers."""
+        """GET `target` from a gateway. Raises `OSError` if it does not answer."""
         connection = HTTPConnection(_HOST, self.description.ports[gateway], timeout=timeout_s)
         try:
             connection.request("GET", target)
@@ -302,7 +302,7 @@ class LocalCluster:
             connection.close()
 
     def survey(self, gateway: str = "gateway-1") -> dict[str, Any]:
-        """What `/v1/cluster` says. Raises `OSError` if the gateway does not answer well."""
+        """What `/v1/cluster` answers. Raises `OSError` if the gateway does not answer well."""
         answer = self.ask("/v1/cluster", gateway)
         if answer.status != 200:
             raise ConnectionError(f"{gateway} answered {answer.status}: {answer.body[:300]!r}")
@@ -310,17 +310,17 @@ class LocalCluster:
         return survey
 
     def leader(self) -> str | None:
-        """The leading proposer, as the gateway heard last."""
+        """The leading proposer, according to the gateway."""
         leader: str | None = self.survey()["leader"]
         return leader
 
     def coordinator(self) -> str | None:
-        """The learner that the view names, as the gateway heard last."""
+        """The learner that coordinates, according to the gateway."""
         view = self.survey()["view"]
         return None if view is None else str(view["coordinator"])
 
     def ready(self, gateway: str = "gateway-1") -> bool:
-        """Whether the gateway says that a write could start."""
+        """Whether a write could start, according to the gateway."""
         try:
             return self.ask("/readyz", gateway).status == 200
         except OSError:
@@ -342,14 +342,14 @@ class LocalCluster:
             time.sleep(0.1)
 
     def wait_whole(self, *, within_ms: int = 5_000, timeout_s: float = 60.0) -> None:
-        """Wait until the first gateway is ready and has heard of every member lately."""
+        """Wait until the first gateway is ready and has recent heartbeats of every member."""
 
         self.wait_until(
-            lambda: self.looks_whole(within_ms), "every node is heard of", timeout_s=timeout_s
+            lambda: self.looks_whole(within_ms), "every node sends heartbeats", timeout_s=timeout_s
         )
 
     def looks_whole(self, within_ms: int = 5_000) -> bool:
-        """Whether the first gateway is ready and has heard of every member lately."""
+        """Whether the first gateway is ready and has recent heartbeats of every member."""
         try:
             survey = self.survey()
         except OSError:
@@ -360,13 +360,13 @@ class LocalCluster:
         return bool(survey["ready"]) and max(ages) < within_ms
 
     def check_alive(self) -> None:
-        """Raise `ProcessFailed` with its last words if a node that was started has ended."""
+        """Raise `ProcessFailed` with the end of its log if a node that was started has ended."""
         for name, daemon in self.nodes.items():
             if daemon.starts and not daemon.runs:
                 raise ProcessFailed(f"{name} ended; {daemon.last_words()}")
 
     def wait_until(self, true: Callable[[], object], what: str, *, timeout_s: float = 30.0) -> None:
-        """Wait for a condition; an `OSError` while asking counts as "not yet"."""
+        """Wait for a condition; an `OSError` from it counts as "not yet"."""
 
         def holds() -> bool:
             try:

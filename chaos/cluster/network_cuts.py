@@ -1,10 +1,10 @@
-"""Cuts between nodes and groups that last: nodes make a binding that is gone again in seconds."""
+"""Lasting cuts between nodes and groups: a node declares a deleted binding again within seconds."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 PAUSE_S = 0.005
-"""Between two deletions of a binding: what is published while it is there again is heard."""
+"""Between two deletions of a binding. A message published in between may still be delivered."""
 
 Cut = Callable[[], Awaitable[object]]
 
@@ -16,13 +16,13 @@ class Cuts:
         self._kept: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def begin(self, node: str, group: str, cut: Cut) -> None:
-        """`cut` deletes the binding, whether it is there or not; returns once that is done."""
+        """Call `cut`, which deletes the binding if there is one, before this returns and after."""
         await cut()
         await self.end(node, group)
         self._kept[node, group] = asyncio.create_task(self._keep(cut))
 
     async def end(self, node: str, group: str) -> None:
-        """From here on the binding may be made again. Raises what kept the cut from being kept."""
+        """Delete the binding no more. Raises the error that ended the deletions early, if any."""
         keeping = self._kept.pop((node, group), None)
         if keeping is None:
             return
@@ -32,7 +32,7 @@ class Cuts:
             await keeping
 
     async def stop(self) -> None:
-        """Heal all."""
+        """End all cuts."""
         for keeping in self._kept.values():
             keeping.cancel()
         if self._kept:

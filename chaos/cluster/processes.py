@@ -1,8 +1,8 @@
-"""Operating-system processes: what Linux says of them, and starting and ending our own.
+"""Operating-system processes: what Linux reports of them, and starting and ending our own.
 
-A process id alone is no name: it is given away again. Together with the time of its start it is
-one, so both are written down, and a signal is sent through a descriptor of the very process that
-was looked at.
+A process id alone names no process, because Linux reuses it. Together with the time of its start it
+does, so both are recorded, and a signal is sent through a descriptor of the process that was
+checked.
 """
 
 import contextlib
@@ -26,11 +26,11 @@ _WATCH = 'read -r word; [ "$word" = done ] || kill -s KILL -- "-$$"'
 
 
 class ProcessFailed(RuntimeError):
-    """A process ended, or did not do what it was started for; the text holds its last words."""
+    """A process ended, or did not do what it was started for; the text has the end of its log."""
 
 
 def started_at(process_id: int) -> str | None:
-    """When a process started, in clock ticks since boot; `None` if it runs no more."""
+    """When a process started, in clock ticks since boot; `None` if it has ended."""
     fields = _stat(process_id)
     return None if fields is None else fields[_STARTED]
 
@@ -45,7 +45,7 @@ def session_members(leader: int) -> list[int]:
 
 
 def cpu_seconds(process_id: int) -> float:
-    """The processor time that a process has used; 0 if it runs no more."""
+    """The processor time that a process has used; 0 if it has ended."""
     fields = _stat(process_id)
     if fields is None:
         return 0.0
@@ -53,7 +53,7 @@ def cpu_seconds(process_id: int) -> float:
 
 
 def memory_kib(process_id: int, field: str = "VmHWM") -> int:
-    """A figure of proc(5)'s status, such as the peak memory; 0 if the process runs no more."""
+    """A figure of proc(5)'s status, such as the peak memory; 0 if the process has ended."""
     try:
         text = Path(f"/proc/{process_id}/status").read_text()
     except OSError:
@@ -89,11 +89,11 @@ class ProcessName:
 
     @property
     def runs(self) -> bool:
-        """Whether it is still there; a zombie is not."""
+        """Whether the process still runs; a zombie does not."""
         return started_at(self.process_id) == self.started_at
 
     def signal(self, number: int) -> bool:
-        """Send a signal to this process and to no other; tell whether it was there."""
+        """Send a signal to this process and to no other; return whether it was there."""
         try:
             descriptor = os.pidfd_open(self.process_id)
         except ProcessLookupError:
@@ -109,7 +109,7 @@ class ProcessName:
         return True
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for its end; tell whether that came in time."""
+        """Wait for its end; return whether it ended in time."""
         try:
             descriptor = os.pidfd_open(self.process_id)
         except ProcessLookupError:
@@ -125,7 +125,7 @@ class ProcessName:
 
 
 class Watchdog:
-    """Ends a group of processes when this process dies, in whatever way, or closes it.
+    """Ends a group of processes when this process closes it or dies, in whatever way.
 
     The watchdog is a shell that waits on a pipe whose other end only this process holds; it leads
     the group, and the processes it guards join by `subprocess.Popen(process_group=...)`.
@@ -149,7 +149,7 @@ class Watchdog:
 
 
 class Daemon:
-    """One program that is started and ended again and again, with a log and a record of itself.
+    """One program that is started and ended repeatedly, with a log and a record of its process.
 
     A later `Daemon` on the same record takes the running process over.
     """
@@ -186,7 +186,7 @@ class Daemon:
         return self.process_id is not None
 
     def start(self, arguments: Sequence[str] = (), *, group: int | None = None) -> None:
-        """Start it, unless it runs; `group` is a `Watchdog`'s, without one it outlives us."""
+        """Start it, unless it runs. Without the group of a `Watchdog` it outlives us."""
         if self.runs:
             return
         self._reap()
@@ -213,7 +213,7 @@ class Daemon:
             self._record.write_text(json.dumps(content) + "\n")
 
     def signal(self, number: int) -> bool:
-        """Send a signal; tell whether the process was there."""
+        """Send a signal; return whether the process was there."""
         return self._process is not None and self._process.signal(number)
 
     def kill(self) -> None:
@@ -267,7 +267,7 @@ class Daemon:
 def wait_until(
     true: Callable[[], bool], what: str, *, timeout_s: float, look_s: float = 0.05
 ) -> None:
-    """Wait for a condition. Raises `TimeoutError` that says which."""
+    """Wait for a condition. Raises `TimeoutError`, which names it."""
     deadline = time.monotonic() + timeout_s
     while not true():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""A RabbitMQ of one's own: started, killed and started again on the same data.
+"""A private RabbitMQ: started, killed and started again on the same data.
 
     folder/
       broker.json        ports, node name and credentials: the same at every start
@@ -99,7 +99,7 @@ class PrivateBroker:
 
     @property
     def management_url(self) -> str:
-        """The address of the management console, which answers if it was asked for."""
+        """The address of the management console, if the broker was started with it."""
         return f"http://127.0.0.1:{self.identity.management_port}/"
 
     @property
@@ -217,9 +217,9 @@ class PrivateBroker:
         return None if leader is None or started_at(leader) is None else leader
 
     def _recorded_leader(self) -> int | None:
-        """Return the session a former object founded, unless its number was given away since.
+        """Return the session a former object founded, unless its number was reused since.
 
-        A number is not given away while anything in its session runs, so a session whose
+        Linux does not reuse a number while any process of its session runs, so a session whose
         founder ended is still the one that was recorded.
         """
         try:
@@ -296,7 +296,7 @@ class PrivateBroker:
         (self.folder / "rabbitmq-env.conf").touch()
 
     def _environment(self) -> dict[str, str]:
-        """Return everything the server may know: nothing of a system-wide RabbitMQ leaks in."""
+        """Return the whole environment of the server: no setting of a system-wide RabbitMQ."""
         who = self.identity
         return {
             "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/local/bin:/usr/bin:/bin",
@@ -305,7 +305,7 @@ class PrivateBroker:
             "ERL_EPMD_PORT": str(who.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_CRASH_DUMP": str(self.folder / "log" / "erl_crash.dump"),
-            # The start script then becomes the server instead of waiting for it as a parent.
+            # With this the start script becomes the server instead of waiting for it as a parent.
             "RUNNING_UNDER_SYSTEMD": "true",
             "RABBITMQ_NODENAME": who.node,
             "RABBITMQ_DIST_PORT": str(who.distribution_port),
@@ -320,7 +320,7 @@ class PrivateBroker:
             "RABBITMQ_LOGS": str(self.log),
             "RABBITMQ_PID_FILE": str(self.folder / "rabbitmq.pid"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-                # It shares the machine: its threads neither spin nor stay on a processor each.
+                # On a shared machine its threads must neither spin nor be bound to processors.
                 "+sbwt none +sbwtdcpu none +sbwtdio none +stbt u"
                 " -kernel inet_dist_use_interface {127,0,0,1}"
             ),
@@ -328,7 +328,7 @@ class PrivateBroker:
 
 
 def server_available() -> bool:
-    """Tell whether a RabbitMQ server is installed on this machine."""
+    """Whether a RabbitMQ server is installed on this machine."""
     try:
         _server_program()
     except BrokerFailedError:
@@ -350,7 +350,7 @@ def _server_program() -> Path:
 
 
 def free_ports(count: int) -> list[int]:
-    """Draw `count` distinct ports of the loopback interface on which nobody listens."""
+    """Draw `count` distinct ports of the loopback interface on which no process listens."""
     found: list[int] = []
     for port in random.sample(_PORTS, 200 + count):
         with socket.socket() as candidate:

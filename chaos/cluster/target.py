@@ -1,4 +1,4 @@
-"""What faults are done to: a cluster of processes on this machine, or one of containers."""
+"""The targets of faults: a cluster of processes on this machine, or one of containers."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ _STRUCK = re.compile(r"failpoint (\S+) strikes(?: at slot (\d+))?")
 
 
 class Target(Protocol):
-    """A cluster that may be broken. Names are those of nodes; `restart` takes failpoints."""
+    """A cluster that may be broken. A `node` is a node's name."""
 
     @property
     def kind(self) -> str:
@@ -42,14 +42,14 @@ class Target(Protocol):
 
     @property
     def token(self) -> str:
-        """What HTTP asks for; empty if for nothing."""
+        """The bearer token that the gateway asks for; empty if it asks for none."""
 
     @property
     def nodes(self) -> Sequence[str]:
         """All nodes."""
 
     async def start(self, failpoints: Mapping[str, str]) -> None:
-        """Start everything; nodes with failpoints count nothing until `arm`."""
+        """Start everything; failpoints count nothing until `arm`."""
 
     async def stop(self) -> None:
         """End everything that `start` started."""
@@ -70,16 +70,16 @@ class Target(Protocol):
         """Let the node's failpoint count."""
 
     async def runs(self, node: str) -> bool:
-        """Whether the node's process is there; a paused one is."""
+        """Whether the node's process exists, paused or not."""
 
     async def struck(self, node: str) -> tuple[str, int | None] | None:
-        """The failpoint of a node that struck last, and at which slot."""
+        """The failpoint of a node that struck last, and its slot."""
 
     async def holds_prepared(self, node: str, slot: int) -> bool | None:
-        """Whether a dead node's journal holds a slot, prepared or applied; `None`: can't look."""
+        """Whether a dead node's journal holds a slot, prepared or applied; `None`: not known."""
 
     async def look(self, store: str, slot: int) -> Held:
-        """What the journal of a store that runs says of a slot."""
+        """What the journal of a running store holds of a slot."""
 
     async def kill_broker(self) -> None:
         """SIGKILL to RabbitMQ."""
@@ -88,17 +88,17 @@ class Target(Protocol):
         """Start RabbitMQ again."""
 
     async def cut_off(self, node: str, group: str, cut: bool) -> None:
-        """Let a node hear nothing more, or all again, of what is said to a group."""
+        """Stop, or resume, the delivery to a node of what is sent to a group."""
 
     async def quarantined(self) -> int:
         """How many messages are in quarantine."""
 
     async def logs(self, into: Path) -> None:
-        """Keep what the nodes said."""
+        """Save the nodes' logs in a folder."""
 
 
 async def survey(target: Target) -> dict[str, Any]:
-    """What `/v1/cluster` says. Raises `ConnectionError` if it says nothing of use."""
+    """What `/v1/cluster` answers. Raises `ConnectionError` if it does not answer well."""
     connection = Connection.to(target.url)
     headers = f"authorization: Bearer {target.token}\r\n" if target.token else ""
     try:
@@ -139,7 +139,7 @@ class LocalTarget:
         await self._call(self.cluster.broker_of_its_own.start)
         for node in self.nodes:
             await self.restart(node, failpoints.get(node, ""))
-        # In short steps, so that somebody who gives up does not wait for a thread.
+        # In short steps, so that a cancelled caller does not wait long for the thread.
         async with asyncio.timeout(START_PATIENCE_S):
             while not await self._call(self.cluster.looks_whole):
                 self.cluster.check_alive()
@@ -221,7 +221,7 @@ class LocalTarget:
             await bound.bind(exchange, routing_key="")
 
     async def _channel(self) -> aio_pika.abc.AbstractChannel:
-        """For what is changed on the broker while the cluster runs."""
+        """A channel for changes on the broker while the cluster runs."""
         if self._connection is None or self._connection.is_closed:
             self._connection = await aio_pika.connect(self.cluster.broker_url, timeout=10)
         return await self._connection.channel()
@@ -245,7 +245,7 @@ class LocalTarget:
 
 
 def last_strike(log: str) -> tuple[str, int | None] | None:
-    """The last failpoint that struck according to a node's log, and at which slot."""
+    """The last failpoint that struck according to a node's log, and its slot."""
     found = _STRUCK.findall(log)
     if not found:
         return None

@@ -1,1 +1,1 @@
-"""What a cluster costs: at rest, with tracing, over a very long run."""
+"""Measurements of what a cluster costs: at rest, with tracing, over a very long run."""

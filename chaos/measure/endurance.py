@@ -36,7 +36,7 @@ _GATEWAY = "gateway-1"
 
 @dataclass(slots=True)
 class Sample:
-    """The state of things after so many writes."""
+    """The sizes after so many writes."""
 
     writes: int
     seconds: float
@@ -45,20 +45,20 @@ class Sample:
 
     @property
     def total_bytes(self) -> int:
-        """All journals together."""
+        """The size of all journals together."""
         return sum(self.journal_bytes.values())
 
 
 @dataclass(slots=True)
 class EnduranceResult:
-    """What a run came to."""
+    """The samples and the start times of a run."""
 
     samples: list[Sample] = field(default_factory=list)
     restart_s: dict[str, float] = field(default_factory=dict)
     away: str = ""
 
     def faults(self) -> list[str]:
-        """What should not be."""
+        """What has grown, or takes to start, more than it may."""
         quarter = self.samples[max(0, len(self.samples) // 4 - 1)]
         last = self.samples[-1]
         faults = []
@@ -67,7 +67,7 @@ class EnduranceResult:
             ("the memory", last.resident_kib / quarter.resident_kib),
         ):
             if growth > GROWTH_MOST:
-                faults.append(f"{what} grew to {growth:.2f} times what a quarter of it took")
+                faults.append(f"{what} grew to {growth:.2f} times the size after a quarter")
         for node, seconds in self.restart_s.items():
             if seconds > RESTART_S_MOST:
                 faults.append(f"{node} took {seconds:.1f} s to start")
@@ -105,7 +105,7 @@ class Endurance:
             survey = await self._hosts[_GATEWAY].call(lambda token: Survey(token=token))
 
     async def _start(self, name: str) -> float:
-        """Begin a process on the node's folder; the seconds until it takes messages."""
+        """Start a node on its folder; the seconds until it receives messages."""
         began = time.monotonic()
         journal = Journal.open(self._folder / name, name, "endurance")
         transport = self._broker.transport(name)

@@ -1,11 +1,11 @@
-"""What a cluster costs while nobody asks anything of it.
+"""What a cluster costs without any requests.
 
 ::
 
     python -m chaos.measure.idle --seconds 600
 
 measures the cluster in `./synod-local` or, if there is none, one of its own: the processor time of
-each node's process and, apart, of the broker's; their peak memory; and whether any queue grows.
+each node and, separately, of the broker; their peak memory; and whether any queue grows.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def node_queues(cluster: LocalCluster) -> list[str]:
 
 
 def delay_queues(cluster: LocalCluster) -> list[str]:
-    """The queues of delayed messages; a rung that nobody used yet is not there."""
+    """The queues of delayed messages; one that no timer has used yet does not exist."""
     topology = Topology(cluster.name)
     return [topology.delay(delay_ms) for delay_ms in DELAYS_MS]
 
@@ -64,7 +64,7 @@ async def waiting(cluster: LocalCluster, queues: Sequence[str]) -> dict[str, int
 
 @dataclass(frozen=True)
 class Idle:
-    """What was measured. Parts are of one core."""
+    """The measurements. Parts are of one core."""
 
     seconds: float
     part_of_a_core: float
@@ -76,7 +76,7 @@ class Idle:
 
     @property
     def faults(self) -> list[str]:
-        """What is too much."""
+        """What exceeds its limit."""
         found = [
             f"{queue} grew by {growth} messages"
             for queue, growth in self.growth_messages.items()
@@ -88,7 +88,7 @@ class Idle:
 
 
 async def measure(cluster: LocalCluster, seconds: float) -> Idle:
-    """Look at a cluster for a time without asking anything of it."""
+    """Measure a cluster for a time without sending it requests."""
     topology = Topology(cluster.name)
     queues = [*node_queues(cluster), *delay_queues(cluster), topology.quarantine]
     before = await waiting(cluster, queues)
@@ -112,7 +112,7 @@ async def measure(cluster: LocalCluster, seconds: float) -> Idle:
 
 
 def _broker_cpu_seconds(cluster: LocalCluster) -> float:
-    """Of a private broker and the helpers in its session; 0 for another one."""
+    """The processor time of a private broker and of the helpers in its session; else 0."""
     leader = cluster.broker.process_id if cluster.broker is not None else None
     return 0.0 if leader is None else sum(map(cpu_seconds, session_members(leader)))
 

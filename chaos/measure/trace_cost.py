@@ -5,8 +5,8 @@
     python -m chaos.measure.trace_cost --pairs 6 --seconds 8 --rate 40
 
 Each pair makes the same number of writes at the same moments with recording off and with it on, in
-turns first, so that nothing but the recording differs; what is compared is the processor time of
-all processes, the broker's included, and the median time of a write.
+alternating order, so that only the recording differs. It compares the processor time of all
+processes, the broker's included, and the median time of a write.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def measure(cluster: LocalCluster, mode: str, rate: float, seconds: float) -> Lo
 
 
 async def write_steadily(url: str, rate: float, seconds: float) -> list[float]:
-    """Write at fixed moments, whether or not the earlier ones are through; how long each took.
+    """Write at fixed moments, whether or not earlier writes have ended; how long each took.
 
     Raises `ProcessFailed` if a write is refused.
     """

@@ -24,18 +24,18 @@ from gateway.http.chunk_keeping import DOWNLOAD_SCHEDULE, RenewalSchedule, uploa
 
 _CHUNKS = (2, 2, 3, 4, 6, 10, 20)
 _SHARED_CHUNKS = 8
-"""So many chunks are shared by many files."""
+"""How many chunks many files share."""
 _TRIES = 3
 _THINK_MS = (200, 2_500)
 _PAUSES_MAX = 3
-"""A slow client pauses for so many of the longest pauses in all, so that runs end."""
+"""All pauses of one transfer last at most as long as so many of the longest, so that runs end."""
 
 
 @dataclass(slots=True)
 class ChunkTransfer:
     """The chunks of one upload or download: the first of `todo` next, `width` of them at once.
 
-    A slow client may pause before a chunk, for `pause_left_ms` in all.
+    A slow client may still pause before chunks, for `pause_left_ms` in all.
     """
 
     todo: deque[str]
@@ -48,11 +48,11 @@ class ChunkTransfer:
     got: dict[str, bytes] = field(default_factory=dict)
     over: bool = False
     needed: dict[str, None] = field(default_factory=dict)
-    """The chunks that the stores are asked to keep until the request is answered."""
+    """The chunks that the client asks the stores to keep until its request is answered."""
 
 
 class LargeFiles:
-    """All clients with large files of a run."""
+    """All clients of a run that upload and download large files."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class LargeFiles:
         self._pause_ms_max = pause_ms_max
         self._rng = world.stream("large files")
         self.checked_from_us = 0
-        """Requests that began earlier may lose chunks, as their renewals may have been lost."""
+        """Requests that began earlier may lose chunks: the network may have lost their renewals."""
         self.deleted_us: dict[tuple[str, str], int] = {}
         """When a store deleted a chunk, by the identity of its disk and the chunk's name."""
         self._requests: dict[int, ChunkTransfer] = {}
@@ -121,7 +121,7 @@ class LargeFiles:
             self._world.schedule.after_us(every_us, self._renew, (process, transfer))
 
     def _renew(self, request: tuple[Process, ChunkTransfer]) -> None:
-        """Renew the chunks' time, as the gateway does while it has a request."""
+        """Renew the chunks' time, as the gateway does while a request is under way."""
         process, transfer = request
         is_over = process.busy_since_us is None or self._requests[process.number] is not transfer
         if not is_over:
@@ -198,7 +198,7 @@ class LargeFiles:
         self._next(process, transfer, send)
 
     def _draw_chunks(self, value: str) -> list[bytes]:
-        """The first chunk is unique to the version, so that no two versions are equal."""
+        """Draw chunks; the first is unique to the version, so that no two versions are equal."""
         rng = self._rng
         chunks = [f"{value}/0".encode()]
         for number in range(1, rng.choice(_CHUNKS)):
@@ -265,8 +265,8 @@ class LargeFiles:
     def _on_lost(self, what: str, names: tuple[str, ...], since_us: int) -> None:
         """`contents_are_kept`: no store deletes a chunk while a client uploads or downloads it.
 
-        Chunks that went with a lost disk, or that rotted everywhere, don't count. Nor do those
-        that stores were not asked in time to keep; `kept_chunks_stay` is about requests in time.
+        It does not count chunks that were on a lost disk or rotted on every store, nor those that
+        no request in time asked to keep; `kept_chunks_stay` is about requests that were in time.
         """
         self._workload.counts["chunks lost to a client"] += 1
         for machine in self._world.machines.values():

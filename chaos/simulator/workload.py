@@ -1,8 +1,8 @@
-"""The clients: processes that read, write, delete and compare-and-set through the gateways.
+"""The clients: processes that read, write, delete, move and compare-and-set through the gateways.
 
-Their operations and outcomes are recorded as a history (`chaos.checker.history`). Every value is
-unique, so that a read shows which write it saw. A process does one operation at a time; after an
-unknown outcome it goes on under a new number.
+A history (`chaos.checker.history`) records their operations and outcomes. Every value is unique, so
+that a read shows which write it saw. A process does one operation at a time; after an unknown
+outcome it goes on under a new number.
 """
 
 import hashlib
@@ -48,12 +48,12 @@ from chaos.simulator.world import NodeDied, World
 
 PATHS = ("a", "b", "d/c", "d/e", "d/f/g", "h")
 LARGE_PATHS = ("large/a", "large/b", "large/c")
-"""The files of `chaos.simulator.large_files`."""
+"""The paths of the files of `chaos.simulator.large_files`."""
 _THINK_MS = (20, 900)
 _PATIENCE_MS = 90_000
 _STATUSES = frozenset(get_args(Status))
 _CHUNKS_LOST = "contents are on no store"
-"""Part of the reason of an abort that is due to chunks which no store has."""
+"""Part of the reason of an abort because of chunks that no store has."""
 
 
 @dataclass(slots=True)
@@ -73,17 +73,17 @@ class Process:
     record: RecordedClient
     gateway: str
     busy_since_us: int | None = None
-    """When the operation began that it waits for; `None` if it waits for none."""
+    """When the operation that is under way began; `None` if none is."""
     doing: str = ""
     stopped: bool = False
     act: "Callable[[Process], None] | None" = None
-    """Begins its next operation; `None`: one of the usual ones."""
+    """Begins its next operation; `None` stands for one of the usual operations."""
     think_ms: tuple[int, int] = _THINK_MS
 
 
 @dataclass(slots=True)
 class Acknowledged:
-    """A write that a client knows to be done, and its command in the log."""
+    """A write that a client knows to be done, and the place of its command in the log."""
 
     request: str
     operation: AnyOperation
@@ -93,12 +93,12 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class UploadedChunks:
-    """Chunks that were uploaded for a command, from `since_us` on."""
+    """Chunks that a client uploaded for a command, from `since_us` on."""
 
     names: tuple[str, ...]
     since_us: int
     check_held: Callable[[int], None] = lambda slot: None
-    """Checks that the stores have them, once the command is done in a slot."""
+    """Checks that the stores have the chunks, once the command is done in a slot."""
 
 
 @dataclass(slots=True)
@@ -118,7 +118,7 @@ class PendingWrite:
 
 @dataclass(slots=True)
 class ClientOutcomes:
-    """Outcomes that the verdict at the end checks, beside the history."""
+    """The outcomes that the final verdict checks in addition to the history."""
 
     acknowledged: list[Acknowledged] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
@@ -138,7 +138,7 @@ class Workload:
         self._names = [f"gateway-{n}" for n in range(1, gateways + 1)]
         self.digests: dict[str, str] = {}
         self._moved: set[str | None] = set()
-        """Values that were moved, and may come back to a path that they left."""
+        """Values of files that were moved, and that may return to a path that they left."""
         self.recorder = HistoryRecorder(lambda: world.now_us * 1_000)
         self.known = {path: KnownVersion(None, None, 0) for path in (*PATHS, *LARGE_PATHS)}
         self.outcomes = ClientOutcomes()
@@ -147,7 +147,7 @@ class Workload:
         for _ in range(processes):
             self.join()
         self.on_lost: Callable[[str, tuple[str, ...], int], None] = lambda what, names, since: None
-        """Called for chunks that a client needs since a moment and that no store has."""
+        """Called for chunks that no store has, with the moment since which a client needs them."""
         world.on_answer = self._on_answer
 
     def join(self) -> Process:
@@ -164,7 +164,7 @@ class Workload:
 
     @property
     def idle(self) -> bool:
-        """Whether no process waits for anything."""
+        """Whether no process has an operation under way."""
         return all(process.busy_since_us is None for process in self.processes)
 
     # -- the loop of a process -------------------------------------------------------------------
@@ -212,7 +212,7 @@ class Workload:
             self._transact(process, path)
 
     def end(self, process: Process, result: str) -> None:
-        """Count the result of an operation, and let the process think about the next one."""
+        """Count the result of an operation, and let the process begin another after a pause."""
         self.counts[result] += 1
         self.counts[f"{process.doing} {result}"] += 1
         process.busy_since_us = None
@@ -243,7 +243,7 @@ class Workload:
             then(value)
 
     def overdue(self) -> list[Process]:
-        """Processes that have waited longer than any call may take."""
+        """The processes whose operation has taken longer than any call may take."""
         limit_us = self._world.now_us - _PATIENCE_MS * US_PER_MS
         return [p for p in self.processes if p.busy_since_us and p.busy_since_us < limit_us]
 
@@ -258,7 +258,7 @@ class Workload:
         self.read_into(process, path, lambda: self.end(process, "failed"))
 
     def read_last(self, process: Process, path: str) -> None:
-        """A read of a process that has stopped; it must succeed."""
+        """Let a process that has stopped read once more; the read must succeed."""
 
         def failed() -> None:
             raise Violation("every_request_is_answered", f"the last read of {path!r} failed")
@@ -275,7 +275,7 @@ class Workload:
         on_failure: Callable[[], None],
         on_entry: Callable[[Any], None] | None = None,
     ) -> None:
-        """A linearizable read that `process` has begun."""
+        """Carry out a linearizable read that `process` has begun."""
         request = ReadRequest(number=0, what="entry", path=path)
         floor = self.known[path].slot
 
@@ -313,7 +313,7 @@ class Workload:
         if entry is None:
             return None
         if not isinstance(entry, FileEntry):
-            raise Violation("reads_are_fresh", f"a directory stands where a file was: {entry!r}")
+            raise Violation("reads_are_fresh", f"a directory has replaced a file: {entry!r}")
         value = self.digests.get(entry.content.sha256)
         if value is None:
             raise Violation("no_value_from_nowhere", f"no client wrote what was read: {entry!r}")
@@ -356,7 +356,7 @@ class Workload:
                     if hashlib.sha256(data).hexdigest() != name:
                         raise Violation("contents_are_whole", f"{path!r}: {name} is damaged")
                 case Absent():
-                    raise Violation("contents_are_whole", f"{path!r}: {name} is nowhere")
+                    raise Violation("contents_are_whole", f"{path!r}: no store has {name}")
             self.end(process, "ok" if isinstance(answer, FetchedChunk) else "failed")
 
         self.call(process, lambda token: Fetch(token=token, sha256=name), then)
@@ -384,7 +384,7 @@ class Workload:
         self.submit(process, PutFile(path=path, content=self._content(value)), {path: value})
 
     def _upload(self, process: Process, path: str, value: str) -> None:
-        """A file of two chunks, sent to the stores before the command."""
+        """Write a file of two chunks, which the stores get before the command."""
         parts = [value.encode() + b"/first", value.encode() + b"/second"]
         names = tuple(hashlib.sha256(part).hexdigest() for part in parts)
         whole = hashlib.sha256(b"".join(parts)).hexdigest()
@@ -436,7 +436,7 @@ class Workload:
         self.submit(process, DeleteFile(path=path, when=when), {path: None}, expected)
 
     def _move(self, process: Process, path: str) -> None:
-        """Move a known version to another path, whatever is there."""
+        """Move a known version to another path, whether or not a file is there."""
         known = self.known[path]
         if known.etag is None:
             self._write(process, path)
@@ -450,7 +450,7 @@ class Workload:
         self.submit(process, operation, {path: None, target: known.value})
 
     def _transact(self, process: Process, path: str) -> None:
-        """Write two files at once, if the first one still is the known version."""
+        """Write two files in one transaction, if the first one still is the known version."""
         process.doing = "transaction"
         known = self.known[path]
         other = self._rng.choice([name for name in PATHS if name != path])
@@ -504,7 +504,7 @@ class Workload:
                         self.outcomes.unknown.append((answer.request, process.gateway))
                     pending.doubtful = True
                     if pending.tries_left > 0 and not isinstance(answer, NodeDied):
-                        # With the same key, so that it is done once whatever the first try did.
+                        # The same key makes sure that it is done once, also if the first try was.
                         send()
                         return
                     process.record.unknown()
@@ -535,7 +535,7 @@ class Workload:
             process.record.ok()
             self.counts["acknowledged"] += 1
         elif why == "precondition_failed" and process.doing == "cas":
-            # A value that was moved may be back with another tag.
+            # A value that was moved may have returned with another tag.
             process.record.fail("another tag" if pending.expected in self._moved else None)
             self.counts["acknowledged"] += 1
         else:
@@ -547,7 +547,7 @@ class Workload:
 
 
 def _only_if(etag: str | None) -> Precondition:
-    """The condition that the version is still `etag`; `None`: that there is none."""
+    """The condition that the path still holds version `etag`, or with `None` that it holds none."""
     if etag is None:
         return Precondition(if_none_match=("*",))
     return Precondition(if_match=(etag,))
