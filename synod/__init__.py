@@ -1,7 +1,7 @@
 """Client library of Synod, a replicated file system: `Client` and, for asyncio, `AsyncClient`.
 
-It imports httpx and the standard library only. The server shares its rules for names, metadata,
-tags and headers with it, so what a client checks before it sends is what a gateway checks.
+It imports httpx and the standard library only. The server imports its rules for names, metadata,
+tags and headers from here, so a client checks before it sends what a gateway checks.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,7 @@ _OF_CLIENT = frozenset({"AsyncClient", "Body", "Client", "OnBytes", "Source"})
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Load the client on first use: a node that shares the rules starts without httpx."""
+        """Load the client on first use: a node that imports the rules starts without httpx."""
         if name not in _OF_CLIENT:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from synod import client

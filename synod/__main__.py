@@ -1,8 +1,8 @@
 """The command `synod`; also `python -m synod`.
 
-In a checkout the packages of the command line and the server stand beside this one. A wheel keeps
+In a checkout the packages of the command line and the server lie beside this one. A wheel keeps
 them in `synod/_app`, so that an installation adds no top-level package but `synod`; only this
-command puts that folder on the path.
+command adds that folder to the import path.
 """
 
 import sys

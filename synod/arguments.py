@@ -1,4 +1,4 @@
-"""What the client library asks for, checked by the rules of the gateway before anything is sent."""
+"""Checks a request's arguments by the gateway's own rules before the client sends anything."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ _CONDITIONS = ("if_match", "if_none_match", "target_if_match", "target_if_none_m
 
 
 def condition_headers(if_match: Tags, if_none_match: Tags = None) -> dict[str, str]:
-    """The headers of a write under conditions. Raises `InvalidRequest`."""
+    """The If-Match and If-None-Match headers of a write. Raises `InvalidRequest`."""
     given = (("if-match", if_match), ("if-none-match", if_none_match))
     try:
         return {name: conditions_header(tags, name) for name, tags in given if tags is not None}
@@ -27,14 +27,14 @@ def metadata_headers(
     executable: bool,
     meta: Mapping[str, str] | None,
 ) -> dict[str, str]:
-    """The headers of a PUT that say something about the file. Raises `InvalidRequest`."""
+    """The headers of a PUT that carry the file's metadata. Raises `InvalidRequest`."""
     try:
-        said = checked(content_type or "", modified_ms, executable, (meta or {}).items())
+        metadata = checked(content_type or "", modified_ms, executable, (meta or {}).items())
     except (InvalidMetadata, TypeError, AttributeError) as error:
         raise InvalidRequest(f"{error}") from None
-    headers = {META_PREFIX + name: value for name, value in said.meta}
+    headers = {META_PREFIX + name: value for name, value in metadata.meta}
     if content_type is not None:
-        headers["content-type"] = said.content_type
+        headers["content-type"] = metadata.content_type
     if modified_ms is not None:
         headers["synod-modified"] = str(modified_ms)
     if executable:
@@ -43,7 +43,7 @@ def metadata_headers(
 
 
 def check_steps(steps: Iterable[Mapping[str, Any]]) -> None:
-    """Raises `InvalidRequest` or `InvalidPath`, naming the step, for what no gateway takes."""
+    """Raises `InvalidRequest` or `InvalidPath`, naming the step, if every gateway would refuse it."""
     for number, step in enumerate(steps):
         try:
             check_members(step)
@@ -54,7 +54,7 @@ def check_steps(steps: Iterable[Mapping[str, Any]]) -> None:
 
 
 def check_members(members: Mapping[str, Any]) -> None:
-    """The same for a move, a copy or one step. What is of another type is left to the gateway."""
+    """The same for a move, a copy or one step. Values of a wrong type are left to the gateway."""
     for name in _PATHS:
         if isinstance(path := members.get(name), str):
             checked_path(path)

@@ -1,4 +1,4 @@
-"""Bodies on their way to a gateway: what can be sent, in pieces, and what can be sent again."""
+"""Request bodies: which kinds there are, how they are read in pieces, and which can be resent."""
 
 import asyncio
 import io
@@ -14,18 +14,18 @@ from synod.errors import SourceChanged
 
 READ_BYTES = 256 * 1024
 REPLAYED_BYTES_MAX = 4 * 1024 * 1024
-"""What is kept of a stream so that it can be sent once more. One that is longer is sent once."""
+"""How much of a stream is kept to be sent again. A longer stream is sent only once."""
 
 OnBytes = Callable[[int], None]
-"""Told how many more bytes went through; a negative number takes back what is sent again."""
+"""Receives how many more bytes were sent; a negative number takes back bytes to be sent again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A body that can be read more than once, of a size that is known.
+    """A body of known size that can be read more than once.
 
-    `changed` says what changed about it since its size was looked at, or nothing. It is asked
-    before the last piece is handed over: a gateway that lacks the end of a body writes nothing.
+    `changed` returns what changed about it since its size was determined, or an empty text. It is
+    called before the last piece is sent: a gateway that lacks the end of a body writes nothing.
     """
 
     size: int
@@ -44,9 +44,9 @@ class Source:
 
 
 def difference(before: os.stat_result, now: os.stat_result) -> str:
-    """How a file differs from what it was; empty if it is the same, unchanged file.
+    """How a file changed between two calls of stat; empty if it is the same, unchanged file.
 
-    The time of the last change of its status can't be set back, unlike that of its contents.
+    Unlike the modification time, the time of the last status change (ctime) can't be set back.
     """
     if (before.st_dev, before.st_ino) != (now.st_dev, now.st_ino):
         return "another file took its place while it was read"
@@ -59,7 +59,7 @@ def difference(before: os.stat_result, now: os.stat_result) -> str:
 
 
 class Stream:
-    """A body that can be read once, such as a pipe: its beginning is kept to be sent again."""
+    """A body that can be read only once, such as a pipe. Its beginning is kept for a retry."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -67,7 +67,7 @@ class Stream:
         self._kept_bytes = 0
         self._ended = False
         self.whole = True
-        """Whether all that was read is kept."""
+        """Whether everything that was read is kept, so that it can be sent again."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self._kept:
@@ -89,18 +89,18 @@ class Stream:
 
 
 Body = bytes | Source | BinaryIO
-"""What can be put. Of an open file the beginning is kept, see `REPLAYED_BYTES_MAX`."""
+"""What `put` accepts. The beginning of an open file is kept, see `REPLAYED_BYTES_MAX`."""
 
 
 class Pieces(httpx.AsyncByteStream):
-    """A body, read piece by piece while it is sent."""
+    """One attempt's reading of a body, piece by piece while it is sent."""
 
     def __init__(self, body: bytes | Source | Stream, on_bytes: OnBytes | None) -> None:
         self._body = body
         self._on_bytes = on_bytes
         self._sent = 0
         self.complete = False
-        """Whether its end was handed over. While it was not, no gateway has written anything."""
+        """Whether the end of the body was sent. Until then no gateway has written anything."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in self._read():
@@ -111,7 +111,7 @@ class Pieces(httpx.AsyncByteStream):
         self.complete = True
 
     def take_back(self) -> None:
-        """What was sent so far did not count."""
+        """Report the bytes of this attempt as not sent, because the attempt failed."""
         if self._on_bytes is not None and self._sent:
             self._on_bytes(-self._sent)
 
@@ -151,8 +151,8 @@ def _changed(reason: str) -> SourceChanged:
 
 
 async def _read(file: BinaryIO) -> bytes:
-    """The next bytes. Of an unbuffered file they are awaited, so that a slow pipe, which may never
-    say anything, can be left at any time.
+    """The next bytes. Reads of an unbuffered file are awaited, so that reading a pipe that may
+    never deliver anything can be cancelled.
     """
     if not isinstance(file, io.RawIOBase):
         return file.read(READ_BYTES)
@@ -169,7 +169,7 @@ async def _readable(descriptor: int) -> None:
     try:
         loop.add_reader(descriptor, ready.set)
     except OSError:
-        return  # A regular file and some devices always are.
+        return  # Regular files and some devices are always readable.
     try:
         await ready.wait()
     finally:

@@ -1,7 +1,7 @@
 """The client library: `AsyncClient`, and `Client` for programs without an event loop.
 
-Contents stream in both directions. Every write carries an Idempotency-Key, so that it is sent
-again without harm when an answer is lost, until the patience is used up; reads go on where the
+Contents stream in both directions. Every write carries an Idempotency-Key, so that it can safely
+be sent again after a lost answer, until `patience_s` has passed; downloads continue where the
 connection broke::
 
     with Client() as synod:
@@ -68,17 +68,17 @@ __all__ = [
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 PATIENCE_S = 60.0
-"""How long a write is tried again before its error is told."""
+"""How long a write is retried before its error is raised."""
 READ_PATIENCE_S = 15.0
-"""The same for a read: it costs nothing to ask again later."""
+"""The same for a read, which costs nothing to repeat later."""
 
-# httpcore asks for this optional module at every step of every request; one that is not there is
-# searched for on the disk each time, unless the interpreter is told once that it is not there.
+# httpcore imports this optional module at every step of every request. Python searches the disk for
+# a missing module each time, unless `sys.modules` records that it is missing.
 if importlib.util.find_spec("sniffio") is None:
     sys.modules["sniffio"] = None  # type: ignore[assignment]
 
 _WATCH_SILENT_S = 120.0
-"""A gateway says something more often than that, even if nothing changes."""
+"""A gateway sends something more often than that, even if nothing changes."""
 
 _T = TypeVar("_T")
 
@@ -86,10 +86,10 @@ _T = TypeVar("_T")
 class AsyncClient:
     """A client of one gateway. Use it as a context manager, or close it.
 
-    Without `token` that of the environment (`SYNOD_TOKEN`) is sent; an empty one sends none.
-    `timeout_s` bounds how long a request is tried, and how long an answer is waited for; without
-    it a write has `patience_s`, and a read has no more than `READ_PATIENCE_S`. `waiting` is told,
-    once, what is waited for. Raises `Misconfigured`.
+    Without `token` it sends that of the environment (`SYNOD_TOKEN`); an empty token is not sent.
+    `timeout_s` bounds how long a request is retried, and how long the client waits for an answer;
+    without it writes are retried for `patience_s`, reads for at most `READ_PATIENCE_S`. `waiting`
+    tells the user, once, what the client waits for. Raises `Misconfigured`.
     """
 
     def __init__(
@@ -123,8 +123,8 @@ class AsyncClient:
     def sibling(self) -> "AsyncClient":
         """Another client of the same gateway, with connections of its own.
 
-        httpx looks at all connections of a client several times for each request, so that many
-        at once are served better by a client each.
+        httpx scans all connections of a client several times for each request, so many concurrent
+        tasks are faster with a client each.
         """
         other = AsyncClient(
             self._address.url,
@@ -169,9 +169,9 @@ class AsyncClient:
         key: str | None = None,
         on_bytes: OnBytes | None = None,
     ) -> Written:
-        """Create or replace a file. Tags are given bare or as in headers, one or a list, or `*`.
+        """Create or replace a file. A condition is a tag, bare or as in headers, a list, or `*`.
 
-        Raises `SynodError`; `InvalidRequest`, before anything is sent, for what no file can have.
+        Raises `SynodError`; `InvalidRequest` before anything is sent if an argument is invalid.
         """
         headers = condition_headers(if_match, if_none_match)
         headers |= metadata_headers(content_type, modified_ms, executable, meta)
@@ -184,7 +184,7 @@ class AsyncClient:
         return self._written(written_of, answer)
 
     async def read(self, path: str, *, stale: bool = False, at_least: int = 0) -> bytes:
-        """A whole file in memory. Raises `SynodError`."""
+        """The contents of a file, whole in memory. Raises `SynodError`."""
         parts: list[bytes] = []
         await self.download(path, parts.append, stale=stale, at_least=at_least)
         return b"".join(parts)
@@ -197,10 +197,10 @@ class AsyncClient:
         stale: bool = False,
         at_least: int = 0,
     ) -> Entry:
-        """Give a file's bytes to `sink`, in order and checked. Raises `SynodError`.
+        """Pass a file's bytes to `sink`, in order. Raises `SynodError`.
 
-        If the connection breaks, the rest of the same version is asked for. Only after the
-        return are the bytes known to be right: their digest is compared at the end.
+        If the connection breaks, the client requests the rest of the same version. The bytes are
+        certain only after the return, because their digest is compared at the end.
         """
         headers: dict[str, str] = {}
         digest = hashlib.sha256()
@@ -216,7 +216,7 @@ class AsyncClient:
                 raise Damaged(f"{path!r} was replaced while it was read; try again") from None
             with self._understood():
                 entry = entry_of_headers(path, response.headers)
-            broken = "it ended early"
+            broken = "the connection ended early"
             try:
                 async for piece in response.aiter_raw():
                     sink(piece)
@@ -232,9 +232,9 @@ class AsyncClient:
             await retry.pause(Damaged(f"the transfer of {path!r} broke off: {broken}"))
             headers = {"range": f"bytes={received}-", "if-match": f'"{entry.etag}"'}
         if not entry.sha256:
-            raise Damaged(f"the answer names no SHA-256 of {path!r}: what arrived can't be checked")
+            raise Damaged(f"the answer names no SHA-256 of {path!r}: its bytes can't be checked")
         if received != entry.size or digest.hexdigest() != entry.sha256:
-            raise Damaged(f"what arrived of {path!r} is not what its digest says; try again")
+            raise Damaged(f"the received bytes of {path!r} don't match its digest; try again")
         return entry
 
     async def delete(self, path: str, *, if_match: Tags = None, key: str | None = None) -> Written:
@@ -244,14 +244,14 @@ class AsyncClient:
         return self._written(written_of, answer)
 
     async def stat(self, path: str) -> Entry:
-        """What is at `path`. Raises `SynodError`."""
+        """The file or directory at `path`. Raises `SynodError`."""
         if not path:
             return Entry("", is_directory=True)
         try:
             response = await self._read("HEAD", _file_url(path), read=repr(path))
         except Conflict:
             return Entry(path, is_directory=True)
-        except NotFound:  # An answer to HEAD has no body that would say so.
+        except NotFound:  # The response to a HEAD has no body with the reason.
             raise NotFound(f"there is no file or directory {path!r}") from None
         with self._understood():
             return entry_of_headers(path, response.headers)
@@ -264,8 +264,8 @@ class AsyncClient:
         """Move a file or a directory with all below it, as one change. Raises `SynodError`.
 
         `options`: `overwrite` replaces a file or an empty directory at the target; `if_match` and
-        `if_none_match` are about the source, `target_if_match` and `target_if_none_match` about
-        what is at the target.
+        `if_none_match` are conditions on the source, `target_if_match` and `target_if_none_match`
+        on the target.
         """
         body = {"source": source, "target": target, **options}
         check_members(body)
@@ -289,8 +289,8 @@ class AsyncClient:
 
     async def watch(self, prefix: str = "", *, after: str = "") -> AsyncIterator[Change]:
         """Changes of the paths that begin with `prefix`, from now on or after an earlier change's
-        id. Goes on where a connection broke; a change of the kind `reset` says that some were
-        missed. Raises `SynodError`.
+        id. Continues after a lost connection; a change of the kind `reset` says that some may have
+        been missed. Raises `SynodError`.
         """
         checked_path(prefix.removeprefix("/").removesuffix("/"))
         if after and not is_key(after):
@@ -320,10 +320,10 @@ class AsyncClient:
             except httpx.DecodingError as failure:
                 raise self._address.error_of(failure) from None
             except httpx.TransportError:
-                pass  # Gone, or silent for too long; what follows `after` is asked for again.
+                pass  # Lost, or silent for too long: the next request continues after `after`.
             finally:
                 await response.aclose()
-            await retry.pause(Unreachable(f"{self.url} ends the watch again and again"))
+            await retry.pause(Unreachable(f"{self.url} ends the watch repeatedly"))
 
     # -- directories ------------------------------------------------------------------------------
 
@@ -355,11 +355,11 @@ class AsyncClient:
     # -- the cluster ------------------------------------------------------------------------------
 
     async def cluster(self) -> dict[str, Any]:
-        """What the gateway knows of the cluster. Raises `SynodError`."""
+        """The cluster's state as the gateway knows it. Raises `SynodError`."""
         return await self._item("GET", "/v1/cluster")
 
     async def result(self, request: str) -> dict[str, Any]:
-        """What became of a write, by its request id. Raises `SynodError`."""
+        """The result of a write, by its request id. Raises `SynodError`."""
         url = f"/v1/requests/{quote(request, safe='')}"
         return await self._item("GET", url)
 
@@ -369,12 +369,12 @@ class AsyncClient:
         return await self._item("GET", "/v1/log", params)
 
     async def trace(self, request: str) -> dict[str, Any]:
-        """The life of a request, message by message. Raises `SynodError`."""
+        """The trace of a request, message by message. Raises `SynodError`."""
         url = f"/v1/traces/{quote(request, safe='')}"
         return await self._item("GET", url)
 
     async def traces(self) -> dict[str, Any]:
-        """The newest requests that were recorded. Raises `SynodError`."""
+        """The newest traced requests. Raises `SynodError`."""
         return await self._item("GET", "/v1/traces")
 
     async def record(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -384,7 +384,7 @@ class AsyncClient:
     # -- backup, see `gateway.backup.take` ---------------------------------------------------------
 
     async def begin_backup(self) -> dict[str, Any]:
-        """Have the cluster keep what a backup copies; to be called again in time."""
+        """Have the stores keep what a backup copies, for a time; repeat it before that ends."""
         return await self._item("POST", "/v1/backup")
 
     async def backup_rows(self, **place: str | int) -> dict[str, Any]:
@@ -396,7 +396,7 @@ class AsyncClient:
         """A chunk, checked against its name. Raises `SynodError`."""
         data = (await self._read("GET", f"/v1/chunks/{sha256}")).content
         if hashlib.sha256(data).hexdigest() != sha256:
-            raise Damaged(f"what arrived of the chunk {sha256} is not what its name says")
+            raise Damaged(f"the received bytes of the chunk {sha256} don't match its name")
         return data
 
     # -- sending ----------------------------------------------------------------------------------
@@ -410,7 +410,7 @@ class AsyncClient:
         json: Any = None,
         read: str = "",
     ) -> httpx.Response:
-        """What changes no file. `read` names what it asks for."""
+        """Send a request that changes no file. `read` names what it asks for."""
         request = self._http.build_request(method, url, params=params, json=json)
         retry = Retry(self._read_patience_s)
         return await self._answer(request, retry, read=read or url)
@@ -431,7 +431,7 @@ class AsyncClient:
 
     @contextlib.contextmanager
     def _understood(self) -> Iterator[None]:
-        """What is not as a gateway answers comes from another server, or another version."""
+        """A response that can't be read comes from another server, or another version."""
         try:
             yield
         except (LookupError, ValueError, TypeError, AttributeError, RecursionError):
@@ -439,7 +439,7 @@ class AsyncClient:
 
     def _stranger(self) -> ServerFailure:
         return ServerFailure(
-            f"what answers at {self.url} is no gateway of Synod, or of another version; see --url, "
+            f"the server at {self.url} is no gateway of Synod, or of another version; see --url, "
             "SYNOD_URL and the proxies"
         )
 
@@ -477,12 +477,12 @@ class AsyncClient:
                 request = self._http.build_request(
                     method,
                     url,
-                    # httpx would take ASCII only.
+                    # Encoded, because httpx accepts only ASCII texts.
                     headers=[(name.encode(), value.encode()) for name, value in headers.items()],
                     content=pieces or (b"" if held == b"" else None),
                 )
             try:
-                # While a long body is sent no answer is due.
+                # No answer is due while a long body is sent.
                 short = pieces is None or isinstance(held, bytes)
                 return await self._answer(request, retry, attempts=1, watched=short)
             except SynodError as error:
@@ -499,7 +499,7 @@ class AsyncClient:
         try:
             yield
         except (UnicodeError, ValueError, TypeError) as error:
-            raise InvalidRequest(f"a header can't be sent, so nothing was: {error}") from None
+            raise InvalidRequest(f"nothing was sent: a header can't be encoded: {error}") from None
 
     async def _post(self, url: str, item: Mapping[str, Any], key: str | None) -> httpx.Response:
         body = json.dumps(item).encode()
@@ -516,9 +516,7 @@ class AsyncClient:
         read: str = "",
         watched: bool = True,
     ) -> httpx.Response:
-        """Send `request` until it is answered well; `read` names what a read asks for. Raises
-        `SynodError`.
-        """
+        """Send `request` until it succeeds; `read` names what a read asks for. Raises `SynodError`."""
         if read:
             request.extensions["timeout"]["read"] = min(
                 request.extensions["timeout"]["read"], self._read_patience_s
@@ -542,14 +540,14 @@ class AsyncClient:
                 raise after_read(error, read, retry) from None
 
     async def _refusal(self, response: httpx.Response) -> SynodError:
-        """What an answer that is no success stands for."""
+        """The error for a response that is no success."""
         body = await response.aread()
         await response.aclose()
         if response.is_redirect:
-            place = response.headers.get("location", "another place")
+            target = response.headers.get("location", "another place")
             return Misconfigured(
-                f"{self.url} redirects to {place[:200]!a}, which is not followed: give the address "
-                "of the gateway itself (--url or SYNOD_URL)"
+                f"{self.url} redirects to {target[:200]!a}, which is not followed: give the "
+                "address of the gateway itself (--url or SYNOD_URL)"
             )
         media_type = response.headers.get("content-type", "")
         head = response.request.method == "HEAD"
@@ -557,7 +555,7 @@ class AsyncClient:
 
 
 class Client:
-    """The same client for programs without an event loop. Not for use by several threads."""
+    """The same client for programs without an event loop. It belongs to one thread."""
 
     def __init__(
         self,
@@ -649,7 +647,7 @@ class Client:
 
 
 async def _server_sent(response: httpx.Response) -> AsyncIterator[tuple[str, str, str]]:
-    """The events of a stream: id, type, data. The type is empty of an id that stands alone."""
+    """The events of a stream: id, type, data. The type is empty if an event has only an id."""
     id, event, data = "", "", ""
     async for line in _lines(response):
         name, _, value = line.partition(":")
@@ -666,8 +664,8 @@ async def _server_sent(response: httpx.Response) -> AsyncIterator[tuple[str, str
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[str]:
-    """The lines of a stream. Only a newline ends one: a name may hold what `str.splitlines`, and
-    with it httpx, takes for an end.
+    """The lines of a stream. Only a newline ends one: a name may contain other characters that
+    `str.splitlines`, and with it httpx, takes for line ends.
     """
     held: list[bytes] = []
     async for piece in response.aiter_bytes():

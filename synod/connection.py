@@ -29,12 +29,12 @@ _TOKEN = re.compile(r"[!-~]+")
 
 
 class Address(NamedTuple):
-    """Where a gateway is, and what it is shown."""
+    """A gateway's URL, and the token to present to it."""
 
     url: str
     token: str
     shown: str
-    """The URL as messages may name it: without a password."""
+    """The URL without a password, for messages."""
 
     @classmethod
     def of(cls, url: str, token: str | None) -> Self:
@@ -63,7 +63,7 @@ class Address(NamedTuple):
         return cls(str(parsed), token, shown)
 
     def client(self, **options: Any) -> httpx.AsyncClient:
-        """A client of this address; see `connecting`."""
+        """An HTTP client of this address, to be made within `connecting`."""
         return httpx.AsyncClient(
             base_url=self.url,
             headers={"authorization": f"Bearer {self.token}"} if self.token else None,
@@ -74,7 +74,7 @@ class Address(NamedTuple):
         )
 
     def error_of(self, failure: httpx.HTTPError) -> SynodError:
-        """What a failure of a request, or of the way to the gateway, stands for."""
+        """The error to raise for a failed request or connection."""
         reason = reason_of(failure)
         if isinstance(failure, httpx.UnsupportedProtocol):
             return Misconfigured(f"{self.shown} is no address of a gateway: {reason}")
@@ -108,7 +108,7 @@ class Address(NamedTuple):
 
     @property
     def _leaves_this_machine(self) -> bool:
-        """A proxy for the world outside must not catch what stays on this machine."""
+        """Whether requests leave this machine; those that don't must bypass its proxy."""
         host = httpx.URL(self.url).host
         try:
             return not ipaddress.ip_address(host).is_loopback
@@ -118,7 +118,7 @@ class Address(NamedTuple):
 
 @contextlib.contextmanager
 def connecting(address: Address) -> Iterator[None]:
-    """While a client is made, which reads the environment. Raises `Misconfigured`."""
+    """Wraps the making of an HTTP client, which reads the environment. Raises `Misconfigured`."""
     try:
         yield
     except (OSError, ssl.SSLError) as error:
@@ -134,7 +134,7 @@ def connecting(address: Address) -> Iterator[None]:
 
 
 def reason_of(failure: Exception) -> str:
-    """Why a request failed, in one line; some failures have no text."""
+    """Why a request failed, in one line; the class's name if the failure has no text."""
     if isinstance(failure, httpx.TimeoutException):
         return "it took too long"
     text = " ".join(str(failure).split())
@@ -142,7 +142,7 @@ def reason_of(failure: Exception) -> str:
 
 
 def _may_be_host(url: httpx.URL) -> bool:
-    """Whether a name server and a socket could be asked for it."""
+    """Whether the host could be resolved and the port connected to."""
     host = url.raw_host.decode("ascii", "replace")
     labels = host.split(".")
     return (
@@ -168,5 +168,5 @@ def _set_in_environment(names: tuple[str, ...]) -> str:
 
 
 def _bare(url: str) -> str:
-    """What was given for an address, without what may be a password in it."""
+    """A malformed address for a message, without the part that may be a password."""
     return ascii(re.sub(r"//[^/]*@", "//", url[:200]))

@@ -1,4 +1,4 @@
-"""What the client library gives back, and how it reads that from answers."""
+"""The values that the client library returns, and how it reads them from responses."""
 
 import json
 from collections.abc import Mapping
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A write that was done."""
+    """A write that was done: its request id, the slot of the log that decided it, the new tag."""
 
     request: str
     slot: int
     created: bool = False
+    """Whether the path did not exist before."""
     etag: str = ""
 
 
@@ -47,9 +48,9 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Change:
     """An event of a watch. `kind` is `put`, `delete`, `make_directory`, `remove_directory`, `move`,
-    `copy`, or `reset`: some changes may have been missed, so look at the files anew.
+    `copy`, or `reset`: some changes may have been missed, so read the files again.
 
-    `id` is what to go on after. A move or a copy has a `source` and stands for all below it.
+    A watch `after` this `id` continues here. A move or a copy has a `source` and covers all below.
     """
 
     id: str
@@ -62,7 +63,7 @@ class Change:
 
 
 def change_of(id: str, event: str, data: str) -> Change | None:
-    """What an event tells; `None` for one that tells no change."""
+    """The change that an event reports; `None` for other events."""
     if event not in ("change", "reset"):
         return None
     item = json.loads(data)
@@ -78,7 +79,7 @@ def change_of(id: str, event: str, data: str) -> Change | None:
 
 
 def written_of_json(response: "httpx.Response") -> Written:
-    """What the answer to a move, a copy or a transaction says."""
+    """The result in the response to a move, a copy or a transaction."""
     item = response.json()
     return Written(
         request=item["request"],
@@ -89,7 +90,7 @@ def written_of_json(response: "httpx.Response") -> Written:
 
 
 def written_of(response: "httpx.Response") -> Written:
-    """What the answer to a write says."""
+    """The result in the headers of the response to a write."""
     headers = response.headers
     return Written(
         request=headers.get("synod-request-id", ""),
@@ -100,8 +101,8 @@ def written_of(response: "httpx.Response") -> Written:
 
 
 def entry_of_headers(path: str, headers: "httpx.Headers") -> Entry:
-    """The file that the answer to a GET or HEAD describes."""
-    # httpx reads all headers as Latin-1 if a single one, from a proxy perhaps, is not UTF-8.
+    """The file that the response to a GET or HEAD describes."""
+    # httpx decodes all headers as Latin-1 if a single one, from a proxy perhaps, is not UTF-8.
     texts = {
         name.decode("latin-1").lower(): value.decode(errors="replace")
         for name, value in headers.raw

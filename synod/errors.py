@@ -1,18 +1,18 @@
-"""What the client library raises: one class for each thing that a caller may want to tell apart."""
+"""The errors of the client library: one class for each case that callers may handle differently."""
 
 import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 TYPE_PREFIX = "urn:synod:problem:"
-"""What the `type` of every problem of a gateway begins with."""
+"""The prefix of the `type` of every problem of a gateway."""
 
 
 class SynodError(Exception):
-    """A request did not do what it should. `problem` is the server's problem+json, if it sent one.
+    """A request failed. `problem` is the server's problem+json, if it sent one.
 
-    `again` tells that the same request, with the same Idempotency-Key, may be sent again;
-    `undecided`, that it was a write which may have happened, or may still happen.
+    `again`: the same request, with the same Idempotency-Key, may succeed if it is sent again.
+    `undecided`: it was a write that may have happened, or may still happen.
     """
 
     again: ClassVar[bool] = False
@@ -29,7 +29,7 @@ class SynodError(Exception):
 
 
 class Unreachable(SynodError):
-    """No answer came. Whether a write happened is not known where `undecided` says so."""
+    """No answer came. A write may have happened if `undecided` is set."""
 
     again = True
 
@@ -43,7 +43,7 @@ class Misconfigured(SynodError):
 
 
 class SourceChanged(SynodError):
-    """What was to be sent changed while it was read, so its end was withheld: nothing happened."""
+    """The source changed while it was read, so the client withheld its end: nothing was written."""
 
 
 class InvalidRequest(SynodError):
@@ -59,7 +59,7 @@ class NotFound(SynodError):
 
 
 class Conflict(SynodError):
-    """The path is in the way: a file where a directory is meant, or the reverse, or not empty."""
+    """The path holds a file where a directory is needed, or the reverse, or is not empty."""
 
 
 class PreconditionFailed(SynodError):
@@ -67,7 +67,7 @@ class PreconditionFailed(SynodError):
 
 
 class TooLarge(SynodError):
-    """The file is larger than the cluster takes."""
+    """The file, or the request, is larger than the cluster accepts."""
 
 
 class Unavailable(SynodError):
@@ -81,7 +81,7 @@ class DiskFull(SynodError):
 
 
 class StillRunning(SynodError):
-    """The first request with this Idempotency-Key is still being worked on."""
+    """The first request with this Idempotency-Key is still in progress."""
 
     again = True
 
@@ -93,11 +93,11 @@ class OutcomeUnknown(SynodError):
 
 
 class ServerFailure(SynodError):
-    """The gateway failed, or something answered that is no gateway of Synod."""
+    """The gateway failed, or the server that answered is no gateway of Synod."""
 
 
 class Damaged(SynodError):
-    """What arrived is not what its digest says, or stopped before its end."""
+    """The received bytes don't match their digest, or end too early."""
 
 
 _BY_STATUS: dict[int, type[SynodError]] = {
@@ -115,7 +115,7 @@ _BY_STATUS: dict[int, type[SynodError]] = {
 
 
 def error_of(status: int, body: bytes) -> SynodError:
-    """The error that an answer with `status` stands for."""
+    """The error for a gateway's response with `status`."""
     problem = _problem_of(body) or {}
     detail = str(problem.get("detail") or f"the server answered {status} without saying why")
     if problem.get("type") == f"{TYPE_PREFIX}running":
@@ -124,9 +124,9 @@ def error_of(status: int, body: bytes) -> SynodError:
 
 
 def refusal(status: int, media_type: str, body: bytes | None) -> SynodError:
-    """The error that an answer stands for, whoever gave it; one to HEAD has no body.
+    """The error for a response that may come from any server; a response to HEAD has no body.
 
-    Only a gateway's own problem says that a thing is absent, or that a write did not happen: a
+    Only a gateway's own problem proves that a file is absent, or that a write did not happen: a
     proxy, or another server at this address, knows neither.
     """
     if body is None and media_type.partition(";")[0].strip() == "application/problem+json":

@@ -11,7 +11,7 @@ _SHA256_MEMBER = re.compile(r"(?:^|[ \t,])sha-256[ \t]*=[ \t]*:(?P<value>[A-Za-z
 
 
 class InvalidDigest(ValueError):
-    """The header names SHA-256 and holds none; the message says what it would look like."""
+    """The header names SHA-256 without a valid digest; the message shows the format."""
 
 
 def is_key(text: str) -> bool:

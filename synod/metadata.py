@@ -1,8 +1,8 @@
-"""Rules for what is kept with a file beside its bytes: content type, time, mode, meta.
+"""Rules for a file's metadata: content type, modification time, mode, meta.
 
-The same rules hold for every door: headers of a PUT, members of a JSON body, the client library.
-Text is UTF-8. A header carries the bytes of its UTF-8 as they are, so that what a client sends is
-what every client gets; what a header can't carry, no door takes.
+The same rules hold for all ways in: headers of a PUT, members of a JSON body, the client library.
+Text is UTF-8. A header carries the bytes of its UTF-8 unescaped, so that every client receives
+what one client sent; a value that a header can't carry is refused everywhere.
 """
 
 import re
@@ -14,7 +14,7 @@ META_BYTES_MAX = 2048
 CONTENT_TYPE_BYTES_MAX = 255
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
-# The years 1 and 9999: what an HTTP date can say.
+# The years 1 and 9999: the range of an HTTP date.
 MODIFIED_MS_MIN = -62_135_596_800_000
 MODIFIED_MS_MAX = 253_402_300_799_999
 
@@ -22,21 +22,21 @@ TOKEN = re.compile("[!#$%&'*+.^_`|~0-9a-z-]+")
 """A header's name in lower case (RFC 9110, section 5.6.2)."""
 
 NO_FIELD_TEXT = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What a header's value can't carry: control characters but the tab (RFC 9110, section 5.5), those
-of C1 among them, which terminals obey; and what UTF-8 can't."""
+"""Characters that a header's value can't carry: control characters except the tab (RFC 9110,
+section 5.5), also those of C1, which terminals obey; and lone surrogates, which UTF-8 lacks."""
 
 FIELD_BLANKS = " \t"
-"""No part of a header's value where it stands at an end of it."""
+"""Not part of a header's value where they begin or end it."""
 
 
 class InvalidMetadata(ValueError):
-    """What was said about a file can't be kept; the message says why."""
+    """A file's metadata breaks a rule; the message says which one."""
 
 
 class Metadata(NamedTuple):
-    """What a client said about a file; `modified_ms` is `None` if it left that to the gateway.
+    """A file's metadata as a client gave it; `modified_ms` is `None` if the gateway is to choose.
 
-    `meta` is in the order of the names, which are in lower case.
+    `meta` is sorted by name; names are in lower case.
     """
 
     content_type: str
@@ -51,9 +51,9 @@ def checked(
     executable: bool = False,
     meta: Iterable[tuple[str, str]] = (),
 ) -> Metadata:
-    """What may be kept of what a client said, whichever door it came through.
+    """The normalized metadata. Raises `InvalidMetadata`.
 
-    An empty content type is one that was not said. Raises `InvalidMetadata`.
+    An empty content type stands for the default.
     """
     if not content_type.isascii():
         raise InvalidMetadata(f"the content type must be ASCII, not {clipped(content_type)}")
@@ -67,7 +67,7 @@ def checked(
         raise InvalidMetadata("the modification time must lie in the years 1 to 9999")
     found: dict[str, str] = {}
     for given, value in meta:
-        # Not those of other scripts: some of them become ASCII only by being in lower case.
+        # Only ASCII is lowered: some characters of other scripts become ASCII in lower case.
         name = given.lower() if given.isascii() else given
         if not TOKEN.fullmatch(name):
             raise InvalidMetadata(
@@ -76,7 +76,7 @@ def checked(
             )
         _check_text(value, f"meta {clipped(given)}")
         if name in found:
-            raise InvalidMetadata(f"meta {clipped(name)} is there twice: names have no case")
+            raise InvalidMetadata(f"meta {clipped(name)} is given twice: names ignore case")
         found[name] = value
     size = sum(len(name) + len(value.encode()) for name, value in found.items())
     if size > META_BYTES_MAX:

@@ -1,8 +1,8 @@
-"""The names of files and directories: which ones there are, and how a URL spells them.
+"""Paths of files and directories: their rules, and their form in a URL.
 
 Inside the system a path is text without a leading slash: `"a/b.txt"`; the root is `""`. A path
 from a URL is decoded exactly once, from the raw bytes that the client sent, so that no proxy's or
-framework's idea of decoding can turn one name into another.
+framework's way of decoding can turn one name into another.
 """
 
 import re
@@ -10,7 +10,7 @@ import unicodedata
 from urllib.parse import quote, unquote_to_bytes
 
 PATH_BYTES_MAX = 4096
-"""The longest path, in bytes of UTF-8; replicas refuse longer ones by the same number."""
+"""The longest path, in bytes of UTF-8; replicas enforce the same limit."""
 
 SEGMENT_BYTES_MAX = 255
 

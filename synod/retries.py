@@ -1,4 +1,4 @@
-"""How long a client goes on trying, and what is certain once it gives up."""
+"""How long a client retries, and what is certain about a write once it gives up."""
 
 import asyncio
 import contextlib
@@ -20,27 +20,29 @@ from synod.errors import (
 _PAUSE_LEAST_S = 0.05
 _PAUSE_MOST_S = 2.0
 _SILENT_S = 2.0
-"""People who wait for longer want to know what for."""
+"""After this long without an answer, the user is told what the client waits for."""
 
 
 class Retry:
-    """How long to go on, and the pauses: each about twice the last, drawn from a range."""
+    """The deadline of an operation's attempts, and the pauses between them: exponential, with
+    jitter.
+    """
 
     def __init__(self, patience_s: float) -> None:
         self.patience_s = patience_s
         self.began_s = time.monotonic()
         self.last: SynodError | None = None
-        """The latest failure of those that were tried again."""
+        """The latest failure that was followed by another attempt."""
         self._ends_s = self.began_s + patience_s
         self._pause_s = _PAUSE_LEAST_S
 
     @property
     def waited_s(self) -> float:
-        """How long it has been tried."""
+        """The time since the first attempt began."""
         return time.monotonic() - self.began_s
 
     def moved(self) -> None:
-        """There was progress, so patience begins anew."""
+        """There was progress: start the deadline and the pauses anew."""
         self._ends_s = time.monotonic() + self.patience_s
         self._pause_s = _PAUSE_LEAST_S
 
@@ -61,46 +63,46 @@ class Retry:
 
 
 class OutcomeTracker:
-    """What is certain of a write, over all attempts of it under one Idempotency-Key."""
+    """What is certain about a write after all its attempts under one Idempotency-Key."""
 
     def __init__(self, key: str) -> None:
         self._key = key
         self._undecided = False
 
     def failed(self, error: SynodError, *, whole: bool) -> None:
-        """An attempt ended so; `whole` tells whether the end of its body was sent."""
+        """An attempt failed with `error`; `whole`: the end of its body was sent."""
         if isinstance(error, OutcomeUnknown | StillRunning):
             self._undecided = True
         elif isinstance(error, Unreachable | ServerFailure):
             self._undecided = self._undecided or (whole and not isinstance(error, NotSent))
         elif "slot" in error.problem and not isinstance(error, Unavailable | DiskFull):
-            # The log's own answer to this key, which an earlier attempt gets as well.
+            # The log's result for this key, which holds for earlier attempts as well.
             self._undecided = False
 
     def told(self, error: SynodError, *, repeatable: bool) -> SynodError:
-        """`error` with what is certain, once it is not tried again."""
+        """The error to raise after the last attempt: `error`, extended by what is certain."""
         said = [f"{error}".rstrip(".")]
         if self._undecided:
             said.append(
-                "Whether it happened is not known: look, or send the same again with the "
-                f"Idempotency-Key {self._key}"
+                "Whether the write happened is not known: read the file, or send the same again "
+                f"with the Idempotency-Key {self._key}"
             )
         elif isinstance(error, NotSent):
             said.append("Nothing was sent")
         elif isinstance(error, Unreachable | ServerFailure):
             said.append("The end of the body was not sent, so nothing was written")
         if error.again and not repeatable:
-            said.append("The body came from a stream, of which the beginning is gone by now")
+            said.append("The body came from a stream whose beginning is no longer available")
         told = error if len(said) == 1 else type(error)(". ".join(said), error.problem)
         told.undecided = self._undecided
         return told
 
 
 def after_read(error: SynodError, read: str, retry: Retry) -> SynodError:
-    """`error` of a read that is not tried again; `read` names what was to be read, if anything."""
+    """The error to raise after a read's last attempt; `read` names what was to be read, if known."""
     if not read or not error.again or (retry.last is None and not error.problem):
         return error
-    # What the cluster said tells more than that there was no time for another answer.
+    # The cluster's own reason is more telling than a last attempt that ran out of time.
     telling = error if error.problem or retry.last is None else retry.last
     reason = str(telling.problem.get("reason") or telling).rstrip(".")
     return type(error)(
@@ -111,14 +113,14 @@ def after_read(error: SynodError, read: str, retry: Retry) -> SynodError:
 
 
 class Waiting:
-    """Tells once, after two seconds of silence, what is waited for."""
+    """Tells the user once, after two seconds without an answer, what the client waits for."""
 
     def __init__(self, tell: Callable[[str], None] | None = None) -> None:
         self._tell = tell
 
     @contextlib.contextmanager
     def watching(self, url: str, retry: Retry, *, watched: bool) -> Iterator[None]:
-        """While the block waits for an answer from `url`."""
+        """The block waits for an answer from `url`; `watched`: an answer is due."""
         if self._tell is None or not watched:
             yield
             return

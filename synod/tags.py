@@ -1,7 +1,7 @@
-"""Entity tags as conditions name them (RFC 9110, sections 8.8.3 and 13.1).
+"""Entity tags in conditions (RFC 9110, sections 8.8.3 and 13.1).
 
-Headers, members of JSON bodies and the client library name tags through one parser. A body may
-also name a tag without its quotation marks, and several tags as a list.
+One parser reads them from headers, JSON bodies and the client library. A body may also give a tag
+without its quotation marks, and several tags as a list.
 """
 
 import re
@@ -17,7 +17,7 @@ Tags = str | list[str] | None
 
 
 class InvalidTags(ValueError):
-    """What should name tags does not; the message says what would."""
+    """A condition holds no valid tags; the message shows what would be valid."""
 
 
 class Tag(NamedTuple):
@@ -31,17 +31,17 @@ class Tag(NamedTuple):
 
 
 Named = Literal["*"] | tuple[Tag, ...]
-"""What a condition names: any version, or some."""
+"""The versions that a condition accepts: any, or those with one of the tags."""
 
 
 def tags_of(given: str | Sequence[str], name: str) -> Named:
-    """As `read_tags`, of tags that may also come without quotation marks and as a list."""
+    """As `read_tags`; tags may also lack quotation marks or come as a list."""
     text = given if isinstance(given, str) else ", ".join(given)
     return read_tags(text, name, bare=True)
 
 
 def conditions_header(given: str | Sequence[str], name: str) -> str:
-    """The header that says the same as `tags_of` reads. Raises `InvalidTags`."""
+    """The value of the header with the same tags as `given`. Raises `InvalidTags`."""
     tags = tags_of(given, name)
     return tags if tags == "*" else ", ".join(map(str, tags))
 
@@ -49,14 +49,14 @@ def conditions_header(given: str | Sequence[str], name: str) -> str:
 def current_tag(header: str) -> str:
     """The tag in an ETag header, without its quotation marks; empty if there is none.
 
-    A proxy that compresses marks the tag as weak; the version that it names is the same.
+    A proxy that compresses marks the tag as weak; it still names the same version.
     """
     found = _TAG.fullmatch(header.strip())
     return found["tag"] if found else ""
 
 
 def read_tags(value: str, name: str, *, bare: bool = False) -> Named:
-    """What the condition `name` names; without quotation marks only if `bare`. Raises
+    """The tags in the condition `name`; only `bare` allows tags without quotation marks. Raises
     `InvalidTags`.
     """
     text = value.strip(" \t,")
