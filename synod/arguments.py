@@ -43,7 +43,7 @@ def metadata_headers(
 
 
 def check_steps(steps: Iterable[Mapping[str, Any]]) -> None:
-    """Raises `InvalidRequest` or `InvalidPath`, naming the step, if every gateway would refuse it."""
+    """Raises `InvalidRequest` or `InvalidPath`, naming the step, if no gateway would accept it."""
     for number, step in enumerate(steps):
         try:
             check_members(step)

@@ -516,7 +516,7 @@ class AsyncClient:
         read: str = "",
         watched: bool = True,
     ) -> httpx.Response:
-        """Send `request` until it succeeds; `read` names what a read asks for. Raises `SynodError`."""
+        """Send `request` until it succeeds; `read` names what it reads. Raises `SynodError`."""
         if read:
             request.extensions["timeout"]["read"] = min(
                 request.extensions["timeout"]["read"], self._read_patience_s

@@ -99,7 +99,7 @@ class OutcomeTracker:
 
 
 def after_read(error: SynodError, read: str, retry: Retry) -> SynodError:
-    """The error to raise after a read's last attempt; `read` names what was to be read, if known."""
+    """The error to raise after a read's last attempt; `read` names what was read, if known."""
     if not read or not error.again or (retry.last is None and not error.problem):
         return error
     # The cluster's own reason is more telling than a last attempt that ran out of time.
