@@ -58,7 +58,7 @@ def test_what_it_starts_it_ends_also_when_it_is_interrupted(
         process.send_signal(number)
 
         assert process.wait(120) == 130, said.read_text()
-        assert "everything that was started has been ended" in said.read_text()
+        assert "every process and container of the run has been ended" in said.read_text()
         assert _marked(tmp_path) == []
         assert session_members(process.pid) == []
         assert sorted(path.name for path in tmp_path.iterdir()) == ["reports", "said"]
