@@ -4,7 +4,7 @@ import { h } from "./dom.js";
 
 /**
  * `row(item, index)` makes an element of `rowHeight` pixels. Call `draw()` after `items` changed:
- * a visible row is made anew if its object is another one. Several calls within a frame draw once.
+ * it rebuilds a visible row if its object is another one. Several calls within a frame draw once.
  * Screen readers know the selected row.
  */
 export class VirtualList {
@@ -36,7 +36,7 @@ export class VirtualList {
     cancelAnimationFrame(this._due);
   }
 
-  /** Draw with the next frame. `anew`: make every visible row anew, same object or not. */
+  /** Draw with the next frame. `anew`: build every visible row again, changed or not. */
   draw(anew = false) {
     this._anew ||= anew;
     if (!this._due) this._due = requestAnimationFrame(() => this._drawNow());
