@@ -12,7 +12,7 @@ from tests.worlds import founded
     "counter",
     ["dropped_foreign_cluster", "dropped_foreign_disk", "dropped_former_incarnation"],
 )
-def test_what_does_not_fit_is_dropped_and_changes_nothing(counter: str) -> None:
+def test_messages_that_are_not_admitted_are_dropped_and_change_nothing(counter: str) -> None:
     """Given a living acceptor, when a Prepare that beats all comes from elsewhere, then silence."""
     cluster = founded(11)
     cluster.crash("proposer-5")

@@ -86,14 +86,14 @@ def _bare(batch: Batch) -> Batch:
 
 
 @given(st.lists(operations, max_size=4))
-def test_the_text_without_contents_says_the_same(asked: list[Any]) -> None:
+def test_the_text_without_contents_means_the_same(asked: list[Any]) -> None:
     batch = _batch(*asked)
 
     assert Batch.model_validate_json(bare_json(batch)) == _bare(batch)
     assert b'"kind":"inline"' not in bare_json(batch).replace(b'\\"', b"")
 
 
-def test_what_is_written_in_another_way_keeps_its_contents() -> None:
+def test_contents_that_another_encoder_wrote_stay_inline() -> None:
     batch = _batch(put("a", b"1"), put("b", b"2"))
     text = TypeAdapter(Batch).dump_json(batch, indent=1)
     batch.adopt_json(text)

@@ -118,7 +118,7 @@ def test_a_small_request_that_doubles_the_tree_again_and_again_changes_nothing()
     ],
     ids=["mkdir", "put", "copy", "move", "many-mkdirs", "many-steps"],
 )
-def test_what_is_too_deep_or_too_much_is_refused_whole(hostile: AnyOperation) -> None:
+def test_commands_that_are_too_deep_or_too_large_are_refused_whole(hostile: AnyOperation) -> None:
     replica = Replica(Constants())
     replica.run(*files(3, above="all"))
     replica.run(put("deep/" + "/".join("d" * 60), b"1"))
@@ -151,7 +151,7 @@ def test_plain_copies_grow_the_tree_up_to_the_quota_and_no_further() -> None:
     assert replica.statuses(CopyEntry(source="d", target="one-more")) == ["done"]
 
 
-def test_a_tree_over_the_quota_takes_what_does_not_grow_it() -> None:
+def test_a_tree_over_the_quota_accepts_commands_that_do_not_grow_it() -> None:
     """Given a state that was restored into a cluster with a smaller quota, then files are replaced
     and removed there, and none is added.
     """
@@ -205,7 +205,7 @@ def replace_constants(constants: Constants, **changes: int) -> Constants:
     return constants.model_copy(update=changes)
 
 
-def test_a_client_tries_a_busy_command_once_more() -> None:
+def test_a_gateway_retries_a_busy_command_once() -> None:
     """Given two large copies that a gateway sends at once, then both are done in the end."""
     world = founded(options=replace(Options(), slot_steps=200))
     for number in range(70):
@@ -234,7 +234,7 @@ batches = st.lists(st.lists(st.one_of(steps, transactions), min_size=1, max_size
 
 @settings(max_examples=200, deadline=None)
 @given(batches, st.integers(0, 8))
-def test_replicas_agree_on_every_refusal_also_one_that_starts_again(
+def test_replicas_agree_on_every_refusal_also_after_a_restart(
     operations: list[list[AnyOperation]], restart_after: int
 ) -> None:
     """Given hostile batches, then a refused command leaves the tree as it was, the bounds hold, and

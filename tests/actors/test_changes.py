@@ -58,7 +58,7 @@ class Watched:
         return [(c.slot, c.index, c.ordinal, c.kind, c.path, c.source) for c in rows]
 
 
-def test_a_request_that_is_sent_again_under_its_key_is_told_once() -> None:
+def test_a_retry_under_its_key_is_reported_as_one_change() -> None:
     """Given the same request in another slot, and twice in one, then watchers hear of the first."""
     watched = Watched()
     assert watched.run(put("a", b"1"), put("a", b"1"), key="once") == ["done", "done"]
@@ -68,7 +68,7 @@ def test_a_request_that_is_sent_again_under_its_key_is_told_once() -> None:
     assert watched.told() == [(2, 0, 0, "put", "a", None), (4, 0, 0, "put", "b", None)]
 
 
-def test_what_was_refused_or_aborted_is_told_to_nobody() -> None:
+def test_refused_and_aborted_commands_are_no_changes() -> None:
     watched = Watched()
     late = (Refusal(index=1, reason="late"),)
     statuses = watched.run(DeleteFile(path="a"), put("a", b"1"), put("b", b"2"), aborted=late)
@@ -79,7 +79,7 @@ def test_what_was_refused_or_aborted_is_told_to_nobody() -> None:
     assert watched.told() == [(2, 2, 0, "put", "b", None)]
 
 
-def test_every_step_of_a_slot_is_told_with_a_number_of_its_own() -> None:
+def test_every_change_of_a_slot_has_an_ordinal_of_its_own() -> None:
     watched = Watched()
     watched.run(put("a", b"12"), MakeDirectory(path="d"))
     steps = (
@@ -99,7 +99,7 @@ def test_every_step_of_a_slot_is_told_with_a_number_of_its_own() -> None:
     assert (change.size, change.content_type) == (2, "application/octet-stream")
 
 
-def test_what_is_no_longer_kept_is_dropped_slot_by_slot() -> None:
+def test_changes_beyond_the_bound_are_dropped_slot_by_slot() -> None:
     """Given more changes than are kept, then `first` says from where on nothing is missing."""
     watched = Watched(kept=3)
     for number in range(3):
@@ -113,7 +113,7 @@ def test_what_is_no_longer_kept_is_dropped_slot_by_slot() -> None:
     assert (len(rows), through) == (9, 5), "a slot is told whole"
 
 
-def test_after_a_gap_nothing_of_before_is_known() -> None:
+def test_after_a_gap_no_earlier_change_is_known() -> None:
     watched = Watched()
     watched.run(put("a", b"1"))
     watched.changes.note(9, NOOP, [])

@@ -36,7 +36,7 @@ def kept(log: ChosenLog) -> tuple[list[int], list[int], int]:
     ("applied", "known", "open_slots", "chosen_through"),
     [(2, [3, 4, 6], [5, 7], 4), (5, [6], [7], 5), (6, [], [7], 6), (9, [], [], 9)],
 )
-def test_a_snapshot_stands_for_all_slots_up_to_its_own(
+def test_a_snapshot_covers_all_slots_up_to_its_own(
     log: ChosenLog, applied: int, known: list[int], open_slots: list[int], chosen_through: int
 ) -> None:
     """Given a copied state, then nothing of before is kept, and the prefix never gets shorter."""
@@ -50,7 +50,7 @@ def test_a_snapshot_stands_for_all_slots_up_to_its_own(
     ]
 
 
-def test_what_is_chosen_is_known_once_and_never_another_value(log: ChosenLog) -> None:
+def test_a_chosen_slot_never_gets_another_value(log: ChosenLog) -> None:
     for slot in (4, 6):
         log.choose(slot, batch(slot), Ballot(2, "proposer-2"))
         assert log[slot].ballot == BALLOT
@@ -61,7 +61,7 @@ def test_what_is_chosen_is_known_once_and_never_another_value(log: ChosenLog) ->
     assert kept(log) == ([6], [7], 6)
 
 
-def test_votes_of_a_chosen_slot_are_noted_and_count_no_more(log: ChosenLog) -> None:
+def test_votes_for_a_chosen_slot_are_noted_and_no_longer_count(log: ChosenLog) -> None:
     log.record_vote(6, BALLOT, "acceptor-2")
     log.record_vote(6, BALLOT, "acceptor-2")
     log.record_vote(6, Ballot(2, "proposer-2"), "acceptor-3")
@@ -70,7 +70,9 @@ def test_votes_of_a_chosen_slot_are_noted_and_count_no_more(log: ChosenLog) -> N
     assert kept(log) == ([1, 2, 3, 4, 6], [5, 7], 1)
 
 
-def test_as_much_is_forgotten_as_is_too_much_and_nothing_above_the_limit(log: ChosenLog) -> None:
+def test_only_slots_beyond_the_bytes_to_keep_and_below_the_limit_are_forgotten(
+    log: ChosenLog,
+) -> None:
     each = weight(batch(1))
     assert log.forget(below=1, keep_bytes=0) == []
     assert log.forget(below=4, keep_bytes=4 * each) == [1]
@@ -81,7 +83,7 @@ def test_as_much_is_forgotten_as_is_too_much_and_nothing_above_the_limit(log: Ch
     assert kept(log) == ([], [5, 7], 7)
 
 
-def test_a_restart_knows_what_was_decided_and_goes_on_after_it() -> None:
+def test_a_restored_log_goes_on_after_the_decided_slots() -> None:
     late = (Refusal(index=0, reason="late"),)
     log = ChosenLog()
     log.restore(4, batch(4), ())

@@ -120,7 +120,7 @@ _STEPS = st.one_of(
 @example([("add", NAMES[0], 0), ("keep", NAMES[0], 60_000), ("keep", NAMES[0], 0), ("sweep", 0)])
 @example([("add", NAMES[0], 0), ("use", CONTENTS[0]), ("sweep", 0), ("install", 0), ("sweep", 0)])
 @settings(max_examples=400, deadline=None)
-def test_a_sweep_takes_what_nothing_uses_and_whose_time_has_passed_and_nothing_else(
+def test_a_sweep_takes_only_unused_chunks_whose_time_has_passed(
     steps: list[tuple[object, ...]],
 ) -> None:
     model = Model()
@@ -134,7 +134,7 @@ def test_a_sweep_takes_what_nothing_uses_and_whose_time_has_passed_and_nothing_e
     assert not model.real._kept_until
 
 
-def test_names_that_nothing_here_stands_for_take_no_memory() -> None:
+def test_names_of_chunks_that_are_not_held_take_no_memory() -> None:
     chunks = Chunks()
 
     for name in NAMES:
@@ -143,7 +143,7 @@ def test_names_that_nothing_here_stands_for_take_no_memory() -> None:
     assert not chunks._kept_until
 
 
-def test_lists_that_list_each_other_end() -> None:
+def test_manifests_that_list_each_other_end() -> None:
     """Given thousands of lists in a ring, then one step keeps them all, and ends."""
     chunks = Chunks()
     names = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(5_000)]
@@ -157,7 +157,7 @@ def test_lists_that_list_each_other_end() -> None:
     assert sorted(chunks.take_expired(2_000, 10_000)) == sorted(names)
 
 
-def test_who_asks_for_a_chunk_on_a_full_disk_takes_nothing_from_an_upload() -> None:
+def test_a_reader_on_a_full_disk_shortens_no_uploads_time() -> None:
     """Given an upload that keeps a chunk for long, when a reader asks for it for less, then
     it is kept for both.
     """

@@ -11,7 +11,7 @@ from actors.values import Chunked, IdempotencyKey, Precondition, PutFile
 from tests.worlds import founded, intercepted, put
 
 
-def test_a_write_is_six_hops_on_its_way_to_the_client() -> None:
+def test_a_write_takes_six_hops_to_its_result() -> None:
     """Given a kind network of one millisecond a hop, then the client waits for six of them."""
     cluster = founded()
     cluster.run(1_000)
@@ -53,7 +53,7 @@ def test_the_retry_after_an_abort_is_a_new_sequence() -> None:
     assert (answer.outcome.status, answer.retried) == ("done", True)
 
 
-def test_a_restarted_coordinator_ends_what_its_former_start_left_open() -> None:
+def test_a_restarted_coordinator_terminates_slots_left_in_doubt() -> None:
     """Given all votes were cast and the coordinator died before any answer, then it commits."""
     cluster = founded()
     cluster.done(put("a", b"0"))
@@ -93,7 +93,7 @@ def test_a_store_that_answered_a_new_epoch_refuses_the_old_coordinator() -> None
     assert [send.message.type for send in store._take().sends] == ["txn.fenced"]
 
 
-def test_decisions_that_get_lost_only_cost_time() -> None:
+def test_lost_decisions_only_cost_time() -> None:
     cluster = founded()
     lost: list[object] = []
 
@@ -111,7 +111,7 @@ def test_decisions_that_get_lost_only_cost_time() -> None:
     assert cluster.actor("store-3").state.entries["a"].version == 10
 
 
-def test_reports_of_decisions_that_get_lost_only_cost_time() -> None:
+def test_lost_reports_of_decisions_only_cost_time() -> None:
     """Given a leader that no report told that its last slot, of four commands, was decided, then
     one more command does not wait for three others for ever."""
     cluster = founded()
@@ -129,7 +129,7 @@ def test_reports_of_decisions_that_get_lost_only_cost_time() -> None:
 
 
 @pytest.mark.parametrize("name", ["learner-2", "store-3"])
-def test_who_was_away_reads_page_after_page(name: str) -> None:
+def test_a_replica_that_was_away_catches_up_page_by_page(name: str) -> None:
     """Given a log of many pages, then the next one is asked for as soon as one has come."""
     cluster = founded(options=Options(page_bytes=1))
     cluster.crash(name)
@@ -161,7 +161,7 @@ def test_a_retry_with_the_same_key_returns_the_first_result() -> None:
     assert cluster.actor("store-1").state.entries["a"].version == 1
 
 
-def test_without_a_quorum_nothing_is_unknown_that_was_never_sent() -> None:
+def test_without_a_quorum_a_write_that_was_never_sent_is_unavailable() -> None:
     cluster = founded()
     cluster.crash("acceptor-1", "acceptor-2", "acceptor-3")
     cluster.run(5_000)
@@ -178,7 +178,7 @@ def test_without_a_quorum_nothing_is_unknown_that_was_never_sent() -> None:
     assert cluster.actor("store-1").state.entries["a"].version == 1
 
 
-def test_a_copy_that_a_dead_leader_may_have_proposed_is_unknown_and_then_resolved() -> None:
+def test_a_write_that_a_dead_leader_may_have_proposed_is_unknown_and_then_resolved() -> None:
     cluster = founded()
     cluster.crash("acceptor-1", "acceptor-2", "acceptor-3")
 
@@ -192,7 +192,7 @@ def test_a_copy_that_a_dead_leader_may_have_proposed_is_unknown_and_then_resolve
     assert outcome.status == "done"
 
 
-def test_a_caller_that_gives_up_learns_what_to_ask_for_also_without_any_timer() -> None:
+def test_a_caller_that_gives_up_is_answered_the_request_id_also_without_any_timer() -> None:
     cluster = founded()
     with intercepted(cluster, lambda sender, to, message: False):
         write = cluster.write(put("a", b"1"))
@@ -206,7 +206,7 @@ def test_a_caller_that_gives_up_learns_what_to_ask_for_also_without_any_timer() 
     assert write not in cluster.answers
 
 
-def test_an_unknown_request_can_be_asked_about_later_also_at_a_restarted_gateway() -> None:
+def test_an_unknown_requests_outcome_can_be_read_later_also_at_a_restarted_gateway() -> None:
     cluster = founded()
     cluster.crash("acceptor-1", "acceptor-2", "acceptor-3")
     unknown = cluster.answer(cluster.write(put("a", b"1"), retry=True))

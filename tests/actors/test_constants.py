@@ -36,7 +36,7 @@ OTHERWISE: dict[str, Any] = {
 """Another value for every setting that a cluster is founded with."""
 
 
-def test_every_constant_is_tried() -> None:
+def test_every_constant_has_a_test() -> None:
     assert OTHERWISE.keys() - {"proposers", "acceptors", "learners", "stores"} == set(
         Constants.model_fields
     )
@@ -86,7 +86,7 @@ def test_a_newcomer_with_an_empty_disk_is_refused_too() -> None:
     assert "idempotency_expiry_ms is 60000 here and 86400000 in" in world.halted["store-3"]
 
 
-def test_a_half_founded_cluster_is_founded_with_what_its_founder_minted() -> None:
+def test_a_half_founded_cluster_is_founded_with_its_founders_genesis() -> None:
     """Given a genesis of five that only its founder holds, when the founder starts again with three
     acceptors in its settings, then it refuses: three would vote on what five were to hold.
     """
@@ -109,7 +109,7 @@ def test_a_half_founded_cluster_is_founded_with_what_its_founder_minted() -> Non
     world.ready()
 
 
-def test_a_member_of_a_cluster_never_says_that_its_disk_is_empty() -> None:
+def test_a_member_of_a_cluster_never_reports_an_empty_disk() -> None:
     """Given a learner that was told of its cluster and never started again since, when an emptied
     acceptor-1 asks who is empty, then it names its cluster, and no second one is founded.
     """
@@ -131,7 +131,7 @@ def test_a_member_of_a_cluster_never_says_that_its_disk_is_empty() -> None:
     assert set(asked) == {(n, ours) for n in world.options.members if n != "acceptor-1"}
 
 
-def test_a_cluster_is_believed_when_a_quorum_of_its_own_acceptors_names_it() -> None:
+def test_a_node_joins_a_cluster_that_a_quorum_of_its_acceptors_names() -> None:
     """Given a gateway with three acceptors in its settings, when two of a cluster of five name that
     cluster, then it does not believe them; nor three nodes that are no acceptors.
     """
@@ -155,7 +155,7 @@ def test_a_cluster_is_believed_when_a_quorum_of_its_own_acceptors_names_it() -> 
             assert (gateway.cluster == genesis.cluster) is believed, sender
 
 
-def test_a_cluster_that_names_itself_alone_is_not_believed() -> None:
+def test_a_node_joins_no_cluster_that_one_acceptor_names() -> None:
     """Given a fresh gateway, when one acceptor names a cluster of which it is the only voter, then
     the gateway waits for as many as its settings ask for.
     """
@@ -178,7 +178,7 @@ def test_a_cluster_that_names_itself_alone_is_not_believed() -> None:
     assert (gateway.cluster, effects.halt) == ("", None)
 
 
-def test_a_genesis_of_an_earlier_version_has_the_constants_that_were_not_in_it() -> None:
+def test_a_genesis_of_an_earlier_version_gets_that_versions_constants() -> None:
     """Given a journal whose genesis names the lease alone, then the cluster goes on with it."""
     world = founded()
     world.done(put("a", b"1"))

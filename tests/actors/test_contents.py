@@ -70,7 +70,7 @@ def short_graces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_graces")
-def test_a_store_does_not_wait_for_contents_that_went_away_while_it_copied() -> None:
+def test_a_store_does_not_wait_for_contents_deleted_while_it_copied() -> None:
     """Given a newcomer that lacks a chunk, when its file is deleted and the others let go of it,
     then the newcomer is whole without it, and is added.
     """
@@ -92,7 +92,7 @@ def test_a_store_does_not_wait_for_contents_that_went_away_while_it_copied() -> 
     joined(world, "store-3")
 
 
-def test_a_manifest_that_is_uploaded_again_names_what_is_still_to_be_copied() -> None:
+def test_a_manifest_that_is_uploaded_again_has_its_missing_chunks_copied() -> None:
     """Given a newcomer that lacks a file of many chunks, when a client sends it the list of them,
     then it knows that it lacks the chunks, too.
     """
@@ -116,7 +116,7 @@ def test_a_manifest_that_is_uploaded_again_names_what_is_still_to_be_copied() ->
     assert set(chunks) <= blobs(world, "store-3").keys()
 
 
-def test_a_file_that_looks_like_a_list_of_chunks_hides_none() -> None:
+def test_a_file_that_looks_like_a_manifest_hides_no_chunk() -> None:
     """Given a file whose only chunk is the list of another file's chunks, then a newcomer copies
     those as well, whichever of the two it comes to first.
     """
@@ -134,7 +134,7 @@ def test_a_file_that_looks_like_a_list_of_chunks_hides_none() -> None:
     assert {manifest, *chunks} <= blobs(world, "store-3").keys()
 
 
-def test_contents_that_nobody_has_who_answers_abort_the_write_and_hold_up_no_other() -> None:
+def test_contents_on_no_store_that_answers_abort_the_write_and_hold_up_no_other() -> None:
     """Given a store that is away for long, when a write names contents that no other store holds,
     then that write is aborted soon, and the next ones happen.
     """
@@ -171,7 +171,7 @@ def prepared_with(world: World, *names: str) -> int:
     return slot
 
 
-def test_a_command_whose_contents_are_under_way_is_waited_for_beside_one_without_hope() -> None:
+def test_a_store_waits_for_contents_in_transit_beside_a_command_whose_contents_are_lost() -> None:
     """Given two commands of a slot that lack contents, when those of one are nowhere, then the
     store votes once it has the other's, and refuses the one alone.
     """
@@ -190,7 +190,7 @@ def test_a_command_whose_contents_are_under_way_is_waited_for_beside_one_without
     assert [refusal.index for refusal in store.prepared[slot].refused] == [0]
 
 
-def test_chunks_that_only_the_dead_could_have_keep_no_other_from_being_asked_for() -> None:
+def test_chunks_that_only_a_dead_store_may_have_hold_up_no_other_chunk() -> None:
     """Given many chunks that one peer denies and the other says nothing about, then the last chunk
     of the slot is asked for all the same.
     """
@@ -211,7 +211,7 @@ def test_chunks_that_only_the_dead_could_have_keep_no_other_from_being_asked_for
     assert all(store.contents.is_nowhere(name) for name in names)
 
 
-def test_a_store_whose_no_was_overruled_copies_what_it_refused() -> None:
+def test_a_store_whose_refusal_was_overruled_copies_the_contents() -> None:
     """Given a slot that it refused for want of contents, when a later View has taken its say and
     the slot is committed, then the store is not whole before it has them.
     """
@@ -237,7 +237,7 @@ def test_a_store_whose_no_was_overruled_copies_what_it_refused() -> None:
     assert store.rejoin.is_whole
 
 
-def test_contents_that_come_under_a_wrong_name_are_not_kept() -> None:
+def test_contents_under_a_wrong_name_are_not_kept() -> None:
     """Given bytes from a peer, or in a command, that are not what their name says."""
     world = founded()
     store = world.actor("store-3")
@@ -254,7 +254,7 @@ def test_contents_that_come_under_a_wrong_name_are_not_kept() -> None:
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-def test_what_a_prepared_slot_names_is_kept_until_it_is_decided(restarts: bool) -> None:
+def test_chunks_of_a_prepared_slot_are_kept_until_it_is_decided(restarts: bool) -> None:
     """Given a slot in doubt for longer than any grace, then its contents stay, also in a restart.
 
     The others may have committed it already.
@@ -277,7 +277,7 @@ def test_what_a_prepared_slot_names_is_kept_until_it_is_decided(restarts: bool) 
     assert name in swept(store, store.now + 2 * world.options.chunk_grace_ms)
 
 
-def test_a_replaced_version_stays_for_who_was_just_told_of_it_and_while_a_backup_runs() -> None:
+def test_a_replaced_version_is_kept_for_its_readers_and_while_a_backup_runs() -> None:
     """Given a file that is replaced, then its contents outlive it by a grace, or by a backup."""
     world = founded()
     world.done(put("a", b"first"))
@@ -297,7 +297,7 @@ def test_a_replaced_version_stays_for_who_was_just_told_of_it_and_while_a_backup
     assert name_of(b"second") in store.chunks.held
 
 
-def test_the_chunks_that_a_list_names_have_its_users() -> None:
+def test_the_chunks_that_a_manifest_lists_have_its_users() -> None:
     """Given a file of very many chunks, then each of them is kept for as long as the file is."""
     chunks = Chunks()
     names = tuple(name_of(b"%d" % number) for number in range(3))
@@ -337,7 +337,7 @@ def test_a_peer_that_does_not_answer_slows_the_copying_of_a_store_only_once() ->
     assert 1 <= asked["store-2"] <= 16, "those that were asked for before its silence was seen"
 
 
-def test_a_chunk_that_no_peer_holds_is_asked_for_ever_more_rarely_and_holds_up_no_other() -> None:
+def test_a_chunk_that_no_peer_holds_is_requested_less_and_less_and_holds_up_no_other() -> None:
     """Given many chunks that all peers deny, and one that they hold, then that one comes at once,
     and each of the others is asked of each peer once a round.
     """

@@ -8,7 +8,7 @@ from chaos.simulator.network import Conditions
 from tests.worlds import founded, intercepted, put
 
 
-def test_candidates_that_duel_spread_further_and_a_leader_ends_that() -> None:
+def test_duelling_candidates_spread_their_campaigns_until_one_leads() -> None:
     cluster = founded()
     proposer = cluster.actor("proposer-5")
 
@@ -69,7 +69,7 @@ def test_a_candidate_gives_up_once_leases_leave_it_no_quorum() -> None:
     assert isinstance(proposer.phase, Following)
 
 
-def test_a_candidate_that_is_told_page_by_page_does_not_begin_anew() -> None:
+def test_a_candidate_that_receives_pages_does_not_start_over() -> None:
     """Given promises of so many pages that they take longer than a candidate waits for the next
     one, then it is elected all the same, under its first ballot.
     """
@@ -86,7 +86,7 @@ def test_a_candidate_that_is_told_page_by_page_does_not_begin_anew() -> None:
     assert candidate.counters["promise_pages"] > 3 * 30
 
 
-def test_one_acceptor_that_starts_again_and_again_keeps_nobody_from_being_elected() -> None:
+def test_an_acceptor_that_keeps_restarting_prevents_no_election() -> None:
     """Given an acceptor that is never up for a whole lease, and whose refusal always comes first,
     then the other four elect a leader.
     """

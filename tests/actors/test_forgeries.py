@@ -57,7 +57,7 @@ def with_a_file(seed: int = 31) -> World:
 
 
 @pytest.mark.parametrize("role", ["gateway", "acceptor"])
-def test_votes_of_nodes_that_are_no_acceptors_of_the_cluster_make_no_quorum(role: str) -> None:
+def test_votes_of_nodes_outside_the_genesis_make_no_quorum(role: str) -> None:
     """Given three invented nodes that say they have accepted a deletion, then it is not chosen."""
     world = with_a_file()
     slot, batch = deletion(world, "a")
@@ -74,7 +74,7 @@ def test_votes_of_nodes_that_are_no_acceptors_of_the_cluster_make_no_quorum(role
 @pytest.mark.parametrize(
     "sender", ["gateway-1", "store-1", "acceptor-1", "proposer-1", "learner-9"]
 )
-def test_who_is_no_learner_chooses_nothing(sender: str) -> None:
+def test_a_report_of_a_chosen_value_counts_only_from_a_learner(sender: str) -> None:
     """Given a chosen deletion that a node of another role tells of, then the file stays."""
     world = with_a_file()
     slot, batch = deletion(world, "a")
@@ -87,7 +87,7 @@ def test_who_is_no_learner_chooses_nothing(sender: str) -> None:
     assert world.read("a").reply.status == "found"
 
 
-def test_promises_of_stores_elect_nobody() -> None:
+def test_promises_of_stores_elect_no_leader() -> None:
     world = with_a_file()
     name = next(m.name for m in world.up("proposer") if m is not leader_of(world))
     candidate = world.actor(name)
@@ -106,7 +106,7 @@ def test_promises_of_stores_elect_nobody() -> None:
     assert candidate.phase.promises == {}
 
 
-def test_leases_that_learners_and_stores_grant_are_none() -> None:
+def test_leases_granted_by_learners_and_stores_do_not_count() -> None:
     """Given a leader that no acceptor answers any more, then others can't keep it in office."""
     world = with_a_file()
     leader = leader_of(world)
@@ -141,7 +141,7 @@ def test_a_ballot_is_used_by_its_owner_alone() -> None:
     assert acceptor.promised.proposer != "proposer-5"
 
 
-def test_a_store_is_no_learner_whatever_role_it_says() -> None:
+def test_a_store_that_claims_to_be_a_learner_is_not_believed() -> None:
     """Given a heartbeat of a store that claims to be a learner far ahead, then no leader goes by
     it.
     """
@@ -170,7 +170,7 @@ def test_a_store_is_no_learner_whatever_role_it_says() -> None:
         ("learner-9", "disk-x"),
     ],
 )
-def test_a_strangers_word_halts_nobody(sender: str, disk: str) -> None:
+def test_a_notice_from_outside_the_genesis_halts_no_node(sender: str, disk: str) -> None:
     """Given a report that a disk is an older copy, when it is of a gateway, of a node that hears no
     heartbeats, or of a disk that the genesis does not name, then its receiver goes on.
     """
@@ -189,7 +189,7 @@ def test_a_strangers_word_halts_nobody(sender: str, disk: str) -> None:
     assert hand(world, "acceptor-3", "store-2", report).halt is not None
 
 
-def test_a_node_that_knows_its_cluster_is_not_talked_out_of_it() -> None:
+def test_a_founded_node_ignores_answers_about_another_cluster() -> None:
     """Given answers of another cluster's acceptors to a question that was answered long ago."""
     world = with_a_file()
     store = world.actor("store-1")
@@ -209,7 +209,7 @@ def test_a_node_that_knows_its_cluster_is_not_talked_out_of_it() -> None:
 # -- where answers go -----------------------------------------------------------------------------
 
 
-def test_nobody_but_a_gateway_is_told_a_result() -> None:
+def test_results_are_sent_to_gateways_only() -> None:
     """Given commands in the log that ask for their results to be sent anywhere, when the slot is
     decided, then they are done, and only a gateway is told.
     """
@@ -246,7 +246,7 @@ def test_a_gateway_submits_in_its_own_name() -> None:
 # -- names and disks ------------------------------------------------------------------------------
 
 
-def test_a_gateways_name_stands_for_one_disk_while_that_one_lives() -> None:
+def test_a_gateways_name_is_bound_to_one_disk_while_that_lives() -> None:
     """Given a gateway and another process under its name, then the other one is not heard until
     the first has been silent for three heartbeats; from then on the first one is the other.
     """
@@ -287,7 +287,7 @@ def test_a_gateway_that_lost_its_disk_is_back_within_seconds() -> None:
 @pytest.mark.parametrize(
     "receiver", ["proposer-2", "acceptor-2", "learner-1", "store-1", "gateway-1"]
 )
-def test_invented_names_and_disks_fill_nobody(receiver: str) -> None:
+def test_invented_names_and_disks_fill_no_node(receiver: str) -> None:
     """Given heartbeats of thousands of gateways, and of one store on thousands of disks, and again
     when the first of them have long been silent, then what a node keeps of them is bounded, and the
     living gateway keeps its place.
@@ -330,7 +330,7 @@ def tables_of(part: Any) -> list[Any]:
 # -- and everything that is right -----------------------------------------------------------------
 
 
-def test_a_cluster_in_trouble_drops_nothing_that_its_nodes_say() -> None:
+def test_a_cluster_in_trouble_drops_no_message_of_its_nodes() -> None:
     """Given an election, a takeover, a lost disk and a restart of everything, then the table stood
     in nobody's way.
     """

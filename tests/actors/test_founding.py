@@ -50,7 +50,7 @@ def test_nothing_is_founded_while_a_member_is_away() -> None:
 
 
 @pytest.mark.parametrize("after_ms", range(0, 60, 4))
-def test_founding_goes_on_after_everybody_was_stopped_in_the_middle(after_ms: int) -> None:
+def test_founding_goes_on_after_all_nodes_were_stopped_in_the_middle(after_ms: int) -> None:
     cluster = World(3)
     cluster.start()
     cluster.run(after_ms)
@@ -78,7 +78,7 @@ def test_a_voter_with_an_emptied_disk_is_refused(victim: str) -> None:
     cluster.done(put("a", b"2"), retry=True)
 
 
-def test_a_disk_of_another_cluster_is_refused_and_harms_nobody() -> None:
+def test_a_disk_of_another_cluster_is_refused_and_does_no_harm() -> None:
     cluster, other = founded(5), founded(6)
     cluster.crash("acceptor-3", "store-1")
     cluster.machines["acceptor-3"].disk = other.machines["acceptor-3"].disk
@@ -168,7 +168,7 @@ def test_an_older_copy_that_started_less_often_is_noticed_too() -> None:
     ("starts", "commits", "halts"),
     [(1, -5, True), (0, 1, True), (1, 1, True), (0, 0, False), (0, -1, False), (-1, -5, False)],
 )
-def test_a_disk_that_lacks_a_start_or_a_commit_is_not_let_in(
+def test_a_disk_that_lacks_a_start_or_a_commit_is_refused(
     starts: int, commits: int, halts: bool
 ) -> None:
     """Given a report that knows this disk with so many more starts or commits, then it halts; what
@@ -191,7 +191,7 @@ def test_a_disk_that_lacks_a_start_or_a_commit_is_not_let_in(
     assert (effects.halt is not None) == halts
 
 
-def test_what_is_said_of_another_disk_halts_nobody() -> None:
+def test_a_notice_about_another_disk_halts_no_node() -> None:
     """Given a store on a new disk, when it is told how far its former one had come, it goes on."""
     cluster = founded(7)
     store = cluster.actor("store-1")
@@ -204,7 +204,7 @@ def test_what_is_said_of_another_disk_halts_nobody() -> None:
     assert hand(cluster, "store-1", "learner-1", ours).halt is not None
 
 
-def test_nobody_votes_before_all_acceptors_hold_the_genesis() -> None:
+def test_no_acceptor_votes_before_all_hold_the_genesis() -> None:
     """Given one acceptor that does not hear of it, then the others wait, and go on with it."""
     cluster = World(2)
 
@@ -245,7 +245,7 @@ def test_a_founder_counts_only_answers_to_its_own_question() -> None:
     assert founder.founding.row(HELD) is not None
 
 
-def test_a_newcomer_believes_a_majority_of_the_acceptors_and_nobody_alone() -> None:
+def test_a_newcomer_believes_a_majority_of_the_acceptors_and_no_single_one() -> None:
     """Given a store on an empty disk, when acceptors name two clusters, then it joins the one that
     three of five name, and no sooner; and answers to a former start of it do not count.
     """
@@ -309,7 +309,7 @@ def test_an_acceptor_holds_one_genesis_on_its_disk_for_good() -> None:
     assert founder.cluster == ours.cluster
 
 
-def test_a_node_that_halts_takes_nothing_more_in() -> None:
+def test_a_node_that_halts_handles_no_further_message() -> None:
     """Given an acceptor that learns that its disk is old, when it is asked for a promise in the
     same turn, then it gives none: the runtime sends all that a turn says before the node ends.
     """

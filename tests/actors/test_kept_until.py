@@ -89,7 +89,7 @@ def test_an_upload_may_take_longer_than_the_grace() -> None:
     world.done(PutFile(path="big", content=chunked(*names)))
 
 
-def test_a_slow_download_of_a_replaced_version_ends() -> None:
+def test_a_slow_download_of_a_replaced_version_completes() -> None:
     """Given a file that is replaced while it is read, and a network that loses all but every
     fourth renewal, then each chunk is there when its turn comes, and gone some time after the end.
     """
@@ -116,7 +116,7 @@ def test_a_slow_download_of_a_replaced_version_ends() -> None:
     assert held_nowhere_in_the_end(world, *names)
 
 
-def test_a_store_outside_the_view_hears_renewals_too() -> None:
+def test_a_store_outside_the_view_receives_renewals_too() -> None:
     """Given a store that the view has dropped, when an upload renews what it sent, then that store
     keeps it as well: it may be in the view when the command comes.
     """
@@ -137,7 +137,7 @@ def test_a_store_outside_the_view_hears_renewals_too() -> None:
     assert world.actor("store-3").chunks._kept_until[name] >= over + READING_GRACE_MS - GRACE_MS
 
 
-def test_a_list_keeps_what_it_lists() -> None:
+def test_keeping_a_manifest_keeps_the_chunks_that_it_lists() -> None:
     """Given a file of many chunks that is replaced, then its reader renews the list alone."""
     world = founded(options=Options(chunk_grace_ms=GRACE_MS))
     content, names = file_of_many(world, 5)
@@ -152,7 +152,7 @@ def test_a_list_keeps_what_it_lists() -> None:
     assert held_nowhere_in_the_end(world, content.manifest, *names)
 
 
-def test_a_list_that_is_uploaded_keeps_what_was_uploaded_long_before_it() -> None:
+def test_an_uploaded_manifest_keeps_chunks_uploaded_long_before() -> None:
     """Given chunks whose time is nearly over when the list of them comes."""
     world = founded(options=Options(chunk_grace_ms=GRACE_MS))
     names = tuple(upload(world, b"part %d" % number) for number in range(3))
@@ -167,7 +167,7 @@ def test_a_list_that_is_uploaded_keeps_what_was_uploaded_long_before_it() -> Non
 @pytest.mark.parametrize(
     "again", ["uploaded", "uploaded_without_room", "read", "renewed", "read_as_list"]
 )
-def test_each_new_need_of_a_chunk_puts_its_end_off(again: str) -> None:
+def test_each_new_use_of_a_chunk_extends_its_time(again: str) -> None:
     """Given a chunk whose time is nearly over, when a request needs it, then that begins anew."""
     world = founded()
     content, (name, *_) = file_of_many(world, 2)
@@ -192,7 +192,7 @@ def test_each_new_need_of_a_chunk_puts_its_end_off(again: str) -> None:
     assert name not in swept(store, over + 2 * world.options.chunk_grace_ms)
 
 
-def test_a_full_disk_keeps_what_is_asked_for_and_not_what_an_upload_left_behind() -> None:
+def test_a_full_disk_keeps_chunks_in_demand_and_no_left_over_uploads() -> None:
     """Given chunks of uploads that have not come to an end, one of them read, one renewed, and a
     file that is deleted, when the disk is full, then what nothing asks for goes after a minute, and
     the rest when its readers have had their time. With room all of it is kept for an hour.
@@ -222,7 +222,7 @@ def test_a_full_disk_keeps_what_is_asked_for_and_not_what_an_upload_left_behind(
     assert left in swept(store, store.now + 2 * RELEASED_GRACE_MS)
 
 
-def test_what_is_read_or_used_and_let_go_is_not_kept_for_a_shorter_time() -> None:
+def test_reading_or_releasing_a_chunk_never_shortens_its_time() -> None:
     """Given an upload, which is kept for an hour, when the same chunk is read, renewed for a
     moment, and named by a version that goes away, then it is kept for that hour all the same.
     """
@@ -253,7 +253,7 @@ def test_no_renewal_keeps_a_chunk_for_longer_than_an_upload_would() -> None:
     assert name not in swept(store, began + grace_ms * 5 // 4)
 
 
-def test_a_store_that_stood_still_hears_the_renewals_before_it_sweeps() -> None:
+def test_a_paused_store_handles_the_renewals_before_it_sweeps() -> None:
     """Given a store that is paused for longer than anything is kept while a download renews what it
     reads, when it goes on, then its sweep, which waits in its queue before the renewals, deletes
     nothing.
@@ -277,7 +277,7 @@ def test_a_store_that_stood_still_hears_the_renewals_before_it_sweeps() -> None:
     assert held_nowhere_in_the_end(world, *names)
 
 
-def test_a_store_that_starts_again_keeps_all_for_as_long_as_anything_was_kept() -> None:
+def test_a_restarted_store_keeps_all_chunks_for_the_longest_time() -> None:
     """Given short graces for uploads, when a store restarts, then what a reader or a backup counts
     on is not deleted, though the journal does not say who it was.
     """
@@ -293,7 +293,7 @@ def test_a_store_that_starts_again_keeps_all_for_as_long_as_anything_was_kept() 
     assert name not in swept(store, began + max(READING_GRACE_MS, HOLD_MS_MAX))
 
 
-def test_what_a_prepare_brought_itself_is_there_when_the_rest_comes() -> None:
+def test_inline_contents_of_a_waiting_prepare_are_there_once_the_rest_comes() -> None:
     """Given a prepare that waits for a chunk, when a sweep takes the contents that came inside its
     other command, which nothing keeps, then the store votes yes once the chunk is there.
     """
@@ -321,7 +321,7 @@ def test_what_a_prepare_brought_itself_is_there_when_the_rest_comes() -> None:
     assert {name_of(b"inside"), late} <= store.chunks.held
 
 
-def test_many_readers_of_a_long_list_raise_what_it_lists_a_few_times() -> None:
+def test_many_readers_of_a_long_manifest_raise_its_chunks_times_rarely() -> None:
     """Given readers that ask for a list again and again, then what it lists is not gone through
     for each of them: lists are as long as files are large.
     """

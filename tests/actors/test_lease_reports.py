@@ -11,7 +11,7 @@ def _survey(cluster: World) -> Surveyed:
     return found
 
 
-def test_the_leaders_lease_and_its_read_leases_are_told_with_every_beat() -> None:
+def test_every_leader_beat_reports_its_lease_and_the_read_leases() -> None:
     cluster = founded()
     cluster.done(put("a", b"1"))
     cluster.read("a")
@@ -33,7 +33,7 @@ def test_the_leaders_lease_and_its_read_leases_are_told_with_every_beat() -> Non
     assert after.read_left_ms == {}, "nobody read, so no store asked again"
 
 
-def test_every_acceptor_tells_which_ballot_it_has_promised() -> None:
+def test_every_acceptor_reports_the_ballot_that_it_has_promised() -> None:
     cluster = founded()
     cluster.done(put("a", b"1"))
     cluster.run(2 * cluster.actor("gateway-1").options.heartbeat_ms)
@@ -45,7 +45,7 @@ def test_every_acceptor_tells_which_ballot_it_has_promised() -> None:
     assert promised == dict.fromkeys(found.expected["acceptor"], found.leases.ballot)
 
 
-def test_a_leader_that_is_gone_is_told_of_with_its_age() -> None:
+def test_a_dead_leaders_leases_are_reported_with_their_age() -> None:
     cluster = founded()
     leader = _survey(cluster).leader
     assert leader is not None

@@ -37,7 +37,7 @@ def test_each_heartbeat_that_is_acknowledged_binds_for_one_whole_lease() -> None
         assert (message.type, getattr(message, "lease_left_ms", None)) == (answer, left_ms)
 
 
-def test_to_acknowledge_a_heartbeat_is_a_promise_that_is_on_disk_first() -> None:
+def test_acknowledging_a_heartbeat_is_a_promise_that_is_journalled_first() -> None:
     """Given an acceptor that did not hear of the election, when it acknowledges the leader, then
     it has promised that ballot, and serves no lower one for good.
     """
@@ -53,7 +53,7 @@ def test_to_acknowledge_a_heartbeat_is_a_promise_that_is_on_disk_first() -> None
     assert (message.type, message.promised) == ("paxos.reject", HIGHER)
 
 
-def test_log_time_is_the_time_that_leaders_led() -> None:
+def test_log_time_is_the_time_for_which_leaders_have_led() -> None:
     """Given a minute under one leader, and another one under the next, whose node started much
     later, then log time has run for both, and not for longer than time itself.
     """

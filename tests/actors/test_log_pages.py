@@ -71,7 +71,7 @@ def learner_with(*values: AnyValue) -> Learner:
     return learner
 
 
-def test_the_newest_come_first_with_the_epoch_that_was_in_force() -> None:
+def test_the_newest_slots_come_first_with_the_epoch_in_force() -> None:
     abort = Abort(slot=5, commands=(1,), epoch=0, reason="late")
     # The second View(2) took no effect, so below it the epoch is still 2.
     learner = learner_with(
@@ -152,7 +152,7 @@ def test_the_first_answer_counts() -> None:
     assert [answer.value for answer in gateway.out.answers] == [page]
 
 
-def test_the_votes_for_a_slot_are_remembered_also_those_after_the_quorum() -> None:
+def test_the_votes_for_a_slot_are_kept_also_those_after_the_quorum() -> None:
     learner = learner_with(NOOP)
     other = Ballot(1, "proposer-2")
     learner.log.record_value(6, BALLOT, NOOP)
@@ -168,7 +168,7 @@ def test_the_votes_for_a_slot_are_remembered_also_those_after_the_quorum() -> No
     assert entry.accepted_by == ("acceptor-1", "acceptor-2", "acceptor-4", "acceptor-5")
 
 
-def test_of_many_commands_only_as_many_are_told_as_were_asked_for() -> None:
+def test_a_page_has_no_more_commands_than_requested() -> None:
     learner = learner_with(batch(*(DeleteFile(path=f"{n}") for n in range(3))))
 
     page = page_of(learner.learned, LogRead(number=1, before=0, limit=1, commands_max=2))
@@ -177,7 +177,7 @@ def test_of_many_commands_only_as_many_are_told_as_were_asked_for() -> None:
     assert ([command.path for command in entry.commands], entry.commands_count) == (["0", "1"], 3)
 
 
-def test_the_coordinator_is_asked_first_as_the_votes_go_to_it() -> None:
+def test_the_coordinator_is_asked_first_as_it_receives_the_votes() -> None:
     gateway = build_actor(identity("gateway-1"), Options())
     assert isinstance(gateway, Gateway)
     gateway.cluster_state.view = view(3).model_copy(update={"coordinator": "learner-2"})

@@ -104,7 +104,7 @@ def test_a_newcomer_is_caught_up_once_it_has_the_view_that_added_it_and_all_cont
     assert learner.replicas.is_whole(member) == is_whole
 
 
-def test_a_store_that_lacks_contents_says_so_when_a_new_epoch_asks() -> None:
+def test_a_store_that_lacks_contents_reports_it_to_a_new_epoch() -> None:
     world = settled()
     store = world.actor("store-3")
     for missing in (False, True):
@@ -115,7 +115,7 @@ def test_a_store_that_lacks_contents_says_so_when_a_new_epoch_asks() -> None:
         assert state.whole is not missing
 
 
-def test_a_disk_that_is_gone_holds_nothing_durably() -> None:
+def test_a_lost_disk_counts_for_no_durable_mark() -> None:
     """Given a store back on a new disk, then what its old one held is not counted for it."""
     world = settled()
     world.run(3_000)
@@ -126,7 +126,7 @@ def test_a_disk_that_is_gone_holds_nothing_durably() -> None:
     assert learner.replicas.durable_through(replaced) == 0
 
 
-def test_a_store_of_another_state_is_not_added() -> None:
+def test_a_diverged_store_is_not_added() -> None:
     world = settled()
     learner = world.actor("learner-1")
     for state_hash, is_let_in in (("0" * 32, False), (learner.state.state_hash, True)):
@@ -138,7 +138,7 @@ def test_a_store_of_another_state_is_not_added() -> None:
         assert bool(told) == (not is_let_in)
 
 
-def test_a_store_is_added_once_it_is_near_has_copied_something_and_may_return() -> None:
+def test_a_store_is_added_once_it_is_near_not_empty_and_may_return() -> None:
     """Given a store outside the view, then each of these keeps it out alone; and what was said of
     its state before it asked says nothing any more.
     """
@@ -174,7 +174,7 @@ def test_a_store_is_added_once_it_is_near_has_copied_something_and_may_return() 
     assert not asks(1)
 
 
-def test_as_many_whole_stores_as_are_needed_are_enough() -> None:
+def test_the_needed_number_of_whole_stores_is_enough() -> None:
     world = settled()
     membership, _ = added_again(world, "store-3")
     assert membership._turn.genesis.stores_needed == 2
@@ -184,7 +184,7 @@ def test_as_many_whole_stores_as_are_needed_are_enough() -> None:
     assert not membership.enough_without(["store-1"])
 
 
-def test_a_coordinator_that_differs_from_most_is_itself_the_odd_one() -> None:
+def test_a_coordinator_that_differs_from_most_replicas_has_diverged_itself() -> None:
     """Given two stores that agree with each other and not with it, then it drops neither."""
     learner = settled().actor("learner-1")
     replicas, slot = learner.replicas, learner.decided
@@ -209,7 +209,7 @@ def page_of(state: Any) -> SnapshotPage:
     )
 
 
-def test_a_copied_state_leaves_later_votes_as_they_are() -> None:
+def test_an_installed_state_keeps_votes_on_later_slots() -> None:
     """Given a store that has voted on what comes after the snapshot, then it still knows that."""
     world = settled()
     store = world.actor("store-3")
@@ -225,7 +225,7 @@ def test_a_copied_state_leaves_later_votes_as_they_are() -> None:
     assert [record for record in store._take().records if record.key == key] == []
 
 
-def test_a_copied_state_tells_watchers_nothing_of_what_was_before() -> None:
+def test_an_installed_state_reports_no_earlier_changes() -> None:
     """Given changes that are kept, when another state takes their place, then they are not told."""
     world = settled()
     store = world.actor("store-3")
@@ -238,7 +238,7 @@ def test_a_copied_state_tells_watchers_nothing_of_what_was_before() -> None:
     assert store.held.changes.since(slot, 10) == ((), slot)
 
 
-def test_a_store_that_agrees_installs_no_state_that_is_not_newer() -> None:
+def test_a_sound_store_installs_no_state_that_is_not_newer() -> None:
     """Given a page of a state at its own slot, then it keeps what it has, and copies no more."""
     world = settled()
     store = world.actor("store-3")
@@ -256,7 +256,7 @@ def test_a_store_that_agrees_installs_no_state_that_is_not_newer() -> None:
     assert store.held.changes.first < slot
 
 
-def test_a_copied_state_leaves_later_aborts_as_they_are() -> None:
+def test_an_installed_state_keeps_counted_aborts_of_later_slots() -> None:
     """Given an abort that counts and is not decided, then a snapshot of before does not undo it."""
     world = settled()
     learner = world.actor("learner-2")
@@ -275,7 +275,7 @@ def view_without(view: View, store: str) -> View:
     return view.model_copy(update={"epoch": view.epoch + 1, "stores": kept})
 
 
-def test_the_leader_hears_of_a_view_before_what_came_earlier_is_decided() -> None:
+def test_a_view_is_reported_to_the_leader_before_earlier_slots_are_decided() -> None:
     """Given a View that is chosen and not applied, then it is the one in force."""
     world = settled()
     learner = world.actor("learner-2")
@@ -331,7 +331,7 @@ def read_of(store: Any, *after_slots: int) -> WaitingRead:
     return WaitingRead("gateway-1", request, store.now + 1_000, set(after_slots))
 
 
-def test_a_read_waits_for_every_write_that_it_has_to_and_for_no_other() -> None:
+def test_a_read_waits_for_prepared_writes_to_its_path_and_no_others() -> None:
     store = settled().actor("store-3")
     store.reads.lease.until, store.reads.lease.added_slot = store.now + 500, 0
     applied = store.state.applied
@@ -341,7 +341,7 @@ def test_a_read_waits_for_every_write_that_it_has_to_and_for_no_other() -> None:
     assert waits == "a write to this path is not decided yet"
 
 
-def test_a_store_that_differs_reads_no_more_whatever_lease_it_has_also_after_a_restart() -> None:
+def test_a_diverged_store_serves_no_read_whatever_its_lease_also_after_a_restart() -> None:
     world = settled()
     store = world.actor("store-3")
     store.rejoin.note_report()
@@ -369,7 +369,7 @@ def diverged(world: World, name: str) -> Any:
     return store
 
 
-def test_a_store_that_has_copied_a_state_differs_no_more_also_after_a_restart() -> None:
+def test_a_store_that_has_copied_a_state_is_sound_also_after_a_restart() -> None:
     """Given a store that differed, when it has the others' state, then neither it nor its next
     start takes itself for the odd one, and a report of its former state counts no more.
     """
@@ -403,7 +403,7 @@ def test_a_store_that_has_copied_a_state_differs_no_more_also_after_a_restart() 
 
 
 @pytest.mark.parametrize(("slot", "reported"), [(1, ""), (0, "f" * 32)], ids=["slot", "hash"])
-def test_what_this_store_has_not_reported_says_nothing_of_it(slot: int, reported: str) -> None:
+def test_a_notice_about_a_hash_never_reported_does_not_count(slot: int, reported: str) -> None:
     """Given a word about another slot, or about another state, then this store goes on."""
     store = settled().actor("store-3")
     store.rejoin.note_report()
@@ -418,7 +418,7 @@ def test_what_this_store_has_not_reported_says_nothing_of_it(slot: int, reported
     assert not store.rejoin.has_diverged
 
 
-def test_a_store_says_at_once_that_its_standing_has_changed_and_once_only() -> None:
+def test_a_store_announces_a_change_of_its_standing_at_once_and_only_once() -> None:
     """Given a store that lacks contents and then has them, then it does not wait for its next
     heartbeat to say so; and it says nothing while nothing changes.
     """
@@ -438,7 +438,7 @@ def test_a_store_says_at_once_that_its_standing_has_changed_and_once_only() -> N
     assert [says(), says()] == [[(0, True)], []]
 
 
-def test_a_member_that_differs_copies_nothing_before_a_view_has_dropped_it() -> None:
+def test_a_diverged_member_copies_nothing_before_a_view_has_dropped_it() -> None:
     """Given pages of a snapshot come all the same, then what it has voted on is not forgotten."""
     world = settled()
     store = diverged(world, "store-3")
@@ -459,7 +459,7 @@ def test_a_member_that_differs_copies_nothing_before_a_view_has_dropped_it() -> 
 
 @pytest.mark.parametrize("ails", ["diverged", "installing"])
 @pytest.mark.parametrize("what", ["entry", "list", "result", "changes"])
-def test_a_store_without_the_others_state_tells_nothing_of_it(ails: str, what: Any) -> None:
+def test_a_store_with_a_wrong_or_partial_state_serves_no_reads(ails: str, what: Any) -> None:
     """Given a store that knows that its state is wrong, or is about to be replaced, then whoever
     reads, also without asking for the newest, is sent elsewhere; a watcher, too.
     """
@@ -505,7 +505,7 @@ def test_a_watcher_is_answered_at_once_or_when_its_patience_ends() -> None:
     assert (none.status, none.changes, none.applied) == ("found", (), applied)
 
 
-def test_what_became_of_a_command_is_told_under_a_lease_only() -> None:
+def test_a_commands_result_is_read_only_under_a_lease() -> None:
     """Given a store without a lease, that may have missed what was applied, then it does not say
     that a session is unknown, however old a state the caller would take.
     """
@@ -520,7 +520,7 @@ def test_what_became_of_a_command_is_told_under_a_lease_only() -> None:
     assert [type(message) for message in worlds.sent(effects)] == [LeaseAsk]
 
 
-def test_a_store_of_another_state_is_no_copy_that_a_view_may_be_left_with() -> None:
+def test_a_diverged_store_is_not_a_whole_one_that_a_view_may_keep() -> None:
     """Given a view of two, one of which differs, when the other one is silent, then that one is
     waited for, because it is the last that has the state.
     """
@@ -558,7 +558,7 @@ def test_a_store_that_asks_on_two_disks_is_added_once() -> None:
 # -- a new coordinator ----------------------------------------------------------------------------
 
 
-def test_who_takes_over_takes_no_say_from_the_stores_and_gives_none() -> None:
+def test_a_takeover_changes_no_stores_votes() -> None:
     """Given one founder and two that were added later, then the next View says so of them, too."""
     world = settled()
     for name in ("store-2", "store-3"):
@@ -580,7 +580,7 @@ def test_who_takes_over_takes_no_say_from_the_stores_and_gives_none() -> None:
     assert other.view.stores == former.stores
 
 
-def test_too_few_stores_refuse_nothing_that_a_former_epoch_may_have_told() -> None:
+def test_too_few_stores_refuse_no_write_whose_result_a_former_epoch_may_have_reported() -> None:
     """Given a slot that all have voted on, when too few stores are whole, then it commits where it
     is of a former epoch, and is given up by way of the log where it is of this one.
     """
@@ -608,7 +608,7 @@ def test_too_few_stores_refuse_nothing_that_a_former_epoch_may_have_told() -> No
     [(0, False, "committed"), (-1, True, "voted"), (-1, False, "not prepared")],
     ids=["applied", "prepared", "neither"],
 )
-def test_what_a_fenced_store_holds_of_a_slot_of_a_former_epoch_counts(
+def test_a_fenced_stores_report_on_a_slot_of_a_former_epoch_counts(
     applied: int, prepared: bool, ends: str
 ) -> None:
     """Given a slot of a former epoch, then a store that has applied it has committed it."""
@@ -635,7 +635,7 @@ def test_what_a_fenced_store_holds_of_a_slot_of_a_former_epoch_counts(
     }[ends]
 
 
-def test_where_nobody_is_left_with_a_say_all_stores_of_the_view_must_hold_the_slot() -> None:
+def test_without_voters_all_stores_of_the_view_must_hold_the_slot() -> None:
     """Given a slot of a former epoch and newcomers only, then one of them alone is not enough."""
     world = settled()
     learner = world.actor("learner-1")
@@ -689,7 +689,7 @@ def test_a_store_that_refused_reconsiders_where_no_store_has_a_vote() -> None:
     assert store.prepared[slot].refused == ()
 
 
-def test_a_refusal_stands_where_a_store_has_a_vote() -> None:
+def test_a_refusal_is_final_where_a_store_has_a_vote() -> None:
     """Given a store that refused for want of room, then it does so also when there is some again:
     its coordinator may have asked the log to give up what it refused.
     """
@@ -738,7 +738,7 @@ def test_only_progress_of_this_epoch_and_of_an_open_slot_gives_more_time(
     assert coordinator.view_change._awaiting_reply == ({"store-3": learner.now} if counts else {})
 
 
-def test_a_prepare_of_a_former_epochs_slot_that_got_lost_is_sent_again() -> None:
+def test_a_lost_prepare_of_a_former_epochs_slot_is_sent_again() -> None:
     """Given a store that answered and was asked to prepare, when that is lost, then it is asked
     again: it has answered, so nothing else would make it vote.
     """

@@ -79,7 +79,7 @@ def test_a_slot_out_of_bounds_is_no_message(number: int) -> None:
         MESSAGES.validate_json(json.dumps([message]))
 
 
-def test_the_greatest_numbers_can_be_passed_on() -> None:
+def test_the_greatest_numbers_can_be_encoded() -> None:
     """Given the greatest slot and ballot that are read, then they fit into headers and keys."""
     ballot = Ballot(COUNT_MAX, "proposer-1")
     accepted = Accepted(ballot=ballot, slot=COUNT_MAX)
@@ -103,7 +103,7 @@ def test_a_long_name_of_a_request_fits_into_its_property() -> None:
 @pytest.mark.parametrize(
     "fields", [{"session": "s" * 129}, {"reply_to": "g" * 65}, {"acknowledged": -2}]
 )
-def test_a_command_with_an_absurd_name_is_none(fields: dict[str, Any]) -> None:
+def test_a_command_with_an_absurd_name_is_refused(fields: dict[str, Any]) -> None:
     good = Command(
         session="s", sequence=1, acknowledged=0, reply_to="gateway-1", operation=OpenSession()
     ).model_dump()
@@ -115,7 +115,7 @@ def test_a_command_with_an_absurd_name_is_none(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "path", ["/x", "a//b", "a/", "/", ".", "a/../b", "a/.", "x" * 4097, "/".join(["x"] * 2500)]
 )
-def test_a_command_about_what_is_no_path_never_gets_to_a_leader(path: str) -> None:
+def test_a_command_for_an_invalid_path_is_never_sent_to_a_leader(path: str) -> None:
     """Given any operation on a path that the tree can't hold, then its message is none, also deep
     in a transaction; the same operation on a name is one.
     """
@@ -168,7 +168,7 @@ def test_a_directory_is_listed_whatever_paths_an_earlier_version_took() -> None:
         assert ([entry.path for entry in entries], more) == (["y"] if slot > 2 else [], False)
 
 
-def test_an_acceptor_goes_over_what_it_has_and_not_over_all_slots_between() -> None:
+def test_an_acceptor_iterates_over_its_values_and_not_over_all_slots() -> None:
     """Given one value in a slot that is far away, then a promise, a page and a truncation take as
     long as there are values.
     """
@@ -227,7 +227,7 @@ def test_a_new_leader_fills_no_gap_of_10_to_the_15(far: int) -> None:
     world.settled()
 
 
-def test_what_phase_1_found_far_away_is_proposed_once_the_log_comes_near() -> None:
+def test_a_far_value_that_phase_1_found_is_proposed_once_the_log_comes_near() -> None:
     """Given a value behind a long gap, then the leader leaves that slot alone, and steps down where
     the log comes near; the next one, whose phase 1 reaches it, proposes that value and no other.
     """
@@ -296,7 +296,7 @@ def test_no_wrong_number_keeps_a_learner_from_taking_over() -> None:
     assert learner.coordinator is not None
 
 
-def test_no_wrong_progress_keeps_a_leader_from_what_was_chosen() -> None:
+def test_a_leader_ignores_wrong_progress_and_learns_what_was_chosen() -> None:
     """Given a report of slots that were never proposed, then it counts neither for the leader nor
     for one that is elected after it had come.
     """
@@ -320,7 +320,7 @@ def test_no_wrong_progress_keeps_a_leader_from_what_was_chosen() -> None:
 
 
 @pytest.mark.parametrize("acceptors", [1, 5])
-def test_the_highest_ballot_ends_no_elections(acceptors: int) -> None:
+def test_the_highest_possible_ballot_does_not_end_elections(acceptors: int) -> None:
     """Given acceptors that are asked for the last of all ballots, and one that has promised it,
     then the next leader is elected under a ballot that others can still exceed.
     """

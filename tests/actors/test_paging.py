@@ -71,7 +71,7 @@ def test_a_page_ends_with_the_item_that_fills_it(sizes: list[int], bytes_max: in
     assert all(sum(taken) > bytes_max for taken in pages[:-1])
 
 
-def test_a_listing_of_the_largest_entries_is_told_in_pages() -> None:
+def test_a_listing_of_the_largest_entries_is_sent_in_pages() -> None:
     """Given a directory whose listing outgrows a message, then a reader that goes on after the last
     name of each page gets every entry.
     """
@@ -104,7 +104,7 @@ def _pages_of(state: Namespace, limit: int) -> Iterable[ReadReply]:
         after, more = page.children[-1].path.rpartition("/")[2], page.more
 
 
-def test_the_longest_changes_are_told_in_pages_of_whole_slots() -> None:
+def test_the_longest_changes_are_sent_in_pages_of_whole_slots() -> None:
     changes = Changes()
     move = MoveEntry(source=f"{DEEP}/a", target=f"{DEEP}/b")
     for slot in range(1, 301):
@@ -172,7 +172,7 @@ def test_long_commands_fill_several_slots() -> None:
     world.done(put("g", b""))
 
 
-def test_the_log_of_the_longest_commands_is_told_in_pages() -> None:
+def test_the_log_of_the_longest_commands_is_sent_in_pages() -> None:
     """Given slots full of long moves, then who goes on below each page's last slot sees each."""
     move = MoveEntry(source=f"{DEEP}/a", target=f"{DEEP}/b")
     learner = learner_with(*(batch(*[move] * 100) for _ in range(12)))

@@ -37,7 +37,7 @@ def be_away(world: World, away_ms: int) -> None:
 
 
 @pytest.mark.parametrize("away_ms", [3_000, 12_000, 35_000])
-def test_the_leader_and_the_view_outlast_an_absence_of_all(world: World, away_ms: int) -> None:
+def test_the_leader_and_the_view_outlast_a_pause_of_all_nodes(world: World, away_ms: int) -> None:
     # Given a cluster at rest,
     leader, view = leader_of(world), world.actor("learner-1").view
     elections = counted(world, "elections")
@@ -57,7 +57,9 @@ def test_the_leader_and_the_view_outlast_an_absence_of_all(world: World, away_ms
 
 
 @pytest.mark.parametrize("away_ms", [3_000, 12_000, 35_000])
-def test_what_was_under_way_is_ended_without_blaming_anybody(world: World, away_ms: int) -> None:
+def test_slots_in_progress_are_decided_after_a_pause_and_no_store_is_dropped(
+    world: World, away_ms: int
+) -> None:
     # Given a write that all stores have prepared, and of which one vote is lost,
     def passes(sender: str, to: str, message: Any) -> bool:
         return not (sender == "store-2" and isinstance(message, TxnVote))
@@ -110,7 +112,7 @@ def test_the_other_learner_does_not_take_over_after_an_absence(world: World, awa
     assert (other.view, other.counters["takeovers_proposed"]) == (view, 0)
 
 
-def test_a_turn_in_which_nothing_fits_is_the_return_as_well(world: World) -> None:
+def test_a_turn_whose_messages_are_all_dropped_ends_an_absence_too(world: World) -> None:
     # Given a proposer that follows, and whose first turn after an absence has only stale timers,
     machine = next(m for m in world.up("proposer") if m is not leader_of(world))
     resumed_at = machine.now_ms + 12_000
@@ -121,7 +123,7 @@ def test_a_turn_in_which_nothing_fits_is_the_return_as_well(world: World) -> Non
     assert (effects.sends, [timer.key.name for timer in effects.timers]) == ((), ["election"])
 
 
-def test_a_leader_that_returns_alone_gives_way(world: World) -> None:
+def test_a_leader_that_returns_alone_steps_down(world: World) -> None:
     # Given a leader that is held, while the others elect another one,
     former = leader_of(world)
     former.pause(20_000_000)

@@ -140,7 +140,7 @@ def test_every_type_that_crosses_the_broker_has_a_row_and_no_other_has() -> None
     assert MESSAGES.validate_python(SAMPLES) == SAMPLES
 
 
-def test_a_role_has_a_handler_for_just_what_it_may_receive() -> None:
+def test_a_role_has_handlers_for_exactly_the_messages_it_may_receive() -> None:
     common = {NodeHeartbeat, StaleDisk}
     for role, actor in _ACTORS.items():
         may_receive = {
@@ -152,7 +152,7 @@ def test_a_role_has_a_handler_for_just_what_it_may_receive() -> None:
         assert PERMISSIONS.keys() >= FOUNDING
 
 
-def test_what_the_table_permits_is_let_in(world: World) -> None:
+def test_messages_that_the_table_permits_are_admitted(world: World) -> None:
     opened = 0
     for sample, sender, receiver in walk():
         row = PERMISSIONS[type(sample)]
@@ -166,7 +166,9 @@ def test_what_the_table_permits_is_let_in(world: World) -> None:
 
 
 @pytest.mark.parametrize("receiver", RECEIVERS)
-def test_what_the_table_forbids_is_counted_and_changes_nothing(world: World, receiver: str) -> None:
+def test_messages_that_the_table_forbids_are_counted_and_change_nothing(
+    world: World, receiver: str
+) -> None:
     """Given messages of all types, when they come from whom no row names, then nothing happens."""
     actor, now = world.actor(receiver), world.machines[receiver].now_ms
     actor.receive(enveloped(world, "stranger", SAMPLES[-1]), now)  # From here on it is awake.
@@ -193,7 +195,7 @@ def test_what_the_table_forbids_is_counted_and_changes_nothing(world: World, rec
     assert forbidden > 10 * len(SAMPLES)
 
 
-def test_a_node_of_other_settings_may_ask_which_cluster_lives_here(world: World) -> None:
+def test_a_node_with_other_settings_may_ask_which_cluster_this_is(world: World) -> None:
     """Given an acceptor that the genesis does not name, then it is answered: it halts on that."""
     now = world.machines["acceptor-2"].now_ms
     question = enveloped(world, "acceptor-9", Inquiry(cluster=""))
@@ -269,7 +271,7 @@ def wrong_ones(world: World) -> Iterator[tuple[str, str, Any]]:
 CLOSES_ANOTHERS = CloseSession(target="gateway-2.s")
 
 
-def test_nobody_speaks_in_anothers_name(world: World) -> None:
+def test_no_node_may_send_under_anothers_name(world: World) -> None:
     """Given a ballot, a View, a session or a role of another's, then the message is dropped."""
     tried = 0
     for sender, receiver, message in wrong_ones(world):
@@ -285,7 +287,7 @@ def test_nobody_speaks_in_anothers_name(world: World) -> None:
 # -- what never crosses the broker ----------------------------------------------------------------
 
 
-def test_no_call_and_no_notice_is_a_message() -> None:
+def test_calls_and_notices_are_no_messages() -> None:
     """A node takes those from its own runtime only, which is the only one that can make them."""
     local = [*Call.__subclasses__(), *Notice.__subclasses__()]
     assert len(local) > 10

@@ -46,7 +46,7 @@ def world() -> World:
     return cluster
 
 
-def test_who_pulls_gets_all_that_was_accepted_in_the_range_a_page_at_a_time(world: World) -> None:
+def test_a_pull_returns_all_accepted_values_of_the_range_page_by_page(world: World) -> None:
     """Given values in some slots, when a learner pulls a range again and again from where it has
     got to, then it gets each value in the range once, in order, and no other.
     """
@@ -73,7 +73,7 @@ def test_who_pulls_gets_all_that_was_accepted_in_the_range_a_page_at_a_time(worl
     assert [entry.slot for entry in pulled(400, 10_000)] == [400]
 
 
-def test_what_is_forgotten_stays_forgotten(world: World) -> None:
+def test_truncated_slots_stay_truncated(world: World) -> None:
     """Given an acceptor that has forgotten slots, when it is told of fewer, or of the same ones
     again, then nothing changes, and a later start says the same.
     """
@@ -128,7 +128,7 @@ class Candidate:
         return {slot: flight.value for slot, flight in self.actor.phase.in_flight.items()}
 
 
-def test_a_slot_is_empty_only_if_a_page_of_this_very_ballot_covers_it(world: World) -> None:
+def test_a_slot_is_empty_only_if_a_page_of_this_ballot_covers_it(world: World) -> None:
     """Given promises in pages, when pages come twice, out of order or for a former ballot, then
     nobody is elected before three acceptors have told of all slots, and nothing told is lost.
     """
@@ -150,7 +150,7 @@ def test_a_slot_is_empty_only_if_a_page_of_this_very_ballot_covers_it(world: Wor
     assert candidate.proposed == {**values, 3: NOOP}
 
 
-def test_slots_that_vanish_between_two_pages_are_not_empty(world: World) -> None:
+def test_slots_truncated_between_two_pages_are_not_empty(world: World) -> None:
     """Given an acceptor that forgets slots between two pages, then it is asked from the first."""
     candidate = Candidate(world)
     assert candidate.told(1, 1, 3, accepted(1), accepted(2)) == [3]
@@ -162,7 +162,7 @@ def test_slots_that_vanish_between_two_pages_are_not_empty(world: World) -> None
     assert candidate.proposed == {6: NOOP, 7: accepted(7).value, 8: NOOP, 9: accepted(9).value}
 
 
-def test_a_new_leader_leaves_alone_what_one_of_its_quorum_has_forgotten(world: World) -> None:
+def test_a_new_leader_proposes_nothing_in_slots_that_its_quorum_truncated(world: World) -> None:
     """Given acceptors that have forgotten slots at different times, then the most counts: those
     slots were decided, whatever the others tell of them.
     """
@@ -174,7 +174,9 @@ def test_a_new_leader_leaves_alone_what_one_of_its_quorum_has_forgotten(world: W
     assert candidate.actor.phase.next_slot == 7
 
 
-def test_what_phase_1_found_is_proposed_until_those_who_knew_it_know_it_again(world: World) -> None:
+def test_values_that_phase_1_found_are_proposed_until_restarted_learners_know_them(
+    world: World,
+) -> None:
     """Given a slot that a learner reports as chosen under a former ballot, when that learner starts
     again and knows it no more, then the leader, whose own ballot may have too few votes for it
     while too few are left for the former one, proposes it again.
@@ -198,7 +200,7 @@ def test_what_phase_1_found_is_proposed_until_those_who_knew_it_know_it_again(wo
     assert heard(0) == [(1, NOOP), (2, accepted(2).value)]
 
 
-def test_a_promise_tells_of_every_slot_also_after_a_restart(world: World) -> None:
+def test_a_promise_reports_every_slot_also_after_a_restart(world: World) -> None:
     """Given values with a gap, more than fit into a page, when the pages are asked for one after
     the other, then no slot is missing, the last one included; and a new start tells the same.
     """
@@ -238,7 +240,7 @@ def _from(world: World, message: Any, name: str = "proposer-5") -> Envelope:
     return Envelope(cluster, name, sender.identity, sender.incarnation, message)
 
 
-def test_a_restarted_acceptor_does_not_take_what_it_has_forgotten_for_empty(world: World) -> None:
+def test_a_restarted_acceptor_does_not_take_truncated_slots_for_empty(world: World) -> None:
     """Given an acceptor that has forgotten slots, then also its next start says so and accepts
     nothing for them.
     """

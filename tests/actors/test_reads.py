@@ -50,7 +50,7 @@ def request(**more: Any) -> ReadRequest:
 # -- answers --------------------------------------------------------------------------------------
 
 
-def test_of_what_the_client_has_acknowledged_the_result_is_forgotten() -> None:
+def test_acknowledged_results_are_answered_as_forgotten() -> None:
     """Given acknowledged results, then they are forgotten, later ones known, and others to come."""
     commands = [command(0, OpenSession()), *(command(n, put("a", b"%d" % n)) for n in (1, 2, 3))]
     for acknowledged in (-1, 0, 2, 3):
@@ -63,7 +63,7 @@ def test_of_what_the_client_has_acknowledged_the_result_is_forgotten() -> None:
         assert found == ["forgotten"] * (5 - known) + ["found"] * known + ["running"]
 
 
-def test_an_entry_is_told_without_what_is_below_it_and_a_list_with_it() -> None:
+def test_an_entry_is_answered_without_its_children_and_a_list_with_them() -> None:
     state = state_of(command(0, OpenSession()), command(1, put("d/a", b"1")))
     found = {
         (what, path): answer_read(state, request(what=what, path=path))
@@ -82,7 +82,7 @@ def test_an_entry_is_told_without_what_is_below_it_and_a_list_with_it() -> None:
     assert {reply.applied for reply in found.values()} == {2}
 
 
-def test_changes_are_told_from_the_slot_that_is_asked_for() -> None:
+def test_changes_are_answered_from_the_requested_slot_on() -> None:
     """Given changes in slots 2 and 3, then each asking gets those from its slot on, or hears that
     they are not all kept.
     """
@@ -115,7 +115,7 @@ def test_changes_are_told_from_the_slot_that_is_asked_for() -> None:
     ],
     ids=lambda operation: operation.kind,
 )
-def test_a_command_touches_its_path_what_is_above_and_what_is_below(
+def test_a_command_touches_its_path_its_ancestors_and_its_subtree(
     operation: AnyOperation,
 ) -> None:
     paths = ("", "d", "d/f", "d/f/x", "d/g", "d/fx", "e")
@@ -136,7 +136,7 @@ def test_sessions_touch_no_path_and_a_result_is_touched_by_its_own_command() -> 
 # -- leases ---------------------------------------------------------------------------------------
 
 
-def test_each_asking_for_a_lease_has_a_number_of_its_own_and_old_ones_are_forgotten() -> None:
+def test_each_lease_request_has_a_number_of_its_own_and_old_ones_are_forgotten() -> None:
     """Given a store that asks and gets no answer, then its numbers rise, what it remembers of them
     is bounded, and a grant for one that it has forgotten gives no lease.
     """
@@ -160,7 +160,7 @@ def test_each_asking_for_a_lease_has_a_number_of_its_own_and_old_ones_are_forgot
         assert (store.reads.lease.until > store.now) == holds
 
 
-def test_a_store_starts_without_a_lease_and_serves_what_is_applied() -> None:
+def test_a_store_starts_without_a_lease_and_serves_its_applied_state() -> None:
     store = started().actor("store-1")
     applied = store.state.applied
 
@@ -183,7 +183,7 @@ def test_a_store_starts_without_a_lease_and_serves_what_is_applied() -> None:
 # -- the client -----------------------------------------------------------------------------------
 
 
-def test_a_refusal_sends_a_read_to_another_store_unless_it_is_an_old_one() -> None:
+def test_a_refusal_sends_a_read_to_another_store_unless_it_is_late() -> None:
     """Given a read that its store refuses, then another store is asked; a refusal of a store that
     was asked before changes nothing, and an answer counts, whoever gives it.
     """

@@ -32,7 +32,7 @@ def redirects(effects: Effects) -> list[tuple[int, bool]]:
 # -- the proposer ---------------------------------------------------------------------------------
 
 
-def test_never_proposed_is_said_of_what_the_ballot_led_last_did_not_get_to() -> None:
+def test_never_proposed_is_claimed_only_for_sequences_that_the_last_ballot_did_not_reach() -> None:
     """Given a leader that proposed one command and steps down, then only later ones, and only those
     meant for that very ballot, can't happen; and its next start vouches for nothing.
     """
@@ -59,7 +59,7 @@ def test_never_proposed_is_said_of_what_the_ballot_led_last_did_not_get_to() -> 
     assert redirects(hand(world, name, "gateway-1", submit(ballot, 6))) == [(6, False)]
 
 
-def test_a_command_under_way_is_taken_once_and_again_when_its_slot_is_chosen() -> None:
+def test_a_command_in_progress_is_queued_once_and_again_when_its_slot_is_chosen() -> None:
     """Given a command that is sent again, since its result may be lost, then it waits for its slot
     but no longer: the log has room for another copy, which gets the same result.
     """
@@ -78,7 +78,7 @@ def test_a_command_under_way_is_taken_once_and_again_when_its_slot_is_chosen() -
     assert list(phase.queue) == [again.command]
 
 
-def test_a_leader_without_a_quorum_steps_down_and_sends_back_what_waits() -> None:
+def test_a_leader_without_a_quorum_steps_down_and_redirects_its_queue() -> None:
     """Given a leader that no acceptor hears, then it leads no longer than its lease ran, and says
     of commands that wait in its queue that they were never proposed.
     """
@@ -170,7 +170,7 @@ def test_a_write_is_refused_for_good_only_if_no_ballot_can_propose_a_copy() -> N
     assert isinstance(answer, NotDone)
 
 
-def test_whose_caller_was_told_unknown_is_not_tried_again_under_another_number() -> None:
+def test_a_write_answered_as_unknown_is_not_retried_under_another_sequence() -> None:
     """Given a write that aborts after its caller has gone, then that is what became of it, for
     whoever asks about it, also after the gateway has started again.
     """
@@ -193,7 +193,7 @@ def test_whose_caller_was_told_unknown_is_not_tried_again_under_another_number()
     assert world.actor("gateway-1").writes.resolved == {request: aborted}
 
 
-def test_an_abort_is_tried_again_once_under_another_number_while_the_caller_waits() -> None:
+def test_an_aborted_write_is_retried_once_under_another_sequence_while_its_caller_waits() -> None:
     world, token, pending = writing()
     session, sequence = pending.command.session, pending.command.sequence
     aborted = Outcome(status="aborted", slot=9, index=0)
@@ -216,7 +216,7 @@ def test_an_abort_is_tried_again_once_under_another_number_while_the_caller_wait
     assert answer == Answer(token, WriteDecided(again.command.request, aborted, retried=True))
 
 
-def test_a_client_acknowledges_only_what_it_has_heard_of() -> None:
+def test_a_gateway_acknowledges_only_results_that_it_has_received() -> None:
     """Given a result that is overtaken by a later one, then it may not be forgotten yet."""
     world, _, pending = writing()
     gateway = world.actor("gateway-1")
@@ -230,7 +230,7 @@ def test_a_client_acknowledges_only_what_it_has_heard_of() -> None:
 
 
 @pytest.mark.parametrize("sent_to_a_leader", [True, False])
-def test_a_caller_waits_for_half_as_long_where_nothing_can_have_happened(
+def test_a_caller_waits_half_as_long_if_no_copy_was_sent(
     sent_to_a_leader: bool,
 ) -> None:
     """Given a write of which no result comes, then its caller is told *unknown* at the deadline if

@@ -42,7 +42,7 @@ def test_a_round_of_refusals_is_followed_by_a_pause_that_grows() -> None:
     assert moments == [at for at in (0, 250, 750, 1_750, 3_750, 5_750, 7_750) for _ in PEERS]
 
 
-def test_those_that_seem_to_be_alive_are_asked_first() -> None:
+def test_peers_that_seem_alive_are_asked_first() -> None:
     rotation = Rotation(start=1)
     asked = []
     for now in range(3):
@@ -54,7 +54,7 @@ def test_those_that_seem_to_be_alive_are_asked_first() -> None:
     assert asked == ["c", "a", "b"]
 
 
-def test_one_that_joins_or_returns_has_its_turn_in_the_pause() -> None:
+def test_a_peer_that_joins_or_returns_is_asked_during_the_pause() -> None:
     rotation = Rotation()
     assert asked_while(rotation, 100, refuses=True) == [(0, peer) for peer in PEERS]
     assert rotation.next(PEERS, 100, 1_000) is None
@@ -65,7 +65,7 @@ def test_one_that_joins_or_returns_has_its_turn_in_the_pause() -> None:
     assert rotation.next(PEERS, 110, 1_000) == "b"
 
 
-def test_silent_peers_leave_every_other_one_its_turn_before_the_deadline() -> None:
+def test_silent_peers_leave_time_for_every_other_peer_before_the_deadline() -> None:
     asked = asked_while(Rotation(deadline=1_500), 1_500, refuses=False)
 
     assert asked == [(0, "a"), (500, "b"), (1_000, "c")]
@@ -84,7 +84,7 @@ def test_late_and_early_refusals_end_no_wait_for_another_peer() -> None:
     assert rotation.account == "a: too late; b: no answer"
 
 
-def test_of_no_peers_none_is_asked() -> None:
+def test_without_peers_none_is_asked() -> None:
     rotation = Rotation(start=5)
     assert rotation.next((), 0, 1_000) is None
     assert rotation.account == "none was asked"
@@ -137,7 +137,7 @@ def test_a_read_outlives_two_stores_that_have_just_fallen_silent(first: int) -> 
     assert answer.store == "store-2"
 
 
-def test_a_read_that_no_store_can_serve_says_what_each_has_said() -> None:
+def test_a_failed_read_reports_each_stores_reason() -> None:
     world = _without_leases("store-1", "store-2", "store-3")
     world.network.cut |= {("gateway-1", "store-2")}
 

@@ -8,7 +8,7 @@ from actors.values import Outcome
 from tests.worlds import founded, put
 
 
-def test_every_row_of_every_disk_is_made_anew_as_it_was() -> None:
+def test_every_row_of_every_journal_is_remade_as_it_was() -> None:
     """Given a cluster that has lived through a change of its coordinator, with a write under way, a
     result that a caller waits for no more, and a store that knows that it differs.
     """
@@ -54,7 +54,7 @@ def test_every_row_of_every_disk_is_made_anew_as_it_was() -> None:
     ("name", "key"),
     [("acceptor-1", "promise"), ("proposer-1", "rounds"), ("gateway-1", "x/1")],
 )
-def test_a_row_that_memory_does_not_know_stops_whoever_may_not_lose_one(
+def test_a_rotten_row_that_is_not_in_memory_halts_a_node_that_may_not_lose_it(
     name: str, key: str
 ) -> None:
     actor = founded().actor(name)
@@ -72,7 +72,7 @@ def test_a_row_that_memory_does_not_know_stops_whoever_may_not_lose_one(
         ("store-1", "result/s/0000000000000001"),
     ],
 )
-def test_a_row_that_was_to_be_removed_anyway_is_removed(name: str, key: str) -> None:
+def test_a_rotten_row_that_is_no_longer_needed_is_removed(name: str, key: str) -> None:
     actor = founded().actor(name)
     actor._on_notice(RowRotten(key=key))
     assert (key, None) in [(record.key, record.value) for record in actor._take().records]

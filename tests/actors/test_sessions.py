@@ -59,7 +59,7 @@ def keyed(sequence: int, path: str, key: str, fingerprint: str = "") -> Command:
     return command(sequence, put(path, b"1"), idempotency=idempotency)
 
 
-def test_a_key_stands_for_one_request_and_its_first_result() -> None:
+def test_a_key_belongs_to_one_request_and_its_first_result() -> None:
     """Given requests under one key, then one of them happens, and an aborted one is none."""
     state = Namespace(KEPT)
     told(state, 0, command(0, OpenSession()))
@@ -97,7 +97,7 @@ def test_keys_expire_by_log_time_which_never_goes_back() -> None:
     assert told(state, 0, keyed(9, "a", "old")).slot == state.applied
 
 
-def test_a_long_silence_leaves_a_minute_for_what_is_under_way() -> None:
+def test_a_long_silence_leaves_a_minute_for_commands_in_flight() -> None:
     """Given a request that was just done, when nothing happens for years, then for a minute its
     copies, in the same session and in another one, still meet its result; then it is forgotten.
     """
@@ -114,7 +114,7 @@ def test_a_long_silence_leaves_a_minute_for_what_is_under_way() -> None:
     assert (state.sessions.keys, list(state.sessions.by_name)) == ({}, ["t"])
 
 
-def test_a_session_lives_for_as_long_as_it_is_used() -> None:
+def test_a_session_lives_while_it_is_used() -> None:
     """Given two sessions, of which one is used, then after a day the other one is forgotten."""
     state = Namespace(KEPT)
     told(state, 0, command(0, OpenSession()))
@@ -130,7 +130,7 @@ def test_a_session_lives_for_as_long_as_it_is_used() -> None:
     assert rows == {"session/idle": None}
 
 
-def test_a_replica_that_starts_again_goes_on_as_the_others_do() -> None:
+def test_a_restarted_replica_goes_on_as_the_others_do() -> None:
     """Given a state with all that is remembered, when it is read back from its journal's rows, in
     whatever order they come, then the same slots make the same of it: results, expiry and hash.
     """
@@ -168,7 +168,7 @@ def test_a_replica_that_starts_again_goes_on_as_the_others_do() -> None:
     assert list(state.sessions.by_name) == ["s"]
 
 
-def test_an_expired_session_does_not_come_back_to_do_it_all_again() -> None:
+def test_an_expired_session_is_not_reopened_by_its_old_commands() -> None:
     """Given a gateway that slept for two days with a write under way, when it wakes, asks to keep
     its session and sends the write again, then neither is taken, and the write happens once.
     """
@@ -222,7 +222,7 @@ def test_a_session_that_was_closed_before_it_was_opened_never_opens() -> None:
         assert replica.tree.lookup("a") is None
 
 
-def test_of_an_expired_session_nothing_is_certain_also_once_it_is_closed() -> None:
+def test_an_expired_sessions_requests_are_uncertain_also_once_it_is_closed() -> None:
     """Given a write that was done in a session that has expired, when the gateway's next start
     closes that session, then nobody says of the write that it never happened.
     """
@@ -258,7 +258,7 @@ def writing_two() -> tuple[World, list[int]]:
 
 
 @pytest.mark.parametrize(("status", "lost"), [("unknown_session", 2), ("forgotten", 1)])
-def test_what_was_open_when_its_session_expired_is_unknown(status: Any, lost: int) -> None:
+def test_open_commands_of_an_expired_session_are_unknown(status: Any, lost: int) -> None:
     """Given two writes under way, when the cluster does not know their session any more, then of
     neither is said that it did not happen: another copy may have been applied before. A result that
     is forgotten says nothing of the other write.
@@ -299,7 +299,7 @@ def test_a_request_of_a_lost_session_has_no_result_of_the_gateways_own() -> None
     assert not any(key.startswith("resolved/") for key in world.machines["gateway-1"].disk.records)
 
 
-def test_the_next_start_closes_the_session_of_the_former_one() -> None:
+def test_the_next_incarnation_closes_the_former_ones_session() -> None:
     """Given a gateway that was killed, when it starts again, then it closes its former session, and
     once that is certain no later start asks for it again.
     """
@@ -317,7 +317,7 @@ def test_the_next_start_closes_the_session_of_the_former_one() -> None:
     assert rows == [f"session/{gateway.session}"]
 
 
-def test_what_a_gateway_can_not_take_is_refused_at_once() -> None:
+def test_a_gateway_with_too_many_open_commands_refuses_at_once() -> None:
     """Given a cluster that is not founded, then all but the survey is refused; and given as many
     open commands as a gateway may have, then the next one is refused, and it was never sent.
     """

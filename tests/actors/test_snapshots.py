@@ -68,7 +68,7 @@ def test_rows_of_two_snapshots_are_never_mixed(copy: Copy) -> None:
     assert copy.installed == [(12, ["a", "b"])]
 
 
-def test_rows_of_two_starts_of_the_source_are_never_mixed(copy: Copy) -> None:
+def test_rows_of_two_incarnations_of_the_source_are_never_mixed(copy: Copy) -> None:
     """Given the source dies and lists the same state in another order, then it is copied anew."""
     copy.hears(9, 0, "a", left=1)
     copy.turn.sender_incarnation = 2
@@ -81,7 +81,7 @@ def test_rows_of_two_starts_of_the_source_are_never_mixed(copy: Copy) -> None:
 
 
 @pytest.mark.parametrize("of", ["disk", "incarnation"])
-def test_the_disk_and_the_start_of_the_source_both_count(copy: Copy, of: str) -> None:
+def test_the_disk_and_the_incarnation_of_the_source_both_count(copy: Copy, of: str) -> None:
     """Given the source starts again, or on a new disk whose starts have the same numbers, then the
     copy begins anew, and what the former one still sends is not taken.
     """
@@ -105,7 +105,7 @@ def test_the_disk_and_the_start_of_the_source_both_count(copy: Copy, of: str) ->
     assert copy.installed == [(9, ["x", "y"])]
 
 
-def test_a_page_of_an_older_snapshot_begins_nothing(copy: Copy) -> None:
+def test_a_page_of_an_older_snapshot_is_ignored(copy: Copy) -> None:
     """Given the source serves a newer one, then a late first page of the former one is ignored."""
     copy.hears(12, 0, "a", left=1)
     copy.hears(9, 0, "late", left=0)
@@ -121,7 +121,7 @@ def test_a_state_that_is_no_newer_than_the_own_one_is_not_installed(copy: Copy) 
     assert not copy.installer.busy
 
 
-def test_a_damaged_page_is_refused_and_somebody_else_is_asked(copy: Copy) -> None:
+def test_a_damaged_page_is_refused_and_another_source_is_asked(copy: Copy) -> None:
     copy.hears(9, 0, "a", left=0, digest="0" * 64)
     copy.installer.tick()
 
@@ -133,7 +133,7 @@ def test_a_damaged_page_is_refused_and_somebody_else_is_asked(copy: Copy) -> Non
     assert copy.installed == [(9, ["a"])]
 
 
-def test_sources_that_are_of_no_help_are_asked_in_rounds_with_pauses_between(copy: Copy) -> None:
+def test_sources_that_fail_are_asked_in_rounds_with_pauses_between(copy: Copy) -> None:
     """Given a replica that needs another state, when no source has a newer one, then it does not
     ask them over and over.
     """
@@ -152,7 +152,7 @@ def test_sources_that_are_of_no_help_are_asked_in_rounds_with_pauses_between(cop
     assert not copy.installer.busy
 
 
-def test_a_source_that_goes_on_sending_is_not_given_up(copy: Copy) -> None:
+def test_a_source_that_goes_on_sending_is_kept(copy: Copy) -> None:
     """Given a state whose pages take a while each, then the copy waits from page to page."""
     for page in range(4):
         copy.turn.now += 1_500
@@ -247,7 +247,7 @@ def test_the_pages_of_a_snapshot_are_the_whole_state_and_stay_as_they_are(
     assert [serving.page(1, n) for n in range(len(pages))] == pages
 
 
-def test_what_is_not_served_any_more_is_answered_with_a_first_page(serving: Serving) -> None:
+def test_a_request_for_a_gone_snapshot_is_answered_with_a_first_page(serving: Serving) -> None:
     """Given a page of another snapshot or one not made yet, then the copy begins anew: with the
     same snapshot while it is fresh, then with a new one; and nothing is served of no state.
     """
@@ -266,7 +266,7 @@ def test_what_is_not_served_any_more_is_answered_with_a_first_page(serving: Serv
     assert Serving().pulled(0, 0) is None
 
 
-def test_a_snapshot_that_nobody_asks_for_is_let_go(serving: Serving) -> None:
+def test_a_snapshot_without_requests_is_dropped(serving: Serving) -> None:
     first = serving.page(0, 0)
     serving.apply(1)
     for _ in range(3):

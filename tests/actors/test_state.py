@@ -93,9 +93,7 @@ def test_a_restart_and_a_copy_bring_all_of_the_state(life: Life, how: str) -> No
 
 
 @pytest.mark.parametrize("how", ["restarted", "copied"])
-def test_what_a_replica_does_next_is_the_same_after_a_restart_and_on_a_copy(
-    life: Life, how: str
-) -> None:
+def test_a_restarted_replica_and_a_copy_apply_later_slots_alike(life: Life, how: str) -> None:
     """Given keys and results of before, then the retry of each is told what it was told."""
     life.now_ms += HOUR_MS // 2
     life.run(4, put("c", b"3"), idempotency=IdempotencyKey(key="m", fingerprint="3"))
@@ -119,7 +117,7 @@ def test_what_a_replica_does_next_is_the_same_after_a_restart_and_on_a_copy(
     assert other.state.state_hash == life.state.state_hash
 
 
-def test_what_changed_before_a_copy_and_is_not_written_yet_does_not_come_back(life: Life) -> None:
+def test_unwritten_changes_of_a_replaced_state_do_not_come_back(life: Life) -> None:
     """Given rows that went away a moment ago and are on disk still, when another state takes the
     place of this one, then they are removed with all the others that it does not have.
     """
@@ -147,7 +145,7 @@ def test_what_changed_before_a_copy_and_is_not_written_yet_does_not_come_back(li
     assert everything(life.restarted()) == everything(life.state) == everything(other.state)
 
 
-def test_a_copy_that_means_nothing_changes_nothing(life: Life) -> None:
+def test_a_snapshot_that_can_not_be_read_changes_nothing(life: Life) -> None:
     before = everything(life.state)
     theirs = Record("entry/theirs", b'{"kind":"directory","path":"theirs","slot":1,"index":0}')
     for row in (Record("prepared/1", b"{}"), Record("entry/a", b"nonsense")):
@@ -170,7 +168,7 @@ def test_the_journal_forgets_the_results_that_the_client_has_acknowledged(life: 
     assert everything(life.restarted()) == everything(life.state)
 
 
-def test_a_replica_that_started_again_forgets_them_on_disk_too(life: Life) -> None:
+def test_a_restarted_replica_forgets_acknowledged_results_on_disk_too(life: Life) -> None:
     """Given results that the journal held at a start, when they are acknowledged, then no later
     start finds them.
     """
@@ -203,7 +201,7 @@ def test_a_session_that_expired_is_gone_from_the_disk(life: Life) -> None:
     assert everything(life.restarted()) == everything(life.state)
 
 
-def test_what_was_written_is_not_written_again(life: Life) -> None:
+def test_rows_that_were_written_are_not_written_again(life: Life) -> None:
     assert [key for key, _ in life.state.take_rows()] == ["state"]
     life.run(4, DeleteFile(path="d/a"))
     written = ["result/s/0000000000000004", "session/s", "state"]

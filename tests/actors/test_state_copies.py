@@ -97,7 +97,7 @@ def test_a_snapshot_that_is_gone_is_answered_by_the_first_page_of_another(
 
 
 @pytest.mark.parametrize("bad", [_page(8), _page(9, digest="00")], ids=["too old", "damaged"])
-def test_somebody_else_is_asked_if_the_answer_is_of_no_use(
+def test_another_replica_is_asked_if_an_answer_is_of_no_use(
     gateway: Gateway, copies: Copies, bad: SnapshotPage
 ) -> None:
     copies.copy(CopySnapshot(token=1, at_least=9))
@@ -116,7 +116,7 @@ def test_somebody_else_is_asked_if_the_answer_is_of_no_use(
     assert "learner-2" in answer.reason
 
 
-def test_pages_of_a_replica_that_is_silent_are_begun_anew_elsewhere(
+def test_a_copy_from_a_silent_replica_starts_over_at_another(
     gateway: Gateway, copies: Copies
 ) -> None:
     copies.copy(CopySnapshot(token=1, at_least=9, source="learner-2/d1/3", slot=9, page=4))

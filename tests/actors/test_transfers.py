@@ -95,7 +95,7 @@ def test_a_chunk_that_one_store_holds_costs_at_most_one_request_to_each(
 
 
 @pytest.mark.parametrize("first", range(6))
-def test_a_chunk_that_all_of_the_view_lack_is_absent_after_one_round(first: int) -> None:
+def test_a_chunk_that_the_whole_view_lacks_is_absent_after_one_round(first: int) -> None:
     world = founded()
     world.actor("gateway-1").cluster_state._next_store = first
     gets = Sends(ChunkGet)
@@ -140,7 +140,7 @@ def _missing(world: World, store: str, data: bytes) -> list[Any]:
 
 
 @pytest.mark.parametrize("change", [{"disk": "another"}, {"added_slot": 9}])
-def test_what_a_store_lacked_says_nothing_of_its_next_disk(change: dict[str, Any]) -> None:
+def test_a_chunk_missing_on_a_former_disk_may_be_on_the_next_one(change: dict[str, Any]) -> None:
     """Given a store that lacked a chunk, when the view has it on another disk, or has added it
     again since, then the chunk is not absent just because the others lack it too.
     """
@@ -163,7 +163,7 @@ def test_what_a_store_lacked_says_nothing_of_its_next_disk(change: dict[str, Any
     assert _missing(world, "store-3", b"data") == []
 
 
-def test_a_disk_that_the_view_does_not_name_says_nothing_of_the_one_it_names() -> None:
+def test_answers_of_a_disk_outside_the_view_do_not_count_for_the_members() -> None:
     """Given a store that came back with an empty disk, of which no View has been heard yet."""
     world = founded()
     gets = Sends(ChunkGet)
@@ -179,7 +179,7 @@ def test_a_disk_that_the_view_does_not_name_says_nothing_of_the_one_it_names() -
     assert _missing(world, "store-1", b"data") == [Absent()]
 
 
-def test_a_caller_that_joins_a_fetch_has_its_own_patience() -> None:
+def test_a_caller_that_joins_a_fetch_has_its_own_deadline() -> None:
     world = founded()
     gets = Sends(ChunkGet)
     gets.loses = set(STORES)
@@ -221,7 +221,7 @@ def test_uploads_that_failed_leave_no_credit_behind(refuses: str, ended_by: str)
     assert world.actor("gateway-1").transfers._uploads == {}
 
 
-def test_what_failed_uploads_left_with_a_silent_store_stays_bounded() -> None:
+def test_chunks_of_failed_uploads_queued_at_a_silent_store_stay_bounded() -> None:
     """Given a store that is down, in a view that nobody can change, when upload after upload is
     refused elsewhere, then no more lies in its queue than it has credits for; once it is back, all
     goes on.
@@ -350,7 +350,7 @@ def test_a_refusal_of_a_disk_that_the_view_does_not_name_ends_no_upload() -> Non
     assert isinstance(world.answer(token), Uploaded)
 
 
-def test_a_lost_chunk_is_sent_again_only_to_a_store_that_lives_on() -> None:
+def test_a_lost_chunk_is_sent_again_only_to_a_live_store() -> None:
     """Given two stores that get no chunk, one of them silent, then the silent one, whose queue may
     hold the chunk, is not sent more.
     """

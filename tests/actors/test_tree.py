@@ -353,7 +353,7 @@ def test_a_directory_is_neither_written_nor_deleted_as_a_file_on_any_condition(
         (Precondition(if_match=("2-0",), if_none_match=("1-0",)), True, False),
     ],
 )
-def test_a_condition_on_a_file_is_kept_by_whatever_asks_it(
+def test_a_condition_on_a_file_holds_for_every_operation(
     when: Precondition, there: bool, absent: bool
 ) -> None:
     """Given a file written in slot 2, then a put, a delete and a check agree on every condition."""
@@ -377,7 +377,7 @@ def test_a_condition_on_a_file_is_kept_by_whatever_asks_it(
                 assert machine.state.entries == before
 
 
-def test_a_moved_file_keeps_what_is_known_of_it_and_gets_a_tag_of_its_own() -> None:
+def test_a_moved_file_keeps_its_metadata_and_gets_a_tag_of_its_own() -> None:
     machine = Machine()
     wrote = machine.run(
         put("a", b"1", content_type="text/plain", executable=True, meta=(("k", "v"),))
@@ -460,7 +460,7 @@ def test_the_precondition_that_fails_names_the_path_and_the_tag_there() -> None:
     )
 
 
-def test_a_tree_does_not_fit_below_a_path_that_is_too_long_for_what_it_holds() -> None:
+def test_a_tree_does_not_fit_below_a_path_that_makes_its_paths_too_long() -> None:
     machine = Machine()
     deep = "/".join(["n" * 250] * 15)
     machine.run(put(f"a/{deep}", b"1"))

@@ -41,7 +41,7 @@ def test_a_tree_moves_at_once_and_its_contents_stay_where_they_are() -> None:
     assert {name: set(m.disk.blobs) for name, m in cluster.machines.items()} == blobs
 
 
-def test_what_was_copied_outlives_its_source_also_after_a_restart() -> None:
+def test_a_copy_outlives_its_source_also_after_a_restart() -> None:
     """Given the source is gone and the grace time is over, then the shared chunk still is there."""
     cluster = founded(options=Options(chunk_grace_ms=60_000))
     cluster.done(put("a", b"shared"))
@@ -81,7 +81,7 @@ def test_a_transaction_brings_contents_that_a_store_lacks_and_happens_whole() ->
     assert hashlib.sha256(b"small").hexdigest() in cluster.machines["store-3"].disk.blobs
 
 
-def test_contents_that_are_nowhere_abort_the_whole_transaction() -> None:
+def test_contents_on_no_store_abort_the_whole_transaction() -> None:
     cluster = founded()
     nowhere = "0" * 64
     lost = PutFile(path="b", content=Chunked(size=1, sha256=nowhere, chunks=(nowhere,)))
@@ -143,7 +143,7 @@ def test_a_read_of_either_end_waits_for_a_move_that_is_prepared() -> None:
     assert status == {"a/f": "absent", "b/c/f": "found", "b": "found", "elsewhere": "absent"}
 
 
-def test_what_a_command_touches_is_both_ends_of_its_moves_and_targets_of_its_copies() -> None:
+def test_a_command_touches_both_ends_of_its_moves_and_the_targets_of_its_copies() -> None:
     operation = Transaction(
         steps=(
             MoveEntry(source="m/s", target="m/t"),
@@ -184,7 +184,7 @@ def changes(cluster: World, at_least: int, limit: int = 1000) -> ReadReply:
     return answer.reply
 
 
-def test_a_watcher_is_told_what_was_done_in_order_and_nothing_else() -> None:
+def test_a_watcher_receives_the_changes_in_order_and_nothing_else() -> None:
     cluster = founded()
     cluster.done(put("a", b"1"))
     refused = cluster.done(put("a", b"2", when=Precondition(if_none_match=("*",))))
@@ -202,7 +202,7 @@ def test_a_watcher_is_told_what_was_done_in_order_and_nothing_else() -> None:
     assert told.applied == cluster.actor("store-1").state.applied
 
 
-def test_a_watcher_waits_at_the_store_and_hears_of_the_next_change_at_once() -> None:
+def test_a_watcher_waits_at_the_store_and_receives_the_next_change_at_once() -> None:
     cluster = founded()
     cluster.settled()
     applied = cluster.actor("store-1").state.applied
@@ -220,7 +220,7 @@ def test_a_watcher_waits_at_the_store_and_hears_of_the_next_change_at_once() -> 
     assert (reply.changes[0].slot, reply.changes[0].index) == (entry.slot, entry.index)
 
 
-def test_a_watcher_that_waits_in_vain_is_told_how_far_it_is() -> None:
+def test_a_watcher_that_waits_in_vain_receives_the_applied_slot() -> None:
     cluster = founded()
     cluster.settled()
     applied = cluster.actor("store-1").state.applied
@@ -230,7 +230,7 @@ def test_a_watcher_that_waits_in_vain_is_told_how_far_it_is() -> None:
     assert (reply.status, reply.changes, reply.applied) == ("found", (), applied)
 
 
-def test_a_restarted_store_says_that_it_does_not_know_what_it_did_not_see() -> None:
+def test_a_restarted_store_reports_earlier_changes_as_forgotten() -> None:
     cluster = founded()
     cluster.done(put("a", b"1"))
     cluster.settled()
@@ -242,7 +242,7 @@ def test_a_restarted_store_says_that_it_does_not_know_what_it_did_not_see() -> N
     assert changes(cluster, 1).status == "forgotten"
 
 
-def test_changes_are_bounded_told_in_pages_and_never_with_a_gap() -> None:
+def test_changes_are_bounded_and_sent_in_pages_without_gaps() -> None:
     cluster = founded()
     store = cluster.actor("store-1")
     for number in range(12):

@@ -15,7 +15,7 @@ from chaos.simulator.world import World
 from tests.worlds import founded, intercepted, put
 
 
-def test_a_learner_whose_state_differs_halts_and_says_what_to_do() -> None:
+def test_a_diverged_learner_halts_and_reports_what_to_do() -> None:
     cluster = founded()
     cluster.done(put("a", b"1"))
     cluster.settled()
@@ -27,7 +27,7 @@ def test_a_learner_whose_state_differs_halts_and_says_what_to_do() -> None:
         cluster.run(10_000)
 
 
-def test_a_disk_that_was_lost_has_no_voice_in_who_is_the_odd_one() -> None:
+def test_hashes_of_a_lost_disk_do_not_count_in_the_comparison() -> None:
     """Given a store that differed, lost its disk and agrees now, then another one is odd alone."""
     cluster = founded()
     cluster.done(put("a", b"1"))
@@ -44,7 +44,7 @@ def test_a_disk_that_was_lost_has_no_voice_in_who_is_the_odd_one() -> None:
     assert replicas.diverged >= {("store-2", "its disk")}
 
 
-def test_a_restarted_learner_can_compare_the_state_that_it_starts_with() -> None:
+def test_a_restarted_learner_can_compare_the_state_it_starts_with() -> None:
     """Given nothing is decided any more, then a store that asks to join is compared still."""
     cluster = founded()
     cluster.done(put("a", b"1"))
@@ -84,7 +84,7 @@ def test_the_last_disk_of_the_view_is_lost_before_anything_was_decided() -> None
     assert learner.actor.view.member("store-3").disk == "disk-new"
 
 
-def test_a_write_that_came_to_too_few_stores_is_given_up_though_their_disks_are_lost() -> None:
+def test_a_write_in_a_view_of_too_few_stores_aborts_though_their_disks_are_lost() -> None:
     """Given a view of one store, and a write chosen after it, when that disk is gone together with
     the contents, then nobody was ever told that it is done: the client hears so, and the cluster
     goes on.
@@ -119,7 +119,7 @@ def test_a_write_that_came_to_too_few_stores_is_given_up_though_their_disks_are_
     world.settled()
 
 
-def test_what_only_stores_outside_of_the_view_have_applied_is_copied_from_them() -> None:
+def test_a_learner_copies_slots_that_only_stores_outside_the_view_have_applied() -> None:
     """Given a view of one store, whose disk is lost while both learners start again and know less
     than was decided, and which copies the state of those outside, then no store knows as little as
     the learners do: these copy that state, too, and let the stores in.
@@ -160,7 +160,7 @@ def test_what_only_stores_outside_of_the_view_have_applied_is_copied_from_them()
     assert {m.name for m in learner.actor.view.stores} == {"store-1", "store-2", "store-3"}
 
 
-def test_a_store_that_differs_gives_its_state_to_nobody() -> None:
+def test_a_diverged_store_serves_no_snapshot() -> None:
     """Given somebody asks it for a copy, then it is silent, and another replica is asked."""
     cluster = founded()
     cluster.done(put("a", b"1"))
@@ -179,7 +179,7 @@ def test_a_store_that_differs_gives_its_state_to_nobody() -> None:
     assert answers() == []
 
 
-def test_hashes_of_long_ago_are_forgotten_also_where_a_snapshot_skips_slots() -> None:
+def test_old_hashes_are_forgotten_also_where_a_snapshot_skips_slots() -> None:
     cluster = founded()
     replicas = cluster.actor("learner-1").replicas
     for slot in (*range(1_000, 2_000), *range(50_000, 60_000)):

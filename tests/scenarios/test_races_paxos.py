@@ -93,7 +93,7 @@ def test_the_chosen_prefix_ends_at_a_gap() -> None:
     assert [log.extend_prefix(), log.extend_prefix(), log.extend_prefix()] == [1, 2, None]
 
 
-def test_a_learner_that_hears_no_vote_asks_for_what_is_chosen() -> None:
+def test_a_learner_that_receives_no_vote_pulls_chosen_slots() -> None:
     """Given learners that do not hear each other, then the acceptors tell what they accepted."""
     world = started()
     world.network.cut |= {("learner-1", "learner-2"), ("learner-2", "learner-1")}
@@ -102,7 +102,7 @@ def test_a_learner_that_hears_no_vote_asks_for_what_is_chosen() -> None:
     assert world.actor("learner-2").chosen_through >= written.slot
 
 
-def test_a_lease_counts_from_the_sending_of_what_was_acknowledged() -> None:
+def test_a_lease_counts_from_the_sending_of_the_acknowledged_heartbeat() -> None:
     world = started()
     leader = leader_of(world)
     actor, phase = leader.actor, leader.actor.phase
@@ -157,7 +157,7 @@ def test_a_lease_binds_also_against_a_higher_ballot_of_its_holder() -> None:
     assert types(after) == ["paxos.promise"]
 
 
-def test_a_restarted_acceptor_is_silent_for_one_lease() -> None:
+def test_a_restarted_acceptor_promises_nothing_for_one_lease() -> None:
     """Given an acceptor whose former start may have given a lease, then it promises nothing yet."""
     world = started()
     world.crash("acceptor-2")

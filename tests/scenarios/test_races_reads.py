@@ -98,7 +98,7 @@ def test_an_accept_below_the_truncation_is_refused() -> None:
     assert types(hand(world, "acceptor-1", leader.name, accept)) == ["paxos.reject"]
 
 
-def test_a_read_lease_counts_from_the_asking() -> None:
+def test_a_read_lease_counts_from_its_request() -> None:
     """Given a grant that was long under way, then it ends when the leader meant it to end."""
     world = started()
     leader = leader_of(world)
@@ -119,7 +119,7 @@ def test_a_read_lease_counts_from_the_asking() -> None:
     assert granted_to(store.identity.disk) == asked_at + 1_000 - margin_ms
 
 
-def test_no_lease_for_who_was_dropped_by_a_view_that_is_known() -> None:
+def test_no_lease_for_a_store_that_a_known_view_drops() -> None:
     """Given an old report that comes late, then the leader does not go back to the View in it."""
     world = started()
     leader = leader_of(world)
@@ -165,7 +165,7 @@ def restart(world: World, name: str) -> None:
     world.run(1_000)
 
 
-def test_a_lease_that_was_granted_to_a_former_start_is_none() -> None:
+def test_a_lease_granted_to_a_former_incarnation_does_not_count() -> None:
     """Given a store that asked for a lease, died and asked again, when the grant to its former
     start comes from its queue, then it does not count from the later asking.
     """
@@ -190,7 +190,7 @@ def test_a_lease_that_was_granted_to_a_former_start_is_none() -> None:
     assert granted(numbers[1]) > 0
 
 
-def test_an_answer_to_a_former_start_answers_no_read() -> None:
+def test_an_answer_to_a_former_incarnation_answers_no_read() -> None:
     """Given a gateway that died while it read one file, when it reads another one and the answer
     of before comes from its queue, then nobody is told of the wrong file.
     """
@@ -210,7 +210,7 @@ def test_an_answer_to_a_former_start_answers_no_read() -> None:
     assert told(numbers[1]) == 1
 
 
-def test_a_page_of_the_log_for_a_former_start_answers_nobody() -> None:
+def test_a_log_page_for_a_former_incarnation_answers_no_call() -> None:
     """The same for who looks at the log."""
     world = started()
     numbers = []

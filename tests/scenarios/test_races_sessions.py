@@ -47,7 +47,7 @@ def test_each_sequence_has_one_result_for_good_aborted_or_done() -> None:
     assert told(state, 8, command(2, "kept")) == ("done", 3)
 
 
-def test_nothing_of_a_closed_session_happens_any_more() -> None:
+def test_no_command_of_a_closed_session_is_applied() -> None:
     """Given a command of it that comes late, then it is refused, and whoever asks is told so."""
     state = Namespace(Constants())
     closing = command(1, "").model_copy(
@@ -83,7 +83,7 @@ def test_a_former_session_is_closed_however_often_that_is_aborted() -> None:
     assert client.writes._former == []
 
 
-def test_a_result_of_a_former_session_answers_nobody() -> None:
+def test_a_result_of_a_former_session_answers_no_call() -> None:
     """Given a gateway that started again, then what its former start is told late is not taken."""
     world = started()
     client = world.actor("gateway-1")

@@ -52,7 +52,7 @@ def test_of_two_views_of_one_epoch_the_first_takes_effect() -> None:
     assert learner.learned.view_slot == learner.chosen_through - 1
 
 
-def test_what_is_told_with_the_own_view_is_not_voted_on_again() -> None:
+def test_slots_decided_by_another_coordinator_are_not_voted_on_again() -> None:
     """Given a learner that was away, when it is told of the View that made it the coordinator, and
     of a slot after it that a later one has decided, then it does not ask the stores about that.
     """
@@ -98,7 +98,7 @@ def coordinating(world: World) -> tuple[Any, int, Any]:
     return coordinator, slot, round_
 
 
-def test_nothing_is_committed_while_its_abort_is_asked_for() -> None:
+def test_no_command_commits_while_its_abort_is_proposed() -> None:
     world = started()
     coordinator, slot, round_ = coordinating(world)
     value = world.actor("learner-1").log[slot].value
@@ -109,7 +109,7 @@ def test_nothing_is_committed_while_its_abort_is_asked_for() -> None:
     assert coordinator._decidable(slot, value) is None
 
 
-def test_a_no_is_never_final_before_the_log_says_so() -> None:
+def test_a_refusal_is_not_final_before_its_abort_is_chosen() -> None:
     world = started()
     coordinator, slot, round_ = coordinating(world)
     round_.votes["store-3"] = (Refusal(index=0, reason="no"),)
@@ -118,7 +118,7 @@ def test_a_no_is_never_final_before_the_log_says_so() -> None:
     assert (abort.slot, abort.commands) == (slot, (0,))
 
 
-def test_newcomers_alone_refuse_nothing_that_may_have_been_told() -> None:
+def test_newcomers_alone_refuse_no_write_whose_result_may_have_been_reported() -> None:
     """Given that all disks with a say in a slot are gone, then nobody else makes it abort."""
     world = started()
     coordinator, slot, round_ = coordinating(world)
@@ -153,7 +153,7 @@ def test_a_restarted_store_knows_its_votes_and_decides_nothing_alone() -> None:
     assert store.state.applied == slot - 1
 
 
-def test_a_store_added_later_has_no_say_in_what_came_before() -> None:
+def test_a_store_added_later_has_no_vote_on_earlier_slots() -> None:
     """Given a newcomer that has not prepared a slot of a former epoch, then nothing is aborted."""
     world = started()
     coordinator, slot, round_ = coordinating(world)
@@ -167,7 +167,7 @@ def test_a_store_added_later_has_no_say_in_what_came_before() -> None:
     assert not coordinator._may_abort(slot, round_, ["store-3"])
 
 
-def test_what_a_store_said_in_a_former_epoch_is_no_answer() -> None:
+def test_a_stores_answer_to_a_former_epoch_does_not_count() -> None:
     """Given its word from before it prepared the slot, then nothing is aborted for it."""
     world = started()
     coordinator, slot, round_ = coordinating(world)
@@ -181,7 +181,7 @@ def test_what_a_store_said_in_a_former_epoch_is_no_answer() -> None:
     assert round_.not_prepared == {"store-3"}
 
 
-def test_a_prepare_of_a_former_epoch_is_not_voted_on_once_its_contents_are_here() -> None:
+def test_a_prepare_of_a_former_epoch_gets_no_vote_once_its_contents_come() -> None:
     """Given a store that waits for contents when a new epoch begins, then it waits no longer."""
     world = started()
     store = world.actor("store-3")
@@ -214,7 +214,7 @@ def test_a_prepare_of_a_former_epoch_is_not_voted_on_once_its_contents_are_here(
     assert not store.out.sends
 
 
-def test_a_store_votes_on_the_batch_that_it_holds_and_on_no_other() -> None:
+def test_a_store_votes_only_on_the_batch_that_it_holds() -> None:
     """Given a prepared slot with contents, when it is asked for again in a later epoch, before and
     after a restart, then the store votes; when another batch is asked for in its place, it halts.
     """

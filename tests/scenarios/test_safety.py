@@ -40,7 +40,7 @@ def name_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def test_a_wiped_store_has_no_say() -> None:
+def test_a_wiped_store_has_no_vote() -> None:
     """Given a store back on an empty disk before anybody missed it, when it votes, then the
     coordinator does not count that as the vote of the member that it was.
     """
@@ -83,7 +83,7 @@ def test_an_acceptor_keeps_its_promise_across_a_restart() -> None:
     assert acceptor.actor.promised == higher
 
 
-def test_a_store_that_lacks_contents_does_not_ask_to_be_added() -> None:
+def test_a_store_that_lacks_contents_does_not_ask_to_join() -> None:
     """Given a store that missed a chunk, when it can reach no store, then it stays a newcomer
     until it has the chunk, although it has applied the whole log.
     """
@@ -133,7 +133,7 @@ def test_a_chunk_that_two_files_share_outlives_one_of_them(
         assert name_of(b"0") not in blobs, "nothing was swept, so this shows nothing"
 
 
-def test_what_is_used_at_once_leaves_nothing_behind() -> None:
+def test_chunks_of_replaced_versions_leave_nothing_behind() -> None:
     """Given very many small writes to one file, then what is remembered of them stays little."""
     chunks = Chunks()
     held: list[str] = []
