@@ -1,6 +1,6 @@
-"""The gateway's side of its own client actor: typed calls that answer or raise a `Problem`.
+"""The gateway's side of its own client actor: typed calls that return or raise a `Problem`.
 
-This is the one place where the actor's answers become what HTTP clients are told.
+This is the one place that translates the actor's answers into responses to HTTP clients.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ RETRY_AFTER = {"retry-after": "1"}
 
 _GIVE_UP_S = 2.0
 _GRACE_S = 5.0
-"""The actor keeps the deadlines; the gateway gives up so much later, for its own sake."""
+"""The actor enforces the deadlines; the gateway gives up this much later, if the actor fails to."""
 
 _NOTHING_SUBMITTED = "no command was submitted"
 
@@ -94,9 +94,9 @@ _REFUSED_DETAIL = {
 
 
 class ClusterPort(Protocol):
-    """Where calls go: the host of this node's client actor.
+    """The host of this node's client actor, which takes the calls: `broker.runtime.NodeHost`.
 
-    `make` is given the call's token. `broker.runtime.NodeHost` is one.
+    `make` makes the call from its token.
     """
 
     async def call(self, make: Callable[[int], Call], timeout_s: float | None = None) -> Any:
@@ -108,7 +108,7 @@ class ClusterPort(Protocol):
 
 
 class Cluster:
-    """The cluster's operations as the HTTP endpoints call them."""
+    """The cluster's operations, as the HTTP endpoints call them."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class Cluster:
             try:
                 answer = await self._port.call(make, self._deadline_s)
             except TimeoutError:
-                # The actor would have said so itself, but without a broker no timer comes.
+                # The actor would have given up itself, but without a broker no timer arrives.
                 answer = await self._port.call(
                     lambda token: GiveUp(token=token, write=tokens[0]), _GIVE_UP_S
                 )
@@ -195,12 +195,14 @@ class Cluster:
         return answer
 
     async def hold_chunks(self, for_ms: int) -> None:
-        """Have the stores delete no chunk for so long. Raises `Problem`."""
+        """Have the stores delete no chunk for `for_ms`. Raises `Problem`."""
         self._refuse_without_broker()
         await self._bounded(lambda token: HoldChunks(token=token, for_ms=for_ms))
 
     async def keep_chunks(self, names: tuple[str, ...], for_ms: int) -> None:
-        """Have the stores keep at most `KEEP_NAMES_MAX` chunks for so long. Raises `Problem`."""
+        """Have the stores keep the chunks, at most `KEEP_NAMES_MAX`, for `for_ms`. Raises
+        `Problem`.
+        """
         self._refuse_without_broker()
         await self._bounded(lambda token: KeepChunks(token=token, names=names, for_ms=for_ms))
 
@@ -216,7 +218,7 @@ class Cluster:
         return answer
 
     async def survey(self) -> Surveyed:
-        """What this node has heard; that needs no broker. Raises `Problem`."""
+        """What this node has heard of the others; needs no broker. Raises `Problem`."""
         try:
             answer = await self._port.call(lambda token: Survey(token=token), _SURVEY_TIMEOUT_S)
         except (TimeoutError, CallRefused, CallOutcomeUnknown, NodeHalted) as error:
@@ -226,17 +228,17 @@ class Cluster:
         return answer
 
     def condition(self, survey: Surveyed) -> Condition:
-        """What the cluster can do now, by `survey` and this gateway's own connection."""
+        """What the cluster can do now, from `survey` and this gateway's own connection."""
         return condition_of(survey, self.broker_outage())
 
     def _refuse_without_broker(self) -> None:
-        """Timers are messages, too: without a broker the actor would not even give up."""
+        """Raise `Problem` without a broker: without timers, the actor would never give up."""
         reason = self.broker_outage()
         if reason:
             raise _unavailable(NotDone(reason, _NOTHING_SUBMITTED))
 
     async def _ask(self, make: Callable[[int], Call]) -> Any:
-        """A call that only asks. Raises `Problem`."""
+        """A call that changes nothing. Raises `Problem`."""
         reason = self.broker_outage()
         if reason:
             raise _not_answered(NotDone(reason, NOTHING_READ))
@@ -246,21 +248,21 @@ class Cluster:
             raise _not_answered(NotDone(self._silence_reason(error), NOTHING_READ)) from None
 
     async def _bounded(self, make: Callable[[int], Call], seconds: float | None = None) -> Any:
-        """A call that changes no file, so that to give up on it is final."""
+        """A call that changes no file, so giving up on it is final. Raises `Problem`."""
         try:
             return await self._port.call(make, self._deadline_s if seconds is None else seconds)
         except (TimeoutError, CallRefused, CallOutcomeUnknown, NodeHalted) as error:
             raise _unavailable(NotDone(self._silence_reason(error), _NOTHING_SUBMITTED)) from None
 
     def _silence_reason(self, error: Exception) -> str:
-        """Why a call got no answer; the broker is named where it is the reason."""
+        """Why a call got no answer; names the broker if that is the reason."""
         if isinstance(error, TimeoutError):
             return self.broker_outage() or "the gateway's own actor does not answer"
         return f"{error}"
 
 
 def refused(request: str, outcome: Outcome) -> Problem:
-    """The problem that a decided outcome other than `done` stands for."""
+    """The problem for a decided outcome other than `done`."""
     headers = {"synod-slot": str(outcome.slot)}
     fields: dict[str, Any] = {"slot": outcome.slot, "index": outcome.index}
     if request:
@@ -286,7 +288,7 @@ def refused(request: str, outcome: Outcome) -> Problem:
             )
         return Problem(kind, where + detail, headers=headers, fields=fields)
     if outcome.status in ("forgotten", "unknown_session"):
-        # This is said of one copy of the command: an earlier one may have been applied.
+        # This is the outcome of one copy of the command: an earlier copy may have been applied.
         return Problem(
             UNKNOWN,
             "the cluster no longer keeps the result of this request; read the file to see",
@@ -319,7 +321,7 @@ def _unavailable(answer: object) -> Problem:
 
 
 def _not_answered(answer: object) -> Problem:
-    """As `_unavailable`, of what only asks: there is nothing that could have happened."""
+    """As `_unavailable`, for a call that changes nothing."""
     given = _not_done(answer)
     return Problem(
         UNAVAILABLE,

@@ -1,5 +1,5 @@
-"""Errors that end a process of the server. Apart, so that a client's commands, which have no
-settings, need not load what reads them.
+"""Errors that end a process of the server. In a module of their own, so that a client's commands
+need not load the settings.
 """
 
 

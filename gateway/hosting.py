@@ -1,4 +1,4 @@
-"""The composition root: nodes and doors put together in one process, and ended together.
+"""The composition root: starts nodes and HTTP servers in one process, and ends them together.
 
 `synod up` runs all members and a gateway in one TaskGroup; `synod node` runs one node. Whatever
 fails ends the process with its reason.
@@ -40,11 +40,11 @@ _READY_POLL_S = 0.05
 
 
 class HostingFailed(RuntimeError):
-    """The process can't go on; the text says why, for people."""
+    """The process can't continue; the text tells the user why."""
 
 
 class NodeProcess:
-    """What runs in this process: nodes, and HTTP for the gateway among them."""
+    """The nodes of this process, and HTTP for the gateway among them."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class NodeProcess:
                 self._app.live_events.end()
                 self._app.watch.end()
             if self._server is not None:
-                # Requests under way are answered before the nodes that work on them go.
+                # Requests in progress are answered before the nodes that process them end.
                 self._server.should_exit = True
                 await self._server.ended.wait()
             for node in nodes:
@@ -159,7 +159,7 @@ class NodeProcess:
         )
 
     def _listen(self) -> socket.socket | None:
-        """Where HTTP is served: a gateway's door, or a node's metrics. Raises `OSError`."""
+        """The listening socket: of a gateway's API, or of a node's metrics. Raises `OSError`."""
         settings = self._settings
         if self._serves:
             return listen(settings.host, settings.port)
@@ -231,7 +231,7 @@ class NodeProcess:
     async def _announce_ready(
         self, host: NodeHost, transport: Transport, listener: socket.socket
     ) -> None:
-        """Say when the first write could be taken."""
+        """Announce when the cluster can take the first write."""
         await host.ready()
         while True:
             try:
@@ -248,7 +248,7 @@ class NodeProcess:
 
 
 def broker_outage(transport: Transport, broker: str = "the broker") -> str:
-    """Why the node can send nothing at present, by the name of its broker; empty if it can."""
+    """Why the node can't send at present, naming its broker; empty if it can."""
     health = transport.health
     if not health.connected:
         return f"the gateway has no connection to {broker}"
@@ -286,7 +286,7 @@ def _run(
             names, settings, announce, wait_for_broker=wait_for_broker, failpoints=failpoints
         ).run()
 
-    # A node makes and drops many small objects and hardly a cycle; what is loaded by now stays.
+    # A node makes many small objects and hardly a cycle, and the modules loaded by now stay.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     with asyncio.Runner(loop_factory=_event_loop) as runner:

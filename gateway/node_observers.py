@@ -1,4 +1,4 @@
-"""What a process knows of its own nodes: metrics, traces, and whether they are well."""
+"""The observers of a process's own nodes: metrics, traces, and whether the nodes are healthy."""
 
 import time
 from collections.abc import Callable
@@ -19,26 +19,26 @@ from observability.role_metrics import RoleMetrics, RolesMetrics
 from observability.traces import TraceCollector
 
 HEARTBEATS_WITHOUT_TURN = 3
-"""A heartbeat is a turn, so a node that took none for so many heartbeats does not run well."""
+"""A heartbeat takes a turn, so a node without a turn for so many heartbeats is unhealthy."""
 
 GRACE_S = 1.0
 
 
 class _RuntimeObserver(NodeMetrics, Observer):
-    """The runtime's metrics of a node, in the form that its runtime takes."""
+    """Adapts a node's runtime metrics to the `Observer` interface."""
 
 
 class _RoleObserver(Observer):
-    """A role's metrics in that form."""
+    """Adapts a role's metrics to the `Observer` interface."""
 
     def __init__(self, metrics: RoleMetrics) -> None:
-        # Straight to the metrics: these two are called for every message.
+        # Bound directly, because these two are called for every message.
         self.received = metrics.received  # type: ignore[method-assign]
         self.sent = metrics.sent  # type: ignore[method-assign]
 
 
 class _LoggingObserver(Observer):
-    """A narrator in that form."""
+    """Adapts a `MessageLogger` to the `Observer` interface."""
 
     def __init__(self, narrator: MessageLogger) -> None:
         self.received = narrator.received  # type: ignore[method-assign]
@@ -46,7 +46,7 @@ class _LoggingObserver(Observer):
 
 
 class NodeObservers:
-    """The observers of all nodes of one process, and what they found out."""
+    """The observers of all nodes of one process, and the health of these nodes."""
 
     def __init__(self, settings: Settings, *, collects: bool) -> None:
         self.registry = process_registry()
@@ -61,7 +61,7 @@ class NodeObservers:
         self._hosts: dict[str, NodeHost] = {}
 
     def observer(self, name: str, transport: Transport) -> Observer:
-        """What the runtime of the node `name` is to be given."""
+        """The observer for the runtime of the node `name`."""
         runtime = _RuntimeObserver(self._nodes, name)
         self._observers[name] = runtime
         return Observers(
@@ -80,7 +80,7 @@ class NodeObservers:
         self._state.watch(
             NodeProbes(
                 name,
-                # Every role of ours is a `Node`; a runtime asks for less.
+                # Every role is a `Node`, although a runtime accepts more.
                 actor=lambda: cast(Node, host.actor),
                 health=lambda: transport.health,
                 clock=now_ms,
@@ -92,7 +92,7 @@ class NodeObservers:
         )
 
     def unhealthy_reason(self, clock: Callable[[], float] = time.monotonic) -> str:
-        """Why a node of this process is not well; empty if all are."""
+        """Why a node of this process is unhealthy; empty if all are healthy."""
         allowed_s = HEARTBEATS_WITHOUT_TURN * self._settings.heartbeat_ms / 1000 + GRACE_S
         for name, host in self._hosts.items():
             health = host.transport.health
@@ -109,5 +109,5 @@ class NodeObservers:
 
 
 def _size_bytes(folder: Path) -> int:
-    """The database, its log and its index."""
+    """The size of the database, its write-ahead log and its index."""
     return sum(path.stat().st_size for path in folder.glob(f"{JOURNAL_NAME}*") if path.is_file())

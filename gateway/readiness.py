@@ -1,8 +1,8 @@
-"""What the cluster can do now, as one gateway knows it, and why not: the one place that says so.
+"""What the cluster can do now and why not, as one gateway knows it.
 
-The page, `/readyz`, `/v1/cluster`, `synod status` and the changes that are told all ask here, so
-they can't disagree. Every sentence rests on what was heard, and says how long ago where that
-matters; what was not heard is "unknown" and never "well".
+The UI, `/readyz`, `/v1/cluster`, `synod status` and `/v1/events` all take it from here, so they
+can't disagree. Every statement rests on received messages, and says how old they are where that
+matters; the state of a node that was not heard is "unknown" and never "healthy".
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ ReadAvailability = Literal["served", "refused", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why something can't be done, or what is amiss: a `code` that stays, and a text for people."""
+    """Why an operation can't be done, or a warning: a stable `code`, and a text for people."""
 
     code: str
     detail: str
@@ -43,7 +43,7 @@ class Condition:
 
     @property
     def ready(self) -> bool:
-        """Whether a write could be done."""
+        """Whether the cluster takes writes."""
         return self.writes == "taken"
 
     @property
@@ -52,7 +52,7 @@ class Condition:
         return "; ".join(reason.detail for reason in self.reasons)
 
     def as_json(self) -> dict[str, Any]:
-        """As `/v1/cluster` tells it."""
+        """The JSON for `/v1/cluster`."""
         return asdict(self)
 
 
@@ -63,7 +63,7 @@ def unknown_condition(detail: str) -> Condition:
 
 
 def condition_of(survey: Surveyed, obstacle: str) -> Condition:
-    """The condition that `survey` shows; `obstacle` says why this gateway can send nothing."""
+    """The condition that `survey` implies; `obstacle` says why this gateway can send nothing."""
     if obstacle:
         cut_off = (Reason("broker", obstacle),)
         return Condition("refused", "refused", cut_off, cut_off, heard_ms=survey.heard_ms)
@@ -123,12 +123,12 @@ class _Assessment:
     # -- nodes -----------------------------------------------------------------------------------
 
     def _fault_of(self, name: str) -> str:
-        """Why a node can't do its part as far as was heard; empty if it can."""
+        """Why a node can't do its part, from its latest heartbeat; empty if it can."""
         survey = self._survey
         seen = survey.nodes.get(name)
         if seen is not None and seen.heartbeat.halted:
             return f"halted: {seen.heartbeat.halted}"
-        # While this gateway itself was away, others only seemed silent.
+        # While this gateway itself received nothing, the others only seemed silent.
         age_ms = survey.listening_ms if seen is None else min(seen.age_ms, survey.listening_ms)
         if age_ms < survey.silent_ms:
             return ""
@@ -228,7 +228,7 @@ class _Assessment:
             return []
         return leading
 
-    # -- what is amiss ---------------------------------------------------------------------------
+    # -- warnings --------------------------------------------------------------------------------
 
     def _warnings(self) -> list[Reason]:
         survey = self._survey
@@ -248,7 +248,7 @@ class _Assessment:
 
 
 def _all_unknown(reasons: list[Reason]) -> bool:
-    """Whether these are no facts that stop anything, but facts that were not heard."""
+    """Whether all of these only say that the gateway lacks information."""
     return all(reason.code in _UNKNOWN_CODES for reason in reasons)
 
 

@@ -33,29 +33,29 @@ _DEFAULTS = Options()
 _USER_INFO = re.compile(r"(?<=://)(?P<user>[^:/@]*)(:.*)?@")
 
 MANIFEST_NAME_BYTES = len(f'"{"0" * 64}",')
-"""What one chunk's name takes up in a manifest."""
+"""The size of one chunk's name in a manifest."""
 
 
 class Settings(BaseSettings):
-    """Everything that can be set, with its default.
+    """All settings with their defaults.
 
-    What is also in `actors.values.Constants`, and the numbers of members, are what a new cluster is
-    founded with; a node whose values differ from its cluster's refuses to start.
+    A new cluster is founded with those that are also in `actors.values.Constants`, and with the
+    numbers of members; a node whose values differ from its cluster's refuses to start.
     """
 
     model_config = SettingsConfigDict(env_prefix="SYNOD_", extra="forbid", frozen=True)
 
     cluster: str = Field("synod", pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
-    """Names the queues and exchanges on the broker."""
+    """The cluster's name, which the names of its queues and exchanges on the broker contain."""
     broker: str = "memory://"
     """`memory://` (one process) or an `amqp://` URL."""
     data: Path = Path("synod-data")
-    """Holds one folder for each node."""
+    """The folder with one subfolder for each node."""
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = Field(None, ge=0, le=65535)
-    """Where a node that is no gateway serves /metrics and /healthz; without it, nowhere."""
+    """The port at which a node that is no gateway serves /metrics and /healthz, if any."""
     token: SecretStr | None = None
     """Bearer token for HTTP, of 16 characters or more. Without one, HTTP is on loopback only."""
 
@@ -70,27 +70,28 @@ class Settings(BaseSettings):
     lease_margin_ms: int = Field(_DEFAULTS.lease_margin_ms, ge=1)
     sync_ms: int = Field(_DEFAULTS.sync_ms, ge=100)
     request_deadline_ms: int = Field(_DEFAULTS.request_deadline_ms, ge=100)
-    """After this a write is answered with what is known by then."""
+    """After this time the gateway answers a write with what it knows by then."""
     session_expiry_ms: int = Field(_DEFAULTS.session_expiry_ms, ge=60_000)
     idempotency_expiry_ms: int = Field(_DEFAULTS.idempotency_expiry_ms, ge=60_000)
     chunk_grace_ms: int = Field(_DEFAULTS.chunk_grace_ms, ge=1_000)
-    """How long a store keeps an uploaded chunk that nothing names; gateways renew it meanwhile."""
+    """How long a store keeps an uploaded chunk that nothing uses; gateways renew it meanwhile."""
 
     log_bytes: int = Field(_DEFAULTS.log_bytes, ge=0)
-    """How much of the decided log a learner keeps for those who were away shortly."""
+    """How much of the decided log a learner keeps for nodes that were away for a short time."""
     copy_bytes_per_s: int = Field(_DEFAULTS.copy_bytes_per_s, ge=64 * 1024)
     """How fast a store that joins may copy contents from the others."""
     disk_reserve_bytes: int = Field(MaintenanceOptions().disk_reserve_bytes, ge=0)
-    """A store whose disk has less room left counts as full; other nodes go on with a part of it."""
+    """A store whose disk has less space left counts as full; other nodes continue on a part of it.
+    """
     scrub_bytes_per_s: int = Field(MaintenanceOptions().scrub_bytes_per_s, ge=1024)
-    """How fast a node reads its own journal through in search of rot."""
+    """How fast a node reads its own journal to find corrupt rows."""
 
     min_stores: int = Field(2, ge=1)
     """With fewer whole stores in the view, new writes are refused."""
     rowa: Literal["available", "strict"] = "available"
     """`strict`: writes are refused while any store is missing."""
     slot_steps: int = Field(_DEFAULTS.slot_steps, ge=1_000)
-    """How many entries the requests of one slot of the log may look through or write."""
+    """How many entries the requests of one slot of the log may read or write."""
     slot_bytes: int = Field(_DEFAULTS.slot_bytes, ge=_MIB)
     """How many bytes of names and metadata they may write."""
     path_depth: int = Field(_DEFAULTS.path_depth, ge=8, le=2_048)
@@ -98,23 +99,23 @@ class Settings(BaseSettings):
     tree_entries: int = Field(_DEFAULTS.tree_entries, ge=1_000)
     """How many files and directories the cluster may hold."""
     tree_bytes: int = Field(_DEFAULTS.tree_bytes, ge=_MIB)
-    """How much their names and metadata may take; every learner and store holds them in memory."""
+    """The size of their names and metadata; every learner and store holds them in memory."""
     window_slots: int = Field(_DEFAULTS.window_slots, ge=1, le=1024)
     batch_commands: int = Field(_DEFAULTS.batch_commands, ge=1)
     batch_bytes: int = Field(_DEFAULTS.batch_bytes, ge=64 * 1024, le=8 * _MIB)
 
     chunk_bytes: int = Field(CHUNK_BYTES, ge=64 * 1024, le=CHUNK_BYTES)
     inline_bytes: int = Field(INLINE_LIMIT_BYTES, ge=0, le=INLINE_LIMIT_BYTES)
-    """Contents up to this size travel inside the command."""
+    """Contents up to this size are part of the command."""
     max_file_bytes: int = Field(5 * 1024 * _MIB, ge=0)
     upload_memory_bytes: int = Field(16 * _MIB, ge=4 * _MIB)
-    """What all uploads of a gateway together may hold in memory; the same again for downloads. What
-    waits for slow clients is on the disk, up to 64 times as much."""
+    """The memory of all uploads of a gateway together; the same again for downloads. Chunks that
+    wait for slow clients go to the disk, up to 64 times as much."""
     body_timeout_ms: int = Field(60_000, ge=100)
-    """An upload or download that does not move for so long is given up, or one that has come below
-    1 KiB a second for about as long."""
+    """The gateway gives up an upload or download that makes no progress for this long, or that
+    stays below 1 KiB a second for about as long."""
     trace: Literal["off", "sampled", "all"] = "sampled"
-    """Which messages are told on the events exchange; see `docs/tracing.md`."""
+    """Which messages nodes record on the events exchange; see `docs/tracing.md`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @classmethod
@@ -135,7 +136,7 @@ class Settings(BaseSettings):
         parts = urlsplit(url)
         if parts.scheme not in ("memory", "amqp", "amqps"):
             raise ValueError("it must start with memory://, amqp:// or amqps://")
-        if parts.port == 0:  # One that is no number is refused where it is looked at.
+        if parts.port == 0:  # Reading `port` raises if it is no number.
             raise ValueError("its port is 0, where nothing can listen")
         if parts.scheme != "memory" and not parts.hostname:
             raise ValueError("it names no host, as in amqp://user:password@localhost:5672/")
@@ -172,30 +173,30 @@ class Settings(BaseSettings):
         return self
 
     def options(self) -> Options:
-        """What the actors are told. Raises `ValueError`."""
+        """The actors' options. Raises `ValueError`."""
         names = {field.name for field in dataclasses.fields(Options)} & set(type(self).model_fields)
         return Options(**{name: getattr(self, name) for name in names})
 
     @property
     def greatest_file_bytes(self) -> int:
-        """The greatest file: what is allowed, and what one manifest of a chunk's size can list."""
+        """The largest file: as allowed, and as one manifest of a chunk's size can list."""
         return min(self.max_file_bytes, (CHUNK_BYTES - 2) // MANIFEST_NAME_BYTES * self.chunk_bytes)
 
     @property
     def url(self) -> str:
-        """Where HTTP is served."""
+        """The URL of the HTTP API."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
     @property
     def metrics_url(self) -> str:
-        """Where a node that is no gateway serves its metrics."""
+        """The URL of the metrics of a node that is no gateway."""
         host = f"[{self.metrics_host}]" if ":" in self.metrics_host else self.metrics_host
         return f"http://{host}:{self.metrics_port}"
 
 
 class Effective(NamedTuple):
-    """One setting as it is in force, fit to be shown, and where it came from."""
+    """One effective setting, with secrets masked, and its source."""
 
     name: str
     value: Any
@@ -207,12 +208,12 @@ def _is_loopback(host: str) -> bool:
 
 
 def settings_file() -> Path:
-    """The file that is read: `$SYNOD_CONFIG`, or `synod.toml` in the current folder."""
+    """The settings file: `$SYNOD_CONFIG`, or `synod.toml` in the current folder."""
     return Path(os.environ.get("SYNOD_CONFIG") or DEFAULT_FILE)
 
 
 def load_settings(**flags: Any) -> Settings:
-    """The settings in force; flags that are `None` were not given. Raises `SettingsError`."""
+    """The effective settings; flags that are `None` were not given. Raises `SettingsError`."""
     if "SYNOD_CONFIG" in os.environ and not settings_file().is_file():
         raise SettingsError(f"SYNOD_CONFIG names {settings_file()}, which is no file")
     try:
@@ -233,7 +234,7 @@ def effective(settings: Settings, **flags: Any) -> list[Effective]:
 
 
 def shown(name: str, value: Any) -> Any:
-    """A setting's value as it may be shown to anybody."""
+    """A setting's value with secrets masked."""
     if isinstance(value, SecretStr):
         return MASK
     if isinstance(value, Path):

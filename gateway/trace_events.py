@@ -1,4 +1,4 @@
-"""Carries the recorders' records to the events exchange, and a gateway's book back from it."""
+"""Publishes the recorders' records on the events exchange, and collects them for a gateway."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ _CONTROL_KIND = "trace.control"
 
 
 class TraceCommand(BaseModel):
-    """What all nodes are to record: everything for some `seconds`, or as `mode` says."""
+    """An order to all nodes to record everything for some `seconds`, or as `mode` says."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,10 +33,10 @@ class TraceCommand(BaseModel):
 
 
 class RecordingObserver(Observer):
-    """A recorder in the form that a runtime takes."""
+    """Adapts a recorder to the `Observer` interface."""
 
     def __init__(self, recorder: Recorder) -> None:
-        # Straight to the recorder: these two are called for every message.
+        # Bound directly, because these are called for every message or turn.
         self.received = recorder.received  # type: ignore[method-assign]
         self.sent = recorder.sent  # type: ignore[method-assign]
         self.committed = recorder.committed  # type: ignore[method-assign]
@@ -58,12 +58,12 @@ class Tracing:
 
     @property
     def dropped(self) -> int:
-        """Records of this process that were lost."""
+        """The number of lost records of this process."""
         lost = sum(recorder.dropped for recorder, _ in self._recorders)
         return lost + (self.collector.dropped if self.collector else 0)
 
     def observer(self, node: str, transport: Transport) -> RecordingObserver:
-        """What the runtime of `node` is to be given."""
+        """The observer for the runtime of `node`."""
         recorder = Recorder(node, self.switch)
         self._recorders.append((recorder, transport))
         transport.on_control(self._on_control)
@@ -77,13 +77,13 @@ class Tracing:
         raise KeyError(node)
 
     async def run(self) -> None:
-        """Carry records out until cancelled."""
+        """Publish records until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_S)
             self.flush()
 
     def flush(self) -> None:
-        """Hand to the broker what was recorded; what it can't take now is lost."""
+        """Publish the recorded events; records that the broker can't take now are lost."""
         for recorder, transport in self._recorders:
             records = recorder.take()
             for start in range(0, len(records), RECORDS_IN_MESSAGE):
@@ -95,7 +95,7 @@ class Tracing:
     # -- a gateway's part ------------------------------------------------------------------------
 
     def on_event(self, topic: str, kind: str, body: bytes) -> None:
-        """An event came: records go into the book. Nothing that comes can do more than be lost."""
+        """Receive an event and collect its records; a malformed event is logged and dropped."""
         if self.collector is None or kind != _KIND:
             return
         try:
@@ -105,7 +105,7 @@ class Tracing:
             _log.warning("records on %s can't be read: %r", topic, error)
 
     def command(self, order: TraceCommand, transport: Transport) -> bool:
-        """Tell all nodes what to record; whether the broker took it. A restart forgets it."""
+        """Order all nodes what to record until they restart; whether the broker took it."""
         return transport.emit(CONTROL_TRACE, _CONTROL_KIND, order.model_dump_json().encode())
 
     def _on_control(self, kind: str, body: bytes) -> None:

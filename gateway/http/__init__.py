@@ -1,1 +1,1 @@
-"""The HTTP API: one module for each resource, and what all of them share."""
+"""The HTTP API: one module for each resource, and the modules that all of them share."""

@@ -50,7 +50,7 @@ _clients.addFilter(Throttle(lines_per_s=5))
 
 _HEADERS_OF_ALL = (
     (b"x-content-type-options", b"nosniff"),
-    # No page of another origin may show or run what it can't read.
+    # A page of another origin may not embed responses that it can't read.
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 
@@ -60,8 +60,8 @@ _ABOUT_FILES = frozenset(("files", "directories", "move", "copy", "transactions"
 class GatewayApp:
     """The ASGI application of one gateway.
 
-    It stands for Starlette's own application class around Starlette's router, with one layer
-    for errors and metrics together: at a thousand requests a second each layer counts.
+    It replaces Starlette's own application class around Starlette's router, with one layer for
+    both errors and metrics: at a thousand requests a second each layer counts.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class GatewayApp:
 
     @property
     def routes(self) -> list[BaseRoute]:
-        """All that is served."""
+        """All routes of the gateway."""
         return self._router.routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -169,7 +169,7 @@ class GatewayApp:
             scope[ADMITTED] = True
             await self._admitted(scope, receive, send)
         else:
-            # It is counted, and nothing that it says is kept.
+            # The request is counted, and nothing of its contents is kept.
             self._metrics.answered("none", scope["method"], rejection.status_code, 0.0, 0)
             rejection.raw_headers.extend(_HEADERS_OF_ALL)
             await rejection(scope, receive, send)
@@ -199,7 +199,7 @@ class GatewayApp:
             answer = await self._serve(scope, receive, count)
             if answer is not None:
                 if status:
-                    _clients.info("%s: an error came after the answer's head", method)
+                    _clients.info("%s: an error came after the response's head", method)
                     return
                 await answer(scope, receive, count)
         finally:
@@ -213,7 +213,7 @@ class GatewayApp:
                 self.live_events.request_ended(method, status, seconds)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
-        """Run the endpoint; what is still to be answered, if it did not answer itself."""
+        """Run the endpoint; returns the response that is still to be sent, if any."""
         try:
             await self._router(scope, receive, send)
         except Exception as error:
@@ -222,7 +222,7 @@ class GatewayApp:
 
 
 def _response_to(error: Exception, scope: Scope) -> Response | None:
-    """What a client is told of what ended its request; what it causes itself is no warning."""
+    """The response to a request that ended with `error`; errors by clients are logged as info."""
     match error:
         case Problem():
             if error.kind is INCOMPLETE_BODY:
@@ -234,8 +234,8 @@ def _response_to(error: Exception, scope: Scope) -> Response | None:
             _clients.info("%s: the client went away before the body's end", scope["method"])
             return Problem(INCOMPLETE_BODY, "the body was cut off; nothing was written").response()
         case ResponseCutOff():
-            # Nothing more is sent, so the server closes the connection before the length that was
-            # announced is reached: a client can't take the part for the whole.
+            # Nothing more is sent, so the server closes the connection before the announced length
+            # is reached: a client can't take the part for the whole.
             _clients.info("a download was cut: %s", error)
             return None
         case HTTPException():
@@ -249,7 +249,7 @@ def _response_to(error: Exception, scope: Scope) -> Response | None:
 def _stream(
     endpoint: Callable[[Request], Awaitable[Response]],
 ) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint whose answer never ends; HEAD gets what GET would begin with, and no more."""
+    """An endpoint whose response never ends; to HEAD it sends only the head of that response."""
 
     @functools.wraps(endpoint)
     async def answer(request: Request) -> Response:

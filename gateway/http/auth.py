@@ -1,8 +1,8 @@
-"""Who may come in: a bearer token, or the cookie that a browser got for it.
+"""Authentication: by a bearer token, or by the cookie that a browser received for it.
 
-Without a token configured `gateway.settings` lets HTTP be served on loopback only, and the door is
-open to those who ask for a loopback name: a web page can make its own name lead to 127.0.0.1, but
-the browser goes on to say that name. With or without a token, no page of another origin changes
+Without a configured token `gateway.settings` allows HTTP on loopback only, and every request for a
+loopback name is admitted: a web page can make its own name resolve to 127.0.0.1, but the browser
+still sends that name as `Host`. With or without a token, no page of another origin can change
 anything. The cookie is not the token and scripts can't read it; it ends when the token changes.
 """
 
@@ -33,15 +33,15 @@ from gateway.http.small_bodies import media_type, read_small_body
 
 COOKIE = "synod_session"
 PUBLIC_PATHS = frozenset(("/healthz", "/readyz", "/v1/login"))
-"""What is served to everybody: whether the process is well says nothing of what it holds."""
+"""Served without authentication: they reveal the health of the process and no contents."""
 
 OnRejected = Callable[[str], None]
-"""Told why a request was not let in."""
+"""Receives the reason why a request was not admitted."""
 
 _CHANGES_NOTHING = frozenset(("GET", "HEAD", "OPTIONS"))
 _READ = frozenset((b"host", b"origin", b"sec-fetch-site", b"authorization", b"cookie", b"accept"))
 _LOGINS_AT_ONCE = 8
-"""Of one address, whose bodies have not arrived yet."""
+"""Logins of one address whose bodies have not arrived yet."""
 
 _FORM = "application/x-www-form-urlencoded"
 _PAGE_HEADERS = {
@@ -87,7 +87,7 @@ class Login(BaseModel):
 
 
 class Authenticator:
-    """Checks requests against one token, in a time that does not tell how much of it is right."""
+    """Checks requests against one token, in constant time."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Authenticator:
         self._logins: dict[str, int] = {}
 
     def check(self, scope: Scope) -> Response | None:
-        """Let a request in; or the page that asks a person for the token. Raises `Problem`."""
+        """Returns `None` to admit a request, or the login page for a browser. Raises `Problem`."""
         fields: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             if name in _READ:
@@ -133,7 +133,7 @@ class Authenticator:
 
     def _check_name(self, fields: dict[bytes, bytes]) -> None:
         host = fields.get(b"host")
-        # Every browser sends it; a program that speaks HTTP/1.0 may not.
+        # Every browser sends a Host header; a program that speaks HTTP/1.0 may not.
         if host is None or is_loopback_name(host.decode("latin-1")):
             return
         self._rejected("host")
@@ -146,7 +146,7 @@ class Authenticator:
 
     def _check_origin(self, fields: dict[bytes, bytes]) -> None:
         if b"origin" not in fields and b"sec-fetch-site" not in fields:
-            return  # No browser asks.
+            return  # The request does not come from a browser.
         page, about, host = (
             fields.get(name, b"").decode("latin-1")
             for name in (b"origin", b"sec-fetch-site", b"host")
@@ -161,7 +161,7 @@ class Authenticator:
         )
 
     async def login(self, request: Request) -> Response:
-        """A token for a cookie: JSON gets 204, a form gets back to the page. Raises `Problem`."""
+        """Exchange the token for a cookie; JSON gets 204, a form a redirect. Raises `Problem`."""
         kind = media_type(request.scope)
         if kind not in (_FORM, "application/json"):
             raise Problem(
@@ -216,7 +216,7 @@ class Authenticator:
     def page(
         self, wrong: str, status: int = 401, headers: dict[str, str] | None = None
     ) -> Response:
-        """The page that asks for the token, and says what was wrong with the last one."""
+        """The login page, with the error of the last attempt."""
         said = f'<p class="wrong">{wrong}</p>' if wrong else ""
         return HTMLResponse(
             _PAGE.replace("<!-- wrong -->", said),
@@ -226,7 +226,7 @@ class Authenticator:
 
     @contextlib.contextmanager
     def _login_slot(self, address: str) -> Iterator[None]:
-        """A login whose body is awaited: it may wait for seconds, and needs no token to do so."""
+        """Holds a slot while a login's body arrives: anybody may make the gateway wait for it."""
         under_way = self._logins.get(address, 0)
         if under_way >= _LOGINS_AT_ONCE:
             self._rejected("guesses")
@@ -259,7 +259,7 @@ class Authenticator:
         return hmac.compare_digest(morsel.value.encode(), self._cookie.encode())
 
     def _matches(self, token: str, address: str) -> bool:
-        """Whether it is the token. Raises `Problem` if `address` tried too many others."""
+        """Whether `token` is right. Raises `Problem` if `address` tried too many wrong ones."""
         if wait_s := self._attempt_limits.wait_s(address):
             self._rejected("guesses")
             raise Problem(
@@ -268,7 +268,7 @@ class Authenticator:
                 headers={"retry-after": str(wait_s)},
             )
         digest = _digest(token)
-        # Digests are of one length, so that not even the token's length takes longer.
+        # Digests have equal lengths, so the time does not depend on the token's length either.
         if hmac.compare_digest(digest, self._digest):
             return True
         self._attempt_limits.wrong(address, digest)
@@ -276,7 +276,7 @@ class Authenticator:
 
 
 class AuthMiddleware:
-    """An application behind a door."""
+    """An ASGI application that serves only authenticated requests."""
 
     def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
         self._app = app

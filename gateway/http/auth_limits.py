@@ -1,8 +1,8 @@
 """How many wrong tokens an address may try, and all addresses together.
 
-A token of sixteen characters or more is not found by guessing; the limit keeps guesses from taking
-the gateway's time and filling its log, and makes a weak token last longer. A client that sends the
-same wrong token again, as after the token was changed, tries nothing new and is not locked out.
+A token of sixteen characters or more can't be guessed; the limit keeps guesses from taking the
+gateway's time and filling its log, and protects a weak token longer. A client that sends the same
+wrong token again, as after the token was changed, guesses nothing new and is not locked out.
 """
 
 import ipaddress
@@ -18,14 +18,14 @@ EACH_S = 6.0
 
 ALL_BURST = 200
 ALL_EACH_S = 0.5
-"""The same for all addresses together. Beyond it an address that tried already has to wait."""
+"""The same for all addresses together. Beyond it, an address that has already tried must wait."""
 
 ADDRESSES_MAX = 4_096
 _REMEMBERED = 4
-"""The last wrong tokens of an address."""
+"""How many of an address's latest wrong tokens are remembered."""
 
 _NETWORK_BITS = 64
-"""Of an IPv6 address: a client chooses the rest as it likes."""
+"""The length of an IPv6 network: its clients choose the rest of their addresses freely."""
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class _Attempts:
 
 
 class TokenAttemptLimits:
-    """The wrong tokens of late. `now_s` is a monotonic clock."""
+    """The recent wrong tokens, by address. `now_s` is a monotonic clock."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
@@ -57,7 +57,7 @@ class TokenAttemptLimits:
         self._all = _LeakyBucket(ALL_EACH_S)
 
     def wait_s(self, address: str) -> int:
-        """After how many seconds a token of `address` is looked at again; 0 is now."""
+        """After how many seconds `address` may try another token; 0 is now."""
         if not self._tried:
             return 0
         tried = self._tried.get(_network(address))
@@ -70,7 +70,7 @@ class TokenAttemptLimits:
         return math.ceil(wait_s) if wait_s > 0 else 0
 
     def wrong(self, address: str, digest: bytes) -> None:
-        """`address` tried a wrong token."""
+        """Record that `address` tried a wrong token."""
         address = _network(address)
         tried = self._tried.get(address)
         if tried is None:

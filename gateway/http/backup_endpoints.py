@@ -1,8 +1,8 @@
-"""`/v1/backup`, `/v1/chunks`: all that the cluster holds, for whoever takes a copy of it.
+"""`/v1/backup`, `/v1/chunks`: the whole state and all contents of the cluster, for a backup.
 
-`POST /v1/backup` begins or goes on: for `hold_ms` no store deletes a chunk, so that what is
-replaced meanwhile stays readable; it is sent again in time. Rows come page by page, each with its
-digest, and chunks one at a time, so that the gateway's memory grows with neither.
+`POST /v1/backup` begins or prolongs a backup: for `hold_ms` no store deletes a chunk, so that
+replaced contents stay readable; the client repeats it before that time ends. Rows come page by
+page, each with its digest, and chunks one at a time, so the gateway's memory grows with neither.
 """
 
 import json
@@ -33,7 +33,7 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class BackupEndpoints:
-    """The endpoints that a backup is taken through."""
+    """The endpoints for backups."""
 
     def __init__(self, cluster: Cluster, contents: ContentTransfer, settings: Settings) -> None:
         self._cluster = cluster
@@ -41,7 +41,7 @@ class BackupEndpoints:
         self._settings = settings
 
     async def begin(self, request: Request) -> Response:
-        """Hold the chunks, and say how far a copy must reach to hold all that anybody was told."""
+        """Hold the chunks, and return a slot that is not before any acknowledged write."""
         await self._cluster.hold_chunks(HOLD_MS_MAX)
         # A linearizable read of the root waits for every write that was acknowledged before it.
         done = await self._cluster.read(ReadRequest(number=0, what="entry", path=""))
@@ -62,7 +62,7 @@ class BackupEndpoints:
         return JSONResponse(body, headers=_NO_STORE)
 
     async def rows(self, request: Request) -> Response:
-        """A page of the state's rows; page 0 of another state where the one named is gone."""
+        """A page of the state's rows; page 0 of another state if the named one is gone."""
         query = query_fields(request.scope)
 
         async def copy() -> bytes:
@@ -71,7 +71,7 @@ class BackupEndpoints:
         return await self._bounded(copy, {"content-type": "application/json", **_NO_STORE})
 
     async def chunk(self, request: Request) -> Response:
-        """The bytes of that SHA-256, from any store."""
+        """The chunk with that SHA-256, from any store."""
         name: str = request.path_params["sha256"]
         if not _SHA256.fullmatch(name):
             raise Problem(NOT_FOUND, f"{name!a} is no SHA-256 in lower-case hexadecimal")
@@ -93,7 +93,7 @@ class BackupEndpoints:
     async def _bounded(
         self, get: Callable[[], Awaitable[bytes]], headers: dict[str, str]
     ) -> Response:
-        """What `get` gives, which is about a chunk's size, in turn with all downloads."""
+        """The result of `get`, about a chunk in size, within the memory of all downloads."""
         memory = self._contents.outgoing
         await memory.acquire(CHUNK_BYTES, TURN_TIMEOUT_S)
         try:
@@ -122,7 +122,7 @@ class BackupEndpoints:
 
 
 class _BudgetedResponse(Response):
-    """Bytes on their way out; what they take of the memory is given back when they are gone."""
+    """A response whose bytes count against the memory of downloads until they are sent."""
 
     def __init__(self, data: bytes, contents: ContentTransfer, headers: dict[str, str]) -> None:
         headers["content-length"] = str(len(data))
@@ -131,7 +131,7 @@ class _BudgetedResponse(Response):
         self._contents = contents
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send them, to a reader who takes them."""
+        """Send the bytes, unless the client reads too slowly."""
         left = size = len(self._data)
         head = {
             "type": "http.response.start",

@@ -1,7 +1,7 @@
 """Has the stores keep the chunks that a request needs, for as long as the request takes.
 
-Stores delete what nothing uses once the time is over that it is kept for. An upload or a download
-puts that off again and again. A renewal may get lost: several come within that time.
+Stores delete unused chunks after the moment that they are kept until. An upload or a download puts
+that moment off periodically. A renewal may get lost, so several are sent within that time.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from gateway.http.problems import Problem
 
 @dataclass(frozen=True, slots=True)
 class RenewalSchedule:
-    """How long each renewal keeps chunks for, and after what time the next one follows."""
+    """How long each renewal keeps chunks, and after what time the next renewal follows."""
 
     for_ms: Milliseconds
     every_ms: Milliseconds
@@ -33,12 +33,12 @@ least from then on: the renewals begin within that time."""
 
 
 def upload_schedule(chunk_grace_ms: Milliseconds) -> RenewalSchedule:
-    """What a store keeps an uploaded chunk for is a setting; this is in step with it."""
+    """The schedule that fits the setting for how long a store keeps an uploaded chunk."""
     return RenewalSchedule(for_ms=chunk_grace_ms, every_ms=chunk_grace_ms // RENEWALS)
 
 
 class KeptChunks:
-    """The chunks that one request needs. The first one begins the renewals."""
+    """The chunks that one request needs. Renewals begin with the first chunk."""
 
     def __init__(
         self, cluster: Cluster, schedule: RenewalSchedule, group: asyncio.TaskGroup
@@ -50,26 +50,26 @@ class KeptChunks:
         self._renewing: asyncio.Task[None] | None = None
 
     def add(self, names: Iterable[str]) -> None:
-        """These, too, from the next renewal on; until then their upload or read keeps them."""
+        """Keep these, too, from the next renewal on; until then their upload or read keeps them."""
         self._names.update(dict.fromkeys(names))
         if self._names and self._renewing is None:
             self._renewing = self._group.create_task(self._renew())
 
     def replace_by_manifest(self, manifest: str, names: Iterable[str]) -> None:
-        """A manifest that is on the stores stands for the chunks `names`, which it lists."""
+        """Keep the manifest, which the stores have, in place of the chunks that it lists."""
         for name in names:
             self._names.pop(name, None)
         self.add((manifest,))
 
     def end(self) -> None:
-        """The request needs nothing any more."""
+        """Stop the renewals: the request needs its chunks no longer."""
         if self._renewing is not None:
             self._renewing.cancel()
 
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self._schedule.every_ms / 1000)
-            # Where a cluster can't be reached the next renewal has to do.
+            # If the cluster can't be reached now, the next renewal may succeed.
             with contextlib.suppress(Problem):
                 names = tuple(self._names)
                 for start in range(0, len(names), KEEP_NAMES_MAX):
@@ -79,7 +79,7 @@ class KeptChunks:
 
 @contextlib.asynccontextmanager
 async def keep_chunks(cluster: Cluster, schedule: RenewalSchedule) -> AsyncIterator[KeptChunks]:
-    """While the block runs, the stores keep what is added to the `KeptChunks`."""
+    """While the block runs, the stores keep the chunks that are added to the `KeptChunks`."""
     try:
         async with asyncio.TaskGroup() as group:
             kept = KeptChunks(cluster, schedule, group)

@@ -1,4 +1,4 @@
-"""Chunks on their way through a gateway: in memory, or on the disk while they wait for a client."""
+"""Chunks that pass through a gateway: in memory, or on the disk while they wait for a client."""
 
 import asyncio
 import hashlib
@@ -11,30 +11,30 @@ from gateway.http.problems import Problem
 from gateway.http.spill import SpillFile, SpillSlot
 
 _SLOW_CHECK_S = 0.05
-"""How often it is looked whether a reader takes anything. One that took no piece since, less than
-about 1 MiB/s, counts as slow, so that others wait no longer than this for it."""
+"""How often the gateway checks whether a reader makes progress. One that took no piece since then,
+less than about 1 MiB/s, counts as slow, so that others wait no longer than this for it."""
 
 _PIECE_BYTES = 128 * 1024
-"""What is handed to a fast reader's connection at once. It is copied, because a connection that
-waits for its reader would hold all of a chunk for the sake of its last piece. It holds two at most.
+"""How much a fast reader's connection receives at once. It is copied, because a connection that
+waits for its reader would otherwise hold a whole chunk for its last piece. It holds two at most.
 """
 
 _SMALL_PIECE_BYTES = 32 * 1024
-"""The same for other readers, who may be many and slow; and what is written to the disk and read
-from it at once, because what comes in drops would be very many writes."""
+"""The same for other readers, who may be many and slow; also the unit of disk reads and writes,
+because data that arrives in tiny parts would cause very many writes."""
 
 Reader = Literal["unknown", "fast", "slow"]
-"""What the last chunk has shown: whether it was taken before others wanted its room."""
+"""The reader's pace with the last chunk: whether it took it before others needed its memory."""
 
 Sink = Callable[[bytes], Awaitable[None]]
 """Takes a piece of a download; returns when there is room for the next one."""
 
 
 class IncomingChunk:
-    """A body, or a chunk of one, while its parts come in.
+    """A body, or a chunk of one, while its parts arrive.
 
-    It is in memory if there is room for it, and goes to the disk as soon as there is not: what is
-    not whole keeps nothing from those that are.
+    It is in memory while there is space, and otherwise goes to the disk: incomplete chunks must not
+    take memory from complete ones.
     """
 
     def __init__(self, memory: MemoryBudget, spill: SpillFile, timeout_s: float) -> None:
@@ -42,21 +42,21 @@ class IncomingChunk:
         self._spill = spill
         self._timeout_s = timeout_s
         self._data = bytearray()
-        """What is not on the disk."""
+        """The parts that are not on the disk."""
         self._held = 0
-        """What this takes of the memory: nothing once the disk has it."""
+        """How much of the memory budget this chunk uses: nothing once it is on the disk."""
         self._slot: SpillSlot | None = None
         self._written = 0
         self._digest = hashlib.sha256()
-        """Of what was written: the stores are to get what the client sent, not what a disk kept."""
+        """The digest of the written bytes, to detect corruption on the disk."""
 
     @property
     def size(self) -> int:
-        """How many bytes came."""
+        """How many bytes arrived."""
         return self._written + len(self._data)
 
     async def add(self, piece: bytes) -> None:
-        """The next part. Raises `Problem` where there is no room for it."""
+        """Add the next part. Raises `Problem` if there is no space for it."""
         if self._slot is None:
             if self._memory.allows_partial(len(piece)):
                 await self._memory.acquire_partial(len(piece), self._timeout_s)
@@ -73,7 +73,7 @@ class IncomingChunk:
             await self._write(self._slot)
 
     async def complete(self) -> bytes:
-        """All of it; so many bytes of the memory are the caller's from now on. Raises `Problem`."""
+        """The whole chunk; from now on the caller owns its memory. Raises `Problem`."""
         if self._slot is None:
             data = bytes(self._data)
             self._data = bytearray()
@@ -92,7 +92,7 @@ class IncomingChunk:
         return data
 
     def drop(self) -> None:
-        """Give back what is held, whether it has become whole or not."""
+        """Release memory and disk, whether the chunk is complete or not."""
         self._data = bytearray()
         self._forget()
         if self._slot is not None:
@@ -113,9 +113,9 @@ class IncomingChunk:
 
 
 class OutgoingChunk:
-    """Bytes on their way to a reader: in memory, until others want the room and the reader is slow.
+    """A chunk being sent to a reader: in memory, until others need the space of a slow reader.
 
-    The memory for them, `taken` bytes, is given back here.
+    It owns `taken` bytes of the memory budget and releases them.
     """
 
     def __init__(
@@ -135,12 +135,12 @@ class OutgoingChunk:
         self._on_slow = on_slow
         self._slot: SpillSlot | None = None
         self._sent_to = self._checked_to = 0
-        """How far the reader has come, and had when it was last looked."""
+        """How far the reader has come, now and at the last check."""
 
     async def send(
         self, start: int, stop: int, sink: Sink, allowance: WaitAllowance, reader: Reader
     ) -> Reader:
-        """Hand the bytes from `start` to `stop` to `sink`; what that shows of the reader.
+        """Pass the bytes from `start` to `stop` to `sink`; returns the reader's pace.
 
         Raises `Problem`, `ClientTooSlow`, alone or in groups.
         """
@@ -163,7 +163,7 @@ class OutgoingChunk:
         return "slow" if self._moved else "fast"
 
     def _schedule_check(self, delay_s: float, group: asyncio.TaskGroup) -> None:
-        """Look in so long whether the reader keeps others from the room, and then again."""
+        """Check after `delay_s`, and periodically, whether the reader blocks others."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(delay_s, self._check_reader, group)
 
@@ -183,7 +183,7 @@ class OutgoingChunk:
         return await self._slot.read(start, end - start)
 
     async def _move(self) -> None:
-        """To the disk. Where that has no room they stay, and it is tried again."""
+        """Move the bytes to the disk. If that has no space they stay, and the move is retried."""
         data = self._data
         self._slot = slot = self._spill.slot()
         if data is None or slot is None:

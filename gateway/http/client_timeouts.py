@@ -1,19 +1,19 @@
-"""How long a client may make a gateway wait: for the next bytes of a body, or to take some."""
+"""How long a client may make a gateway wait: to send bytes of a body, or to receive some."""
 
 LEAST_BYTES_PER_S = 1024
-"""Slower than any link in use, so that only a client that stalls or means harm falls below it."""
+"""Slower than any link in use, so only a stalled or malicious client falls below it."""
 
 
 class ClientTooSlow(Exception):
-    """A reader takes less than the least rate; the connection is to be cut."""
+    """A client reads below the minimum rate; the server must close its connection."""
 
 
 class WaitAllowance:
-    """The patience that is left with one client, in seconds of waiting for it.
+    """How long the gateway still waits for one client: a token bucket, in seconds.
 
-    It is full at first. Waiting uses it up, and each byte that moves gives back what it may take at
-    the least rate, up to the full patience again. So a client that stalls is given up after the
-    full patience at the latest, one that drips somewhat later, and one that keeps the least rate
+    It is full at first. Waiting drains it, and each transferred byte refills the time that it may
+    take at the minimum rate, up to a full bucket. So the gateway gives up a stalled client after a
+    full bucket at the latest, one that drips somewhat later, and one that keeps the minimum rate
     never. Time in which the gateway does not wait for the client does not count.
     """
 
@@ -22,6 +22,6 @@ class WaitAllowance:
         self._full_s = timeout_s
 
     def moved(self, size: int, waited_s: float) -> None:
-        """After a wait of `waited_s`, `size` bytes moved."""
+        """Record that `size` bytes were transferred after a wait of `waited_s`."""
         left_s = self.left_s - waited_s + size / LEAST_BYTES_PER_S
         self.left_s = min(left_s, self._full_s)

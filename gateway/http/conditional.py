@@ -9,17 +9,17 @@ from synod.tags import InvalidTags, Named, Tags, read_tags, tags_of
 # A list may have empty members (RFC 9110, section 5.6.1).
 _ONE_RANGE = re.compile(r"bytes=[ \t,]*(?P<first>[0-9]*)-(?P<last>[0-9]*)[ \t,]*", re.IGNORECASE)
 _POSITION_DIGITS = 18
-"""Enough for any file, and few enough for any integer."""
+"""Digits of a position: enough for any file, and few enough to parse."""
 
 ANY = ("*",)
 
 
 class Unsatisfiable(ValueError):
-    """The range asked for lies outside of the content."""
+    """The requested range lies outside of the content."""
 
 
 def precondition(fields: dict[str, str]) -> Precondition:
-    """What If-Match and If-None-Match ask for. Raises `Problem`."""
+    """The precondition in If-Match and If-None-Match. Raises `Problem`."""
     match, none_match = fields.get("if-match"), fields.get("if-none-match")
     if match is None and none_match is None:
         return ALWAYS
@@ -33,7 +33,7 @@ def precondition(fields: dict[str, str]) -> Precondition:
 
 
 def precondition_of_members(if_match: Tags, if_none_match: Tags, prefix: str = "") -> Precondition:
-    """What these members of a body ask for, whose names begin with `prefix`. Raises `Problem`."""
+    """The precondition in members of a body whose names begin with `prefix`. Raises `Problem`."""
     if if_match is None and if_none_match is None:
         return ALWAYS
     try:
@@ -51,16 +51,16 @@ def holds(wanted: tuple[str, ...], tag: str) -> bool:
 
 
 def refuse_conditions(fields: dict[str, str], names: tuple[str, ...], why: str) -> None:
-    """Refuses conditions that can't be kept: to ignore one could lose somebody's update."""
+    """Refuses unsupported conditions: to ignore one could lose another client's update."""
     for name in names:
         if name in fields:
             raise Problem(INVALID_HEADER, f"{name} is not supported here: {why}")
 
 
 def byte_range(value: str | None, size: int) -> tuple[int, int] | None:
-    """The bytes `start <= i < stop` that a Range header asks for, of a content of `size` bytes.
+    """The bytes `start <= i < stop` that a Range header requests from `size` bytes of content.
 
-    `None`: send everything, because there is no range or not one of the form that is served.
+    `None`: send everything, because there is no range or none of a supported form.
     Raises `Unsatisfiable`.
     """
     if value is None:
@@ -73,7 +73,7 @@ def byte_range(value: str | None, size: int) -> tuple[int, int] | None:
         if not last:
             return None
         length = _position(last)
-        # The last bytes of nothing are nothing, which no Content-Range can say.
+        # The last bytes of an empty content are an empty range, which Content-Range can't express.
         if length == 0 or size == 0:
             raise Unsatisfiable(value[:60])
         return max(0, size - length), size
@@ -86,19 +86,19 @@ def byte_range(value: str | None, size: int) -> tuple[int, int] | None:
 
 
 def _digits(number: str) -> tuple[int, str]:
-    """Compares as the number does, of however many digits."""
+    """A key that sorts like the number, with any number of digits."""
     digits = number.lstrip("0")
     return len(digits), digits
 
 
 def _position(number: str) -> int:
-    """The number, or one beyond the end of any file: no more is meant by more digits."""
+    """The number; one with more digits is beyond the end of any file."""
     length, digits = _digits(number)
     return int(digits or "0") if length <= _POSITION_DIGITS else 10**_POSITION_DIGITS
 
 
 def range_still_holds(if_range: str | None, tag: str) -> bool:
-    """Whether a Range may be served, given If-Range. Dates never hold: they are not strong."""
+    """Whether to serve a Range, given If-Range. Dates never hold, because they are not strong."""
     return if_range is None or if_range.strip() == f'"{tag}"'
 
 
@@ -113,5 +113,5 @@ def _precondition(match: Named | None, none_match: Named | None) -> Precondition
 def _opaque(named: Named, *, weak_counts: bool) -> tuple[str, ...]:
     if named == "*":
         return ANY
-    # A quoted star is a tag like any other, and none of ours; unquoted it would mean "any".
+    # A quoted star is a tag that no file has; without quotation marks it would mean "any".
     return tuple(tag.opaque for tag in named if (weak_counts or not tag.weak) and tag.opaque != "*")

@@ -1,8 +1,8 @@
-"""Which connections a server holds, and which one makes room when there are too many.
+"""Which connections a server holds, and which one it closes when there are too many.
 
-A connection without a request under way costs its client nothing to make again, so it goes first:
-one that never brought a request which was let in (a stranger) before one that did. A connection
-whose request is being worked on is never given up for another.
+A connection without a request in progress costs its client nothing to make again, so the server
+closes such a one first: one without any admitted request so far before one that had some. A
+connection whose request is in progress is never closed for another.
 """
 
 import resource
@@ -11,40 +11,39 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 _DESCRIPTORS_KEPT = 256
-"""For journals, the broker and what else a process opens; the connections get the rest."""
+"""Descriptors for journals, the broker and everything else; the connections get the rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What connections may take of a process. Times are seconds."""
+    """The bounds of a process's connections. Times are seconds."""
 
     connections: int = 1_000
-    """In all. Each may hold `HEADER_BYTES_MAX` of a head."""
+    """All connections. Each may hold `HEADER_BYTES_MAX` of a head."""
     from_one_address: int = 750
-    """Less than all, so that one client leaves room for the others."""
+    """From one address: less than all, so that one client leaves space for the others."""
     bodies: int = 192
-    """Requests whose body is not complete. Each may hold 320 KiB with uvicorn, for the moment until
-    its endpoint takes that in; what endpoints hold has a bound of its own
-    (`gateway.http.contents`).
+    """Requests with an incomplete body. Each may hold 320 KiB in uvicorn until its endpoint reads
+    that; the memory of endpoints has a bound of its own (`gateway.http.contents`).
     """
     lingering: int = 128
-    """Connections that were answered for the last time and still wait for their client's end."""
+    """Connections that received their last response and wait for the client to close."""
     pipelined: int = 16
-    """Requests that wait for the answer to an earlier one of their connection."""
+    """Requests that wait for an earlier one of their connection."""
     unsent_bytes: int = 64 * 1024 * 1024
-    """Answers that clients do not read."""
+    """Bytes of responses that clients have not read."""
     head_s: float = 10.0
-    """From a request's first byte, or from the connection's begin, to the end of the head."""
+    """From a request's first byte, or the connection's beginning, to the end of the head."""
     body_s: float = 60.0
-    """In which a body must bring `STEP_BYTES` or its end."""
+    """The time within which a body must bring `STEP_BYTES` or its end."""
     idle_s: float = 75.0
-    """Between an answer and the next request; longer than the 60 s of usual proxies."""
+    """Between a response and the next request; longer than the usual 60 s of proxies."""
     unsent_s: float = 60.0
-    """In which a client must take something of an answer that waits for it."""
+    """The time within which a client must read some of a waiting response."""
     discard_s: float = 30.0
-    """For the rest of a body that was answered without it: most clients read when all is sent."""
+    """For the rest of a body after an early response: most clients read only once all is sent."""
     linger_s: float = 5.0
-    """For a client to read its last answer."""
+    """For a client to read its last response."""
 
     def __post_init__(self) -> None:
         assert 0 < self.from_one_address <= self.connections, self
@@ -56,43 +55,43 @@ class ConnectionLimits:
         limits = cls(body_s=body_s)
         most = limits.connections
         if descriptors != resource.RLIM_INFINITY:
-            # Those that leave have descriptors, too.
+            # Lingering connections have descriptors, too.
             kept = min(descriptors // 2, _DESCRIPTORS_KEPT + limits.lingering)
             most = min(most, descriptors - kept)
         return replace(limits, connections=most, from_one_address=most * 3 // 4)
 
 
 class ManagedConnection(Protocol):
-    """A connection as `Connections` knows it."""
+    """A connection as `Connections` manages it."""
 
     address: str
 
     def make_room(self) -> None:
-        """End, as another connection needs the place."""
+        """End, because another connection needs the place."""
 
     def abort(self) -> None:
         """End at once."""
 
 
 class Connections:
-    """The connections of one server, by what they do: serve, wait, or leave."""
+    """The connections of one server, by state: serving, idle, or lingering."""
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
         self._all: set[ManagedConnection] = set()
         self._of_address: dict[str, int] = {}
-        # In the order in which they began to wait.
+        # In the order in which they became idle.
         self._unadmitted: OrderedDict[ManagedConnection, None] = OrderedDict()
         self._idle: OrderedDict[ManagedConnection, None] = OrderedDict()
         self._lingering: OrderedDict[ManagedConnection, None] = OrderedDict()
         self.bodies: OrderedDict[ManagedConnection, None] = OrderedDict()
-        """Those with an incomplete body; the one that brought nothing for longest comes first."""
+        """Those with an incomplete body; the one without progress for longest comes first."""
 
     def __len__(self) -> int:
         return len(self._all)
 
     def admit(self, connection: ManagedConnection) -> bool:
-        """Take in a new connection, if need be in another one's place; whether there was one."""
+        """Admit a new connection, if necessary in place of another; returns whether it could."""
         address = connection.address
         here = self._of_address.get(address, 0)
         if here >= self.limits.from_one_address:
@@ -112,26 +111,26 @@ class Connections:
         return True
 
     def mark_serving(self, connection: ManagedConnection) -> None:
-        """A request of it is being worked on."""
+        """A request of the connection is in progress."""
         if connection in self._idle:
             del self._idle[connection]
         else:
             self._unadmitted.pop(connection, None)
 
     def mark_idle(self, connection: ManagedConnection, *, known: bool) -> None:
-        """It was answered; `known` says that the request was let in."""
+        """Its request was answered; `known`: the request was admitted."""
         if connection in self._all:
             (self._idle if known else self._unadmitted)[connection] = None
 
     def mark_lingering(self, connection: ManagedConnection) -> None:
-        """It was answered for the last time."""
+        """It received its last response."""
         self._forget(connection)
         self._lingering[connection] = None
         if len(self._lingering) > self.limits.lingering:
             self._lingering.popitem(last=False)[0].abort()
 
     def remove(self, connection: ManagedConnection) -> None:
-        """It is gone."""
+        """The connection has ended."""
         self._forget(connection)
         self._lingering.pop(connection, None)
 

@@ -53,22 +53,22 @@ from gateway.http.spill import SpillFile
 from gateway.settings import Settings
 
 TEXT_BYTES_MAX = 2 * 1024 * 1024
-"""The largest body that is no file's contents."""
+"""The largest body that is not a file's contents."""
 
 _IN_FLIGHT = 4
-"""Chunks that one upload has under way."""
+"""Chunks that one upload sends to the stores at a time."""
 
 _PREFETCH = 2
-"""Chunks that one download asks for ahead."""
+"""Chunks that one download prefetches."""
 
 _SPILLED_PER_MEMORY = 64
-"""What may wait on the disk, in terms of what may be in memory: with the defaults 1 GiB, the chunks
+"""How much may wait on the disk, as a multiple of the memory: with the defaults 1 GiB, the chunks
 of 1,024 slow clients."""
 
 _CHUNK_SIZES_KEPT = 4096
 
 FetchChunk = Callable[[str], Coroutine[Any, Any, bytes]]
-"""Gets the bytes of a chunk. Raises `Problem`."""
+"""Fetches the bytes of a chunk. Raises `Problem`."""
 
 
 class ContentTransfer:
@@ -92,13 +92,13 @@ class ContentTransfer:
         self._uploading = upload_schedule(settings.chunk_grace_ms)
 
     def uploading(self) -> AbstractAsyncContextManager[KeptChunks]:
-        """What is taken in within the block stays on the stores until its end, where the command
-        that names it is decided.
+        """The stores keep the chunks uploaded within the block until its end, when the command that
+        names them has been decided.
         """
         return keep_chunks(self._cluster, self._uploading)
 
     def downloading(self) -> AbstractAsyncContextManager[KeptChunks]:
-        """What is named within the block can be read until its end, also if it is replaced."""
+        """Files opened within the block stay readable until its end, even if they are replaced."""
         return keep_chunks(self._cluster, DOWNLOAD_SCHEDULE)
 
     async def store_body(
@@ -119,7 +119,7 @@ class ContentTransfer:
         try:
             return await self._upload(bytes(head), body, kept)
         except ExceptionGroup as group:
-            # Chunks fail together when the cluster is away; one reason is enough for the client.
+            # Chunks fail together when the cluster can't be reached; the client needs one reason.
             raise first_error(group) from group
 
     async def text(
@@ -129,7 +129,7 @@ class ContentTransfer:
         bytes_max: int,
         too_large: Callable[[], Problem],
     ) -> bytes:
-        """Read a body that is no file's contents. Raises `Problem`."""
+        """Read a body that is not a file's contents. Raises `Problem`."""
         assert bytes_max <= TEXT_BYTES_MAX, bytes_max
         body = RequestBody(fields, receive, bytes_max, self._timeout_s, too_large)
         chunk = self._incoming_chunk()
@@ -139,12 +139,12 @@ class ContentTransfer:
             data = await chunk.complete()
         finally:
             chunk.drop()
-        # What is done with it waits for the cluster, not for the client any more.
+        # From here on the request waits only for the cluster, no longer for the client.
         self.incoming.release(len(data))
         return data
 
     async def keep(self, data: bytes, kept: KeptChunks) -> Content:
-        """Contents that are in memory already, as `store_body`. Raises `Problem`."""
+        """As `store_body`, for contents that are in memory already. Raises `Problem`."""
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": data, "more_body": False}
@@ -154,7 +154,7 @@ class ContentTransfer:
     async def chunk_names(self, content: StoredContent, kept: KeptChunks) -> tuple[str, ...]:
         """The chunks of a file, in order, to be read while `kept` lasts. Raises `Problem`."""
         if isinstance(content, Chunked):
-            if content.size > self._inline_bytes:  # A smaller one is read at once.
+            if content.size > self._inline_bytes:  # A smaller file is read at once.
                 kept.add(content.chunks)
             return content.chunks
         kept.add((content.manifest,))
@@ -167,10 +167,10 @@ class ContentTransfer:
     async def send_chunks(
         self, names: tuple[str, ...], size: int, start: int, length: int, sink: Sink
     ) -> None:
-        """Hand `length` bytes of the chunks `names`, from the byte `start` on, to `sink`.
+        """Pass `length` bytes of the chunks `names`, from the byte `start` on, to `sink`.
 
-        They belong to a file of `size` bytes. Fetches a little ahead. `sink` is awaited for one
-        piece after the other. Raises `Problem`, `ClientTooSlow`.
+        They belong to a file of `size` bytes. Prefetches a little. `sink` is awaited for one piece
+        after the other. Raises `Problem`, `ClientTooSlow`.
         """
         if len(names) == 1 and size <= self._inline_bytes:
             only = await self._fetch(names[0])
@@ -203,7 +203,7 @@ class ContentTransfer:
             raise first_error(problems) from problems
 
     async def send_bytes(self, data: bytes, taken: int, sink: Sink) -> None:
-        """Hand `data` to `sink`, and give back the `taken` bytes of `outgoing` that it is held in.
+        """Pass `data` to `sink`, and release the `taken` bytes of `outgoing` that hold it.
 
         Raises `Problem`, `ClientTooSlow`.
         """
@@ -236,7 +236,7 @@ class ContentTransfer:
         return names[first : (stop - 1) // each + 1], start - first * each
 
     def _incoming_chunk(self) -> IncomingChunk:
-        # A body that has come in is worth a longer wait than the first word of an answer.
+        # A body that has arrived is worth a longer wait than a response that has not begun.
         return IncomingChunk(self.incoming, self.spill, self._timeout_s)
 
     def _outgoing_chunk(
@@ -268,7 +268,7 @@ class ContentTransfer:
                     data = await chunk.complete()
                 finally:
                     chunk.drop()
-                if not data:  # The last piece was the end of the body and nothing else.
+                if not data:  # The last piece was empty: the end of the body.
                     break
                 whole.update(data)
                 size += len(data)
@@ -293,7 +293,7 @@ class ContentTransfer:
         return Indirect(size=size, sha256=digest, manifest=manifest)
 
     async def _fill_chunk(self, chunk: IncomingChunk, rest: bytes, body: RequestBody) -> bytes:
-        """Gather one chunk, of `rest` first; what follows it. Raises `Problem`."""
+        """Fill one chunk, first from `rest`; returns the bytes after it. Raises `Problem`."""
         while True:
             room = self._chunk_bytes - chunk.size
             if rest:
@@ -319,7 +319,7 @@ class ContentTransfer:
         return data
 
     async def _fetch_in_turn(self, name: str, taken: int) -> bytes:
-        """As `_fetch`, in `taken` bytes of the memory, which are the caller's from now on."""
+        """As `_fetch`, into `taken` bytes of the memory, which the caller then owns."""
         await self.outgoing.acquire(taken, TURN_TIMEOUT_S)
         try:
             return await self._fetch(name)
@@ -329,10 +329,10 @@ class ContentTransfer:
 
 
 class _Prefetcher:
-    """The chunks that one download asks for before their turn, of at most `each` bytes.
+    """The chunks that one download fetches ahead, of at most `each` bytes.
 
-    Each takes memory before it is asked for: the next one in turn, those behind it only where that
-    needs no wait.
+    Each takes memory before it is requested: the next one waits for its turn, those behind it are
+    requested only if there is memory without a wait.
     """
 
     def __init__(
@@ -344,7 +344,7 @@ class _Prefetcher:
         timeout_s: float,
     ) -> None:
         self.eager = False
-        """Whether the reader is known to be fast: nothing is asked for ahead of others."""
+        """Whether the reader is known to be fast: only for such a reader chunks are prefetched."""
         self._names = names
         self._each = each
         self._fetch = fetch
@@ -354,7 +354,7 @@ class _Prefetcher:
         self._asked: deque[asyncio.Task[bytes]] = deque()
 
     async def next(self, group: asyncio.TaskGroup) -> bytes | None:
-        """The next chunk, if there is one; memory for its bytes is the caller's from now on.
+        """The next chunk, if there is one; from now on the caller owns its memory.
 
         Raises `Problem`.
         """
@@ -379,11 +379,11 @@ class _Prefetcher:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the chunk that came last is the last one."""
+        """Whether the latest chunk is the last one."""
         return not self._asked and self._position == len(self._names)
 
     def drop(self) -> None:
-        """Forget what was asked for: it is asked for again in its turn."""
+        """Drop the prefetched chunks: they are requested again in their turn."""
         self._position -= len(self._asked)
         for task in self._asked:
             task.cancel()
@@ -396,7 +396,7 @@ class _Prefetcher:
 
 
 def _not_whole(why: str) -> Problem:
-    """No gateway wrote it so. Said before the head of the answer is sent, if that can be."""
+    """A file is damaged: no gateway wrote it so. Raised before the response's head if possible."""
     return Problem(
         UNAVAILABLE,
         f"The file can't be read, as its chunks are not what its size says: {why}.",

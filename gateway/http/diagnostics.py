@@ -1,4 +1,4 @@
-"""The endpoints for whoever looks on: traces, requests, events."""
+"""The diagnostics endpoints: traces, requests, events, the log."""
 
 import time
 from collections import deque
@@ -39,18 +39,18 @@ from gateway.trace_events import ALL_S_MAX, TraceCommand, Tracing
 
 _NO_STORE = {"cache-control": "no-store"}
 _COMMANDS_PER_S = 5
-"""Each makes a message to every node."""
+"""Each command makes a message to every node."""
 
 _REQUEST_NAME_MAX = 200
 _EVENT_ID_DIGITS = 19
 _EVENT_ID_MAX = 2**63
 _NEWEST_SLOTS = 30
 _NEWEST_REQUESTS = 100
-"""What is told each second: more would be gone before it is read."""
+"""How many a topic has, sent each second: more would scroll away unread."""
 
 
 class DiagnosticsEndpoints:
-    """What a gateway shows of requests and messages; see `docs/api.md`."""
+    """The endpoints that show requests and messages; see `docs/api.md`."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class DiagnosticsEndpoints:
         live_events.topic_sources["log"] = self._log_topic
 
     async def trace(self, request: Request) -> Response:
-        """The life of one request, message by message."""
+        """The trace of one request, message by message."""
         name = request.path_params["request"]
         collector = self._tracing.collector
         if len(name) > _REQUEST_NAME_MAX:
@@ -85,7 +85,7 @@ class DiagnosticsEndpoints:
         return JSONResponse(found, headers=_NO_STORE)
 
     async def traces(self, request: Request) -> Response:
-        """The newest requests, and the messages that belong to none."""
+        """The newest traced requests, and the newest messages that belong to none."""
         if request.method == "POST":
             return await self._switch(request)
         collector, switch = self._tracing.collector, self._tracing.switch
@@ -102,7 +102,7 @@ class DiagnosticsEndpoints:
         return JSONResponse(body, headers=_NO_STORE)
 
     async def _switch(self, request: Request) -> Response:
-        """Have all nodes record more or less."""
+        """Order all nodes what to record."""
         check_json(request.scope)
         try:
             command = TraceCommand.model_validate_json(await read_small_body(request))
@@ -131,7 +131,7 @@ class DiagnosticsEndpoints:
         )
 
     async def requests_page(self, request: Request) -> Response:
-        """What is in flight and what was answered lately, newest first."""
+        """The requests in progress and those answered lately, newest first."""
         limit = REQUESTS_LIMIT.of(query_fields(request.scope))
         return JSONResponse({"requests": self.requests.newest(limit)}, headers=_NO_STORE)
 
@@ -150,7 +150,7 @@ class DiagnosticsEndpoints:
         return {"requests": self.requests.newest(_NEWEST_REQUESTS)}
 
     async def events(self, request: Request) -> Response:
-        """Changes of the cluster and figures of each second, as server-sent events."""
+        """Changes of the cluster, and figures every second, as server-sent events."""
         query = query_fields(request.scope)
         given = request.headers.get(LAST_EVENT_ID.key) or EVENTS_AFTER.of(query)
         number_like = given.isascii() and given.isdecimal() and len(given) <= _EVENT_ID_DIGITS
@@ -214,5 +214,5 @@ def _outcome(index: int, aborted: tuple[int, ...]) -> Literal["aborted", "decide
 
 
 def no_broker(command: TraceCommand) -> bool:
-    """For a gateway without a broker: no node can be told."""
+    """The `command` of a gateway without a broker, which reaches no node."""
     return False

@@ -78,7 +78,7 @@ class DirectoryEndpoints:
         await response(scope, receive, send)
 
     async def delete(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Remove a directory; with `?recursive=true` all that is below it, too."""
+        """Remove a directory; with `?recursive=true` everything below it, too."""
         fields = header_fields(scope)
         refuse_conditions(fields, _CONDITIONS, _NO_TAGS)
         if not path:

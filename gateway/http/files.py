@@ -48,7 +48,7 @@ _DATES_ARE_WEAK = "modification times come from clients; use If-Match with an ET
 
 
 class ResponseCutOff(Exception):
-    """A download ended before its end; the connection must be cut, so that the client sees it."""
+    """A download failed midway; the connection must be closed, so that the client notices."""
 
 
 class FileEndpoints:
@@ -115,7 +115,7 @@ class FileEndpoints:
         await response(scope, receive, send)
 
     async def get(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with a file's contents, or the part of it that Range asks for."""
+        """Respond with a file's contents, or the part of it that Range requests."""
         fields = header_fields(scope)
         entry, headers = await self._current(path, scope, fields)
         size = entry.content.size
@@ -144,7 +144,7 @@ class FileEndpoints:
             await download.run(start_in_chunk, stop - start, receive, send)
 
     async def head(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer as GET would, without the contents."""
+        """Respond as to GET, without the contents."""
         entry, headers = await self._current(path, scope, header_fields(scope))
         headers["content-length"] = str(entry.content.size)
         await send_head(send, HTTPStatus.OK, headers)
@@ -181,7 +181,7 @@ class FileEndpoints:
 
 
 class NotModified(Exception):
-    """304: the client has the current version. Raised, because it ends a request anywhere."""
+    """304: the client has the current version. An exception, because it ends a request anywhere."""
 
     def __init__(self, headers: dict[str, str]) -> None:
         super().__init__()
@@ -189,12 +189,12 @@ class NotModified(Exception):
         self.headers = {name: headers[name] for name in kept}
 
     def response(self) -> Response:
-        """The answer to the client."""
+        """The response to the client."""
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=self.headers)
 
 
 class _Download:
-    """One answer with contents. Its head is sent with the first bytes, not before."""
+    """One response with contents. Its head is sent with the first bytes, not before."""
 
     def __init__(
         self,
@@ -252,7 +252,7 @@ class _Download:
 
 
 async def _until_gone(receive: Receive, complete: Callable[[], bool]) -> None:
-    """Raise if the client goes away; the server also says so of one that got everything."""
+    """Raise if the client disconnects; the server also reports that after the last byte."""
     while (await receive())["type"] != "http.disconnect":
         pass
     if not complete():
@@ -275,12 +275,12 @@ async def run_write(
 
 
 def written_headers(decided: WriteDecided) -> dict[str, str]:
-    """What every write answers."""
+    """The headers of every response to a write."""
     return {"synod-request-id": decided.request, "synod-slot": str(decided.outcome.slot)}
 
 
 def read_request(path: str, what: Any, query: dict[str, str], **rest: Any) -> ReadRequest:
-    """A read as `?consistency=` and `?at_least=` want it. Raises `Problem`."""
+    """A read request with the parameters `?consistency=` and `?at_least=`. Raises `Problem`."""
     stale = CONSISTENCY.of(query) == "stale"
     return ReadRequest(
         number=0,
@@ -293,7 +293,7 @@ def read_request(path: str, what: Any, query: dict[str, str], **rest: Any) -> Re
 
 
 async def send_head(send: Send, status: int, headers: dict[str, str]) -> None:
-    """Start an answer whose body follows."""
+    """Start a response whose body follows."""
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": int(status), "headers": raw})
 
@@ -306,7 +306,7 @@ def _refuse_root(path: str) -> None:
 
 
 def _refuse_unsupported_headers(fields: dict[str, str]) -> None:
-    """RFC 9110: a PUT must not seem to succeed if part of what it means would be lost."""
+    """Refuse a PUT of which a part would be lost: it must not seem to succeed (RFC 9110)."""
     refuse_conditions(fields, ("if-unmodified-since",), _DATES_ARE_WEAK)
     coding = fields.get("content-encoding", "identity")
     if coding.lower() != "identity":

@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: what makes two requests the same one, and which ones run right now."""
+"""`Idempotency-Key`: which requests are the same, and which keys are in progress."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from actors.values import IdempotencyKey
 from gateway.http.problems import INVALID_HEADER, RUNNING, Problem
 from synod.headers import is_key
 
-# What a client says about a file in headers is part of its request.
+# The metadata that a client sends in headers is part of its request.
 _DESCRIBING = (
     "content-type",
     "if-match",
@@ -21,7 +21,7 @@ _DESCRIBING = (
 
 
 class RunningKeys:
-    """The keys of requests that this gateway is working on."""
+    """The keys of the requests in progress at this gateway."""
 
     def __init__(self) -> None:
         self._running: set[str] = set()
@@ -30,8 +30,8 @@ class RunningKeys:
     def claim(self, fields: dict[str, str]) -> Iterator[str | None]:
         """Holds the request's key, if it has one, until it is answered. Raises `Problem`.
 
-        Two copies of a request that run at once would both be applied once, but the second one
-        would wait for the first; its client is told so instead.
+        Two concurrent copies of a request would together be applied once, but the second would wait
+        for the first; it gets a problem that says so instead.
         """
         key = fields.get("idempotency-key")
         if key is None:
@@ -59,7 +59,7 @@ def idempotency_key(
 ) -> IdempotencyKey | None:
     """The key with the fingerprint of the request that it stands for.
 
-    The fingerprint covers what the client asked for and nothing that the gateway adds.
+    The fingerprint covers the client's request and nothing that the gateway adds.
     """
     if key is None:
         return None

@@ -1,15 +1,15 @@
-"""The socket at which a process serves HTTP, before there is a server for it."""
+"""The listening socket of a process's HTTP server, opened before the server starts."""
 
 import errno
 import socket
 
 _UNSENT_BYTES_MAX = 128 * 1024
-"""What the kernel holds for a reader beyond what is on its way to it. By default that is megabytes,
-so that a slow reader looks like a fast one for a while, and holds them."""
+"""How much unsent data the kernel buffers for a reader. By default that is megabytes, so a slow
+reader holds them and looks like a fast one for a while."""
 
 
 class PortInUse(RuntimeError):
-    """Something else listens there already."""
+    """Another process listens at this address."""
 
 
 def listen(host: str, port: int) -> socket.socket:

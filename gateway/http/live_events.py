@@ -21,43 +21,43 @@ from observability.safe_text import json_text
 
 INTERVAL_S = 1.0
 SILENT_HEARTBEATS = 3
-"""A node that let so many of its heartbeats pass is told of as silent."""
+"""A node that missed this many of its heartbeats is reported as silent."""
 
 TopicSource = Callable[[], Awaitable[Mapping[str, object]]]
-"""What a topic shows now. May raise `Problem`, whose text is told instead."""
+"""Returns a topic's current snapshot. May raise `Problem`, whose text is sent instead."""
 
 FIGURES_KEPT = 300
-"""Seconds whose figures a new listener is told, so that its charts don't begin empty."""
+"""The seconds of figures that a new subscriber receives, so that its charts don't begin empty."""
 
 _WRITES = frozenset(("PUT", "DELETE", "POST"))
 _CHANGES_KEPT = 256
 _UNREAD_MAX = 64
 SUBSCRIBERS_MAX = 128
-"""Each holds a connection, and up to a picture of each topic that its client does not read."""
+"""Each holds a connection, and at most one unread snapshot of each topic."""
 
 
 @dataclass(eq=False, slots=True)
 class _Subscriber:
-    """Somebody who is told `figures` and `change`, and the pictures of some topics."""
+    """A client that receives `figures`, `change`, and the snapshots of some topics."""
 
     topics: frozenset[str]
     queue: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(_UNREAD_MAX))
 
 
 class LiveEvents:
-    """Looks, compares, tells. Listeners that don't keep up lose the oldest."""
+    """Surveys, compares, notifies. Subscribers that don't keep up lose the oldest events."""
 
     def __init__(self, cluster: Cluster, heartbeat_ms: int) -> None:
         self._cluster = cluster
         self.topic_sources: dict[str, TopicSource] = {}
-        """By topic. Whoever makes the pulse fills it in."""
+        """By topic; the owner of this object fills it in."""
         self._silent_ms = SILENT_HEARTBEATS * heartbeat_ms
         self._subscribers: set[_Subscriber] = set()
         self._figures: deque[Figures] = deque(maxlen=FIGURES_KEPT)
         self._topic_events: dict[str, bytes] = {}
-        """The last event of each topic that somebody listens to."""
+        """The latest event of each topic that has a subscriber."""
         self._changes: deque[tuple[int, bytes]] = deque(maxlen=_CHANGES_KEPT)
-        # Ids go on rising over a restart of the gateway, so that Last-Event-ID stays in the past.
+        # Ids rise across restarts of the gateway, so that a Last-Event-ID stays in the past.
         self._last_id = time.time_ns() // 1_000_000
         self._state: dict[str, Any] = {}
         self._silent: dict[str, bool] = {}
@@ -67,10 +67,10 @@ class LiveEvents:
         self._in_flight = 0
         self._figures_s = time.monotonic()
 
-    # -- what the gateway tells ------------------------------------------------------------------
+    # -- reports from the gateway ----------------------------------------------------------------
 
     def request_began(self) -> None:
-        """A request about files came in."""
+        """A request about files began."""
         self._in_flight += 1
 
     def request_ended(self, method: str, status: int, seconds: float) -> None:
@@ -83,9 +83,9 @@ class LiveEvents:
                 self._reads += 1
 
     async def run(self) -> None:
-        """Look and draw once a second until cancelled."""
+        """Survey the cluster and compute the topics once a second until cancelled."""
         async with asyncio.TaskGroup() as group:
-            # Apart: a picture may have to wait for an answer of the cluster, the figures never.
+            # Separate tasks: a topic may have to wait for the cluster, the figures never.
             group.create_task(self._each_second(self.publish_changes), name="cluster changes")
             group.create_task(self._each_second(self.publish_topics), name="topics")
 
@@ -95,14 +95,14 @@ class LiveEvents:
             await work()
 
     def end(self) -> None:
-        """Let all listeners go."""
+        """End the streams of all subscribers."""
         for subscriber in self._subscribers:
             _enqueue(subscriber.queue, None)
 
-    # -- drawing ---------------------------------------------------------------------------------
+    # -- topics ----------------------------------------------------------------------------------
 
     async def publish_topics(self) -> None:
-        """Draw the topics that somebody listens to, and tell what looks other than before."""
+        """Compute the topics that have subscribers, and send those that changed."""
         wanted = frozenset[str]().union(*(subscriber.topics for subscriber in self._subscribers))
         for topic in self._topic_events.keys() - wanted:
             del self._topic_events[topic]
@@ -116,14 +116,14 @@ class LiveEvents:
                 self._topic_events[topic] = event
                 self._publish(event, topic)
 
-    # -- looking ---------------------------------------------------------------------------------
+    # -- changes and figures ---------------------------------------------------------------------
 
     async def publish_changes(self) -> None:
-        """Compare with the last look, and tell."""
+        """Compare with the previous survey, and send the changes and the figures."""
         try:
             survey: Surveyed | None = await self._cluster.survey()
         except Problem:
-            # The actor is restarting or stuck; the figures go on, and /readyz says why.
+            # The actor is restarting or stuck; the figures continue, and /readyz says why.
             survey = None
         if survey is not None:
             self._compare(survey)
@@ -214,10 +214,10 @@ class LiveEvents:
             if topic is None or topic in subscriber.topics:
                 _enqueue(subscriber.queue, event)
 
-    # -- listening -------------------------------------------------------------------------------
+    # -- subscribers -----------------------------------------------------------------------------
 
     def check_capacity(self) -> None:
-        """Raise `Problem` if there are as many listeners as there may be."""
+        """Raise `Problem` if there are as many subscribers as allowed."""
         if len(self._subscribers) >= SUBSCRIBERS_MAX:
             raise Problem(
                 CROWDED,
@@ -240,10 +240,10 @@ class LiveEvents:
         subscriber = _Subscriber(topics)
         self._subscribers.add(subscriber)
         for topic in topics:
-            # It has not seen what the others have.
+            # It has not received the events that the others have.
             self._topic_events.pop(topic, None)
         try:
-            # Something at once, so that the client knows it is connected.
+            # Sent at once, so that the client knows that it is connected.
             yield b"retry: 1000\n\n"
             if figures_after_us is not None:
                 known = [one for one in self._figures if one["time_us"] > figures_after_us]

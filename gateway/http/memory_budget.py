@@ -1,4 +1,4 @@
-"""A bound on the bytes that requests hold in memory together, shared out in the order of asking."""
+"""A bound on the bytes that all requests hold in memory, granted in the order of the requests."""
 
 import asyncio
 from collections import deque
@@ -7,10 +7,10 @@ from typing import NamedTuple
 from gateway.http.problems import UNAVAILABLE, Problem
 
 TURN_TIMEOUT_S = 10.0
-"""How long a request that nothing was done for yet waits for its turn, before it is refused."""
+"""How long a request that has not begun waits for its turn, before it is refused."""
 
 WAITERS_MAX = 1024
-"""How many may wait. Beyond that the wait would end in a refusal anyhow: it comes at once."""
+"""How many may wait. Further requests would wait in vain, so they are refused at once."""
 
 _RETRY_AFTER_S = 2
 
@@ -21,8 +21,8 @@ class _Waiter(NamedTuple):
 
 
 class MemoryBudget:
-    """A budget of bytes, granted first come, first served. A request that waits asks for nothing
-    else, so none gets two turns before another gets one.
+    """A budget of bytes, granted first come, first served. A request waits for one grant at a time,
+    so none gets two turns before another gets one.
 
     At most half of the budget is for incomplete chunks (`acquire_partial`), because those wait for
     their clients. The rest waits only for the cluster, so a turn comes within the cluster's time.
@@ -36,20 +36,20 @@ class MemoryBudget:
 
     @property
     def held(self) -> int:
-        """How many bytes are taken."""
+        """How many bytes are in use."""
         return self._bytes_max - self._free
 
     @property
     def scarce(self) -> bool:
-        """Whether what is left is wanted by others, or soon will be."""
+        """Whether others wait for memory, or soon will."""
         return bool(self._waiting) or self._free < self._bytes_max // 2
 
     def allows_partial(self, size: int) -> bool:
-        """Whether `size` more bytes of chunks that are not whole may be held here."""
+        """Whether `size` more bytes of incomplete chunks may be held."""
         return self._partial + size <= self._bytes_max // 2
 
     def try_acquire(self, size: int) -> bool:
-        """Take `size` bytes, unless that needs a wait."""
+        """Take `size` bytes if that needs no wait; returns whether it did."""
         if self._waiting or size > self._free:
             return False
         self._free -= size
@@ -69,7 +69,7 @@ class MemoryBudget:
         except BaseException as error:
             if turn.given.cancelled():
                 self._waiting.remove(turn)
-                self._serve()  # Those behind may want less.
+                self._serve()  # The next ones may need less.
             else:
                 self.release(size)
             if isinstance(error, TimeoutError):
@@ -86,7 +86,7 @@ class MemoryBudget:
             raise
 
     def end_partial(self, size: int) -> None:
-        """`size` bytes that were gathered are a whole chunk, or are about to be given back."""
+        """`size` bytes of a partial chunk are complete now, or about to be released."""
         self._partial -= size
         assert self._partial >= 0, self._partial
 
@@ -99,7 +99,7 @@ class MemoryBudget:
     def _serve(self) -> None:
         while self._waiting:
             turn = self._waiting[0]
-            # One that gave up removes itself in the same round, and has the others served.
+            # A waiter that gave up removes itself in the same round, and serves the others.
             if turn.given.done() or turn.size > self._free:
                 return
             self._waiting.popleft()
@@ -108,7 +108,7 @@ class MemoryBudget:
 
 
 def no_capacity(why: str) -> Problem:
-    """The problem of a request for which the gateway has no room."""
+    """The problem for a request for which the gateway has no memory."""
     return Problem(
         UNAVAILABLE,
         f"Not accepted: the gateway has no room for more bodies at present ({why}). "

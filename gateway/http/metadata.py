@@ -1,11 +1,11 @@
-"""What is kept with a file beside its bytes: how headers say it, and how replicas keep it.
+"""A file's metadata: its form in headers, and its form in the replicas.
 
-The rules are those of `synod.metadata`, for every door. Replicas keep the value of a
-header as text with a character for each of its bytes, as they always have: `_stored_text` and
-`_shown_text` are between.
+The rules for all ways in are those of `synod.metadata`. Replicas keep the value of a header as text
+with a character for each of its bytes, as they always have: `_stored_text` and `_shown_text`
+convert it.
 
-Other versions and other programs may have stored what no door takes any more. It is served all the
-same, in every answer in the same way: see `served`.
+Other versions and other programs may have stored metadata that would be refused today. The gateway
+still serves it, and in the same way in every response: see `served`.
 """
 
 import re
@@ -37,17 +37,17 @@ _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,15}")
 
 
 class Served(NamedTuple):
-    """What every answer shows of a stored file."""
+    """A stored file's metadata, as every response shows it."""
 
     content_type: str
     modified_ms: int
     sha256: str
-    """In hexadecimal; empty if what is stored is no SHA-256."""
+    """In hexadecimal; empty if the stored value is no SHA-256."""
     meta: tuple[tuple[str, str], ...]
 
 
 def metadata(fields: dict[str, str]) -> Metadata:
-    """What the headers of a PUT say about the file. Raises `Problem`."""
+    """The metadata in the headers of a PUT. Raises `Problem`."""
     modified_ms = _modified_ms(fields)
     executable = switch(fields, "synod-executable", default=False)
     try:
@@ -71,11 +71,11 @@ def stored_meta(said: Metadata) -> tuple[tuple[str, str], ...]:
 
 
 def served(entry: FileEntry) -> Served:
-    """What answers show of a file. Of one that came through a door that is what the door took.
+    """The metadata that responses show: for a file that was checked when it came in, what came in.
 
     Otherwise: a content type that no header can carry is `application/octet-stream`; a time is the
-    nearest that a date can say; of meta, what no header can carry is U+FFFD, and what has no name
-    that a header can have, or is beyond the limit, is left out.
+    nearest that a date can express; in meta, a character that no header can carry is U+FFFD, and an
+    item whose name no header can have, or that is beyond the limit, is left out.
     """
     sha256 = entry.content.sha256
     return Served(
@@ -87,8 +87,8 @@ def served(entry: FileEntry) -> Served:
 
 
 def mended(entry: FileEntry) -> FileEntry:
-    """The file with what answers show of it in the place of what is stored; itself if that is the
-    same.
+    """The file with the metadata that responses show in place of the stored metadata; the same
+    object if they are equal.
     """
     shown = served(entry)
     kept = {
@@ -110,7 +110,7 @@ def served_content_type(stored: str) -> str:
 
 
 def entry_headers(entry: FileEntry) -> dict[str, str]:
-    """The headers that describe a file, apart from its length; to be sent as UTF-8."""
+    """The headers that describe a file, except its length; to be sent as UTF-8."""
     shown = served(entry)
     headers = {
         "etag": f'"{entry.etag}"',
@@ -134,7 +134,7 @@ def entry_headers(entry: FileEntry) -> dict[str, str]:
 
 
 def http_date(modified_ms: int) -> str:
-    """Milliseconds of Unix time as an HTTP date, which knows no less than seconds."""
+    """Milliseconds of Unix time as an HTTP date, which has a resolution of a second."""
     return format_datetime(datetime.fromtimestamp(modified_ms // 1000, UTC), usegmt=True)
 
 

@@ -1,6 +1,6 @@
 """The HTTP endpoints of a node that is no gateway: `/metrics` and `/healthz`.
 
-A gateway serves the same two at its usual address.
+A gateway serves the same two routes at its usual address.
 """
 
 from collections.abc import Callable

@@ -53,7 +53,7 @@ Mode = Literal["validation", "serialization"]
 
 
 async def openapi(request: Request) -> Response:
-    """The endpoint. The document is made when it is asked for first, and kept."""
+    """The endpoint. The document is made at the first request, and kept."""
     body, headers = _encoded()
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
@@ -134,7 +134,7 @@ class _Shapes:
         self.definitions: dict[str, Any] = found.get("$defs", {})
 
     def of(self, shape: Any, mode: Mode) -> dict[str, Any]:
-        """The schema of `shape`: most often a reference to `definitions`."""
+        """The schema of `shape`: usually a reference to `definitions`."""
         return dict(self._schemas[(repr(shape), mode), mode])
 
 
@@ -174,7 +174,7 @@ def _parameter_json(parameter: Parameter) -> dict[str, Any]:
         "description": parameter.description,
         "schema": parameter.schema(),
     }
-    # Pages that send requests fill in what has an example, so only what must be given has one here.
+    # Pages that send requests fill in every example, so only required parameters have one.
     if parameter.place == "path" and isinstance(parameter, Text) and parameter.examples:
         about["examples"] = {value: {"value": value} for value in parameter.examples}
     return about
@@ -193,7 +193,7 @@ def _answer_json(
     elif answer.media is not None:
         about["content"] = {answer.media: {}}
     if operation.events:
-        # OpenAPI 3.1 has no words of its own for what a stream of events holds.
+        # OpenAPI 3.1 can't describe the events of a stream.
         data = {name: shapes.of(shape, "serialization") for name, shape in operation.events.items()}
         about["content"] = {answer.media: {"schema": {"type": "string"}, "x-events": data}}
     return about
@@ -216,7 +216,7 @@ def _problems_json(kinds: Iterable[Kind], shapes: _Shapes, *, head: bool) -> dic
         problem = shapes.of(ProblemDocument, "serialization")
         about["content"] = {PROBLEM_JSON: {"schema": {"allOf": [problem, types]}}}
         if status == HTTPStatus.UNAUTHORIZED:
-            about["content"][HTML] = {}  # A browser is asked for the token.
+            about["content"][HTML] = {}  # A browser gets the login page.
     return found
 
 

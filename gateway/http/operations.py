@@ -1,8 +1,8 @@
-"""What each route of the gateway takes and answers, for `/openapi.json`.
+"""The parameters, bodies and responses of each route of the gateway, for `/openapi.json`.
 
-Parameters and bodies are the objects that the endpoints parse with, shapes of answers those that
-the type checker holds the endpoints to. A test compares this table with the routes both ways, and
-another sends requests made from it and checks each answer.
+Endpoints parse with these same parameters and bodies, and the type checker checks their responses
+against these shapes. A test compares this table with the routes both ways, and another sends
+requests made from it and checks each response.
 """
 
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ Kinds = tuple[Kind, ...]
 
 
 class ApiResponse(NamedTuple):
-    """A status that is no problem. `shape` is a type, whose JSON is sent, or `None`.
+    """A response that is no problem. `shape` is a type, whose JSON is sent, or `None`.
 
     `media` without a shape is bytes or text. `headers` are names in `RESPONSE_HEADERS`.
     """
@@ -39,7 +39,7 @@ class ApiResponse(NamedTuple):
 
 
 class ApiBody(NamedTuple):
-    """What a request sends: by media type a model, or `None` for any bytes."""
+    """The body of a request: by media type a model, or `None` for any bytes."""
 
     description: str
     media: dict[str, Any]
@@ -60,9 +60,9 @@ class ApiOperation:
     open: bool = False
     """Served without the token."""
     head: bool = False
-    """A GET to which HEAD answers the same without a body."""
+    """A GET route that responds to HEAD in the same way, without a body."""
     events: dict[str, Any] = field(default_factory=dict)
-    """Of a stream: the shape of each event's data."""
+    """For a stream: the shape of each event's data."""
 
 
 RESPONSE_HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -87,7 +87,7 @@ RESPONSE_HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Content-Range": ("The part that is sent, and the whole size.", {"type": "string"}),
     "Link": ('The next page: `<…>; rel="next"`.', {"type": "string"}),
 }
-"""Those that are not in every answer of a status are not marked as required."""
+"""Headers that are not in every response of a status are not marked as required."""
 
 _WRITTEN = ("Synod-Request-Id", "Synod-Slot")
 _READ = ("Synod-Slot", "Synod-Store")
@@ -113,10 +113,10 @@ EVERYWHERE: Kinds = (
     p.INTERNAL,
     p.CROWDED,
 )
-"""What may be answered before an endpoint is reached, or because of a mistake in one."""
+"""Problems before a request reaches an endpoint, or by an internal error in one."""
 
 OF_NO_OPERATION: Kinds = (p.METHOD_NOT_ALLOWED,)
-"""The answer to a method that a route does not have."""
+"""The problem of a method that a route does not have."""
 
 _READING: Kinds = (p.INVALID_QUERY, p.UNAVAILABLE)
 _WRITING: Kinds = (

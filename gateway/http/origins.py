@@ -1,7 +1,7 @@
-"""Whether a web page of another origin makes a browser ask (cross-site requests, DNS rebinding).
+"""Detects requests that a web page of another origin causes (cross-site requests, DNS rebinding).
 
-A browser says for which name it asks (`Host`), and of a request that may change something also
-which page asks (`Origin`, `Sec-Fetch-Site`); no script can make it lie about these.
+A browser sends the name that it requested (`Host`), and with a request that may change something
+also the page that caused it (`Origin`, `Sec-Fetch-Site`); no script can forge these.
 """
 
 import ipaddress
@@ -10,11 +10,11 @@ from functools import lru_cache
 _NAME_MAX = 255
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _OWN_SITES = frozenset(("same-origin", "none"))
-"""`none` is a person, not a page. `same-site` is another port of this host, or a sibling domain."""
+"""`none`: a user, not a page. `same-site` is another port of this host, or a sibling domain."""
 
 
 def is_loopback_name(host: str) -> bool:
-    """Whether a Host header names this machine whatever DNS says, with any port."""
+    """Whether a Host header names this machine independently of DNS, with any port."""
     return len(host) <= _NAME_MAX and _is_loopback_name(host)
 
 
@@ -41,8 +41,8 @@ def _is_loopback_name(host: str) -> bool:
 
 
 def is_foreign(origin: str, site: str, host: str) -> bool:
-    """Whether `Origin` or `Sec-Fetch-Site` names a page that is not from `host`; empty ones are
-    those that did not come.
+    """Whether `Origin` or `Sec-Fetch-Site` names a page that is not from `host`; an empty text is a
+    missing header.
     """
     if site and site.strip().lower() not in _OWN_SITES:
         return True
@@ -51,6 +51,6 @@ def is_foreign(origin: str, site: str, host: str) -> bool:
     scheme, separator, authority = origin.strip().lower().partition("://")
     port = _DEFAULT_PORTS.get(scheme)
     if not separator or not authority or port is None:
-        return True  # `null` too: a page without an origin, as a sandboxed one.
+        return True  # Also `null`, the origin of a sandboxed page, for example.
     # The scheme is not compared: a proxy before the gateway may speak TLS.
     return authority.removesuffix(port) != host.strip().lower().removesuffix(port)

@@ -1,7 +1,7 @@
 """Parameters of requests, each declared once: its reader parses it, and `/openapi.json` shows it.
 
-What a route takes stands in `gateway.http.operations`; the endpoints read it through these same
-objects.
+`gateway.http.operations` lists the parameters of each route; its endpoint reads them through these
+same objects.
 """
 
 from dataclasses import dataclass
@@ -32,13 +32,13 @@ class Parameter:
         return self.name.lower() if self.place == "header" else self.name
 
     def schema(self) -> dict[str, Any]:
-        """What its value may be, as JSON Schema."""
+        """The allowed values, as JSON Schema."""
         return {"type": "string"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Text(Parameter):
-    """Any text, by rules that `pattern` tells as far as a pattern can."""
+    """Any text; `pattern` describes its rules as far as a pattern can."""
 
     pattern: str | None = None
     examples: tuple[str, ...] = ()
@@ -48,13 +48,13 @@ class Text(Parameter):
         return super().schema() | ({"pattern": f"^{self.pattern}$"} if self.pattern else {})
 
     def of(self, fields: dict[str, str]) -> str:
-        """What was given, or an empty text."""
+        """The given value, or an empty text."""
         return fields.get(self.key, "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Number(Parameter):
-    """A whole number from `least` to `most`, which messages can carry: `COUNT_MAX` at most."""
+    """A whole number from `least` to `most`, at most `COUNT_MAX`, the limit of messages."""
 
     place: Place = "query"
     default: int = 0

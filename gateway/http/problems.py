@@ -1,8 +1,8 @@
-"""Errors as `application/problem+json` (RFC 9457), with types that stay.
+"""Errors as `application/problem+json` (RFC 9457), with stable types.
 
-A problem whose type is `aborted` or `unavailable` is final: what was asked for did not happen and
-never will, and the problem's `fact` names what makes that so. `unknown` is the only one that
-leaves a write open.
+A problem whose type is `aborted` or `unavailable` is final: the request did not happen and never
+will, and the problem's `fact` names the durable reason. `unknown` is the only type that leaves a
+write undecided.
 """
 
 import json
@@ -63,7 +63,7 @@ DISK_FULL = Kind("disk-full", 507, "A store's disk is full; it did not happen an
 
 
 class Problem(Exception):
-    """Ends a request with an error answer. `fields` are members beyond those of RFC 9457."""
+    """Ends a request with an error response. `fields` are members beyond those of RFC 9457."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Problem(Exception):
         ).encode(errors="replace")
 
     def response(self) -> "Response":
-        """The answer to the client."""
+        """The response to the client."""
         from starlette.responses import Response
 
         return Response(

@@ -15,12 +15,11 @@ from gateway.http.problems import (
 )
 
 _DIGITS_MAX = 18
-"""A number of so many digits is more than anybody may send, and fits in 64 bits."""
+"""A number with this many digits is above every size limit, and fits in 64 bits."""
 
 
 class RequestBody:
-    """A body; complete only when the client said that it is. `too_large` says why one of more bytes
-    is refused."""
+    """A body; complete once the client has ended it. `too_large`: why a larger one is refused."""
 
     def __init__(
         self,
@@ -32,7 +31,7 @@ class RequestBody:
     ) -> None:
         self.complete = False
         self.expected = _expected_bytes(fields, bytes_max, too_large)
-        """What the client announced, if it did."""
+        """The size that the client announced, if it did."""
         self._receive = receive
         self._bytes_max = bytes_max
         self._timeout_s = timeout_s

@@ -1,4 +1,4 @@
-"""The requests that a gateway works on and has answered lately, for whoever looks on."""
+"""The requests that a gateway is processing or has answered lately, for diagnostics."""
 
 import time
 from collections import OrderedDict, deque
@@ -14,7 +14,7 @@ _PATH_MAX = 400
 _ROUTE_MAX = 20
 _PREFIX = "/v1/"
 _NOT_LISTED = ("cluster", "events", "log", "login", "requests", "traces")
-"""What whoever looks on asks for: it would hide the others."""
+"""Diagnostics and logins are not recorded: they would displace the other requests."""
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class RequestRecord:
     ended_us: int | None = None
 
     def as_json(self, now_us: int) -> RequestItem:
-        """As `/v1/requests` shows it."""
+        """The JSON for `/v1/requests`."""
         return {
             "number": self.number,
             "request": self.request,
@@ -48,7 +48,7 @@ class RequestRecord:
 
 
 class RequestLog:
-    """Bounded; the oldest go first."""
+    """A bounded log of requests, without the oldest."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -57,7 +57,7 @@ class RequestLog:
         self._by_request: OrderedDict[str, RequestRecord] = OrderedDict()
 
     def begin(self, method: str, path: str) -> RequestRecord:
-        """A request came in."""
+        """A request began."""
         self._number += 1
         route = path.removeprefix(_PREFIX).partition("/")[0] if path.startswith(_PREFIX) else ""
         if len(path) > _PATH_MAX:
@@ -68,7 +68,7 @@ class RequestLog:
         return seen
 
     def end(self, seen: RequestRecord, status: int) -> None:
-        """It was answered, or its caller went away (status 0)."""
+        """The request was answered, or its client disconnected (status 0)."""
         seen.status = status
         seen.ended_us = time.time_ns() // 1000
         if self._running.pop(seen.number, None) is None:
@@ -80,12 +80,12 @@ class RequestLog:
                 self._by_request.popitem(last=False)
 
     def span(self, request: str) -> Span | None:
-        """From when to when this gateway worked on `request`."""
+        """When this gateway began and finished processing `request`."""
         seen = self._by_request.get(request)
         return None if seen is None else Span(seen.started_us, seen.ended_us)
 
     def newest(self, limit: int) -> list[RequestItem]:
-        """What runs and what was answered, newest first."""
+        """The requests in progress and those answered, newest first."""
         now_us = time.time_ns() // 1000
         found = [*self._running.values(), *list(self._answered)[-limit:]]
         found.sort(key=lambda seen: seen.number, reverse=True)

@@ -1,4 +1,4 @@
-"""Routes whose rest is a path of the file system, taken from the raw bytes of the URL."""
+"""Routes that end with a path of the file system, decoded from the raw bytes of the URL."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from gateway.http.problems import INVALID_PATH, METHOD_NOT_ALLOWED, NOT_FOUND, P
 from synod.paths import InvalidPath, path_from_url
 
 Endpoint = Callable[[str, Scope, Receive, Send], Awaitable[None]]
-"""Serves one method for a path of the file system."""
+"""An endpoint that serves one method for a path of the file system."""
 
 
 class PathRoute(BaseRoute):
@@ -54,5 +54,5 @@ def method_not_allowed(method: str, allow: str) -> Problem:
 
 
 def no_such_route(path: Any) -> Problem:
-    """The problem of a URL that leads nowhere."""
+    """The problem of a URL without a route."""
     return Problem(NOT_FOUND, f"the gateway serves nothing at {path!a}; see / for what there is")

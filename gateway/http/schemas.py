@@ -1,6 +1,6 @@
-"""The shapes of what the gateway answers in JSON: for the type checker, and for `/openapi.json`.
+"""The shapes of the gateway's JSON responses, for the type checker and for `/openapi.json`.
 
-At run time they are plain dictionaries, so that naming a shape costs an answer nothing.
+At run time they are plain dictionaries, so a shape costs a response nothing.
 """
 
 from typing import Annotated, Any, Literal, NotRequired

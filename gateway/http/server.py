@@ -1,7 +1,7 @@
-"""uvicorn, on a socket of ours, with bounds for what a client may make it keep.
+"""uvicorn, on a socket of our own, with bounds on the memory and time that a client can use.
 
-Every buffer of a connection has a bound and every state of it a deadline. Deadlines are looked at
-together, twice a second, as a timer for each request would cost more than the check of all.
+Every buffer of a connection has a bound and every state of it a deadline. All deadlines are checked
+together, twice a second, because a timer for each request would cost more.
 """
 
 import asyncio
@@ -36,17 +36,17 @@ HEADER_BYTES_MAX = 32 * 1024
 """A path of 4,096 bytes takes up to three times as much, percent-encoded; metadata has 2 KiB."""
 
 HEADERS_MAX = 512
-"""A header of four bytes takes forty times as much in memory; 2 KiB of metadata fit in."""
+"""A header of four bytes takes forty times as much in memory; 2 KiB of metadata fit."""
 
 STEP_BYTES = 4 * 1024
 _PADDING_MAX = 16
 """Bytes of chunk sizes and extensions for each byte of a body; a chunk of one byte has five."""
 
 _LINGER_BYTES_MAX = 8 * 1024 * 1024
-"""Taken from a client that still sends after its last answer; then it is cut off."""
+"""How much a client may still send after its last response, before it is disconnected."""
 
 _SLOW_BODY_S = 5.0
-"""When too many bodies are incomplete, one that brought nothing for so long makes room."""
+"""When too many bodies are incomplete, one without progress for this long is refused."""
 
 _GRACEFUL_SHUTDOWN_S = 5
 _JOINED_BYTES_MAX = 16 * 1024
@@ -55,28 +55,28 @@ _TICKS = 5
 """uvicorn ticks ten times a second."""
 
 ADMITTED = "synod.admitted"
-"""In the scope of a request that the application let in."""
+"""The key in the scope of a request that the application admitted."""
 
 _RETRY = {"retry-after": "1"}
 
-# A client may cause any of uvicorn's lines about a request, as often as it likes.
+# A client can cause any of uvicorn's log lines about requests, as often as it likes.
 logging.getLogger("uvicorn.error").addFilter(Throttle(lines_per_s=5))
 
 OnRejected = Callable[[str], None]
-"""Told why the server itself refused a request or ended a connection."""
+"""Receives the reason why the server itself refused a request or ended a connection."""
 
 
 class _CoalescingTransport:
-    """A connection on which the head and the body of a small answer leave as one packet.
+    """A connection that sends the head and the body of a small response as one packet.
 
-    uvicorn writes them one after the other, and uvloop makes a system call of each. What is written
-    waits for the end of the event loop's round; more than a little leaves at once.
+    uvicorn writes them one after the other, and uvloop makes a system call for each. Here, small
+    writes wait for the end of the event loop's round, and larger ones are sent at once.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self.is_closing = transport.is_closing  # Asked for several times in each request.
+        self.is_closing = transport.is_closing  # Called several times for each request.
         self._waiting: list[bytes | memoryview] = []
         self._waiting_bytes = 0
         self.written_bytes = 0
@@ -85,7 +85,7 @@ class _CoalescingTransport:
         return getattr(self._transport, name)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Hand `data` over, in this round."""
+        """Send `data` within this round."""
         if not self._waiting:
             self._loop.call_soon(self._flush)
         self._waiting.append(data)
@@ -94,13 +94,13 @@ class _CoalescingTransport:
             self._flush()
 
     def write_eof(self) -> None:
-        """Send no more after what was written."""
+        """End the sending side after the written data."""
         self._flush()
         if not self.is_closing():
             self._transport.write_eof()
 
     def close(self) -> None:
-        """Close after what was written."""
+        """Close after the written data."""
         self._flush()
         self._transport.close()
 
@@ -113,7 +113,7 @@ class _CoalescingTransport:
 
 
 class _Config(uvicorn.Config):
-    """uvicorn's, and what the connections of one server share."""
+    """uvicorn's state, and the state that the connections of one server share."""
 
     def __init__(self, app: Any, limits: ConnectionLimits, rejected: OnRejected) -> None:
         super().__init__(
@@ -133,14 +133,14 @@ class _Config(uvicorn.Config):
 
 
 class _RequestRejected(Exception):
-    """Ends the parsing of what a client sends; `HttpProtocol._problem` says why."""
+    """Ends the parsing of a client's data; `HttpProtocol._problem` says why."""
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """HTTP/1.1 with bounds, problem+json for what is no HTTP, and half-closed clients.
+    """HTTP/1.1 with bounds, problem+json for invalid HTTP, and half-closed connections.
 
     A client may close its sending side after its request (`nc -N` does) and still gets its
-    answer; one that does so in the middle of a body is told that nothing was written.
+    response; if it does so in the middle of a body, the response says that nothing was written.
     """
 
     config: _Config
@@ -154,7 +154,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._limits = self._held.limits
         self._problem: Problem | None = None
         self._running: RequestResponseCycle | None = None
-        """The one that is answered, or was answered last; later ones are in the pipeline."""
+        """The request in progress, or the last one; later ones are in the pipeline."""
         self._in_message = False
         self._in_head = False
         self._overhead_bytes = 0
@@ -162,10 +162,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._body_in_feed = 0
         self._fields = 0
         self._ended = False
-        """Nothing that comes is read any more, and an answer was the last one."""
+        """The last response has been sent, and nothing more is read."""
         self._unread_bytes = 0
         self._since_s = self.loop.time()
-        """When the present wait began: for a head, for a step of a body, for the next request."""
+        """When the current wait began: for a head, for a step of a body, for the next request."""
         self._step_bytes = 0
         self._taken_bytes = 0
         self._taken_at_s = 0.0
@@ -176,7 +176,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(  # type: ignore[override]
         self, transport: asyncio.Transport
     ) -> None:
-        """A client is there."""
+        """A client connected."""
         super().connection_made(transport)
         self.transport = _CoalescingTransport(transport, self.loop)
         self.address = self.client[0] if self.client else ""
@@ -187,7 +187,7 @@ class HttpProtocol(HttpToolsProtocol):
             )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone, and with it whom every request of it was for."""
+        """The connection is lost, and all its requests with it."""
         super().connection_lost(exc)
         running = self._running
         if running is not None and running is not self.cycle and not running.response_complete:
@@ -197,7 +197,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._held.remove(self)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came. The parser keeps an unfinished line in memory, of whatever length."""
+        """Bytes arrived. The parser keeps an unfinished line of any length in memory."""
         if self._ended:
             self._unread_bytes += len(data)
             if self._unread_bytes > _LINGER_BYTES_MAX:
@@ -217,7 +217,7 @@ class HttpProtocol(HttpToolsProtocol):
                 self._part_came(len(data) - self._body_in_feed)
 
     def eof_received(self) -> Any:
-        """The client sends no more; `True` keeps our side open."""
+        """The client closed its sending side; `True` keeps our side open."""
         cycle = self.cycle
         if self._ended and (self._running is None or self._running.response_complete):
             self.transport.close()
@@ -245,8 +245,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer, which is of no use here. As uvicorn does it, but for the bound:
-        it is called for every header of every request.
+        """A header, or a trailer, which is ignored. As in uvicorn, except for the bound: this is
+        called for every header of every request.
         """
         self._fields += 1
         if self._fields > HEADERS_MAX:
@@ -285,7 +285,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._since_s = self.loop.time()
 
     def on_body(self, body: bytes) -> None:
-        """Bytes of a body came."""
+        """Bytes of a body arrived."""
         self._body_bytes += len(body)
         self._body_in_feed += len(body)
         super().on_body(body)
@@ -298,7 +298,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def _take_authority(self) -> None:
-        """An absolute URL names the host instead of the header (RFC 9112, section 3.2.2)."""
+        """An absolute URL names the host in place of the header (RFC 9112, section 3.2.2)."""
         url: Any = httptools.parse_url(self.url)
         if not url.host:
             raise self._refused(Problem(INVALID_REQUEST, "the target is no path and no URL"))
@@ -313,7 +313,7 @@ class HttpProtocol(HttpToolsProtocol):
         return _RequestRejected(problem.detail)
 
     def _part_came(self, overhead_bytes: int) -> None:
-        """A part of a request that goes on."""
+        """A part of a request arrived, and more follows."""
         self._overhead_bytes += overhead_bytes
         if self._overhead_bytes > HEADER_BYTES_MAX + _PADDING_MAX * self._body_bytes:
             self._refuse(_head_too_large())
@@ -344,7 +344,7 @@ class HttpProtocol(HttpToolsProtocol):
         bodies[self] = None
 
     def give_up_slow_body(self, now_s: float) -> bool:
-        """End the request if its body brought nothing for `_SLOW_BODY_S`; whether it did."""
+        """End the request if its body made no progress for `_SLOW_BODY_S`; whether it ended."""
         # Where reading is paused it is this process that does not take the body.
         if now_s - self._since_s < _SLOW_BODY_S or self.flow.read_paused:
             return False
@@ -361,7 +361,7 @@ class HttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        """An answer is complete; the next request of the connection may be worked on."""
+        """A response is complete; the next request of the connection may begin."""
         if self.transport.is_closing():
             self._held.mark_lingering(self)
         elif not self.pipeline:
@@ -375,7 +375,7 @@ class HttpProtocol(HttpToolsProtocol):
     # -- ends ------------------------------------------------------------------------------------
 
     def tick(self, now_s: float) -> None:
-        """End what waits for the client for too long."""
+        """End the connection if it has waited for the client for too long."""
         if self.transport.is_closing():
             self._closing_at_s = self._closing_at_s or now_s
             if now_s - self._closing_at_s > self._limits.linger_s:
@@ -418,12 +418,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._refuse(Problem(BODY_TIMEOUT, f"{detail}; nothing was written"))
 
     def unsent_bytes(self) -> int:
-        """What waits for the client to read it."""
+        """The bytes that wait for the client to read them."""
         size: int = self.transport.get_write_buffer_size()
         return size
 
     def _is_stalled(self, now_s: float) -> bool:
-        """Whether the client takes nothing of what waits for it."""
+        """Whether the client reads none of the waiting bytes."""
         unsent = self.unsent_bytes()
         taken = self.transport.written_bytes - unsent
         if not unsent or taken != self._taken_bytes:
@@ -431,7 +431,7 @@ class HttpProtocol(HttpToolsProtocol):
         return now_s - self._taken_at_s > self._limits.unsent_s
 
     def unread_for_s(self, now_s: float) -> float:
-        """How long the client has taken nothing."""
+        """How long the client has read nothing."""
         return now_s - self._taken_at_s
 
     def make_room(self) -> None:
@@ -445,21 +445,21 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def abort(self) -> None:
-        """End at once; what the client did not take is lost."""
+        """End at once; bytes that the client has not read are lost."""
         self.transport.abort()
 
     def shutdown(self) -> None:
-        """The server ends: answers that are owed are given, and nothing else is waited for."""
+        """The server ends: finish the responses in progress, and wait for nothing else."""
         if self._running is None or self._running.response_complete:
             self.transport.close()
         super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
-        """The answer to what is no HTTP."""
+        """The response to invalid HTTP."""
         self._refuse(Problem(INVALID_REQUEST, msg))
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer instead of the application, and end; earlier requests get their answers first."""
+        """Respond in place of the application, and end after the responses that are due earlier."""
         cycle, running = self.cycle, self._running
         if self._ended or self.transport.is_closing():
             return
@@ -491,7 +491,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._linger()
 
     def _end_after_answers(self) -> None:
-        """Take no more requests; the last answer that is owed ends the connection."""
+        """Accept no more requests; the last response that is due ends the connection."""
         self._ended = True
         if self.pipeline and self.pipeline[0][0].more_body:
             self.pipeline.popleft()  # It will not become complete.
@@ -502,7 +502,7 @@ class HttpProtocol(HttpToolsProtocol):
             last.keep_alive = False
 
     def _linger(self) -> None:
-        """End when the client has read its answer: one that still sends would lose it if the
+        """End when the client has read its response: a client that still sends would lose it if the
         connection were closed at once (RFC 9112, section 9.6).
         """
         self._ended = True
@@ -515,7 +515,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class _CloseDelimitedApp:
-    """An application whose answers of unknown length end with the connection, for HTTP/1.0.
+    """An application whose responses of unknown length end with the connection, for HTTP/1.0.
 
     RFC 9112, section 6.1: a server must not send chunks to it.
     """
@@ -546,7 +546,7 @@ class _CloseDelimitedApp:
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to whoever runs it; `ended` is set by them, too."""
+    """A uvicorn server that leaves signals to its caller; `ended` is set by them, too."""
 
     config: _Config
 
@@ -557,17 +557,19 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals end the process's one TaskGroup, not the server alone."""
+        """Do nothing: signals end the process's one TaskGroup, not the server alone."""
         yield
 
     async def on_tick(self, counter: int) -> bool:
-        """What uvicorn does ten times a second; twice a second the deadlines, too."""
+        """Do uvicorn's work ten times a second, and check the deadlines twice a second."""
         if counter % _TICKS == 0:
             self._check_connections()
         return await super().on_tick(counter)
 
     def _give_memory_back(self, connections: int) -> None:
-        """After many connections: what they held lies scattered, and glibc would keep it."""
+        """Return memory after many connections: their freed blocks are scattered, and glibc would
+        keep them.
+        """
         self._connections_peak = max(self._connections_peak, connections)
         if self._connections_peak >= _MANY and connections * 4 < self._connections_peak:
             # Again on the next ticks: their requests may not have come to an end yet.
@@ -600,7 +602,7 @@ class Server(uvicorn.Server):
 
 @functools.cache
 def _trim() -> Callable[[int], int]:
-    """glibc's `malloc_trim`, or nothing where there is another library."""
+    """glibc's `malloc_trim`; does nothing with another C library."""
     try:
         trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError):
@@ -613,7 +615,7 @@ def _head_too_large() -> Problem:
 
 
 def _not_counted(reason: str) -> None:
-    """For a server whose refusals are not counted."""
+    """The `rejected` of a server whose refusals are not counted."""
 
 
 def make_server(

@@ -1,4 +1,4 @@
-"""Small bodies, as far as a client may make the gateway wait for them and hold them."""
+"""Small request bodies, bounded in size and in the time that they take to arrive."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ _TIMEOUT_S = 10.0
 
 
 def media_type(scope: Scope) -> str:
-    """The type that the body is said to be of, without parameters."""
+    """The declared media type of the body, without parameters."""
     for name, value in scope["headers"]:
         if name == b"content-type":
             return str(value.partition(b";")[0].strip().lower().decode("latin-1"))
@@ -20,13 +20,15 @@ def media_type(scope: Scope) -> str:
 
 
 def check_json(scope: Scope) -> None:
-    """A page of another origin can't send this type without asking first. Raises `Problem`."""
+    """Refuse other types than JSON, which a page of another origin can't send unasked. Raises
+    `Problem`.
+    """
     if media_type(scope) != "application/json":
         raise Problem(NOT_JSON, "Content-Type must be application/json")
 
 
 async def read_small_body(request: Request) -> bytes:
-    """A small body. Raises `Problem` for any other."""
+    """A small body. Raises `Problem` if it is larger, or arrives too slowly."""
     body = bytearray()
     try:
         async with asyncio.timeout(_TIMEOUT_S):

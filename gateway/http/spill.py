@@ -1,12 +1,12 @@
-"""Room on the disk for chunks that wait for a slow client, so that none waits in memory.
+"""Space on the disk for chunks that wait for a slow client, so that none waits in memory.
 
-One file without a name, cut into slots of one chunk each. It is closed, and its room free, whenever
-no slot is in use; a crash leaves nothing behind. Nothing in it is ever read by another process or
-after a restart, so nothing is synced: what is written stays in the kernel's page cache, unless that
-is short.
+It is one file without a name, divided into slots of one chunk each. It is closed, and its space
+freed, whenever no slot is in use; a crash leaves nothing behind. No other process reads it, nor
+does anything after a restart, so nothing is synced: written data stays in the kernel's page cache,
+unless memory is short.
 
-One thread does all of it, in order: so nothing is written to a slot once the next request has it,
-also where a request is cancelled with a write under way, and no stall of the disk stops the loop.
+One thread does all reads and writes, in order: so nothing is written to a slot once another request
+has it, even if a request is cancelled during a write, and no stall of the disk stops the loop.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _log = logging.getLogger("synod.gateway")
 _Result = TypeVar("_Result")
 
 _RETRY_S = 1.0
-"""How long after a failure of the disk no slot is given: it would fail like the last one."""
+"""How long no slot is given after a failure of the disk, because it would fail again."""
 
 
 class SpillFile:
@@ -40,7 +40,7 @@ class SpillFile:
         self._failed_s = -_RETRY_S
         self._thread: ThreadPoolExecutor | None = None
         self._file: BinaryIO | None = None
-        """Opened, used and closed in the thread alone."""
+        """Opened, used and closed only in the thread."""
 
     @property
     def used(self) -> int:
@@ -49,11 +49,11 @@ class SpillFile:
 
     @property
     def full(self) -> bool:
-        """Whether no slot is to be had."""
+        """Whether no slot is available."""
         return not self._free or time.monotonic() < self._failed_s + _RETRY_S
 
     def slot(self) -> "SpillSlot | None":
-        """A slot, if one is to be had."""
+        """A slot, if one is available."""
         return None if self.full else SpillSlot(self, self._free.pop())
 
     def release(self, number: int) -> None:
@@ -63,12 +63,12 @@ class SpillFile:
             self._thread.submit(self._close)
 
     async def write(self, number: int, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """Write into a slot. Raises `Problem` where the disk has no room."""
+        """Write into a slot. Raises `Problem` if the disk has no space."""
         assert offset + len(data) <= self._slot_bytes, (offset, len(data))
         await self._run(lambda: self._write(number * self._slot_bytes + offset, data))
 
     async def read(self, number: int, offset: int, size: int) -> bytes:
-        """Read what was written. Raises `Problem` where the disk fails."""
+        """Read the written data. Raises `Problem` if the disk fails."""
         return await self._run(lambda: self._read(number * self._slot_bytes + offset, size))
 
     async def _run(self, function: Callable[[], _Result]) -> _Result:
@@ -111,20 +111,20 @@ class SpillFile:
 
 
 class SpillSlot:
-    """Room for one chunk on the disk."""
+    """Space for one chunk on the disk."""
 
     def __init__(self, spill: SpillFile, number: int) -> None:
         self._spill = spill
         self._number = number
 
     async def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """Write `data` at `offset`. Raises `Problem` where the disk has no room."""
+        """Write `data` at `offset`. Raises `Problem` if the disk has no space."""
         await self._spill.write(self._number, offset, data)
 
     async def read(self, offset: int, size: int) -> bytes:
-        """Read what was written there. Raises `Problem` where the disk fails."""
+        """Read the data written there. Raises `Problem` if the disk fails."""
         return await self._spill.read(self._number, offset, size)
 
     def release(self) -> None:
-        """It may be another's from now on."""
+        """Release the slot: from now on another request may have it."""
         self._spill.release(self._number)

@@ -1,7 +1,7 @@
 """The web UI's files, kept in memory: `/`, `/docs` and `/static/{name}`.
 
-They are plain: what the browser runs is what stands in `gateway/ui`. The policy lets a page
-load from its own gateway and from nowhere else, and run no script that is not one of these files.
+There is no build step: the browser runs the files of `gateway/ui`. The policy lets a page load from
+its own gateway only, and run no script that is not one of these files.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
 class StaticFile(NamedTuple):
-    """A file as it is sent."""
+    """A file, ready to be sent."""
 
     body: bytes
     headers: dict[str, str]
@@ -46,13 +46,13 @@ class StaticFiles:
     def __init__(self) -> None:
         bodies = {name: file.read_bytes() for name, file in _walk(files("gateway") / "ui")}
         version = _version(bodies)
-        # A page that outlives its gateway sees by this that the next one serves another.
+        # By this an open page notices that a restarted gateway serves another version.
         mark = b'<meta name="synod-ui" content="%s">'
         bodies["index.html"] = bodies["index.html"].replace(mark % b"", mark % version.encode())
         self._pages = {name: _static_file(name, body, version) for name, body in bodies.items()}
 
     async def index(self, request: Request) -> Response:
-        """The page; everything else is loaded by it."""
+        """The page, which loads everything else."""
         return self._answer(request, self._pages["index.html"])
 
     async def docs(self, request: Request) -> Response:
@@ -83,7 +83,7 @@ def _walk(folder: Traversable, above: str = "") -> list[tuple[str, Traversable]]
 
 
 def _version(bodies: dict[str, bytes]) -> str:
-    """One name for all of the files as they are."""
+    """A version that changes with any of the files."""
     digest = hashlib.sha256()
     for name in sorted(bodies):
         digest.update(name.encode() + b"\0" + hashlib.sha256(bodies[name]).digest())

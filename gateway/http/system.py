@@ -1,4 +1,4 @@
-"""What the cluster and this gateway say of themselves."""
+"""The endpoints that report the state of the cluster, of this gateway, and of single requests."""
 
 from dataclasses import asdict
 from http import HTTPStatus
@@ -26,7 +26,7 @@ _NO_STORE = {"cache-control": "no-store"}
 
 
 class StatusEndpoints:
-    """The endpoints that are about no file."""
+    """The status endpoints."""
 
     def __init__(
         self, cluster: Cluster, settings: Settings, registry: CollectorRegistry, node: str
@@ -37,7 +37,7 @@ class StatusEndpoints:
         self._node = node
 
     async def cluster(self, request: Request) -> Response:
-        """What this gateway knows of the cluster."""
+        """The cluster's state as this gateway knows it."""
         return JSONResponse(await self.status(), headers=_NO_STORE)
 
     async def status(self) -> ClusterStatus:
@@ -63,7 +63,7 @@ class StatusEndpoints:
         }
 
     async def result(self, request: Request) -> Response:
-        """What became of a write."""
+        """The result of a write."""
         name = request.path_params["request"]
         session, _, sequence = name.rpartition("-")
         digits = sequence.isascii() and sequence.isdecimal() and len(sequence) < 19
@@ -126,7 +126,7 @@ class StatusEndpoints:
 
 
 def _absence_reason(name: str, status: ReadStatus, slot: int) -> str:
-    """What is certain of a request that has no result; of an expired session nothing is."""
+    """What is certain about a request without a result; nothing if its session has expired."""
     if status == "absent":
         return (
             f"{name} did not happen and never will: at slot {slot} its session is closed, and "
@@ -176,7 +176,7 @@ def _node_json(name: str, seen: NodeReport | None, survey: Surveyed) -> NodePict
 
 
 def leases_json(survey: Surveyed, lease_ms: int) -> Leases | None:
-    """The leader's lease and the read leases it granted, as its last beat told of them."""
+    """The leader's lease and the read leases that it granted, from its latest heartbeat."""
     seen = survey.leases
     if seen is None:
         return None
@@ -193,5 +193,5 @@ def leases_json(survey: Surveyed, lease_ms: int) -> Leases | None:
 
 
 def ballot_text(ballot: Ballot) -> str:
-    """A ballot as people read it: round, then proposer."""
+    """A ballot in readable form: round, then proposer."""
     return f"{ballot.round}.{ballot.proposer}"

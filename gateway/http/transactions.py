@@ -45,7 +45,7 @@ from synod.paths import InvalidPath, checked_path
 from synod.tags import Tags
 
 BODY_BYTES_MAX = TEXT_BYTES_MAX
-"""The largest body; larger contents are put to a path of their own first and moved."""
+"""The largest body; clients put larger contents to a path of their own first and move them."""
 
 STEPS_MAX = 1000
 _CONDITIONS = ("if-match", "if-none-match", "if-unmodified-since")
@@ -54,7 +54,7 @@ _Body = TypeVar("_Body", bound="Strict")
 
 
 class Strict(BaseModel):
-    """A part of a request's body; what is not known is refused rather than ignored."""
+    """A part of a request's body; unknown members are refused rather than ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -71,7 +71,7 @@ class Transfer(Strict):
     target_if_none_match: Tags = None
 
     def operation(self, kind: type[MoveEntry] | type[CopyEntry]) -> MoveEntry | CopyEntry:
-        """What the log is to hold. Raises `Problem`."""
+        """The operation for the log. Raises `Problem`."""
         return kind(
             source=_path(self.source),
             target=_path(self.target),
@@ -143,7 +143,7 @@ class RemoveDirectoryStep(Strict):
 
 
 class CheckStep(Strict):
-    """A step that only asks."""
+    """A step that only checks a condition."""
 
     op: Literal["check"]
     path: str
@@ -178,11 +178,11 @@ class TransactionEndpoints:
         self._keys = keys
 
     async def move(self, request: Request) -> Response:
-        """Give a file or a directory another path."""
+        """Move a file or a directory."""
         return await self._transfer(request, MoveEntry)
 
     async def copy(self, request: Request) -> Response:
-        """Make a file or a directory once more."""
+        """Copy a file or a directory."""
         return await self._transfer(request, CopyEntry)
 
     async def _transfer(
@@ -279,7 +279,7 @@ def _answer(decided: WriteDecided, about: dict[str, Any]) -> Response:
 async def _read(
     request: Request, fields: dict[str, str], contents: ContentTransfer, kind: type[_Body]
 ) -> tuple[_Body, str]:
-    """The body, and the text that tells it from others. Raises `Problem`."""
+    """The body, and its text for the fingerprint. Raises `Problem`."""
     refuse_conditions(fields, _CONDITIONS, "conditions are members of the body")
     check_json(request.scope)
     body = await contents.text(fields, request.receive, BODY_BYTES_MAX, _too_large)

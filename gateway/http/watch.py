@@ -1,14 +1,15 @@
 """`GET /v1/watch?prefix=`: changes of files as server-sent events, in the order of the log.
 
-The stores keep what the last slots changed (`actors.store.changes`); a gateway asks one of them for
-what follows the slot it knows, and the store answers when there is something. So nothing rests on a
-notification: a lost message costs a second. An event's id is its slot and its number within the
-slot, the same at every gateway, so `Last-Event-ID` works across gateways and restarts. What is
-older than all stores remember is told as `reset`: look at the files anew, then go on from there.
+The stores keep the changes of the latest slots (`actors.store.changes`); a gateway asks one of them
+for the changes after the slot it knows, and the store answers when there are some. So nothing rests
+on a notification: a lost message costs a second. An event's id is its slot and its number within
+the slot, the same at every gateway, so `Last-Event-ID` works across gateways and restarts. If no
+store remembers that far back, the gateway sends `reset`: the client reads the files again, then
+continues from there.
 
-What watchers cost is bounded: their number, the bytes that wait for those that read slowly, and the
-questions to the stores. One that reads too slowly is cut off, and goes on where it was when it
-comes back.
+The cost of watchers is bounded: their number, the bytes that wait for slow readers, and the
+queries to the stores. A watcher that reads too slowly is disconnected, and continues where it was
+when it reconnects.
 """
 
 import asyncio
@@ -35,59 +36,61 @@ from synod.paths import InvalidPath, checked_path
 _ID = re.compile(r"(?P<slot>[0-9]{1,18})(?:\.(?P<ordinal>[0-9]{1,9}))?")
 _PAGE = 1000
 _POLL_S = 0.25
-"""Pages are asked for at multiples of this on the loop's clock, so that changes which come close
-together travel together, and watchers that stand at the same slot go on to stand at the same slot.
+"""Pages are requested at multiples of this on the loop's clock, so that changes that happen close
+together travel together, and watchers at the same slot stay at the same slot.
 """
 
 _RETRY_S = 1.0
 _KEEPALIVE_S = 5.0
-"""Something is sent so often at least: only then is a client noticed that went away, for one that
-closed its side of the connection may still listen.
+"""The longest time without sending: only by sending does the gateway notice that a client is gone,
+because a client that closed its sending side may still read.
 """
 
 _STORES_ASKED = 6
 _OPENING = b"retry: 1000\n\n"
 
 WATCHERS_MAX = 1_000
-"""Each costs a connection and a look at every page."""
+"""Each costs a connection and the filtering of every page."""
 
 _PIECE_BYTES = 64 * 1024
-"""What is handed to the server at once: it holds a piece until the client takes it."""
+"""How much is passed to the server at once; it holds a piece until the client takes it."""
 
 _SEND_TIMEOUT_S = 30.0
-"""A watcher that does not take a piece for so long is cut off."""
+"""A watcher that does not take a piece for this long is disconnected."""
 
 _HELD_BYTES_MAX = 32 * 1024 * 1024
-"""What the pages may take together that watchers have not taken yet. Above it nobody is told the
-next page, and who has held one for `_HELD_S_MAX` is cut off.
+"""The size of all pages that watchers have not fully taken yet. Above it no watcher gets the next
+page, and one that has held a page for `_HELD_S_MAX` is disconnected.
 """
 
 _HELD_S_MAX = 1.0
 _QUERIES_MAX = 16
-"""How many questions run at a time: each answer is a page, before anybody holds it."""
+"""How many queries run at a time: each answer is a page that no watcher holds yet."""
 
 _SELECTIONS_KEPT = 16
-"""Of a page, for watchers of the same prefix; a selection is only references to its events."""
+"""Selections of a page, one for each prefix; a selection only references the page's events."""
 
 
 class Position(NamedTuple):
-    """What was told: all of the slots below `slot`, and of `slot` the changes up to `ordinal`."""
+    """A watcher's position: it got all slots below `slot`, and the changes of `slot` up to
+    `ordinal`.
+    """
 
     slot: int
     ordinal: int
 
     @property
     def id(self) -> str:
-        """As an event's id."""
+        """The position as an event's id."""
         return f"{self.slot}" if self.ordinal == _WHOLE else f"{self.slot}.{self.ordinal}"
 
 
 _WHOLE = 1_000_000_000
-"""An ordinal above that of any change: the slot was told whole."""
+"""An ordinal above that of any change: the watcher got the whole slot."""
 
 
 class _ChangePage:
-    """What a store answered, and what it is in the words of the stream: written once for all."""
+    """A store's answer, and its events as the stream sends them: encoded once for all watchers."""
 
     def __init__(self, reply: ReadReply) -> None:
         self.reply = reply
@@ -97,10 +100,10 @@ class _ChangePage:
         ]
         self._selections: dict[tuple[Position, str], list[bytes]] = {}
         self.size_bytes = 2 * sum(map(len, self._events))
-        """The events and the changes that they tell."""
+        """The events and the changes that they report."""
 
     def events(self, mark: Position, prefix: str) -> list[bytes]:
-        """The events for a watcher of `prefix` that was told everything up to `mark`."""
+        """The events for a watcher of `prefix` that got everything up to `mark`."""
         found = self._selections.get((mark, prefix))
         if found is None:
             found = [
@@ -115,27 +118,27 @@ class _ChangePage:
 
 @dataclass(slots=True, eq=False)
 class _Watcher:
-    """What waits for one watcher."""
+    """The page that waits for one watcher."""
 
     page: _ChangePage | None = None
     since_s: float = 0.0
     """Since when it holds the page, on the loop's clock."""
     send_timeout: asyncio.Timeout | None = None
-    """While it is to take a piece: ends its connection."""
+    """Ends its connection; set while it is to take a piece."""
 
     def hold(self, page: _ChangePage) -> None:
-        """The page is to be told."""
+        """The watcher holds the page from now on."""
         self.page, self.since_s = page, asyncio.get_running_loop().time()
 
     def disconnect(self) -> None:
-        """End the connection, if the watcher is to take something."""
+        """End the connection, if a piece waits for the watcher."""
         if self.send_timeout is not None:
             self.send_timeout.reschedule(asyncio.get_running_loop().time())
             self.send_timeout = None
 
 
 class _Watchers:
-    """What waits for all watchers together."""
+    """The pages that wait for all watchers together."""
 
     def __init__(self) -> None:
         self._all: dict[_Watcher, None] = {}
@@ -145,12 +148,12 @@ class _Watchers:
 
     @property
     def bytes(self) -> int:
-        """What the pages take: one that several watchers hold is held once."""
+        """The size of the held pages; one that several watchers hold counts once."""
         pages = {id(one.page): one.page.size_bytes for one in self._all if one.page is not None}
         return sum(pages.values())
 
     def open(self) -> _Watcher:
-        """Another watcher. Raises `Problem` if there are too many."""
+        """Add a watcher. Raises `Problem` if there are too many."""
         if len(self._all) >= WATCHERS_MAX:
             raise Problem(
                 UNAVAILABLE,
@@ -163,11 +166,11 @@ class _Watchers:
         return watcher
 
     def close(self, watcher: _Watcher) -> None:
-        """The watcher is gone."""
+        """Remove a watcher that has ended."""
         del self._all[watcher]
 
     async def wait_for_memory(self) -> None:
-        """Wait until another page may be held; who takes long over theirs is cut off meanwhile."""
+        """Wait until another page may be held; meanwhile disconnect watchers that are too slow."""
         loop = asyncio.get_running_loop()
         while self.bytes > _HELD_BYTES_MAX:
             for watcher in self._all:
@@ -177,7 +180,7 @@ class _Watchers:
 
 
 class _EventStream(StreamingResponse):
-    """The answer to one watcher, which is cut off if it does not take what it is sent."""
+    """The response to one watcher, which is disconnected if it does not read what it is sent."""
 
     def __init__(
         self,
@@ -195,7 +198,7 @@ class _EventStream(StreamingResponse):
         self._closed = closed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it all."""
+        """Send the stream."""
 
         async def send_in_time(message: Any) -> None:
             try:
@@ -214,11 +217,11 @@ class _EventStream(StreamingResponse):
 
 
 class _QueryAbandoned(Exception):
-    """Whoever asked for the page went away; another has to ask."""
+    """The watcher that requested the page is gone; another one must request it."""
 
 
 class WatchEndpoint:
-    """The endpoint. Watchers that stand at the same slot share one question to the stores."""
+    """The endpoint. Watchers at the same slot share one query to the stores."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -228,11 +231,11 @@ class WatchEndpoint:
         self._ended = False
 
     def end(self) -> None:
-        """Let all watchers go, within about a second; they come back where they left off."""
+        """End all streams within about a second; reconnecting clients continue where they were."""
         self._ended = True
 
     async def watch(self, request: Request) -> Response:
-        """Tell changes below a prefix until the client goes away. Raises `Problem`."""
+        """Send the changes below a prefix until the client disconnects. Raises `Problem`."""
         query = query_fields(request.scope)
         prefix = WATCH_PREFIX.of(query).removeprefix("/")
         try:
@@ -305,7 +308,7 @@ class WatchEndpoint:
             await asyncio.sleep(_POLL_S - loop.time() % _POLL_S)
 
     async def _since(self, mark: Position) -> _ChangePage:
-        """What follows `mark`, or that no store asked remembers it. Raises `Problem`."""
+        """The changes after `mark`, or that no store asked remembers them. Raises `Problem`."""
         at_least = mark.slot + 1 if mark.ordinal == _WHOLE else mark.slot
         while True:
             running = self._queries.get(at_least)
@@ -329,7 +332,7 @@ class WatchEndpoint:
         return page
 
     async def _ask(self, at_least: int) -> ReadReply:
-        """Ask the stores in turn. One that was restarted has forgotten what others may know."""
+        """Ask the stores in turn: a restarted one has forgotten changes that others may know."""
         forgot: ReadReply | None = None
         for _ in range(_STORES_ASKED):
             reply = await self._read(at_least)
@@ -341,7 +344,7 @@ class WatchEndpoint:
         return forgot
 
     async def _newest(self) -> int:
-        """How far a store is, linearizably: what was acknowledged before is not told again."""
+        """The slot of a linearizable read: changes acknowledged before it are not sent."""
         request = ReadRequest(number=0, what="entry", path="")
         return (await self._cluster.read(request)).reply.applied
 
@@ -362,7 +365,7 @@ def concerns(change: Change, prefix: str) -> bool:
 
 
 def change_json(change: Change) -> dict[str, Any]:
-    """A change as watchers see it."""
+    """A change as watchers receive it."""
     about = change.model_dump(mode="json", exclude_none=True, exclude={"ordinal"})
     if change.content_type is not None:
         about["content_type"] = served_content_type(change.content_type)
@@ -372,7 +375,7 @@ def change_json(change: Change) -> dict[str, Any]:
 
 
 def _pieces(events: Iterable[bytes]) -> Iterator[bytes]:
-    """The events, several at once; one alone that is larger than a piece."""
+    """The events in pieces of several; an event larger than a piece stands alone."""
     piece: list[bytes] = []
     size_bytes = 0
     for event in events:
