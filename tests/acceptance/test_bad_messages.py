@@ -65,7 +65,7 @@ def fouls(cluster: LocalCluster) -> list[Foul]:
     ]
 
 
-async def test_foul_messages_go_to_quarantine(cluster: LocalCluster, figure: Figure) -> None:
+async def test_malformed_messages_go_to_quarantine(cluster: LocalCluster, figure: Figure) -> None:
     # Given clients that write,
     processes = {name: cluster.process_id(name) for name in cluster.nodes}
     before = await quarantined(cluster)

@@ -57,7 +57,7 @@ def test_an_unknown_name_is_refused(
     assert not (tmp_path / "data").exists()
 
 
-async def test_wrong_credentials_are_told_and_not_shown(
+async def test_wrong_credentials_are_reported_and_not_shown(
     cluster: LocalCluster, tmp_path: Path, processes: dict[str, int | None]
 ) -> None:
     url = cluster.broker_url
@@ -87,7 +87,7 @@ def test_a_whole_cluster_ends_without_its_broker(tmp_path: Path) -> None:
     assert "Traceback" not in ran.err
 
 
-def test_a_node_waits_for_its_broker_and_says_so(cluster: LocalCluster, tmp_path: Path) -> None:
+def test_a_node_waits_for_its_broker_and_logs_that(cluster: LocalCluster, tmp_path: Path) -> None:
     spare = cluster.nodes["gateway-1"]
     environment = spare.environment | {
         "SYNOD_BROKER": "amqp://someone:secret@127.0.0.1:1/",
@@ -145,7 +145,7 @@ async def test_a_data_folder_of_another_one_is_refused(
 
 
 @pytest.mark.parametrize("name", ["acceptor-5", "proposer-5"])
-async def test_a_member_with_an_emptied_folder_never_acts_as_the_one_it_was(
+async def test_a_member_with_an_emptied_folder_never_acts_as_that_member(
     cluster: LocalCluster, tmp_path: Path, name: str
 ) -> None:
     # Given a member that ended, and whose folder was emptied,

@@ -40,7 +40,7 @@ def equal_stores(cluster: LocalCluster) -> bool:
     )
 
 
-async def test_hostile_transactions_cost_nobody_much_and_leave_equal_replicas(
+async def test_hostile_transactions_cost_no_node_much_and_leave_equal_replicas(
     cluster: LocalCluster, figure: Figure, length: Length
 ) -> None:
     # Given nodes that may have 512 MiB each, and clients that send what is worst for them,

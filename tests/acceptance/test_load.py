@@ -87,7 +87,7 @@ async def verdict(lie: str) -> tuple[Load, list[str]]:
         return load, await load.verify()
 
 
-async def test_a_good_server_is_found_good() -> None:
+async def test_a_correct_server_passes() -> None:
     load, faults = await verdict("")
     assert faults == []
     assert load.summary()["acknowledged"] >= 2 * FAULTY_WRITE
@@ -97,7 +97,7 @@ async def test_a_good_server_is_found_good() -> None:
     ("lie", "told"),
     [("lost", "is at version"), ("twice", "is at version"), ("altered", "not written last")],
 )
-async def test_a_lie_is_found_out(lie: str, told: str) -> None:
+async def test_a_faulty_write_is_found(lie: str, told: str) -> None:
     _, faults = await verdict(lie)
     assert len(faults) == 1
     assert told in faults[0]
@@ -115,7 +115,7 @@ async def test_a_write_without_an_answer_stays_unknown_and_may_count() -> None:
     assert [one.fate for one in load.attempts if one.status == 0] == ["unknown"]
 
 
-async def test_a_connection_that_was_cut_is_told_from_one_that_never_was() -> None:
+async def test_a_cut_connection_is_distinguished_from_one_that_was_never_made() -> None:
     async with liar("cut") as gateway:
         gateway.writes = FAULTY_WRITE - 1
         connection = Connection.to(gateway.url)

@@ -1,6 +1,6 @@
 """A node with a deliberate bug, in a process of its own: `patched.py BUG node NAME …`.
 
-Only the tests of the judge start it. It stands alone, as the tests are no installed package.
+Only the tests of the verdict start it. It imports no other test, as tests are not installed.
 """
 
 import sys
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def vote_before_commit() -> None:
-    """A store says that it holds a write before its disk does."""
+    """A store votes for a write before its disk has it."""
     from broker.runtime import NodeHost
 
     carry_out = NodeHost._carry_out
@@ -28,7 +28,7 @@ def _type_of(send: Any) -> str:
 
 
 def read_without_lease() -> None:
-    """A store answers linearizable reads whether the leader lets it or not."""
+    """A store answers linearizable reads without a lease from the leader."""
     from actors.store.reads import ReadLease, Reads
 
     obstacle = Reads._obstacle
@@ -41,7 +41,7 @@ def read_without_lease() -> None:
 
 
 def commit_with_two_votes() -> None:
-    """A coordinator takes two votes of three for enough."""
+    """A coordinator commits with two votes of three."""
     from actors.learner.coordinator import Coordinator
 
     decidable = Coordinator._decidable

@@ -1,4 +1,4 @@
-"""What the judge finds of runs that were made by hand, and how they are reported."""
+"""The verdicts on runs that were made by hand, and their reports."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ from gateway.cli.main import run as run_cli
 
 
 class StillTarget:
-    """A cluster that nobody touches."""
+    """A cluster without faults."""
 
     kind = "local"
     url = "http://127.0.0.1:1"
@@ -101,7 +101,7 @@ async def test_a_write_that_turned_out_done_counts_as_done(run: Run) -> None:
     assert _finding(run) == (False, "/a holds 'v1', but slot 4 wrote 'v2'")
 
 
-def test_an_aborted_write_that_somebody_read_is_found(run: Run) -> None:
+def test_an_aborted_write_that_was_read_is_found(run: Run) -> None:
     asked = _told(run, "write", {"a": "v1"}, "aborted", 3)
     asked.resolved = "aborted"
     client = run.recorder.client()
@@ -182,10 +182,10 @@ async def test_stores_that_are_not_equal_are_found(
     assert wrong == ["nothing is in doubt" if different == "doubt" else "all stores are equal"]
 
 
-# -- what is read of dead nodes ------------------------------------------------------------------
+# -- journals of dead and running nodes ----------------------------------------------------------
 
 
-def test_the_journal_of_a_dead_store_is_looked_into(tmp_path: Path) -> None:
+def test_the_journal_of_a_dead_store_is_read(tmp_path: Path) -> None:
     with Journal.open(tmp_path, "store-1", "test") as journal:
         journal.commit([Record(f"prepared/{7:016x}", b"{}")], [])
         journal.commit([Record("state", b'{"applied": 4}')], [])
@@ -195,7 +195,7 @@ def test_the_journal_of_a_dead_store_is_looked_into(tmp_path: Path) -> None:
         journal_holds(tmp_path / "elsewhere", 1)
 
 
-def test_the_journal_of_a_running_store_is_looked_into(tmp_path: Path) -> None:
+def test_the_journal_of_a_running_store_is_read(tmp_path: Path) -> None:
     with Journal.open(tmp_path, "store-1", "test") as journal:
         journal.commit([Record(f"prepared/{7:016x}", b"{}")], [])
         assert look_at_slot(tmp_path, 7) == Held(prepared=True, applied=False, fence=0)
@@ -310,7 +310,7 @@ def test_the_last_strike_is_read_from_a_log() -> None:
     assert last_strike("nothing") is None
 
 
-# -- what clients take answers for ---------------------------------------------------------------
+# -- what clients conclude from answers ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_the_report_says_what_was_found(run: Run) -> None:
     assert "writes/s" in bars
 
 
-def test_the_page_asks_nobody_for_anything_and_takes_text_as_text(run: Run) -> None:
+def test_the_page_is_self_contained_and_escapes_text(run: Run) -> None:
     page = report_page.render(dict(_report(run)))
 
     assert "<store-2>" not in page
@@ -419,7 +419,7 @@ def test_one_case_can_be_chosen() -> None:
         (("store-crash", "--break-running-cluster"), "always the command's own"),
     ],
 )
-def test_mistakes_are_told(
+def test_wrong_arguments_are_refused(
     arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = run_cli(["chaos", *arguments])

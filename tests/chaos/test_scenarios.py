@@ -36,7 +36,7 @@ async def test_nothing_is_lost(tmp_path: Path, name: str) -> None:
         ("pause", "is paused", signal.SIGINT),
     ],
 )
-def test_what_it_starts_it_ends_also_when_it_is_interrupted(
+def test_an_interrupted_run_ends_what_it_started(
     tmp_path: Path, scenario: str, moment: str, number: int
 ) -> None:
     said = tmp_path / "said"
@@ -68,7 +68,7 @@ def test_what_it_starts_it_ends_also_when_it_is_interrupted(
 
 
 def _marked(folder: Path) -> list[int]:
-    """The processes that were told of a folder: the nodes and the broker, wherever they went."""
+    """The processes whose environment names a folder of the run: the nodes and the broker."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:

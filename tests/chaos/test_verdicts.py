@@ -1,4 +1,4 @@
-"""The verdict can fail: nodes with deliberate bugs, on real processes, are found out by name."""
+"""The verdict can fail: nodes with deliberate bugs, on real processes, are found by the rule."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,7 +44,7 @@ async def test_stores_that_vote_too_early_or_read_without_a_lease_are_found_out(
     tmp_path: Path,
 ) -> None:
     """Two bugs in two stores. The early vote loses nothing while two other stores hold the write,
-    so what clients were told is wrong because of the reads alone.
+    so only the reads make the history wrong.
     """
     bugs = {"store-3": "vote_before_commit", "store-2": "read_without_lease"}
 
@@ -62,7 +62,7 @@ async def test_stores_that_vote_too_early_or_read_without_a_lease_are_found_out(
 async def test_a_coordinator_that_commits_with_two_votes_is_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # It never aborts what is pending, however often that is tried.
+    # It never aborts a pending write, so more attempts would not help.
     monkeypatch.setattr(catalogue, "ATTEMPTS", 1)
     bugs = dict.fromkeys(("learner-1", "learner-2"), "commit_with_two_votes")
 

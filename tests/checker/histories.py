@@ -1,4 +1,4 @@
-"""Histories made by hand, by chance, and by a register that really is one."""
+"""Histories written by hand, drawn at random, and made by a correct register."""
 
 import json
 import random
@@ -17,7 +17,7 @@ from chaos.checker.history import (
 from chaos.checker.linearizability import CheckResult, check
 
 
-def told(*lines: str) -> list[Event]:
+def events_of(*lines: str) -> list[Event]:
     """A history from short lines: `1 invoke write /a 5`, `1 ok`, `2 fail timeout`.
 
     A line is the process, the type, then function, path (but for a txn) and value in JSON for an
@@ -34,13 +34,13 @@ def told(*lines: str) -> list[Event]:
             open_events[int(process)] = event
         else:
             begun = open_events.pop(int(process))
-            value_told = json.loads(rest[0]) if rest and kind == "ok" else None
-            if begun.f != "read" and value_told is None:
-                value_told = begun.value
+            result = json.loads(rest[0]) if rest and kind == "ok" else None
+            if begun.f != "read" and result is None:
+                result = begun.value
             event = begun.model_copy(
                 update={
                     "type": kind,
-                    "value": value_told,
+                    "value": result,
                     "time_ns": index,
                     "error": rest[0] if rest and kind != "ok" else None,
                 }
@@ -56,32 +56,32 @@ def _event(index: int, process: int, kind: str, f: str, path: str | None, value:
 
 
 def judge(*lines: str) -> CheckResult:
-    return check(operations_of(told(*lines)))
+    return check(operations_of(events_of(*lines)))
 
 
 class Truth:
-    """A file system in memory: what it does is linearizable by nature."""
+    """A file system in memory, which applies one operation at a time."""
 
     def __init__(self) -> None:
         self.files: dict[str, Any] = {}
 
     def apply(self, f: Function, path: str | None, value: Any) -> tuple[bool, Any]:
-        """Whether it happened, and what an `ok` would tell."""
+        """Whether the operation happened, and the value of its `ok`."""
         steps = value if f == "txn" else [[f, path, value]]
         files = dict(self.files)
-        told_steps = []
+        steps_done = []
         for action, where, what in steps:
             if action == "read":
-                told_steps.append([action, where, files.get(where)])
+                steps_done.append([action, where, files.get(where)])
                 continue
-            told_steps.append([action, where, what])
+            steps_done.append([action, where, what])
             if action == "cas":
                 if files.get(where) != what[0]:
                     return False, None
                 what = what[1]
             files[where] = None if action == "delete" else what
         self.files = files
-        return True, told_steps if f == "txn" else told_steps[0][2]
+        return True, steps_done if f == "txn" else steps_done[0][2]
 
 
 def simulated(
@@ -95,7 +95,7 @@ def simulated(
     txn_part: float = 0.0,
     pause_part: float = 0.5,
 ) -> list[Event]:
-    """The history of clients that use a real register: each takes effect somewhere between its
+    """The history of clients of a correct register: each operation takes effect between its
     beginning and its end. `values=None` makes every value unique.
     """
     chance = random.Random(seed)
@@ -152,7 +152,7 @@ def simulated(
 
 
 def linearizable_by_force(operations: Sequence[RecordedOperation]) -> bool:
-    """Try every order. No cleverness, so that there is nothing to get wrong."""
+    """Try every order, without any optimization that could be wrong."""
 
     def fits(operation: RecordedOperation, files: dict[str, Any]) -> dict[str, Any] | None:
         after = dict(files)

@@ -12,7 +12,7 @@ from chaos.checker.history import HistoryRecorder, operations_of, write_events
 from chaos.checker.linearizability import check
 from chaos.checker.window import Window, smallest_window
 from gateway.cli.main import run
-from tests.checker.histories import simulated, told
+from tests.checker.histories import events_of, simulated
 
 STALE = [
     *("1 invoke write /a 1", "1 ok", "1 invoke write /a 2", "2 invoke read /a", "2 ok 2"),
@@ -23,12 +23,14 @@ STALE = [
 def _file(folder: Path, *lines: str) -> Path:
     file = folder / "history.jsonl"
     with file.open("w", encoding="utf-8") as to:
-        write_events(told(*lines), to)
+        write_events(events_of(*lines), to)
     return file
 
 
 def _window(*lines: str) -> Window:
-    return smallest_window(check(operations_of(told(*lines))).of("not linearizable")[0].component)
+    return smallest_window(
+        check(operations_of(events_of(*lines))).of("not linearizable")[0].component
+    )
 
 
 def test_linearizable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,7 +56,7 @@ def test_not_linearizable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (tmp_path / "history.html").is_file()
 
 
-def test_not_linearizable_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_not_linearizable_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, picture = _file(tmp_path, *STALE), tmp_path / "elsewhere.html"
 
     assert run(["check", str(file), "--json", "--picture", str(picture)]) == 1
@@ -103,7 +105,7 @@ def test_what_can_not_be_read_is_a_usage_error(
 # -- the window ----------------------------------------------------------------------------------
 
 
-def test_a_window_leaves_out_what_came_before_and_who_stood_by() -> None:
+def test_a_window_leaves_out_former_and_unrelated_operations() -> None:
     recorder = HistoryRecorder(lambda: 0)
     busy = simulated(3, operations=300, processes=5, paths=["/a"])
     client = recorder.client()
@@ -125,7 +127,7 @@ def test_a_window_leaves_out_what_came_before_and_who_stood_by() -> None:
     assert not window.from_start
 
 
-def test_a_window_says_when_it_counts_that_nothing_was_there_at_first() -> None:
+def test_a_window_that_needs_the_initial_absence_begins_at_the_start() -> None:
     window = _window("1 invoke read /a", "1 ok 7", "1 invoke write /a 8", "1 ok")
 
     assert window.from_start
@@ -133,7 +135,7 @@ def test_a_window_says_when_it_counts_that_nothing_was_there_at_first() -> None:
     assert window.unplaced == window.operations
 
 
-def test_a_window_keeps_an_unknown_write_that_somebody_saw() -> None:
+def test_a_window_keeps_an_unknown_write_that_was_read() -> None:
     window = _window(
         *("1 invoke write /a 1", "1 info", "2 invoke read /a", "2 ok 1"),
         *("2 invoke write /a 2", "2 ok", "2 invoke read /a", "2 ok 1"),
@@ -147,7 +149,7 @@ def test_a_window_keeps_an_unknown_write_that_somebody_saw() -> None:
 
 
 class _Page(HTMLParser):
-    """What is on a page."""
+    """The tags and the text of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -174,7 +176,7 @@ def test_the_picture_shows_lanes_bars_and_the_longest_order() -> None:
     assert "read /a → 1" in page.words
 
 
-def test_the_picture_asks_nobody_for_anything() -> None:
+def test_the_picture_is_self_contained() -> None:
     text = render(_window(*STALE), "x")
 
     assert "prefers-color-scheme: dark" in text

@@ -1,4 +1,4 @@
-"""The history format: what is written can be read, and what is wrong is told by line."""
+"""The history format: what is written can be read, and an error names its line."""
 
 import io
 import json
@@ -136,7 +136,7 @@ def test_a_recorder_refuses_what_a_process_can_not_do() -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_told_by_line(lines: list[str], says: str) -> None:
+def test_an_error_names_its_line(lines: list[str], says: str) -> None:
     with pytest.raises(HistoryError, match=says):
         operations_of(read_events(lines))
 

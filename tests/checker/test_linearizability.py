@@ -1,10 +1,10 @@
-"""Histories made by hand: what may happen, and beside it what may not."""
+"""Histories written by hand: pairs of what may happen and what may not."""
 
 import pytest
 
 from chaos.checker.history import operations_of
 from chaos.checker.linearizability import check
-from tests.checker.histories import judge, told
+from tests.checker.histories import events_of, judge
 
 OK = "linearizable"
 BAD = "not linearizable"
@@ -81,7 +81,7 @@ STORIES: dict[str, tuple[str, list[str]]] = {
         BAD,
         ["1 invoke write /a 1", "1 ok", "1 invoke cas /a [1,2]", "1 fail"],
     ),
-    "a cas that failed for another reason says nothing": (
+    "a cas that failed for another reason observes nothing": (
         OK,
         ["1 invoke write /a 1", "1 ok", "1 invoke cas /a [1,2]", "1 fail aborted"],
     ),
@@ -224,7 +224,7 @@ STORIES: dict[str, tuple[str, list[str]]] = {
         BAD,
         ["2 invoke cas /a [1,2]", "2 info", "3 invoke read /a", "3 ok 2"],
     ),
-    "an unknown write that only a refused cas noticed": (
+    "an unknown write that only a refused cas observed": (
         OK,
         [
             *("1 invoke write /a 1", "1 ok", "2 invoke write /a 9", "2 info"),
@@ -327,7 +327,7 @@ def test_paths_are_checked_apart_unless_a_transaction_ties_them() -> None:
     assert [one.component.paths for one in tied.components] == [("/a", "/b")]
 
 
-def test_unknown_operations_that_nobody_noticed_are_dropped() -> None:
+def test_unknown_operations_that_no_other_observed_are_dropped() -> None:
     result = judge(
         *("1 invoke write /a 1", "1 info", "2 invoke read /a", "2 info"),
         *("3 invoke cas /a [1,2]", "3 info", "4 invoke write /a 3", "4 info"),
@@ -340,4 +340,4 @@ def test_unknown_operations_that_nobody_noticed_are_dropped() -> None:
 def test_no_time_no_verdict() -> None:
     lines = ["1 invoke write /a 1", "1 ok", "2 invoke read /a", "2 ok 1"]
 
-    assert check(operations_of(told(*lines)), time_limit_s=-1).verdict == "undecided"
+    assert check(operations_of(events_of(*lines)), time_limit_s=-1).verdict == "undecided"

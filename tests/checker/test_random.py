@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from chaos.checker.history import Event, RecordedOperation, operations_of
 from chaos.checker.linearizability import check
 from chaos.checker.window import smallest_window
-from tests.checker.histories import linearizable_by_force, simulated, told
+from tests.checker.histories import events_of, linearizable_by_force, simulated
 
 SMALL = st.sampled_from([None, 1, 2])
 
@@ -79,7 +79,7 @@ def test_same_verdict_as_trying_every_order(operations: list[RecordedOperation])
     swap=st.tuples(st.integers(0, 200), st.integers(0, 200)),
 )
 @settings(max_examples=400, deadline=None)
-def test_a_real_register_passes_and_mixed_up_reads_get_the_same_verdict_as_by_force(
+def test_a_real_register_passes_and_swapped_reads_get_the_same_verdict_as_by_force(
     seed: int,
     values: int | None,
     unknown_part: float,
@@ -143,12 +143,12 @@ def test_long_histories_take_less_than_ten_seconds(name: str, stale: bool) -> No
 
 
 def _with_stale_read(operations: list[RecordedOperation]) -> list[RecordedOperation]:
-    """Let a read late in the history see what was deleted before all else began."""
+    """Let a late read return a value that was deleted before all other operations began."""
     reads = [i for i, one in enumerate(operations) if one.f == "read" and one.outcome == "ok"]
     late = reads[len(reads) * 9 // 10]
     path = operations[late].steps[0].path
     first = operations_of(
-        told(f'0 invoke write {path} "old"', "0 ok", f"0 invoke delete {path}", "0 ok")
+        events_of(f'0 invoke write {path} "old"', "0 ok", f"0 invoke delete {path}", "0 ok")
     )
     later = [
         replace(one, invoked=one.invoked + 4, ended=None if one.ended is None else one.ended + 4)

@@ -50,7 +50,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     return Engine(tmp_path, monkeypatch)
 
 
-async def test_a_cluster_that_is_not_its_own_is_left_alone(engine: Engine, tmp_path: Path) -> None:
+async def test_a_cluster_of_others_is_not_touched(engine: Engine, tmp_path: Path) -> None:
     engine.running.write_text("0123456789ab\n")
     target = ComposeTarget(tmp_path, tmp_path)
 
@@ -61,7 +61,7 @@ async def test_a_cluster_that_is_not_its_own_is_left_alone(engine: Engine, tmp_p
     assert engine.calls == ["compose version", "compose ps --quiet rabbitmq"]
 
 
-async def test_of_a_running_cluster_only_what_it_broke_is_made_anew(
+async def test_of_a_running_cluster_only_the_broken_nodes_are_recreated(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def survey(target: ComposeTarget) -> dict[str, Any]:
@@ -88,7 +88,7 @@ async def test_of_a_running_cluster_only_what_it_broke_is_made_anew(
     assert not any(" down " in call for call in engine.calls)
 
 
-async def test_its_own_cluster_has_a_name_of_its_own_and_is_removed(
+async def test_its_own_cluster_has_a_unique_name_and_is_removed(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CONFIG", "1")

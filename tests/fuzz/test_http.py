@@ -244,7 +244,7 @@ def test_whatever_is_sent_is_answered_and_is_never_a_500(
     assert up.runs
 
 
-def test_the_process_that_was_asked_all_that_is_well(embedded: tuple[Daemon, int]) -> None:
+def test_the_process_still_serves_after_all_hostile_requests(embedded: tuple[Daemon, int]) -> None:
     """Given what came before, then a write and a read are served, and no traceback was logged."""
     up, port = embedded
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:

@@ -253,7 +253,7 @@ async def test_the_status_of_a_cluster_that_takes_no_writes_is_a_failure_with_it
         (("up", "--port", "99999"), 2, "--port is 99999"),
     ],
 )
-async def test_mistakes_are_told(
+async def test_wrong_arguments_are_refused(
     synod: Shell, arguments: tuple[str, ...], code: int, says: str
 ) -> None:
     ran = await synod(*arguments)

@@ -109,7 +109,7 @@ def test_a_broker_that_outlives_is_taken_over_by_its_folder(tmp_path: Path) -> N
     assert not _session_lives(server)
 
 
-def test_without_any_broker_the_remedies_are_named(
+def test_without_any_broker_the_error_names_the_remedies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SYNOD_TEST_AMQP_URL", raising=False)

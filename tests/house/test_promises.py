@@ -51,7 +51,7 @@ def options() -> dict[str, set[str]]:
     }
 
 
-def test_each_command_and_option_that_is_named_is_there(options: dict[str, set[str]]) -> None:
+def test_each_command_and_option_that_is_named_exists(options: dict[str, set[str]]) -> None:
     seen = 0
     wrong = []
     for name, line in code():
@@ -69,7 +69,7 @@ def test_each_command_and_option_that_is_named_is_there(options: dict[str, set[s
     assert seen > 40
 
 
-def test_each_target_of_make_that_is_named_is_there() -> None:
+def test_each_target_of_make_that_is_named_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     known = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
     used = {
@@ -81,7 +81,7 @@ def test_each_target_of_make_that_is_named_is_there() -> None:
     assert len(used) > 20
 
 
-def test_each_route_that_is_named_is_there() -> None:
+def test_each_route_that_is_named_exists() -> None:
     def bare(path: str) -> str:
         return re.sub(r"\{\w+\}", "{}", path)
 
@@ -96,7 +96,7 @@ def test_each_route_that_is_named_is_there() -> None:
     assert len(used) > 20
 
 
-def test_each_module_and_file_that_is_named_is_there() -> None:
+def test_each_module_and_file_that_is_named_exists() -> None:
     files = {str(path.relative_to(ROOT)) for path in house_files()}
     wrong = []
     for name, line in code():
@@ -137,7 +137,7 @@ def test_the_alerts_are_listed() -> None:
     assert set(re.findall(r"`(Synod[A-Z]\w+)`", listed)) == alerts
 
 
-def test_each_setting_that_is_named_is_there() -> None:
+def test_each_setting_that_is_named_exists() -> None:
     elsewhere = {
         "SYNOD_URL",
         "SYNOD_TIMEOUT",
@@ -170,7 +170,7 @@ def test_every_setting_changes_something() -> None:
     assert unread == []
 
 
-def test_each_rule_of_the_design_that_is_cited_is_there() -> None:
+def test_each_section_of_the_design_that_is_cited_exists() -> None:
     """Given `design 4.5` in a comment, or `4.5` as what a deliberate bug breaks, then the document
     has that section.
     """

@@ -1,1 +1,1 @@
-"""Views, takeover and rejoin on the real runtime, each node stopped exactly where it hurts."""
+"""Views, takeover and rejoin on the real runtime, each node stopped at the critical point."""

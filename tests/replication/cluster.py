@@ -23,7 +23,7 @@ from broker.transport import Transport
 
 @dataclass
 class Stop(Interceptor):
-    """Holds its node up before or after the `nth` message of a type since it was armed."""
+    """Stops its node before or after the `nth` message of a type since it was armed."""
 
     when: str
     kind: str
@@ -60,7 +60,7 @@ class Stop(Interceptor):
 
 
 class MemoryCluster:
-    """Nodes by name; a killed one keeps its folder, and `start` begins it anew."""
+    """Nodes by name; a killed one keeps its folder, and `start` restarts it."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class MemoryCluster:
     async def start(
         self, name: str, interceptor: Interceptor | None = None, **host_options: Any
     ) -> NodeHost:
-        """Begin a process on the node's folder."""
+        """Start a node on its folder."""
         if self._reserve_bytes is not None:
             kept = MaintenanceOptions.of_role(role_of(name), self._reserve_bytes)
             host_options.setdefault("maintenance", kept)
@@ -103,7 +103,7 @@ class MemoryCluster:
         return host
 
     async def kill(self, name: str) -> None:
-        """The process is gone; what it had not committed or sent never was."""
+        """End the node at once; what it had not committed or sent is lost."""
         task = self._running.pop(name)
         task.cancel()
         await asyncio.wait([task])
@@ -121,7 +121,7 @@ class MemoryCluster:
         """A running node's actor."""
         return self.hosts[name].actor
 
-    # -- doors -----------------------------------------------------------------------------------
+    # -- the gateway -----------------------------------------------------------------------------
 
     async def write(self, operation: AnyOperation, retry: bool = False) -> Any:
         """Write through the gateway's actor."""
@@ -130,8 +130,8 @@ class MemoryCluster:
         )
 
     async def done(self, operation: AnyOperation, retry: bool = True) -> WriteDecided:
-        """A write that succeeds; with `retry` also one that is sent again until enough stores are
-        in the view, for an aborted write was not applied.
+        """A write that succeeds. With `retry` it is sent again until enough stores are in the view,
+        as an aborted write was not applied.
         """
         answer = await self.write(operation, retry)
         until_s = asyncio.get_running_loop().time() + 20
@@ -176,7 +176,7 @@ class MemoryCluster:
         await eventually(is_ready)
 
     async def settled(self, within_s: float = 20.0) -> None:
-        """Wait until all stores and learners are in the view, equal, whole and without doubt."""
+        """Wait until all stores are in the view, and all replicas equal, whole, none in doubt."""
 
         def equal() -> bool:
             actors = [self.actor(name) for name in self.names if name.startswith(("store", "lea"))]
@@ -225,7 +225,7 @@ async def memory_cluster(
     reserve_bytes: int | None = None,
     **options: Any,
 ) -> AsyncIterator[MemoryCluster]:
-    """A founded cluster that can be written to; all of it ends with the block.
+    """A founded cluster that takes writes; all of it ends with the block.
 
     `transport` connects its nodes, by name, to another broker than the one inside this process.
     `reserve_bytes` is the setting `disk_reserve_bytes`.

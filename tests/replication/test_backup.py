@@ -1,4 +1,4 @@
-"""A backup of a living cluster is one moment of it; a new cluster from it goes on from there."""
+"""A backup of a running cluster holds one moment of it; a restored cluster goes on from there."""
 
 import asyncio
 import contextlib
@@ -63,7 +63,7 @@ async def _running(
 
 @dataclass
 class History:
-    """All that clients were told was written: for each path its versions by slot and index."""
+    """All acknowledged writes: for each path its versions by slot and index."""
 
     versions: dict[str, dict[tuple[int, int], bytes]] = field(default_factory=dict)
 
@@ -72,7 +72,7 @@ class History:
         self.versions.setdefault(path, {})[int(slot), int(index)] = data
 
     def at(self, slot: int) -> dict[str, bytes]:
-        """What every file held at the end of `slot`."""
+        """The contents of every file at the end of `slot`."""
         found = {}
         for path, versions in self.versions.items():
             known = [place for place in versions if place[0] <= slot]
@@ -112,7 +112,7 @@ async def _all_files(synod: AsyncClient, directory: str = "") -> dict[str, bytes
 
 @pytest.fixture
 def sweeps(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Replaced contents go away at once, unless something holds them. How often stores swept."""
+    """Have stores delete replaced contents at once unless something holds them; counts sweeps."""
     monkeypatch.setattr(chunks, "RELEASED_GRACE_MS", 20)
     monkeypatch.setattr(chunks, "READING_GRACE_MS", 20)
     monkeypatch.setattr(contents, "READING_GRACE_MS", 20)
@@ -139,7 +139,7 @@ async def test_what_is_restored_is_one_moment_of_a_busy_cluster(
         state = cluster.actor("store-1").state
 
         async def replace_all() -> None:
-            """Whatever the copy names is replaced by now, and would have been swept."""
+            """All contents that the copy names are replaced by now, and would have been swept."""
             slot = state.applied
             files = [path for path in history.versions if path != "still"]
             await eventually(lambda: all(state.entries[path].slot > slot for path in files), 60)
@@ -184,7 +184,7 @@ async def test_what_is_restored_is_one_moment_of_a_busy_cluster(
         entry = await synod.stat("w/0/0")
         assert entry.version <= last_version
         written = await synod.put("w/0/0", b"new", if_match=entry.etag)
-        # Above all that the old cluster ever said, also after the backup.
+        # Above all slots of the old cluster, also those after the backup.
         assert written.slot > done.slot > after.slot
         assert (await synod.stat("w/0/0")).version == entry.version + 1
         await cluster.settled()
@@ -207,13 +207,13 @@ async def test_sessions_and_idempotency_keys_survive(tmp_path: Path) -> None:
         assert (again.slot, again.etag) == (first.slot, first.etag)
         assert (await synod.result(refused))["result"] == "precondition_failed"
         assert await synod.read("a") == b"1"
-        # What was written after the backup is lost, and its tags never mean anything else.
+        # What was written after the backup is lost, and its ETags are never given again.
         new = [(await synod.put("a", b"new %d" % number)).etag for number in range(10)]
         assert not set(lost) & set(new)
 
 
 async def test_the_new_cluster_may_have_other_members_and_lose_disks(tmp_path: Path) -> None:
-    """A store that lost its disk after the restore copies what it lacks, like in any cluster."""
+    """A store that lost its disk after the restore copies what it lacks, as in any cluster."""
     data = _bytes("x", 300 * KIB)
     async with _running(tmp_path / "old", acceptors=3, stores=2) as (_, synod):
         await synod.put("a", data)
@@ -336,7 +336,7 @@ async def test_an_interrupted_backup_goes_on_where_it_stopped(
         assert first.chunks == 10
         assert chunks_of_first.fetched == 6  # Five were missing, and one had rotted.
 
-        # A newer backup is interrupted: the former one is whole. Then it is finished, and reuses.
+        # While a newer backup is interrupted, the former one is whole. Finished, it reuses chunks.
         await synod.put("a", data[: 9 * 64 * KIB] + b"new")
         with monkeypatch.context() as patched:
             patched.setattr(AsyncClient, "chunk", failing)
@@ -452,7 +452,7 @@ async def test_an_interrupted_restore_leaves_no_node_and_may_be_run_again(
 
 @pytest.fixture
 def many_pages(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The pages that states come in."""
+    """Collects the pages of copied states."""
     pages: list[dict[str, Any]] = []
     ask = AsyncClient.backup_rows
 
@@ -498,10 +498,10 @@ async def test_a_replica_that_is_behind_is_not_copied(
     assert manifest.files == 2
 
 
-# -- the door --------------------------------------------------------------------------------------
+# -- the API ---------------------------------------------------------------------------------------
 
 
-async def test_chunks_and_rows_are_behind_the_door(tmp_path: Path) -> None:
+async def test_chunks_and_rows_need_authentication(tmp_path: Path) -> None:
     async with memory_cluster(tmp_path) as cluster:
         guarded = SETTINGS.model_copy(update={"token": SecretStr("correct-horse-battery")})
         app = GatewayApp(cluster.hosts["gateway-1"], guarded)

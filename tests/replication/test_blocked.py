@@ -1,7 +1,7 @@
 """A broker takes no messages for a while, and writes go on within three seconds of its end.
 
-It is RabbitMQ's memory or disk alarm: connections that publish are blocked, those that consume go
-on. Nothing can be published then, timers included, so everything stands still together.
+RabbitMQ does so while its memory or disk alarm is on: connections that publish are blocked, those
+that consume go on. Nothing can be published then, timers included, so all nodes pause together.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ BLOCKED_S = [3.0, 35.0 if os.environ.get("SYNOD_LONG") == "1" else 12.0]
 
 @asynccontextmanager
 async def written_to(cluster: MemoryCluster) -> AsyncIterator[None]:
-    """Clients write all the time, and bear whatever they are told."""
+    """Clients write all the time, and go on after any answer."""
 
     ends = asyncio.Event()
 
@@ -51,7 +51,7 @@ async def written_to(cluster: MemoryCluster) -> AsyncIterator[None]:
 
 
 async def resumed_after_s(cluster: MemoryCluster) -> float:
-    """How long it takes until a write that begins now is done, asked for again and again."""
+    """The seconds until a write that begins now is done, with retries."""
     began_s = time.monotonic()
 
     async def is_done() -> bool:
@@ -67,7 +67,7 @@ async def resumed_after_s(cluster: MemoryCluster) -> float:
 
 
 def standing(cluster: MemoryCluster) -> dict[str, Any]:
-    """Who leads and coordinates, and what that has cost so far."""
+    """The views of the learners, the takeovers that they proposed, and the leader."""
     proposers = [cluster.actor(name) for name in cluster.options.names("proposer")]
     learners = [cluster.actor(name) for name in cluster.options.names("learner")]
     return {
@@ -110,7 +110,7 @@ def alarming_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Privat
 
 @asynccontextmanager
 async def memory_alarm(broker: PrivateBroker) -> AsyncIterator[None]:
-    """RabbitMQ has too little memory within the block, and enough after it in any case."""
+    """RabbitMQ has too little memory within the block, and always enough after it."""
     await asyncio.to_thread(control, broker, "set_vm_memory_high_watermark", "0")
     try:
         yield
@@ -138,7 +138,7 @@ async def test_writes_go_on_soon_after_an_alarm_of_rabbitmq(
         def blocked() -> list[bool]:
             return [host.transport.health.blocked for host in cluster.hosts.values()]
 
-        # when RabbitMQ takes nothing from anybody for a while,
+        # when RabbitMQ accepts nothing from any node for a while,
         async with memory_alarm(alarming_broker):
             await eventually(lambda: all(blocked()))
             await asyncio.sleep(blocked_s)

@@ -117,7 +117,7 @@ async def test_commits_that_find_no_room_stop_a_store_and_leave_nothing_half_wri
         numbers = count()
         await eventually(is_dropped, within_s=40)
         silent = cluster.actor("store-3")
-        assert silent.identity.incarnation == 1  # It has not said a word since.
+        assert silent.identity.incarnation == 1  # It has not restarted since.
 
         connection.execute("PRAGMA max_page_count = 1000000").fetchone()
         await cluster.settled(within_s=40)
@@ -205,7 +205,7 @@ async def test_a_disk_that_all_nodes_share_is_filled_and_freed(one_disk: Path) -
         await cluster.settled()
 
 
-async def test_what_only_removes_passes_and_all_else_is_refused(
+async def test_commands_that_only_remove_pass_and_all_others_are_refused(
     tmp_path: Path, full: set[str]
 ) -> None:
     """Given stores that are full, then each kind of command passes or is refused at all alike."""

@@ -1,4 +1,4 @@
-"""Uploads and downloads through a real door that take longer than stores keep what nothing uses."""
+"""Uploads and downloads over HTTP that take longer than stores keep what nothing uses."""
 
 import asyncio
 import contextlib
@@ -59,14 +59,14 @@ def _short_graces(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (chunks, contents):
         monkeypatch.setattr(module, "READING_GRACE_MS", GRACE_MS)
     monkeypatch.setattr(contents, "_SWEEP_MS", 50)
-    # A machine that is busy with other tests is not one that stood still.
+    # A machine that is busy with other tests must not count as paused.
     monkeypatch.setattr(contents, "_SWEEPS_MISSED", 1_000)
     schedule = RenewalSchedule(for_ms=GRACE_MS, every_ms=GRACE_MS // chunks.RENEWALS)
     monkeypatch.setattr(gateway_contents, "DOWNLOAD_SCHEDULE", schedule)
 
 
 async def test_an_upload_that_takes_several_graces_is_written(tmp_path: Path) -> None:
-    """Given a client that is slow, when what others uploaded at the same time is long gone, then
+    """Given a slow client, when chunks that others uploaded at the same time are long deleted, then
     all that it sent is there.
     """
     whole = hashlib.shake_256(b"slow").digest(5 * CHUNK)
@@ -92,11 +92,11 @@ async def test_an_upload_that_takes_several_graces_is_written(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("megabytes", [7, 20])
-async def test_a_slow_download_of_a_replaced_file_is_read_to_its_end(
+async def test_a_slow_download_of_a_replaced_file_is_served_to_its_end(
     tmp_path: Path, megabytes: int
 ) -> None:
-    """Given a reader that stops in between, when its file is replaced and other files that were
-    replaced with it are long gone, then it gets all of its version; and that goes away, too.
+    """Given a reader that pauses, when its file is replaced and contents that were replaced at the
+    same time are long deleted, then it gets all of its version, which is deleted afterwards.
     """
     whole = hashlib.shake_256(b"slow").digest(megabytes * KIB * KIB)
     other = hashlib.shake_256(b"other").digest(2 * CHUNK)

@@ -1,4 +1,4 @@
-"""What outgrows a message is told in pages, on a real RabbitMQ as inside of one process."""
+"""Answers that outgrow a message are sent in pages, on a real RabbitMQ as within one process."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,10 +23,10 @@ from tests.brokers import control
 from tests.replication.cluster import MemoryCluster, memory_cluster
 
 _MESSAGE_BYTES_MAX = 2 * 1024 * 1024
-"""What the brokers of these tests take, so that a directory need not be quite so large."""
+"""The largest message that the brokers of these tests take, so that directories can be smaller."""
 
 _NAME = '"' * 251
-"""The longest, with four digits after it; as JSON it takes twice as much."""
+"""The longest name, together with four digits; as JSON it takes twice as much."""
 
 _FOLDER = "/".join(['"' * 255] * 15)
 _META = {f"{number:x}": "" for number in range(150)}
@@ -107,7 +107,7 @@ def _read(request: ReadRequest, token: int) -> Read:
 
 
 async def _changes(cluster: MemoryCluster, through: int) -> AsyncIterator[Change]:
-    """As a gateway asks for them on behalf of watchers."""
+    """The changes, asked for as a gateway does for its watchers."""
     known = 0
     while known < through:
         request = ReadRequest(

@@ -1,4 +1,4 @@
-"""What a gateway says of a cluster that lacks nodes: the truth, at every door alike."""
+"""What a gateway reports of a cluster that lacks nodes: the same truth at every endpoint."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,17 +15,17 @@ from tests.replication.cluster import MemoryCluster, eventually, memory_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
-# Nodes are taken for dead after three of these.
+# Nodes count as dead after three of these.
 HEARTBEAT_MS = 300
 
 
-class Door:
-    """The gateway's doors, asked over HTTP."""
+class HttpGateway:
+    """A gateway's HTTP API."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
-    async def says(self) -> tuple[int, int, list[str]]:
+    async def readiness(self) -> tuple[int, int, list[str]]:
         """The statuses of /readyz for writes and for reads, and the codes of the reasons."""
         writes = await self._client.get("/readyz")
         reads = await self._client.get("/readyz?for=reads")
@@ -34,8 +34,8 @@ class Door:
         assert about["ready"] == (about["condition"]["writes"] == "taken") == (codes == [])
         return writes.status_code, reads.status_code, codes
 
-    async def why_not(self) -> str:
-        """What /readyz says of the writes."""
+    async def detail(self) -> str:
+        """The detail in the answer of /readyz for writes."""
         return str((await self._client.get("/readyz")).json()["detail"])
 
     async def warnings(self) -> list[str]:
@@ -52,121 +52,123 @@ class Door:
 
 
 @asynccontextmanager
-async def door_of(folder: Path, **options: Any) -> AsyncIterator[tuple[MemoryCluster, Door]]:
+async def cluster_with_gateway(
+    folder: Path, **options: Any
+) -> AsyncIterator[tuple[MemoryCluster, HttpGateway]]:
     async with memory_cluster(folder, heartbeat_ms=HEARTBEAT_MS, **options) as cluster:
         host = cluster.hosts["gateway-1"]
         app = GatewayApp(host, Settings(), broker_outage=lambda: broker_outage(host.transport))
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            door = Door(client)
-            await until(door, (200, 200, []))
-            yield cluster, door
+            gateway = HttpGateway(client)
+            await until(gateway, (200, 200, []))
+            yield cluster, gateway
 
 
-async def until(door: Door, expected: tuple[int, int, list[str]]) -> None:
-    async def says() -> bool:
-        return await door.says() == expected
+async def until(gateway: HttpGateway, expected: tuple[int, int, list[str]]) -> None:
+    async def reached() -> bool:
+        return await gateway.readiness() == expected
 
-    await eventually(says)
+    await eventually(reached)
 
 
-async def test_two_of_three_stores_dead_is_no_writes_and_says_so_and_reads_go_on(
+async def test_without_two_of_three_stores_writes_are_refused_and_reads_go_on(
     tmp_path: Path,
 ) -> None:
-    async with door_of(tmp_path) as (cluster, door):
-        assert (await door.put("a"))[0] == 201
+    async with cluster_with_gateway(tmp_path) as (cluster, gateway):
+        assert (await gateway.put("a"))[0] == 201
         for name in ("store-2", "store-3"):
             await cluster.kill(name)
 
-        await until(door, (503, 200, ["too_few_stores"]))
-        await eventually(lambda: cluster.epoch == 1)  # What is under way until then is ended.
+        await until(gateway, (503, 200, ["too_few_stores"]))
+        await eventually(lambda: cluster.epoch == 1)  # Ends the commands under way.
 
-        status, problem = await door.put("a")
+        status, problem = await gateway.put("a")
         assert (status, problem["type"]) == (503, "urn:synod:problem:aborted")
-        assert await door.read("a") == (200, "x")
-        assert await door.says() == (503, 200, ["too_few_stores"])
-        why = await door.why_not()
+        assert await gateway.read("a") == (200, "x")
+        assert await gateway.readiness() == (503, 200, ["too_few_stores"])
+        why = await gateway.detail()
         assert why.startswith("writes need 2 whole stores, but the view has 1 (store-1)"), why
         assert "store-2" in why
         # One comes back: that is enough.
         await cluster.start("store-2")
-        await until(door, (200, 200, []))
-        assert (await door.put("a"))[0] == 200
-        assert any(said.startswith("store-3: not heard") for said in await door.warnings())
+        await until(gateway, (200, 200, []))
+        assert (await gateway.put("a"))[0] == 200
+        assert any(said.startswith("store-3: not heard") for said in await gateway.warnings())
 
 
 async def test_one_store_less_is_enough_unless_the_cluster_is_strict(tmp_path: Path) -> None:
-    async with door_of(tmp_path / "available") as (cluster, door):
+    async with cluster_with_gateway(tmp_path / "available") as (cluster, gateway):
         await cluster.kill("store-3")
         await eventually(lambda: cluster.epoch == 1)
-        assert await door.says() == (200, 200, [])
-        assert (await door.put("a"))[0] == 201
-    async with door_of(tmp_path / "strict", rowa="strict") as (cluster, door):
+        assert await gateway.readiness() == (200, 200, [])
+        assert (await gateway.put("a"))[0] == 201
+    async with cluster_with_gateway(tmp_path / "strict", rowa="strict") as (cluster, gateway):
         await cluster.kill("store-3")
 
-        await until(door, (503, 200, ["too_few_stores"]))
+        await until(gateway, (503, 200, ["too_few_stores"]))
         await eventually(lambda: cluster.epoch == 1)
 
-        assert (await door.put("a"))[0] == 503
+        assert (await gateway.put("a"))[0] == 503
         await cluster.start("store-3")
-        await until(door, (200, 200, []))
-        assert (await door.put("a"))[0] == 201
+        await until(gateway, (200, 200, []))
+        assert (await gateway.put("a"))[0] == 201
 
 
-async def test_without_a_quorum_of_acceptors_nothing_is_promised(tmp_path: Path) -> None:
-    async with door_of(tmp_path) as (cluster, door):
+async def test_without_a_quorum_of_acceptors_the_gateway_is_not_ready(tmp_path: Path) -> None:
+    async with cluster_with_gateway(tmp_path) as (cluster, gateway):
         for name in ("acceptor-1", "acceptor-2", "acceptor-3"):
             await cluster.kill(name)
 
-        await until(door, (503, 503, ["no_leader", "too_few_acceptors"]))
+        await until(gateway, (503, 503, ["no_leader", "too_few_acceptors"]))
 
-        assert "2 of 5 acceptors can be counted on and 3 are needed" in await door.why_not()
+        assert "2 of 5 acceptors can be counted on and 3 are needed" in await gateway.detail()
         await cluster.start("acceptor-1")
-        await until(door, (200, 200, []))
+        await until(gateway, (200, 200, []))
 
 
 async def test_without_a_learner_nothing_can_be_decided(tmp_path: Path) -> None:
-    async with door_of(tmp_path) as (cluster, door):
+    async with cluster_with_gateway(tmp_path) as (cluster, gateway):
         for name in ("learner-1", "learner-2"):
             await cluster.kill(name)
 
-        await until(door, (503, 200, ["no_learner"]))
+        await until(gateway, (503, 200, ["no_learner"]))
 
         await cluster.start("learner-2")
-        await until(door, (200, 200, []))
+        await until(gateway, (200, 200, []))
 
 
 async def test_a_read_without_a_store_says_that_nothing_was_changed(tmp_path: Path) -> None:
-    async with door_of(tmp_path, request_deadline_ms=2_000) as (cluster, door):
+    async with cluster_with_gateway(tmp_path, request_deadline_ms=2_000) as (cluster, gateway):
         for name in ("store-1", "store-2", "store-3"):
             await cluster.kill(name)
 
-        status, text = await door.read("a")
+        status, text = await gateway.read("a")
 
         assert status == 503
         assert "Not answered: no store could serve the read" in text
         assert "Nothing was changed" in text
         assert "never will" not in text
-        await until(door, (503, 503, ["too_few_stores"]))
+        await until(gateway, (503, 503, ["too_few_stores"]))
 
 
-async def test_a_gateway_that_begins_anew_claims_nothing_before_it_has_heard_of_the_view(
+async def test_a_restarted_gateway_claims_nothing_before_it_knows_the_view(
     tmp_path: Path,
 ) -> None:
-    """Given a view of one store, a fresh gateway would know the founders' view of three only."""
-    async with door_of(tmp_path) as (cluster, door):
+    """Given a view of one store, a restarted gateway would know only the founding view of three."""
+    async with cluster_with_gateway(tmp_path) as (cluster, gateway):
         for name in ("store-2", "store-3"):
             await cluster.kill(name)
-        await until(door, (503, 200, ["too_few_stores"]))
+        await until(gateway, (503, 200, ["too_few_stores"]))
         host = await cluster.restart("gateway-1")
         app = GatewayApp(host, Settings())
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            anew = Door(client)
+            anew = HttpGateway(client)
             said: set[int] = set()
 
             async def settled() -> bool:
-                writes, _, codes = await anew.says()
+                writes, _, codes = await anew.readiness()
                 said.add(writes)
                 return codes == ["too_few_stores"]
 

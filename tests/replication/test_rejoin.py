@@ -1,4 +1,4 @@
-"""Who comes back after a long absence, or with an empty disk, copies what it lacks and joins."""
+"""A node that returns after a long absence, or with an empty disk, copies what it lacks."""
 
 import asyncio
 import functools
@@ -22,7 +22,7 @@ KIB = 1024
 
 
 async def _write_on(cluster: MemoryCluster, stop: asyncio.Event, writer: int) -> int:
-    """Overwrite files until told to stop; how many writes were acknowledged."""
+    """Overwrite files until `stop`; how many writes were acknowledged."""
     count = 0
     while not stop.is_set():
         await cluster.done(put(f"w/{writer}/{count % 7}", b"%d" % count))
@@ -40,7 +40,7 @@ async def _big_file(cluster: MemoryCluster, path: str, chunks: int) -> tuple[str
 
 
 async def _truncated(cluster: MemoryCluster) -> None:
-    """Wait until nobody could catch up by the log alone."""
+    """Wait until the log alone would not let a replica catch up."""
     learners = [n for n in cluster.options.names("learner") if n in cluster.hosts]
     await eventually(
         lambda: (
@@ -69,7 +69,7 @@ async def test_a_store_rejoins_while_clients_write(tmp_path: Path, lost_disk: bo
         await cluster.settled()
         store = cluster.actor("store-2")
         assert store.counters["snapshots_installed"] >= 1
-        # Some of them a prepare in its queue has asked for, which is not counted as copying.
+        # A prepare in its queue has asked for some of them, which does not count as copying.
         assert store.counters["chunks_copied"] >= (12 if lost_disk else 1)
         journal = cluster._journals["store-2"]
         assert all(journal.read_blob(name) for name in (*names, *more))
@@ -80,7 +80,7 @@ async def test_a_store_rejoins_while_clients_write(tmp_path: Path, lost_disk: bo
 
 
 async def test_the_last_store_of_the_view_loses_its_disk(tmp_path: Path) -> None:
-    """Given a view of one store and no disk for it, then the log and the others bring all back."""
+    """Given a view of one store that lost its disk, then it copies all from the log and others."""
     async with memory_cluster(tmp_path, heartbeat_ms=300) as cluster:
         names = await _big_file(cluster, "big", 4)
         learner = cluster.actor(cluster.coordinator)
@@ -203,7 +203,9 @@ def _flip(folder: Path, statement: str) -> None:
         assert connection.execute(statement).rowcount > 0
 
 
-async def test_a_flipped_bit_in_a_chunk_is_read_elsewhere_and_mended(tmp_path: Path) -> None:
+async def test_a_chunk_with_a_flipped_bit_is_read_from_another_store_and_repaired(
+    tmp_path: Path,
+) -> None:
     async with memory_cluster(tmp_path, heartbeat_ms=300) as cluster:
         (name,) = await _big_file(cluster, "big", 1)
         for store in ("store-1", "store-2"):
@@ -220,7 +222,7 @@ async def test_a_flipped_bit_in_a_chunk_is_read_elsewhere_and_mended(tmp_path: P
             assert cluster._journals[store].is_sound(name) == (True, 64 * KIB + 3)
 
 
-async def test_the_scrub_mends_rows_and_chunks_that_nobody_reads(tmp_path: Path) -> None:
+async def test_the_scrub_repairs_rows_and_chunks_that_no_client_reads(tmp_path: Path) -> None:
     async with memory_cluster(tmp_path, heartbeat_ms=300) as cluster:
         (name,) = await _big_file(cluster, "big", 1)
         await cluster.kill("store-1")
@@ -240,13 +242,13 @@ async def test_the_scrub_mends_rows_and_chunks_that_nobody_reads(tmp_path: Path)
         assert cluster.actor("store-1").state.entries["big"].content.chunks == (name,)
 
 
-async def test_replaced_contents_go_away_and_those_in_use_stay(
+async def test_replaced_contents_are_deleted_and_those_in_use_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("actors.store.chunks.RELEASED_GRACE_MS", 200)
     monkeypatch.setattr("actors.store.contents._SWEEP_MS", 100)
-    # With such a rest, four sweeps that a busy machine delays would count as a pause of the node,
-    # after which it rightly deletes nothing for minutes; test_kept_until.py is about that.
+    # With so short an interval, four sweeps that a busy machine delays would count as a pause of
+    # the node, after which it rightly deletes nothing for minutes; see test_kept_until.py.
     monkeypatch.setattr("actors.store.contents._SWEEPS_MISSED", 10_000)
     assert RELEASED_GRACE_MS == 60_000
     async with memory_cluster(tmp_path, heartbeat_ms=300, chunk_grace_ms=500) as cluster:

@@ -33,7 +33,7 @@ async def test_an_idle_store_that_dies_leaves_the_view_and_writes_go_on(tmp_path
 async def test_a_write_that_a_dying_store_had_not_prepared_is_aborted_by_timeout(
     tmp_path: Path,
 ) -> None:
-    """Given a store that stops before it takes in the prepare, then the client is told so."""
+    """Given a store that stops before it receives the prepare, then the client learns of it."""
     stop = Stop("receive", "txn.prepare")
     async with memory_cluster(tmp_path, {"store-2": stop}) as cluster:
         await cluster.done(put("a", b"1"))

@@ -1,4 +1,4 @@
-"""Somebody tidies up on RabbitMQ under a running cluster: it goes on, whole, and loses nothing."""
+"""An operator deletes what a running cluster uses on RabbitMQ: it recovers, and loses nothing."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -90,7 +90,7 @@ async def test_a_cluster_is_whole_again_within_seconds_and_has_lost_nothing(
             await asyncio.sleep(1)
             return lost() == known
 
-        # The patience of the nodes with each other comes on top, where they lost each other.
+        # The nodes' timeouts come on top, where they have missed each other's heartbeats.
         await eventually(is_whole, within_s=20)
         await eventually(loses_no_timers, within_s=20)
         stop.set()

@@ -1,1 +1,1 @@
-"""The simulator: that it is deterministic, that it judges, and what it finds."""
+"""Tests of the simulator: it is deterministic, finds broken rules, and finds none in batches."""

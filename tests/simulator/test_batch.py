@@ -1,4 +1,4 @@
-"""The batch that every change has to pass: fixed seeds, and fresh ones from the commit's hash."""
+"""The batch that every change must pass: fixed seeds, and new ones from the commit's hash."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ FRESH = 25
 
 
 def fresh_seeds() -> range:
-    """Seeds that this commit alone has."""
+    """Seeds that no other commit has."""
     digest = hashlib.sha256(commit().encode()).digest()
     first = int.from_bytes(digest[:5], "big")
     return range(first, first + FRESH)
@@ -34,7 +34,7 @@ def test_seeds_with_all_faults(seeds: range) -> None:
 
 
 def test_a_batch_in_which_nothing_happens_is_vacuous() -> None:
-    """Given many runs without an incident, then the summary says what never happened."""
+    """Given many runs without an incident, then the summary names what never happened."""
     summary = Summary(runs=500, with_elections=500)
     assert len(summary.vacuous()) == len(COVERAGE_GOALS)
     for goal in COVERAGE_GOALS:

@@ -23,7 +23,7 @@ def test_a_batch_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert report["happened"]["leader changes"] >= 2
 
 
-def test_a_batch_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_batch_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["sim", "--seeds", "5:6", "--faults", "none", *QUICK]) == 0
     printed = capsys.readouterr().out
     assert "1 runs" in printed
@@ -55,10 +55,10 @@ def broken_reads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("broken_reads")
-def test_a_failure_names_all_that_is_needed_to_see_it_again(
+def test_a_failure_names_all_that_is_needed_to_reproduce_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Given stores that read without waiting, then the failure is told, small, and replays."""
+    """Given stores that read without waiting, then the failure is printed, shrunk, and replays."""
     arguments = ["sim", "--seeds", "0:30", "--jobs", "1", "--acknowledged", "40"]
     assert run([*arguments, "--json", "--shrink"]) == 1
     (failure,) = json.loads(capsys.readouterr().out)["failures"]

@@ -1,4 +1,4 @@
-"""Clusters of other shapes: each is borne, and each is drawn."""
+"""Clusters of other shapes: each tolerates faults, and each is drawn."""
 
 import random
 from collections import Counter
@@ -12,7 +12,7 @@ from chaos.simulator.run import Plan, Simulation
 
 
 @pytest.mark.parametrize("shape", OTHERS, ids=lambda shape: shape.name)
-def test_a_shape_is_borne(shape: Shape) -> None:
+def test_a_cluster_of_another_shape_tolerates_faults(shape: Shape) -> None:
     """Given a cluster of another shape, when nodes die and messages get lost, then it goes on."""
     plan = Plan(seed=5, faults=("crash", "loss", "pause"), storm_ms=15_000, acknowledged=60)
     simulation = Simulation(plan, options=shaped(Options(), shape))
@@ -35,7 +35,7 @@ def test_every_shape_is_drawn_and_the_usual_one_most_often() -> None:
     assert min(drawn.values()) > 10
 
 
-def test_a_seed_has_its_shape_whatever_else_goes_wrong() -> None:
+def test_a_seed_has_the_same_shape_with_other_faults() -> None:
     """Given the mixture of a seed as `all` and by its names, then the shape is the same."""
 
     def of(seed: int, faults: tuple[str, ...]) -> Options:

@@ -1,4 +1,4 @@
-"""Disks that are harmed: what the cluster bears, and what the simulator must not ask of it."""
+"""Faults of disks: what the cluster tolerates, and what the simulator must not ask of it."""
 
 import random
 from typing import Any
@@ -11,7 +11,7 @@ from chaos.simulator.world import World
 
 
 class LastingRow(random.Random):
-    """Picks the row that is never written again: others may be gone before they are scrubbed."""
+    """Picks a row that is never written again: others may be replaced before a scrub."""
 
     def choice(self, seq: Any) -> Any:
         return next(key for key in seq if key == "genesis/founded")
@@ -40,17 +40,17 @@ def test_a_store_that_lost_its_disk_is_a_newcomer_and_whole_in_the_end() -> None
 
 
 def test_only_stores_and_learners_may_lose_a_disk() -> None:
-    """Given a whole cluster, then acceptors and proposers keep their disks: they promised."""
+    """Given a whole cluster, then acceptors and proposers keep their disks with their promises."""
     simulation = Simulation(CALM)
     world, disk_faults = simulation.world, simulation.fault_injector.disk_faults
-    assert not disk_faults.may_lose_disk(world.machines["store-1"]), "nobody has founded anything"
+    assert not disk_faults.may_lose_disk(world.machines["store-1"]), "no cluster is founded"
     world.start()
     world.ready()
     may = {name for name, machine in world.machines.items() if disk_faults.may_lose_disk(machine)}
     assert {name.rpartition("-")[0] for name in may} == {"store", "learner"}
 
 
-def test_a_full_disk_throws_the_turn_away_and_the_node_goes_on_when_there_is_room() -> None:
+def test_a_full_disk_discards_the_turn_and_the_node_goes_on_when_there_is_room() -> None:
     """Given a store without room, then it is silent, keeps nothing of the turn, and comes back."""
     simulation = Simulation(CALM)
     world, disk_faults = simulation.world, simulation.fault_injector.disk_faults
@@ -89,7 +89,7 @@ def test_little_room_makes_a_store_refuse_what_grows_until_there_is_room_again()
 
 
 def test_a_store_that_refused_and_was_dropped_comes_back_though_it_was_overruled() -> None:
-    """Given a no that a View took from the vote, then its store applies what the others have."""
+    """Given a vote of no that a View made void, then its store applies what the others have."""
     options = Options()
     world = World(3, options, observer=Invariants(options.acceptors))
     world.start()

@@ -1,4 +1,4 @@
-"""Every fault alone, in short storms; and that each one does what its name says."""
+"""Every fault alone, in short storms: each does what its name says, and violates nothing."""
 
 import random
 from dataclasses import replace
@@ -12,7 +12,7 @@ SHORT = Plan(seed=3, storm_ms=15_000, acknowledged=60)
 
 
 @pytest.mark.parametrize("fault", ALL)
-def test_one_fault_alone_is_borne(fault: str) -> None:
+def test_one_fault_alone_violates_nothing(fault: str) -> None:
     """Given one kind of fault, then nothing is violated and the incidents came to pass."""
     simulation = Simulation(replace(SHORT, faults=(fault,)))
     report = simulation.run()
@@ -22,7 +22,7 @@ def test_one_fault_alone_is_borne(fault: str) -> None:
 
 
 def test_without_faults_nothing_happens() -> None:
-    """Given no fault, then there is one leader for ever and nothing is aborted."""
+    """Given no fault, then the leader never changes and nothing is aborted."""
     report = Simulation(replace(SHORT, faults=())).run()
     assert report.passed, report.detail
     assert report.elections == 1

@@ -1,4 +1,4 @@
-"""The judge can tell right from wrong: each broken protocol is found, by the rule it breaks."""
+"""The invariants can fail: each broken protocol is found, by the rule that it breaks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -119,7 +119,7 @@ def _serve_older_epochs(self: Store, sender: str, epoch: int) -> bool:
         "commit with one vote",
         "a vote is not journalled",
         "a coordinator forgets aborts",
-        "an acceptor speaks at once after its restart",
+        "an acceptor answers at once after its restart",
         "a store serves older epochs",
     ],
 )
@@ -130,14 +130,14 @@ def test_a_broken_protocol_is_found(
     invariants: set[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Given a protocol broken in one place, when seeds run, then the rule it breaks says so."""
+    """Given a protocol broken in one place, when seeds run, then the rule that it breaks fails."""
     monkeypatch.setattr(target, name, broken)
     for seed in range(20):
         report = run_plan(Plan(seed, storm_ms=40_000, acknowledged=40))
         if not report.passed:
             assert report.invariant in invariants, f"{report.invariant}: {report.detail}"
             return
-    pytest.fail("nobody noticed")
+    pytest.fail("no rule has failed")
 
 
 def test_a_history_that_is_not_decided_has_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def test_a_history_that_is_not_decided_has_not_passed(monkeypatch: pytest.Monkey
 
 
 def test_states_that_agree_in_their_hash_alone_are_found_in_the_end() -> None:
-    """Given a store that copied less than there was, when nothing shows it, then its rows do."""
+    """Given a store that copied too little, when its hash does not show it, then its rows do."""
     world = founded()
     world.done(put("a", b"1"))
     world.settled()
@@ -162,8 +162,8 @@ def test_states_that_agree_in_their_hash_alone_are_found_in_the_end() -> None:
 
 
 def test_a_write_that_was_done_is_never_absent() -> None:
-    """Given a session that a new start has closed, then of what it never had done stores may say
-    that it never happened, and not of what a coordinator has told as done.
+    """Given a session that a new start has closed, then stores may answer that a request never
+    happened if it did not, and not if a coordinator has sent its result as done.
     """
     world = founded(gateways=2)
     session = world.actor("gateway-1").session

@@ -1,4 +1,4 @@
-"""Files of many chunks, and that the judge sees when a client loses one of them."""
+"""Files of many chunks, and the rules that fail when a client loses one of them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -73,9 +73,9 @@ def test_slow_clients_wait_between_chunks() -> None:
         ([(Transfers, "_pump", _send_no_chunk)], (), "serves_after_healing"),
     ],
     ids=[
-        "a store does not listen to what is to be kept",
-        "a gateway does not say what is to be kept",
-        "a store says that it has what it has not",
+        "a store ignores requests to keep chunks",
+        "a gateway does not ask to keep chunks",
+        "a store acknowledges chunks that it does not have",
         "a gateway sends no chunk",
     ],
 )
@@ -85,7 +85,7 @@ def test_broken_contents_are_found(
     invariant: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Given contents that are broken in one place, then the rule that this breaks says so."""
+    """Given a bug in the handling of contents, then the rule that it breaks fails."""
     for target, name, wrong in broken:
         monkeypatch.setattr(target, name, wrong)
     for seed in range(2204100, 2204130):
@@ -93,7 +93,7 @@ def test_broken_contents_are_found(
         if not report.passed:
             assert report.invariant == invariant, report.detail
             return
-    pytest.fail("nobody noticed")
+    pytest.fail("no rule has failed")
 
 
 def test_the_same_seed_has_the_same_large_files() -> None:

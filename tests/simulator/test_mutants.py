@@ -1,4 +1,4 @@
-"""The catalogue of deliberate bugs fits the source, and the hunt tells right from wrong."""
+"""The catalogue of deliberate bugs fits the source, and only the named rule or test catches one."""
 
 import ast
 import shutil
@@ -37,7 +37,7 @@ def test_every_rule_has_two_mutants() -> None:
 
 
 def test_the_rules_that_catch_have_these_names() -> None:
-    """A name that nobody raises would let a mutant survive for a wrong reason."""
+    """A rule that no check raises would let a mutant survive for a wrong reason."""
     source = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "chaos/simulator").glob("*.py"))
     for mutant in load():
         for name in mutant.caught_by:

@@ -1,4 +1,4 @@
-"""A broker that takes nothing for a while, from some or from all, and then does again."""
+"""A broker that accepts nothing for a while, from some nodes or from all, and then does again."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.worlds import put, started
 
 @pytest.mark.parametrize("holds", [True, False])
 def test_what_is_sent_to_a_blocked_broker_waits_or_is_lost(holds: bool) -> None:
-    """Given a gateway whose broker takes nothing, when it is unblocked, then the write goes on."""
+    """Given a gateway whose messages are blocked, when the alarm ends, then the write goes on."""
     world = started()
     alarm = ResourceAlarm(frozenset(("gateway-1",)), holds)
     world.network.alarms.append(alarm)
@@ -27,15 +27,15 @@ def test_what_is_sent_to_a_blocked_broker_waits_or_is_lost(holds: bool) -> None:
 
 
 def test_a_blocked_broker_delivers_what_it_has() -> None:
-    """Given messages in the queues, when the broker takes nothing more, then they arrive."""
+    """Given messages in the queues, when the broker accepts no more, then they arrive."""
     world = started()
     token = world.write(put("a", b"1"))
     world.network.alarms.append(ResourceAlarm(frozenset(("gateway-1",)), holds=False))
     assert isinstance(world.answer(token), WriteDecided)
 
 
-def test_all_are_blocked_for_half_a_minute() -> None:
-    """Given a broker that takes nothing from anybody, when it does again, then writes succeed."""
+def test_all_nodes_are_blocked_for_half_a_minute() -> None:
+    """Given a broker that accepts nothing at all, when it does again, then writes succeed."""
     world = started()
     alarm = ResourceAlarm(frozenset(world.names), holds=True)
     world.network.alarms.append(alarm)

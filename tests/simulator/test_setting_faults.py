@@ -1,4 +1,4 @@
-"""Nodes that start with another value of a setting: they refuse it and say why, or bear it."""
+"""Nodes that start with another value of a setting refuse it and say why, or tolerate it."""
 
 import random
 from collections.abc import Callable
@@ -36,18 +36,18 @@ def changes(name: str) -> list[ChangedSetting]:
 
 
 def test_every_setting_has_other_values() -> None:
-    """Given the settings of today, then each of them can be changed, to valid values only."""
+    """Given all settings, then each of them can be changed, and to valid values only."""
     assert set(VALUES) == {field.name for field in fields(Options)}
     assert all(changes(name) for name in VALUES)
 
 
 def test_what_a_cluster_is_founded_with_must_be_refused() -> None:
-    """Given the genesis of today, then the judge's own list has all that it fixes."""
+    """Given the genesis, then the simulator's own list has all settings that it fixes."""
     assert {f"{role}s" for role in MEMBER_ROLES} | set(Constants.model_fields) == REPLICATED
 
 
 @pytest.mark.parametrize("name", sorted(VALUES))
-def test_a_setting_is_refused_or_borne_by_every_role(name: str) -> None:
+def test_a_setting_is_refused_or_tolerated_by_every_role(name: str) -> None:
     """Given nodes of every role, when they start with another value, then the rule holds."""
     world = started()
     machines = [world.machines[f"{role}-1"] for role in (*MEMBER_ROLES, "gateway")]
@@ -92,11 +92,11 @@ def _refuse_without_a_reason(self: Founding, genesis: Any) -> None:
 def test_a_node_that_acts_or_is_silent_about_its_reason_is_found(
     broken: Callable[..., None], invariant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given nodes that do not compare their settings, or do not say how, then the judge does."""
+    """Given nodes that do not compare their settings, or give no reason, then a rule fails."""
     monkeypatch.setattr(Founding, "_check_settings", broken)
     for seed in range(10):
         report = run_plan(Plan(seed, ("settings",), storm_ms=30_000, acknowledged=30))
         if not report.passed:
             assert report.invariant == invariant, report.detail
             return
-    pytest.fail("nobody noticed")
+    pytest.fail("no rule has failed")

@@ -1,4 +1,4 @@
-"""The survey finds what no test notices, and says which changes it made."""
+"""The survey finds changes that no test notices, and prints them."""
 
 import tomllib
 from pathlib import Path
@@ -74,7 +74,7 @@ def tiny(folder: Path, test: str) -> MutationSurvey:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_what_no_test_notices_survives_and_is_shown(tmp_path: Path) -> None:
+def test_a_change_that_no_test_notices_survives_and_is_printed(tmp_path: Path) -> None:
     test = "def test_sign():\n    assert is_positive(1)\n    assert not is_positive(-1)\n"
     looked = tiny(tmp_path, test)
     names = looked.prepare()

@@ -36,8 +36,8 @@ def test_a_clock_keeps_its_time_when_its_rate_changes_and_begins_again_after_a_r
     assert (clock.read_ms(4_000_000), clock.ran_ms(4_000_000)) == (7, 2_500)
 
 
-def test_a_disk_tells_blobs_first_and_rows_in_order() -> None:
-    """Given commits, when a process starts, then it is told what the journal would tell it."""
+def test_a_disk_restores_blobs_first_and_rows_in_order() -> None:
+    """Given commits, when a process starts, then it restores what it would from the journal."""
     disk = Disk("d")
     disk.begin_incarnation()
     disk.commit([Record("b", b"1"), Record("a", b"2"), Record("b", b"3")], [Blob("ff", b"data")])
@@ -47,7 +47,7 @@ def test_a_disk_tells_blobs_first_and_rows_in_order() -> None:
 
 
 def test_a_write_is_read_and_all_replicas_are_equal() -> None:
-    """Given a calm world, when a file is written, then it is read and everybody has it."""
+    """Given no faults, when a file is written, then it can be read and all replicas have it."""
     world = started()
     written = world.done(put("a/b", b"hello"))
     found = world.read("a/b")
@@ -78,15 +78,15 @@ def test_a_node_may_die_at_every_point_of_a_turn(point: str, name: str) -> None:
     assert machine.disk.incarnation > incarnation or not dead
 
 
-def test_what_was_not_acknowledged_comes_again() -> None:
-    """Given a store that dies after its sends, when it is back, then it takes the message again."""
+def test_what_was_not_acknowledged_is_delivered_again() -> None:
+    """Given a store that dies after its sends, when it is back, then it gets the message again."""
     world = started()
     store = world.machines["store-1"]
     world.on_death = lambda machine: None
     store.dies_at = "before_ack"
     token = world.write(put("x", b"1"))
     world.run_until(lambda: not store.is_up, 5_000)
-    assert store.inbox, "what the turn took in waits in the queue"
+    assert store.inbox, "what the turn had received is in the queue"
     world.start("store-1")
     assert type(world.answer(token)).__name__ == "WriteDecided"
     world.settled()
@@ -106,7 +106,7 @@ def test_the_broker_forgets_and_the_nodes_go_on() -> None:
 
 
 def test_a_paused_leader_is_replaced_and_its_clock_runs_on() -> None:
-    """Given a leader that gets no time, when its lease is over, then another one leads."""
+    """Given a leader without processor time, when its lease is over, then another one leads."""
     world = started()
     (leader,) = [m for m in world.up("proposer") if type(m.actor.phase).__name__ == "Leading"]
     leader.pause(6_000_000)
@@ -119,7 +119,7 @@ def test_a_paused_leader_is_replaced_and_its_clock_runs_on() -> None:
 
 
 def test_a_call_of_a_dead_gateway_is_lost() -> None:
-    """Given a gateway that dies with a call, then its caller knows that nobody knows."""
+    """Given a gateway that dies with a call, then its caller gets an unknown outcome."""
     world = started()
     token = world.write(put("x", b"1"))
     world.crash("gateway-1")
@@ -130,8 +130,8 @@ def test_a_call_of_a_dead_gateway_is_lost() -> None:
 
 @pytest.mark.parametrize(("off", "holders"), [(WITHIN_MARGIN, 1), (BEYOND_MARGIN, 2)])
 def test_the_margin_covers_clocks_that_differ_a_little(off: float, holders: int) -> None:
-    """Given a slow leader among fast clocks, when it is cut off, then the margin is what keeps a
-    second one from holding a lease at the same time; clocks beyond it break that.
+    """Given a slow leader among fast clocks, when it is cut off, then the margin keeps a second one
+    from holding a lease at the same time; clocks beyond the margin do not.
     """
     world = started()
     (leader,) = [m for m in world.up("proposer") if type(m.actor.phase).__name__ == "Leading"]
