@@ -1,4 +1,4 @@
-"""What does not fit the cluster, the disk or the start that is known is dropped and counted."""
+"""Messages that don't fit the known cluster, disk or incarnation are dropped and counted."""
 
 import pytest
 
@@ -13,7 +13,9 @@ from tests.worlds import founded
     ["dropped_foreign_cluster", "dropped_foreign_disk", "dropped_former_incarnation"],
 )
 def test_messages_that_are_not_admitted_are_dropped_and_change_nothing(counter: str) -> None:
-    """Given a living acceptor, when a Prepare that beats all comes from elsewhere, then silence."""
+    """Given a live acceptor, when a Prepare that exceeds all ballots comes from elsewhere, then it
+    does not answer.
+    """
     cluster = founded(11)
     cluster.crash("proposer-5")
     cluster.start("proposer-5")  # Its second start.

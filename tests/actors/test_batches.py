@@ -1,4 +1,4 @@
-"""Batches as text: what a store journals of one whose contents became chunks."""
+"""Batches as text: what a store journals of a batch whose contents became chunks."""
 
 import hashlib
 from typing import Any
@@ -29,7 +29,7 @@ from tests.worlds import put
 BALLOT = Ballot(3, "proposer-1")
 
 TRAP = '"content":{"kind":"inline","sha256":"'
-"""What `bare_json` looks for, inside of a text."""
+"""The text that `bare_json` searches for, inside a string."""
 
 texts = st.one_of(
     st.text(max_size=8), st.sampled_from((TRAP, TRAP + "ab" * 32 + '","data":"', '"}', "\\", '\\"'))
@@ -69,7 +69,7 @@ def _batch(*operations: Any) -> Batch:
 
 
 def _bare(batch: Batch) -> Batch:
-    """The same, done to the values."""
+    """The same, done to the values instead of the text."""
 
     def strip(step: AnyStep) -> AnyStep:
         if not isinstance(step, PutFile):

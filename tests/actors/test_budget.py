@@ -36,7 +36,7 @@ SMALL = Constants(
 
 
 class Replica:
-    """A state machine that is given one batch a slot."""
+    """A state machine that applies one batch a slot."""
 
     def __init__(self, constants: Constants) -> None:
         self.state = Namespace(constants)
@@ -77,7 +77,7 @@ def files(count: int, above: str = "d") -> list[PutFile]:
 
 
 def doubling(times: int) -> Transaction:
-    """Each step copies all that there is into a new directory beside it."""
+    """Each step copies the whole tree into a new directory beside it."""
     steps: list[Any] = []
     for number in range(times):
         steps.append(CopyEntry(source="all", target=f"next-{number}/one"))
@@ -87,8 +87,8 @@ def doubling(times: int) -> Transaction:
 
 
 def test_a_small_request_that_doubles_the_tree_again_and_again_changes_nothing() -> None:
-    """Given a small transaction that would make 2^20 entries, then it is refused and taken back,
-    after no more steps than a slot may take; and what comes after it in the log is done.
+    """Given a small transaction that would make 2^20 entries, then it is refused and undone after
+    no more steps than a slot may take; and later commands in the log are applied.
     """
     replica = Replica(Constants())
     replica.run(*files(3, above="all"))
@@ -131,8 +131,8 @@ def test_commands_that_are_too_deep_or_too_large_are_refused_whole(hostile: AnyO
 
 
 def test_plain_copies_grow_the_tree_up_to_the_quota_and_no_further() -> None:
-    """Given copies of a directory until it is full, then the next one is refused whole, what only
-    shrinks or replaces goes on, and after a deletion there is room again.
+    """Given copies of a directory until the tree is full, then the next one is refused as a whole,
+    commands that only shrink or replace go on, and after a deletion there is room again.
     """
     replica = Replica(SMALL)
     replica.run(*files(9))
@@ -152,8 +152,8 @@ def test_plain_copies_grow_the_tree_up_to_the_quota_and_no_further() -> None:
 
 
 def test_a_tree_over_the_quota_accepts_commands_that_do_not_grow_it() -> None:
-    """Given a state that was restored into a cluster with a smaller quota, then files are replaced
-    and removed there, and none is added.
+    """Given a state that was restored into a cluster with a smaller quota, then files can be
+    replaced and removed, and none added.
     """
     replica = Replica(SMALL)
     replica.run(*files(20))
@@ -165,7 +165,7 @@ def test_a_tree_over_the_quota_accepts_commands_that_do_not_grow_it() -> None:
 
 
 def test_a_removal_is_bounded_too() -> None:
-    """Given more files in a directory than a slot has steps, then it can't be removed at once."""
+    """Given a directory with more files than a slot has steps, then it can't be removed at once."""
     replica = Replica(replace_constants(SMALL, tree_entries=10_000, tree_bytes=10**9))
     for above in ("d/one", "d/two"):
         for _ in range(2):
@@ -188,8 +188,8 @@ def test_metadata_is_bounded_in_bytes_too() -> None:
 
 
 def test_the_commands_of_a_slot_share_its_budget() -> None:
-    """Given two copies in one slot that are each fit alone, then the second one is told to try
-    again; alone it is done, and one that is never fit is told so.
+    """Given two copies in one slot, each of which is within the bounds alone, then the second one
+    is busy; alone it is done, and one over the bounds is too large.
     """
     replica = Replica(replace_constants(SMALL, tree_entries=10_000, tree_bytes=10**9))
     replica.run(*files(70))
@@ -238,7 +238,7 @@ def test_replicas_agree_on_every_refusal_also_after_a_restart(
     operations: list[list[AnyOperation]], restart_after: int
 ) -> None:
     """Given hostile batches, then a refused command leaves the tree as it was, the bounds hold, and
-    a replica that is read back from its rows in between makes the same of what follows.
+    a replica restored from its rows in between applies later slots alike.
     """
     tight = replace_constants(SMALL, slot_steps=40, slot_bytes=8_000, tree_entries=12)
     one, other = Replica(tight), Replica(tight)

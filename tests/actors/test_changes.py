@@ -1,4 +1,4 @@
-"""What watchers are told: each change once, in the order of the log, and never with a gap."""
+"""The changes that watchers receive: each once, in the order of the log, and never with a gap."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ from tests.worlds import put
 
 
 class Watched:
-    """A replica and what it keeps for watchers; each call is a slot."""
+    """A replica and the changes that it keeps; each call is a slot."""
 
     def __init__(self, kept: int = 1_000) -> None:
         self.state = Namespace(Constants())
@@ -52,14 +52,16 @@ class Watched:
         return [outcome.status for outcome in outcomes]
 
     def told(self, after: int = 0) -> list[tuple[int, int, int, str, str, str | None]]:
-        """What a watcher hears that knows everything up to the slot `after`."""
+        """The changes that a watcher receives after the slot `after`."""
         rows, through = self.changes.since(after, 1_000)
         assert through == self.state.applied
         return [(c.slot, c.index, c.ordinal, c.kind, c.path, c.source) for c in rows]
 
 
 def test_a_retry_under_its_key_is_reported_as_one_change() -> None:
-    """Given the same request in another slot, and twice in one, then watchers hear of the first."""
+    """Given the same request in another slot, and twice in one, then only the first one is a
+    change.
+    """
     watched = Watched()
     assert watched.run(put("a", b"1"), put("a", b"1"), key="once") == ["done", "done"]
     assert watched.run(put("a", b"1"), key="once") == ["done"]
@@ -100,7 +102,7 @@ def test_every_change_of_a_slot_has_an_ordinal_of_its_own() -> None:
 
 
 def test_changes_beyond_the_bound_are_dropped_slot_by_slot() -> None:
-    """Given more changes than are kept, then `first` says from where on nothing is missing."""
+    """Given more changes than are kept, then `first` is the slot from which none is missing."""
     watched = Watched(kept=3)
     for number in range(3):
         watched.run(put(f"a{number}", b"1"), put(f"b{number}", b"1"))

@@ -14,7 +14,7 @@ BALLOT = Ballot(1, "proposer-1")
 
 @pytest.fixture
 def log() -> ChosenLog:
-    """Slots of which the last one lies beyond a gap, and votes on the gap and on a later one."""
+    """Slots of which the last one lies beyond a gap, with votes on the gap and on a later slot."""
     log = ChosenLog()
     log.voters = Voters(f"acceptor-{number}" for number in range(1, 6))
     for slot in (1, 2, 3, 4, 6):
@@ -39,7 +39,7 @@ def kept(log: ChosenLog) -> tuple[list[int], list[int], int]:
 def test_a_snapshot_covers_all_slots_up_to_its_own(
     log: ChosenLog, applied: int, known: list[int], open_slots: list[int], chosen_through: int
 ) -> None:
-    """Given a copied state, then nothing of before is kept, and the prefix never gets shorter."""
+    """Given an installed state, then no earlier slot is kept, and the prefix never gets shorter."""
     before = set(log.known)
     assert set(log.start_after(applied)) == before - set(known)
     assert kept(log) == (known, open_slots, applied + 1)
@@ -57,7 +57,7 @@ def test_a_chosen_slot_never_gets_another_value(log: ChosenLog) -> None:
         with pytest.raises(InvariantViolation, match=f"two values chosen for slot {slot}"):
             log.choose(slot, batch(99), BALLOT)
     log.start_after(5)
-    log.choose(3, batch(99), BALLOT)  # Of long ago: it is not known here what it was.
+    log.choose(3, batch(99), BALLOT)  # An old slot, whose value is not known here.
     assert kept(log) == ([6], [7], 6)
 
 

@@ -1,6 +1,6 @@
-"""A chunk goes away when nothing uses it and the time that it is kept for has passed: no rule else.
+"""A chunk is deleted once nothing uses it and its time has passed: there is no other rule.
 
-The model says so in three lines for each step; the real one has a heap, lists and counts.
+The model needs three lines for each step; the real class has a heap, manifests and counts.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ def listed_in(name: str) -> tuple[str, ...]:
 
 
 class Model:
-    """What is held, used and kept, said plainly; every step is done to the real one, too."""
+    """The held, used and kept chunks, as a model; each step is also done to the real class."""
 
     def __init__(self) -> None:
         self.real = Chunks()
@@ -68,7 +68,7 @@ class Model:
 
     def use(self, content: AnyContent) -> None:
         if not set(named_by(content)) <= self.held:
-            return  # No store votes for it.
+            return  # A store does not vote for it.
         self.real.use(content)
         self.users.update(named_by(content))
         self.in_use.append(content)
@@ -85,7 +85,7 @@ class Model:
                 self._raise(listed_in(name), grace_ms)
 
     def install(self, _: int) -> None:
-        """Another state, which names nothing."""
+        """Another state, which names no chunks."""
         self.real.forget_users(self.now)
         for name in (*NAMES, LIST):
             if self.users[name]:
@@ -144,7 +144,7 @@ def test_names_of_chunks_that_are_not_held_take_no_memory() -> None:
 
 
 def test_manifests_that_list_each_other_end() -> None:
-    """Given thousands of lists in a ring, then one step keeps them all, and ends."""
+    """Given thousands of manifests in a ring, then one step keeps them all, and ends."""
     chunks = Chunks()
     names = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(5_000)]
     for name, listed in zip(names, (*names[1:], names[0]), strict=True):
@@ -158,8 +158,8 @@ def test_manifests_that_list_each_other_end() -> None:
 
 
 def test_a_reader_on_a_full_disk_shortens_no_uploads_time() -> None:
-    """Given an upload that keeps a chunk for long, when a reader asks for it for less, then
-    it is kept for both.
+    """Given an upload that keeps a chunk for long, when a reader asks for it for less, then it is
+    kept for both.
     """
     chunks = Chunks()
     chunks.add(NAMES[0], 60)

@@ -1,4 +1,4 @@
-"""Two-phase commit at its edges: a dead store, a restarted coordinator, contents that lack."""
+"""Two-phase commit at its edges: a dead store, a restarted coordinator, missing contents."""
 
 import hashlib
 
@@ -12,7 +12,7 @@ from tests.worlds import founded, intercepted, put
 
 
 def test_a_write_takes_six_hops_to_its_result() -> None:
-    """Given a kind network of one millisecond a hop, then the client waits for six of them."""
+    """Given a network of one millisecond a hop, then the client waits for six hops."""
     cluster = founded()
     cluster.run(1_000)
     began = cluster.now
@@ -112,8 +112,9 @@ def test_lost_decisions_only_cost_time() -> None:
 
 
 def test_lost_reports_of_decisions_only_cost_time() -> None:
-    """Given a leader that no report told that its last slot, of four commands, was decided, then
-    one more command does not wait for three others for ever."""
+    """Given a leader that missed the report of its last slot, of four commands, then one more
+    command does not wait for three others for ever.
+    """
     cluster = founded()
     cluster.done(put("a", b"0"))
     cluster.run(3_000)  # Both learners have reported all that they know.
@@ -130,7 +131,7 @@ def test_lost_reports_of_decisions_only_cost_time() -> None:
 
 @pytest.mark.parametrize("name", ["learner-2", "store-3"])
 def test_a_replica_that_was_away_catches_up_page_by_page(name: str) -> None:
-    """Given a log of many pages, then the next one is asked for as soon as one has come."""
+    """Given a log of many pages, then a page that has come makes the learner pull the next one."""
     cluster = founded(options=Options(page_bytes=1))
     cluster.crash(name)
     for number in range(60):

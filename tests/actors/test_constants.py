@@ -1,4 +1,4 @@
-"""What the whole cluster computes with is in its genesis, and no node's settings change it."""
+"""The constants of a cluster are in its genesis, and no node's settings change them."""
 
 from dataclasses import replace
 from typing import Any
@@ -45,8 +45,8 @@ def test_every_constant_has_a_test() -> None:
 
 @pytest.mark.parametrize("setting", OTHERWISE)
 def test_a_node_whose_settings_differ_from_the_genesis_refuses_to_start(setting: str) -> None:
-    """Given an acknowledged write, when all nodes start again with another value of one setting,
-    then each of them names the setting, its value and the cluster's; set back, all is there.
+    """Given an acknowledged write, when all nodes restart with another value of one setting, then
+    each of them names the setting, its value and the cluster's; set back, the write is there.
     """
     world = founded()
     acknowledged = world.done(put("a", b"1")).outcome.etag
@@ -87,8 +87,8 @@ def test_a_newcomer_with_an_empty_disk_is_refused_too() -> None:
 
 
 def test_a_half_founded_cluster_is_founded_with_its_founders_genesis() -> None:
-    """Given a genesis of five that only its founder holds, when the founder starts again with three
-    acceptors in its settings, then it refuses: three would vote on what five were to hold.
+    """Given a genesis of five acceptors that only its founder holds, when the founder restarts with
+    three acceptors in its settings, then it refuses: three would vote where five should.
     """
     world = World(2)
     with intercepted(world, lambda sender, to, message: message.type != "genesis.propose"):
@@ -110,8 +110,9 @@ def test_a_half_founded_cluster_is_founded_with_its_founders_genesis() -> None:
 
 
 def test_a_member_of_a_cluster_never_reports_an_empty_disk() -> None:
-    """Given a learner that was told of its cluster and never started again since, when an emptied
-    acceptor-1 asks who is empty, then it names its cluster, and no second one is founded.
+    """Given a learner that has learned its cluster and not restarted since, when an emptied
+    acceptor-1 asks for empty disks, then the learner names its cluster, and no second one is
+    founded.
     """
     world = founded()
     ours = world.actor("learner-1").cluster
@@ -132,8 +133,8 @@ def test_a_member_of_a_cluster_never_reports_an_empty_disk() -> None:
 
 
 def test_a_node_joins_a_cluster_that_a_quorum_of_its_acceptors_names() -> None:
-    """Given a gateway with three acceptors in its settings, when two of a cluster of five name that
-    cluster, then it does not believe them; nor three nodes that are no acceptors.
+    """Given a gateway with three acceptors in its settings, when two acceptors of a cluster of five
+    name that cluster, then it does not believe them; nor three nodes that are no acceptors.
     """
     world = founded()
     genesis = world.actor("acceptor-1").genesis
@@ -157,7 +158,7 @@ def test_a_node_joins_a_cluster_that_a_quorum_of_its_acceptors_names() -> None:
 
 def test_a_node_joins_no_cluster_that_one_acceptor_names() -> None:
     """Given a fresh gateway, when one acceptor names a cluster of which it is the only voter, then
-    the gateway waits for as many as its settings ask for.
+    the gateway waits for as many acceptors as its settings ask for.
     """
     world = founded()
     genesis = world.actor("acceptor-1").genesis

@@ -71,8 +71,8 @@ def short_graces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("short_graces")
 def test_a_store_does_not_wait_for_contents_deleted_while_it_copied() -> None:
-    """Given a newcomer that lacks a chunk, when its file is deleted and the others let go of it,
-    then the newcomer is whole without it, and is added.
+    """Given a newcomer that lacks a chunk, when its file is deleted and the other stores delete the
+    chunk, then the newcomer is whole without it, and is added.
     """
     world = without_store_3(Options(chunk_grace_ms=500))
     data = b"big" * 10_000
@@ -93,8 +93,8 @@ def test_a_store_does_not_wait_for_contents_deleted_while_it_copied() -> None:
 
 
 def test_a_manifest_that_is_uploaded_again_has_its_missing_chunks_copied() -> None:
-    """Given a newcomer that lacks a file of many chunks, when a client sends it the list of them,
-    then it knows that it lacks the chunks, too.
+    """Given a newcomer that lacks a file of many chunks, when a client uploads its manifest, then
+    the newcomer copies the chunks that it lists, too.
     """
     world = without_store_3()
     chunks = tuple(upload(world, b"part %d" % number) for number in range(3))
@@ -117,8 +117,8 @@ def test_a_manifest_that_is_uploaded_again_has_its_missing_chunks_copied() -> No
 
 
 def test_a_file_that_looks_like_a_manifest_hides_no_chunk() -> None:
-    """Given a file whose only chunk is the list of another file's chunks, then a newcomer copies
-    those as well, whichever of the two it comes to first.
+    """Given a file whose only chunk is another file's manifest, then a newcomer copies the chunks
+    that it lists as well, whichever file comes first.
     """
     world = without_store_3()
     chunks = tuple(upload(world, b"part %d" % number) for number in range(3))
@@ -136,7 +136,7 @@ def test_a_file_that_looks_like_a_manifest_hides_no_chunk() -> None:
 
 def test_contents_on_no_store_that_answers_abort_the_write_and_hold_up_no_other() -> None:
     """Given a store that is away for long, when a write names contents that no other store holds,
-    then that write is aborted soon, and the next ones happen.
+    then that write is aborted soon, and the next ones are done.
     """
     world = without_store_3()
     nowhere = "0" * 64
@@ -153,7 +153,7 @@ def test_contents_on_no_store_that_answers_abort_the_write_and_hold_up_no_other(
 
 
 def prepared_with(world: World, *names: str) -> int:
-    """`store-3` prepares a slot whose commands name these chunks; nobody decides it."""
+    """`store-3` prepares a slot whose commands name these chunks; the slot stays undecided."""
     store = world.actor("store-3")
     slot: int = store.state.applied + 1
     commands = tuple(
@@ -172,8 +172,8 @@ def prepared_with(world: World, *names: str) -> int:
 
 
 def test_a_store_waits_for_contents_in_transit_beside_a_command_whose_contents_are_lost() -> None:
-    """Given two commands of a slot that lack contents, when those of one are nowhere, then the
-    store votes once it has the other's, and refuses the one alone.
+    """Given two commands of a slot that lack contents, when those of one are on no store, then the
+    store votes once it has the other's, and refuses only the first.
     """
     world = founded()
     store = world.actor("store-3")
@@ -191,8 +191,8 @@ def test_a_store_waits_for_contents_in_transit_beside_a_command_whose_contents_a
 
 
 def test_chunks_that_only_a_dead_store_may_have_hold_up_no_other_chunk() -> None:
-    """Given many chunks that one peer denies and the other says nothing about, then the last chunk
-    of the slot is asked for all the same.
+    """Given many chunks that one peer lacks and the other never answers about, then the last chunk
+    of the slot is requested all the same.
     """
     world = founded()
     store = world.actor("store-3")
@@ -212,8 +212,8 @@ def test_chunks_that_only_a_dead_store_may_have_hold_up_no_other_chunk() -> None
 
 
 def test_a_store_whose_refusal_was_overruled_copies_the_contents() -> None:
-    """Given a slot that it refused for want of contents, when a later View has taken its say and
-    the slot is committed, then the store is not whole before it has them.
+    """Given a slot that a store refused for want of contents, when a later View has taken its vote
+    away and the slot is committed, then the store is not whole before it has them.
     """
     world = founded()
     world.done(put("before", b"1"))
@@ -238,7 +238,7 @@ def test_a_store_whose_refusal_was_overruled_copies_the_contents() -> None:
 
 
 def test_contents_under_a_wrong_name_are_not_kept() -> None:
-    """Given bytes from a peer, or in a command, that are not what their name says."""
+    """Given bytes from a peer, or in a command, that don't match their name."""
     world = founded()
     store = world.actor("store-3")
     name = name_of(b"these")
@@ -257,7 +257,7 @@ def test_contents_under_a_wrong_name_are_not_kept() -> None:
 def test_chunks_of_a_prepared_slot_are_kept_until_it_is_decided(restarts: bool) -> None:
     """Given a slot in doubt for longer than any grace, then its contents stay, also in a restart.
 
-    The others may have committed it already.
+    The other stores may have committed it already.
     """
     world = founded()
     world.network.cut |= {(f"learner-{number}", "store-3") for number in (1, 2)}
@@ -278,7 +278,7 @@ def test_chunks_of_a_prepared_slot_are_kept_until_it_is_decided(restarts: bool) 
 
 
 def test_a_replaced_version_is_kept_for_its_readers_and_while_a_backup_runs() -> None:
-    """Given a file that is replaced, then its contents outlive it by a grace, or by a backup."""
+    """Given a replaced file, then its contents stay for the grace, or while a backup runs."""
     world = founded()
     world.done(put("a", b"first"))
     world.done(put("a", b"second"))
@@ -313,8 +313,8 @@ def test_the_chunks_that_a_manifest_lists_have_its_users() -> None:
 
 
 def test_a_peer_that_does_not_answer_slows_the_copying_of_a_store_only_once() -> None:
-    """Given a newcomer that lacks many chunks, when one of its peers gets no request, then it is
-    soon asked last, and the newcomer joins at the pace of the other.
+    """Given a newcomer that lacks many chunks, when one of its peers receives no request, then it
+    is soon asked last, and the newcomer copies at the pace of the other peer.
     """
     world = without_store_3()
     chunks = tuple(upload(world, b"part %d" % number) for number in range(40))
@@ -338,8 +338,8 @@ def test_a_peer_that_does_not_answer_slows_the_copying_of_a_store_only_once() ->
 
 
 def test_a_chunk_that_no_peer_holds_is_requested_less_and_less_and_holds_up_no_other() -> None:
-    """Given many chunks that all peers deny, and one that they hold, then that one comes at once,
-    and each of the others is asked of each peer once a round.
+    """Given many chunks that all peers lack, and one that they hold, then that one comes at once,
+    and each of the others is requested from each peer once a round.
     """
     world = founded()
     held = upload(world, b"held")
@@ -357,7 +357,7 @@ def test_a_chunk_that_no_peer_holds_is_requested_less_and_less_and_holds_up_no_o
         store.contents.copy(Chunked(size=1, sha256="0" * 64, chunks=(*lost, held)))
         store._arm("tick", 100, 200)
         store.contents.pump()
-        world.machines["store-3"].report_space()  # A turn, which sends what was asked for by hand.
+        world.machines["store-3"].report_space()  # A turn, which sends the requests by hand.
         world.run(1_000)
         assert store.contents.missing == len(lost)
         world.run(14_000)

@@ -40,8 +40,8 @@ def test_duelling_candidates_spread_their_campaigns_until_one_leads() -> None:
 
 
 def test_a_candidate_gives_up_once_leases_leave_it_no_quorum() -> None:
-    """Given acceptors that a lease binds, then two of five, however often they say so, end nothing,
-    the third one does; and what was said of another ballot does not count.
+    """Given acceptors that a lease binds, then refusals of two of five, however often, don't end a
+    campaign, and that of a third does; refusals of another ballot don't count.
     """
     proposer = founded().actor("proposer-5")
     proposer._campaign()
@@ -70,8 +70,8 @@ def test_a_candidate_gives_up_once_leases_leave_it_no_quorum() -> None:
 
 
 def test_a_candidate_that_receives_pages_does_not_start_over() -> None:
-    """Given promises of so many pages that they take longer than a candidate waits for the next
-    one, then it is elected all the same, under its first ballot.
+    """Given promises of so many pages that they take longer than the time before the next campaign,
+    then the candidate is elected all the same, under its first ballot.
     """
     cluster = founded(options=Options(page_bytes=400))
     with intercepted(cluster, lambda sender, to, message: message.type != "log.truncate"):

@@ -1,4 +1,4 @@
-"""Stories of forged, mistaken and invented senders, who must not get anything done."""
+"""Stories of forged, mistaken and invented senders, whose messages must have no effect."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def said(world: World, sender: str, message: Any, disk: str = "disk-x", start: i
 
 
 def tell(world: World, receiver: str, envelope: Envelope) -> None:
-    """The message comes, and what the receiver does about it is carried out."""
+    """The message comes, and the receiver's effects are carried out."""
     world.machines[receiver].arrive((envelope,))
 
 
@@ -58,7 +58,7 @@ def with_a_file(seed: int = 31) -> World:
 
 @pytest.mark.parametrize("role", ["gateway", "acceptor"])
 def test_votes_of_nodes_outside_the_genesis_make_no_quorum(role: str) -> None:
-    """Given three invented nodes that say they have accepted a deletion, then it is not chosen."""
+    """Given three invented nodes that claim to have accepted a deletion, then it is not chosen."""
     world = with_a_file()
     slot, batch = deletion(world, "a")
     vote = AcceptedValue(slot=slot, ballot=Ballot(99, "proposer-1"), value=batch)
@@ -75,7 +75,7 @@ def test_votes_of_nodes_outside_the_genesis_make_no_quorum(role: str) -> None:
     "sender", ["gateway-1", "store-1", "acceptor-1", "proposer-1", "learner-9"]
 )
 def test_a_report_of_a_chosen_value_counts_only_from_a_learner(sender: str) -> None:
-    """Given a chosen deletion that a node of another role tells of, then the file stays."""
+    """Given a deletion that a node of another role reports as chosen, then the file stays."""
     world = with_a_file()
     slot, batch = deletion(world, "a")
     disk = world.machines[sender].disk if sender in world.machines else Disk("disk-x")
@@ -107,7 +107,9 @@ def test_promises_of_stores_elect_no_leader() -> None:
 
 
 def test_leases_granted_by_learners_and_stores_do_not_count() -> None:
-    """Given a leader that no acceptor answers any more, then others can't keep it in office."""
+    """Given a leader that no acceptor answers any more, then answers of other roles don't keep it
+    leading.
+    """
     world = with_a_file()
     leader = leader_of(world)
     others = (*world.options.names("store"), *world.options.names("learner"))
@@ -142,7 +144,7 @@ def test_a_ballot_is_used_by_its_owner_alone() -> None:
 
 
 def test_a_store_that_claims_to_be_a_learner_is_not_believed() -> None:
-    """Given a heartbeat of a store that claims to be a learner far ahead, then no leader goes by
+    """Given a heartbeat of a store that claims to be a learner far ahead, then no leader believes
     it.
     """
     world = with_a_file()
@@ -171,8 +173,9 @@ def test_a_store_that_claims_to_be_a_learner_is_not_believed() -> None:
     ],
 )
 def test_a_notice_from_outside_the_genesis_halts_no_node(sender: str, disk: str) -> None:
-    """Given a report that a disk is an older copy, when it is of a gateway, of a node that hears no
-    heartbeats, or of a disk that the genesis does not name, then its receiver goes on.
+    """Given a report that a disk is an older copy, when it comes from a gateway, or from a node
+    that receives no heartbeats, or from a disk that the genesis does not name, then its receiver
+    goes on.
     """
     world = with_a_file()
     receiver = world.actor("acceptor-3")
@@ -190,7 +193,7 @@ def test_a_notice_from_outside_the_genesis_halts_no_node(sender: str, disk: str)
 
 
 def test_a_founded_node_ignores_answers_about_another_cluster() -> None:
-    """Given answers of another cluster's acceptors to a question that was answered long ago."""
+    """Given answers of another cluster's acceptors to a founding that has long ended."""
     world = with_a_file()
     store = world.actor("store-1")
     own = store.identity
@@ -210,8 +213,8 @@ def test_a_founded_node_ignores_answers_about_another_cluster() -> None:
 
 
 def test_results_are_sent_to_gateways_only() -> None:
-    """Given commands in the log that ask for their results to be sent anywhere, when the slot is
-    decided, then they are done, and only a gateway is told.
+    """Given commands in the log that name arbitrary receivers of their results, when the slot is
+    decided, then they are done, and only the gateway receives a result.
     """
     world = with_a_file()
     learner = world.actor("learner-1")
@@ -231,7 +234,7 @@ def test_results_are_sent_to_gateways_only() -> None:
 
 
 def test_a_gateway_submits_in_its_own_name() -> None:
-    """Given a command whose result is to go elsewhere, then no proposer takes or refuses it."""
+    """Given a command whose result is to go elsewhere, then no proposer accepts or refuses it."""
     world = with_a_file()
     leader = leader_of(world)
     _, batch = deletion(world, "a")
@@ -247,8 +250,8 @@ def test_a_gateway_submits_in_its_own_name() -> None:
 
 
 def test_a_gateways_name_is_bound_to_one_disk_while_that_lives() -> None:
-    """Given a gateway and another process under its name, then the other one is not heard until
-    the first has been silent for three heartbeats; from then on the first one is the other.
+    """Given a gateway and another process under its name, then messages of the other are dropped
+    until the first has been silent for three heartbeats; after that, the first one's are.
     """
     world = with_a_file()
     store = world.actor("store-1")
@@ -289,8 +292,8 @@ def test_a_gateway_that_lost_its_disk_is_back_within_seconds() -> None:
 )
 def test_invented_names_and_disks_fill_no_node(receiver: str) -> None:
     """Given heartbeats of thousands of gateways, and of one store on thousands of disks, and again
-    when the first of them have long been silent, then what a node keeps of them is bounded, and the
-    living gateway keeps its place.
+    when the first of them have long been silent, then a node's data on them is bounded, and the
+    live gateway keeps its place.
     """
     world = with_a_file()
     world.run(5_000)
@@ -331,8 +334,8 @@ def tables_of(part: Any) -> list[Any]:
 
 
 def test_a_cluster_in_trouble_drops_no_message_of_its_nodes() -> None:
-    """Given an election, a takeover, a lost disk and a restart of everything, then the table stood
-    in nobody's way.
+    """Given an election, a takeover, a lost disk and a restart of everything, then the table has
+    dropped no message.
     """
     world = with_a_file()
     world.crash(leader_of(world).name)

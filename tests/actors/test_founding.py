@@ -1,4 +1,4 @@
-"""How a cluster comes to be, and who is not let in."""
+"""How a cluster is founded, and which nodes are refused."""
 
 import copy
 from dataclasses import replace
@@ -20,7 +20,7 @@ from tests.worlds import founded, hand, intercepted, put
 
 
 def said(cluster: World, sender: str, message: Any, disk: str = "") -> Envelope:
-    """What `sender` says, of no cluster yet."""
+    """A message of `sender` that names no cluster yet."""
     known = cluster.machines[sender].disk
     return Envelope("", sender, disk or known.identity, known.incarnation, message)
 
@@ -114,7 +114,9 @@ def test_an_older_copy_of_a_disk_is_noticed_before_it_votes() -> None:
 
 
 def test_leftover_messages_of_a_former_cluster_change_nothing() -> None:
-    """Given every message of a whole former run, when a fresh cluster gets them all, it lives."""
+    """Given every message of a whole former run, when a fresh cluster receives them all, it goes
+    on.
+    """
     former, fresh = World(8), World(9)
     leftovers: list[tuple[str, Envelopes]] = []
     publish = former.network.publish
@@ -147,7 +149,7 @@ def test_leftover_messages_of_a_former_cluster_change_nothing() -> None:
 
 
 def test_an_older_copy_that_started_less_often_is_noticed_too() -> None:
-    """Given a copy that is several starts old, so that its messages are those of a former start."""
+    """Given a copy that is several starts old, so that its messages have a former incarnation."""
     cluster = founded(7)
     cluster.run(5_000)
     cluster.crash("acceptor-2")
@@ -171,8 +173,8 @@ def test_an_older_copy_that_started_less_often_is_noticed_too() -> None:
 def test_a_disk_that_lacks_a_start_or_a_commit_is_refused(
     starts: int, commits: int, halts: bool
 ) -> None:
-    """Given a report that knows this disk with so many more starts or commits, then it halts; what
-    was seen of it before says nothing.
+    """Given a report that knows this disk with that many more starts or commits, then the node
+    halts; the report does not depend on earlier signs of the disk.
     """
     cluster = founded(7)
     cluster.crash("store-1")
@@ -192,7 +194,7 @@ def test_a_disk_that_lacks_a_start_or_a_commit_is_refused(
 
 
 def test_a_notice_about_another_disk_halts_no_node() -> None:
-    """Given a store on a new disk, when it is told how far its former one had come, it goes on."""
+    """Given a store on a new disk, when a report on its former disk comes, then it goes on."""
     cluster = founded(7)
     store = cluster.actor("store-1")
     report = StaleDisk(disk="disk-former", incarnation=99, journal_commits=10_000)
@@ -205,7 +207,9 @@ def test_a_notice_about_another_disk_halts_no_node() -> None:
 
 
 def test_no_acceptor_votes_before_all_hold_the_genesis() -> None:
-    """Given one acceptor that does not hear of it, then the others wait, and go on with it."""
+    """Given one acceptor that does not receive the genesis, then the others wait, and go on with
+    it.
+    """
     cluster = World(2)
 
     def is_heard(sender: str, to: str, message: Any) -> bool:
@@ -221,8 +225,8 @@ def test_no_acceptor_votes_before_all_hold_the_genesis() -> None:
 
 
 def test_a_founder_counts_only_answers_to_its_own_question() -> None:
-    """Given what members said to a former start of it, or to another disk, then it mints nothing;
-    and one that holds a cluster keeps it from minting, however the others answer.
+    """Given answers of members to a former incarnation of the founder, or to another disk, then it
+    founds nothing; and a member that holds a cluster prevents it, whatever the others answer.
     """
     cluster = World(2)
     cluster.start("acceptor-1")
@@ -247,7 +251,7 @@ def test_a_founder_counts_only_answers_to_its_own_question() -> None:
 
 def test_a_newcomer_believes_a_majority_of_the_acceptors_and_no_single_one() -> None:
     """Given a store on an empty disk, when acceptors name two clusters, then it joins the one that
-    three of five name, and no sooner; and answers to a former start of it do not count.
+    three of five name, and no sooner; and answers to a former incarnation don't count.
     """
     cluster, other = founded(7), founded(8)
     cluster.crash("store-3")
@@ -281,7 +285,7 @@ def test_a_newcomer_believes_a_majority_of_the_acceptors_and_no_single_one() -> 
 
 def test_an_acceptor_holds_one_genesis_on_its_disk_for_good() -> None:
     """Given a genesis, when another one comes that names the same disk, or its own once more, then
-    it says only of the one on its disk that it holds it; and a founder believes its disk alone.
+    an acceptor confirms only the one on its disk; and a founder counts only its own.
     """
     cluster = World(2)
     with intercepted(cluster, lambda sender, to, message: message.type != "genesis.held"):
@@ -310,8 +314,9 @@ def test_an_acceptor_holds_one_genesis_on_its_disk_for_good() -> None:
 
 
 def test_a_node_that_halts_handles_no_further_message() -> None:
-    """Given an acceptor that learns that its disk is old, when it is asked for a promise in the
-    same turn, then it gives none: the runtime sends all that a turn says before the node ends.
+    """Given an acceptor that learns that its disk is an older copy, when it is asked for a promise
+    in the same turn, then it gives none: the runtime sends all messages of a turn before the node
+    ends.
     """
     world = founded()
     actor = world.actor("acceptor-1")
@@ -327,8 +332,8 @@ def test_a_node_that_halts_handles_no_further_message() -> None:
 
 
 def test_a_newcomer_that_halts_for_its_settings_does_not_start_after_all() -> None:
-    """Given a learner on an empty disk with another lease, when it hears of its cluster twice in
-    one turn, then it halts at the first, and the second one does not start it.
+    """Given a learner on an empty disk with another lease, when it receives its cluster's genesis
+    twice in one turn, then it halts at the first, and the second one does not start it.
     """
     world = founded()
     genesis = world.actor("acceptor-1").genesis

@@ -1,4 +1,4 @@
-"""What an upload or a download needs stays, however long it takes; see decision 15."""
+"""The chunks that an upload or a download needs stay, however long it takes; see decision 15."""
 
 import hashlib
 import json
@@ -16,11 +16,11 @@ from tests.actors.test_contents import blobs, name_of, upload
 from tests.worlds import founded, intercepted, put, swept
 
 GRACE_MS = 60_000
-"""For uploads, here; they take several times as long."""
+"""The grace of uploads in these tests; the uploads take several times as long."""
 
 
 def keep(world: World, names: tuple[str, ...], for_ms: int) -> None:
-    """As a gateway's renewal does."""
+    """Keeps chunks as a gateway's renewal does."""
     token = world.call(lambda token: KeepChunks(token=token, names=names, for_ms=for_ms))
     assert isinstance(world.answer(token), Holding)
 
@@ -34,7 +34,7 @@ def held_everywhere(world: World, *names: str) -> bool:
 
 
 def held_nowhere_in_the_end(world: World, *names: str) -> bool:
-    """Once no request renews them: without it, that they were held shows nothing."""
+    """Checks that chunks go once no request renews them; else having them would prove nothing."""
     stores = [world.actor(store) for store in world.options.names("store")]
     return not any(set(names) & swept(s, s.now + 2 * READING_GRACE_MS) for s in stores)
 
@@ -49,7 +49,7 @@ def chunked(*names: str) -> Chunked:
 
 
 def file_of_many(world: World, count: int) -> tuple[Indirect, tuple[str, ...]]:
-    """Contents whose chunks are listed in a chunk, which are on the stores, and the chunks."""
+    """Contents with a manifest, which are on the stores, and the names of the chunks."""
     names = tuple(upload(world, b"part %d" % number) for number in range(count))
     manifest = upload(world, json.dumps(names).encode(), manifest=True)
     return Indirect(size=1, sha256="0" * 64, manifest=manifest), names
@@ -57,7 +57,7 @@ def file_of_many(world: World, count: int) -> tuple[Indirect, tuple[str, ...]]:
 
 def test_an_upload_outlives_the_version_that_it_shares_chunks_with() -> None:
     """Given a chunk of a file that was uploaded long ago, when it is uploaded for another file and
-    the first one is deleted, then it waits for the command as long as any upload does.
+    the first one is deleted, then it waits for its command as long as any upload does.
     """
     world = founded(options=Options(chunk_grace_ms=4 * RELEASED_GRACE_MS))
     name = upload(world, b"shared")
@@ -74,7 +74,7 @@ def test_an_upload_outlives_the_version_that_it_shares_chunks_with() -> None:
 
 def test_an_upload_may_take_longer_than_the_grace() -> None:
     """Given an upload of five graces, renewed as often as a gateway does, then all of its chunks
-    are there for its command; one that is not renewed goes away.
+    are there for its command; those of one that is not renewed are deleted.
     """
     world = founded(options=Options(chunk_grace_ms=GRACE_MS))
     names = [upload(world, b"part 0")]
@@ -90,8 +90,8 @@ def test_an_upload_may_take_longer_than_the_grace() -> None:
 
 
 def test_a_slow_download_of_a_replaced_version_completes() -> None:
-    """Given a file that is replaced while it is read, and a network that loses all but every
-    fourth renewal, then each chunk is there when its turn comes, and gone some time after the end.
+    """Given a file that is replaced while it is read, and a network that loses all but every fourth
+    renewal, then each chunk is there when the reader comes to it, and gone some time after the end.
     """
     world = founded(options=Options(chunk_grace_ms=GRACE_MS))
     names = tuple(upload(world, b"chunk %d" % number) for number in range(2 * RENEWALS))
@@ -107,7 +107,7 @@ def test_a_slow_download_of_a_replaced_version_completes() -> None:
 
     with intercepted(world, passes):
         for name in names[1:]:
-            # A quarter of what every renewal keeps them for, which is what `RENEWALS` means.
+            # A quarter of the time of each renewal, which is what `RENEWALS` means.
             world.run(READING_GRACE_MS // RENEWALS)
             keep(world, names, READING_GRACE_MS)
             assert isinstance(fetched(world, name), FetchedChunk)
@@ -117,8 +117,8 @@ def test_a_slow_download_of_a_replaced_version_completes() -> None:
 
 
 def test_a_store_outside_the_view_receives_renewals_too() -> None:
-    """Given a store that the view has dropped, when an upload renews what it sent, then that store
-    keeps it as well: it may be in the view when the command comes.
+    """Given a store that the view has dropped, when an upload renews its chunks, then that store
+    keeps them as well: it may be in the view when the command comes.
     """
     world = founded(options=Options(chunk_grace_ms=GRACE_MS))
     name = upload(world, b"data")
@@ -138,7 +138,7 @@ def test_a_store_outside_the_view_receives_renewals_too() -> None:
 
 
 def test_keeping_a_manifest_keeps_the_chunks_that_it_lists() -> None:
-    """Given a file of many chunks that is replaced, then its reader renews the list alone."""
+    """Given a file of many chunks that is replaced, then its reader renews only the manifest."""
     world = founded(options=Options(chunk_grace_ms=GRACE_MS))
     content, names = file_of_many(world, 5)
     world.done(PutFile(path="big", content=content))
@@ -153,7 +153,7 @@ def test_keeping_a_manifest_keeps_the_chunks_that_it_lists() -> None:
 
 
 def test_an_uploaded_manifest_keeps_chunks_uploaded_long_before() -> None:
-    """Given chunks whose time is nearly over when the list of them comes."""
+    """Given chunks whose time is nearly over when their manifest comes."""
     world = founded(options=Options(chunk_grace_ms=GRACE_MS))
     names = tuple(upload(world, b"part %d" % number) for number in range(3))
     world.run(GRACE_MS - 5_000)
@@ -168,7 +168,7 @@ def test_an_uploaded_manifest_keeps_chunks_uploaded_long_before() -> None:
     "again", ["uploaded", "uploaded_without_room", "read", "renewed", "read_as_list"]
 )
 def test_each_new_use_of_a_chunk_extends_its_time(again: str) -> None:
-    """Given a chunk whose time is nearly over, when a request needs it, then that begins anew."""
+    """Given a chunk whose time is nearly over, when a request needs it, then it is kept longer."""
     world = founded()
     content, (name, *_) = file_of_many(world, 2)
     store = world.actor("store-3")
@@ -176,7 +176,7 @@ def test_each_new_use_of_a_chunk_extends_its_time(again: str) -> None:
     swept(store, over - 1)
     match again:
         case "uploaded" | "uploaded_without_room":
-            # What is held already needs no room, and the upload goes on.
+            # A held chunk needs no room, and the upload goes on.
             store.turn.disk_full = again != "uploaded"
             put_again = ChunkPut(sha256=name, manifest=False, data=b"part 0")
             store.contents.on_put("gateway-1", put_again)
@@ -193,9 +193,9 @@ def test_each_new_use_of_a_chunk_extends_its_time(again: str) -> None:
 
 
 def test_a_full_disk_keeps_chunks_in_demand_and_no_left_over_uploads() -> None:
-    """Given chunks of uploads that have not come to an end, one of them read, one renewed, and a
-    file that is deleted, when the disk is full, then what nothing asks for goes after a minute, and
-    the rest when its readers have had their time. With room all of it is kept for an hour.
+    """Given chunks of unfinished uploads, one of them read, one renewed, and a deleted file, when
+    the disk is full, then chunks that no client asks for go after a minute, and the rest after
+    their readers' time. With room all of them are kept for an hour.
     """
     world = founded()
     left, read, renewed, named, used = (upload(world, b"%d" % number) for number in range(5))
@@ -216,7 +216,7 @@ def test_a_full_disk_keeps_chunks_in_demand_and_no_left_over_uploads() -> None:
     assert kept & {left, read, renewed, named, used} == {read, renewed, used}
     later = swept(store, began_at + 2 * READING_GRACE_MS)
     assert later & {left, read, renewed, named, used} == {used}
-    # A chunk that went comes again as any other does.
+    # A deleted chunk can be uploaded again like any other.
     store.turn.disk_full = False
     store.contents.on_put("gateway-1", ChunkPut(sha256=left, manifest=False, data=b"0"))
     assert left in swept(store, store.now + 2 * RELEASED_GRACE_MS)
@@ -224,7 +224,7 @@ def test_a_full_disk_keeps_chunks_in_demand_and_no_left_over_uploads() -> None:
 
 def test_reading_or_releasing_a_chunk_never_shortens_its_time() -> None:
     """Given an upload, which is kept for an hour, when the same chunk is read, renewed for a
-    moment, and named by a version that goes away, then it is kept for that hour all the same.
+    moment, and named by a version that is deleted, then it is kept for that hour all the same.
     """
     world = founded()
     name = upload(world, b"data")
@@ -254,8 +254,8 @@ def test_no_renewal_keeps_a_chunk_for_longer_than_an_upload_would() -> None:
 
 
 def test_a_paused_store_handles_the_renewals_before_it_sweeps() -> None:
-    """Given a store that is paused for longer than anything is kept while a download renews what it
-    reads, when it goes on, then its sweep, which waits in its queue before the renewals, deletes
+    """Given a store that is paused for longer than any chunk's time while a download renews its
+    chunks, when it goes on, then its sweep, which is in its queue before the renewals, deletes
     nothing.
     """
     world = founded(options=Options(chunk_grace_ms=GRACE_MS))
@@ -278,8 +278,8 @@ def test_a_paused_store_handles_the_renewals_before_it_sweeps() -> None:
 
 
 def test_a_restarted_store_keeps_all_chunks_for_the_longest_time() -> None:
-    """Given short graces for uploads, when a store restarts, then what a reader or a backup counts
-    on is not deleted, though the journal does not say who it was.
+    """Given short graces for uploads, when a store restarts, then chunks of a reader or a backup
+    are not deleted, though the journal does not name these.
     """
     world = founded(options=Options(chunk_grace_ms=GRACE_MS))
     name = upload(world, b"data")
@@ -294,8 +294,8 @@ def test_a_restarted_store_keeps_all_chunks_for_the_longest_time() -> None:
 
 
 def test_inline_contents_of_a_waiting_prepare_are_there_once_the_rest_comes() -> None:
-    """Given a prepare that waits for a chunk, when a sweep takes the contents that came inside its
-    other command, which nothing keeps, then the store votes yes once the chunk is there.
+    """Given a prepare that waits for a chunk, when a sweep deletes the contents that came inside
+    its other command, which nothing keeps, then the store votes yes once the chunk is there.
     """
     world = founded()
     store = world.actor("store-3")
@@ -322,8 +322,8 @@ def test_inline_contents_of_a_waiting_prepare_are_there_once_the_rest_comes() ->
 
 
 def test_many_readers_of_a_long_manifest_raise_its_chunks_times_rarely() -> None:
-    """Given readers that ask for a list again and again, then what it lists is not gone through
-    for each of them: lists are as long as files are large.
+    """Given readers that ask for a manifest again and again, then not every read goes through the
+    chunks that it lists: manifests are as long as files are large.
     """
     world = founded()
     content, (name, *_) = file_of_many(world, 2)

@@ -1,4 +1,4 @@
-"""What a gateway hears of leases and promises, without asking for it."""
+"""The leases and promises that a gateway learns from heartbeats."""
 
 from actors.calls import Survey, Surveyed
 from chaos.simulator.world import World

@@ -1,4 +1,4 @@
-"""What an acceptor owes to a leader whose heartbeat it has acknowledged, and tells it."""
+"""What an acceptor promises to a leader whose heartbeat it has acknowledged, and its answer."""
 
 from typing import Any
 
@@ -12,12 +12,14 @@ HIGHER = Ballot(99, "proposer-4")
 
 
 def told(world: World, sender: str, message: Any, late_ms: int) -> list[Any]:
-    """What acceptor-2 says to a message `late_ms` after now."""
+    """The answer of acceptor-2 to a message `late_ms` after now."""
     return sent(hand(world, "acceptor-2", sender, message, late_ms))
 
 
 def test_each_heartbeat_that_is_acknowledged_binds_for_one_whole_lease() -> None:
-    """Given two heartbeats of a leader, then a lease from the second on nobody else is promised."""
+    """Given two heartbeats of a leader, then no other ballot gets a promise for a lease from the
+    second.
+    """
     world = founded()
     world.crash(*world.options.names("proposer"))
     world.run(2 * world.options.lease_ms)
@@ -38,8 +40,8 @@ def test_each_heartbeat_that_is_acknowledged_binds_for_one_whole_lease() -> None
 
 
 def test_acknowledging_a_heartbeat_is_a_promise_that_is_journalled_first() -> None:
-    """Given an acceptor that did not hear of the election, when it acknowledges the leader, then
-    it has promised that ballot, and serves no lower one for good.
+    """Given an acceptor that missed the election, when it acknowledges the leader, then it has
+    promised that ballot, and serves no lower one for good.
     """
     world = founded()
     world.crash(*world.options.names("proposer"))
@@ -55,7 +57,7 @@ def test_acknowledging_a_heartbeat_is_a_promise_that_is_journalled_first() -> No
 
 def test_log_time_is_the_time_for_which_leaders_have_led() -> None:
     """Given a minute under one leader, and another one under the next, whose node started much
-    later, then log time has run for both, and not for longer than time itself.
+    later, then log time has run for both, and no faster than real time.
     """
     world = founded()
     for _ in range(2):
@@ -74,8 +76,8 @@ def test_log_time_is_the_time_for_which_leaders_have_led() -> None:
 
 
 def test_a_leader_without_a_lease_advances_no_log_time() -> None:
-    """Given a leader that was held for an hour, in which another one may have led, when it goes on
-    with what is in its queue, then its hour counts for nothing until it has its lease again.
+    """Given a leader that was paused for an hour, in which another one may have led, when it goes
+    on with its queue, then its hour does not count before it has its lease again.
     """
     world = founded()
     leader = leader_of(world)

@@ -1,4 +1,4 @@
-"""The log as a learner tells of it: newest first, with epochs, ballots and what became of it."""
+"""The log as a learner reports it: newest first, with epochs, ballots and outcomes."""
 
 from actors.calls import NotDone, ReadLog
 from actors.effects import Send

@@ -1,4 +1,4 @@
-"""Stores that are on their way: what they count for, what they may read, what they still know."""
+"""Stores on their way into the view: what they count for, serve, and remember."""
 
 from typing import Any
 
@@ -34,12 +34,12 @@ def settled() -> World:
     world = founded()
     world.done(put("a", b"1"))
     world.settled()
-    world.run(1_000)  # What is applied gets into the journals, too.
+    world.run(1_000)  # The applied slots get into the journals, too.
     return world
 
 
 def sent(actor: Any) -> list[Any]:
-    """The messages that the actor has not handed out yet."""
+    """The messages that the actor has not sent yet."""
     return [send.message for send in actor._take().sends if isinstance(send, Send)]
 
 
@@ -66,8 +66,8 @@ def added_again(world: World, *names: str) -> tuple[Any, int]:
 
 
 def test_stores_that_are_not_caught_up_are_no_copies() -> None:
-    """Given a View with two newcomers, then new writes are refused, and the only whole store is
-    not dropped, however silent it is.
+    """Given a View with two newcomers, then new writes are refused, and the only whole store is not
+    dropped, however silent it is.
     """
     world = settled()
     membership, _ = added_again(world, "store-2", "store-3")
@@ -116,7 +116,7 @@ def test_a_store_that_lacks_contents_reports_it_to_a_new_epoch() -> None:
 
 
 def test_a_lost_disk_counts_for_no_durable_mark() -> None:
-    """Given a store back on a new disk, then what its old one held is not counted for it."""
+    """Given a store back on a new disk, then its former disk's mark does not count for it."""
     world = settled()
     world.run(3_000)
     learner = world.actor("learner-1")
@@ -139,8 +139,8 @@ def test_a_diverged_store_is_not_added() -> None:
 
 
 def test_a_store_is_added_once_it_is_near_not_empty_and_may_return() -> None:
-    """Given a store outside the view, then each of these keeps it out alone; and what was said of
-    its state before it asked says nothing any more.
+    """Given a store outside the view, then each of these reasons alone keeps it out; and earlier
+    reports of its state no longer count once it asks.
     """
     world = settled()
     learner = world.actor("learner-1")
@@ -185,7 +185,9 @@ def test_the_needed_number_of_whole_stores_is_enough() -> None:
 
 
 def test_a_coordinator_that_differs_from_most_replicas_has_diverged_itself() -> None:
-    """Given two stores that agree with each other and not with it, then it drops neither."""
+    """Given two stores that agree with each other and not with the coordinator, then it drops
+    neither.
+    """
     learner = settled().actor("learner-1")
     replicas, slot = learner.replicas, learner.decided
     replicas._agrees.clear()
@@ -210,7 +212,7 @@ def page_of(state: Any) -> SnapshotPage:
 
 
 def test_an_installed_state_keeps_votes_on_later_slots() -> None:
-    """Given a store that has voted on what comes after the snapshot, then it still knows that."""
+    """Given a store that has voted on slots after the snapshot, then it keeps those votes."""
     world = settled()
     store = world.actor("store-3")
     slot = store.state.applied + 1
@@ -226,7 +228,7 @@ def test_an_installed_state_keeps_votes_on_later_slots() -> None:
 
 
 def test_an_installed_state_reports_no_earlier_changes() -> None:
-    """Given changes that are kept, when another state takes their place, then they are not told."""
+    """Given kept changes, when another state replaces theirs, then they are not reported."""
     world = settled()
     store = world.actor("store-3")
     slot = store.state.applied
@@ -239,7 +241,7 @@ def test_an_installed_state_reports_no_earlier_changes() -> None:
 
 
 def test_a_sound_store_installs_no_state_that_is_not_newer() -> None:
-    """Given a page of a state at its own slot, then it keeps what it has, and copies no more."""
+    """Given a page of a state at its own slot, then a store keeps its state, and stops copying."""
     world = settled()
     store = world.actor("store-3")
     store.rejoin._installer.begin()
@@ -257,7 +259,7 @@ def test_a_sound_store_installs_no_state_that_is_not_newer() -> None:
 
 
 def test_an_installed_state_keeps_counted_aborts_of_later_slots() -> None:
-    """Given an abort that counts and is not decided, then a snapshot of before does not undo it."""
+    """Given an abort that counts and is not decided, then an earlier snapshot does not undo it."""
     world = settled()
     learner = world.actor("learner-2")
     learner.learned.aborts = {learner.decided + 1: {0: "late"}, learner.decided: {0: "done with"}}
@@ -294,7 +296,7 @@ def test_a_view_is_reported_to_the_leader_before_earlier_slots_are_decided() -> 
 
 
 def test_a_store_gets_no_lease_while_a_view_without_it_may_be_chosen() -> None:
-    """Given the View was proposed and nobody has reported it yet, then it may be in force."""
+    """Given a View that was proposed and is not reported yet, then it may be in force."""
     world = settled()
     (leader,) = [m.actor for m in world.up("proposer") if m.actor.holds_lease]
     member = leader.view.member("store-3")
@@ -359,7 +361,7 @@ def test_a_diverged_store_serves_no_read_whatever_its_lease_also_after_a_restart
 
 
 def diverged(world: World, name: str) -> Any:
-    """A store that has been told that its state is not the others', and has that on disk."""
+    """A store that was notified of its divergence, and has journalled it."""
     store = world.actor(name)
     slot, reported = store.state.applied, store.state.state_hash
     store.rejoin.note_report()
@@ -370,8 +372,8 @@ def diverged(world: World, name: str) -> Any:
 
 
 def test_a_store_that_has_copied_a_state_is_sound_also_after_a_restart() -> None:
-    """Given a store that differed, when it has the others' state, then neither it nor its next
-    start takes itself for the odd one, and a report of its former state counts no more.
+    """Given a diverged store, when it has copied another state, then neither it nor its next
+    incarnation counts as diverged, and a report of its former state no longer counts.
     """
     world = settled()
     machine = world.machines["store-3"]
@@ -404,7 +406,7 @@ def test_a_store_that_has_copied_a_state_is_sound_also_after_a_restart() -> None
 
 @pytest.mark.parametrize(("slot", "reported"), [(1, ""), (0, "f" * 32)], ids=["slot", "hash"])
 def test_a_notice_about_a_hash_never_reported_does_not_count(slot: int, reported: str) -> None:
-    """Given a word about another slot, or about another state, then this store goes on."""
+    """Given a notice about another slot, or about another state, then this store goes on."""
     store = settled().actor("store-3")
     store.rejoin.note_report()
     said = Diverged(
@@ -419,8 +421,8 @@ def test_a_notice_about_a_hash_never_reported_does_not_count(slot: int, reported
 
 
 def test_a_store_announces_a_change_of_its_standing_at_once_and_only_once() -> None:
-    """Given a store that lacks contents and then has them, then it does not wait for its next
-    heartbeat to say so; and it says nothing while nothing changes.
+    """Given a store that lacks contents and then has them, then it announces that before its next
+    regular heartbeat, and announces nothing while nothing changes.
     """
     world = settled()
     store = world.actor("store-3")
@@ -439,7 +441,7 @@ def test_a_store_announces_a_change_of_its_standing_at_once_and_only_once() -> N
 
 
 def test_a_diverged_member_copies_nothing_before_a_view_has_dropped_it() -> None:
-    """Given pages of a snapshot come all the same, then what it has voted on is not forgotten."""
+    """Given pages of a snapshot that come all the same, then the store keeps its votes."""
     world = settled()
     store = diverged(world, "store-3")
     source = world.actor("store-1")
@@ -460,8 +462,8 @@ def test_a_diverged_member_copies_nothing_before_a_view_has_dropped_it() -> None
 @pytest.mark.parametrize("ails", ["diverged", "installing"])
 @pytest.mark.parametrize("what", ["entry", "list", "result", "changes"])
 def test_a_store_with_a_wrong_or_partial_state_serves_no_reads(ails: str, what: Any) -> None:
-    """Given a store that knows that its state is wrong, or is about to be replaced, then whoever
-    reads, also without asking for the newest, is sent elsewhere; a watcher, too.
+    """Given a store that knows that its state is wrong, or that replaces it, then it refuses all
+    reads, also stale ones and those of watchers.
     """
     world = settled()
     machine = world.machines["store-3"]
@@ -484,8 +486,8 @@ def test_a_store_with_a_wrong_or_partial_state_serves_no_reads(ails: str, what: 
 
 
 def test_a_watcher_is_answered_at_once_or_when_its_patience_ends() -> None:
-    """Given a sound store, then changes that are here are told at once, and that there are none a
-    while later; neither takes a lease.
+    """Given a sound store, then changes that are here are answered at once, and an empty answer
+    comes after a while; neither needs a lease.
     """
     world = settled()
     store = world.actor("store-3")
@@ -506,8 +508,8 @@ def test_a_watcher_is_answered_at_once_or_when_its_patience_ends() -> None:
 
 
 def test_a_commands_result_is_read_only_under_a_lease() -> None:
-    """Given a store without a lease, that may have missed what was applied, then it does not say
-    that a session is unknown, however old a state the caller would take.
+    """Given a store without a lease, which may have missed slots, then it does not report a session
+    as unknown, however old a state the caller would accept.
     """
     world = settled()
     store = world.actor("store-3")
@@ -521,8 +523,8 @@ def test_a_commands_result_is_read_only_under_a_lease() -> None:
 
 
 def test_a_diverged_store_is_not_a_whole_one_that_a_view_may_keep() -> None:
-    """Given a view of two, one of which differs, when the other one is silent, then that one is
-    waited for, because it is the last that has the state.
+    """Given a view of two, one of which has diverged, when the other one is silent, then the
+    coordinator waits for it, because it alone has the state.
     """
     world = settled()
     learner = world.actor("learner-1")
@@ -559,7 +561,7 @@ def test_a_store_that_asks_on_two_disks_is_added_once() -> None:
 
 
 def test_a_takeover_changes_no_stores_votes() -> None:
-    """Given one founder and two that were added later, then the next View says so of them, too."""
+    """Given a founding store and two added later, then the next View keeps their slots."""
     world = settled()
     for name in ("store-2", "store-3"):
         learner = world.actor("learner-1")
@@ -581,8 +583,8 @@ def test_a_takeover_changes_no_stores_votes() -> None:
 
 
 def test_too_few_stores_refuse_no_write_whose_result_a_former_epoch_may_have_reported() -> None:
-    """Given a slot that all have voted on, when too few stores are whole, then it commits where it
-    is of a former epoch, and is given up by way of the log where it is of this one.
+    """Given a slot that all have voted on, when too few stores are whole, then it commits if it is
+    of a former epoch, and is aborted through the log if it is of this one.
     """
     world = settled()
     learner = world.actor("learner-1")
@@ -653,8 +655,8 @@ def test_without_voters_all_stores_of_the_view_must_hold_the_slot() -> None:
 
 
 def test_a_store_that_refused_reconsiders_where_no_store_has_a_vote() -> None:
-    """Given a slot that can't be given up, then a no for want of room holds only while room lacks,
-    and what was prepared stays so.
+    """Given a slot that can't be aborted, then a refusal for want of room holds only while room
+    lacks, and a yes is never taken back.
     """
     world = settled()
     store, learner = world.actor("store-3"), world.actor("learner-1")
@@ -690,8 +692,8 @@ def test_a_store_that_refused_reconsiders_where_no_store_has_a_vote() -> None:
 
 
 def test_a_refusal_is_final_where_a_store_has_a_vote() -> None:
-    """Given a store that refused for want of room, then it does so also when there is some again:
-    its coordinator may have asked the log to give up what it refused.
+    """Given a store that refused for want of room, then it repeats the refusal also with room: its
+    coordinator may have proposed to abort the refused commands.
     """
     world = settled()
     store = world.actor("store-3")
@@ -739,8 +741,8 @@ def test_only_progress_of_this_epoch_and_of_an_open_slot_gives_more_time(
 
 
 def test_a_lost_prepare_of_a_former_epochs_slot_is_sent_again() -> None:
-    """Given a store that answered and was asked to prepare, when that is lost, then it is asked
-    again: it has answered, so nothing else would make it vote.
+    """Given a store that answered and was asked to prepare, when that message is lost, then it is
+    sent again: nothing else would make the store vote.
     """
     world = settled()
     learner = world.actor("learner-1")

@@ -48,7 +48,8 @@ from chaos.simulator.world import World
 from tests.worlds import batch, founded, hand, leader_of, put, sent
 
 CHECKED_AT_THE_DOOR = {"modified_ms"}
-"""Shown, and never computed with: what is stored from before it was checked stays readable."""
+"""Numbers that are only shown, never computed with: values stored before the check stay readable.
+"""
 
 
 def unbounded(node: Any, name: str = "") -> set[str]:
@@ -91,7 +92,7 @@ def test_the_greatest_numbers_can_be_encoded() -> None:
 
 
 def test_a_long_name_of_a_request_fits_into_its_property() -> None:
-    """Given a request's id of many bytes, then the message about it can be sent."""
+    """Given a request's id of many bytes, then the message with it can be sent."""
     outcome = Outcome(status="done", slot=1, index=0)
     result = Result(session="é" * 128, sequence=1, outcome=outcome)
 
@@ -116,8 +117,8 @@ def test_a_command_with_an_absurd_name_is_refused(fields: dict[str, Any]) -> Non
     "path", ["/x", "a//b", "a/", "/", ".", "a/../b", "a/.", "x" * 4097, "/".join(["x"] * 2500)]
 )
 def test_a_command_for_an_invalid_path_is_never_sent_to_a_leader(path: str) -> None:
-    """Given any operation on a path that the tree can't hold, then its message is none, also deep
-    in a transaction; the same operation on a name is one.
+    """Given any operation on a path that the tree can't hold, then its message is invalid, also
+    deep in a transaction; the same operation on a valid name is accepted.
     """
 
     def operations(path: str) -> list[AnyOperation]:
@@ -147,7 +148,7 @@ def test_a_command_for_an_invalid_path_is_never_sent_to_a_leader(path: str) -> N
 
 
 def test_a_directory_is_listed_whatever_paths_an_earlier_version_took() -> None:
-    """Given a file at a path with a slash before it, which no parent holds, then the others are
+    """Given a file at a path with a leading slash, which no parent holds, then the others are
     listed, and it can be read and removed.
     """
     state = Namespace(Constants())
@@ -169,8 +170,8 @@ def test_a_directory_is_listed_whatever_paths_an_earlier_version_took() -> None:
 
 
 def test_an_acceptor_iterates_over_its_values_and_not_over_all_slots() -> None:
-    """Given one value in a slot that is far away, then a promise, a page and a truncation take as
-    long as there are values.
+    """Given one value in a far slot, then a promise, a page and a truncation cost only the number
+    of values.
     """
     world = founded()
     acceptor = world.actor("acceptor-1")
@@ -195,7 +196,7 @@ def test_an_acceptor_iterates_over_its_values_and_not_over_all_slots() -> None:
 
 
 def with_a_far_value(far: int, seed: int = 1) -> tuple[World, Batch]:
-    """A cluster with a file, and a value far away at one acceptor, under a real ballot."""
+    """A cluster with a file, and a far value at one acceptor, under a real ballot."""
     world = founded(seed)
     world.done(put("a", b"1"))
     world.settled()
@@ -207,13 +208,13 @@ def with_a_far_value(far: int, seed: int = 1) -> tuple[World, Batch]:
 
 @pytest.mark.parametrize("far", [10**15, COUNT_MAX, GAP_SLOTS_MAX + 100])
 def test_a_new_leader_fills_no_gap_of_10_to_the_15(far: int) -> None:
-    """Given a value far away at an acceptor whose promise counts, when another proposer is elected,
-    then it proposes nothing in between, and writes go on where the log ends.
+    """Given a far value at an acceptor whose promise counts, when another proposer is elected, then
+    it proposes nothing in between, and writes go on at the end of the log.
     """
     world, _ = with_a_far_value(far)
     ended = world.actor("learner-1").chosen_through
     former = leader_of(world)
-    world.crash("acceptor-5", "acceptor-4")  # The one that has it is needed for each quorum.
+    world.crash("acceptor-5", "acceptor-4")  # The acceptor that has it is needed for each quorum.
     world.crash(former.name)
 
     world.done(put("a", b"2"))
@@ -228,7 +229,7 @@ def test_a_new_leader_fills_no_gap_of_10_to_the_15(far: int) -> None:
 
 
 def test_a_far_value_that_phase_1_found_is_proposed_once_the_log_comes_near() -> None:
-    """Given a value behind a long gap, then the leader leaves that slot alone, and steps down where
+    """Given a value behind a long gap, then the leader leaves that slot alone, and steps down when
     the log comes near; the next one, whose phase 1 reaches it, proposes that value and no other.
     """
     world, forged = with_a_far_value(far := GAP_SLOTS_MAX + 100)
@@ -264,8 +265,8 @@ def batch_of_nothing() -> Abort:
 
 
 def test_no_wrong_number_keeps_a_learner_from_taking_over() -> None:
-    """Given a learner that was handed slots far away in each kind of message, when the coordinator
-    dies, then it asks for them for a while, takes over, and writes go on.
+    """Given a learner that received far slots in each kind of message, when the coordinator dies,
+    then the learner pulls them for a while, takes over, and writes go on.
     """
     world = founded()
     world.done(put("a", b"1"))
@@ -321,15 +322,15 @@ def test_a_leader_ignores_wrong_progress_and_learns_what_was_chosen() -> None:
 
 @pytest.mark.parametrize("acceptors", [1, 5])
 def test_the_highest_possible_ballot_does_not_end_elections(acceptors: int) -> None:
-    """Given acceptors that are asked for the last of all ballots, and one that has promised it,
-    then the next leader is elected under a ballot that others can still exceed.
+    """Given acceptors that are asked to promise the last of all ballots, and one that has promised
+    it, then the next leader is elected under a ballot that others can still exceed.
     """
     world = founded()
     last, former = Ballot(COUNT_MAX, "proposer-5"), leader_of(world)
     for name in world.options.names("acceptor")[:acceptors]:
         answers = sent(hand(world, name, "proposer-5", Prepare(ballot=last, first_slot=1), 10_000))
         assert [answer.type for answer in answers] == ["paxos.reject"]
-    world.actor("acceptor-1").promised = last  # As of a former version.
+    world.actor("acceptor-1").promised = last  # As a former version did.
     beat = LeaderBeat(ballot=last, ready=True, chosen_through=0, lease_left_ms=0, read_leases_ms={})
     hearers = [
         name for role in ("proposer", "learner", "store") for name in world.options.names(role)

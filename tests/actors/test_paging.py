@@ -1,4 +1,4 @@
-"""Answers are cut by the bytes they take: no list of the largest items outgrows a message."""
+"""Answers are cut by their bytes: no list of the largest items outgrows a message."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -41,7 +41,7 @@ def command(sequence: int, operation: Any) -> Command:
 
 
 def largest_put(path: str) -> PutFile:
-    """A file of which everything is as long as a gateway takes it in."""
+    """A file whose fields are all as long as a gateway accepts."""
     return PutFile(
         path=path,
         content=Chunked(size=1, sha256="a" * 64, chunks=("a" * 64,) * 128),
@@ -72,8 +72,8 @@ def test_a_page_ends_with_the_item_that_fills_it(sizes: list[int], bytes_max: in
 
 
 def test_a_listing_of_the_largest_entries_is_sent_in_pages() -> None:
-    """Given a directory whose listing outgrows a message, then a reader that goes on after the last
-    name of each page gets every entry.
+    """Given a directory whose listing outgrows a message, then a reader that continues after the
+    last name of each page gets every entry.
     """
     state = Namespace(Constants())
     paths = [f"{DEEP}/{number:04}" for number in range(800)]
@@ -127,7 +127,9 @@ def test_the_longest_changes_are_sent_in_pages_of_whole_slots() -> None:
 
 
 def test_long_names_are_kept_for_fewer_changes() -> None:
-    """Given a bound on the names, then the oldest slots go, and who asks for them hears of it."""
+    """Given a bound on the names, then the oldest slots are dropped, and requests for them are
+    refused.
+    """
     move = MoveEntry(source=f"{DEEP}/a", target=f"{DEEP}/b")
     each = len(move.source) + len(move.target)
     changes = Changes(kept_bytes=3 * each)
@@ -142,8 +144,8 @@ def test_long_names_are_kept_for_fewer_changes() -> None:
 
 
 def test_long_commands_fill_several_slots() -> None:
-    """Given a busy leader, when commands are long in what is no contents, then none of its slots
-    takes more than a batch may, and one that is too long for any message is not taken in.
+    """Given a busy leader, when commands are long even without contents, then none of its slots
+    takes more than a batch may, and a command too long for any message is dropped.
     """
     options = Options(batch_bytes=64 * 1024)
     world = founded(options=options)
@@ -173,7 +175,9 @@ def test_long_commands_fill_several_slots() -> None:
 
 
 def test_the_log_of_the_longest_commands_is_sent_in_pages() -> None:
-    """Given slots full of long moves, then who goes on below each page's last slot sees each."""
+    """Given slots full of long moves, then a reader that continues below each page's last slot sees
+    each.
+    """
     move = MoveEntry(source=f"{DEEP}/a", target=f"{DEEP}/b")
     learner = learner_with(*(batch(*[move] * 100) for _ in range(12)))
     slots: list[int] = []

@@ -1,4 +1,4 @@
-"""A node that was away blames nobody for what it has not heard: all were away together.
+"""A node that was away blames no other node for missing messages: all were away together.
 
 The broker takes no messages for a while (its memory or disk alarm), or it is gone, or the machine
 slept: then every node's timers come late, and before the first message of the others.
@@ -30,7 +30,7 @@ def counted(world: World, counter: str) -> int:
 
 
 def be_away(world: World, away_ms: int) -> None:
-    """Nobody's messages cross, and no timer comes; then all goes on."""
+    """No message crosses, and no timer comes; then all goes on."""
     world.network.stop()
     world.run(away_ms)
     world.network.start()
@@ -74,12 +74,12 @@ def test_slots_in_progress_are_decided_after_a_pause_and_no_store_is_dropped(
         # when all are away for a while,
         be_away(world, away_ms)
 
-    # then it is committed where it was asked for: nobody is dropped, nobody takes over,
+    # then it is committed where it was proposed: no store is dropped, no learner takes over,
     world.run(WITHIN_MS)
     world.settled()
     assert world.read("under/way").reply.status == "found"
     assert [world.actor(name).view for name in world.options.names("learner")] == [view, view]
-    # nothing is aborted, and the client has been told as much as could be known in time,
+    # nothing is aborted, and the client had a truthful answer in time,
     assert counted(world, "aborts_proposed") == 0
     told = world.answers.pop(token)
     in_time = away_ms < world.options.request_deadline_ms
@@ -106,7 +106,7 @@ def test_the_other_learner_does_not_take_over_after_an_absence(world: World, awa
         # when all are away for a while,
         be_away(world, away_ms)
 
-    # then it learns the decision, and leaves the coordinator what it is.
+    # then it learns the decision, and does not take over from the coordinator.
     world.run(WITHIN_MS)
     assert other.decided == other.chosen_through
     assert (other.view, other.counters["takeovers_proposed"]) == (view, 0)
@@ -124,7 +124,7 @@ def test_a_turn_whose_messages_are_all_dropped_ends_an_absence_too(world: World)
 
 
 def test_a_leader_that_returns_alone_steps_down(world: World) -> None:
-    # Given a leader that is held, while the others elect another one,
+    # Given a leader that is paused, while the others elect another one,
     former = leader_of(world)
     former.pause(20_000_000)
     world.run(19_000)
@@ -132,7 +132,7 @@ def test_a_leader_that_returns_alone_steps_down(world: World) -> None:
     # when it goes on,
     world.run(2_000)
 
-    # then it leads no more, and writes go on under the other one.
+    # then it no longer leads, and writes go on under the other one.
     assert leader_of(world) is not former
     assert not isinstance(former.actor.phase, Leading)
     assert world.done(put("after", b"2")).outcome.status == "done"
@@ -149,7 +149,7 @@ def test_a_leader_that_died_while_all_were_away_is_replaced_soon(world: World) -
     # when the others return,
     world.network.start()
 
-    # then one of them leads soon, and they did not all stand at once.
+    # then one of them leads soon, and they did not all campaign at once.
     answer = world.answer(world.write(put("after", b"2")), within_ms=WITHIN_MS)
     assert answer.outcome.status == "done"
     assert leader_of(world) is not former

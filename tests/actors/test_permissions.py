@@ -1,4 +1,4 @@
-"""The table of who may send what, walked: every type, from everybody, to everybody."""
+"""The table of who may send what, walked: every type, from every role, to every role."""
 
 import pickle
 from collections import Counter
@@ -89,7 +89,7 @@ def suited(world: World, sample: Any, sender: str, receiver: str) -> Any:
 
 
 def view_of(world: World, sender: str) -> View:
-    """The view as that start of that learner would have it."""
+    """The view with that incarnation of that learner as coordinator."""
     disk = world.machines[sender].disk
     view: View = world.actor("store-1").state.view
     return view.model_copy(
@@ -102,14 +102,16 @@ def view_of(world: World, sender: str) -> View:
 
 
 def enveloped(world: World, sender: str, message: Any) -> Envelope:
-    """What comes under `sender`'s name; of a member with its own disk and start."""
+    """An envelope under `sender`'s name; of a member with its own disk and incarnation."""
     machine = world.machines.get(sender)
     disk = (machine.disk.identity, machine.disk.incarnation) if machine else ("disk-x", 1)
     return Envelope(world.actor("acceptor-1").cluster, sender, *disk, message)
 
 
 def memory_of(actor: Any) -> bytes:
-    """All that an actor knows, but what it counts, and the parts of the table it has looked up."""
+    """All that an actor knows, except its counters and the parts of the table that it has looked
+    up.
+    """
     turn = actor.turn
     kept = turn.counters, actor.counters, actor._routes
     turn.counters = actor.counters = Counter()
@@ -120,7 +122,7 @@ def memory_of(actor: Any) -> bytes:
 
 
 def is_let_in(actor: Any, envelope: Envelope) -> bool:
-    """Whether a handler would see the message; none does."""
+    """Whether a handler would receive the message; none does."""
     if envelope.message.__class__ in FOUNDING:
         return bool(actor._may_found(envelope))
     return actor._admit(envelope) is not None
@@ -169,9 +171,12 @@ def test_messages_that_the_table_permits_are_admitted(world: World) -> None:
 def test_messages_that_the_table_forbids_are_counted_and_change_nothing(
     world: World, receiver: str
 ) -> None:
-    """Given messages of all types, when they come from whom no row names, then nothing happens."""
+    """Given messages of all types, when they come from senders that no row names, then nothing
+    happens.
+    """
     actor, now = world.actor(receiver), world.machines[receiver].now_ms
-    actor.receive(enveloped(world, "stranger", SAMPLES[-1]), now)  # From here on it is awake.
+    # From here on the receiver counts as awake.
+    actor.receive(enveloped(world, "stranger", SAMPLES[-1]), now)
     before = memory_of(actor)
     forbidden = 0
     for sample in SAMPLES:
@@ -196,7 +201,7 @@ def test_messages_that_the_table_forbids_are_counted_and_change_nothing(
 
 
 def test_a_node_with_other_settings_may_ask_which_cluster_this_is(world: World) -> None:
-    """Given an acceptor that the genesis does not name, then it is answered: it halts on that."""
+    """Given an acceptor that the genesis does not name, then the answer makes it halt."""
     now = world.machines["acceptor-2"].now_ms
     question = enveloped(world, "acceptor-9", Inquiry(cluster=""))
 
@@ -209,7 +214,7 @@ def test_a_node_with_other_settings_may_ask_which_cluster_this_is(world: World) 
 
 
 def wrong_ones(world: World) -> Iterator[tuple[str, str, Any]]:
-    """What the right role sends to the right role, and the wrong node."""
+    """A message from the right role to the right role, but of the wrong node."""
     for sample in SAMPLES:
         message: Any = sample
         if type(message).__name__ in (
@@ -272,7 +277,7 @@ CLOSES_ANOTHERS = CloseSession(target="gateway-2.s")
 
 
 def test_no_node_may_send_under_anothers_name(world: World) -> None:
-    """Given a ballot, a View, a session or a role of another's, then the message is dropped."""
+    """Given a ballot, a View, a session or a role of another node, then the message is dropped."""
     tried = 0
     for sender, receiver, message in wrong_ones(world):
         actor = world.actor(receiver)
@@ -288,7 +293,7 @@ def test_no_node_may_send_under_anothers_name(world: World) -> None:
 
 
 def test_calls_and_notices_are_no_messages() -> None:
-    """A node takes those from its own runtime only, which is the only one that can make them."""
+    """A node accepts those from its own runtime only, which is the only one that can make them."""
     local = [*Call.__subclasses__(), *Notice.__subclasses__()]
     assert len(local) > 10
     kinds = {kind.model_fields["type"].default for kind in types()}

@@ -1,4 +1,4 @@
-"""Phase 1: what a candidate makes of promises in pages, and what acceptors put into them."""
+"""Phase 1: what a candidate concludes from promises in pages, and what acceptors put into them."""
 
 from dataclasses import replace
 from typing import Any
@@ -28,7 +28,7 @@ OLD, NEW = Ballot(1, "proposer-1"), Ballot(50, "proposer-5")
 
 
 def answers(world: World, receiver: str, sender: str, message: Any) -> list[Any]:
-    """What `receiver` says to a message, once no lease binds it."""
+    """The answer of `receiver` to a message, once no lease binds it."""
     return sent(hand(world, receiver, sender, message, 10 * world.options.lease_ms))
 
 
@@ -38,7 +38,7 @@ def accepted(slot: int, ballot: Ballot = OLD) -> AcceptedValue:
 
 @pytest.fixture
 def world() -> World:
-    """A cluster without a leader, in which messages are handed over by hand."""
+    """A cluster without a leader, in which messages are delivered by hand."""
     cluster = founded(options=Options(page_bytes=100))
     cluster.crash(*cluster.options.names("proposer"))
     cluster.run(3_000)
@@ -47,8 +47,8 @@ def world() -> World:
 
 
 def test_a_pull_returns_all_accepted_values_of_the_range_page_by_page(world: World) -> None:
-    """Given values in some slots, when a learner pulls a range again and again from where it has
-    got to, then it gets each value in the range once, in order, and no other.
+    """Given values in some slots, when a learner pulls a range page after page, then it gets each
+    value in the range once, in order, and no other.
     """
     slots = (300, 301, 302, 304, 305, 400)
     for slot in slots:
@@ -74,8 +74,8 @@ def test_a_pull_returns_all_accepted_values_of_the_range_page_by_page(world: Wor
 
 
 def test_truncated_slots_stay_truncated(world: World) -> None:
-    """Given an acceptor that has forgotten slots, when it is told of fewer, or of the same ones
-    again, then nothing changes, and a later start says the same.
+    """Given an acceptor that has truncated slots, when it is asked to truncate fewer, or the same
+    ones again, then nothing changes, and a later incarnation reports the same.
     """
     for slot in range(300, 306):
         accept = Accept(ballot=NEW, slot=slot, value=accepted(slot).value)
@@ -91,7 +91,7 @@ def test_truncated_slots_stay_truncated(world: World) -> None:
 
 
 class Candidate:
-    """proposer-5, which stands under a new ballot."""
+    """`proposer-5`, which campaigns under a new ballot."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -110,7 +110,7 @@ class Candidate:
         truncated: int = 1,
         ballot: Ballot | None = None,
     ) -> list[int]:
-        """It hears a page of a promise; from which slots on it asks for more."""
+        """Delivers a page of a promise; the first slots of the pages requested next."""
         page = Promise(
             ballot=ballot or self.ballot,
             first_slot=first,
@@ -123,20 +123,20 @@ class Candidate:
 
     @property
     def proposed(self) -> dict[int, Any]:
-        """Once elected: what it has proposed, slot by slot."""
+        """Once elected: the values that it has proposed, by slot."""
         assert isinstance(self.actor.phase, Leading)
         return {slot: flight.value for slot, flight in self.actor.phase.in_flight.items()}
 
 
 def test_a_slot_is_empty_only_if_a_page_of_this_ballot_covers_it(world: World) -> None:
-    """Given promises in pages, when pages come twice, out of order or for a former ballot, then
-    nobody is elected before three acceptors have told of all slots, and nothing told is lost.
+    """Given promises in pages, when pages come twice, out of order or for a former ballot, then no
+    leader is elected before three acceptors have covered all slots, and no value is lost.
     """
     candidate = Candidate(world)
     former = Ballot(candidate.ballot.round - 1, candidate.ballot.proposer)
     for acceptor in (1, 2):
         assert candidate.told(acceptor, 1, 3, accepted(1), accepted(2)) == [3]
-        assert candidate.told(acceptor, 9, None) == []  # A page between is missing.
+        assert candidate.told(acceptor, 9, None) == []  # The page between is missing.
     assert candidate.told(1, 3, None, accepted(4)) == []
     assert candidate.told(4, 3, None) == []  # Its first page never came.
     for acceptor in (3, 4, 5):
@@ -151,7 +151,9 @@ def test_a_slot_is_empty_only_if_a_page_of_this_ballot_covers_it(world: World) -
 
 
 def test_slots_truncated_between_two_pages_are_not_empty(world: World) -> None:
-    """Given an acceptor that forgets slots between two pages, then it is asked from the first."""
+    """Given an acceptor that truncates slots between two pages, then it is asked from the first
+    again.
+    """
     candidate = Candidate(world)
     assert candidate.told(1, 1, 3, accepted(1), accepted(2)) == [3]
     assert candidate.told(1, 3, None, accepted(9), truncated=6) == [1]
@@ -163,8 +165,8 @@ def test_slots_truncated_between_two_pages_are_not_empty(world: World) -> None:
 
 
 def test_a_new_leader_proposes_nothing_in_slots_that_its_quorum_truncated(world: World) -> None:
-    """Given acceptors that have forgotten slots at different times, then the most counts: those
-    slots were decided, whatever the others tell of them.
+    """Given acceptors that have truncated different slots, then the highest mark counts: those
+    slots were decided, whatever the others report.
     """
     candidate = Candidate(world)
     candidate.told(1, 1, None, accepted(2), accepted(6))
@@ -177,8 +179,8 @@ def test_a_new_leader_proposes_nothing_in_slots_that_its_quorum_truncated(world:
 def test_values_that_phase_1_found_are_proposed_until_restarted_learners_know_them(
     world: World,
 ) -> None:
-    """Given a slot that a learner reports as chosen under a former ballot, when that learner starts
-    again and knows it no more, then the leader, whose own ballot may have too few votes for it
+    """Given a slot that a learner reports as chosen under a former ballot, when that learner
+    restarts and no longer knows it, then the leader, whose own ballot may have too few votes for it
     while too few are left for the former one, proposes it again.
     """
     candidate = Candidate(world)
@@ -191,7 +193,7 @@ def test_values_that_phase_1_found_are_proposed_until_restarted_learners_know_th
         said = answers(world, "proposer-5", "learner-1", heartbeat)
         return [(m.slot, m.value) for m in said if isinstance(m, Accept)]
 
-    assert heard(0) == []  # Both are under way.
+    assert heard(0) == []  # Both are in flight.
     view = world.actor("learner-1").view
     answers(world, "proposer-5", "learner-1", LearnerProgress(scanned=2, decided=1, view=view))
     assert candidate.proposed == {}
@@ -201,8 +203,8 @@ def test_values_that_phase_1_found_are_proposed_until_restarted_learners_know_th
 
 
 def test_a_promise_reports_every_slot_also_after_a_restart(world: World) -> None:
-    """Given values with a gap, more than fit into a page, when the pages are asked for one after
-    the other, then no slot is missing, the last one included; and a new start tells the same.
+    """Given values with a gap, more than fit into a page, when the pages are requested one after
+    the other, then no slot is missing, the last one included; and a new incarnation sends the same.
     """
     slots = [*range(10, 16), *range(18, 24)]
     acceptor = world.machines["acceptor-2"]
@@ -241,8 +243,8 @@ def _from(world: World, message: Any, name: str = "proposer-5") -> Envelope:
 
 
 def test_a_restarted_acceptor_does_not_take_truncated_slots_for_empty(world: World) -> None:
-    """Given an acceptor that has forgotten slots, then also its next start says so and accepts
-    nothing for them.
+    """Given an acceptor that has truncated slots, then also its next incarnation reports it and
+    accepts nothing for them.
     """
     world.machines["acceptor-2"].arrive((_from(world, Truncate(below=40), "learner-1"),))
     world.run(100)

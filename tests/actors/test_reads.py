@@ -1,4 +1,4 @@
-"""What a store answers, what it waits for, and the lease it asks for."""
+"""What a store answers, what it waits for, and the lease that it asks for."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def command(sequence: int, operation: AnyOperation, acknowledged: int = -1) -> C
 
 
 def state_of(*commands: Command) -> Namespace:
-    """What these commands lead to, each in a slot of its own."""
+    """The state after these commands, each in a slot of its own."""
     state = Namespace(Constants())
     for one in commands:
         state.apply(state.applied + 1, Batch(commands=(one,)), ())
@@ -51,7 +51,9 @@ def request(**more: Any) -> ReadRequest:
 
 
 def test_acknowledged_results_are_answered_as_forgotten() -> None:
-    """Given acknowledged results, then they are forgotten, later ones known, and others to come."""
+    """Given acknowledged results, then they are forgotten, later ones known, and others still
+    running.
+    """
     commands = [command(0, OpenSession()), *(command(n, put("a", b"%d" % n)) for n in (1, 2, 3))]
     for acknowledged in (-1, 0, 2, 3):
         state = state_of(*commands, command(4, put("a", b"4"), acknowledged))
@@ -83,8 +85,8 @@ def test_an_entry_is_answered_without_its_children_and_a_list_with_them() -> Non
 
 
 def test_changes_are_answered_from_the_requested_slot_on() -> None:
-    """Given changes in slots 2 and 3, then each asking gets those from its slot on, or hears that
-    they are not all kept.
+    """Given changes in slots 2 and 3, then each request gets those from its slot on, or the answer
+    that they are not all kept.
     """
     state, changes = Namespace(Constants()), Changes()
     for one in (command(0, OpenSession()), command(1, put("a", b"1")), command(2, put("b", b"2"))):
@@ -137,8 +139,8 @@ def test_sessions_touch_no_path_and_a_result_is_touched_by_its_own_command() -> 
 
 
 def test_each_lease_request_has_a_number_of_its_own_and_old_ones_are_forgotten() -> None:
-    """Given a store that asks and gets no answer, then its numbers rise, what it remembers of them
-    is bounded, and a grant for one that it has forgotten gives no lease.
+    """Given a store that asks and gets no answer, then its numbers rise, its memory of them is
+    bounded, and a grant for a forgotten one gives no lease.
     """
     store = started().actor("store-1")
     store.reads.give_up_lease()
@@ -185,7 +187,7 @@ def test_a_store_starts_without_a_lease_and_serves_its_applied_state() -> None:
 
 def test_a_refusal_sends_a_read_to_another_store_unless_it_is_late() -> None:
     """Given a read that its store refuses, then another store is asked; a refusal of a store that
-    was asked before changes nothing, and an answer counts, whoever gives it.
+    was asked before changes nothing, and an answer counts, whichever store sends it.
     """
     world = started()
     gateway = world.actor("gateway-1")

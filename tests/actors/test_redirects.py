@@ -1,4 +1,4 @@
-"""What a proposer says of commands it does not take, and what a client may conclude from it."""
+"""A proposer's redirects of commands, and what a gateway may conclude from them."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def submit(ballot: Ballot, sequence: int) -> Submit:
 
 
 def redirects(effects: Effects) -> list[tuple[int, bool]]:
-    """Which sequences are sent back, and whether they are said never to have been proposed."""
+    """The sequences that are redirected, and whether as never proposed."""
     return [(m.sequence, m.never_proposed) for m in sent(effects) if isinstance(m, Redirect)]
 
 
@@ -34,7 +34,7 @@ def redirects(effects: Effects) -> list[tuple[int, bool]]:
 
 def test_never_proposed_is_claimed_only_for_sequences_that_the_last_ballot_did_not_reach() -> None:
     """Given a leader that proposed one command and steps down, then only later ones, and only those
-    meant for that very ballot, can't happen; and its next start vouches for nothing.
+    meant for that ballot, are never proposed; and its next incarnation claims nothing.
     """
     world = founded()
     leader = leader_of(world)
@@ -79,8 +79,8 @@ def test_a_command_in_progress_is_queued_once_and_again_when_its_slot_is_chosen(
 
 
 def test_a_leader_without_a_quorum_steps_down_and_redirects_its_queue() -> None:
-    """Given a leader that no acceptor hears, then it leads no longer than its lease ran, and says
-    of commands that wait in its queue that they were never proposed.
+    """Given a leader that no acceptor hears, then it leads no longer than its lease ran, and
+    redirects the commands in its queue as never proposed.
     """
     world = founded()
     leader = leader_of(world)
@@ -128,7 +128,7 @@ def writing() -> tuple[World, int, Any]:
 
 
 def end_wait(world: World, token: int) -> Any:
-    """What the caller is told if the wait ends now."""
+    """The caller's answer if its wait ends now."""
     machine = world.machines["gateway-1"]
     call = GiveUp(token=1_000, write=token)
     identity = machine.actor.identity
@@ -151,7 +151,7 @@ def redirect(world: World, pending: Any, ballot: Ballot, **more: Any) -> None:
 
 
 def test_a_write_is_refused_for_good_only_if_no_ballot_can_propose_a_copy() -> None:
-    """Given copies sent to two leaders, then each of them has to say that it never proposed it."""
+    """Given copies sent to two leaders, then each has to report that it never proposed it."""
     world, token, pending = writing()
     (first,) = pending.open_ballots
     second = Ballot(first.round + 1, "proposer-5")
@@ -171,8 +171,8 @@ def test_a_write_is_refused_for_good_only_if_no_ballot_can_propose_a_copy() -> N
 
 
 def test_a_write_answered_as_unknown_is_not_retried_under_another_sequence() -> None:
-    """Given a write that aborts after its caller has gone, then that is what became of it, for
-    whoever asks about it, also after the gateway has started again.
+    """Given a write that aborts after its caller has gone, then that outcome is answered to every
+    later query, also after the gateway has restarted.
     """
     world, token, pending = writing()
     request = pending.command.request
@@ -233,8 +233,8 @@ def test_a_gateway_acknowledges_only_results_that_it_has_received() -> None:
 def test_a_caller_waits_half_as_long_if_no_copy_was_sent(
     sent_to_a_leader: bool,
 ) -> None:
-    """Given a write of which no result comes, then its caller is told *unknown* at the deadline if
-    a leader may propose it, and *never* at half of it if none has got it.
+    """Given a write whose result does not come, then its caller is answered *unknown* at the
+    deadline if a leader may propose it, and *unavailable* at half of it if no leader has got it.
     """
     world = founded()
     gateway, deadline_ms = world.actor("gateway-1"), world.options.request_deadline_ms

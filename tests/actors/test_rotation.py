@@ -1,4 +1,4 @@
-"""A question that goes from peer to peer: each has its turn, and none is asked without a pause."""
+"""A request that goes from peer to peer: each has its turn, and none is asked without a pause."""
 
 import pytest
 
@@ -14,7 +14,7 @@ PEERS = ("a", "b", "c")
 def asked_while(
     rotation: Rotation, until: int, refuses: bool, peers: tuple[str, ...] = PEERS
 ) -> list[tuple[int, str]]:
-    """Who is asked when, if all refuse at once, or if none answers within a second."""
+    """Which peer is asked when, if all refuse at once, or if none answers within a second."""
     asked: list[tuple[int, str]] = []
     for now in range(0, until, 10):
         while (peer := rotation.next(peers, now, 1_000)) is not None:
@@ -99,7 +99,7 @@ def _read(world: World) -> int:
 
 
 def _without_leases(*stores: str) -> World:
-    """A cluster with one file, in which the leader does not hear these stores."""
+    """A cluster with one file, in which the leader does not receive these stores' messages."""
     world = founded()
     world.done(put("a", b"1"))
     world.run(3_000)
@@ -124,7 +124,7 @@ def test_a_read_that_one_store_can_serve_is_served_there(first: int, serves: str
 
 @pytest.mark.parametrize("first", range(6))
 def test_a_read_outlives_two_stores_that_have_just_fallen_silent(first: int) -> None:
-    """Given a gateway that has measured no read yet, and heartbeats of a moment ago."""
+    """Given a gateway that has measured no read yet, and heartbeats that came a moment ago."""
     world = founded()
     world.done(put("a", b"1"))
     world.run(3_000)

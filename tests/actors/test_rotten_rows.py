@@ -1,4 +1,4 @@
-"""A row that has rotted on the disk is made anew from memory, as it was."""
+"""A row that has rotted on the disk is remade from memory, as it was."""
 
 import pytest
 
@@ -9,8 +9,8 @@ from tests.worlds import founded, put
 
 
 def test_every_row_of_every_journal_is_remade_as_it_was() -> None:
-    """Given a cluster that has lived through a change of its coordinator, with a write under way, a
-    result that a caller waits for no more, and a store that knows that it differs.
+    """Given a cluster that has lived through a change of its coordinator, with a write in flight, a
+    result whose caller has gone, and a store that knows that it has diverged.
     """
     world = founded()
     world.done(put("d/a", b"1"))

@@ -1,4 +1,4 @@
-"""Sessions and idempotency keys: what is remembered of them, and until when by log time."""
+"""Sessions and idempotency keys: what is kept of them, and until when by log time."""
 
 from typing import Any
 
@@ -33,20 +33,20 @@ def command(sequence: int, operation: Any, **more: Any) -> Command:
 
 
 def told(state: Namespace, at_ms: int, one: Command, *aborted: Refusal) -> Outcome:
-    """What becomes of a command in the next slot, at the log time `at_ms` if that is later."""
+    """The outcome of a command in the next slot, at the log time `at_ms` if that is later."""
     batch = Batch(elapsed_ms=at_ms - state.log_time_ms, commands=(one,))
     (outcome,) = state.apply(state.applied + 1, batch, aborted)
     return outcome
 
 
 def asked(state: Namespace, session: str, sequence: int) -> str:
-    """What the state says of a request."""
+    """The state's answer for a request."""
     request = ReadRequest(number=1, what="result", session=session, sequence=sequence)
     return answer_read(state, request).status
 
 
 def again(state: Namespace) -> Namespace:
-    """What a restarted replica has of `state`."""
+    """A restarted replica's copy of `state`."""
     other = Namespace(state.constants)
     for key, value in sorted(state.take_rows()):
         assert value is None or other.restore(Record(key, value))
@@ -60,7 +60,7 @@ def keyed(sequence: int, path: str, key: str, fingerprint: str = "") -> Command:
 
 
 def test_a_key_belongs_to_one_request_and_its_first_result() -> None:
-    """Given requests under one key, then one of them happens, and an aborted one is none."""
+    """Given requests under one key, then one is applied, and an aborted one does not count."""
     state = Namespace(KEPT)
     told(state, 0, command(0, OpenSession()))
     given_up = told(state, 0, keyed(1, "a", "key"), Refusal(index=0, reason="late"))
@@ -75,8 +75,8 @@ def test_a_key_belongs_to_one_request_and_its_first_result() -> None:
 
 
 def test_keys_expire_by_log_time_which_never_goes_back() -> None:
-    """Given a day of log time, then what is older is forgotten, and nothing that is younger; and a
-    leader whose clock is behind makes nothing younger.
+    """Given a day of log time, then older results and keys are forgotten, and no younger ones; and
+    a leader whose clock is behind makes none younger.
     """
     state = Namespace(KEPT)
     told(state, 0, command(0, OpenSession()))
@@ -131,8 +131,8 @@ def test_a_session_lives_while_it_is_used() -> None:
 
 
 def test_a_restarted_replica_goes_on_as_the_others_do() -> None:
-    """Given a state with all that is remembered, when it is read back from its journal's rows, in
-    whatever order they come, then the same slots make the same of it: results, expiry and hash.
+    """Given a state with all that is kept, when it is restored from its journal's rows, in whatever
+    order they come, then the same slots lead to the same results, expiry and hash.
     """
     state = Namespace(KEPT)
     told(state, 0, command(0, OpenSession()))
@@ -169,8 +169,8 @@ def test_a_restarted_replica_goes_on_as_the_others_do() -> None:
 
 
 def test_an_expired_session_is_not_reopened_by_its_old_commands() -> None:
-    """Given a gateway that slept for two days with a write under way, when it wakes, asks to keep
-    its session and sends the write again, then neither is taken, and the write happens once.
+    """Given a gateway that slept for two days with a write in flight, when it wakes, renews its
+    session and sends the write again, then both are refused, and the write is applied once.
     """
     state = Namespace(KEPT)
     write = command(1, put("a", b"mine"), acknowledged=0)
@@ -209,8 +209,8 @@ def test_a_gateway_whose_session_expires_again_and_again_never_uses_a_name_twice
 
 
 def test_a_session_that_was_closed_before_it_was_opened_never_opens() -> None:
-    """Given a gateway that died before its session was opened, when the next start has closed that
-    session, then the opening that comes late is refused, also by a replica that started again.
+    """Given a gateway that died before its session was opened, when the next incarnation has closed
+    that session, then the late command to open it is refused, also by a restarted replica.
     """
     state = Namespace(KEPT)
     told(state, 0, command(0, OpenSession(), session="next"))
@@ -223,8 +223,8 @@ def test_a_session_that_was_closed_before_it_was_opened_never_opens() -> None:
 
 
 def test_an_expired_sessions_requests_are_uncertain_also_once_it_is_closed() -> None:
-    """Given a write that was done in a session that has expired, when the gateway's next start
-    closes that session, then nobody says of the write that it never happened.
+    """Given a write that was done in a session that has expired, when the gateway's next
+    incarnation closes that session, then the write is not reported as one that never happened.
     """
     state = Namespace(KEPT)
     told(state, 0, command(0, OpenSession()))
@@ -245,7 +245,7 @@ def test_an_expired_sessions_requests_are_uncertain_also_once_it_is_closed() -> 
 
 
 def writing_two() -> tuple[World, list[int]]:
-    """A gateway with two writes under way of which no outcome is known, and their numbers."""
+    """A gateway with two writes in flight of unknown outcome, and their sequences."""
     world = founded()
     gateway = world.actor("gateway-1")
     world.network.cut |= {("gateway-1", name) for name in world.options.names("proposer")}
@@ -259,9 +259,9 @@ def writing_two() -> tuple[World, list[int]]:
 
 @pytest.mark.parametrize(("status", "lost"), [("unknown_session", 2), ("forgotten", 1)])
 def test_open_commands_of_an_expired_session_are_unknown(status: Any, lost: int) -> None:
-    """Given two writes under way, when the cluster does not know their session any more, then of
-    neither is said that it did not happen: another copy may have been applied before. A result that
-    is forgotten says nothing of the other write.
+    """Given two writes in flight, when the cluster does not know their session any more, then
+    neither is reported as one that did not happen: another copy may have been applied before. A
+    forgotten result says nothing about the other write.
     """
     world, sequences = writing_two()
     gateway = world.actor("gateway-1")
@@ -282,8 +282,8 @@ def test_open_commands_of_an_expired_session_are_unknown(status: Any, lost: int)
 
 
 def test_a_request_of_a_lost_session_has_no_result_of_the_gateways_own() -> None:
-    """Given a caller that was told unknown, when the session expires, then whoever asks about the
-    request hears what the stores say, and not that it was refused.
+    """Given a caller that was answered *unknown*, when the session expires, then queries for the
+    request are answered by the stores, and not as refused.
     """
     world, sequences = writing_two()
     gateway = world.actor("gateway-1")
@@ -300,8 +300,8 @@ def test_a_request_of_a_lost_session_has_no_result_of_the_gateways_own() -> None
 
 
 def test_the_next_incarnation_closes_the_former_ones_session() -> None:
-    """Given a gateway that was killed, when it starts again, then it closes its former session, and
-    once that is certain no later start asks for it again.
+    """Given a gateway that was killed, when it restarts, then it closes its former session, and
+    once that is certain no later incarnation closes it again.
     """
     world = founded()
     former = world.actor("gateway-1").session
@@ -319,7 +319,7 @@ def test_the_next_incarnation_closes_the_former_ones_session() -> None:
 
 def test_a_gateway_with_too_many_open_commands_refuses_at_once() -> None:
     """Given a cluster that is not founded, then all but the survey is refused; and given as many
-    open commands as a gateway may have, then the next one is refused, and it was never sent.
+    open commands as a gateway may have, then the next one is refused without being sent.
     """
     world = World(1, Options(), 1)
     world.start("gateway-1")

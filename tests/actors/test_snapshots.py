@@ -1,4 +1,4 @@
-"""A copy of another replica's state is one state, whole, unharmed and newer than the own one."""
+"""A copy of another replica's state is one whole state, undamaged and newer than the own one."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ class Copy:
         self.installer.begin()
 
     def asked(self) -> list[tuple[str, int, int]]:
-        """Who was asked for which snapshot's which page since the last look."""
+        """The snapshots and pages requested since the last call, and from whom."""
         pulls = [(s.to, s.message) for s in self.turn.take().sends if isinstance(s, Send)]
         return [(to, m.slot, m.page) for to, m in pulls if isinstance(m, SnapshotPull)]
 
@@ -59,7 +59,7 @@ def test_pages_of_one_snapshot_make_a_state(copy: Copy) -> None:
 
 
 def test_rows_of_two_snapshots_are_never_mixed(copy: Copy) -> None:
-    """Given the source let go of the first one, then the copy begins anew with the second."""
+    """Given the source dropped the first snapshot, then the copy starts over with the second."""
     copy.hears(9, 0, "gone by then", left=1)
     copy.hears(12, 0, "a", left=1)
     copy.hears(9, 1, "too late", left=0)
@@ -69,7 +69,7 @@ def test_rows_of_two_snapshots_are_never_mixed(copy: Copy) -> None:
 
 
 def test_rows_of_two_incarnations_of_the_source_are_never_mixed(copy: Copy) -> None:
-    """Given the source dies and lists the same state in another order, then it is copied anew."""
+    """Given the source restarts and lists the state in another order, then the copy starts over."""
     copy.hears(9, 0, "a", left=1)
     copy.turn.sender_incarnation = 2
     copy.hears(9, 1, "a", left=0)
@@ -82,8 +82,8 @@ def test_rows_of_two_incarnations_of_the_source_are_never_mixed(copy: Copy) -> N
 
 @pytest.mark.parametrize("of", ["disk", "incarnation"])
 def test_the_disk_and_the_incarnation_of_the_source_both_count(copy: Copy, of: str) -> None:
-    """Given the source starts again, or on a new disk whose starts have the same numbers, then the
-    copy begins anew, and what the former one still sends is not taken.
+    """Given the source restarts, or on a new disk whose incarnations have the same numbers, then
+    the copy starts over, and late pages of the former one are ignored.
     """
     copy.hears(9, 0, "a", left=2)
     copy.hears(9, 1, "b", left=1)
@@ -106,7 +106,9 @@ def test_the_disk_and_the_incarnation_of_the_source_both_count(copy: Copy, of: s
 
 
 def test_a_page_of_an_older_snapshot_is_ignored(copy: Copy) -> None:
-    """Given the source serves a newer one, then a late first page of the former one is ignored."""
+    """Given the source serves a newer snapshot, then a late first page of the former one is
+    ignored.
+    """
     copy.hears(12, 0, "a", left=1)
     copy.hears(9, 0, "late", left=0)
     copy.hears(12, 1, "b", left=0)
@@ -201,7 +203,7 @@ class Serving:
         self.state.apply(slot, Batch(commands=commands), ())
 
     def pulled(self, slot: int, page: int) -> SnapshotPage | None:
-        """What the server sends when it is asked."""
+        """The server's answer to a request."""
         self.server.on_pull("store-1", SnapshotPull(slot=slot, page=page), self.state)
         sends = [send for send in self.turn.out.take().sends if isinstance(send, Send)]
         assert {send.to for send in sends} <= {"store-1"}
@@ -248,8 +250,8 @@ def test_the_pages_of_a_snapshot_are_the_whole_state_and_stay_as_they_are(
 
 
 def test_a_request_for_a_gone_snapshot_is_answered_with_a_first_page(serving: Serving) -> None:
-    """Given a page of another snapshot or one not made yet, then the copy begins anew: with the
-    same snapshot while it is fresh, then with a new one; and nothing is served of no state.
+    """Given a request for another snapshot or for a page not made yet, then the copy starts over:
+    with the same snapshot while it is fresh, then with a new one; an empty state is not served.
     """
     first = serving.page(0, 0)
     serving.apply(1)

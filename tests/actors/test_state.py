@@ -1,4 +1,4 @@
-"""A replica's state survives its journal and its copies whole: nothing is left behind."""
+"""A replica's state survives its journal and its copies as a whole."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ HOUR_MS = 3_600_000
 
 
 class Life:
-    """A state that lives through some slots, and the journal that it would have."""
+    """A state that applies some slots, and the journal that it would have."""
 
     def __init__(self) -> None:
         self.state = Namespace(Constants(idempotency_expiry_ms=HOUR_MS))
@@ -50,7 +50,7 @@ class Life:
                 self.journal[key] = value
 
     def restarted(self) -> Namespace:
-        """What a new start finds, which reads the rows in the order of their keys."""
+        """The state of a new incarnation, which reads the rows in the order of their keys."""
         state = Namespace(self.state.constants)
         for key in sorted(self.journal):
             assert state.restore(Record(key, self.journal[key]))
@@ -58,7 +58,7 @@ class Life:
         return state
 
     def copied(self) -> Namespace:
-        """What another replica makes of a snapshot."""
+        """Another replica's state after it has installed the snapshot."""
         state = Namespace(self.state.constants)
         state.replace([Record(key, row.to_json()) for key, row in self.state.rows()])
         return state
@@ -94,7 +94,7 @@ def test_a_restart_and_a_copy_bring_all_of_the_state(life: Life, how: str) -> No
 
 @pytest.mark.parametrize("how", ["restarted", "copied"])
 def test_a_restarted_replica_and_a_copy_apply_later_slots_alike(life: Life, how: str) -> None:
-    """Given keys and results of before, then the retry of each is told what it was told."""
+    """Given earlier keys and results, then the retry of each gets the same answer."""
     life.now_ms += HOUR_MS // 2
     life.run(4, put("c", b"3"), idempotency=IdempotencyKey(key="m", fingerprint="3"))
     life.persist()
@@ -107,7 +107,7 @@ def test_a_restarted_replica_and_a_copy_apply_later_slots_alike(life: Life, how:
             one.run(5, put("d/a", b"x"), idempotency=IdempotencyKey(key="z", fingerprint="1")),
             one.run(1, put("e", b"x"), session="other"),
         ]
-        one.now_ms += HOUR_MS * 3 // 4  # The keys of before expire, the last one does not.
+        one.now_ms += HOUR_MS * 3 // 4  # The earlier keys expire, the last one does not.
         told.append(one.run(6, put("f", b"x")))
         one.now_ms += 60_000
         return [*told, one.run(7, put("f", b"y")), *one.state.sessions.keys]
@@ -118,15 +118,15 @@ def test_a_restarted_replica_and_a_copy_apply_later_slots_alike(life: Life, how:
 
 
 def test_unwritten_changes_of_a_replaced_state_do_not_come_back(life: Life) -> None:
-    """Given rows that went away a moment ago and are on disk still, when another state takes the
-    place of this one, then they are removed with all the others that it does not have.
+    """Given rows that were just removed and are still on disk, when another state replaces this
+    one, then they are removed with all the others that it does not have.
     """
     other = Life()
     other.run(0, OpenSession(), session="theirs")
     other.run(1, put("theirs", b"1"), session="theirs")
     life.run(4, DeleteFile(path="d/a"), acknowledged=2)
     life.run(5, put("new", b"1"))
-    for _ in range(3):  # The second one expires what was too old at the first.
+    for _ in range(3):  # The second one expires what was already too old at the first.
         life.now_ms += 2 * HOUR_MS
         life.run(6, OpenSession())
     gone = {"entry/d/a", "result/s/0000000000000001", "key/z"}
@@ -170,7 +170,7 @@ def test_the_journal_forgets_the_results_that_the_client_has_acknowledged(life: 
 
 def test_a_restarted_replica_forgets_acknowledged_results_on_disk_too(life: Life) -> None:
     """Given results that the journal held at a start, when they are acknowledged, then no later
-    start finds them.
+    incarnation finds them.
     """
     life.state = life.restarted()
     life.run(4, put("a", b"1"), acknowledged=3)
@@ -183,7 +183,7 @@ def test_a_restarted_replica_forgets_acknowledged_results_on_disk_too(life: Life
 
 
 def test_a_session_that_expired_is_gone_from_the_disk(life: Life) -> None:
-    """Given sessions and keys on disk, when they expire, then no start brings them back."""
+    """Given sessions and keys on disk, when they expire, then no restart brings them back."""
     for sequence in range(2):
         life.now_ms += 48 * HOUR_MS
         life.run(sequence, OpenSession(), session="new")
@@ -218,7 +218,7 @@ def test_slots_are_applied_one_after_the_other(life: Life) -> None:
 
 
 def test_of_two_views_of_one_epoch_the_first_is_applied() -> None:
-    """Given two coordinators that asked for the next epoch, then the state names the first."""
+    """Given two coordinators that proposed the next epoch, then the state names the first."""
     state = Namespace(Constants())
     names = ("learner-1", "learner-2", "learner-1")
     views = [

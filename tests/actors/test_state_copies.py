@@ -1,4 +1,4 @@
-"""Pages of a state on their way to a backup: late, damaged, too old, or of a start that is over."""
+"""Pages of a state on their way to a backup: late, damaged, too old, or of a former incarnation."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ ROWS = (SnapshotRow(key="entry/a", value="{}"),)
 
 
 def taken(gateway: Gateway) -> tuple[list[Any], list[Any]]:
-    """What was sent, and the answers, since the last look."""
+    """The messages sent, and the answers, since the last call."""
     effects = gateway.out.take()
     return list(effects.sends), [answer.value for answer in effects.answers]
 
@@ -38,7 +38,7 @@ def _page(slot: int, page: int = 0, digest: str | None = None) -> SnapshotPage:
 
 @pytest.fixture
 def gateway() -> Gateway:
-    """A gateway whose view has dropped `store-2`, and that hears `learner-2`, start 3."""
+    """A gateway whose view has dropped `store-2`, and that knows `learner-2`, incarnation 3."""
     identity = Identity(
         name="gateway-1",
         disk="d",

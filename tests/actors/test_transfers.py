@@ -1,4 +1,6 @@
-"""Chunks between a gateway and the stores: where one is found, what an upload has to wait for."""
+"""Chunks between a gateway and the stores: where one is found, and which stores an upload waits
+for.
+"""
 
 import hashlib
 import itertools
@@ -51,9 +53,9 @@ class Sends:
     def __init__(self, *kinds: type) -> None:
         self.kinds = kinds
         self.loses: set[str] = set()
-        """The receivers that do not get it."""
+        """The receivers that get no such message."""
         self.sent: list[tuple[int, str]] = []
-        """When, and to whom."""
+        """When each was sent, and to whom."""
 
     @property
     def counts(self) -> Counter[str]:
@@ -77,7 +79,7 @@ class Sends:
 def test_a_chunk_that_one_store_holds_costs_at_most_one_request_to_each(
     first: int, holder: str
 ) -> None:
-    """Given a chunk that the others have lost, whichever store is asked first."""
+    """Given a chunk that the other stores have lost, whichever store is asked first."""
     world = founded()
     assert isinstance(world.answer(begin_upload(world, b"data")), Uploaded)
     world.run(3_000)
@@ -106,8 +108,8 @@ def test_a_chunk_that_the_whole_view_lacks_is_absent_after_one_round(first: int)
 
 
 def test_stores_that_all_refuse_are_asked_in_rounds_with_pauses_between() -> None:
-    """Given bytes that are damaged at one store and lacking at the others, then each round asks
-    each store once, and the answer says what each has said.
+    """Given bytes that are damaged at one store and missing at the others, then each round asks
+    each store once, and the answer gives each store's reason.
     """
     world = founded()
     assert isinstance(world.answer(begin_upload(world, b"data")), Uploaded)
@@ -141,7 +143,7 @@ def _missing(world: World, store: str, data: bytes) -> list[Any]:
 
 @pytest.mark.parametrize("change", [{"disk": "another"}, {"added_slot": 9}])
 def test_a_chunk_missing_on_a_former_disk_may_be_on_the_next_one(change: dict[str, Any]) -> None:
-    """Given a store that lacked a chunk, when the view has it on another disk, or has added it
+    """Given a store that lacked a chunk, when the view names it on another disk, or has added it
     again since, then the chunk is not absent just because the others lack it too.
     """
     world = founded()
@@ -164,7 +166,7 @@ def test_a_chunk_missing_on_a_former_disk_may_be_on_the_next_one(change: dict[st
 
 
 def test_answers_of_a_disk_outside_the_view_do_not_count_for_the_members() -> None:
-    """Given a store that came back with an empty disk, of which no View has been heard yet."""
+    """Given a store that came back with an empty disk, which no reported View names yet."""
     world = founded()
     gets = Sends(ChunkGet)
     gets.loses = set(STORES)
@@ -200,7 +202,7 @@ def test_a_caller_that_joins_a_fetch_has_its_own_deadline() -> None:
 @pytest.mark.parametrize("refuses", STORES)
 @pytest.mark.parametrize("ended_by", ["refusal", "deadline"])
 def test_uploads_that_failed_leave_no_credit_behind(refuses: str, ended_by: str) -> None:
-    """Given uploads that ended while what was sent to another store was lost, then later ones are
+    """Given uploads that ended while their chunks to another store were lost, then later ones are
     stored.
     """
     world = founded()
@@ -222,8 +224,8 @@ def test_uploads_that_failed_leave_no_credit_behind(refuses: str, ended_by: str)
 
 
 def test_chunks_of_failed_uploads_queued_at_a_silent_store_stay_bounded() -> None:
-    """Given a store that is down, in a view that nobody can change, when upload after upload is
-    refused elsewhere, then no more lies in its queue than it has credits for; once it is back, all
+    """Given a store that is down, in a view that can't change, when upload after upload is refused
+    elsewhere, then its queue holds no more chunks than it has credits for; once it is back, all
     goes on.
     """
     world = founded()
@@ -251,7 +253,7 @@ def test_chunks_of_failed_uploads_queued_at_a_silent_store_stay_bounded() -> Non
 
 
 def test_a_chunk_that_is_uploaded_again_is_not_sent_twice_to_a_store_that_owes_an_answer() -> None:
-    """Given an upload that another store refused, when it is tried again, then the copy under way
+    """Given an upload that another store refused, when it is tried again, then the copy in transit
     counts, and the store's late answer is enough.
     """
     world = founded()
@@ -272,8 +274,8 @@ def test_a_chunk_that_is_uploaded_again_is_not_sent_twice_to_a_store_that_owes_a
 
 
 def test_an_upload_waits_for_the_disk_that_the_view_names() -> None:
-    """Given a store on an empty disk in the place of the one in the view, then what it stores does
-    not count until a View names that disk, and it is not sent the chunk over and over.
+    """Given a store on an empty disk in the place of the one in the view, then its answers do not
+    count until a View names that disk, and it is not sent the chunk over and over.
     """
     world = founded()
     world.done(put("before", b"1"))
@@ -300,8 +302,8 @@ def test_an_upload_waits_for_the_disk_that_the_view_names() -> None:
 
 
 def test_a_store_that_joins_during_an_upload_has_the_chunk_when_it_is_done() -> None:
-    """Given an upload that waits for one store, when a View adds another, then that is waited for,
-    too: the store that was there first may leave.
+    """Given an upload that waits for one store, when a View adds another, then the upload waits for
+    that one, too: the store that was there first may leave.
     """
     world = founded()
     world.done(put("before", b"1"))
@@ -333,7 +335,7 @@ def test_a_store_that_leaves_during_an_upload_is_not_waited_for() -> None:
 
 
 def test_a_refusal_of_a_disk_that_the_view_does_not_name_ends_no_upload() -> None:
-    """Given a store that was dropped and whose disk is full, then the others decide."""
+    """Given a store that was dropped and whose disk is full, then its refusal does not count."""
     world = founded()
     world.crash("store-3")
     gateway = world.actor("gateway-1")
@@ -351,8 +353,8 @@ def test_a_refusal_of_a_disk_that_the_view_does_not_name_ends_no_upload() -> Non
 
 
 def test_a_lost_chunk_is_sent_again_only_to_a_live_store() -> None:
-    """Given two stores that get no chunk, one of them silent, then the silent one, whose queue may
-    hold the chunk, is not sent more.
+    """Given two stores that get no chunk, one of them silent, then the chunk is not sent again to
+    the silent one, whose queue may hold it.
     """
     world = founded()
     world.crash("learner-1", "learner-2", "store-3")

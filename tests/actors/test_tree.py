@@ -194,7 +194,7 @@ class Machine:
 
 
 PATHS = ("a", "b", "a/a", "a/b", "b/a", "b/a/a", "a/b/c")
-"""Few, so that operations meet."""
+"""Few paths, so that operations meet."""
 
 paths = st.sampled_from(PATHS)
 conditions = st.sampled_from([ALWAYS, ALWAYS, ALWAYS, ALWAYS, EXISTS, ABSENT])
@@ -299,8 +299,8 @@ def test_a_refused_transaction_leaves_no_trace_in_the_state_hash() -> None:
     ],
 )
 def test_a_condition_on_a_directory_is_kept(when: Precondition, holds: bool) -> None:
-    """Given a directory, which exists and has no tag, then a condition on it holds or not wherever
-    it is asked: at a check, at the source and at the target; and nothing changes if it does not.
+    """Given a directory, which exists and has no tag, then a condition on it is evaluated alike
+    wherever it stands: in a check, at the source and at the target; if it fails, nothing changes.
     """
     status = "done" if holds else "precondition_failed"
     for step in (

@@ -1,4 +1,4 @@
-"""Moves, copies and transactions on a whole cluster, and what a watcher is told of them."""
+"""Moves, copies and transactions on a whole cluster, and the changes that a watcher receives."""
 
 import hashlib
 from typing import Any
@@ -42,7 +42,7 @@ def test_a_tree_moves_at_once_and_its_contents_stay_where_they_are() -> None:
 
 
 def test_a_copy_outlives_its_source_also_after_a_restart() -> None:
-    """Given the source is gone and the grace time is over, then the shared chunk still is there."""
+    """Given the source is gone and the grace time is over, then the shared chunk is still there."""
     cluster = founded(options=Options(chunk_grace_ms=60_000))
     cluster.done(put("a", b"shared"))
     cluster.done(CopyEntry(source="a", target="b"))
@@ -120,7 +120,7 @@ def test_of_two_transactions_on_the_same_state_one_wins_whole() -> None:
 
 
 def test_a_read_of_either_end_waits_for_a_move_that_is_prepared() -> None:
-    """Given stores voted on a move and hear of no decision, then no end of it is read meanwhile."""
+    """Given stores that voted on a move and get no decision, then neither path can be read."""
     cluster = founded()
     cluster.done(put("a/f", b"1"))
     cluster.settled()

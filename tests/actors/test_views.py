@@ -28,7 +28,9 @@ def test_a_diverged_learner_halts_and_reports_what_to_do() -> None:
 
 
 def test_hashes_of_a_lost_disk_do_not_count_in_the_comparison() -> None:
-    """Given a store that differed, lost its disk and agrees now, then another one is odd alone."""
+    """Given a store that had diverged, lost its disk and agrees now, then another one is dropped
+    alone.
+    """
     cluster = founded()
     cluster.done(put("a", b"1"))
     cluster.settled()
@@ -45,7 +47,7 @@ def test_hashes_of_a_lost_disk_do_not_count_in_the_comparison() -> None:
 
 
 def test_a_restarted_learner_can_compare_the_state_it_starts_with() -> None:
-    """Given nothing is decided any more, then a store that asks to join is compared still."""
+    """Given that no slot is decided any more, then a store that asks to join is still compared."""
     cluster = founded()
     cluster.done(put("a", b"1"))
     cluster.settled()
@@ -86,8 +88,8 @@ def test_the_last_disk_of_the_view_is_lost_before_anything_was_decided() -> None
 
 def test_a_write_in_a_view_of_too_few_stores_aborts_though_their_disks_are_lost() -> None:
     """Given a view of one store, and a write chosen after it, when that disk is gone together with
-    the contents, then nobody was ever told that it is done: the client hears so, and the cluster
-    goes on.
+    the contents, then the write cannot have been reported as done: the client is answered that it
+    was aborted, and the cluster goes on.
     """
     world = founded()
     learner = world.machines["learner-1"]
@@ -120,9 +122,9 @@ def test_a_write_in_a_view_of_too_few_stores_aborts_though_their_disks_are_lost(
 
 
 def test_a_learner_copies_slots_that_only_stores_outside_the_view_have_applied() -> None:
-    """Given a view of one store, whose disk is lost while both learners start again and know less
-    than was decided, and which copies the state of those outside, then no store knows as little as
-    the learners do: these copy that state, too, and let the stores in.
+    """Given a view of one store, whose disk is lost while both learners restart and know less than
+    was decided, and which copies the state of the stores outside, then no store knows as little as
+    the learners do: these copy that state, too, and add the stores.
     """
     world = founded(options=Options(min_stores=1))
     learner = world.machines["learner-1"]
@@ -161,7 +163,9 @@ def test_a_learner_copies_slots_that_only_stores_outside_the_view_have_applied()
 
 
 def test_a_diverged_store_serves_no_snapshot() -> None:
-    """Given somebody asks it for a copy, then it is silent, and another replica is asked."""
+    """Given a diverged store that is asked for its state, then it does not answer, and another
+    replica is asked.
+    """
     cluster = founded()
     cluster.done(put("a", b"1"))
     cluster.settled()

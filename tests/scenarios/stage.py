@@ -1,8 +1,8 @@
 """The stage for golden scenarios: a simulated cluster whose messages are written down as a story.
 
-The network takes exactly one millisecond, so what belongs together leaves at one moment: the same
-message from several nodes is one line. What every cluster says all the time is left out, unless a
-scenario is about it.
+The network takes exactly one millisecond, so messages that belong together leave at one moment: the
+same message from several nodes is one line. Routine messages of every cluster are left out, unless
+a scenario is about them.
 """
 
 from collections.abc import Callable
@@ -66,7 +66,7 @@ class Stage:
     # -- telling ---------------------------------------------------------------------------------
 
     def given(self, text: str) -> None:
-        """What is so already; from here on, messages are written down."""
+        """The initial state; from here on, messages are written down."""
         self._heard.clear()
         self._listening = True
         self.lines.append(f"given {text}")
@@ -77,7 +77,7 @@ class Stage:
         self.lines.append(f"when {text}")
 
     def then(self, text: str, *, holds: bool) -> None:
-        """What must be so now. Raises `AssertionError` if it does not hold."""
+        """What must hold now. Raises `AssertionError` if it does not."""
         self._write_exchange()
         assert holds, f"not so: {text}\n{self.text}"
         self.lines.append(f"then {text}")
@@ -107,7 +107,7 @@ class Stage:
         return self.world.write(put(path, text.encode()))
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Let time pass until something is so."""
+        """Let time pass until a condition holds."""
         self.world.run_until(condition, 30_000, 1, what)
 
     def until_said(self, sender: str, kind: str) -> None:
@@ -120,11 +120,11 @@ class Stage:
         return self._said.get((sender, kind), 0)
 
     def cut(self, senders: tuple[str, ...], receivers: tuple[str, ...]) -> None:
-        """Nothing passes from these to those."""
+        """Block all messages from these nodes to those."""
         self.world.network.cut |= {(s, r) for s in senders for r in receivers}
 
     def heal(self) -> None:
-        """Everything passes again."""
+        """Let all messages pass again."""
         self.world.network.cut.clear()
 
     @property
@@ -136,7 +136,7 @@ class Stage:
     # -- what the world tells --------------------------------------------------------------------
 
     def event(self, at_us: int, text: str) -> None:
-        """See `TraceSink`; scenarios tell such things themselves."""
+        """See `TraceSink`; scenarios report such events themselves."""
 
     def parcel(
         self,
@@ -162,7 +162,7 @@ class Stage:
     # -- writing ---------------------------------------------------------------------------------
 
     def _write_exchange(self) -> None:
-        """A line for each message: at one moment, first all senders, then all receivers of it."""
+        """A line for each message: at one moment, first all its senders, then all its receivers."""
         by_sender: dict[tuple[int, str, str], dict[str, str]] = {}
         for at_us, sender, receiver, message, fate in self._heard:
             by_sender.setdefault((at_us, sender, phrase(message)), {})[receiver] = fate
@@ -174,7 +174,7 @@ class Stage:
         self._heard.clear()
 
     def _write_line(self, line: str) -> None:
-        """The same line again is only counted."""
+        """A repeated line is only counted."""
         again, _, times = self.lines[-1].partition("   ×")
         if again == line:
             self.lines[-1] = f"{line}   ×{int(times or 1) + 1}"
@@ -202,7 +202,7 @@ class Stage:
 
 
 def phrase(message: Any) -> str:
-    """A message in a few words: what matters to the order of things, and no identities."""
+    """A message in a few words: what matters to the order of events, and no identities."""
     words = [message.type]
     for name in ("epoch", "slot", "ballot"):
         value = getattr(message, name, None)

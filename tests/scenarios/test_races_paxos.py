@@ -1,4 +1,4 @@
-"""Moments of Paxos that chance rarely brings about, set up by hand with real actors."""
+"""Races in Paxos that are rare by chance, set up by hand with real actors."""
 
 from typing import Any
 
@@ -23,7 +23,9 @@ ACCEPTORS = tuple(f"acceptor-{n}" for n in range(1, 6))
 
 
 def test_a_new_leader_takes_for_each_slot_the_value_of_the_highest_ballot() -> None:
-    """Given three promises with a gap, two ballots for one slot, and a slot that one tells of."""
+    """Given three promises with a gap, two ballots for one slot, and a slot that one promise
+    reports.
+    """
     world = started()
     name = next(m.name for m in world.up("proposer") if m is not leader_of(world))
     proposer = world.actor(name)
@@ -48,7 +50,7 @@ def test_a_new_leader_takes_for_each_slot_the_value_of_the_highest_ballot() -> N
     # Any of it may be a View that is chosen: until it is known no store gets a lease.
     assert proposer.phase.recovered_through == first + 2
 
-    # None of that was chosen: whoever stands again looks at it again.
+    # None of that was chosen: the next campaign finds it again.
     proposer._step_down("no quorum")
     proposer._campaign()
     assert world.actor(name).phase.first_slot == first
@@ -73,7 +75,7 @@ def test_votes_of_two_ballots_are_no_quorum() -> None:
 
 
 def test_a_decision_chooses_what_was_proposed_under_its_own_ballot() -> None:
-    """Given values of three ballots for one slot, of which the one between was decided."""
+    """Given values of three ballots for one slot, of which the middle one was decided."""
     ballots = [Ballot(number, "proposer-1") for number in (1, 2, 3)]
     log = five_voters()
     for ballot in (ballots[0], ballots[2]):
@@ -94,7 +96,9 @@ def test_the_chosen_prefix_ends_at_a_gap() -> None:
 
 
 def test_a_learner_that_receives_no_vote_pulls_chosen_slots() -> None:
-    """Given learners that do not hear each other, then the acceptors tell what they accepted."""
+    """Given learners that don't receive each other's messages, then the acceptors send what they
+    accepted.
+    """
     world = started()
     world.network.cut |= {("learner-1", "learner-2"), ("learner-2", "learner-1")}
     written = world.done(put("a", b"2")).outcome
@@ -158,7 +162,9 @@ def test_a_lease_binds_also_against_a_higher_ballot_of_its_holder() -> None:
 
 
 def test_a_restarted_acceptor_promises_nothing_for_one_lease() -> None:
-    """Given an acceptor whose former start may have given a lease, then it promises nothing yet."""
+    """Given an acceptor whose former incarnation may have given a lease, then it promises nothing
+    yet.
+    """
     world = started()
     world.crash("acceptor-2")
     world.start("acceptor-2")

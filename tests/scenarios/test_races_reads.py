@@ -1,4 +1,4 @@
-"""Moments of reads and their leases that chance rarely brings about, with real actors."""
+"""Races of reads and their leases that are rare by chance, with real actors."""
 
 from typing import Any
 
@@ -99,7 +99,7 @@ def test_an_accept_below_the_truncation_is_refused() -> None:
 
 
 def test_a_read_lease_counts_from_its_request() -> None:
-    """Given a grant that was long under way, then it ends when the leader meant it to end."""
+    """Given a grant that was long in transit, then it ends when the leader meant it to end."""
     world = started()
     leader = leader_of(world)
     store = world.actor("store-3")
@@ -142,7 +142,7 @@ def test_no_lease_for_a_store_that_a_known_view_drops() -> None:
 
 
 def test_no_lease_before_the_view_in_force_is_known() -> None:
-    """Given a new leader that has not heard of all that may be chosen: a View may be among it."""
+    """Given a new leader that does not know all that may be chosen: a View may be among it."""
     world = started()
     leader = leader_of(world)
     actor, phase = leader.actor, leader.actor.phase
@@ -153,7 +153,7 @@ def test_no_lease_before_the_view_in_force_is_known() -> None:
 
 
 def asked(effects: Effects) -> int:
-    """The number of the one question among what is sent."""
+    """The number of the one request among the messages sent."""
     (number,) = {message.number for message in sent(effects)}
     assert isinstance(number, int)
     return number
@@ -167,7 +167,7 @@ def restart(world: World, name: str) -> None:
 
 def test_a_lease_granted_to_a_former_incarnation_does_not_count() -> None:
     """Given a store that asked for a lease, died and asked again, when the grant to its former
-    start comes from its queue, then it does not count from the later asking.
+    incarnation comes from its queue, then it does not count from the later request.
     """
     world = started()
     leader = leader_of(world)
@@ -191,8 +191,8 @@ def test_a_lease_granted_to_a_former_incarnation_does_not_count() -> None:
 
 
 def test_an_answer_to_a_former_incarnation_answers_no_read() -> None:
-    """Given a gateway that died while it read one file, when it reads another one and the answer
-    of before comes from its queue, then nobody is told of the wrong file.
+    """Given a gateway that died while it read one file, when it reads another one and the earlier
+    answer comes from its queue, then no caller gets the wrong file.
     """
     world = started()
     numbers = []
@@ -211,7 +211,7 @@ def test_an_answer_to_a_former_incarnation_answers_no_read() -> None:
 
 
 def test_a_log_page_for_a_former_incarnation_answers_no_call() -> None:
-    """The same for who looks at the log."""
+    """The same for reads of the log."""
     world = started()
     numbers = []
     for _ in range(2):

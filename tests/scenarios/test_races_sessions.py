@@ -1,4 +1,4 @@
-"""Moments in the life of a session that chance rarely brings about, with real actors."""
+"""Races in the life of a session that are rare by chance, with real actors."""
 
 from actors.messages import (
     ReadRequest,
@@ -34,7 +34,7 @@ def told(state: Namespace, slot: int, one: Command, *aborted: Refusal) -> tuple[
 
 
 def test_each_sequence_has_one_result_for_good_aborted_or_done() -> None:
-    """Given commands that sit in two slots, then their first result is what they are told."""
+    """Given commands that are in two slots, then both copies get the first result."""
     state = Namespace(Constants())
     assert told(state, 1, command(0, "")) == ("done", 1)
     assert told(state, 2, command(1, "given-up"), Refusal(index=0, reason="late")) == ("aborted", 2)
@@ -48,7 +48,7 @@ def test_each_sequence_has_one_result_for_good_aborted_or_done() -> None:
 
 
 def test_no_command_of_a_closed_session_is_applied() -> None:
-    """Given a command of it that comes late, then it is refused, and whoever asks is told so."""
+    """Given a late command of the session, then it is refused, and queries for it say so."""
     state = Namespace(Constants())
     closing = command(1, "").model_copy(
         update={"session": "t", "operation": CloseSession(target="s")}
@@ -65,7 +65,9 @@ def test_no_command_of_a_closed_session_is_applied() -> None:
 
 
 def test_a_former_session_is_closed_however_often_that_is_aborted() -> None:
-    """Given a gateway that started again, then it gives up only when the log has closed it."""
+    """Given a gateway that restarted, then it stops closing the session only when the log has
+    closed it.
+    """
     world = started()
     client = world.actor("gateway-1")
     client.writes._former = ["gateway-1.former"]
@@ -84,7 +86,7 @@ def test_a_former_session_is_closed_however_often_that_is_aborted() -> None:
 
 
 def test_a_result_of_a_former_session_answers_no_call() -> None:
-    """Given a gateway that started again, then what its former start is told late is not taken."""
+    """Given a gateway that restarted, then late results for its former incarnation are ignored."""
     world = started()
     client = world.actor("gateway-1")
     before = set(client.writes._pending)

@@ -1,4 +1,4 @@
-"""Moments of views and two-phase commit that chance rarely brings about, with real actors."""
+"""Races of views and two-phase commit that are rare by chance, with real actors."""
 
 from typing import Any
 
@@ -53,8 +53,9 @@ def test_of_two_views_of_one_epoch_the_first_takes_effect() -> None:
 
 
 def test_slots_decided_by_another_coordinator_are_not_voted_on_again() -> None:
-    """Given a learner that was away, when it is told of the View that made it the coordinator, and
-    of a slot after it that a later one has decided, then it does not ask the stores about that.
+    """Given a learner that was away, when it learns together the View that makes it the
+    coordinator, and a later slot that another coordinator has decided, then it does not ask the
+    stores about that.
     """
     world = started()
     learner = world.actor("learner-2")
@@ -119,7 +120,7 @@ def test_a_refusal_is_not_final_before_its_abort_is_chosen() -> None:
 
 
 def test_newcomers_alone_refuse_no_write_whose_result_may_have_been_reported() -> None:
-    """Given that all disks with a say in a slot are gone, then nobody else makes it abort."""
+    """Given that the disks of all voters of a slot are gone, then no other store makes it abort."""
     world = started()
     coordinator, slot, round_ = coordinating(world)
     coordinator.view_slot = slot + 1
@@ -168,7 +169,7 @@ def test_a_store_added_later_has_no_vote_on_earlier_slots() -> None:
 
 
 def test_a_stores_answer_to_a_former_epoch_does_not_count() -> None:
-    """Given its word from before it prepared the slot, then nothing is aborted for it."""
+    """Given a store's answer from before it prepared the slot, then that aborts nothing."""
     world = started()
     coordinator, slot, round_ = coordinating(world)
     coordinator.view_slot = slot + 1
@@ -182,7 +183,7 @@ def test_a_stores_answer_to_a_former_epoch_does_not_count() -> None:
 
 
 def test_a_prepare_of_a_former_epoch_gets_no_vote_once_its_contents_come() -> None:
-    """Given a store that waits for contents when a new epoch begins, then it waits no longer."""
+    """Given a store that waits for contents when a new epoch begins, then it stops waiting."""
     world = started()
     store = world.actor("store-3")
     missing = Chunked(size=1, sha256="0" * 64, chunks=("0" * 64,))
@@ -215,8 +216,8 @@ def test_a_prepare_of_a_former_epoch_gets_no_vote_once_its_contents_come() -> No
 
 
 def test_a_store_votes_only_on_the_batch_that_it_holds() -> None:
-    """Given a prepared slot with contents, when it is asked for again in a later epoch, before and
-    after a restart, then the store votes; when another batch is asked for in its place, it halts.
+    """Given a prepared slot with contents, when a later epoch asks for it again, before and after a
+    restart, then the store votes; when it asks for another batch in its place, the store halts.
     """
     world = started()
     store = world.actor("store-3")
@@ -254,8 +255,8 @@ def test_a_store_votes_only_on_the_batch_that_it_holds() -> None:
 
 
 def test_another_batch_is_no_vote_for_the_one_in_the_log() -> None:
-    """Given a new coordinator, when a store says that it has prepared another batch for a slot than
-    the log has, then that is no vote; the batch of the log is one.
+    """Given a new coordinator, when a store reports that it has prepared another batch for a slot
+    than the log has, then that is no vote; the batch of the log is one.
     """
     world = started()
     coordinator = next(m.actor for m in world.up("learner") if m.actor.coordinator)

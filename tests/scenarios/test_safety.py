@@ -41,7 +41,7 @@ def name_of(data: bytes) -> str:
 
 
 def test_a_wiped_store_has_no_vote() -> None:
-    """Given a store back on an empty disk before anybody missed it, when it votes, then the
+    """Given a store back on an empty disk before any node missed it, when it votes, then the
     coordinator does not count that as the vote of the member that it was.
     """
     world = started()
@@ -64,7 +64,9 @@ def test_a_wiped_store_has_no_vote() -> None:
 
 
 def test_an_acceptor_keeps_its_promise_across_a_restart() -> None:
-    """Given a promise and nothing accepted under it, then a new start still refuses older ones."""
+    """Given a promise and nothing accepted under it, then a new incarnation still refuses older
+    ballots.
+    """
     world = started()
     acceptor = world.machines["acceptor-2"]
     assert acceptor.actor.promised > NO_BALLOT
@@ -84,8 +86,8 @@ def test_an_acceptor_keeps_its_promise_across_a_restart() -> None:
 
 
 def test_a_store_that_lacks_contents_does_not_ask_to_join() -> None:
-    """Given a store that missed a chunk, when it can reach no store, then it stays a newcomer
-    until it has the chunk, although it has applied the whole log.
+    """Given a store that missed a chunk, when it can reach no store, then it stays a newcomer until
+    it has the chunk, although it has applied the whole log.
     """
     world = started()
     learner = world.actor("learner-1")
@@ -134,7 +136,7 @@ def test_a_chunk_that_two_files_share_outlives_one_of_them(
 
 
 def test_chunks_of_replaced_versions_leave_nothing_behind() -> None:
-    """Given very many small writes to one file, then what is remembered of them stays little."""
+    """Given very many small writes to one file, then the memory for them stays small."""
     chunks = Chunks()
     held: list[str] = []
     for number in range(20_000):
@@ -152,7 +154,7 @@ def test_chunks_of_replaced_versions_leave_nothing_behind() -> None:
 
 
 def test_contents_under_a_wrong_name_are_refused() -> None:
-    """Given a chunk whose bytes are not what its name says, then it is not kept."""
+    """Given a chunk whose bytes don't match its name, then it is not kept."""
     world = started()
     store, gateway = world.actor("store-1"), world.actor("gateway-1").identity
     message = ChunkPut(sha256=name_of(b"these"), manifest=False, data=b"others")
@@ -165,7 +167,7 @@ def test_contents_under_a_wrong_name_are_refused() -> None:
 
 
 def test_a_store_with_another_state_is_dropped() -> None:
-    """Given a store whose state hash is another, then it is told so and leaves the view."""
+    """Given a store whose state hash differs, then it is notified and leaves the view."""
     world = started()
     world.done(put("a", b"1"))
     world.settled()
@@ -178,8 +180,8 @@ def test_a_store_with_another_state_is_dropped() -> None:
 
 
 def test_the_state_hash_chains() -> None:
-    """Given two states that differ, when the same slot is applied to both, then both hashes say
-    so: a difference is never forgotten.
+    """Given two states that differ, when the same slot is applied to both, then their hashes still
+    differ: a difference is never forgotten.
     """
     one, other = Namespace(Constants()), Namespace(Constants())
     command = Command(

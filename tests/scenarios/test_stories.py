@@ -1,4 +1,4 @@
-"""The scenarios happen as their files tell; `--regenerate-scenarios` writes these anew."""
+"""The scenarios happen as their files record; `--regenerate-scenarios` writes these anew."""
 
 import difflib
 import inspect
