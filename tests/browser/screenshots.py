@@ -41,10 +41,10 @@ def _fill(url: str) -> str:
 
 
 def _work(url: str, end: threading.Event) -> None:
-    """A little going on, so that the charts have something to draw."""
+    """Write and read a few times a second: the charts show rates, and no node falls behind."""
     with Client(url) as synod:
         number = 0
-        while not end.is_set():
+        while not end.wait(0.15):
             synod.put(f"counters/{number % 20}", b"%d" % number)
             synod.read(f"counters/{number % 20}")
             number += 1
@@ -64,6 +64,7 @@ def _page(browser: Browser, url: str, address: str, *, dark: bool, phone: bool =
 
 
 def _take(page: Page, name: str) -> None:
+    page.wait_for_function("!document.getElementById('nav-foot').textContent.includes('…')")
     page.screenshot(path=PICTURES / f"{name}.png")
     page.context.close()
     print(f"docs/pictures/{name}.png")

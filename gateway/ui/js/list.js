@@ -36,19 +36,19 @@ export class VirtualList {
     cancelAnimationFrame(this._due);
   }
 
-  /** Draw with the next frame. `anew`: build every visible row again, changed or not. */
-  draw(anew = false) {
-    this._anew ||= anew;
+  /** Draw with the next frame. `rebuild`: also replace visible rows whose items are unchanged. */
+  draw(rebuild = false) {
+    this._rebuild ||= rebuild;
     if (!this._due) this._due = requestAnimationFrame(() => this._drawNow());
   }
 
   _drawNow() {
     this._due = 0;
     const { items, rowHeight, element } = this;
-    if (this._anew) {
+    if (this._rebuild) {
       for (const shown of this._shown.values()) shown.remove();
       this._shown.clear();
-      this._anew = false;
+      this._rebuild = false;
     }
     element.setAttribute("aria-rowcount", items.length);
     this._space.style.height = `${items.length * rowHeight}px`;
