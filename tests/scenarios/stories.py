@@ -29,7 +29,7 @@ def happy_path() -> Stage:
 
 
 def leader_change_with_gap() -> Stage:
-    """A leader dies with a slot that reached no other node, before one that is chosen."""
+    """A leader dies with a slot that reached nobody before one that is chosen."""
     stage = Stage()
     stage.start()
     stage.given(CALM)
@@ -65,7 +65,7 @@ def leader_change_with_gap() -> Stage:
 
 
 def dueling_proposers() -> Stage:
-    """Two candidates campaign at the same moment; the lease and back-off let one of them win."""
+    """Two candidates stand at the same moment; the lease and back-off let one of them win."""
     stage = Stage(also=("lease.heartbeat",))
     stage.start()
     stage.given(CALM)
@@ -93,7 +93,7 @@ def dueling_proposers() -> Stage:
 
 
 def store_dies_pending() -> Stage:
-    """A store dies before it receives the prepare: the log aborts the write, and the cluster goes
+    """A store dies before it takes in the prepare: the write is given up in the log, then it goes
     on without the store.
     """
     stage = Stage()
@@ -119,7 +119,7 @@ def store_dies_pending() -> Stage:
 
 
 def store_dies_after_vote() -> Stage:
-    """A vote outlives its store: the write is committed, and the store pulls it when it is back."""
+    """A vote outlives its store: the write is committed, and the store asks when it is back."""
     stage = Stage(also=("sync.pull", "sync.decided"))
     stage.start()
     stage.given(CALM)
@@ -160,7 +160,7 @@ def _fail_over(stage: Stage, lacks: tuple[str, ...]) -> tuple[int, int]:
 
 
 def coordinator_fails_over_all_prepared() -> Stage:
-    """The old coordinator may have answered the client, so the new one commits."""
+    """The old coordinator may have told the client, so the new one commits."""
     stage = Stage()
     stage.start()
     stage.given(CALM)
@@ -180,7 +180,7 @@ def coordinator_fails_over_all_prepared() -> Stage:
 
 
 def coordinator_fails_over_one_not_prepared() -> Stage:
-    """A fenced store reports that it has not prepared: it is asked to, in the new epoch."""
+    """A fenced store says that it has not prepared: it is asked to, in the new epoch."""
     stage = Stage()
     stage.start()
     stage.given(CALM)
@@ -243,9 +243,7 @@ def lease_lapses_before_view_drops_store() -> Stage:
 
 
 def rejoin() -> Stage:
-    """A store that was dropped copies what it missed, asks to join, and is added at a slot of the
-    log.
-    """
+    """A store that was dropped copies what it missed, asks, and is added at a slot of the log."""
     stage = Stage(also=("sync.pull", "sync.decided"))
     stage.start()
     world = stage.world
