@@ -19,7 +19,7 @@ _HEIGHT = 8
 
 
 class Query(NamedTuple):
-    """A PromQL expression and how its series are called; `{{label}}` stands for a label."""
+    """A PromQL expression and the name of its series; `{{label}}` stands for a label."""
 
     expression: str
     legend: str
@@ -34,7 +34,7 @@ class Panel(NamedTuple):
     unit: str = "short"
     kind: str = "timeseries"
     good: str = ""
-    """For a `stat`: the colours by lower bounds, such as `red 0, green 1`."""
+    """For a `stat`: the colours with their lower bounds, such as `red 0, green 1`."""
 
 
 class Annotation(NamedTuple):

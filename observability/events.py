@@ -1,10 +1,10 @@
-"""What one node received, sent and committed, as records that anybody can read.
+"""Trace records of what one node received, sent and committed, in readable form.
 
-A `Recorder` is told by the node's runtime and hands out records, once a second. It is best
-effort and bounded: what does not fit is dropped and counted, and the node never waits for it.
+A `Recorder` receives events from the node's runtime and returns records once a second. It is best
+effort and bounded: excess records are dropped and counted, and the node never waits for it.
 
-Which slots are recorded follows from the slot's number alone, so that all nodes pick the same ones
-without a word: each keeps the multiples of a power of two, large enough that about
+Whether a slot is recorded depends on its number alone, so all nodes choose the same slots without
+communication: each records the multiples of a power of two, chosen so that about
 `SAMPLED_SLOTS_PER_S` a second remain. On a quiet cluster that is every slot.
 """
 
@@ -26,13 +26,13 @@ Mode = Literal["off", "sampled", "all"]
 
 SAMPLED_SLOTS_PER_S = 4.0
 SAMPLED_REQUESTS = 8
-"""Of a sampled slot on a busy cluster, the requests whose own messages are recorded: its first."""
+"""How many requests of a sampled slot have their own messages recorded on a busy cluster."""
 
 PENDING_RECORDS_MAX = 1024
 SUBMITS_KEPT = 1024
 TEXT_MAX = 300
 LISTED_MAX = 12
-"""Of a longer list inside a message only so many items are shown, and their number."""
+"""How many items of a list inside a message are shown; of a longer list also their number."""
 
 _SLOTTED = frozenset(
     (
@@ -60,23 +60,23 @@ _RARE = frozenset(
         "view.join",
     )
 )
-"""What tells of elections, aborts and new views: recorded always."""
+"""The messages of elections, aborts and new views: always recorded."""
 
 
 @dataclass(slots=True)
 class TraceSwitch:
-    """What the recorders of a process record; `all_until_us` is a time on the wall clock."""
+    """Controls what the recorders of a process record; `all_until_us` is a wall-clock time."""
 
     mode: Mode = "sampled"
     all_until_us: int = 0
 
     def current(self, now_us: int) -> Mode:
-        """The mode in force."""
+        """The effective mode."""
         return "all" if self.mode == "all" or now_us < self.all_until_us else self.mode
 
 
 class _Observed(NamedTuple):
-    """Something that happened, kept as it is until somebody has time to describe it."""
+    """An observed event, kept undescribed until the next `take`, off the node's path."""
 
     time_us: int
     kind: Literal["sent", "received", "committed", "timer"]
@@ -88,7 +88,7 @@ class _Observed(NamedTuple):
 
 
 class Recorder:
-    """Takes what `broker.observer.Observer` is told, for one node. Called on the node's path."""
+    """Receives one node's events, as `broker.observer.Observer`. Called on the node's path."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Recorder:
         self.recorded = 0
         """Records made so far."""
         self.dropped = 0
-        """Records that found no room, here or on the way out."""
+        """Records that were dropped, here or when they were published."""
         self._switch = switch
         self._wall_us = wall_us
         self._pending: list[_Observed] = []
@@ -112,10 +112,10 @@ class Recorder:
         self._counted_slot = 0
         self._counted_us = wall_us()
 
-    # -- what the runtime tells ------------------------------------------------------------------
+    # -- events from the runtime -----------------------------------------------------------------
 
     def received(self, sender: str, message: AnyMessage) -> None:
-        """The actor took in a message."""
+        """The actor received a message."""
         kind: str = message.type  # type: ignore[attr-defined]
         if self._observe("received", sender, kind, message) and kind in (
             "paxos.accept",
@@ -124,12 +124,12 @@ class Recorder:
             self._turn_slots.append(message.slot)  # type: ignore[attr-defined]
 
     def sent(self, to: str, message: AnyMessage) -> None:
-        """A message was handed to the transport."""
+        """The transport received a message to send."""
         kind: str = message.type  # type: ignore[attr-defined]
         self._observe("sent", to, kind, message)
 
     def committed(self, rows: int, seconds: float) -> None:
-        """A commit took so long; it made the slots durable that this turn took in."""
+        """A commit took `seconds`; it made this turn's slots durable."""
         if self._turn_slots or self._mode == "all":
             duration_us = round(seconds * 1e6)
             for slot in dict.fromkeys(self._turn_slots) or (None,):
@@ -139,11 +139,11 @@ class Recorder:
                 self._keep(observed)
 
     def turn_finished(self) -> None:
-        """The turn is over."""
+        """The turn ended."""
         self._turn_slots.clear()
 
     def timer_expired(self, timer: TimerKey, late_ms: Milliseconds) -> None:
-        """A timer came back."""
+        """A timer expired."""
         if self._mode == "all":
             name = f"{timer.name} {timer.subject}".strip()
             late_us = max(0, late_ms) * 1000
@@ -172,7 +172,7 @@ class Recorder:
             return False
         if slot is not None:
             if not self._highest_slot:
-                # A node that starts may hear of a high slot at once; that is no pace.
+                # A node that starts may hear of a high slot at once: not a measure of the pace.
                 self._counted_slot = slot - 1
             if slot > self._highest_slot:
                 self._highest_slot = slot
@@ -191,7 +191,7 @@ class Recorder:
     def _keep_submit(
         self, kind: Literal["sent", "received"], peer: str, message: AnyMessage
     ) -> None:
-        """A command has no slot yet: it is kept until one is known, if not all are recorded."""
+        """Keep a command without a slot until its slot is known, unless everything is recorded."""
         observed = _Observed(self._wall_us(), kind, peer, message, None)
         if not self._mask or self._mode == "all":
             self._keep(observed)
@@ -215,10 +215,10 @@ class Recorder:
             for observed in self._submits.pop(request, ()):
                 self._keep(observed)
 
-    # -- handing out -----------------------------------------------------------------------------
+    # -- records ---------------------------------------------------------------------------------
 
     def take(self) -> list[TraceRecord]:
-        """All records since the last call; adapts what is recorded to the pace of the log."""
+        """All records since the last call; adapts the sampling to the pace of the log."""
         self._adapt()
         pending, self._pending = self._pending, []
         self.recorded += len(pending)
@@ -265,13 +265,13 @@ class Recorder:
                 if observed.kind == "sent"
                 else (observed.peer, self.node)
             )
-            # A receiver knows its own name only; the sender's record has the group.
+            # A receiver knows only its own name; the sender's record has the group.
             record |= describe(observed.kind, sender, to, message)
         return record
 
 
 def describe(kind: str, sender: str, to: str, message: Any) -> TraceRecord:
-    """The parts of a record that a message brings."""
+    """The members of a record that come from its message."""
     ballot = getattr(message, "ballot", None)
     slot = getattr(message, "slot", None)
     epoch = getattr(message, "epoch", None)
@@ -281,7 +281,7 @@ def describe(kind: str, sender: str, to: str, message: Any) -> TraceRecord:
     mark = request if request is not None else slot
     ballot_text = None if ballot is None else f"{ballot.round}.{ballot.proposer}"
     about = [sender, message.type, mark, ballot_text if ballot_text else epoch]
-    # The number of a heartbeat or a read tells it from the one before.
+    # The number distinguishes a heartbeat or a read from the one before.
     about.append(getattr(message, "number", None))
     return {
         "type": message.type,
@@ -292,18 +292,18 @@ def describe(kind: str, sender: str, to: str, message: Any) -> TraceRecord:
         "epoch": epoch,
         "message_id": "/".join(str(part) for part in about if part is not None),
         "summary": summary_of(message),
-        # What was said stands in the record of who said it.
+        # The sender's record has the contents of the message.
         "content": plain(message) if kind == "sent" else {},
         **requests_of(kind, message),
     }
 
 
 def requests_of(kind: str, message: Any) -> dict[str, Any]:
-    """Which requests a message is about, and which earlier slot, as members of a record."""
+    """The requests, and the earlier slot, that a message is about, as members of a record."""
     value = getattr(message, "value", None) or getattr(message, "batch", None)
     found: dict[str, Any] = {}
     if isinstance(value, Batch) and kind == "sent":
-        # Once is enough: a slot may hold hundreds.
+        # Only in one record, because a slot may hold hundreds.
         found["requests"] = [command.request for command in value.commands]
     elif message.type in ("client.submit", "client.result", "client.redirect"):
         found["requests"] = [message.request]
@@ -345,7 +345,7 @@ def plain(value: Any) -> Any:
 
 
 def command_of(command: Command) -> dict[str, Any]:
-    """A command for people: which request, what it does, where, how many bytes."""
+    """A command in readable form: its request, operation, path and size."""
     operation: Any = command.operation
     shown = {"request": command.request, "operation": operation.kind}
     for name in ("path", "source", "target", "destination"):
@@ -376,7 +376,7 @@ def summary_of(message: Any) -> str:
 
 
 def value_text(value: Any) -> str:
-    """What a slot's value is, in a few words."""
+    """A slot's value in a few words."""
     match value:
         case Batch():
             texts = [command_text(command) for command in value.commands[:2]]
@@ -392,7 +392,7 @@ def value_text(value: Any) -> str:
 
 
 def command_text(command: Command) -> str:
-    """What a command does, in a few words."""
+    """A command's operation in a few words."""
     shown = command_of(command)
     words = [str(shown["operation"]).replace("_", " ")]
     words += [str(shown[name]) for name in ("path", "source", "target") if name in shown]

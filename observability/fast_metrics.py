@@ -1,7 +1,7 @@
-"""Counters and histograms for what is counted thousands of times a second.
+"""Counters and histograms for events that are counted thousands of times a second.
 
-They are exposed by prometheus_client like its own and used the same way. Its own take a lock for
-each change, twice for an observation, because any thread may count; these are for the one thread
+prometheus_client exposes them like its own, and they are used in the same way. Its own take a lock
+for each change, two for an observation, because any thread may count; these are for the one thread
 of a node's event loop, and cost a fifth.
 """
 
@@ -39,11 +39,11 @@ class FastHistogram:
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        """How many were within each bound and above the one before it; the last is above all."""
+        """The count of each bucket: up to its bound, and above the one before; the last is +Inf."""
         self.total = 0.0
 
     def observe(self, amount: float) -> None:
-        """Count one of this size."""
+        """Count one value."""
         self.total += amount
         self.counts[bisect_left(self.bounds, amount)] += 1
 
@@ -69,7 +69,7 @@ class _Family(ABC, Generic[Child]):
         registry.register(self)
 
     def labels(self, *values: str) -> Child:
-        """The child for these values, made when it is first asked for."""
+        """The child for these values, made on first use."""
         if len(values) != len(self._labels):
             raise ValueError(f"{self._name} has the labels {self._labels}, not {values}")
         child = self._children.get(values)
@@ -78,12 +78,12 @@ class _Family(ABC, Generic[Child]):
         return child
 
     def describe(self) -> Iterable[Metric]:
-        """What the registry checks names by."""
+        """The family for the registry's check of names."""
         yield self._empty()
 
     @abstractmethod
     def collect(self) -> Iterable[Metric]:
-        """The family as it is now."""
+        """The family with its current values."""
 
     @abstractmethod
     def _empty(self) -> Metric:

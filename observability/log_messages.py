@@ -1,7 +1,7 @@
-"""What a node does that somebody may want to read next morning, as log lines with fields.
+"""Logs a node's messages that matter to operators, as lines with fields.
 
-At `info` only what changes the cluster: elections, views, aborts, fences, joins. A cluster at rest
-does none of it, so its log is quiet. At `debug` every message of the write path and of reads.
+At `info` only changes of the cluster: elections, views, aborts, fences, joins. An idle cluster has
+none, so its log is quiet. At `debug` every message of the write path and of reads.
 """
 
 import logging
@@ -35,21 +35,21 @@ _BACKGROUND = frozenset(
         "call.survey",
     )
 )
-"""Said all the time; not even told at `debug`."""
+"""Sent all the time; not even logged at `debug`."""
 
 
 class MessageLogger:
-    """Takes what `broker.observer.Observer` is told, for one node."""
+    """Receives one node's events, as `broker.observer.Observer`."""
 
     def __init__(self, node: str, logger: logging.Logger = log) -> None:
         self._node = node
         self._log = logger
         self._last_logged: dict[str, object] = {}
-        """The last of each kind that was told; the same again is told at `debug`."""
+        """The last logged message of each kind; an equal one is logged at `debug`."""
         self._leader_ballot: Ballot | None = None
 
     def received(self, sender: str, message: AnyMessage) -> None:
-        """The actor took in a message."""
+        """The actor received a message."""
         kind: str = message.type  # type: ignore[attr-defined]
         what = _LOGGED_WHEN_RECEIVED.get(kind)
         if what is not None:
@@ -60,7 +60,7 @@ class MessageLogger:
             self._log_message(logging.DEBUG, f"received {kind} from {sender}", message)
 
     def sent(self, to: str, message: AnyMessage) -> None:
-        """A message was handed to the transport."""
+        """The transport received a message to send."""
         kind: str = message.type  # type: ignore[attr-defined]
         what = _LOGGED_WHEN_SENT.get(kind)
         if what is not None:
@@ -82,7 +82,7 @@ class MessageLogger:
             self._log_message(level, f"a request is {message.outcome.status}", message, summary="")
 
     def _log_change(self, kind: str, what: str, message: Any) -> None:
-        """At `info` what is new; the same once more is only a retransmission."""
+        """Log a new message at `info`; an equal one is only a retransmission."""
         again = self._last_logged.get(kind) == message
         self._last_logged[kind] = message
         self._log_message(logging.DEBUG if again else logging.INFO, what, message)
@@ -94,7 +94,7 @@ class MessageLogger:
 
 
 def fields_of(node: str, message: Any) -> dict[str, object]:
-    """What a line about `message` is searched by; what the message has not is left out."""
+    """The fields of a line about `message`, without those that the message lacks."""
     ballot = getattr(message, "ballot", None)
     outcome = getattr(message, "outcome", None)
     view = getattr(message, "view", None)

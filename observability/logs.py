@@ -1,7 +1,7 @@
 """Logs: one JSON object a line for machines, one readable line for people.
 
-Never any contents and never a password: whatever looks like one is taken out of every line, because
-an error's text or a traceback may hold what nobody meant to log.
+Logs never hold contents or passwords: whatever looks like one is removed from every line, because
+an error's text or a traceback may contain them unintentionally.
 """
 
 import logging
@@ -28,9 +28,9 @@ def scrubbed(text: str) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """A line of JSON; what was given as `extra=` becomes members of the object.
+    """A line of JSON; `extra=` becomes members of the object.
 
-    `node` is told in every line that names no other.
+    `node` is a member of every line that names no other node.
     """
 
     def __init__(self, node: str = "") -> None:
@@ -70,9 +70,9 @@ class HumanFormatter(logging.Formatter):
 
 
 class Throttle(logging.Filter):
-    """Lets so many lines of a logger through each second, and says how many it kept back.
+    """Passes at most `lines_per_s` lines of a logger, and logs how many it suppressed.
 
-    For whatever a client can cause: it can do so thousands of times a second.
+    For lines that a client can cause, which it may do thousands of times a second.
     """
 
     def __init__(self, lines_per_s: int) -> None:
@@ -82,7 +82,7 @@ class Throttle(logging.Filter):
         self._lines = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is written."""
+        """Whether to write the line."""
         second = int(time.monotonic())
         if second != self._second:
             if self._lines > self._lines_per_s:
@@ -95,7 +95,7 @@ class Throttle(logging.Filter):
 def configure_logs(level: str = "info", stream: TextIO | None = None, node: str = "") -> None:
     """Send all logs of this process to `stream` (standard error), in the form that suits it.
 
-    `node` is the one node of this process, if it has one only.
+    `node` is the node of this process, if there is only one.
     """
     stream = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(stream)

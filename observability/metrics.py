@@ -1,8 +1,8 @@
-"""What a process counts, in Prometheus's terms. One registry a process, handed in.
+"""The Prometheus metrics of a process, in one registry that the caller provides.
 
 Names are `paxos_<role>_<what>_<unit>`; `docs/metrics.md` lists all of them. Message types, routes
-and reasons are the only labels besides nodes; none of them grows with use. This module has what
-every node has in common, and the gateway's HTTP; `observability.role_metrics` has what a role adds.
+and reasons are the only labels besides nodes; none of them grows with use. This module has the
+metrics of every node and of the gateway's HTTP; `observability.role_metrics` those of each role.
 """
 
 import time
@@ -28,8 +28,8 @@ _METHODS = frozenset(("GET", "HEAD", "PUT", "DELETE", "POST"))
 
 
 def process_registry() -> CollectorRegistry:
-    """A registry that knows the process's own memory, time and garbage."""
-    # The times of creation are twice the lines, and nobody looks at them.
+    """A registry with the process's own memory, processor time and garbage collection."""
+    # Creation times would double the lines, and nothing uses them.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -39,11 +39,11 @@ def process_registry() -> CollectorRegistry:
 
 
 class HttpMetrics:
-    """What a gateway answers."""
+    """The metrics of a gateway's HTTP API."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.in_flight = 0
-        """Requests being worked on."""
+        """Requests in progress."""
         Gauge(
             "paxos_gateway_requests_in_flight", "Requests being worked on.", registry=registry
         ).set_function(lambda: self.in_flight)
@@ -89,7 +89,7 @@ class HttpMetrics:
         self._sent.inc(sent_bytes)
 
     def rejected(self, reason: str) -> None:
-        """A request was not let in, or its connection was ended."""
+        """A request was not admitted, or its connection was ended."""
         self._rejected.labels(reason).inc()
 
 
@@ -100,7 +100,7 @@ _NODE = ("node", "role")
 
 
 class NodesMetrics:
-    """What the runtimes of this process's nodes do; one for a process, see `node`."""
+    """The metrics of the runtimes of this process's nodes; see `node` for those of one."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> FastCounterFamily:
@@ -134,12 +134,12 @@ class NodesMetrics:
         )
 
     def node(self, name: str) -> "NodeMetrics":
-        """The part of one node, to be given to its runtime."""
+        """The metrics of one node, for its runtime."""
         return NodeMetrics(self, name)
 
 
 class NodeMetrics:
-    """Takes what `broker.observer.Observer` is told, for one node. Called on the node's path."""
+    """Receives one node's events, as `broker.observer.Observer`. Called on the node's path."""
 
     def __init__(self, metrics: NodesMetrics, node: str) -> None:
         self._metrics = metrics
@@ -156,45 +156,45 @@ class NodeMetrics:
         self._rebuilds = metrics.rebuilds.labels(*self._labels)
         self._halted = metrics.halted.labels(*self._labels)
         self.last_turn_s = time.monotonic()
-        """When the last turn ended: what tells a live node from one that hangs."""
+        """When the last turn ended, which distinguishes a live node from one that hangs."""
 
     def received(self, sender: str, message: AnyMessage) -> None:
-        """The actor took in a message or a local call."""
+        """The actor received a message or a local call."""
         self._count(self._received, self._metrics.received, message)
 
     def sent(self, to: str, message: AnyMessage) -> None:
-        """A message was handed to the transport."""
+        """The transport received a message to send."""
         self._count(self._sent, self._metrics.sent, message)
 
     def committed(self, rows: int, seconds: float) -> None:
-        """A commit of so many records and blobs took this long."""
+        """A commit of this many records and blobs took this long."""
         self._commit_seconds.observe(seconds)
         self._commit_rows.inc(rows)
 
     def turn_finished(self, messages: int, seconds: float) -> None:
-        """A turn that took in so many messages and timers is over."""
+        """A turn that received this many messages and timers ended."""
         self.last_turn_s = time.monotonic()
         self._turn_seconds.observe(seconds)
         self._turn_messages.observe(messages)
 
     def timer_expired(self, timer: TimerKey, late_ms: Milliseconds) -> None:
-        """A timer came back, this much later than it was set for."""
+        """A timer expired, this much later than it was due."""
         self._late_seconds.observe(max(0, late_ms) / 1000)
 
     def timers_lost(self, count: int) -> None:
-        """So many timers were overdue, and their messages were sent again."""
+        """This many timers were overdue, and their messages were sent again."""
         self._timers_lost.inc(count)
 
     def quarantined(self, reason: str) -> None:
-        """The actor could not digest a message."""
+        """The actor failed on a message."""
         self._quarantined.inc()
 
     def rebuilt(self, reason: str) -> None:
-        """The actor was thrown away and made anew from its journal."""
+        """The actor was rebuilt from its journal."""
         self._rebuilds.inc()
 
     def halted(self, reason: str) -> None:
-        """The node refuses to go on."""
+        """The node halted."""
         self._halted.set(1)
 
     def _count(

@@ -1,6 +1,6 @@
-"""Figures that are read off a node when somebody asks: its actor, its connection, its disk.
+"""Metrics that are read from a node's actor, connection and disk at each scrape.
 
-Nothing here changes an actor; the protocol never reads what is computed here.
+Nothing here changes an actor, and the protocol never reads these values.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +20,7 @@ from actors.values import FileEntry
 
 
 class Health(Protocol):
-    """What `broker.transport.TransportHealth` has."""
+    """The members of `broker.transport.TransportHealth` that are read here."""
 
     connected: bool
     blocked: bool
@@ -31,7 +31,7 @@ class Health(Protocol):
 
 @dataclass(frozen=True)
 class NodeProbes:
-    """Where the figures of one node are; all are asked for anew each time."""
+    """The sources of one node's metrics; each is called at every scrape."""
 
     name: str
     actor: Callable[[], Node]
@@ -73,7 +73,7 @@ class _Families:
 
 
 class NodeStateCollector:
-    """Registered with a registry; reads every watched node at each scrape."""
+    """A collector that reads every watched node at each scrape."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._nodes: list[NodeProbes] = []
@@ -162,7 +162,7 @@ class NodeStateCollector:
         gauge("learner_coordinator", "1 while this learner coordinates.", labels, coordinates)
         applied, files, directories = self._entries.get(labels["node"], (-1, 0, 0))
         if applied != actor.state.applied:
-            # Counting is a walk over all names; a cluster at rest does it once.
+            # Counting visits all names, so an idle cluster does it only once.
             entries = actor.state.entries
             files = sum(isinstance(entry, FileEntry) for entry in entries.values())
             directories = len(entries) - files
@@ -182,7 +182,7 @@ DROP_REASONS = {
     "dropped_from_itself": "from_itself",
     "dropped_too_many_gateways": "too_many_gateways",
 }
-"""The actors' counters, and the reason as the label says it."""
+"""The actors' counters, with the reason for the label."""
 
 _INSTALLED = ("snapshots_installed", "Snapshots copied from a peer and taken over.")
 
@@ -216,7 +216,7 @@ ROLE_COUNTERS: dict[str, dict[str, tuple[str, str]]] = {
         "sessions_lost": ("sessions_lost", "Sessions that expired."),
     },
 }
-"""The actors' counters that are shown as they are, by role: the metric's name and its meaning."""
+"""The actors' counters that are exported unchanged, by role: the metric's name and its meaning."""
 
 
 def _of_proposer(actor: Proposer, labels: dict[str, str], families: _Families) -> None:

@@ -1,4 +1,4 @@
-"""What each role adds to the metrics, read off the messages that its node receives and sends."""
+"""The metrics of each role, derived from the messages that its node receives and sends."""
 
 import time
 from collections import OrderedDict
@@ -17,14 +17,14 @@ from observability.fast_metrics import FastCounter, FastCounterFamily, FastHisto
 _PHASE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _COMMANDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _SLOTS_TIMED = 4_096
-"""Of more slots under way than this the oldest are not timed."""
+"""With more slots in progress than this, the oldest are not timed."""
 
 Handler = Callable[[str, Any], None]
-"""Takes the peer and the message."""
+"""Receives the peer and the message."""
 
 
 class RolesMetrics:
-    """The families of all roles; one for a process, see `node`."""
+    """The metric families of all roles in one process; see `node` for those of one node."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> FastCounterFamily:
@@ -71,32 +71,32 @@ class RolesMetrics:
         self.reads = counter("store_reads", "Reads answered, by status.", "status")
 
     def node(self, name: str) -> "RoleMetrics":
-        """The part of one node, to be told what its runtime tells."""
+        """The metrics of one node, for its runtime."""
         return _ROLES.get(role_of(name), RoleMetrics)(self, name)
 
 
 class RoleMetrics:
-    """Takes what `broker.observer.Observer` is told of messages. Called on the node's path."""
+    """Receives messages, as `broker.observer.Observer`. Called on the node's path."""
 
     def __init__(self, metrics: RolesMetrics, node: str) -> None:
         self._on_sent: dict[str, Handler] = {}
         self._on_received: dict[str, Handler] = {}
 
     def received(self, sender: str, message: AnyMessage) -> None:
-        """The actor took in a message."""
+        """The actor received a message."""
         handle = self._on_received.get(message.type)  # type: ignore[attr-defined]
         if handle is not None:
             handle(sender, message)
 
     def sent(self, to: str, message: AnyMessage) -> None:
-        """A message was handed to the transport."""
+        """The transport received a message to send."""
         handle = self._on_sent.get(message.type)  # type: ignore[attr-defined]
         if handle is not None:
             handle(to, message)
 
 
 class _Timed(OrderedDict[int, tuple[Any, float]]):
-    """Slots under way: what belongs to each and when it began. Bounded."""
+    """The slots in progress, each with its item and its start. Bounded."""
 
     def begin(self, slot: int, what: Any) -> None:
         self[slot] = (what, time.perf_counter())
@@ -173,7 +173,7 @@ class AcceptorMetrics(RoleMetrics):
 
 
 class LearnerMetrics(RoleMetrics):
-    """What the coordinator decides; the other learner decides nothing."""
+    """The coordinator's decisions; the other learner decides nothing."""
 
     def __init__(self, metrics: RolesMetrics, node: str) -> None:
         super().__init__(metrics, node)
@@ -232,7 +232,7 @@ class StoreMetrics(RoleMetrics):
         self._reads.get(message.status, self._other_reads).inc()
 
     def _decided(self, message: Any) -> None:
-        # A decision may come twice, and once more by the periodic sync.
+        # A decision may arrive twice, and again by the periodic sync.
         if message.slot > self._decided_through:
             self._decided_through = message.slot
             (self._aborts if message.aborted else self._commits).inc()

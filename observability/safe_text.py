@@ -1,7 +1,7 @@
-"""Text from anywhere on its way out: as JSON that no reader splits or chokes on, and for people.
+"""Makes untrusted text safe to print: as JSON that every reader parses as one line, and for people.
 
-Names, metadata and errors come from whoever may write, and local names are bytes that need not be
-UTF-8 (Python holds those as lone surrogates, PEP 383).
+Names, metadata and errors come from any client that may write, and local names are bytes that need
+not be UTF-8 (Python represents those as lone surrogates, PEP 383).
 """
 
 import json
@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 _SPLITS = "\x85\u2028\u2029"
-"""What many readers of lines take for an end, beside what JSON escapes by itself."""
+"""Characters that many readers take for line ends, besides those that JSON escapes itself."""
 
 _INVISIBLE = "\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff"
-"""What reorders the text around it, or can't be seen. Not the joiners that scripts need."""
+"""Characters that reorder text, or are invisible; without the joiners that scripts need."""
 
 _JSON_UNSAFE = re.compile(f"[\x7f-\x9f{_SPLITS}{_INVISIBLE}\ud800-\udfff]")
-"""What JSON leaves as it is, and a reader of lines or a terminal would not."""
+"""Characters that JSON does not escape, but that a reader of lines or a terminal interprets."""
 
 _UNSEEN = re.compile(f"[\x00-\x1f\x7f-\x9f{_SPLITS}{_INVISIBLE}\ud800-\udfff]")
 
@@ -24,8 +24,8 @@ _UNSEEN = re.compile(f"[\x00-\x1f\x7f-\x9f{_SPLITS}{_INVISIBLE}\ud800-\udfff]")
 def json_text(
     value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None
 ) -> str:
-    """`value` as JSON: on one line by every reader's idea of lines, unless `indent` is given, and
-    encodable as UTF-8. A byte of a local name that is not UTF-8 is written as `\\\\xff`.
+    """`value` as JSON: one line for every reader, unless `indent` is given, and encodable as UTF-8.
+    A byte of a local name that is not UTF-8 is written as `\\\\xff`.
     """
     separators = (",", ":") if indent is None else None
     text = json.dumps(
@@ -35,8 +35,8 @@ def json_text(
 
 
 def visible(text: str, *, lines: bool = False) -> str:
-    """`text` for people: what a terminal would obey, and what would disguise other text, is
-    escaped as Python writes it. With `lines` the ends of lines stay.
+    """`text` for people: control characters, and those that would disguise other text, are escaped
+    as in Python. With `lines` line ends stay.
     """
     if text.isascii() and text.isprintable():
         return text

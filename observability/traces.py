@@ -1,7 +1,7 @@
-"""The records of many nodes put together: the life of one request, and its stages.
+"""Combines the records of many nodes into the trace of each request, and its stages.
 
-Bounded in bytes, slots, records of a slot and requests; the oldest go first. A record is kept as
-JSON, which is a third of what it takes as a dictionary.
+Bounded in bytes, slots, records of a slot and requests; the oldest are dropped first. A record is
+kept as JSON, which takes a third of the memory of a dictionary.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from observability.events import TraceRecord
 
 STAGES = ("queue", "journal", "quorum", "vote", "answer")
-"""Of one write, in order; each ends where the next begins (`docs/tracing.md`)."""
+"""The stages of a write, in order; each ends where the next begins (`docs/tracing.md`)."""
 
 _MEMBERS: dict[str, Any] = {
     "time_us": int,
@@ -22,7 +22,7 @@ _MEMBERS: dict[str, Any] = {
     "type": str,
     "slot": int | None,
 }
-"""What the book itself reads of a record; anybody with the broker's password may publish one."""
+"""The members of a record that are read here; any client of the broker may publish records."""
 
 _SLOTS_KEPT = 1_000
 _SLOTS_BYTES_MAX = 12 * 1024 * 1024
@@ -32,13 +32,13 @@ _LOOSE_BYTES_MAX = 4 * 1024 * 1024
 _OTHERS_KEPT = 2_000
 _SHOWN_MAX = 200
 _LINE_BYTES = 48
-"""What a line takes beside its text: CPython's own 33 bytes, the place in a list, rounding."""
+"""The memory of a line besides its text: CPython's own 33 bytes, a place in a list, rounding."""
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 class Span(NamedTuple):
-    """When the gateway took a request in and when it had answered, on its wall clock."""
+    """When the gateway received a request and when it had answered, by its wall clock."""
 
     started_us: int
     ended_us: int | None
@@ -46,21 +46,21 @@ class Span(NamedTuple):
 
 @dataclass(slots=True)
 class _TraceGroup:
-    """Records that belong together, and what is asked of them most."""
+    """Records that belong together, with the members that are read most often."""
 
     lines: list[bytes] = field(default_factory=list)
     size_bytes: int = 0
     first_us: int = 0
     answered: set[str] = field(default_factory=set)
-    """The requests whose results are told here."""
+    """The requests whose results these records have."""
 
     def read(self) -> list[TraceRecord]:
-        """The records, made anew."""
+        """The records, parsed again."""
         return [json.loads(line) for line in self.lines]
 
 
 class _BoundedGroups(Generic[Key]):
-    """Pages by key, within a number of them and of bytes."""
+    """Pages by key, bounded in number and bytes."""
 
     def __init__(self, groups_max: int, bytes_max: int) -> None:
         self._groups_max = groups_max
@@ -69,11 +69,11 @@ class _BoundedGroups(Generic[Key]):
         self.size_bytes = 0
 
     def get(self, key: Key | None) -> _TraceGroup | None:
-        """The page, unless it went already."""
+        """The page, unless it was dropped."""
         return None if key is None else self._groups.get(key)
 
     def add(self, key: Key, record: TraceRecord) -> bool:
-        """Put a record on its page; whether there was room on it."""
+        """Add a record to its page; returns whether the page had space for it."""
         group = self._groups.setdefault(key, _TraceGroup(first_us=record["time_us"]))
         if len(group.lines) >= _RECORDS_OF_A_SLOT_MAX:
             return False
@@ -99,15 +99,15 @@ class TraceCollector:
         self._stores = stores
         self._slots: _BoundedGroups[int] = _BoundedGroups(_SLOTS_KEPT, _SLOTS_BYTES_MAX)
         self._unslotted: _BoundedGroups[str] = _BoundedGroups(_REQUESTS_KEPT, _LOOSE_BYTES_MAX)
-        """What is told of a request before it has a slot."""
+        """The records of requests without a slot."""
         self._requests: OrderedDict[str, list[int]] = OrderedDict()
-        """The slots that a request was in, its result's last."""
+        """The slots of each request; the last one has its result."""
         self._unassigned: deque[bytes] = deque(maxlen=_OTHERS_KEPT)
         self.dropped = 0
         """Records of one slot above the bound."""
 
     def add(self, records: Iterable[TraceRecord]) -> None:
-        """Take records in. Raises `KeyError`, `TypeError` or `ValueError` for what is none."""
+        """Add records. Raises `KeyError`, `TypeError` or `ValueError` for a malformed one."""
         for record in records:
             if not _MEMBERS.keys() <= record.keys():
                 raise ValueError(f"a record lacks {sorted(_MEMBERS.keys() - record.keys())}")
@@ -126,7 +126,7 @@ class TraceCollector:
 
     @property
     def size_bytes(self) -> int:
-        """What the records of slots and of requests take."""
+        """The memory of the records of slots and of requests."""
         return self._slots.size_bytes + self._unslotted.size_bytes
 
     def _link_request(self, request: str, slot: int | None, unslotted: TraceRecord | None) -> None:
@@ -145,10 +145,10 @@ class TraceCollector:
     def _add_to_slot(self, slot: int, record: TraceRecord) -> None:
         self.dropped += not self._slots.add(slot, record)
 
-    # -- questions -------------------------------------------------------------------------------
+    # -- queries ---------------------------------------------------------------------------------
 
     def trace(self, request: str, span: Span | None) -> dict[str, Any] | None:
-        """The life of `request`, or `None` if nothing is known of it."""
+        """The trace of `request`, or `None` if it has no records."""
         slots = self._requests.get(request)
         if slots is None and span is None:
             return None
@@ -199,7 +199,7 @@ class TraceCollector:
         return {"requests": requests, "events": [_public(record) for record in others]}
 
     def _marks(self, slot: int | None, records: list[TraceRecord], span: Span | None) -> list[int]:
-        """The borders of the stages, as far as they are known."""
+        """The boundaries of the stages, as far as they are known."""
         of_slot = [record for record in records if record["slot"] == slot]
 
         def first(kind: str, what: str, among: list[TraceRecord]) -> int | None:
@@ -219,7 +219,7 @@ class TraceCollector:
         for border in borders:
             if border is None:
                 break
-            # Clocks of different machines differ; no stage lasts less than nothing.
+            # Clocks of different machines differ, so a negative duration counts as 0.
             marks.append(max(border, marks[-1]) if marks else border)
         return marks
 

@@ -1,17 +1,17 @@
-"""A backup as a folder: what is in it, how it is written, and how it is checked.
+"""The folder of a backup: its contents, how it is written, and how it is checked.
 
     manifest.json              written last; names and hashes the file of rows, and itself
     rows-<slot>-<hash>.jsonl   the replicated state at that slot, a row a line: [key, value]
     chunks/<ab>/<sha256>       the contents that the rows name; a file's name is its hash
 
-Everything hangs on the manifest: the rows by their SHA-256, the chunks by the names in the rows. So
-a folder is a backup if and only if its manifest is there and whole. A newer backup into the same
-folder adds files, then puts its manifest in the former one's place, then removes what only that
-one needed; whenever it is interrupted, one whole backup is left.
+Everything depends on the manifest: the rows by their SHA-256, the chunks by the names in the rows.
+So a folder is a backup if and only if it has a valid manifest. A newer backup into the same folder
+adds files, then replaces the former manifest, then removes the files that only that one needed;
+whenever it is interrupted, one whole backup is left.
 
 The folder may have been on other machines, so nothing in it is trusted: no link is followed, only
-regular files are read, no further than the manifest says, and nothing is removed but what a backup
-writes. It holds everything in plain, so only its owner may read it.
+regular files are read, no further than the manifest says, and only files that a backup writes are
+removed. Nothing in it is encrypted, so only its owner may read it.
 """
 
 import contextlib
@@ -48,27 +48,27 @@ MANIFEST_NAME = "manifest.json"
 CHUNKS_NAME = "chunks"
 
 LOST_AND_FOUND = "lost+found"
-"""What a file system of its own has at its root."""
+"""The folder at the root of a separate file system."""
 
 _NAMED_MOST = 20
 _MANIFEST_BYTES_MAX = 1024 * 1024
 _ROW_BYTES_MAX = 64 * 1024 * 1024
-"""A row is a path, or a session with its results; a line without an end must not fill memory."""
+"""A row is a path, or a session with its results; an endless line must not fill the memory."""
 _ROWS_NAME = re.compile(r"rows(-[0-9]+-[0-9a-f]{12})?\.jsonl")
 _FORMER_ROWS_NAME = re.compile(r"rows(-[0-9]+-[0-9a-f]+)?\.jsonl(\.part)?")
 _CHUNK_NAME = re.compile(r"[0-9a-f]{64}")
 _PART = ".part"
 
 Moved = Callable[[int], None]
-"""Told how many more bytes were looked at."""
+"""Receives how many more bytes were read."""
 
 
 class BackupRefused(SynodError):
-    """The folder can't take this backup, or the backup can't be restored there."""
+    """This folder can't hold this backup, or the backup can't be restored there."""
 
 
 class BackupDamaged(SynodError):
-    """The backup is not what was written; `parts` names every file that is not, and why."""
+    """The backup is damaged; `parts` names every damaged file, and why."""
 
     def __init__(self, folder: Path, parts: list[str]) -> None:
         self.parts = parts
@@ -78,12 +78,12 @@ class BackupDamaged(SynodError):
 
 
 class Manifest(Frozen):
-    """What a backup holds. Sizes are bytes; `settings` are those of the cluster it came from."""
+    """A backup's manifest. Sizes are bytes; `settings` are those of the cluster it came from."""
 
     format: Literal["synod-backup-1"] = "synod-backup-1"
     cluster: str
     taken_at: str
-    """The wall clock where it was taken, ISO 8601 in UTC."""
+    """The time when it was taken, by the local wall clock, ISO 8601 in UTC."""
     slot: int
     state_hash: str
     rows_file: str = Field(pattern=rf"^{_ROWS_NAME.pattern}$")
@@ -97,13 +97,13 @@ class Manifest(Frozen):
     settings: dict[str, int]
 
     def dump(self) -> bytes:
-        """As the file holds it, with its own checksum."""
+        """The file's contents, with the manifest's own checksum."""
         body = self.model_dump(mode="json")
         return json.dumps({**body, "checksum": _checksum(body)}, indent=2).encode() + b"\n"
 
     @classmethod
     def load(cls, raw: bytes) -> Self:
-        """Raises `ValueError` with what is wrong."""
+        """Parse and check a manifest. Raises `ValueError` with the reason."""
         try:
             body = json.loads(raw)
             checksum = body.pop("checksum")
@@ -123,15 +123,15 @@ def _checksum(body: dict[str, Any]) -> str:
 
 
 class Contained:
-    """The state that a backup holds, and the chunks that its files need."""
+    """The state in a backup, and the chunks that its files need."""
 
     def __init__(self) -> None:
         self.state = Namespace()
         self.listings: dict[str, tuple[str, ...]] = {}
-        """Chunks that list others, and those they list."""
+        """The manifests of files, each with the chunks that it lists."""
 
     def chunk_names(self) -> Iterator[str]:
-        """Every chunk once; those that list others come before what they list."""
+        """Every chunk once; those that list others come before the listed ones."""
         seen: set[str] = set()
         for content in self.contents():
             for name in self.names_of(content):
@@ -140,7 +140,7 @@ class Contained:
                     yield name
 
     def contents(self) -> Iterator[Chunked | Indirect]:
-        """The contents of all files, equal ones once."""
+        """The contents of all files, equal contents once."""
         unique: dict[tuple[str, ...], Chunked | Indirect] = {}
         for entry in self.state.entries.values():
             if isinstance(entry, FileEntry):
@@ -150,7 +150,7 @@ class Contained:
         return iter(unique.values())
 
     def names_of(self, content: Chunked | Indirect) -> tuple[str, ...]:
-        """The chunks of one file, with the one that lists the others if that is known."""
+        """The chunks of one file, with its list of chunks if there is one."""
         if isinstance(content, Chunked):
             return content.chunks
         return (content.manifest, *self.listings.get(content.manifest, ()))
@@ -162,7 +162,7 @@ class Contained:
 
 
 class BackupFolder:
-    """One folder. `claim` it to write a backup; `read` and `verify` one that is there."""
+    """One folder. `claim` it to write a backup; `read` and `verify` an existing one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -239,14 +239,14 @@ class BackupFolder:
         return manifest, contained
 
     def chunk(self, name: str) -> bytes:
-        """The bytes of that name. Raises `BackupDamaged`."""
+        """The chunk of that name. Raises `BackupDamaged`."""
         data, reason = self._look(name)
         if data is None:
             raise BackupDamaged(self.path, [f"{chunk_place(name)}: {reason}"])
         return data
 
     def sound_chunk(self, name: str) -> bytes | None:
-        """The bytes of that name, if they are there and right."""
+        """The chunk of that name, if it is present and undamaged."""
         return self._look(name)[0]
 
     def _look(self, name: str) -> tuple[bytes | None, str]:
@@ -275,7 +275,7 @@ class BackupFolder:
     def _opened(self, place: str) -> BinaryIO:
         """A regular file of the folder, to be read. Raises `OSError`."""
         self._check_above(place)
-        # A pipe without a writer must not be waited for.
+        # Opening a pipe without a writer must not block.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             file = os.fdopen(os.open(self.path / place, flags), "rb")
@@ -300,7 +300,7 @@ class BackupFolder:
 
     @contextlib.contextmanager
     def claim(self, cluster: str) -> Iterator[None]:
-        """Take the folder for a backup of `cluster`, alone. Raises `BackupRefused`."""
+        """Lock the folder for a backup of `cluster`. Raises `BackupRefused`."""
         with alone_in(self.path):
             self._check_owner(cluster)
             yield
@@ -345,12 +345,12 @@ class BackupFolder:
 
     @contextlib.contextmanager
     def rows_draft(self) -> Iterator[BinaryIO]:
-        """Where rows are written before their slot and their hash are known."""
+        """The file for rows while their slot and hash are unknown."""
         with _drafted(self.path / f"rows.jsonl{_PART}") as file:
             yield file
 
     def keep_rows(self, draft: BinaryIO, slot: int, sha256: str) -> str:
-        """Make the draft durable; the name it has got."""
+        """Make the draft durable under its final name, and return the name."""
         draft.flush()
         os.fsync(draft.fileno())
         name = f"rows-{slot}-{sha256[:12]}.jsonl"
@@ -363,7 +363,7 @@ class BackupFolder:
             file.write(data)
 
     def finish(self, manifest: Manifest) -> None:
-        """All files are there: make their names durable, then the manifest."""
+        """Finish the backup: make the names of all files durable, then the manifest."""
         for folder in sorted(self._touched | {self.path}):
             sync_folder(folder)
         with self.replacing(MANIFEST_NAME) as file:
@@ -371,7 +371,7 @@ class BackupFolder:
         sync_folder(self.path)
 
     def prune(self, manifest: Manifest, needed: Iterable[str]) -> None:
-        """Remove what only former backups needed, and nothing that no backup wrote."""
+        """Remove the files that only former backups needed, and no others."""
         keep = set(needed)
         for found in list(os.scandir(self.path)):
             former = found.name != manifest.rows_file and _FORMER_ROWS_NAME.fullmatch(found.name)
@@ -396,7 +396,7 @@ class BackupFolder:
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Make the folder if it is not there, and lock it for this process. Raises `BackupRefused`."""
+    """Make the folder if it is missing, and lock it for this process. Raises `BackupRefused`."""
     try:
         make_folder(folder.absolute())
         folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -415,7 +415,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _drafted(path: Path) -> Iterator[BinaryIO]:
-    """A new file, in the place of what an interrupted backup may have left there."""
+    """A new file, in place of one that an interrupted backup may have left."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -425,12 +425,12 @@ def _drafted(path: Path) -> Iterator[BinaryIO]:
 
 
 def chunk_place(name: str) -> str:
-    """Where a chunk is, in the folder of a backup."""
+    """The place of a chunk in the folder of a backup."""
     return f"{CHUNKS_NAME}/{name[:2]}/{name}"
 
 
 def load_row(state: Namespace, line: bytes) -> None:
-    """Take in one line of the file of rows. Raises `ValueError`."""
+    """Add one line of the file of rows to the state. Raises `ValueError`."""
     try:
         key, value = json.loads(line)
         if not state.restore(Record(key, value.encode())):
@@ -440,7 +440,7 @@ def load_row(state: Namespace, line: bytes) -> None:
 
 
 def _check_rows(file: BinaryIO, manifest: Manifest) -> int:
-    """How many rows there are. Raises `ValueError` unless they are those of the manifest."""
+    """The number of rows. Raises `ValueError` unless the manifest matches."""
     size = os.fstat(file.fileno()).st_size
     if size != manifest.rows_bytes:
         raise ValueError(f"it has {size} bytes; the manifest says {manifest.rows_bytes}")

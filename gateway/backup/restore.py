@@ -1,10 +1,10 @@
-"""Makes a new cluster's data folders from a backup, while nothing runs on them.
+"""Makes a new cluster's data folders from a backup, while no node runs on them.
 
-The new cluster has an id of its own and new disks, so nothing of the old one, living or left in a
-queue, is taken for a part of it. Its slots go on at the wall clock's milliseconds: above the
-backup's slot, and above every slot that the old cluster has reached since (that would have taken a
+The new cluster has an id of its own and new disks, so no node of the old one, and no message left
+in a queue, is taken for a part of it. Its slots continue at the wall clock's milliseconds: above
+the backup's slot, and above every slot that the old cluster has reached since (unless it decided a
 thousand slots a second all the time). So no version, ETag or result of the old cluster, also of
-writes after the backup, is ever given out anew for something else.
+writes after the backup, is ever used again for something else.
 """
 
 import contextlib
@@ -41,10 +41,10 @@ _COMMIT_BYTES = 8 * 1024 * 1024
 
 
 class Restored(NamedTuple):
-    """What a restored cluster begins with.
+    """The initial state of a restored cluster.
 
-    `mended` are the files with metadata that no door takes; the new cluster keeps of it what the
-    old one showed (`gateway.http.metadata.served`).
+    `mended` are the files with metadata that would be refused today; the new cluster keeps the
+    metadata that the old one showed (`gateway.http.metadata.served`).
     """
 
     manifest: Manifest
@@ -65,8 +65,8 @@ def restore(
 ) -> Restored:
     """Check all of `backup`, then write a journal for each member below `data`.
 
-    `now_ms` is Unix time. Raises `BackupDamaged`, `BackupRefused` or `JournalError`. If it is
-    interrupted, `data` holds no node yet but only what the next call removes.
+    `now_ms` is Unix time. Raises `BackupDamaged`, `BackupRefused` or `JournalError`. After an
+    interruption `data` holds no node yet, only files that the next call removes.
     """
     folder = BackupFolder(backup)
     manifest, contained = folder.verify(moved)
@@ -80,7 +80,7 @@ def restore(
 
 
 def _mend(contained: Contained) -> tuple[str, ...]:
-    """Have the state keep no metadata that no door would take; the paths of the files that did."""
+    """Replace metadata that would be refused today; returns the paths of these files."""
     odd = []
     for entry in contained.files:
         right = mended(entry)
@@ -113,7 +113,7 @@ def _write_nodes(
             _write_rows(journal, _rows(name, genesis, contained, slot))
         stores = [journals[name] for name in options.names("store")]
         _write_contents(stores, folder, contained, moved)
-    # Until here none of the nodes could be started; the folders' names come last.
+    # The folders get their names last: until then no node can be started.
     for name in options.members:
         (staging / name).rename(data / name)
     staging.rmdir()
@@ -131,7 +131,7 @@ def _check_empty(data: Path) -> None:
 
 
 def _may_be_there(found: "os.DirEntry[str]") -> bool:
-    """What an interrupted restore left, and what a file system of its own has at its root."""
+    """Whether it is left from an interrupted restore, or the root folder of a file system."""
     if not found.is_dir(follow_symlinks=False):
         return False
     if found.name != _STAGING:
@@ -145,10 +145,10 @@ def _may_be_there(found: "os.DirEntry[str]") -> bool:
 def _found(
     journals: dict[str, Journal], options: Options, contained: Contained, slot: int
 ) -> Genesis:
-    """The genesis of the new cluster; the state's view names its disks from here on.
+    """The genesis of the new cluster; from here on the state's view names its disks.
 
-    The view names the start of the coordinator that writes this. When the learner starts it is
-    another one already, so it goes on in no epoch of ours, but asks the log for a new View.
+    The view names an incarnation of the coordinator that never runs. The learner starts with a
+    later one, so it does not continue this epoch but asks the log for a new View.
     """
     state = contained.state
     assert state.view is not None
@@ -177,11 +177,11 @@ def _found(
 
 
 def _rows(name: str, genesis: Genesis, contained: Contained, slot: int) -> Iterator[Record]:
-    """What the journal of one member begins with."""
+    """The initial records of one member's journal."""
     role = role_of(name)
     if role == "acceptor":
         yield Record(HELD, genesis.to_json())
-        # The log before the restored state is gone for good: nobody may vote on its slots.
+        # The log before the restored state no longer exists: nobody may vote on its slots.
         yield Record(TRUNCATED, b"%d" % (slot + 1))
     elif role in ("learner", "store"):
         for key, row in contained.state.rows():
@@ -205,7 +205,7 @@ def _write_rows(journal: Journal, rows: Iterable[Record]) -> None:
 def _write_contents(
     stores: list[Journal], folder: BackupFolder, contained: Contained, moved: Moved | None
 ) -> None:
-    """Every chunk into every store; each is read, and checked, once more."""
+    """Copy every chunk into every store; each is read and checked again."""
     page: list[Blob] = []
     size = 0
 

@@ -1,9 +1,9 @@
 """Takes a backup of a running cluster into a folder (`gateway.backup.folder`).
 
 The rows are one replica's state at one slot, so they are consistent whatever is written meanwhile,
-and the slot is at or after that of every write acknowledged before the backup began. Chunks have
-the names of their bytes, so they can be fetched later, one by one, from any store; the cluster
-holds what is replaced in the meantime. What is in the folder already is checked, not fetched again.
+and the slot is at or after that of every write acknowledged before the backup began. Chunks are
+named by their contents, so they can be fetched later, one by one, from any store; the cluster keeps
+those replaced in the meantime. Chunks in the folder are checked, not fetched again.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from synod.client import AsyncClient
 from synod.errors import Damaged, NotFound, SynodError
 
 _RENEWALS = 4
-"""How many times the hold is asked for within the time that one lasts."""
+"""How many times the hold is renewed within its duration."""
 
 _COPIES_BEGUN_MOST = 20
 _CHUNK_TRIES = 3
@@ -34,7 +34,7 @@ _CHUNK_TRIES = 3
 
 @dataclass(slots=True)
 class Fetched:
-    """What the chunks of a backup were: their sizes, and what of them came over the wire."""
+    """The sizes of a backup's chunks, of all and of the fetched ones."""
 
     sizes: dict[str, int]
     fetched: int = 0
@@ -44,7 +44,7 @@ class Fetched:
 async def backup(
     synod: AsyncClient, path: Path, *, progress: Progress, parallel: int = PARALLEL
 ) -> tuple[Manifest, Fetched]:
-    """Make `path` a backup of the cluster behind `synod`, from nothing or from a former one.
+    """Make `path` a backup of the cluster behind `synod`, a new one or based on a former one.
 
     Raises `SynodError`; then a former backup in `path` is still whole.
     """
@@ -73,7 +73,7 @@ async def backup(
 
 @contextlib.asynccontextmanager
 async def _held(synod: AsyncClient, hold_ms: int) -> AsyncIterator[None]:
-    """The cluster deletes no chunk while the block runs. Raises `SynodError`."""
+    """While the block runs, the cluster deletes no chunk. Raises `SynodError`."""
 
     async def renew() -> None:
         async with synod.sibling() as mine:
@@ -103,7 +103,7 @@ async def _copy_rows(
             if contained is not None:
                 break
         else:
-            raise SynodError("no replica kept its state for as long as it takes to copy it")
+            raise SynodError("no replica kept its state long enough to copy it")
         contained.state.restored()
         return contained, await asyncio.to_thread(_keep_rows, folder, draft, contained)
 
@@ -135,7 +135,7 @@ async def _copy_state(synod: AsyncClient, draft: BinaryIO, at_least: int) -> Con
             return None
         rows = [SnapshotRow(key=key, value=value) for key, value in answer["rows"]]
         if digest_of(rows) != answer["digest"]:
-            raise Damaged("a page of the state is not what its digest says; try again")
+            raise Damaged("a page of the state does not match its digest; try again")
         for row in rows:
             line = json.dumps([row.key, row.value]).encode() + b"\n"
             draft.write(line)
@@ -148,7 +148,7 @@ async def _copy_state(synod: AsyncClient, draft: BinaryIO, at_least: int) -> Con
             "page": answer["page"] + 1,
         }
     if contained.state.applied != answer["slot"] or contained.state.view is None:
-        raise Damaged("the pages of the state make no whole; try again")
+        raise Damaged("the pages of the state are incomplete or inconsistent; try again")
     return contained
 
 
@@ -162,7 +162,7 @@ async def _copy_chunks(
     progress: Progress,
     parallel: int,
 ) -> Fetched:
-    """Every chunk that the state names, checked where it is and fetched where it is not."""
+    """Every chunk that the state names: checked if it is in the folder, else fetched."""
     done = Fetched({})
     contents = list(contained.contents())
     progress.expect(1, sum(content.size for content in contents))
@@ -225,7 +225,7 @@ async def _fetch(synod: AsyncClient, name: str) -> bytes:
             if attempt == _CHUNK_TRIES - 1:
                 raise
         except NotFound as error:
-            raise SynodError(f"{error}; run the backup again, which goes on from here") from None
+            raise SynodError(f"{error}; run the backup again to continue from here") from None
     raise AssertionError("unreachable")
 
 

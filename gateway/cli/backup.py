@@ -1,4 +1,4 @@
-"""Commands for copies of the whole cluster: backup, restore."""
+"""Commands for backups of the whole cluster: backup, restore."""
 
 import time
 from pathlib import Path
@@ -39,9 +39,9 @@ def backup(
 ) -> None:
     """Copy the running cluster, as it is at one moment, into a folder.
 
-    Started again after an interruption it goes on; into a former backup it copies what is new.
+    After an interruption, run it again to continue; into a former backup it copies only new data.
     """
-    # Only here: what a backup holds is the actors' business, which other doors need not load.
+    # Imported here, because a backup needs the actors, which other commands need not load.
     from gateway.backup.take import backup as take
 
     began = time.monotonic()
@@ -71,7 +71,7 @@ def backup(
 
 
 def restore(
-    folder: Annotated[Path, typer.Argument(help="What synod backup wrote.", metavar="DIR")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a backup.", metavar="DIR")],
     data: Data = None,
     cluster: ClusterName = None,
     verify: Annotated[
@@ -82,7 +82,7 @@ def restore(
 ) -> None:
     """Make the data folders of a new cluster from a backup, for `synod up` or `synod node`.
 
-    All of the backup is checked first, and refused if any part of it is damaged.
+    The whole backup is checked first, and refused if any part of it is damaged.
     """
     from broker.journal_folder import JournalError
     from gateway.backup.folder import BackupFolder
@@ -101,7 +101,7 @@ def restore(
             note(f"{folder} is whole: {_about(manifest)}")
         return
     with Bar(shown=shown, many=False) as bar:
-        # Everything is read once to be checked and, to be written, once more.
+        # Everything is read twice: once to be checked, once to be written.
         bar.expect(1, 2 * source.manifest().chunks_bytes)
         try:
             done = write(

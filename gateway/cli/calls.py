@@ -1,4 +1,4 @@
-"""Runs what a command asks of a gateway."""
+"""Runs a command's requests to a gateway."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,7 +19,7 @@ def with_synod(
     timeout: float | None = None,
     silent: bool = False,
 ) -> _T:
-    """Run `work` with a client. What takes long is told, unless the command is to be `silent`."""
+    """Run `work` with a client. Unless `silent`, tell the user what a long wait is for."""
     waiting = Waiting(None if silent else lambda text: note(f"synod: {text}"))
 
     async def run() -> _T:

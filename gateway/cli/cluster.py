@@ -20,13 +20,15 @@ Broker = Annotated[
     str | None,
     typer.Option(help="memory:// (one process) or amqp://user:password@host:5672/", metavar="URL"),
 ]
-Data = Annotated[Path | None, typer.Option(help="Holds a folder for each node.", metavar="DIR")]
-Host = Annotated[
-    str | None, typer.Option(help="Where HTTP is served; without a token on loopback only.")
+Data = Annotated[
+    Path | None, typer.Option(help="The folder with one subfolder for each node.", metavar="DIR")
 ]
-Port = Annotated[int | None, typer.Option(help="Where HTTP is served; 0 takes any free port.")]
+Host = Annotated[
+    str | None, typer.Option(help="Address of the HTTP server; without a token loopback only.")
+]
+Port = Annotated[int | None, typer.Option(help="Port of the HTTP server; 0 takes any free port.")]
 ClusterName = Annotated[
-    str | None, typer.Option("--cluster", help="Names the queues on the broker.")
+    str | None, typer.Option("--cluster", help="The cluster's name; names of queues contain it.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -90,7 +92,7 @@ def node(
 
 
 def _failpoints(rules: list[str], members: Sequence[str], *, armed: bool) -> "Failpoints | None":
-    # Only here: the doors of a client need none of it.
+    # Imported here, because a client's commands need none of it.
     from broker.failpoints import BadFailpoint, Failpoint, Failpoints
 
     if not rules:
@@ -119,7 +121,7 @@ def config(
     if json:
         print_json({row.name: {"value": row.value, "source": row.source} for row in rows})
         return
-    # Only here: a node needs no tables.
+    # Imported here, because a node prints no tables.
     from rich.table import Table
     from rich.text import Text
 
@@ -133,7 +135,7 @@ def config(
 
 
 def _host(settings: Settings, name: str | None, failpoints: "Failpoints | None" = None) -> None:
-    # Only here: the doors of a client need neither the broker nor a server.
+    # Imported here, because a client's commands need neither the broker nor a server.
     from gateway.hosting import HostingFailed, run_cluster, run_single
 
     configure_logs(settings.log_level, node=name or "")
@@ -150,6 +152,6 @@ def _host(settings: Settings, name: str | None, failpoints: "Failpoints | None" 
         note(f"synod: {' '.join(str(error).split())}")
         raise typer.Exit(FAILED) from None
     except Exception:
-        # A cluster's own mistake is told whole: there is no other place to look for it.
+        # An internal error is logged with its traceback: there is no other place to find it.
         logging.getLogger("synod.hosting").exception("the process ends by a mistake of its own")
         raise

@@ -1,7 +1,7 @@
-"""What the command line prints: results on standard output, all else on standard error.
+"""The output of the command line: results on standard output, all else on standard error.
 
-What is for people has no character that a terminal obeys (`observability.safe_text.visible`), and
-none that its encoding lacks. What is for programs is JSON in UTF-8, whatever the locale.
+Text for people has no character that a terminal obeys (`observability.safe_text.visible`), and none
+that its encoding lacks. Output for programs is JSON in UTF-8, whatever the locale.
 """
 
 import contextlib
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def out() -> "Console":
-    """Standard output. Made anew each time, as tests put another stream in its place."""
-    # Only here, as all of rich below: a node starts without it.
+    """Standard output. Made anew each time, because tests replace the stream."""
+    # Imported here, as all of rich below, so that a node starts without it.
     from gateway.cli.terminal import SafeConsole
 
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # As standard error does by itself: a name that the locale lacks must not end a listing.
+        # As standard error does by default: a name that the locale lacks must not end a listing.
         sys.stdout.reconfigure(errors="backslashreplace")
     return SafeConsole(highlight=False, soft_wrap=True)
 
@@ -44,8 +44,8 @@ def standard_input() -> BinaryIO:
 
 def note(text: str) -> None:
     """A line for people, on standard error. The text is no markup."""
-    # Here, too, as rich drops some characters before they come to the console. Where standard error
-    # itself takes nothing, there is no place to say so.
+    # Escaped here, because rich drops some characters before they reach the console. If standard
+    # error itself fails, there is no place to report it.
     with contextlib.suppress(OSError, ValueError):
         err().print(visible(text, lines=True), markup=False)
 
@@ -62,7 +62,7 @@ def print_json(value: Any) -> None:
 
 
 def print_json_line(value: Any) -> None:
-    """A value for programs that read line by line as they come, on standard output."""
+    """A value for programs that read lines as they arrive, on standard output."""
     _write(sys.stdout, json_text(value))
 
 
@@ -139,7 +139,7 @@ class Bar:
             self._bars.stop()
 
     def expect(self, files: int, size_bytes: int) -> None:
-        """So much more is to be done."""
+        """There is this much more to transfer."""
         self._total_files += files
         self._total_bytes += size_bytes
         if self._shown:
@@ -147,12 +147,12 @@ class Bar:
             self._describe()
 
     def moved(self, size_bytes: int) -> None:
-        """So many more bytes went through."""
+        """This many more bytes were transferred."""
         if self._shown:
             self._bars.update(self._byte_task, advance=size_bytes)
 
     def finished(self, files: int) -> None:
-        """So many more files are done."""
+        """This many more files are complete."""
         self._done_files += files
         if self._shown:
             self._describe()

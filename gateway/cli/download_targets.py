@@ -1,12 +1,12 @@
-"""Where a download goes on this machine: into a file that appears whole, or through what is none.
+"""Local targets of a download: a file that is replaced as a whole, or a pipe or device.
 
-    a regular file      replaced by a whole one in one step; owner and permissions stay
+    a regular file      replaced by the new one in one step; owner and permissions stay
     a read-only file    refused, unless it is forced
-    a link              what it names is replaced, and the link stays; one to nothing is refused
-    a pipe, a device    the bytes are written to it as they come; so for /dev/stdout, /dev/fd/N
+    a link              its target is replaced, and the link stays; a dangling link is refused
+    a pipe, a device    the bytes are written to it as they arrive; also /dev/stdout, /dev/fd/N
 
-Below a folder that is copied whole no link is followed: each folder on the way is opened in the one
-above it, so that nothing that lies in the target, or is put there meanwhile, leads out of it.
+Below a folder that is copied whole no link is followed: each folder is opened in the one above it,
+so that no link in the target folder, even one made meanwhile, leads out of it.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 WriteBytes = Callable[[bytes], None]
 Dress = Callable[[bool, int], None]
-"""Told whether the file is executable, and its time in milliseconds, once it is whole."""
+"""Receives whether the file is executable, and its time in milliseconds, once it is complete."""
 
 
 class DownloadTarget:
-    """The name that a file gets in a folder that is open."""
+    """The name of a file in an open folder."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class DownloadTarget:
         try:
             yield write, dress
             await asyncio.to_thread(os.fsync, descriptor)
-            self.former()  # What came there meanwhile is refused as well.
+            self.former()  # A file that appeared there meanwhile is checked as well.
             os.replace(draft, self._name, src_dir_fd=self._folder_fd, dst_dir_fd=self._folder_fd)
             placed = True
             if self._made is not None:
@@ -83,7 +83,7 @@ class DownloadTarget:
                     os.unlink(draft, dir_fd=self._folder_fd)
 
     def former(self) -> os.stat_result | None:
-        """The file that has the name at present. Raises `OSError` if it can't be replaced."""
+        """The file that has the name now. Raises `OSError` if it can't be replaced."""
         try:
             status = os.stat(self._name, dir_fd=self._folder_fd, follow_symlinks=False)
         except FileNotFoundError:
@@ -112,7 +112,7 @@ class DownloadTarget:
 
 @contextlib.contextmanager
 def target_of(path: str, *, force: bool = False) -> Iterator[DownloadTarget | WriteBytes]:
-    """Where a single file goes: a name in a folder, or what takes the bytes as they come.
+    """The target of a single file: a name in a folder, or a stream for the bytes as they arrive.
 
     Raises `OSError`.
     """
@@ -141,7 +141,7 @@ def target_of(path: str, *, force: bool = False) -> Iterator[DownloadTarget | Wr
 
 
 class DownloadFolder:
-    """A folder, and what is made below it; use it as a context manager. Raises `OSError`."""
+    """A folder to make files and folders in; use it as a context manager. Raises `OSError`."""
 
     def __init__(self, root: Path, *, force: bool = False) -> None:
         os.makedirs(root, exist_ok=True)
@@ -163,7 +163,7 @@ class DownloadFolder:
 
     @contextlib.contextmanager
     def target(self, path: str) -> Iterator[DownloadTarget]:
-        """Where the file `path` goes; the folders above it are made."""
+        """The target for the file `path`; makes the folders above it."""
         above, _, name = path.rpartition("/")
         with self._folder(above) as folder_fd:
             shown = str(self._root / path)
@@ -203,15 +203,15 @@ class DownloadFolder:
 
 
 class Made:
-    """What a copy of a tree has made so far. On some file systems two names of the cluster are one
-    name: the second must not take the place of the first.
+    """The files and folders that a copy of a tree has made so far. On some file systems two names
+    of the cluster are the same name: the second must not replace the first.
     """
 
     def __init__(self) -> None:
         self._places: dict[tuple[int, int], str] = {}
 
     def note(self, status: os.stat_result, place: str) -> None:
-        """It was made, or entered, under that name."""
+        """Note that it was made, or entered, under that name."""
         self._places[status.st_dev, status.st_ino] = place
 
     def check(self, status: os.stat_result, place: str) -> None:
@@ -236,7 +236,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _mode(former: os.stat_result | None, executable: bool) -> int:
-    """A file that is replaced keeps who may read and write it; who may read it may execute it."""
+    """The mode for a replaced file: its permissions stay; who may read it may execute it."""
     if former is None:
         return (0o777 if executable else 0o666) & ~_UMASK
     mode = stat.S_IMODE(former.st_mode) & 0o666
@@ -244,7 +244,7 @@ def _mode(former: os.stat_result | None, executable: bool) -> int:
 
 
 def _umask() -> int:
-    # There is no way to look at it but to set it.
+    # The umask can only be read by setting it.
     umask = os.umask(0)
     os.umask(umask)
     return umask

@@ -32,7 +32,7 @@ _CODES: tuple[tuple[type[SynodError], int], ...] = (
 
 
 def exit_code_of(error: SynodError) -> int:
-    """A write that may have happened is undecided, whatever it failed with."""
+    """The code for an error; a write that may have happened is undecided, whatever its error."""
     if error.undecided:
         return UNDECIDED
     return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)

@@ -61,7 +61,7 @@ def register(cli: typer.Typer) -> None:
 
 
 def remote(argument: str) -> str:
-    """A path as people type it: one slash before it and one behind it mean nothing."""
+    """The path for what a user typed: one slash before it and one after it are ignored."""
     return checked_path(argument.removeprefix("/").removesuffix("/"))
 
 
@@ -105,7 +105,7 @@ def put(
     inside = target_path(target, None if source == "-" else Path(source).name)
     if source != "-" and Path(source).is_dir():
         raise typer.BadParameter(f"{source} is a folder; add -r", param_hint="SOURCE")
-    # A pipe is opened before there is an event loop: that waits until somebody writes into it.
+    # A pipe is opened before the event loop runs, because opening waits for its writer.
     with _source(source) as local, Bar(shown=not (json or quiet), many=False) as bar:
         bar.expect(1, local.size)
 
@@ -138,7 +138,7 @@ def _source(source: str) -> Iterator[LocalFile]:
             yield local
         return
     given = standard_input()
-    # Without its buffer a slow pipe can be left at any time.
+    # Without a buffer, reading a slow pipe can be cancelled.
     body = getattr(given, "raw", given)
     yield LocalFile("standard input", body, 0, None, executable=False)
 
@@ -156,8 +156,8 @@ def get(
 ) -> None:
     """Copy a file or a directory out of Synod, checked against its digest.
 
-    A file appears whole or not at all. A link is followed, and what is no regular file (a pipe, a
-    device, /dev/stdout) is written to; with -r neither is touched.
+    A file appears whole or not at all. A link is followed, and a pipe or a device (/dev/stdout) is
+    written to; with -r neither is touched.
     """
     inside = remote(source)
     if recursive:
@@ -243,7 +243,7 @@ def stat(
     timeout: Timeout = None,
     json: Json = False,
 ) -> None:
-    """Show what is kept about a file."""
+    """Show a file's metadata."""
     inside = remote(path)
     entry = with_synod(url, lambda synod: synod.stat(inside), timeout=timeout, silent=json)
     if json:
@@ -296,7 +296,7 @@ def rm(
 
 
 async def _remove_in_parts(synod: AsyncClient, path: str) -> Written:
-    """Remove a directory that is too large for one request: not at once, so others may look on."""
+    """Remove a directory that is too large for one request, in steps that others can see."""
     files: list[str] = []
     directories: list[str] = []
     async for entry in synod.list(path):
@@ -307,7 +307,7 @@ async def _remove_in_parts(synod: AsyncClient, path: str) -> Written:
         except TooLarge:
             await _remove_in_parts(synod, directory)
         except NotFound:
-            continue  # Removed by another one meanwhile, which is what was wanted.
+            continue  # Another client removed it meanwhile, with the intended result.
     for start in range(0, len(files), _FILES_AT_ONCE):
         some = files[start : start + _FILES_AT_ONCE]
         await synod.transaction({"op": "delete", "path": file} for file in some)
@@ -330,7 +330,7 @@ def mkdir(
 
 
 def target_path(target: str, name: str | None) -> str:
-    """Where something called `name` goes: into `target` if that ends in a slash, else there."""
+    """The target path for `name`: below `target` if that ends in a slash, else `target` itself."""
     if target in ("", "/") or target.endswith("/"):
         if name is None:
             raise typer.BadParameter("standard input has no name; give one", param_hint="TARGET")
@@ -371,7 +371,7 @@ def _report(tally: Tally, seconds: float, verb: str, json: bool, quiet: bool) ->
 
 
 def _exit_code(tally: Tally) -> int:
-    """The code of what all failures have in common; undecided if one of them is."""
+    """The exit code that all failures have in common; undecided if one of them is."""
     codes = {exit_code_of(error) for error in tally.errors}
     if UNDECIDED in codes:
         return UNDECIDED

@@ -1,4 +1,4 @@
-"""`synod firehose`: what crosses RabbitMQ, as protocol steps."""
+"""`synod firehose`: the messages that cross RabbitMQ, as protocol steps."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ _BACKGROUND = (
     "learn.progress",
     "trace.",
 )
-"""What a cluster at rest says all the time."""
+"""The messages that an idle cluster sends all the time."""
 
 
 def register(cli: typer.Typer) -> None:
@@ -46,7 +46,7 @@ def firehose(
     cluster: ClusterName = None,
 ) -> None:
     """Switch RabbitMQ's firehose on for some seconds and print the messages as protocol steps."""
-    # Only here: a client's commands need no broker.
+    # Imported here, because a client's commands need no broker.
     import aiormq
 
     from broker.firehose import FirehoseRefused, management_url_of, watch_firehose
@@ -65,7 +65,7 @@ def firehose(
         if everything or not background:
             console.print(line_of(step, began_s))
 
-    # What can't be reached is told below, once.
+    # That the broker can't be reached is reported below, once.
     logging.getLogger("aiormq").addHandler(logging.NullHandler())
     if sys.stderr.isatty():
         note(f"The firehose is on for {seconds:g} s")

@@ -1,11 +1,11 @@
-"""Asks a node of this container whether it is well; for a container's health check.
+"""Asks a node of this container whether it is healthy; for a container's health check.
 
 ::
 
     python -m gateway.cli.healthcheck 9100 /healthz
 
-ends with 0 if the answer is 200, else it prints the answer and ends with 1. It is run every few
-seconds beside every node, so it loads next to nothing.
+exits with 0 if the response is 200, else it prints the response and exits with 1. It runs every few
+seconds beside every node, so it imports next to nothing.
 """
 
 import socket
@@ -15,7 +15,7 @@ _PATIENCE_S = 4.0
 
 
 def ask(port: int, path: str) -> bytes:
-    """The whole answer of the server at `port` on this machine. Raises `OSError`."""
+    """The whole response of the server at `port` on this machine. Raises `OSError`."""
     with socket.create_connection(("127.0.0.1", port), _PATIENCE_S) as connection:
         connection.settimeout(_PATIENCE_S)
         head = f"GET {path} HTTP/1.1\r\nhost: health\r\nconnection: close\r\n\r\n"

@@ -6,7 +6,7 @@ number of the signal that ended it. A failure is one line on standard error: tex
 an object.
 
 Packages above this one add commands by entry points of the group `synod.commands`: each names a
-callable that is given the typer application.
+callable that receives the typer application.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ _CODES_HELP = (
 _USAGE_ERROR: Any = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
-"""What typer raises for everything that it can't parse; typer itself does not export it."""
+"""The error that typer raises for arguments that it can't parse, but does not export."""
 
 _MODULES = {
     "gateway.cli.cluster": ("up", "node", "config"),
@@ -56,8 +56,8 @@ _ENDED_AT_ONCE = frozenset(
 def build_cli(command: str = "") -> typer.Typer:
     """The application with all commands, those of other packages included.
 
-    For a `command` that is known only what belongs to it is loaded: a cluster starts many
-    processes, and none of them needs the simulator.
+    For a known `command` only its own modules are loaded: a cluster starts many processes, and none
+    of them needs the simulator.
     """
     cli = typer.Typer(
         name="synod",
@@ -98,7 +98,7 @@ def main() -> NoReturn:
     """Run the command line and end the process."""
     _prepare_streams()
     code = run()
-    # What could not be written was told. The interpreter must not try, and fail, once more.
+    # The failure to write was reported. The interpreter must not try, and fail, once more.
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -135,7 +135,7 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return _tell("what was to read the output was gone before its end", FAILED, "os", as_json)
     except OSError as error:
-        # What this command opened has a name in its errors; its standard streams have none.
+        # Errors of files that this command opened have a name; those of standard streams have none.
         where = error.filename or "standard input or output"
         return _tell(f"{where}: {error.strerror or error}", FAILED, "os", as_json)
     except Exception as error:
@@ -152,9 +152,9 @@ def run(arguments: list[str] | None = None) -> int:
 
 def _run(words: list[str], arguments: list[str] | None) -> int:
     command = "".join(words[:1])
-    # A shell that completes asks for all of them.
+    # Shell completion needs all of them.
     cli = build_cli("" if "_SYNOD_COMPLETE" in os.environ else command)
-    # A cluster ends in its own way, and so does what breaks one.
+    # Clusters, and the commands that break them, handle signals themselves.
     ending = ended_by_signals() if command in _ENDED_AT_ONCE else contextlib.nullcontext()
     with ending:
         try:
@@ -170,7 +170,7 @@ def _run(words: list[str], arguments: list[str] | None) -> int:
 
 
 def _flush_output() -> None:
-    """What a command printed has to arrive before it may say that it is done. Raises `OSError`."""
+    """Flush the output: only then may the command report success. Raises `OSError`."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -186,7 +186,7 @@ def _tell(
     *,
     before: str = "synod: ",
 ) -> int:
-    """One line about a failure; gives the exit code."""
+    """Print one line about a failure; returns the exit code."""
     line = " ".join(text.split())
     if as_json:
         note_failure({"error": line, "kind": kind, "exit_code": code, "problem": problem or None})
@@ -196,9 +196,9 @@ def _tell(
 
 
 def _prepare_streams() -> None:
-    """Text is UTF-8, also where the locale says otherwise; a name that is none goes out as it
-    came in. A standard stream that is closed is filled, lest a file or a connection gets its
-    number; what is read from it or written to it fails.
+    """Make text UTF-8 whatever the locale; a name that is not UTF-8 is written as it was read. A
+    closed standard stream is replaced by one that fails, so that no file or connection gets its
+    number.
     """
     for number, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:

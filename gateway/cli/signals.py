@@ -12,7 +12,7 @@ from gateway.cli.exit_codes import SIGNALLED
 class Ended(SystemExit):
     """A signal asked the process to end; `number` is its number.
 
-    asyncio passes this on at once from wherever it is raised, and typer does not catch it.
+    asyncio propagates this at once from wherever it is raised, and typer does not catch it.
     """
 
     def __init__(self, number: int) -> None:
@@ -22,9 +22,9 @@ class Ended(SystemExit):
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP raise `Ended` where they arrive, so that what was begun on this
-    machine is cleaned up. asyncio's own way to be interrupted waits for its loop, which may be
-    writing to a pipe that is full.
+    """SIGINT, SIGTERM and SIGHUP raise `Ended` where they arrive, so that the command cleans up
+    its local files. asyncio's own handling of interrupts waits for its loop, which may be writing
+    to a full pipe.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -34,7 +34,7 @@ def ended_by_signals() -> Iterator[None]:
         raise Ended(number)
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    # What this process was told to ignore, as by nohup, it goes on to ignore.
+    # Signals that this process inherited as ignored, as from nohup, stay ignored.
     heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     former = {number: signal.signal(number, end) for number in heard}
     try:

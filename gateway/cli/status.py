@@ -1,4 +1,4 @@
-"""The command `status`: what a gateway knows of the cluster, and whether it takes writes."""
+"""The command `status`: the cluster as a gateway knows it, and whether it takes writes."""
 
 import asyncio
 from typing import Annotated, Any
@@ -64,7 +64,7 @@ _READS = {"served": "are served", "refused": "are not served", "unknown": "unkno
 
 
 def _condition_rows(condition: dict[str, Any]) -> list[tuple[str, str]]:
-    """What can be done now, each reason and each warning in a row of its own."""
+    """Whether writes and reads are possible now; each reason and each warning has its own row."""
     heard_ms = condition["heard_ms"]
     rows = [("writes", _WRITES[condition["writes"]])]
     rows += [("", f"because {reason['detail']}") for reason in condition["reasons"]]

@@ -1,4 +1,4 @@
-"""A console of rich that shows text as text. Apart, because rich takes long to load."""
+"""A console of rich that shows text as text. A module of its own, because rich is slow to load."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,9 @@ from observability.safe_text import visible
 
 
 class SafeConsole(Console):
-    """Escapes, in all that is printed, what a terminal would obey and rich did not put there."""
+    """Escapes, in all output, control characters that a terminal would obey and that are not rich's
+    own.
+    """
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

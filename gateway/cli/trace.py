@@ -1,4 +1,4 @@
-"""`synod trace`: one request's life in the terminal."""
+"""`synod trace`: the trace of a request in the terminal."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from synod.client import DEFAULT_URL, AsyncClient
 from synod.errors import SynodError
 
 _PATIENCE_S = 2.0
-"""The records of a request that just ended are on their way for a moment."""
+"""The records of a request that has just ended take a moment to arrive."""
 
 _STYLES = {
     "queue": "cyan",
@@ -79,7 +79,7 @@ async def _recent(url: str) -> dict[str, Any]:
 
 
 async def _trace(url: str, request: str) -> dict[str, Any]:
-    """The trace once it is complete, or what there is of it after a moment's patience."""
+    """The trace once it is complete, or the incomplete one after a moment."""
     until = time.monotonic() + _PATIENCE_S
     async with AsyncClient(url, patience_s=5) as synod:
         while True:
@@ -114,7 +114,7 @@ def _print_trace(found: dict[str, Any]) -> None:
         console.print(_stage_table(found["stages"], duration_us))
     console.print()
     began_us = found["started_us"] or min((e["time_us"] for e in found["events"]), default=0)
-    # Lines, not a table: those may be wider than the terminal, and a pipe keeps them whole.
+    # Lines, not a table: lines may be wider than the terminal, and a pipe keeps them whole.
     for event in found["events"]:
         style = _style_at(event["time_us"], found["stages"])
         with_whom = event["to"] if event["kind"] == "sent" else event["from"]

@@ -128,7 +128,7 @@ def txn(
 
 def _steps(text: bytes) -> list[dict[str, Any]]:
     try:
-        # A byte order mark is what some editors begin UTF-8 with.
+        # Some editors begin UTF-8 with a byte order mark.
         given = json.loads(text.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise typer.BadParameter(f"that is no JSON: {error}") from None
@@ -139,7 +139,7 @@ def _steps(text: bytes) -> list[dict[str, Any]]:
 
 
 def _with_contents(step: dict[str, Any]) -> dict[str, Any]:
-    """A step that names a local file gets its contents."""
+    """Replace the local file that a step names by its contents."""
     if "file" not in step:
         return step
     try:
@@ -169,7 +169,7 @@ def watch(
     try:
         with_synod(url, work, timeout=timeout, silent=json)
     except Ended as end:
-        if end.number != signal.SIGINT:  # Ctrl-C is how people end a watch.
+        if end.number != signal.SIGINT:  # Users end a watch by Ctrl-C.
             raise
 
 

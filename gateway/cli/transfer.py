@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 class Progress(Protocol):
-    """Who is told how a transfer gets on."""
+    """Receives the progress of a transfer."""
 
     def expect(self, files: int, size_bytes: int) -> None:
         """So much more is to be done."""
@@ -38,7 +38,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """A progress that nobody looks at."""
+    """A progress that is not shown."""
 
     def expect(self, files: int, size_bytes: int) -> None:
         """Nothing."""
@@ -59,7 +59,7 @@ class Failure(NamedTuple):
 
 @dataclass(slots=True)
 class Tally:
-    """What came of a transfer."""
+    """The result of a transfer."""
 
     files: int = 0
     directories: int = 0
@@ -67,9 +67,9 @@ class Tally:
     skipped: list[Failure] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     stopped: str = ""
-    """Why the rest was not tried; empty if everything was."""
+    """Why the rest was not tried; empty if everything was tried."""
     errors: list[SynodError] = field(default_factory=list)
-    """What the cluster, or the way to it, refused."""
+    """The errors of the cluster, or of the connection to it."""
 
     @property
     def complete(self) -> bool:
@@ -114,7 +114,7 @@ async def put_file(
 async def put_tree(
     synod: AsyncClient, source: Path, target: str, *, progress: Progress, parallel: int = PARALLEL
 ) -> Tally:
-    """Copy all that is below the folder `source` to below the directory `target`."""
+    """Copy everything below the folder `source` to the directory `target`."""
     tally = Tally()
     items = list(_walk(source, target, tally))
     files = [item for item in items if not item.is_directory]
@@ -142,8 +142,8 @@ async def put_tree(
 async def get_file(
     synod: AsyncClient, source: str, target: DownloadTarget | WriteBytes, *, progress: Progress
 ) -> Entry:
-    """Copy one file to `target`: a name gets it whole or not at all, and anything else gets its
-    bytes as they come. Raises `SynodError` or `OSError`.
+    """Copy one file to `target`: a name gets it whole or not at all, a stream gets its bytes as
+    they arrive. Raises `SynodError` or `OSError`.
     """
     if not isinstance(target, DownloadTarget):
         return await synod.download(source, _counted(target, progress))
@@ -170,7 +170,7 @@ async def get_tree(
     parallel: int = PARALLEL,
     force: bool = False,
 ) -> Tally:
-    """Copy all that is below the directory `source` to below the folder `target`. `force` replaces
+    """Copy everything below the directory `source` to the folder `target`. `force` replaces
     read-only files as well.
     """
     tally = Tally()
@@ -211,7 +211,7 @@ async def get_tree(
 
 
 def _may_be_local(entry: Entry, directory: str, tally: Tally) -> bool:
-    """Whether an entry is what its directory may hold, whoever answers; what is not is noted."""
+    """Whether an entry's path is valid below its directory, whatever the server; else note it."""
     try:
         checked_path(entry.path)
         if not entry.path or entry.path != child(directory, entry.name):
@@ -252,7 +252,7 @@ async def _in_parallel(
                     tally.failures.append(Failure(name(item), _reason(error)))
                     if isinstance(error, SynodError):
                         tally.errors.append(error)
-                        # It was tried for as long as patience allows; the others would fare alike.
+                        # The client has retried for its whole time; the others would fail, too.
                         if error.again or isinstance(error, Misconfigured | Unauthorized):
                             tally.stopped = str(error)
 
@@ -272,7 +272,7 @@ async def _in_parallel(
 
 
 def _walk(source: Path, target: str, tally: Tally) -> Iterator[LocalItem]:
-    """What is below `source`, in the order of names; what can't be copied goes to the tally."""
+    """The items below `source`, ordered by name; those that can't be copied go to the tally."""
     taken: dict[str, Path] = {}
     todo = [(source, target)]
     while todo:

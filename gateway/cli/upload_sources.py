@@ -1,4 +1,4 @@
-"""Local files as sources of uploads: opened once, and held to what they were then."""
+"""Local files as sources of uploads: opened once, and checked for changes until the end."""
 
 import contextlib
 import errno
@@ -17,7 +17,7 @@ from synod.metadata import MODIFIED_MS_MAX, MODIFIED_MS_MIN
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """An open local file. A stream has neither a size nor a time of its own."""
+    """An open local file. A stream has neither a size nor a modification time."""
 
     name: str
     body: Body
@@ -28,7 +28,7 @@ class LocalFile:
 
 @contextlib.contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Name the file in an error of the operating system that names none."""
+    """Name the file in errors of the operating system that name none."""
     try:
         yield
     except OSError as error:
@@ -39,15 +39,15 @@ def naming(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened(path: Path, *, within_tree: bool = False) -> Iterator[LocalFile]:
-    """Open a local file to be sent. What is no regular file is a stream, and read to its end.
+    """Open a local file to be sent. Other than regular files are streams, read to their end.
 
-    Below a folder that is copied whole (`within_tree`) links are not followed, and nothing but a
-    regular file is opened, whatever it was when the folder was listed. Raises `OSError`, or
+    Below a folder that is copied whole (`within_tree`) links are not followed, and only regular
+    files are opened, whatever they were when the folder was listed. Raises `OSError`, or
     `SourceChanged`.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC
     if within_tree:
-        # Without O_NONBLOCK a pipe that took the file's place would be waited for.
+        # Without O_NONBLOCK, opening a pipe that replaced the file would wait for its writer.
         flags |= os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(path, flags)
     with FileIO(descriptor, "rb") as file:
@@ -67,8 +67,8 @@ def opened(path: Path, *, within_tree: bool = False) -> Iterator[LocalFile]:
 
 
 def _body(path: Path, file: FileIO, status: os.stat_result) -> Body:
-    """A small file is read at once. So is one without blocks on a disk, such as those in /proc and
-    /sys, whose size says nothing about what they hold.
+    """Read a small file at once. So is a file without disk blocks, such as those in /proc and /sys,
+    whose size says nothing about their contents.
     """
     descriptor = file.fileno()
 
@@ -99,7 +99,7 @@ def _body(path: Path, file: FileIO, status: os.stat_result) -> Body:
 
 
 def _beginning(file: FileIO) -> bytes:
-    """Up to one byte more than what is held in memory of one body."""
+    """Up to one byte more than the largest body that is held in memory."""
     data = bytearray()
     while len(data) <= REPLAYED_BYTES_MAX:
         piece = file.read(REPLAYED_BYTES_MAX + 1 - len(data))

@@ -1,4 +1,4 @@
-"""Commands of the server where only the client is installed: each one says what to install."""
+"""Stand-ins for the server's commands if only the client is installed: they say what to install."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -10,9 +10,9 @@ _OWN = frozenset({"actors", "broker", "chaos", "gateway", "observability", "syno
 
 
 def is_of_server(error: ModuleNotFoundError) -> bool:
-    """Whether what is missing is a package that the server depends on.
+    """Whether the missing module belongs to a package that the server depends on.
 
-    A module of Synod or of Python that is missing is a mistake, which no installation mends.
+    A missing module of Synod or of Python is a bug, which no installation mends.
     """
     package = (error.name or "").partition(".")[0]
     return package not in _OWN and package not in sys.stdlib_module_names
@@ -21,7 +21,7 @@ def is_of_server(error: ModuleNotFoundError) -> bool:
 def add_commands(
     cli: typer.Typer, names: Iterable[str], load: Callable[[], Callable[[typer.Typer], None]]
 ) -> None:
-    """Add the commands `names`, which `load` gives; without the server, some that raise why."""
+    """Add the commands `names` by `load`; without the server, stand-ins that say why."""
     try:
         load()(cli)
     except ModuleNotFoundError as error:
@@ -32,7 +32,7 @@ def add_commands(
 
 
 def reason_of(error: ModuleNotFoundError, command: str) -> str:
-    """What to tell people."""
+    """The message to the user."""
     return f"{command} needs the server, and {error.name} is not installed: {INSTALL}"
 
 
