@@ -1,4 +1,4 @@
-"""Where the tests get a real RabbitMQ from: the environment, Docker, or a server of their own."""
+"""A real RabbitMQ for the tests: from the environment, Docker, or a server of their own."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ class FoundBroker:
 
 @contextmanager
 def real_broker(folder: Path) -> Iterator[FoundBroker]:
-    """Yield a RabbitMQ that serves; raise with the remedies where there is none."""
+    """Yield a RabbitMQ that serves. Raises an error with the remedies if there is none."""
     with ExitStack() as stack:
         yield _find(folder, stack)
 
@@ -35,7 +35,7 @@ def _find(folder: Path, stack: ExitStack) -> FoundBroker:
     if docker_answers():
         try:
             return FoundBroker(_container(stack), f"container {IMAGE}")
-        except Exception as error:  # Docker fails in many ways, and each leaves the next choice.
+        except Exception as error:  # Docker fails in many ways; then the next source is tried.
             obstacles.append(f"Docker answers but gave no broker: {error!r}")
     else:
         obstacles.append("no Docker engine answers")
@@ -57,7 +57,7 @@ def _find(folder: Path, stack: ExitStack) -> FoundBroker:
 
 
 def docker_answers() -> bool:
-    """Tell whether a Docker engine, not just its client, is there."""
+    """Whether a Docker engine answers, not just its client is installed."""
     try:
         answer = subprocess.run(["docker", "info"], capture_output=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -66,8 +66,8 @@ def docker_answers() -> bool:
 
 
 def _container(stack: ExitStack) -> str:
-    # Imported here, for it looks for an engine and is slow to load. It uses what it has deprecated
-    # itself; where warnings are errors, that would leave the tests without their container.
+    # Imported here, because it looks for an engine and is slow to load. It uses what it has itself
+    # deprecated; as an error, that warning would leave the tests without their container.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         from testcontainers.rabbitmq import RabbitMqContainer

@@ -9,7 +9,7 @@ import pytest
 from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker
 from tests.brokers import real_broker
 
-# On a busy machine an example takes as long as it takes; pytest's own limit is for the whole test.
+# On a busy machine an example may take long; pytest's own limit is for the whole test.
 hypothesis.settings.register_profile("house", deadline=None)
 hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=1_000)
 hypothesis.settings.load_profile("house")
@@ -19,7 +19,7 @@ hypothesis.settings.load_profile("house")
 def amqp_url(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[str]:
-    """Give the URL of a real RabbitMQ which all tests share; fail, never skip, without one."""
+    """The URL of a real RabbitMQ that all tests share; fails, never skips, without one."""
     try:
         with real_broker(tmp_path_factory.mktemp("rabbitmq")) as broker:
             request.config.stash[_ORIGIN] = broker.origin
@@ -30,7 +30,7 @@ def amqp_url(
 
 @pytest.fixture
 def private_broker(tmp_path: Path) -> Iterator[PrivateBroker]:
-    """Give a running RabbitMQ of the test's own, which it may kill and start again."""
+    """A running RabbitMQ of the test's own, which it may kill and start again."""
     broker = PrivateBroker(tmp_path / "rabbitmq")
     try:
         broker.start()
@@ -56,6 +56,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say which broker the tests spoke to."""
+    """Print which broker the tests used."""
     if origin := config.stash.get(_ORIGIN, None):
         terminalreporter.write_line(f"RabbitMQ: {origin}")

@@ -22,7 +22,7 @@ def put(path: str, data: bytes, **more: Any) -> PutFile:
 
 
 def founded(seed: int = 1, gateways: int = 1, options: Options | None = None) -> World:
-    """A cluster that can be written to, with a hop that takes one millisecond."""
+    """A cluster that takes writes, and whose hops take one millisecond."""
     world = World(seed, options, gateways)
     world.network.conditions = Conditions(least_us=1_000, most_us=1_000)
     world.start()
@@ -33,7 +33,7 @@ def founded(seed: int = 1, gateways: int = 1, options: Options | None = None) ->
 
 @contextmanager
 def intercepted(world: World, passes: Callable[[str, str, Any], bool]) -> Iterator[None]:
-    """Within the block only that is published which `passes(sender, to, message)`."""
+    """Within the block only messages are published for which `passes(sender, to, message)`."""
     network = world.network
 
     def publish(sender: str, to: str, parcel: Envelopes) -> None:
@@ -46,13 +46,13 @@ def intercepted(world: World, passes: Callable[[str, str, Any], bool]) -> Iterat
 
 
 def started() -> World:
-    """A cluster with one file, which is in all journals; hops take as long as they take."""
+    """A cluster with one file, which is in all journals; hops take their usual time."""
     world = World(3)
     world.start()
     world.ready()
     world.done(put("before", b"1"))
     world.settled()
-    world.run(1_000)  # What is applied gets into the journals, too.
+    world.run(1_000)  # Until the journals have what is applied, too.
     return world
 
 
@@ -83,12 +83,12 @@ def types(effects: Effects) -> list[str]:
 
 
 def batch(elapsed_ms: int) -> Batch:
-    """Without commands, and unlike those of other moments."""
+    """A batch without commands, unlike those of other moments."""
     return Batch(elapsed_ms=elapsed_ms, commands=())
 
 
 def swept(store: Any, at_ms: int) -> set[str]:
-    """The chunks that `store` holds at `at_ms` of its clock, having swept as it does till then."""
+    """The chunks that `store` holds at `at_ms` of its clock, after all its sweeps until then."""
     while store.now < at_ms:
         store.turn.now = min(at_ms, store.now + 30_000)
         store.contents.sweep()

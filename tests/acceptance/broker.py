@@ -1,4 +1,4 @@
-"""The tests' own way to the broker: what is in its queues, and publishing what should not be."""
+"""The tests' own connection to the broker: reads its queues, and publishes malformed messages."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from chaos.measure.idle import waiting
 
 
 @dataclass(frozen=True)
-class Foul:
+class Malformed:
     """A message that no node sends."""
 
     name: str
@@ -35,20 +35,22 @@ async def connection(cluster: LocalCluster) -> AsyncIterator[AbstractConnection]
         yield link
 
 
-async def publish_foul(cluster: LocalCluster, queues: Iterable[str], fouls: Iterable[Foul]) -> int:
-    """Publish every message straight into every queue; return how many the broker took."""
+async def publish_malformed(
+    cluster: LocalCluster, queues: Iterable[str], messages: Iterable[Malformed]
+) -> int:
+    """Publish every message straight into every queue; return how many the broker accepted."""
     taken = 0
-    fouls = list(fouls)
+    sent = list(messages)
     async with connection(cluster) as link:
         channel = await link.channel()
         for queue in queues:
-            for foul in fouls:
+            for one in sent:
                 message = aio_pika.Message(
-                    foul.body,
-                    type=foul.type,
-                    app_id=foul.app_id,
-                    content_type=foul.content_type,
-                    headers=foul.headers,
+                    one.body,
+                    type=one.type,
+                    app_id=one.app_id,
+                    content_type=one.content_type,
+                    headers=one.headers,
                 )
                 confirmed = await channel.default_exchange.publish(message, routing_key=queue)
                 taken += isinstance(confirmed, Basic.Ack)

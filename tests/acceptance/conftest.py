@@ -1,4 +1,4 @@
-"""One real cluster for all stories: RabbitMQ and sixteen processes, started once."""
+"""One real cluster for all tests: RabbitMQ and sixteen processes, started once."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ Figure = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Length:
-    """How much a story asks for: the short form runs with all tests, the long one by choice."""
+    """How long tests take: the short form runs with all tests, the long one by choice."""
 
     long: bool
 
@@ -32,13 +32,13 @@ class Length:
 
 @pytest.fixture(scope="session")
 def length() -> Length:
-    """Tell whether `SYNOD_LONG=1` asks for the long forms."""
+    """The long form with `SYNOD_LONG=1`, else the short one."""
     return Length(LONG)
 
 
 @pytest.fixture(scope="session")
 def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """Give the cluster that all stories share."""
+    """The cluster that all tests share."""
     settings = {"max_file_bytes": str(GREATEST_FILE_BYTES)}
     description = Description.mint(settings=settings)
     cluster = LocalCluster(tmp_path_factory.mktemp("cluster"), description)
@@ -53,7 +53,7 @@ def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalC
 
 @pytest.fixture(scope="session")
 def idle_peaks_kib(running_cluster: LocalCluster) -> dict[str, int]:
-    """Tell the peak memory of each process before anybody asked anything of it."""
+    """The peak memory of each process before the first request."""
     return {name: running_cluster.vm_hwm_kib(name) for name in running_cluster.nodes}
 
 
@@ -61,7 +61,7 @@ def idle_peaks_kib(running_cluster: LocalCluster) -> dict[str, int]:
 def cluster(
     running_cluster: LocalCluster, idle_peaks_kib: dict[str, int]
 ) -> Iterator[LocalCluster]:
-    """Give the shared cluster, whole and ready; make it whole again afterwards."""
+    """The shared cluster, whole and ready; paused nodes go on afterwards."""
     running_cluster.start()
     running_cluster.wait_whole()
     yield running_cluster
@@ -71,7 +71,7 @@ def cluster(
 
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Figure:
-    """Give a way to have a line printed at the end of the run."""
+    """A function that prints a line at the end of the run."""
     lines = request.config.stash.setdefault(_FIGURES, [])
     return lambda line: lines.append(f"{request.node.name}: {line}")
 
@@ -79,6 +79,6 @@ def figure(request: pytest.FixtureRequest) -> Figure:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Print what the stories measured."""
+    """Print what the tests measured."""
     for line in config.stash.get(_FIGURES, []):
         terminalreporter.write_line(line)

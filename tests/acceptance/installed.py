@@ -1,7 +1,7 @@
 """Built packages in environments of their own, without the network.
 
-What an installation would fetch is linked from this environment: the packages that the metadata of
-the built wheel asks for, and what those ask for in turn.
+Dependencies are linked from this environment: the packages that the metadata of the built wheel
+requires, and what those require in turn.
 """
 
 import os
@@ -27,7 +27,7 @@ def build(tree: Path, target: str, folder: Path) -> Path:
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """What a command that must succeed prints."""
+    """The output of a command that must succeed."""
     done = subprocess.run(
         list(map(str, command)),
         cwd=cwd,
@@ -42,7 +42,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 
 def requirements(wheel: Path, *, extra: str = "") -> list[Requirement]:
-    """What the metadata of `wheel` asks for, with `extra`."""
+    """What the metadata of `wheel` requires, with `extra`."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = BytesParser().parsebytes(archive.read(name))
@@ -51,7 +51,7 @@ def requirements(wheel: Path, *, extra: str = "") -> list[Requirement]:
 
 
 def link_packages(wanted: Iterable[Requirement], folder: Path) -> set[str]:
-    """Link what is wanted, and what it needs, into `folder`; the names of all of it."""
+    """Link packages and their dependencies into `folder`; the names of all of them."""
     found: dict[str, Distribution] = {}
     todo = list(wanted)
     while todo:
@@ -62,7 +62,7 @@ def link_packages(wanted: Iterable[Requirement], folder: Path) -> set[str]:
         try:
             found[name] = distribution(name)
         except PackageNotFoundError:
-            continue  # For another version of Python, or an extra that nothing here asks for.
+            continue  # For another version of Python, or an extra that is not installed here.
         needed = map(Requirement, found[name].requires or [])
         todo += [
             one
@@ -116,7 +116,7 @@ class Installation:
         return self.folder / "bin" / name
 
     def run(self, name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        """What a program of the environment does."""
+        """The result of a program of the environment."""
         return subprocess.run(
             [str(self.program(name)), *map(str, arguments)],
             cwd=self.folder,

@@ -1,4 +1,4 @@
-"""The command `synod` as people run it: in a process of its own."""
+"""The command `synod` as users run it: in a process of its own."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from chaos.cluster.processes import memory_kib
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command did."""
+    """The exit code, the output and the peak memory of a command."""
 
     code: int
     out: str
@@ -28,13 +28,13 @@ class Ran:
 
 
 def clean_environment(**settings: str) -> dict[str, str]:
-    """This process's environment with no settings of Synod's but these."""
+    """This process's environment, without other settings of Synod than these."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SYNOD_")}
     return kept | {f"SYNOD_{name.upper()}": value for name, value in settings.items()}
 
 
 def synod_command() -> list[str]:
-    """Return how the command is run from anywhere."""
+    """Return the command line, which works in any folder."""
     return [sys.executable, "-m", "synod"]
 
 
@@ -60,7 +60,7 @@ def synod(
         peak_kib = 0
         deadline = time.monotonic() + timeout_s
         while process.poll() is None:
-            # The peak only grows, so the last look before the end tells nearly all of it.
+            # The peak only grows, so the last reading before the end is nearly the final one.
             peak_kib = max(peak_kib, memory_kib(process.pid))
             if time.monotonic() > deadline:
                 process.kill()

@@ -1,4 +1,4 @@
-"""What should not be on the broker: it goes to quarantine, and the cluster lives on."""
+"""Messages that no node sends: nodes put them into quarantine, and the cluster goes on."""
 
 import asyncio
 from typing import Any
@@ -11,8 +11,8 @@ from chaos.load.http1 import Connection
 from chaos.load.writers import Load
 from chaos.measure.idle import delay_queues, node_queues, waiting
 from tests.acceptance.broker import (
-    Foul,
-    publish_foul,
+    Malformed,
+    publish_malformed,
     quarantined,
     wait_for_quarantine,
 )
@@ -23,8 +23,8 @@ pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(300)]
 OVERSIZED_BYTES = 17 * MIB
 
 
-def fouls(cluster: LocalCluster) -> list[Foul]:
-    """Messages of which no node can make sense, from nobody and from a member."""
+def malformed_messages(cluster: LocalCluster) -> list[Malformed]:
+    """Messages that no node can interpret, without a sender and from a member."""
     survey = cluster.survey()
     store = next(store for store in survey["view"]["stores"] if store["name"] == "store-1")
     seen = next(node for node in survey["nodes"] if node["name"] == "store-1")
@@ -34,8 +34,8 @@ def fouls(cluster: LocalCluster) -> list[Foul]:
         "incarnation": seen["incarnation"],
     }
 
-    def member(name: str, body: bytes, type: str = "paxos.accept") -> Foul:
-        return Foul(name, body, type, "store-1", headers=headers)
+    def member(name: str, body: bytes, type: str = "paxos.accept") -> Malformed:
+        return Malformed(name, body, type, "store-1", headers=headers)
 
     strange: dict[str, Any] = {"a": {"b": [1.5, None]}, "c": bytearray(1), "d": -(2**62)}
     huge = b'[{"type": "node.heartbeat", "role": "store", "applied": 1%b}]' % (b"0" * 5000)
@@ -46,11 +46,11 @@ def fouls(cluster: LocalCluster) -> list[Foul]:
         b'"value":{"kind":"batch","elapsed_ms":1,"garbage":1}}]'
     )
     return [
-        Foul("nothing at all", b"", content_type=""),
-        Foul("bytes", bytes(range(256)), content_type="application/octet-stream"),
-        Foul("text", b"hello"),
-        Foul("wrong headers", b"[]", "paxos.accept", "store-1", headers={"disk": 7}),
-        Foul("strange headers", b"[]", headers=strange),
+        Malformed("nothing at all", b"", content_type=""),
+        Malformed("bytes", bytes(range(256)), content_type="application/octet-stream"),
+        Malformed("text", b"hello"),
+        Malformed("wrong headers", b"[]", "paxos.accept", "store-1", headers={"disk": 7}),
+        Malformed("strange headers", b"[]", headers=strange),
         member("no list", b'{"type": "paxos.accept"}'),
         member("unknown type", b'[{"type": "paxos.frobnicate", "slot": 1}]', "paxos.frobnicate"),
         member("no type", b'[{"slot": 1}]'),
@@ -60,7 +60,7 @@ def fouls(cluster: LocalCluster) -> list[Foul]:
         member("deep", b"[" * 100_000),
         member("timers", b'[["tick"]]', "timer"),
         member("contents as JSON", chunk),
-        # As a node writes it, but for what it votes on: no acceptor may keep that, nor any other.
+        # Like a node's message but for the value, which no acceptor may accept.
         member("batch without commands", accept),
     ]
 
@@ -69,28 +69,28 @@ async def test_malformed_messages_go_to_quarantine(cluster: LocalCluster, figure
     # Given clients that write,
     processes = {name: cluster.process_id(name) for name in cluster.nodes}
     before = await quarantined(cluster)
-    foul = await asyncio.to_thread(fouls, cluster)
+    malformed = await asyncio.to_thread(malformed_messages, cluster)
     queues = node_queues(cluster)
     async with Load(cluster.url, clients=4) as load:
         await load.count(20)
 
-        # when messages that mean nothing are published straight into every queue,
-        taken = await publish_foul(cluster, queues, foul)
-        assert taken == len(queues) * len(foul)
-        await publish_foul(cluster, delay_queues(cluster), foul[:3])
+        # when malformed messages are published directly into every queue,
+        taken = await publish_malformed(cluster, queues, malformed)
+        assert taken == len(queues) * len(malformed)
+        await publish_malformed(cluster, delay_queues(cluster), malformed[:3])
         await load.count(20)
 
-    # then they go to quarantine, but for a node's own words, which it does not listen to,
+    # then they go to quarantine, but for messages in a node's own name, which it ignores,
     topology = Topology(cluster.name)
     own = {topology.node_queue("store-1"), topology.bulk_queue("store-1")}
-    unheard = len(own) * sum(message.app_id == "store-1" for message in foul)
+    unheard = len(own) * sum(message.app_id == "store-1" for message in malformed)
     await wait_for_quarantine(cluster, before + taken - unheard)
 
-    # and the cluster lives on as it was.
+    # and the cluster goes on as before.
     assert {name: cluster.process_id(name) for name in cluster.nodes} == processes
     assert await load.resolve() == 0
     assert await load.verify() == []
-    figure(f"{taken} foul messages into {len(queues)} queues")
+    figure(f"{taken} malformed messages into {len(queues)} queues")
 
 
 async def test_oversized_messages_do_no_harm(cluster: LocalCluster) -> None:
@@ -99,7 +99,9 @@ async def test_oversized_messages_do_no_harm(cluster: LocalCluster) -> None:
     queues = node_queues(cluster)
     async with Load(cluster.url, clients=2) as load:
         await load.count(5)
-        taken = await publish_foul(cluster, queues, [Foul("oversized", b"[" * OVERSIZED_BYTES)])
+        taken = await publish_malformed(
+            cluster, queues, [Malformed("oversized", b"[" * OVERSIZED_BYTES)]
+        )
         await load.count(5)
     await wait_for_quarantine(cluster, before + taken)
     assert {name: cluster.process_id(name) for name in cluster.nodes} == processes
@@ -126,7 +128,7 @@ async def test_a_new_cluster_is_not_harmed_by_the_last_ones_messages(
                 if name != "gateway-1":
                     await asyncio.to_thread(former.kill, name)
             former.resume("gateway-1")
-            # It goes on asking those who are gone, and fills their queues.
+            # It goes on sending to the dead nodes, and fills their queues.
             await load.refused(16)
         await asyncio.to_thread(former.kill, "gateway-1")
         left = await waiting(former, [*node_queues(former), *delay_queues(former)])
@@ -146,7 +148,7 @@ async def test_a_new_cluster_is_not_harmed_by_the_last_ones_messages(
         assert await load.verify() == []
         figure(f"{sum(left.values())} messages of the former cluster")
 
-        # And one of the former's members among them is told that it does not belong here.
+        # And a former member that starts among them refuses, as it is of another cluster.
         await asyncio.to_thread(former.kill, "acceptor-3")
         (former.data / "acceptor-3").rename(folder / "kept")
         (folder / "former-data" / "acceptor-3").rename(former.data / "acceptor-3")

@@ -1,4 +1,4 @@
-"""Nodes that should not be: each says why and ends or keeps still, and the cluster lives on."""
+"""Nodes that must not run: each gives the reason and ends or waits, and the cluster goes on."""
 
 import asyncio
 import shutil
@@ -16,12 +16,12 @@ pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(240)]
 
 @pytest.fixture
 def processes(cluster: LocalCluster) -> dict[str, int | None]:
-    """Which process each node is before the story."""
+    """The process of each node before the test."""
     return {name: cluster.process_id(name) for name in cluster.nodes}
 
 
-async def lives_on(cluster: LocalCluster, processes: dict[str, int | None]) -> None:
-    """Assert that nobody died of it, and that files go in and come out."""
+async def goes_on(cluster: LocalCluster, processes: dict[str, int | None]) -> None:
+    """Assert that no node has died, and that the cluster writes and reads."""
     assert {name: cluster.process_id(name) for name in cluster.nodes} == processes
     connection = Connection.to(cluster.url)
     assert (await connection.request("PUT", "/v1/files/alive", b"yes")).status in (200, 201)
@@ -74,7 +74,7 @@ async def test_wrong_credentials_are_reported_and_not_shown(
     assert (ran.code, "refused the user name or password" in ran.err) == (1, True), ran
     assert "not-the-password" not in ran.out + ran.err
     assert "Traceback" not in ran.err
-    await lives_on(cluster, processes)
+    await goes_on(cluster, processes)
 
 
 def test_a_whole_cluster_ends_without_its_broker(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_node_waits_for_its_broker_and_logs_that(cluster: LocalCluster, tmp_pa
     try:
         cluster.wait_until(
             lambda: log.exists() and "no connection to amqp://127.0.0.1:1/" in log.read_text(),
-            "the node says that its broker is away",
+            "the node logs that its broker is away",
         )
         assert daemon.runs
         daemon.stop()
@@ -122,7 +122,7 @@ async def test_a_second_process_for_a_running_node_is_refused(
     ran = await asyncio.to_thread(node, cluster, tmp_path, name)
     assert (ran.code, f"in use by process {processes[name]}" in ran.err) == (1, True), ran
     assert "Traceback" not in ran.err
-    await lives_on(cluster, processes)
+    await goes_on(cluster, processes)
 
 
 @pytest.mark.parametrize("settings", [{"cluster": "another"}, {}], ids=["cluster", "node"])
@@ -141,7 +141,7 @@ async def test_a_data_folder_of_another_one_is_refused(
     ran = await asyncio.to_thread(node, cluster, tmp_path, claimed, data=str(data), **settings)
     assert (ran.code, "belongs to store-1 of cluster" in ran.err) == (1, True), ran
     assert "Traceback" not in ran.err
-    await lives_on(cluster, processes)
+    await goes_on(cluster, processes)
 
 
 @pytest.mark.parametrize("name", ["acceptor-5", "proposer-5"])
@@ -154,20 +154,20 @@ async def test_a_member_with_an_emptied_folder_never_acts_as_that_member(
     folder.rename(kept)
     folder.mkdir()
 
-    # when it starts, it refuses, says what to do, and ends,
+    # when it starts, it refuses, names the remedy, and ends,
     cluster.start_node(name)
     code = await asyncio.to_thread(cluster.nodes[name].wait_end, 30.0)
     said = cluster.nodes[name].last_words()
     assert (code, "disk" in said, "Traceback" in said) == (1, True, False), said
     assert any(cure in said for cure in ("synod replace", "data folder back")), said
 
-    # and so it does again; the cluster lives on without it,
+    # also the second time; the cluster goes on without it,
     cluster.start_node(name)
     assert await asyncio.to_thread(cluster.nodes[name].wait_end, 30.0) == 1
     connection = Connection.to(cluster.url)
     assert (await connection.request("PUT", "/v1/files/without", b"")).status in (200, 201)
 
-    # and takes it in again with the folder it had.
+    # and accepts it again with its former folder.
     shutil.rmtree(folder)
     kept.rename(folder)
     cluster.start_node(name)
@@ -177,7 +177,7 @@ async def test_a_member_with_an_emptied_folder_never_acts_as_that_member(
             seen["name"] == name and seen.get("age_ms", 10**6) < 2000
             for seen in cluster.survey()["nodes"]
         ),
-        f"{name} is heard of again",
+        f"{name} sends heartbeats again",
     )
     assert cluster.nodes[name].runs
     connection.close()

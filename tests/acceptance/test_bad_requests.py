@@ -1,4 +1,4 @@
-"""What no client should send: each gets a clear answer, and nothing is written."""
+"""Requests that no client should send: each gets a clear answer, and nothing is written."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What a cluster costs when idle, and what it does when busy. Loose bounds: machines differ.
+"""The cost of an idle cluster and the throughput of a busy one. Loose bounds: machines differ.
 
 The strict forms are `python -m chaos.measure.idle --seconds 600` and `python -m
 chaos.load.writers`.

@@ -68,7 +68,7 @@ async def test_a_retry_returns_the_first_result(cluster: LocalCluster) -> None:
     assert {reply.status for reply in again} == {201}
     assert await version(connection, path) == 1
 
-    # And the key stands for no other request.
+    # And the key is refused for another request.
     other = await put(connection, path, b"second", key)
     assert (other.status, other.body.count(b"urn:synod:problem:key-reused")) == (422, 1)
     connection.close()
@@ -83,7 +83,7 @@ async def test_what_was_under_way_when_the_gateway_died_is_applied_once(
     under_way = [asyncio.create_task(put(connections[name], name, b"x", name)) for name in names]
     await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
 
-    # when the gateway is killed in their midst,
+    # when the gateway is killed meanwhile,
     await asyncio.to_thread(cluster.kill, "gateway-1")
     answers = await asyncio.gather(*under_way, return_exceptions=True)
     cut = [name for name, answer in zip(names, answers, strict=True) if not_answered(answer)]
@@ -113,7 +113,7 @@ def not_answered(answer: Reply | BaseException) -> bool:
 async def test_fifty_clients_increment_one_counter(
     cluster: LocalCluster, figure: Figure, length: Length
 ) -> None:
-    # Given fifty clients that read a counter and write it back, if nobody else did,
+    # Given fifty clients that read a counter and increment it by compare-and-set,
     target = f"/v1/files/counter-{secrets.token_hex(4)}"
     each = length.pick(1, 10)
     told: Counter[int] = Counter()

@@ -13,18 +13,18 @@ from tests.acceptance.conftest import LONG, Figure, Length
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(300)]
 
 OUTAGE_S = 5.0 if LONG else 3.0
-"""Longer than every timeout that answers for a node that is down."""
+"""Longer than every timeout that a dead node causes."""
 
 ANSWER_S = 20.0
-"""A request's deadline, the gateway's grace on top, and room for a busy machine."""
+"""A request's deadline, the gateway's grace after it, and a reserve for a busy machine."""
 
 
 async def new_incarnation(cluster: LocalCluster, name: str, former: int) -> None:
-    """Wait until the gateway hears of a later start of a node."""
+    """Wait until the gateway knows a later start of a node."""
     await asyncio.to_thread(
         cluster.wait_until,
         lambda: incarnation(cluster, name) > former,
-        f"{name} is heard of again",
+        f"{name} sends heartbeats again",
     )
 
 
@@ -64,7 +64,7 @@ async def outage(cluster: LocalCluster, load: Load, *names: str) -> float:
 
 
 async def judge(load: Load) -> None:
-    """Resolve what is open, then hold the cluster to what it said."""
+    """Resolve what is open, then compare the cluster with what it acknowledged."""
     await load.resolve()
     faults = await load.verify()
     assert faults == []
@@ -130,7 +130,7 @@ async def test_without_a_quorum_writes_are_refused_and_go_on_by_themselves(
             await asyncio.to_thread(cluster.kill, name)
         killed_ns = time.monotonic_ns()
 
-        # then each client is told in bounded time, whether its write was under way or not,
+        # then each client gets an answer in bounded time, whether its write was under way or not,
         await load.refused(5 * load.clients, timeout_s=5 * ANSWER_S)
         told = [attempt for attempt in load.attempts if attempt.ended_ns > killed_ns]
         slowest_s = max(attempt.ended_ns - attempt.begun_ns for attempt in told) / 1e9
@@ -222,7 +222,7 @@ async def test_writes_resume_soon_after_the_coordinators_death(
     async with Load(cluster.url, clients=8) as load:
         await load.count(20)
 
-        # when whoever coordinates is killed, and comes back,
+        # when the coordinator is killed, and comes back,
         for _ in range(length.pick(3, 10)):
             coordinator = await asyncio.to_thread(cluster.coordinator)
             assert coordinator is not None

@@ -1,4 +1,4 @@
-"""Real files go in and come out bit for bit, and memory does not grow with them."""
+"""Real files are stored and read bit for bit, and memory does not grow with them."""
 
 import filecmp
 import hashlib

@@ -1,4 +1,4 @@
-"""Small requests that would cost much, sent to sixteen processes of little memory."""
+"""Small requests that are expensive to serve, sent to sixteen processes of little memory."""
 
 import asyncio
 import collections
@@ -43,7 +43,7 @@ def equal_stores(cluster: LocalCluster) -> bool:
 async def test_hostile_transactions_cost_no_node_much_and_leave_equal_replicas(
     cluster: LocalCluster, figure: Figure, length: Length
 ) -> None:
-    # Given nodes that may have 512 MiB each, and clients that send what is worst for them,
+    # Given nodes that may have 512 MiB each, and clients that send the most expensive requests,
     limit_memory(cluster)
     seed = secrets.randbits(32)
     ends = time.monotonic() + length.pick(12, 120)

@@ -1,6 +1,6 @@
-"""What an installation adds, and what can be done with it: the client alone, and with the server.
+"""What an installation adds and offers: the client alone, and with the server.
 
-Nothing is fetched: wheel and sdist are built here, and what they depend on is linked from this
+Nothing is downloaded: wheel and sdist are built here, and their dependencies are linked from this
 environment (`tests.acceptance.installed`).
 """
 

@@ -1,4 +1,4 @@
-"""The judge is judged: a server that loses, repeats or alters a write is found out."""
+"""`Load.verify` can fail: it finds a server that loses, repeats or alters a write."""
 
 import asyncio
 import contextlib
@@ -15,10 +15,10 @@ FAULTY_WRITE = 12
 
 
 @dataclass
-class Liar:
-    """A gateway that answers as a good one does, and treats one write as `lie` says."""
+class FaultyGateway:
+    """A gateway that is correct but for one write, which has the fault `fault`."""
 
-    lie: str
+    fault: str
     url: str = ""
     writes: int = 0
     files: dict[str, tuple[int, str, bytes]] = field(default_factory=dict)
@@ -53,25 +53,25 @@ class Liar:
             headers = {"synod-version": str(version), "etag": f'"{etag}"'}
             return (200, headers, content) if version else (404, {}, b"")
         self.writes += 1
-        lies = self.lie if self.writes == FAULTY_WRITE else ""
-        if self.writes > FAULTY_WRITE and self.lie == "altered":
+        strikes = self.fault if self.writes == FAULTY_WRITE else ""
+        if self.writes > FAULTY_WRITE and self.fault == "altered":
             return 503, {}, b"{}"
         etag = f"{self.writes}-0"
-        if lies != "lost":
-            kept = body.swapcase() if lies == "altered" else body
-            self.files[target] = (version + 1 + (lies == "twice"), etag, kept)
+        if strikes != "lost":
+            kept = body.swapcase() if strikes == "altered" else body
+            self.files[target] = (version + 1 + (strikes == "twice"), etag, kept)
         request = f"session-{self.writes}"
-        if lies == "unknown":
+        if strikes == "unknown":
             self.outcomes[request] = etag
             return 504, {"synod-request-id": request}, b'{"type": "urn:synod:problem:unknown"}'
-        if lies == "cut":
+        if strikes == "cut":
             return 0, {}, b""
         return 200, {"synod-request-id": request, "etag": f'"{etag}"'}, b"{}"
 
 
 @contextlib.asynccontextmanager
-async def liar(lie: str) -> AsyncIterator[Liar]:
-    found = Liar(lie)
+async def faulty_gateway(fault: str) -> AsyncIterator[FaultyGateway]:
+    found = FaultyGateway(fault)
     server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
     found.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server:
@@ -79,10 +79,10 @@ async def liar(lie: str) -> AsyncIterator[Liar]:
     await asyncio.gather(*(task for task in found.serving if task is not None))
 
 
-async def verdict(lie: str) -> tuple[Load, list[str]]:
-    async with liar(lie) as gateway:
+async def verdict(fault: str) -> tuple[Load, list[str]]:
+    async with faulty_gateway(fault) as gateway:
         async with Load(gateway.url, clients=2, paths=2, size_bytes=100) as load:
-            await load.count(2 * FAULTY_WRITE if lie != "altered" else FAULTY_WRITE)
+            await load.count(2 * FAULTY_WRITE if fault != "altered" else FAULTY_WRITE)
         await load.resolve()
         return load, await load.verify()
 
@@ -94,13 +94,13 @@ async def test_a_correct_server_passes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lie", "told"),
+    ("fault", "says"),
     [("lost", "is at version"), ("twice", "is at version"), ("altered", "not written last")],
 )
-async def test_a_faulty_write_is_found(lie: str, told: str) -> None:
-    _, faults = await verdict(lie)
+async def test_a_faulty_write_is_found(fault: str, says: str) -> None:
+    _, faults = await verdict(fault)
     assert len(faults) == 1
-    assert told in faults[0]
+    assert says in faults[0]
 
 
 async def test_an_unknown_write_is_resolved_and_counted() -> None:
@@ -116,7 +116,7 @@ async def test_a_write_without_an_answer_stays_unknown_and_may_count() -> None:
 
 
 async def test_a_cut_connection_is_distinguished_from_one_that_was_never_made() -> None:
-    async with liar("cut") as gateway:
+    async with faulty_gateway("cut") as gateway:
         gateway.writes = FAULTY_WRITE - 1
         connection = Connection.to(gateway.url)
         with pytest.raises(Disconnected):

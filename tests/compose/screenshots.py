@@ -49,13 +49,13 @@ class Console:
 
 
 def look_at_one_write(console: Console, token: str) -> None:
-    """A queue that gets a copy of everything, and one write."""
+    """Write once, while a queue gets a copy of every message."""
     console.call("PUT", f"queues/%2F/{QUEUE}", {"durable": True, "arguments": {}})
     for exchange in EXCHANGES:
         for key in ("proposer-1", "learner-1", "gateway-1"):
             binding = {"routing_key": key}
             console.call("POST", f"bindings/%2F/e/synod.synod.{exchange}/q/{QUEUE}", binding)
-    # What the node exchange carries at rest is not what is looked for.
+    # Only the messages of the write are wanted, not those of a cluster at rest.
     console.call("DELETE", f"queues/%2F/{QUEUE}/contents")
     request = urllib.request.Request(
         f"{GATEWAY}/v1/files/notes/hello.txt", b"hello console", method="PUT"

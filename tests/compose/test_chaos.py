@@ -1,4 +1,4 @@
-"""`synod chaos` on containers: a verdict, and nothing is left behind, whatever ended it.
+"""`synod chaos` on containers: a verdict, and nothing is left behind, however it ends.
 
 It needs a Docker engine and the images, so it runs only where SYNOD_COMPOSE=1 says that they are
 there. It uses free ports, and touches no other compose project.
@@ -27,7 +27,7 @@ pytestmark = [
 
 
 def left() -> list[str]:
-    """The containers, volumes and networks that some run of the command has made."""
+    """The containers, volumes and networks of all runs of the command."""
     return [
         name
         for command in (

@@ -1,4 +1,4 @@
-"""What docker-compose.yml and its neighbours say, without an engine."""
+"""The contents of docker-compose.yml and of the files beside it, without an engine."""
 
 import re
 import subprocess

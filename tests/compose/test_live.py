@@ -1,4 +1,4 @@
-"""`make up` for real: all is well, a store is killed and comes back, all stops and starts again.
+"""`make up` on a real engine: a store is killed and comes back, all stops and starts again.
 
 It needs a Docker engine, the images and the ports 80, 3000, 9090 and 15672, so it runs only where
 SYNOD_COMPOSE=1 says that they are there.
@@ -87,7 +87,7 @@ def test_the_whole_life(synod: Client) -> None:
     until(all_up, "Prometheus reaches all nodes and the broker")
     assert get("http://127.0.0.1:3000/api/health")["database"] == "ok"
 
-    # A store is killed as by a power cut. It is started again, and all is well with what it has.
+    # A store is killed as by a power cut. It is started again, and still has its data.
     incarnation = _store_of(synod)["incarnation"]
     subprocess.run(["docker", "kill", _id("store-2")], check=True, capture_output=True)
     subprocess.run(["docker", "start", _id("store-2")], check=True, capture_output=True)

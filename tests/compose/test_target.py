@@ -1,4 +1,4 @@
-"""What `chaos --target compose` asks of Docker, with a program in its place that writes it down."""
+"""The calls of Docker by `chaos --target compose`, which a program in its place records."""
 
 import json
 import os
@@ -23,7 +23,7 @@ esac
 
 
 class Engine:
-    """Knows what Docker was asked for, and says what `running` and `left` hold."""
+    """A program `docker` that records its calls, and prints what `running` and `left` hold."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.running, self.left, self._calls = (

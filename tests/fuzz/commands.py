@@ -1,4 +1,4 @@
-"""Transactions drawn to be as bad as a small request can be."""
+"""Small transactions drawn to be as expensive as possible."""
 
 import random
 from typing import Any
@@ -8,7 +8,7 @@ REFUSALS = (400, 404, 409, 412, 413, 422, 503, 507)
 
 
 def doubling(times: int) -> list[Any]:
-    """Each three steps double what there is."""
+    """Every three steps double the number of entries."""
     steps: list[Any] = [{"op": "put", "path": "all/a", "text": "x"}]
     for number in range(times):
         steps += [

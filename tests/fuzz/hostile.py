@@ -1,4 +1,4 @@
-"""What hostile input is made of: true messages and requests with something wrong in them."""
+"""Hostile input: valid messages and requests with something wrong in them."""
 
 import json
 from typing import Any
@@ -31,7 +31,7 @@ leaves: st.SearchStrategy[Any] = (
 
 
 def like(value: Any) -> st.SearchStrategy[Any]:
-    """Mostly another value of the same kind, so that what is drawn is often read."""
+    """Mostly another value of the same type, so that the message is often valid."""
     match value:
         case bool():
             return st.booleans()
@@ -43,7 +43,7 @@ def like(value: Any) -> st.SearchStrategy[Any]:
 
 
 def places(node: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where each leaf of a JSON document is, as the keys that lead there."""
+    """The path of each leaf of a JSON document, as keys and indices."""
     if isinstance(node, dict):
         return [place for key, value in node.items() for place in places(value, (*above, key))]
     if isinstance(node, list) and node:
@@ -78,6 +78,6 @@ def garbled(draw: st.DrawFn, document: Any) -> Any:
 
 @st.composite
 def messages(draw: st.DrawFn) -> Any:
-    """The JSON of a message that is almost one."""
+    """The JSON of an almost valid message."""
     sample: Any = draw(st.sampled_from(SAMPLES))
     return draw(garbled(json.loads(sample.to_json()) | {"type": sample.type}))

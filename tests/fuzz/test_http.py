@@ -1,4 +1,4 @@
-"""Bytes that are almost HTTP, and HTTP that is almost sense: each gets an answer, none a 500."""
+"""Almost valid HTTP, and valid HTTP with odd values: each gets an answer, none a 500."""
 
 import json
 import re
@@ -159,7 +159,7 @@ DOCUMENTS = [
     {"mode": "sampled"},
 ]
 
-# What is long is made when it is drawn, so that a failure can be printed.
+# Long values are expanded after they are drawn, so that a failure can be printed.
 long_target = st.just("x/").map(lambda part: "/v1/files/" + part * 3_000)
 long_value = st.just("y").map(lambda part: part * 9_000)
 long_body = st.sampled_from([b"[", b"x", b'{"steps":[']).map(lambda part: part * 9_000)
@@ -187,7 +187,7 @@ Asked = tuple[tuple[str, str], str, list[tuple[str, str]], bytes, str]
 
 
 def written(request: Asked) -> bytes:
-    """The request as bytes; its last part says how the body's length is told."""
+    """The request as bytes; its last part is the way in which it gives the body's length."""
     (method, target), version, headers, body, framing = request
     lines = [f"{method} {target} {version}", "Host: localhost"]
     if method == "POST":
@@ -213,7 +213,7 @@ def damaged(data: bytes, damages: Damages) -> bytes:
 
 
 def answer(port: int, data: bytes) -> bytes:
-    """What comes back until the server closes. Raises `TimeoutError` if it does neither."""
+    """The answer until the server closes the connection. Raises `TimeoutError`."""
     with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as connection:
         try:
             connection.sendall(data)
@@ -245,7 +245,7 @@ def test_whatever_is_sent_is_answered_and_is_never_a_500(
 
 
 def test_the_process_still_serves_after_all_hostile_requests(embedded: tuple[Daemon, int]) -> None:
-    """Given what came before, then a write and a read are served, and no traceback was logged."""
+    """Given all requests before, then a write and a read are served, and no traceback is logged."""
     up, port = embedded
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         assert client.put("/v1/files/after/all", content=b"x").status_code in (200, 201)

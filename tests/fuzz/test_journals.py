@@ -1,4 +1,4 @@
-"""A journal with bytes that are not what was written: it is refused, or gives back the truth."""
+"""A journal with changed bytes: it is refused, or returns what was written."""
 
 import hashlib
 import shutil
@@ -19,8 +19,8 @@ NAME = hashlib.sha256(DATA).hexdigest()
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Give the folder of a node that stopped, and of one that was killed, whose latest commits are
-    in the write-ahead log only.
+    """The folders of a node that stopped, and of one that was killed, whose latest commits are in
+    the write-ahead log only.
     """
     folder = tmp_path_factory.mktemp("journal")
     with Journal.open(folder / "stopped", "store-1", "test") as journal:
@@ -35,7 +35,7 @@ Held = tuple[list[Record], list[str], bytes | None]
 
 
 def held(folder: Path) -> Held | None:
-    """What the journal gives back; `None` if it refuses to be opened or read."""
+    """What the journal returns; `None` if it refuses to be opened or read."""
     try:
         with Journal.open(folder, "store-1", "test") as journal:
             return sorted(journal.records()), journal.blob_names(), journal.read_blob(NAME)

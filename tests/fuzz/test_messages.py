@@ -1,4 +1,4 @@
-"""Messages that are almost true reach every role: none fails, hangs, or stops another."""
+"""Almost valid messages reach every role: no node fails, hangs, or stops another."""
 
 import json
 import time
@@ -21,7 +21,7 @@ MEMBERS = (*RECEIVERS, "acceptor-2", "store-2", "gateway-1")
 STRANGERS = ("proposer-9", "acceptor-9", "store-9", "learner-9", "gateway-9", "nobody", "")
 
 SLOWEST_S = 1.0
-"""Far more than any turn takes, and far less than one that goes over all slots there could be."""
+"""Far more than any turn takes, and far less than one that iterates over all possible slots."""
 
 unhurried = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
@@ -47,8 +47,8 @@ def envelope(world: World, sender: str, message: Any) -> Envelope:
 @unhurried
 @given(st.data())
 def test_no_message_of_a_member_fails_or_holds_up_a_node(data: st.DataObject) -> None:
-    """A node may say that what it was told contradicts what it knows, and halt; a member that lies
-    is not what Paxos is for. It may not fail in any other way, nor be busy with it.
+    """A node may halt because a message contradicts what it knows: Paxos does not tolerate members
+    that lie. It may not fail in any other way, nor be busy for long.
     """
     world = founded()
     world.done(put("a", b"1"))
@@ -71,10 +71,10 @@ def test_no_message_of_a_member_fails_or_holds_up_a_node(data: st.DataObject) ->
 
 @unhurried
 @given(st.lists(st.tuples(st.sampled_from(STRANGERS), messages()), min_size=1, max_size=40))
-def test_no_messages_of_strangers_change_what_the_cluster_does(foul: list[tuple[str, Any]]) -> None:
+def test_no_messages_of_strangers_change_what_the_cluster_does(sent: list[tuple[str, Any]]) -> None:
     world = founded()
     world.done(put("a", b"1"))
-    for sender, document in foul:
+    for sender, document in sent:
         message = read(document)
         if message is not None:
             for machine in world.machines.values():

@@ -1,1 +1,1 @@
-"""Tests of the house itself: imports, tidiness and the private broker."""
+"""Tests of the project itself: imports, names, tidiness and the private broker."""

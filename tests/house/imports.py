@@ -1,7 +1,7 @@
 """The rule for what actors may import and call, checked on the source itself.
 
-import-linter knows which module imports which; this check knows the rest: that actors take
-nothing from outside but pydantic, and reach no input, output or clock by a builtin either.
+import-linter checks which module imports which; this checks the rest: that actors import nothing
+from outside but pydantic, and reach no input, output or clock by a builtin either.
 """
 
 import ast

@@ -107,8 +107,8 @@ def _lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_no_modules_import_each_other() -> None:
-    """Given all imports, also those for types alone, then whoever reads one module need not have
-    read another one that needs it.
+    """Given all imports, also those for types alone, then a module can be read without the modules
+    that import it.
     """
     paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
     modules = {

@@ -1,4 +1,4 @@
-"""The private RabbitMQ keeps its promise: killed and started again, it has lost nothing."""
+"""The private RabbitMQ is durable: killed and started again, it has lost nothing."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ async def test_a_durable_message_survives_kill_nine(private_broker: PrivateBroke
         queue = await channel.declare_queue("kept", durable=True)
         message = aio_pika.Message(b"still here", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
         await channel.default_exchange.publish(message, routing_key=queue.name)
-    # A message is confirmed once it is on disk, but a queue is answered for before its name is.
+    # A message is confirmed once it is on disk, but a queue before its name is there.
     await asyncio.to_thread(control, private_broker, "eval", "mnesia:sync_log().")
 
     # when the server is killed, and started again on the same folder,
@@ -138,7 +138,7 @@ def _no_server() -> Path:
 
 
 def _session_lives(leader: int) -> bool:
-    """Tell whether a living process belongs to the session that `leader` founded."""
+    """Whether a running process belongs to the session that `leader` founded."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""What the documents, the help and the settings promise is there."""
+"""What the documents, the help and the settings name exists."""
 
 import re
 from collections.abc import Iterator
@@ -23,12 +23,12 @@ _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 def documents() -> dict[str, str]:
-    """All that is written for readers."""
+    """All documents by their names."""
     return {name: text for name, text in texts().items() if name.endswith(".md")}
 
 
 def code() -> Iterator[tuple[str, str]]:
-    """What the documents set as code, line by line; also what comments and messages quote so."""
+    """The code in documents, line by line, and all that comments and messages quote as code."""
     for name, text in documents().items():
         for block in _FENCE.findall(text):
             for line in block.splitlines():
@@ -42,7 +42,7 @@ def code() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def options() -> dict[str, set[str]]:
-    """Of each command."""
+    """The options of each command."""
     group = typer.main.get_command(build_cli())
     assert isinstance(group, TyperGroup)
     return {
@@ -164,7 +164,7 @@ def test_the_settings_of_the_genesis_are_listed() -> None:
 
 
 def test_every_setting_changes_something() -> None:
-    # A setting that nothing reads promises what does not happen.
+    # A setting that no module reads has no effect.
     code = "\n".join(python_files().values())
     unread = [name for name in Settings.model_fields if not re.search(rf"\.{name}\b", code)]
     assert unread == []

@@ -1,4 +1,4 @@
-"""What is vendored is what was released: its SHA-256 stands in the README beside it."""
+"""Vendored files are as released: their SHA-256 is in the README beside them."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""What tidy means here: each rule takes a file's text and returns what it finds, a line each."""
+"""The rules of style: each takes a file's text and returns what it finds, a line each."""
 
 import ast
 import re
@@ -55,7 +55,7 @@ def no_machine_paths(text: str) -> Iterator[str]:
 
 
 def no_registry_hosts(text: str) -> Iterator[str]:
-    """Where packages come from is the business of whoever installs them."""
+    """No package registry's host: the user's configuration decides where packages come from."""
     for number, line in enumerate(text.splitlines(), start=1):
         for host in REGISTRY_HOSTS:
             if host in line:
@@ -63,20 +63,20 @@ def no_registry_hosts(text: str) -> Iterator[str]:
 
 
 def short_enough(text: str) -> Iterator[str]:
-    """A longer file wants to be two rooms."""
+    """No module is longer than `LINES_MAX`; a longer one wants to be two."""
     if (lines := text.count("\n")) > LINES_MAX:
         yield f"{lines} lines, more than {LINES_MAX}"
 
 
 def narrow_enough(text: str) -> Iterator[str]:
-    """Lines fit side by side in two windows; the formatters don't break texts and comments."""
+    """Two windows of lines fit side by side; formatters don't wrap texts and comments."""
     for number, line in enumerate(text.split("\n"), start=1):
         if len(line) > COLUMNS_MAX:
             yield f"{number}: {len(line)} columns, more than {COLUMNS_MAX}"
 
 
 def has_docstring(text: str) -> Iterator[str]:
-    """A public module says what it is for."""
+    """A public module has a docstring with its purpose."""
     if not ast.get_docstring(ast.parse(text)):
         yield "no module docstring"
 

@@ -42,7 +42,9 @@ POINTS: dict[str, tuple[Callable[[], Stop], tuple[str, ...]]] = {
 }
 
 
-def _deafen(cluster: MemoryCluster, point: str, stores: tuple[str, ...], after_slot: int) -> None:
+def _lose_messages(
+    cluster: MemoryCluster, point: str, stores: tuple[str, ...], after_slot: int
+) -> None:
     """The stores of this case don't receive the coordinator's last message."""
     lost = "txn.decision" if "answer" in point else "txn.prepare"
     put_message = cluster.broker.put
@@ -66,7 +68,7 @@ async def test_the_other_learner_takes_over_and_every_answer_stands(
     stop = make_stop()
     async with memory_cluster(tmp_path, {"learner-1": stop}, heartbeat_ms=400) as cluster:
         first = await cluster.done(put("a", b"1"))
-        _deafen(cluster, point, deaf, first.outcome.slot)
+        _lose_messages(cluster, point, deaf, first.outcome.slot)
         stop.armed = True
         write = asyncio.create_task(cluster.write(put("a", b"2")))
         await stop.reached.wait()
