@@ -287,7 +287,7 @@ class WriteSession:
             self._tick_pending(self._pending[sequence])
         for token in [t for t, (_, until) in self._waiting.items() if now >= until]:
             del self._waiting[token]
-            reason = "no session yet" if self._cluster.has_leader else "no leader has been heard of"
+            reason = "no session yet" if self._cluster.has_leader else "no leader is known"
             self._refuse(token, reason, "the command was never sent to a proposer")
 
     def _tick_pending(self, pending: Pending) -> None:
@@ -322,7 +322,7 @@ class WriteSession:
             self._refuse(
                 token,
                 "no leader has a quorum of acceptors",
-                "no copy of the command is with a ballot that can still propose it",
+                "no ballot that was sent a copy can still propose it",
             )
         else:
             self._turn.counters["unknown"] += 1

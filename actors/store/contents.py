@@ -250,7 +250,9 @@ class StoreContents:
         if turn.disk_full:
             turn.send(sender, ChunkRefused(sha256=name, reason=no_room(turn.name)))
         elif hashlib.sha256(message.data).hexdigest() != name:
-            turn.send(sender, ChunkRefused(sha256=name, reason="its SHA-256 is another"))
+            turn.send(
+                sender, ChunkRefused(sha256=name, reason="its bytes do not match its SHA-256")
+            )
         elif message.manifest and manifest is None:
             turn.send(sender, ChunkRefused(sha256=name, reason="it is not a manifest"))
         else:

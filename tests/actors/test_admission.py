@@ -22,12 +22,12 @@ def test_messages_that_are_not_admitted_are_dropped_and_change_nothing(counter: 
     cluster.run(5_000)
     acceptor, sender = cluster.actor("acceptor-2"), cluster.actor("proposer-5").identity
     whole = Prepare(ballot=Ballot(99, "proposer-5"), first_slot=1)
-    heard = Envelope(acceptor.cluster, sender.name, sender.disk, sender.incarnation, whole)
-    acceptor.receive(heard, cluster.machines["acceptor-2"].now_ms)
+    admitted = Envelope(acceptor.cluster, sender.name, sender.disk, sender.incarnation, whole)
+    acceptor.receive(admitted, cluster.machines["acceptor-2"].now_ms)
     wrong = {
-        "dropped_foreign_cluster": heard._replace(cluster="another"),
-        "dropped_foreign_disk": heard._replace(disk="another"),
-        "dropped_former_incarnation": heard._replace(incarnation=sender.incarnation - 1),
+        "dropped_foreign_cluster": admitted._replace(cluster="another"),
+        "dropped_foreign_disk": admitted._replace(disk="another"),
+        "dropped_former_incarnation": admitted._replace(incarnation=sender.incarnation - 1),
     }[counter]
     before, promised = acceptor.counters[counter], acceptor.promised
 

@@ -51,7 +51,7 @@ class Watched:
         self.changes.note(self.state.applied, batch, outcomes)
         return [outcome.status for outcome in outcomes]
 
-    def told(self, after: int = 0) -> list[tuple[int, int, int, str, str, str | None]]:
+    def changes_after(self, after: int = 0) -> list[tuple[int, int, int, str, str, str | None]]:
         """The changes that a watcher receives after the slot `after`."""
         rows, through = self.changes.since(after, 1_000)
         assert through == self.state.applied
@@ -67,7 +67,7 @@ def test_a_retry_under_its_key_is_reported_as_one_change() -> None:
     assert watched.run(put("a", b"1"), key="once") == ["done"]
     assert watched.run(put("b", b"1"), put("a", b"1"), key="other") == ["done", "done"]
 
-    assert watched.told() == [(2, 0, 0, "put", "a", None), (4, 0, 0, "put", "b", None)]
+    assert watched.changes_after() == [(2, 0, 0, "put", "a", None), (4, 0, 0, "put", "b", None)]
 
 
 def test_refused_and_aborted_commands_are_no_changes() -> None:
@@ -78,7 +78,7 @@ def test_refused_and_aborted_commands_are_no_changes() -> None:
     fails = Transaction(steps=(put("c", b"3"), DeleteFile(path="nowhere")))
     assert watched.run(fails) == ["not_found"]
 
-    assert watched.told() == [(2, 2, 0, "put", "b", None)]
+    assert watched.changes_after() == [(2, 2, 0, "put", "b", None)]
 
 
 def test_every_change_of_a_slot_has_an_ordinal_of_its_own() -> None:
@@ -91,7 +91,7 @@ def test_every_change_of_a_slot_has_an_ordinal_of_its_own() -> None:
     )
     watched.run(Transaction(steps=steps), RemoveDirectory(path="e", recursive=True))
 
-    assert watched.told(2) == [
+    assert watched.changes_after(2) == [
         (3, 0, 0, "move", "d/b", "a"),
         (3, 0, 1, "copy", "e", "d"),
         (3, 0, 2, "delete", "d/b", None),
@@ -108,11 +108,11 @@ def test_changes_beyond_the_bound_are_dropped_slot_by_slot() -> None:
         watched.run(put(f"a{number}", b"1"), put(f"b{number}", b"1"))
 
     assert (watched.changes.first, watched.changes.last) == (4, 4)
-    assert [row[0] for row in watched.told(3)] == [4, 4]
+    assert [row[0] for row in watched.changes_after(3)] == [4, 4]
     watched.run(*(put(f"c{number}", b"1") for number in range(9)))
-    assert (watched.changes.first, len(watched.told(4))) == (5, 9)
+    assert (watched.changes.first, len(watched.changes_after(4))) == (5, 9)
     rows, through = watched.changes.since(4, 2)
-    assert (len(rows), through) == (9, 5), "a slot is told whole"
+    assert (len(rows), through) == (9, 5), "a slot is never split"
 
 
 def test_after_a_gap_no_earlier_change_is_known() -> None:

@@ -259,20 +259,20 @@ def test_a_gateways_name_is_bound_to_one_disk_while_that_lives() -> None:
     twin = said(world, "gateway-1", beat, "disk-twin")
     world.run(3_000)
 
-    def is_heard(envelope: Envelope) -> bool:
+    def is_admitted(envelope: Envelope) -> bool:
         dropped = store.counters["dropped_foreign_disk"]
         store.receive(envelope, world.machines["store-1"].now_ms)
         return bool(store.counters["dropped_foreign_disk"] == dropped)
 
-    assert not is_heard(twin)
+    assert not is_admitted(twin)
     former = world.machines["gateway-1"].disk
     world.crash("gateway-1")
     world.run(2 * world.options.heartbeat_ms)
-    assert not is_heard(twin)
+    assert not is_admitted(twin)
     world.run(2 * world.options.heartbeat_ms)
-    assert is_heard(twin)
+    assert is_admitted(twin)
     late = beat.model_copy(update={"journal_commits": 10**6})
-    assert not is_heard(said(world, "gateway-1", late, former.identity, former.incarnation))
+    assert not is_admitted(said(world, "gateway-1", late, former.identity, former.incarnation))
 
 
 def test_a_gateway_that_lost_its_disk_is_back_within_seconds() -> None:

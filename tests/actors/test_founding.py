@@ -212,10 +212,10 @@ def test_no_acceptor_votes_before_all_hold_the_genesis() -> None:
     """
     cluster = World(2)
 
-    def is_heard(sender: str, to: str, message: Any) -> bool:
+    def is_delivered(sender: str, to: str, message: Any) -> bool:
         return (to, message.type) != ("acceptor-4", "genesis.propose")
 
-    with intercepted(cluster, is_heard):
+    with intercepted(cluster, is_delivered):
         cluster.start()
         cluster.run(5_000)
         disks = [cluster.machines[name].disk for name in cluster.options.names("acceptor")]
@@ -262,7 +262,7 @@ def test_a_newcomer_believes_a_majority_of_the_acceptors_and_no_single_one() -> 
     store = cluster.actor("store-3")
     me, now = store.identity, cluster.machines["store-3"].now_ms
 
-    def told(acceptor: int, of: World, incarnation: int = 0) -> str:
+    def cluster_after_answers(acceptor: int, of: World, incarnation: int = 0) -> str:
         answer = Founded(
             asker_disk=me.disk,
             asker_incarnation=me.incarnation - incarnation,
@@ -279,8 +279,8 @@ def test_a_newcomer_believes_a_majority_of_the_acceptors_and_no_single_one() -> 
         (4, cluster, 0),
         (5, cluster, 1),
     ):
-        assert told(acceptor, of, incarnation) == ""
-    assert told(5, cluster) == cluster.actor("acceptor-1").cluster
+        assert cluster_after_answers(acceptor, of, incarnation) == ""
+    assert cluster_after_answers(5, cluster) == cluster.actor("acceptor-1").cluster
 
 
 def test_an_acceptor_holds_one_genesis_on_its_disk_for_good() -> None:
@@ -340,9 +340,10 @@ def test_a_newcomer_that_halts_for_its_settings_does_not_start_after_all() -> No
     identity = Identity("learner-2", "an-empty-disk", 1, 0, "f" * 32)
     learner = build_actor(identity, replace(world.options, lease_ms=3_000))
     learner.restore((), 1)
-    told = Founded(genesis=genesis, asker_disk="an-empty-disk", asker_incarnation=1)
+    founded_message = Founded(genesis=genesis, asker_disk="an-empty-disk", asker_incarnation=1)
     effects = [
-        learner.receive(said(world, f"acceptor-{number}", told), 2) for number in (1, 2, 3, 4, 5)
+        learner.receive(said(world, f"acceptor-{number}", founded_message), 2)
+        for number in (1, 2, 3, 4, 5)
     ]
 
     halted = [one for one in effects if one.halt]

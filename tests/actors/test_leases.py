@@ -11,7 +11,7 @@ from tests.worlds import founded, hand, leader_of, put, sent
 HIGHER = Ballot(99, "proposer-4")
 
 
-def told(world: World, sender: str, message: Any, late_ms: int) -> list[Any]:
+def answers_to(world: World, sender: str, message: Any, late_ms: int) -> list[Any]:
     """The answer of acceptor-2 to a message `late_ms` after now."""
     return sent(hand(world, "acceptor-2", sender, message, late_ms))
 
@@ -26,7 +26,7 @@ def test_each_heartbeat_that_is_acknowledged_binds_for_one_whole_lease() -> None
     leader = Ballot(50, "proposer-5")
     for number, late_ms in ((1, 0), (2, 900)):
         heartbeat = LeaseHeartbeat(ballot=leader, number=number)
-        (granted,) = told(world, "proposer-5", heartbeat, late_ms)
+        (granted,) = answers_to(world, "proposer-5", heartbeat, late_ms)
         assert (granted.type, granted.ballot, granted.number) == ("lease.granted", leader, number)
     end_ms = 900 + world.options.lease_ms
     prepare = Prepare(ballot=HIGHER, first_slot=1)
@@ -35,7 +35,7 @@ def test_each_heartbeat_that_is_acknowledged_binds_for_one_whole_lease() -> None
         (end_ms - 1, "paxos.reject", 1),
         (end_ms, "paxos.promise", None),
     ):
-        (message,) = told(world, "proposer-4", prepare, late_ms)
+        (message,) = answers_to(world, "proposer-4", prepare, late_ms)
         assert (message.type, getattr(message, "lease_left_ms", None)) == (answer, left_ms)
 
 
@@ -51,7 +51,7 @@ def test_acknowledging_a_heartbeat_is_a_promise_that_is_journalled_first() -> No
     assert [message.type for message in sent(effects)] == ["lease.granted"]
     assert [record.key for record in effects.records] == ["promised"]
     lower = Prepare(ballot=Ballot(98, "proposer-5"), first_slot=1)
-    (message,) = told(world, "proposer-5", lower, 2 * world.options.lease_ms)
+    (message,) = answers_to(world, "proposer-5", lower, 2 * world.options.lease_ms)
     assert (message.type, message.promised) == ("paxos.reject", HIGHER)
 
 

@@ -129,13 +129,13 @@ def test_a_lost_disk_counts_for_no_durable_mark() -> None:
 def test_a_diverged_store_is_not_added() -> None:
     world = settled()
     learner = world.actor("learner-1")
-    for state_hash, is_let_in in (("0" * 32, False), (learner.state.state_hash, True)):
+    for state_hash, is_added in (("0" * 32, False), (learner.state.state_hash, True)):
         membership, _ = added_again(world)
         request = JoinRequest(applied=learner.decided, state_hash=state_hash)
         membership.on_join("store-3", "disk-new", request)
-        assert ("store-3" in membership._joining) == is_let_in
-        told = [message for message in sent(learner) if isinstance(message, Diverged)]
-        assert bool(told) == (not is_let_in)
+        assert ("store-3" in membership._joining) == is_added
+        notices = [message for message in sent(learner) if isinstance(message, Diverged)]
+        assert bool(notices) == (not is_added)
 
 
 def test_a_store_is_added_once_it_is_near_not_empty_and_may_return() -> None:
@@ -156,10 +156,10 @@ def test_a_store_is_added_once_it_is_near_not_empty_and_may_return() -> None:
         request = JoinRequest(applied=applied, state_hash=hashes[applied])
         membership.on_join("store-3", "disk-new", request)
         assert [m for m in sent(learner) if isinstance(m, Diverged)] == []
-        is_let_in: bool = membership._joining.get("store-3", ("",))[0] == "disk-new"
-        differs = {("store-1", "another")} if is_let_in else learner.replicas.diverged
+        is_added: bool = membership._joining.get("store-3", ("",))[0] == "disk-new"
+        differs = {("store-1", "another")} if is_added else learner.replicas.diverged
         assert learner.replicas.diverged == differs
-        return is_let_in
+        return is_added
 
     for slot in (0, 1):
         learner.replicas.note_own_hash(slot, hashes[slot])
@@ -347,9 +347,11 @@ def test_a_diverged_store_serves_no_read_whatever_its_lease_also_after_a_restart
     world = settled()
     store = world.actor("store-3")
     store.rejoin.note_report()
-    told = Diverged(slot=store.state.applied, state_hash="0" * 32, reported=store.state.state_hash)
+    notice = Diverged(
+        slot=store.state.applied, state_hash="0" * 32, reported=store.state.state_hash
+    )
     machine = world.machines["store-3"]
-    store.rejoin.on_diverged(told)
+    store.rejoin.on_diverged(notice)
     (kept,) = [record for record in store.out.records if record.key == "diverged"]
     machine.disk.records[kept.key] = kept.value
     for _ in range(2):
@@ -498,8 +500,8 @@ def test_a_watcher_is_answered_at_once_or_when_its_patience_ends() -> None:
         request = ReadRequest(number=1, what="changes", at_least=at_least)
         return worlds.sent(hand(world, "store-3", "gateway-1", request))
 
-    (told,) = watch(applied)
-    assert [change.path for change in told.changes] == ["a"]
+    (reply,) = watch(applied)
+    assert [change.path for change in reply.changes] == ["a"]
     assert watch(applied + 1) == []
     store.turn.now += 1_000
     store.reads.wake()

@@ -112,7 +112,7 @@ def test_the_longest_changes_are_sent_in_pages_of_whole_slots() -> None:
         outcomes = [Outcome(status="done", slot=slot, index=n) for n in range(slot % 7)]
         changes.note(slot, Batch(commands=commands), outcomes)
 
-    told: list[tuple[int, int]] = []
+    received: list[tuple[int, int]] = []
     through = 0
     while through < 300:
         page = answer_changes(
@@ -120,10 +120,10 @@ def test_the_longest_changes_are_sent_in_pages_of_whole_slots() -> None:
         )
         assert (page.status, page.applied > through) == ("found", True)
         assert len(page.to_json()) < PAGE_BYTES + 8 * 16 * 1024
-        told += [(change.slot, change.ordinal) for change in page.changes]
+        received += [(change.slot, change.ordinal) for change in page.changes]
         through = page.applied
 
-    assert told == [(slot, n) for slot in range(1, 301) for n in range(slot % 7)]
+    assert received == [(slot, n) for slot in range(1, 301) for n in range(slot % 7)]
 
 
 def test_long_names_are_kept_for_fewer_changes() -> None:

@@ -81,9 +81,9 @@ def test_slots_in_progress_are_decided_after_a_pause_and_no_store_is_dropped(
     assert [world.actor(name).view for name in world.options.names("learner")] == [view, view]
     # nothing is aborted, and the client had a truthful answer in time,
     assert counted(world, "aborts_proposed") == 0
-    told = world.answers.pop(token)
+    answer = world.answers.pop(token)
     in_time = away_ms < world.options.request_deadline_ms
-    assert isinstance(told, WriteDecided if in_time else Unknown)
+    assert isinstance(answer, WriteDecided if in_time else Unknown)
     # and the coordinator's patience with the next votes is soon what it was.
     for number in range(10):
         world.done(put(f"next/{number}", b"3"))

@@ -121,7 +121,7 @@ def memory_of(actor: Any) -> bytes:
     return memory
 
 
-def is_let_in(actor: Any, envelope: Envelope) -> bool:
+def is_admitted(actor: Any, envelope: Envelope) -> bool:
     """Whether a handler would receive the message; none does."""
     if envelope.message.__class__ in FOUNDING:
         return bool(actor._may_found(envelope))
@@ -160,7 +160,7 @@ def test_messages_that_the_table_permits_are_admitted(world: World) -> None:
         row = PERMISSIONS[type(sample)]
         if role_in(sender) in row.senders and role_in(receiver) in row.receivers:
             envelope = enveloped(world, sender, suited(world, sample, sender, receiver))
-            assert is_let_in(world.actor(receiver), envelope), (sender, receiver, sample)
+            assert is_admitted(world.actor(receiver), envelope), (sender, receiver, sample)
             opened += 1
     assert opened == sum(
         len(row.senders & set(ROLES)) * len(row.receivers) for row in PERMISSIONS.values()

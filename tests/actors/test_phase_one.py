@@ -101,7 +101,7 @@ class Candidate:
         self.ballot = self.actor.phase.ballot
         self.first = self.actor.phase.first_slot
 
-    def told(
+    def receives(
         self,
         acceptor: int,
         first: int,
@@ -135,17 +135,17 @@ def test_a_slot_is_empty_only_if_a_page_of_this_ballot_covers_it(world: World) -
     candidate = Candidate(world)
     former = Ballot(candidate.ballot.round - 1, candidate.ballot.proposer)
     for acceptor in (1, 2):
-        assert candidate.told(acceptor, 1, 3, accepted(1), accepted(2)) == [3]
-        assert candidate.told(acceptor, 9, None) == []  # The page between is missing.
-    assert candidate.told(1, 3, None, accepted(4)) == []
-    assert candidate.told(4, 3, None) == []  # Its first page never came.
+        assert candidate.receives(acceptor, 1, 3, accepted(1), accepted(2)) == [3]
+        assert candidate.receives(acceptor, 9, None) == []  # The page between is missing.
+    assert candidate.receives(1, 3, None, accepted(4)) == []
+    assert candidate.receives(4, 3, None) == []  # Its first page never came.
     for acceptor in (3, 4, 5):
-        assert candidate.told(acceptor, 1, None, ballot=former) == []
-    assert candidate.told(3, 1, 2) == [2]
-    assert candidate.told(3, 2, None) == []
+        assert candidate.receives(acceptor, 1, None, ballot=former) == []
+    assert candidate.receives(3, 1, 2) == [2]
+    assert candidate.receives(3, 2, None) == []
     assert isinstance(candidate.actor.phase, Electing)
 
-    assert candidate.told(2, 3, None, accepted(4)) == []
+    assert candidate.receives(2, 3, None, accepted(4)) == []
     values = {slot: accepted(slot).value for slot in (1, 2, 4)}
     assert candidate.proposed == {**values, 3: NOOP}
 
@@ -155,12 +155,12 @@ def test_slots_truncated_between_two_pages_are_not_empty(world: World) -> None:
     again.
     """
     candidate = Candidate(world)
-    assert candidate.told(1, 1, 3, accepted(1), accepted(2)) == [3]
-    assert candidate.told(1, 3, None, accepted(9), truncated=6) == [1]
+    assert candidate.receives(1, 1, 3, accepted(1), accepted(2)) == [3]
+    assert candidate.receives(1, 3, None, accepted(9), truncated=6) == [1]
     for acceptor in (2, 3):
-        assert candidate.told(acceptor, 1, None) == []
+        assert candidate.receives(acceptor, 1, None) == []
     assert isinstance(candidate.actor.phase, Electing)
-    assert candidate.told(1, 1, None, accepted(7), accepted(9), truncated=6) == []
+    assert candidate.receives(1, 1, None, accepted(7), accepted(9), truncated=6) == []
     assert candidate.proposed == {6: NOOP, 7: accepted(7).value, 8: NOOP, 9: accepted(9).value}
 
 
@@ -169,9 +169,9 @@ def test_a_new_leader_proposes_nothing_in_slots_that_its_quorum_truncated(world:
     slots were decided, whatever the others report.
     """
     candidate = Candidate(world)
-    candidate.told(1, 1, None, accepted(2), accepted(6))
-    candidate.told(2, 1, None, truncated=5)
-    candidate.told(3, 1, None, accepted(4), truncated=3)
+    candidate.receives(1, 1, None, accepted(2), accepted(6))
+    candidate.receives(2, 1, None, truncated=5)
+    candidate.receives(3, 1, None, accepted(4), truncated=3)
     assert candidate.proposed == {5: NOOP, 6: accepted(6).value}
     assert candidate.actor.phase.next_slot == 7
 
@@ -185,21 +185,21 @@ def test_values_that_phase_1_found_are_proposed_until_restarted_learners_know_th
     """
     candidate = Candidate(world)
     for acceptor in (1, 2, 3):
-        candidate.told(acceptor, 1, None, *([accepted(2)] if acceptor == 2 else []))
+        candidate.receives(acceptor, 1, None, *([accepted(2)] if acceptor == 2 else []))
     assert candidate.proposed == {1: NOOP, 2: accepted(2).value}
 
-    def heard(scanned: int) -> list[tuple[int, Any]]:
+    def proposed_again_after(scanned: int) -> list[tuple[int, Any]]:
         heartbeat = NodeHeartbeat(role="learner", journal_commits=10**6, scanned=scanned)
         said = answers(world, "proposer-5", "learner-1", heartbeat)
         return [(m.slot, m.value) for m in said if isinstance(m, Accept)]
 
-    assert heard(0) == []  # Both are in flight.
+    assert proposed_again_after(0) == []  # Both are in flight.
     view = world.actor("learner-1").view
     answers(world, "proposer-5", "learner-1", LearnerProgress(scanned=2, decided=1, view=view))
     assert candidate.proposed == {}
-    assert heard(2) == []
-    assert heard(1) == [(2, accepted(2).value)]
-    assert heard(0) == [(1, NOOP), (2, accepted(2).value)]
+    assert proposed_again_after(2) == []
+    assert proposed_again_after(1) == [(2, accepted(2).value)]
+    assert proposed_again_after(0) == [(1, NOOP), (2, accepted(2).value)]
 
 
 def test_a_promise_reports_every_slot_also_after_a_restart(world: World) -> None:
@@ -210,7 +210,7 @@ def test_a_promise_reports_every_slot_also_after_a_restart(world: World) -> None
     acceptor = world.machines["acceptor-2"]
     kept = sorted(acceptor.actor.accepted)
 
-    def told() -> list[int]:
+    def slots_promised() -> list[int]:
         found: list[int] = []
         first: int | None = 1
         pages = 0
@@ -230,10 +230,10 @@ def test_a_promise_reports_every_slot_also_after_a_restart(world: World) -> None
         accept = Accept(ballot=NEW, slot=slot, value=accepted(slot).value)
         acceptor.arrive((_from(world, accept),))
     world.run(100)
-    assert told() == kept + slots
+    assert slots_promised() == kept + slots
     world.crash("acceptor-2")
     world.start("acceptor-2")
-    assert told() == kept + slots
+    assert slots_promised() == kept + slots
 
 
 def _from(world: World, message: Any, name: str = "proposer-5") -> Envelope:

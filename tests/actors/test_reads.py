@@ -72,8 +72,8 @@ def test_an_entry_is_answered_without_its_children_and_a_list_with_them() -> Non
         for what in ("entry", "list")
         for path in ("d", "d/a", "d/b")
     }
-    told = {key: (reply.status, len(reply.children)) for key, reply in found.items()}
-    assert told == {
+    answers = {key: (reply.status, len(reply.children)) for key, reply in found.items()}
+    assert answers == {
         ("entry", "d"): ("found", 0),
         ("entry", "d/a"): ("found", 0),
         ("entry", "d/b"): ("absent", 0),
@@ -93,15 +93,15 @@ def test_changes_are_answered_from_the_requested_slot_on() -> None:
         batch = Batch(commands=(one,))
         changes.note(state.applied + 1, batch, state.apply(state.applied + 1, batch, ()))
 
-    def told(at_least: int) -> tuple[str, list[str], int]:
+    def changes_from(at_least: int) -> tuple[str, list[str], int]:
         reply = answer_changes(changes, request(what="changes", at_least=at_least))
         return reply.status, [change.path for change in reply.changes], reply.applied
 
-    assert [told(slot) for slot in (0, 1, 2)] == [("found", ["a", "b"], 3)] * 3
-    assert told(3) == ("found", ["b"], 3)
-    assert told(4) == ("found", [], 3)
+    assert [changes_from(slot) for slot in (0, 1, 2)] == [("found", ["a", "b"], 3)] * 3
+    assert changes_from(3) == ("found", ["b"], 3)
+    assert changes_from(4) == ("found", [], 3)
     changes.note(9, NOOP, [])
-    assert (told(8), told(9)) == (("forgotten", [], 9), ("found", [], 9))
+    assert (changes_from(8), changes_from(9)) == (("forgotten", [], 9), ("found", [], 9))
 
 
 # -- what a read waits for ------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def command(sequence: int, operation: Any, **more: Any) -> Command:
     return Command(sequence=sequence, operation=operation, **fields)
 
 
-def told(state: Namespace, at_ms: int, one: Command, *aborted: Refusal) -> Outcome:
+def outcome_of(state: Namespace, at_ms: int, one: Command, *aborted: Refusal) -> Outcome:
     """The outcome of a command in the next slot, at the log time `at_ms` if that is later."""
     batch = Batch(elapsed_ms=at_ms - state.log_time_ms, commands=(one,))
     (outcome,) = state.apply(state.applied + 1, batch, aborted)
@@ -62,15 +62,15 @@ def keyed(sequence: int, path: str, key: str, fingerprint: str = "") -> Command:
 def test_a_key_belongs_to_one_request_and_its_first_result() -> None:
     """Given requests under one key, then one is applied, and an aborted one does not count."""
     state = Namespace(KEPT)
-    told(state, 0, command(0, OpenSession()))
-    given_up = told(state, 0, keyed(1, "a", "key"), Refusal(index=0, reason="late"))
-    assert (given_up.status, state.sessions.keys) == ("aborted", {})
+    outcome_of(state, 0, command(0, OpenSession()))
+    aborted = outcome_of(state, 0, keyed(1, "a", "key"), Refusal(index=0, reason="late"))
+    assert (aborted.status, state.sessions.keys) == ("aborted", {})
 
-    first = told(state, 0, keyed(2, "a", "key"))
+    first = outcome_of(state, 0, keyed(2, "a", "key"))
     assert (first.status, first.slot) == ("done", 3)
-    assert told(state, 0, keyed(3, "a", "key")) == first
-    assert told(state, 0, keyed(4, "b", "key")).status == "key_reused"
-    assert told(state, 0, keyed(5, "c", "other")).status == "done"
+    assert outcome_of(state, 0, keyed(3, "a", "key")) == first
+    assert outcome_of(state, 0, keyed(4, "b", "key")).status == "key_reused"
+    assert outcome_of(state, 0, keyed(5, "c", "other")).status == "done"
     assert {path: entry.slot for path, entry in state.entries.items()} == {"a": 3, "c": 6}
 
 
@@ -79,22 +79,22 @@ def test_keys_expire_by_log_time_which_never_goes_back() -> None:
     a leader whose clock is behind makes none younger.
     """
     state = Namespace(KEPT)
-    told(state, 0, command(0, OpenSession()))
-    told(state, 0, keyed(1, "a", "old"))
-    told(state, HOUR_MS, keyed(2, "b", "young"))
-    told(state, 0, keyed(3, "c", "late"))
+    outcome_of(state, 0, command(0, OpenSession()))
+    outcome_of(state, 0, keyed(1, "a", "old"))
+    outcome_of(state, HOUR_MS, keyed(2, "b", "young"))
+    outcome_of(state, 0, keyed(3, "c", "late"))
     assert (state.log_time_ms, state.sessions.keys["late"].log_time_ms) == (HOUR_MS, HOUR_MS)
 
-    told(state, 24 * HOUR_MS + 60_000, command(4, OpenSession()))
+    outcome_of(state, 24 * HOUR_MS + 60_000, command(4, OpenSession()))
     assert list(state.sessions.keys) == ["old", "young", "late"]
-    told(state, 24 * HOUR_MS + 120_000, command(5, OpenSession()))
+    outcome_of(state, 24 * HOUR_MS + 120_000, command(5, OpenSession()))
     assert list(state.sessions.keys) == ["young", "late"]
-    told(state, 0, command(6, OpenSession()))
-    told(state, 25 * HOUR_MS + 60_000, command(7, OpenSession()))
+    outcome_of(state, 0, command(6, OpenSession()))
+    outcome_of(state, 25 * HOUR_MS + 60_000, command(7, OpenSession()))
     assert list(state.sessions.keys) == ["young", "late"]
-    told(state, 25 * HOUR_MS + 120_000, command(8, OpenSession()))
+    outcome_of(state, 25 * HOUR_MS + 120_000, command(8, OpenSession()))
     assert state.sessions.keys == {}
-    assert told(state, 0, keyed(9, "a", "old")).slot == state.applied
+    assert outcome_of(state, 0, keyed(9, "a", "old")).slot == state.applied
 
 
 def test_a_long_silence_leaves_a_minute_for_commands_in_flight() -> None:
@@ -102,29 +102,29 @@ def test_a_long_silence_leaves_a_minute_for_commands_in_flight() -> None:
     copies, in the same session and in another one, still meet its result; then it is forgotten.
     """
     state = Namespace(KEPT)
-    told(state, 0, command(0, OpenSession()))
-    first = told(state, 0, keyed(1, "a", "key"))
+    outcome_of(state, 0, command(0, OpenSession()))
+    first = outcome_of(state, 0, keyed(1, "a", "key"))
     years = 90_000 * HOUR_MS
-    told(state, years, command(0, OpenSession(), session="t"))
+    outcome_of(state, years, command(0, OpenSession(), session="t"))
     again = keyed(1, "a", "key").model_copy(update={"session": "t"})
-    assert told(state, years + 59_999, again) == first
-    assert told(state, years + 59_999, keyed(1, "a", "key")) == first
+    assert outcome_of(state, years + 59_999, again) == first
+    assert outcome_of(state, years + 59_999, keyed(1, "a", "key")) == first
 
-    told(state, years + 60_000, command(2, OpenSession(), session="t"))
+    outcome_of(state, years + 60_000, command(2, OpenSession(), session="t"))
     assert (state.sessions.keys, list(state.sessions.by_name)) == ({}, ["t"])
 
 
 def test_a_session_lives_while_it_is_used() -> None:
     """Given two sessions, of which one is used, then after a day the other one is forgotten."""
     state = Namespace(KEPT)
-    told(state, 0, command(0, OpenSession()))
-    told(state, 0, command(0, OpenSession(), session="idle"))
-    told(state, 20 * HOUR_MS, command(1, put("a", b"1")))
-    told(state, 24 * HOUR_MS + 60_000, command(2, put("a", b"2")))
+    outcome_of(state, 0, command(0, OpenSession()))
+    outcome_of(state, 0, command(0, OpenSession(), session="idle"))
+    outcome_of(state, 20 * HOUR_MS, command(1, put("a", b"1")))
+    outcome_of(state, 24 * HOUR_MS + 60_000, command(2, put("a", b"2")))
     assert sorted(state.sessions.by_name) == ["idle", "s"]
-    told(state, 24 * HOUR_MS + 120_000, command(3, put("a", b"3")))
+    outcome_of(state, 24 * HOUR_MS + 120_000, command(3, put("a", b"3")))
     assert sorted(state.sessions.by_name) == ["s"]
-    late = told(state, 0, command(1, put("a", b"late"), session="idle"))
+    late = outcome_of(state, 0, command(1, put("a", b"late"), session="idle"))
     assert late.status == "unknown_session"
     rows = {key: value for key, value in state.take_rows() if "idle" in key}
     assert rows == {"session/idle": None}
@@ -135,12 +135,12 @@ def test_a_restarted_replica_goes_on_as_the_others_do() -> None:
     order they come, then the same slots lead to the same results, expiry and hash.
     """
     state = Namespace(KEPT)
-    told(state, 0, command(0, OpenSession()))
-    told(state, 0, command(0, OpenSession(), session="closed"))
-    told(state, HOUR_MS, keyed(1, "b", "z-first"))
-    told(state, 2 * HOUR_MS, keyed(2, "a", "a-second"))
-    told(state, 2 * HOUR_MS, command(3, CloseSession(target="closed"), acknowledged=2))
-    told(state, 3 * HOUR_MS, command(4, put("c", b"1")), Refusal(index=0, reason="late"))
+    outcome_of(state, 0, command(0, OpenSession()))
+    outcome_of(state, 0, command(0, OpenSession(), session="closed"))
+    outcome_of(state, HOUR_MS, keyed(1, "b", "z-first"))
+    outcome_of(state, 2 * HOUR_MS, keyed(2, "a", "a-second"))
+    outcome_of(state, 2 * HOUR_MS, command(3, CloseSession(target="closed"), acknowledged=2))
+    outcome_of(state, 3 * HOUR_MS, command(4, put("c", b"1")), Refusal(index=0, reason="late"))
     rows = [Record(key, value) for key, value in state.take_rows()]
     again = Namespace(KEPT)
     for row in sorted(rows, key=lambda row: row.key):
@@ -159,9 +159,9 @@ def test_a_restarted_replica_goes_on_as_the_others_do() -> None:
         (26 * HOUR_MS + 60_000, command(8, late), "done", 13),
         (26 * HOUR_MS + 120_000, command(9, late), "done", 14),  # So do the other and a session.
     ):
-        outcome = told(again, at_ms, one)
+        outcome = outcome_of(again, at_ms, one)
         assert (outcome.status, outcome.slot) == (status, slot)
-        assert told(state, at_ms, one) == outcome
+        assert outcome_of(state, at_ms, one) == outcome
         assert again.state_hash == state.state_hash
         assert dict(again.rows()) == dict(state.rows())
     assert state.sessions.keys == {}
@@ -174,16 +174,16 @@ def test_an_expired_session_is_not_reopened_by_its_old_commands() -> None:
     """
     state = Namespace(KEPT)
     write = command(1, put("a", b"mine"), acknowledged=0)
-    assert told(state, 0, command(0, OpenSession())).status == "done"
-    assert told(state, 0, write).status == "done"
-    told(state, 47 * HOUR_MS, command(0, OpenSession(), session="u"))
-    assert told(state, 48 * HOUR_MS, command(0, OpenSession(), session="t")).status == "done"
+    assert outcome_of(state, 0, command(0, OpenSession())).status == "done"
+    assert outcome_of(state, 0, write).status == "done"
+    outcome_of(state, 47 * HOUR_MS, command(0, OpenSession(), session="u"))
+    assert outcome_of(state, 48 * HOUR_MS, command(0, OpenSession(), session="t")).status == "done"
     theirs = command(1, put("a", b"theirs"), session="t")
-    assert told(state, 48 * HOUR_MS, theirs).status == "done"
+    assert outcome_of(state, 48 * HOUR_MS, theirs).status == "done"
 
     keep = command(2, OpenSession(), acknowledged=0)
-    assert told(state, 48 * HOUR_MS, keep).status == "unknown_session"
-    assert told(state, 48 * HOUR_MS, write).status == "unknown_session"
+    assert outcome_of(state, 48 * HOUR_MS, keep).status == "unknown_session"
+    assert outcome_of(state, 48 * HOUR_MS, write).status == "unknown_session"
     entry = state.tree.lookup("a")
     assert entry is not None
     assert entry.slot == 5
@@ -213,12 +213,12 @@ def test_a_session_that_was_closed_before_it_was_opened_never_opens() -> None:
     that session, then the late command to open it is refused, also by a restarted replica.
     """
     state = Namespace(KEPT)
-    told(state, 0, command(0, OpenSession(), session="next"))
+    outcome_of(state, 0, command(0, OpenSession(), session="next"))
     closing = command(1, CloseSession(target="s"), session="next")
-    assert told(state, 0, closing).status == "done"
+    assert outcome_of(state, 0, closing).status == "done"
     for replica in (state, again(state)):
-        assert told(replica, 0, command(0, OpenSession())).status == "unknown_session"
-        assert told(replica, 0, command(1, put("a", b"late"))).status == "unknown_session"
+        assert outcome_of(replica, 0, command(0, OpenSession())).status == "unknown_session"
+        assert outcome_of(replica, 0, command(1, put("a", b"late"))).status == "unknown_session"
         assert replica.tree.lookup("a") is None
 
 
@@ -227,18 +227,18 @@ def test_an_expired_sessions_requests_are_uncertain_also_once_it_is_closed() -> 
     incarnation closes that session, then the write is not reported as one that never happened.
     """
     state = Namespace(KEPT)
-    told(state, 0, command(0, OpenSession()))
-    assert told(state, 0, command(1, put("a", b"1"))).status == "done"
-    told(state, 0, command(0, OpenSession(), session="used"))
-    told(state, 0, command(1, CloseSession(target="used"), session="used"))
+    outcome_of(state, 0, command(0, OpenSession()))
+    assert outcome_of(state, 0, command(1, put("a", b"1"))).status == "done"
+    outcome_of(state, 0, command(0, OpenSession(), session="used"))
+    outcome_of(state, 0, command(1, CloseSession(target="used"), session="used"))
     assert (asked(state, "s", 1), asked(state, "s", 2)) == ("found", "running")
     assert (asked(state, "used", 1), asked(state, "used", 2)) == ("found", "absent")
 
     for hours in (47, 48):
-        told(state, hours * HOUR_MS, command(0, OpenSession(), session="next"))
+        outcome_of(state, hours * HOUR_MS, command(0, OpenSession(), session="next"))
     assert [asked(state, "s", n) for n in (0, 1, 2)] == ["unknown_session"] * 3
 
-    told(state, 48 * HOUR_MS, command(1, CloseSession(target="s"), session="next"))
+    outcome_of(state, 48 * HOUR_MS, command(1, CloseSession(target="s"), session="next"))
     for replica in (state, again(state)):
         assert [asked(replica, "s", n) for n in (0, 1, 2)] == ["unknown_session"] * 3
         assert replica.entries["a"].slot == 2

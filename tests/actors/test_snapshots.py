@@ -34,11 +34,11 @@ class Copy:
 
     def hears(self, slot: int, page: int, key: str, left: int, **more: Any) -> None:
         rows = (SnapshotRow(key=key, value="{}"),)
-        told = {"digest": digest_of(rows), "applied": 5, "sender": "learner-1", **more}
+        defaults = {"digest": digest_of(rows), "applied": 5, "sender": "learner-1", **more}
         message = SnapshotPage(
-            slot=slot, page=page, rows_left=left, rows=rows, digest=told["digest"]
+            slot=slot, page=page, rows_left=left, rows=rows, digest=defaults["digest"]
         )
-        copied = self.installer.on_page(told["sender"], message, told["applied"])
+        copied = self.installer.on_page(defaults["sender"], message, defaults["applied"])
         if copied is not None:
             self.installed.append((copied.slot, [row.key for row in copied.rows]))
 

@@ -102,15 +102,15 @@ def test_a_restarted_replica_and_a_copy_apply_later_slots_alike(life: Life, how:
     other.state, other.now_ms = getattr(life, how)(), life.now_ms
 
     def goes_on(one: Life) -> list[str]:
-        told = [
+        outcomes = [
             one.run(2, DeleteFile(path="d/b")),
             one.run(5, put("d/a", b"x"), idempotency=IdempotencyKey(key="z", fingerprint="1")),
             one.run(1, put("e", b"x"), session="other"),
         ]
         one.now_ms += HOUR_MS * 3 // 4  # The earlier keys expire, the last one does not.
-        told.append(one.run(6, put("f", b"x")))
+        outcomes.append(one.run(6, put("f", b"x")))
         one.now_ms += 60_000
-        return [*told, one.run(7, put("f", b"y")), *one.state.sessions.keys]
+        return [*outcomes, one.run(7, put("f", b"y")), *one.state.sessions.keys]
 
     expected = ["done", "done", "unknown_session", "done", "done", "m"]
     assert goes_on(life) == goes_on(other) == expected

@@ -268,8 +268,8 @@ def test_a_chunk_that_is_uploaded_again_is_not_sent_twice_to_a_store_that_owes_a
 
     assert [sends.counts[store] for store in STORES] == [2, 1, 1]
     stored = ChunkStored(sha256=name_of(b"data"))
-    told = [answers(hand(world, "gateway-1", store, stored)) for store in STORES]
-    assert told == [[], [], [Uploaded()]]
+    answered = [answers(hand(world, "gateway-1", store, stored)) for store in STORES]
+    assert answered == [[], [], [Uploaded()]]
     assert world.actor("gateway-1").transfers._uploads == {}
 
 

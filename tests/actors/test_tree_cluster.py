@@ -191,15 +191,15 @@ def test_a_watcher_receives_the_changes_in_order_and_nothing_else() -> None:
     cluster.done(Transaction(steps=(MoveEntry(source="a", target="b"), put("a", b"3"))))
     cluster.settled()
 
-    told = changes(cluster, 1)
+    reply = changes(cluster, 1)
 
     assert refused.outcome.status == "precondition_failed"
-    assert [(c.kind, c.source, c.path, c.ordinal) for c in told.changes] == [
+    assert [(c.kind, c.source, c.path, c.ordinal) for c in reply.changes] == [
         ("put", None, "a", 0),
         ("move", "a", "b", 0),
         ("put", None, "a", 1),
     ]
-    assert told.applied == cluster.actor("store-1").state.applied
+    assert reply.applied == cluster.actor("store-1").state.applied
 
 
 def test_a_watcher_waits_at_the_store_and_receives_the_next_change_at_once() -> None:

@@ -145,8 +145,8 @@ def test_a_learner_copies_slots_that_only_stores_outside_the_view_have_applied()
     assert acknowledged.outcome.slot == applied
 
     def is_no_learners_state(sender: str, to: str, message: Any) -> bool:
-        told = message.type in ("sync.decided", "snapshot.page")
-        return not (told and to == "store-3" and sender.startswith("learner-"))
+        informs = message.type in ("sync.decided", "snapshot.page")
+        return not (informs and to == "store-3" and sender.startswith("learner-"))
 
     with intercepted(world, is_no_learners_state):
         world.start("store-3")

@@ -169,8 +169,10 @@ class Stage:
         lines: dict[tuple[int, str, tuple[tuple[str, str], ...]], list[str]] = {}
         for (at_us, sender, text), receivers in by_sender.items():
             lines.setdefault((at_us, text, tuple(sorted(receivers.items()))), []).append(sender)
-        for (_, text, told), senders in lines.items():
-            self._write_line(f"    {self._names(senders):<22} → {self._receivers(told):<26} {text}")
+        for (_, text, fates), senders in lines.items():
+            self._write_line(
+                f"    {self._names(senders):<22} → {self._receivers(fates):<26} {text}"
+            )
         self._heard.clear()
 
     def _write_line(self, line: str) -> None:
@@ -181,10 +183,10 @@ class Stage:
         else:
             self.lines.append(line)
 
-    def _receivers(self, told: tuple[tuple[str, str], ...]) -> str:
+    def _receivers(self, fates: tuple[tuple[str, str], ...]) -> str:
         parts = []
         for fate in ("", "lost", "down"):
-            names = [name for name, its in told if its == fate]
+            names = [name for name, its in fates if its == fate]
             if names:
                 parts.append(self._names(names) + (f" ({fate})" if fate else ""))
         return ", ".join(parts)
@@ -234,8 +236,8 @@ def _more(message: Any) -> list[str]:
             return [f"{status} at {applied}"]
     extra = [f"from {message.first_slot}"] if hasattr(message, "first_slot") else []
     if entries := getattr(message, "accepted", ()):
-        told = (f"slot {e.slot} at {e.ballot} [{_value(e.value)}]" for e in entries)
-        extra.append(f"has {', '.join(told)}")
+        accepted = (f"slot {e.slot} at {e.ballot} [{_value(e.value)}]" for e in entries)
+        extra.append(f"has {', '.join(accepted)}")
     if aborted := getattr(message, "aborted", ()):
         extra.append(f"aborted {', '.join(str(one.index) for one in aborted)}")
     if refused := getattr(message, "refused", ()):

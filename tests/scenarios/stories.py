@@ -237,8 +237,8 @@ def lease_lapses_before_view_drops_store() -> Stage:
         holds=[m.name for m in learner.view.stores] == ["store-1", "store-2"],
     )
     answer = world.answer(token)
-    told = answer.outcome.status
-    stage.then(f"the write is {told}", holds=told in ("done", "aborted"))
+    status = answer.outcome.status
+    stage.then(f"the write is {status}", holds=status in ("done", "aborted"))
     return stage
 
 

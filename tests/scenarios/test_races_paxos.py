@@ -32,12 +32,12 @@ def test_a_new_leader_takes_for_each_slot_the_value_of_the_highest_ballot() -> N
     proposer._campaign()
     ballot, first = proposer.phase.ballot, proposer.phase.first_slot
     low, high = Ballot(1, "proposer-1"), Ballot(1, "proposer-5")
-    told = [
+    reported = [
         (AcceptedValue(slot=first + 1, ballot=low, value=batch(1)),),
         (AcceptedValue(slot=first + 1, ballot=high, value=batch(2)),),
         (AcceptedValue(slot=first + 2, ballot=low, value=batch(3)),),
     ]
-    for acceptor, accepted in zip(ACCEPTORS, told, strict=False):
+    for acceptor, accepted in zip(ACCEPTORS, reported, strict=False):
         promise = Promise(
             ballot=ballot, first_slot=first, next_slot=None, accepted=accepted, truncated_below=1
         )

@@ -16,22 +16,13 @@ from actors.messages import (
     ReadReply,
     ReadRequest,
 )
-from actors.state.namespace import Namespace
 from actors.store.reads import WaitingRead
 from actors.values import (
     NOOP,
-    Batch,
-    Command,
-    Refusal,
     View,
 )
 from chaos.simulator.world import World
 from tests.worlds import hand, leader_of, sent, started, types
-
-
-def told(state: Namespace, slot: int, one: Command, *aborted: Refusal) -> tuple[str, int]:
-    (outcome,) = state.apply(slot, Batch(elapsed_ms=slot, commands=(one,)), aborted)
-    return outcome.status, outcome.slot
 
 
 def view_without(view: View, store: str) -> View:
@@ -202,12 +193,12 @@ def test_an_answer_to_a_former_incarnation_answers_no_read() -> None:
         read = Read(token=7, request=ReadRequest(number=0, what="entry", path=path))
         numbers.append(asked(hand(world, "gateway-1", "gateway-1", read)))
 
-    def told(number: int) -> int:
+    def answers_to(number: int) -> int:
         reply = ReadReply(number=number, status="absent", applied=1)
         return len(hand(world, "gateway-1", "store-1", reply).answers)
 
-    assert told(numbers[0]) == 0
-    assert told(numbers[1]) == 1
+    assert answers_to(numbers[0]) == 0
+    assert answers_to(numbers[1]) == 1
 
 
 def test_a_log_page_for_a_former_incarnation_answers_no_call() -> None:
@@ -220,9 +211,9 @@ def test_a_log_page_for_a_former_incarnation_answers_no_call() -> None:
         look = ReadLog(token=7, before=0, limit=10)
         numbers.append(asked(hand(world, "gateway-1", "gateway-1", look)))
 
-    def told(number: int) -> int:
+    def answers_to(number: int) -> int:
         page = LogPage(number=number, entries=(), decided=1, first_kept=1)
         return len(hand(world, "gateway-1", "learner-1", page).answers)
 
-    assert told(numbers[0]) == 0
-    assert told(numbers[1]) == 1
+    assert answers_to(numbers[0]) == 0
+    assert answers_to(numbers[1]) == 1

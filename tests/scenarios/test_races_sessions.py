@@ -28,7 +28,7 @@ def command(sequence: int, path: str, acknowledged: int = -1) -> Command:
     )
 
 
-def told(state: Namespace, slot: int, one: Command, *aborted: Refusal) -> tuple[str, int]:
+def outcome_of(state: Namespace, slot: int, one: Command, *aborted: Refusal) -> tuple[str, int]:
     (outcome,) = state.apply(slot, Batch(elapsed_ms=slot, commands=(one,)), aborted)
     return outcome.status, outcome.slot
 
@@ -36,15 +36,18 @@ def told(state: Namespace, slot: int, one: Command, *aborted: Refusal) -> tuple[
 def test_each_sequence_has_one_result_for_good_aborted_or_done() -> None:
     """Given commands that are in two slots, then both copies get the first result."""
     state = Namespace(Constants())
-    assert told(state, 1, command(0, "")) == ("done", 1)
-    assert told(state, 2, command(1, "given-up"), Refusal(index=0, reason="late")) == ("aborted", 2)
-    assert told(state, 3, command(2, "kept")) == ("done", 3)
-    assert told(state, 4, command(1, "given-up")) == ("aborted", 2)
-    assert told(state, 5, command(2, "kept")) == ("done", 3)
+    assert outcome_of(state, 1, command(0, "")) == ("done", 1)
+    assert outcome_of(state, 2, command(1, "given-up"), Refusal(index=0, reason="late")) == (
+        "aborted",
+        2,
+    )
+    assert outcome_of(state, 3, command(2, "kept")) == ("done", 3)
+    assert outcome_of(state, 4, command(1, "given-up")) == ("aborted", 2)
+    assert outcome_of(state, 5, command(2, "kept")) == ("done", 3)
     assert state.tree.lookup("given-up") is None
-    assert told(state, 6, command(3, "more", acknowledged=1)) == ("done", 6)
-    assert told(state, 7, command(1, "given-up"))[0] == "forgotten"
-    assert told(state, 8, command(2, "kept")) == ("done", 3)
+    assert outcome_of(state, 6, command(3, "more", acknowledged=1)) == ("done", 6)
+    assert outcome_of(state, 7, command(1, "given-up"))[0] == "forgotten"
+    assert outcome_of(state, 8, command(2, "kept")) == ("done", 3)
 
 
 def test_no_command_of_a_closed_session_is_applied() -> None:
@@ -54,13 +57,13 @@ def test_no_command_of_a_closed_session_is_applied() -> None:
         update={"session": "t", "operation": CloseSession(target="s")}
     )
     opening = closing.model_copy(update={"sequence": 0, "operation": OpenSession()})
-    assert told(state, 1, command(0, "")) == ("done", 1)
-    assert told(state, 2, opening) == ("done", 2)
+    assert outcome_of(state, 1, command(0, "")) == ("done", 1)
+    assert outcome_of(state, 2, opening) == ("done", 2)
     asked = ReadRequest(number=1, what="result", path="", session="s", sequence=7)
     assert answer_read(state, asked).status == "running"
-    assert told(state, 3, closing) == ("done", 3)
+    assert outcome_of(state, 3, closing) == ("done", 3)
     assert answer_read(state, asked).status == "absent"
-    assert told(state, 4, command(7, "late"))[0] == "unknown_session"
+    assert outcome_of(state, 4, command(7, "late"))[0] == "unknown_session"
     assert state.tree.lookup("late") is None
 
 

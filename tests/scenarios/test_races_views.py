@@ -67,11 +67,11 @@ def test_slots_decided_by_another_coordinator_are_not_voted_on_again() -> None:
         "coordinator_incarnation": me.incarnation,
     }
     slot = learner.decided + 1
-    told = (
+    decided = (
         DecidedSlot(slot=slot, value=learner.view.model_copy(update=own), aborted=()),
         DecidedSlot(slot=slot + 1, value=batch(1), aborted=()),
     )
-    hand(world, "learner-2", "learner-1", Decided(entries=told, first_kept=1))
+    hand(world, "learner-2", "learner-1", Decided(entries=decided, first_kept=1))
     assert learner.decided == slot + 1
     assert learner.coordinator.rounds == {}
 
