@@ -54,7 +54,7 @@ COVERAGE_GOALS = (
     CoverageGoal("newcomers joined", ("disk.newcomers_joined",), 20),
     CoverageGoal("turns without room", ("disk.waited_for_room",)),
     CoverageGoal("rotten blobs found", ("store.chunks_rotten",)),
-    CoverageGoal("rotten rows written anew", ("store.rows_rotten", "learner.rows_rotten")),
+    CoverageGoal("rotten rows rewritten", ("store.rows_rotten", "learner.rows_rotten")),
     CoverageGoal("rotten disks refused", ("disk.refused",), 60),
     CoverageGoal("snapshots disturbed", ("disk.copies_disturbed",), 100),
     CoverageGoal("reads refused", ("store.reads_refused",)),
@@ -64,7 +64,7 @@ COVERAGE_GOALS = (
     CoverageGoal("unused chunks asked to be kept", ("store.chunks_kept",)),
     CoverageGoal("unused chunks deleted", ("store.chunks_deleted",)),
     CoverageGoal("changed settings refused", ("settings.refused",)),
-    CoverageGoal("changed settings borne", ("settings.borne",)),
+    CoverageGoal("changed settings tolerated", ("settings.borne",)),
     *(
         CoverageGoal(f"clusters of the shape {shape.name!r}", (f"shape.{shape.name}",), 250)
         for shape in SHAPES

@@ -2,7 +2,7 @@
 
 A value is chosen once a majority of acceptors has the same slot and ballot on disk (design 3.4).
 Views and aborts are applied in slot order, as every learner must apply them. All invariants that
-speak of the log compare the nodes with this one.
+concern the log compare the nodes with this one.
 """
 
 import json

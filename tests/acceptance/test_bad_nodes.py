@@ -37,7 +37,7 @@ def node(local: LocalCluster, folder: Path, name: str, **settings: str) -> Ran:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "says"),
     [
         ("referee-1", "proposer, acceptor, learner, store, gateway"),
         ("store", "store-2"),
@@ -49,11 +49,11 @@ def node(local: LocalCluster, folder: Path, name: str, **settings: str) -> Ran:
     ],
 )
 def test_an_unknown_name_is_refused(
-    cluster: LocalCluster, tmp_path: Path, name: str, told: str
+    cluster: LocalCluster, tmp_path: Path, name: str, says: str
 ) -> None:
     ran = node(cluster, tmp_path, name, data=str(tmp_path / "data"))
     said = " ".join(ran.err.replace("│", " ").split())
-    assert (ran.code, told in said, "Traceback" in said) == (2, True, False), ran
+    assert (ran.code, says in said, "Traceback" in said) == (2, True, False), ran
     assert not (tmp_path / "data").exists()
 
 

@@ -116,7 +116,7 @@ async def test_fifty_clients_increment_one_counter(
     # Given fifty clients that read a counter and increment it by compare-and-set,
     target = f"/v1/files/counter-{secrets.token_hex(4)}"
     each = length.pick(1, 10)
-    told: Counter[int] = Counter()
+    statuses: Counter[int] = Counter()
 
     async def increment(connection: Connection) -> bool:
         now = await connection.request("GET", target)
@@ -125,10 +125,10 @@ async def test_fifty_clients_increment_one_counter(
         elif now.status == 200:
             condition, value = f"if-match: {now.header('etag')}\r\n", int(now.body)
         else:
-            told[now.status] += 1
+            statuses[now.status] += 1
             return False
         reply = await connection.request("PUT", target, b"%d" % (value + 1), condition)
-        told[reply.status] += 1
+        statuses[reply.status] += 1
         assert reply.status in (200, 201, 412, 503), reply.body
         return reply.status in (200, 201)
 
@@ -149,7 +149,7 @@ async def test_fifty_clients_increment_one_counter(
     connection = Connection.to(cluster.url)
     final = await connection.request("GET", target)
     assert (int(final.body), int(final.header("synod-version"))) == (successes, successes)
-    assert told[201] == 1
-    assert told[412] > successes
-    figure(f"{successes} increments, {told[412]} lost races")
+    assert statuses[201] == 1
+    assert statuses[412] > successes
+    figure(f"{successes} increments, {statuses[412]} lost races")
     connection.close()

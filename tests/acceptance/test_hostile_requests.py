@@ -75,13 +75,13 @@ async def test_hostile_transactions_cost_no_node_much_and_leave_equal_replicas(
             limit_memory(cluster)
 
     # then each request was done or refused in bounded time, and no node needed more than it has,
-    told: Any = f"seed {seed}: {dict(sorted(statuses.items()))}, slowest {slowest_s:.1f} s"
-    assert statuses[200], told
-    assert set(statuses) <= {200, *REFUSALS}, told
-    assert slowest_s < 12, told
+    summary: Any = f"seed {seed}: {dict(sorted(statuses.items()))}, slowest {slowest_s:.1f} s"
+    assert statuses[200], summary
+    assert set(statuses) <= {200, *REFUSALS}, summary
+    assert slowest_s < 12, summary
     cluster.check_alive()
     peak_kib = max(cluster.vm_hwm_kib(name) for name in cluster.nodes)
-    assert peak_kib * 1024 < MEMORY_BYTES, told
+    assert peak_kib * 1024 < MEMORY_BYTES, summary
 
     # and all replicas are equal, also after all of them were killed at once, and take writes.
     for again in (False, True):
@@ -99,4 +99,4 @@ async def test_hostile_transactions_cost_no_node_much_and_leave_equal_replicas(
                 await connection.request("DELETE", f"/v1/directories/{path}?recursive=true")
         assert (await connection.request("PUT", "/v1/files/after", b"x")).status in (200, 201)
         connection.close()
-    figure(f"{told}; no process had more than {peak_kib // 1024} MiB")
+    figure(f"{summary}; no process had more than {peak_kib // 1024} MiB")

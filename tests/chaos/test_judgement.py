@@ -124,9 +124,13 @@ def test_an_abort_that_is_taken_back_is_found(run: Run) -> None:
 
 def test_a_history_that_has_no_order_is_found(run: Run) -> None:
     client = run.recorder.client()
-    for f, value, told in (("write", "v1", None), ("write", "v2", None), ("read", None, "v1")):
+    for f, value, value_read in (
+        ("write", "v1", None),
+        ("write", "v2", None),
+        ("read", None, "v1"),
+    ):
         client.invoke(f, "/a", value)  # type: ignore[arg-type]
-        client.ok(told)
+        client.ok(value_read)
 
     result, window = judgement._judge_history(run)
 
@@ -424,5 +428,5 @@ def test_wrong_arguments_are_refused(
 ) -> None:
     code = run_cli(["chaos", *arguments])
 
-    told = " ".join(capsys.readouterr().err.replace("│", " ").split())
-    assert (code, says in told) == (2, True)
+    printed = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert (code, says in printed) == (2, True)

@@ -13,11 +13,11 @@ _ROW = re.compile(r"^\| `(?P<name>[\w.\-]+)` \|.*`(?P<sha256>[0-9a-f]{64})` \|$"
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.parent.name)
 def test_vendored_files_are_as_released(folder: Path) -> None:
-    told = dict(_ROW.findall((folder / "README.md").read_text()))
+    listed = dict(_ROW.findall((folder / "README.md").read_text()))
     present = {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest()
         for file in folder.iterdir()
         if file.name != "README.md" and not file.name.endswith(".LICENSE")
     }
     assert present
-    assert present == told
+    assert present == listed

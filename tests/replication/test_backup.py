@@ -162,7 +162,7 @@ async def test_what_is_restored_is_one_moment_of_a_busy_cluster(
             for writer in range(WRITERS):
                 group.create_task(_write_on(synod, history, stop, writer))
             await eventually(lambda: len(history.versions) == 5 * WRITERS + 1, 60)
-            told = max(max(versions)[0] for versions in history.versions.values())
+            acknowledged = max(max(versions)[0] for versions in history.versions.values())
             manifest, _ = await backup(synod, tmp_path / "backup", progress=Silent())
             stop.set()
             await waiting[0]
@@ -170,7 +170,7 @@ async def test_what_is_restored_is_one_moment_of_a_busy_cluster(
         last_version = (await synod.stat("w/0/0")).version
 
     expected = history.at(manifest.slot)
-    assert manifest.slot >= told
+    assert manifest.slot >= acknowledged
     assert manifest.slot < after.slot
     assert expected != history.at(after.slot)
     assert manifest.files == len(expected)

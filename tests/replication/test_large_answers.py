@@ -84,8 +84,8 @@ async def test_the_largest_directory_can_be_listed_and_watched_and_its_log_read(
         assert [entry["name"] for page in pages for entry in page["entries"]] == names
         assert len(json.dumps(pages[0]["entries"][0])) * len(names) > _MESSAGE_BYTES_MAX
 
-        told = [change.path async for change in _changes(cluster, through=slot)]
-        assert told == [f"{_FOLDER}/{name}" for name in names]
+        paths = [change.path async for change in _changes(cluster, through=slot)]
+        assert paths == [f"{_FOLDER}/{name}" for name in names]
         sessions = {host.transport.health.sessions for host in cluster.hosts.values()}
         assert sessions == {1}, "the broker closed a channel over a message that was too large"
 

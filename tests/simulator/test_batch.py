@@ -26,8 +26,8 @@ def fresh_seeds() -> range:
 def test_seeds_with_all_faults(seeds: range) -> None:
     """Given storms of all faults, then nothing is violated and the batch is not vacuous."""
     summary = run_batch([Plan(seed) for seed in seeds], jobs=os.cpu_count() or 1)
-    told = [f"{r.plan.command}\n{r.invariant}: {r.detail}" for r in summary.failures]
-    assert not told, "\n".join(told)
+    failures = [f"{r.plan.command}\n{r.invariant}: {r.detail}" for r in summary.failures]
+    assert not failures, "\n".join(failures)
     assert summary.vacuous() == []
     assert summary.acknowledged_least >= 300
     assert summary.simulated_ms_least >= 60_000
