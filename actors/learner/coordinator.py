@@ -240,8 +240,8 @@ class Coordinator:
 
     def _decidable(self, slot: int, batch: Batch) -> tuple[Refusal, ...] | Abort | None:
         """The aborted commands of the slot, or the abort to propose, or `None` while it is open."""
-        given_up = {**self._learned.aborts.get(slot, {}), **self._short_of_stores(batch)}
-        aborted = tuple(Refusal(index=i, reason=given_up[i]) for i in sorted(given_up))
+        abort_reasons = {**self._learned.aborts.get(slot, {}), **self._short_of_stores(batch)}
+        aborted = tuple(Refusal(index=i, reason=abort_reasons[i]) for i in sorted(abort_reasons))
         if len(aborted) == len(batch.commands):
             return aborted  # It follows from the log alone; no vote is needed.
         round_ = self.rounds.get(slot)
@@ -255,7 +255,7 @@ class Coordinator:
         if any(name not in round_.votes for name in voters):
             return None
         refusals = self._refusals(slot, batch, round_, voters)
-        open_refusals = {i: reason for i, reason in refusals.items() if i not in given_up}
+        open_refusals = {i: reason for i, reason in refusals.items() if i not in abort_reasons}
         if open_refusals:
             if not self._has_vote(voters[0], slot):
                 # No voter is left, so nothing can show that no client was told of a commit, and the

@@ -1,4 +1,4 @@
-"""`make mutants`: try every deliberate bug, and print who caught it; fails if one survives."""
+"""`make mutants`: try every deliberate bug, and print what caught it; fails if one survives."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -21,14 +21,14 @@ def main(
     ] = None,
     jobs: Annotated[int, typer.Option(help="How many at once.")] = 1,
     seeds_max: Annotated[
-        int | None, typer.Option(help="Cut every budget to so many seeds; tests run as ever.")
+        int | None, typer.Option(help="Limit every budget to this many seeds; tests run as usual.")
     ] = None,
     only_list: Annotated[bool, typer.Option("--list", help="Print the catalogue.")] = False,
     table: Annotated[
         Path | None, typer.Option(help="Also append the table to this file, row by row.")
     ] = None,
 ) -> None:
-    """Apply the mutants one by one to a throw-away copy of the tree, and hunt them there."""
+    """Apply the mutants one by one to a throw-away copy of the tree, and try to catch each."""
     mutants = _chosen(names or [])
     if only_list:
         for mutant in mutants:

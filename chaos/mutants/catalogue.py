@@ -1,7 +1,7 @@
 """The catalogue of deliberate bugs: small replacements of text, each of which breaks one rule.
 
 The entries are data (`*.toml`). A mutant names what may catch it: rules of the simulator (see
-`docs/simulator.md`), or one test, for what only the runtime or the journal shows.
+`docs/simulator.md`), or one test, for bugs that only the runtime or the journal can show.
 """
 
 import re
@@ -16,7 +16,7 @@ _SEEDS = 20
 
 
 class CatalogueWrong(Exception):
-    """An entry does not make sense, or does not fit the source any more."""
+    """An entry is invalid, or no longer fits the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Mutant:
     name: str
     rule: str
     why: str
-    """What the bug is, in a few words."""
+    """A description of the bug in a few words."""
     file: str
     old: str
     new: str

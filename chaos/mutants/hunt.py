@@ -1,7 +1,7 @@
-"""One mutant: a throw-away copy of the tree with the bug in it, and what becomes of it there.
+"""The trial of one mutant in a throw-away copy of the tree that has the bug.
 
-A failure counts only if a rule that the catalogue names failed, and only if the very same seed (or
-test) passes on a copy without the bug: else it shows something, but not that the bug was caught.
+A failure counts only if a rule that the catalogue names failed, and only if the same seed (or test)
+passes on a copy without the bug: else something failed, but the bug was not caught.
 """
 
 import json
@@ -37,12 +37,12 @@ _TEST_S = 240.0
 
 @dataclass(frozen=True, slots=True)
 class MutantResult:
-    """What came of a mutant; it survived unless `caught`."""
+    """The result for a mutant; it survived unless `caught`."""
 
     mutant: Mutant
     caught: bool
     by: str
-    """The rule or test that failed, or why nothing counts."""
+    """The rule or test that failed, or the reason why nothing counts."""
     seeds: int
     seconds: float
     detail: str = ""
@@ -50,18 +50,18 @@ class MutantResult:
 
 
 class TrialBroken(Exception):
-    """A trial did not run as it should, so it says nothing."""
+    """A trial did not run as it should, so it has no result."""
 
 
 class Hunter:
-    """Hunts mutants of the tree at `root`. Safe to use from several threads."""
+    """Tries mutants of the tree at `root`. Safe to use from several threads."""
 
     def __init__(self, root: Path, seconds_per_seed: float = 90.0) -> None:
         self._root = root
         self._seconds_per_seed = seconds_per_seed
         self._guard = Lock()
         self._passes: dict[tuple[str, str], bool] = {}
-        """Whether a seed of some faults, or a test, passes without any bug."""
+        """Whether a seed of some faults, or a test, passes without the bug."""
 
     def hunt(self, mutant: Mutant) -> MutantResult:
         """Try it. Raises `CatalogueWrong` if it does not fit, `TrialBroken` if nothing ran."""
@@ -106,7 +106,7 @@ class Hunter:
     # -- tests -----------------------------------------------------------------------------------
 
     def _test(self, tree: Path, test: str) -> str:
-        """`test` if its own assertion failed; else what happened instead."""
+        """`test` if its own assertion failed; else a description of what happened instead."""
         options = ["-q", "-rf", "--tb=no", "-p", "no:cacheprovider", "--color=no"]
         try:
             ended = _python(tree, ["-m", "pytest", *options, test], _TEST_S)

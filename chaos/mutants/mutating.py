@@ -1,8 +1,9 @@
-"""mutmut with the kinds of change that our tests let in, and without those that tell nothing.
+"""mutmut with the kinds of change that our tests miss, and without those that show nothing.
 
-A call that is left out, an error that is not raised, a condition that always or never holds: mutmut
-itself changes parts of expressions only. Left out are texts, which are mostly what people read, and
-`None` for a value or an argument, which the type checker refuses before any test.
+It adds calls that are left out, errors that are not raised, and conditions that always or never
+hold: mutmut itself changes parts of expressions only. It leaves out texts, which are mostly for
+people to read, and `None` for a value or an argument, which the type checker refuses before any
+test.
 """
 
 import sys
@@ -20,17 +21,17 @@ _UNTOLD = {
 
 
 SHOW_ALL = ("show", "--all")
-"""`show` for several changes at once, which follow: mutmut shows one, and takes long to begin."""
+"""`show` for the several changes that follow at once: mutmut shows one, and is slow to start."""
 
 
 def left_out(node: cst.Expr) -> Iterator[cst.Pass]:
-    """A call whose value nobody uses."""
+    """A call whose value is not used."""
     if isinstance(node.value, cst.Call | cst.Await):
         yield cst.Pass()
 
 
 def not_raised(node: cst.Raise) -> Iterator[cst.Pass]:
-    """An error that goes unnoticed."""
+    """An error that is not raised."""
     yield cst.Pass()
 
 
@@ -42,10 +43,12 @@ def forced(node: cst.If) -> Iterator[cst.If]:
 
 def main() -> None:
     """Run mutmut's command line with these kinds of change."""
-    from mutmut.__main__ import cli  # It reads the settings of the folder when it is imported.
+    from mutmut.__main__ import cli  # The import reads the settings of the current folder.
 
     operators = mutators.mutation_operators
-    assert isinstance(operators, list), "mutmut keeps its kinds of change in another way now"
+    assert isinstance(operators, list), (
+        "this version of mutmut stores its kinds of change differently"
+    )
     operators[:] = [
         *(pair for pair in operators if pair[1] not in _UNTOLD),
         (cst.Expr, left_out),

@@ -1,9 +1,9 @@
-"""`make mutants-survey`: make many small changes by machine, and print what no test notices.
+"""`make mutants-survey`: make many small changes by machine, and print those that no test notices.
 
-The catalogue holds bugs that somebody thought of; this looks for the others. mutmut makes the
-changes and runs, for each, the tests that reach the changed function. Which of them are tried is
-drawn from a seed, so that a survey can be repeated, and the whole ends in time. A survivor is a
-question, not a failure: many change nothing that matters.
+The catalogue holds bugs that its authors thought of; the survey looks for others. mutmut makes the
+changes and runs, for each, the tests that reach the changed function. A seed selects the changes to
+try, so that a survey can be repeated and ends in time. A survivor is a question, not a failure:
+many changes have no effect that matters.
 """
 
 import json
@@ -44,7 +44,7 @@ _TESTS = {
     ),
     "gateway/backup/restore.py": ("tests/gateway/test_restore.py",),
 }
-"""Which tests may notice a change of a file, where they are not those of its package."""
+"""The tests that may notice a change of a file, if they are not those of its package."""
 
 _DEFAULT = tuple(
     f"actors/{name}.py"
@@ -66,7 +66,7 @@ _DEFAULT = tuple(
     )
 )
 _NO_RULE = (r"self\.counters\[", r"turn\.counters\[")
-"""Lines that only count what happened."""
+"""Lines that only count events."""
 
 _STILL = ("not checked", "skipped", "killed", "timeout", "suspicious", "segfault")
 _GRACE_S = 60.0
@@ -74,22 +74,22 @@ _PREPARED_S = 1_800.0
 
 
 class SurveyBroken(Exception):
-    """No change could be tried: usually a test fails without any."""
+    """No change could be tried: usually because a test fails without any."""
 
 
 @dataclass(frozen=True, slots=True)
 class MutationSurvey:
-    """Files that the same tests look at, in a throw-away copy of the tree."""
+    """Files that share the tests which may notice a change, in a throw-away copy of the tree."""
 
     tree: Path
     files: tuple[str, ...]
     tests: tuple[str, ...]
 
     def prepare(self) -> list[str]:
-        """Make all changes and see the tests pass without any; the changes' names, in order."""
+        """Make all changes and check that the tests pass without any; the changes' names."""
         place = self.tree / "pyproject.toml"
         place.write_text(place.read_text(encoding="utf-8") + self.settings(), encoding="utf-8")
-        # A pattern that fits no change: all are made and the tests timed, then it gives up.
+        # With a pattern that fits no change, mutmut makes all, times the tests, and gives up.
         made = self._mutmut("run", "--max-children", "1", "none.at.all*", seconds=_PREPARED_S)
         names = sorted(name for name, _ in self.results())
         if not names or not (self.tree / "mutants/mutmut-stats.json").is_file():
@@ -97,7 +97,7 @@ class MutationSurvey:
         return names
 
     def settings(self) -> str:
-        """What is added to `pyproject.toml`."""
+        """The lines to add to `pyproject.toml`."""
         packages = sorted({file.partition("/")[0] for file in self.files})
         settings = {
             "source_paths": packages,
@@ -107,12 +107,12 @@ class MutationSurvey:
             "pytest_add_cli_args": ["-p", "no:cacheprovider", "--hypothesis-seed=0"],
             "pytest_add_cli_args_test_selection": self.tests,
         }
-        # What JSON writes of a list of texts is TOML, too.
+        # JSON's list of strings is valid TOML, too.
         lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
         return "\n".join(["", "[tool.mutmut]", *lines, ""])
 
     def attempt(self, names: list[str], seconds: float) -> None:
-        """Try these changes; what is not tried in time stays `not checked`."""
+        """Try these changes; those that are not tried in time stay `not checked`."""
         with subprocess.Popen(
             self._command("run", "--max-children", "1", *names),
             cwd=self.tree,
@@ -131,14 +131,14 @@ class MutationSurvey:
                     os.killpg(running.pid, signal.SIGKILL)
 
     def results(self) -> Iterator[tuple[str, str]]:
-        """Each change and what became of it."""
+        """Each change and its result."""
         for line in self._mutmut("results", "--all", "true").stdout.splitlines():
             name, _, status = line.strip().partition(": ")
             if status:
                 yield name, status
 
     def diffs(self, names: list[str]) -> dict[str, str]:
-        """The lines that each change takes and adds."""
+        """The lines that each change removes and adds."""
         found: dict[str, list[str]] = {}
         lines: list[str] = []
         for line in self._mutmut(*SHOW_ALL, *names).stdout.splitlines():
@@ -171,9 +171,9 @@ def main(
         list[str] | None,
         typer.Argument(help="Such as actors/paxos/acceptor.py; usually the actors."),
     ] = None,
-    minutes: Annotated[float, typer.Option(help="When to end, about.")] = 20.0,
+    minutes: Annotated[float, typer.Option(help="About how many minutes to run.")] = 20.0,
     count: Annotated[int, typer.Option(help="How many changes of each file; 0 is all.")] = 30,
-    seed: Annotated[int, typer.Option(help="Which of them.")] = 1,
+    seed: Annotated[int, typer.Option(help="The seed that selects the changes.")] = 1,
 ) -> None:
     """Change the files in many small ways, and print the changes that no test notices."""
     ends = time.monotonic() + minutes * 60
@@ -211,7 +211,7 @@ def draw(names: list[str], count: int, seed: int) -> list[str]:
 def _survey(
     files: tuple[str, ...], tests: tuple[str, ...], seconds: float, count: int, seed: int
 ) -> Counter[str]:
-    """Survey some files for about `seconds`; how many changes ended in each way."""
+    """Survey some files for about `seconds`; the number of changes with each result."""
     ends = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="synod-survey-") as folder:
         tree = Path(folder).resolve() / "tree"

@@ -1,4 +1,4 @@
-"""Run in a tree of its own, mutated or not: simulate seeds until one fails, and say which.
+"""Run in a tree of its own, mutated or not: simulate seeds until one fails, and report it.
 
 Prints one JSON object: `actors` (the folder of the code that ran), `seeds` (how many ran),
 `invariant`, `detail` and `replay` of the failure, all empty if there was none.
