@@ -113,11 +113,11 @@ class NodesMetrics:
                 f"paxos_node_{name}", text, _NODE, bounds=bounds, registry=registry
             )
 
-        self.received = counter("messages_received", "Messages the actor took in.", "type")
+        self.received = counter("messages_received", "Messages the actor received.", "type")
         self.sent = counter("messages_sent", "Messages handed to the transport.", "type")
         self.turn_seconds = histogram("turn_seconds", "Time of a turn.", _TURN_SECONDS)
         self.turn_messages = histogram(
-            "turn_messages", "Messages and timers that a turn took in.", _TURN_MESSAGES
+            "turn_messages", "Messages and timers that a turn processed.", _TURN_MESSAGES
         )
         self.commit_seconds = histogram(
             "journal_commit_seconds", "Time of a durable commit of the journal.", _TURN_SECONDS
@@ -127,10 +127,10 @@ class NodesMetrics:
             "timer_late_seconds", "How late timers came back.", _LATE_SECONDS
         )
         self.timers_lost = counter("timers_lost", "Timers whose message had to be sent again.")
-        self.quarantined = counter("quarantined", "Messages the actor could not digest.")
-        self.rebuilds = counter("rebuilds", "Actors made anew after they failed in a turn.")
+        self.quarantined = counter("quarantined", "Messages the actor could not process.")
+        self.rebuilds = counter("rebuilds", "Actors rebuilt after they failed in a turn.")
         self.halted = Gauge(
-            "paxos_node_halted", "1 if the node refuses to go on.", _NODE, registry=registry
+            "paxos_node_halted", "1 if the node has halted.", _NODE, registry=registry
         )
 
     def node(self, name: str) -> "NodeMetrics":

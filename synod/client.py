@@ -378,7 +378,7 @@ class AsyncClient:
         return await self._item("GET", "/v1/traces")
 
     async def record(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Have every node record more or less; see `docs/api.md`. Raises `SynodError`."""
+        """Change what every node records; see `docs/api.md`. Raises `SynodError`."""
         return await self._item("POST", "/v1/traces", json=order)
 
     # -- backup, see `gateway.backup.take` ---------------------------------------------------------

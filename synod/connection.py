@@ -86,7 +86,7 @@ class Address(NamedTuple):
             return InvalidRequest(f"the request can't be sent, so nothing was: {reason}")
         if isinstance(failure, httpx.TransportError):
             return Unreachable(f"no answer from {self.shown}: {reason}{self._by_proxy}")
-        return ServerFailure(f"what answers at {self.shown} can't be understood: {reason}")
+        return ServerFailure(f"the response from {self.shown} can't be read: {reason}")
 
     def _not_connected(self, failure: httpx.HTTPError, reason: str) -> str:
         causes = list(_causes(failure))

@@ -51,7 +51,7 @@ class InvalidRequest(SynodError):
 
 
 class Unauthorized(SynodError):
-    """The gateway wants a token, or another one: see `SYNOD_TOKEN`."""
+    """The gateway requires a token, or another one: see `SYNOD_TOKEN`."""
 
 
 class NotFound(SynodError):

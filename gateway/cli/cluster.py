@@ -153,5 +153,5 @@ def _host(settings: Settings, name: str | None, failpoints: "Failpoints | None" 
         raise typer.Exit(FAILED) from None
     except Exception:
         # An internal error is logged with its traceback: there is no other place to find it.
-        logging.getLogger("synod.hosting").exception("the process ends by a mistake of its own")
+        logging.getLogger("synod.hosting").exception("the process ends by an internal error")
         raise

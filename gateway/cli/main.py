@@ -133,7 +133,7 @@ def run(arguments: list[str] | None = None) -> int:
         text = f"ended by {name}: what was under way may have happened, in part or whole"
         return _tell(text, SIGNALLED + end.number, "interrupted", as_json)
     except BrokenPipeError:
-        return _tell("what was to read the output was gone before its end", FAILED, "os", as_json)
+        return _tell("the reader of the output closed it before its end", FAILED, "os", as_json)
     except OSError as error:
         # Errors of files that this command opened have a name; those of standard streams have none.
         where = error.filename or "standard input or output"
@@ -144,7 +144,7 @@ def run(arguments: list[str] | None = None) -> int:
         if isinstance(error, ModuleNotFoundError) and is_of_server(error):
             return _tell(reason_of(error, words[0]), MISUSED, "usage", as_json)
         text = (
-            f"Synod made a mistake: {type(error).__name__}: {error}. What was under way may have "
+            f"Synod failed by an internal error: {type(error).__name__}: {error}. The request may have "
             "happened. SYNOD_TRACEBACK=1 shows where; please report it"
         )
         return _tell(text, FAILED, "internal", as_json)

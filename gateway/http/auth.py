@@ -68,8 +68,8 @@ _PAGE = """<!doctype html>
   button { margin-top: .8em } .wrong { color: #c33 } :root { color-scheme: light dark }
 </style>
 <h1>Synod</h1>
-<p>This gateway wants a token. It is the setting <code>token</code> (<code>SYNOD_TOKEN</code>; with
-Docker Compose it stands in <code>.env</code>).</p>
+<p>This gateway requires a token: the setting <code>token</code> (<code>SYNOD_TOKEN</code>; with
+Docker Compose it is in <code>.env</code>).</p>
 <!-- wrong -->
 <form method="post" action="/v1/login">
   <label for="token">Token</label>
@@ -126,7 +126,7 @@ class Authenticator:
             return self.page("")
         raise Problem(
             UNAUTHORIZED,
-            "this gateway wants its token: Authorization: Bearer … (SYNOD_TOKEN for the synod "
+            "this gateway requires its token: Authorization: Bearer … (SYNOD_TOKEN for the synod "
             "command)",
             headers=_CHALLENGE,
         )
@@ -156,7 +156,7 @@ class Authenticator:
         self._rejected("origin")
         raise Problem(
             FOREIGN_ORIGIN,
-            f"a web page of another origin ({(page or about)[:80]!a}) asks; nothing was changed. "
+            f"a page of another origin sent this ({(page or about)[:80]!a}); nothing was changed. "
             "Behind a proxy, have it pass the Host header on",
         )
 
@@ -208,7 +208,7 @@ class Authenticator:
         return response
 
     async def logout(self, request: Request) -> Response:
-        """Have the browser forget its cookie."""
+        """Delete the browser's cookie."""
         response = Response(status_code=204)
         response.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return response

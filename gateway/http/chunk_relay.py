@@ -65,7 +65,7 @@ class IncomingChunk:
                 return
             self._slot = self._spill.slot()
             if self._slot is None:
-                raise no_capacity("too many bodies come slowly")
+                raise no_capacity("too many slow bodies")
             await self._write(self._slot)
             self._forget()
         self._data += piece

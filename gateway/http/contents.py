@@ -109,7 +109,7 @@ class ContentTransfer:
         """
         body = RequestBody(fields, receive, self._greatest_bytes, self._timeout_s, self._too_large)
         if (body.expected or 0) > self._inline_bytes and not self._has_room():
-            raise no_capacity("too many bodies come slowly")  # Before the client sends it.
+            raise no_capacity("too many slow bodies")  # Before the client sends it.
         head = bytearray()
         while not body.complete and len(head) <= self._inline_bytes:
             head += await body.piece()

@@ -79,7 +79,7 @@ class DiagnosticsEndpoints:
         if found is None:
             raise Problem(
                 NOT_FOUND,
-                f"this gateway knows nothing of a request {name!a}: it keeps the newest ones, of "
+                f"this gateway has no trace of the request {name!a}: it keeps the newest ones, of "
                 "those that it answered or that were recorded while it ran",
             )
         return JSONResponse(found, headers=_NO_STORE)
@@ -116,14 +116,14 @@ class DiagnosticsEndpoints:
         if len(self._commands_s) == _COMMANDS_PER_S and now_s - self._commands_s[0] < 1:
             raise Problem(
                 TOO_MANY_REQUESTS,
-                f"all nodes are told at most {_COMMANDS_PER_S} times a second what to record",
+                f"the gateway sends at most {_COMMANDS_PER_S} such commands a second to the nodes",
                 headers={"retry-after": "1"},
             )
         self._commands_s.append(now_s)
         if not self._send_command(command):
             raise Problem(
                 UNAVAILABLE,
-                "the gateway has no connection to RabbitMQ, so that no node could be told",
+                "no node received the command: the gateway has no connection to RabbitMQ",
                 headers={"retry-after": "1"},
             )
         return JSONResponse(

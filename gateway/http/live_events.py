@@ -141,7 +141,7 @@ class LiveEvents:
         former, self._state = self._state or state, state
         if state["leader"] != former["leader"]:
             leader = state["leader"]
-            text = f"{leader} leads" if leader else f"{former['leader']} leads no more"
+            text = f"{leader} leads" if leader else f"{former['leader']} no longer leads"
             self._publish_change("leader", leader, text, former=former["leader"])
         if state["view"] != former["view"] and view is not None:
             stores = ", ".join(m.name for m in view.stores)
@@ -173,7 +173,7 @@ class LiveEvents:
         self._silent[name] = silent
         if halted and name not in self._halted:
             self._halted.add(name)
-            self._publish_change("node_halted", name, f"{name} refuses to go on: {halted}")
+            self._publish_change("node_halted", name, f"{name} halted: {halted}")
         elif not halted:
             self._halted.discard(name)
 

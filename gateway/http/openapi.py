@@ -41,9 +41,9 @@ With a token configured, requests bear it, or the cookie that a browser got for 
 _TAGS = {
     "files": "Contents by path.",
     "directories": "Names below a path.",
-    "changes": "Changes of several paths, and hearing of changes.",
-    "looking on": "The life of the cluster and of single requests.",
-    "backup": "What `synod backup` asks for.",
+    "changes": "Changes of several paths, and watching changes.",
+    "looking on": "The state of the cluster, and the traces of requests.",
+    "backup": "The routes of `synod backup`.",
     "pages": "For browsers.",
 }
 

@@ -67,7 +67,7 @@ class ApiOperation:
 
 RESPONSE_HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Synod-Request-Id": (
-        "The write's name: ask `/v1/requests/{request}` for it.",
+        "The write's id, for `/v1/requests/{request}`.",
         {"type": "string"},
     ),
     "Synod-Slot": (
@@ -75,14 +75,14 @@ RESPONSE_HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
         {"type": "integer"},
     ),
     "Synod-Store": ("The store that answered.", {"type": "string"}),
-    "Location": ("Where what was made is.", {"type": "string", "format": "uri-reference"}),
+    "Location": ("The URL of the created file.", {"type": "string", "format": "uri-reference"}),
     "ETag": ("The version's strong tag, made from slot and index.", {"type": "string"}),
     "Repr-Digest": ("`sha-256=:BASE64:` of the whole file (RFC 9530).", {"type": "string"}),
     "Last-Modified": ("The modification time, in whole seconds.", {"type": "string"}),
     "Synod-Modified": ("The same in milliseconds since 1970.", {"type": "integer"}),
     "Synod-Version": ("How many versions the file has had.", {"type": "integer"}),
     "Synod-Executable": ("`1` if the file is executable.", {"type": "string"}),
-    "Synod-Meta-NAME": ("What was kept with the file.", {"type": "string"}),
+    "Synod-Meta-NAME": ("The file's metadata.", {"type": "string"}),
     "Accept-Ranges": ("`bytes`", {"type": "string"}),
     "Content-Range": ("The part that is sent, and the whole size.", {"type": "string"}),
     "Link": ('The next page: `<…>; rel="next"`.', {"type": "string"}),
@@ -218,7 +218,7 @@ _FILES = {
         summary="Describe a file",
         parameters=(parameters.FILE_PATH, *_HOW_TO_READ, *_IF),
         answers=(
-            ApiResponse(200, "What GET would answer, without the contents.", headers=_ABOUT_FILE),
+            ApiResponse(200, "The response to GET, without the contents.", headers=_ABOUT_FILE),
             _NOT_MODIFIED,
         ),
         problems=(
@@ -265,9 +265,9 @@ _DIRECTORIES = {
         summary="Make a directory and its missing parents",
         parameters=(parameters.DIRECTORY_PATH, *_HOW_TO_WRITE),
         answers=(
-            ApiResponse(200, "It was there.", schemas.DirectoryMade, headers=_WRITTEN),
+            ApiResponse(200, "It existed already.", schemas.DirectoryMade, headers=_WRITTEN),
             ApiResponse(
-                201, "It was made.", schemas.DirectoryMade, headers=(*_WRITTEN, "Location")
+                201, "It was created.", schemas.DirectoryMade, headers=(*_WRITTEN, "Location")
             ),
         ),
         problems=_WRITING,
@@ -286,7 +286,7 @@ _TRANSACTIONS = {
     ("POST", "/v1/move"): ApiOperation(
         tag="changes",
         name="move",
-        summary="Give a file or a directory another path",
+        summary="Move a file or a directory",
         parameters=_HOW_TO_WRITE,
         body=ApiBody("From where to where, and under which conditions.", {JSON: Transfer}),
         answers=(ApiResponse(200, "Moved.", schemas.Transferred, headers=_WRITTEN),),
@@ -295,7 +295,7 @@ _TRANSACTIONS = {
     ("POST", "/v1/copy"): ApiOperation(
         tag="changes",
         name="copy",
-        summary="Make a file or a directory once more",
+        summary="Copy a file or a directory",
         parameters=_HOW_TO_WRITE,
         body=ApiBody("From where to where, and under which conditions.", {JSON: Transfer}),
         answers=(ApiResponse(200, "Copied.", schemas.Transferred, headers=_WRITTEN),),
@@ -313,8 +313,8 @@ _TRANSACTIONS = {
     ("GET", "/v1/watch"): ApiOperation(
         tag="changes",
         name="watch",
-        summary="Hear of changes below a prefix, as server-sent events",
-        description="Ids are the same at every gateway, so a watch goes on elsewhere.",
+        summary="Watch changes below a prefix, as server-sent events",
+        description="Ids are the same at every gateway, so a watch can continue at another one.",
         parameters=(parameters.WATCH_PREFIX, parameters.WATCH_AFTER, parameters.LAST_EVENT_ID),
         answers=(ApiResponse(200, "Events, until the client goes away.", media=EVENTS),),
         problems=(*_READING, p.INVALID_PATH, p.INVALID_HEADER),
@@ -331,7 +331,7 @@ _DIAGNOSTICS = {
     ("GET", "/v1/requests"): ApiOperation(
         tag="looking on",
         name="listRequests",
-        summary="What this gateway works on and has answered lately",
+        summary="The requests in progress and those answered lately",
         parameters=(parameters.REQUESTS_LIMIT,),
         answers=(ApiResponse(200, "Newest first.", schemas.Requests),),
         problems=(p.INVALID_QUERY,),
@@ -340,7 +340,7 @@ _DIAGNOSTICS = {
     ("GET", "/v1/requests/{request}"): ApiOperation(
         tag="looking on",
         name="getRequest",
-        summary="What became of a write",
+        summary="The result of a write",
         parameters=(parameters.REQUEST,),
         answers=(
             ApiResponse(200, "Running or decided.", schemas.RequestResult, headers=("Synod-Slot",)),
@@ -351,24 +351,24 @@ _DIAGNOSTICS = {
     ("GET", "/v1/traces"): ApiOperation(
         tag="looking on",
         name="listTraces",
-        summary="What is recorded, and the newest of it",
+        summary="What nodes record, and the newest traces",
         answers=(ApiResponse(200, "Newest requests first.", schemas.Traces),),
         head=True,
     ),
     ("POST", "/v1/traces"): ApiOperation(
         tag="looking on",
         name="record",
-        summary="Have all nodes record more or less",
+        summary="Change what all nodes record",
         body=ApiBody("Everything for some seconds, or a mode.", {JSON: TraceCommand}),
-        answers=(ApiResponse(202, "The nodes were told.", TraceCommand),),
+        answers=(ApiResponse(202, "The command was sent to the nodes.", TraceCommand),),
         problems=(p.NOT_JSON, p.TOO_MANY_REQUESTS, p.UNAVAILABLE),
     ),
     ("GET", "/v1/traces/{request}"): ApiOperation(
         tag="looking on",
         name="getTrace",
-        summary="The life of one request, message by message",
+        summary="The trace of one request, message by message",
         parameters=(parameters.REQUEST,),
-        answers=(ApiResponse(200, "What is known by now.", schemas.RequestTrace),),
+        answers=(ApiResponse(200, "The records so far.", schemas.RequestTrace),),
         problems=(p.NOT_FOUND,),
         head=True,
     ),
@@ -397,7 +397,7 @@ _DIAGNOSTICS = {
     ("GET", "/v1/log"): ApiOperation(
         tag="looking on",
         name="getLog",
-        summary="What was agreed, slot by slot",
+        summary="The log, slot by slot",
         parameters=(parameters.LOG_BEFORE, parameters.LOG_LIMIT, parameters.LOG_COMMANDS),
         answers=(ApiResponse(200, "Newest first.", schemas.Log),),
         problems=_READING,
@@ -422,7 +422,7 @@ _DIAGNOSTICS = {
         tag="looking on",
         name="healthz",
         summary="Whether this gateway is alive",
-        answers=(ApiResponse(200, "It is, and did not halt.", schemas.Healthy),),
+        answers=(ApiResponse(200, "It is alive, and has not halted.", schemas.Healthy),),
         problems=(p.UNAVAILABLE,),
         open=True,
         head=True,
@@ -443,7 +443,7 @@ _BACKUP = {
     ("POST", "/v1/backup"): ApiOperation(
         tag="backup",
         name="beginBackup",
-        summary="Begin a backup, or go on with it",
+        summary="Begin or prolong a backup",
         description="For `hold_ms` no store deletes a chunk; send it again in time.",
         answers=(ApiResponse(200, "What to copy.", schemas.BackupBegun),),
         problems=(p.UNAVAILABLE,),
@@ -478,7 +478,7 @@ _PAGES = {
     ("POST", "/v1/login"): ApiOperation(
         tag="pages",
         name="login",
-        summary="Give the token, get a cookie",
+        summary="Exchange the token for a cookie",
         body=ApiBody("The token.", {JSON: Login, "application/x-www-form-urlencoded": Login}),
         answers=(
             ApiResponse(204, "The cookie is set."),
@@ -490,7 +490,7 @@ _PAGES = {
     ("POST", "/v1/logout"): ApiOperation(
         tag="pages",
         name="logout",
-        summary="Have the browser forget its cookie",
+        summary="Delete the browser's cookie",
         answers=(ApiResponse(204, "Forgotten."),),
     ),
     ("GET", "/"): ApiOperation(

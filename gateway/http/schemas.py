@@ -124,7 +124,7 @@ class Requests(TypedDict):
 
 
 class RequestResult(TypedDict):
-    """What became of a write; everything after `state` is there once it is decided."""
+    """The result of a write; everything after `state` is there once it is decided."""
 
     request: str
     state: Literal["running", "decided"]
@@ -168,7 +168,7 @@ TraceEvent = TypedDict(
 
 
 class RequestTrace(TypedDict):
-    """The life of one request, message by message."""
+    """The trace of one request, message by message."""
 
     request: str
     complete: bool

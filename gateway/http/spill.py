@@ -78,8 +78,8 @@ class SpillFile:
             return await asyncio.wrap_future(self._thread.submit(function))
         except OSError as error:
             self._failed_s = time.monotonic()
-            _log.warning("a body that came slowly found no room in %s: %s", self._folder, error)
-            raise no_capacity("its disk has no room either") from error
+            _log.warning("a slow body found no space in %s: %s", self._folder, error)
+            raise no_capacity("its disk has no space either") from error
 
     def _write(self, position: int, data: bytes | bytearray | memoryview) -> None:
         if self._file is None:

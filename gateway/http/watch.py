@@ -157,7 +157,7 @@ class _Watchers:
         if len(self._all) >= WATCHERS_MAX:
             raise Problem(
                 UNAVAILABLE,
-                f"this gateway has {WATCHERS_MAX} watchers, which is the most it may have: try "
+                f"this gateway serves {WATCHERS_MAX} watchers, which is its limit: try "
                 "again later, or another gateway",
                 headers=RETRY_AFTER,
             )

@@ -125,7 +125,7 @@ async def test_another_token_ends_the_cookies_of_the_first() -> None:
         "headers": [(b"cookie", f"{COOKIE}={first._cookie}".encode())],
     }
     assert first.check(scope) is None
-    with pytest.raises(Exception, match="wants its token"):
+    with pytest.raises(Exception, match="requires its token"):
         second.check(scope)
 
 

@@ -169,7 +169,7 @@ async def test_a_request_can_be_traced_as_soon_as_it_is_answered(tmp_path: Path)
     assert coded == 0
     assert written.request in {row["request"] for row in json.loads(listed)["requests"]}
     assert (failed, everything) == (4, 0)
-    assert "knows nothing of a request" in why
+    assert "has no trace of the request" in why
     assert json.loads(figures.removeprefix("data: "))["leader"].startswith("proposer-")
     (slot,) = [entry for entry in page if entry["slot"] == written.slot]
     assert slot["commands"][0] == {

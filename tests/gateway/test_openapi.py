@@ -206,4 +206,4 @@ async def test_both_want_the_token_as_all_pages_do(cluster: FakeCluster) -> None
         assert problem["type"] == "urn:synod:problem:unauthorized"
 
         asked = await client.get("/docs", headers={"accept": "text/html"})
-        assert (asked.status_code, "wants a token" in asked.text) == (401, True)
+        assert (asked.status_code, "requires a token" in asked.text) == (401, True)
