@@ -144,8 +144,8 @@ def run(arguments: list[str] | None = None) -> int:
         if isinstance(error, ModuleNotFoundError) and is_of_server(error):
             return _tell(reason_of(error, words[0]), MISUSED, "usage", as_json)
         text = (
-            f"Synod failed by an internal error: {type(error).__name__}: {error}. The request may have "
-            "happened. SYNOD_TRACEBACK=1 shows where; please report it"
+            f"Synod failed by an internal error: {type(error).__name__}: {error}. The request may "
+            "have happened. SYNOD_TRACEBACK=1 shows where; please report it"
         )
         return _tell(text, FAILED, "internal", as_json)
 
