@@ -1,4 +1,4 @@
-"""A batch that was read keeps its text, and only ever a text that says just what the batch is."""
+"""A decoded batch keeps its text, and only a text that encodes exactly this batch."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""A node whose broker takes no messages waits as if it were paused, and goes on at once."""
+"""A node whose broker takes no messages waits as if it were paused, and resumes at once."""
 
 import asyncio
 from pathlib import Path

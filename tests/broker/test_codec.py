@@ -1,4 +1,4 @@
-"""What a node writes it can read back, and nothing else is taken for a message."""
+"""A node can decode every message that a node encodes, and nothing else."""
 
 import asyncio
 import contextlib
@@ -307,7 +307,7 @@ async def test_deliveries_are_taken_out_of_the_stream_wherever_it_is_cut() -> No
 
 
 async def test_a_routing_key_that_is_no_text_is_a_delivery_like_any_other() -> None:
-    """Given bytes that are no UTF-8 where only a name is shown, then the stream goes on."""
+    """Given bytes that are no UTF-8 in a name that is only displayed, then the stream continues."""
     stream = Stream()
     foul = delivery(1, b"x").replace(b"exchange", b"\xff\xfeexchan").replace(b"key", b"\x80\xffk")
 
@@ -334,5 +334,5 @@ async def test_a_server_that_speaks_something_else_is_left_to_the_library() -> N
     assert stream.passed_on == b"AMQP\x00\x01\x00\x00"
 
 
-def test_a_ping_is_told_by_its_type() -> None:
+def test_a_ping_is_recognized_by_its_type() -> None:
     assert encode_ping("store-1", 4).properties.type == "ping"

@@ -1,4 +1,4 @@
-"""Room on the disk: what is free inside a journal counts, and goes back to the file system."""
+"""Disk space: free pages inside a journal count as space, and return to the file system."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Failpoints: each stops the node at its very moment, and leaves behind what it says."""
+"""Failpoints: each stops the node at its exact moment, with the effects that its rule states."""
 
 import asyncio
 import signal
@@ -262,7 +262,7 @@ FIRST_ASKED = Options().members[0]
 
 
 class Census:
-    """acceptor-1 in a process of its own: it asks everybody for a census until all have answered.
+    """acceptor-1 in a process of its own: it asks every node for a census until all have answered.
 
     The test holds the place of the first that it asks, and counts what arrives there.
     """

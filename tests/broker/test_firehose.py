@@ -1,4 +1,4 @@
-"""The firehose on a real RabbitMQ with its console: on while somebody looks, and off again."""
+"""The firehose on a real RabbitMQ with its console: on while it is watched, and off again."""
 
 import asyncio
 import base64
@@ -47,7 +47,7 @@ def tracing_is_on(broker: PrivateBroker) -> bool:
         return bool(json.load(answer)["tracing"])
 
 
-async def test_every_message_is_told_as_a_step_and_the_firehose_is_off_again(
+async def test_every_message_is_reported_as_a_step_and_the_firehose_is_off_again(
     broker: PrivateBroker,
 ) -> None:
     topology = Topology(f"fire-{uuid4().hex[:8]}")

@@ -1,4 +1,4 @@
-"""The journal keeps what it was given, and says so when it can't."""
+"""The journal keeps what was committed, and reports if it can't."""
 
 import hashlib
 import os
@@ -113,7 +113,7 @@ def test_a_commit_that_was_undone_leaves_no_name_behind(tmp_path: Path) -> None:
         assert journal.blob_names() == [added.sha256]
 
 
-def test_closing_twice_closes_nothing_of_anybody_else(tmp_path: Path) -> None:
+def test_closing_twice_closes_no_other_file(tmp_path: Path) -> None:
     """Given a closed journal whose descriptors belong to others by now, then they stay open."""
     journal = open_journal(tmp_path / "one")
     journal.close()
@@ -185,7 +185,7 @@ def test_a_paused_twin_is_fenced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     # When the paused one wakes up and commits
     with pytest.raises(JournalFenced, match="paused meanwhile"):
         twin.commit([Record("a", b"the twin's")])
-    # Then nothing of it is there, and the other goes on
+    # Then nothing of it is there, and the other continues
     survivor.commit([Record("b", b"kept")])
     assert list(survivor.records()) == [Record("b", b"kept")]
     twin.close()
@@ -193,7 +193,9 @@ def test_a_paused_twin_is_fenced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(("node", "cluster"), [("store-1", "prod"), ("store-2", "test")])
-def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, node: str, cluster: str) -> None:
+def test_a_folder_of_another_node_or_cluster_is_refused(
+    tmp_path: Path, node: str, cluster: str
+) -> None:
     open_journal(tmp_path).close()
     with pytest.raises(JournalForeign, match="store-2 of cluster 'prod'"):
         Journal.open(tmp_path, node, cluster)
@@ -335,7 +337,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_damage_is_told_and_never_taken_for_a_fresh_start(used: Path, name: str) -> None:
+def test_damage_is_reported_and_never_taken_for_a_fresh_start(used: Path, name: str) -> None:
     damage, told = DAMAGE[name]
     damage(used)
     for _ in range(2):  # It stays refused: opening it mends nothing.
@@ -344,7 +346,7 @@ def test_damage_is_told_and_never_taken_for_a_fresh_start(used: Path, name: str)
         assert str(used) in str(refusal.value)
 
 
-def test_a_blob_that_rotted_is_never_handed_out(used: Path) -> None:
+def test_a_rotten_blob_is_never_returned(used: Path) -> None:
     path = used / "journal.db"
     raw = bytearray(path.read_bytes())
     raw[raw.index(b"contents contents") + 3] ^= 1
@@ -475,7 +477,7 @@ def test_a_full_disk_keeps_nothing_of_the_commit_and_breaks_nothing(tmp_path: Pa
         assert list(journal.records()) == [Record("a", b"3")]
 
 
-def test_whether_there_is_room_is_found_out_by_writing(tmp_path: Path) -> None:
+def test_whether_there_is_space_is_tested_by_writing(tmp_path: Path) -> None:
     """Given a file that may not grow, then it has room for its own pages, and for no more."""
     with open_journal(tmp_path) as journal:
         journal.commit([Record("a", b"1")])

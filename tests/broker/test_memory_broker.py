@@ -153,7 +153,7 @@ async def test_a_delayed_message_comes_back_to_its_sender() -> None:
         assert node.got[0].item == timer_message
 
 
-async def test_what_is_sent_to_nobody_is_lost() -> None:
+async def test_a_message_without_a_receiver_is_lost() -> None:
     node = Node(MemoryBroker(), "store-1")
     async with node.running():
         await node.send("store-7", "a")
@@ -163,8 +163,8 @@ async def test_what_is_sent_to_nobody_is_lost() -> None:
     assert node.transport.health.dropped == 1
 
 
-async def test_what_rabbitmq_would_not_take_is_not_taken_here_either() -> None:
-    """Given a message above the limit, then nobody gets it, and it is kept for whoever looks."""
+async def test_a_message_that_rabbitmq_would_refuse_is_refused() -> None:
+    """Given a message above the limit, then no node receives it, and it is quarantined."""
     broker = MemoryBroker(message_bytes_max=10_000)
     one, two = Node(broker, "store-1"), Node(broker, "gateway-1")
     children = tuple(
@@ -215,7 +215,7 @@ async def test_a_blocked_broker_takes_nothing_and_delivers_what_it_has() -> None
             assert two.texts() == ["before"]
             await two.acknowledge_all()
 
-            # Until it takes messages again, of which they are told.
+            # Until it takes messages again, and notifies them.
             broker.unblock()
             await one.send("store-2", "after")
             assert two.texts() == ["before", "after"]

@@ -1,4 +1,4 @@
-"""The runtime on a real RabbitMQ: what crosses it, what it survives, what it refuses."""
+"""The runtime on a real RabbitMQ: messages, failures that it survives, errors that it reports."""
 
 import asyncio
 import json
@@ -122,7 +122,7 @@ async def test_every_message_crosses_as_it_was(house: House) -> None:
         }
 
 
-async def test_what_a_turn_says_to_one_node_is_one_message(
+async def test_what_a_turn_sends_to_one_node_is_one_message(
     house: House, amqp_url: str, topology: Topology
 ) -> None:
     def tell(this: Puppet) -> None:
@@ -172,7 +172,7 @@ async def test_groups_reach_their_members_but_not_the_sender(house: House) -> No
         )
 
 
-async def test_a_timer_comes_back_within_its_step_of_the_ladder(house: House) -> None:
+async def test_a_timer_expires_within_its_delay_level(house: House) -> None:
     delays_ms = (10, 45, 130, 400, 900)
     came: dict[str, float] = {}
     late: dict[str, int] = {}
@@ -259,7 +259,7 @@ def _cancel(task: "asyncio.Task[None]") -> Callable[..., Any]:
 # -- poison ---------------------------------------------------------------------------------------
 
 
-async def test_what_can_not_be_digested_goes_to_quarantine_and_the_node_lives_on(
+async def test_an_undecodable_message_goes_to_quarantine_and_the_node_continues(
     house: House, amqp_url: str, topology: Topology
 ) -> None:
     host = house.host("store-1", {"poison": fail})
@@ -442,7 +442,7 @@ async def test_a_cut_connection_and_a_deleted_queue_are_made_anew(
             await until(lambda: puppet(host).seen[seen:] == ["call.survey", "self"])  # noqa: B023
 
 
-async def test_a_blocked_broker_is_told_and_nothing_waits_for_it(
+async def test_a_blocked_broker_is_reported_and_nothing_waits_for_it(
     tmp_path: Path, own_broker: PrivateBroker, topology: Topology
 ) -> None:
     house = rabbit_house(tmp_path, own_broker.url, topology)
@@ -497,7 +497,7 @@ async def test_contents_do_not_pile_up_before_a_broker_that_takes_none(
 # -- refusals -------------------------------------------------------------------------------------
 
 
-async def test_wrong_credentials_end_the_node_with_a_clear_word(
+async def test_wrong_credentials_end_the_node_with_a_clear_message(
     tmp_path: Path, amqp_url: str, topology: Topology
 ) -> None:
     url = str(URL(amqp_url).with_password("wrong"))
@@ -570,7 +570,7 @@ async def test_a_socket_that_says_nothing_does_not_hold_the_node(
 # -- looking on -----------------------------------------------------------------------------------
 
 
-async def test_events_are_heard_and_orders_reach_the_nodes(
+async def test_events_are_received_and_orders_reach_the_nodes(
     house: House, amqp_url: str, topology: Topology
 ) -> None:
     heard: list[tuple[str, str, bytes]] = []
@@ -582,7 +582,7 @@ async def test_events_are_heard_and_orders_reach_the_nodes(
         listening = group.create_task(
             subscribe_to_events(amqp_url, topology, "gateway-1", lambda *event: heard.append(event))
         )
-        # What is told before anybody listens is nobody's.
+        # Events that are published before anybody listens are lost.
         await until(lambda: one.transport.emit("trace.gateway-1", "kind", b"[1]") and heard)
         assert one.transport.emit(CONTROL_TRACE, "order", b"{}")
         await until(lambda: orders)

@@ -1,4 +1,4 @@
-"""What is deleted, unbound, emptied or bounded under running nodes is made again within seconds."""
+"""Queues that are deleted, unbound, purged or bounded under running nodes work again in seconds."""
 
 import asyncio
 import itertools
@@ -86,10 +86,10 @@ async def operator(url: str) -> AsyncIterator[AbstractChannel]:
 
 
 @pytest.mark.parametrize("what", ["queue", "exchange", "binding"])
-async def test_a_rung_that_is_gone_is_made_again(
+async def test_a_deleted_delay_queue_is_declared_again(
     house: House, amqp_url: str, topology: Topology, what: str
 ) -> None:
-    """Given a timer of 300 ms, when the rungs vanish that hold it, then it goes on."""
+    """Given a timer of 300 ms, when the delay queues that hold it vanish, then it still expires."""
     ticks = Ticks()
     host = ticking(house, 300, ticks)
     async with house.running(host), operator(amqp_url) as channel:
@@ -108,7 +108,7 @@ async def test_a_rung_that_is_gone_is_made_again(
             assert host.transport.health.sessions == 1
 
 
-async def test_a_long_timer_that_waited_in_a_rung_that_is_gone_is_two_seconds_late_at_most(
+async def test_a_long_timer_in_a_deleted_delay_queue_is_two_seconds_late_at_most(
     house: House, amqp_url: str, topology: Topology
 ) -> None:
     """Given that half of its delay would be ten seconds."""
@@ -133,7 +133,7 @@ async def test_a_long_timer_that_waited_in_a_rung_that_is_gone_is_two_seconds_la
 async def test_a_policy_that_lets_unused_queues_expire_stops_no_timer(
     tmp_path: Path, own_broker: PrivateBroker, topology: Topology
 ) -> None:
-    """Given rungs that live shorter than what they hold, unless somebody says that he uses them."""
+    """Given delay queues that expire before their messages, unless a node declares them again."""
     often = RabbitOptions(redeclare_interval_s=0.15)
     house = House(tmp_path, lambda name: RabbitTransport(own_broker.url, topology, name, often))
     ticks = Ticks()
@@ -191,7 +191,7 @@ async def _delete_the_queues(channel: Any, topology: Topology) -> None:
 
 
 @pytest.mark.parametrize("vanish", [_unbind_everything, _delete_the_exchanges, _delete_the_queues])
-async def test_nodes_hear_of_each_other_again(
+async def test_nodes_receive_each_others_messages_again(
     house: House,
     amqp_url: str,
     topology: Topology,
@@ -246,7 +246,7 @@ async def test_the_quarantine_takes_in_what_can_not_be_read_again(
         assert message.body == b"garbage"
 
 
-async def test_events_are_heard_again(house: House, amqp_url: str, topology: Topology) -> None:
+async def test_events_are_received_again(house: House, amqp_url: str, topology: Topology) -> None:
     heard: list[bytes] = []
     host = house.host("gateway-1")
     async with house.running(host), operator(amqp_url) as channel, asyncio.TaskGroup() as group:
@@ -265,7 +265,7 @@ async def test_events_are_heard_again(house: House, amqp_url: str, topology: Top
         listening.cancel()
 
 
-async def test_what_was_emptied_out_of_the_queues_is_sent_again(
+async def test_messages_purged_from_queues_are_sent_again(
     house: House, amqp_url: str, topology: Topology
 ) -> None:
     """Given an operator who purges the rung in which a timer waits."""

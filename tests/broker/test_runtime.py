@@ -1,4 +1,4 @@
-"""The turn: what is durable before what is said, and what becomes of an actor that fails."""
+"""The turn: records are durable before messages are sent, and a failed actor is rebuilt."""
 
 import asyncio
 import hashlib
@@ -59,7 +59,7 @@ async def test_a_call_is_answered_and_never_crosses_the_broker(house: House) -> 
         assert (envelope.sender, envelope.disk) == ("gateway-1", host.identity.disk)
 
 
-async def test_what_comes_together_is_one_turn_with_one_commit(house: House) -> None:
+async def test_messages_that_arrive_together_are_one_turn_with_one_commit(house: House) -> None:
     # Given ten calls that wait before the node's first turn
     def keep(this: Puppet, envelope: Envelope) -> None:
         token: int = envelope.message.token  # type: ignore[attr-defined]
@@ -141,7 +141,7 @@ async def test_a_turn_is_carried_out_in_order(
         del sender
 
 
-async def test_when_the_commit_fails_nothing_is_said(
+async def test_when_the_commit_fails_nothing_is_sent(
     house: House, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def work(this: Puppet, envelope: Envelope) -> None:
@@ -231,7 +231,7 @@ async def test_a_message_that_fails_twice_goes_to_quarantine_and_the_others_are_
         await until(lambda: taken[-1] == "take 3")
 
 
-async def test_calls_survive_the_failure_of_others_or_are_told(
+async def test_calls_survive_the_failure_of_others_or_raise(
     house: House, broker: MemoryBroker
 ) -> None:
     waiting: list[Envelope] = []
@@ -247,7 +247,7 @@ async def test_calls_survive_the_failure_of_others_or_are_told(
         with pytest.raises(CallOutcomeUnknown, match="own mistake"):
             await early
         assert not host._calls
-        # A call that fails the actor by itself is told too, and the node goes on.
+        # A call that itself fails the actor raises, too, and the node continues.
         puppet(host).on["call.survey"] = fail
         with pytest.raises(CallOutcomeUnknown, match="failed on it"):
             await host.call(survey)
@@ -296,7 +296,7 @@ async def test_a_violated_invariant_halts_the_node_and_says_why(
     host._journal.close()
 
 
-async def test_an_actor_that_refuses_to_go_on_is_heard_first(
+async def test_the_last_messages_of_an_actor_that_halts_are_sent(
     house: House, broker: MemoryBroker
 ) -> None:
     def refuse(this: Puppet, envelope: Envelope) -> None:
@@ -315,7 +315,7 @@ async def test_an_actor_that_refuses_to_go_on_is_heard_first(
     host._journal.close()
 
 
-async def test_rotten_contents_are_never_sent_and_the_actor_is_told(
+async def test_rotten_contents_are_never_sent_and_the_actor_is_notified(
     house: House, broker: MemoryBroker
 ) -> None:
     def work(this: Puppet, envelope: Envelope) -> None:
@@ -329,7 +329,7 @@ async def test_rotten_contents_are_never_sent_and_the_actor_is_told(
         assert [each.message for each in puppet(reader).envelopes] == [ChunkMissing(sha256=HASH)]
 
 
-async def test_the_scrub_finds_rot_that_nobody_reads(house: House) -> None:
+async def test_the_scrub_finds_rot_in_contents_without_readers(house: House) -> None:
     host = house.host(
         "store-1", options=HostOptions(maintenance=MaintenanceOptions(scrub_rest_s=0.01))
     )
@@ -343,7 +343,9 @@ async def test_the_scrub_finds_rot_that_nobody_reads(house: House) -> None:
 
 
 @pytest.mark.parametrize("turns", [1, 2])
-async def test_rot_that_was_mended_meanwhile_is_not_told_again(house: House, turns: int) -> None:
+async def test_rot_that_was_mended_meanwhile_is_not_reported_again(
+    house: House, turns: int
+) -> None:
     """Given the scrub and a reader that find the same rot, when a sound copy comes between their
     two notices, in the same turn or in one before, then the actor keeps it.
     """
@@ -409,7 +411,7 @@ async def test_a_full_disk_silences_the_node_until_there_is_room(
         assert (may_check.count(True), host.identity.incarnation) == (1, first + 1)
 
 
-async def test_the_actor_is_told_when_room_gets_scarce_and_when_it_is_back(
+async def test_the_actor_is_notified_when_space_is_low_and_when_it_is_back(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(maintenance, "CHECK_INTERVAL_S", 0.01)
@@ -582,7 +584,7 @@ async def test_many_nodes_on_one_loop_commit_in_threads(tmp_path: Path) -> None:
         await until(lambda: len(puppet(two).seen) > 20)
 
 
-async def test_a_journal_that_is_damaged_is_refused_before_a_word_is_said(tmp_path: Path) -> None:
+async def test_a_damaged_journal_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
     house, _ = memory_house(tmp_path)
     host = house.host("store-1")
     host._journal.close()

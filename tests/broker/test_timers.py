@@ -1,4 +1,4 @@
-"""A timer comes back when it is due, whatever becomes of the messages that were sent for it."""
+"""A timer expires when it is due, whatever happens to the messages that were sent for it."""
 
 from actors.effects import TimerKey
 from broker.timers import Publication, TimerTable

@@ -1,4 +1,4 @@
-"""The ladder of delays and the names on the broker."""
+"""The delay levels and the names on the broker."""
 
 import itertools
 
@@ -8,14 +8,14 @@ from actors.effects import Group
 from broker.topology import DELAYS_MS, Topology, delay_level_ms
 
 
-def test_the_ladder_rises_by_about_fifteen_percent() -> None:
+def test_delay_levels_rise_by_about_fifteen_percent() -> None:
     assert DELAYS_MS[0] == 10
     assert DELAYS_MS[-1] == 60_000
     for lower, upper in itertools.pairwise(DELAYS_MS):
         assert lower < upper <= lower * 1.2
 
 
-def test_a_delay_is_rounded_up_to_its_rung() -> None:
+def test_a_delay_is_rounded_up_to_its_level() -> None:
     for delay in (1, 9, 10, 11, 299, 300, 1199, 1200, 59_999, 60_000):
         level = delay_level_ms(delay)
         assert delay <= level

@@ -1,4 +1,4 @@
-"""Writes of a busy node leave together; a client that is alone never waits."""
+"""Writes of a busy node are sent together; a client that is alone never waits."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ async def test_a_client_alone_never_waits() -> None:
         alone.finished(write(token))
 
 
-async def test_what_is_no_write_goes_on_at_once() -> None:
+async def test_a_call_that_is_no_write_is_released_at_once() -> None:
     door = Door()
     busy = WriteBatcher(door)
     for token in range(1, 9):

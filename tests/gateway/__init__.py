@@ -1,1 +1,1 @@
-"""Tests of the doors."""
+"""Tests of the gateway: HTTP, the command line, backups, and the client library."""

@@ -1,7 +1,7 @@
-"""A cluster of one namespace in memory, to test what HTTP makes of its answers.
+"""A cluster of one namespace in memory, to test how HTTP presents its answers.
 
 It runs the real state machine, without Paxos, stores or a broker. Faults are put in by setting
-`answers` (the next calls get these instead) and `missing` (chunks that nobody holds).
+`answers` (the next calls get these instead) and `missing` (chunks that no store holds).
 """
 
 import asyncio
@@ -116,11 +116,11 @@ class FakeCluster:
                 raise AssertionError(call)
 
     def submitted(self) -> list[Write]:
-        """All writes that were asked for."""
+        """All writes that were submitted."""
         return [call for call in self.calls if isinstance(call, Write)]
 
     def store(self, operation: AnyOperation, idempotency: Any = None) -> WriteDecided:
-        """Apply what no gateway looked at."""
+        """Apply an operation that no gateway checked."""
         for content in contents_of(operation):
             if isinstance(content, Inline):
                 assert hashlib.sha256(content.data).hexdigest() == content.sha256

@@ -1,4 +1,4 @@
-"""HTTP byte by byte, for what no client library sends."""
+"""HTTP byte by byte, for requests that no client library sends."""
 
 import asyncio
 import contextlib
@@ -63,7 +63,7 @@ class Client:
         return await self.answer(bodyless=method == "HEAD")
 
     async def rest(self) -> bytes:
-        """What comes until the server closes the connection."""
+        """The bytes until the server closes the connection."""
         try:
             return await self._reader.read()
         except ConnectionError:

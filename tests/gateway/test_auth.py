@@ -1,4 +1,4 @@
-"""A token keeps everybody else out, and says so in the form that the visitor understands."""
+"""Requests without the token are refused, in the form that their client understands."""
 
 import httpx
 import pytest
@@ -71,7 +71,7 @@ async def test_nothing_is_served_without_the_token(
     assert cluster.calls == []
 
 
-async def test_whether_it_is_well_is_told_to_everybody(guarded: httpx.AsyncClient) -> None:
+async def test_health_is_served_without_a_token(guarded: httpx.AsyncClient) -> None:
     for path in ("/healthz", "/readyz"):
         assert (await guarded.get(path)).status_code == 200
 
@@ -129,12 +129,12 @@ async def test_another_token_ends_the_cookies_of_the_first() -> None:
         second.check(scope)
 
 
-async def test_without_a_token_the_door_is_open(client: httpx.AsyncClient) -> None:
+async def test_without_a_token_requests_are_admitted(client: httpx.AsyncClient) -> None:
     assert (await client.get("/v1/cluster")).status_code == 200
     assert (await client.post("/v1/login", json={"token": "any"})).status_code == 204
 
 
-async def test_a_nodes_own_door_is_the_same() -> None:
+async def test_http_of_a_node_that_is_no_gateway_is_the_same() -> None:
     unhealthy_reason = ["store-1 has no connection to the broker: refused"]
     app = node_app(
         "store-1", CollectorRegistry(), lambda: unhealthy_reason[0] if unhealthy_reason else ""

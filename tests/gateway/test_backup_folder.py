@@ -1,4 +1,4 @@
-"""The folder of a backup, without a cluster: what is durable when."""
+"""The folder of a backup, without a cluster: the order in which its parts become durable."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""What a request needs of the stores is renewed while it runs, and no longer."""
+"""The chunks that a request needs are renewed while it runs, and no longer."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""The command line against a real server: what goes in comes out, mistakes are told in a line."""
+"""The command line against a real server: files come back unchanged, errors are one line."""
 
 import asyncio
 import io
@@ -23,7 +23,7 @@ from tests.gateway.fake import FakeCluster
 
 
 class Ran(NamedTuple):
-    """What a command left behind."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -338,7 +338,7 @@ async def test_a_tree_stops_when_the_cluster_fails_for_longer_than_patience(
     assert tally.files == 0
 
 
-async def test_a_download_goes_on_where_it_broke(
+async def test_a_download_continues_where_it_broke(
     port: int, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = os.urandom(1_000_000)

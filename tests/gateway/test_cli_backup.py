@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 class Ran(NamedTuple):
-    """What a command left behind."""
+    """The exit code and output of a command."""
 
     code: int
     out: str

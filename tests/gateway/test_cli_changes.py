@@ -39,7 +39,7 @@ async def test_mv_and_cp_take_files_and_whole_directories(synod: Shell, local: P
     assert (await synod("ls", "")).out == "b/\nd/\n"
 
 
-async def test_mv_replaces_only_when_told_to(synod: Shell, local: Path) -> None:
+async def test_mv_replaces_only_if_forced(synod: Shell, local: Path) -> None:
     await synod("put", f"{local}/hello.txt", "a")
     await synod("put", f"{local}/hello.txt", "b")
 
@@ -74,7 +74,7 @@ async def test_txn_runs_all_steps_or_none(synod: Shell, local: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "3", '{"step": []}', "[1]"])
-async def test_txn_says_what_it_wants(synod: Shell, local: Path, text: str) -> None:
+async def test_txn_explains_invalid_input(synod: Shell, local: Path, text: str) -> None:
     (local / "steps.json").write_text(text)
 
     assert (await synod("txn", f"{local}/steps.json")).code == 2

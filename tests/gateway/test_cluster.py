@@ -1,4 +1,4 @@
-"""What the cluster's answers become over HTTP; what is final says why."""
+"""The cluster's answers as HTTP responses; a final one names its reason."""
 
 import asyncio
 import re
@@ -107,7 +107,7 @@ async def test_a_call_that_was_not_taken_did_not_happen_and_a_lost_one_may_have(
     assert kinds == ["unavailable", "unknown", "unknown"]
 
 
-async def test_a_mistake_of_the_gateway_is_a_problem_too(
+async def test_an_internal_error_of_the_gateway_is_a_problem_too(
     client: httpx.AsyncClient, cluster: FakeCluster
 ) -> None:
     cluster.answers.append(ZeroDivisionError("secret"))
@@ -153,7 +153,7 @@ async def test_the_same_key_twice_at_once(client: httpx.AsyncClient, cluster: Fa
     assert third.headers["etag"] == first.result().headers["etag"]
 
 
-async def test_a_missing_chunk_is_told_before_the_answer_begins(
+async def test_a_missing_chunk_is_reported_before_the_response_begins(
     client: httpx.AsyncClient, cluster: FakeCluster
 ) -> None:
     await client.put("/v1/files/a", content=b"small")

@@ -1,4 +1,4 @@
-"""What one connection may make a server keep: every buffer has a bound, every wait a deadline."""
+"""Connections can't exhaust a server: every buffer has a bound, every wait a deadline."""
 
 import asyncio
 import time
@@ -360,7 +360,7 @@ def test_the_limit_of_a_process_leaves_descriptors_for_journals() -> None:
 
 
 class _Plain:
-    """A connection that takes note of what is done to it."""
+    """A connection that records the calls of its methods."""
 
     def __init__(self, address: str) -> None:
         self.address = address

@@ -1,4 +1,4 @@
-"""What a caller of the client library may conclude from an answer that is no success."""
+"""What a caller of the client library may conclude from a response that is no success."""
 
 import pytest
 

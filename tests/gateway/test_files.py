@@ -1,4 +1,4 @@
-"""`/v1/files/…`: what comes back is what was put, and conditions are kept."""
+"""`/v1/files/…`: a file comes back as it was put, and conditions are enforced."""
 
 import hashlib
 

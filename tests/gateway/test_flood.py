@@ -35,7 +35,7 @@ class Gateway(NamedTuple):
     log: Path
 
     def memory_mib(self) -> int:
-        """What the process has in memory."""
+        """The resident memory of the process."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
         return int(line.split()[1]) // 1024
@@ -179,7 +179,7 @@ async def test_clients_that_go_away_write_no_log(gateway: Gateway, flood: str) -
             group.create_task(_aborted(gateway.port, ABORTED[flood], 0.5))
 
 
-async def test_what_is_kept_of_requests_is_little_and_only_of_those_that_were_let_in(
+async def test_what_is_kept_of_requests_is_little_and_only_of_admitted_ones(
     gateway: Gateway,
 ) -> None:
     async with _withstood(gateway), asyncio.TaskGroup() as group:

@@ -59,7 +59,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 class Ran:
-    """What a command did, checked for what holds of each."""
+    """The result of a command, checked for the rules that hold for every command."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> None:
         capsys.readouterr()
@@ -117,7 +117,7 @@ def test_what_can_not_be_used_is_named(
         assert any(name in ran.err for name in environment), (command, ran.err)
 
 
-def test_secrets_are_not_told(
+def test_secrets_are_not_in_messages(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for url in ("http://me:hunter2@127.0.0.1:1", "ftp://me:hunter2@h", "http://me:hunter2@[::1"):
@@ -230,7 +230,7 @@ def test_failures_are_objects_for_programs(
             assert told["error"]
 
 
-def test_silence_is_told_after_a_while(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_long_wait_is_explained_once(capsys: pytest.CaptureFixture[str]) -> None:
     with answering(None) as port:
         url = f"http://127.0.0.1:{port}"
         capsys.readouterr()

@@ -39,7 +39,7 @@ def outside(tmp_path: Path) -> Path:
 
 
 def seen(folder: Path) -> dict[str, bytes]:
-    """What is in a folder, links as they are."""
+    """The contents of a folder, without following links."""
     return {
         str(path.relative_to(folder)): os.readlink(path).encode()
         if path.is_symlink()
@@ -406,7 +406,7 @@ async def test_a_tree_goes_through_no_link_of_its_target(
     assert seen(outside) == before
 
 
-def test_two_names_that_are_one_here_are_told_apart(tmp_path: Path) -> None:
+def test_two_names_that_are_one_on_this_file_system_are_refused(tmp_path: Path) -> None:
     """Given a file system on which `A` and `a` are one name (as a link makes them here)."""
 
     async def write(tree: DownloadFolder, name: str) -> None:

@@ -47,7 +47,7 @@ async def _url_of(process: asyncio.subprocess.Process) -> str:
 
 
 async def _refusal_of(*arguments: str) -> str:
-    """What a command that must fail says."""
+    """The message of a command that must fail."""
     async with _started(*arguments) as process:
         out, err = await process.communicate()
         assert (process.returncode, out) == (1, b"")
@@ -189,7 +189,7 @@ async def _said(*arguments: str) -> tuple[int, str]:
 
 
 def test_a_node_loads_nothing_that_only_clients_or_gateways_need() -> None:
-    """A cluster starts many processes, and what each of them loads is most of its start."""
+    """A cluster starts many processes, and loading modules is most of the start of each."""
     needless = ("chaos", "httpx", "rich", "starlette", "typer.rich_utils", "uvicorn")
     program = (
         "import sys, gateway.cli.main; gateway.cli.main.build_cli('node'); import gateway.hosting; "

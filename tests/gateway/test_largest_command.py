@@ -1,4 +1,4 @@
-"""What a gateway takes in makes no command that a leader would not take."""
+"""No request that a gateway accepts becomes a command that a leader would refuse."""
 
 import json
 from typing import Any

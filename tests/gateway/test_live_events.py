@@ -57,7 +57,7 @@ async def _take(events: AsyncIterator[bytes], count: int) -> list[tuple[str, dic
         return [_read(await anext(events)) for _ in range(count)]
 
 
-async def test_each_change_is_told_once_and_the_figures_each_look() -> None:
+async def test_each_change_is_sent_once_and_the_figures_after_each_survey() -> None:
     port = Changing()
     live_events = LiveEvents(Cluster(port, 5_000), heartbeat_ms=2_000)
     await live_events.publish_changes()
@@ -117,7 +117,7 @@ async def test_the_figures_are_those_of_the_last_second() -> None:
     assert (second["writes_per_s"], second["write_p50_ms"]) == (0, None)
 
 
-async def test_who_comes_back_hears_the_changes_that_were_missed() -> None:
+async def test_a_subscriber_that_reconnects_receives_the_changes_that_it_missed() -> None:
     port = Changing()
     live_events = LiveEvents(Cluster(port, 5_000), heartbeat_ms=2_000)
     await live_events.publish_changes()
@@ -136,7 +136,7 @@ async def test_who_comes_back_hears_the_changes_that_were_missed() -> None:
     assert (await _take(later, 1))[0][1]["node"] == "proposer-3"
 
 
-async def test_a_listener_that_does_not_read_loses_the_oldest_and_ends_when_told() -> None:
+async def test_a_subscriber_that_does_not_read_loses_the_oldest_events_and_can_be_ended() -> None:
     live_events = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
     events = live_events.subscribe(None)
     await anext(events)
@@ -149,7 +149,7 @@ async def test_a_listener_that_does_not_read_loses_the_oldest_and_ends_when_told
     assert len(told) < 100
 
 
-async def test_a_topic_is_drawn_once_for_all_and_only_while_somebody_listens() -> None:
+async def test_a_topic_is_computed_once_for_all_and_only_while_it_has_subscribers() -> None:
     live_events = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
     drawn = 0
     shown = "a"
@@ -204,7 +204,7 @@ async def test_the_figures_tell_whether_writes_are_taken_and_what_is_not_known()
         assert (expected[1] or "") in (figures["why"] or "")
 
 
-async def test_what_can_not_be_drawn_is_told_with_its_reason() -> None:
+async def test_a_topic_that_can_not_be_computed_is_sent_with_the_reason() -> None:
     live_events = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
 
     async def log_topic() -> dict[str, Any]:
@@ -218,7 +218,7 @@ async def test_what_can_not_be_drawn_is_told_with_its_reason() -> None:
     assert await _take(events, 1) == [("log", {"problem": "no learner told of the log"})]
 
 
-async def test_a_new_listener_is_told_the_figures_of_the_last_minutes_at_once() -> None:
+async def test_a_new_subscriber_receives_the_figures_of_the_last_minutes_at_once() -> None:
     live_events = LiveEvents(Cluster(Changing(), 5_000), heartbeat_ms=2_000)
     for _ in range(FIGURES_KEPT + 10):
         await live_events.publish_changes()

@@ -1,4 +1,4 @@
-"""`/v1/log`: what a learner told, as JSON."""
+"""`/v1/log`: a learner's log as JSON."""
 
 import httpx
 import pytest

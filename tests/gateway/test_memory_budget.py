@@ -37,7 +37,7 @@ async def test_the_first_to_ask_is_the_first_to_get() -> None:
     assert (got, memory.held) == (["a", "b", "c", "d"], 40)
 
 
-async def test_who_gets_no_turn_is_told_to_come_again() -> None:
+async def test_a_request_without_a_turn_in_time_is_refused() -> None:
     memory = MemoryBudget(100)
     await memory.acquire(90, 10)
     behind = asyncio.ensure_future(memory.acquire(5, 10))
@@ -52,7 +52,7 @@ async def test_who_gets_no_turn_is_told_to_come_again() -> None:
     assert memory.held == 95
 
 
-async def test_where_too_many_wait_the_next_is_refused_at_once(
+async def test_a_request_is_refused_at_once_if_too_many_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(memory_budget, "WAITERS_MAX", 1)

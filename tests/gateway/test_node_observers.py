@@ -1,4 +1,4 @@
-"""What a node's process says of its own health."""
+"""The health that a node's process reports of itself."""
 
 from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""The description is the whole API and nothing else; `test_described.py` sends what it allows."""
+"""The description is the whole API and nothing else; `test_openapi_requests.py` sends requests
+made from it.
+"""
 
 import json
 import re

@@ -189,7 +189,7 @@ def _hear(
     wanted: set[str],
     meanwhile: Callable[[], None] = lambda: None,
 ) -> None:
-    """Listen until all that is `wanted` was told; each event must be as it is described."""
+    """Subscribe until all `wanted` events came; each event must match its description."""
     responses = DESCRIBED["paths"][path]["get"]["responses"]
     shapes = responses["200"]["content"]["text/event-stream"]["x-events"]
     with client.stream("GET", path, params=query) as answer:

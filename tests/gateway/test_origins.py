@@ -1,4 +1,4 @@
-"""A web page that a person of this machine looks at may neither read nor change the cluster."""
+"""A web page that a user of this machine opens can neither read nor change the cluster."""
 
 import httpx
 import pytest
@@ -113,7 +113,7 @@ async def test_without_a_token_no_other_name_is(
     assert cluster.calls == []
 
 
-async def test_a_node_s_own_door_is_the_same() -> None:
+async def test_http_of_other_nodes_is_the_same() -> None:
     open_door = AuthMiddleware(
         node_app("store-1", CollectorRegistry(), lambda: ""), Authenticator(None)
     )

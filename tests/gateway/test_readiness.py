@@ -1,4 +1,4 @@
-"""What is said of the cluster rests on what was heard, and on how long ago."""
+"""The reported condition of the cluster rests on received messages and their age."""
 
 from dataclasses import replace
 from typing import Any

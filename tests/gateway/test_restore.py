@@ -73,7 +73,7 @@ def test_every_member_begins_with_the_same_cluster_and_no_former_slot(
         journal.close()
 
 
-def test_what_no_door_takes_is_restored_as_the_old_cluster_showed_it(tmp_path: Path) -> None:
+def test_invalid_metadata_is_restored_as_the_old_cluster_showed_it(tmp_path: Path) -> None:
     """Given a backup of files that an older version took, with a type that breaks a header, a time
     beyond all dates and a name of meta that no header has, then the new cluster keeps what the
     answers of the old one showed, and all else as it was.

@@ -231,7 +231,7 @@ async def test_no_name_gives_orders_to_a_terminal(
         (b'\xef\xbb\xbf[{"op": "put", "path": "d\xc3\xa9", "text": "\xe2\x82\xac"}]', 0),
     ],
 )
-async def test_a_file_of_steps_is_utf8_and_what_is_wrong_with_it_is_told_in_a_line(
+async def test_a_file_of_steps_is_utf8_and_its_errors_are_one_line(
     synod: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes, code: int
 ) -> None:
     (tmp_path / "steps").write_bytes(text)

@@ -1,4 +1,4 @@
-"""What only a real socket shows: bodies cut off, half-closed clients, downloads that must break."""
+"""Cases that need a real socket: bodies cut off, half-closed clients, downloads that must break."""
 
 import asyncio
 import hashlib
@@ -51,7 +51,7 @@ def _problem(body: bytes) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("size", [10, 20_000, 150_000])
-async def test_a_body_cut_off_midway_is_told_and_nothing_is_submitted(
+async def test_a_body_cut_off_midway_is_an_error_and_nothing_is_submitted(
     port: int, cluster: FakeCluster, size: int
 ) -> None:
     async with _connection(port) as (reader, writer):
@@ -150,7 +150,7 @@ async def test_a_missing_chunk_breaks_the_connection_instead_of_giving_wrong_byt
         assert len(received) < len(content)
 
 
-async def test_whoever_stops_reading_a_download_does_not_hold_its_chunks(
+async def test_a_client_that_stops_reading_a_download_does_not_hold_its_chunks(
     cluster: FakeCluster,
 ) -> None:
     settings = Settings(chunk_bytes=64 * 1024, upload_memory_bytes=4 * 2**20, body_timeout_ms=300)
@@ -180,7 +180,9 @@ async def test_whoever_stops_reading_a_download_does_not_hold_its_chunks(
         b"PUT /v1/files/a HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
     ],
 )
-async def test_what_is_no_http_is_told_so(port: int, cluster: FakeCluster, raw: bytes) -> None:
+async def test_invalid_http_is_answered_by_a_problem(
+    port: int, cluster: FakeCluster, raw: bytes
+) -> None:
     async with _connection(port) as (reader, writer):
         writer.write(raw)
 
@@ -261,7 +263,7 @@ async def test_what_is_written_before_the_end_of_a_connection_is_sent(port: int)
 
 
 class _Transport:
-    """Takes note of what it is given, and when it is closed."""
+    """Records what is written to it, and when it is closed."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []

@@ -65,7 +65,7 @@ def test_what_can_not_be_used(flags: dict[str, object], reason: str) -> None:
         load_settings(**flags)
 
 
-def test_the_source_of_a_mistake_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_source_of_an_invalid_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNOD_PORT", "many")
     with pytest.raises(SettingsError, match="SYNOD_PORT is 'many'"):
         load_settings()

@@ -252,8 +252,8 @@ async def test_large_bodies_in_json_wait_on_the_disk(app: GatewayApp) -> None:
 async def test_where_nothing_is_left_an_upload_is_refused_before_it_is_sent(
     cluster: FakeCluster, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given uploads that stall and no room on the disk, then the next one is told at once to come
-    again; small ones go on.
+    """Given uploads that stall and no space on the disk, then the next one is refused for now at
+    once; small ones continue.
     """
     monkeypatch.setattr(contents_module, "_SPILLED_PER_MEMORY", 0)
     app = GatewayApp(cluster, settings)
@@ -283,7 +283,7 @@ async def test_where_nothing_is_left_an_upload_is_refused_before_it_is_sent(
 async def test_a_full_disk_refuses_slow_uploads_and_lets_downloads_be(
     cluster: FakeCluster,
 ) -> None:
-    """Its journal is on the same disk: what is to be kept free is not used for anybody's wait."""
+    """The journal is on the same disk: its reserve is not used for chunks of slow clients."""
     app = GatewayApp(
         cluster,
         Settings(upload_memory_bytes=4 * MIB, body_timeout_ms=2_000, disk_reserve_bytes=2**62),
@@ -339,7 +339,7 @@ async def test_what_rots_on_the_disk_is_not_stored(
         await until_nothing_is_held(app)
 
 
-async def test_who_vanishes_gives_everything_back(app: GatewayApp) -> None:
+async def test_a_client_that_vanishes_releases_everything(app: GatewayApp) -> None:
     async with serving_app(app) as port, client_of(port) as client:
         await client.put("/v1/files/large", content=LARGE)
         connections = [await connect(port) for _ in range(20)]
@@ -394,7 +394,7 @@ async def test_slow_copies_of_a_backup_keep_no_other_waiting(
         await until_nothing_is_held(app)
 
 
-async def test_who_takes_nothing_of_an_answer_is_cut_off(app: GatewayApp) -> None:
+async def test_a_client_that_reads_nothing_of_a_response_is_disconnected(app: GatewayApp) -> None:
     """Answers that are made whole wait in the connection: not for ever."""
     async with serving_app(app, ConnectionLimits(unsent_s=0.2)) as port, client_of(port) as client:
         steps = [{"op": "mkdir", "path": f"{n:0250}"} for n in range(1000)]

@@ -1,4 +1,4 @@
-"""Recording: which messages, in what words, at what bound; and how records become a trace."""
+"""Recording: which messages, in what form, within what bounds; and how records become a trace."""
 
 import asyncio
 import json
@@ -73,7 +73,7 @@ def test_no_record_of_any_message_holds_contents() -> None:
     assert '"bytes": 22' in text
 
 
-def test_a_record_says_who_told_what_to_whom() -> None:
+def test_a_record_names_sender_message_and_receiver() -> None:
     this, clock = recorder("proposer-1")
 
     this.sent("@phase2", accept(7))
@@ -340,7 +340,7 @@ async def test_records_cross_the_broker_and_orders_come_back() -> None:
 
 
 @pytest.mark.parametrize("body", [b"no json", b"{}", b'[{"slot": 1}]', b"[1]"])
-def test_a_record_that_can_not_be_read_harms_nobody(
+def test_a_record_that_can_not_be_read_is_dropped(
     body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracing = Tracing("sampled", TraceCollector(quorum=3))
@@ -414,7 +414,7 @@ async def test_a_request_in_flight_is_listed(cluster: FakeCluster, settings: Set
     )
 
 
-async def test_all_nodes_are_not_told_more_often_than_some_times_a_second(
+async def test_commands_to_all_nodes_are_limited_to_some_a_second(
     cluster: FakeCluster, settings: Settings
 ) -> None:
     orders: list[TraceCommand] = []

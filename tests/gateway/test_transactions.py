@@ -1,4 +1,4 @@
-"""Move, copy and transactions over HTTP: what they do, refuse and explain."""
+"""Move, copy and transactions over HTTP: their effects, refusals and messages."""
 
 import base64
 import os

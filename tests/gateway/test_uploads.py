@@ -1,4 +1,4 @@
-"""What is sent is what is there: streams to their end, files only if they stay what they were."""
+"""Uploads send exactly their source: streams to their end, files only if they did not change."""
 
 import asyncio
 import io
@@ -189,7 +189,7 @@ async def test_a_long_stream_is_not_and_says_so(
 
 
 async def test_a_slow_pipe_blocks_nothing_else(port: int) -> None:
-    """Given a pipe that says nothing, then the client's loop goes on, and can be cancelled."""
+    """Given a pipe without data, then the client's event loop continues, and can be cancelled."""
     reading, writing = os.pipe()
     async with AsyncClient(f"http://127.0.0.1:{port}") as synod:
         with os.fdopen(writing, "wb"), os.fdopen(reading, "rb", buffering=0) as pipe:

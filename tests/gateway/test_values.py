@@ -1,4 +1,4 @@
-"""Names, metadata and tags as text: what one door takes all take, and all give the same back."""
+"""Names, metadata and tags as text: all ways in accept the same, and return it unchanged."""
 
 import asyncio
 import json
@@ -111,7 +111,7 @@ def doors(runner: asyncio.Runner) -> Iterator[Doors]:
 
 
 async def _seen(doors: Doors, path: str) -> list[Any]:
-    """What each door says of a file: GET, HEAD, the listing, and the client library both ways."""
+    """A file as each route shows it: GET, HEAD, the listing, and the client library both ways."""
     seen: list[Any] = []
     for method in ("GET", "HEAD"):
         answer = await doors.http.request(method, f"/v1/files/{path_to_url(path)}")
@@ -153,7 +153,7 @@ def _raw(headers: dict[str, str]) -> list[tuple[bytes, bytes]] | None:
 
 @_EXAMPLES
 @given(meta=_META, content_type=_TYPE, modified_ms=_TIME, executable=st.booleans())
-def test_what_is_said_about_a_file_is_taken_and_given_back_alike_by_every_door(
+def test_every_way_in_takes_and_returns_the_same_metadata(
     runner: asyncio.Runner,
     doors: Doors,
     meta: dict[str, str],
@@ -211,7 +211,7 @@ def test_what_is_said_about_a_file_is_taken_and_given_back_alike_by_every_door(
 
 @_EXAMPLES
 @given(path=st.lists(_TEXT, min_size=1, max_size=3).map("/".join) | st.just("ü" * 128))
-def test_a_name_is_a_name_at_every_door_or_at_none(
+def test_every_way_in_accepts_the_same_names(
     runner: asyncio.Runner, doors: Doors, path: str
 ) -> None:
     """Given any text, when it is the path of a PUT, a step, a move, a copy, a directory, a watch

@@ -71,7 +71,7 @@ async def synod(port: int) -> AsyncIterator[AsyncClient]:
         yield synod
 
 
-async def test_changes_are_told_in_order_with_their_tags(synod: AsyncClient) -> None:
+async def test_changes_are_sent_in_order_with_their_tags(synod: AsyncClient) -> None:
     async with _watching(synod.url) as stream:
         assert (await stream.next())[0] == "ready"
 
@@ -95,7 +95,7 @@ async def test_changes_are_told_in_order_with_their_tags(synod: AsyncClient) -> 
     assert (events[0][1]["etag"], events[0][1]["size"]) == (put.etag, 2)
 
 
-async def test_what_happened_while_nobody_watched_is_told_after_the_last_id(
+async def test_changes_without_a_watcher_are_sent_after_the_last_id(
     synod: AsyncClient,
 ) -> None:
     async with _watching(synod.url) as stream:
@@ -131,7 +131,7 @@ async def test_a_connection_that_breaks_within_a_slot_goes_on_within_it(
     assert paths == ["f2", "f3", "f4"]
 
 
-async def test_the_rest_of_a_slot_is_told_once_while_nothing_follows(synod: AsyncClient) -> None:
+async def test_the_rest_of_a_slot_is_sent_once_while_nothing_follows(synod: AsyncClient) -> None:
     """Given a client that comes back within the newest slot of a quiet cluster."""
     steps = [{"op": "put", "path": f"f{number}", "text": "x"} for number in range(3)]
     slot = (await synod.transaction(steps)).slot
@@ -146,7 +146,7 @@ async def test_the_rest_of_a_slot_is_told_once_while_nothing_follows(synod: Asyn
     assert paths == ["f1", "f2", "g"]
 
 
-async def test_what_no_store_remembers_is_told_as_a_reset(
+async def test_changes_that_no_store_remembers_become_a_reset(
     synod: AsyncClient, cluster: FakeCluster
 ) -> None:
     await synod.put("a", b"1")
@@ -205,7 +205,7 @@ async def test_watchers_at_the_same_slot_share_one_question_also_when_the_first_
     assert len(cluster.calls) == 2
 
 
-async def test_the_library_goes_on_by_itself_and_hears_of_a_reset(
+async def test_the_library_continues_by_itself_and_receives_a_reset(
     synod: AsyncClient, cluster: FakeCluster
 ) -> None:
     await synod.put("a", b"1")
@@ -254,7 +254,7 @@ def test_prefixes_concern_trees_above_them() -> None:
 # -- bounds ---------------------------------------------------------------------------------------
 
 
-async def test_one_watcher_too_many_is_told_to_come_back(
+async def test_one_watcher_too_many_is_refused_for_now(
     synod: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given as many watchers as there may be, when one of them goes, then another is served."""
@@ -333,7 +333,7 @@ async def test_watchers_that_do_not_read_are_cut_off_and_those_that_do_miss_noth
 
 
 class _Silent:
-    """Asks to be told everything since `after`, and reads nothing."""
+    """Requests all changes since `after`, and reads nothing."""
 
     def __init__(self, port: int, after: str) -> None:
         self._socket = socket.socket()

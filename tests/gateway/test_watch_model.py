@@ -35,7 +35,7 @@ _WHOLE = 10**9
 
 
 def _mark(id: str) -> Position:
-    """What a client knows that has seen the event of that id."""
+    """The state of a client that has seen the event of that id."""
     slot, _, ordinal = id.partition(".")
     return Position(int(slot), int(ordinal) if ordinal else _WHOLE)
 
@@ -151,7 +151,7 @@ class _Stores:
 
 
 class _Client:
-    """What a watcher of one prefix has heard, over as many connections as it took."""
+    """The events of a watcher of one prefix, over all its connections."""
 
     def __init__(self, stores: _Stores, watch: WatchEndpoint, random: Random, prefix: str) -> None:
         self._stores = stores
@@ -160,7 +160,7 @@ class _Client:
         self._prefix = prefix
         self.last_id = ""
         self.known = Position(0, 0)
-        """Up to here everything was told, or a `reset` said that it was not."""
+        """Up to here every change was sent, or a `reset` said that some were missed."""
         self.told: list[tuple[int, int]] = []
         self.resets = 0
 
@@ -255,7 +255,7 @@ async def _watch_until_all_is_told(seed: int, prefixes: list[str]) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32), st.lists(st.sampled_from(_PREFIXES), min_size=1, max_size=3))
 @example(seed=2906989, prefixes=[""])
-def test_each_change_is_told_once_and_in_order_or_a_reset_says_that_some_were_missed(
+def test_each_change_is_sent_once_and_in_order_or_a_reset_says_that_some_were_missed(
     seed: int, prefixes: list[str]
 ) -> None:
     """Given lagging stores and watchers that come back anywhere, then none misses a change unaware,

@@ -116,7 +116,7 @@ async def _live_through(cluster: LocalCluster, prometheus: Prometheus) -> None:
             await asyncio.to_thread(cluster.kill, name)
         killed_ns = time.monotonic_ns()
         await seen('count(up{job="synod"} == 0) == 3')
-        # Who is left takes over and goes on without the store.
+        # The remaining nodes take over and continue without the store.
         await load.acknowledged_since(killed_ns, timeout_s=90)
         await seen("max(paxos_learner_view_stores) == 2")
         # An election is over between two samples: without a quorum it takes as long as it has to.

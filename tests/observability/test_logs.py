@@ -65,7 +65,7 @@ def test_a_plain_line_for_people() -> None:
     assert "not shown" not in stream.getvalue()
 
 
-def test_no_contents_and_no_passwords_whoever_logs_them() -> None:
+def test_no_contents_and_no_passwords_from_any_logger() -> None:
     stream = io.StringIO()
     configure_logs("info", stream, node="store-1")
     contents = b"what a file holds, 'quoted' and \"quoted\""
@@ -106,7 +106,7 @@ def test_a_flood_of_lines_is_kept_back_and_counted(monkeypatch: pytest.MonkeyPat
 
 
 def told(level: str, *steps: tuple[str, str, Any]) -> list[dict[str, Any]]:
-    """The lines of a narrator that is told `steps`."""
+    """The lines that a `MessageLogger` logs for `steps`."""
     stream = io.StringIO()
     configure_logs(level, stream)
     narrator = MessageLogger("learner-1")
@@ -115,7 +115,7 @@ def told(level: str, *steps: tuple[str, str, Any]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_a_change_is_told_with_its_fields_and_a_retransmission_is_not() -> None:
+def test_a_change_is_logged_with_its_fields_and_a_retransmission_is_not() -> None:
     abort = Abort(slot=7, commands=(0,), epoch=3, reason="store-2 did not vote")
     proposal = ProposeValue(value=abort)
 
@@ -125,7 +125,7 @@ def test_a_change_is_told_with_its_fields_and_a_retransmission_is_not() -> None:
     assert "abort 1 commands of slot 7: store-2 did not vote" in line["message"]
 
 
-def test_an_aborted_request_is_told_with_its_id() -> None:
+def test_an_aborted_request_is_logged_with_its_id() -> None:
     outcome = Outcome(status="aborted", slot=9, index=0)
     result = Result(session="gateway-1.x", sequence=4, outcome=outcome)
     done = result.model_copy(update={"outcome": Outcome(status="done", slot=10, index=0)})
@@ -135,7 +135,7 @@ def test_an_aborted_request_is_told_with_its_id() -> None:
     assert (line["request"], line["slot"]) == ("gateway-1.x-4", 9)
 
 
-def test_every_message_of_a_write_is_told_at_debug_and_none_of_it_at_info() -> None:
+def test_every_message_of_a_write_is_logged_at_debug_and_none_at_info() -> None:
     steps = [(what, "store-1", message) for message in SAMPLES for what in ("sent", "received")]
 
     kinds = {line["type"] for line in told("debug", *steps)}

@@ -1,4 +1,4 @@
-"""The life of one request over a real RabbitMQ, from the records of processes that know nothing
+"""The trace of one request over a real RabbitMQ, from the records of processes that know nothing
 of each other.
 """
 
