@@ -195,7 +195,7 @@ def _refusal(tree: Tree, slot: int, index: int, operation: MoveEntry | CopyEntry
     if source == target:
         return refused("conflict", "source and target are the same")
     if is_below(target, source):
-        return refused("conflict", f"{target!r} is inside of {source!r}")
+        return refused("conflict", f"{target!r} lies inside of {source!r}")
     obstacle = tree.file_above(target)
     if obstacle is not None:
         return refused("conflict", f"{obstacle!r} is a file")
