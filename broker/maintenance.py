@@ -23,7 +23,7 @@ _MIB = 1024 * 1024
 _HYSTERESIS_BYTES = 8 * _MIB
 _SCARCE_BYTES = 256 * _MIB
 _VOTERS_RESERVE_BYTES = 16 * _MIB
-"""Enough for a quorum to go on while deletions free space: a node's log takes a few MiB."""
+"""Enough for a quorum to continue while deletions free space: a node's log takes a few MiB."""
 
 _SHRINK_STEP_S = 0.002
 """A turn waits for at most one step, and the few milliseconds that committing its pages takes."""

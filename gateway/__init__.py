@@ -1,1 +1,1 @@
-"""Every door to a cluster: HTTP, command line, client library and web page."""
+"""The interfaces to a cluster: HTTP, command line and web UI."""

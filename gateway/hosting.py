@@ -94,7 +94,7 @@ class NodeProcess:
                 raise HostingFailed(str(first)) from failures
             if isinstance(first, OSError):
                 where = f"{first.filename}: " if first.filename else ""
-                log.error("the process can't go on", exc_info=first)
+                log.error("the process can't continue", exc_info=first)
                 raise HostingFailed(f"{where}{first.strerror or first}") from failures
             raise
         finally:

@@ -22,8 +22,8 @@ _LOGGED_WHEN_SENT = {
 }
 _LOGGED_WHEN_RECEIVED = {
     "txn.inquiry": "is fenced",
-    "node.stale_disk": "is told that its disk is older than what it reported",
-    "replica.diverged": "is told that its state is not that of the others",
+    "node.stale_disk": "is notified that its disk is older than it reported",
+    "replica.diverged": "is notified that its state differs from the others",
 }
 _BACKGROUND = frozenset(
     (

@@ -20,7 +20,7 @@ from synod.errors import (
 _PAUSE_LEAST_S = 0.05
 _PAUSE_MOST_S = 2.0
 _SILENT_S = 2.0
-"""After this long without an answer, the user is told what the client waits for."""
+"""After this long without an answer, the client tells the user what it waits for."""
 
 
 class Retry:

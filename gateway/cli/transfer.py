@@ -238,7 +238,7 @@ async def _in_parallel(
     tally: Tally,
     parallel: int,
 ) -> None:
-    """Copy every item; note those that fail and go on, unless it is the cluster that fails."""
+    """Copy every item; note those that fail and continue, unless the cluster itself fails."""
     queue: asyncio.Queue[_T | None] = asyncio.Queue(parallel * 2)
 
     async def work() -> None:

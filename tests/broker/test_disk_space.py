@@ -193,7 +193,7 @@ def test_no_step_holds_a_commit_up_for_long(tmp_path: Path) -> None:
         # What is free inside the file counts, as long as commits find room outside.
         ("store", 60, 192, False),
         ("store", 15, 192, True),
-        # The others go on where the stores are full, or nothing could be deleted.
+        # The others continue when the stores are full, or nothing could be deleted.
         ("acceptor", 60, 0, False),
         ("acceptor", 16, 0, False),
         ("acceptor", 15, 0, True),

@@ -193,7 +193,7 @@ async def test_a_timer_expires_within_its_delay_level(house: House) -> None:
         await until(lambda: len(came) == len(delays_ms))
         for delay_ms in delays_ms:
             took_ms = (came[str(delay_ms)] - armed_s) * 1000
-            # A step of the ladder, and a moment for a busy machine.
+            # The next delay level, and a moment for a busy machine.
             assert delay_ms - 3 <= took_ms <= delay_level_ms(delay_ms) * 1.15 + 150, late
         assert host.timers_armed == 0
 
@@ -379,13 +379,13 @@ async def test_a_killed_broker_comes_back_and_the_nodes_go_on(
         # When the broker is killed
         await asyncio.to_thread(own_broker.kill)
         await until(lambda: not one.transport.health.connected)
-        # Then turns go on at once, and what they send is lost and counted
+        # Then turns continue at once, and the messages that they send are lost and counted
         async with asyncio.timeout(1):
             await one.call(survey)
         assert one.transport.health.dropped > 0
         await asyncio.to_thread(own_broker.start)
         back_s = time.monotonic()
-        # And both go on within ten seconds, in the same process
+        # And both continue within ten seconds, in the same process
         await until(lambda: one.transport.health.connected and two.transport.health.connected)
 
         async def talk() -> None:

@@ -151,7 +151,7 @@ async def test_a_policy_that_lets_unused_queues_expire_stops_no_timer(
 async def test_a_policy_that_keeps_no_messages_makes_no_timer_early_nor_a_node_busy(
     tmp_path: Path, own_broker: PrivateBroker, topology: Topology
 ) -> None:
-    """Given rungs of no length, which hand each message on at once."""
+    """Given delay queues of length 0, which pass each message on at once."""
     house = House(tmp_path, lambda name: RabbitTransport(own_broker.url, topology, name))
     control(own_broker, "set_policy", "full", "delay", '{"max-length": 0}', "--apply-to", "queues")
     ticks = Ticks()
@@ -268,7 +268,7 @@ async def test_events_are_received_again(house: House, amqp_url: str, topology: 
 async def test_messages_purged_from_queues_are_sent_again(
     house: House, amqp_url: str, topology: Topology
 ) -> None:
-    """Given an operator who purges the rung in which a timer waits."""
+    """Given an operator who purges the delay queue in which a timer waits."""
     ticks = Ticks()
     host = ticking(house, 1_000, ticks)
     async with house.running(host), operator(amqp_url) as channel:

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-import broker.write_batching as gathering
+import broker.write_batching as write_batching
 from actors.calls import Call, Survey, Write
 from actors.values import MakeDirectory
 from broker.write_batching import WriteBatcher
@@ -14,8 +14,8 @@ def write(token: int) -> Write:
 
 
 @dataclass
-class Door:
-    """Remembers which calls were let go together."""
+class Sink:
+    """Records which calls were released together."""
 
     released: list[list[int]] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -26,70 +26,70 @@ class Door:
 
 
 async def test_a_client_alone_never_waits() -> None:
-    door = Door()
-    alone = WriteBatcher(door)
+    sink = Sink()
+    alone = WriteBatcher(sink)
     for token in range(1, 5):
         alone.add(write(token))
-        assert door.released[-1] == [token]
+        assert sink.released[-1] == [token]
         alone.finished(write(token))
 
 
 async def test_a_call_that_is_no_write_is_released_at_once() -> None:
-    door = Door()
-    busy = WriteBatcher(door)
+    sink = Sink()
+    busy = WriteBatcher(sink)
     for token in range(1, 9):
         busy.add(write(token))
-    before = len(door.released)
+    before = len(sink.released)
     busy.add(Survey(token=99))
-    assert door.released[before:] == [[99]]
+    assert sink.released[before:] == [[99]]
 
 
 async def test_the_half_of_those_under_way_leave_together() -> None:
     """Eight clients are answered one after the other, and each of them comes back at once."""
-    door = Door()
-    busy = WriteBatcher(door)
+    sink = Sink()
+    busy = WriteBatcher(sink)
     for token in range(8):
         busy.add(write(token))
     busy.flush()
-    door.released.clear()
+    sink.released.clear()
 
     for token in range(8):
         busy.finished(write(token))
         busy.add(write(100 + token))
 
-    assert door.released == [[100, 101, 102, 103], [104, 105, 106, 107]]
+    assert sink.released == [[100, 101, 102, 103], [104, 105, 106, 107]]
 
 
 async def test_nothing_waits_for_long() -> None:
-    door = Door()
-    busy = WriteBatcher(door)
+    sink = Sink()
+    busy = WriteBatcher(sink)
     for token in range(8):
         busy.add(write(token))
     busy.flush()
     for token in range(8):
         busy.finished(write(token))
-    door.released.clear()
-    door.news.clear()
+    sink.released.clear()
+    sink.news.clear()
 
     busy.add(write(100))
-    assert door.released == []
-    await asyncio.wait_for(door.news.wait(), timeout=5)
-    assert door.released == [[100]]
+    assert sink.released == []
+    await asyncio.wait_for(sink.news.wait(), timeout=5)
+    assert sink.released == [[100]]
 
 
 async def test_a_busy_time_is_forgotten() -> None:
-    door = Door()
-    busy = WriteBatcher(door)
+    sink = Sink()
+    busy = WriteBatcher(sink)
     for token in range(8):
         busy.add(write(token))
     busy.flush()
     for token in range(8):
         busy.finished(write(token))
-    door.released.clear()
+    sink.released.clear()
 
-    later_s = busy._window_start_s + 2 * gathering.LOAD_WINDOW_S + 1
+    later_s = busy._window_start_s + 2 * write_batching.LOAD_WINDOW_S + 1
     busy._track_peak(later_s)
     busy._window_start_s = asyncio.get_running_loop().time()
     busy.add(write(100))
 
-    assert door.released == [[100]]
+    assert sink.released == [[100]]

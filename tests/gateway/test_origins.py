@@ -138,9 +138,9 @@ async def test_a_page_of_another_origin_changes_nothing(
     cluster: FakeCluster,
     page: dict[str, str],
 ) -> None:
-    for door in (client, guarded):
+    for api in (client, guarded):
         for method, path, headers in CHANGES:
-            answer = await door.request(method, path, headers={**headers, **page}, content=b"{}")
+            answer = await api.request(method, path, headers={**headers, **page}, content=b"{}")
             assert (answer.status_code, problem_of(answer)["type"]) == (
                 403,
                 "urn:synod:problem:foreign-origin",
@@ -153,8 +153,8 @@ async def test_a_page_of_another_origin_changes_nothing(
 async def test_the_gateways_own_pages_do(
     client: httpx.AsyncClient, guarded: httpx.AsyncClient, page: dict[str, str]
 ) -> None:
-    for door in (client, guarded):
-        assert (await door.put("/v1/files/a", headers=page)).status_code in (200, 201)
+    for api in (client, guarded):
+        assert (await api.put("/v1/files/a", headers=page)).status_code in (200, 201)
     behind_a_proxy = {"host": "synod.example:8443", "origin": "https://synod.example:8443"}
     assert (await guarded.put("/v1/files/a", headers=behind_a_proxy)).status_code == 200
 

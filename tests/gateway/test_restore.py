@@ -34,7 +34,7 @@ def read_back(data: Path, name: str) -> tuple[Journal, dict[str, bytes]]:
 def test_every_member_begins_with_the_same_cluster_and_no_former_slot(
     backup: Path, tmp_path: Path, now_ms: int, slot: int
 ) -> None:
-    """Given a backup of slot 4, then the log goes on above it and above the wall clock; acceptors
+    """Given a backup of slot 4, then the log continues above it and the wall clock; acceptors
     hold the genesis and vote on nothing of before; replicas hold the state, stores its contents,
     and the view names their new disks in an epoch that none of their starts coordinates.
     """

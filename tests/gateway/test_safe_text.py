@@ -113,7 +113,7 @@ async def test_events_end_at_newlines_only() -> None:
 
 
 async def test_a_watch_passes_every_name(port: int) -> None:
-    """Given names that end lines for some readers, then a watch tells them and goes on, and what
+    """Given names that end lines for some readers, then a watch prints them and continues, and what
     goes over the wire is one line for every reader.
     """
     url = f"http://127.0.0.1:{port}"

@@ -64,7 +64,7 @@ _EXAMPLES = settings(
 )
 
 
-class Doors:
+class WaysIn:
     """A gateway on a socket, in a loop of its own, with a client for each way in."""
 
     def __init__(self, cluster: FakeCluster, http: httpx.AsyncClient, synod: AsyncClient) -> None:
@@ -81,27 +81,27 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture
-def doors(runner: asyncio.Runner) -> Iterator[Doors]:
-    async def opened() -> AsyncIterator[Doors]:
+def ways(runner: asyncio.Runner) -> Iterator[WaysIn]:
+    async def opened() -> AsyncIterator[WaysIn]:
         cluster = FakeCluster()
         async with serving(cluster, Settings()) as port:
             url = f"http://127.0.0.1:{port}"
             async with httpx.AsyncClient(base_url=url) as http, AsyncClient(url) as synod:
-                yield Doors(cluster, http, synod)
+                yield WaysIn(cluster, http, synod)
 
     async def run() -> None:
-        async for doors in opened():
-            ready.set_result(doors)
+        async for ways in opened():
+            ready.set_result(ways)
             await ended.wait()
 
-    async def begin() -> tuple[asyncio.Task[None], Doors]:
+    async def begin() -> tuple[asyncio.Task[None], WaysIn]:
         return asyncio.ensure_future(run()), await ready
 
     loop = runner.get_loop()
-    ready: asyncio.Future[Doors] = loop.create_future()
+    ready: asyncio.Future[WaysIn] = loop.create_future()
     ended = asyncio.Event()
-    task, doors = runner.run(begin())
-    yield doors
+    task, ways = runner.run(begin())
+    yield ways
 
     async def end() -> None:
         ended.set()
@@ -110,21 +110,21 @@ def doors(runner: asyncio.Runner) -> Iterator[Doors]:
     runner.run(end())
 
 
-async def _seen(doors: Doors, path: str) -> list[Any]:
+async def _seen(ways: WaysIn, path: str) -> list[Any]:
     """A file as each route shows it: GET, HEAD, the listing, and the client library both ways."""
     seen: list[Any] = []
     for method in ("GET", "HEAD"):
-        answer = await doors.http.request(method, f"/v1/files/{path_to_url(path)}")
+        answer = await ways.http.request(method, f"/v1/files/{path_to_url(path)}")
         assert answer.status_code == 200, answer.text
         headers = {name.decode(): value.decode() for name, value in answer.headers.raw}
         meta = {n[len(META_PREFIX) :]: v for n, v in headers.items() if n.startswith(META_PREFIX)}
         about = (headers["content-type"], int(headers["synod-modified"]), meta)
         seen.append((*about, "synod-executable" in headers))
-    listing = await doors.http.get("/v1/directories/")
+    listing = await ways.http.get("/v1/directories/")
     (item,) = [item for item in listing.json()["entries"] if item["path"] == path]
     seen.append((item["content_type"], item["modified_ms"], item["meta"], item["executable"]))
-    listed = [entry async for entry in doors.synod.list("") if entry.path == path]
-    for entry in (await doors.synod.stat(path), *listed):
+    listed = [entry async for entry in ways.synod.list("") if entry.path == path]
+    for entry in (await ways.synod.stat(path), *listed):
         about = (entry.content_type, entry.modified_ms, dict(entry.meta))
         seen.append((*about, entry.executable))
     return seen
@@ -155,7 +155,7 @@ def _raw(headers: dict[str, str]) -> list[tuple[bytes, bytes]] | None:
 @given(meta=_META, content_type=_TYPE, modified_ms=_TIME, executable=st.booleans())
 def test_every_way_in_takes_and_returns_the_same_metadata(
     runner: asyncio.Runner,
-    doors: Doors,
+    ways: WaysIn,
     meta: dict[str, str],
     content_type: str,
     modified_ms: int,
@@ -172,7 +172,7 @@ def test_every_way_in_takes_and_returns_the_same_metadata(
 
     async def act() -> None:
         step = {"op": "put", "path": "txn", "text": "x", "meta": meta, **about}
-        answer = await _post(doors.http, "/v1/transactions", {"steps": [step]})
+        answer = await _post(ways.http, "/v1/transactions", {"steps": [step]})
         assert answer.status_code == (400 if said is None else 200), answer.text
         await library()
         await header()
@@ -180,20 +180,20 @@ def test_every_way_in_takes_and_returns_the_same_metadata(
             return
         expected = (said.content_type, said.modified_ms, dict(said.meta), executable)
         for path in ("txn", "sdk", "step", "put"):
-            assert await _seen(doors, path) == [expected] * 5
+            assert await _seen(ways, path) == [expected] * 5
 
     async def library() -> None:
         step = {"op": "put", "path": "step", "text": "x", "meta": meta, **about}
-        before = len(doors.cluster.calls)
+        before = len(ways.cluster.calls)
         if said is None:
             with pytest.raises(InvalidRequest):
-                await doors.synod.put("sdk", b"x", meta=meta, **about)  # type: ignore[arg-type]
+                await ways.synod.put("sdk", b"x", meta=meta, **about)  # type: ignore[arg-type]
             with pytest.raises(InvalidRequest, match="step 0"):
-                await doors.synod.transaction([step])
-            assert len(doors.cluster.calls) == before
+                await ways.synod.transaction([step])
+            assert len(ways.cluster.calls) == before
         else:
-            await doors.synod.put("sdk", b"x", meta=meta, **about)  # type: ignore[arg-type]
-            await doors.synod.transaction([step])
+            await ways.synod.put("sdk", b"x", meta=meta, **about)  # type: ignore[arg-type]
+            await ways.synod.transaction([step])
 
     async def header() -> None:
         headers = {"content-type": content_type, "synod-modified": str(modified_ms)}
@@ -203,7 +203,7 @@ def test_every_way_in_takes_and_returns_the_same_metadata(
         if raw is None:
             assert said is None
             return
-        answer = await doors.http.put("/v1/files/put", content=b"x", headers=raw)
+        answer = await ways.http.put("/v1/files/put", content=b"x", headers=raw)
         assert answer.status_code in ((400,) if said is None else (200, 201)), answer.text
 
     runner.run(act())
@@ -212,7 +212,7 @@ def test_every_way_in_takes_and_returns_the_same_metadata(
 @_EXAMPLES
 @given(path=st.lists(_TEXT, min_size=1, max_size=3).map("/".join) | st.just("ü" * 128))
 def test_every_way_in_accepts_the_same_names(
-    runner: asyncio.Runner, doors: Doors, path: str
+    runner: asyncio.Runner, ways: WaysIn, path: str
 ) -> None:
     """Given any text, when it is the path of a PUT, a step, a move, a copy, a directory, a watch
     and a call of the library, then all give the same answer.
@@ -226,21 +226,21 @@ def test_every_way_in_accepts_the_same_names(
     async def act() -> None:
         raw = path.encode(errors="surrogatepass")
         url = "/".join("".join(f"%{b:02X}" for b in name) for name in raw.split(b"/"))
-        answers = [await doors.http.put(f"/v1/files/{url}", content=b"x")]
+        answers = [await ways.http.put(f"/v1/files/{url}", content=b"x")]
         steps = [{"op": "put", "path": path, "text": "y"}, {"op": "delete", "path": path}]
-        answers.append(await _post(doors.http, "/v1/transactions", {"steps": steps}))
-        await doors.http.put("/v1/files/source", content=b"x")
+        answers.append(await _post(ways.http, "/v1/transactions", {"steps": steps}))
+        await ways.http.put("/v1/files/source", content=b"x")
         for verb in ("copy", "move"):
             body = {"source": "source", "target": path, "overwrite": True}
-            answers.append(await _post(doors.http, f"/v1/{verb}", body))
+            answers.append(await _post(ways.http, f"/v1/{verb}", body))
             if good:
-                listed = await doors.http.get(f"/v1/directories/{url.rpartition('/')[0]}")
+                listed = await ways.http.get(f"/v1/directories/{url.rpartition('/')[0]}")
                 assert path in [entry["path"] for entry in listed.json()["entries"]]
-                assert (await doors.synod.stat(path)).path == path
-                await doors.http.delete(f"/v1/files/{url}")
+                assert (await ways.synod.stat(path)).path == path
+                await ways.http.delete(f"/v1/files/{url}")
         if good:
             assert all(answer.is_success for answer in answers), [a.text for a in answers]
-            await doors.http.delete(f"/v1/directories/{path.split('/')[0]}?recursive=true")
+            await ways.http.delete(f"/v1/directories/{path.split('/')[0]}?recursive=true")
         else:
             codes = {answer.status_code for answer in answers}
             assert codes == refused, [answer.text for answer in answers]
@@ -253,7 +253,7 @@ def test_every_way_in_accepts_the_same_names(
 @_EXAMPLES
 @given(tags=st.lists(_TAG, min_size=1, max_size=2), exists=st.booleans())
 def test_a_condition_means_the_same_in_a_header_in_a_body_and_in_the_library(
-    runner: asyncio.Runner, doors: Doors, tags: list[str], exists: bool
+    runner: asyncio.Runner, ways: WaysIn, tags: list[str], exists: bool
 ) -> None:
     """Given tags as a header writes them, when a write asks for them in each way, then either all
     are refused, or all agree on whether it happens.
@@ -267,27 +267,27 @@ def test_a_condition_means_the_same_in_a_header_in_a_body_and_in_the_library(
         return
 
     async def act() -> None:
-        await doors.http.delete("/v1/files/a")
+        await ways.http.delete("/v1/files/a")
         if exists:
-            current = (await doors.http.put("/v1/files/a", content=b"1")).headers["etag"]
+            current = (await ways.http.put("/v1/files/a", content=b"1")).headers["etag"]
             assert current != '"1-0"'
         for member, field in (("if_match", "if-match"), ("if_none_match", "if-none-match")):
-            by_header = await doors.http.put(
+            by_header = await ways.http.put(
                 "/v1/files/a", content=b"1", headers=[(field.encode(), raw)]
             )
             if not exists:
-                await doors.http.delete("/v1/files/a")
+                await ways.http.delete("/v1/files/a")
             for form in (value, tags):
                 step = {"op": "put", "path": "a", "text": "2", member: form}
-                answer = await _post(doors.http, "/v1/transactions", {"steps": [step]})
+                answer = await _post(ways.http, "/v1/transactions", {"steps": [step]})
                 bare = any(tag[:1].isascii() and tag[:1].isalnum() for tag in tags)
                 if by_header.status_code != 400 or not bare:
                     wanted = {201: 200}.get(by_header.status_code, by_header.status_code)
                     assert answer.status_code == wanted, (answer.text, by_header.text)
                 if not exists:
-                    await doors.http.delete("/v1/files/a")
+                    await ways.http.delete("/v1/files/a")
                 try:
-                    await doors.synod.put("a", b"3", **{member: form})  # type: ignore[arg-type]
+                    await ways.synod.put("a", b"3", **{member: form})  # type: ignore[arg-type]
                     code = 200
                 except PreconditionFailed:
                     code = 412
@@ -295,7 +295,7 @@ def test_a_condition_means_the_same_in_a_header_in_a_body_and_in_the_library(
                     code = 400
                 assert code == answer.status_code, answer.text
                 if not exists:
-                    await doors.http.delete("/v1/files/a")
+                    await ways.http.delete("/v1/files/a")
 
     runner.run(act())
 
@@ -350,7 +350,7 @@ _ODD: list[dict[str, Any]] = [
 
 
 async def test_what_is_stored_already_is_served_whatever_it_is() -> None:
-    """Given files that older or other programs wrote with metadata that no door takes, when they
+    """Given files that older or other programs wrote with metadata that is refused, when they
     are asked for, then each is listed and has a head, and none ends a connection or is a 500.
     """
     cluster = FakeCluster()

@@ -290,7 +290,7 @@ async def test_watchers_that_do_not_read_are_cut_off_and_those_that_do_miss_noth
     """Given some watchers of much that has happened which take nothing of it.
 
     Then they are cut off after a while, sooner if too much waits for them, and what waits for them
-    stays within its bound; another one is told everything.
+    stays within its bound; another one receives everything.
     """
     page_bytes = 2 * 1024 * 1024
     monkeypatch.setattr(gateway.http.watch, "_SEND_TIMEOUT_S", 1.0 if why == "slow" else 60.0)
@@ -317,7 +317,7 @@ async def test_watchers_that_do_not_read_are_cut_off_and_those_that_do_miss_noth
         async with _watching(f"http://127.0.0.1:{port}", last_id="0") as stream:
             await stream.next()
             told = [(await stream.next())[1]["path"] for _ in paths]
-            # Within the bound a few may go on to hold what they do not take.
+            # Within the bound a few may still hold pages that they do not read.
             may_stay = 0 if why == "slow" else 3
             await until(lambda: len(app.watch.watchers) <= 1 + may_stay)
         for one in silent:
