@@ -1,4 +1,4 @@
-"""A small actor for the tests of the runtime: it does what the message's text says."""
+"""A small actor for the tests of the runtime: the message's text selects what it does."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ def note(text: str) -> ChunkRefused:
 
 @dataclass
 class Puppet:
-    """Keeps what it was given in `seen`; `on` says what to do about each text."""
+    """Keeps its messages in `seen`; `on` has the behaviour for each text."""
 
     identity: Identity
     on: dict[str, Behaviour]
@@ -74,7 +74,7 @@ class Puppet:
             behaviour(self, Envelope("", "", "", 0, note("")))
         return self.out.take()
 
-    # -- what behaviours say ----------------------------------------------------------------------
+    # -- for behaviours ---------------------------------------------------------------------------
 
     def send(self, to: str, message: AnyMessage | str) -> None:
         self.out.sends.append(Send(to, note(message) if isinstance(message, str) else message))

@@ -44,7 +44,7 @@ class House:
         observer: Observer | None = None,
         interceptor: Interceptor | None = None,
     ) -> NodeHost:
-        """A node that does what `on` says."""
+        """A node with the behaviours `on`."""
         behaviours = dict(on or {})
         return NodeHost(
             name,

@@ -24,7 +24,7 @@ async def test_nothing_from_the_broker_reaches_the_actor_and_its_own_calls_do(
     async with house.running(host):
         broker.block()
 
-        # When something comes, which was on its way
+        # When a message arrives that was in flight
         inject(broker, "store-1", note("on its way"))
         assert host.inbox_messages == 1
 
@@ -32,7 +32,7 @@ async def test_nothing_from_the_broker_reaches_the_actor_and_its_own_calls_do(
         assert await host.call(survey) == ["call.survey"]
         assert host.inbox_messages == 1
 
-        # Until what it makes the actor say can leave.
+        # Until the messages that it makes the actor send can leave.
         broker.unblock()
         await until(lambda: puppet(host).seen == ["call.survey", "on its way"])
         assert not broker.lanes("store-1")[0].unacknowledged
@@ -62,7 +62,7 @@ async def test_timers_that_were_not_sent_come_as_soon_as_the_broker_takes_messag
         unblocked_s = loop.time()
         broker.unblock()
 
-        # Then what is due comes at once, and the other one in time.
+        # Then the due timer expires at once, and the other one in time.
         await until(lambda: puppet(host).timer_expired)
         assert loop.time() - unblocked_s < 0.3
         assert puppet(host).timer_expired == [TimerKey("due")]
@@ -97,7 +97,7 @@ async def test_a_timer_that_was_not_taken_is_tried_again_before_it_is_due(tmp_pa
         armed_s = loop.time()
         await host.call(survey)
 
-        # then it comes in time, for no message of it was lost on its way.
+        # then it expires in time, because no message of it was lost in flight.
         await until(lambda: puppet(host).timer_expired)
         assert 1.4 < loop.time() - armed_s < 2.1
         assert host.transport.left == 0  # type: ignore[attr-defined]

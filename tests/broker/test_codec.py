@@ -232,7 +232,7 @@ def test_a_content_header_comes_back_as_it_was(
 
 
 def test_headers_of_other_kinds_are_passed_over() -> None:
-    # RabbitMQ adds x-death, a list of tables, to what comes out of a delay queue.
+    # RabbitMQ adds x-death, a list of tables, to messages from a delay queue.
     values: dict[str, Any] = {
         "x-death": [{"count": 1, "queue": "q"}],
         "table": {"a": 1},
@@ -273,7 +273,7 @@ class Stream:
 
 
 def delivery(tag: int, body: bytes) -> bytes:
-    """What the broker sends for `encode_publish`: the same content under another method."""
+    """The broker's delivery of an `encode_publish`: the same content under another method."""
     publish = encode_publish(5, "", "", PROPERTIES, body, 4096)
     (length,) = struct.unpack_from(">I", publish, 3)
     deliver = commands.Basic.Deliver("tag", tag, False, "exchange", "key")

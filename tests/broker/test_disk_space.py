@@ -37,7 +37,7 @@ def blobs(count: int) -> list[Blob]:
 
 
 def shrink_whole(journal: Journal, keep_bytes: int = 0) -> list[int]:
-    """What each step gave back, until there was nothing to give."""
+    """The bytes that each step returned, until none were left to return."""
     steps: list[int] = []
     while given := journal.shrink(0.002, keep_bytes):
         steps.append(given)
@@ -65,7 +65,7 @@ def failure_of_a_start(folder: Path) -> type[Exception] | None:
 
 
 def fill(disk: Path, leave_bytes: int = 0) -> Path:
-    """Take all room but for so much; the file that took it."""
+    """Fill the disk except for this much space; returns the file that fills it."""
     ballast = disk / "ballast"
     figures = os.statvfs(disk)
     with ballast.open("wb") as file:
@@ -190,7 +190,7 @@ def test_no_step_holds_a_commit_up_for_long(tmp_path: Path) -> None:
     [
         ("store", 127, 0, True),
         ("store", 128, 0, False),
-        # What is free inside the file counts, as long as commits find room outside.
+        # Free pages inside the file count, as long as commits find space outside.
         ("store", 60, 192, False),
         ("store", 15, 192, True),
         # The others continue when the stores are full, or nothing could be deleted.
@@ -216,7 +216,7 @@ def test_a_large_reserve_asks_for_little_more_before_room_is_back() -> None:
 
 
 def test_a_start_on_a_full_disk_is_no_damage(small_disk: Path) -> None:
-    """Given a disk without a byte, then a start says so, and a later one has all that was there."""
+    """Given a disk without a free byte, then a start reports it, and a later one has all data."""
     home = small_disk / "store-2"
     with open_journal(home) as journal:
         journal.commit([Record("a", b"1")], blobs(1))
@@ -252,7 +252,7 @@ def test_a_commit_without_a_byte_of_room_is_none_and_the_next_one_is_whole(
 async def test_a_node_that_is_started_on_a_full_disk_waits_for_room(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given a full disk, then its process waits, and starts by itself when there is room."""
+    """Given a full disk, then its process waits, and starts by itself when there is space."""
     monkeypatch.setattr(node_startup, "DISK_FULL_RETRY_S", 0.01)
     ballast = fill(small_disk)
     tries: list[bool] = []

@@ -422,7 +422,7 @@ def test_nothing_acknowledged_is_lost_when_the_process_is_killed(tmp_path: Path)
         for _ in range(random.randrange(20, 200)):
             done = int(writer.stdout.readline())
         os.kill(writer.pid, signal.SIGKILL)
-        # What it had acknowledged before it died counts, whether it was read in time or not.
+        # Commits that it acknowledged before it died count, even if the test did not read that.
         done = max([done, *(int(line) for line in writer.stdout.read().split())])
         writer.stdout.close()
         writer.wait()
@@ -478,7 +478,7 @@ def test_a_full_disk_keeps_nothing_of_the_commit_and_breaks_nothing(tmp_path: Pa
 
 
 def test_whether_there_is_space_is_tested_by_writing(tmp_path: Path) -> None:
-    """Given a file that may not grow, then it has room for its own pages, and for no more."""
+    """Given a file that may not grow, then it has space for its own pages, and for no more."""
     with open_journal(tmp_path) as journal:
         journal.commit([Record("a", b"1")])
         connection = journal._connection
@@ -489,7 +489,7 @@ def test_whether_there_is_space_is_tested_by_writing(tmp_path: Path) -> None:
         journal.commit([Record("a", b"2")])
         connection.execute("PRAGMA max_page_count = 1000000").fetchone()
         assert journal.has_space(100_000)
-        # The room is kept: nothing else on the disk can take it away.
+        # The file keeps the space: nothing else on the disk can take it.
         connection.execute("PRAGMA max_page_count = 1").fetchone()
         journal.commit([Record("b", bytes(90_000))])
         assert not journal.has_space(journal.free_bytes() + 1)

@@ -19,7 +19,7 @@ from tests.broker.samples import HASH
 
 
 class Node:
-    """A consumer that writes down what it gets."""
+    """A consumer that records its deliveries."""
 
     def __init__(self, broker: MemoryBroker, name: str) -> None:
         self.transport: MemoryTransport = broker.transport(name)

@@ -567,7 +567,7 @@ async def test_a_socket_that_says_nothing_does_not_hold_the_node(
         host._journal.close()
 
 
-# -- looking on -----------------------------------------------------------------------------------
+# -- events ---------------------------------------------------------------------------------------
 
 
 async def test_events_are_received_and_orders_reach_the_nodes(

@@ -30,7 +30,7 @@ from tests.replication.cluster import eventually
 pytestmark = pytest.mark.rabbitmq
 
 _SOON_S = 4.0
-"""By then everything is well again: what a session rests on is declared anew more often."""
+"""By then everything works again: the topology of a session is declared again more often."""
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ async def test_nodes_receive_each_others_messages_again(
 
         await until(all_hear)
         await vanish(channel, topology)
-        await asyncio.sleep(0.3)  # What was on its way may still come.
+        await asyncio.sleep(0.3)  # Messages in flight may still arrive.
         for host in hosts:
             puppet(host).seen.clear()
 

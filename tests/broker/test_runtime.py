@@ -83,7 +83,7 @@ async def test_messages_that_arrive_together_are_one_turn_with_one_commit(house:
 
 
 class Spy(MemoryTransport):
-    """Writes down what leaves, in the same list as the commits."""
+    """Records the sent messages, in the same list as the commits."""
 
     def __init__(self, broker: MemoryBroker, name: str, trace: list[str]) -> None:
         broker.transport(name)
@@ -164,7 +164,7 @@ async def test_when_the_commit_fails_nothing_is_sent(
         inject(broker, "store-2", note("later"))
         await until(lambda: puppet(witness).seen)
         assert puppet(witness).seen == ["later"]
-        # And the message was not acknowledged: it comes again to the next process.
+        # And the message was not acknowledged: it is delivered again to the next process.
         assert len(broker.lanes("store-1")[0].ready) == 1
     host._journal.close()
 
@@ -370,7 +370,7 @@ async def test_rot_that_was_mended_meanwhile_is_not_reported_again(
 async def test_a_full_disk_silences_the_node_until_there_is_room(
     house: House, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given a commit without room, then nothing at all is sent before there is some.
+    """Given a commit without space, then nothing at all is sent before there is some.
 
     A new start and its greeting would fit into the pages that the file has, and would pass for a
     sign of life of a node that can't do its work.

@@ -65,7 +65,7 @@ def test_a_timer_set_again_for_later_uses_the_message_under_way() -> None:
     for now in range(1050, 1300, 50):
         book.set(BEAT, 300, now=now)
         assert publish(book, now + 25) == []
-    # Then the message, which comes early now, has the rest sent
+    # Then the message, which now arrives early, has the remaining time sent
     assert book.arrived(*publication.timers[0], now=1310) is None
     (rest,) = publish(book, 1310)
     assert rest.delay_ms == delay_level_ms(1550 - 1310)
@@ -125,7 +125,7 @@ def test_a_reconnect_sends_everything_anew() -> None:
     publish(book, 20)
     book.rearm(now=600)
     levels = {publication.delay_ms for publication in publish(book, 600)}
-    # One is overdue and comes back at once, the other after the rest of its time.
+    # One is overdue and expires at once, the other after the rest of its time.
     assert levels == {10, delay_level_ms(400)}
 
 
@@ -142,7 +142,7 @@ def test_what_was_not_sent_costs_no_patience() -> None:
     # Then it is tried again with each look, and counts as lost no more than it was sent
     assert times == list(range(20, 10_000, 500))
     assert book.lost == 0
-    # And what is published then and lost is suspected as soon as if it had been the first.
+    # And a message that is published then and lost counts as overdue as soon as a first one.
     (lost,) = publish_next(book, 10_020)
     book.resend_overdue(10_519)
     assert not book.held
@@ -154,7 +154,7 @@ def test_what_was_not_sent_costs_no_patience() -> None:
 
 
 def publish_next(book: TimerTable, now: int) -> list[Publication]:
-    """What is sent at the next look."""
+    """The messages that are sent at the next check."""
     book.resend_overdue(now)
     return publish(book, now)
 
@@ -174,7 +174,7 @@ def test_when_the_broker_takes_messages_again_what_is_due_shares_one_message() -
     # When it takes messages again
     book.resume(now=33_000)
 
-    # Then what is due comes back at once, the rest in time, and nothing twice
+    # Then due timers expire at once, the rest in time, and none twice
     sent = {p.delay_ms: [key for key, _ in p.timers] for p in publish(book, 33_000)}
     assert sent == {10: [BEAT, VOTE], delay_level_ms(8_000): [soon]}
     assert book.arrived(*lost.timers[0], now=33_001) is None
@@ -221,7 +221,7 @@ def test_a_long_timer_is_looked_into_two_seconds_after_it_was_due() -> None:
 
 
 def test_a_queue_that_keeps_no_messages_is_not_asked_all_the_time() -> None:
-    """Given messages that come back at once, then the timer is due in time, after a few of them."""
+    """Given messages that return at once, then the timer expires in time, after a few of them."""
     book = TimerTable()
     book.set(BEAT, 2_000, now=0)
     sent = 0

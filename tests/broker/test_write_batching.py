@@ -45,7 +45,7 @@ async def test_a_call_that_is_no_write_is_released_at_once() -> None:
 
 
 async def test_the_half_of_those_under_way_leave_together() -> None:
-    """Eight clients are answered one after the other, and each of them comes back at once."""
+    """Eight clients are answered one after the other, and each sends its next write at once."""
     sink = Sink()
     busy = WriteBatcher(sink)
     for token in range(8):

@@ -1,4 +1,4 @@
-"""Wrong tokens are limited for each address; the right one gets in from elsewhere meanwhile."""
+"""Wrong tokens are limited for each address; the right one is accepted from other addresses."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack

@@ -63,11 +63,11 @@ async def test_an_upload_renews_what_it_has_sent_until_its_command_is_decided(
     async def body() -> AsyncIterator[bytes]:
         yield parts[0]
         await renewed(cluster, names[0])
-        # A renewal that is refused is one that got lost, no more.
+        # A refused renewal is a lost one, no more.
         cluster.answers.append(CallOutcomeUnknown("the broker is away"))
         await renewed(cluster, names[0])
         yield parts[1]
-        # Chunks that are under way are named, too: the stores leave out what they don't hold yet.
+        # Chunks in flight are named, too: the stores ignore those that they don't hold yet.
         renewal = await renewed(cluster, *names[:2])
         assert renewal.for_ms == 1_000
         yield parts[2]
@@ -133,8 +133,8 @@ async def test_small_files_renew_nothing(client: httpx.AsyncClient, cluster: Fak
 async def test_a_slow_download_renews_its_own_chunks_alone(
     cluster: FakeCluster, settings: Settings, monkeypatch: pytest.MonkeyPatch, chunks: int
 ) -> None:
-    """Given a reader that takes its time, then what its file consists of is renewed, or the list of
-    it, if the file has one.
+    """Given a slow reader, then the chunks of its file are renewed, or the list of them, if the
+    file has one.
     """
     monkeypatch.setattr(contents, "DOWNLOAD_SCHEDULE", OFTEN)
     whole = hashlib.shake_256(b"slow").digest(CHUNK * chunks)

@@ -1,4 +1,4 @@
-"""`synod backup` and `synod restore` as people use them, on clusters in processes of their own."""
+"""`synod backup` and `synod restore` as users run them, on clusters in processes of their own."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""mv, cp, txn and watch, as people type them."""
+"""mv, cp, txn and watch, as users type them."""
 
 import asyncio
 import json
@@ -113,8 +113,8 @@ async def test_watch_prints_a_line_for_each_change_until_it_is_interrupted(port:
 async def test_rm_removes_in_parts_what_is_too_large_for_one_request(
     synod: Shell, cluster: FakeCluster, local: Path
 ) -> None:
-    """Given a tree of which one request may not look through all, then rm -r removes it all the
-    same, and says that it does so part by part; mv names the limit.
+    """Given a tree that is too large for one request, then rm -r removes it nevertheless, and says
+    that it does so part by part; mv names the limit.
     """
     for number in range(12):
         for above in ("big/one", "big/two/three", "big/two"):

@@ -27,7 +27,7 @@ from synod.headers import InvalidDigest, digest_header, sha256_of_digest
         # Strong comparison: a weak tag never matches. Weak comparison: it does.
         ({"if-match": 'W/"1-0"'}, Precondition(if_match=())),
         ({"if-none-match": 'W/"1-0"'}, Precondition(if_none_match=("1-0",))),
-        # A tag that looks like the star is a tag, and none of ours.
+        # A quoted star is a tag that no file has.
         ({"if-match": '"*"'}, Precondition(if_match=())),
         ({"if-none-match": '"*"'}, Precondition(if_none_match=())),
     ],
@@ -60,7 +60,7 @@ def test_what_a_condition_holds_for() -> None:
         ("bytes=5-99", (5, 10)),
         ("bytes=-3", (7, 10)),
         ("bytes=-99", (0, 10)),
-        # Not of the form that is served, or not valid: the whole content.
+        # Not of a supported form, or not valid: the whole content.
         ("bytes=0-1,4-5", None),
         ("bytes=5-2", None),
         ("bytes=-", None),

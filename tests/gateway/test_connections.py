@@ -37,7 +37,7 @@ SHORT = ConnectionLimits(
 
 @pytest.fixture
 async def short(cluster: FakeCluster, settings: Settings) -> AsyncIterator[int]:
-    """The port of a server with little patience and room."""
+    """The port of a server with short deadlines and small bounds."""
     async with serving(cluster, settings, SHORT) as port:
         yield port
 
@@ -134,7 +134,7 @@ async def test_what_is_quoted_of_a_request_is_cut(port: int) -> None:
 
 
 async def test_a_large_body_that_is_refused_can_be_sent_to_its_end(port: int) -> None:
-    """Most clients read the answer only then."""
+    """Most clients read the response only after they have sent everything."""
     async with connected(port) as client:
         size = 30 * MIB
         client.send(head("PUT", "/v1/files/a", f"content-length: {size}"))
@@ -188,7 +188,7 @@ async def test_a_stream_ends_with_its_client_also_before_other_requests(port: in
 
         client.abort()
 
-        # What is sent to it next shows that it is gone.
+        # The next send to it fails, which shows that it is gone.
         while await _figure(port, "paxos_gateway_requests_in_flight") != 1:
             assert (await other.ask("PUT", "/v1/files/a", "content-length: 0")).status < 300
 
@@ -294,7 +294,7 @@ async def test_connections_that_wait_make_room_for_a_new_one(
         assert (await newest.ask("GET", "/healthz")).status == 200
 
         assert (await half.answer()).problem == "crowded"
-        # A client that was served before keeps its connection rather than those that never asked.
+        # A client that was served before keeps its connection; those without a request lose theirs.
         assert (await known.ask("GET", "/healthz")).status == 200
 
 

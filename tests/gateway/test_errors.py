@@ -54,7 +54,7 @@ def test_every_kind_of_problem_is_an_error_of_its_own(kind: Kind, raised: type[S
 
 
 def test_again_is_said_only_where_the_same_key_makes_that_safe() -> None:
-    """What may have happened, or did not, may be sent again; what was refused would be again."""
+    """Undecided and aborted requests may be sent again; refused ones would be refused again."""
     may_be_sent_again = {error for error in SynodError.__subclasses__() if error.again}
     assert may_be_sent_again == {Unreachable, Unavailable, StillRunning, OutcomeUnknown}
 

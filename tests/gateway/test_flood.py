@@ -24,7 +24,7 @@ MIB = 1024 * 1024
 GROWTH_MAX_MIB = 96
 LOG_MAX_BYTES = 32 * 1024
 PROMPT_S = 5.0
-"""On a machine that is busy with the flood itself."""
+"""A bound for a machine that is busy with the flood itself."""
 
 
 class Gateway(NamedTuple):
@@ -81,7 +81,7 @@ async def _sent(port: int, data: bytes, piece: bytes, seconds: float) -> None:
 
 
 async def _aborted(port: int, data: bytes, seconds: float) -> None:
-    """Send `data` and go away, again and again."""
+    """Send `data` and disconnect, again and again."""
     end_s = time.monotonic() + seconds
     while time.monotonic() < end_s:
         with contextlib.suppress(ConnectionError):
@@ -91,7 +91,7 @@ async def _aborted(port: int, data: bytes, seconds: float) -> None:
 
 
 async def _asked(port: int, data: bytes, seconds: float) -> None:
-    """Send `data` and read the answer, again and again."""
+    """Send `data` and read the response, again and again."""
     async with connected(port) as client:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):

@@ -1,4 +1,4 @@
-"""Every command in surroundings that are wrong: one line, a code of the table, no traceback."""
+"""Every command in a broken environment: one line, an exit code of the table, no traceback."""
 
 import asyncio
 import fcntl
@@ -168,7 +168,7 @@ def _http(status: str, body: bytes = b"<html>", **headers: str) -> bytes:
 
 
 STRANGERS = {
-    # What answers, the code of what reads, the code of what writes.
+    # The server's response, the exit code of a read, the exit code of a write.
     "no HTTP": (b"SSH-2.0-OpenSSH\r\n", 6, 3),
     "nothing": (b"", 6, 3),
     "HTTP/2": (b"\x00\x00\x12\x04\x00\x00\x00\x00\x00", 6, 3),
@@ -313,7 +313,7 @@ def test_other_commands_that_are_used_wrongly(
 
     assert (ran, out) == (code, ""), err
     assert "Traceback" not in err
-    # Chaos says first what it is about to do.
+    # Chaos first prints its plan.
     assert len(err.splitlines()) == (1 if "--report" not in command else 2), err
 
 
@@ -321,8 +321,8 @@ def test_other_commands_that_are_used_wrongly(
 async def test_a_signal_ends_a_command_and_leaves_nothing(
     port: int, here: Path, number: signal.Signals
 ) -> None:
-    """Given a get whose reader is away, and a put that waits for its input, when a signal comes,
-    then they end at once, say so in a line, and leave no half of a file.
+    """Given a get whose reader is gone, and a put that waits for its input, when a signal arrives,
+    then they end at once, report it in a line, and leave no partial file.
     """
     os.mkfifo(here / "slow")
     writing = os.open(here / "slow", os.O_RDWR)

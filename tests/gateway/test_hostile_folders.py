@@ -1,4 +1,4 @@
-"""Folders that others prepared: backups that lead elsewhere, targets full of links."""
+"""Folders that an attacker prepared: backups that lead elsewhere, targets full of links."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ def synod(port: int, capsys: pytest.CaptureFixture[str]) -> Shell:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder that nothing may touch."""
+    """A folder that no command may touch."""
     folder = tmp_path / "outside"
     (folder / "ab").mkdir(parents=True)
     (folder / "ab" / ("ab" * 32)).write_bytes(b"precious")

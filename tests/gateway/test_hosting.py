@@ -1,4 +1,4 @@
-"""`synod up` as its own process: it says when it is ready, ends cleanly, and refuses clearly."""
+"""`synod up` as its own process: it reports when it is ready, ends cleanly, and refuses clearly."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Changes of the cluster and figures of each second, as a listener hears them."""
+"""Changes of the cluster, and figures every second, as a subscriber receives them."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from gateway.http.problems import UNAVAILABLE, Problem
 
 
 class Changing:
-    """A cluster port that gives the survey it was set to, or fails."""
+    """A cluster port that returns the survey that the test set, or fails."""
 
     fails: Exception | None = None
 
@@ -172,7 +172,7 @@ async def test_a_topic_is_computed_once_for_all_and_only_while_it_has_subscriber
     assert _read(bytes_of_first) == ("log", {"shown": "a"})
     assert bytes_of_first is bytes_of_second
 
-    await live_events.publish_topics()  # It looks as before, which needs no telling.
+    await live_events.publish_topics()  # The snapshot is unchanged, so it is not sent.
     shown = "b"
     await live_events.publish_topics()
     assert _read(await anext(first)) == ("log", {"shown": "b"})

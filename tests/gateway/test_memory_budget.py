@@ -1,6 +1,4 @@
-"""Memory is shared out in the order of asking, and nothing of it is lost, whatever becomes of who
-waits.
-"""
+"""Memory is granted in the order of the requests, and none is lost, whatever happens to waiters."""
 
 import asyncio
 import random
@@ -14,7 +12,7 @@ from gateway.http.problems import UNAVAILABLE, Problem
 
 
 async def test_the_first_to_ask_is_the_first_to_get() -> None:
-    """Also where less than the first one wants would do for the next."""
+    """Also if the next one needs less memory than the first."""
     memory = MemoryBudget(100)
     got: list[str] = []
 
@@ -80,7 +78,7 @@ async def test_chunks_that_are_not_whole_have_half_of_it() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_nothing_is_lost_or_given_twice(seed: int) -> None:
-    """Given requests that wait, give up and are cancelled at any time, then all of it is back."""
+    """Given requests that wait, give up and are cancelled, then all memory is released."""
     chance = random.Random(seed)
     memory = MemoryBudget(1000)
     refused = done = 0

@@ -76,7 +76,7 @@ def test_every_route_and_method_is_described_and_no_other(
 def test_every_problem_is_described() -> None:
     kinds = {kind for kind in vars(problems).values() if isinstance(kind, Kind)}
     described = set(re.findall(f'"{TYPE_PREFIX}([a-z-]+)"', json.dumps(document())))
-    # Of a new kind, `gateway.http.operations` must say which operations answer it.
+    # For a new kind, `gateway.http.operations` must say which operations respond with it.
     assert described == {kind.name for kind in kinds.difference(OF_NO_OPERATION)}
 
 
@@ -101,7 +101,7 @@ def test_the_description_holds_together() -> None:
 
 
 class _Noting(dict[str, str]):
-    """What a request carries; it notes what is asked for."""
+    """A request's fields; it records which ones are read."""
 
     def __init__(self, given: Mapping[str, str], asked: set[str]) -> None:
         super().__init__(given)

@@ -66,7 +66,7 @@ def _exact(described: dict[str, Any]) -> dict[str, Any]:
                 examples = known.get((one["name"], one["in"]), ())
                 one["examples"] = {text: {"value": text} for text in examples}
                 if one["in"] == "path" and path.endswith("{path}"):
-                    # Else hardly two requests would be about one path.
+                    # Otherwise hardly two requests would be about one path.
                     one["schema"] = {"anyOf": [{"enum": ["a", "ü b", "c.txt"]}, one["schema"]]}
     return whole
 
@@ -143,7 +143,7 @@ def test_a_number_that_no_message_could_carry_is_refused(url: str) -> None:
             answer = client.get(target)
             assert (target, answer.status_code) == (target, status)
             assert answer.headers["content-type"] == "application/problem+json"
-        # An id that this stream never gave is as good as none.
+        # An id that this stream never sent counts as none.
         with client.stream("GET", "/v1/events", headers={"Last-Event-ID": "9" * 5000}) as events:
             assert events.status_code == 200
         made_anew = r"^paxos_node_rebuilds_total\{.*\} (?!0)"

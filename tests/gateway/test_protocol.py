@@ -1,4 +1,4 @@
-"""HTTP to the letter where a client would wait for ever, or take the wrong bytes, without it."""
+"""Strict HTTP in cases where a client would otherwise wait for ever, or take wrong bytes."""
 
 import asyncio
 

@@ -60,7 +60,7 @@ LONGEST = "9" * 5_000
     ],
 )
 def test_which_bytes_a_range_means(asked: str | None, size: int, expected: object) -> None:
-    """What is no range is ignored; what lies outside is refused (RFC 9110, section 14)."""
+    """An invalid range is ignored; one outside of the file is refused (RFC 9110, section 14)."""
     try:
         meant: object = byte_range(asked, size)
     except Unsatisfiable:
@@ -84,7 +84,7 @@ class World:
     def ask(
         self, method: str, url: str, headers: dict[str, str], body: bytes | None = None
     ) -> httpx.Response:
-        """An answer, within a time."""
+        """A response, within a deadline."""
         raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
 
         async def ask() -> httpx.Response:

@@ -49,7 +49,7 @@ def healthy(**update: Any) -> Surveyed:
 
 
 def without(survey: Surveyed, *names: str, **update: Any) -> Surveyed:
-    """As `survey`, but those nodes were heard 8 s ago for the last time."""
+    """As `survey`, but those nodes were last heard 8 s ago."""
     silent = {name: replace(survey.nodes[name], age_ms=8_000) for name in names}
     return replace(survey, nodes={**survey.nodes, **silent}, **update)
 

@@ -25,7 +25,7 @@ def backup(tmp_path: Path) -> Path:
 
 
 def read_back(data: Path, name: str) -> tuple[Journal, dict[str, bytes]]:
-    """A member's journal as its first start finds it, and its rows."""
+    """A member's journal before its first start, and its rows."""
     journal = Journal.open(data / name, name, "test")
     return journal, {record.key: record.value or b"" for record in journal.records()}
 

@@ -1,4 +1,4 @@
-"""Names as text, wherever they come out: streams of events, JSON for programs, lines for people."""
+"""Names as text in every output: streams of events, JSON for programs, lines for people."""
 
 import asyncio
 import io
@@ -76,7 +76,7 @@ def test_nothing_for_people_moves_a_terminal_or_disguises_a_name(text: str) -> N
 
 
 class _Pieces(httpx.AsyncByteStream):
-    """A body that comes byte by byte."""
+    """A body that arrives byte by byte."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body

@@ -211,7 +211,7 @@ async def test_two_can_not_listen_at_one_port(port: int) -> None:
 
 
 async def _until_idle(client: httpx.AsyncClient) -> None:
-    """Wait until the gateway works on nothing but this."""
+    """Wait until this is the only request in progress."""
     while True:
         text = (await client.get("/metrics")).text
         if "paxos_gateway_requests_in_flight 1.0" in text.splitlines():

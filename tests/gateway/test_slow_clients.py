@@ -1,4 +1,4 @@
-"""Clients that are slow, or stop, keep nothing from those that are not."""
+"""Slow or stalled clients take no resources from the others."""
 
 import asyncio
 import hashlib
@@ -32,7 +32,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @pytest.fixture
 def settings() -> Settings:
-    """As small as they may be: room for four chunks."""
+    """The smallest allowed: memory for four chunks."""
     return Settings(upload_memory_bytes=4 * MIB, body_timeout_ms=2_000)
 
 
@@ -116,7 +116,7 @@ async def until(what: Any) -> None:
 
 
 async def until_nothing_is_held(app: GatewayApp) -> None:
-    """Whatever became of the requests, all that they took is given back."""
+    """Whatever happened to the requests, everything that they took is released."""
     held = app.contents
 
     def nothing() -> bool:
@@ -132,8 +132,8 @@ async def there_and_back(client: httpx.AsyncClient) -> None:
 
 
 async def test_fast_clients_wait_for_no_slow_ones(app: GatewayApp) -> None:
-    """Given 50 slow uploads and 50 slow downloads with room for four chunks in memory, then a fast
-    client is done long before any of them; and they, which keep the least rate, get all they want.
+    """Given 50 slow uploads and 50 slow downloads with memory for four chunks, then a fast client
+    is done long before any of them; and all of them complete, as they keep the minimum rate.
     """
     hurry = asyncio.Event()
     async with serving_app(app) as port, client_of(port) as client:
@@ -149,7 +149,7 @@ async def test_fast_clients_wait_for_no_slow_ones(app: GatewayApp) -> None:
                 group.create_task(download(port, "/v1/files/large", SLOW_BYTES_PER_S))
                 for _ in range(50)
             ]
-            # Most of them wait on the disk by now: there is no room for them in memory.
+            # Most of them wait on the disk by now: there is no memory for them.
             await until(lambda: app.contents.spill.used >= 60)
 
             await there_and_back(client)
@@ -170,7 +170,7 @@ async def test_fast_clients_wait_for_no_slow_ones(app: GatewayApp) -> None:
 
 @pytest.mark.parametrize("size", [10_000, 100_000])
 async def test_an_upload_below_the_least_rate_is_ended(app: GatewayApp, size: int) -> None:
-    """It never stalls for as long as one may, and is given up all the same."""
+    """It never stalls for the whole timeout, and is given up nevertheless."""
     async with serving_app(app) as port:
         async with asyncio.timeout(15):
             assert await upload(port, "/v1/files/a", b"x" * size, 300) == 408
@@ -395,7 +395,7 @@ async def test_slow_copies_of_a_backup_keep_no_other_waiting(
 
 
 async def test_a_client_that_reads_nothing_of_a_response_is_disconnected(app: GatewayApp) -> None:
-    """Answers that are made whole wait in the connection: not for ever."""
+    """Complete responses wait in the connection, but not for ever."""
     async with serving_app(app, ConnectionLimits(unsent_s=0.2)) as port, client_of(port) as client:
         steps = [{"op": "mkdir", "path": f"{n:0250}"} for n in range(1000)]
         assert (await client.post("/v1/transactions", json={"steps": steps})).is_success

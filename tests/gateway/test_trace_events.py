@@ -178,7 +178,7 @@ def test_a_commit_names_the_slots_that_its_turn_took_in() -> None:
     this.received("proposer-1", accept(4))
     this.committed(1, 0.003)
     this.turn_finished()
-    this.committed(1, 0.004)  # A turn without a slot is nobody's business.
+    this.committed(1, 0.004)  # A turn without a slot is not recorded.
     this.turn_finished()
 
     commits = [record for record in this.take() if record["kind"] == "committed"]
@@ -186,7 +186,7 @@ def test_a_commit_names_the_slots_that_its_turn_took_in() -> None:
     assert [(r["slot"], r["duration_us"]) for r in commits] == [(4, 3_000)]
 
 
-# -- the book -------------------------------------------------------------------------------------
+# -- the collector --------------------------------------------------------------------------------
 
 
 def records_of_one_write() -> list[dict[str, Any]]:
@@ -304,7 +304,7 @@ def test_the_book_takes_no_more_memory_than_it_says() -> None:
     assert len(newest["events"]) == len(written)
 
 
-# -- on their way ---------------------------------------------------------------------------------
+# -- over the broker ------------------------------------------------------------------------------
 
 
 async def test_records_cross_the_broker_and_orders_come_back() -> None:

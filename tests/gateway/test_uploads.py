@@ -65,7 +65,7 @@ def _beginning(path: str) -> bytes:
 
 
 class Meddling(Silent):
-    """Does something to the files once the first bytes were sent."""
+    """Changes the files once the first bytes were sent."""
 
     def __init__(self, meddle: Callable[[], Any]) -> None:
         self._meddle: Callable[[], Any] | None = meddle

@@ -28,7 +28,7 @@ from tests.worlds import put
 
 
 class Stream:
-    """The events of one watch, as they come."""
+    """The events of one watch, as they arrive."""
 
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
@@ -36,7 +36,7 @@ class Stream:
         self._lines = response.aiter_lines()
 
     async def next(self) -> tuple[str, Any]:
-        """The next event with data; ids that stand alone are noted."""
+        """The next event with data; ids without an event are recorded."""
         kind, data = "", ""
         async with asyncio.timeout(10):
             async for line in self._lines:
@@ -257,7 +257,7 @@ def test_prefixes_concern_trees_above_them() -> None:
 async def test_one_watcher_too_many_is_refused_for_now(
     synod: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given as many watchers as there may be, when one of them goes, then another is served."""
+    """Given as many watchers as allowed, when one of them ends, then another is served."""
     monkeypatch.setattr(gateway.http.watch, "WATCHERS_MAX", 2)
     monkeypatch.setattr(gateway.http.watch, "_KEEPALIVE_S", 0.2)
     async with _watching(synod.url) as kept:
@@ -287,10 +287,10 @@ async def test_one_watcher_too_many_is_refused_for_now(
 async def test_watchers_that_do_not_read_are_cut_off_and_those_that_do_miss_nothing(
     cluster: FakeCluster, settings: Settings, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    """Given some watchers of much that has happened which take nothing of it.
+    """Given some watchers that read none of many changes.
 
-    Then they are cut off after a while, sooner if too much waits for them, and what waits for them
-    stays within its bound; another one receives everything.
+    Then they are disconnected after a while, sooner if too much waits for them, and the waiting
+    pages stay within their bound; another watcher receives everything.
     """
     page_bytes = 2 * 1024 * 1024
     monkeypatch.setattr(gateway.http.watch, "_SEND_TIMEOUT_S", 1.0 if why == "slow" else 60.0)

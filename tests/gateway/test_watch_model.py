@@ -1,7 +1,7 @@
-"""Whatever the stores do and wherever a watcher comes back: each change once, in order, or `reset`.
+"""Whatever the stores do and wherever a watcher resumes: each change once, in order, or `reset`.
 
-The watch is the real one, and so is what stores keep and answer. The stores lag, restart and refuse
-at random, on a clock of its own that jumps, so that a run takes milliseconds.
+The watch is the real one, and so are the stores' changes and answers. The stores lag, restart and
+refuse at random, on a clock of its own that jumps, so that a run takes milliseconds.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class _Slot(NamedTuple):
 
 
 class _Stores:
-    """A log that grows, and three stores that follow it as they please."""
+    """A log that grows, and three stores that follow it at random."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -258,8 +258,8 @@ async def _watch_until_all_is_told(seed: int, prefixes: list[str]) -> None:
 def test_each_change_is_sent_once_and_in_order_or_a_reset_says_that_some_were_missed(
     seed: int, prefixes: list[str]
 ) -> None:
-    """Given lagging stores and watchers that come back anywhere, then none misses a change unaware,
-    and once the cluster is quiet none hears of anything again.
+    """Given lagging stores and watchers that resume anywhere, then none misses a change unaware,
+    and once the cluster is quiet none receives a change again.
     """
     with asyncio.Runner(loop_factory=_Jumping) as runner:
         runner.run(_watch_until_all_is_told(seed, prefixes))

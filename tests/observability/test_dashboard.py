@@ -98,7 +98,7 @@ def test_every_query_moves_when_a_machine_fails(tmp_path: Path) -> None:
 
 
 async def _live_through(cluster: LocalCluster, prometheus: Prometheus) -> None:
-    """Write and read while a machine is lost and comes back; end once Prometheus has seen all."""
+    """Write and read while a machine fails and returns; end once Prometheus has scraped all."""
     leader, coordinator = cluster.leader(), cluster.coordinator()
     assert leader is not None
     assert coordinator is not None
@@ -149,7 +149,7 @@ def _seen(prometheus: Prometheus, condition: str, meanwhile: Callable[[], object
 
 
 def _dead(prometheus: Prometheus, began_s: float, ended_s: float) -> dict[tuple[str, str], str]:
-    """The queries without figures that move, and what is wrong with them."""
+    """The queries without changing figures, and the problem of each."""
     found = {}
     for title, expression in queries():
         asked = expression.replace("$__rate_interval", "5s")

@@ -102,7 +102,7 @@ def test_a_flood_of_lines_is_kept_back_and_counted(monkeypatch: pytest.MonkeyPat
     assert vars(record)["kept_back"] == 3
 
 
-# -- what a node tells ----------------------------------------------------------------------------
+# -- messages of a node ---------------------------------------------------------------------------
 
 
 def told(level: str, *steps: tuple[str, str, Any]) -> list[dict[str, Any]]:
