@@ -405,15 +405,15 @@ _SUMMARIES: dict[str, Callable[[Any], str]] = {
     "client.submit": lambda m: f"please: {command_text(m.command)}",
     "client.redirect": lambda m: f"ballot {_ballot(m.ballot)} does not lead: {m.reason}",
     "client.result": lambda m: f"the outcome is {m.outcome.status}",
-    "paxos.prepare": lambda m: f"promise me ballot {_ballot(m.ballot)} from slot {m.first_slot} on",
+    "paxos.prepare": lambda m: f"prepare ballot {_ballot(m.ballot)} from slot {m.first_slot} on",
     "paxos.promise": lambda m: f"promised; {len(m.accepted)} slots in use from {m.first_slot} on",
     "paxos.reject": lambda m: (
-        f"no: {_ballot(m.promised)} is promised"
+        f"rejected: {_ballot(m.promised)} is promised"
         + (f", and a lease runs for {m.lease_left_ms} ms" if m.lease_left_ms else "")
     ),
     "paxos.accept": lambda m: f"accept slot {m.slot}: {value_text(m.value)}",
     "paxos.accepted": lambda m: f"slot {m.slot} is accepted and durable here",
-    "log.propose": lambda m: f"please put into the log: {value_text(m.value)}",
+    "log.propose": lambda m: f"propose for the log: {value_text(m.value)}",
     "txn.prepare": lambda m: f"prepare slot {m.slot}: {value_text(m.batch)}",
     "txn.vote": lambda m: (
         f"slot {m.slot}: no to {len(m.refused)} commands" if m.refused else f"slot {m.slot}: yes"
@@ -422,18 +422,18 @@ _SUMMARIES: dict[str, Callable[[Any], str]] = {
     "txn.decision": lambda m: (
         f"slot {m.slot}: all but {len(m.aborted)} commit" if m.aborted else f"slot {m.slot}: commit"
     ),
-    "txn.inquiry": lambda m: f"view {m.view.epoch}: what do you hold after slot {m.decided}?",
+    "txn.inquiry": lambda m: f"view {m.view.epoch}: asks for the slots held after {m.decided}",
     "txn.state": lambda m: f"applied {m.applied}, prepared {len(m.prepared)} more",
-    "view.join": lambda m: f"I have all up to slot {m.applied}: add me to the view",
+    "view.join": lambda m: f"has all up to slot {m.applied}; asks to join the view",
     "chunk.keep": lambda m: f"keep {len(m.names)} chunks for {m.for_ms} ms",
     "chunk.hold": lambda m: f"delete no chunk for {m.for_ms} ms: a backup runs",
-    "snapshot.pull": lambda m: f"page {m.page} of your snapshot, please",
+    "snapshot.pull": lambda m: f"requests page {m.page} of a snapshot",
     "snapshot.page": lambda m: f"page {m.page} of the state at slot {m.slot}",
-    "replica.diverged": lambda m: f"your state at slot {m.slot} is not that of the others",
+    "replica.diverged": lambda m: f"the receiver's state at slot {m.slot} differs from the others",
     "txn.fenced": lambda m: f"epoch {m.epoch} has taken over",
-    "lease.heartbeat": lambda m: f"renew my lease ({m.number})",
+    "lease.heartbeat": lambda m: f"renew the lease ({m.number})",
     "lease.granted": lambda m: f"granted ({m.number})",
-    "leader.beat": lambda m: f"I lead, chosen through {m.chosen_through}",
+    "leader.beat": lambda m: f"leads; chosen through {m.chosen_through}",
     "node.heartbeat": lambda m: f"alive; applied {m.applied}, scanned {m.scanned}",
     "learn.progress": lambda m: f"scanned {m.scanned}, decided {m.decided}",
     "read.request": lambda m: f"read {m.what} {m.path}".strip(),

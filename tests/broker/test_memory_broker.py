@@ -208,7 +208,7 @@ async def test_a_blocked_broker_takes_nothing_and_delivers_what_it_has() -> None
         assert not one.transport.delay(20, timer_message)
         assert not one.transport.emit("key", "kind", b"")
 
-        # Then its clients see so, and what it has comes
+        # Then its clients notice it, and its queued messages arrive
         assert (one.transport.health.blocked, one.transport.health.dropped) == (True, 2)
         await until(lambda: one.got)
         async with two.running():
