@@ -64,6 +64,15 @@ def memory_kib(process_id: int, field: str = "VmHWM") -> int:
     return 0
 
 
+def written_bytes(process_id: int) -> int:
+    """How much a process has caused to be written to disks; 0 if it has ended."""
+    try:
+        text = Path(f"/proc/{process_id}/io").read_text()
+    except OSError:
+        return 0
+    return int(text.partition("\nwrite_bytes:")[2].split()[0])
+
+
 def _stat(process_id: int) -> list[str] | None:
     """The fields of proc(5)'s stat from the third, the state, on; `None` if it ended."""
     try:

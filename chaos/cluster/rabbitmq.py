@@ -23,8 +23,9 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,7 +33,7 @@ from typing import Self
 import aio_pika
 
 from broker.journal_folder import PRIVATE_FOLDER, make_private
-from chaos.cluster.processes import session_members, started_at
+from chaos.cluster.processes import Daemon, Watchdog, session_members, started_at
 
 _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 _METHOD_FRAME = b"\x01"
@@ -40,6 +41,11 @@ _METHOD_FRAME = b"\x01"
 # Above this range Linux draws the ports of outgoing connections. A client that retries a dead
 # port within it can connect to itself and so keep the broker from coming back.
 _PORTS = range(20_000, 32_000)
+
+NET_TICK_S = 4
+"""After about so long, give or take a quarter, the brokers of a cluster take a silent one for dead.
+Until then they wait for it before anything is declared, and with whoever sends to its queues.
+"""
 
 _START = 'epmd -address 127.0.0.1 -port "$ERL_EPMD_PORT" </dev/null & exec "$0"'
 _WATCH = 'read -r word; [ "$word" = done ] || kill -s KILL -- "-$0"'
@@ -60,6 +66,11 @@ class BrokerIdentity:
     management_port: int
     user: str
     password: str
+
+    cookie: str = ""
+    """The secret that the nodes of a cluster share; empty for a broker by itself."""
+    peers: tuple[str, ...] = ()
+    """The nodes of its cluster, itself included; empty for a broker by itself."""
 
     @classmethod
     def mint(cls) -> Self:
@@ -83,11 +94,19 @@ class PrivateBroker:
     on when this process ends, and a later `PrivateBroker` on the same folder takes it over.
     """
 
-    def __init__(self, folder: Path, *, management: bool = False, outlives: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        management: bool = False,
+        outlives: bool = False,
+        identity: BrokerIdentity | None = None,
+    ) -> None:
+        """A new broker gets `identity`, or one of its own; a former one keeps what it had."""
         self.folder = folder.absolute()
         self.management = management
         self.outlives = outlives
-        self.identity = self._load_identity()
+        self.identity = self._load_identity(identity)
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
 
@@ -96,6 +115,11 @@ class PrivateBroker:
         """The AMQP URL, credentials included."""
         who = self.identity
         return f"amqp://{who.user}:{who.password}@127.0.0.1:{who.amqp_port}/"
+
+    @property
+    def path(self) -> str:
+        """Where the programs are that it starts."""
+        return f"{os.environ.get('PATH', os.defpath)}:/usr/local/bin:/usr/bin:/bin"
 
     @property
     def management_url(self) -> str:
@@ -157,6 +181,25 @@ class PrivateBroker:
         """End the server as a power cut would (SIGKILL)."""
         self._end_session()
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Hold all processes of the server (SIGSTOP): its sockets stay open and say nothing."""
+        members = self.members
+        try:
+            for member in members:
+                os.kill(member, signal.SIGSTOP)
+            yield
+        finally:
+            for member in members:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(member, signal.SIGCONT)
+
+    @property
+    def members(self) -> list[int]:
+        """The running processes of the server: itself and its helpers."""
+        leader = self.process_id
+        return [] if leader is None else session_members(leader)
+
     def restart(self, *, timeout_s: float = 60.0) -> None:
         """Stop in good order, then start on the same data."""
         self.stop()
@@ -174,6 +217,21 @@ class PrivateBroker:
                 )
             time.sleep(0.1)
         raise BrokerFailedError(f"RabbitMQ ended by itself; {self._evidence()}")
+
+    def control(self, *command: str) -> str:
+        """Run `rabbitmqctl` and return what it prints. Raises `BrokerFailedError`."""
+        program = _server_program().with_name("rabbitmqctl")
+        done = subprocess.run(
+            [str(program), "-n", self.identity.node, *command],
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            output = done.stderr or done.stdout
+            raise BrokerFailedError(f"rabbitmqctl {' '.join(command)}: {output}")
+        return done.stdout
 
     def __enter__(self) -> Self:
         self.start()
@@ -262,13 +320,14 @@ class PrivateBroker:
 
     # ── Files ─────────────────────────────────────────────────────────────────
 
-    def _load_identity(self) -> BrokerIdentity:
+    def _load_identity(self, identity: BrokerIdentity | None) -> BrokerIdentity:
         path = self.folder / "broker.json"
         if path.exists():
-            return BrokerIdentity(**json.loads(path.read_text()))
+            found = json.loads(path.read_text())
+            return BrokerIdentity(**{**found, "peers": tuple(found.get("peers", ()))})
         make_private(self.folder)
         self.folder.chmod(PRIVATE_FOLDER)
-        identity = BrokerIdentity.mint()
+        identity = identity or BrokerIdentity.mint()
         path.touch(mode=0o600)
         path.write_text(json.dumps(asdict(identity), indent=2) + "\n")
         return identity
@@ -282,12 +341,26 @@ class PrivateBroker:
             f"default_user = {who.user}",
             f"default_pass = {who.password}",
             "disk_free_limit.absolute = 50MB",
+            # The default from 4.0 on is as much as a node sends at most; tests send more.
+            "max_message_size = 134217728",
         ]
         if self.management:
             lines += [
                 "management.tcp.ip = 127.0.0.1",
                 f"management.tcp.port = {who.management_port}",
             ]
+        if who.peers:
+            lines += ["cluster_partition_handling = pause_minority"]
+            lines += ["cluster_formation.peer_discovery_backend = classic_config"]
+            lines += [
+                f"cluster_formation.classic_config.nodes.{number} = {peer}"
+                for number, peer in enumerate(who.peers, start=1)
+            ]
+            cookie = self.folder / "home" / ".erlang.cookie"
+            if not cookie.exists():
+                cookie.touch(mode=0o600)
+                cookie.write_text(who.cookie)
+                cookie.chmod(0o400)
         configuration = self.folder / "rabbitmq.conf"
         configuration.touch(mode=0o600)
         configuration.write_text("\n".join(lines) + "\n")
@@ -299,7 +372,7 @@ class PrivateBroker:
         """Return the whole environment of the server: no setting of a system-wide RabbitMQ."""
         who = self.identity
         return {
-            "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/local/bin:/usr/bin:/bin",
+            "PATH": self.path,
             "HOME": str(self.folder / "home"),
             "LANG": "C.UTF-8",
             "ERL_EPMD_PORT": str(who.epmd_port),
@@ -323,8 +396,81 @@ class PrivateBroker:
                 # On a shared machine its threads must neither spin nor be bound to processors.
                 "+sbwt none +sbwtdcpu none +sbwtdio none +stbt u"
                 " -kernel inet_dist_use_interface {127,0,0,1}"
+                + (f" -kernel net_ticktime {NET_TICK_S}" if who.peers else "")
             ),
         }
+
+
+class PrivateBrokerCluster:
+    """Several RabbitMQ servers that form one cluster, each in a folder of its own.
+
+    They share an Erlang port mapper that belongs to none of them, so that each can be killed. A
+    minority of them pauses (`pause_minority`).
+    """
+
+    def __init__(
+        self, folder: Path, size: int = 3, *, management: bool = False, outlives: bool = False
+    ) -> None:
+        self.folder = folder.absolute()
+        make_private(self.folder)
+        minted = [BrokerIdentity.mint() for _ in range(size)]
+        shared = replace(
+            minted[0],
+            cookie=secrets.token_hex(16),
+            peers=tuple(identity.node for identity in minted),
+        )
+        self.brokers = [
+            PrivateBroker(
+                self.folder / f"rabbitmq-{number}",
+                management=management,
+                outlives=outlives,
+                identity=replace(
+                    identity,
+                    epmd_port=shared.epmd_port,
+                    user=shared.user,
+                    password=shared.password,
+                    cookie=shared.cookie,
+                    peers=shared.peers,
+                ),
+            )
+            for number, identity in enumerate(minted, start=1)
+        ]
+        first = self.brokers[0]
+        port = str(first.identity.epmd_port)
+        self._outlives = outlives
+        self._watchdog: Watchdog | None = None
+        self._port_mapper = Daemon(
+            "epmd",
+            ["/bin/sh", "-c", 'exec epmd -address 127.0.0.1 -port "$0"', port],
+            {"PATH": first.path},
+            folder=self.folder,
+            log=self.folder / "epmd.log",
+            record=self.folder / "epmd.json",
+        )
+
+    @property
+    def url(self) -> str:
+        """The AMQP URLs of all of them, separated by commas, as the setting `broker` takes them."""
+        return ",".join(broker.url for broker in self.brokers)
+
+    def start(self, *, timeout_s: float = 120.0) -> None:
+        """Start all and wait until each serves and knows the others."""
+        if not self._outlives and self._watchdog is None:
+            self._watchdog = Watchdog()
+        self._port_mapper.start(group=self._watchdog.group if self._watchdog else None)
+        with ThreadPoolExecutor(max_workers=len(self.brokers)) as threads:
+            starts = [threads.submit(each.start, timeout_s=timeout_s) for each in self.brokers]
+            for start in starts:
+                start.result()
+
+    def stop(self) -> None:
+        """Kill all: in good order each would wait for the others."""
+        for broker in self.brokers:
+            broker.kill()
+        self._port_mapper.kill()
+        if self._watchdog is not None:
+            self._watchdog.close()
+            self._watchdog = None
 
 
 def server_available() -> bool:
@@ -337,7 +483,12 @@ def server_available() -> bool:
 
 
 def _server_program() -> Path:
-    """Find RabbitMQ's own start script; Debian's in sbin insists on a user of its choice."""
+    """Find RabbitMQ's own start script; Debian's in sbin insists on a user of its choice.
+
+    `SYNOD_TEST_RABBITMQ_SERVER` names another one.
+    """
+    if named := os.environ.get("SYNOD_TEST_RABBITMQ_SERVER"):
+        return Path(named)
     debian = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
     if debian.exists():
         return debian
