@@ -9,6 +9,7 @@ import contextlib
 import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
 import aio_pika
 import aiormq
@@ -151,8 +152,11 @@ class AmqpSession:
         """The time of the latest delivery, on the loop's clock."""
         self._name = name
         self._topology = topology
+        self.queues = topology.of_session(name, uuid4().hex[:12])
+        """The names of this session's queues and delay levels."""
         self._publishing: AmqpConnection | None = None
         self._consuming: AmqpConnection | None = None
+        self._publish_channel: aiormq.abc.AbstractChannel | None = None
         self.publish_channel = 0
         self._consumers: dict[str, aiormq.abc.AbstractChannel] = {}
         self.lanes: dict[int, str] = {}
@@ -190,7 +194,7 @@ class AmqpSession:
         self._consuming.on_closed(self.fail)
         channel = await self._publishing.channel()
         channel.closing.add_done_callback(_on_close("the publishing channel", self.fail))
-        self.publish_channel = channel.number
+        self._publish_channel, self.publish_channel = channel, channel.number
         control = await self._consuming.channel()
         self._watch(control, Lane.CONTROL)
         await self._declare(control)
@@ -204,8 +208,8 @@ class AmqpSession:
     async def consume(self, prefetch: dict[str, int]) -> None:
         """Start the consumers, with at most `prefetch` unacknowledged deliveries on each lane."""
         queues = {
-            Lane.CONTROL: self._topology.node_queue(self._name),
-            Lane.BULK: self._topology.bulk_queue(self._name),
+            Lane.CONTROL: self.queues.control_queue,
+            Lane.BULK: self.queues.bulk_queue,
         }
         for lane, channel in self._consumers.items():
             await channel.basic_qos(prefetch_count=prefetch[lane], global_=False)
@@ -236,13 +240,29 @@ class AmqpSession:
         # A policy that expires queues takes a queue without consumers for unused, unless it is
         # declared again without `nowait`. Whether its exchange and its binding are still there, the
         # next publish finds out.
+        if self.queues.exclusive:
+            # They belong to the other connection.
+            assert self._publish_channel is not None
+            channel = self._publish_channel
         now_s = asyncio.get_running_loop().time()
         for level in [level for level, until_s in self._levels.items() if now_s < until_s]:
             await channel.queue_declare(
-                self._topology.delay(level),
-                durable=True,
-                arguments=self._topology.delay_arguments(level),
+                self.queues.delay_queue(level),
+                durable=not self.queues.exclusive,
+                exclusive=self.queues.exclusive,
+                arguments=self.queues.delay_arguments(level),
             )
+
+    async def delete_named_queues(self) -> None:
+        """Delete the queues that this node had before its queues were exclusive to its sessions.
+
+        Nobody would read them. One that is in use, by another process of this node, is left alone.
+        """
+        assert self._consuming is not None
+        channel = await self._consuming.channel()
+        for queue in (self._topology.node_queue, self._topology.bulk_queue):
+            # Without waiting: if the broker that holds one is down, there may be no reply.
+            await channel.queue_delete(queue(self._name), if_unused=True, nowait=True)
 
     async def _declare(self, channel: aiormq.abc.AbstractChannel) -> None:
         """Declare everything, and wait only for the last reply, which implies all the others.
@@ -252,23 +272,24 @@ class AmqpSession:
         assert self._consuming is not None
         frames = self._declarations()
         self._consuming.write(b"".join(marshal(frame, channel.number) for frame in frames))
-        await channel.queue_bind(self._topology.quarantine, self._topology.quarantine)
+        await channel.queue_bind(self._topology.quarantine_queue, self._topology.quarantine)
 
     def _declarations(self) -> Iterator[Frame]:
-        topology = self._topology
+        topology, queues = self._topology, self.queues
+        exclusive = queues.exclusive
         for exchange, kind in topology.exchanges.items():
             yield _exchange(exchange, kind)
-        control = topology.node_queue(self._name)
-        yield _queue(control, topology.node_arguments(topology.control_bytes_max))
+        control = queues.control_queue
+        yield _queue(control, topology.node_arguments(topology.control_bytes_max), exclusive)
         yield _binding(control, topology.nodes, self._name)
         yield _binding(control, topology.events, CONTROL_TOPICS)
         for group in groups_of(self._name):
             yield _binding(control, topology.group(group))
         if has_bulk_lane(self._name):
-            bulk = topology.bulk_queue(self._name)
-            yield _queue(bulk, topology.node_arguments(topology.bulk_bytes_max))
+            bulk = queues.bulk_queue
+            yield _queue(bulk, topology.node_arguments(topology.bulk_bytes_max), exclusive)
             yield _binding(bulk, topology.nodes, topology.bulk_key(self._name))
-        yield _queue(topology.quarantine, topology.quarantine_arguments())
+        yield _queue(topology.quarantine_queue, topology.quarantine_arguments())
 
     # -- use --------------------------------------------------------------------------------------
 
@@ -292,9 +313,14 @@ class AmqpSession:
         self._levels[delay_ms] = asyncio.get_running_loop().time() + delay_ms / 1000
         if not is_new:
             return b""
-        name = self._topology.delay(delay_ms)
-        arguments = self._topology.delay_arguments(delay_ms)
-        frames = (_exchange(name, "fanout"), _queue(name, arguments), _binding(name, name))
+        name = self.queues.delay_queue(delay_ms)
+        arguments = self.queues.delay_arguments(delay_ms)
+        exchange, key = self.queues.delay_route(delay_ms)
+        frames: tuple[Frame, ...]
+        if self.queues.exclusive:
+            frames = (_queue(name, arguments, exclusive=True), _binding(name, exchange, key))
+        else:
+            frames = (_exchange(exchange, "fanout"), _queue(name, arguments), _binding(name, name))
         return b"".join(marshal(frame, self.publish_channel) for frame in frames)
 
     def forget_delay(self, delay_ms: Milliseconds) -> bool:
@@ -352,8 +378,14 @@ def _exchange(name: str, kind: str) -> Frame:
     return commands.Exchange.Declare(exchange=name, exchange_type=kind, durable=True, nowait=True)
 
 
-def _queue(name: str, arguments: dict[str, Any]) -> Frame:
-    return commands.Queue.Declare(queue=name, durable=True, nowait=True, arguments=arguments)
+def _queue(name: str, arguments: dict[str, Any], exclusive: bool = False) -> Frame:
+    return commands.Queue.Declare(
+        queue=name,
+        durable=not exclusive,
+        exclusive=exclusive,
+        nowait=True,
+        arguments=arguments,
+    )
 
 
 def _binding(queue: str, exchange: str, key: str = "") -> Frame:

@@ -13,6 +13,7 @@ import aio_pika
 import aiormq
 from aio_pika.abc import AbstractIncomingMessage
 
+from broker.addresses import BrokerAddresses, split_urls
 from broker.topology import TRACE_TOPICS, Topology
 
 log = logging.getLogger("synod.events")
@@ -35,16 +36,17 @@ _CONNECTION_ERRORS = (
 
 
 async def subscribe_to_events(
-    url: str, topology: Topology, name: str, listener: Callable[[str, str, bytes], None]
+    broker: str, topology: Topology, name: str, listener: Callable[[str, str, bytes], None]
 ) -> None:
     """Call `listener` with each event's topic, type and body, until cancelled.
 
-    After a lost connection it reconnects every two seconds.
+    After a lost connection it reconnects every two seconds, to the next of several brokers.
     """
+    addresses = BrokerAddresses(split_urls(broker))
     reported = ""
     while True:
         try:
-            await _subscribe(url, topology, name, listener)
+            await _subscribe(addresses.current, topology, name, listener)
         except _CONNECTION_ERRORS as error:
             reason = str(error) or type(error).__name__
             # The node's own connection reports what is wrong with the broker, and for how long.
@@ -55,6 +57,7 @@ async def subscribe_to_events(
                 reason,
             )
             reported = reason
+        addresses.failed()
         await asyncio.sleep(_RECONNECT_S)
 
 

@@ -7,15 +7,17 @@ restart of the broker and costs throughput, so it is on only while `watch_fireho
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 import aio_pika
+import aiormq
 import httpx
-from aio_pika.abc import AbstractIncomingMessage
+from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 
 from actors.messages import AnyMessage
+from broker.addresses import BrokerAddresses, split_urls
 from broker.amqp_frames import HeaderValue, Properties
 from broker.codec import PING, TIMER, Undecodable, decode
 from broker.topology import Topology
@@ -52,17 +54,21 @@ def management_url_of(broker_url: str, port: int = 15672) -> str:
 
 
 async def watch_firehose(
-    broker_url: str,
-    management_url: str,
+    broker: str,
+    management_url: str | None,
     topology: Topology,
     seconds: float,
     report: Callable[[TracedMessage], None],
 ) -> None:
     """Switch the firehose on, report every message of the cluster, and switch it off again.
 
-    Raises `FirehoseRefused`, or what aio-pika raises if the broker can't be reached.
+    Each broker of a cluster copies what its own clients publish, so it is switched on at all of
+    them; with `management_url` only there. Raises `FirehoseRefused`, or what aio-pika raises if
+    none can be reached.
     """
-    async with await aio_pika.connect(broker_url, timeout=10) as connection:
+    urls = split_urls(broker)
+    consoles = [management_url] if management_url else [management_url_of(url) for url in urls]
+    async with await _connect_to_one(urls) as connection:
         channel = await connection.channel()
         exchange = await channel.get_exchange(_TRACE_EXCHANGE, ensure=False)
         queue = await channel.declare_queue(
@@ -75,8 +81,19 @@ async def watch_firehose(
                 report(traced_message)
 
         await queue.consume(on_message, no_ack=True)
-        async with _switched_on(broker_url, management_url):
+        async with _switched_on(urls[0], consoles):
             await asyncio.sleep(seconds)
+
+
+async def _connect_to_one(urls: tuple[str, ...]) -> AbstractConnection:
+    addresses = BrokerAddresses(urls)
+    while True:
+        try:
+            return await aio_pika.connect(addresses.current, timeout=10)
+        except (aiormq.AMQPError, OSError):
+            addresses.failed()
+            if addresses.rounds:
+                raise
 
 
 def traced_messages_of(traced: AbstractIncomingMessage, topology: Topology) -> list[TracedMessage]:
@@ -127,6 +144,9 @@ def _receiver(exchange: str, key: str, topology: Topology) -> str:
         return key
     if last.startswith("delay."):
         return f"{key} in {last.removeprefix('delay.')} ms"
+    if exchange == topology.session_delays:
+        node, _, level = key.removeprefix(topology.delay_prefix).split(".")
+        return f"{node} in {level} ms"
     return last if exchange in (topology.events, topology.quarantine) else f"@{last}"
 
 
@@ -146,26 +166,30 @@ def _text(value: Any) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def _switched_on(broker_url: str, management_url: str) -> AsyncIterator[None]:
+async def _switched_on(broker_url: str, consoles: Sequence[str]) -> AsyncIterator[None]:
+    """The firehose is on at all `consoles` that answer. Raises `FirehoseRefused` if none does."""
     parts = urlsplit(broker_url)
     host = quote(unquote(parts.path.removeprefix("/")) or "/", safe="")
     user, password = unquote(parts.username or "guest"), unquote(parts.password or "guest")
-    async with httpx.AsyncClient(
-        base_url=management_url, auth=(user, password), timeout=10, trust_env=False
-    ) as console:
+    async with httpx.AsyncClient(auth=(user, password), timeout=10, trust_env=False) as client:
 
-        async def switch(on: bool) -> None:
+        async def switch(console: str, on: bool) -> str:
+            """Returns why it did not do so, or nothing."""
+            url = f"{console.rstrip('/')}/api/vhosts/{host}"
             try:
-                answer = await console.put(f"/api/vhosts/{host}", json={"tracing": on})
+                answer = await client.put(url, json={"tracing": on})
             except httpx.TransportError as error:
-                raise FirehoseRefused(f"nothing answers at {management_url}: {error}") from None
+                return f"nothing answers at {console}: {error}"
             if not answer.is_success:
-                raise FirehoseRefused(
-                    f"{management_url} answered {answer.status_code}: {answer.text[:200]}"
-                )
+                return f"{console} answered {answer.status_code}: {answer.text[:200]}"
+            return ""
 
-        await switch(True)
+        refusals = [await switch(console, True) for console in consoles]
+        if all(refusals):
+            raise FirehoseRefused("; ".join(refusals))
         try:
             yield
         finally:
-            await switch(False)
+            refusals = [await switch(console, False) for console in consoles]
+            if all(refusals):
+                raise FirehoseRefused("; ".join(refusals))

@@ -11,16 +11,18 @@ import contextlib
 import itertools
 import logging
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import aiormq
-from yarl import URL
 
+from actors.adaptive_timeout import Estimator
 from actors.effects import Group
 from actors.numbers import Milliseconds
+from broker.addresses import BrokerAddresses, split_urls
 from broker.amqp_frames import AmqpMessage, HeaderValue, Properties, encode_publish
 from broker.amqp_session import AmqpSession, BrokerClosed
 from broker.codec import (
@@ -69,16 +71,20 @@ class RabbitOptions:
     """How a node uses the broker.
 
     With `wait` an unreachable broker is retried for ever, otherwise the first failure is final.
-    After `silence_s` without a delivery the node sends a message to itself, which must arrive
-    within `ping_timeout_s`. A turn waits at most `flush_timeout_s` for a socket that takes nothing.
-    Above `unsent_bytes_max` messages are dropped, contents already above `bulk_unsent_bytes_max`,
-    because their senders resend them after a while even if the first copy was sent. The topology
-    is declared again every `redeclare_interval_s`; the broker must confirm that within
-    `redeclare_timeout_s`.
+    Connecting may take `connect_timeout_s`, and twice as long, up to `connect_timeout_max_s`, after
+    each round in which no broker could be used. After `silence_s` without a delivery the node sends
+    a message to itself. If it takes longer than `ping_timeout_s`, and much longer than such
+    messages took lately, or `ping_timeout_max_s` in any case, the session is given up: a broker
+    that is frozen or cut off says nothing and closes nothing. A turn waits at most
+    `flush_timeout_s` for a socket that takes nothing. Above `unsent_bytes_max` messages are
+    dropped, contents already above `bulk_unsent_bytes_max`, because their senders resend them after
+    a while even if the first copy was sent. The topology is declared again every
+    `redeclare_interval_s`; the broker must confirm that within `redeclare_timeout_s`.
     """
 
     wait: bool = True
     connect_timeout_s: float = 5.0
+    connect_timeout_max_s: float = 5.0
     heartbeat_s: int = 5
     prefetch: int = 256
     bulk_prefetch: int = 4
@@ -86,23 +92,32 @@ class RabbitOptions:
     backoff_max_s: float = 2.0
     silence_s: float = 5.0
     ping_timeout_s: float = 5.0
+    ping_timeout_max_s: float = 5.0
     redeclare_interval_s: float = 3.0
     redeclare_timeout_s: float = 10.0
     flush_timeout_s: float = 1.0
     unsent_bytes_max: int = 32 * 1024 * 1024
     bulk_unsent_bytes_max: int = 8 * 1024 * 1024
 
+    @classmethod
+    def of(cls, broker: str, *, wait: bool = True) -> Self:
+        """For the broker or brokers of a setting: of several, a silent one is left sooner."""
+        if len(split_urls(broker)) == 1:
+            return cls(wait=wait)
+        return cls(wait=wait, connect_timeout_s=1.0, silence_s=1.5, ping_timeout_s=2.0)
+
 
 class RabbitTransport:
-    """Keeps one node connected to one RabbitMQ."""
+    """Keeps one node connected to RabbitMQ, to one of several brokers if `broker` names several."""
 
     def __init__(
-        self, url: str, topology: Topology, name: str, options: RabbitOptions | None = None
+        self, broker: str, topology: Topology, name: str, options: RabbitOptions | None = None
     ) -> None:
-        self._url = url
+        self._addresses = BrokerAddresses(split_urls(broker))
+        self._refusals = 0
         self._topology = topology
         self._name = name
-        self._options = options or RabbitOptions()
+        self._options = options or RabbitOptions.of(broker)
         self._prefetch = {
             Lane.CONTROL: self._options.prefetch,
             Lane.BULK: self._options.bulk_prefetch,
@@ -119,6 +134,11 @@ class RabbitTransport:
         self._events = itertools.count(1)
         self._reported_s = 0.0
         self._pings = itertools.count(1)
+        self._pinged_s = 0.0
+        self._ping_time = Estimator(
+            least_ms=round(self._options.ping_timeout_s * 1000),
+            most_ms=round(self._options.ping_timeout_max_s * 1000),
+        )
         self._quarantined = itertools.count(1)
         # This module logs every failure in words; the libraries' own log lines would repeat them.
         logging.getLogger("aiormq").setLevel(logging.CRITICAL)
@@ -150,16 +170,18 @@ class RabbitTransport:
         failures = 0
         while True:
             session = AmqpSession(self._health.sessions + 1, self._name, self._topology)
+            timeout_s = self._connect_timeout_s
             politely = False
             try:
-                async with asyncio.timeout(2 * self._options.connect_timeout_s):
-                    await self._open(session)
+                async with asyncio.timeout(2 * timeout_s):
+                    await self._open(session, timeout_s)
                 # The node must know of the new session before its first delivery.
                 self._begin(session)
                 connected()
-                async with asyncio.timeout(self._options.connect_timeout_s):
+                async with asyncio.timeout(timeout_s):
                     await self._consume(session)
-                failures = 0
+                failures = self._refusals = 0
+                self._addresses.succeeded()
                 self._report_reconnected()
                 reason = await self._watch(session)
             except asyncio.CancelledError:
@@ -173,18 +195,27 @@ class RabbitTransport:
                 await session.close(politely=politely)
             failures += 1
             self._health.failures += 1
-            await self._back_off(failures, reason)
+            self._report_failure(reason)
+            self._addresses.failed()
+            await self._back_off(failures)
 
-    async def _open(self, session: AmqpSession) -> None:
-        options = self._options
+    @property
+    def _connect_timeout_s(self) -> float:
+        """How long to wait for a broker: not long while others may answer sooner."""
+        patience_s = self._options.connect_timeout_s * 2.0 ** min(self._addresses.rounds, 10)
+        return min(self._options.connect_timeout_max_s, patience_s)
+
+    async def _open(self, session: AmqpSession, timeout_s: float) -> None:
         await session.open(
-            self._url,
+            self._addresses.current,
             self._on_delivered,
             self._on_blocked,
             self._on_returned,
-            timeout_s=options.connect_timeout_s,
-            heartbeat_s=options.heartbeat_s,
+            timeout_s=timeout_s,
+            heartbeat_s=self._options.heartbeat_s,
         )
+        if session.queues.exclusive and session.number == 1:
+            await session.delete_named_queues()
 
     async def _consume(self, session: AmqpSession) -> None:
         await session.consume(self._prefetch)
@@ -204,7 +235,7 @@ class RabbitTransport:
 
     async def _watch_silence(self, session: AmqpSession, declaring: asyncio.Task[None]) -> str:
         loop, options = asyncio.get_running_loop(), self._options
-        pinged_s = 0.0
+        await self._ping()  # The first one tells how long others may take.
         ends: list[asyncio.Future[Any]] = [session.failure, declaring]
         while True:
             await asyncio.wait(
@@ -218,13 +249,17 @@ class RabbitTransport:
                 await declaring  # It only ends by raising.
             now_s = loop.time()
             if session.blocked or now_s - session.received_s < options.silence_s:
-                pinged_s = 0.0
-            elif not pinged_s:
-                pinged_s = now_s
-                self._stage(encode_ping(self._name, next(self._pings)), self._name)
-                await self.flush()
-            elif now_s - pinged_s > options.ping_timeout_s:
+                self._pinged_s = 0.0
+            elif not self._pinged_s:
+                await self._ping()
+            elif (now_s - self._pinged_s) * 1000 > self._ping_time.timeout_ms:
+                self._ping_time.observe(round(options.ping_timeout_max_s * 1000))
                 return "the node's own queue delivers nothing"
+
+    async def _ping(self) -> None:
+        self._pinged_s = asyncio.get_running_loop().time()
+        self._stage(encode_ping(self._name, next(self._pings)), self._name)
+        await self.flush()
 
     async def _redeclare_periodically(self, session: AmqpSession) -> None:
         options = self._options
@@ -272,7 +307,7 @@ class RabbitTransport:
 
         The messages that were lost with the queue will be overdue soon (`broker.timers`).
         """
-        level = self._topology.delay_of(message.exchange)
+        level = session.queues.delay_of(message.exchange, message.routing_key)
         if session is not self._session or level is None or not session.forget_delay(level):
             return
         log.warning(
@@ -285,7 +320,7 @@ class RabbitTransport:
             session.write(
                 session.declare_delay(level)
                 + self._publish_frames(
-                    session, message.exchange, self._name, message.properties, message.body
+                    session, message.exchange, message.routing_key, message.properties, message.body
                 )
             )
 
@@ -294,42 +329,68 @@ class RabbitTransport:
             log.warning("%s is connected to %s again", self._name, self._where())
             self._health.last_error = ""
 
-    async def _back_off(self, failures: int, reason: str) -> None:
-        options = self._options
+    def _report_failure(self, reason: str) -> None:
         now_s = asyncio.get_running_loop().time()
         if reason != self._health.last_error or now_s - self._reported_s > REPEAT_WARNING_S:
             self._health.last_error = reason
             self._reported_s = now_s
             log.warning("%s: no connection to %s: %s", self._name, self._where(), reason)
+
+    async def _back_off(self, failures: int) -> None:
+        options = self._options
+        if failures < len(self._addresses):
+            return  # Others were not tried yet.
         max_s = min(options.backoff_max_s, options.backoff_min_s * 2 ** min(failures, 10))
         await asyncio.sleep(random.uniform(options.backoff_min_s, max_s))
 
     def _raise_if_permanent(self, error: BaseException) -> None:
-        """Raise `TransportRefused` if a retry is useless: known only before the first session."""
+        """Raise `TransportRefused` if a retry is useless: known only before the first session, and
+        when each of the brokers has refused.
+        """
         if isinstance(error, aiormq.exceptions.ChannelPreconditionFailed):
-            raise TransportRefused(
-                f"{self._name}: {self._where()} holds a queue or exchange of this cluster with "
-                f"other settings: {error}. Delete it, or use another cluster name"
-            ) from error
+            raise TransportRefused(self._advice_on_other_arguments(error)) from error
         if self._health.sessions:
             return
         where = f"{self._name}: the broker {self._where()}"
         if isinstance(error, BrokerClosed) and error.code in _REFUSALS:
-            raise TransportRefused(
-                f"{where} refused the {_REFUSALS[error.code]}: {error}"
-            ) from error
-        if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
-            raise TransportRefused(f"{where} refused a permission: {_reason_of(error)}") from error
-        if not self._options.wait:
-            raise TransportRefused(f"{where} can't be reached: {_reason_of(error)}") from error
+            refusal = f"{where} refused the {_REFUSALS[error.code]}: {error}"
+        elif isinstance(error, aiormq.exceptions.ChannelAccessRefused):
+            refusal = f"{where} refused a permission: {_reason_of(error)}"
+        elif not self._options.wait:
+            refusal = f"{where} can't be reached: {_reason_of(error)}"
+        else:
+            return
+        self._refusals += 1
+        if self._refusals >= len(self._addresses):
+            raise TransportRefused(refusal) from error
+
+    def _advice_on_other_arguments(self, error: BaseException) -> str:
+        """What to do about a queue that exists with other arguments (406)."""
+        found = re.search(r"for queue '([^']*)'", str(error))
+        name = found[1] if found else "NAME"
+        advice = (
+            f"{self._name}: {self._where()} holds a queue or exchange of this cluster with other "
+            f"settings: {error}. "
+        )
+        if "x-queue-type" in str(error):
+            advice += (
+                f"It was declared with another setting of `queues` than {self._topology.queues}. "
+            )
+        return advice + (
+            f"Stop the nodes that use it, delete it (rabbitmqctl delete_queue {name}), and start "
+            "them again: what it held is sent again. Or use another cluster name"
+        )
 
     def _where(self) -> str:
-        return str(URL(self._url).with_user(None))
+        return str(self._addresses)
 
     # -- receiving --------------------------------------------------------------------------------
 
     def _on_delivered(self, session: AmqpSession, delivered: AmqpMessage) -> None:
         session.received_s = asyncio.get_running_loop().time()
+        if self._pinged_s:
+            self._ping_time.observe(round((session.received_s - self._pinged_s) * 1000))
+            self._pinged_s = 0.0
         if self._deliver is None or session.failure.done():
             return
         lane = session.lanes[delivered.channel]
@@ -439,12 +500,13 @@ class RabbitTransport:
         if declaration:
             self._staged.append(declaration)
         encoded = encode_timers(self._name, timer_message)
+        exchange, key = session.queues.delay_route(level)
         # Mandatory: the delay queue may have been deleted since it was declared.
         self._staged.append(
             self._publish_frames(
                 session,
-                self._topology.delay(level),
-                self._name,
+                exchange,
+                key,
                 encoded.properties,
                 encoded.body,
                 mandatory=True,

@@ -2,7 +2,7 @@
 
 import bisect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from actors.effects import Group
 from actors.numbers import Milliseconds
@@ -11,6 +11,21 @@ DELAY_RATIO = 1.15
 """Between levels; small enough that a timer's jitter survives rounding up to the next level."""
 
 LONGEST_DELAY_MS = 60_000
+
+DELIVERY_LIMIT = 1_000_000
+"""After so many redeliveries a quorum queue drops a message (from RabbitMQ 4.0 on: after 20 unless
+told otherwise). A node sends what it can't read to quarantine by itself, and each lost session
+redelivers what was on its way.
+"""
+
+QueueKind = Literal["named", "session", "quorum"]
+"""How a cluster's queues are kept.
+
+`named`: classic, durable, one for each node, for a single broker: the console shows plain names.
+`session`: exclusive to a connection and gone with it, on the broker that the node is connected to,
+for a cluster of brokers: what is lost with a broker, the protocol sends again.
+`quorum`: replicated by the brokers, for rules that want so: several times as much work for them.
+"""
 
 CONTROL_TOPICS = "control.#"
 """The topics of the events exchange that every node's runtime subscribes to."""
@@ -42,15 +57,14 @@ def delay_level_ms(delay_ms: Milliseconds) -> Milliseconds:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The names and queue arguments of one cluster on a broker.
+    """The names and queue arguments of one cluster on a broker, or a cluster of brokers.
 
-    `queue_type` is `classic` on a single broker and `quorum` on a cluster of brokers. All queues
-    are durable, and bounded in bytes and in the age of their messages: a dead node's queue must not
+    All queues are bounded in bytes and in the age of their messages: a dead node's queue must not
     fill the broker, and a message that old has been sent again or is useless.
     """
 
     cluster: str
-    queue_type: str = "classic"
+    queues: QueueKind = "named"
     control_bytes_max: int = 64 * 1024 * 1024
     bulk_bytes_max: int = 64 * 1024 * 1024
     delay_bytes_max: int = 16 * 1024 * 1024
@@ -58,8 +72,8 @@ class Topology:
     message_age_ms_max: Milliseconds = 120_000
 
     def __post_init__(self) -> None:
-        if self.queue_type not in ("classic", "quorum"):
-            raise ValueError(f"queue_type must be classic or quorum, not {self.queue_type!r}")
+        if self.queues not in get_args(QueueKind):
+            raise ValueError(f"queues must be named, session or quorum, not {self.queues!r}")
         if not self.cluster or len(self.cluster.encode()) > 128:
             raise ValueError(f"a cluster's name has 1 to 128 bytes, not {self.cluster!r}")
 
@@ -83,8 +97,17 @@ class Topology:
 
     @property
     def quarantine(self) -> str:
-        """The exchange and the queue of messages that could not be processed."""
+        """The exchange of messages that could not be processed."""
         return self._name("quarantine")
+
+    @property
+    def quarantine_queue(self) -> str:
+        """The queue of messages that could not be processed.
+
+        On a cluster of brokers it is replicated: what it holds is nowhere else. The two kinds have
+        names of their own, for a queue's kind can't be changed.
+        """
+        return self.quarantine if self.queues == "named" else f"{self.quarantine}.replicated"
 
     def group(self, group: str) -> str:
         """The fanout exchange of a `Group`."""
@@ -104,7 +127,7 @@ class Topology:
         return f"{node}.bulk"
 
     def delay(self, delay_ms: Milliseconds) -> str:
-        """The fanout exchange and the queue of one delay level."""
+        """The fanout exchange and the queue of one delay level, which all nodes share."""
         return f"{self.delay_prefix}{delay_ms}"
 
     @property
@@ -112,26 +135,33 @@ class Topology:
         """The prefix of the names of all delay levels."""
         return self._name("delay.")
 
-    def delay_of(self, exchange: str) -> Milliseconds | None:
-        """The delay level whose exchange has this name, if any."""
-        level = exchange.removeprefix(self.delay_prefix)
-        return int(level) if level != exchange and level.isdecimal() else None
+    @property
+    def session_delays(self) -> str:
+        """The direct exchange of the delay queues that belong to sessions, by the queue's name."""
+        return self._name("delays")
 
     @property
     def exchanges(self) -> dict[str, str]:
-        """All exchanges but the delays', with their types."""
+        """All exchanges but those of shared delay levels, with their types."""
         return {
             self.nodes: "direct",
+            **({self.session_delays: "direct"} if self.queues == "session" else {}),
             **{self.group(group): "fanout" for group in Group.ALL},
             self.events: "topic",
             self.quarantine: "fanout",
         }
 
+    def of_session(self, node: str, suffix: str) -> "SessionTopology":
+        """The names that one session of `node` uses; `suffix` is drawn anew for each session."""
+        return SessionTopology(self, node, suffix)
+
     def node_arguments(self, bytes_max: int) -> dict[str, Any]:
         """The arguments of a node's queue."""
+        # An exclusive queue has one consumer anyway.
+        single = {} if self.queues == "session" else {"x-single-active-consumer": True}
         return {
-            **self._type(),
-            "x-single-active-consumer": True,
+            **self._kind(),
+            **single,
             "x-max-length-bytes": bytes_max,
             "x-message-ttl": self.message_age_ms_max,
         }
@@ -139,7 +169,7 @@ class Topology:
     def delay_arguments(self, delay_ms: Milliseconds) -> dict[str, Any]:
         """The arguments of a delay queue: expired messages go to the node of their routing key."""
         return {
-            **self._type(),
+            **self._kind(),
             "x-message-ttl": delay_ms,
             "x-dead-letter-exchange": self.nodes,
             "x-max-length-bytes": self.delay_bytes_max,
@@ -147,7 +177,81 @@ class Topology:
 
     def quarantine_arguments(self) -> dict[str, Any]:
         """The arguments of the quarantine queue, which drops its oldest messages first."""
-        return {**self._type(), "x-max-length-bytes": self.quarantine_bytes_max}
+        kind = {"x-queue-type": "classic"} if self.queues == "named" else _REPLICATED
+        return {**kind, "x-max-length-bytes": self.quarantine_bytes_max}
 
-    def _type(self) -> dict[str, Any]:
-        return {"x-queue-type": self.queue_type}
+    def _kind(self) -> dict[str, Any]:
+        return _REPLICATED if self.queues == "quorum" else {"x-queue-type": "classic"}
+
+
+_REPLICATED: dict[str, Any] = {
+    "x-queue-type": "quorum",
+    "x-queue-leader-locator": "balanced",
+    "x-delivery-limit": DELIVERY_LIMIT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTopology:
+    """The queues of one session of a node, and where its timers' messages go.
+
+    A name without a random suffix would stay locked by the former session until the broker notices
+    its end; so each session has queues of its own if they are exclusive to it.
+    """
+
+    topology: Topology
+    node: str
+    suffix: str
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether the queues belong to the session and go with it."""
+        return self.topology.queues == "session"
+
+    @property
+    def control_queue(self) -> str:
+        """The queue of control messages."""
+        return self._own(self.topology.node_queue(self.node))
+
+    @property
+    def bulk_queue(self) -> str:
+        """The queue of contents."""
+        return self._own(self.topology.bulk_queue(self.node))
+
+    def _own(self, name: str) -> str:
+        return f"{name}.{self.suffix}" if self.exclusive else name
+
+    @property
+    def _own_delay_prefix(self) -> str:
+        return f"{self.topology.delay_prefix}{self.node}.{self.suffix}."
+
+    def delay_queue(self, delay_ms: Milliseconds) -> str:
+        """The queue of a delay level."""
+        if self.exclusive:
+            return f"{self._own_delay_prefix}{delay_ms}"
+        return self.topology.delay(delay_ms)
+
+    def delay_route(self, delay_ms: Milliseconds) -> tuple[str, str]:
+        """The exchange and the routing key that lead to a delay level and then to this node."""
+        if self.exclusive:
+            return self.topology.session_delays, self.delay_queue(delay_ms)
+        # The key is kept when the message expires.
+        return self.topology.delay(delay_ms), self.node
+
+    def delay_arguments(self, delay_ms: Milliseconds) -> dict[str, Any]:
+        """The arguments of a delay queue."""
+        arguments = self.topology.delay_arguments(delay_ms)
+        if self.exclusive:
+            arguments["x-dead-letter-routing-key"] = self.node
+        return arguments
+
+    def delay_of(self, exchange: str, routing_key: str) -> Milliseconds | None:
+        """The delay level that a message was published to, if any."""
+        if self.exclusive:
+            name, prefix = routing_key, self._own_delay_prefix
+            if exchange != self.topology.session_delays:
+                return None
+        else:
+            name, prefix = exchange, self.topology.delay_prefix
+        level = name.removeprefix(prefix)
+        return int(level) if level != name and level.isdecimal() else None

@@ -62,7 +62,7 @@ class NodeProcess:
         self._announce = announce
         self._wait_for_broker = wait_for_broker
         self._memory = MemoryBroker() if settings.broker.startswith("memory:") else None
-        self._topology = Topology(settings.cluster)
+        self._topology = Topology(settings.cluster, settings.queues)
         self._serves = any(role_of(name) == "gateway" for name in names)
         self._observers = NodeObservers(settings, collects=self._serves)
         if self._memory is not None and self._serves:
@@ -190,7 +190,7 @@ class NodeProcess:
     def _transport(self, name: str) -> Transport:
         if self._memory is not None:
             return self._memory.transport(name)
-        options = RabbitOptions(wait=self._wait_for_broker)
+        options = RabbitOptions.of(self._settings.broker, wait=self._wait_for_broker)
         return RabbitTransport(self._settings.broker, self._topology, name, options)
 
     async def _serve(self, host: NodeHost, transport: Transport, listener: socket.socket) -> None:

@@ -22,7 +22,9 @@ from pydantic_settings import (
 
 from actors.options import Options
 from actors.values import CHUNK_BYTES, INLINE_LIMIT_BYTES
+from broker.addresses import split_urls
 from broker.maintenance import MaintenanceOptions
+from broker.topology import QueueKind
 from gateway.errors import SettingsError
 
 DEFAULT_FILE = "synod.toml"
@@ -48,7 +50,10 @@ class Settings(BaseSettings):
     cluster: str = Field("synod", pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
     """The cluster's name, which the names of its queues and exchanges on the broker contain."""
     broker: str = "memory://"
-    """`memory://` (one process) or an `amqp://` URL."""
+    """`memory://` (one process), or the `amqp://` URL of RabbitMQ; of a cluster of them all URLs,
+    separated by commas. Each client starts with a random one and goes on with the next."""
+    queues: QueueKind = "named"
+    """`named` on one RabbitMQ, `session` on a cluster of them; see `docs/operations.md`."""
     data: Path = Path("synod-data")
     """The folder with one subfolder for each node."""
     host: str = "127.0.0.1"
@@ -130,17 +135,29 @@ class Settings(BaseSettings):
         """Flags, then environment, then the file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, settings_file())
 
+    @field_validator("broker", mode="before")
+    @classmethod
+    def _joined(cls, broker: object) -> object:
+        """The file may hold a list."""
+        if isinstance(broker, list) and all(isinstance(url, str) for url in broker):
+            return ",".join(broker)
+        return broker
+
     @field_validator("broker")
     @classmethod
-    def _known_broker(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("memory", "amqp", "amqps"):
-            raise ValueError("it must start with memory://, amqp:// or amqps://")
-        if parts.port == 0:  # Reading `port` raises if it is no number.
-            raise ValueError("its port is 0, where nothing can listen")
-        if parts.scheme != "memory" and not parts.hostname:
-            raise ValueError("it names no host, as in amqp://user:password@localhost:5672/")
-        return url
+    def _known_broker(cls, broker: str) -> str:
+        urls = split_urls(broker)
+        for url in urls or ("",):
+            parts = urlsplit(url)
+            if parts.scheme not in ("memory", "amqp", "amqps"):
+                raise ValueError("it must start with memory://, amqp:// or amqps://")
+            if parts.port == 0:  # Reading `port` raises if it is no number.
+                raise ValueError("its port is 0, where nothing can listen")
+            if parts.scheme != "memory" and not parts.hostname:
+                raise ValueError("it names no host, as in amqp://user:password@localhost:5672/")
+            if parts.scheme == "memory" and len(urls) > 1:
+                raise ValueError("memory:// is a broker of its own; it can't be one of several")
+        return ",".join(urls)
 
     @field_validator("token")
     @classmethod
@@ -243,12 +260,12 @@ def shown(name: str, value: Any) -> Any:
 
 
 def masked_url(url: str) -> str:
-    """`url` without its password. The user's name is kept."""
+    """The URL, or URLs, without their passwords. The users' names are kept."""
 
     def mask(found: re.Match[str]) -> str:
         return f"{found['user']}:{MASK}@" if found[2] else f"{found['user']}@"
 
-    return _USER_INFO.sub(mask, url)
+    return ",".join(_USER_INFO.sub(mask, each) for each in split_urls(url) or (url,))
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:

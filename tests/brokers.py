@@ -75,13 +75,3 @@ def _container(stack: ExitStack) -> str:
         container = stack.enter_context(RabbitMqContainer(IMAGE))
     host, port = container.get_container_host_ip(), container.get_exposed_port(5672)
     return f"amqp://{container.username}:{container.password}@{host}:{port}/"
-
-
-def control(broker: PrivateBroker, *command: str) -> None:
-    """Run rabbitmqctl against a private broker."""
-    subprocess.run(
-        ["/usr/lib/rabbitmq/bin/rabbitmqctl", "-n", broker.identity.node, *command],
-        env=broker._environment(),
-        check=True,
-        capture_output=True,
-    )

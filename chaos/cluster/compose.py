@@ -335,7 +335,7 @@ class ComposeTarget:
             "rabbitmqctl", "--quiet", "--formatter", "json", "list_queues", "name", "messages"
         )
         rows: list[dict[str, Any]] = json.loads(listing)
-        name = Topology("synod").quarantine
+        name = Topology("synod").quarantine_queue
         return sum(int(row["messages"]) for row in rows if row["name"] == name)
 
     async def logs(self, into: Path) -> None:

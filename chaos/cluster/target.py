@@ -232,7 +232,7 @@ class LocalTarget:
             channel = await connection.channel()
             try:
                 queue = await channel.declare_queue(
-                    Topology(self.cluster.name).quarantine, passive=True
+                    Topology(self.cluster.name).quarantine_queue, passive=True
                 )
             except aiormq.exceptions.ChannelNotFoundEntity:
                 return 0

@@ -90,7 +90,7 @@ class Idle:
 async def measure(cluster: LocalCluster, seconds: float) -> Idle:
     """Measure a cluster for a time without sending it requests."""
     topology = Topology(cluster.name)
-    queues = [*node_queues(cluster), *delay_queues(cluster), topology.quarantine]
+    queues = [*node_queues(cluster), *delay_queues(cluster), topology.quarantine_queue]
     before = await waiting(cluster, queues)
     used = {name: cluster.cpu_seconds(name) for name in cluster.nodes}
     broker_used = _broker_cpu_seconds(cluster)

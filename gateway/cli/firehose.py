@@ -49,7 +49,7 @@ def firehose(
     # Imported here, because a client's commands need no broker.
     import aiormq
 
-    from broker.firehose import FirehoseRefused, management_url_of, watch_firehose
+    from broker.firehose import FirehoseRefused, watch_firehose
     from broker.topology import Topology
 
     settings = load_settings(broker=broker, cluster=cluster)
@@ -73,8 +73,8 @@ def firehose(
         asyncio.run(
             watch_firehose(
                 settings.broker,
-                management or management_url_of(settings.broker),
-                Topology(settings.cluster),
+                management,
+                Topology(settings.cluster, settings.queues),
                 seconds,
                 tell,
             )

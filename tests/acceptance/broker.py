@@ -70,5 +70,5 @@ async def wait_for_quarantine(cluster: LocalCluster, number: int, *, timeout_s: 
 
 async def quarantined(cluster: LocalCluster) -> int:
     """How many messages are in quarantine."""
-    quarantine = Topology(cluster.name).quarantine
+    quarantine = Topology(cluster.name).quarantine_queue
     return (await waiting(cluster, [quarantine]))[quarantine]

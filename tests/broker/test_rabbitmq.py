@@ -30,7 +30,6 @@ from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker
 from tests.broker.actors import Puppet, fail, note
 from tests.broker.hosting import House, puppet, until
 from tests.broker.samples import HASH, SAMPLES
-from tests.brokers import control
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -198,22 +197,6 @@ async def test_a_timer_expires_within_its_delay_level(house: House) -> None:
         assert host.timers_armed == 0
 
 
-async def test_nodes_run_on_quorum_queues_too(tmp_path: Path, amqp_url: str) -> None:
-    topology = Topology(f"test-{uuid4().hex[:12]}", queue_type="quorum")
-    house = rabbit_house(tmp_path, amqp_url, topology)
-
-    def tell(this: Puppet) -> None:
-        this.send("store-1", "hello")
-        this.send("store-1", ChunkData(sha256=HASH, data=b"x" * 1000))
-        this.set_timer("t", 50)
-
-    one, two = house.host("gateway-1", {"call.survey": answered(tell)}), house.host("store-1")
-    async with house.running(one, two):
-        await one.call(survey)
-        await until(lambda: sorted(puppet(two).seen) == ["chunk.data", "hello"])
-        await until(lambda: puppet(one).timer_expired == [TimerKey("t")])
-
-
 async def test_a_restarted_node_is_not_woken_by_its_former_timers(house: House) -> None:
     def arm(this: Puppet) -> None:
         this.set_timer("old", 200)
@@ -289,7 +272,7 @@ async def test_an_undecodable_message_goes_to_quarantine_and_the_node_continues(
         await put(text("good"), type="chunk.refused", app_id="store-9", headers=good_headers)
         await until(lambda: puppet(host).seen[-1:] == ["good"])
 
-        quarantine = await channel.get_queue(topology.quarantine)
+        quarantine = await channel.get_queue(topology.quarantine_queue)
         found = [await take(quarantine) for _ in range(6)]
         reasons = {message.headers["reason"]: message for message in found}
         for expected in (
@@ -327,7 +310,7 @@ async def test_a_message_that_is_too_large_costs_neither_the_session_nor_what_fo
     async with house.running(one, two), channel_to(amqp_url) as channel:
         await one.call(survey)
         await until(lambda: puppet(two).seen == ["after"])
-        message = await take(await channel.get_queue(topology.quarantine))
+        message = await take(await channel.get_queue(topology.quarantine_queue))
 
         assert "bytes are more than" in str(message.headers["reason"])
         assert (message.headers["sender"], message.type) == ("gateway-1", "chunk.refused")
@@ -448,7 +431,7 @@ async def test_a_blocked_broker_is_reported_and_nothing_waits_for_it(
     house = rabbit_house(tmp_path, own_broker.url, topology)
     host = house.host("store-1", {"call.survey": answered(lambda p: p.send("store-2", "x"))})
     async with house.running(host):
-        await asyncio.to_thread(control, own_broker, "set_vm_memory_high_watermark", "0.0001")
+        await asyncio.to_thread(own_broker.control, "set_vm_memory_high_watermark", "0.0001")
         await host.call(survey)
         await until(lambda: host.transport.health.blocked)
         dropped = host.transport.health.dropped
@@ -456,7 +439,7 @@ async def test_a_blocked_broker_is_reported_and_nothing_waits_for_it(
             for _ in range(50):
                 await host.call(survey)
         assert host.transport.health.dropped >= dropped + 50
-        await asyncio.to_thread(control, own_broker, "set_vm_memory_high_watermark", "0.4")
+        await asyncio.to_thread(own_broker.control, "set_vm_memory_high_watermark", "0.4")
         await until(lambda: not host.transport.health.blocked)
         assert host.transport.health.sessions == 1
 

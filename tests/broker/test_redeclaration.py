@@ -24,7 +24,6 @@ from tests.broker.actors import Puppet
 from tests.broker.hosting import House, puppet, until
 from tests.broker.samples import HASH
 from tests.broker.test_rabbitmq import answered, channel_to, survey, take
-from tests.brokers import control
 from tests.replication.cluster import eventually
 
 pytestmark = pytest.mark.rabbitmq
@@ -137,12 +136,12 @@ async def test_a_policy_that_lets_unused_queues_expire_stops_no_timer(
     often = RabbitOptions(redeclare_interval_s=0.15)
     house = House(tmp_path, lambda name: RabbitTransport(own_broker.url, topology, name, often))
     ticks = Ticks()
-    control(own_broker, "set_policy", "tidy", "delay", '{"expires": 1000}', "--apply-to", "queues")
+    own_broker.control("set_policy", "tidy", "delay", '{"expires": 1000}', "--apply-to", "queues")
     try:
         async with house.running(ticking(house, 2_000, ticks)):
             await until(lambda: len(ticks.at_s) >= 3, within_s=12)
     finally:
-        control(own_broker, "clear_policy", "tidy")
+        own_broker.control("clear_policy", "tidy")
 
     each_s = [later - at for at, later in itertools.pairwise(ticks.at_s)]
     assert max(each_s) < 2.0 * DELAY_RATIO + 0.6, each_s
@@ -153,7 +152,7 @@ async def test_a_policy_that_keeps_no_messages_makes_no_timer_early_nor_a_node_b
 ) -> None:
     """Given delay queues of length 0, which pass each message on at once."""
     house = House(tmp_path, lambda name: RabbitTransport(own_broker.url, topology, name))
-    control(own_broker, "set_policy", "full", "delay", '{"max-length": 0}', "--apply-to", "queues")
+    own_broker.control("set_policy", "full", "delay", '{"max-length": 0}', "--apply-to", "queues")
     ticks = Ticks()
     try:
         host = ticking(house, 1_500, ticks)
@@ -162,7 +161,7 @@ async def test_a_policy_that_keeps_no_messages_makes_no_timer_early_nor_a_node_b
             await until(lambda: ticks.at_s)
             generations = host._timers._generation
     finally:
-        control(own_broker, "clear_policy", "full")
+        own_broker.control("clear_policy", "full")
 
     assert 1.4 <= ticks.at_s[0] - began_s < 2.5
     assert generations < 20, "it asks again and again"
@@ -229,12 +228,12 @@ async def test_the_quarantine_takes_in_what_can_not_be_read_again(
 ) -> None:
     host = house.host("store-1")
     async with house.running(host), operator(amqp_url) as channel:
-        await channel.queue_delete(topology.quarantine)
+        await channel.queue_delete(topology.quarantine_queue)
 
         async def is_back() -> bool:
             async with channel_to(amqp_url) as looking:
                 try:
-                    await looking.get_queue(topology.quarantine)
+                    await looking.get_queue(topology.quarantine_queue)
                 except aio_pika.exceptions.ChannelNotFoundEntity:
                     return False
             return True
@@ -242,7 +241,7 @@ async def test_the_quarantine_takes_in_what_can_not_be_read_again(
         await eventually(is_back, within_s=_SOON_S)
         await channel.basic_publish(b"garbage", exchange=topology.nodes, routing_key="store-1")
         async with channel_to(amqp_url) as looking:
-            message = await take(await looking.get_queue(topology.quarantine))
+            message = await take(await looking.get_queue(topology.quarantine_queue))
         assert message.body == b"garbage"
 
 

@@ -42,8 +42,8 @@ def test_names_are_of_the_cluster() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cluster", "kind"), [("", "classic"), ("c", "stream"), ("x" * 200, "quorum")]
+    ("cluster", "kind"), [("", "named"), ("c", "stream"), ("x" * 200, "quorum")]
 )
 def test_settings_without_meaning_are_refused(cluster: str, kind: str) -> None:
     with pytest.raises(ValueError, match=r"must be|has 1 to"):
-        Topology(cluster, queue_type=kind)
+        Topology(cluster, queues=kind)  # type: ignore[arg-type]

@@ -85,6 +85,29 @@ def test_the_source_of_an_invalid_setting_is_named(monkeypatch: pytest.MonkeyPat
         load_settings()
 
 
+def test_the_file_may_list_several_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("synod.toml").write_text('broker = ["amqp://u:p@a/", "amqp://u:p@b:1/"]\n')
+    assert load_settings().broker == "amqp://u:p@a/,amqp://u:p@b:1/"
+
+    monkeypatch.setenv("SYNOD_BROKER", "amqp://c/, amqp://d/")
+    assert load_settings().broker == "amqp://c/,amqp://d/"
+
+
+@pytest.mark.parametrize(
+    ("broker", "reason"),
+    [
+        ("", "must start with"),
+        ("amqp://a/,http://b/", "must start with"),
+        ("amqp://a/,amqp:///v", "names no host"),
+        ("amqp://a/,amqp://b:0/", "port is 0"),
+        ("memory://,amqp://a/", "can't be one of several"),
+    ],
+)
+def test_each_of_several_brokers_must_be_usable(broker: str, reason: str) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        load_settings(broker=broker)
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -92,6 +115,7 @@ def test_the_source_of_an_invalid_setting_is_named(monkeypatch: pytest.MonkeyPat
         "amqp://user:hunter2@hunter2@host/",
         "amqp://:hunter2@host/",
         "amqps://user:hunter2/@host/",
+        "amqp://user:hunter2@host/,amqp://user:hunter2@other/",
     ],
 )
 def test_a_password_is_never_shown(url: str) -> None:

@@ -12,7 +12,7 @@ import aio_pika
 import pytest
 
 from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker, server_available
-from tests.brokers import control, real_broker
+from tests.brokers import real_broker
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -35,7 +35,7 @@ async def test_a_durable_message_survives_kill_nine(private_broker: PrivateBroke
         message = aio_pika.Message(b"still here", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
         await channel.default_exchange.publish(message, routing_key=queue.name)
     # A message is confirmed once it is on disk, but a queue before its name is there.
-    await asyncio.to_thread(control, private_broker, "eval", "mnesia:sync_log().")
+    await asyncio.to_thread(private_broker.control, "eval", "mnesia:sync_log().")
 
     # when the server is killed, and started again on the same folder,
     first_process = private_broker.process_id

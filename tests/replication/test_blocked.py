@@ -20,7 +20,6 @@ from actors.calls import WriteDecided
 from broker.rabbitmq import RabbitTransport
 from broker.topology import Topology
 from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker
-from tests.brokers import control
 from tests.replication.cluster import MemoryCluster, eventually, memory_cluster
 from tests.worlds import put
 
@@ -111,11 +110,11 @@ def alarming_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Privat
 @asynccontextmanager
 async def memory_alarm(broker: PrivateBroker) -> AsyncIterator[None]:
     """RabbitMQ has too little memory within the block, and always enough after it."""
-    await asyncio.to_thread(control, broker, "set_vm_memory_high_watermark", "0")
+    await asyncio.to_thread(broker.control, "set_vm_memory_high_watermark", "0")
     try:
         yield
     finally:
-        await asyncio.to_thread(control, broker, "set_vm_memory_high_watermark", "0.4")
+        await asyncio.to_thread(broker.control, "set_vm_memory_high_watermark", "0.4")
 
 
 @pytest.mark.rabbitmq

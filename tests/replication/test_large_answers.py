@@ -19,7 +19,6 @@ from broker.transport import Transport
 from chaos.cluster.rabbitmq import PrivateBroker
 from gateway.http.app import GatewayApp
 from gateway.settings import Settings
-from tests.brokers import control
 from tests.replication.cluster import MemoryCluster, memory_cluster
 
 _MESSAGE_BYTES_MAX = 2 * 1024 * 1024
@@ -46,7 +45,7 @@ def connect(
     try:
         broker.start()
         limit = f"application:set_env(rabbit, max_message_size, {_MESSAGE_BYTES_MAX})."
-        control(broker, "eval", limit)
+        broker.control("eval", limit)
         topology = Topology("small")
         yield lambda name: RabbitTransport(broker.url, topology, name)
     finally:
