@@ -2,7 +2,7 @@
 
     folder/
       cluster.json       how the cluster was made: name, broker, ports, counts, settings
-      rabbitmq/          a private broker, unless another one was named
+      rabbitmq/          a private broker, or several, unless another one was named
       data/NODE/         each node's journal
       logs/NODE.log      each node's log
       processes/NODE     which process each node is
@@ -10,8 +10,8 @@
 From a shell::
 
     python -m chaos.cluster.local up      starts what does not run, and waits until writes are taken
-    python -m chaos.cluster.local status python -m chaos.cluster.local down    ends the processes;
-    the data stays, and `up` goes on with it
+    python -m chaos.cluster.local status
+    python -m chaos.cluster.local down    ends the processes; the data stays, and `up` goes on
 """
 
 import argparse
@@ -39,7 +39,12 @@ from chaos.cluster.processes import (
     memory_kib,
     wait_until,
 )
-from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker, free_ports
+from chaos.cluster.rabbitmq import (
+    BrokerFailedError,
+    PrivateBroker,
+    PrivateBrokerCluster,
+    free_ports,
+)
 
 DEFAULT_FOLDER = Path("synod-local")
 DEFAULT_PORT = 8080
@@ -55,6 +60,8 @@ class Description:
     cluster: str
     broker: str = ""
     """Empty for a private one."""
+    brokers: int = 1
+    """How many private ones; several form a cluster, on which queues belong to sessions."""
     ports: Mapping[str, int] = field(default_factory=dict)
     """Where each gateway listens."""
     proposers: int = 5
@@ -86,6 +93,7 @@ class Description:
         counts: Mapping[str, int] | None = None,
         settings: Mapping[str, str] | None = None,
         metrics: bool = False,
+        brokers: int = 1,
     ) -> Self:
         """A new cluster with a name that no former one had; port 0 stands for any free one.
 
@@ -98,9 +106,10 @@ class Description:
         made = cls(
             f"local-{secrets.token_hex(4)}",
             broker,
+            brokers,
             ports,
             **(counts or {}),
-            settings=settings or {},
+            settings={**({"queues": "session"} if brokers > 1 else {}), **(settings or {})},
             metrics={},
         )
         if not metrics:
@@ -137,9 +146,16 @@ class LocalCluster:
         self.folder = folder.absolute()
         self.outlives = outlives
         self.description = self._load(description)
-        self.broker = None
-        if not self.description.broker:
+        self.broker: PrivateBroker | None = None
+        self.broker_cluster: PrivateBrokerCluster | None = None
+        if self.description.broker:
+            pass
+        elif self.description.brokers == 1:
             self.broker = PrivateBroker(self.folder / "rabbitmq", outlives=outlives)
+        else:
+            self.broker_cluster = PrivateBrokerCluster(
+                self.folder / "rabbitmq", self.description.brokers, outlives=outlives
+            )
         self.programs = dict(programs or {})
         self.nodes = {name: self._daemon(name) for name in self.description.nodes}
         self._watchdog: Watchdog | None = None
@@ -157,7 +173,8 @@ class LocalCluster:
     @property
     def broker_url(self) -> str:
         """Where the nodes find their broker, credentials included."""
-        return self.broker.url if self.broker is not None else self.description.broker
+        own = self.broker or self.broker_cluster
+        return self.description.broker if own is None else own.url
 
     @property
     def broker_of_its_own(self) -> PrivateBroker:
@@ -202,8 +219,8 @@ class LocalCluster:
 
     def start(self, timeout_s: float = 120.0) -> None:
         """Start what does not run, and wait until a write could start."""
-        if self.broker is not None:
-            self.broker.start()
+        if own := self.broker or self.broker_cluster:
+            own.start()
         for name in self.nodes:
             self.start_node(name)
         self.wait_ready(timeout_s=timeout_s)
@@ -218,8 +235,8 @@ class LocalCluster:
         if self._watchdog is not None:
             self._watchdog.close()
             self._watchdog = None
-        if self.broker is not None:
-            self.broker.stop()
+        if own := self.broker or self.broker_cluster:
+            own.stop()
 
     def __enter__(self) -> Self:
         try:
@@ -446,6 +463,9 @@ def _parser() -> argparse.ArgumentParser:
 
     up = add("up", _up, "Start the cluster, or what of it does not run.")
     up.add_argument("--broker", default="", metavar="URL", help="instead of a private RabbitMQ")
+    up.add_argument(
+        "--brokers", type=int, default=1, help="how many private RabbitMQ nodes form a cluster"
+    )
     up.add_argument("--port", type=int, default=DEFAULT_PORT, help="of the first gateway")
     up.add_argument("--gateways", type=int, default=1)
     up.add_argument("--fresh", action="store_true", help="remove a former cluster's data first")
@@ -480,6 +500,7 @@ def _up(options: argparse.Namespace) -> int:
     counts = {role: getattr(options, role) for role in ("proposers", "acceptors", "learners")}
     description = Description.mint(
         broker=options.broker,
+        brokers=options.brokers,
         port=options.port,
         gateways=options.gateways,
         counts=counts | {"stores": options.stores},

@@ -276,6 +276,11 @@ class Load:
         """The finished attempts with this fate."""
         return [attempt for attempt in self.attempts if attempt.fate == fate]
 
+    def gap_s(self, since_ns: int) -> float:
+        """The longest time since then in which no write was acknowledged."""
+        ends = sorted(one.ended_ns for one in self.of_fate(ACKNOWLEDGED) if one.ended_ns > since_ns)
+        return max(b - a for a, b in pairwise([since_ns, *ends, time.monotonic_ns()])) / 1e9
+
     def summary(self) -> dict[str, Any]:
         """Figures: throughput, latencies of acknowledged writes in ms, the longest gap, fates."""
         ended_ns = self._ended_ns or time.monotonic_ns()
