@@ -253,16 +253,17 @@ class AmqpSession:
                 arguments=self.queues.delay_arguments(level),
             )
 
-    async def delete_named_queues(self) -> None:
-        """Delete the queues that this node had before its queues were exclusive to its sessions.
+    async def delete_former_queues(self) -> None:
+        """Delete the queues that this node had if its queues were of another kind before.
 
-        Nobody would read them. One that is in use, by another process of this node, is left alone.
+        Nothing would consume them. A classic one that another process of this node uses stays.
         """
         assert self._consuming is not None
         channel = await self._consuming.channel()
-        for queue in (self._topology.node_queue, self._topology.bulk_queue):
-            # Without waiting: if the broker that holds one is down, there may be no reply.
-            await channel.queue_delete(queue(self._name), if_unused=True, nowait=True)
+        for name, is_quorum in self.queues.former_queues.items():
+            # Without waiting: if the broker that holds one is down, there may be no reply. Quorum
+            # queues don't know the condition, and to use it would close the connection.
+            await channel.queue_delete(name, if_unused=not is_quorum, nowait=True)
 
     async def _declare(self, channel: aiormq.abc.AbstractChannel) -> None:
         """Declare everything, and wait only for the last reply, which implies all the others.

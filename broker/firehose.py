@@ -143,7 +143,7 @@ def _receiver(exchange: str, key: str, topology: Topology) -> str:
     if exchange == topology.nodes:
         return key
     if last.startswith("delay."):
-        return f"{key} in {last.removeprefix('delay.')} ms"
+        return f"{key} in {last.rpartition('.')[2]} ms"
     if exchange == topology.session_delays:
         node, _, level = key.removeprefix(topology.delay_prefix).split(".")
         return f"{node} in {level} ms"

@@ -214,8 +214,8 @@ class RabbitTransport:
             timeout_s=timeout_s,
             heartbeat_s=self._options.heartbeat_s,
         )
-        if session.queues.exclusive and session.number == 1:
-            await session.delete_named_queues()
+        if session.number == 1:
+            await session.delete_former_queues()
 
     async def _consume(self, session: AmqpSession) -> None:
         await session.consume(self._prefetch)
@@ -366,19 +366,12 @@ class RabbitTransport:
 
     def _advice_on_other_arguments(self, error: BaseException) -> str:
         """What to do about a queue that exists with other arguments (406)."""
-        found = re.search(r"for queue '([^']*)'", str(error))
-        name = found[1] if found else "NAME"
-        advice = (
+        found = re.search(r"for (queue|exchange) '([^']*)'", str(error))
+        what, name = found.groups() if found else ("queue", "NAME")
+        return (
             f"{self._name}: {self._where()} holds a queue or exchange of this cluster with other "
-            f"settings: {error}. "
-        )
-        if "x-queue-type" in str(error):
-            advice += (
-                f"It was declared with another setting of `queues` than {self._topology.queues}. "
-            )
-        return advice + (
-            f"Stop the nodes that use it, delete it (rabbitmqctl delete_queue {name}), and start "
-            "them again: what it held is sent again. Or use another cluster name"
+            f"settings: {error}. Stop the nodes that use it, delete it (rabbitmqctl delete_{what} "
+            f"{name}), and start them again; what it held is sent again. Or use another cluster"
         )
 
     def _where(self) -> str:

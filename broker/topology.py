@@ -104,10 +104,9 @@ class Topology:
     def quarantine_queue(self) -> str:
         """The queue of messages that could not be processed.
 
-        On a cluster of brokers it is replicated: what it holds is nowhere else. The two kinds have
-        names of their own, for a queue's kind can't be changed.
+        On a cluster of brokers it is replicated: what it holds is nowhere else.
         """
-        return self.quarantine if self.queues == "named" else f"{self.quarantine}.replicated"
+        return self.quarantine if self.queues == "named" else _replicated(self.quarantine)
 
     def group(self, group: str) -> str:
         """The fanout exchange of a `Group`."""
@@ -133,7 +132,8 @@ class Topology:
     @property
     def delay_prefix(self) -> str:
         """The prefix of the names of all delay levels."""
-        return self._name("delay.")
+        delay = self._name("delay")
+        return f"{_replicated(delay) if self.queues == 'quorum' else delay}."
 
     @property
     def session_delays(self) -> str:
@@ -184,6 +184,11 @@ class Topology:
         return _REPLICATED if self.queues == "quorum" else {"x-queue-type": "classic"}
 
 
+def _replicated(name: str) -> str:
+    """The name of the quorum queue in place of a classic one: a queue's kind can't be changed."""
+    return f"{name}.replicated"
+
+
 _REPLICATED: dict[str, Any] = {
     "x-queue-type": "quorum",
     "x-queue-leader-locator": "balanced",
@@ -219,7 +224,26 @@ class SessionTopology:
         return self._own(self.topology.bulk_queue(self.node))
 
     def _own(self, name: str) -> str:
-        return f"{name}.{self.suffix}" if self.exclusive else name
+        match self.topology.queues:
+            case "named":
+                return name
+            case "session":
+                return f"{name}.{self.suffix}"
+            case "quorum":
+                return _replicated(name)
+
+    @property
+    def former_queues(self) -> dict[str, bool]:
+        """The durable queues that this node used if it had another kind of them before, and whether
+        each is a quorum queue.
+        """
+        names = [self.topology.node_queue(self.node), self.topology.bulk_queue(self.node)]
+        found = dict.fromkeys(names, False) | {_replicated(name): True for name in names}
+        return {
+            name: is_quorum
+            for name, is_quorum in found.items()
+            if name not in (self.control_queue, self.bulk_queue)
+        }
 
     @property
     def _own_delay_prefix(self) -> str:

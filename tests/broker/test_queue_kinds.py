@@ -109,41 +109,32 @@ async def test_queues_of_a_session_go_with_it(tmp_path: Path, amqp_url: str, clu
         assert not await exists(amqp_url, queue), queue
 
 
-async def test_a_node_that_goes_over_to_sessions_leaves_no_queue_behind(
-    tmp_path: Path, amqp_url: str, cluster: str
+@pytest.mark.parametrize("former", KINDS)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_node_that_changes_its_kind_of_queues_leaves_none_behind(
+    tmp_path: Path, amqp_url: str, cluster: str, former: QueueKind, kind: QueueKind
 ) -> None:
-    topology = Topology(cluster)
-    named = [topology.node_queue("store-1"), topology.bulk_queue("store-1")]
-    house = house_of(tmp_path, amqp_url, cluster, "named")
-    async with house.running(house.host("store-1")):
-        pass
-    assert all([await exists(amqp_url, queue) for queue in named])
-    house = house_of(tmp_path, amqp_url, cluster, "session")
-    async with house.running(house.host("store-1")), asyncio.timeout(10):
-        while any([await exists(amqp_url, queue) for queue in named]):
+    """Given a node that is started with another kind, then it works at once, and the queues that
+    nothing consumes any more are gone.
+    """
+    house = house_of(tmp_path, amqp_url, cluster, former)
+    host = house.host("store-1")
+    async with house.running(host):
+        queues = host.transport._session.queues  # type: ignore[attr-defined]
+        used = [queues.control_queue, queues.bulk_queue]
+        assert all([await exists(amqp_url, queue) for queue in used])
+    house = house_of(tmp_path, amqp_url, cluster, kind)
+    host = house.host("store-1", {"call.survey": answered(lambda this: this.set_timer("t", 30))})
+    async with house.running(host), asyncio.timeout(20):
+        await host.call(survey)
+        await until(lambda: TimerKey("t") in puppet(host).timer_expired)
+        queues = host.transport._session.queues  # type: ignore[attr-defined]
+        gone = set(used) - {queues.control_queue, queues.bulk_queue}
+        assert bool(gone) == (former != kind or kind == "session")
+        while any([await exists(amqp_url, queue) for queue in gone]):
             pass
-
-
-async def test_going_over_to_another_durable_kind_says_what_to_do(
-    tmp_path: Path, amqp_url: str, cluster: str
-) -> None:
-    house = house_of(tmp_path, amqp_url, cluster, "quorum")
-    async with house.running(house.host("store-1")):
-        pass
-    host = house_of(tmp_path, amqp_url, cluster, "named").host("store-1")
-    with pytest.raises(
-        TransportRefused,
-        match=rf"another setting of `queues` than named.*delete_queue synod.{cluster}.store-1\)",
-    ):
-        await asyncio.wait_for(host.run(), 10)
-    host._journal.close()
-    # Having done so, it goes on.
-    async with channel_to(amqp_url) as channel:
-        for queue in (f"synod.{cluster}.store-1", f"synod.{cluster}.store-1.bulk"):
-            await channel.queue_delete(queue)
-    house = house_of(tmp_path, amqp_url, cluster, "named")
-    async with house.running(house.host("store-1")):
-        pass
+        # RabbitMQ 3.10 closes a connection that publishes to a quorum queue as it is deleted.
+        assert host.transport.health.sessions == 1 or former == "quorum"
 
 
 # -- several brokers ------------------------------------------------------------------------------
