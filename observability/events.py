@@ -434,8 +434,8 @@ _SUMMARIES: dict[str, Callable[[Any], str]] = {
     "lease.heartbeat": lambda m: f"renew the lease ({m.number})",
     "lease.granted": lambda m: f"granted ({m.number})",
     "leader.beat": lambda m: f"leads; chosen through {m.chosen_through}",
-    "node.heartbeat": lambda m: f"alive; applied {m.applied}, scanned {m.scanned}",
-    "learn.progress": lambda m: f"scanned {m.scanned}, decided {m.decided}",
+    "node.heartbeat": lambda m: f"alive; applied {m.applied}, chosen through {m.chosen_through}",
+    "learn.progress": lambda m: f"chosen through {m.chosen_through}, decided {m.decided}",
     "read.request": lambda m: f"read {m.what} {m.path}".strip(),
     "read.reply": lambda m: f"{m.status} at slot {m.applied}",
 }

@@ -154,7 +154,7 @@ class ProposerMetrics(RoleMetrics):
         now_s = time.perf_counter()
         while self._under_way:
             slot = next(iter(self._under_way))
-            if slot > message.scanned:
+            if slot > message.chosen_through:
                 return
             self._accept_seconds.observe(now_s - self._under_way.pop(slot)[1])
 

@@ -205,7 +205,7 @@ class Coordinator:
                 self._learned.vote_time.observe(self._turn.now - round_.began_at)
 
     def _note_reply(self, store: str) -> None:
-        """Note an answer of a store, and whether the store owes further answers."""
+        """Note an answer of a store, and whether further answers of it are awaited."""
         awaits_more = any(
             store not in round_.votes and not round_.committed and store in self._voters(slot)
             for slot, round_ in self.rounds.items()

@@ -176,7 +176,7 @@ class Learner(Node):
             journal_commits=self._commits,
             applied=self.decided,
             durable=self.durable,
-            scanned=self.chosen_through,
+            chosen_through=self.chosen_through,
             state_hash=self.state.state_hash,
             view=self.view,
             in_doubt=self.chosen_through - self.decided,
@@ -210,7 +210,7 @@ class Learner(Node):
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
         self.failure_detector.heartbeat((sender, self.turn.sender_disk), self.now)
         if message.role in ("learner", "store"):
-            self._note_reported(max(message.scanned, message.applied))
+            self._note_reported(max(message.chosen_through, message.applied))
             self.replicas.report(sender, message, compares=self.coordinator is not None)
         if message.role == "learner" and message.applied > self.decided:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
@@ -251,11 +251,12 @@ class Learner(Node):
 
     def _extend_prefix(self) -> None:
         while (slot := self.log.extend_prefix()) is not None:
-            self._read_ahead(slot, self.log[slot].value)
+            self._take_view_or_abort(slot, self.log[slot].value)
 
-    def _read_ahead(self, slot: int, value: AnyValue) -> None:
-        """Take note of Views and Aborts once they are chosen, before they are decided. The order of
-        slots decides which are void, so all learners agree.
+    def _take_view_or_abort(self, slot: int, value: AnyValue) -> None:
+        """Views and Aborts take effect once the chosen prefix reaches them, before anything is
+        decided: a View in the next epoch, an Abort only in the epoch that it names (design 4.3).
+        The order of slots tells which are void, so all learners agree.
         """
         assert self.view is not None
         if isinstance(value, View) and value.epoch == self.view.epoch + 1:
@@ -548,7 +549,9 @@ class Learner(Node):
             self._reported_progress = progress
             self._send(
                 self.learned.leader.proposer,
-                LearnerProgress(scanned=self.chosen_through, decided=self.decided, view=self.view),
+                LearnerProgress(
+                    chosen_through=self.chosen_through, decided=self.decided, view=self.view
+                ),
             )
 
     def _on_persist_due(self, subject: str) -> None:

@@ -34,7 +34,7 @@ class ViewChange:
 
     @property
     def busy(self) -> bool:
-        """Whether a store owes an answer, or a View was proposed."""
+        """Whether an answer of a store is awaited, or a View was proposed."""
         return bool(self._awaiting_reply or self._proposed)
 
     @property

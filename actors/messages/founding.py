@@ -57,9 +57,10 @@ class Founded(Frozen):
 class NodeHeartbeat(Frozen):
     """A sign of life. `journal_commits` counts the commits of the sender's journal so far.
 
-    `applied` is the end of the applied prefix, `durable` the end of its durable part, `scanned` the
-    end of the chosen prefix; `state_hash` chains all applied slots. A replica that copies a
-    snapshot still has to receive `rows_left` of it; a store lacks `chunks_missing` of its contents.
+    `applied` is the end of the applied prefix, `durable` the end of its durable part, and
+    `chosen_through` that of the chosen prefix; `state_hash` chains all applied slots. A replica
+    that copies a snapshot still has to receive `rows_left` of it; a store lacks `chunks_missing` of
+    its contents.
     `ballot` is the one that a proposer leads under, or that an acceptor has promised.
     """
 
@@ -68,7 +69,7 @@ class NodeHeartbeat(Frozen):
     journal_commits: Count
     applied: Count = 0
     durable: Count = 0
-    scanned: Count = 0
+    chosen_through: Count = 0
     state_hash: str = ""
     ballot: Ballot | None = None
     view: View | None = None

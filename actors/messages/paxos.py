@@ -94,7 +94,7 @@ class LearnerProgress(Frozen):
     """A learner reports the ends of its chosen prefix, with the view there, and its decided one."""
 
     type: Literal["learn.progress"] = "learn.progress"
-    scanned: Count
+    chosen_through: Count
     decided: Count
     view: View
 

@@ -168,7 +168,7 @@ class Proposer(Node):
             role="proposer",
             journal_commits=self._commits,
             ballot=leading,
-            scanned=self.chosen_through,
+            chosen_through=self.chosen_through,
             pending=pending,
         )
 
@@ -527,19 +527,19 @@ class Proposer(Node):
         self._send(Group.PHASE_2, accept)
 
     def _on_progress(self, sender: str, message: LearnerProgress) -> None:
-        """A learner reports that it knows all slots up to `scanned` as chosen."""
+        """A learner reports that it knows all slots up to `chosen_through` as chosen."""
         phase = self.phase
-        if isinstance(phase, Leading) and message.scanned > phase.next_slot + GAP_SLOTS_MAX:
+        if isinstance(phase, Leading) and message.chosen_through > phase.next_slot + GAP_SLOTS_MAX:
             # This leader proposed no such slot: there is another leader, or the number is wrong.
             self.counters["progress_doubted"] += 1
             return
-        if message.scanned >= self.chosen_through:
-            self.chosen_through = message.scanned
+        if message.chosen_through >= self.chosen_through:
+            self.chosen_through = message.chosen_through
             self.view = message.view
         if not isinstance(phase, Leading):
             return
         self._note_decided(phase, message.decided)
-        for slot in [s for s in phase.in_flight if s <= message.scanned]:
+        for slot in [s for s in phase.in_flight if s <= message.chosen_through]:
             value = phase.in_flight.pop(slot).value
             if isinstance(value, Batch):
                 for command in value.commands:
@@ -553,7 +553,7 @@ class Proposer(Node):
         if message.role != "learner" or not isinstance(phase, Leading):
             return
         self._note_decided(phase, message.applied)
-        unknown = [slot for slot in phase.reproposed if slot > message.scanned]
+        unknown = [slot for slot in phase.reproposed if slot > message.chosen_through]
         for slot in unknown[:_RESEND_SLOTS]:
             if slot not in phase.in_flight:  # The tick resends those.
                 self.counters["retransmissions"] += 1

@@ -133,7 +133,15 @@ def _phrase(message: Any) -> str:
     """A message in a few words."""
     words = [message.type]
     words += [f"{key} {value}" for key, value in _headers(message).items() if value is not None]
-    for name in ("status", "applied", "scanned", "decided", "first_slot", "promised", "aborted"):
+    for name in (
+        "status",
+        "applied",
+        "chosen_through",
+        "decided",
+        "first_slot",
+        "promised",
+        "aborted",
+    ):
         value = getattr(message, name, None)
         if value not in (None, ()):
             words.append(f"{name} {value}")

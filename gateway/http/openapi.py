@@ -42,7 +42,7 @@ _TAGS = {
     "files": "Contents by path.",
     "directories": "Names below a path.",
     "changes": "Changes of several paths, and watching changes.",
-    "looking on": "The state of the cluster, and the traces of requests.",
+    "observation": "The state of the cluster, and the traces of requests.",
     "backup": "The routes of `synod backup`.",
     "pages": "For browsers.",
 }

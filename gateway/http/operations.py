@@ -329,7 +329,7 @@ _TRANSACTIONS = {
 
 _DIAGNOSTICS = {
     ("GET", "/v1/requests"): ApiOperation(
-        tag="looking on",
+        tag="observation",
         name="listRequests",
         summary="The requests in progress and those answered lately",
         parameters=(parameters.REQUESTS_LIMIT,),
@@ -338,7 +338,7 @@ _DIAGNOSTICS = {
         head=True,
     ),
     ("GET", "/v1/requests/{request}"): ApiOperation(
-        tag="looking on",
+        tag="observation",
         name="getRequest",
         summary="The result of a write",
         parameters=(parameters.REQUEST,),
@@ -349,14 +349,14 @@ _DIAGNOSTICS = {
         head=True,
     ),
     ("GET", "/v1/traces"): ApiOperation(
-        tag="looking on",
+        tag="observation",
         name="listTraces",
         summary="What nodes record, and the newest traces",
         answers=(ApiResponse(200, "Newest requests first.", schemas.Traces),),
         head=True,
     ),
     ("POST", "/v1/traces"): ApiOperation(
-        tag="looking on",
+        tag="observation",
         name="record",
         summary="Change what all nodes record",
         body=ApiBody("Everything for some seconds, or a mode.", {JSON: TraceCommand}),
@@ -364,7 +364,7 @@ _DIAGNOSTICS = {
         problems=(p.NOT_JSON, p.TOO_MANY_REQUESTS, p.UNAVAILABLE),
     ),
     ("GET", "/v1/traces/{request}"): ApiOperation(
-        tag="looking on",
+        tag="observation",
         name="getTrace",
         summary="The trace of one request, message by message",
         parameters=(parameters.REQUEST,),
@@ -373,7 +373,7 @@ _DIAGNOSTICS = {
         head=True,
     ),
     ("GET", "/v1/events"): ApiOperation(
-        tag="looking on",
+        tag="observation",
         name="events",
         summary="Changes of the cluster and figures of each second, as server-sent events",
         parameters=(
@@ -395,7 +395,7 @@ _DIAGNOSTICS = {
         head=True,
     ),
     ("GET", "/v1/log"): ApiOperation(
-        tag="looking on",
+        tag="observation",
         name="getLog",
         summary="The log, slot by slot",
         parameters=(parameters.LOG_BEFORE, parameters.LOG_LIMIT, parameters.LOG_COMMANDS),
@@ -404,7 +404,7 @@ _DIAGNOSTICS = {
         head=True,
     ),
     ("GET", "/v1/cluster"): ApiOperation(
-        tag="looking on",
+        tag="observation",
         name="getCluster",
         summary="The cluster as this gateway has heard of it",
         answers=(ApiResponse(200, "View, nodes, leases, limits.", schemas.ClusterStatus),),
@@ -412,14 +412,14 @@ _DIAGNOSTICS = {
         head=True,
     ),
     ("GET", "/metrics"): ApiOperation(
-        tag="looking on",
+        tag="observation",
         name="metrics",
         summary="All metrics of this gateway",
         answers=(ApiResponse(200, "In the text form of Prometheus.", media="text/plain"),),
         head=True,
     ),
     ("GET", "/healthz"): ApiOperation(
-        tag="looking on",
+        tag="observation",
         name="healthz",
         summary="Whether this gateway is alive",
         answers=(ApiResponse(200, "It is alive, and has not halted.", schemas.Healthy),),
@@ -428,7 +428,7 @@ _DIAGNOSTICS = {
         head=True,
     ),
     ("GET", "/readyz"): ApiOperation(
-        tag="looking on",
+        tag="observation",
         name="readyz",
         summary="Whether a write, or a read, could start now",
         parameters=(parameters.READY_FOR,),

@@ -250,7 +250,7 @@ class NodeStatus(TypedDict):
     incarnation: NotRequired[int]
     applied: NotRequired[int]
     durable: NotRequired[int]
-    scanned: NotRequired[int]
+    chosen_through: NotRequired[int]
     state_hash: NotRequired[str]
     epoch: NotRequired[int | None]
     ballot: NotRequired[str | None]

@@ -164,7 +164,7 @@ def _node_json(name: str, seen: NodeReport | None, survey: Surveyed) -> NodePict
         "incarnation": seen.incarnation,
         "applied": heartbeat.applied,
         "durable": heartbeat.durable,
-        "scanned": heartbeat.scanned,
+        "chosen_through": heartbeat.chosen_through,
         "state_hash": heartbeat.state_hash,
         "epoch": None if heartbeat.view is None else heartbeat.view.epoch,
         "ballot": None if heartbeat.ballot is None else ballot_text(heartbeat.ballot),

@@ -150,7 +150,7 @@ def test_a_store_that_claims_to_be_a_learner_is_not_believed() -> None:
     world = with_a_file()
     leader = leader_of(world)
     leader.actor.phase.undecided[10] = 3
-    claim = NodeHeartbeat(role="learner", journal_commits=10**6, applied=100, scanned=100)
+    claim = NodeHeartbeat(role="learner", journal_commits=10**6, applied=100, chosen_through=100)
 
     hand(world, leader.name, "store-1", claim)
 

@@ -291,7 +291,7 @@ def test_a_view_is_reported_to_the_leader_before_earlier_slots_are_decided() -> 
     learner._report_progress()
 
     (progress,) = [message for message in sent(learner) if isinstance(message, LearnerProgress)]
-    assert (progress.scanned, progress.decided) == (learner.decided + 2, learner.decided)
+    assert (progress.chosen_through, progress.decided) == (learner.decided + 2, learner.decided)
     assert progress.view.epoch == value.epoch
 
 

@@ -305,7 +305,7 @@ def test_a_leader_ignores_wrong_progress_and_learns_what_was_chosen() -> None:
     world.done(put("a", b"1"))
     leader = leader_of(world)
     view = world.actor("learner-1").view
-    wrong = LearnerProgress(scanned=10**15, decided=10**15, view=view)
+    wrong = LearnerProgress(chosen_through=10**15, decided=10**15, view=view)
     for name in world.options.names("proposer"):
         hand(world, name, "learner-1", wrong)
     assert leader.actor.chosen_through < 100

@@ -188,14 +188,18 @@ def test_values_that_phase_1_found_are_proposed_until_restarted_learners_know_th
         candidate.receives(acceptor, 1, None, *([accepted(2)] if acceptor == 2 else []))
     assert candidate.proposed == {1: NOOP, 2: accepted(2).value}
 
-    def proposed_again_after(scanned: int) -> list[tuple[int, Any]]:
-        heartbeat = NodeHeartbeat(role="learner", journal_commits=10**6, scanned=scanned)
+    def proposed_again_after(chosen_through: int) -> list[tuple[int, Any]]:
+        heartbeat = NodeHeartbeat(
+            role="learner", journal_commits=10**6, chosen_through=chosen_through
+        )
         said = answers(world, "proposer-5", "learner-1", heartbeat)
         return [(m.slot, m.value) for m in said if isinstance(m, Accept)]
 
     assert proposed_again_after(0) == []  # Both are in flight.
     view = world.actor("learner-1").view
-    answers(world, "proposer-5", "learner-1", LearnerProgress(scanned=2, decided=1, view=view))
+    answers(
+        world, "proposer-5", "learner-1", LearnerProgress(chosen_through=2, decided=1, view=view)
+    )
     assert candidate.proposed == {}
     assert proposed_again_after(2) == []
     assert proposed_again_after(1) == [(2, accepted(2).value)]

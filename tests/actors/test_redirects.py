@@ -73,7 +73,7 @@ def test_a_command_in_progress_is_queued_once_and_again_when_its_slot_is_chosen(
     hand(world, name, "gateway-1", again)
     assert list(phase.queue) == []
     view = leader.actor.view
-    hand(world, name, "learner-1", LearnerProgress(scanned=slot, decided=slot, view=view))
+    hand(world, name, "learner-1", LearnerProgress(chosen_through=slot, decided=slot, view=view))
     hand(world, name, "gateway-1", again)
     assert list(phase.queue) == [again.command]
 

@@ -149,7 +149,7 @@ def _let_them_talk(process: Process) -> None:
     for _ in range(2):
         proposer.sent(Group.PHASE_2, Accept(ballot=BALLOT, slot=1, value=batch(3)))
     proposer.sent(Group.PHASE_2, Accept(ballot=BALLOT, slot=2, value=NOOP))
-    proposer.received("learner-1", LearnerProgress(scanned=1, decided=1, view=VIEW))
+    proposer.received("learner-1", LearnerProgress(chosen_through=1, decided=1, view=VIEW))
     acceptor.sent(
         "proposer-1",
         Promise(ballot=BALLOT, first_slot=1, next_slot=None, accepted=(), truncated_below=1),

@@ -118,7 +118,9 @@ def test_no_lease_for_a_store_that_a_known_view_drops() -> None:
     chosen_through, former = actor.chosen_through, actor.view
     ask = LeaseAsk(number=1)
     later = LearnerProgress(
-        scanned=chosen_through + 1, decided=chosen_through + 1, view=view_without(former, "store-3")
+        chosen_through=chosen_through + 1,
+        decided=chosen_through + 1,
+        view=view_without(former, "store-3"),
     )
     hand(world, leader.name, "learner-1", later)
     assert types(hand(world, leader.name, "store-3", ask)) == []
@@ -126,7 +128,7 @@ def test_no_lease_for_a_store_that_a_known_view_drops() -> None:
         world,
         leader.name,
         "learner-2",
-        LearnerProgress(scanned=chosen_through, decided=chosen_through, view=former),
+        LearnerProgress(chosen_through=chosen_through, decided=chosen_through, view=former),
     )
     assert types(hand(world, leader.name, "store-3", ask)) == []
     assert types(hand(world, leader.name, "store-2", ask)) == ["lease.grant"]

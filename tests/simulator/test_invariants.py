@@ -24,7 +24,7 @@ from tests.worlds import founded, put
 _lead = Proposer._lead
 _run_command = Namespace._run
 _journal = Turn.journal
-_read_ahead = Learner._read_ahead
+_take_view_or_abort = Learner._take_view_or_abort
 _passes_fence = Store._passes_fence
 
 
@@ -59,8 +59,8 @@ def _campaign_without_journal(self: Proposer) -> None:
     self._wait_for_leader(self.options.lease_ms)
 
 
-def _read_ahead_without_aborts(self: Learner, slot: int, value: Any) -> None:
-    _read_ahead(self, slot, value)
+def _take_view_but_no_abort(self: Learner, slot: int, value: Any) -> None:
+    _take_view_or_abort(self, slot, value)
     if self.name == "learner-1":
         self.learned.aborts.clear()
 
@@ -102,8 +102,8 @@ def _serve_older_epochs(self: Store, sender: str, epoch: int) -> bool:
         (Turn, "journal", _unwritten, {"journal_before_answer"}),
         (
             Learner,
-            "_read_ahead",
-            _read_ahead_without_aborts,
+            "_take_view_or_abort",
+            _take_view_but_no_abort,
             {"outcomes_agree", "settled_after_healing"},
         ),
         (Acceptor, "_start", lambda self: None, {"lease_promise_kept", "one_lease_holder"}),

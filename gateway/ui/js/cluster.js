@@ -166,7 +166,7 @@ class ClusterPage {
     const applied = Math.max(
       0,
       ...nodes.map((node) => node.applied ?? 0),
-      ...nodes.map((node) => node.scanned ?? 0),
+      ...nodes.map((node) => node.chosen_through ?? 0),
     );
     silentMs = cluster.silent_ms ?? silentMs;
     for (const node of nodes) this.drawNode(node, applied, cluster);
@@ -222,7 +222,7 @@ class ClusterPage {
       card.element.className = classes;
       card.mark.replaceChildren(...(lead ? [lead === "leader" ? icon("crown") : "", lead] : []));
     }
-    const at = Math.max(node.applied ?? 0, node.role === "proposer" ? node.scanned ?? 0 : 0);
+    const at = Math.max(node.applied ?? 0, node.role === "proposer" ? node.chosen_through ?? 0 : 0);
     const carries = ["learner", "store"].includes(node.role) && node.seen;
     const behind = applied - at;
     text(
