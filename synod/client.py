@@ -50,8 +50,9 @@ from synod.errors import (
     refusal,
 )
 from synod.headers import digest_header, is_key
+from synod.outcomes import OutcomeTracker
 from synod.paths import checked_path, path_to_url
-from synod.retries import OutcomeTracker, Retry, Waiting, after_read
+from synod.retries import Retry, Waiting, after_read
 from synod.tags import Tags
 
 __all__ = [

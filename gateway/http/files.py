@@ -16,14 +16,7 @@ from actors.values import DeleteFile, DirectoryEntry, FileEntry, Operation, PutF
 from gateway.cluster import Cluster
 from gateway.http.chunk_keeping import first_error
 from gateway.http.client_timeouts import ClientTooSlow
-from gateway.http.conditional import (
-    Unsatisfiable,
-    byte_range,
-    holds,
-    precondition,
-    range_still_holds,
-    refuse_conditions,
-)
+from gateway.http.conditional import holds, precondition, refuse_conditions
 from gateway.http.contents import ContentTransfer
 from gateway.http.headers import header_fields, query_fields
 from gateway.http.idempotency import RunningKeys, idempotency_key
@@ -40,6 +33,7 @@ from gateway.http.problems import (
     UNSUPPORTED_CODING,
     Problem,
 )
+from gateway.http.ranges import Unsatisfiable, byte_range, range_still_holds
 from gateway.http.schemas import FileWritten
 from synod.headers import InvalidDigest, digest_header, sha256_of_digest
 from synod.paths import path_to_url

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.values import ALWAYS, Precondition
-from gateway.http.conditional import Unsatisfiable, byte_range, holds, precondition
+from gateway.http.conditional import holds, precondition
 from gateway.http.metadata import http_date, metadata
 from gateway.http.problems import Problem
+from gateway.http.ranges import Unsatisfiable, byte_range
 from synod.headers import InvalidDigest, digest_header, sha256_of_digest
 
 

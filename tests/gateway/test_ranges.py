@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from actors.values import FileEntry
 from gateway.http.app import GatewayApp
-from gateway.http.conditional import Unsatisfiable, byte_range
+from gateway.http.ranges import Unsatisfiable, byte_range
 from gateway.settings import Settings
 from tests.gateway.fake import FakeCluster
 from tests.gateway.problems import problem_of
