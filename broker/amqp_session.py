@@ -253,17 +253,24 @@ class AmqpSession:
                 arguments=self.queues.delay_arguments(level),
             )
 
-    async def delete_former_queues(self) -> None:
-        """Delete the queues that this node had if its queues were of another kind before.
-
-        Nothing would consume them. A classic one that another process of this node uses stays.
+    async def delete_former_queues(self, timeout_s: float) -> bool:
+        """Delete the queues that this node had if its queues were of another kind before: nothing
+        would consume them. Returns whether none is left; a classic one that another process of this
+        node uses stays.
         """
         assert self._consuming is not None
-        channel = await self._consuming.channel()
-        for name, is_quorum in self.queues.former_queues.items():
-            # Without waiting: if the broker that holds one is down, there may be no reply. Quorum
-            # queues don't know the condition, and to use it would close the connection.
-            await channel.queue_delete(name, if_unused=not is_quorum, nowait=True)
+        try:
+            async with asyncio.timeout(timeout_s):
+                channel = await self._consuming.channel()
+                for name, is_quorum in self.queues.former_queues.items():
+                    # Quorum queues don't know the condition, and to set it closes the connection.
+                    await channel.queue_delete(name, if_unused=not is_quorum)
+                await channel.close()
+        except aiormq.exceptions.ChannelPreconditionFailed:
+            return True
+        except (aiormq.AMQPError, TimeoutError):
+            return False
+        return True
 
     async def _declare(self, channel: aiormq.abc.AbstractChannel) -> None:
         """Declare everything, and wait only for the last reply, which implies all the others.

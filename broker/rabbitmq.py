@@ -35,7 +35,8 @@ from broker.codec import (
     encode_ping,
     encode_timers,
 )
-from broker.topology import Topology, delay_level_ms
+from broker.delay_levels import delay_level_ms
+from broker.topology import Topology
 from broker.transport import (
     Delivery,
     Lane,
@@ -115,6 +116,7 @@ class RabbitTransport:
     ) -> None:
         self._addresses = BrokerAddresses(split_urls(broker))
         self._refusals = 0
+        self._former_queues_deleted = False
         self._topology = topology
         self._name = name
         self._options = options or RabbitOptions.of(broker)
@@ -214,8 +216,6 @@ class RabbitTransport:
             timeout_s=timeout_s,
             heartbeat_s=self._options.heartbeat_s,
         )
-        if session.number == 1:
-            await session.delete_former_queues()
 
     async def _consume(self, session: AmqpSession) -> None:
         await session.consume(self._prefetch)
@@ -266,6 +266,10 @@ class RabbitTransport:
         # At a random time, so that not all nodes do so at once.
         await asyncio.sleep(random.uniform(0, options.redeclare_interval_s))
         while True:
+            if not self._former_queues_deleted:
+                self._former_queues_deleted = await session.delete_former_queues(
+                    options.redeclare_timeout_s
+                )
             declaration = asyncio.create_task(session.redeclare())
             try:
                 while not declaration.done():

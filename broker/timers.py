@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from actors.effects import TimerKey
 from actors.numbers import Milliseconds
-from broker.topology import delay_level_ms
+from broker.delay_levels import delay_level_ms
 
 OVERDUE_MS = 250
 """A timer's message is sent again when overdue by this much, or by half its delay if more."""

@@ -1,16 +1,10 @@
-"""The names of a cluster's exchanges and queues on the broker, and the delay levels (design 6)."""
+"""The names of a cluster's exchanges and queues on the broker (design 6)."""
 
-import bisect
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from actors.effects import Group
 from actors.numbers import Milliseconds
-
-DELAY_RATIO = 1.15
-"""Between levels; small enough that a timer's jitter survives rounding up to the next level."""
-
-LONGEST_DELAY_MS = 60_000
 
 DELIVERY_LIMIT = 1_000_000
 """After so many redeliveries a quorum queue drops a message (from RabbitMQ 4.0 on: after 20 unless
@@ -37,22 +31,6 @@ TRACE_TOPICS = "trace.#"
 def trace_topic(node: str) -> str:
     """The topic on which the node publishes its trace records."""
     return f"trace.{node}"
-
-
-def _delay_levels() -> tuple[Milliseconds, ...]:
-    levels = [10]
-    while levels[-1] < LONGEST_DELAY_MS:
-        levels.append(min(max(levels[-1] + 1, round(levels[-1] * DELAY_RATIO)), LONGEST_DELAY_MS))
-    return tuple(levels)
-
-
-DELAYS_MS = _delay_levels()
-"""Each has its own queue, because a message behind one with a longer delay would be late."""
-
-
-def delay_level_ms(delay_ms: Milliseconds) -> Milliseconds:
-    """The smallest level that is at least `delay_ms`, or the largest level."""
-    return DELAYS_MS[min(bisect.bisect_left(DELAYS_MS, delay_ms), len(DELAYS_MS) - 1)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from pathlib import Path
 import aio_pika
 import aiormq
 
-from broker.topology import DELAYS_MS, Topology
+from broker.delay_levels import DELAYS_MS
+from broker.topology import Topology
 from broker.transport import has_bulk_lane
 from chaos.cluster.local import DEFAULT_FOLDER, Description, LocalCluster
 from chaos.cluster.processes import ProcessFailed, cpu_seconds, session_members

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from actors.effects import Group, TimerKey
 from actors.numbers import Milliseconds
+from broker.delay_levels import delay_level_ms
 from broker.timers import OVERDUE_MS
-from broker.topology import delay_level_ms
 from chaos.simulator.parcels import DueTimer, Envelopes
 from chaos.simulator.schedule import US_PER_MS, Schedule
 from chaos.simulator.trace import TraceSink

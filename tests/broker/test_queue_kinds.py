@@ -11,8 +11,9 @@ import pytest
 
 from actors.effects import Group, TimerKey
 from actors.messages import ChunkData
+from broker.delay_levels import DELAYS_MS
 from broker.rabbitmq import RabbitOptions, RabbitTransport
-from broker.topology import DELAYS_MS, QueueKind, Topology
+from broker.topology import QueueKind, Topology
 from broker.transport import TransportRefused
 from tests.broker.actors import Puppet
 from tests.broker.hosting import House, puppet, until

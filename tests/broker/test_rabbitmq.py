@@ -20,11 +20,12 @@ from actors.calls import Survey
 from actors.effects import Answer, Envelope, Group, TimerKey
 from actors.messages import ChunkData, ChunkPut
 from broker.codec import BODY_BYTES_MAX
+from broker.delay_levels import delay_level_ms
 from broker.event_subscription import subscribe_to_events
 from broker.observer import Observer
 from broker.rabbitmq import RabbitOptions, RabbitTransport
 from broker.runtime import HostOptions
-from broker.topology import CONTROL_TRACE, Topology, delay_level_ms
+from broker.topology import CONTROL_TRACE, Topology
 from broker.transport import TransportRefused
 from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker
 from tests.broker.actors import Puppet, fail, note

@@ -14,11 +14,12 @@ from aiormq.abc import AbstractChannel
 
 from actors.effects import Group, TimerKey
 from actors.messages import ChunkData, ChunkMissing
+from broker.delay_levels import DELAY_RATIO, DELAYS_MS, delay_level_ms
 from broker.event_subscription import subscribe_to_events
 from broker.observer import Observer
 from broker.rabbitmq import RabbitOptions, RabbitTransport
 from broker.runtime import NodeHost
-from broker.topology import DELAY_RATIO, DELAYS_MS, Topology, delay_level_ms
+from broker.topology import Topology
 from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker
 from tests.broker.actors import Puppet
 from tests.broker.hosting import House, puppet, until

@@ -1,8 +1,8 @@
 """A timer expires when it is due, whatever happens to the messages that were sent for it."""
 
 from actors.effects import TimerKey
+from broker.delay_levels import delay_level_ms
 from broker.timers import Publication, TimerTable
-from broker.topology import delay_level_ms
 
 BEAT = TimerKey("beat")
 VOTE = TimerKey("vote", "17")

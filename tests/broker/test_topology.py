@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from actors.effects import Group
-from broker.topology import DELAYS_MS, Topology, delay_level_ms
+from broker.delay_levels import DELAYS_MS, delay_level_ms
+from broker.topology import Topology
 
 
 def test_delay_levels_rise_by_about_fifteen_percent() -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from actors.calls import WriteDecided
 from actors.effects import Group
+from broker.delay_levels import DELAYS_MS
 from broker.rabbitmq import RabbitTransport
-from broker.topology import DELAYS_MS, Topology
+from broker.topology import Topology
 from tests.replication.cluster import MemoryCluster, eventually, memory_cluster
 from tests.worlds import put
 
