@@ -216,7 +216,7 @@ def test_a_cancelled_upload_that_was_written_says_so_and_one_that_was_not_never_
     expect(row).to_contain_text("cancelled; nothing was written")
     # A copy that was still on its way comes too late: the key is spent.
     key = held[0].request.headers["idempotency-key"]
-    with pytest.raises(SynodError, match="stood for another request"):
+    with pytest.raises(SynodError, match="was used for another request"):
         synod.put("truth/cancels/never.bin", b"x" * 2_000, key=key)
     with pytest.raises(NotFound):
         synod.stat("truth/cancels/never.bin")
