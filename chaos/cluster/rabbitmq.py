@@ -42,6 +42,10 @@ _METHOD_FRAME = b"\x01"
 # port within it can connect to itself and so keep the broker from coming back.
 _PORTS = range(20_000, 32_000)
 
+_RUNNING = (
+    "length([N || N <- [node() | nodes()], rpc:call(N, rabbit, is_running, [], 5000) =:= true])."
+)
+
 NET_TICK_S = 4
 """After about so long, give or take a quarter, the brokers of a cluster take a silent one for dead.
 Until then they wait for it before anything is declared, and with whoever sends to its queues.
@@ -462,6 +466,20 @@ class PrivateBrokerCluster:
             starts = [threads.submit(each.start, timeout_s=timeout_s) for each in self.brokers]
             for start in starts:
                 start.result()
+
+    def wait_whole(self, *, timeout_s: float = 60.0) -> None:
+        """Wait until every server knows all others as running. Raises `BrokerFailedError`.
+
+        One that has just started serves before the others count it, and until then they are a
+        minority without one more.
+        """
+        deadline = time.monotonic() + timeout_s
+        for broker in self.brokers:
+            while broker.control("--quiet", "eval", _RUNNING).strip() != str(len(self.brokers)):
+                if time.monotonic() > deadline:
+                    raise BrokerFailedError(
+                        f"{broker.identity.node} does not know all others within {timeout_s} s"
+                    )
 
     def stop(self) -> None:
         """Kill all: in good order each would wait for the others."""

@@ -129,7 +129,9 @@ async def _break(
 
 
 async def _all_is_well(cluster: LocalCluster, load: Load) -> int:
-    """Wait until every node is heard of and writes are acknowledged; the time then."""
+    """Wait until all brokers and nodes are there and writes are acknowledged; the time then."""
+    assert cluster.broker_cluster is not None
+    await asyncio.to_thread(cluster.broker_cluster.wait_whole)
     await asyncio.to_thread(cluster.wait_whole)
     await load.acknowledged_since(time.monotonic_ns(), timeout_s=120)
     return time.monotonic_ns()

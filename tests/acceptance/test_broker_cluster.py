@@ -45,7 +45,9 @@ def brokers_of(cluster: LocalCluster) -> list[PrivateBroker]:
 
 async def back(cluster: LocalCluster, broker: PrivateBroker) -> None:
     """Wait until a broker takes connections again, and writes are taken."""
+    assert cluster.broker_cluster is not None
     await asyncio.to_thread(broker.start, timeout_s=60)
+    await asyncio.to_thread(cluster.broker_cluster.wait_whole)
     await asyncio.to_thread(cluster.wait_ready)
 
 
@@ -110,7 +112,7 @@ async def test_a_majority_of_brokers_that_comes_back_goes_on_by_itself(
         back_ns = time.monotonic_ns()
         resumed = await load.acknowledged_since(back_ns)
         waited_s = (resumed.ended_ns - back_ns) / 1e9
-        await asyncio.to_thread(second.start)
+        await back(cluster, second)
 
     figure(f"writes went on {waited_s:.2f} s after a majority of brokers was back")
     assert not await load.verify()
