@@ -247,7 +247,7 @@ def test_contents_under_a_wrong_name_are_not_kept() -> None:
     assert not store.contents.on_data(ChunkData(sha256=name, data=b"others"))
     lie = put("a", b"").model_copy(update={"content": Inline(sha256=name, data=b"others")})
     command = Command(session="s", sequence=1, acknowledged=0, reply_to="g", operation=lie)
-    store.contents.keep_inline(Batch(commands=(command,)))
+    store.contents.keep_inline(Batch(commands=(command,)).contents)
 
     assert name not in store.chunks.held
     assert not store.out.blobs

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.learner.log_pages import page_of
@@ -50,6 +50,7 @@ def largest_put(path: str) -> PutFile:
     )
 
 
+@settings(report_multiple_bugs=False)
 @given(st.lists(st.integers(0, 40), min_size=1), st.integers(1, 60))
 def test_a_page_ends_with_the_item_that_fills_it(sizes: list[int], bytes_max: int) -> None:
     """Given items of any sizes, then pages hold all of them in order, and without its last item
