@@ -50,6 +50,8 @@ export class Streams {
       after: this.lastChange || 0,
     });
     const events = (this.events = new EventSource(`/v1/events?${query}`));
+    // An attempt that is never answered, as by a suspended gateway, reports no error either.
+    this.restartQuietTimer();
     events.onopen = () => {
       this.restartQuietTimer();
       this.receive({ kind: "alive", value: true });
