@@ -2,6 +2,8 @@
 
 import ast
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -29,6 +31,18 @@ def test_a_mutant_fits_the_source_and_is_still_python(mutant: Mutant, tmp_path: 
         file, _, test = mutant.test.partition("::")
         function = test.partition("[")[0]
         assert f"def {function}(" in (ROOT / file).read_text(encoding="utf-8")
+
+
+def test_a_mutant_uses_no_name_that_is_not_defined(tmp_path: Path) -> None:
+    """One that names what was renamed since fails wherever it is reached, and proves nothing."""
+    for mutant in load():
+        path = tmp_path / mutant.name / mutant.file
+        path.parent.mkdir(parents=True)
+        shutil.copy2(ROOT / mutant.file, path)
+        mutant.apply(tmp_path / mutant.name)
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_every_rule_has_two_mutants() -> None:
