@@ -251,7 +251,7 @@ def test_a_sound_store_installs_no_state_that_is_not_newer() -> None:
     page = SnapshotPage(slot=slot, page=0, rows_left=0, rows=tuple(rows), digest=digest_of(rows))
     store._take()
 
-    store.rejoin.on_page(sender, page)
+    assert store.rejoin.on_page(sender, page) is None
 
     assert store._take().records == ()
     assert not store.rejoin.is_installing
