@@ -261,13 +261,18 @@ class AmqpSession:
         assert self._consuming is not None
         try:
             async with asyncio.timeout(timeout_s):
-                channel = await self._consuming.channel()
                 for name, is_quorum in self.queues.former_queues.items():
-                    # Quorum queues don't know the condition, and to set it closes the connection.
-                    await channel.queue_delete(name, if_unused=not is_quorum)
-                await channel.close()
-        except aiormq.exceptions.ChannelPreconditionFailed:
-            return True
+                    channel = await self._consuming.channel()
+                    # In use, or not this user's to delete: the next attempt would be refused, too.
+                    # The refusal has closed the channel.
+                    with contextlib.suppress(
+                        aiormq.exceptions.ChannelPreconditionFailed,
+                        aiormq.exceptions.ChannelAccessRefused,
+                    ):
+                        # Quorum queues don't know the condition, and to set it closes the
+                        # connection.
+                        await channel.queue_delete(name, if_unused=not is_quorum)
+                        await channel.close()
         except (aiormq.AMQPError, TimeoutError):
             return False
         return True

@@ -182,10 +182,17 @@ class RabbitTransport:
                 connected()
                 async with asyncio.timeout(timeout_s):
                     await self._consume(session)
-                failures = self._refusals = 0
+                self._refusals = 0
                 self._addresses.succeeded()
                 self._report_reconnected()
-                reason = await self._watch(session)
+                began_s = asyncio.get_running_loop().time()
+                try:
+                    reason = await self._watch(session)
+                finally:
+                    # A session that ends soon counts as a failure, or the next ones would follow
+                    # each other without a pause.
+                    if asyncio.get_running_loop().time() - began_s > self._options.backoff_max_s:
+                        failures = 0
             except asyncio.CancelledError:
                 politely = True
                 raise

@@ -167,3 +167,21 @@ async def test_credentials_are_wrong_only_if_every_broker_says_so(
     with pytest.raises(TransportRefused, match="refused the user name or password"):
         await asyncio.wait_for(host.run(), 20)
     host._journal.close()
+
+
+async def test_sessions_that_end_at_once_do_not_follow_each_other_without_a_pause(
+    tmp_path: Path, amqp_url: str, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given several brokers that each accept a session and end it."""
+
+    async def ends(self: RabbitTransport, session: object) -> str:
+        return "the broker ended the session"
+
+    monkeypatch.setattr(RabbitTransport, "_watch", ends)
+    host = house_of(tmp_path, f"{amqp_url},{amqp_url}", cluster, "session").host("store-1")
+    running = asyncio.create_task(host.run())
+    await asyncio.sleep(3)
+    assert 2 <= host.transport.health.sessions < 20
+    running.cancel()
+    await asyncio.wait([running])
+    host._journal.close()
