@@ -14,7 +14,7 @@ import random
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import aiormq
@@ -101,11 +101,28 @@ class RabbitOptions:
     bulk_unsent_bytes_max: int = 8 * 1024 * 1024
 
     @classmethod
-    def of(cls, broker: str, *, wait: bool = True) -> Self:
-        """For the broker or brokers of a setting: of several, a silent one is left sooner."""
-        if len(split_urls(broker)) == 1:
-            return cls(wait=wait)
-        return cls(wait=wait, connect_timeout_s=1.0, silence_s=1.5, ping_timeout_s=2.0)
+    def of(
+        cls,
+        broker: str,
+        *,
+        wait: bool = True,
+        silence_ms: Milliseconds | None = None,
+        ping_timeout_ms: Milliseconds | None = None,
+    ) -> Self:
+        """For the broker or brokers of a setting: of several, a silent one is left sooner.
+
+        `silence_ms` and `ping_timeout_ms` replace what this class chooses.
+        """
+        options = cls(wait=wait)
+        if len(split_urls(broker)) > 1:
+            options = replace(options, connect_timeout_s=1.0, silence_s=1.5, ping_timeout_s=2.0)
+        if silence_ms is not None:
+            options = replace(options, silence_s=silence_ms / 1000)
+        if ping_timeout_ms is not None:
+            timeout_s = ping_timeout_ms / 1000
+            most_s = max(timeout_s, options.ping_timeout_max_s)
+            options = replace(options, ping_timeout_s=timeout_s, ping_timeout_max_s=most_s)
+        return options
 
 
 class RabbitTransport:

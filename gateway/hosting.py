@@ -103,12 +103,12 @@ class NodeProcess:
 
     async def _run_all(self, listener: socket.socket | None) -> None:
         async with asyncio.TaskGroup() as group:
-            nodes = [
-                group.create_task(self._run_node(name, group, listener), name=name)
-                for name in self._names
-            ]
             tracing = self._observers.tracing
             background = [group.create_task(tracing.run(), name="tracing")]
+            nodes = [
+                group.create_task(self._run_node(name, group, background, listener), name=name)
+                for name in self._names
+            ]
             if self._serves and self._memory is None:
                 background.append(group.create_task(self._subscribe_events(), name="events"))
             if listener is not None and not self._serves:
@@ -128,8 +128,13 @@ class NodeProcess:
                 node.cancel()
 
     async def _run_node(
-        self, name: str, group: asyncio.TaskGroup, listener: socket.socket | None
+        self,
+        name: str,
+        group: asyncio.TaskGroup,
+        background: list[asyncio.Task[None]],
+        listener: socket.socket | None,
     ) -> None:
+        """Run a node until it is cancelled; `background` gets what must end before it."""
         transport = self._transport(name)
 
         def started(host: NodeHost) -> None:
@@ -137,7 +142,9 @@ class NodeProcess:
             if listener is not None and role_of(name) == "gateway":
                 group.create_task(self._serve(host, transport, listener), name="http")
             elif len(self._names) == 1:
-                group.create_task(self._announce_started(host), name="announce")
+                # Without a broker it waits for ever.
+                announcing = group.create_task(self._announce_started(host), name="announce")
+                background.append(announcing)
 
         await run_node(
             name,
@@ -190,7 +197,12 @@ class NodeProcess:
     def _transport(self, name: str) -> Transport:
         if self._memory is not None:
             return self._memory.transport(name)
-        options = RabbitOptions.of(self._settings.broker, wait=self._wait_for_broker)
+        options = RabbitOptions.of(
+            self._settings.broker,
+            wait=self._wait_for_broker,
+            silence_ms=self._settings.broker_silence_ms,
+            ping_timeout_ms=self._settings.broker_ping_timeout_ms,
+        )
         return RabbitTransport(self._settings.broker, self._topology, name, options)
 
     async def _serve(self, host: NodeHost, transport: Transport, listener: socket.socket) -> None:

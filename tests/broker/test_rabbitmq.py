@@ -5,9 +5,11 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,6 +29,7 @@ from broker.rabbitmq import RabbitOptions, RabbitTransport
 from broker.runtime import HostOptions
 from broker.topology import CONTROL_TRACE, Topology
 from broker.transport import TransportRefused
+from chaos.cluster.processes import Daemon
 from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker
 from tests.broker.actors import Puppet, fail, note
 from tests.broker.hosting import House, puppet, until
@@ -387,7 +390,10 @@ async def test_a_killed_broker_comes_back_and_the_nodes_go_on(
 async def test_a_broker_that_falls_silent_is_given_up(
     tmp_path: Path, own_broker: PrivateBroker, topology: Topology
 ) -> None:
-    options = RabbitOptions(silence_s=0.5, ping_timeout_s=0.5, connect_timeout_s=0.5)
+    options = replace(
+        RabbitOptions.of(own_broker.url, silence_ms=500, ping_timeout_ms=500),
+        connect_timeout_s=0.5,
+    )
     host = rabbit_house(tmp_path, own_broker.url, topology, options).host("store-1")
     house = rabbit_house(tmp_path, own_broker.url, topology, options)
     async with house.running(host):
@@ -404,6 +410,33 @@ async def test_a_broker_that_falls_silent_is_given_up(
         finally:
             os.kill(process_id, signal.SIGCONT)
         await until(lambda: host.transport.health.sessions > sessions)
+
+
+async def test_the_settings_say_how_soon_a_silent_broker_is_given_up(
+    tmp_path: Path, own_broker: PrivateBroker
+) -> None:
+    """Given a process with short limits, when its broker freezes, then it is given up long before
+    the default limits, which are ten seconds together.
+    """
+    settings = {"broker": own_broker.url, "data": str(tmp_path / "data"), "cluster": "silence"}
+    limits = {"broker_silence_ms": "200", "broker_ping_timeout_ms": "300"}
+    node = Daemon(
+        "acceptor-1",
+        [sys.executable, "-m", "gateway.cli.main", "node", "acceptor-1"],
+        {f"SYNOD_{name.upper()}": value for name, value in (settings | limits).items()},
+        folder=Path.cwd(),
+        log=tmp_path / "log",
+        record=tmp_path / "record",
+    )
+    node.start()
+    try:
+        await until(lambda: "acceptor-1 runs" in node.last_words())
+        with own_broker.frozen():
+            began_s = time.monotonic()
+            await until(lambda: "own queue delivers nothing" in node.last_words())
+            assert time.monotonic() - began_s < 6
+    finally:
+        node.kill()
 
 
 async def test_a_cut_connection_and_a_deleted_queue_are_made_anew(

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,19 +15,23 @@ from pathlib import Path
 import httpx
 import pytest
 
+from chaos.cluster.rabbitmq import free_ports
 from synod.client import AsyncClient
 
 ROOT = Path(__file__).parents[2]
 
 
 @asynccontextmanager
-async def _started(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _started(
+    *arguments: str, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "gateway.cli.main",
         *arguments,
         cwd=ROOT,
+        env={**os.environ, **(settings or {})},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -199,3 +204,23 @@ def test_a_node_loads_nothing_that_only_clients_or_gateways_need() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("role", ["acceptor", "gateway"])
+async def test_a_node_that_waits_for_its_broker_ends_on_sigterm(
+    tmp_path: Path, role: str
+) -> None:
+    """Given a node whose broker can't be reached, when SIGTERM arrives, then it ends in order."""
+    (port,) = free_ports(1)
+    settings = {
+        "SYNOD_BROKER": f"amqp://127.0.0.1:{port}/",
+        "SYNOD_DATA": str(tmp_path / "data"),
+        "SYNOD_PORT": "0",
+    }
+    async with _started("node", f"{role}-1", settings=settings) as process:
+        assert process.stderr is not None
+        async with asyncio.timeout(30):
+            while b"no connection to" not in await process.stderr.readline():
+                pass
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
