@@ -36,6 +36,12 @@ def chaos_command(
     report: Annotated[
         Path, typer.Option(help="Where reports go, a folder for each scenario.", metavar="DIR")
     ] = DEFAULT_REPORTS,
+    brokers: Annotated[
+        int,
+        typer.Option(
+            min=1, help="How many RabbitMQ nodes the cluster has, if the scenario needs no more."
+        ),
+    ] = 1,
     case: Annotated[list[str] | None, typer.Option(help="Only this case; may be repeated.")] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the clients' operations; drawn if not given.")
@@ -63,8 +69,9 @@ def chaos_command(
                 one,
                 make_target,
                 report / one.name,
+                brokers=brokers,
                 seed=drawn,
-                command=_command(one, target, case or [], drawn),
+                command=_command(one, target, brokers, case or [], drawn),
                 tell=tell,
             )
         except KeyboardInterrupt:
@@ -111,12 +118,16 @@ def _target(name: str, *, break_running: bool) -> MakeTarget:
             )
         return local
     if name == "compose":
-        return lambda home: ComposeTarget(home, Path.cwd(), may_break=break_running)
+        return lambda home, brokers: ComposeTarget(
+            home, Path.cwd(), brokers=brokers, may_break=break_running
+        )
     raise typer.BadParameter(f"{name!r} is neither local nor compose", param_hint="--target")
 
 
-def _command(scenario: Scenario, target: str, cases: list[str], seed: int) -> str:
+def _command(scenario: Scenario, target: str, brokers: int, cases: list[str], seed: int) -> str:
     words = ["synod", "chaos", scenario.name, "--target", target, "--seed", str(seed)]
+    if brokers > 1:
+        words += ["--brokers", str(brokers)]
     for case in cases:
         words += ["--case", case]
     return shlex.join(words)

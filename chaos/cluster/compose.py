@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,24 @@ from typing import Any
 from broker.topology import Topology
 from chaos.cluster.network_cuts import Cuts
 from chaos.cluster.processes import ProcessFailed
-from chaos.cluster.rabbitmq import free_ports
+from chaos.cluster.rabbitmq import COUNT_RUNNING, free_ports
+from chaos.cluster.sites import sites_of
 from chaos.cluster.target import last_strike, survey
 from chaos.scenarios.autopsy import JOURNAL, Held, journal_holds
 
 USUAL_PORT = 80
 START_PATIENCE_S = 600.0
 """The image may have to be built."""
+BROKER_PATIENCE_S = 120.0
 
 FILE = "docker-compose.yml"
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
+BROKER = "rabbitmq"
+"""The service of the only broker; several have a number each, too."""
 ROLES = ("proposer", "acceptor", "learner", "store", "gateway")
 
+_SERVES = ("--quiet", "check_port_connectivity")
 _LOOK_S = 0.1
 _GIVE_UP_S = 5.0
 _DOWN_ATTEMPTS = 3
@@ -48,10 +54,14 @@ class ComposeTarget:
 
     kind = "compose"
 
-    def __init__(self, home: Path, folder: Path, *, may_break: bool = False) -> None:
+    def __init__(
+        self, home: Path, folder: Path, *, brokers: int = 1, may_break: bool = False
+    ) -> None:
         self.url = f"http://127.0.0.1:{USUAL_PORT}"
         self.token = ""
         self.nodes: Sequence[str] = ()
+        self.brokers: Sequence[str] = ()
+        self._brokers_needed = brokers
         self._home = home
         self._folder = folder
         self._may_break = may_break
@@ -69,6 +79,11 @@ class ComposeTarget:
     def other_url(self) -> str:
         """See `Target`: there is one gateway."""
         return self.url
+
+    @property
+    def sites(self) -> Mapping[str, Sequence[str]]:
+        """See `Target`."""
+        return sites_of(self.nodes, self.brokers)
 
     # -- docker ----------------------------------------------------------------------------------
 
@@ -142,10 +157,16 @@ class ComposeTarget:
                 self._mint()
             services = (await self._compose("config", "--services")).split()
             self.nodes = tuple(name for name in services if name.partition("-")[0] in ROLES)
+            self.brokers = tuple(name for name in services if name.partition("-")[0] == BROKER)
+            if len(self.brokers) < self._brokers_needed:
+                raise ProcessFailed(
+                    f"{FILE} has {len(self.brokers)} of the {self._brokers_needed} RabbitMQ nodes "
+                    "that are needed"
+                )
             if self._own:
                 await self._compose("build", "--quiet")
                 files = self._extra(failpoints)
-                await self._compose(*files, "up", "--detach", "rabbitmq", *self.nodes)
+                await self._compose(*files, "up", "--detach", *self.brokers, *self.nodes)
             else:
                 for node, rule in failpoints.items():
                     await self.restart(node, rule)
@@ -197,10 +218,11 @@ class ComposeTarget:
         await self._cuts.stop()
         if not self._project:
             return
-        for node in sorted(self._paused):
-            await self.resume(node)
+        for service in sorted(self._paused):
+            await self.resume(service)
         if not self._own:
-            await self.start_broker()
+            for broker in self.brokers:
+                await self._start_broker(broker)
             if self._remade:
                 # Only these nodes: compose would recreate any other whose definition has changed.
                 again = ("up", "--detach", "--no-deps", *sorted(self._remade))
@@ -291,18 +313,52 @@ class ComposeTarget:
 
     # -- the broker ------------------------------------------------------------------------------
 
-    async def kill_broker(self) -> None:
+    async def kill_broker(self, broker: str) -> None:
         """See `Target`."""
-        await self._docker("update", "--restart=no", node="rabbitmq")
-        await self._docker("kill", "--signal", "KILL", node="rabbitmq")
+        await self._docker("update", "--restart=no", node=broker)
+        await self._docker("kill", "--signal", "KILL", node=broker)
 
-    async def start_broker(self) -> None:
+    async def start_broker(self, broker: str) -> None:
         """See `Target`."""
-        await self._docker("start", node="rabbitmq")
-        await self._docker("update", "--restart=unless-stopped", node="rabbitmq")
+        await self._start_broker(broker)
+        await self._wait_broker(f"{broker} serves", broker, "rabbitmq-diagnostics", *_SERVES)
 
-    async def _in_broker(self, *command: str) -> str:
-        return await self._run("docker", "exec", await self._container("rabbitmq"), *command)
+    async def _start_broker(self, broker: str) -> None:
+        await self._docker("start", node=broker)
+        await self._docker("update", "--restart=unless-stopped", node=broker)
+
+    async def pause_broker(self, broker: str) -> None:
+        """See `Target`."""
+        await self.pause(broker)
+
+    async def resume_broker(self, broker: str) -> None:
+        """See `Target`."""
+        await self.resume(broker)
+
+    async def wait_brokers(self) -> None:
+        """See `Target`."""
+        whole = f"true = {len(self.brokers)} =:= {COUNT_RUNNING}"
+        for broker in self.brokers:
+            what = f"{broker} knows all others as running"
+            await self._wait_broker(what, broker, "rabbitmqctl", "eval", whole)
+
+    async def _wait_broker(self, what: str, broker: str, *command: str) -> None:
+        """Wait until a command in a RabbitMQ node's container succeeds. Raises `ProcessFailed`."""
+        deadline_s = time.monotonic() + BROKER_PATIENCE_S
+        while True:
+            try:
+                await self._in_broker(broker, *command)
+            except ProcessFailed as error:
+                if time.monotonic() > deadline_s:
+                    raise ProcessFailed(
+                        f"not within {BROKER_PATIENCE_S:g} s: {what}: {error}"
+                    ) from error
+                await asyncio.sleep(_LOOK_S)
+            else:
+                return
+
+    async def _in_broker(self, broker: str, *command: str) -> str:
+        return await self._run("docker", "exec", await self._container(broker), *command)
 
     async def cut_off(self, node: str, group: str, cut: bool) -> None:
         """See `Target`: with the broker's own console program."""
@@ -327,12 +383,19 @@ class ComposeTarget:
     async def _administer(self, *arguments: str) -> None:
         variables = "--username $RABBITMQ_DEFAULT_USER --password $RABBITMQ_DEFAULT_PASS"
         script = f'exec rabbitmqadmin {variables} "$@"'
-        await self._in_broker("sh", "-c", script, "sh", *arguments)
+        await self._in_broker(self.brokers[0], "sh", "-c", script, "sh", *arguments)
 
     async def quarantined(self) -> int:
         """See `Target`."""
         listing = await self._in_broker(
-            "rabbitmqctl", "--quiet", "--formatter", "json", "list_queues", "name", "messages"
+            self.brokers[0],
+            "rabbitmqctl",
+            "--quiet",
+            "--formatter",
+            "json",
+            "list_queues",
+            "name",
+            "messages",
         )
         rows: list[dict[str, Any]] = json.loads(listing)
         name = Topology("synod").quarantine_queue

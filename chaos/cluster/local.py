@@ -177,11 +177,12 @@ class LocalCluster:
         return self.description.broker if own is None else own.url
 
     @property
-    def broker_of_its_own(self) -> PrivateBroker:
-        """The private broker. Raises `ProcessFailed` if the cluster uses another one."""
-        if self.broker is None:
-            raise ProcessFailed(f"the broker of {self.name} is not its own")
-        return self.broker
+    def brokers(self) -> Mapping[str, PrivateBroker]:
+        """The private brokers: `rabbitmq`, or `rabbitmq-1` and so on; empty without one."""
+        if self.broker_cluster is not None:
+            numbered = enumerate(self.broker_cluster.brokers, start=1)
+            return {f"rabbitmq-{number}": broker for number, broker in numbered}
+        return {} if self.broker is None else {"rabbitmq": self.broker}
 
     @property
     def url(self) -> str:
@@ -219,11 +220,20 @@ class LocalCluster:
 
     def start(self, timeout_s: float = 120.0) -> None:
         """Start what does not run, and wait until a write could start."""
-        if own := self.broker or self.broker_cluster:
-            own.start()
+        self.start_brokers()
         for name in self.nodes:
             self.start_node(name)
         self.wait_ready(timeout_s=timeout_s)
+
+    def start_brokers(self) -> None:
+        """Start the private brokers that do not run, and wait until all serve."""
+        if own := self.broker or self.broker_cluster:
+            own.start()
+
+    def wait_brokers(self) -> None:
+        """Wait until each of several private brokers knows all others as running."""
+        if self.broker_cluster is not None:
+            self.broker_cluster.wait_whole()
 
     def stop(self) -> None:
         """End all processes, a private broker included. The data stays."""

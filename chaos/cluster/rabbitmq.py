@@ -42,9 +42,10 @@ _METHOD_FRAME = b"\x01"
 # port within it can connect to itself and so keep the broker from coming back.
 _PORTS = range(20_000, 32_000)
 
-_RUNNING = (
+COUNT_RUNNING = (
     "length([N || N <- [node() | nodes()], rpc:call(N, rabbit, is_running, [], 5000) =:= true])."
 )
+"""In Erlang, for `rabbitmqctl eval`: how many RabbitMQ nodes this one knows as running."""
 
 NET_TICK_S = 4
 """After about so long, give or take a quarter, the brokers of a cluster take a silent one for dead.
@@ -185,18 +186,27 @@ class PrivateBroker:
         """End the server as a power cut would (SIGKILL)."""
         self._end_session()
 
+    def pause(self) -> None:
+        """Hold all processes of the server (SIGSTOP): its sockets stay open and say nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused server go on (SIGCONT)."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        for member in self.members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, number)
+
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Hold all processes of the server (SIGSTOP): its sockets stay open and say nothing."""
-        members = self.members
+        """Hold the server for the length of a block; see `pause`."""
+        self.pause()
         try:
-            for member in members:
-                os.kill(member, signal.SIGSTOP)
             yield
         finally:
-            for member in members:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(member, signal.SIGCONT)
+            self.resume()
 
     @property
     def members(self) -> list[int]:
@@ -474,8 +484,9 @@ class PrivateBrokerCluster:
         minority without one more.
         """
         deadline = time.monotonic() + timeout_s
+        size = str(len(self.brokers))
         for broker in self.brokers:
-            while broker.control("--quiet", "eval", _RUNNING).strip() != str(len(self.brokers)):
+            while broker.control("--quiet", "eval", COUNT_RUNNING).strip() != size:
                 if time.monotonic() > deadline:
                     raise BrokerFailedError(
                         f"{broker.identity.node} does not know all others within {timeout_s} s"

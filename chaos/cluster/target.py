@@ -15,6 +15,7 @@ import aiormq
 from broker.topology import Topology
 from chaos.cluster.local import Description, LocalCluster
 from chaos.cluster.network_cuts import Cuts
+from chaos.cluster.sites import sites_of
 from chaos.load.http1 import Connection
 from chaos.scenarios.autopsy import Held, journal_holds, look_at_slot
 
@@ -26,7 +27,7 @@ _STRUCK = re.compile(r"failpoint (\S+) strikes(?: at slot (\d+))?")
 
 
 class Target(Protocol):
-    """A cluster that may be broken. A `node` is a node's name."""
+    """A cluster that may be broken. A `node` is named, and so is a `broker`, a RabbitMQ node."""
 
     @property
     def kind(self) -> str:
@@ -47,6 +48,14 @@ class Target(Protocol):
     @property
     def nodes(self) -> Sequence[str]:
         """All nodes."""
+
+    @property
+    def brokers(self) -> Sequence[str]:
+        """The RabbitMQ nodes: `rabbitmq` alone, or `rabbitmq-1`, `rabbitmq-2` and so on."""
+
+    @property
+    def sites(self) -> Mapping[str, Sequence[str]]:
+        """The broker and the nodes on each site, broker first; empty if there are no sites."""
 
     async def start(self, failpoints: Mapping[str, str]) -> None:
         """Start everything; failpoints count nothing until `arm`."""
@@ -81,11 +90,23 @@ class Target(Protocol):
     async def look(self, store: str, slot: int) -> Held:
         """What the journal of a running store holds of a slot."""
 
-    async def kill_broker(self) -> None:
-        """SIGKILL to RabbitMQ."""
+    async def kill_broker(self, broker: str) -> None:
+        """SIGKILL to a RabbitMQ node."""
 
-    async def start_broker(self) -> None:
-        """Start RabbitMQ again."""
+    async def start_broker(self, broker: str) -> None:
+        """Start a dead RabbitMQ node again, and wait until it serves.
+
+        As a minority of its cluster it does not serve, so a majority is started at once.
+        """
+
+    async def pause_broker(self, broker: str) -> None:
+        """SIGSTOP to a RabbitMQ node."""
+
+    async def resume_broker(self, broker: str) -> None:
+        """SIGCONT to a RabbitMQ node."""
+
+    async def wait_brokers(self) -> None:
+        """Wait until every RabbitMQ node knows all others as running: one more may be lost."""
 
     async def cut_off(self, node: str, group: str, cut: bool) -> None:
         """Stop, or resume, the delivery to a node of what is sent to a group."""
@@ -112,7 +133,7 @@ async def survey(target: Target) -> dict[str, Any]:
 
 
 class LocalTarget:
-    """One process for each node over a RabbitMQ of its own, all in one folder."""
+    """One process for each node over RabbitMQ nodes of its own, all in one folder."""
 
     kind = "local"
     token = ""
@@ -121,22 +142,24 @@ class LocalTarget:
         self,
         folder: Path,
         *,
+        brokers: int = 1,
         settings: Mapping[str, str] | None = None,
         programs: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.cluster = LocalCluster(
-            folder, Description.mint(settings=settings, gateways=2), programs=programs
-        )
+        description = Description.mint(settings=settings, gateways=2, brokers=brokers)
+        self.cluster = LocalCluster(folder, description, programs=programs)
         self.url = self.cluster.url
         self.other_url = self.cluster.url_of("gateway-2")
         self.nodes = tuple(self.cluster.nodes)
-        self._blocking: asyncio.Future[Any] | None = None
+        self.brokers = tuple(self.cluster.brokers)
+        self.sites = sites_of(self.nodes, self.brokers)
+        self._blocking: set[asyncio.Future[Any]] = set()
         self._cuts = Cuts()
         self._connection: aio_pika.abc.AbstractConnection | None = None
 
     async def start(self, failpoints: Mapping[str, str]) -> None:
         """See `Target`."""
-        await self._call(self.cluster.broker_of_its_own.start)
+        await self._call(self.cluster.start_brokers)
         for node in self.nodes:
             await self.restart(node, failpoints.get(node, ""))
         # In short steps, so that a cancelled caller does not wait long for the thread.
@@ -147,14 +170,15 @@ class LocalTarget:
 
     async def _call(self, block: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """Run what blocks in a thread; `stop` waits for it, also if the caller was cancelled."""
-        self._blocking = asyncio.ensure_future(asyncio.to_thread(block, *arguments, **options))
-        result: T = await asyncio.shield(self._blocking)
-        return result
+        blocking = asyncio.ensure_future(asyncio.to_thread(block, *arguments, **options))
+        self._blocking.add(blocking)
+        blocking.add_done_callback(self._blocking.discard)
+        return await asyncio.shield(blocking)
 
     async def stop(self) -> None:
         """See `Target`."""
-        if self._blocking is not None:
-            await asyncio.wait([self._blocking])
+        if self._blocking:
+            await asyncio.wait(self._blocking)
         await self._cuts.stop()
         if self._connection is not None:
             with contextlib.suppress(aiormq.AMQPError, OSError, RuntimeError):
@@ -198,13 +222,25 @@ class LocalTarget:
         """See `Target`."""
         return await asyncio.to_thread(look_at_slot, self.cluster.data / store, slot)
 
-    async def kill_broker(self) -> None:
+    async def kill_broker(self, broker: str) -> None:
         """See `Target`."""
-        await self._call(self.cluster.broker_of_its_own.kill)
+        await self._call(self.cluster.brokers[broker].kill)
 
-    async def start_broker(self) -> None:
+    async def start_broker(self, broker: str) -> None:
         """See `Target`."""
-        await self._call(self.cluster.broker_of_its_own.start)
+        await self._call(self.cluster.brokers[broker].start)
+
+    async def pause_broker(self, broker: str) -> None:
+        """See `Target`."""
+        self.cluster.brokers[broker].pause()
+
+    async def resume_broker(self, broker: str) -> None:
+        """See `Target`."""
+        self.cluster.brokers[broker].resume()
+
+    async def wait_brokers(self) -> None:
+        """See `Target`."""
+        await self._call(self.cluster.wait_brokers)
 
     async def cut_off(self, node: str, group: str, cut: bool) -> None:
         """See `Target`."""

@@ -3,6 +3,7 @@
 The many points at which the coordinator stops are in `chaos.scenarios.coordinator_crash`.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
@@ -280,9 +281,10 @@ async def _broker_killed(run: Run) -> None:
     await run.steady()
     await run.trace_all()
     run.note("RabbitMQ is killed", "fault")
-    await run.target.kill_broker()
+    await asyncio.gather(*map(run.target.kill_broker, run.target.brokers))
     await run.linger(AFTER_S)
-    await run.target.start_broker()
+    # At once: the node that did not die last waits for that one.
+    await asyncio.gather(*map(run.target.start_broker, run.target.brokers))
     back_ns = run.note("RabbitMQ is back", "heal")
     await run.back("RabbitMQ came back", back_ns, BROKER_LIMIT_S)
     await run.linger(AFTER_S)

@@ -41,6 +41,7 @@ def summarize(
         "scenario": run.scenario.name,
         "says": run.scenario.says,
         "target": run.target.kind,
+        "brokers": len(run.target.brokers),
         "verdict": verdict,
         "void": void,
         "command": command,

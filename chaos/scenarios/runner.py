@@ -24,7 +24,8 @@ from chaos.scenarios.judgement import judge
 from chaos.scenarios.report import summarize
 from chaos.scenarios.scenario import Run, RunVoid, Scenario, under_load
 
-MakeTarget = Callable[[Path], Target]
+MakeTarget = Callable[[Path, int], Target]
+"""Makes a target in a folder, with so many RabbitMQ nodes."""
 
 
 async def run_scenario(
@@ -32,11 +33,14 @@ async def run_scenario(
     make_target: MakeTarget,
     folder: Path,
     *,
+    brokers: int = 1,
     seed: int = 0,
     command: str = "",
     tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Run it, write its report into `folder`, and return the report.
+
+    The cluster has as many RabbitMQ nodes as the scenario needs, and at least `brokers`.
 
     Everything that it starts is ended, also if it is cancelled. In `folder`: `report.json`,
     `report.html`, `history.jsonl`; for a failure also the nodes' logs, and `violation.html`, the
@@ -49,7 +53,7 @@ async def run_scenario(
     home = Path(tempfile.mkdtemp(prefix="synod-chaos-"))
     target: Target | None = None
     try:
-        target = make_target(home)
+        target = make_target(home, max(brokers, scenario.brokers))
         tell("starting the cluster")
         await target.start(scenario.first_failpoints)
         run = Run(scenario, target, seed, tell)
@@ -107,9 +111,9 @@ def only(scenario: Scenario, names: Sequence[str]) -> Scenario:
     return replace(scenario, cases=tuple(known[name] for name in known if name in names))
 
 
-def local(home: Path) -> Target:
+def local(home: Path, brokers: int = 1) -> Target:
     """A cluster of processes, made for this run alone."""
-    return LocalTarget(home / "cluster")
+    return LocalTarget(home / "cluster", brokers=brokers)
 
 
 def run_until_done(

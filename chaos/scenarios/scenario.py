@@ -98,6 +98,8 @@ class Scenario:
     cases: tuple[Case, ...]
     failpoints: Mapping[str, str] = field(default_factory=dict)
     turns: tuple[str, ...] = ()
+    brokers: int = 1
+    """How many RabbitMQ nodes it needs at least; with three the cluster is spread over sites."""
 
     @property
     def first_failpoints(self) -> dict[str, str]:

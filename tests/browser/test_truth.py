@@ -323,7 +323,7 @@ def test_rabbitmq_is_named_when_it_is_the_reason(open_window: Open, cluster: Loc
     window = open_window(forgiven=_BROKEN)
     page = window.go("cluster/")
     expect(page.locator(".verdict")).to_be_visible()
-    broker = cluster.broker_of_its_own
+    broker = cluster.brokers["rabbitmq"]
     broker.kill()
     try:
         expect(page.locator(".reasons")).to_contain_text("no connection to RabbitMQ")

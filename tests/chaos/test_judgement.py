@@ -30,6 +30,7 @@ class StillTarget:
     url = "http://127.0.0.1:1"
     token = ""
     nodes = ("store-1", "store-2")
+    brokers = ("rabbitmq",)
 
 
 async def _nothing(run: Run) -> None:

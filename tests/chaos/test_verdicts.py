@@ -28,9 +28,9 @@ def _together(*cases: tuple[str, str]) -> Scenario:
 
 
 async def _run(folder: Path, scenario: Scenario, bugs: Mapping[str, str]) -> dict[str, Any]:
-    def make(home: Path) -> Target:
+    def make(home: Path, brokers: int) -> Target:
         programs = {node: (str(patched.__file__), bug) for node, bug in bugs.items()}
-        return LocalTarget(home / "cluster", programs=programs)
+        return LocalTarget(home / "cluster", brokers=brokers, programs=programs)
 
     assert set(bugs.values()) <= set(patched.BUGS)
     return await run_scenario(scenario, make, folder, tell=print)
