@@ -207,9 +207,7 @@ def test_a_node_loads_nothing_that_only_clients_or_gateways_need() -> None:
 
 
 @pytest.mark.parametrize("role", ["acceptor", "gateway"])
-async def test_a_node_that_waits_for_its_broker_ends_on_sigterm(
-    tmp_path: Path, role: str
-) -> None:
+async def test_a_node_that_waits_for_its_broker_ends_on_sigterm(tmp_path: Path, role: str) -> None:
     """Given a node whose broker can't be reached, when SIGTERM arrives, then it ends in order."""
     (port,) = free_ports(1)
     settings = {
