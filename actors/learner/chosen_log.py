@@ -80,7 +80,7 @@ class ChosenLog:
             self.choose(slot, open_slot.values[ballot], ballot)
 
     def discard_reports(self) -> None:
-        """Discard reports of slots that nobody sent; a node that has one will report it again."""
+        """Discard reports of slots that no node has sent; a node that has one reports it again."""
         self.reported_through = max(self.chosen_through, max(self.known, default=0))
 
     def _is_near(self, slot: int) -> bool:

@@ -49,7 +49,8 @@ COUNT_RUNNING = (
 
 NET_TICK_S = 4
 """After about so long, give or take a quarter, the brokers of a cluster take a silent one for dead.
-Until then they wait for it before anything is declared, and with whoever sends to its queues.
+Until then the others complete no declaration, and stop reading from clients that publish to queues
+of the silent one.
 """
 
 _START = 'epmd -address 127.0.0.1 -port "$ERL_EPMD_PORT" </dev/null & exec "$0"'

@@ -181,7 +181,7 @@ def _rows(name: str, genesis: Genesis, contained: Contained, slot: int) -> Itera
     role = role_of(name)
     if role == "acceptor":
         yield Record(HELD, genesis.to_json())
-        # The log before the restored state no longer exists: nobody may vote on its slots.
+        # The log before the restored state no longer exists: no acceptor may vote on its slots.
         yield Record(TRUNCATED, b"%d" % (slot + 1))
     elif role in ("learner", "store"):
         for key, row in contained.state.rows():

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     try:
         answer = ask(int(arguments[0]), arguments[1])
     except OSError as error:
-        print(f"nobody answers at port {arguments[0]}: {error}", file=sys.stderr)
+        print(f"nothing answers at port {arguments[0]}: {error}", file=sys.stderr)
         return 1
     if answer.startswith(b"HTTP/1.1 200 "):
         return 0

@@ -324,7 +324,7 @@ class WatchEndpoint:
                 page = _ChangePage(await self._ask(at_least))
         except BaseException as error:
             future.set_exception(error if isinstance(error, Problem) else _QueryAbandoned())
-            future.exception()  # Nobody else may be waiting for it.
+            future.exception()  # No other request may be waiting for it.
             raise
         finally:
             del self._queries[at_least]

@@ -234,6 +234,6 @@ def test_an_image_finds_its_modules_by_name(server: Installation) -> None:
     app = server.site_packages / "synod/_app"
     within = Installation(server.folder, Path(f"{app}:{server.packages}"))
     asked = within.run("python", "-m", "gateway.cli.healthcheck", "1", "/healthz")
-    assert (asked.returncode, "nobody answers" in asked.stderr) == (1, True)
+    assert (asked.returncode, "nothing answers" in asked.stderr) == (1, True)
     done = within.run("python", "-c", "import chaos.scenarios.autopsy; print('found')")
     assert done.stdout == "found\n", done.stderr
