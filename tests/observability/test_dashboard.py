@@ -8,32 +8,50 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard as Schema
 
 from chaos.cluster.local import Description, LocalCluster
 from chaos.load.writers import Load
-from observability.dashboard import dashboard, queries, text
+from observability.dashboard.__main__ import DASHBOARDS, FOLDER
+from observability.dashboard.grafana import GRID_COLUMNS, json_of
+from observability.dashboard.panels import Dashboard
+from observability.dashboard.synod import SYNOD
 from tests.observability.prometheus import Prometheus, program
 
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "observability"
 
 
-def test_the_file_is_what_the_code_makes() -> None:
-    assert (FILES / "grafana/dashboards/synod.json").read_text() == text()
+def _file(dashboard: Dashboard) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FOLDER / f"{dashboard.uid}.json").read_text())
+    return found
 
 
-def test_every_question_has_a_row_and_every_panel_a_place_of_its_own() -> None:
-    panels = dashboard()["panels"]
-    rows = [panel["title"] for panel in panels if panel["type"] == "row"]
-    assert rows == [
-        "Is it healthy?",
-        "Is it fast?",
-        "Who leads?",
-        "What is stuck?",
-        "What failed when?",
-    ]
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda each: each.uid)
+def test_the_file_is_what_the_code_makes(dashboard: Dashboard) -> None:
+    assert (FOLDER / f"{dashboard.uid}.json").read_text() == json_of(dashboard)
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda each: each.uid)
+def test_grafanas_schema_knows_all_of_the_file(dashboard: Dashboard) -> None:
+    found = _file(dashboard)
+    # Grafana's Prometheus data source reads these; the schema of all annotations has none of them.
+    for mark in found["annotations"]["list"]:
+        for name in ("titleFormat", "textFormat", "step"):
+            assert mark.pop(name)
+
+    read = Schema.from_json(found)
+
+    assert json.loads(json.dumps(read, cls=JSONEncoder)) == found
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda each: each.uid)
+def test_every_panel_has_a_place_of_its_own(dashboard: Dashboard) -> None:
+    panels = _file(dashboard)["panels"]
     taken: set[tuple[int, int]] = set()
     for panel in panels:
         place = panel["gridPos"]
@@ -43,14 +61,25 @@ def test_every_question_has_a_row_and_every_panel_a_place_of_its_own() -> None:
             for y in range(place["y"], place["y"] + place["h"])
         }
         assert not cells & taken, panel["title"]
-        assert max(x for x, _ in cells) < 24
+        assert max(x for x, _ in cells) < GRID_COLUMNS
         taken |= cells
     assert len({panel["id"] for panel in panels}) == len(panels)
 
 
+def test_every_question_has_a_row() -> None:
+    rows = [panel["title"] for panel in _file(SYNOD)["panels"] if panel["type"] == "row"]
+    assert rows == [
+        "Is it healthy?",
+        "Is it fast?",
+        "Who leads?",
+        "What is stuck?",
+        "What failed when?",
+    ]
+
+
 def test_every_metric_of_a_query_or_rule_is_one_that_there_is() -> None:
     known = set(re.findall(r"`(paxos_\w+)`", (ROOT / "docs/metrics.md").read_text()))
-    used = "\n".join(expression for _, expression in queries())
+    used = "\n".join(expression for _, expression in SYNOD.queries())
     used += (FILES / "prometheus/rules.yml").read_text()
     names = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"paxos_\w+", used)}
 
@@ -58,7 +87,7 @@ def test_every_metric_of_a_query_or_rule_is_one_that_there_is() -> None:
 
 
 def test_no_query_is_padded() -> None:
-    for title, expression in queries():
+    for title, expression in SYNOD.queries():
         assert not re.search(r"\b(vector|absent|label_replace)\b|\bor\b", expression), title
 
 
@@ -151,7 +180,7 @@ def _seen(prometheus: Prometheus, condition: str, meanwhile: Callable[[], object
 def _dead(prometheus: Prometheus, began_s: float, ended_s: float) -> dict[tuple[str, str], str]:
     """The queries without changing figures, and the problem of each."""
     found = {}
-    for title, expression in queries():
+    for title, expression in SYNOD.queries():
         asked = expression.replace("$__rate_interval", "5s")
         series = prometheus.ask(
             "query_range", query=asked, start=f"{began_s}", end=f"{ended_s}", step="1"
@@ -169,4 +198,4 @@ def _dead(prometheus: Prometheus, began_s: float, ended_s: float) -> dict[tuple[
 
 def _is_mark(title: str) -> bool:
     """An annotation marks moments; that there are some is all it can say."""
-    return any(mark["name"] == title for mark in dashboard()["annotations"]["list"])
+    return any(mark.name == title for mark in SYNOD.annotations)

@@ -1,62 +1,11 @@
-"""The Grafana dashboard as code: five questions, each a row of panels.
+"""The dashboard of Synod: five questions, each a row of panels."""
 
-::
-
-    python -m observability.dashboard > observability/grafana/dashboards/synod.json
-
-A test compares the file with this module, and another runs every query against a real cluster.
-"""
-
-import json
-import sys
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
-
-UID = "synod"
-_WIDTH = 24
-_STAT_HEIGHT = 4
-_HEIGHT = 8
-
-
-class Query(NamedTuple):
-    """A PromQL expression and the name of its series; `{{label}}` stands for a label."""
-
-    expression: str
-    legend: str
-
-
-class Panel(NamedTuple):
-    """A panel. `kind` is one of Grafana's; `unit` one of its units."""
-
-    title: str
-    text: str
-    queries: Sequence[Query]
-    unit: str = "short"
-    kind: str = "timeseries"
-    good: str = ""
-    """For a `stat`: the colours with their lower bounds, such as `red 0, green 1`."""
-
-
-class Annotation(NamedTuple):
-    """An annotation: a line on every panel wherever the expression is above 0."""
-
-    name: str
-    expression: str
-    text: str
-    colour: str
-
-
-_RATE = "$__rate_interval"
-
-
-def _quantile(part: float, metric: str, by: str = "le") -> str:
-    return f"histogram_quantile({part}, sum by ({by}) (rate({metric}_bucket[{_RATE}])))"
-
+from observability.dashboard.panels import RATE, Annotation, Dashboard, Panel, Query, Row, quantile
 
 _ABOUT_FILES = 'route=~"files|directories|move|copy|transactions"'
 
-ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
-    (
+_ROWS = (
+    Row(
         "Is it healthy?",
         (
             Panel(
@@ -91,7 +40,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 (
                     Query(
                         f"sum by (status) (rate(paxos_gateway_requests_total{{{_ABOUT_FILES}}}"
-                        f"[{_RATE}]))",
+                        f"[{RATE}]))",
                         "{{status}}",
                     ),
                 ),
@@ -104,7 +53,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             ),
         ),
     ),
-    (
+    Row(
         "Is it fast?",
         (
             Panel(
@@ -113,7 +62,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 tuple(
                     Query(
                         f"histogram_quantile({part}, sum by (le) (rate("
-                        f'paxos_gateway_request_seconds_bucket{{method="PUT"}}[{_RATE}])))',
+                        f'paxos_gateway_request_seconds_bucket{{method="PUT"}}[{RATE}])))',
                         name,
                     )
                     for part, name in ((0.5, "p50"), (0.99, "p99"))
@@ -124,9 +73,9 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "Where the time goes, p50",
                 "Paxos: accept to chosen. 2PC: prepare to decided. Disk: one commit of a journal.",
                 (
-                    Query(_quantile(0.5, "paxos_proposer_accept_seconds"), "Paxos"),
-                    Query(_quantile(0.5, "paxos_learner_decision_seconds"), "2PC"),
-                    Query(_quantile(0.5, "paxos_node_journal_commit_seconds"), "disk"),
+                    Query(quantile(0.5, "paxos_proposer_accept_seconds"), "Paxos"),
+                    Query(quantile(0.5, "paxos_learner_decision_seconds"), "2PC"),
+                    Query(quantile(0.5, "paxos_node_journal_commit_seconds"), "disk"),
                 ),
                 unit="s",
             ),
@@ -135,7 +84,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "By outcome, at the coordinator.",
                 (
                     Query(
-                        f"sum by (outcome) (rate(paxos_learner_commands_total[{_RATE}]))",
+                        f"sum by (outcome) (rate(paxos_learner_commands_total[{RATE}]))",
                         "{{outcome}}",
                     ),
                 ),
@@ -146,8 +95,8 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "What a slot carries on average: more under load.",
                 (
                     Query(
-                        f"sum(rate(paxos_proposer_batch_commands_sum[{_RATE}])) / "
-                        f"sum(rate(paxos_proposer_batch_commands_count[{_RATE}]))",
+                        f"sum(rate(paxos_proposer_batch_commands_sum[{RATE}])) / "
+                        f"sum(rate(paxos_proposer_batch_commands_count[{RATE}]))",
                         "commands",
                     ),
                 ),
@@ -157,7 +106,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "Received by actors each second, by role.",
                 (
                     Query(
-                        f"sum by (role) (rate(paxos_node_messages_received_total[{_RATE}]))",
+                        f"sum by (role) (rate(paxos_node_messages_received_total[{RATE}]))",
                         "{{role}}",
                     ),
                 ),
@@ -166,12 +115,12 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             Panel(
                 "Time of a turn, p99",
                 "A long turn makes everything behind it wait.",
-                (Query(_quantile(0.99, "paxos_node_turn_seconds", "le, role"), "{{role}}"),),
+                (Query(quantile(0.99, "paxos_node_turn_seconds", "le, role"), "{{role}}"),),
                 unit="s",
             ),
         ),
     ),
-    (
+    Row(
         "Who leads?",
         (
             Panel(
@@ -198,7 +147,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             ),
         ),
     ),
-    (
+    Row(
         "What is stuck?",
         (
             Panel(
@@ -245,7 +194,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             ),
         ),
     ),
-    (
+    Row(
         "What failed when?",
         (
             Panel(
@@ -263,7 +212,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
     ),
 )
 
-ANNOTATIONS = (
+_ANNOTATIONS = (
     Annotation(
         "Another leader",
         "sum by (node) (changes(paxos_proposer_leader[15s])) * on (node) paxos_proposer_leader > 0",
@@ -279,132 +228,4 @@ ANNOTATIONS = (
     Annotation("A node is gone", 'up{job="synod"} == 0', "{{instance}} does not answer", "red"),
 )
 
-
-def dashboard() -> dict[str, Any]:
-    """The dashboard as Grafana's JSON."""
-    return {
-        "uid": UID,
-        "title": "Synod",
-        "tags": ["synod"],
-        "timezone": "browser",
-        "schemaVersion": 39,
-        "refresh": "5s",
-        "time": {"from": "now-15m", "to": "now"},
-        "graphTooltip": 1,
-        "editable": False,
-        "annotations": {"list": [_annotation(mark) for mark in ANNOTATIONS]},
-        "templating": {"list": []},
-        "panels": list(_panels()),
-    }
-
-
-def queries() -> Iterator[tuple[str, str]]:
-    """Every panel's title with each of its expressions, and the annotations'."""
-    for _, panels in ROWS:
-        for panel in panels:
-            for query in panel.queries:
-                yield panel.title, query.expression
-    for mark in ANNOTATIONS:
-        yield mark.name, mark.expression
-
-
-def _panels() -> Iterator[dict[str, Any]]:
-    number, top = 1, 0
-    for title, panels in ROWS:
-        yield {
-            "id": number,
-            "type": "row",
-            "title": title,
-            "collapsed": False,
-            "gridPos": {"x": 0, "y": top, "w": _WIDTH, "h": 1},
-            "panels": [],
-        }
-        number += 1
-        top += 1
-        left, height = 0, 0
-        for panel in panels:
-            stat = panel.kind == "stat"
-            width = 6 if stat else 8 if len(panels) > 4 else 12
-            if left + width > _WIDTH:
-                left, top = 0, top + height
-            height = _STAT_HEIGHT if stat else _HEIGHT
-            position = {"x": left, "y": top, "w": width, "h": height}
-            yield _panel(number, panel, position)
-            number += 1
-            left += width
-        top += height
-
-
-def _panel(number: int, panel: Panel, position: dict[str, int]) -> dict[str, Any]:
-    kind = "state-timeline" if panel.kind == "state" else panel.kind
-    defaults: dict[str, Any] = {"unit": panel.unit, "min": 0}
-    if panel.good:
-        steps = [part.split() for part in panel.good.split(", ")]
-        bounds: list[float | None] = [float(bound) for _, bound in steps]
-        bounds[0] = None  # Grafana's lowest step has no bound.
-        defaults["color"] = {"mode": "thresholds"}
-        defaults["thresholds"] = {
-            "mode": "absolute",
-            "steps": [
-                {"color": colour, "value": bound}
-                for (colour, _), bound in zip(steps, bounds, strict=True)
-            ],
-        }
-    return {
-        "id": number,
-        "type": kind,
-        "title": panel.title,
-        "description": panel.text,
-        "gridPos": position,
-        "datasource": _source(),
-        "fieldConfig": {"defaults": defaults, "overrides": []},
-        "options": _options(kind),
-        "targets": [
-            {
-                "refId": chr(ord("A") + index),
-                "datasource": _source(),
-                "expr": query.expression,
-                "legendFormat": query.legend,
-                "range": True,
-            }
-            for index, query in enumerate(panel.queries)
-        ],
-    }
-
-
-def _options(kind: str) -> dict[str, Any]:
-    if kind == "stat":
-        calculation = {"calcs": ["lastNotNull"], "fields": "", "values": False}
-        return {"reduceOptions": calculation, "colorMode": "value", "graphMode": "area"}
-    if kind == "state-timeline":
-        return {"showValue": "never", "mergeValues": True, "legend": {"showLegend": False}}
-    return {
-        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
-        "tooltip": {"mode": "multi", "sort": "desc"},
-    }
-
-
-def _annotation(mark: Annotation) -> dict[str, Any]:
-    return {
-        "name": mark.name,
-        "datasource": _source(),
-        "enable": True,
-        "expr": mark.expression,
-        "iconColor": mark.colour,
-        "titleFormat": mark.name,
-        "textFormat": mark.text,
-        "step": "5s",
-    }
-
-
-def _source() -> dict[str, str]:
-    return {"type": "prometheus", "uid": "prometheus"}
-
-
-def text() -> str:
-    """The file's contents."""
-    return json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(text())
+SYNOD = Dashboard(uid="synod", title="Synod", rows=_ROWS, annotations=_ANNOTATIONS)
