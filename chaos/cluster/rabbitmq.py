@@ -77,11 +77,12 @@ class BrokerIdentity:
     """The secret that the nodes of a cluster share; empty for a broker by itself."""
     peers: tuple[str, ...] = ()
     """The nodes of its cluster, itself included; empty for a broker by itself."""
+    metrics_port: int = 0
 
     @classmethod
     def mint(cls) -> Self:
         """Draw free ports and new credentials."""
-        amqp, distribution, epmd, management = free_ports(4)
+        amqp, distribution, epmd, management, metrics = free_ports(5)
         return cls(
             node=f"synod-{amqp}@localhost",
             amqp_port=amqp,
@@ -90,6 +91,7 @@ class BrokerIdentity:
             management_port=management,
             user="synod",
             password=secrets.token_hex(16),
+            metrics_port=metrics,
         )
 
 
@@ -105,12 +107,14 @@ class PrivateBroker:
         folder: Path,
         *,
         management: bool = False,
+        metrics: bool = False,
         outlives: bool = False,
         identity: BrokerIdentity | None = None,
     ) -> None:
         """A new broker gets `identity`, or one of its own; a former one keeps what it had."""
         self.folder = folder.absolute()
         self.management = management
+        self.metrics = metrics
         self.outlives = outlives
         self.identity = self._load_identity(identity)
         self._process: subprocess.Popen[bytes] | None = None
@@ -364,6 +368,11 @@ class PrivateBroker:
                 "management.tcp.ip = 127.0.0.1",
                 f"management.tcp.port = {who.management_port}",
             ]
+        if self.metrics:
+            lines += [
+                "prometheus.tcp.ip = 127.0.0.1",
+                f"prometheus.tcp.port = {who.metrics_port}",
+            ]
         if who.peers:
             lines += ["cluster_partition_handling = pause_minority"]
             lines += ["cluster_formation.peer_discovery_backend = classic_config"]
@@ -379,8 +388,9 @@ class PrivateBroker:
         configuration = self.folder / "rabbitmq.conf"
         configuration.touch(mode=0o600)
         configuration.write_text("\n".join(lines) + "\n")
-        plugins = "rabbitmq_management" if self.management else ""
-        (self.folder / "enabled_plugins").write_text(f"[{plugins}].\n")
+        plugins = {"rabbitmq_management": self.management, "rabbitmq_prometheus": self.metrics}
+        enabled = ",".join(name for name, wanted in plugins.items() if wanted)
+        (self.folder / "enabled_plugins").write_text(f"[{enabled}].\n")
         (self.folder / "rabbitmq-env.conf").touch()
 
     def _environment(self) -> dict[str, str]:
@@ -424,7 +434,13 @@ class PrivateBrokerCluster:
     """
 
     def __init__(
-        self, folder: Path, size: int = 3, *, management: bool = False, outlives: bool = False
+        self,
+        folder: Path,
+        size: int = 3,
+        *,
+        management: bool = False,
+        metrics: bool = False,
+        outlives: bool = False,
     ) -> None:
         self.folder = folder.absolute()
         make_private(self.folder)
@@ -438,6 +454,7 @@ class PrivateBrokerCluster:
             PrivateBroker(
                 self.folder / f"rabbitmq-{number}",
                 management=management,
+                metrics=metrics,
                 outlives=outlives,
                 identity=replace(
                     identity,

@@ -21,6 +21,7 @@ _PANEL_ROWS = 8
 _STEP = "5s"
 """How densely annotations are evaluated, and how often the dashboard is: with every scrape."""
 
+_TAG = "synod"
 _SOURCE = models.DataSourceRef(type_val="prometheus", uid="prometheus")
 
 AnyPanel = series.Panel | stat.Panel | statetimeline.Panel
@@ -37,7 +38,8 @@ def _builder(description: Dashboard) -> dashboard.Dashboard:
     board = (
         dashboard.Dashboard(description.title)
         .uid(description.uid)
-        .tags(["synod"])
+        .tags([_TAG])
+        .link(_links())
         .timezone("browser")
         .time("now-15m", "now")
         .refresh(_STEP)
@@ -53,6 +55,16 @@ def _builder(description: Dashboard) -> dashboard.Dashboard:
             number += 1
             board.with_panel(_panel(panel, len(row.panels)).id(number))
     return board
+
+
+def _links() -> dashboard.DashboardLink:
+    """Links to all dashboards of Synod."""
+    return (
+        dashboard.DashboardLink("Dashboards")
+        .type(models.DashboardLinkType.DASHBOARDS)
+        .tags([_TAG])
+        .keep_time(True)
+    )
 
 
 def _panel(panel: Panel, among: int) -> AnyPanel:

@@ -25,9 +25,19 @@ def program(name: str) -> str:
 
 
 class Prometheus:
-    """Asks `targets` (name to port on this machine) once a second."""
+    """Asks the `targets` of a job (name to port on this machine) once a second.
 
-    def __init__(self, folder: Path, targets: Mapping[str, int]) -> None:
+    It knows the rules of the file `rules`, if any.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        targets: Mapping[str, int],
+        *,
+        job: str = "synod",
+        rules: Path | None = None,
+    ) -> None:
         (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
         self._folder = folder
@@ -38,7 +48,10 @@ class Prometheus:
         ]
         (folder / "prometheus.yml").write_text(
             "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"
-            "scrape_configs:\n  - job_name: synod\n    static_configs:\n" + "\n".join(lists) + "\n"
+            + (f"rule_files: [{rules}]\n" if rules else "")
+            + f"scrape_configs:\n  - job_name: {job}\n    static_configs:\n"
+            + "\n".join(lists)
+            + "\n"
         )
         self._log = (folder / "prometheus.log").open("wb")
         self._process = subprocess.Popen(
@@ -77,9 +90,18 @@ class Prometheus:
 
     def ask(self, what: str, **parameters: str) -> list[dict[str, Any]]:
         """The result of `query` or `query_range`. Raises `OSError` or `AssertionError`."""
+        result: list[dict[str, Any]] = self._data(what, **parameters)["result"]
+        return result
+
+    def alerts(self, group: str) -> dict[str, str]:
+        """The alerts of a group of rules, each with its expression."""
+        groups = {each["name"]: each["rules"] for each in self._data("rules")["groups"]}
+        return {rule["name"]: rule["query"] for rule in groups[group]}
+
+    def _data(self, what: str, **parameters: str) -> dict[str, Any]:
         url = f"{self.url}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
         with urllib.request.urlopen(url, timeout=10) as answer:
             found = json.load(answer)
         assert found["status"] == "success", found
-        result: list[dict[str, Any]] = found["data"]["result"]
-        return result
+        data: dict[str, Any] = found["data"]
+        return data
