@@ -105,6 +105,11 @@ class AmqpConnection:
             raise
         return cls(connection)
 
+    @property
+    def server_properties(self) -> dict[str, Any]:
+        """What the broker says about itself: `product`, `version`, `cluster_name` and more."""
+        return dict(self._underlay.server_properties)
+
     async def channel(self) -> aiormq.abc.AbstractChannel:
         """A channel without publisher confirms: no decision depends on one."""
         return await self._underlay.channel(publisher_confirms=False)

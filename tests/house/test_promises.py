@@ -134,7 +134,7 @@ def test_the_alerts_are_listed() -> None:
     rules = (ROOT / "observability/prometheus/rules.yml").read_text()
     listed = (ROOT / "docs/operations.md").read_text()
     alerts = set(re.findall(r"alert: (\w+)", rules))
-    assert set(re.findall(r"`(Synod[A-Z]\w+)`", listed)) == alerts
+    assert set(re.findall(r"`((?:Synod|RabbitMQ)[A-Z]\w+)`", listed)) == alerts
 
 
 def test_each_setting_that_is_named_exists() -> None:

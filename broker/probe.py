@@ -1,0 +1,175 @@
+"""Tries at one broker what a node does there, under names of its own that are gone afterwards."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import aiormq
+
+from broker.amqp_frames import AmqpMessage
+from broker.amqp_session import AmqpConnection
+from broker.topology import Topology
+
+TIMEOUT_S = 5.0
+"""How long to wait for the connection, and then for each reply."""
+
+DELAY_MS = 100
+"""How long the probe's message waits before the broker sends it on, as timers do."""
+
+_HEARTBEAT_S = 5
+_DIRECT, _LATER = "direct", "later"
+
+
+class FailedStep(NamedTuple):
+    """What the broker did not do, and why."""
+
+    step: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What was found at a broker. `failed_step` is the first step that failed, if any.
+
+    `blocked` is the broker's reason for not taking messages, if it does not.
+    """
+
+    version: str
+    cluster_name: str
+    failed_step: FailedStep | None
+    blocked: bool
+    round_trip_ms: float | None
+    late_ms: float | None
+    """How much later than asked for the delayed message came."""
+
+
+class _StepFailed(Exception):
+    """A step failed."""
+
+    def __init__(self, failed: FailedStep) -> None:
+        super().__init__(failed.step)
+        self.failed = failed
+
+
+async def probe(url: str, topology: Topology) -> Probed:
+    """Connect, declare, bind, publish, consume, and let a message expire.
+
+    Raises `OSError`, `TimeoutError` or `aiormq.AMQPError` if there is no connection.
+    """
+    connection = await AmqpConnection.open(url, "synod doctor", TIMEOUT_S, _HEARTBEAT_S)
+    attempt = _Attempt(connection, topology)
+    failed_step = None
+    try:
+        try:
+            await attempt.run()
+        except _StepFailed as error:
+            failed_step = error.failed
+        properties = connection.server_properties
+        return Probed(
+            version=str(properties.get("version", "")),
+            cluster_name=str(properties.get("cluster_name", "")),
+            failed_step=failed_step,
+            blocked=attempt.blocked,
+            round_trip_ms=attempt.round_trip_ms,
+            late_ms=attempt.late_ms,
+        )
+    finally:
+        await attempt.clean_up()
+        await connection.close(politely=True)
+
+
+class _Attempt:
+    """The steps, in order; the first that fails ends them."""
+
+    def __init__(self, connection: AmqpConnection, topology: Topology) -> None:
+        self._connection = connection
+        # As the names of a node: the permissions of its user cover the prefix.
+        self._name = f"{topology.prefix}doctor.{uuid4().hex[:12]}"
+        self._exchange_declared = False
+        self._arrived: asyncio.Queue[AmqpMessage] = asyncio.Queue()
+        self.blocked = False
+        self.round_trip_ms: float | None = None
+        self.late_ms: float | None = None
+        connection.splitter.on_delivery = self._arrived.put_nowait
+        connection.splitter.on_blocked = self._on_blocked
+
+    def _on_blocked(self, blocked: bool) -> None:
+        self.blocked = blocked
+
+    async def run(self) -> None:
+        """Raises `_StepFailed`."""
+        name = self._name
+        async with self._step("open a channel"):
+            channel = await self._connection.channel()
+        async with self._step(f"configure the exchange {name}"):
+            await channel.exchange_declare(name, exchange_type="direct", auto_delete=True)
+            self._exchange_declared = True
+        async with self._step(f"configure the queue {name}"):
+            await channel.queue_declare(name, exclusive=True)
+        async with self._step(f"bind the queue {name} (write) to the exchange {name} (read)"):
+            await channel.queue_bind(name, name, _DIRECT)
+        async with self._step(f"read the queue {name}"):
+            await channel.basic_consume(name, _unexpected, no_ack=True)
+        async with self._step(f"write to the exchange {name}"):
+            self.round_trip_ms = await self._send(channel, _DIRECT)
+        delays = f"{name}.delay"
+        async with self._step(
+            f"let messages of the queue {delays} expire (read) to {name} (write)"
+        ):
+            await channel.queue_declare(delays, exclusive=True, arguments=self._delay_arguments())
+            await channel.queue_bind(delays, name, _LATER)
+            self.late_ms = await self._send(channel, _LATER) - DELAY_MS
+
+    def _delay_arguments(self) -> dict[str, Any]:
+        return {
+            "x-message-ttl": DELAY_MS,
+            "x-dead-letter-exchange": self._name,
+            "x-dead-letter-routing-key": _DIRECT,
+        }
+
+    async def _send(self, channel: aiormq.abc.AbstractChannel, key: str) -> float:
+        """Publish one message and wait for it; the time in milliseconds."""
+        loop = asyncio.get_running_loop()
+        sent_s = loop.time()
+        await channel.basic_publish(b"", exchange=self._name, routing_key=key)
+        # A refused publish is not answered: the broker closes the channel.
+        await _first(self._arrived.get(), channel.closing)
+        return (loop.time() - sent_s) * 1000
+
+    @asynccontextmanager
+    async def _step(self, step: str) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                yield
+        except TimeoutError:
+            raise _StepFailed(FailedStep(step, f"no reply within {TIMEOUT_S:g} s")) from None
+        except (aiormq.AMQPError, OSError) as error:
+            raise _StepFailed(FailedStep(step, str(error) or type(error).__name__)) from error
+
+    async def clean_up(self) -> None:
+        """Delete the exchange, in case no binding's end does so. The queues go by themselves."""
+        if self._exchange_declared:
+            with contextlib.suppress(aiormq.AMQPError, OSError, TimeoutError):
+                async with asyncio.timeout(TIMEOUT_S):
+                    channel = await self._connection.channel()
+                    await channel.exchange_delete(self._name)
+
+
+async def _first(wanted: Awaitable[object], closing: "asyncio.Future[Any]") -> None:
+    """Wait for `wanted`. Raises the error of `closing` if that comes first."""
+    waiting = asyncio.ensure_future(wanted)
+    try:
+        await asyncio.wait({waiting, closing}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            await closing
+            raise ConnectionError("the channel was closed")
+    finally:
+        waiting.cancel()
+
+
+async def _unexpected(message: object) -> None:
+    raise AssertionError(f"the splitter takes deliveries, but {message!r} passed it")

@@ -1,0 +1,1 @@
+"""Checks whether a node could run with the settings that it is given, here and at its brokers."""
