@@ -102,9 +102,15 @@ ALWAYS = Precondition()
 
 
 class OpenSession(Frozen):
-    """Makes the command's own session known. Commands of unknown sessions are refused."""
+    """Makes the command's own session known. Commands of unknown sessions are refused.
+
+    `after_slot` is a slot whose outcome the client knew when it sent the command. If a session has
+    expired after it, the command may be a late copy of the one that opened that session, and opens
+    none.
+    """
 
     kind: Literal["open_session"] = "open_session"
+    after_slot: Count = 0
 
 
 class CloseSession(Frozen):

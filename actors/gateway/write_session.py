@@ -55,6 +55,8 @@ class WriteSession:
         self._former: list[str] = []
         self._lost = 0
         """How many sessions of this incarnation have expired; a name is never used again."""
+        self._decided_slot = 0
+        """The last slot from which this gateway received an outcome."""
         self._next_sequence = 1
         self._pending: dict[int, Pending] = {}
         self._waiting: dict[int, tuple[Write, Milliseconds]] = {}
@@ -94,7 +96,8 @@ class WriteSession:
         self._open()
 
     def _open(self) -> None:
-        self._submit(OpenSession(), token=None, retry_aborted=False, sequence=0)
+        opening = OpenSession(after_slot=self._decided_slot)
+        self._submit(opening, token=None, retry_aborted=False, sequence=0)
         self._turn.set_timer("session", 3_600_000, 3_700_000)
 
     def refresh(self) -> None:
@@ -216,6 +219,7 @@ class WriteSession:
 
     def _conclude(self, pending: Pending, outcome: Outcome) -> None:
         command = pending.command
+        self._decided_slot = max(self._decided_slot, outcome.slot)
         match command.operation:
             case OpenSession() if command.sequence == 0:
                 if outcome.status == "done":

@@ -48,6 +48,7 @@ class StateRow(Frozen):
     applied: int
     log_time_ms: int
     expiry_checked_ms: int = 0
+    expired_slot: int = 0
     state_hash: str
     view: View | None
     view_slot: int
@@ -115,6 +116,7 @@ class Namespace:
                     self.applied = state.applied
                     self.sessions.log_time_ms = state.log_time_ms
                     self.sessions.expiry_checked_ms = state.expiry_checked_ms
+                    self.sessions.expired_slot = state.expired_slot
                     self.state_hash = state.state_hash
                     self.view, self.view_slot = state.view, state.view_slot
                 case _:
@@ -179,6 +181,7 @@ class Namespace:
             applied=self.applied,
             log_time_ms=self.sessions.log_time_ms,
             expiry_checked_ms=self.sessions.expiry_checked_ms,
+            expired_slot=self.sessions.expired_slot,
             state_hash=self.state_hash,
             view=self.view,
             view_slot=self.view_slot,
@@ -209,7 +212,7 @@ class Namespace:
         outcomes: list[Outcome] = []
         if isinstance(value, Batch):
             assert self.constants is not None, "a slot was applied before the genesis was known"
-            self.sessions.advance(value, self.constants)
+            self.sessions.advance(slot, value, self.constants)
             self.tree.begin_slot(self.constants)
             reasons = {refusal.index: refusal.reason for refusal in aborted}
             for index, command in enumerate(value.commands):
@@ -229,11 +232,12 @@ class Namespace:
         session = self.sessions.by_name.get(command.session)
         # Only its first command opens a session. If a later one opened it again after it has
         # expired, with its results forgotten, a retry would be applied twice.
-        opens = isinstance(command.operation, OpenSession) and command.sequence == 0
-        if session is None and opens and abort is None:
-            session = self.sessions.known_or_new(command.session)
+        match command.operation:
+            case OpenSession(after_slot=after_slot) if command.sequence == 0 and abort is None:
+                if session is None and self.sessions.may_open(after_slot):
+                    session = self.sessions.known_or_new(command.session)
         if session is None:
-            return self._outcome("unknown_session", slot, index, "the session was never opened")
+            return self._outcome("unknown_session", slot, index, "the session is not open")
         known = session.results.get(command.sequence)
         if known is not None:
             return known

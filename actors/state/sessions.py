@@ -58,7 +58,17 @@ class Sessions:
         self.log_time_ms = 0
         self.expiry_checked_ms = 0
         """The log time of the last check for expiry."""
+        self.expired_slot = 0
+        """The last slot at which a session expired."""
         self._changed_rows = changed_rows
+
+    def may_open(self, after_slot: int) -> bool:
+        """Whether a command to open a session that was sent after the outcome of `after_slot` was
+        known can open one that is not known. No session that has expired is opened again: its
+        results are forgotten, so a late copy of a command would be applied once more. Each copy of
+        the command that opened it was sent before that session expired.
+        """
+        return after_slot >= self.expired_slot
 
     def known_or_new(self, name: str) -> SessionState:
         """The session of that name, a new one if it is not known."""
@@ -97,10 +107,10 @@ class Sessions:
         session.last_log_time_ms = self.log_time_ms
         self._changed_rows.touch(f"session/{name}")
 
-    def advance(self, batch: Batch, constants: Constants) -> None:
-        """Advance log time, which never goes back. Now and then, remove what had already expired
-        at the check before: so after one long step of log time, a copy of a command from before it
-        still meets the first copy's result.
+    def advance(self, slot: int, batch: Batch, constants: Constants) -> None:
+        """Advance log time to that of `slot`; it never goes back. Now and then, remove what had
+        already expired at the check before: so after one long step of log time, a copy of a command
+        from before it still meets the first copy's result.
         """
         if batch.stamp_ms is not None:
             self.log_time_ms = max(self.log_time_ms, batch.stamp_ms)
@@ -123,6 +133,7 @@ class Sessions:
                     self._changed_rows.touch(result_key(name, sequence))
                 self._changed_rows.note(f"session/{name}", "expired")
                 del self.by_name[name]
+                self.expired_slot = slot
 
 
 def result_key(session: str, sequence: int) -> str:

@@ -177,7 +177,10 @@ def test_an_expired_session_is_not_reopened_by_its_old_commands() -> None:
     assert outcome_of(state, 0, command(0, OpenSession())).status == "done"
     assert outcome_of(state, 0, write).status == "done"
     outcome_of(state, 47 * HOUR_MS, command(0, OpenSession(), session="u"))
-    assert outcome_of(state, 48 * HOUR_MS, command(0, OpenSession(), session="t")).status == "done"
+    new = OpenSession(after_slot=state.applied)
+    assert outcome_of(state, 48 * HOUR_MS, command(0, new, session="t")).status == "unknown_session"
+    new = OpenSession(after_slot=state.applied)
+    assert outcome_of(state, 48 * HOUR_MS, command(0, new, session="t")).status == "done"
     theirs = command(1, put("a", b"theirs"), session="t")
     assert outcome_of(state, 48 * HOUR_MS, theirs).status == "done"
 
@@ -186,7 +189,43 @@ def test_an_expired_session_is_not_reopened_by_its_old_commands() -> None:
     assert outcome_of(state, 48 * HOUR_MS, write).status == "unknown_session"
     entry = state.tree.lookup("a")
     assert entry is not None
-    assert entry.slot == 5
+    assert entry.slot == 6
+
+
+def test_a_late_copy_does_not_open_an_expired_session_again() -> None:
+    """Given a write that was done in a session that has expired since, when late copies of the
+    commands that opened the session and wrote arrive, then both are refused, also by a restarted
+    replica; a new session opens.
+    """
+    state = Namespace(KEPT)
+    opening, write = command(0, OpenSession()), command(1, put("a", b"1"))
+    assert outcome_of(state, 0, opening).status == "done"
+    assert outcome_of(state, 0, write).status == "done"
+    for hours in (25, 50):
+        outcome_of(state, hours * HOUR_MS, command(0, OpenSession(), session="t"))
+    assert list(state.sessions.by_name) == ["t"]
+
+    for replica in (state, again(state)):
+        assert outcome_of(replica, 0, opening).status == "unknown_session"
+        assert outcome_of(replica, 0, write).status == "unknown_session"
+        assert replica.entries["a"].slot == 2
+        new = command(0, OpenSession(after_slot=replica.applied), session="new")
+        assert outcome_of(replica, 0, new).status == "done"
+
+
+def test_a_gateway_that_starts_after_sessions_have_expired_opens_one() -> None:
+    """Given a gateway that knows nothing of the log yet, then its first command is refused, and the
+    next one, sent after that outcome, opens its session.
+    """
+    world = founded(gateways=2, options=Options(session_expiry_ms=60_000))
+    world.crash("gateway-1")
+    for number in range(4):
+        world.run(40_000)
+        world.done(put("b", b"%d" % number), gateway="gateway-2")
+    assert world.actor("store-1").state.sessions.expired_slot > 0
+    world.start("gateway-1")
+    world.ready("gateway-1")
+    assert world.done(put("a", b"1")).outcome.status == "done"
 
 
 def test_a_gateway_whose_session_expires_again_and_again_never_uses_a_name_twice() -> None:
