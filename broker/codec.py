@@ -2,7 +2,8 @@
 
 A body is a JSON list of messages, so that people can read it in the RabbitMQ console; contents
 (`actors.messages.BULK`) are raw bytes with headers. The AMQP properties repeat the fields that
-people filter by.
+people filter by. The header `wire` names the version of all this
+(docs/decisions/0024-versions.md).
 """
 
 import functools
@@ -31,6 +32,13 @@ from actors.values import Batch
 from broker.amqp_frames import HeaderValue, Properties
 from broker.transport import Lane, Parcel, TimerMessage
 
+WIRE_VERSION = 1
+"""The version that this release writes, and the newest that it reads.
+
+Within a version no message gains, loses or renames a field, a type or a kind of operation: a node
+of the former release refuses what it does not know, and `tests/broker/golden` holds every message.
+"""
+
 BODY_BYTES_MAX = MESSAGE_BYTES_MAX
 """RabbitMQ 4's own limit; no node sends larger messages."""
 
@@ -43,6 +51,7 @@ PING = "ping"
 _TIMERS: TypeAdapter[list[tuple[str, str, int]]] = TypeAdapter(list[tuple[str, str, int]])
 _BATCH = TypeAdapter(Batch)
 _SHORTSTR_BYTES_MAX = 255
+_NAME_CHARS_SHOWN = 64
 _numbers = itertools.count(1)
 
 # The beginnings of messages with a batch, as `actors.values.Holder` encodes them.
@@ -60,6 +69,10 @@ _HELD = {
 
 class Undecodable(ValueError):
     """No node of this version encoded the message; the text says why."""
+
+
+class NewerWireVersion(ValueError):
+    """The message is of a newer version than this node reads; the text names sender and version."""
 
 
 class Encoded(NamedTuple):
@@ -97,6 +110,7 @@ def encode_timers(name: str, timer_message: TimerMessage) -> Encoded:
     """The broker message that expires some timers of the node `name`."""
     rows = [(key.name, key.subject, generation) for key, generation in timer_message.timers]
     headers: dict[str, HeaderValue] = {
+        "wire": WIRE_VERSION,
         "disk": timer_message.disk,
         "incarnation": timer_message.incarnation,
     }
@@ -177,6 +191,7 @@ def _kind(message: AnyMessage) -> str:
 
 def _identity_headers(parcel: Parcel) -> dict[str, HeaderValue]:
     return {
+        "wire": WIRE_VERSION,
         "cluster": parcel.cluster,
         "disk": parcel.disk,
         "incarnation": parcel.incarnation,
@@ -206,7 +221,8 @@ def _properties(
 
 
 def decode(properties: Properties, body: bytes) -> Parcel | TimerMessage:
-    """Decode a node's message. Raises `Undecodable`."""
+    """Decode a node's message. Raises `NewerWireVersion` or `Undecodable`."""
+    _check_version(properties)
     if len(body) > BODY_BYTES_MAX:
         raise Undecodable(f"{len(body)} bytes are more than {BODY_BYTES_MAX}")
     headers = properties.headers
@@ -225,6 +241,17 @@ def decode(properties: Properties, body: bytes) -> Parcel | TimerMessage:
     else:
         messages = _decode_held(properties.type, body) or _decode_control(properties.type, body)
     return Parcel(cluster, properties.app_id, disk, incarnation, messages)
+
+
+def _check_version(properties: Properties) -> None:
+    version = properties.headers.get("wire")
+    if not isinstance(version, int) or version < 1:
+        raise Undecodable("the header wire (a version, from 1) is missing or wrong")
+    if version > WIRE_VERSION:
+        raise NewerWireVersion(
+            f"{properties.app_id[:_NAME_CHARS_SHOWN] or 'a node without a name'} sends messages of "
+            f"wire version {version}, and this Synod reads {WIRE_VERSION} at most: upgrade it"
+        )
 
 
 def _decode_control(kind: str, body: bytes) -> tuple[AnyMessage, ...]:

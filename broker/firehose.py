@@ -19,7 +19,7 @@ from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 from actors.messages import AnyMessage
 from broker.addresses import BrokerAddresses, split_urls
 from broker.amqp_frames import HeaderValue, Properties
-from broker.codec import PING, TIMER, Undecodable, decode
+from broker.codec import PING, TIMER, NewerWireVersion, Undecodable, decode
 from broker.topology import Topology
 from broker.transport import Parcel, TimerMessage
 
@@ -122,7 +122,7 @@ def traced_messages_of(traced: AbstractIncomingMessage, topology: Topology) -> l
         return [base._replace(text=f"{len(traced.body)} bytes of events")]
     try:
         item = decode(Properties(base.kind, base.sender, base.message_id, 0, own), traced.body)
-    except Undecodable as error:
+    except (NewerWireVersion, Undecodable) as error:
         return [base._replace(text=f"undecodable: {error}")]
     if isinstance(item, TimerMessage):
         names = ", ".join(f"{key.name} {key.subject}".strip() for key, _ in item.timers)

@@ -184,7 +184,8 @@ class Journal:
         meta = dict(zip(_META, rows[0], strict=True))
         if meta["format"] not in (1, FORMAT_VERSION):
             raise JournalForeign(
-                f"{self.path} has format {meta['format']}; this Synod writes {FORMAT_VERSION}"
+                f"{self.path} has format {meta['format']}, and this Synod reads {FORMAT_VERSION} "
+                "at most: start the newer Synod that wrote it. Nothing in it is changed"
             )
         check_owner(self.path, meta, node, cluster)
         if marker is not None and marker["disk"] != meta["disk"]:

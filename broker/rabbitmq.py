@@ -29,6 +29,7 @@ from broker.codec import (
     BODY_BYTES_MAX,
     PING,
     Encoded,
+    NewerWireVersion,
     Undecodable,
     decode,
     encode,
@@ -152,6 +153,7 @@ class RabbitTransport:
         self._control_listener: Callable[[str, bytes], None] | None = None
         self._events = itertools.count(1)
         self._reported_s = 0.0
+        self._newer_reported_s = -REPEAT_WARNING_S
         self._pings = itertools.count(1)
         self._pinged_s = 0.0
         self._ping_time = Estimator(
@@ -420,7 +422,9 @@ class RabbitTransport:
         self._deliver(Delivery(item, receipt, delivered.size_bytes))
 
     def _read(self, delivered: AmqpMessage) -> Parcel | TimerMessage | None:
-        """Decode before anything else; undecodable messages go to quarantine."""
+        """Decode before anything else; undecodable messages go to quarantine. Those of a newer
+        version are dropped: they are not wrong, and a whole cluster may send nothing else.
+        """
         properties = delivered.properties
         try:
             if properties is None:
@@ -438,9 +442,19 @@ class RabbitTransport:
             if delivered.size_bytes > BODY_BYTES_MAX:
                 raise Undecodable(f"{delivered.size_bytes} bytes are more than {BODY_BYTES_MAX}")
             return decode(properties, delivered.body)
+        except NewerWireVersion as error:
+            self._drop_newer(str(error))
+            return None
         except (Undecodable, ValueError) as error:
             self._quarantine(delivered, str(error))
             return None
+
+    def _drop_newer(self, reason: str) -> None:
+        self._health.newer += 1
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._newer_reported_s >= REPEAT_WARNING_S:
+            self._newer_reported_s = now_s
+            log.error("%s can't take part: %s", self._name, reason)
 
     def _quarantine(self, delivered: AmqpMessage, reason: str) -> None:
         properties = delivered.properties

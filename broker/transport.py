@@ -76,6 +76,7 @@ class TransportHealth:
 
     `blocked`: the broker takes no messages at present (its memory or disk alarm).
     `dropped`: messages that could not be handed to the broker.
+    `newer`: messages of a newer wire version than this node reads, which it dropped.
     """
 
     connected: bool = False
@@ -84,6 +85,7 @@ class TransportHealth:
     failures: int = 0
     dropped: int = 0
     quarantined: int = 0
+    newer: int = 0
     last_error: str = ""
 
 

@@ -27,6 +27,7 @@ class Health(Protocol):
     sessions: int
     dropped: int
     quarantined: int
+    newer: int
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,12 @@ class NodeStateCollector:
             "Messages that could not be read and went to quarantine.",
             labels,
             health.quarantined,
+        )
+        counter(
+            "node_newer",
+            "Messages of a newer wire version than the node reads, which it dropped.",
+            labels,
+            health.newer,
         )
         gauge("node_inbox_messages", "Messages that wait for a turn.", labels, node.inbox())
         gauge("node_timers_armed", "Timers that are armed.", labels, node.timers())

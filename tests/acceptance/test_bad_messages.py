@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from broker.codec import WIRE_VERSION
 from broker.topology import Topology
 from chaos.cluster.local import Description, LocalCluster
 from chaos.load.http1 import Connection
@@ -29,6 +30,7 @@ def malformed_messages(cluster: LocalCluster) -> list[Malformed]:
     store = next(store for store in survey["view"]["stores"] if store["name"] == "store-1")
     seen = next(node for node in survey["nodes"] if node["name"] == "store-1")
     headers: dict[str, Any] = {
+        "wire": WIRE_VERSION,
         "cluster": survey["cluster"],
         "disk": store["disk"],
         "incarnation": seen["incarnation"],

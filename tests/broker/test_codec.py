@@ -14,7 +14,15 @@ from pamqp import commands, frame, header
 from pamqp.heartbeat import Heartbeat
 
 from actors.effects import TimerKey
-from actors.messages import Accepted, AnyMessage, ChunkGet, ChunkRefused, Message, Result
+from actors.messages import (
+    Accepted,
+    AnyMessage,
+    ChunkData,
+    ChunkGet,
+    ChunkRefused,
+    Message,
+    Result,
+)
 from broker.amqp_frames import (
     AmqpMessage,
     FrameSplitter,
@@ -25,6 +33,9 @@ from broker.amqp_frames import (
 )
 from broker.codec import (
     BODY_BYTES_MAX,
+    WIRE_VERSION,
+    Encoded,
+    NewerWireVersion,
     Undecodable,
     decode,
     encode,
@@ -81,6 +92,7 @@ def test_the_properties_say_what_people_filter_by() -> None:
     assert properties.type == "paxos.accepted,chunk.get"
     assert properties.app_id == "store-1"
     assert properties.headers == {
+        "wire": WIRE_VERSION,
         "cluster": "c1",
         "disk": "d1",
         "incarnation": 3,
@@ -114,6 +126,7 @@ def test_a_wakeup_comes_back_as_it_was() -> None:
 
 
 GOOD = next(iter(encode(parcel(Accepted(ballot=BALLOT, slot=9)))))
+GOOD_HEADERS = GOOD.properties.headers
 
 
 @pytest.mark.parametrize(
@@ -132,9 +145,12 @@ GOOD = next(iter(encode(parcel(Accepted(ballot=BALLOT, slot=9)))))
             "Extra inputs",
         ),
         ({}, b'[{"type": "chunk.data", "sha256": "", "data": ""}]', "raw bytes"),
-        ({"headers": {}}, GOOD.body, "disk"),
-        ({"headers": {"disk": "d", "incarnation": "3", "cluster": ""}}, GOOD.body, "incarnation"),
-        ({"headers": {"disk": "d", "incarnation": 3}}, GOOD.body, "cluster"),
+        ({"headers": {}}, GOOD.body, "wire"),
+        ({"headers": {**GOOD_HEADERS, "wire": "1"}}, GOOD.body, "wire"),
+        ({"headers": {**GOOD_HEADERS, "wire": 0}}, GOOD.body, "wire"),
+        ({"headers": {"wire": 1}}, GOOD.body, "disk"),
+        ({"headers": {**GOOD_HEADERS, "incarnation": "3"}}, GOOD.body, "incarnation"),
+        ({"headers": {"wire": 1, "disk": "d", "incarnation": 3}}, GOOD.body, "cluster"),
         ({"app_id": ""}, GOOD.body, "app_id"),
         ({"type": "chunk.put"}, b"data", "sha256"),
         ({"type": "timer"}, b'[["name"]]', "timer"),
@@ -144,6 +160,26 @@ GOOD = next(iter(encode(parcel(Accepted(ballot=BALLOT, slot=9)))))
 def test_anything_else_is_undecodable(changes: dict[str, Any], body: bytes, reason: str) -> None:
     with pytest.raises(Undecodable, match=reason):
         decode(GOOD.properties._replace(**changes), body)
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        GOOD,
+        *encode(parcel(SAMPLES[0])),
+        *encode(parcel(ChunkData(sha256=HASH, data=b"x"))),
+        encode_timers("store-1", TimerMessage("d1", 3, ())),
+    ],
+    ids=lambda encoded: encoded.properties.type,
+)
+def test_a_message_of_a_newer_version_is_no_wrong_one(good: Encoded) -> None:
+    """Given a message of the next version, whatever is in it, then it is told apart from garbage,
+    and the error names who is too old.
+    """
+    newer = good.properties._replace(headers={**good.properties.headers, "wire": WIRE_VERSION + 1})
+    for body in (good.body, b"\x00 no JSON at all"):
+        with pytest.raises(NewerWireVersion, match=r"store-1 sends .* wire version 2.* reads 1"):
+            decode(newer, body)
 
 
 @given(st.binary(max_size=200))

@@ -21,7 +21,7 @@ from yarl import URL
 from actors.calls import Survey
 from actors.effects import Answer, Envelope, Group, TimerKey
 from actors.messages import ChunkData, ChunkPut
-from broker.codec import BODY_BYTES_MAX
+from broker.codec import BODY_BYTES_MAX, WIRE_VERSION
 from broker.delay_levels import delay_level_ms
 from broker.event_subscription import subscribe_to_events
 from broker.observer import Observer
@@ -250,7 +250,7 @@ async def test_an_undecodable_message_goes_to_quarantine_and_the_node_continues(
     house: House, amqp_url: str, topology: Topology
 ) -> None:
     host = house.host("store-1", {"poison": fail})
-    good_headers = {"cluster": "c", "disk": "d", "incarnation": 1}
+    good_headers = {"wire": WIRE_VERSION, "cluster": "c", "disk": "d", "incarnation": 1}
     async with house.running(host), channel_to(amqp_url) as channel:
         nodes = await channel.get_exchange(topology.nodes)
 
@@ -280,7 +280,7 @@ async def test_an_undecodable_message_goes_to_quarantine_and_the_node_continues(
         found = [await take(quarantine) for _ in range(6)]
         reasons = {message.headers["reason"]: message for message in found}
         for expected in (
-            "disk (text) and incarnation",
+            "wire (a version",
             "app_id",
             "paxos.surprise",
             "bytes are more than",
@@ -292,7 +292,7 @@ async def test_an_undecodable_message_goes_to_quarantine_and_the_node_continues(
             "store-1",
             "store-1.bulk",
         }
-        garbage = next(m for r, m in reasons.items() if "disk (text)" in str(r))
+        garbage = next(m for r, m in reasons.items() if "wire (a version" in str(r))
         assert garbage.body == b"\x00garbage\xff"
         # All of it was acknowledged: the queue is empty after the node is gone.
         await until(lambda: host.inbox_messages == 0)
@@ -322,6 +322,41 @@ async def test_a_message_that_is_too_large_costs_neither_the_session_nor_what_fo
         assert (health.sessions, health.dropped, health.quarantined) == (1, 1, 1)
 
 
+async def test_messages_of_a_newer_version_are_dropped_and_reported_once(
+    house: House,
+    amqp_url: str,
+    topology: Topology,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Given a cluster that has gone over to a later version, when a node of this one hears nothing
+    else, then it neither acts, fails, nor fills the quarantine, and its log says what to do.
+    """
+    host = house.host("store-1")
+    headers: dict[str, Any] = {
+        "wire": WIRE_VERSION + 1,
+        "cluster": "c",
+        "disk": "d",
+        "incarnation": 1,
+    }
+    async with house.running(host), channel_to(amqp_url) as channel:
+        nodes = await channel.get_exchange(topology.nodes)
+        for number in range(50):
+            message = aio_pika.Message(
+                b'[{"type": "paxos.later", "number": %d}]' % number,
+                type="paxos.later",
+                app_id="proposer-1",
+                headers=headers,
+            )
+            await nodes.publish(message, "store-1")
+        await until(lambda: host.transport.health.newer == 50)
+        assert (puppet(host).seen, host.halted, host.transport.health.quarantined) == ([], "", 0)
+    said = [record.message for record in caplog.records if "wire version" in record.message]
+    assert said == [
+        "store-1 can't take part: proposer-1 sends messages of wire version 2, and this Synod "
+        "reads 1 at most: upgrade it"
+    ]
+
+
 async def test_a_local_call_from_the_network_is_refused(
     house: House, amqp_url: str, topology: Topology
 ) -> None:
@@ -333,7 +368,12 @@ async def test_a_local_call_from_the_network_is_refused(
                 b'[{"type": "call.survey", "token": 1}]',
                 type="call.survey",
                 app_id="gateway-1",
-                headers={"cluster": "", "disk": host.identity.disk, "incarnation": 1},
+                headers={
+                    "wire": WIRE_VERSION,
+                    "cluster": "",
+                    "disk": host.identity.disk,
+                    "incarnation": 1,
+                },
             ),
             "gateway-1",
         )

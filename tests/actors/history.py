@@ -1,0 +1,352 @@
+"""A history of the log that uses every operation and refusal, and its record in `golden/`.
+
+Replicas of two releases apply the same log side by side during an upgrade. So a release must read
+the slots, and compute the results, rows and hashes, exactly as the release that recorded them
+(docs/decisions/0024-versions.md). The record is made once, with a version of the rules::
+
+    python -m tests.actors.history
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter
+
+from actors.state.namespace import Namespace
+from actors.values import (
+    NO_ROOM,
+    NOOP,
+    Abort,
+    AnyOperation,
+    AnyValue,
+    Batch,
+    Check,
+    Chunked,
+    CloseSession,
+    Command,
+    Constants,
+    CopyEntry,
+    DeleteFile,
+    FoundingMember,
+    Frozen,
+    Genesis,
+    IdempotencyKey,
+    Indirect,
+    Inline,
+    MakeDirectory,
+    MoveEntry,
+    OpenSession,
+    Precondition,
+    PutFile,
+    Refusal,
+    RemoveDirectory,
+    StoreMember,
+    Transaction,
+    Value,
+    View,
+)
+
+RECORD = Path(__file__).with_name("golden") / "history-1.jsonl"
+
+_VALUE: TypeAdapter[AnyValue] = TypeAdapter(Value)
+_REFUSALS = TypeAdapter(tuple[Refusal, ...])
+_MINUTE_MS = 60_000
+_MEMBERS = ("acceptor-1", "acceptor-2", "acceptor-3", "learner-1", "store-1", "store-2", "store-3")
+
+ANY = Precondition(if_match=("*",))
+NONE = Precondition(if_none_match=("*",))
+
+
+class Slot(NamedTuple):
+    """A slot of the log and the commands that it aborts."""
+
+    value: AnyValue
+    aborted: tuple[Refusal, ...] = ()
+
+
+class Chapter(NamedTuple):
+    """A cluster of its own and its log, from slot 1."""
+
+    genesis: Genesis
+    slots: list[Slot]
+
+
+# -- the history ----------------------------------------------------------------------------------
+
+
+class _Writer:
+    """Numbers the commands of a session, and makes slots of them."""
+
+    def __init__(self) -> None:
+        self.slots: list[Slot] = []
+        self._sequences: dict[str, int] = {}
+
+    def command(
+        self, operation: AnyOperation, session: str = "gateway-1.a", **more: Any
+    ) -> Command:
+        """The session's next command, unless `more` says otherwise."""
+        sequence = more.pop("sequence", self._sequences.get(session, 0))
+        self._sequences[session] = max(self._sequences.get(session, 0), sequence + 1)
+        fields: dict[str, Any] = {"acknowledged": -1, "reply_to": "gateway-1", **more}
+        return Command(session=session, sequence=sequence, operation=operation, **fields)
+
+    def slot(self, *commands: Command | AnyOperation, after_ms: int = 10, **more: Any) -> None:
+        """A slot with these commands, `after_ms` later."""
+        made = tuple(c if isinstance(c, Command) else self.command(c) for c in commands)
+        aborted = more.pop("aborted", ())
+        self.slots.append(Slot(Batch(elapsed_ms=after_ms, commands=made, **more), aborted))
+
+    def each(self, *operations: AnyOperation) -> None:
+        """A slot for each operation."""
+        for operation in operations:
+            self.slot(operation)
+
+
+def _genesis(constants: Constants) -> Genesis:
+    stores = tuple(StoreMember(name=f"store-{n}", disk=f"s{n}", added_slot=0) for n in (1, 2, 3))
+    return Genesis(
+        cluster="c0ffee",
+        constants=constants,
+        members=tuple(FoundingMember(name=name, disk=f"disk of {name}") for name in _MEMBERS),
+        view=_view(0, stores),
+    )
+
+
+def _view(epoch: int, stores: Sequence[StoreMember]) -> View:
+    return View(
+        epoch=epoch,
+        coordinator="learner-1",
+        coordinator_disk="disk of learner-1",
+        coordinator_incarnation=epoch + 1,
+        stores=tuple(stores),
+    )
+
+
+def _put(path: str, text: str = "x", **more: Any) -> PutFile:
+    data = text.encode()
+    content = Inline(sha256=hashlib.sha256(data).hexdigest(), data=data)
+    return PutFile(path=path, content=content, **more)
+
+
+def _tagged(tag: str) -> Precondition:
+    return Precondition(if_match=(tag,))
+
+
+def files() -> Chapter:
+    """Every operation, done and refused."""
+    writer = _Writer()
+    each, slot = writer.each, writer.slot
+    each(OpenSession(), _put("a/b/ü.txt", "grüße", content_type="text/plain", modified_ms=1_700))
+    each(_put("a/b/ü.txt", "again", meta=(("k", "v"), ("ü", "ß")), executable=True))
+    each(_put("empty", ""), _put("a/b/ü.txt/below"), _put(""), _put("a"), _put("new", when=ANY))
+    each(_put("empty", "y", when=NONE), _put("empty", "z", when=_tagged("9-9")))
+    chunks = tuple(hashlib.sha256(bytes([number])).hexdigest() for number in range(3))
+    each(PutFile(path="large", content=Chunked(size=9, sha256=chunks[0], chunks=chunks)))
+    each(PutFile(path="huge", content=Indirect(size=9, sha256=chunks[0], manifest=chunks[1])))
+    each(DeleteFile(path="huge", when=_tagged("1-0")), DeleteFile(path="huge"))
+    each(DeleteFile(path="huge"), DeleteFile(path="a"), DeleteFile(path=""))
+    each(MakeDirectory(path="d/e"), MakeDirectory(path="d/e"), MakeDirectory(path=""))
+    each(MakeDirectory(path="empty"), MakeDirectory(path="empty/e"))
+    each(RemoveDirectory(path="d"), RemoveDirectory(path="no"), RemoveDirectory(path="empty"))
+    each(RemoveDirectory(path=""), RemoveDirectory(path="d", recursive=True))
+    for kind in (MoveEntry, CopyEntry):
+        each(_put("t/1/one", "1"), _put("t/1/two", "2"), _put("t/file", "f"), _put("t/other"))
+        each(MakeDirectory(path="t/full/x"), MakeDirectory(path="t/bare"))
+        each(kind(source="t/file", target="t/moved"), kind(source="t/1", target="t/2/deep"))
+        each(kind(source="", target="x"), kind(source="no", target="x"))
+        each(kind(source="t/other", target="x", when=_tagged("0-0")))
+        each(kind(source="t/other", target="x", target_when=ANY))
+        each(kind(source="t/other", target="t/other"), kind(source="t/2", target="t/2/in"))
+        each(kind(source="t/other", target="empty/in"), kind(source="t/other", target="t/moved"))
+        each(kind(source="t/other", target="t/bare", overwrite=True))
+        each(kind(source="t/2", target="t/full", overwrite=True))
+        each(kind(source="t/other", target="t/moved", overwrite=True))
+        each(kind(source="t/2", target="t/bare", overwrite=True))
+        each(_put("q/" + "n" * 250 + "/f"), kind(source="q", target="/".join(["m" * 240] * 16)))
+        each(RemoveDirectory(path="q", recursive=True), RemoveDirectory(path="t", recursive=True))
+    steps = (
+        _put("tx/one", "1"),
+        Check(path="tx/one", when=ANY),
+        CopyEntry(source="tx/one", target="tx/two"),
+        MoveEntry(source="tx/two", target="tx/three"),
+        MakeDirectory(path="tx/d"),
+        RemoveDirectory(path="tx/d"),
+        DeleteFile(path="tx/one"),
+    )
+    each(Transaction(steps=steps), Transaction(steps=(*steps, Check(path="tx/three", when=NONE))))
+    each(Transaction(steps=(_put("tx/gone"), DeleteFile(path="no"))), Transaction(steps=()))
+    each(Transaction(steps=(MakeDirectory(path="tx"), Check(path="", when=ANY))))
+    slot(_put("many", "1"), _put("many", "2"), DeleteFile(path="many"), _put("many", "3"))
+    return Chapter(_genesis(Constants()), writer.slots)
+
+
+def sessions() -> Chapter:
+    """Retries, keys, aborts, expiry, views and what else a slot may hold."""
+    writer = _Writer()
+    command, slot = writer.command, writer.slot
+    slot(command(_put("early"), "gateway-2.x", sequence=3), command(OpenSession()))
+    again = command(_put("a"))
+    slot(again, again)
+    slot(again, command(_put("b"), acknowledged=0), command(_put("c"), sequence=0))
+    slot(command(_put("c"), acknowledged=2), command(_put("a"), sequence=1))
+    key, other = (IdempotencyKey(key="k", fingerprint=text) for text in ("one", "two"))
+    slot(command(_put("k"), idempotency=key), command(_put("k"), idempotency=key))
+    slot(command(_put("k"), idempotency=other))
+    slot(command(_put("no"), idempotency=IdempotencyKey(key="refused", fingerprint="f")))
+    late, full = (Refusal(index=0, reason=r) for r in ("no vote", f"{NO_ROOM}: the disk is full"))
+    slot(command(_put("late")), command(_put("in time")), aborted=(late,))
+    slot(command(_put("full")), aborted=(full,))
+    slot(command(OpenSession(), "gateway-1.never"), aborted=(late,))
+    slot(command(_put("x"), "gateway-1.never", sequence=1))
+    writer.slots.append(Slot(NOOP))
+    writer.slots.append(Slot(Abort(slot=8, commands=(0,), epoch=0, reason="no vote")))
+    members = tuple(StoreMember(name=f"store-{n}", disk=f"s{n}", added_slot=0) for n in (1, 2))
+    returned = StoreMember(name="store-3", disk="new", added_slot=None)
+    for view in (
+        _view(1, members),
+        _view(1, members),
+        _view(3, ()),
+        _view(2, (*members, returned)),
+    ):
+        writer.slots.append(Slot(view))
+    slot(command(OpenSession(), "gateway-1.b"), command(CloseSession(target="gateway-1.b")))
+    slot(
+        command(_put("b"), "gateway-1.b", sequence=2),
+        command(OpenSession(), "gateway-1.b", sequence=0),
+    )
+    slot(command(CloseSession(target="gateway-9.unknown")))
+    slot(command(OpenSession(), "gateway-9.unknown"))
+    slot(command(OpenSession(), "gateway-1.c"), after_ms=-5)
+    slot(command(_put("stamped")), after_ms=0, stamp_ms=5 * _MINUTE_MS)
+    slot(command(_put("young"), idempotency=IdempotencyKey(key="young", fingerprint="f")))
+    for minutes in (1, 2, 1, 3, 1, 2, 4, 1, 3):
+        slot(command(_put("tick"), acknowledged=9), after_ms=minutes * _MINUTE_MS)
+    slot(command(_put("c"), "gateway-1.c"), command(_put("k"), idempotency=other))
+    constants = Constants(session_expiry_ms=8 * _MINUTE_MS, idempotency_expiry_ms=6 * _MINUTE_MS)
+    return Chapter(_genesis(constants), writer.slots)
+
+
+def bounds() -> Chapter:
+    """What is too large, too deep, too much, or too much beside others."""
+    writer = _Writer()
+    each, slot, command = writer.each, writer.slot, writer.command
+    each(OpenSession(), _put("1/2/3/4"), _put("1/2/3/4/5"), MakeDirectory(path="1/2/3/5/6"))
+    each(_put("1/2/3/a"), _put("1/2/3/b"), CopyEntry(source="1", target="deep/er"))
+    each(CopyEntry(source="1", target="2"), CopyEntry(source="1/2", target="3"))
+    each(_put("w", meta=(("k", "v" * 3_000),)), RemoveDirectory(path="2", recursive=True))
+    slot(_put("p", "1"), _put("q", "2"), _put("r", "3"), _put("s", "4"), _put("t", "5"))
+    busy = command(_put("later"), idempotency=IdempotencyKey(key="k", fingerprint="f"))
+    slot(*(_put(f"u{n}", f"{n}") for n in range(8)), busy)
+    each(*(_put(f"v{n}", f"{n}") for n in range(4)), _put("p", "replaced"), _put("v9"))
+    each(DeleteFile(path="p"), _put("long", meta=(("k", "v" * 1_900),)))
+    each(DeleteFile(path="q"), _put("longer", meta=(("k", "v" * 1_800),)))
+    steps = tuple(Check(path="r", when=ANY) for _ in range(9))
+    each(Transaction(steps=steps), Transaction(steps=(DeleteFile(path="r"), *steps)))
+    constants = Constants(
+        slot_steps=8, slot_bytes=3_000, path_depth=4, tree_entries=18, tree_bytes=7_500
+    )
+    return Chapter(_genesis(constants), writer.slots)
+
+
+CHAPTERS = (files, sessions, bounds)
+
+NARROW = range(1, 40)
+"""Each chapter is also applied under so narrow bounds that each cost of a step or an entry, and
+each time of an expiry, decides an outcome somewhere.
+"""
+
+
+def _narrowed(constants: Constants, width: int) -> Constants:
+    return constants.model_copy(
+        update={
+            "slot_steps": width,
+            "slot_bytes": 150 * width,
+            "path_depth": 1 + width // 4,
+            "tree_entries": width,
+            "tree_bytes": 500 * width,
+            "session_expiry_ms": width * _MINUTE_MS // 3,
+            "idempotency_expiry_ms": width * _MINUTE_MS // 4,
+        }
+    )
+
+
+# -- its record -----------------------------------------------------------------------------------
+
+
+def record() -> Iterator[str]:
+    """The lines of the record: for each chapter its genesis, its slots and their results, and the
+    results under narrower bounds.
+    """
+    for chapter in (make() for make in CHAPTERS):
+        yield from _lines_of(chapter)
+
+
+def repeated(lines: Sequence[str]) -> Iterator[str]:
+    """The lines that this version would have recorded, computed from the slots in `lines`."""
+    chapters: list[Chapter] = []
+    for line in lines:
+        read = json.loads(line)
+        if "genesis" in read:
+            genesis = Genesis.model_validate_json(json.dumps(read["genesis"]))
+            chapters.append(Chapter(genesis, []))
+        elif "slot" in read:
+            value = _VALUE.validate_json(json.dumps(read["value"]))
+            aborted = _REFUSALS.validate_json(json.dumps(read["aborted"]))
+            chapters[-1].slots.append(Slot(value, aborted))
+    for chapter in chapters:
+        yield from _lines_of(chapter)
+
+
+def _lines_of(chapter: Chapter) -> Iterator[str]:
+    genesis, slots = chapter
+    yield _line_of_genesis(genesis)
+    state = begun(genesis)
+    for slot in slots:
+        yield _line_of_slot(state, slot)
+    for width in NARROW:
+        narrow = genesis.model_copy(update={"constants": _narrowed(genesis.constants, width)})
+        state, results = begun(narrow), hashlib.sha256()
+        for slot in slots:
+            results.update(_line_of_slot(state, slot).encode())
+        yield f'{{"narrow":{width},"results":"{results.hexdigest()}"}}'
+
+
+def begun(genesis: Genesis) -> Namespace:
+    """The empty state of a new cluster."""
+    state = Namespace()
+    state.begin(genesis)
+    return state
+
+
+def _line_of_genesis(genesis: Genesis) -> str:
+    # The reason why a View of one store takes no writes is part of results, too (decision 21).
+    shortage = json.dumps(genesis.shortage(["store-1"]))
+    return f'{{"genesis":{_json(genesis)},"shortage":{shortage}}}'
+
+
+def _line_of_slot(state: Namespace, slot: Slot) -> str:
+    outcomes = state.apply(state.applied + 1, slot.value, slot.aborted)
+    state.tree.gained.clear()
+    state.tree.dropped.clear()
+    rows = hashlib.sha256()
+    for key, row in sorted(state.rows()):
+        rows.update(b"%b %b\n" % (key.encode(), row.to_json()))
+    digest = slot.value.digest if isinstance(slot.value, Batch) else ""
+    aborted, results = (",".join(map(_json, part)) for part in (slot.aborted, outcomes))
+    return (
+        f'{{"slot":{state.applied},"value":{_json(slot.value)},"digest":"{digest}",'
+        f'"aborted":[{aborted}],"outcomes":[{results}],'
+        f'"bytes":{state.tree.bytes},"state_hash":"{state.state_hash}",'
+        f'"rows":"{rows.hexdigest()}"}}'
+    )
+
+
+def _json(value: Frozen) -> str:
+    return value.to_json().decode()
+
+
+if __name__ == "__main__":
+    RECORD.write_text("".join(f"{line}\n" for line in record()), encoding="utf-8")
