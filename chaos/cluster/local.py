@@ -50,6 +50,9 @@ DEFAULT_FOLDER = Path("synod-local")
 DEFAULT_PORT = 8080
 DESCRIPTION = "cluster.json"
 
+THIS_TREE = ("-m", "synod")
+"""The program of a node: arguments of Python before `node NAME`."""
+
 _HOST = "127.0.0.1"
 
 
@@ -277,6 +280,15 @@ class LocalCluster:
             arguments.append("--arm-on-signal")
         self.nodes[name].start(arguments, group=self._group())
 
+    def go_over(self, name: str, program: Sequence[str] = THIS_TREE) -> None:
+        """End a node in good order, and start it on its data as another program, such as another
+        release; see `programs`. Does not wait for the new process.
+        """
+        self.stop_node(name)
+        self.programs[name] = program
+        self.nodes[name].command = self._command(name)
+        self.start_node(name)
+
     def arm(self, name: str) -> None:
         """Let the failpoints of a node that was started with `armed=False` count from now on.
 
@@ -431,12 +443,15 @@ class LocalCluster:
             environment["SYNOD_METRICS_PORT"] = str(self.description.metrics[name])
         return Daemon(
             name,
-            [sys.executable, *self.programs.get(name, ("-m", "synod")), "node", name],
+            self._command(name),
             environment,
             folder=self.folder,
             log=self.folder / "logs" / f"{name}.log",
             record=self.folder / "processes" / name,
         )
+
+    def _command(self, name: str) -> list[str]:
+        return [sys.executable, *self.programs.get(name, THIS_TREE), "node", name]
 
     def _group(self) -> int | None:
         if self.outlives:

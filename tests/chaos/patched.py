@@ -1,6 +1,7 @@
 """A node with a deliberate bug, in a process of its own: `patched.py BUG node NAME …`.
 
-Only the tests of the verdict start it. It imports no other test, as tests are not installed.
+Only the tests of the verdict and of mixed versions start it. It imports no other test, as tests are
+not installed.
 """
 
 import sys
@@ -55,8 +56,41 @@ def commit_with_two_votes() -> None:
     Coordinator._decidable = lenient  # type: ignore[method-assign]
 
 
+def another_wire() -> None:
+    """A later release sends a field that the former one does not know, under the same version."""
+    from broker import codec
+
+    encode_control = codec._encode_control
+
+    def with_a_field(parcel: Any, messages: Any, bodies: list[bytes]) -> Any:
+        later = [body[:-1] + b',"later":1}' for body in bodies]
+        return encode_control(parcel, messages, later)
+
+    codec._encode_control = with_a_field
+
+
+def another_outcome() -> None:
+    """A replica of a later release keeps another content type than the former one."""
+    from actors.state import operations
+
+    put_file = operations._put_file
+
+    def tidied(tree: Any, slot: int, index: int, operation: Any) -> Any:
+        update = {"content_type": operation.content_type.upper()}
+        return put_file(tree, slot, index, operation.model_copy(update=update))
+
+    operations._put_file = tidied
+
+
 BUGS = {
-    bug.__name__: bug for bug in (vote_before_commit, read_without_lease, commit_with_two_votes)
+    bug.__name__: bug
+    for bug in (
+        vote_before_commit,
+        read_without_lease,
+        commit_with_two_votes,
+        another_wire,
+        another_outcome,
+    )
 }
 
 if __name__ == "__main__":
