@@ -71,7 +71,7 @@ class ComposeTarget:
         self._client: Sequence[str] = ("docker", "compose")
         self._environment = dict(os.environ)
         self._paused: set[str] = set()
-        self._cuts = Cuts()
+        self._cuts = Cuts(self._evaluate)
         self._remade: set[str] = set()
         """The nodes of a running cluster whose containers were changed."""
 
@@ -215,7 +215,6 @@ class ComposeTarget:
 
         Raises `ProcessFailed` if something is left.
         """
-        await self._cuts.stop()
         if not self._project:
             return
         for service in sorted(self._paused):
@@ -227,6 +226,7 @@ class ComposeTarget:
                 # Only these nodes: compose would recreate any other whose definition has changed.
                 again = ("up", "--detach", "--no-deps", *sorted(self._remade))
                 await self._compose(*again, may_fail=True)
+            await self._cuts.end_all()
             return
         left: list[str] = []
         for _ in range(_DOWN_ATTEMPTS):
@@ -360,45 +360,26 @@ class ComposeTarget:
     async def _in_broker(self, broker: str, *command: str) -> str:
         return await self._run("docker", "exec", await self._container(broker), *command)
 
+    @property
+    def _topology(self) -> Topology:
+        return Topology("synod", "named" if len(self.brokers) == 1 else "session")
+
     async def cut_off(self, node: str, group: str, cut: bool) -> None:
-        """See `Target`: with the broker's own console program."""
+        """See `Target`."""
         if node not in self.nodes:
             raise ProcessFailed(f"there is no {node} among the containers")
-        topology = Topology("synod")
-        queue, exchange = topology.node_queue(node), topology.group(group)
-        arguments = [f"source={exchange}", "destination_type=queue", f"destination={queue}"]
-        if not cut:
-            await self._cuts.end(node, group)
-            await self._administer("declare", "binding", *arguments)
-            return
-        await self._administer("delete", "binding", *arguments, "properties_key=~")
+        change = self._cuts.begin if cut else self._cuts.end
+        await change(self._topology, node, group)
 
-        async def delete() -> None:
-            # Usually the binding is gone already, which the program reports as an error.
-            with contextlib.suppress(ProcessFailed):
-                await self._administer("delete", "binding", *arguments, "properties_key=~")
-
-        await self._cuts.begin(node, group, delete)
-
-    async def _administer(self, *arguments: str) -> None:
-        variables = "--username $RABBITMQ_DEFAULT_USER --password $RABBITMQ_DEFAULT_PASS"
-        script = f'exec rabbitmqadmin {variables} "$@"'
-        await self._in_broker(self.brokers[0], "sh", "-c", script, "sh", *arguments)
+    async def _evaluate(self, erlang: str) -> None:
+        await self._in_broker(self.brokers[0], "rabbitmqctl", "eval", erlang)
 
     async def quarantined(self) -> int:
         """See `Target`."""
-        listing = await self._in_broker(
-            self.brokers[0],
-            "rabbitmqctl",
-            "--quiet",
-            "--formatter",
-            "json",
-            "list_queues",
-            "name",
-            "messages",
-        )
+        command = ("rabbitmqctl", "--quiet", "--formatter", "json", "list_queues")
+        listing = await self._in_broker(self.brokers[0], *command, "name", "messages")
         rows: list[dict[str, Any]] = json.loads(listing)
-        name = Topology("synod").quarantine_queue
+        name = self._topology.quarantine_queue
         return sum(int(row["messages"]) for row in rows if row["name"] == name)
 
     async def logs(self, into: Path) -> None:

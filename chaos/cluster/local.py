@@ -27,10 +27,11 @@ from dataclasses import asdict, dataclass, field, replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from actors.options import Options
 from broker.journal_folder import PRIVATE_FOLDER, make_private
+from broker.topology import QueueKind, Topology
 from chaos.cluster.processes import (
     Daemon,
     ProcessFailed,
@@ -174,6 +175,13 @@ class LocalCluster:
         return self.description.cluster
 
     @property
+    def topology(self) -> Topology:
+        """The names on the broker, by the kind of queues that the cluster is set to."""
+        return Topology(
+            self.name, cast(QueueKind, self.description.settings.get("queues", "named"))
+        )
+
+    @property
     def broker_url(self) -> str:
         """Where the nodes find their broker, credentials included."""
         own = self.broker or self.broker_cluster
@@ -233,10 +241,10 @@ class LocalCluster:
         if own := self.broker or self.broker_cluster:
             own.start()
 
-    def wait_brokers(self) -> None:
+    def wait_brokers(self, *, timeout_s: float = 60.0) -> None:
         """Wait until each of several private brokers knows all others as running."""
         if self.broker_cluster is not None:
-            self.broker_cluster.wait_whole()
+            self.broker_cluster.wait_whole(timeout_s=timeout_s)
 
     def stop(self) -> None:
         """End all processes, a private broker included. The data stays."""

@@ -1,45 +1,95 @@
-"""Lasting cuts between nodes and groups: a node declares a deleted binding again within seconds."""
+"""Lasting cuts between nodes and groups, made by a process inside a RabbitMQ node.
 
-import asyncio
+A node declares a deleted binding again within seconds. On a cluster of RabbitMQ nodes its queue is
+exclusive to its connection, so that no other client may delete the binding, and has another name
+after each reconnect. So the process deletes whatever binding leads from the group's exchange to a
+queue of the node, and looks for one every few milliseconds. The bindings are the same on all
+RabbitMQ nodes, so one process suffices.
+"""
+
 from collections.abc import Awaitable, Callable
+from string import Template
 
-PAUSE_S = 0.005
+from broker.topology import Topology
+
+PAUSE_MS = 5
 """Between two deletions of a binding. A message published in between may still be delivered."""
 
-Cut = Callable[[], Awaitable[object]]
+Evaluate = Callable[[str], Awaitable[object]]
+"""Evaluates Erlang in the same RabbitMQ node each time; raises if the evaluation fails."""
+
+# A record #binding{} is {binding, Source, Key, Destination, Arguments}, and a #resource{} is
+# {resource, VirtualHost, Kind, Name}. To end a cut restores what it deleted; what belonged to a
+# former connection can't be bound any more, which the broker only reports.
+_BEGIN = Template("""
+    Exchange = rabbit_misc:r(<<"/">>, exchange, <<"$exchange">>),
+    IsOwn = fun(Binding) ->
+        Queue = element(4, element(4, Binding)),
+        string:prefix(<<Queue/binary, ".">>, <<"$queue.">>) =/= nomatch
+    end,
+    Sweep = fun() ->
+        Found = lists:filter(IsOwn, rabbit_binding:list_for_source(Exchange)),
+        [rabbit_binding:remove(Binding, <<"chaos">>) || Binding <- Found],
+        Found
+    end,
+    [_ | _] = First = Sweep(),
+    Cut = fun Cut(Deleted) ->
+        receive
+            heal -> [rabbit_binding:add(Binding, <<"chaos">>) || Binding <- Deleted]
+        after $pause_ms -> Cut(lists:usort(Sweep() ++ Deleted))
+        end
+    end,
+    register('$name', spawn(fun() -> Cut(First) end)).
+""")
+
+_END = Template("""
+    Monitor = monitor(process, '$name'),
+    '$name' ! heal,
+    receive {'DOWN', Monitor, _, _, Reason} -> normal = Reason end.
+""")
 
 
 class Cuts:
-    """Deletes each binding again and again until its cut is healed."""
+    """The cuts of one cluster, each of which lasts until it is ended."""
 
-    def __init__(self) -> None:
-        self._kept: dict[tuple[str, str], asyncio.Task[None]] = {}
+    def __init__(self, evaluate: Evaluate) -> None:
+        self._evaluate = evaluate
+        self._names: set[str] = set()
 
-    async def begin(self, node: str, group: str, cut: Cut) -> None:
-        """Call `cut`, which deletes the binding if there is one, before this returns and after."""
-        await cut()
-        await self.end(node, group)
-        self._kept[node, group] = asyncio.create_task(self._keep(cut))
+    async def begin(self, topology: Topology, node: str, group: str) -> None:
+        """Cut a node off from a group before this returns, unless it is cut off already.
 
-    async def end(self, node: str, group: str) -> None:
-        """Delete the binding no more. Raises the error that ended the deletions early, if any."""
-        keeping = self._kept.pop((node, group), None)
-        if keeping is None:
+        Raises what `evaluate` raises, also if nothing led from the group to the node.
+        """
+        name = _name(topology, node, group)
+        if name in self._names:
             return
-        keeping.cancel()
-        await asyncio.wait([keeping])
-        if not keeping.cancelled():
-            await keeping
+        await self._evaluate(
+            _BEGIN.substitute(
+                exchange=topology.group(group),
+                queue=topology.node_queue(node),
+                pause_ms=PAUSE_MS,
+                name=name,
+            )
+        )
+        self._names.add(name)
 
-    async def stop(self) -> None:
-        """End all cuts."""
-        for keeping in self._kept.values():
-            keeping.cancel()
-        if self._kept:
-            await asyncio.wait(self._kept.values())
-        self._kept.clear()
+    async def end(self, topology: Topology, node: str, group: str) -> None:
+        """Bind again what was cut, if it was. Raises what `evaluate` raises if the cut had ended
+        early.
+        """
+        await self._end(_name(topology, node, group))
 
-    async def _keep(self, cut: Cut) -> None:
-        while True:
-            await asyncio.sleep(PAUSE_S)
-            await cut()
+    async def end_all(self) -> None:
+        """End every cut; see `end`."""
+        for name in sorted(self._names):
+            await self._end(name)
+
+    async def _end(self, name: str) -> None:
+        if name in self._names:
+            self._names.remove(name)
+            await self._evaluate(_END.substitute(name=name))
+
+
+def _name(topology: Topology, node: str, group: str) -> str:
+    return f"cut {topology.group(group)} {node}"

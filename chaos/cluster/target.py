@@ -12,7 +12,6 @@ from typing import Any, Protocol, TypeVar
 import aio_pika
 import aiormq
 
-from broker.topology import Topology
 from chaos.cluster.local import Description, LocalCluster
 from chaos.cluster.network_cuts import Cuts
 from chaos.cluster.sites import sites_of
@@ -154,8 +153,8 @@ class LocalTarget:
         self.brokers = tuple(self.cluster.brokers)
         self.sites = sites_of(self.nodes, self.brokers)
         self._blocking: set[asyncio.Future[Any]] = set()
-        self._cuts = Cuts()
-        self._connection: aio_pika.abc.AbstractConnection | None = None
+        self._topology = self.cluster.topology
+        self._cuts = Cuts(self._evaluate)
 
     async def start(self, failpoints: Mapping[str, str]) -> None:
         """See `Target`."""
@@ -179,10 +178,6 @@ class LocalTarget:
         """See `Target`."""
         if self._blocking:
             await asyncio.wait(self._blocking)
-        await self._cuts.stop()
-        if self._connection is not None:
-            with contextlib.suppress(aiormq.AMQPError, OSError, RuntimeError):
-                await self._connection.close()
         await asyncio.to_thread(self.cluster.stop)
 
     async def kill(self, node: str) -> None:
@@ -228,7 +223,7 @@ class LocalTarget:
 
     async def start_broker(self, broker: str) -> None:
         """See `Target`."""
-        await self._call(self.cluster.brokers[broker].start)
+        await self._call(self.cluster.brokers[broker].start, timeout_s=START_PATIENCE_S)
 
     async def pause_broker(self, broker: str) -> None:
         """See `Target`."""
@@ -240,36 +235,23 @@ class LocalTarget:
 
     async def wait_brokers(self) -> None:
         """See `Target`."""
-        await self._call(self.cluster.wait_brokers)
+        await self._call(self.cluster.wait_brokers, timeout_s=START_PATIENCE_S)
 
     async def cut_off(self, node: str, group: str, cut: bool) -> None:
         """See `Target`."""
-        if not cut:
-            await self._cuts.end(node, group)
-        topology = Topology(self.cluster.name)
-        queue, exchange = topology.node_queue(node), topology.group(group)
-        channel = await self._channel()
-        bound = await channel.get_queue(queue, ensure=False)
-        # Without a key of its own, aio-pika takes the queue's name, which no binding has.
-        if cut:
-            await self._cuts.begin(node, group, lambda: bound.unbind(exchange, routing_key=""))
-        else:
-            await bound.bind(exchange, routing_key="")
+        change = self._cuts.begin if cut else self._cuts.end
+        await change(self._topology, node, group)
 
-    async def _channel(self) -> aio_pika.abc.AbstractChannel:
-        """A channel for changes on the broker while the cluster runs."""
-        if self._connection is None or self._connection.is_closed:
-            self._connection = await aio_pika.connect(self.cluster.broker_url, timeout=10)
-        return await self._connection.channel()
+    async def _evaluate(self, erlang: str) -> None:
+        await self._call(self.cluster.brokers[self.brokers[0]].control, "eval", erlang)
 
     async def quarantined(self) -> int:
         """See `Target`."""
-        async with await aio_pika.connect(self.cluster.broker_url, timeout=10) as connection:
+        url = self.cluster.brokers[self.brokers[0]].url
+        async with await aio_pika.connect(url, timeout=10) as connection:
             channel = await connection.channel()
             try:
-                queue = await channel.declare_queue(
-                    Topology(self.cluster.name).quarantine_queue, passive=True
-                )
+                queue = await channel.declare_queue(self._topology.quarantine_queue, passive=True)
             except aiormq.exceptions.ChannelNotFoundEntity:
                 return 0
             return queue.declaration_result.message_count or 0

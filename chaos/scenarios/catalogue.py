@@ -176,8 +176,8 @@ async def _gateway_unaware(run: Run) -> None:
 
 
 async def _deafen_store(run: Run, deaf: bool) -> None:
-    for group in (Group.STORES, Group.HEARTBEATS):
-        await run.target.cut_off("store-2", group, deaf)
+    groups = (Group.STORES, Group.HEARTBEATS)
+    await asyncio.gather(*(run.target.cut_off("store-2", group, deaf) for group in groups))
 
 
 async def _read_what_changed(run: Run) -> int:
