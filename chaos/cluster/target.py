@@ -118,8 +118,21 @@ class Target(Protocol):
 
 
 async def survey(target: Target) -> dict[str, Any]:
-    """What `/v1/cluster` answers. Raises `ConnectionError` if it does not answer well."""
-    connection = Connection.to(target.url)
+    """What a gateway answers to `/v1/cluster`. Raises `ConnectionError` if none answers well."""
+    return await _survey(target, target.url, target.other_url)
+
+
+async def all_serve(target: Target) -> bool:
+    """Whether every gateway would take a write."""
+    try:
+        about = [await _survey(target, url) for url in {target.url, target.other_url}]
+    except (ConnectionError, ValueError):
+        return False
+    return all(one["ready"] for one in about)
+
+
+async def _survey(target: Target, *urls: str) -> dict[str, Any]:
+    connection = Connection.to(*urls)
     headers = f"authorization: Bearer {target.token}\r\n" if target.token else ""
     try:
         reply = await connection.request("GET", "/v1/cluster", headers=headers, timeout_s=3.0)

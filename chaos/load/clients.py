@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 from chaos.checker.history import HistoryRecorder, RecordedClient
 from chaos.load.http1 import Connection, Disconnected, Reply
-from chaos.load.writers import content_of
+from chaos.load.writers import content_of, longest_gap_s
 
 Fate = Literal["done", "refused", "aborted", "unavailable", "failed", "unknown"]
 
@@ -81,11 +81,14 @@ class _Work:
 
 
 class Fleet:
-    """Clients that work from `__aenter__` until `__aexit__`."""
+    """Clients that work from `__aenter__` until `__aexit__`.
+
+    They use the first of `urls`, and the next one if it takes no connections.
+    """
 
     def __init__(
         self,
-        url: str,
+        urls: Sequence[str],
         recorder: HistoryRecorder,
         *,
         clients: int = CLIENTS,
@@ -93,12 +96,12 @@ class Fleet:
         token: str = "",
         seed: int = 0,
     ) -> None:
-        self.url = url
         self.asked: list[Asked] = []
         """All operations that have ended, in the order of their ends."""
         self.moves = False
         """Whether the cluster offers moves; see `look_for_moves`."""
         self.clients = clients
+        self._urls = tuple(urls)
         self._recorder = recorder
         folder = f"chaos-{secrets.token_hex(4)}"
         self.pairs = [(f"{folder}/in-{n}", f"{folder}/out-{n}") for n in range(pairs)]
@@ -139,7 +142,7 @@ class Fleet:
 
     async def look_for_moves(self) -> None:
         """Find out whether the gateway offers `POST /v1/move`."""
-        connection = Connection.to(self.url)
+        connection = Connection.to(*self._urls)
         try:
             reply = await connection.request("POST", "/v1/move", b"{}", self._headers)
         finally:
@@ -179,7 +182,7 @@ class Fleet:
         self._news.set()
 
     async def _work_on(self, read_at: str = "") -> None:
-        connection = Connection.to(read_at or self.url)
+        connection = Connection.to(*([read_at] if read_at else self._urls))
         client = self._recorder.client()
         try:
             while True:
@@ -344,6 +347,11 @@ class Fleet:
             count += asked.fate == "done"
         return count
 
+    def gap_s(self, since_ns: int, until_ns: int) -> float:
+        """The longest time between two moments in which no change was acknowledged."""
+        ends = (one.ended_ns for one in self.asked if one.changes and one.fate == "done")
+        return longest_gap_s(ends, since_ns, until_ns)
+
     def changed_since(self, since_ns: int) -> set[str]:
         """The paths at which a change that began since a moment was acknowledged."""
         return {
@@ -357,7 +365,7 @@ class Fleet:
 
     async def resolve(self) -> None:
         """Ask the cluster for the outcome of every write that was unknown or aborted."""
-        connection = Connection.to(self.url)
+        connection = Connection.to(*self._urls)
         try:
             for asked in self.asked:
                 if asked.request and asked.fate in ("unknown", "aborted"):
@@ -367,7 +375,7 @@ class Fleet:
 
     async def order(self, close: list[Asked]) -> None:
         """Find out the index of these operations in their slots."""
-        connection = Connection.to(self.url)
+        connection = Connection.to(*self._urls)
         try:
             for asked in close:
                 if asked.index < 0 and asked.request:
@@ -398,7 +406,7 @@ class Fleet:
 
         Raises `TimeoutError` if a path can't be read.
         """
-        connection = Connection.to(self.url)
+        connection = Connection.to(*self._urls)
         client = self._recorder.client()
         found: dict[str, str | None] = {}
         try:

@@ -5,8 +5,11 @@ processor time than the gateway.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Self
 from urllib.parse import urlsplit
+
+CONNECT_TIMEOUT_S = 5.0
 
 _HEAD_END = b"\r\n\r\n"
 
@@ -31,12 +34,14 @@ class Reply:
 
 
 class Connection(asyncio.Protocol):
-    """A connection that is kept alive, and made again after it was lost."""
+    """A connection that is kept alive, and made again after it was lost.
 
-    def __init__(self, host: str, port: int) -> None:
-        self._host = host
-        self._port = port
-        self._name = f"{host}:{port}".encode()
+    With several servers it stays with one as long as that one takes connections.
+    """
+
+    def __init__(self, addresses: Sequence[tuple[str, int]]) -> None:
+        self._addresses = list(addresses)
+        """The current server's first."""
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._body_starts = -1
@@ -45,10 +50,10 @@ class Connection(asyncio.Protocol):
         self._waiting: asyncio.Future[Reply] | None = None
 
     @classmethod
-    def to(cls, url: str) -> Self:
-        """A connection, not made yet, to the server of `url`."""
-        parts = urlsplit(url)
-        return cls(parts.hostname or "127.0.0.1", parts.port or 80)
+    def to(cls, *urls: str) -> Self:
+        """A connection, not made yet, to the server of the first of `urls` that takes one."""
+        parts = map(urlsplit, dict.fromkeys(urls))
+        return cls([(part.hostname or "127.0.0.1", part.port or 80) for part in parts])
 
     async def request(
         self,
@@ -62,12 +67,13 @@ class Connection(asyncio.Protocol):
         """Send a request and return its answer.
 
         `headers` is whole lines that end with CRLF. Raises `Disconnected`; `ConnectionError` if no
-        connection was made, so that the request certainly took no effect.
+        server took a connection, so that the request certainly took no effect.
         """
         transport = await self._connected()
         self._bodyless = method == "HEAD"
+        host, port = self._addresses[0]
         head = (
-            f"{method} {target} HTTP/1.1\r\nhost: {self._host}:{self._port}\r\n"
+            f"{method} {target} HTTP/1.1\r\nhost: {host}:{port}\r\n"
             f"content-length: {len(body)}\r\n{headers}\r\n"
         )
         loop = asyncio.get_running_loop()
@@ -90,18 +96,22 @@ class Connection(asyncio.Protocol):
             self._transport = None
 
     async def _connected(self) -> asyncio.Transport:
-        if self._transport is None or self._transport.is_closing():
-            self._forget()
-            loop = asyncio.get_running_loop()
+        if self._transport is not None and not self._transport.is_closing():
+            return self._transport
+        self._forget()
+        failures = []
+        for host, port in tuple(self._addresses):
             try:
-                async with asyncio.timeout(5.0):
-                    self._transport, _ = await loop.create_connection(
-                        lambda: self, self._host, self._port
-                    )
-            except TimeoutError:
-                raise ConnectionError("no connection within 5 s") from None
+                return await self._connect(host, port)
             except OSError as error:
-                raise ConnectionError(f"{error}") from error
+                failures.append(f"{error}" or f"no connection within {CONNECT_TIMEOUT_S:g} s")
+                self._addresses.append(self._addresses.pop(0))
+        raise ConnectionError("; ".join(failures))
+
+    async def _connect(self, host: str, port: int) -> asyncio.Transport:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            self._transport, _ = await loop.create_connection(lambda: self, host, port)
         return self._transport
 
     def _give_up(self) -> None:

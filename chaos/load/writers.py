@@ -278,8 +278,8 @@ class Load:
 
     def gap_s(self, since_ns: int) -> float:
         """The longest time since then in which no write was acknowledged."""
-        ends = sorted(one.ended_ns for one in self.of_fate(ACKNOWLEDGED) if one.ended_ns > since_ns)
-        return max(b - a for a, b in pairwise([since_ns, *ends, time.monotonic_ns()])) / 1e9
+        ends = (one.ended_ns for one in self.of_fate(ACKNOWLEDGED))
+        return longest_gap_s(ends, since_ns, time.monotonic_ns())
 
     def summary(self) -> dict[str, Any]:
         """Figures: throughput, latencies of acknowledged writes in ms, the longest gap, fates."""
@@ -304,6 +304,12 @@ class Load:
             "longest_gap_ms": round(max(b - a for a, b in pairwise(ends)) / 1e6, 1),
             "other": dict(others.most_common()),
         }
+
+
+def longest_gap_s(ends_ns: Iterable[int], since_ns: int, until_ns: int) -> float:
+    """The longest time from `since_ns` to `until_ns` in which nothing ended."""
+    within = sorted(end for end in ends_ns if since_ns < end < until_ns)
+    return max(b - a for a, b in pairwise([since_ns, *within, until_ns])) / 1e9
 
 
 def percentile(ordered: Sequence[float], part: float) -> float:

@@ -147,7 +147,8 @@ def _outages(report: dict[str, Any]) -> str:
     )
     return (
         f"<table>{rows}</table>"
-        '<p class="dim">From the fault to the end of the first write that began after it.</p>'
+        '<p class="dim">From the fault to the end of the first write that began after it; where '
+        "the limit is one of gaps, the longest time without an acknowledged write.</p>"
     )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from chaos.checker.history import HistoryRecorder
-from chaos.cluster.target import Target, survey
+from chaos.cluster.target import Target, all_serve, survey
 from chaos.load.clients import Asked, Fleet
 from chaos.load.http1 import Connection
 
@@ -62,7 +62,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """How long writes were not served after a fault, and how long that may be."""
+    """How long writes were not served after a fault, at most, and how long that may be."""
 
     fault: str
     since_ns: int
@@ -121,7 +121,8 @@ class Run:
         self.scenario = scenario
         self.target = target
         self.recorder = HistoryRecorder(time.monotonic_ns)
-        self.fleet = Fleet(target.url, self.recorder, token=target.token, seed=seed)
+        urls = (target.url, target.other_url)
+        self.fleet = Fleet(urls, self.recorder, token=target.token, seed=seed)
         self.seed = seed
         self.began_ns = time.monotonic_ns()
         self.moments: list[Moment] = []
@@ -190,9 +191,29 @@ class Run:
         self.find(
             f"service is back within {limit_s:g} s after: {fault}",
             seconds is not None and seconds <= limit_s,
-            f"not back within {RESUME_PATIENCE_S:g} s"
-            if seconds is None
-            else f"back after {seconds:.2f} s",
+            _not_back() if seconds is None else f"back after {seconds:.2f} s",
+        )
+
+    async def gap(self, fault: str, since_ns: int, limit_s: float) -> None:
+        """Judge the longest time since a fault in which no write was acknowledged.
+
+        It waits for a write that begins now, so that no gap is cut short. Unlike the first write
+        that is served after the fault, it shows what else the fault interrupts.
+        """
+        now_ns = time.monotonic_ns()
+
+        def served(asked: Asked) -> bool:
+            return asked.changes and asked.fate == "done" and asked.begun_ns >= now_ns
+
+        last = await self.fleet.first(served, RESUME_PATIENCE_S)
+        seconds = None if last is None else self.fleet.gap_s(since_ns, last.ended_ns)
+        self.outages.append(Outage(fault, since_ns, seconds, limit_s))
+        if seconds is not None:
+            self.note(f"the longest gap was {seconds:.2f} s after: {fault}")
+        self.find(
+            f"no gap over {limit_s:g} s after: {fault}",
+            seconds is not None and seconds <= limit_s,
+            _not_back() if seconds is None else f"the longest was {seconds:.2f} s",
         )
 
     async def linger(self, seconds: float) -> None:
@@ -286,6 +307,15 @@ class Run:
             await asyncio.sleep(_LOOK_S)
         self.find("the cluster is whole again", False, f"missing: {', '.join(missing)}")
 
+    async def gateways_serve(self) -> None:
+        """Wait until each gateway would take a write. They send no heartbeats."""
+        deadline_s = time.monotonic() + WHOLE_PATIENCE_S
+        while time.monotonic() < deadline_s:
+            if await all_serve(self.target):
+                return
+            await asyncio.sleep(_LOOK_S)
+        self.find("every gateway serves again", False, "not all of them would take a write")
+
     async def mend(self, *nodes: str, failpoint: str = "") -> None:
         """Restart dead nodes, and wait until the cluster is whole."""
         await self.restart(*nodes, failpoint=failpoint)
@@ -333,7 +363,7 @@ class Run:
                     self.traces[asked.request] = found
 
     async def _request(self, method: str, target: str, body: bytes = b"") -> Any:
-        connection = Connection.to(self.target.url)
+        connection = Connection.to(self.target.url, self.target.other_url)
         headers = "content-type: application/json\r\n"
         if self.target.token:
             headers += f"authorization: Bearer {self.target.token}\r\n"
@@ -344,6 +374,10 @@ class Run:
             return None
         finally:
             connection.close()
+
+
+def _not_back() -> str:
+    return f"not back within {RESUME_PATIENCE_S:g} s"
 
 
 def _missing(about: dict[str, Any]) -> list[str]:

@@ -27,7 +27,7 @@ class StillTarget:
     """A cluster without faults."""
 
     kind = "local"
-    url = "http://127.0.0.1:1"
+    url = other_url = "http://127.0.0.1:1"
     token = ""
     nodes = ("store-1", "store-2")
     brokers = ("rabbitmq",)
