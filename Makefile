@@ -73,10 +73,10 @@ cluster-status: $(INSTALLED) ## Print the processes of the local cluster
 # the containers of this folder instead.
 TARGET ?= local
 SCENARIOS := store-crash proposer-crash acceptor-crash acceptor-quorum-loss learner-crash \
-    broker-crash pause cut-off
+    broker-crash pause cut-off broker-node-crash broker-node-freeze site-loss
 
 .PHONY: chaos
-chaos: $(INSTALLED) ## Break a real cluster in every way, and print a verdict (TARGET=compose)
+chaos: $(INSTALLED) ## Break a real cluster in every way (ARGS="--brokers 3", TARGET=compose)
 	@exec $(BIN)/synod chaos all --target $(TARGET) $(ARGS)
 
 .PHONY: $(SCENARIOS:%=chaos-%)
@@ -91,6 +91,9 @@ chaos-learner-crash: ## The coordinator dies at each point of two-phase commit
 chaos-broker-crash: ## RabbitMQ is killed and comes back
 chaos-pause: ## Leader, coordinator and a store are held for 20 s
 chaos-cut-off: ## Nodes live, but do not hear what is said to all
+chaos-broker-node-crash: ## One of three RabbitMQ nodes dies, each in turn; then two at once
+chaos-broker-node-freeze: ## One of three RabbitMQ nodes is held for 20 s, each in turn
+chaos-site-loss: ## A RabbitMQ node and all nodes on its site die, each of three sites in turn
 
 # ── Compose ───────────────────────────────────────────────────────────────────
 

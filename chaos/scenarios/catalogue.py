@@ -1,6 +1,8 @@
 """The scenarios: which node stops, exactly where, and what must hold then.
 
-The many points at which the coordinator stops are in `chaos.scenarios.coordinator_crash`.
+The many points at which the coordinator stops are in `chaos.scenarios.coordinator_crash`; nodes of
+a RabbitMQ cluster fail in `chaos.scenarios.broker_nodes`, and whole sites in
+`chaos.scenarios.site_loss`.
 """
 
 import asyncio
@@ -9,8 +11,10 @@ from collections.abc import Awaitable, Callable
 
 from actors.effects import Group
 from chaos.load.clients import Asked
+from chaos.scenarios.broker_nodes import BROKER_NODE_CRASH, BROKER_NODE_FREEZE
 from chaos.scenarios.coordinator_crash import COORDINATOR_LIMIT_S, LEARNER_CRASH
 from chaos.scenarios.scenario import AFTER_S, ATTEMPTS, Case, Run, RunVoid, Scenario
+from chaos.scenarios.site_loss import SITE_LOSS
 
 STORE_LIMIT_S = 6.0
 LEADER_LIMIT_S = 6.0
@@ -379,5 +383,8 @@ SCENARIOS: dict[str, Scenario] = {
                 Case("gateway", "a gateway does not know who is in the view", _gateway_unaware),
             ),
         ),
+        BROKER_NODE_CRASH,
+        BROKER_NODE_FREEZE,
+        SITE_LOSS,
     )
 }

@@ -13,7 +13,7 @@ from broker.journal import Journal
 from chaos.cluster.target import last_strike
 from chaos.load import clients
 from chaos.load.clients import Asked, Fleet
-from chaos.scenarios import coordinator_crash, judgement, report_page
+from chaos.scenarios import broker_nodes, coordinator_crash, judgement, report_page, scenario
 from chaos.scenarios.autopsy import Held, journal_holds, look_at_slot
 from chaos.scenarios.catalogue import SCENARIOS
 from chaos.scenarios.coordinator_crash import POINTS
@@ -39,8 +39,8 @@ async def _nothing(run: Run) -> None:
 
 @pytest.fixture
 def run() -> Run:
-    scenario = Scenario("made-up", "a story", (Case("one", "nothing", _nothing),))
-    return Run(scenario, StillTarget(), 7, lambda text: None)  # type: ignore[arg-type]
+    made_up = Scenario("made-up", "a story", (Case("one", "nothing", _nothing),))
+    return Run(made_up, StillTarget(), 7, lambda text: None)  # type: ignore[arg-type]
 
 
 _numbers: Iterator[int] = count(1)
@@ -185,6 +185,71 @@ async def test_stores_that_are_not_equal_are_found(
 
     wrong = [finding.name for finding in run.findings if not finding.holds]
     assert wrong == ["nothing is in doubt" if different == "doubt" else "all stores are equal"]
+
+
+# -- gaps, and pauses of all brokers -------------------------------------------------------------
+
+SECOND_NS = 10**9
+
+
+def _written(run: Run, at_s: float, fate: Any = "done", f: str = "write") -> None:
+    """An operation that begins at a second of the run, and ends a tenth later."""
+    asked = _told(run, f, {} if f == "read" else {"a": f"v{at_s}"}, fate)
+    asked.begun_ns = run.began_ns + int(at_s * SECOND_NS)
+    asked.ended_ns = asked.begun_ns + SECOND_NS // 10
+
+
+async def _judge_gap(run: Run, limit_s: float) -> tuple[bool, str]:
+    """Judge a run that is nine seconds old, after a fault in its first: a write is served soon, a
+    gap follows in which there are a refusal and a read, and another write is on its way.
+    """
+    run.began_ns -= 9 * SECOND_NS
+    for at_s in (0.5, 1.5, 5.4, 6.0, 7.0, 8.0, 9.0, 12.0):
+        _written(run, at_s)
+    _written(run, 3.0, "unavailable")
+    _written(run, 4.0, f="read")
+
+    await run.gap("a fault", run.began_ns + SECOND_NS, limit_s)
+
+    return _finding(run)
+
+
+async def test_the_longest_gap_between_acknowledged_writes_counts(run: Run) -> None:
+    assert await _judge_gap(run, 4.0) == (True, "the longest was 3.90 s")
+    assert [outage.seconds for outage in run.outages] == [3.9]
+
+
+async def test_a_gap_over_the_limit_is_found(run: Run) -> None:
+    assert await _judge_gap(run, 3.0) == (False, "the longest was 3.90 s")
+
+
+async def test_writes_that_stay_away_are_a_gap_without_end(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scenario, "RESUME_PATIENCE_S", 0.05)
+    _written(run, -1.0)
+
+    await run.gap("a fault", run.began_ns, 60.0)
+
+    assert _finding(run) == (False, "not back within 0.05 s")
+
+
+@pytest.mark.parametrize(
+    ("begun_s", "fate", "verdict"),
+    [
+        (1.0, "done", (False, "0 of 0 writes that began during the pause were acknowledged")),
+        (3.0, "unavailable", (True, "0 of 1 writes that began during the pause were acknowledged")),
+        (3.0, "done", (False, "1 of 1 writes that began during the pause were acknowledged")),
+    ],
+)
+def test_what_is_acknowledged_while_no_broker_serves_is_found(
+    run: Run, begun_s: float, fate: str, verdict: tuple[bool, str]
+) -> None:
+    _written(run, begun_s, fate)
+
+    broker_nodes.judge_paused(run, run.began_ns + 2 * SECOND_NS)
+
+    assert _finding(run) == verdict
 
 
 # -- journals of dead and running nodes ----------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The scenarios on real processes: the first one and the broker's with every check, and Ctrl-C."""
+"""The scenarios on real processes: some of them with every check, and Ctrl-C."""
 
 import asyncio
 import os
@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chaos.cluster.processes import session_members
+from chaos.scenarios import broker_nodes, site_loss
 from chaos.scenarios.catalogue import SCENARIOS
 from chaos.scenarios.runner import local, run_scenario
+from tests.chaos.cases import together
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -21,11 +24,38 @@ pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(600)]
 async def test_nothing_is_lost(tmp_path: Path, name: str) -> None:
     report = await run_scenario(SCENARIOS[name], local, tmp_path, tell=print)
 
+    _assert_passed(report)
+    left = set(await asyncio.to_thread(os.listdir, tmp_path))
+    assert {"report.html", "report.json", "history.jsonl"} <= left
+
+
+async def test_nothing_is_lost_with_a_site_or_a_majority_of_brokers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given three RabbitMQ nodes, then two of them die, and then the site at which all clients are.
+
+    The limits are what a busy machine may make of those of the scenarios.
+    """
+    monkeypatch.setattr(broker_nodes, "MAJORITY_LIMIT_S", 30.0)
+    monkeypatch.setattr(site_loss, "LOSS_GAP_MAX_S", 30.0)
+    monkeypatch.setattr(site_loss, "RETURN_GAP_MAX_S", 30.0)
+    cases = together(("broker-node-crash", "majority"), ("site-loss", "site-3"))
+
+    report = await run_scenario(cases, local, tmp_path, tell=print)
+
+    _assert_passed(report)
+    gaps = {outage["fault"]: outage["seconds"] for outage in report["outages"]}
+    assert list(gaps) == [
+        "a majority of RabbitMQ nodes came back",
+        "site-3 was lost",
+        "site-3 came back",
+    ]
+
+
+def _assert_passed(report: dict[str, Any]) -> None:
     wrong = [finding for finding in report["findings"] if not finding["holds"]]
     assert (report["verdict"], report["void"], wrong) == ("passed", "", [])
     assert report["operations"] > 200
-    left = set(await asyncio.to_thread(os.listdir, tmp_path))
-    assert {"report.html", "report.json", "history.jsonl"} <= left
 
 
 @pytest.mark.parametrize(

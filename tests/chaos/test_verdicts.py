@@ -8,23 +8,12 @@ import pytest
 
 from chaos.cluster.target import LocalTarget, Target
 from chaos.scenarios import catalogue
-from chaos.scenarios.catalogue import SCENARIOS
-from chaos.scenarios.runner import only, run_scenario
+from chaos.scenarios.runner import run_scenario
 from chaos.scenarios.scenario import Scenario
 from tests.chaos import patched
+from tests.chaos.cases import together
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(400)]
-
-
-def _together(*cases: tuple[str, str]) -> Scenario:
-    """Cases of several scenarios on one cluster: its start takes longer than a case."""
-    parts = [only(SCENARIOS[scenario], [case]) for scenario, case in cases]
-    return Scenario(
-        "-and-".join(case for _, case in cases),
-        "; ".join(part.says for part in parts),
-        tuple(case for part in parts for case in part.cases),
-        {node: rule for part in parts for node, rule in part.failpoints.items()},
-    )
 
 
 async def _run(folder: Path, scenario: Scenario, bugs: Mapping[str, str]) -> dict[str, Any]:
@@ -49,7 +38,7 @@ async def test_stores_that_vote_too_early_or_read_without_a_lease_are_found_out(
     bugs = {"store-3": "vote_before_commit", "store-2": "read_without_lease"}
 
     report = await _run(
-        tmp_path, _together(("store-crash", "granted"), ("cut-off", "gateway")), bugs
+        tmp_path, together(("store-crash", "granted"), ("cut-off", "gateway")), bugs
     )
 
     assert (report["verdict"], report["void"]) == ("failed", "")
@@ -66,7 +55,7 @@ async def test_a_coordinator_that_commits_with_two_votes_is_found_out(
     monkeypatch.setattr(catalogue, "ATTEMPTS", 1)
     bugs = dict.fromkeys(("learner-1", "learner-2"), "commit_with_two_votes")
 
-    report = await _run(tmp_path, _together(("store-crash", "pending"), ("cut-off", "store")), bugs)
+    report = await _run(tmp_path, together(("store-crash", "pending"), ("cut-off", "store")), bugs)
 
     assert (report["verdict"], report["void"]) == ("failed", "")
     assert {
