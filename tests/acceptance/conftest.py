@@ -41,7 +41,11 @@ def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalC
     """The cluster that all tests share."""
     settings = {"max_file_bytes": str(GREATEST_FILE_BYTES)}
     description = Description.mint(settings=settings)
-    cluster = LocalCluster(tmp_path_factory.mktemp("cluster"), description)
+    yield from started(LocalCluster(tmp_path_factory.mktemp("cluster"), description))
+
+
+def started(cluster: LocalCluster) -> Iterator[LocalCluster]:
+    """The body of a fixture: a cluster that is ended afterwards."""
     try:
         cluster.start()
         yield cluster
