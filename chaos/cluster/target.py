@@ -114,7 +114,7 @@ class Target(Protocol):
         """How many messages are in quarantine."""
 
     async def logs(self, into: Path) -> None:
-        """Save the nodes' logs in a folder."""
+        """Save the logs of the nodes and of RabbitMQ in a folder."""
 
 
 async def survey(target: Target) -> dict[str, Any]:
@@ -273,6 +273,8 @@ class LocalTarget:
         """See `Target`."""
         with contextlib.suppress(OSError):
             shutil.copytree(self.cluster.folder / "logs", into, dirs_exist_ok=True)
+            for name, broker in self.cluster.brokers.items():
+                shutil.copy(broker.log, into / f"{name}.log")
 
 
 def last_strike(log: str) -> tuple[str, int | None] | None:

@@ -46,6 +46,7 @@ async def test_stores_that_vote_too_early_or_read_without_a_lease_are_found_out(
     assert "the clients' history is linearizable" in _wrong(report)
     assert "not linearizable" in (tmp_path / "violation.html").read_text()
     assert (tmp_path / "logs" / "store-3.log").is_file()
+    assert (tmp_path / "logs" / "rabbitmq.log").is_file()
 
 
 async def test_a_coordinator_that_commits_with_two_votes_is_found_out(
