@@ -97,24 +97,18 @@ chaos-site-loss: ## A RabbitMQ node and all nodes on its site die, each of three
 
 # ── Compose ───────────────────────────────────────────────────────────────────
 
-COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+# HA=1: three brokers, two gateways and a proxy, on three sites (docker-compose.ha.yml).
+HA ?=
+COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) \
+    $(if $(HA),--file docker-compose.ha.yml)
 # Letters and digits only, so that they fit into a URL as they are.
 SECRET := head -c 256 /dev/urandom | LC_ALL=C tr -dc 'A-Za-z0-9' | head -c 32
 UP_PATIENCE_S ?= 240
 
 .PHONY: up
-up: .env .secrets/token ## Build and start everything in containers, and wait until it is well
+up: .env .secrets/token .secrets/erlang_cookie ## Start everything in containers, and wait until it is well (HA=1: three sites)
 	@$(COMPOSE) build --quiet
-	@$(COMPOSE) up -d
-	@until=$$(( $$(date +%s) + $(UP_PATIENCE_S) )); \
-	while ill=$$($(COMPOSE) ps -q | xargs docker inspect \
-	        --format '{{.Name}} {{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}' \
-	        | grep -v ' running healthy$$'); do \
-	    if [ "$$(date +%s)" -gt "$$until" ]; then \
-	        echo "Not well within $(UP_PATIENCE_S) s:" >&2; echo "$$ill" >&2; exit 1; \
-	    fi; \
-	    sleep 2; \
-	done
+	@compose/up.sh $(UP_PATIENCE_S) $(COMPOSE)
 	@echo "Synod      http://localhost         token: SYNOD_TOKEN in .env"
 	@echo "RabbitMQ   http://localhost:15672   RABBITMQ_USER and RABBITMQ_PASSWORD in .env"
 	@echo "Grafana    http://localhost:3000    admin, GRAFANA_PASSWORD in .env"
@@ -122,7 +116,7 @@ up: .env .secrets/token ## Build and start everything in containers, and wait un
 
 .PHONY: down
 down: .env ## Stop and remove the containers; their data stays (ARGS="--volumes" removes it)
-	@$(COMPOSE) down $(ARGS)
+	@$(COMPOSE) down --remove-orphans $(ARGS)
 
 .PHONY: ps
 ps: .env ## Print the containers and how they are
@@ -150,6 +144,10 @@ trace: .env ## Print what crosses RabbitMQ for some seconds (ARGS="--seconds 5 -
 # gets through the folder.
 .secrets/token: .env
 	@mkdir -p -m 0700 .secrets && sed -n 's/^SYNOD_TOKEN=//p' .env | tr -d '\n' > $@ && chmod 0644 $@
+
+# By it the brokers of docker-compose.ha.yml know each other.
+.secrets/erlang_cookie:
+	@mkdir -p -m 0700 .secrets && (umask 077; $(SECRET) > $@.part && mv $@.part $@)
 
 # ── Check ─────────────────────────────────────────────────────────────────────
 

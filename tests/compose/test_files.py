@@ -1,59 +1,197 @@
-"""The contents of docker-compose.yml and of the files beside it, without an engine."""
+"""The contents of the compose files and of the files beside them, without an engine."""
 
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
 
 from actors.options import Options
+from broker.addresses import split_urls
+from chaos.cluster.rabbitmq import NET_TICK_S
 
 ROOT = Path(__file__).parents[2]
-COMPOSE = (ROOT / "docker-compose.yml").read_text()
-SERVICES = re.findall(r"^  ([a-z0-9-]+):$", COMPOSE.partition("\nservices:\n")[2], re.MULTILINE)
-VOLUMES = re.findall(r"^  ([a-z0-9-]+):$", COMPOSE.partition("\nvolumes:\n")[2], re.MULTILINE)
+SINGLE, HA = "docker-compose.yml", "docker-compose.ha.yml"
+SHARED = "compose/services.yml"
+ROLES = ("proposer", "acceptor", "learner", "store", "gateway", "rabbitmq")
+SITES = {"site-1", "site-2", "site-3"}
+CREDENTIALS = "${RABBITMQ_USER}:${RABBITMQ_PASSWORD}"
+MEMBERS = set(Options().members)
+
+Service = dict[str, Any]
 
 
-def test_every_node_has_a_container_and_a_volume_of_its_own() -> None:
-    nodes = {*Options().members, "gateway-1"}
-
-    assert nodes | {"rabbitmq", "prometheus", "grafana"} == set(SERVICES) == set(VOLUMES)
-    for name in nodes:
-        assert COMPOSE.count(f"command: [node, {name}]") == 1
-        assert COMPOSE.count(f'["{name}:/data"]') == 1
+def read(file: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((ROOT / file).read_text())
+    return content
 
 
-def test_ports_are_published_on_this_machine_only() -> None:
-    published = re.findall(r"ports: (.*)", COMPOSE)
+def services(file: str) -> dict[str, Service]:
+    """The services of a file, each with what it extends, as compose merges them."""
+    found: dict[str, Service] = {}
+    for name, own in read(file)["services"].items():
+        extends = own.pop("extends", None)
+        base = read(extends["file"])["services"][extends["service"]] if extends else {}
+        found[name] = {key: _merged(base.get(key), own.get(key)) for key in base | own}
+    return found
 
-    assert sorted(published) == sorted(
-        f'["127.0.0.1:{ports}"]'
-        for ports in (
-            "${SYNOD_HTTP_PORT:-80}:8080",
-            "${RABBITMQ_CONSOLE_PORT:-15672}:15672",
-            "9090:9090",
-            "3000:3000",
-        )
+
+def _merged(base: Any, own: Any) -> Any:
+    if isinstance(base, dict) and isinstance(own, dict):
+        return base | own
+    if isinstance(base, list) and isinstance(own, list):
+        return base + own
+    return base if own is None else own
+
+
+def of_sites(role: str) -> Counter[str]:
+    """How many members of a role are on each site."""
+    return Counter(
+        service["labels"]["synod.site"]
+        for name, service in services(HA).items()
+        if name.startswith(f"{role}-")
     )
 
 
-def test_prometheus_asks_every_node() -> None:
-    config = (ROOT / "observability/prometheus/prometheus.yml").read_text()
-    targets = set(re.findall(r"- ([a-z]+-\d):\d+$", config, re.MULTILINE))
+@pytest.mark.parametrize(
+    ("file", "others"),
+    [
+        (SINGLE, {"gateway-1", "rabbitmq"}),
+        (HA, {"gateway-1", "gateway-2", "rabbitmq-1", "rabbitmq-2", "rabbitmq-3"}),
+    ],
+)
+def test_every_node_has_a_container_and_a_volume_of_its_own(file: str, others: set[str]) -> None:
+    found = services(file)
+    keeping = MEMBERS | others | {"prometheus", "grafana"}
 
-    assert targets == {*Options().members, "gateway-1"}
+    assert set(found) - {"proxy"} == keeping == set(read(file)["volumes"])
+    for name in MEMBERS | {other for other in others if other.startswith("gateway")}:
+        assert found[name]["command"] == ["node", name]
+        assert found[name]["volumes"] == [f"{name}:/data"]
+
+
+@pytest.mark.parametrize("file", [SINGLE, HA])
+def test_ports_are_published_on_this_machine_only(file: str) -> None:
+    published = [port for service in services(file).values() for port in service.get("ports", ())]
+
+    assert all(port.startswith("127.0.0.1:") for port in published), published
+    insides = Counter(port.rpartition(":")[2] for port in published)
+    consoles = 3 if file == HA else 1
+    assert insides == {"8080": 1, "15672": consoles, "9090": 1, "3000": 1}
+
+
+@pytest.mark.parametrize("file", [SINGLE, HA])
+def test_nodes_have_no_privilege_and_write_nowhere_but_into_their_volume(file: str) -> None:
+    for name, service in services(file).items():
+        if name in MEMBERS or name.startswith(("gateway", "proxy")):
+            assert service["read_only"], name
+            assert service["cap_drop"] == ["ALL"], name
+            assert service["security_opt"] == ["no-new-privileges:true"], name
+
+
+@pytest.mark.parametrize(("file", "targets"), [(SINGLE, "targets"), (HA, "targets-ha")])
+def test_prometheus_asks_every_node_and_every_broker(file: str, targets: str) -> None:
+    found = services(file)
+    folder = ROOT / "observability/prometheus"
+    asked = [
+        host.partition(":")[0]
+        for group in (
+            *read("observability/prometheus/prometheus.yml")["scrape_configs"][0]["static_configs"],
+            *yaml.safe_load((folder / targets / "gateways.yml").read_text()),
+            *yaml.safe_load((folder / targets / "brokers.yml").read_text()),
+        )
+        for host in group["targets"]
+    ]
+
+    mounted = f"./observability/prometheus/{targets}:/etc/synod/targets:ro"
+    assert mounted in found["prometheus"]["volumes"]
+    assert sorted(asked) == sorted(set(found) - {"proxy", "prometheus", "grafana"})
+
+
+def test_both_files_run_the_same_members() -> None:
+    alike = ("image", "command", "volumes", "healthcheck", "build")
+    single, ha = (
+        {name: {key: service.get(key) for key in alike} for name, service in found.items()}
+        for found in (services(SINGLE), services(HA))
+    )
+
+    for name in MEMBERS | {"gateway-1"}:
+        assert single[name] == ha[name]
+
+
+def test_any_one_site_may_die() -> None:
+    every = {role: of_sites(role) for role in ROLES}
+
+    assert set().union(*every.values()) == SITES
+    for role, sites in every.items():
+        for site in SITES:
+            left = sites.total() - sites[site]
+            if role in ("acceptor", "rabbitmq"):
+                assert left > sites.total() / 2, f"{site} holds a majority of {role}s"
+            else:
+                # Writes need this many stores, and one of each other role.
+                needed = Options().min_stores if role == "store" else 1
+                assert left >= needed, f"without {site} there are {left} of {role}"
+
+
+def test_a_node_waits_for_the_broker_of_its_own_site_and_knows_all() -> None:
+    found = services(HA)
+
+    for name, service in found.items():
+        if name not in MEMBERS and not name.startswith("gateway"):
+            continue
+        [broker] = service["depends_on"]
+        assert found[broker]["labels"] == service["labels"], name
+        assert service["environment"]["SYNOD_QUEUES"] == "session"
+        urls = split_urls(service["environment"]["SYNOD_BROKER"])
+        hosts = [url.removeprefix(f"amqp://{CREDENTIALS}@") for url in urls]
+        assert hosts == ["rabbitmq-1:5672/", "rabbitmq-2:5672/", "rabbitmq-3:5672/"]
+
+
+def test_the_brokers_know_each_other_and_a_minority_pauses() -> None:
+    brokers = {name: one for name, one in services(HA).items() if one.get("hostname", "") == name}
+    configuration = dict(
+        line.split(" = ")
+        for line in (ROOT / "compose/rabbitmq-cluster.conf").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+
+    peers = {value for key, value in configuration.items() if ".classic_config.nodes." in key}
+    assert peers == {f"rabbit@{name}" for name in brokers}
+    assert configuration["cluster_partition_handling"] == "pause_minority"
+    for broker in brokers.values():
+        assert broker["secrets"] == ["erlang_cookie"]
+        arguments = broker["environment"]["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"]
+        assert arguments == f"-kernel net_ticktime {NET_TICK_S}"
+
+
+def test_the_proxy_knows_every_gateway() -> None:
+    gateways = {name for name in services(HA) if name.startswith("gateway")}
+    configuration = (ROOT / "compose/haproxy.cfg").read_text()
+
+    for backend in ("ready", "running"):
+        section = re.search(rf"^backend {backend}\n((?:.+\n)*)", configuration, re.MULTILINE)
+        assert section is not None
+        assert set(re.findall(r"^    server (\S+) \1:8080$", section[1], re.MULTILINE)) == gateways
 
 
 def test_no_credential_is_in_the_repository() -> None:
-    for name in re.findall(r"\$\{(\w*(?:PASSWORD|TOKEN)\w*)[:}]", COMPOSE):
+    text = "".join((ROOT / file).read_text() for file in (SINGLE, HA, SHARED))
+    for name in re.findall(r"\$\{(\w*(?:PASSWORD|TOKEN)\w*)[:}]", text):
         assert f"{name}=" in (ROOT / "Makefile").read_text()
-    assert "guest" not in COMPOSE
+    assert "guest" not in text
+    secret = [".env", ".env.part", ".secrets/token", ".secrets/erlang_cookie"]
     ignored = subprocess.run(
-        ["git", "check-ignore", "--no-index", ".env", ".env.part", ".secrets/token"],
+        ["git", "check-ignore", "--no-index", *secret],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert ignored.stdout.split() == [".env", ".env.part", ".secrets/token"]
+    assert ignored.stdout.split() == secret
 
 
 def test_the_image_is_made_from_the_code_and_nothing_else() -> None:
