@@ -1,5 +1,6 @@
-"""A cluster of containers as a target: one of this command's own, made of `docker-compose.yml`.
+"""A cluster of containers as a target: one of this command's own, made of a folder's compose file.
 
+With one RabbitMQ node that is `docker-compose.yml`, with several `docker-compose.ha.yml`.
 It is a compose project with a name, credentials, ports and volumes of its own, so that nothing of
 the folder's usual cluster is touched: not its containers, nor the data of a stopped one. Only the
 image is shared. With `may_break` it breaks the folder's running cluster instead.
@@ -32,7 +33,13 @@ START_PATIENCE_S = 600.0
 """The image may have to be built."""
 BROKER_PATIENCE_S = 120.0
 
-FILE = "docker-compose.yml"
+SINGLE = "docker-compose.yml"
+HA = "docker-compose.ha.yml"
+"""Three RabbitMQ nodes and sites; clients reach the gateways through a proxy."""
+PROXY = "proxy"
+OTHER_GATEWAY = "gateway-2"
+GATEWAY_PORT = 8080
+"""Inside a gateway's container."""
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 BROKER = "rabbitmq"
@@ -50,14 +57,15 @@ class NotOurs(RuntimeError):
 
 
 class ComposeTarget:
-    """Containers as the `docker-compose.yml` of a folder describes them."""
+    """Containers as a compose file of a folder describes them."""
 
     kind = "compose"
 
     def __init__(
         self, home: Path, folder: Path, *, brokers: int = 1, may_break: bool = False
     ) -> None:
-        self.url = f"http://127.0.0.1:{USUAL_PORT}"
+        self.url = self.other_url = f"http://127.0.0.1:{USUAL_PORT}"
+        """With `HA` the proxy; the other one is a gateway, if it is published."""
         self.token = ""
         self.nodes: Sequence[str] = ()
         self.brokers: Sequence[str] = ()
@@ -69,16 +77,14 @@ class ComposeTarget:
         """Empty until it is known which containers may be touched."""
         self._own = False
         self._client: Sequence[str] = ("docker", "compose")
+        self._file = SINGLE if brokers == 1 else HA
+        self._more_files: Sequence[str] = ()
+        """What this command adds to it, as options."""
         self._environment = dict(os.environ)
         self._paused: set[str] = set()
         self._cuts = Cuts(self._evaluate)
         self._remade: set[str] = set()
         """The nodes of a running cluster whose containers were changed."""
-
-    @property
-    def other_url(self) -> str:
-        """See `Target`: there is one gateway."""
-        return self.url
 
     @property
     def sites(self) -> Mapping[str, Sequence[str]]:
@@ -113,7 +119,8 @@ class ComposeTarget:
 
     async def _compose(self, *arguments: str, may_fail: bool = False) -> str:
         project = ("--project-name", self._project) if self._project else ()
-        return await self._run(*self._client, *project, *arguments, may_fail=may_fail)
+        files = ("--file", self._file, *self._more_files)
+        return await self._run(*self._client, *project, *files, *arguments, may_fail=may_fail)
 
     async def _listed(self, what: str, *filters: str) -> list[str]:
         """The ids of the project's containers, volumes or networks."""
@@ -137,13 +144,13 @@ class ComposeTarget:
 
     async def start(self, failpoints: Mapping[str, str]) -> None:
         """See `Target`. Raises `NotOurs` if the folder's cluster runs and may not be broken."""
-        if not (self._folder / FILE).exists():
-            raise ProcessFailed(f"there is no {FILE} in {self._folder}")
+        if not (self._folder / self._file).exists():
+            raise ProcessFailed(f"there is no {self._file} in {self._folder}")
         if shutil.which("docker") is None:
             raise ProcessFailed("docker is not installed")
         if not await self._run("docker", "compose", "version", may_fail=True):
             self._client = ("docker-compose",)
-        running = (await self._compose("ps", "--quiet", "rabbitmq", may_fail=True)).split()
+        running = await self._running()
         if running and not self._may_break:
             raise NotOurs(
                 "the compose cluster of this folder runs already, and is not this command's own. "
@@ -152,33 +159,45 @@ class ComposeTarget:
             )
         async with asyncio.timeout(START_PATIENCE_S):
             if running:
-                await self._take_over(running[0])
+                await self._take_over(running)
             else:
                 self._mint()
+                if self._file == HA:
+                    self._mint_ha()
             services = (await self._compose("config", "--services")).split()
             self.nodes = tuple(name for name in services if name.partition("-")[0] in ROLES)
             self.brokers = tuple(name for name in services if name.partition("-")[0] == BROKER)
             if len(self.brokers) < self._brokers_needed:
                 raise ProcessFailed(
-                    f"{FILE} has {len(self.brokers)} of the {self._brokers_needed} RabbitMQ nodes "
-                    "that are needed"
+                    f"{self._file} has {len(self.brokers)} of the {self._brokers_needed} RabbitMQ "
+                    "nodes that are needed"
                 )
             if self._own:
                 await self._compose("build", "--quiet")
                 files = self._extra(failpoints)
-                await self._compose(*files, "up", "--detach", *self.brokers, *self.nodes)
+                proxies = [name for name in services if name == PROXY]
+                await self._compose(*files, "up", "--detach", *self.brokers, *self.nodes, *proxies)
             else:
                 for node, rule in failpoints.items():
                     await self.restart(node, rule)
             while not await self._whole():  # noqa: ASYNC110  No event announces it.
                 await asyncio.sleep(1.0)
 
+    async def _running(self) -> str:
+        """The container of a RabbitMQ node of the folder's cluster, whose file is then ours."""
+        asked_for = self._file
+        for self._file, broker in ((SINGLE, BROKER), (HA, f"{BROKER}-1")):
+            if found := (await self._compose("ps", "--quiet", broker, may_fail=True)).split():
+                return found[0]
+        self._file = asked_for
+        return ""
+
     def _mint(self) -> None:
         """Draw a name, secrets and ports that no other cluster has."""
         port, console_port = free_ports(2)
         self._own = True
         self._project = f"synod-chaos-{secrets.token_hex(4)}"
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = self.other_url = f"http://127.0.0.1:{port}"
         self.token = secrets.token_urlsafe(24)
         self._environment |= {
             "SYNOD_HTTP_PORT": str(port),
@@ -189,6 +208,23 @@ class ComposeTarget:
             "GRAFANA_PASSWORD": secrets.token_hex(16),
         }
 
+    def _mint_ha(self) -> None:
+        """Draw what only `HA` needs, and publish a gateway beside the proxy."""
+        gateway_port, *console_ports = free_ports(3)
+        self.other_url = f"http://127.0.0.1:{gateway_port}"
+        cookie = self._home / "erlang_cookie"
+        cookie.touch(mode=0o600)
+        cookie.write_text(secrets.token_hex(16))
+        self._environment |= {
+            "ERLANG_COOKIE_FILE": str(cookie),
+            "RABBITMQ_2_CONSOLE_PORT": str(console_ports[0]),
+            "RABBITMQ_3_CONSOLE_PORT": str(console_ports[1]),
+        }
+        ports = [f"127.0.0.1:{gateway_port}:{GATEWAY_PORT}"]
+        published = self._home / "published.json"
+        published.write_text(json.dumps({"services": {OTHER_GATEWAY: {"ports": ports}}}))
+        self._more_files = ("--file", str(published))
+
     async def _take_over(self, container: str) -> None:
         label = f'{{{{index .Config.Labels "{PROJECT_LABEL}"}}}}'
         self._project = (await self._run("docker", "inspect", "--format", label, container)).strip()
@@ -198,7 +234,8 @@ class ComposeTarget:
             if "=" in line and not line.startswith("#")
         )
         self.token = given.get("SYNOD_TOKEN", "")
-        self.url = f"http://127.0.0.1:{given.get('SYNOD_HTTP_PORT', USUAL_PORT)}"
+        port = given.get("SYNOD_HTTP_PORT", USUAL_PORT)
+        self.url = self.other_url = f"http://127.0.0.1:{port}"
 
     async def _whole(self) -> bool:
         """Whether a write could start, and every member has sent heartbeats."""
@@ -244,8 +281,8 @@ class ComposeTarget:
     # -- one node --------------------------------------------------------------------------------
 
     def _extra(self, failpoints: Mapping[str, str]) -> list[str]:
-        """The options that name the compose files, with one more for each of these nodes."""
-        files = ["--file", FILE]
+        """The options that name one more compose file for each of these nodes."""
+        files: list[str] = []
         for node, rule in failpoints.items():
             # A killed container must stay down until the scenario starts it again.
             about: dict[str, Any] = {"restart": "no", "command": ["node", node]}

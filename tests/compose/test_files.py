@@ -12,6 +12,7 @@ import yaml
 from actors.options import Options
 from broker.addresses import split_urls
 from chaos.cluster.rabbitmq import NET_TICK_S
+from chaos.cluster.sites import sites_of
 
 ROOT = Path(__file__).parents[2]
 SINGLE, HA = "docker-compose.yml", "docker-compose.ha.yml"
@@ -135,6 +136,20 @@ def test_any_one_site_may_die() -> None:
                 # Writes need this many stores, and one of each other role.
                 needed = Options().min_stores if role == "store" else 1
                 assert left >= needed, f"without {site} there are {left} of {role}"
+
+
+def test_chaos_takes_the_same_sites() -> None:
+    found = services(HA)
+    nodes = sorted(MEMBERS | {"gateway-1", "gateway-2"})
+
+    sites = sites_of(nodes, ["rabbitmq-1", "rabbitmq-2", "rabbitmq-3"])
+
+    of_each = {name: site for site, names in sites.items() for name in names}
+    assert of_each == {
+        name: service["labels"]["synod.site"]
+        for name, service in found.items()
+        if "labels" in service
+    }
 
 
 def test_a_node_waits_for_the_broker_of_its_own_site_and_knows_all() -> None:
