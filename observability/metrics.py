@@ -45,27 +45,29 @@ class HttpMetrics:
         self.in_flight = 0
         """Requests in progress."""
         Gauge(
-            "paxos_gateway_requests_in_flight", "Requests being worked on.", registry=registry
+            "paxos_gateway_requests_in_flight",
+            "Requests that the gateway is serving.",
+            registry=registry,
         ).set_function(lambda: self.in_flight)
         self._requests = FastCounterFamily(
             "paxos_gateway_requests",
-            "Requests by route, method and status; status 0 had no answer.",
+            "Requests by route, method and status; status 0 had no response.",
             ("route", "method", "status"),
             registry=registry,
         )
         self._seconds = FastHistogramFamily(
             "paxos_gateway_request_seconds",
-            "Time from a request's head to the end of its answer.",
+            "Time from the head of a request to the end of its response.",
             ("route", "method"),
             bounds=_HTTP_SECONDS,
             registry=registry,
         )
         self._sent = FastCounterFamily(
-            "paxos_gateway_sent_bytes", "Bytes of answers' bodies.", registry=registry
+            "paxos_gateway_sent_bytes", "Bytes of the bodies of responses.", registry=registry
         ).labels()
         self._rejected = FastCounterFamily(
             "paxos_gateway_turned_away",
-            "Requests and connections that were not let in, or ended, before a route served them.",
+            "Requests and connections that the gateway refused or ended early, by reason.",
             ("reason",),
             registry=registry,
         )
@@ -113,24 +115,47 @@ class NodesMetrics:
                 f"paxos_node_{name}", text, _NODE, bounds=bounds, registry=registry
             )
 
-        self.received = counter("messages_received", "Messages the actor received.", "type")
-        self.sent = counter("messages_sent", "Messages handed to the transport.", "type")
-        self.turn_seconds = histogram("turn_seconds", "Time of a turn.", _TURN_SECONDS)
+        self.received = counter(
+            "messages_received", "Messages that the actor received, by type.", "type"
+        )
+        self.sent = counter("messages_sent", "Messages that the actor sent, by type.", "type")
+        self.turn_seconds = histogram(
+            "turn_seconds",
+            "Time that one turn of the actor took, its commit included.",
+            _TURN_SECONDS,
+        )
         self.turn_messages = histogram(
-            "turn_messages", "Messages and timers that a turn processed.", _TURN_MESSAGES
+            "turn_messages", "Messages and timers that one turn processed.", _TURN_MESSAGES
         )
         self.commit_seconds = histogram(
-            "journal_commit_seconds", "Time of a durable commit of the journal.", _TURN_SECONDS
+            "journal_commit_seconds",
+            "Time that one durable commit of the journal took.",
+            _TURN_SECONDS,
         )
-        self.commit_rows = counter("journal_rows", "Rows and contents committed.")
+        self.commit_rows = counter(
+            "journal_rows", "Rows and contents that the journal has committed."
+        )
         self.late_seconds = histogram(
-            "timer_late_seconds", "How late timers came back.", _LATE_SECONDS
+            "timer_late_seconds",
+            "Time between a timer's deadline and its expiry message.",
+            _LATE_SECONDS,
         )
-        self.timers_lost = counter("timers_lost", "Timers whose message had to be sent again.")
-        self.quarantined = counter("quarantined", "Messages the actor could not process.")
-        self.rebuilds = counter("rebuilds", "Actors rebuilt after they failed in a turn.")
+        self.timers_lost = counter(
+            "timers_lost", "Overdue timers whose expiry message the node published again."
+        )
+        self.quarantined = counter(
+            "quarantined",
+            "Messages that the actor failed to process and the runtime put into quarantine.",
+        )
+        self.rebuilds = counter(
+            "rebuilds",
+            "Times that the runtime rebuilt the actor from its journal after it failed in a turn.",
+        )
         self.halted = Gauge(
-            "paxos_node_halted", "1 if the node has halted.", _NODE, registry=registry
+            "paxos_node_halted",
+            "1 if the node has halted and takes no part any more.",
+            _NODE,
+            registry=registry,
         )
 
     def node(self, name: str) -> "NodeMetrics":

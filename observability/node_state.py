@@ -107,22 +107,33 @@ class NodeStateCollector:
         health = node.health()
         made, lost = node.records()
         gauge, counter = families.gauge, families.counter
-        gauge("node_broker_connected", "1 while the node has its broker.", labels, health.connected)
         gauge(
-            "node_broker_blocked", "1 while the broker takes no messages.", labels, health.blocked
+            "node_broker_connected",
+            "1 while the node is connected to RabbitMQ.",
+            labels,
+            health.connected,
+        )
+        gauge(
+            "node_broker_blocked",
+            "1 while RabbitMQ blocks this node's publishing connection.",
+            labels,
+            health.blocked,
         )
         counter(
             "node_broker_reconnects",
-            "Sessions with the broker after the first.",
+            "Sessions with RabbitMQ that the node opened after its first.",
             labels,
             max(0, health.sessions - 1),
         )
         counter(
-            "node_broker_unsent", "Messages the broker could not be given.", labels, health.dropped
+            "node_broker_unsent",
+            "Messages that the node dropped because RabbitMQ could not take them.",
+            labels,
+            health.dropped,
         )
         counter(
             "node_unreadable",
-            "Messages that could not be read and went to quarantine.",
+            "Messages that the node could not decode and put into quarantine.",
             labels,
             health.quarantined,
         )
@@ -132,24 +143,39 @@ class NodeStateCollector:
             labels,
             health.newer,
         )
-        gauge("node_inbox_messages", "Messages that wait for a turn.", labels, node.inbox())
-        gauge("node_timers_armed", "Timers that are armed.", labels, node.timers())
-        gauge("node_journal_bytes", "Size of the journal's files.", labels, node.journal_bytes())
-        counter("node_trace_records", "Records made for traces.", labels, made)
-        counter("node_trace_records_lost", "Records without room or a way out.", labels, lost)
+        gauge(
+            "node_inbox_messages",
+            "Messages in the inbox that no turn has processed yet.",
+            labels,
+            node.inbox(),
+        )
+        gauge("node_timers_armed", "Timers that the actor has armed.", labels, node.timers())
+        gauge(
+            "node_journal_bytes",
+            "Size of the journal's files on disk.",
+            labels,
+            node.journal_bytes(),
+        )
+        counter("node_trace_records", "Trace records that the node has made.", labels, made)
+        counter(
+            "node_trace_records_lost",
+            "Trace records that the node dropped for lack of room or of a connection.",
+            labels,
+            lost,
+        )
         counters = node.actor().counters
         for reason, text in DROP_REASONS.items():
             about = {**labels, "reason": text}
             dropped = counters[reason]
             counter(
                 "node_dropped",
-                "Messages that did not fit or were not permitted, by reason.",
+                "Messages that the actor dropped as inapplicable or not permitted, by reason.",
                 about,
                 dropped,
             )
         counter(
             "node_rotten_rows",
-            "Rows of the journal found rotten and written anew.",
+            "Corrupt rows that the scrub found in the journal and the actor wrote again.",
             labels,
             counters["rows_rotten"],
         )
@@ -159,14 +185,26 @@ class NodeStateCollector:
 
     def _of_learner(self, actor: Learner, labels: dict[str, str], families: _Families) -> None:
         gauge = families.gauge
-        gauge("learner_scanned_slot", "End of the chosen prefix.", labels, actor.chosen_through)
-        gauge("learner_decided_slot", "End of the decided prefix.", labels, actor.decided)
+        gauge(
+            "learner_scanned_slot",
+            "Slot at the end of the chosen prefix of the log.",
+            labels,
+            actor.chosen_through,
+        )
+        gauge(
+            "learner_decided_slot",
+            "Slot at the end of the decided prefix of the log.",
+            labels,
+            actor.decided,
+        )
         view = actor.view
         if view is not None:
             gauge("learner_view_epoch", "Epoch of the view in force.", labels, view.epoch)
-            gauge("learner_view_stores", "Stores of that view.", labels, len(view.stores))
+            gauge("learner_view_stores", "Stores in the view in force.", labels, len(view.stores))
         coordinates = actor.coordinator is not None
-        gauge("learner_coordinator", "1 while this learner coordinates.", labels, coordinates)
+        gauge(
+            "learner_coordinator", "1 while this learner is the coordinator.", labels, coordinates
+        )
         applied, files, directories = self._entries.get(labels["node"], (-1, 0, 0))
         if applied != actor.state.applied:
             # Counting visits all names, so an idle cluster does it only once.
@@ -175,7 +213,12 @@ class NodeStateCollector:
             directories = len(entries) - files
             self._entries[labels["node"]] = (actor.state.applied, files, directories)
         gauge("learner_files", "Files in the namespace.", labels, files)
-        gauge("learner_directories", "Directories but the root.", labels, directories)
+        gauge(
+            "learner_directories",
+            "Directories in the namespace, without the root.",
+            labels,
+            directories,
+        )
 
 
 DROP_REASONS = {
@@ -191,36 +234,60 @@ DROP_REASONS = {
 }
 """The actors' counters, with the reason for the label."""
 
-_INSTALLED = ("snapshots_installed", "Snapshots copied from a peer and taken over.")
+_INSTALLED = ("snapshots_installed", "Snapshots that the node copied from a peer and installed.")
 
 ROLE_COUNTERS: dict[str, dict[str, tuple[str, str]]] = {
     "proposer": {
-        "stepped_down": ("stepped_down", "Ballots given up after leading."),
-        "gaps_filled": ("gaps_filled", "Slots filled with nothing by a new leader."),
+        "stepped_down": ("stepped_down", "Times that this proposer stepped down as the leader."),
+        "gaps_filled": (
+            "gaps_filled",
+            "Gaps in the log that this proposer filled with a no-op as a new leader.",
+        ),
     },
     "acceptor": {
-        "silent_disk_full": ("disk_full", "Requests not answered because the disk is full."),
+        "silent_disk_full": (
+            "disk_full",
+            "Requests that this acceptor left unanswered because its disk is full.",
+        ),
     },
     "learner": {
-        "views": ("views", "Views that took effect."),
-        "stores_dropped": ("stores_dropped", "Stores that it asked the log to take out."),
-        "stores_added": ("stores_added", "Stores that it asked the log to take in."),
-        "takeovers_proposed": ("takeovers_proposed", "Times it asked to coordinate for another."),
-        "aborts_proposed": ("aborts_proposed", "Slots that it asked the log to abort."),
+        "views": ("views", "Views that took effect at this learner."),
+        "stores_dropped": (
+            "stores_dropped",
+            "Stores whose removal from the view this learner proposed.",
+        ),
+        "stores_added": (
+            "stores_added",
+            "Stores whose admission to the view this learner proposed.",
+        ),
+        "takeovers_proposed": (
+            "takeovers_proposed",
+            "Times that this learner proposed to take over as the coordinator.",
+        ),
+        "aborts_proposed": ("aborts_proposed", "Slots whose abort this learner proposed."),
         "snapshots_installed": _INSTALLED,
     },
     "store": {
-        "fenced": ("fenced", "Requests of coordinators of older epochs refused."),
-        "join_requests": ("join_requests", "Times it asked to be taken into the view."),
-        "diverged": ("diverged", "Times its state was not that of the others."),
-        "chunks_copied": ("chunks_copied", "Chunks copied from a peer."),
-        "chunks_rotten": ("rotten_chunks", "Chunks found rotten, to be copied anew."),
+        "fenced": (
+            "fenced",
+            "Requests of coordinators with an older epoch that this store refused.",
+        ),
+        "join_requests": ("join_requests", "Times that this store asked to join the view."),
+        "diverged": (
+            "diverged",
+            "Times that this store's state differed from that of the other replicas.",
+        ),
+        "chunks_copied": ("chunks_copied", "Chunks that this store copied from a peer."),
+        "chunks_rotten": (
+            "rotten_chunks",
+            "Corrupt chunks that this store found and copies again from a peer.",
+        ),
         "snapshots_installed": _INSTALLED,
     },
     "gateway": {
-        "retried_aborts": ("retries", "Aborted writes tried again."),
-        "unknown": ("unknown", "Callers told that the outcome is unknown."),
-        "sessions_lost": ("sessions_lost", "Sessions that expired."),
+        "retried_aborts": ("retries", "Aborted writes that the gateway retried."),
+        "unknown": ("unknown", "Requests that the gateway answered with an unknown outcome."),
+        "sessions_lost": ("sessions_lost", "Sessions of this gateway that the cluster expired."),
     },
 }
 """The actors' counters that are exported unchanged, by role: the metric's name and its meaning."""
@@ -233,9 +300,24 @@ def _of_proposer(actor: Proposer, labels: dict[str, str], families: _Families) -
     in_flight = len(phase.in_flight) if isinstance(phase, Leading) else 0
     gauge = families.gauge
     gauge("proposer_leader", "1 while this proposer leads.", labels, leads)
-    gauge("proposer_round", "Round of the highest ballot it used.", labels, actor.round)
-    gauge("proposer_waiting_commands", "Commands that wait for a slot.", labels, waiting)
-    gauge("proposer_in_flight_slots", "Slots that are proposed, not chosen.", labels, in_flight)
+    gauge(
+        "proposer_round",
+        "Round of the highest ballot that this proposer has used.",
+        labels,
+        actor.round,
+    )
+    gauge(
+        "proposer_waiting_commands",
+        "Commands that wait for a slot at this proposer.",
+        labels,
+        waiting,
+    )
+    gauge(
+        "proposer_in_flight_slots",
+        "Slots that this proposer has proposed and no learner has reported as chosen.",
+        labels,
+        in_flight,
+    )
 
 
 def _of_store(
@@ -243,9 +325,31 @@ def _of_store(
 ) -> None:
     gauge = families.gauge
     holds = actor.reads.lease.until > now_ms
-    gauge("store_applied_slot", "End of the applied prefix.", labels, actor.state.applied)
-    gauge("store_durable_slot", "What of it the journal holds.", labels, actor.durable)
-    gauge("store_in_doubt_slots", "Prepared, outcome unknown.", labels, len(actor.prepared))
-    gauge("store_pending_reads", "Reads that wait.", labels, len(actor.reads))
-    gauge("store_read_lease", "1 while it may serve linearizable reads.", labels, holds)
-    gauge("store_chunks", "Chunks of contents held.", labels, len(actor.chunks.held))
+    gauge(
+        "store_applied_slot",
+        "Slot at the end of the prefix that this store has applied.",
+        labels,
+        actor.state.applied,
+    )
+    gauge(
+        "store_durable_slot",
+        "Slot at the end of the applied prefix that the store's journal holds.",
+        labels,
+        actor.durable,
+    )
+    gauge(
+        "store_in_doubt_slots",
+        "Slots that this store has prepared and whose outcome it does not know.",
+        labels,
+        len(actor.prepared),
+    )
+    gauge("store_pending_reads", "Reads that wait at this store.", labels, len(actor.reads))
+    gauge(
+        "store_read_lease",
+        "1 while this store holds a read lease and may serve linearizable reads.",
+        labels,
+        holds,
+    )
+    gauge(
+        "store_chunks", "Chunks of contents that this store holds.", labels, len(actor.chunks.held)
+    )

@@ -35,40 +35,66 @@ class RolesMetrics:
                 f"paxos_{name}", text, ("node",), bounds=bounds, registry=registry
             )
 
-        self.elections = counter("proposer_elections", "Ballots that this node stood with.")
+        self.elections = counter(
+            "proposer_elections", "Elections in which this proposer was a candidate."
+        )
         self.prepare_seconds = histogram(
             "proposer_prepare_seconds",
-            "From the first paxos.prepare of a ballot until its node leads.",
+            "Time from the first paxos.prepare of a ballot until the proposer leads.",
             _PHASE_SECONDS,
         )
-        self.proposals = counter("proposer_proposals", "Slots proposed, by what they hold.", "kind")
+        self.proposals = counter(
+            "proposer_proposals",
+            "Slots that this proposer has proposed, by the kind of their value.",
+            "kind",
+        )
         self.accept_seconds = histogram(
             "proposer_accept_seconds",
-            "From the first paxos.accept of a slot until a learner says it is chosen.",
+            "Time from the first paxos.accept of a slot until a learner reports it as chosen.",
             _PHASE_SECONDS,
         )
         self.batch_commands = histogram(
-            "proposer_batch_commands", "Commands of a proposed slot.", _COMMANDS
+            "proposer_batch_commands", "Commands in one proposed slot.", _COMMANDS
         )
-        self.retries = counter("proposer_retries", "Slots sent to the acceptors once more.")
-        self.promises = counter("acceptor_promises", "Pages of promises given.")
-        self.accepts = counter("acceptor_accepts", "Slots accepted, repeated answers included.")
-        self.rejects = counter("acceptor_rejects", "Requests refused for another's ballot.")
-        self.decisions = counter("learner_decisions", "Slots decided as the coordinator.")
+        self.retries = counter(
+            "proposer_retries", "Slots whose paxos.accept this proposer sent again."
+        )
+        self.promises = counter("acceptor_promises", "Pages of promises that this acceptor sent.")
+        self.accepts = counter(
+            "acceptor_accepts", "Slots that this acceptor accepted, repeated replies included."
+        )
+        self.rejects = counter(
+            "acceptor_rejects",
+            "Requests that this acceptor rejected because it had promised a higher ballot.",
+        )
+        self.decisions = counter(
+            "learner_decisions", "Slots that this learner decided as the coordinator."
+        )
         self.commands = counter(
-            "learner_commands", "Commands decided as the coordinator, by outcome.", "outcome"
+            "learner_commands",
+            "Commands that this learner decided as the coordinator, by outcome.",
+            "outcome",
         )
         self.decision_seconds = histogram(
             "learner_decision_seconds",
-            "From txn.prepare of a slot until it is decided, at the coordinator.",
+            "Time from the first txn.prepare of a slot until the coordinator decides it.",
             _PHASE_SECONDS,
         )
-        self.prepares = counter("store_prepares", "Requests to prepare a slot.")
-        self.votes = counter("store_votes", "Votes given, by answer.", "answer")
-        self.commits = counter("store_commits", "Slots whose outcome came: commands commit.")
-        self.aborts = counter("store_aborts", "Slots whose outcome came: some command aborts.")
-        self.contents = counter("store_received_bytes", "Bytes of contents that came as chunks.")
-        self.reads = counter("store_reads", "Reads answered, by status.", "status")
+        self.prepares = counter(
+            "store_prepares", "Requests to prepare a slot that this store received."
+        )
+        self.votes = counter("store_votes", "Votes that this store cast, by answer.", "answer")
+        self.commits = counter(
+            "store_commits",
+            "Slots without an aborted command that this store received the outcome of.",
+        )
+        self.aborts = counter(
+            "store_aborts", "Slots with an aborted command that this store received the outcome of."
+        )
+        self.contents = counter(
+            "store_received_bytes", "Bytes of contents that this store received as chunks."
+        )
+        self.reads = counter("store_reads", "Reads that this store answered, by status.", "status")
 
     def node(self, name: str) -> "RoleMetrics":
         """The metrics of one node, for its runtime."""
