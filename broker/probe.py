@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ DELAY_MS = 100
 """How long the probe's message waits before the broker sends it on, as timers do."""
 
 _HEARTBEAT_S = 5
+_CONNECTION = "synod doctor"
 _DIRECT, _LATER = "direct", "later"
 
 
@@ -35,11 +36,10 @@ class FailedStep(NamedTuple):
 class Probed:
     """What was found at a broker. `failed_step` is the first step that failed, if any.
 
-    `blocked` is the broker's reason for not taking messages, if it does not.
+    `blocked`: the broker blocks publishers, as it does while an alarm is set.
     """
 
     version: str
-    cluster_name: str
     failed_step: FailedStep | None
     blocked: bool
     round_trip_ms: float | None
@@ -60,7 +60,7 @@ async def probe(url: str, topology: Topology) -> Probed:
 
     Raises `OSError`, `TimeoutError` or `aiormq.AMQPError` if there is no connection.
     """
-    connection = await AmqpConnection.open(url, "synod doctor", TIMEOUT_S, _HEARTBEAT_S)
+    connection = await AmqpConnection.open(url, _CONNECTION, TIMEOUT_S, _HEARTBEAT_S)
     attempt = _Attempt(connection, topology)
     failed_step = None
     try:
@@ -68,10 +68,8 @@ async def probe(url: str, topology: Topology) -> Probed:
             await attempt.run()
         except _StepFailed as error:
             failed_step = error.failed
-        properties = connection.server_properties
         return Probed(
-            version=str(properties.get("version", "")),
-            cluster_name=str(properties.get("cluster_name", "")),
+            version=str(connection.server_properties.get("version", "")),
             failed_step=failed_step,
             blocked=attempt.blocked,
             round_trip_ms=attempt.round_trip_ms,
@@ -82,13 +80,48 @@ async def probe(url: str, topology: Topology) -> Probed:
         await connection.close(politely=True)
 
 
+async def strangers(urls: Sequence[str], topology: Topology) -> tuple[str, ...]:
+    """Those of the brokers that are of another cluster than the first: an exchange that is declared
+    at one node of a cluster exists at all of them, while their cluster names differ by default.
+
+    Raises `OSError`, `TimeoutError` or `aiormq.AMQPError` if one can't be asked.
+    """
+    name = _probe_name(topology)
+    found = []
+    async with asyncio.timeout(TIMEOUT_S * len(urls)), _connected(urls[0]) as first:
+        await first.exchange_declare(name, exchange_type="direct")
+        try:
+            for url in urls[1:]:
+                async with _connected(url) as channel:
+                    try:
+                        await channel.exchange_declare(name, passive=True)
+                    except aiormq.exceptions.ChannelNotFoundEntity:
+                        found.append(url)
+        finally:
+            await first.exchange_delete(name)
+    return tuple(found)
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[aiormq.abc.AbstractChannel]:
+    connection = await AmqpConnection.open(url, _CONNECTION, TIMEOUT_S, _HEARTBEAT_S)
+    try:
+        yield await connection.channel()
+    finally:
+        await connection.close(politely=True)
+
+
+def _probe_name(topology: Topology) -> str:
+    # As the names of a node: the permissions of its user cover the prefix.
+    return f"{topology.prefix}doctor.{uuid4().hex[:12]}"
+
+
 class _Attempt:
     """The steps, in order; the first that fails ends them."""
 
     def __init__(self, connection: AmqpConnection, topology: Topology) -> None:
         self._connection = connection
-        # As the names of a node: the permissions of its user cover the prefix.
-        self._name = f"{topology.prefix}doctor.{uuid4().hex[:12]}"
+        self._name = _probe_name(topology)
         self._exchange_declared = False
         self._arrived: asyncio.Queue[AmqpMessage] = asyncio.Queue()
         self.blocked = False

@@ -14,7 +14,7 @@ import httpx
 
 from broker.addresses import split_urls
 from broker.amqp_session import BrokerClosed
-from broker.probe import Probed, probe
+from broker.probe import Probed, probe, strangers
 from broker.topology import Topology
 from gateway.doctor.findings import Diagnosis
 from gateway.settings import Settings
@@ -41,6 +41,7 @@ _REFUSED_CODES = (403, 530)
 class BrokerAnswer:
     """What a broker answered: what was probed, or why there is no connection."""
 
+    url: str
     address: str
     user: str
     virtual_host: str
@@ -76,7 +77,7 @@ async def check_brokers(settings: Settings, apis: Mapping[str, str]) -> list[Dia
         if answer.probed is not None:
             findings.append(check_version(answer.address, answer.probed.version))
             findings.append(check_permissions(answer, answer.probed, topology))
-    findings.append(check_one_cluster(settings, answers))
+    findings.append(await _check_one_cluster(settings, topology, answers))
     nodes = await _nodes(apis)
     return [*findings, *check_nodes(nodes, several=len(urls) > 1)]
 
@@ -90,8 +91,8 @@ async def _answer(url: str, topology: Topology) -> BrokerAnswer:
     try:
         probed = await probe(url, topology)
     except (OSError, TimeoutError, aiormq.AMQPError) as error:
-        return BrokerAnswer(address, user, virtual_host, None, error)
-    return BrokerAnswer(address, user, virtual_host, probed, None)
+        return BrokerAnswer(url, address, user, virtual_host, None, error)
+    return BrokerAnswer(url, address, user, virtual_host, probed, None)
 
 
 def check_reachable(answer: BrokerAnswer) -> Diagnosis:
@@ -170,14 +171,11 @@ def check_permissions(answer: BrokerAnswer, probed: Probed, topology: Topology) 
     )
 
 
-def check_one_cluster(settings: Settings, answers: Sequence[BrokerAnswer]) -> Diagnosis:
+async def _check_one_cluster(
+    settings: Settings, topology: Topology, answers: Sequence[BrokerAnswer]
+) -> Diagnosis:
     """Whether the brokers that the settings name are nodes of one RabbitMQ cluster."""
     check = "broker cluster"
-    names = {
-        answer.address: answer.probed.cluster_name
-        for answer in answers
-        if answer.probed is not None
-    }
     if len(answers) == 1:
         if settings.queues == "named":
             return Diagnosis.ok(check, "one broker is named, and queues = 'named' fits")
@@ -186,15 +184,27 @@ def check_one_cluster(settings: Settings, answers: Sequence[BrokerAnswer]) -> Di
             f"one broker, with queues = {settings.queues!r}",
             "Name all nodes of the RabbitMQ cluster in `broker`, or set queues = 'named'.",
         )
-    if len(set(names.values())) > 1:
-        told = ", ".join(f"{address} is of {name!r}" for address, name in names.items())
+    # A broker that refused something is wrong already, and would refuse this, too.
+    usable = {
+        answer.url: answer.address
+        for answer in answers
+        if answer.probed is not None and answer.probed.failed_step is None
+    }
+    try:
+        apart = await strangers(tuple(usable), topology) if len(usable) > 1 else ()
+    except (OSError, TimeoutError, aiormq.AMQPError) as error:
+        return Diagnosis.skipped(
+            check, f"can't be known: a broker failed meanwhile: {error}", "Run the command again."
+        )
+    if apart:
+        first = next(iter(usable.values()))
         return Diagnosis.wrong(
             check,
-            f"the brokers are not one cluster: {told}",
+            f"{', '.join(usable[url] for url in apart)} and {first} are of different clusters",
             "Join them with `rabbitmqctl join_cluster`, or name the nodes of one cluster only: "
             "nodes at brokers of different clusters receive nothing from each other.",
         )
-    found = f"{len(answers)} brokers are named, {len(names)} of them answer"
+    found = f"{len(answers)} brokers are named, {len(usable)} of them can be used"
     if settings.queues == "named":
         return Diagnosis.warning(
             check,
@@ -242,8 +252,14 @@ def check_nodes(nodes: list[dict[str, Any]] | str, *, several: bool) -> list[Dia
 
 
 def _check_plugins(nodes: list[dict[str, Any]]) -> Diagnosis:
+    # The API has nothing about a node that is down, or that started some seconds ago.
+    known = [node for node in nodes if "enabled_plugins" in node]
+    if not known:
+        return Diagnosis.skipped(
+            "plugins", "can't be known yet: no node has told them", "Run the command again."
+        )
     lacking = {
-        plugin: [node["name"] for node in nodes if plugin not in node.get("enabled_plugins", ())]
+        plugin: [node["name"] for node in known if plugin not in node["enabled_plugins"]]
         for plugin in _PLUGINS
     }
     missing = {plugin: names for plugin, names in lacking.items() if names}

@@ -5,23 +5,33 @@ RabbitMQ, its users and its alarms are real.
 
 import json
 import os
+import re
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from yarl import URL
 
-from broker.probe import Probed
-from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker, free_ports
-from gateway.doctor.clocks import Difference, difference
+from chaos.cluster.rabbitmq import (
+    BrokerFailedError,
+    PrivateBroker,
+    PrivateBrokerCluster,
+    free_ports,
+)
+from gateway.doctor.clocks import Difference, check_clocks, difference
 from gateway.doctor.findings import Diagnosis, Grade, worst
 from gateway.doctor.host import check_file_system, check_permissions, check_python, judge_sync
-from gateway.doctor.rabbitmq import BrokerAnswer, check_nodes, check_one_cluster, check_version
+from gateway.doctor.rabbitmq import check_nodes, check_version
 from gateway.settings import Settings
+from tests.gateway.conftest import serving
+from tests.gateway.fake import FakeCluster
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +42,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateBroker]:
     broker = PrivateBroker(tmp_path_factory.mktemp("rabbitmq"), management=True)
     try:
         broker.start()
+        wait_until_described(broker)
         yield broker
     except BrokerFailedError as error:
         pytest.fail(str(error), pytrace=False)
@@ -39,12 +50,26 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateBroker]:
         broker.kill()
 
 
+def wait_until_described(broker: PrivateBroker) -> None:
+    """Wait until the management API describes all nodes, some seconds after their start."""
+    who = broker.identity
+    deadline = time.monotonic() + 30
+    while True:
+        nodes = httpx.get(f"{broker.management_url}api/nodes", auth=(who.user, who.password)).json()
+        if all("enabled_plugins" in node for node in nodes):
+            return
+        assert time.monotonic() < deadline, nodes
+        time.sleep(0.1)
+
+
 def examine(
-    *arguments: str, settings: Mapping[str, str] | None = None
+    *arguments: str, settings: Mapping[str, str] | None = None, within: Sequence[str] = ()
 ) -> tuple[int, dict[str, dict[str, Any]]]:
-    """The exit code of `synod doctor`, and its findings by their check."""
+    """The exit code of `synod doctor`, and its findings by their check. `within`: a command that
+    runs it.
+    """
     ran = subprocess.run(
-        [sys.executable, "-m", "gateway.cli.main", "doctor", "--json", *arguments],
+        [*within, sys.executable, "-m", "gateway.cli.main", "doctor", "--json", *arguments],
         cwd=ROOT,
         env={**os.environ, **(settings or {})},
         capture_output=True,
@@ -130,6 +155,40 @@ def test_an_alarm_is_the_reason_why_nothing_is_taken(broker: PrivateBroker, tmp_
     assert "alarm" in findings["permissions"]["found"]
 
 
+@pytest.mark.rabbitmq
+def test_brokers_of_two_clusters_are_wrong(
+    broker: PrivateBroker, amqp_url: str, tmp_path: Path
+) -> None:
+    """Given two brokers of different clusters: nodes would receive nothing from each other."""
+    code, findings = examine("--broker", f"{broker.url},{amqp_url}", "--data", str(tmp_path))
+    assert (code, findings["broker cluster"]["status"]) == (1, "wrong")
+    assert "of different clusters" in findings["broker cluster"]["found"]
+    assert "doctor" not in broker.control("--quiet", "list_exchanges", "name")
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.skipif(os.environ.get("SYNOD_LONG") != "1", reason="long: set SYNOD_LONG=1")
+def test_the_brokers_of_one_cluster_are_well(tmp_path: Path) -> None:
+    cluster = PrivateBrokerCluster(tmp_path / "cluster", 2, management=True, metrics=True)
+    try:
+        cluster.start()
+        cluster.wait_whole()
+        first = cluster.brokers[0]
+        wait_until_described(first)
+        asked = ("--broker", cluster.url, "--management", first.management_url)
+        data = ("--data", str(tmp_path))
+        code, findings = examine(*asked, *data, settings={"SYNOD_QUEUES": "session"})
+        _, named = examine(*asked, *data)
+    finally:
+        cluster.stop()
+    well = ("broker", "permissions", "broker cluster", "plugins", "broker nodes", "net_ticktime")
+    assert {check: findings[check]["status"] for check in well} == dict.fromkeys(well, "ok")
+    assert code == 0
+    assert named["broker cluster"]["status"] == "warning"
+
+
 def test_each_broker_of_a_list_is_looked_for(tmp_path: Path) -> None:
     ports = free_ports(2)
     urls = ",".join(f"amqp://127.0.0.1:{port}/" for port in ports)
@@ -166,6 +225,59 @@ def test_a_reserve_that_the_disk_does_not_have_is_wrong(tmp_path: Path) -> None:
     settings = {"SYNOD_DISK_RESERVE_BYTES": str(1 << 60)}
     code, findings = examine("--data", str(tmp_path), settings=settings)
     assert (code, findings["free disk"]["status"]) == (1, "wrong")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this user may not mount a file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_without_room_is_wrong_and_is_not_filled(small_disk: Path) -> None:
+    """Given a disk that is smaller than the reserve, and so fast that a second of syncs would fill
+    it, and then one that is full.
+    """
+    code, findings = examine("--data", str(small_disk))
+    assert (code, findings["free disk"]["status"]) == (1, "wrong")
+    assert findings["file system"]["status"] == "warning"
+    assert findings["disk sync"]["status"] in ("ok", "warning")
+
+    figures = os.statvfs(small_disk)
+    with (small_disk / "ballast").open("wb") as ballast:
+        os.posix_fallocate(ballast.fileno(), 0, figures.f_bavail * figures.f_frsize)
+    code, findings = examine("--data", str(small_disk))
+    assert findings["disk sync"]["status"] == "wrong"
+    assert "can't be written: No space left on device" in findings["disk sync"]["found"]
+
+
+def test_the_syncs_of_a_slow_disk_are_measured(tmp_path: Path) -> None:
+    """Given a disk whose syncs take 40 ms longer, by the hand of strace(1)."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    slow = ("-f", "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_exit=40000")
+    strace = ("strace", "-o", str(tmp_path / "calls"), *slow)
+    _, findings = examine("--data", str(tmp_path), within=strace)
+    assert findings["disk sync"]["status"] in ("warning", "wrong")
+    assert re.match(r"p50 ([4-9]\d|\d{3,})\.\d ms", findings["disk sync"]["found"])
+
+
+def test_few_file_descriptors_are_a_warning(tmp_path: Path) -> None:
+    few = ("sh", "-c", 'ulimit -n 512; exec "$@"', "sh")
+    code, findings = examine("--data", str(tmp_path), within=few)
+    assert (code, findings["file descriptors"]["status"]) == (0, "warning")
+    assert "256 of the 1000" in findings["file descriptors"]["found"]
+
+
+async def test_a_gateway_of_this_host_has_the_same_clock() -> None:
+    async with serving(FakeCluster(), Settings()) as port:
+        compared = await check_clocks([f"http://127.0.0.1:{port}/healthz"])
+    assert compared.status is Grade.OK
 
 
 # -- what can't be made on every machine ---------------------------------------------------------
@@ -216,23 +328,6 @@ def test_versions_of_python() -> None:
     assert [check_python(each).status for each in versions] == ["ok", "ok", "warning"]
 
 
-def answer(address: str, cluster_name: str) -> BrokerAnswer:
-    return BrokerAnswer(
-        address, "synod", "/", Probed("4.0.5", cluster_name, None, False, 1.0, 1.0), None
-    )
-
-
-def test_brokers_of_two_clusters_are_wrong() -> None:
-    """Given two brokers that do not form one cluster: nodes would not hear each other."""
-    settings = Settings(broker="amqp://one/,amqp://two/", queues="session")
-    apart = check_one_cluster(settings, [answer("one:5672", "a"), answer("two:5672", "b")])
-    assert apart.status is Grade.WRONG
-    together = [answer("one:5672", "a"), answer("two:5672", "a")]
-    assert check_one_cluster(settings, together).status is Grade.OK
-    named = Settings(broker=settings.broker)
-    assert check_one_cluster(named, together).status is Grade.WARNING
-
-
 def test_nodes_of_a_rabbitmq_cluster_that_are_down_or_slow_to_notice() -> None:
     """Given what the management API shows of two nodes."""
     plugins = ["rabbitmq_management", "rabbitmq_prometheus"]
@@ -247,6 +342,7 @@ def test_nodes_of_a_rabbitmq_cluster_that_are_down_or_slow_to_notice() -> None:
     assert judged(up | {"net_ticktime": 60}) == well | {"net_ticktime": "warning"}
     assert judged(up, down)["broker nodes"] == "wrong"
     assert judged(up | {"partitions": ["rabbit@two"]})["broker nodes"] == "wrong"
+    assert judged(down)["plugins"] == "skipped"
     unknown = check_nodes("no answer", several=True)
     assert {each.status for each in unknown} == {Grade.SKIPPED}
 
