@@ -1,6 +1,5 @@
 """One real cluster for all tests: RabbitMQ and sixteen processes, started once."""
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -9,11 +8,10 @@ import pytest
 from chaos.cluster.local import Description, LocalCluster
 from chaos.cluster.processes import ProcessFailed
 from chaos.cluster.rabbitmq import BrokerFailedError
+from tests.long import LONG
 
 MIB = 1024 * 1024
 GREATEST_FILE_BYTES = 400 * MIB
-
-LONG = os.environ.get("SYNOD_LONG", "") == "1"
 
 _FIGURES = pytest.StashKey[list[str]]()
 

@@ -13,9 +13,10 @@ from chaos.cluster.local import Description, LocalCluster
 from chaos.cluster.rabbitmq import COUNT_RUNNING, PrivateBroker
 from chaos.load.writers import Load
 from tests.acceptance.conftest import Figure, Length, started
+from tests.long import LONG, only_long
 from tests.replication.cluster import eventually
 
-pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(900 if LONG else 300)]
 
 GAP_MAX_S = 10.0
 """What a busy machine may make of a second or two."""
@@ -56,7 +57,7 @@ async def test_any_broker_may_be_killed(
     """
     gaps = []
     async with Load(cluster.url, clients=8) as load:
-        for number in range(length.pick(3, 10)):
+        for number in range(length.pick(2, 10)):
             broker = brokers_of(cluster)[number % 3]
             await load.acknowledged_since(time.monotonic_ns())
             killed_ns = time.monotonic_ns()
@@ -119,6 +120,7 @@ async def test_a_majority_of_brokers_that_comes_back_goes_on_by_itself(
     assert waited_s < GAP_MAX_S * 2
 
 
+@only_long
 async def test_the_quarantine_outlives_a_broker(cluster: LocalCluster) -> None:
     """Given a message that no node can read, then it is kept though any one broker dies."""
     topology = Topology(cluster.name, "session")

@@ -8,7 +8,8 @@ import pytest
 
 from chaos.cluster.local import LocalCluster
 from chaos.load.writers import UNKNOWN, Load
-from tests.acceptance.conftest import LONG, Figure, Length
+from tests.acceptance.conftest import Figure, Length
+from tests.long import LONG
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -14,10 +14,11 @@ from chaos.cluster.local import THIS_TREE, Description, LocalCluster
 from chaos.load.writers import Load
 from tests.acceptance import releases
 from tests.acceptance.broker import quarantined
-from tests.acceptance.conftest import LONG, Figure, Length
+from tests.acceptance.conftest import Figure, Length
 from tests.acceptance.test_failures import incarnation, judge, living_leader, new_incarnation
 from tests.chaos import patched
 from tests.house.test_imports import PACKAGES
+from tests.long import LONG, only_long
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(900 if LONG else 300)]
 
@@ -170,6 +171,7 @@ async def test_a_cluster_goes_over_to_this_version_node_by_node(
     figure(f"{len(cluster.nodes)} nodes in {time.monotonic() - began_s:.0f} s; {load.summary()}")
 
 
+@only_long
 async def test_a_change_without_a_version_would_be_found(cluster: LocalCluster) -> None:
     """Given an acceptor that writes another wire, and a store that computes another state, then the
     test above would fail for each of them.

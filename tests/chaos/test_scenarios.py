@@ -16,11 +16,12 @@ from chaos.scenarios import broker_nodes, site_loss
 from chaos.scenarios.catalogue import SCENARIOS
 from chaos.scenarios.runner import local, run_scenario
 from tests.chaos.cases import together
+from tests.long import only_long
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize("name", ["store-crash", "broker-crash"])
+@pytest.mark.parametrize("name", ["store-crash", pytest.param("broker-crash", marks=only_long)])
 async def test_nothing_is_lost(tmp_path: Path, name: str) -> None:
     report = await run_scenario(SCENARIOS[name], local, tmp_path, tell=print)
 
@@ -29,6 +30,7 @@ async def test_nothing_is_lost(tmp_path: Path, name: str) -> None:
     assert {"report.html", "report.json", "history.jsonl"} <= left
 
 
+@only_long
 async def test_nothing_is_lost_with_a_site_or_a_majority_of_brokers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ from gateway.doctor.rabbitmq import check_nodes, check_version
 from gateway.settings import Settings
 from tests.gateway.conftest import serving
 from tests.gateway.fake import FakeCluster
+from tests.long import only_long
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,8 +117,8 @@ def test_a_wrong_password_is_named(broker: PrivateBroker, tmp_path: Path) -> Non
     ("configure", "write", "read", "step"),
     [
         ("", ".*", ".*", "configure the exchange"),
-        (".*", "", ".*", "bind the queue"),
-        (".*", ".*", "", "bind the queue"),
+        pytest.param(".*", "", ".*", "bind the queue", marks=only_long),
+        pytest.param(".*", ".*", "", "bind the queue", marks=only_long),
         (".*", ".*", r"^(?!.*delay)", "let messages of the queue"),
     ],
 )
@@ -169,7 +170,7 @@ def test_brokers_of_two_clusters_are_wrong(
 @pytest.mark.rabbitmq
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.skipif(os.environ.get("SYNOD_LONG") != "1", reason="long: set SYNOD_LONG=1")
+@only_long
 def test_the_brokers_of_one_cluster_are_well(tmp_path: Path) -> None:
     cluster = PrivateBrokerCluster(tmp_path / "cluster", 2, management=True, metrics=True)
     try:

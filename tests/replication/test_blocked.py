@@ -6,7 +6,6 @@ that consume go on. Nothing can be published then, timers included, so all nodes
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -20,12 +19,13 @@ from actors.calls import WriteDecided
 from broker.rabbitmq import RabbitTransport
 from broker.topology import Topology
 from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker
+from tests.long import LONG
 from tests.replication.cluster import MemoryCluster, eventually, memory_cluster
 from tests.worlds import put
 
 RESUMED_WITHIN_S = 3.0
 
-BLOCKED_S = [3.0, 35.0 if os.environ.get("SYNOD_LONG") == "1" else 12.0]
+BLOCKED_S = [3.0, 35.0 if LONG else 12.0]
 """Shorter and longer than what a node is taken for dead after, or than a request may take."""
 
 
