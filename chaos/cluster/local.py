@@ -32,6 +32,7 @@ from typing import Any, Self, cast
 from actors.options import Options
 from broker.journal_folder import PRIVATE_FOLDER, make_private
 from broker.topology import QueueKind, Topology
+from chaos.cluster.hosts import LOOPBACK, NetworkHost
 from chaos.cluster.processes import (
     Daemon,
     ProcessFailed,
@@ -54,8 +55,6 @@ DESCRIPTION = "cluster.json"
 THIS_TREE = ("-m", "synod")
 """The program of a node: arguments of Python before `node NAME`."""
 
-_HOST = "127.0.0.1"
-
 
 @dataclass(frozen=True)
 class Description:
@@ -75,6 +74,15 @@ class Description:
     settings: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, int] = field(default_factory=dict)
     """The ports at which the other nodes serve metrics; empty if they serve none."""
+
+    @property
+    def broker_names(self) -> tuple[str, ...]:
+        """The private brokers: `rabbitmq` alone, or `rabbitmq-1` and so on."""
+        if self.broker:
+            return ()
+        if self.brokers == 1:
+            return ("rabbitmq",)
+        return tuple(f"rabbitmq-{number}" for number in range(1, self.brokers + 1))
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -136,7 +144,8 @@ class LocalCluster:
     The calls block; a coroutine uses `asyncio.to_thread`. Without `outlives` everything ends when
     this process does. With a `description` the folder becomes that cluster's, if it is not one
     already; a later `LocalCluster` on the same folder takes the running processes over.
-    `programs` names nodes that run something else than `synod`: arguments of Python.
+    `programs` names nodes that run something else than `synod`: arguments of Python. `hosts` says
+    where nodes run, and `rabbitmq` or `rabbitmq-1` and so on, if not on the loopback interface.
     """
 
     def __init__(
@@ -146,19 +155,24 @@ class LocalCluster:
         *,
         outlives: bool = False,
         programs: Mapping[str, Sequence[str]] | None = None,
+        hosts: Mapping[str, NetworkHost] | None = None,
     ) -> None:
         self.folder = folder.absolute()
         self.outlives = outlives
         self.description = self._load(description)
+        self.hosts = dict(hosts or {})
         self.broker: PrivateBroker | None = None
         self.broker_cluster: PrivateBrokerCluster | None = None
+        hosts_of_brokers = [self.host_of(name) for name in self.description.broker_names]
         if self.description.broker:
             pass
         elif self.description.brokers == 1:
-            self.broker = PrivateBroker(self.folder / "rabbitmq", outlives=outlives)
+            self.broker = PrivateBroker(
+                self.folder / "rabbitmq", outlives=outlives, host=hosts_of_brokers[0]
+            )
         else:
             self.broker_cluster = PrivateBrokerCluster(
-                self.folder / "rabbitmq", self.description.brokers, outlives=outlives
+                self.folder / "rabbitmq", outlives=outlives, hosts=hosts_of_brokers
             )
         self.programs = dict(programs or {})
         self.nodes = {name: self._daemon(name) for name in self.description.nodes}
@@ -189,11 +203,10 @@ class LocalCluster:
 
     @property
     def brokers(self) -> Mapping[str, PrivateBroker]:
-        """The private brokers: `rabbitmq`, or `rabbitmq-1` and so on; empty without one."""
-        if self.broker_cluster is not None:
-            numbered = enumerate(self.broker_cluster.brokers, start=1)
-            return {f"rabbitmq-{number}": broker for number, broker in numbered}
-        return {} if self.broker is None else {"rabbitmq": self.broker}
+        """The private brokers by their names; empty without one."""
+        several = [] if self.broker_cluster is None else self.broker_cluster.brokers
+        own = several if self.broker is None else [self.broker]
+        return dict(zip(self.description.broker_names, own, strict=True))
 
     @property
     def url(self) -> str:
@@ -202,7 +215,11 @@ class LocalCluster:
 
     def url_of(self, gateway: str) -> str:
         """Where a gateway serves."""
-        return f"http://{_HOST}:{self.description.ports[gateway]}"
+        return f"http://{self.host_of(gateway).address}:{self.description.ports[gateway]}"
+
+    def host_of(self, name: str) -> NetworkHost:
+        """Where a node or broker runs."""
+        return self.hosts.get(name, LOOPBACK)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -212,7 +229,7 @@ class LocalCluster:
             "cluster": about.cluster,
             "broker": self.broker_url,
             "data": str(self.data),
-            "host": _HOST,
+            "host": LOOPBACK.address,
             "proposers": str(about.proposers),
             "acceptors": str(about.acceptors),
             "learners": str(about.learners),
@@ -338,9 +355,13 @@ class LocalCluster:
 
     def ask(self, target: str, gateway: str = "gateway-1", *, timeout_s: float = 5.0) -> HttpAnswer:
         """GET `target` from a gateway. Raises `OSError` if it does not answer."""
-        connection = HTTPConnection(_HOST, self.description.ports[gateway], timeout=timeout_s)
+        address, port = self.host_of(gateway).address, self.description.ports[gateway]
+        token = self.description.settings.get("token", "")
+        connection = HTTPConnection(address, port, timeout=timeout_s)
         try:
-            connection.request("GET", target)
+            connection.request(
+                "GET", target, headers={"authorization": f"Bearer {token}"} if token else {}
+            )
             response = connection.getresponse()
             return HttpAnswer(response.status, response.read())
         except HTTPException as error:
@@ -446,6 +467,7 @@ class LocalCluster:
     def _daemon(self, name: str) -> Daemon:
         environment = self.environment
         if name in self.description.ports:
+            environment["SYNOD_HOST"] = self.host_of(name).address
             environment["SYNOD_PORT"] = str(self.description.ports[name])
         if name in self.description.metrics:
             environment["SYNOD_METRICS_PORT"] = str(self.description.metrics[name])
@@ -459,7 +481,8 @@ class LocalCluster:
         )
 
     def _command(self, name: str) -> list[str]:
-        return [sys.executable, *self.programs.get(name, THIS_TREE), "node", name]
+        program = self.programs.get(name, THIS_TREE)
+        return [*self.host_of(name).enter, sys.executable, *program, "node", name]
 
     def _group(self) -> int | None:
         if self.outlives:

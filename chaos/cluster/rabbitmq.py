@@ -2,7 +2,7 @@
 
     folder/
       broker.json        ports, node name and credentials: the same at every start
-      rabbitmq.conf      listens on the loopback interface only
+      rabbitmq.conf      listens at its host's address only, by default on the loopback interface
       home/              the Erlang cookie
       mnesia/  log/      data and logs
 
@@ -23,7 +23,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from typing import Self
 import aio_pika
 
 from broker.journal_folder import PRIVATE_FOLDER, make_private
+from chaos.cluster.hosts import LOOPBACK, NetworkHost
 from chaos.cluster.processes import Daemon, Watchdog, session_members, started_at
 
 _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
@@ -53,7 +54,8 @@ Until then the others complete no declaration, and stop reading from clients tha
 of the silent one.
 """
 
-_START = 'epmd -address 127.0.0.1 -port "$ERL_EPMD_PORT" </dev/null & exec "$0"'
+_PORT_MAPPER = 'epmd -address "$ERL_EPMD_ADDRESS" -port "$ERL_EPMD_PORT" </dev/null'
+_START = f'{_PORT_MAPPER} & exec "$0"'
 _WATCH = 'read -r word; [ "$word" = done ] || kill -s KILL -- "-$0"'
 
 
@@ -80,11 +82,11 @@ class BrokerIdentity:
     metrics_port: int = 0
 
     @classmethod
-    def mint(cls) -> Self:
+    def mint(cls, host: NetworkHost = LOOPBACK) -> Self:
         """Draw free ports and new credentials."""
         amqp, distribution, epmd, management, metrics = free_ports(5)
         return cls(
-            node=f"synod-{amqp}@localhost",
+            node=f"synod-{amqp}@{'localhost' if host.is_loopback else host.address}",
             amqp_port=amqp,
             distribution_port=distribution,
             epmd_port=epmd,
@@ -96,7 +98,7 @@ class BrokerIdentity:
 
 
 class PrivateBroker:
-    """A RabbitMQ server in a folder of its own, on the loopback interface.
+    """A RabbitMQ server in a folder of its own, by default on the loopback interface.
 
     The calls block; a coroutine uses `asyncio.to_thread`. With `outlives=True` the broker goes
     on when this process ends, and a later `PrivateBroker` on the same folder takes it over.
@@ -110,12 +112,14 @@ class PrivateBroker:
         metrics: bool = False,
         outlives: bool = False,
         identity: BrokerIdentity | None = None,
+        host: NetworkHost = LOOPBACK,
     ) -> None:
         """A new broker gets `identity`, or one of its own; a former one keeps what it had."""
         self.folder = folder.absolute()
         self.management = management
         self.metrics = metrics
         self.outlives = outlives
+        self.host = host
         self.identity = self._load_identity(identity)
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
@@ -124,7 +128,7 @@ class PrivateBroker:
     def url(self) -> str:
         """The AMQP URL, credentials included."""
         who = self.identity
-        return f"amqp://{who.user}:{who.password}@127.0.0.1:{who.amqp_port}/"
+        return f"amqp://{who.user}:{who.password}@{self.host.address}:{who.amqp_port}/"
 
     @property
     def path(self) -> str:
@@ -134,7 +138,7 @@ class PrivateBroker:
     @property
     def management_url(self) -> str:
         """The address of the management console, if the broker was started with it."""
-        return f"http://127.0.0.1:{self.identity.management_port}/"
+        return f"http://{self.host.address}:{self.identity.management_port}/"
 
     @property
     def log(self) -> Path:
@@ -155,7 +159,7 @@ class PrivateBroker:
             self._write_configuration()
             with (self.folder / "log" / "output.log").open("ab") as output:
                 self._process = subprocess.Popen(
-                    ["/bin/sh", "-c", _START, str(_server_program())],
+                    [*self.host.enter, "/bin/sh", "-c", _START, str(_server_program())],
                     cwd=self.folder,
                     env=self._environment(),
                     stdin=subprocess.DEVNULL,
@@ -228,7 +232,7 @@ class PrivateBroker:
         """Wait until the server answers an AMQP header and opens a connection."""
         deadline = time.monotonic() + timeout_s
         while self.process_id is not None:
-            if self._answers() and self._opens():
+            if self.answers() and self._opens():
                 return
             if time.monotonic() > deadline:
                 raise BrokerFailedError(
@@ -241,7 +245,7 @@ class PrivateBroker:
         """Run `rabbitmqctl` and return what it prints. Raises `BrokerFailedError`."""
         program = _server_program().with_name("rabbitmqctl")
         done = subprocess.run(
-            [str(program), "-n", self.identity.node, *command],
+            [*self.host.enter, str(program), "-n", self.identity.node, *command],
             env=self._environment(),
             capture_output=True,
             text=True,
@@ -308,9 +312,10 @@ class PrivateBroker:
 
     # ── Readiness ─────────────────────────────────────────────────────────────
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether the server answers an AMQP header; in a minority that pauses it does not."""
         try:
-            address = ("127.0.0.1", self.identity.amqp_port)
+            address = (self.host.address, self.identity.amqp_port)
             with socket.create_connection(address, timeout=2.0) as connection:
                 connection.sendall(_PROTOCOL_HEADER)
                 return connection.recv(1) == _METHOD_FRAME
@@ -346,7 +351,7 @@ class PrivateBroker:
             return BrokerIdentity(**{**found, "peers": tuple(found.get("peers", ()))})
         make_private(self.folder)
         self.folder.chmod(PRIVATE_FOLDER)
-        identity = identity or BrokerIdentity.mint()
+        identity = identity or BrokerIdentity.mint(self.host)
         path.touch(mode=0o600)
         path.write_text(json.dumps(asdict(identity), indent=2) + "\n")
         return identity
@@ -356,7 +361,7 @@ class PrivateBroker:
         for name in ("home", "mnesia", "log", "conf.d"):
             (self.folder / name).mkdir(exist_ok=True)
         lines = [
-            f"listeners.tcp.local = 127.0.0.1:{who.amqp_port}",
+            f"listeners.tcp.local = {self.host.address}:{who.amqp_port}",
             f"default_user = {who.user}",
             f"default_pass = {who.password}",
             "disk_free_limit.absolute = 50MB",
@@ -365,12 +370,12 @@ class PrivateBroker:
         ]
         if self.management:
             lines += [
-                "management.tcp.ip = 127.0.0.1",
+                f"management.tcp.ip = {self.host.address}",
                 f"management.tcp.port = {who.management_port}",
             ]
         if self.metrics:
             lines += [
-                "prometheus.tcp.ip = 127.0.0.1",
+                f"prometheus.tcp.ip = {self.host.address}",
                 f"prometheus.tcp.port = {who.metrics_port}",
             ]
         if who.peers:
@@ -401,11 +406,13 @@ class PrivateBroker:
             "HOME": str(self.folder / "home"),
             "LANG": "C.UTF-8",
             "ERL_EPMD_PORT": str(who.epmd_port),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_ADDRESS": self.host.address,
             "ERL_CRASH_DUMP": str(self.folder / "log" / "erl_crash.dump"),
             # With this the start script becomes the server instead of waiting for it as a parent.
             "RUNNING_UNDER_SYSTEMD": "true",
             "RABBITMQ_NODENAME": who.node,
+            # Only in a long name may the host be an address.
+            "RABBITMQ_USE_LONGNAME": str(not self.host.is_loopback).lower(),
             "RABBITMQ_DIST_PORT": str(who.distribution_port),
             "RABBITMQ_CONF_ENV_FILE": str(self.folder / "rabbitmq-env.conf"),
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
@@ -420,7 +427,7 @@ class PrivateBroker:
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
                 # On a shared machine its threads must neither spin nor be bound to processors.
                 "+sbwt none +sbwtdcpu none +sbwtdio none +stbt u"
-                " -kernel inet_dist_use_interface {127,0,0,1}"
+                f" -kernel inet_dist_use_interface {{{self.host.address.replace('.', ',')}}}"
                 + (f" -kernel net_ticktime {NET_TICK_S}" if who.peers else "")
             ),
         }
@@ -429,22 +436,23 @@ class PrivateBroker:
 class PrivateBrokerCluster:
     """Several RabbitMQ servers that form one cluster, each in a folder of its own.
 
-    They share an Erlang port mapper that belongs to none of them, so that each can be killed. A
-    minority of them pauses (`pause_minority`).
+    On each host there is an Erlang port mapper that belongs to none of them, so that each can be
+    killed. A minority of them pauses (`pause_minority`).
     """
 
     def __init__(
         self,
         folder: Path,
-        size: int = 3,
         *,
         management: bool = False,
         metrics: bool = False,
         outlives: bool = False,
+        hosts: Sequence[NetworkHost] = (LOOPBACK,) * 3,
     ) -> None:
+        """One broker for each of `hosts`, which may be the same several times."""
         self.folder = folder.absolute()
         make_private(self.folder)
-        minted = [BrokerIdentity.mint() for _ in range(size)]
+        minted = [BrokerIdentity.mint(host) for host in hosts]
         shared = replace(
             minted[0],
             cookie=secrets.token_hex(16),
@@ -464,20 +472,29 @@ class PrivateBrokerCluster:
                     cookie=shared.cookie,
                     peers=shared.peers,
                 ),
+                host=host,
             )
-            for number, identity in enumerate(minted, start=1)
+            for number, (host, identity) in enumerate(zip(hosts, minted, strict=True), start=1)
         ]
-        first = self.brokers[0]
-        port = str(first.identity.epmd_port)
         self._outlives = outlives
         self._watchdog: Watchdog | None = None
-        self._port_mapper = Daemon(
+        of_host = {broker.host: broker for broker in self.brokers}
+        self._port_mappers = [self._port_mapper(broker) for broker in of_host.values()]
+
+    def _port_mapper(self, broker: PrivateBroker) -> Daemon:
+        """The port mapper of a broker's host."""
+        address = broker.host.address
+        return Daemon(
             "epmd",
-            ["/bin/sh", "-c", 'exec epmd -address 127.0.0.1 -port "$0"', port],
-            {"PATH": first.path},
+            [*broker.host.enter, "/bin/sh", "-c", f"exec {_PORT_MAPPER}"],
+            {
+                "PATH": broker.path,
+                "ERL_EPMD_ADDRESS": address,
+                "ERL_EPMD_PORT": str(broker.identity.epmd_port),
+            },
             folder=self.folder,
-            log=self.folder / "epmd.log",
-            record=self.folder / "epmd.json",
+            log=self.folder / f"epmd-{address}.log",
+            record=self.folder / f"epmd-{address}.json",
         )
 
     @property
@@ -489,7 +506,8 @@ class PrivateBrokerCluster:
         """Start all and wait until each serves and knows the others."""
         if not self._outlives and self._watchdog is None:
             self._watchdog = Watchdog()
-        self._port_mapper.start(group=self._watchdog.group if self._watchdog else None)
+        for port_mapper in self._port_mappers:
+            port_mapper.start(group=self._watchdog.group if self._watchdog else None)
         with ThreadPoolExecutor(max_workers=len(self.brokers)) as threads:
             starts = [threads.submit(each.start, timeout_s=timeout_s) for each in self.brokers]
             for start in starts:
@@ -514,7 +532,8 @@ class PrivateBrokerCluster:
         """Kill all: in good order each would wait for the others."""
         for broker in self.brokers:
             broker.kill()
-        self._port_mapper.kill()
+        for port_mapper in self._port_mappers:
+            port_mapper.kill()
         if self._watchdog is not None:
             self._watchdog.close()
             self._watchdog = None

@@ -14,6 +14,7 @@ from pathlib import Path
 import aio_pika
 import pytest
 
+from chaos.cluster.hosts import LOOPBACK
 from chaos.cluster.rabbitmq import PrivateBrokerCluster
 from observability.dashboard.rabbitmq import RABBITMQ, REACHED_PEERS
 from tests.brokers import docker_answers
@@ -40,7 +41,7 @@ class Brokers:
 
 @contextmanager
 def cluster_of_two(folder: Path) -> Iterator[Brokers]:
-    cluster = PrivateBrokerCluster(folder, 2, metrics=True)
+    cluster = PrivateBrokerCluster(folder, metrics=True, hosts=(LOOPBACK,) * 2)
     try:
         cluster.start()
         cluster.wait_whole()
