@@ -73,7 +73,8 @@ cluster-status: $(INSTALLED) ## Print the processes of the local cluster
 # the containers of this folder instead.
 TARGET ?= local
 SCENARIOS := store-crash proposer-crash acceptor-crash acceptor-quorum-loss learner-crash \
-    broker-crash pause cut-off broker-node-crash broker-node-freeze site-loss
+    broker-crash pause cut-off broker-node-crash broker-node-freeze site-loss \
+    partition
 
 .PHONY: chaos
 chaos: $(INSTALLED) ## Break a real cluster in every way (ARGS="--brokers 3", TARGET=compose)
@@ -94,6 +95,7 @@ chaos-cut-off: ## Nodes live, but do not hear what is said to all
 chaos-broker-node-crash: ## One of three RabbitMQ nodes dies, each in turn; then two at once
 chaos-broker-node-freeze: ## One of three RabbitMQ nodes is held for 20 s, each in turn
 chaos-site-loss: ## A RabbitMQ node and all nodes on its site die, each of three sites in turn
+chaos-partition: ## Sites and brokers are cut off, both ways and one way (local, as root)
 
 # ── Compose ───────────────────────────────────────────────────────────────────
 

@@ -57,7 +57,7 @@ def chaos_command(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run real faults under load and print a verdict; exit code 1 if anything is wrong or void."""
-    chosen = _chosen(scenario, case or [])
+    chosen = _chosen(scenario, target, case or [])
     make_target = _target(target, break_running=break_running)
     drawn = secrets.randbelow(2**31) if seed is None else seed
     reports: list[dict[str, Any]] = []
@@ -91,15 +91,19 @@ def chaos_command(
     _finish(reports, json=json)
 
 
-def _chosen(name: str, cases: list[str]) -> list[Scenario]:
+def _chosen(name: str, target: str, cases: list[str]) -> list[Scenario]:
     if name == "all":
         if cases:
             raise typer.BadParameter("needs one scenario by name, not all", param_hint="--case")
-        return list(SCENARIOS.values())
+        return [one for one in SCENARIOS.values() if target == "local" or not one.network]
     if name not in SCENARIOS:
         raise typer.BadParameter(
             f"no such scenario: {name}; known are all, {', '.join(SCENARIOS)}",
             param_hint="SCENARIO",
+        )
+    if SCENARIOS[name].network and target != "local":
+        raise typer.BadParameter(
+            f"{name} cuts the network, which is for --target local only", param_hint="--target"
         )
     if not cases:
         return [SCENARIOS[name]]
@@ -118,7 +122,7 @@ def _target(name: str, *, break_running: bool) -> MakeTarget:
             )
         return local
     if name == "compose":
-        return lambda home, brokers: ComposeTarget(
+        return lambda home, brokers, _: ComposeTarget(
             home, Path.cwd(), brokers=brokers, may_break=break_running
         )
     raise typer.BadParameter(f"{name!r} is neither local nor compose", param_hint="--target")

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 SITES = 3
+SITE_NAMES = tuple(f"site-{number}" for number in range(1, SITES + 1))
 
 
 def sites_of(nodes: Sequence[str], brokers: Sequence[str]) -> Mapping[str, Sequence[str]]:
@@ -14,7 +15,7 @@ def sites_of(nodes: Sequence[str], brokers: Sequence[str]) -> Mapping[str, Seque
     """
     if len(brokers) != SITES:
         return {}
-    spread: dict[str, list[str]] = {f"site-{number}": [] for number in range(1, SITES + 1)}
+    spread: dict[str, list[str]] = {name: [] for name in SITE_NAMES}
     for member in (*brokers, *nodes):
         role, _, number = member.rpartition("-")
         place = (int(number) - 1) % SITES

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import aiormq
 
 from chaos.cluster.local import Description, LocalCluster
 from chaos.cluster.network_cuts import Cuts
+from chaos.cluster.network_namespaces import SiteNetwork
 from chaos.cluster.sites import sites_of
 from chaos.load.http1 import Connection
 from chaos.scenarios.autopsy import Held, journal_holds, look_at_slot
@@ -145,10 +147,13 @@ async def _survey(target: Target, *urls: str) -> dict[str, Any]:
 
 
 class LocalTarget:
-    """One process for each node over RabbitMQ nodes of its own, all in one folder."""
+    """One process for each node over RabbitMQ nodes of its own, all in one folder.
+
+    With a `network` each site is in a network namespace of its own, and so its brokers and nodes
+    are; the network ends with the target.
+    """
 
     kind = "local"
-    token = ""
 
     def __init__(
         self,
@@ -157,9 +162,20 @@ class LocalTarget:
         brokers: int = 1,
         settings: Mapping[str, str] | None = None,
         programs: Mapping[str, Sequence[str]] | None = None,
+        network: SiteNetwork | None = None,
     ) -> None:
-        description = Description.mint(settings=settings, gateways=2, brokers=brokers)
-        self.cluster = LocalCluster(folder, description, programs=programs)
+        self.network = network
+        # Only on the loopback interface do gateways serve without a token.
+        self.token = "" if network is None else secrets.token_hex(16)
+        given = {**(settings or {}), **({"token": self.token} if self.token else {})}
+        description = Description.mint(settings=given, gateways=2, brokers=brokers)
+        hosts = {
+            member: network.sites[site]
+            for site, members in sites_of(description.nodes, description.broker_names).items()
+            for member in members
+            if network is not None
+        }
+        self.cluster = LocalCluster(folder, description, programs=programs, hosts=hosts)
         self.url = self.cluster.url
         self.other_url = self.cluster.url_of("gateway-2")
         self.nodes = tuple(self.cluster.nodes)
@@ -192,6 +208,8 @@ class LocalTarget:
         if self._blocking:
             await asyncio.wait(self._blocking)
         await asyncio.to_thread(self.cluster.stop)
+        if self.network is not None:
+            await asyncio.to_thread(self.network.close)
 
     async def kill(self, node: str) -> None:
         """See `Target`."""

@@ -13,6 +13,7 @@ from actors.effects import Group
 from chaos.load.clients import Asked
 from chaos.scenarios.broker_nodes import BROKER_NODE_CRASH, BROKER_NODE_FREEZE
 from chaos.scenarios.coordinator_crash import COORDINATOR_LIMIT_S, LEARNER_CRASH
+from chaos.scenarios.partition import PARTITION
 from chaos.scenarios.scenario import AFTER_S, ATTEMPTS, Case, Run, RunVoid, Scenario
 from chaos.scenarios.site_loss import SITE_LOSS
 
@@ -386,5 +387,6 @@ SCENARIOS: dict[str, Scenario] = {
         BROKER_NODE_CRASH,
         BROKER_NODE_FREEZE,
         SITE_LOSS,
+        PARTITION,
     )
 }

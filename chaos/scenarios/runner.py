@@ -16,16 +16,18 @@ from broker.journal_folder import PRIVATE_FOLDER, make_private
 from chaos.checker import counterexample_page
 from chaos.checker.history import write_events
 from chaos.checker.linearizability import CheckResult
+from chaos.cluster.network_namespaces import SiteNetwork, network_obstacle
 from chaos.cluster.processes import ProcessFailed
 from chaos.cluster.rabbitmq import BrokerFailedError
+from chaos.cluster.sites import SITE_NAMES
 from chaos.cluster.target import LocalTarget, Target
 from chaos.scenarios import report_page
 from chaos.scenarios.judgement import judge
 from chaos.scenarios.report import summarize
 from chaos.scenarios.scenario import Run, RunVoid, Scenario, under_load
 
-MakeTarget = Callable[[Path, int], Target]
-"""Makes a target in a folder, with so many RabbitMQ nodes."""
+MakeTarget = Callable[[Path, int, bool], Target]
+"""Makes a target in a folder, with so many RabbitMQ nodes, and with a network of its own or not."""
 
 
 async def run_scenario(
@@ -53,11 +55,14 @@ async def run_scenario(
     home = Path(tempfile.mkdtemp(prefix="synod-chaos-"))
     target: Target | None = None
     try:
-        target = make_target(home, max(brokers, scenario.brokers))
-        tell("starting the cluster")
-        await target.start(scenario.first_failpoints)
+        result, void = None, network_obstacle() if scenario.network else ""
+        target = make_target(home, max(brokers, scenario.brokers), scenario.network and not void)
+        if not void:
+            tell("starting the cluster")
+            await target.start(scenario.first_failpoints)
         run = Run(scenario, target, seed, tell)
-        result, void = await _run_cases(run, folder)
+        if not void:
+            result, void = await _run_cases(run, folder)
         seconds = time.monotonic() - began_s
         report = summarize(run, result, void=void, command=command, seconds=seconds)
         with (folder / "history.jsonl").open("w", encoding="utf-8") as to:
@@ -111,9 +116,11 @@ def only(scenario: Scenario, names: Sequence[str]) -> Scenario:
     return replace(scenario, cases=tuple(known[name] for name in known if name in names))
 
 
-def local(home: Path, brokers: int = 1) -> Target:
+def local(home: Path, brokers: int = 1, network: bool = False) -> Target:
     """A cluster of processes, made for this run alone."""
-    return LocalTarget(home / "cluster", brokers=brokers)
+    return LocalTarget(
+        home / "cluster", brokers=brokers, network=SiteNetwork(SITE_NAMES) if network else None
+    )
 
 
 def run_until_done(

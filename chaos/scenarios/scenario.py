@@ -100,6 +100,8 @@ class Scenario:
     turns: tuple[str, ...] = ()
     brokers: int = 1
     """How many RabbitMQ nodes it needs at least; with three the cluster is spread over sites."""
+    network: bool = False
+    """Whether it cuts the network between sites, which needs a local target, and root."""
 
     @property
     def first_failpoints(self) -> dict[str, str]:

@@ -487,6 +487,7 @@ def test_one_case_can_be_chosen() -> None:
         (("all", "--case", "idle"), "needs one scenario by name"),
         (("store-crash", "--target", "moon"), "neither local nor compose"),
         (("store-crash", "--break-running-cluster"), "always the command's own"),
+        (("partition", "--target", "compose"), "partition cuts the network, which is for --target"),
     ],
 )
 def test_wrong_arguments_are_refused(

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 async def _run(folder: Path, scenario: Scenario, bugs: Mapping[str, str]) -> dict[str, Any]:
-    def make(home: Path, brokers: int) -> Target:
+    def make(home: Path, brokers: int, network: bool) -> Target:
         programs = {node: (str(patched.__file__), bug) for node, bug in bugs.items()}
         return LocalTarget(home / "cluster", brokers=brokers, programs=programs)
 
