@@ -154,7 +154,7 @@ trace: .env ## Print what crosses RabbitMQ for some seconds (ARGS="--seconds 5 -
 # ── Check ─────────────────────────────────────────────────────────────────────
 
 .PHONY: test
-test: $(INSTALLED) test-broker test-prometheus test-browser test-network ## Install what the tests need and run them all (ARGS="-k paxos")
+test: $(INSTALLED) test-broker test-prometheus test-browser ## Install what the tests need and run them all (ARGS="-k paxos")
 	@exec $(BIN)/python -m pytest $(ARGS)
 
 # The tests take a broker from SYNOD_TEST_AMQP_URL, else from Docker, else they start
@@ -186,8 +186,8 @@ test-prometheus:
 	    as_root systemctl disable --quiet --now prometheus prometheus-node-exporter 2>/dev/null || true; \
 	fi
 
-# Partitions and a NAT are made of network namespaces, by root; elsewhere their tests are skipped,
-# and where CI is set they fail.
+# For the long form: partitions and a NAT are made of network namespaces, by root; elsewhere their
+# tests are skipped, and where CI is set they fail.
 .PHONY: test-network
 test-network:
 	@$(INSTALL); \

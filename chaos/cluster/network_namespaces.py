@@ -90,7 +90,7 @@ class SiteCut:
         matches = [f"tcp {port} {{ {listed} }} " for port in ("sport", "dport")] if listed else [""]
         spared = "" if self.from_clients else f'{{other}}name != "{_CLIENTS}" '
         return [
-            f'{own}name "{self.site}" {spared.format(other=other)}{match}drop'
+            f'{own}name "{self.site}" {spared.format(other=other)}{match}counter drop'
             for own, other in map(str.split, ends[self.direction])
             for match in matches
         ]
@@ -230,6 +230,16 @@ class SiteNetwork(_Network):
         """Let these packets pass again; without arguments, all."""
         self._cuts.difference_update(cuts or set(self._cuts))
         self._apply()
+
+    def packets_lost(self) -> int:
+        """How many packets have been dropped since the cuts last changed; 0 if nothing is cut."""
+        listed = json.loads(self._router.run("nft", "--json", "list", "ruleset"))["nftables"]
+        return sum(
+            part["counter"]["packets"]
+            for entry in listed
+            for part in entry.get("rule", {}).get("expr", ())
+            if "counter" in part
+        )
 
     def _apply(self) -> None:
         rules = sorted({rule for cut in self._cuts for rule in cut.rules})

@@ -107,6 +107,9 @@ async def _cut(run: Run, fault: str, cut: SiteCut) -> AsyncIterator[None]:
         yield
         await run.linger(CUT_S - (time.monotonic_ns() - at_ns) / 1e9)
         await run.gap(fault, at_ns, CUT_GAP_MAX_S)
+        if not (lost := await asyncio.to_thread(network.packets_lost)):
+            raise RunVoid(f"nothing was cut: no packet was lost while {fault}")
+        run.note(f"{lost} packets were lost")
     finally:
         await asyncio.to_thread(network.heal)
     heals_ns = run.note("the network is whole", "heal")

@@ -15,8 +15,9 @@ from chaos.load.writers import Load
 from tests.acceptance.conftest import Figure
 from tests.acceptance.test_failures import judge, whole_again
 from tests.chaos.networks import need_network_namespaces
+from tests.long import only_long
 
-pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(300), only_long]
 
 STORE = "store-2"
 

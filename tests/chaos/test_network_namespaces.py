@@ -21,6 +21,9 @@ from chaos.cluster.network_namespaces import (
     SiteNetwork,
 )
 from tests.chaos.networks import need_network_namespaces
+from tests.long import only_long
+
+pytestmark = only_long
 
 PORT = 9999
 PATIENCE_S = 10.0
@@ -88,6 +91,8 @@ def test_a_site_is_cut_off_both_ways_or_one_way_and_healed() -> None:
             assert next(at_two) == "hello two"
             assert next(at_clients) == "hello clients"
 
+            assert network.packets_lost() == 0
+
             # when the first one is cut off from the other, then only clients reach it;
             network.cut(SiteCut("site-1"))
             send(two, one, "lost")
@@ -96,6 +101,7 @@ def test_a_site_is_cut_off_both_ways_or_one_way_and_healed() -> None:
             assert next(at_one) == "from the clients"
             send(one, here, "to the clients")
             assert next(at_clients) == "to the clients"
+            assert network.packets_lost() == 2
 
             # when it is cut off from the clients as well, then nothing goes in or out;
             network.cut(SiteCut("site-1", from_clients=True))

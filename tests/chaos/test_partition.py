@@ -8,11 +8,13 @@ import pytest
 from chaos.scenarios.partition import PARTITION
 from chaos.scenarios.runner import local, only, run_scenario
 from tests.chaos.networks import need_network_namespaces
+from tests.long import only_long
 
 
 @pytest.mark.rabbitmq
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@only_long
 async def test_a_site_is_cut_off_and_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     need_network_namespaces()
 

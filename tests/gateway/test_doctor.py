@@ -19,6 +19,7 @@ import httpx
 import pytest
 from yarl import URL
 
+from chaos.cluster.hosts import LOOPBACK
 from chaos.cluster.rabbitmq import (
     BrokerFailedError,
     PrivateBroker,
@@ -172,7 +173,8 @@ def test_brokers_of_two_clusters_are_wrong(
 @pytest.mark.timeout(240)
 @only_long
 def test_the_brokers_of_one_cluster_are_well(tmp_path: Path) -> None:
-    cluster = PrivateBrokerCluster(tmp_path / "cluster", 2, management=True, metrics=True)
+    two = (LOOPBACK,) * 2
+    cluster = PrivateBrokerCluster(tmp_path / "cluster", hosts=two, management=True, metrics=True)
     try:
         cluster.start()
         cluster.wait_whole()
