@@ -289,7 +289,7 @@ class NatNetwork(_Network):
                 'iifname "inside" ct state new accept',
                 *(["ct state invalid reject with tcp reset"] if resets else []),
             ),
-            # Linux answers a packet to nobody's port by a reset.
+            # Linux answers a packet to a port at which no process listens by a reset.
             _chain("arriving", f"filter hook input priority 0{'' if resets else f'; {silent}'}"),
             _chain(
                 "leaving", "nat hook postrouting priority srcnat", 'oifname "outside" masquerade'
