@@ -74,6 +74,7 @@ async def test_any_broker_may_be_killed(
     assert not await load.verify()
 
 
+@only_long
 async def test_a_broker_that_is_frozen_is_left(cluster: LocalCluster, figure: Figure) -> None:
     """Given load, when a broker stands still without closing anything, then writes go on while it
     does.
@@ -99,6 +100,7 @@ async def test_a_broker_that_is_frozen_is_left(cluster: LocalCluster, figure: Fi
     assert not await load.verify()
 
 
+@only_long
 async def test_a_majority_of_brokers_that_comes_back_goes_on_by_itself(
     cluster: LocalCluster, figure: Figure
 ) -> None:

@@ -64,7 +64,7 @@ def _assert_passed(report: dict[str, Any]) -> None:
     ("scenario", "moment", "number"),
     [
         ("acceptor-crash", "starting the cluster", signal.SIGTERM),
-        ("broker-crash", "RabbitMQ is killed", signal.SIGINT),
+        pytest.param("broker-crash", "RabbitMQ is killed", signal.SIGINT, marks=only_long),
         ("pause", "is paused", signal.SIGINT),
     ],
 )
