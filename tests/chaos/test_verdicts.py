@@ -12,6 +12,7 @@ from chaos.scenarios.runner import run_scenario
 from chaos.scenarios.scenario import Scenario
 from tests.chaos import patched
 from tests.chaos.cases import together
+from tests.long import only_long
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -49,6 +50,7 @@ async def test_stores_that_vote_too_early_or_read_without_a_lease_are_found_out(
     assert (tmp_path / "logs" / "rabbitmq.log").is_file()
 
 
+@only_long
 async def test_a_coordinator_that_commits_with_two_votes_is_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from chaos.cluster.hosts import LOOPBACK
 from chaos.cluster.rabbitmq import PrivateBrokerCluster
 from observability.dashboard.rabbitmq import RABBITMQ, REACHED_PEERS
 from tests.brokers import docker_answers
+from tests.long import only_long
 from tests.observability.prometheus import Prometheus
 
 OBSERVABILITY = Path(__file__).parents[2] / "observability"
@@ -77,6 +78,7 @@ def container(folder: Path) -> Iterator[Brokers]:
         subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
 
 
+@only_long
 @pytest.mark.parametrize("start", [cluster_of_two, container])
 def test_every_query_finds_what_rabbitmq_serves(
     tmp_path: Path, start: Callable[[Path], AbstractContextManager[Brokers]]
