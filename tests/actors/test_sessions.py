@@ -184,7 +184,7 @@ def test_an_expired_session_is_not_reopened_by_its_old_commands() -> None:
     theirs = command(1, put("a", b"theirs"), session="t")
     assert outcome_of(state, 48 * HOUR_MS, theirs).status == "done"
 
-    keep = command(2, OpenSession(), acknowledged=0)
+    keep = command(2, OpenSession(after_slot=state.applied), acknowledged=0)
     assert outcome_of(state, 48 * HOUR_MS, keep).status == "unknown_session"
     assert outcome_of(state, 48 * HOUR_MS, write).status == "unknown_session"
     entry = state.tree.lookup("a")
@@ -222,9 +222,11 @@ def test_a_gateway_that_starts_after_sessions_have_expired_opens_one() -> None:
     for number in range(4):
         world.run(40_000)
         world.done(put("b", b"%d" % number), gateway="gateway-2")
-    assert world.actor("store-1").state.sessions.expired_slot > 0
+    sessions = world.actor("store-1").state.sessions
+    assert sessions.expired_slot > 0
     world.start("gateway-1")
-    world.ready("gateway-1")
+    world.run(5_000)
+    assert world.actor("gateway-1").session in sessions.by_name
     assert world.done(put("a", b"1")).outcome.status == "done"
 
 
