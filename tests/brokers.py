@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker
+from chaos.cluster.rabbitmq import MESSAGE_BYTES_MAX, BrokerFailedError, PrivateBroker
 
-IMAGE = "rabbitmq:3.13-management"
+IMAGE = "rabbitmq:4-management"
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,9 @@ def _container(stack: ExitStack) -> str:
         warnings.simplefilter("ignore", DeprecationWarning)
         from testcontainers.rabbitmq import RabbitMqContainer
 
-        container = stack.enter_context(RabbitMqContainer(IMAGE))
+        arguments = f"-rabbit max_message_size {MESSAGE_BYTES_MAX}"
+        container = RabbitMqContainer(IMAGE)
+        container.with_env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", arguments)
+        stack.enter_context(container)
     host, port = container.get_container_host_ip(), container.get_exposed_port(5672)
     return f"amqp://{container.username}:{container.password}@{host}:{port}/"

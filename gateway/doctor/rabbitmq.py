@@ -280,7 +280,7 @@ def _check_running(nodes: list[dict[str, Any]]) -> Diagnosis:
             "broker nodes",
             f"down: {', '.join(down) or 'none'}; partitioned: {', '.join(parted) or 'none'}",
             "Start the nodes that are down; mend the network, then restart those of the smaller "
-            "side of a partition.",
+            "side of a partition (autoheal does so by itself).",
         )
     return Diagnosis.ok("broker nodes", f"all {len(nodes)} run and reach each other")
 
@@ -303,6 +303,7 @@ def _partition_handling() -> Diagnosis:
     return Diagnosis.skipped(
         "partition handling",
         "can't be known: no interface of RabbitMQ shows it to its clients",
-        "Set cluster_partition_handling = pause_minority in rabbitmq.conf of each RabbitMQ node; "
+        "Set cluster_partition_handling = pause_if_all_down, with all other nodes and recover = "
+        "autoheal, in rabbitmq.conf of each RabbitMQ node; "
         "`rabbitmqctl environment` prints what is in force.",
     )

@@ -166,18 +166,26 @@ def test_a_node_waits_for_the_broker_of_its_own_site_and_knows_all() -> None:
         assert hosts == ["rabbitmq-1:5672/", "rabbitmq-2:5672/", "rabbitmq-3:5672/"]
 
 
-def test_the_brokers_know_each_other_and_a_minority_pauses() -> None:
+def settings_in(name: str) -> dict[str, str]:
+    """The settings of one of RabbitMQ's files."""
+    lines = (ROOT / "compose" / name).read_text().splitlines()
+    return dict(line.split(" = ") for line in lines if line and not line.startswith("#"))
+
+
+def test_the_brokers_know_each_other_and_one_that_reaches_no_other_pauses() -> None:
     brokers = {name: one for name, one in services(HA).items() if one.get("hostname", "") == name}
-    configuration = dict(
-        line.split(" = ")
-        for line in (ROOT / "compose/rabbitmq-cluster.conf").read_text().splitlines()
-        if line and not line.startswith("#")
-    )
+    configuration = settings_in("rabbitmq-cluster.conf")
 
     peers = {value for key, value in configuration.items() if ".classic_config.nodes." in key}
     assert peers == {f"rabbit@{name}" for name in brokers}
-    assert configuration["cluster_partition_handling"] == "pause_minority"
-    for broker in brokers.values():
+    handling = "cluster_partition_handling"
+    assert configuration[handling] == "pause_if_all_down"
+    assert configuration[f"{handling}.pause_if_all_down.recover"] == "autoheal"
+    for name, broker in brokers.items():
+        own = f"{name}.conf"
+        mounted = f"./compose/{own}:/etc/rabbitmq/conf.d/30-others.conf:ro"
+        assert mounted in broker["volumes"]
+        assert set(settings_in(own).values()) == peers - {f"rabbit@{name}"}
         assert broker["secrets"] == ["erlang_cookie"]
         arguments = broker["environment"]["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"]
         assert arguments == f"-kernel net_ticktime {NET_TICK_S}"
