@@ -21,6 +21,7 @@ from yarl import URL
 
 from actors.numbers import Milliseconds
 from broker.amqp_frames import AmqpMessage, FrameSplitter, encode_ack
+from broker.cancellation import cancellation_kept
 from broker.codec import BODY_BYTES_MAX
 from broker.topology import CONTROL_TOPICS, Topology
 from broker.transport import Lane, groups_of, has_bulk_lane
@@ -141,7 +142,8 @@ class AmqpConnection:
             self._writer.transport.abort()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self._connection.close()
+                with cancellation_kept():
+                    await self._connection.close()
         self._writer.transport.abort()
 
 
@@ -237,6 +239,10 @@ class AmqpSession:
         without them; but a node that no longer receives its groups' messages, or its own timers,
         is useless until they are back. Whatever still exists stays as it is.
         """
+        with cancellation_kept():
+            await self._redeclare()
+
+    async def _redeclare(self) -> None:
         channel = self._consumers[Lane.CONTROL]
         await self._declare(channel)
         self._renews_levels = not self._renews_levels
@@ -267,13 +273,15 @@ class AmqpSession:
         try:
             async with asyncio.timeout(timeout_s):
                 for name, is_quorum in self.queues.former_queues.items():
-                    channel = await self._consuming.channel()
+                    with cancellation_kept():
+                        channel = await self._consuming.channel()
                     # In use, or not this user's to delete: the next attempt would be refused, too.
                     # The refusal has closed the channel.
-                    with contextlib.suppress(
+                    refused = contextlib.suppress(
                         aiormq.exceptions.ChannelPreconditionFailed,
                         aiormq.exceptions.ChannelAccessRefused,
-                    ):
+                    )
+                    with refused, cancellation_kept():
                         # Quorum queues don't know the condition, and to set it closes the
                         # connection.
                         await channel.queue_delete(name, if_unused=not is_quorum)

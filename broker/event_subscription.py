@@ -12,8 +12,10 @@ from collections.abc import Callable
 import aio_pika
 import aiormq
 from aio_pika.abc import AbstractIncomingMessage
+from yarl import URL
 
 from broker.addresses import BrokerAddresses, split_urls
+from broker.cancellation import cancellation_kept
 from broker.topology import TRACE_TOPICS, Topology
 
 log = logging.getLogger("synod.events")
@@ -70,21 +72,21 @@ async def _subscribe(
         listener(message.routing_key or "", message.type or "", message.body)
 
     disconnected = asyncio.Event()
-    connection = await aio_pika.connect(
-        url,
-        timeout=_CONNECT_TIMEOUT_S,
-        client_properties={"connection_name": f"{name} events"},
+    connection = aio_pika.Connection(
+        URL(url), client_properties={"connection_name": f"{name} events"}
     )
     try:
-        connection.close_callbacks.add(lambda *_: disconnected.set())
-        channel = await connection.channel(publisher_confirms=False)
-        channel.close_callbacks.add(lambda *_: disconnected.set())
-        exchange = await channel.declare_exchange(topology.events, "topic", durable=True)
-        queue = await channel.declare_queue(
-            exclusive=True, arguments={"x-max-length": _QUEUED_MAX, "x-overflow": "drop-head"}
-        )
-        await queue.bind(exchange, TRACE_TOPICS)
-        await queue.consume(on_message, no_ack=True)
+        with cancellation_kept():
+            await connection.connect(timeout=_CONNECT_TIMEOUT_S)
+            connection.close_callbacks.add(lambda *_: disconnected.set())
+            channel = await connection.channel(publisher_confirms=False)
+            channel.close_callbacks.add(lambda *_: disconnected.set())
+            exchange = await channel.declare_exchange(topology.events, "topic", durable=True)
+            queue = await channel.declare_queue(
+                exclusive=True, arguments={"x-max-length": _QUEUED_MAX, "x-overflow": "drop-head"}
+            )
+            await queue.bind(exchange, TRACE_TOPICS)
+            await queue.consume(on_message, no_ack=True)
         while not disconnected.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_REBIND_S):
@@ -92,9 +94,11 @@ async def _subscribe(
             if disconnected.is_set():
                 return
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                await exchange.declare()
-                await queue.bind(exchange, TRACE_TOPICS)
+                with cancellation_kept():
+                    await exchange.declare()
+                    await queue.bind(exchange, TRACE_TOPICS)
     finally:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(1):
-                await connection.close()
+                with cancellation_kept():
+                    await connection.close()

@@ -12,6 +12,7 @@ import aiormq
 
 from broker.amqp_frames import AmqpMessage
 from broker.amqp_session import AmqpConnection
+from broker.cancellation import cancellation_kept
 from broker.topology import Topology
 
 TIMEOUT_S = 5.0
@@ -177,7 +178,8 @@ class _Attempt:
     async def _step(self, step: str) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                yield
+                with cancellation_kept():
+                    yield
         except TimeoutError:
             raise _StepFailed(FailedStep(step, f"no reply within {TIMEOUT_S:g} s")) from None
         except (aiormq.AMQPError, OSError) as error:
@@ -188,8 +190,9 @@ class _Attempt:
         if self._exchange_declared:
             with contextlib.suppress(aiormq.AMQPError, OSError, TimeoutError):
                 async with asyncio.timeout(TIMEOUT_S):
-                    channel = await self._connection.channel()
-                    await channel.exchange_delete(self._name)
+                    with cancellation_kept():
+                        channel = await self._connection.channel()
+                        await channel.exchange_delete(self._name)
 
 
 async def _first(wanted: Awaitable[object], closing: "asyncio.Future[Any]") -> None:

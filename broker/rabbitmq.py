@@ -25,6 +25,7 @@ from actors.numbers import Milliseconds
 from broker.addresses import BrokerAddresses, split_urls
 from broker.amqp_frames import AmqpMessage, HeaderValue, Properties, encode_publish
 from broker.amqp_session import AmqpSession, BrokerClosed
+from broker.cancellation import cancellation_kept
 from broker.codec import (
     BODY_BYTES_MAX,
     PING,
@@ -116,7 +117,7 @@ class RabbitOptions:
         """
         options = cls(wait=wait)
         if len(split_urls(broker)) > 1:
-            options = replace(options, connect_timeout_s=1.0, silence_s=1.5, ping_timeout_s=2.0)
+            options = replace(options, connect_timeout_s=1.0, silence_s=1.0, ping_timeout_s=1.5)
         if silence_ms is not None:
             options = replace(options, silence_s=silence_ms / 1000)
         if ping_timeout_ms is not None:
@@ -195,12 +196,14 @@ class RabbitTransport:
             politely = False
             try:
                 async with asyncio.timeout(2 * timeout_s):
-                    await self._open(session, timeout_s)
+                    with cancellation_kept():
+                        await self._open(session, timeout_s)
                 # The node must know of the new session before its first delivery.
                 self._begin(session)
                 connected()
                 async with asyncio.timeout(timeout_s):
-                    await self._consume(session)
+                    with cancellation_kept():
+                        await self._consume(session)
                 self._refusals = 0
                 self._addresses.succeeded()
                 self._report_reconnected()

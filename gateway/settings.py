@@ -56,10 +56,10 @@ class Settings(BaseSettings):
     """`named` on one RabbitMQ, `session` on a cluster of them; see `docs/operations.md`."""
     broker_silence_ms: int | None = Field(None, ge=100)
     """After this time without a delivery a node sends a message to itself, to find out whether its
-    broker still works. Unset: 5,000, and 1,500 if `broker` names several."""
+    broker still works. Unset: 5,000, and 1,000 if `broker` names several."""
     broker_ping_timeout_ms: int | None = Field(None, ge=100)
     """A broker that takes longer than this for such a message, and much longer than it took lately,
-    is left for the next one. Unset: 5,000, and 2,000 if `broker` names several."""
+    is left for the next one. Unset: 5,000, and 1,500 if `broker` names several."""
     data: Path = Path("synod-data")
     """The folder with one subfolder for each node."""
     host: str = "127.0.0.1"

@@ -54,9 +54,8 @@ partitioned from another. Partitioned nodes run and are connected, but don't sha
 NET_TICK_S = 2
 """After about so long, give or take a quarter, the brokers of a cluster take a silent one for dead.
 Until then the others complete no declaration, and stop reading from clients that publish to queues
-of the silent one. It is shorter than the time after which a node leaves a silent broker (1.5 + 2 s,
-`RabbitOptions.of`), so that a node that comes to another broker can declare at once. A false alarm
-costs the restart of one RabbitMQ node.
+of the silent one. A node leaves a silent broker after about the same time (`RabbitOptions.of`), and
+can then declare at another one at once. A false alarm costs the restart of one RabbitMQ node.
 """
 
 MESSAGE_BYTES_MAX = 128 << 20
