@@ -1,19 +1,27 @@
-"""A node's journal: a SQLite file and three small files beside it, in the node's data folder.
+"""A node's journal: a log of the latest commits, a SQLite database, and three small files.
 
+`journal.log` holds the commits that the database has not taken in yet, one synced frame for each.
 `journal.db` holds the rows (`records`), the contents (`blobs`) and the node's identity (`meta`).
 `synod.json` marks the folder as a journal's, so that a missing `journal.db` is detected.
 `journal.mark` holds the number of the latest commit, so that a journal that went back in time (its
-write-ahead log lost or torn) is detected.
+logs lost or torn) is detected; and the number of the latest opening, which fences a former one.
 `journal.lock` is locked for the life of the process.
 
-Every row carries a hash of itself, and `meta` carries the sum of all hashes. So rows that rotted,
-vanished or reappeared are detected when the journal is opened, before the node sends anything. A
-damaged journal is reported and refused, never repaired: a member that forgot what it promised is
-worse than a missing one (design 3.9).
+Rows are read when a node starts, and not while it runs. So a commit is one frame of the log, and
+the database takes in the rows of many commits at once: when the log is full, with the next commit
+that has contents, before each scrub, when the journal is closed, and when it is opened. Contents
+are looked up all the time, so they go straight into the database, in one transaction with all rows
+that the log holds; no row names contents that are less durable than itself.
+
+Every frame and every row carries a hash of itself, frames are numbered, and `meta` carries the sum
+of all rows' hashes. So what rotted, vanished or reappeared is detected when the journal is opened,
+before the node sends anything. A damaged journal is reported and refused, never repaired: a member
+that forgot what it promised is worse than a missing one (design 3.9). Decision 25 has the reasons.
 """
 
 import contextlib
 import hashlib
+import heapq
 import os
 import secrets
 import sqlite3
@@ -21,11 +29,21 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from actors.effects import Blob, Record
+from broker.commit_log import (
+    LOG_BYTES,
+    LOG_BYTES_TIGHT,
+    LOG_NAME,
+    CommitLog,
+    LogDamaged,
+    Rows,
+    encode_rows,
+    read_log,
+)
 from broker.journal_blobs import BlobTable
 from broker.journal_folder import (
     JOURNAL_NAME,
@@ -34,6 +52,7 @@ from broker.journal_folder import (
     WAL_BYTES,
     WAL_BYTES_TIGHT,
     JournalCorrupt,
+    JournalError,
     JournalFailed,
     JournalFenced,
     JournalForeign,
@@ -49,8 +68,16 @@ from broker.journal_folder import (
     transaction,
     write_marker,
 )
+from broker.journal_rows import ROWS_PER_PAGE, RowTable, StoredRow
 
 FORMAT_VERSION = 2
+"""The format of a journal that was closed: all of it is in the database."""
+
+LOGGED_FORMAT_VERSION = 3
+"""The format while the log may hold commits that the database lacks. A release that knows no log
+refuses it, and reads the journal again after it was closed.
+"""
+
 MARK_NAME = "journal.mark"
 
 _CHECKED_WHOLE_BYTES_MAX = 64 * 1024 * 1024
@@ -63,7 +90,8 @@ _VACUUM_PAGES = 4
 
 _MASK = (1 << 64) - 1
 _MARK = struct.Struct(">QI")
-_SCHEMA = """
+_FENCE = struct.Struct(">Q")
+_META_TABLE = """
 CREATE TABLE meta (
     format INTEGER NOT NULL,
     node TEXT NOT NULL,
@@ -74,9 +102,7 @@ CREATE TABLE meta (
     commits INTEGER NOT NULL,
     records_sum INTEGER NOT NULL,
     blobs_sum INTEGER NOT NULL
-);
-CREATE TABLE records (key TEXT PRIMARY KEY, hash INTEGER NOT NULL, value BLOB NOT NULL)
-    WITHOUT ROWID;
+)
 """
 _META = (
     "format",
@@ -89,6 +115,7 @@ _META = (
     "records_sum",
     "blobs_sum",
 )
+_NO_CHANGES: Mapping[str, bytes | None] = {}
 
 
 class JournalIdentity(NamedTuple):
@@ -128,13 +155,16 @@ class Journal:
         self._disk = ""
         self._records_sum = 0
         self._blobs_sum = 0
-        self._pending_meta = (0, 0, 0)
+        self._pending: dict[str, bytes | None] = {}
+        """The changes that the log holds and the database lacks."""
+        self._failed = ""
+        """Why it is uncertain what the disk holds; empty unless it is."""
         self._page_bytes = 0
         self._free_pages = 0
         self._shrinks = False
+        self._rows = RowTable(connection)
         self._blobs = BlobTable(connection)
         self._load(node, cluster, marker)
-        self._begin_incarnation()
 
     # -- opening ----------------------------------------------------------------------------------
 
@@ -178,49 +208,55 @@ class Journal:
         elif not {"meta", "records", "blobs"} <= tables:
             raise self._corrupt("the tables are gone")
         self._check_pages()
-        rows = self._connection.execute(f"SELECT {', '.join(_META)} FROM meta").fetchall()
-        if len(rows) != 1:
-            raise self._corrupt(f"the table meta has {len(rows)} rows instead of one")
-        meta = dict(zip(_META, rows[0], strict=True))
-        if meta["format"] not in (1, FORMAT_VERSION):
-            raise JournalForeign(
-                f"{self.path} has format {meta['format']}, and this Synod reads {FORMAT_VERSION} "
-                "at most: start the newer Synod that wrote it. Nothing in it is changed"
+        # One transaction from reading what is there to the new incarnation: a process that was
+        # paused in the former one changes nothing meanwhile.
+        with transaction(self._connection):
+            meta = self._read_meta(node, cluster, marker)
+            self._generation = meta["generation"] + 1
+            self._open_mark()
+            self._replay_log(meta)
+            self._check_mark()
+            if meta["format"] == 1:
+                self._blobs.migrate_from_format_1()
+            self._check_sums()
+            self._incarnation = meta["incarnation"] + 1
+            self._commits += 1
+            self._connection.execute(
+                "UPDATE meta SET format = ?, generation = ?, incarnation = ?, commits = ?, "
+                "records_sum = ?",
+                (
+                    LOGGED_FORMAT_VERSION,
+                    self._generation,
+                    self._incarnation,
+                    self._commits,
+                    self._records_sum,
+                ),
             )
-        check_owner(self.path, meta, node, cluster)
-        if marker is not None and marker["disk"] != meta["disk"]:
-            raise self._corrupt(
-                f"it is of disk {meta['disk']}, but {MARKER_NAME} names disk {marker['disk']}: "
-                "one of the two was copied here from elsewhere"
-            )
-        self._disk = meta["disk"]
-        self._incarnation, self._commits = meta["incarnation"], meta["commits"]
-        self._check_mark()
-        self._records_sum, self._blobs_sum = meta["records_sum"], meta["blobs_sum"]
-        if meta["format"] == 1:
-            self._migrate_from_format_1()
-        self._check_sums()
+            if meta["format"] != LOGGED_FORMAT_VERSION:
+                # Before the database says that there is a log.
+                self._create_log()
+        if meta["format"] == LOGGED_FORMAT_VERSION:
+            # After the database has all that the former log holds.
+            self._create_log()
+        self._write_mark()
         if marker is None:
             # First the journal, then the marker: a crash between them leaves a journal that names
             # its owner. The reverse order would leave a folder that is refused for ever.
             write_marker(self.folder, {"node": node, "cluster": cluster, "disk": self._disk})
+        self._page_bytes = self._figure("page_size")
+        self._shrinks = self._figure("auto_vacuum") == 2
+        self._count_free()
 
     def _create(self, node: str, cluster: str) -> None:
         with transaction(self._connection):
-            for statement in _SCHEMA.strip().split(";\n"):
-                self._connection.execute(statement)
+            self._connection.execute(_META_TABLE)
+            self._rows.create()
             self._blobs.create()
             self._connection.execute(
                 "INSERT INTO meta VALUES (?, ?, ?, ?, 0, 0, 0, 0, 0)",
                 (FORMAT_VERSION, node, cluster, secrets.token_hex(16)),
             )
         sync_folder(self.folder)
-
-    def _migrate_from_format_1(self) -> None:
-        """Format 1 stored blobs in the order of their names."""
-        with transaction(self._connection):
-            self._blobs.migrate_from_format_1()
-            self._connection.execute("UPDATE meta SET format = ?", (FORMAT_VERSION,))
 
     def _check_pages(self) -> None:
         if self.path.stat().st_size <= _CHECKED_WHOLE_BYTES_MAX:
@@ -232,12 +268,79 @@ class Journal:
             if verdict != "ok":
                 raise self._corrupt(" ".join(str(verdict).split()))
 
-    def _check_mark(self) -> None:
-        """The mark is written after each commit, so it is never ahead of an intact journal."""
+    def _read_meta(self, node: str, cluster: str, marker: dict[str, str] | None) -> dict[str, Any]:
+        rows = self._connection.execute(f"SELECT {', '.join(_META)} FROM meta").fetchall()
+        if len(rows) != 1:
+            raise self._corrupt(f"the table meta has {len(rows)} rows instead of one")
+        meta = dict(zip(_META, rows[0], strict=True))
+        if meta["format"] not in (1, FORMAT_VERSION, LOGGED_FORMAT_VERSION):
+            raise JournalForeign(
+                f"{self.path} has format {meta['format']}, and this Synod reads "
+                f"{LOGGED_FORMAT_VERSION} at most: start the newer Synod that wrote it. Nothing in "
+                "it is changed"
+            )
+        check_owner(self.path, meta, node, cluster)
+        if marker is not None and marker["disk"] != meta["disk"]:
+            raise self._corrupt(
+                f"it is of disk {meta['disk']}, but {MARKER_NAME} names disk {marker['disk']}: "
+                "one of the two was copied here from elsewhere"
+            )
+        self._disk, self._commits = meta["disk"], meta["commits"]
+        self._records_sum, self._blobs_sum = meta["records_sum"], meta["blobs_sum"]
+        return meta
+
+    def _open_mark(self) -> None:
+        """Open the mark and fence the former opening, before its log is read.
+
+        A process that was paused meanwhile finds the fence after its next frame is synced. If it
+        does not, then the frame was there before the fence, and is read here.
+        """
         self._mark_fd = os.open(
             self.folder / MARK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
         self._resources.callback(os.close, self._mark_fd)
+        os.pwrite(self._mark_fd, _FENCE.pack(self._generation), _MARK.size)
+
+    def _replay_log(self, meta: dict[str, Any]) -> None:
+        """Bring the database up to the latest commit of the former opening's log."""
+        try:
+            log = read_log(self.folder)
+        except FileNotFoundError:
+            if meta["format"] == LOGGED_FORMAT_VERSION:
+                raise self._corrupt(f"its log {LOG_NAME} is gone") from None
+            return
+        except OSError as error:
+            raise JournalError(f"{self.folder / LOG_NAME} can't be used: {error}") from error
+        except LogDamaged as error:
+            if meta["format"] == LOGGED_FORMAT_VERSION:
+                raise self._corrupt(f"its log {LOG_NAME}: {error}") from error
+            return  # The log of a journal that was closed since: all of it is in the database.
+        if log.disk != self._disk:
+            raise self._corrupt(
+                f"it is of disk {self._disk}, but {LOG_NAME} is of disk {log.disk}: one of the two "
+                "was copied here from elsewhere"
+            )
+        try:
+            commits = log.after(self._commits)
+        except LogDamaged as error:
+            raise self._corrupt(f"its log {LOG_NAME}: {error}") from error
+        if commits and (meta["format"], meta["generation"]) != (
+            LOGGED_FORMAT_VERSION,
+            log.generation,
+        ):
+            raise self._corrupt(
+                f"its log {LOG_NAME} is of opening {log.generation} and holds commits that the "
+                f"database of opening {meta['generation']} lacks: an older copy was put in its "
+                "place"
+            )
+        latest: dict[str, bytes | None] = {}
+        for commit in commits:
+            latest.update(commit.rows)
+        self._records_sum = _signed(self._records_sum + self._rows.write(latest))
+        self._commits += len(commits)
+
+    def _check_mark(self) -> None:
+        """The mark is written after each commit, so it is never ahead of an intact journal."""
         raw = os.pread(self._mark_fd, _MARK.size, 0)
         if len(raw) < _MARK.size:
             return
@@ -245,15 +348,13 @@ class Journal:
         # The mark itself isn't synced; a torn mark proves nothing.
         if checksum == zlib.crc32(raw[:8]) and marked > self._commits:
             raise self._corrupt(
-                f"it ends at commit {self._commits}, but commit {marked} was made here: the "
-                f"write-ahead log {JOURNAL_NAME}-wal was lost or damaged, or an older copy was put "
-                "in its place"
+                f"it ends at commit {self._commits}, but commit {marked} was made here: its log "
+                f"{LOG_NAME} or the write-ahead log {JOURNAL_NAME}-wal was lost or damaged, or an "
+                "older copy was put in its place"
             )
 
     def _check_sums(self) -> None:
-        total = 0
-        for _, row_hash in self._read_rows():
-            total += row_hash
+        total = sum(row.hash for row in self._sound_rows())
         if (total - self._records_sum) & _MASK:
             raise self._corrupt("rows of the table records were lost or added")
         try:
@@ -263,18 +364,9 @@ class Journal:
         if (total - self._blobs_sum) & _MASK:
             raise self._corrupt("rows of the table blobs were lost or added")
 
-    def _begin_incarnation(self) -> None:
-        with transaction(self._connection):
-            ((self._generation,),) = self._connection.execute(
-                "UPDATE meta SET incarnation = incarnation + 1, generation = generation + 1, "
-                "commits = commits + 1 RETURNING generation"
-            ).fetchall()
-        self._incarnation += 1
-        self._commits += 1
-        self._write_mark()
-        self._page_bytes = self._figure("page_size")
-        self._shrinks = self._figure("auto_vacuum") == 2
-        self._count_free()
+    def _create_log(self) -> None:
+        self._log = CommitLog.create(self.folder, self._disk, self._generation)
+        self._resources.callback(self._log.close)
 
     # -- use --------------------------------------------------------------------------------------
 
@@ -285,8 +377,9 @@ class Journal:
 
     def reincarnate(self) -> JournalIdentity:
         """Begin a new incarnation within this process: the actor is rebuilt from the journal."""
-        with self._lock, self._writing():
-            self._advance_meta(self._incarnation + 1, self._records_sum, self._blobs_sum)
+        with self._lock:
+            self._check_usable()
+            self._checkpoint(incarnation=self._incarnation + 1)
         return self.identity
 
     def commit(self, records: Iterable[Record], blobs: Iterable[Blob] = ()) -> None:
@@ -296,17 +389,32 @@ class Journal:
         """
         latest = {record.key: record.value for record in records}
         contents = {blob.sha256: blob.data for blob in blobs}
-        with self._lock, self._writing():
-            self._advance_meta(
-                self._incarnation,
-                _signed(self._records_sum + self._write_records(latest)),
-                _signed(self._blobs_sum + self._blobs.write(contents)),
-            )
+        with self._lock:
+            self._check_usable()
+            try:
+                body = b"" if contents else encode_rows(latest)
+            except ValueError as error:
+                raise JournalFailed(f"{self.path}: a commit failed: {error}") from error
+            if contents or not self._log.has_room(body):
+                self._checkpoint(latest, contents)
+            else:
+                self._append(body)
+                self._pending.update(latest)
+
+    def fold(self) -> None:
+        """Have the database take in what the log holds. Raises `JournalFenced`, `JournalFailed`."""
+        with self._lock:
+            if self._pending and not self._closed:
+                self._check_usable()
+                self._checkpoint()
 
     def records(self) -> Iterator[Record]:
         """All rows in key order, each checked against its hash. Raises `JournalCorrupt`."""
-        for record, _ in self._read_rows():
-            yield record
+        with self._lock:
+            pending = dict(self._pending)
+        stored = (Record(row.key, row.value) for row in self._sound_rows(pending))
+        latest = (Record(key, pending[key]) for key in sorted(pending) if pending[key] is not None)
+        return heapq.merge(stored, latest, key=lambda record: record.key)
 
     def read_blob(self, sha256: str) -> bytes | None:
         """The blob with this SHA-256, verified, or `None`. Raises `JournalCorrupt`."""
@@ -342,19 +450,13 @@ class Journal:
         """
         rotten: list[str] = []
         size = 0
-        try:
-            with self._lock:
-                page = self._connection.execute(
-                    "SELECT key, hash, value FROM records WHERE key > ? ORDER BY key LIMIT 64",
-                    (after,),
-                ).fetchall()
-        except sqlite3.Error as error:
-            raise self._corrupt(f"the records after {after!r}: {error}") from error
-        for key, row_hash, value in page:
-            size += len(key) + len(value)
-            if not isinstance(value, bytes) or _row_hash(key, value) != row_hash:
-                rotten.append(key)
-        return rotten, page[-1][0] if len(page) == 64 else None, size
+        page = self._page(after)
+        for row in page:
+            size += len(row.key) + len(row.value)
+            # A row that the log replaces was found already, or will not be read any more.
+            if not row.is_sound and row.key not in self._pending:
+                rotten.append(row.key)
+        return rotten, page[-1].key if len(page) == ROWS_PER_PAGE else None, size
 
     def free_bytes(self) -> int:
         """The free space on the journal's disk, for this process."""
@@ -368,17 +470,25 @@ class Journal:
 
     @property
     def size_bytes(self) -> int:
-        """The size of the file without its write-ahead log."""
+        """The size of the database without its logs."""
         return self.path.stat().st_size
 
-    def shorten_wal(self, tight: bool) -> None:
-        """Bound the write-ahead log more tightly and truncate it, or bound it normally again."""
+    def shorten_logs(self, tight: bool) -> None:
+        """Bound the log and the database's write-ahead log more tightly and truncate them, or bound
+        them normally again. Raises `JournalFenced` or `JournalFailed`.
+        """
         with self._lock:
             if self._closed:
                 return
+            self._check_usable()
             limit_wal(self._connection, WAL_BYTES_TIGHT if tight else WAL_BYTES)
+            # Best effort: a full disk may have no space for what is moved.
+            with contextlib.suppress(JournalFull):
+                if tight and self._pending:
+                    self._checkpoint()
+            with self._using_log():
+                self._log.limit(LOG_BYTES_TIGHT if tight else LOG_BYTES)
             if tight:
-                # Best effort: a full disk may have no space for the checkpoint.
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -425,29 +535,37 @@ class Journal:
         if self.free_bytes() < size_bytes:
             return False
         try:
-            for statements in (
+            with self._lock:
+                self._check_usable()
+                with self._using_log():
+                    self._log.reserve()
                 # In a table of its own, so that a crash in between leaves no row that is summed.
-                (
-                    "CREATE TABLE IF NOT EXISTS room (filler BLOB)",
-                    f"INSERT INTO room VALUES (zeroblob({size_bytes}))",
-                ),
-                ("DROP TABLE room",),
-            ):
-                with self._lock, self._writing():
-                    for statement in statements:
-                        self._connection.execute(statement)
-                    self._advance_meta(self._incarnation, self._records_sum, self._blobs_sum)
+                self._checkpoint(
+                    first=(
+                        "CREATE TABLE IF NOT EXISTS room (filler BLOB)",
+                        f"INSERT INTO room VALUES (zeroblob({size_bytes}))",
+                    )
+                )
+                self._checkpoint(first=("DROP TABLE room",))
         except JournalFull:
             return False
         return True
 
     def close(self) -> None:
-        """Close the files and release the folder. Idempotent."""
+        """Have the database take in the log, close the files and release the folder. Idempotent.
+
+        Where the former fails, the next opening does it.
+        """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            self._resources.close()
+            try:
+                if not self._failed:
+                    with contextlib.suppress(JournalFailed):
+                        self._checkpoint(format_version=FORMAT_VERSION)
+            finally:
+                self._resources.close()
 
     def __enter__(self) -> Self:
         return self
@@ -455,35 +573,88 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # -- inside one transaction -------------------------------------------------------------------
+    # -- writing ----------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """One durable transaction; its body must call `_advance_meta` last."""
+    def _check_usable(self) -> None:
         if self._closed:
             raise JournalFailed(f"{self.path} is closed")
+        if self._failed:
+            raise JournalFailed(f"{self.path} can't be used any more: {self._failed}")
+
+    def _append(self, body: bytes) -> None:
+        """One commit of the log. Raises `JournalFenced` or `JournalFailed`."""
+        number = self._commits + 1
+        with self._using_log():
+            self._log.append(number, body)
+        # After the sync and not before it; see `_open_mark`.
+        if os.pread(self._mark_fd, _FENCE.size, _MARK.size) != _FENCE.pack(self._generation):
+            self._failed = "it is fenced"
+            raise self._fenced()
+        self._commits = number
+        self._write_mark()
+
+    @contextlib.contextmanager
+    def _using_log(self) -> Iterator[None]:
+        try:
+            yield
+        except JournalFailed as error:
+            self._failed = str(error)
+            raise
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _checkpoint(
+        self,
+        latest: Rows = _NO_CHANGES,
+        contents: Mapping[str, bytes | None] = _NO_CHANGES,
+        *,
+        incarnation: int | None = None,
+        first: Iterable[str] = (),
+        format_version: int = LOGGED_FORMAT_VERSION,
+    ) -> None:
+        """One commit of the database, with all that the log holds; `first` are SQL statements.
+
+        Raises `JournalFenced` if another process has opened the journal, or `JournalFailed`.
+        """
+        incarnation = self._incarnation if incarnation is None else incarnation
+        rows = {**self._pending, **latest}
         try:
             with transaction(self._connection):
-                yield
+                for statement in first:
+                    self._connection.execute(statement)
+                records_sum = _signed(self._records_sum + self._rows.write(rows))
+                blobs_sum = _signed(self._blobs_sum + self._blobs.write(dict(contents)))
+                cursor = self._connection.execute(
+                    "UPDATE meta SET format = ?, commits = ?, incarnation = ?, records_sum = ?, "
+                    "blobs_sum = ? WHERE generation = ?",
+                    (
+                        format_version,
+                        self._commits + 1,
+                        incarnation,
+                        records_sum,
+                        blobs_sum,
+                        self._generation,
+                    ),
+                )
+                if cursor.rowcount != 1:
+                    raise self._fenced()
         except (sqlite3.Error, ValueError, OverflowError) as error:
-            if is_out_of_space(error, self.folder):
-                raise JournalFull(f"{self.path}: its disk is full: {error}") from error
-            raise JournalFailed(f"{self.path}: a commit failed: {error}") from error
+            raise self._failure(error) from error
         self._commits += 1
-        self._incarnation, self._records_sum, self._blobs_sum = self._pending_meta
+        self._incarnation = incarnation
+        self._records_sum, self._blobs_sum = records_sum, blobs_sum
+        self._pending = {}
+        self._log.restart()
         self._write_mark()
         self._count_free()
 
-    def _advance_meta(self, incarnation: int, records_sum: int, blobs_sum: int) -> None:
-        """Count the commit. Raises `JournalFenced` if another process has opened the journal."""
-        cursor = self._connection.execute(
-            "UPDATE meta SET commits = commits + 1, incarnation = ?, records_sum = ?, "
-            "blobs_sum = ? WHERE generation = ?",
-            (incarnation, records_sum, blobs_sum, self._generation),
-        )
-        if cursor.rowcount != 1:
-            raise self._fenced()
-        self._pending_meta = (incarnation, records_sum, blobs_sum)
+    def _failure(self, error: Exception) -> JournalFailed:
+        """What a commit raises for that error of the system or of SQLite."""
+        if is_out_of_space(error, self.folder):
+            return JournalFull(f"{self.path}: its disk is full: {error}")
+        if isinstance(error, OSError) or _is_of_the_disk(error):
+            self._failed = str(error)
+        return JournalFailed(f"{self.path}: a commit failed: {error}")
 
     def _check_generation(self) -> None:
         if self._connection.execute("SELECT generation FROM meta").fetchone() != (
@@ -504,78 +675,48 @@ class Journal:
         # Noted with each commit, so that reading it never waits for a commit.
         self._free_pages = self._figure("freelist_count")
 
-    def _write_records(self, latest: dict[str, bytes | None]) -> int:
-        """Apply the changes; return the change of the sum of all hashes."""
-        if not latest:
-            return 0
-        change = -self._stored_hashes(list(latest))
-        removed = [(key,) for key, value in latest.items() if value is None]
-        written = [
-            (key, _row_hash(key, value), value)
-            for key, value in latest.items()
-            if value is not None
-        ]
-        if removed:
-            self._connection.executemany("DELETE FROM records WHERE key = ?", removed)
-        if written:
-            self._connection.executemany(
-                "INSERT INTO records (key, hash, value) VALUES (?, ?, ?) ON CONFLICT (key) "
-                "DO UPDATE SET hash = excluded.hash, value = excluded.value",
-                written,
-            )
-        return change + sum(row_hash for _, row_hash, _ in written)
-
-    def _stored_hashes(self, keys: list[str]) -> int:
-        total = 0
-        for start in range(0, len(keys), 64):
-            part = keys[start : start + 64]
-            marks = ",".join("?" * len(part))
-            query = f"SELECT hash FROM records WHERE key IN ({marks})"
-            total += sum(row_hash for (row_hash,) in self._connection.execute(query, part))
-        return total
-
-    # -- reading ----------------------------------------------------------------------------------
-
-    def _read_rows(self) -> Iterator[tuple[Record, int]]:
-        """All rows and their hashes, page by page: the lock is not held in between."""
-        after: str | None = None
-        while True:
-            where = "" if after is None else "WHERE key > ?"
-            query = f"SELECT key, hash, value FROM records {where} ORDER BY key LIMIT 64"
-            try:
-                with self._lock:
-                    page = self._connection.execute(
-                        query, () if after is None else (after,)
-                    ).fetchall()
-            except sqlite3.Error as error:
-                raise self._corrupt(f"the records after {after!r}: {error}") from error
-            for key, row_hash, value in page:
-                if not isinstance(value, bytes) or _row_hash(key, value) != row_hash:
-                    raise self._corrupt(f"record {key!r} does not match its checksum")
-                yield Record(key, value), row_hash
-            if len(page) < 64:
-                return
-            after = page[-1][0]
-
     def _write_mark(self) -> None:
-        # Not synced: it detects a lost write-ahead log, and after a power failure it may lag, but
-        # never lead. So on a full disk it may lag as well: the commit itself is durable.
+        # Not synced: it detects a lost log, and after a power failure it may lag, but never lead.
+        # So on a full disk it may lag as well: the commit itself is durable.
         count = self._commits.to_bytes(8, "big")
         with contextlib.suppress(OSError):
             os.pwrite(self._mark_fd, count + zlib.crc32(count).to_bytes(4, "big"), 0)
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def _sound_rows(self, replaced: Container[str] = ()) -> Iterator[StoredRow]:
+        """The database's rows but the replaced ones, page by page: the lock is not held in between.
+
+        Raises `JournalCorrupt`.
+        """
+        after: str | None = None
+        while True:
+            page = self._page(after)
+            for row in page:
+                if row.key in replaced:
+                    continue
+                if not row.is_sound:
+                    raise self._corrupt(f"record {row.key!r} does not match its checksum")
+                yield row
+            if len(page) < ROWS_PER_PAGE:
+                return
+            after = page[-1].key
+
+    def _page(self, after: str | None) -> list[StoredRow]:
+        try:
+            with self._lock:
+                return self._rows.page(after)
+        except sqlite3.Error as error:
+            raise self._corrupt(f"the records after {after!r}: {error}") from error
 
     def _corrupt(self, what: str) -> JournalCorrupt:
         return JournalCorrupt(f"{self.path} is damaged: {what}. {RECOVERY_ADVICE}")
 
 
-# -- hashes ---------------------------------------------------------------------------------------
-
-
-def _row_hash(key: str, value: bytes) -> int:
-    """A 64-bit hash of a row, signed as SQLite's integers are."""
-    name = key.encode()
-    digest = hashlib.blake2b(b"%d:%b%b" % (len(name), name, value), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether SQLite failed to read, write or sync, after which it is uncertain what is durable."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_IOERR
 
 
 def _signed(total: int) -> int:

@@ -41,8 +41,7 @@ class BlobTable:
         """Build the index; return the sum of the names' hashes. Raises `sqlite3.IntegrityError` if
         a name occurs twice.
         """
-        # A temporary table is rolled back with the table, and leaves nothing on the disk.
-        self._connection.execute("PRAGMA temp_store = MEMORY")
+        # A temporary table is rolled back with the table. It is in memory; see `connect`.
         self._connection.execute(_INDEX)
         self._connection.execute("INSERT INTO blob_ids SELECT sha256, id FROM blobs")
         ((last,),) = self._connection.execute("SELECT max(id) FROM blob_ids").fetchall()

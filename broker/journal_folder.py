@@ -114,6 +114,7 @@ def connect(folder: Path, marker: dict[str, str] | None) -> sqlite3.Connection:
             # Bound memory whatever the size of the file: 2 MiB of pages.
             "cache_size = -2048",
             "mmap_size = 0",
+            "temp_store = MEMORY",
             "trusted_schema = OFF",
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()

@@ -3,12 +3,13 @@
 Nothing is repaired here. Notices report what was found to the actor, which decides what to do.
 
 Space is what the file system has free plus the free pages inside the file, where the next contents
-go. But a commit passes through the write-ahead log, so some space must be outside of the file.
+go. But a commit passes through a log, so some space must be outside of the file.
 Where space is scarce the file is shrunk step by step, because nodes that share a disk can't use
 each other's free pages.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, Self
 
 from actors.disk_events import BlobRotten, DiskSpace, Notice, RowRotten
 from broker.journal import Journal
+from broker.journal_folder import JournalFull
 
 CHECK_INTERVAL_S = 1.0
 
@@ -103,7 +105,9 @@ class Maintenance:
         self._low = False
 
     async def run(self) -> None:
-        """Watch the space and scrub. Raises `JournalCorrupt` if SQLite can't read the file."""
+        """Watch the space and scrub. Raises `JournalCorrupt` if SQLite can't read the file,
+        or `JournalFailed`.
+        """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch_free_space())
             group.create_task(self._scrub())
@@ -126,7 +130,7 @@ class Maintenance:
             scarce = self._options.is_scarce(self._journal.free_bytes())
             if scarce != self._scarce:
                 self._scarce = scarce
-                await asyncio.to_thread(self._journal.shorten_wal, scarce)
+                await asyncio.to_thread(self._journal.shorten_logs, scarce)
             await self._shrink()
             await asyncio.sleep(CHECK_INTERVAL_S)
 
@@ -148,6 +152,9 @@ class Maintenance:
     async def _scrub(self) -> None:
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
+            # Then no row is left for long in the log alone, which is not scrubbed.
+            with contextlib.suppress(JournalFull):
+                await asyncio.to_thread(self._journal.fold)
             await self._scrub_rows()
             for name in self._journal.blob_names():
                 sound, size_bytes = await asyncio.to_thread(self._journal.is_sound, name)

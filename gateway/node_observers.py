@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from actors.node import Node
+from broker.commit_log import LOG_NAME
 from broker.journal_folder import JOURNAL_NAME
 from broker.observer import Observer, Observers
 from broker.runtime import NodeHost, now_ms
@@ -109,5 +110,6 @@ class NodeObservers:
 
 
 def _size_bytes(folder: Path) -> int:
-    """The size of the database, its write-ahead log and its index."""
-    return sum(path.stat().st_size for path in folder.glob(f"{JOURNAL_NAME}*") if path.is_file())
+    """The size of the log and the database, with the database's write-ahead log and its index."""
+    files = (*folder.glob(f"{JOURNAL_NAME}*"), folder / LOG_NAME)
+    return sum(path.stat().st_size for path in files if path.is_file())

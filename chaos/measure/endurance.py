@@ -22,6 +22,7 @@ from pathlib import Path
 from actors.calls import Survey, Write, WriteDecided
 from actors.options import Options
 from actors.values import Inline, PutFile
+from broker.commit_log import LOG_NAME
 from broker.journal import Journal
 from broker.journal_folder import JOURNAL_NAME
 from broker.memory_broker import MemoryBroker
@@ -158,9 +159,7 @@ class Endurance:
 
     def _sample(self, writes: int, seconds: float) -> Sample:
         sizes = {
-            name: sum(
-                path.stat().st_size for path in (self._folder / name).glob(f"{JOURNAL_NAME}*")
-            )
+            name: _size_bytes(self._folder / name)
             for name in self._hosts
             if name != self.result.away
         }
@@ -175,8 +174,9 @@ class Endurance:
 
 
 def _size_bytes(folder: Path) -> int:
-    """A journal with its write-ahead log."""
-    return sum(path.stat().st_size for path in folder.glob(f"{JOURNAL_NAME}*"))
+    """A journal with its logs."""
+    files = (*folder.glob(f"{JOURNAL_NAME}*"), folder / LOG_NAME)
+    return sum(path.stat().st_size for path in files)
 
 
 def _own_process() -> int:

@@ -156,12 +156,12 @@ def test_the_write_ahead_log_is_bounded_and_shorter_where_room_is_scarce(tmp_pat
             journal.is_sound(blob.sha256)
             longest = max(longest, wal.stat().st_size)
         assert 4 * MIB < longest < WAL_BYTES + MIB
-        journal.shorten_wal(True)
+        journal.shorten_logs(True)
         assert wal.stat().st_size == 0
         for blob in blobs(64):
             journal.commit([], [blob])
             assert wal.stat().st_size < WAL_BYTES_TIGHT + MIB
-        journal.shorten_wal(False)
+        journal.shorten_logs(False)
         for blob in blobs(12):
             journal.commit([], [blob])
         assert wal.stat().st_size > WAL_BYTES_TIGHT + MIB
@@ -172,7 +172,7 @@ def test_no_step_holds_a_commit_up_for_long(tmp_path: Path) -> None:
     counts them.
     """
     with open_journal(tmp_path) as journal:
-        journal.shorten_wal(True)
+        journal.shorten_logs(True)
         for blob in blobs(120):
             journal.commit([], [blob])
         journal.commit([], [Blob(blob.sha256, None) for n, blob in enumerate(blobs(120)) if n % 5])

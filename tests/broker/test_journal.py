@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from actors.effects import Blob, Record
+from broker.commit_log import LOG_BYTES
 from broker.journal import Journal
 from broker.journal_folder import (
     JournalCorrupt,
@@ -215,7 +216,7 @@ def test_a_commit_that_fails_changes_nothing(tmp_path: Path) -> None:
         journal.commit([Record("a", b"1")])
         journal._connection.execute("PRAGMA max_page_count = 1")
         with pytest.raises(JournalFailed, match="full"):
-            journal.commit([Record("a", b"2"), Record("b", os.urandom(100_000))])
+            journal.commit([Record("a", b"2"), Record("b", os.urandom(LOG_BYTES))])
         assert list(journal.records()) == [Record("a", b"1")]
     with pytest.raises(JournalFailed, match="closed"):
         journal.commit([Record("a", b"3")])
@@ -470,7 +471,7 @@ def test_a_full_disk_keeps_nothing_of_the_commit_and_breaks_nothing(tmp_path: Pa
         connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
 
         with pytest.raises(JournalFull, match="disk is full"):
-            journal.commit([Record("a", b"2"), Record("b", bytes(100_000))])
+            journal.commit([Record("a", b"2"), Record("b", bytes(LOG_BYTES))])
         journal.commit([Record("a", b"3")])
 
     with open_journal(tmp_path) as journal:
@@ -481,6 +482,7 @@ def test_whether_there_is_space_is_tested_by_writing(tmp_path: Path) -> None:
     """Given a file that may not grow, then it has space for its own pages, and for no more."""
     with open_journal(tmp_path) as journal:
         journal.commit([Record("a", b"1")])
+        journal._log.limit(0)
         connection = journal._connection
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
@@ -503,12 +505,15 @@ def test_rot_is_found_by_the_scrub_and_can_be_written_over(tmp_path: Path) -> No
     name = hashlib.sha256(data).hexdigest()
     with open_journal(tmp_path) as journal:
         journal.commit([Record("a", b"1"), Record("b", b"2")], [Blob(name, data)])
+        assert journal._connection.execute("SELECT count(*) FROM records").fetchone() == (2,)
         journal._connection.execute("UPDATE records SET value = x'00' WHERE key = 'a'")
         journal._connection.execute("UPDATE blobs SET data = x'00'")
 
         assert journal.scrub_rows("") == (["a"], None, 4)
         assert journal.is_sound(name) == (False, 0)
-        journal.commit([Record("a", b"1")], [Blob(name, None)])
+        journal.commit([Record("a", b"1")])
+        assert journal.scrub_rows("") == ([], None, 4)
+        journal.commit([], [Blob(name, None)])
         journal.commit([], [Blob(name, data)])
         assert journal.is_sound(name) == (True, len(data))
 

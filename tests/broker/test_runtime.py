@@ -395,6 +395,7 @@ async def test_a_full_disk_silences_the_node_until_there_is_room(
     reader = house.host("gateway-1")
     host = house.host("store-1", {"restore": greet, "work": work})
     connection = host._journal._connection
+    host._journal._log.limit(0)
     async with house.running(reader), house.running(host):
         await until(lambda: puppet(reader).seen == ["hello"])
         (pages,) = connection.execute("PRAGMA page_count").fetchone()

@@ -20,13 +20,15 @@ NAME = hashlib.sha256(DATA).hexdigest()
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folders of a node that stopped, and of one that was killed, whose latest commits are in
-    the write-ahead log only.
+    its log only, and those before in the database's write-ahead log.
     """
     folder = tmp_path_factory.mktemp("journal")
     with Journal.open(folder / "stopped", "store-1", "test") as journal:
         journal.commit(ROWS[:100])
     with Journal.open(folder / "stopped", "store-1", "test") as journal:
-        journal.commit(ROWS[100:], [Blob(NAME, DATA)])
+        journal.commit(ROWS[100:110], [Blob(NAME, DATA)])
+        for start in range(110, 150, 10):
+            journal.commit(ROWS[start : start + 10])
         shutil.copytree(folder / "stopped", folder / "killed")
     return {"stopped": folder / "stopped", "killed": folder / "killed"}
 

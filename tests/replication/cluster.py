@@ -109,7 +109,9 @@ class MemoryCluster:
         await asyncio.wait([task])
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
-        self._journals.pop(name).close()
+        journal = self._journals.pop(name)
+        journal._failed = "the node was killed"  # So its log is not folded, and read at the start.
+        journal.close()
         del self.hosts[name]
 
     async def restart(self, name: str, interceptor: Interceptor | None = None) -> NodeHost:

@@ -230,6 +230,7 @@ async def test_the_scrub_repairs_rows_and_chunks_that_no_client_reads(tmp_path: 
         await cluster.settled()
         store = cluster.actor("store-1")
         await eventually(lambda: store.durable == store.state.applied)
+        cluster._journals["store-1"].fold()
         _flip(tmp_path / "store-1", "UPDATE blobs SET data = zeroblob(10)")
         _flip(tmp_path / "store-1", "UPDATE records SET value = x'00' WHERE key = 'entry/big'")
 
