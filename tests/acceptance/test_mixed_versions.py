@@ -2,13 +2,16 @@
 
 import asyncio
 import hashlib
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from actors.effects import Blob, Record
 from broker.journal import Journal
 from chaos.cluster.local import THIS_TREE, Description, LocalCluster
 from chaos.load.writers import Load
@@ -201,6 +204,45 @@ def test_the_former_release_runs_its_own_code(former: tuple[str, ...]) -> None:
     assert f"{former[0]}/synod/_app/gateway/settings.py" in shown.stderr
     for package in PACKAGES:
         assert f"{releases.ROOT / package}/" not in shown.stderr
+
+
+OPEN = """
+import sys
+sys.path.insert(0, f"{sys.argv[1]}/synod/_app")
+from actors.effects import Record
+from broker import journal
+assert journal.__file__.startswith(sys.argv[1])
+with journal.Journal.open(sys.argv[2], "store-1", "test") as opened:
+    print(sorted(record.key for record in opened.records()), opened.blob_names())
+    opened.commit([Record("former", b"it was here")])
+"""
+
+
+def test_the_former_release_opens_a_journal_that_was_closed_and_refuses_one_in_use(
+    former: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Given a log whose commits it does not know, then 0.1.0 must not pass over them."""
+
+    def opened(name: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", OPEN, former[0], str(tmp_path / name)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    content = b"contents"
+    blob = Blob(hashlib.sha256(content).hexdigest(), content)
+    with Journal.open(tmp_path / "closed", "store-1", "test") as journal:
+        journal.commit([Record("manifest", b"")], [blob])
+        journal.commit([Record("promised", b"7")])
+        shutil.copytree(tmp_path / "closed", tmp_path / "killed")
+
+    assert opened("closed").stdout == f"['manifest', 'promised'] {[blob.sha256]}\n"
+    refusal = opened("killed").stderr
+    assert "JournalForeign" in refusal
+    assert "has format 3" in refusal
+    for name, rows in (("closed", {"former"}), ("killed", set())):
+        with Journal.open(tmp_path / name, "store-1", "test") as journal:
+            assert {row.key for row in journal.records()} == {"manifest", "promised"} | rows
+    # Once this release has opened and closed it, the former one goes on.
+    assert opened("killed").stdout == f"['manifest', 'promised'] {[blob.sha256]}\n"
 
 
 @pytest.mark.parametrize("line", releases.SUMS.read_text().splitlines())

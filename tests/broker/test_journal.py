@@ -179,18 +179,26 @@ def test_a_folder_in_use_names_the_process_that_holds_it(tmp_path: Path) -> None
     open_journal(tmp_path).close()
 
 
-def test_a_paused_twin_is_fenced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["log", "database"])
+def test_a_paused_twin_is_fenced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     # Given two processes on one folder, as on a file system whose locks do not hold
     monkeypatch.setattr("fcntl.flock", lambda *_: None)
-    twin, survivor = open_journal(tmp_path), open_journal(tmp_path)
+    twin = open_journal(tmp_path)
+    twin.commit([Record("a", b"both have it")])
+    survivor = open_journal(tmp_path)
     # When the paused one wakes up and commits
     with pytest.raises(JournalFenced, match="paused meanwhile"):
-        twin.commit([Record("a", b"the twin's")])
+        twin.commit([Record("a", b"the twin's")], [CONTENT] if where == "database" else ())
+    twin.close()
     # Then nothing of it is there, and the other continues
     survivor.commit([Record("b", b"kept")])
-    assert list(survivor.records()) == [Record("b", b"kept")]
-    twin.close()
+    expected = [Record("a", b"both have it"), Record("b", b"kept")]
+    assert (list(survivor.records()), survivor.blob_names()) == (expected, [])
     survivor.close()
+    with open_journal(tmp_path) as journal:
+        assert list(journal.records()) == expected
 
 
 @pytest.mark.parametrize(("node", "cluster"), [("store-1", "prod"), ("store-2", "test")])

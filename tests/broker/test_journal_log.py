@@ -93,6 +93,7 @@ def test_a_full_log_is_folded_with_the_commit_that_has_no_place(tmp_path: Path) 
             journal.commit([Record("last", last), Record(f"{number:02}", bytes(500))])
             assert (tmp_path / LOG_NAME).stat().st_size <= 8192
             assert len(journal._pending) < 10
+            assert rows(journal)["last"] == last
         assert rows_after_a_crash(tmp_path) == rows(journal)
         assert rows(journal)["last"] == last
         # One that no log has a place for goes to the database at once.
@@ -111,7 +112,7 @@ _STEPS = st.lists(
 
 
 @given(_STEPS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_journal_holds_what_a_dict_would_hold_however_it_is_folded(
     steps: list[tuple[str, Rows]],
 ) -> None:
@@ -215,8 +216,12 @@ def test_a_crash_at_any_moment_keeps_what_was_acknowledged(
     crashed.close()
 
     for moment, acknowledged in moments[1:]:
-        with open_journal(moment) as journal:
-            found = rows(journal)
+        found: Rows | str
+        try:
+            with open_journal(moment) as journal:
+                found = rows(journal)
+        except JournalError as error:
+            found = str(error)
         assert found in states[acknowledged : acknowledged + 2], f"{moment}, {acknowledged}"
     assert {acknowledged for _, acknowledged in moments[1:]} == set(range(len(states)))
     assert len(moments) > 150
@@ -519,9 +524,10 @@ def test_no_commit_of_a_twin_is_lost_between_the_reading_of_its_log_and_its_repl
             except JournalFailed:
                 continue
             outcomes.append(f"a commit with {len(blobs)} blobs was acknowledged")
+        assert outcomes == []
         return found
 
     monkeypatch.setattr(journal_module, "read_log", read)
     with open_journal(tmp_path) as survivor:
-        assert (outcomes, rows(survivor)) == ([], {"a": b"1"})
+        assert rows(survivor) == {"a": b"1"}
     twin.close()

@@ -333,10 +333,15 @@ async def test_the_scrub_finds_rot_in_contents_without_readers(house: House) -> 
     host = house.host(
         "store-1", options=HostOptions(maintenance=MaintenanceOptions(scrub_rest_s=0.01))
     )
-    host._journal.commit([Record("a", b"1"), Record("b", b"2")], [Blob(HASH, b"rotten")])
+    host._journal.commit([], [Blob(HASH, b"rotten")])
+    host._journal.commit([Record("a", b"1"), Record("b", b"2")])
+    database = host._journal._connection
     async with house.running(host):
         await until(lambda: "disk.blob_rotten" in puppet(host).seen)
-        host._journal._connection.execute("UPDATE records SET value = x'00' WHERE key = 'b'")
+        # Rows come from the log into the database to be scrubbed.
+        await until(lambda: host._maintenance.passes > 0)
+        damage = "UPDATE records SET value = x'00' WHERE key = 'b'"
+        assert database.execute(damage).rowcount == 1
         await until(lambda: "disk.row_rotten" in puppet(host).seen)
         rotten = [e.message for e in puppet(host).envelopes if isinstance(e.message, RowRotten)]
         assert {notice.key for notice in rotten} == {"b"}
