@@ -249,6 +249,39 @@ def test_a_commit_without_a_byte_of_room_is_none_and_the_next_one_is_whole(
         assert journal.blob_names() == [blobs(1)[0].sha256]
 
 
+def commit_until_full(journal: Journal) -> list[Record]:
+    """Commit rows of 20 kB until one has no room; returns the others."""
+    kept: list[Record] = []
+    while True:
+        record = Record(f"{len(kept):04}", os.urandom(20_000))
+        try:
+            journal.commit([record])
+        except JournalFull:
+            return kept
+        kept.append(record)
+
+
+def test_a_log_without_room_keeps_every_commit_that_it_has_taken(small_disk: Path) -> None:
+    """Given a disk that becomes full while the log grows, also after a crash, then each commit is
+    there or was refused; and with room again the next one is whole.
+    """
+    home = small_disk / "store-2"
+    with open_journal(home) as journal:
+        ballast = fill(small_disk, leave_bytes=600_000)
+        kept = commit_until_full(journal)
+        assert len(kept) > 10
+        assert list(journal.records()) == kept
+        crashed = small_disk.parent / "crashed"
+        shutil.copytree(home, crashed)
+        with open_journal(crashed) as copy:
+            assert list(copy.records()) == kept
+        ballast.unlink()
+        kept.append(Record("last", os.urandom(20_000)))
+        journal.commit([kept[-1]])
+    with open_journal(home) as journal:
+        assert list(journal.records()) == kept
+
+
 async def test_a_node_that_is_started_on_a_full_disk_waits_for_room(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
