@@ -212,6 +212,10 @@ fuzz: $(INSTALLED) ## Send hostile messages, requests and files for a while (FUZ
 mutants: $(INSTALLED) ## Put deliberate bugs in, one by one, and see each of them caught (ARGS="3.8 --jobs 2")
 	@exec $(BIN)/python -m chaos.mutants $(ARGS)
 
+.PHONY: model
+model: $(INSTALLED) ## Search the model of membership change (ARGS="--mutants", ARGS="leases --time 600")
+	@exec $(BIN)/python -m chaos.model $(ARGS)
+
 .PHONY: mutants-survey
 mutants-survey: $(INSTALLED) ## Change the code by machine, and print what no test notices (ARGS="actors/state/tree.py")
 	@exec $(BIN)/python -m chaos.mutants.survey $(ARGS)
