@@ -1,15 +1,15 @@
 """`python -m chaos.model`: search the sub-models, and show what the mutants of the rules break."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from chaos.model.rules import MUTANTS, UnknownMutant, checked
-from chaos.model.scopes import FALLS_IN, REDUNDANT, SCOPES
-from chaos.model.search import Found, breadth_first, walk
+from chaos.model.scopes import FALLS_IN, REDUNDANT, SCOPES, VIEWS, VIEWS_SLOTS
+from chaos.model.search import Found, System, breadth_first, walk
 from chaos.model.system import MembershipSystem
-from chaos.model.world import ModelState
+from chaos.model.views import BROKEN_RULES, ViewSystem
 from gateway.cli.console import note, out
 
 _BROKEN = 1
@@ -38,13 +38,15 @@ def main(
     """Search breadth first, so that a counterexample is a shortest one. Fails if one is found, or
     with --mutants, if a mutant is not caught or a redundant one is.
     """
-    names = scopes or ([_FOR_WALKS] if walks else [n for n in SCOPES if n != _FOR_WALKS])
-    unknown = [name for name in names if name not in SCOPES]
+    names = scopes or ([_FOR_WALKS] if walks else [*SCOPES, VIEWS])
+    if not scopes and not walks:
+        names.remove(_FOR_WALKS)
+    unknown = [name for name in names if name != VIEWS and name not in SCOPES]
+    broken = frozenset(mutants or ())
     try:
-        broken = checked(frozenset(mutants or ()))
+        checked(broken - BROKEN_RULES.keys())
     except UnknownMutant as error:
         unknown.append(str(error))
-        broken = frozenset()
     if unknown:
         note(f"Unknown: {'; '.join(unknown)}. Scopes: {', '.join(SCOPES)}")
         sys.exit(_USAGE)
@@ -52,13 +54,13 @@ def main(
         sys.exit(0 if _try_mutants(depth, time) else _BROKEN)
     whole = True
     for name in names:
-        system = MembershipSystem(SCOPES[name], broken)
+        system = _system(name, broken)
         found = (
             walk(system, seed, walks, _WALK_STEPS, time)
             if walks
             else breadth_first(system, depth, time)
         )
-        out().print(_line(name, found, bool(walks)), highlight=False)
+        out().print(_line(name, found, bool(walks)), highlight=False, soft_wrap=True)
         for goal in system.goals:
             if goal in found.goals:
                 out().print(f"    {found.goals[goal]:>3} steps: {goal}", highlight=False)
@@ -69,24 +71,28 @@ def main(
     sys.exit(0 if whole else _BROKEN)
 
 
+def _system(name: str, mutants: frozenset[str]) -> System[Any]:
+    if name == VIEWS:
+        return ViewSystem(VIEWS_SLOTS, mutants)
+    return MembershipSystem(SCOPES[name], mutants)
+
+
 def _try_mutants(depth: int | None, time: float) -> bool:
     as_expected = True
-    for mutant in MUTANTS.values():
-        if mutant.name in FALLS_IN:
-            scope = FALLS_IN[mutant.name]
-            found = breadth_first(
-                MembershipSystem(SCOPES[scope], frozenset({mutant.name})), depth, time
-            )
+    rules = [(m.rule, m.name, FALLS_IN.get(m.name, "")) for m in MUTANTS.values()]
+    for rule, name, scope in [*rules, *(("4.11", name, VIEWS) for name in BROKEN_RULES)]:
+        if scope:
+            found = breadth_first(_system(scope, frozenset({name})), depth, time)
             caught = f"{scope}, {found.depth} steps, {found.states:,} states, {found.seconds:.1f} s"
-            verdict = f"{found.violation}  ({caught})"
+            verdict = f"{found.violation or 'NOT CAUGHT'}  ({caught})"
             as_expected &= found.violation is not None
         else:
-            verdict = f"redundant: {REDUNDANT[mutant.name]}"
-        out().print(f"{mutant.rule:>5}  {mutant.name:<20} {verdict}", highlight=False)
+            verdict = f"redundant: {REDUNDANT[name]}"
+        out().print(f"{rule:>5}  {name:<20} {verdict}", highlight=False, soft_wrap=True)
     return as_expected
 
 
-def _line(name: str, found: Found[ModelState], walked: bool) -> str:
+def _line(name: str, found: Found[Any], walked: bool) -> str:
     if walked:
         return (
             f"{name}: {found.states:,} walks, {found.steps:,} steps, {found.seconds:.0f} s: "
@@ -99,9 +105,9 @@ def _line(name: str, found: Found[ModelState], walked: bool) -> str:
     )
 
 
-def _tell(found: Found[ModelState]) -> None:
+def _tell(found: Found[Any]) -> None:
     for number, line in enumerate(found.story, 1):
-        out().print(f"  {number:>3}. {line}", highlight=False, markup=False)
+        out().print(f"  {number:>3}. {line}", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

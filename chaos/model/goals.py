@@ -57,7 +57,8 @@ def goals_of(protocol: Protocol) -> Mapping[str, Goal]:
         "the change has ended": lambda world: any(settled(v) in world.chosen for v in versions),
     }
     if scope.ballots > 1:
-        goals["a leader changes amid a change"] = took_over
+        if not scope.late:
+            goals["a leader changes amid a change"] = took_over
         goals["a candidate meets the fence"] = met_the_fence
     if scope.lazy_marks:
         goals["Members is chosen and not durable"] = lambda world: (

@@ -39,7 +39,7 @@ from chaos.model.world import AcceptorState, ModelState, ProposerState, Scope
 
 _T = TypeVar("_T")
 Reached = ModelState | BrokenInvariant
-Steps = Iterator[tuple[ModelStep, Reached]]
+ModelSteps = Iterator[tuple[ModelStep, Reached]]
 _IDLE, _CANDIDATE, _LEADER, _DEAD = range(4)
 _KINDS = 5
 
@@ -175,7 +175,7 @@ class Protocol:
 
     # -- steps -----------------------------------------------------------------------------------
 
-    def steps(self, world: ModelState) -> Steps:
+    def steps(self, world: ModelState) -> ModelSteps:
         """Every step that the scope allows."""
         end = self.prefix(world.chosen)
         for ballot in range(1, self.scope.ballots + 1):
@@ -183,6 +183,9 @@ class Protocol:
             if proposer.phase == _DEAD:
                 continue
             if proposer.phase == _IDLE:
+                ended = any(settled(version) in world.chosen for version in range(1, 3))
+                if self.scope.late and ballot > 1 and not ended:
+                    continue
                 yield from self._stand(world, ballot, end)
                 continue
             if proposer.through < end:
@@ -216,13 +219,13 @@ class Protocol:
             if self.scope.restarts:
                 yield from self._restart(world, i, acceptor)
 
-    def _learn(self, world: ModelState, ballot: int, proposer: ProposerState) -> Steps:
+    def _learn(self, world: ModelState, ballot: int, proposer: ProposerState) -> ModelSteps:
         through = proposer.through + 1
         mark = proposer.mark if self.scope.lazy_marks else min(world.mark, through)
         after = proposer._replace(through=through, mark=mark)
         yield ("learns", ballot, through), self._with(world, ballot, after)
 
-    def _stand(self, world: ModelState, ballot: int, end: int) -> Steps:
+    def _stand(self, world: ModelState, ballot: int, end: int) -> ModelSteps:
         """Phase 1 begins at the known mark, whatever the proposer has learnt by then."""
         for through in range(end + 1):
             newest = min(world.mark, through)
@@ -244,7 +247,7 @@ class Protocol:
 
     def _promise(
         self, world: ModelState, ballot: int, newest: int, i: int, acceptor: AcceptorState
-    ) -> Steps:
+    ) -> ModelSteps:
         """Prepare arrives: a first one, or one that raises the fence."""
         if not self._serves(acceptor, ballot):
             return
@@ -313,7 +316,7 @@ class Protocol:
 
     def _grant(
         self, world: ModelState, ballot: int, newest: int, i: int, acceptor: AcceptorState
-    ) -> Steps:
+    ) -> ModelSteps:
         """A leader's heartbeat arrives."""
         if not self._serves(acceptor, ballot) or acceptor.hold == ballot:
             return  # Prepare raises a fence as well as a heartbeat does.
@@ -323,7 +326,7 @@ class Protocol:
                 step = ("grants", i, ballot, version, votes, acceptor.promised)
                 yield step, self._moved(world, i, after, votes)
 
-    def _restart(self, world: ModelState, i: int, acceptor: AcceptorState) -> Steps:
+    def _restart(self, world: ModelState, i: int, acceptor: AcceptorState) -> ModelSteps:
         """By the rules a restart changes nothing that is modelled."""
         after = acceptor
         if "no_silence" in self.mutants:
@@ -337,7 +340,7 @@ class Protocol:
 
     # -- leaders ---------------------------------------------------------------------------------
 
-    def _elect(self, world: ModelState, ballot: int, proposer: ProposerState) -> Steps:
+    def _elect(self, world: ModelState, ballot: int, proposer: ProposerState) -> ModelSteps:
         """A quorum of each active configuration has promised (rule 6)."""
         known = self.membership(world.chosen, proposer.through)
         active = known.active
@@ -364,7 +367,7 @@ class Protocol:
             after = proposer._replace(phase=_LEADER, low=low)
             yield ("leads", ballot, low), self._with(world, ballot, after)
 
-    def _propose(self, world: ModelState, ballot: int, proposer: ProposerState) -> Steps:
+    def _propose(self, world: ModelState, ballot: int, proposer: ProposerState) -> ModelSteps:
         """The next slot, by rules 4, 7, 10 and 11."""
         slot = proposer.low + len(proposer.values)
         known = self.membership(world.chosen, proposer.through)
@@ -411,7 +414,7 @@ class Protocol:
         )
         return self._sorted(world, acceptors)
 
-    def _skip(self, world: ModelState, ballot: int, proposer: ProposerState, to: int) -> Steps:
+    def _skip(self, world: ModelState, ballot: int, proposer: ProposerState, to: int) -> ModelSteps:
         nothing = (NOTHING,) * (to - proposer.low - len(proposer.values))
         after = proposer._replace(values=proposer.values + nothing)
         yield ("skips", ballot, to), self._with(world, ballot, after)
@@ -468,7 +471,7 @@ class Protocol:
             least = min(least, last)
         return least
 
-    def _serve(self, world: ModelState, ballot: int, proposer: ProposerState) -> Steps:
+    def _serve(self, world: ModelState, ballot: int, proposer: ProposerState) -> ModelSteps:
         """A store gets a read lease (rule 9)."""
         if not self.holds_lease(world, ballot):
             return
@@ -492,7 +495,7 @@ class Protocol:
         if acceptors != world.acceptors:
             yield ("serves", ballot), self._sorted(world, acceptors)
 
-    def _choose(self, world: ModelState, ballot: int, proposer: ProposerState) -> Steps:
+    def _choose(self, world: ModelState, ballot: int, proposer: ProposerState) -> ModelSteps:
         """The votes of a quorum are completed."""
         known = self.membership(world.chosen, proposer.through)
         for at, value in enumerate(proposer.values):

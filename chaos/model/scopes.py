@@ -110,11 +110,12 @@ _SCOPES = (
     ),
     Scope(
         name="marks-window",
-        what="as marks-from-three with alpha 2",
+        what="as marks-from-three with alpha 2; the second ballot stands after Settled",
         configurations=("abc", "d"),
         alpha=2,
         slots=3,
         ballots=2,
+        late=True,
         lazy_marks=True,
         heals=True,
     ),
@@ -126,6 +127,16 @@ _SCOPES = (
         slots=3,
         ballots=3,
         leases=True,
+    ),
+    Scope(
+        name="return",
+        what="two replacements, then a ballot that may know genesis only, and the old disks",
+        configurations=("abc", "Abc", "ABc"),
+        alpha=1,
+        slots=4,
+        ballots=2,
+        leases=True,
+        late=True,
     ),
     Scope(
         name="five",
@@ -176,6 +187,10 @@ FALLS_IN = {
     "off_early": "marks-to-three",
 }
 """For each mutant that is caught, the scope that catches it soonest."""
+
+VIEWS = "views"
+"""The sub-model of `chaos.model.views`, which has broken rules of its own."""
+VIEWS_SLOTS = 3
 
 REDUNDANT = {
     "settled_before_e": "11 (ii) lets nobody propose Settled below e",

@@ -21,6 +21,9 @@ class Scope:
     """Whether the durable mark, and each proposer's knowledge of it, lags behind the prefix."""
     truncates: bool = False
     restarts: bool = False
+    late: bool = False
+    """Whether ballots above the first stand only once a Settled is chosen. It makes a scope deeper.
+    """
     heals: bool = False
     """Whether every state is healed: see `chaos.model.healing`."""
 

@@ -3,21 +3,20 @@
 import pytest
 
 from chaos.model.rules import MUTANTS
-from chaos.model.scopes import FALLS_IN, REDUNDANT, SCOPES
+from chaos.model.scopes import FALLS_IN, REDUNDANT, SCOPES, VIEWS_SLOTS
 from chaos.model.search import breadth_first
 from chaos.model.system import MembershipSystem
+from chaos.model.views import BROKEN_RULES, ViewSystem
 from tests.long import only_long
 
 QUICK = (
     "retire_implicit",
-    "no_window",
     "elect_new",
     "lease_new",
     "lease_old",
     "lease_switch",
     "serve_unread",
     "serve_unasked",
-    "plan_unpromised",
     "no_silence",
     "version_known",
     "version_proposed",
@@ -42,6 +41,21 @@ def test_a_broken_rule_has_a_counterexample(mutant: str) -> None:
     found = breadth_first(MembershipSystem(SCOPES[FALLS_IN[mutant]], frozenset({mutant})))
     assert found.violation is not None
     assert found.story[0] == "ballot 1 stands, knowing slots up to 0, phase 1 from slot 1"
+
+
+def test_what_is_truncated_survives_on_every_whole_store() -> None:
+    system = ViewSystem(VIEWS_SLOTS)
+    found = breadth_first(system)
+    assert found.violation is None, found.story
+    assert found.exhausted
+    assert found.goals.keys() == system.goals.keys()
+
+
+@pytest.mark.parametrize("mutant", BROKEN_RULES)
+def test_a_broken_rule_of_the_durable_mark_loses_slots(mutant: str) -> None:
+    found = breadth_first(ViewSystem(VIEWS_SLOTS, frozenset({mutant})))
+    assert found.violation is not None
+    assert found.violation.invariant == "DURABLE"
 
 
 def test_the_story_of_a_counterexample_is_told_from_genesis() -> None:
