@@ -76,6 +76,6 @@ def goals_of(protocol: Protocol) -> Mapping[str, Goal]:
         goals["a promise covers no truncated slot"] = lambda world: any(
             promise > 1 for a in world.acceptors for promise in a.promises
         )
-    if len(protocol.masks) > 2:
+    if len(protocol.masks) > 2 and scope.slots > 3:
         goals["two changes have ended"] = lambda world: settled(2) in world.chosen
     return goals

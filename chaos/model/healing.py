@@ -8,7 +8,7 @@ leader that could go on: it keeps its lease, and no election would help.
 
 from itertools import combinations
 
-from chaos.model.membership import NOTHING, Membership, settled
+from chaos.model.membership import NOTHING, ModelMembership, settled
 from chaos.model.protocol import Protocol
 from chaos.model.search import BrokenInvariant
 from chaos.model.world import ModelState
@@ -117,7 +117,7 @@ class _Recovery:
                     last[slot] = (ballot, self._protocol.value(self._world, ballot, slot))
         return last
 
-    def _known(self) -> Membership:
+    def _known(self) -> ModelMembership:
         return self._protocol.membership(tuple(self._chosen), self._through)
 
     def _version(self) -> int:
@@ -227,7 +227,7 @@ class _Recovery:
                         moved = True
         return moved
 
-    def _next_value(self, slot: int, known: Membership, promised: int) -> int:
+    def _next_value(self, slot: int, known: ModelMembership, promised: int) -> int:
         found = max(
             self._accepted[i].get(slot, (0, NOTHING))
             for i in range(self._protocol.count)

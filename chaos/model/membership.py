@@ -1,4 +1,4 @@
-"""Membership as a pure function of the chosen prefix (rules 1 to 3), and quorums of disks."""
+"""ModelMembership as a pure function of the chosen prefix (rules 1 to 3), and quorums of disks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ def named(value: int) -> str:
 
 
 @dataclass(frozen=True)
-class Membership:
+class ModelMembership:
     """The configurations that a chosen prefix has named, oldest first; version 0 is genesis."""
 
     firsts: tuple[int, ...] = (1,)
@@ -61,21 +61,23 @@ class Membership:
         return max(v for v, first in enumerate(self.firsts) if first <= slot)
 
     def version_at(self, slot: int) -> int:
-        """The newest version whose Members sits at `slot` or below."""
-        return max(v for v, at in enumerate(self.named_at) if at <= slot)
+        """The newest version that is durable for certain, if `slot` is the durable mark. So is that
+        of a Settled which is known: nobody proposes it before that version was named (rule 11).
+        """
+        return max(self.oldest, *(v for v, at in enumerate(self.named_at) if at <= slot))
 
 
 @cache
-def membership(values: tuple[int, ...], alpha: int, mutants: frozenset[str]) -> Membership:
+def membership(values: tuple[int, ...], alpha: int, mutants: frozenset[str]) -> ModelMembership:
     """The membership at the end of the prefix `values`, whose first value is that of slot 1."""
     if not values:
-        return Membership()
+        return ModelMembership()
     before = membership(values[:-1], alpha, mutants)
     slot, value = len(values), values[-1]
     is_one = before.oldest == before.newest
     if value == members(before.newest + 1) and (is_one or "two_at_once" in mutants):
         first = slot + (1 if "at_once" in mutants else alpha)
-        return Membership(
+        return ModelMembership(
             (*before.firsts, first),
             (*before.named_at, slot),
             before.newest,
@@ -83,9 +85,13 @@ def membership(values: tuple[int, ...], alpha: int, mutants: frozenset[str]) -> 
         )
     counts = slot >= before.firsts[-1] or "settled_before_e" in mutants
     if value == settled(before.newest) and not is_one and counts:
-        return Membership(before.firsts, before.named_at, before.newest, (*before.settled_at, slot))
+        return ModelMembership(
+            before.firsts, before.named_at, before.newest, (*before.settled_at, slot)
+        )
     if "retire_implicit" in mutants and not is_one and slot >= before.firsts[-1] - 1:
-        return Membership(before.firsts, before.named_at, before.newest, (*before.settled_at, slot))
+        return ModelMembership(
+            before.firsts, before.named_at, before.newest, (*before.settled_at, slot)
+        )
     return before
 
 

@@ -26,7 +26,7 @@ from typing import TypeVar
 from chaos.model.membership import (
     NOTHING,
     Disks,
-    Membership,
+    ModelMembership,
     is_members,
     members,
     membership,
@@ -71,7 +71,7 @@ class Protocol:
 
     # -- what is known ---------------------------------------------------------------------------
 
-    def membership(self, chosen: tuple[int, ...], through: int) -> Membership:
+    def membership(self, chosen: tuple[int, ...], through: int) -> ModelMembership:
         """The membership at the end of the prefix `through`."""
         return membership(chosen[:through], self.scope.alpha, self.mutants)
 
@@ -113,7 +113,7 @@ class Protocol:
             0,
         )
 
-    def lease_versions(self, known: Membership, through: int) -> tuple[int, ...]:
+    def lease_versions(self, known: ModelMembership, through: int) -> tuple[int, ...]:
         """The configurations whose majorities grant a lease (rule 8)."""
         if "lease_new" in self.mutants:
             return known.active[-1:]
@@ -401,7 +401,7 @@ class Protocol:
                 after = self._outlived(after, ballot, known)
             yield ("proposes", ballot, slot, value), after
 
-    def _outlived(self, world: ModelState, ballot: int, known: Membership) -> ModelState:
+    def _outlived(self, world: ModelState, ballot: int, known: ModelMembership) -> ModelState:
         """The lease of both configurations outlives the read leases that the old one covered."""
         old = 1 << _KINDS * (ballot - 1) + 2 * known.oldest
         if "settle_unleased" in self.mutants or not any(
@@ -420,7 +420,12 @@ class Protocol:
         yield ("skips", ballot, to), self._with(world, ballot, after)
 
     def _changes(
-        self, world: ModelState, ballot: int, proposer: ProposerState, known: Membership, slot: int
+        self,
+        world: ModelState,
+        ballot: int,
+        proposer: ProposerState,
+        known: ModelMembership,
+        slot: int,
     ) -> list[int]:
         """The next Members, or the Settled of the newest, if it may be proposed in `slot` now."""
         flying = proposer.values[max(0, proposer.through + 1 - proposer.low) :]

@@ -130,8 +130,8 @@ _SCOPES = (
     ),
     Scope(
         name="return",
-        what="two replacements, then a ballot that may know genesis only, and the old disks",
-        configurations=("abc", "Abc", "ABc"),
+        what="two changes, then a ballot that may know genesis only, and the old disks",
+        configurations=("a", "b", "c"),
         alpha=1,
         slots=4,
         ballots=2,
@@ -140,7 +140,7 @@ _SCOPES = (
     ),
     Scope(
         name="five",
-        what="five acceptors, two of them replaced, three ballots, everything; for walks",
+        what="five acceptors, two of them replaced, four ballots, all but healing; for walks",
         configurations=("abcde", "Abcde", "ABcde"),
         alpha=2,
         slots=9,
@@ -150,7 +150,7 @@ _SCOPES = (
         lazy_marks=True,
         truncates=True,
         restarts=True,
-        heals=True,
+        heals=False,
     ),
 )
 SCOPES = {scope.name: scope for scope in _SCOPES}
