@@ -67,6 +67,14 @@ cluster-down: $(INSTALLED) ## Stop the local cluster
 cluster-status: $(INSTALLED) ## Print the processes of the local cluster
 	@exec $(BIN)/python -m chaos.cluster.local status $(ARGS)
 
+# ── Measure it ────────────────────────────────────────────────────────────────
+
+# About five minutes with etcd and NATS beside it, three without; for them see docs/measured.md.
+.PHONY: bench
+bench: $(INSTALLED) ## Measure throughput and latency beside the broker, the disk and etcd
+	@mkdir -p bench-reports
+	@exec $(BIN)/synod bench --json bench-reports/bench.json --plot bench-reports/bench.svg $(ARGS)
+
 # ── Break it ──────────────────────────────────────────────────────────────────
 
 # Each starts a cluster and a RabbitMQ of its own on free ports and ends them; TARGET=compose breaks

@@ -301,11 +301,12 @@ def _run(
     # A node makes many small objects and hardly a cycle, and the modules loaded by now stay.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    with asyncio.Runner(loop_factory=_event_loop) as runner:
+    with asyncio.Runner(loop_factory=fast_event_loop) as runner:
         runner.run(run())
 
 
-def _event_loop() -> asyncio.AbstractEventLoop:
+def fast_event_loop() -> asyncio.AbstractEventLoop:
+    """An event loop of uvloop, where there is one for this Python."""
     try:
         import uvloop
     except ImportError:  # Not on every Python; asyncio's own loop does the same more slowly.

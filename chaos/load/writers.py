@@ -1,19 +1,14 @@
 """A load of writes: many clients, unique values, and the recorded fate of every write.
 
-As a command it measures one gateway::
-
-    python -m chaos.load.writers --url http://127.0.0.1:8080 --clients 64 --seconds 10 --bytes 1024
-
-In tests it runs during the faults, and `verify` finds out afterwards whether the cluster holds what
-it acknowledged: each path at the version that its writes add up to, with the last one's contents.
+It runs during faults, and `verify` finds out afterwards whether the cluster holds what it
+acknowledged: each path at the version that its writes add up to, with the last one's contents. What
+a cluster takes is measured by `synod bench`, which keeps no record of each write.
 """
 
-import argparse
 import asyncio
 import json
 import math
 import secrets
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -335,9 +330,6 @@ def _note(attempt: Attempt, reply: Reply) -> None:
     attempt.fate = UNKNOWN if reply.status in (500, 504) or running else REFUSED
 
 
-# ── The command ───────────────────────────────────────────────────────────────
-
-
 async def run_for(load: Load, seconds: float) -> dict[str, Any]:
     """Run a load for a time; its summary, with what `verify` returned under `faults`."""
     async with load:
@@ -345,50 +337,3 @@ async def run_for(load: Load, seconds: float) -> dict[str, Any]:
     summary = load.summary()
     unknown = await load.resolve()
     return {**summary, "unknown": unknown, "faults": await load.verify()}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; exit code 1 if the cluster does not hold what it acknowledged."""
-    parser = argparse.ArgumentParser(prog="python -m chaos.load.writers")
-    parser.add_argument("--url", default="http://127.0.0.1:8080")
-    parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--bytes", type=int, default=1024)
-    parser.add_argument("--paths", type=int, default=4, help="files of each client")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(arguments)
-    load = Load(options.url, options.clients, options.bytes, options.paths)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        summary = runner.run(run_for(load, options.seconds))
-    if options.json:
-        print(json.dumps(summary, indent=2))
-    else:
-        _print_summary(summary)
-    return 1 if summary["faults"] or not summary["acknowledged"] else 0
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        from uvloop import new_event_loop
-    except ImportError:  # Not on every Python.
-        return asyncio.new_event_loop
-    return new_event_loop
-
-
-def _print_summary(summary: dict[str, Any]) -> None:
-    latency = summary["latency_ms"]
-    print(
-        f"{summary['clients']} clients, {summary['bytes']} bytes, {summary['seconds']} s: "
-        f"{summary['acknowledged']} acknowledged, {summary['per_second']} a second"
-    )
-    print("latency in ms: " + ", ".join(f"{name} {value}" for name, value in latency.items()))
-    print(f"longest gap between two acknowledgements: {summary['longest_gap_ms']} ms")
-    for what, count in summary["other"].items():
-        print(f"{count} times: {what}")
-    print(f"{summary['unknown']} without a clear answer at first")
-    for fault in summary["faults"]:
-        print(f"FAULT: {fault}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

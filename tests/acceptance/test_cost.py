@@ -1,7 +1,6 @@
 """The cost of an idle cluster and the throughput of a busy one. Loose bounds: machines differ.
 
-The strict forms are `python -m chaos.measure.idle --seconds 600` and `python -m
-chaos.load.writers`.
+The strict forms are `python -m chaos.measure.idle --seconds 600` and `synod bench`.
 """
 
 import pytest

@@ -1,0 +1,1 @@
+"""`synod bench`: throughput and latency beside the limits of what lies below, in one run."""
