@@ -14,6 +14,9 @@ from chaos.bench.recording import LoadResult, OperationEnd, Recording
 WARM_UP_S = 0.5
 """How long a load runs before its operations count."""
 
+LARGE_BYTES = 1024 * 1024
+"""Operations of more take so long that there is no warm-up: of few, none may be left out."""
+
 PAUSE_AFTER_REFUSAL_S = 0.05
 """How long a client of a closed loop waits after a refusal; one of an open loop does not."""
 
@@ -87,10 +90,12 @@ async def run_load(
     keys: Sequence[str],
     seconds: float,
     *,
-    warm_up_s: float = WARM_UP_S,
+    warm_up_s: float | None = None,
     seed: int = 0,
 ) -> LoadResult:
     """Run a case with one of `sessions` for each client, and wait for what is under way then."""
+    if warm_up_s is None:
+        warm_up_s = WARM_UP_S if case.size_bytes <= LARGE_BYTES else 0.0
     assert len(sessions) == case.clients, (len(sessions), case)
     operations = [_Operations(case, keys, seed + number) for number in range(case.clients)]
     begin_ns = time.perf_counter_ns()

@@ -137,8 +137,10 @@ def run_bench(
         for reference in references:
             progress.step(f"starting {reference.name}")
             stores.append(stack.enter_context(reference))
-        bare = stack.enter_context(BareStarlette(home))
-        for store in (*stores, bare):
+        bare = None
+        if any(map(plan.is_bare, plan.cases)):
+            bare = stack.enter_context(BareStarlette(home))
+        for store in (*stores, *([] if bare is None else [bare])):
             outcome.stores[store.name] = store.about
         if plan.url and plan.folder is None:
             outcome.left_out["commit"] = "the data of a running cluster is elsewhere; see --data"
@@ -182,7 +184,7 @@ class _Run:
         outcome: BenchOutcome,
         progress: BenchProgress,
         stores: Sequence[MeasuredStore],
-        bare: MeasuredStore,
+        bare: MeasuredStore | None,
         data: Path,
         broker: str,
     ) -> None:
@@ -196,7 +198,6 @@ class _Run:
 
     async def measure(self) -> None:
         """All rounds."""
-        everyone = (*self._stores, self._bare)
         try:
             for store in self._stores:
                 self._progress.step(f"filling {store.name}")
@@ -206,7 +207,7 @@ class _Run:
             for number in range(1, self._plan.rounds + 1):
                 await self._round(number)
         finally:
-            for store in everyone:
+            for store in self._stores:
                 await store.disconnect()
 
     async def _round(self, number: int) -> None:
@@ -216,7 +217,9 @@ class _Run:
         self._outcome.busy_between_cores.append(round(busy, 2))
         await self._probe()
         for case in self._plan.cases:
-            stores = [*self._stores, *([self._bare] if self._plan.is_bare(case) else [])]
+            stores = [*self._stores]
+            if self._bare is not None and self._plan.is_bare(case):
+                stores.append(self._bare)
             # Neighbours change places, so that none always follows the same one.
             for store in stores if number % 2 else reversed(stores):
                 if case.size_bytes > store.value_bytes_max:

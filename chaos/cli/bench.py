@@ -151,14 +151,16 @@ def _give(outcome: BenchOutcome, json: str, plot: Path | None) -> None:
         print_json(as_json(outcome))
     else:
         console = out()
-        for table in (results_table(outcome), ratios_table(outcome), limits_table(outcome)):
-            if not table.row_count:
-                continue
-            # A narrow terminal wraps the lines, which hides less than cut cells do.
-            wide = console.options.update(width=_TABLE_COLUMNS_MAX)
-            width = console.measure(table, options=wide).maximum
-            console.print(table, width=width, crop=False)
-            console.print()
+        tables = (results_table(outcome), ratios_table(outcome), limits_table(outcome))
+        wide = console.options.update(width=_TABLE_COLUMNS_MAX)
+        # A narrow terminal wraps the lines, which hides less than cut cells do.
+        console.width = max(
+            console.width, *(console.measure(table, options=wide).maximum for table in tables)
+        )
+        for table in tables:
+            if table.row_count:
+                console.print(table)
+                console.print()
         for line in remarks(outcome):
             console.print(line, markup=False)
     if json not in ("", "-"):

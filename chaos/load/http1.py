@@ -11,6 +11,10 @@ from urllib.parse import urlsplit
 
 CONNECT_TIMEOUT_S = 5.0
 
+_COPIED_BYTES_MAX = 64 * 1024
+"""A body up to this size leaves in one packet with its head; a larger one is not copied for that.
+"""
+
 _HEAD_END = b"\r\n\r\n"
 
 
@@ -80,7 +84,11 @@ class Connection(asyncio.Protocol):
         self._waiting = loop.create_future()
         patience = loop.call_later(timeout_s, self._give_up)
         try:
-            transport.write(head.encode() + body)
+            if len(body) > _COPIED_BYTES_MAX:
+                transport.write(head.encode())
+                transport.write(body)
+            else:
+                transport.write(head.encode() + body)
             return await self._waiting
         except asyncio.CancelledError:
             self.close()
