@@ -22,7 +22,9 @@ from gateway.hosting import fast_event_loop
 
 MEMORY_BROKER = "memory://"
 
-_KEYS_MAX = 1000
+KEYS_MAX = 1000
+"""How many files of one size there are; see `keys_of`."""
+
 _KEYS_BYTES_MAX = 64 * 1024 * 1024
 _FILLING_CLIENTS = 16
 _DESCRIPTORS_SPARE = 256
@@ -306,5 +308,5 @@ def close_all(sessions: Sequence[StoreSession]) -> None:
 
 def keys_of(size_bytes: int) -> list[str]:
     """The keys of values of one size: many, but not more than take a little space."""
-    count = max(2, min(_KEYS_MAX, _KEYS_BYTES_MAX // size_bytes))
+    count = max(2, min(KEYS_MAX, _KEYS_BYTES_MAX // size_bytes))
     return [f"{size_bytes}/{number:04d}" for number in range(count)]

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
+from chaos.bench import runner
 from chaos.bench.cases import CLIENTS_MAX, LoadCase, Mix, parse_size, size_name
 from chaos.bench.loops import Contents, arrival_ns, run_load
 from chaos.bench.plot import draw, ticks_of
@@ -157,13 +158,13 @@ def test_a_recording_counts_what_ends_in_time_and_times_what_begins_in_it() -> N
     recording.add("write", 1300 * MS, 1302 * MS, OperationEnd("refused", "503 crowded", True))
     recording.add("write", 1300 * MS, 1308 * MS, OperationEnd("refused", "503 crowded", False))
     recording.add("read", 1300 * MS, 1301 * MS, OperationEnd("failed", "504"))
-    recording.add_unsent(1800 * MS)
+    recording.add_unsent(1200 * MS)
     recording.add_unsent(500 * MS)
     assert recording.result(0.25) == LoadResult(
         seconds=1.0,
         done=3,
         rate=3.0,
-        latency_ms={"p50": 100.0, "p99": 600.0, "p99.9": 600.0, "max": 600.0},
+        latency_ms={"p50": 100.0, "p99": 800.0, "p99.9": 800.0, "max": 800.0},
         by_verb={
             "read": {"p50": 10.0, "p99": 10.0, "p99.9": 10.0, "max": 10.0},
             "write": {"p50": 100.0, "p99": 600.0, "p99.9": 600.0, "max": 600.0},
@@ -264,10 +265,9 @@ async def test_an_open_loop_reports_what_it_could_never_send() -> None:
     store = StallingStore(stall_s=0.5, stalls_at=11)
     case = LoadCase(READ, 1000, clients=1, rate=100.0)
     result = await run_load([store], case, ["k"], 0.4, warm_up_s=0)
-    # then the requests that were due after it were not sent, and their waits count.
+    # then the requests that were due after it were not sent.
     assert (result.operations, result.unsent) == (11, 29)
     assert result.latency_ms["max"] >= 499
-    assert result.latency_ms["p50"] > 50
 
 
 # -- the report -----------------------------------------------------------------------------------
@@ -383,8 +383,9 @@ def test_the_disk_is_really_written(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_running_cluster_is_loaded_and_left_as_it_was(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(runner, "KEYS_MAX", 20)
     # Given a cluster that runs and holds a file,
     with MemorySynod(tmp_path) as cluster, Client(cluster.url) as synod:
         synod.put("mine", b"kept")
