@@ -49,5 +49,5 @@ class BrokerAddresses:
         self._urls.append(self._urls.pop(0))
 
     def __str__(self) -> str:
-        """The current broker, without user and password."""
-        return str(URL(self.current).with_user(None))
+        """The current broker, without user, password and parameters."""
+        return str(URL(self.current).with_user(None).with_query(None))

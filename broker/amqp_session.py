@@ -23,6 +23,7 @@ from actors.numbers import Milliseconds
 from broker.amqp_frames import AmqpMessage, FrameSplitter, encode_ack
 from broker.cancellation import cancellation_kept
 from broker.codec import BODY_BYTES_MAX
+from broker.tls import BrokerTls
 from broker.topology import CONTROL_TOPICS, Topology
 from broker.transport import Lane, groups_of, has_bulk_lane
 
@@ -88,11 +89,17 @@ class AmqpConnection:
 
     @classmethod
     async def open(
-        cls, url: str, name: str, timeout_s: float, heartbeat_s: int
+        cls,
+        url: str,
+        name: str,
+        timeout_s: float,
+        heartbeat_s: int,
+        tls: BrokerTls,
     ) -> "AmqpConnection":
         """Connect. The management console shows `name`. Raises `BrokerClosed`."""
         connection = _SplitConnection(
             URL(url).update_query(heartbeat=heartbeat_s),
+            ssl_context=tls.context_for(url),
             client_properties={"connection_name": name},
         )
         try:
@@ -182,6 +189,7 @@ class AmqpSession:
         *,
         timeout_s: float,
         heartbeat_s: int,
+        tls: BrokerTls,
     ) -> None:
         """Connect and declare. The caller calls `close` also after a failure.
 
@@ -189,14 +197,14 @@ class AmqpSession:
         set. `returned` receives mandatory messages that no queue took.
         """
         self._publishing = await AmqpConnection.open(
-            url, f"{self._name} publishes", timeout_s, heartbeat_s
+            url, f"{self._name} publishes", timeout_s, heartbeat_s, tls
         )
         self._publishing.on_closed(self.fail)
         self._publishing.splitter.on_blocked = self._on_blocked
         self._publishing.splitter.on_return = lambda message: returned(self, message)
         self._blocked_callback = blocked
         self._consuming = await AmqpConnection.open(
-            url, f"{self._name} consumes", timeout_s, heartbeat_s
+            url, f"{self._name} consumes", timeout_s, heartbeat_s, tls
         )
         self._consuming.on_closed(self.fail)
         channel = await self._publishing.channel()

@@ -16,6 +16,7 @@ from yarl import URL
 
 from broker.addresses import BrokerAddresses, split_urls
 from broker.cancellation import cancellation_kept
+from broker.tls import BrokerTls, refusal_of
 from broker.topology import TRACE_TOPICS, Topology
 
 log = logging.getLogger("synod.events")
@@ -38,19 +39,24 @@ _CONNECTION_ERRORS = (
 
 
 async def subscribe_to_events(
-    broker: str, topology: Topology, name: str, listener: Callable[[str, str, bytes], None]
+    broker: str,
+    topology: Topology,
+    name: str,
+    listener: Callable[[str, str, bytes], None],
+    tls: BrokerTls | None = None,
 ) -> None:
     """Call `listener` with each event's topic, type and body, until cancelled.
 
     After a lost connection it reconnects every two seconds, to the next of several brokers.
     """
     addresses = BrokerAddresses(split_urls(broker))
+    tls = tls or BrokerTls()
     reported = ""
     while True:
         try:
-            await _subscribe(addresses.current, topology, name, listener)
+            await _subscribe(addresses.current, topology, name, listener, tls)
         except _CONNECTION_ERRORS as error:
-            reason = str(error) or type(error).__name__
+            reason = str(refusal_of(error) or error) or type(error).__name__
             # The node's own connection reports what is wrong with the broker, and for how long.
             log.log(
                 logging.DEBUG if reason == reported else logging.INFO,
@@ -64,7 +70,11 @@ async def subscribe_to_events(
 
 
 async def _subscribe(
-    url: str, topology: Topology, name: str, listener: Callable[[str, str, bytes], None]
+    url: str,
+    topology: Topology,
+    name: str,
+    listener: Callable[[str, str, bytes], None],
+    tls: BrokerTls,
 ) -> None:
     """Connect and pass events on until the connection is lost."""
 
@@ -73,7 +83,9 @@ async def _subscribe(
 
     disconnected = asyncio.Event()
     connection = aio_pika.Connection(
-        URL(url), client_properties={"connection_name": f"{name} events"}
+        URL(url),
+        ssl_context=tls.context_for(url),
+        client_properties={"connection_name": f"{name} events"},
     )
     try:
         with cancellation_kept():

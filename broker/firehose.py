@@ -20,6 +20,7 @@ from actors.messages import AnyMessage
 from broker.addresses import BrokerAddresses, split_urls
 from broker.amqp_frames import HeaderValue, Properties
 from broker.codec import PING, TIMER, NewerWireVersion, Undecodable, decode
+from broker.tls import BrokerTls, refusal_of
 from broker.topology import Topology
 from broker.transport import Parcel, TimerMessage
 
@@ -48,9 +49,15 @@ class TracedMessage(NamedTuple):
     """A description of those."""
 
 
-def management_url_of(broker_url: str, port: int = 15672) -> str:
-    """The usual address of a broker's management API."""
-    return f"http://{urlsplit(broker_url).hostname or 'localhost'}:{port}"
+_MANAGEMENT = {"amqp": ("http", 15672), "amqps": ("https", 15671)}
+
+
+def management_url_of(broker_url: str) -> str:
+    """The usual address of the management API of a broker: with TLS if the broker has it."""
+    parts = urlsplit(broker_url)
+    scheme, port = _MANAGEMENT[parts.scheme]
+    host = parts.hostname or "localhost"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 async def watch_firehose(
@@ -59,6 +66,7 @@ async def watch_firehose(
     topology: Topology,
     seconds: float,
     report: Callable[[TracedMessage], None],
+    tls: BrokerTls,
 ) -> None:
     """Switch the firehose on, report every message of the cluster, and switch it off again.
 
@@ -68,7 +76,7 @@ async def watch_firehose(
     """
     urls = split_urls(broker)
     consoles = [management_url] if management_url else [management_url_of(url) for url in urls]
-    async with await _connect_to_one(urls) as connection:
+    async with await _connect_to_one(urls, tls) as connection:
         channel = await connection.channel()
         exchange = await channel.get_exchange(_TRACE_EXCHANGE, ensure=False)
         queue = await channel.declare_queue(
@@ -81,15 +89,16 @@ async def watch_firehose(
                 report(traced_message)
 
         await queue.consume(on_message, no_ack=True)
-        async with _switched_on(urls[0], consoles):
+        async with _switched_on(urls[0], consoles, tls):
             await asyncio.sleep(seconds)
 
 
-async def _connect_to_one(urls: tuple[str, ...]) -> AbstractConnection:
+async def _connect_to_one(urls: tuple[str, ...], tls: BrokerTls) -> AbstractConnection:
     addresses = BrokerAddresses(urls)
     while True:
         try:
-            return await aio_pika.connect(addresses.current, timeout=10)
+            url = addresses.current
+            return await aio_pika.connect(url, timeout=10, ssl_context=tls.context_for(url))
         except (aiormq.AMQPError, OSError):
             addresses.failed()
             if addresses.rounds:
@@ -166,12 +175,20 @@ def _text(value: Any) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def _switched_on(broker_url: str, consoles: Sequence[str]) -> AsyncIterator[None]:
+async def _switched_on(
+    broker_url: str, consoles: Sequence[str], tls: BrokerTls
+) -> AsyncIterator[None]:
     """The firehose is on at all `consoles` that answer. Raises `FirehoseRefused` if none does."""
     parts = urlsplit(broker_url)
     host = quote(unquote(parts.path.removeprefix("/")) or "/", safe="")
     user, password = unquote(parts.username or "guest"), unquote(parts.password or "guest")
-    async with httpx.AsyncClient(auth=(user, password), timeout=10, trust_env=False) as client:
+    encrypted = any(console.startswith("https:") for console in consoles)
+    async with httpx.AsyncClient(
+        auth=(user, password),
+        timeout=10,
+        trust_env=False,
+        verify=tls.context() if encrypted else False,
+    ) as client:
 
         async def switch(console: str, on: bool) -> str:
             """Returns why it did not do so, or nothing."""
@@ -179,7 +196,7 @@ async def _switched_on(broker_url: str, consoles: Sequence[str]) -> AsyncIterato
             try:
                 answer = await client.put(url, json={"tracing": on})
             except httpx.TransportError as error:
-                return f"nothing answers at {console}: {error}"
+                return f"nothing answers at {console}: {refusal_of(error) or error}"
             if not answer.is_success:
                 return f"{console} answered {answer.status_code}: {answer.text[:200]}"
             return ""

@@ -13,6 +13,7 @@ import aiormq
 from broker.amqp_frames import AmqpMessage
 from broker.amqp_session import AmqpConnection
 from broker.cancellation import cancellation_kept
+from broker.tls import BrokerTls
 from broker.topology import Topology
 
 TIMEOUT_S = 5.0
@@ -56,12 +57,12 @@ class _StepFailed(Exception):
         self.failed = failed
 
 
-async def probe(url: str, topology: Topology) -> Probed:
+async def probe(url: str, topology: Topology, tls: BrokerTls) -> Probed:
     """Connect, declare, bind, publish, consume, and let a message expire.
 
     Raises `OSError`, `TimeoutError` or `aiormq.AMQPError` if there is no connection.
     """
-    connection = await AmqpConnection.open(url, _CONNECTION, TIMEOUT_S, _HEARTBEAT_S)
+    connection = await AmqpConnection.open(url, _CONNECTION, TIMEOUT_S, _HEARTBEAT_S, tls)
     attempt = _Attempt(connection, topology)
     failed_step = None
     try:
@@ -81,7 +82,7 @@ async def probe(url: str, topology: Topology) -> Probed:
         await connection.close(politely=True)
 
 
-async def strangers(urls: Sequence[str], topology: Topology) -> tuple[str, ...]:
+async def strangers(urls: Sequence[str], topology: Topology, tls: BrokerTls) -> tuple[str, ...]:
     """Those of the brokers that are of another cluster than the first: an exchange that is declared
     at one node of a cluster exists at all of them, while their cluster names differ by default.
 
@@ -89,11 +90,11 @@ async def strangers(urls: Sequence[str], topology: Topology) -> tuple[str, ...]:
     """
     name = _probe_name(topology)
     found = []
-    async with asyncio.timeout(TIMEOUT_S * len(urls)), _connected(urls[0]) as first:
+    async with asyncio.timeout(TIMEOUT_S * len(urls)), _connected(urls[0], tls) as first:
         await first.exchange_declare(name, exchange_type="direct")
         try:
             for url in urls[1:]:
-                async with _connected(url) as channel:
+                async with _connected(url, tls) as channel:
                     try:
                         await channel.exchange_declare(name, passive=True)
                     except aiormq.exceptions.ChannelNotFoundEntity:
@@ -104,8 +105,8 @@ async def strangers(urls: Sequence[str], topology: Topology) -> tuple[str, ...]:
 
 
 @asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[aiormq.abc.AbstractChannel]:
-    connection = await AmqpConnection.open(url, _CONNECTION, TIMEOUT_S, _HEARTBEAT_S)
+async def _connected(url: str, tls: BrokerTls) -> AsyncIterator[aiormq.abc.AbstractChannel]:
+    connection = await AmqpConnection.open(url, _CONNECTION, TIMEOUT_S, _HEARTBEAT_S, tls)
     try:
         yield await connection.channel()
     finally:

@@ -14,7 +14,7 @@ import random
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import aiormq
@@ -38,6 +38,7 @@ from broker.codec import (
     encode_timers,
 )
 from broker.delay_levels import delay_level_ms
+from broker.tls import BrokerTls, refusal_of
 from broker.topology import Topology
 from broker.transport import (
     Delivery,
@@ -99,6 +100,7 @@ class RabbitOptions:
     redeclare_interval_s: float = 3.0
     redeclare_timeout_s: float = 10.0
     flush_timeout_s: float = 1.0
+    tls: BrokerTls = field(default_factory=BrokerTls)
     unsent_bytes_max: int = 32 * 1024 * 1024
     bulk_unsent_bytes_max: int = 8 * 1024 * 1024
 
@@ -110,12 +112,13 @@ class RabbitOptions:
         wait: bool = True,
         silence_ms: Milliseconds | None = None,
         ping_timeout_ms: Milliseconds | None = None,
+        tls: BrokerTls | None = None,
     ) -> Self:
         """For the broker or brokers of a setting: of several, a silent one is left sooner.
 
         `silence_ms` and `ping_timeout_ms` replace what this class chooses.
         """
-        options = cls(wait=wait)
+        options = cls(wait=wait, tls=tls or BrokerTls())
         if len(split_urls(broker)) > 1:
             options = replace(options, connect_timeout_s=1.0, silence_s=1.0, ping_timeout_s=1.5)
         if silence_ms is not None:
@@ -244,6 +247,7 @@ class RabbitTransport:
             self._on_returned,
             timeout_s=timeout_s,
             heartbeat_s=self._options.heartbeat_s,
+            tls=self._options.tls,
         )
 
     async def _consume(self, session: AmqpSession) -> None:
@@ -389,6 +393,8 @@ class RabbitTransport:
             refusal = f"{where} refused the {_REFUSALS[error.code]}: {error}"
         elif isinstance(error, aiormq.exceptions.ChannelAccessRefused):
             refusal = f"{where} refused a permission: {_reason_of(error)}"
+        elif why := refusal_of(error):
+            refusal = f"{where} can't be used: {why}"
         elif not self._options.wait:
             refusal = f"{where} can't be reached: {_reason_of(error)}"
         else:
@@ -693,6 +699,8 @@ class RabbitTransport:
 
 
 def _reason_of(error: BaseException) -> str:
+    if why := refusal_of(error):
+        return f"{why}"
     if isinstance(error, TimeoutError) and not str(error):
         return "no reply in time"
     return str(error) or type(error).__name__

@@ -26,6 +26,7 @@ from broker.runtime import HostOptions, NodeHalted, NodeHost
 from broker.topology import Topology
 from broker.transport import Transport, TransportRefused
 from gateway.http.listener import PortInUse, listen
+from gateway.http.tls import ServerTls, TlsFiles, TlsUnusable
 from gateway.node_observers import NodeObservers
 from gateway.readiness import condition_of
 from gateway.settings import Settings, masked_url
@@ -70,13 +71,15 @@ class NodeProcess:
         self._stop = asyncio.Event()
         self._server: Server | None = None
         self._app: GatewayApp | None = None
+        self._tls: ServerTls | None = None
 
     async def run(self) -> None:
         """Run until SIGINT or SIGTERM. Raises `HostingFailed`."""
         settings = self._settings
         try:
+            self._tls = self._load_certificate()
             listener = self._listen()
-        except PortInUse as error:
+        except (PortInUse, TlsUnusable) as error:
             raise HostingFailed(str(error)) from None
         except OSError as error:
             where = settings.url if self._serves else settings.metrics_url
@@ -86,6 +89,8 @@ class NodeProcess:
             loop.add_signal_handler(number, self._stop.set)
         if self._failpoints is not None:
             loop.add_signal_handler(signal.SIGUSR1, self._failpoints.arm)
+        if self._tls is not None:
+            loop.add_signal_handler(signal.SIGHUP, self._renew_certificate, self._tls)
         try:
             await self._run_all(listener)
         except BaseExceptionGroup as failures:
@@ -165,6 +170,24 @@ class NodeProcess:
             started=started,
         )
 
+    def _load_certificate(self) -> ServerTls | None:
+        """Raises `TlsUnusable`."""
+        settings = self._settings
+        if settings.tls_cert is None:
+            return None
+        tls = ServerTls(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+        if reason := tls.why_invalid():
+            log.error("clients will refuse this node's certificate: %s", reason)
+        return tls
+
+    def _renew_certificate(self, tls: ServerTls) -> None:
+        try:
+            tls.reload()
+        except TlsUnusable as error:
+            log.error("the former certificate stays in use: %s", error)
+        else:
+            log.info("new connections get the certificate of %s", self._settings.tls_cert)
+
     def _listen(self) -> socket.socket | None:
         """The listening socket: of a gateway's API, or of a node's metrics. Raises `OSError`."""
         settings = self._settings
@@ -176,7 +199,10 @@ class NodeProcess:
 
     async def _subscribe_events(self) -> None:
         on_event = self._observers.tracing.on_event
-        await subscribe_to_events(self._settings.broker, self._topology, self._names[-1], on_event)
+        settings = self._settings
+        await subscribe_to_events(
+            settings.broker, self._topology, self._names[-1], on_event, settings.broker_tls
+        )
 
     async def _serve_metrics(self, listener: socket.socket) -> None:
         # Only here and for a gateway: other nodes start without a server for HTTP.
@@ -188,7 +214,8 @@ class NodeProcess:
         observers = self._observers
         app = node_app(self._names[0], observers.registry, observers.unhealthy_reason)
         limits = ConnectionLimits.of_process(body_s=self._settings.body_timeout_ms / 1000)
-        self._server = make_server(AuthMiddleware(app, Authenticator(self._settings.token)), limits)
+        guarded = AuthMiddleware(app, Authenticator(self._settings.token))
+        self._server = make_server(guarded, limits, tls=self._tls)
         try:
             await self._server.serve(sockets=[listener])
         finally:
@@ -202,6 +229,7 @@ class NodeProcess:
             wait=self._wait_for_broker,
             silence_ms=self._settings.broker_silence_ms,
             ping_timeout_ms=self._settings.broker_ping_timeout_ms,
+            tls=self._settings.broker_tls,
         )
         return RabbitTransport(self._settings.broker, self._topology, name, options)
 
@@ -222,7 +250,7 @@ class NodeProcess:
         )
         self._app = app
         limits = ConnectionLimits.of_process(body_s=self._settings.body_timeout_ms / 1000)
-        self._server = make_server(app, limits, app.rejected)
+        self._server = make_server(app, limits, app.rejected, self._tls)
         async with asyncio.TaskGroup() as group:
             announcing = group.create_task(self._announce_ready(host, transport, listener))
             live_events = group.create_task(app.live_events.run(), name="live events")
@@ -256,7 +284,8 @@ class NodeProcess:
             await asyncio.sleep(_READY_POLL_S)
         address, port = listener.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
-        self._announce(f"Synod is ready at http://{shown}:{port}")
+        scheme = "http" if self._tls is None else "https"
+        self._announce(f"Synod is ready at {scheme}://{shown}:{port}")
 
 
 def broker_outage(transport: Transport, broker: str = "the broker") -> str:

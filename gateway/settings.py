@@ -10,7 +10,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -24,11 +24,16 @@ from actors.options import Options
 from actors.values import CHUNK_BYTES, INLINE_LIMIT_BYTES
 from broker.addresses import split_urls
 from broker.maintenance import MaintenanceOptions
+from broker.tls import BrokerTls
 from broker.topology import QueueKind
 from gateway.errors import SettingsError
 
 DEFAULT_FILE = "synod.toml"
 MASK = "********"
+_TLS_PARAMETERS = ("cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl")
+"""What aio-pika would take from a broker's URL; the last one would verify nothing."""
+_NEEDED = {"tls_key": "tls_cert", "tls_client_ca": "tls_cert", "broker_key": "broker_cert"}
+"""Settings that mean nothing without another one."""
 _MIB = 1024 * 1024
 _DEFAULTS = Options()
 # Greedy up to the last "@": a password that should have been percent-encoded is masked as well.
@@ -60,6 +65,13 @@ class Settings(BaseSettings):
     broker_ping_timeout_ms: int | None = Field(None, ge=100)
     """A broker that takes longer than this for such a message, and much longer than it took lately,
     is left for the next one. Unset: 5,000, and 1,500 if `broker` names several."""
+    broker_ca: Path | None = None
+    """The CA, in PEM, that signed the certificates of the brokers, for `amqps://`. Unset: the CAs
+    of this machine."""
+    broker_cert: Path | None = None
+    """The certificate, in PEM, that this process shows to a broker that asks for one."""
+    broker_key: Path | None = None
+    """Its private key, in PEM without a passphrase. Unset: it is in the file of `broker_cert`."""
     data: Path = Path("synod-data")
     """The folder with one subfolder for each node."""
     host: str = "127.0.0.1"
@@ -69,6 +81,18 @@ class Settings(BaseSettings):
     """The port at which a node that is no gateway serves /metrics and /healthz, if any."""
     token: SecretStr | None = None
     """Bearer token for HTTP, of 16 characters or more. Without one, HTTP is on loopback only."""
+    tls_cert: Path | None = None
+    """The certificate, in PEM with its chain, by which HTTP (the API, metrics) is served over TLS.
+    SIGHUP reads this and the following two files again."""
+    tls_key: Path | None = None
+    """Its private key, in PEM without a passphrase. Unset: it is in the file of `tls_cert`."""
+    tls_client_ca: Path | None = None
+    """A CA, in PEM: only clients with a certificate that it has signed are served."""
+    tls_proxy: bool = False
+    """A proxy before the gateway speaks TLS with all clients, so cookies are for https only."""
+    insecure: bool = False
+    """HTTP without TLS may be served on an address that is not loopback: the network between is
+    trusted, or a proxy speaks TLS."""
 
     proposers: int = Field(_DEFAULTS.proposers, ge=1, le=99)
     acceptors: int = Field(_DEFAULTS.acceptors, ge=3, le=99)
@@ -161,6 +185,11 @@ class Settings(BaseSettings):
                 raise ValueError("its port is 0, where nothing can listen")
             if parts.scheme != "memory" and not parts.hostname:
                 raise ValueError("it names no host, as in amqp://user:password@localhost:5672/")
+            if named := [name for name in _TLS_PARAMETERS if name in parse_qs(parts.query, True)]:
+                raise ValueError(
+                    f"a URL can't set {', '.join(named)}: use broker_ca, broker_cert and "
+                    "broker_key, which hold for all brokers; certificates are always verified"
+                )
             if parts.scheme == "memory" and len(urls) > 1:
                 raise ValueError("memory:// is a broker of its own; it can't be one of several")
         return ",".join(urls)
@@ -191,6 +220,23 @@ class Settings(BaseSettings):
                     f"{name} is {host!r}: without a token HTTP is served on loopback only. Set a "
                     "token (SYNOD_TOKEN), or use 127.0.0.1, ::1 or localhost"
                 )
+            if not (self.tls_cert or self.insecure or _is_loopback(host)):
+                raise ValueError(
+                    f"{name} is {host!r}: without TLS the token would cross the network in clear "
+                    "text. Set tls_cert and tls_key (SYNOD_TLS_CERT, SYNOD_TLS_KEY), use 127.0.0.1 "
+                    "behind a proxy on this host, or, where the network is trusted or a proxy "
+                    "speaks TLS, set insecure = true (SYNOD_INSECURE)"
+                )
+        for name, needed in _NEEDED.items():
+            if getattr(self, name) and not getattr(self, needed):
+                raise ValueError(f"{name} is set, but {needed} is not")
+        if self.broker_ca or self.broker_cert:
+            plain = [url for url in split_urls(self.broker) if url.startswith("amqp:")]
+            if plain:
+                raise ValueError(
+                    f"broker_ca and broker_cert are for amqps://, but {masked_url(plain[0])} has "
+                    "no TLS: write amqps:// and the port of TLS (5671)"
+                )
         if self.min_stores > self.stores:
             raise ValueError(f"min_stores is {self.min_stores}, but stores is only {self.stores}")
         return self
@@ -209,13 +255,27 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """The URL of the HTTP API."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{self._scheme}://{host}:{self.port}"
 
     @property
     def metrics_url(self) -> str:
         """The URL of the metrics of a node that is no gateway."""
         host = f"[{self.metrics_host}]" if ":" in self.metrics_host else self.metrics_host
-        return f"http://{host}:{self.metrics_port}"
+        return f"{self._scheme}://{host}:{self.metrics_port}"
+
+    @property
+    def _scheme(self) -> str:
+        return "https" if self.tls_cert else "http"
+
+    @property
+    def broker_tls(self) -> BrokerTls:
+        """The files for `amqps://`."""
+        return BrokerTls(self.broker_ca, self.broker_cert, self.broker_key)
+
+    @property
+    def cookies_need_tls(self) -> bool:
+        """Whether all browsers reach the gateway over TLS."""
+        return self.tls_cert is not None or self.tls_proxy
 
 
 class Effective(NamedTuple):

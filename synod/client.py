@@ -54,6 +54,7 @@ from synod.outcomes import OutcomeTracker
 from synod.paths import checked_path, path_to_url
 from synod.retries import Retry, Waiting, after_read
 from synod.tags import Tags
+from synod.tls import ClientTls
 
 __all__ = [
     "DEFAULT_URL",
@@ -90,7 +91,9 @@ class AsyncClient:
     Without `token` it sends that of the environment (`SYNOD_TOKEN`); an empty token is not sent.
     `timeout_s` bounds how long a request is retried, and how long the client waits for an answer;
     without it writes are retried for `patience_s`, reads for at most `READ_PATIENCE_S`. `waiting`
-    tells the user, once, what the client waits for. Raises `Misconfigured`.
+    tells the user, once, what the client waits for. For https, PEM files name the CA to trust and
+    the certificate to show; what is `None` comes from `SYNOD_CA_CERT`, `SYNOD_CLIENT_CERT` and
+    `SYNOD_CLIENT_KEY`. Raises `Misconfigured`.
     """
 
     def __init__(
@@ -103,8 +106,11 @@ class AsyncClient:
         connections: int = 32,
         transport: httpx.AsyncBaseTransport | None = None,
         waiting: Waiting | None = None,
+        ca_cert: str | None = None,
+        client_cert: str | None = None,
+        client_key: str | None = None,
     ) -> None:
-        self._address = Address.of(url, token)
+        self._address = Address.of(url, token, ClientTls.of(ca_cert, client_cert, client_key))
         self.url = self._address.shown
         self._timeout_s = timeout_s
         self._patience_s = patience_s if timeout_s is None else timeout_s
@@ -135,6 +141,9 @@ class AsyncClient:
             connections=1,
             transport=self._transport,
             waiting=self._waiting,
+            ca_cert=self._address.tls.ca_cert,
+            client_cert=self._address.tls.client_cert,
+            client_key=self._address.tls.client_key,
         )
         other.reached = self.reached
         return other
@@ -565,8 +574,19 @@ class Client:
         token: str | None = None,
         patience_s: float = PATIENCE_S,
         timeout_s: float | None = None,
+        ca_cert: str | None = None,
+        client_cert: str | None = None,
+        client_key: str | None = None,
     ) -> None:
-        self._client = AsyncClient(url, token=token, patience_s=patience_s, timeout_s=timeout_s)
+        self._client = AsyncClient(
+            url,
+            token=token,
+            patience_s=patience_s,
+            timeout_s=timeout_s,
+            ca_cert=ca_cert,
+            client_cert=client_cert,
+            client_key=client_key,
+        )
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:

@@ -21,6 +21,7 @@ from synod.errors import (
     SynodError,
     Unreachable,
 )
+from synod.tls import ClientTls, causes, refusal_of
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -35,9 +36,10 @@ class Address(NamedTuple):
     token: str
     shown: str
     """The URL without a password, for messages."""
+    tls: ClientTls
 
     @classmethod
-    def of(cls, url: str, token: str | None) -> Self:
+    def of(cls, url: str, token: str | None, tls: ClientTls) -> Self:
         """Raises `Misconfigured`."""
         try:
             parsed = httpx.URL(url.rstrip("/"))
@@ -60,7 +62,7 @@ class Address(NamedTuple):
                 "the token (SYNOD_TOKEN) can't be sent: it may have printable ASCII characters "
                 "only, without spaces and line ends"
             )
-        return cls(str(parsed), token, shown)
+        return cls(str(parsed), token, shown, tls)
 
     def client(self, **options: Any) -> httpx.AsyncClient:
         """An HTTP client of this address, to be made within `connecting`."""
@@ -68,7 +70,8 @@ class Address(NamedTuple):
             base_url=self.url,
             headers={"authorization": f"Bearer {self.token}"} if self.token else None,
             # Certificates take 20 ms to load, which a plain connection need not wait for.
-            verify=self.url.startswith("https:"),
+            verify=self.url.startswith("https:")
+            and self.tls.context(trust_env=self._leaves_this_machine),
             trust_env=self._leaves_this_machine,
             **options,
         )
@@ -76,6 +79,12 @@ class Address(NamedTuple):
     def error_of(self, failure: httpx.HTTPError) -> SynodError:
         """The error to raise for a failed request or connection."""
         reason = reason_of(failure)
+        if why := refusal_of(failure):
+            told = f"no TLS connection with {self.shown}: {why}"
+            if isinstance(failure, httpx.ConnectError):
+                return Misconfigured(told)
+            # With TLS 1.3 a server refuses a certificate when the client speaks already.
+            return Unreachable(told)
         if isinstance(failure, httpx.UnsupportedProtocol):
             return Misconfigured(f"{self.shown} is no address of a gateway: {reason}")
         if isinstance(failure, httpx.ProxyError):
@@ -89,10 +98,10 @@ class Address(NamedTuple):
         return ServerFailure(f"the response from {self.shown} can't be read: {reason}")
 
     def _not_connected(self, failure: httpx.HTTPError, reason: str) -> str:
-        causes = list(_causes(failure))
-        if any(isinstance(cause, ssl.SSLError) for cause in causes):
+        reasons = list(causes(failure))
+        if any(isinstance(cause, ssl.SSLError) for cause in reasons):
             return f"no TLS connection with {self.shown}: {reason}"
-        if any(isinstance(cause, socket.gaierror) for cause in causes):
+        if any(isinstance(cause, socket.gaierror) for cause in reasons):
             return f"the host of {self.shown} is not known: {reason} (--url or SYNOD_URL)"
         if isinstance(failure, httpx.TimeoutException):
             return f"no connection with {self.shown} in time (--url or SYNOD_URL)"
@@ -150,16 +159,6 @@ def _may_be_host(url: httpx.URL) -> bool:
         and all(len(label) <= 63 for label in labels)
         and (url.port is None or 0 < url.port < 65536)
     )
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        if isinstance(seen, BaseExceptionGroup):
-            for one in seen.exceptions:
-                yield from _causes(one)
-        seen = seen.__cause__ or seen.__context__
 
 
 def _set_in_environment(names: tuple[str, ...]) -> str:

@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -47,6 +47,7 @@ from chaos.cluster.rabbitmq import (
     PrivateBrokerCluster,
     free_ports,
 )
+from synod.tls import ClientTls
 
 DEFAULT_FOLDER = Path("synod-local")
 DEFAULT_PORT = 8080
@@ -215,7 +216,8 @@ class LocalCluster:
 
     def url_of(self, gateway: str) -> str:
         """Where a gateway serves."""
-        return f"http://{self.host_of(gateway).address}:{self.description.ports[gateway]}"
+        scheme = "https" if "tls_cert" in self.description.settings else "http"
+        return f"{scheme}://{self.host_of(gateway).address}:{self.description.ports[gateway]}"
 
     def host_of(self, name: str) -> NetworkHost:
         """Where a node or broker runs."""
@@ -357,7 +359,13 @@ class LocalCluster:
         """GET `target` from a gateway. Raises `OSError` if it does not answer."""
         address, port = self.host_of(gateway).address, self.description.ports[gateway]
         token = self.description.settings.get("token", "")
-        connection = HTTPConnection(address, port, timeout=timeout_s)
+        if "tls_cert" in self.description.settings:
+            tls = ClientTls.of(None, None, None).context(trust_env=True)
+            connection: HTTPConnection = HTTPSConnection(
+                address, port, timeout=timeout_s, context=tls
+            )
+        else:
+            connection = HTTPConnection(address, port, timeout=timeout_s)
         try:
             connection.request(
                 "GET", target, headers={"authorization": f"Bearer {token}"} if token else {}
@@ -468,6 +476,8 @@ class LocalCluster:
         environment = self.environment
         if name in self.description.ports:
             environment["SYNOD_HOST"] = self.host_of(name).address
+            # Other hosts are network namespaces of this machine.
+            environment["SYNOD_INSECURE"] = "1"
             environment["SYNOD_PORT"] = str(self.description.ports[name])
         if name in self.description.metrics:
             environment["SYNOD_METRICS_PORT"] = str(self.description.metrics[name])

@@ -33,6 +33,7 @@ from typing import Self
 import aio_pika
 
 from broker.journal_folder import PRIVATE_FOLDER, make_private
+from broker.tls import BrokerTls
 from chaos.cluster.hosts import LOOPBACK, NetworkHost
 from chaos.cluster.processes import Daemon, Watchdog, session_members, started_at
 
@@ -104,6 +105,19 @@ class BrokerIdentity:
         )
 
 
+@dataclass(frozen=True)
+class BrokerCertificates:
+    """PEM files by which a broker speaks TLS. With `ask_clients` a client must show one of `ca`."""
+
+    ca: Path
+    cert: Path
+    key: Path
+    ask_clients: bool = False
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    """What this process shows to see whether the broker serves."""
+
+
 class PrivateBroker:
     """A RabbitMQ server in a folder of its own, by default on the loopback interface.
 
@@ -120,13 +134,18 @@ class PrivateBroker:
         outlives: bool = False,
         identity: BrokerIdentity | None = None,
         host: NetworkHost = LOOPBACK,
+        certificates: BrokerCertificates | None = None,
     ) -> None:
-        """A new broker gets `identity`, or one of its own; a former one keeps what it had."""
+        """A new broker gets `identity`, or one of its own; a former one keeps what it had.
+
+        With `certificates` it and its console speak TLS, and nothing else.
+        """
         self.folder = folder.absolute()
         self.management = management
         self.metrics = metrics
         self.outlives = outlives
         self.host = host
+        self.certificates = certificates
         self.identity = self._load_identity(identity)
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
@@ -135,7 +154,8 @@ class PrivateBroker:
     def url(self) -> str:
         """The AMQP URL, credentials included."""
         who = self.identity
-        return f"amqp://{who.user}:{who.password}@{self.host.address}:{who.amqp_port}/"
+        scheme = "amqps" if self.certificates else "amqp"
+        return f"{scheme}://{who.user}:{who.password}@{self.host.address}:{who.amqp_port}/"
 
     @property
     def path(self) -> str:
@@ -145,7 +165,8 @@ class PrivateBroker:
     @property
     def management_url(self) -> str:
         """The address of the management console, if the broker was started with it."""
-        return f"http://{self.host.address}:{self.identity.management_port}/"
+        scheme = "https" if self.certificates else "http"
+        return f"{scheme}://{self.host.address}:{self.identity.management_port}/"
 
     @property
     def log(self) -> Path:
@@ -323,15 +344,27 @@ class PrivateBroker:
         """Whether the server answers an AMQP header; in a minority that pauses it does not."""
         try:
             address = (self.host.address, self.identity.amqp_port)
-            with socket.create_connection(address, timeout=2.0) as connection:
+            with contextlib.ExitStack() as stack:
+                connection = stack.enter_context(socket.create_connection(address, timeout=2.0))
+                if tls := self._tls.context_for(self.url):
+                    connection = stack.enter_context(
+                        tls.wrap_socket(connection, server_hostname=self.host.address)
+                    )
                 connection.sendall(_PROTOCOL_HEADER)
                 return connection.recv(1) == _METHOD_FRAME
         except OSError:
             return False
 
+    @property
+    def _tls(self) -> BrokerTls:
+        made = self.certificates
+        return BrokerTls(made.ca, made.client_cert, made.client_key) if made else BrokerTls()
+
     def _opens(self) -> bool:
         async def open_and_close() -> None:
-            connection = await aio_pika.connect(self.url, timeout=5.0)
+            connection = await aio_pika.connect(
+                self.url, timeout=5.0, ssl_context=self._tls.context_for(self.url)
+            )
             await connection.close()
 
         # A loop may run in this thread already, so the probe gets a thread of its own.
@@ -368,16 +401,18 @@ class PrivateBroker:
         for name in ("home", "mnesia", "log", "conf.d"):
             (self.folder / name).mkdir(exist_ok=True)
         lines = [
-            f"listeners.tcp.local = {self.host.address}:{who.amqp_port}",
+            *self._listener(),
             f"default_user = {who.user}",
             f"default_pass = {who.password}",
             "disk_free_limit.absolute = 50MB",
             f"max_message_size = {MESSAGE_BYTES_MAX}",
         ]
         if self.management:
+            kind = "ssl" if self.certificates else "tcp"
             lines += [
-                f"management.tcp.ip = {self.host.address}",
-                f"management.tcp.port = {who.management_port}",
+                f"management.{kind}.ip = {self.host.address}",
+                f"management.{kind}.port = {who.management_port}",
+                *self._certificate_lines("management.ssl"),
             ]
         if self.metrics:
             lines += [
@@ -413,6 +448,30 @@ class PrivateBroker:
         enabled = ",".join(name for name, wanted in plugins.items() if wanted)
         (self.folder / "enabled_plugins").write_text(f"[{enabled}].\n")
         (self.folder / "rabbitmq-env.conf").touch()
+
+    def _listener(self) -> list[str]:
+        address = f"{self.host.address}:{self.identity.amqp_port}"
+        if self.certificates is None:
+            return [f"listeners.tcp.local = {address}"]
+        asked = str(self.certificates.ask_clients).lower()
+        return [
+            "listeners.tcp = none",
+            f"listeners.ssl.local = {address}",
+            *self._certificate_lines("ssl_options"),
+            "ssl_options.verify = verify_peer",
+            f"ssl_options.fail_if_no_peer_cert = {asked}",
+            "ssl_options.versions.1 = tlsv1.3",
+            "ssl_options.versions.2 = tlsv1.2",
+        ]
+
+    def _certificate_lines(self, prefix: str) -> list[str]:
+        if self.certificates is None:
+            return []
+        return [
+            f"{prefix}.cacertfile = {self.certificates.ca}",
+            f"{prefix}.certfile = {self.certificates.cert}",
+            f"{prefix}.keyfile = {self.certificates.key}",
+        ]
 
     def _environment(self) -> dict[str, str]:
         """Return the whole environment of the server: no setting of a system-wide RabbitMQ."""

@@ -5,9 +5,12 @@ processor time than the gateway.
 """
 
 import asyncio
+import ssl
 from collections.abc import Sequence
-from typing import Self
+from typing import NamedTuple, Self
 from urllib.parse import urlsplit
+
+from synod.tls import ClientTls
 
 CONNECT_TIMEOUT_S = 5.0
 
@@ -16,6 +19,14 @@ _COPIED_BYTES_MAX = 64 * 1024
 """
 
 _HEAD_END = b"\r\n\r\n"
+
+
+class _Server(NamedTuple):
+    """Where a server listens, and how to speak TLS with it, if so."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
 
 
 class Disconnected(ConnectionError):
@@ -43,9 +54,9 @@ class Connection(asyncio.Protocol):
     With several servers it stays with one as long as that one takes connections.
     """
 
-    def __init__(self, addresses: Sequence[tuple[str, int]]) -> None:
-        self._addresses = list(addresses)
-        """The current server's first."""
+    def __init__(self, servers: Sequence[_Server]) -> None:
+        self._servers = list(servers)
+        """The current one first."""
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._body_starts = -1
@@ -55,9 +66,22 @@ class Connection(asyncio.Protocol):
 
     @classmethod
     def to(cls, *urls: str) -> Self:
-        """A connection, not made yet, to the server of the first of `urls` that takes one."""
-        parts = map(urlsplit, dict.fromkeys(urls))
-        return cls([(part.hostname or "127.0.0.1", part.port or 80) for part in parts])
+        """A connection, not made yet, to the server of the first of `urls` that takes one.
+
+        For https the environment names the certificates: see `synod.tls`.
+        """
+        parts = [urlsplit(url) for url in dict.fromkeys(urls)]
+        tls = None
+        if any(part.scheme == "https" for part in parts):
+            tls = ClientTls.of(None, None, None).context(trust_env=True)
+        return cls(
+            [
+                _Server(part.hostname or "127.0.0.1", part.port or 443, tls)
+                if part.scheme == "https"
+                else _Server(part.hostname or "127.0.0.1", part.port or 80, None)
+                for part in parts
+            ]
+        )
 
     async def request(
         self,
@@ -75,7 +99,7 @@ class Connection(asyncio.Protocol):
         """
         transport = await self._connected()
         self._bodyless = method == "HEAD"
-        host, port = self._addresses[0]
+        host, port, _ = self._servers[0]
         head = (
             f"{method} {target} HTTP/1.1\r\nhost: {host}:{port}\r\n"
             f"content-length: {len(body)}\r\n{headers}\r\n"
@@ -108,18 +132,20 @@ class Connection(asyncio.Protocol):
             return self._transport
         self._forget()
         failures = []
-        for host, port in tuple(self._addresses):
+        for server in tuple(self._servers):
             try:
-                return await self._connect(host, port)
+                return await self._connect(server)
             except OSError as error:
                 failures.append(f"{error}" or f"no connection within {CONNECT_TIMEOUT_S:g} s")
-                self._addresses.append(self._addresses.pop(0))
+                self._servers.append(self._servers.pop(0))
         raise ConnectionError("; ".join(failures))
 
-    async def _connect(self, host: str, port: int) -> asyncio.Transport:
+    async def _connect(self, server: _Server) -> asyncio.Transport:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            self._transport, _ = await loop.create_connection(lambda: self, host, port)
+            self._transport, _ = await loop.create_connection(
+                lambda: self, server.host, server.port, ssl=server.tls
+            )
         return self._transport
 
     def _give_up(self) -> None:

@@ -10,6 +10,7 @@ from gateway.cli.calls import with_synod
 from gateway.cli.cluster import ClusterName, Data
 from gateway.cli.console import Bar, note, print_json, size_text
 from gateway.cli.files import Jobs, Json, Quiet, Timeout, Url
+from gateway.cli.tls_options import tls_options
 from gateway.cli.transfer import PARALLEL
 from gateway.settings import load_settings
 from synod.client import DEFAULT_URL
@@ -23,7 +24,7 @@ _NAMED_MOST = 20
 
 def register(cli: typer.Typer) -> None:
     """Add the commands."""
-    cli.command("backup")(backup)
+    cli.command("backup")(tls_options(backup))
     cli.command("restore")(restore)
 
 

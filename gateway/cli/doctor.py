@@ -2,19 +2,24 @@
 
 import asyncio
 import logging
+import ssl
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
+from broker.tls import TlsFilesUnusable
 from gateway.cli.cluster import Broker, ClusterName, Data, Json
 from gateway.cli.console import out, print_json
 from gateway.cli.exit_codes import FAILED
+from gateway.cli.tls_options import tls_options
 from gateway.doctor.clocks import check_clocks
 from gateway.doctor.findings import Diagnosis, Grade, worst
 from gateway.doctor.host import check_host
 from gateway.doctor.rabbitmq import check_brokers, management_urls
 from gateway.settings import Settings, load_settings
+from synod.tls import ClientTls
 
 Management = Annotated[
     str | None,
@@ -32,7 +37,7 @@ _STYLES = {Grade.OK: "green", Grade.WARNING: "yellow", Grade.WRONG: "red", Grade
 
 def register(cli: typer.Typer) -> None:
     """Add the command."""
-    cli.command("doctor")(doctor)
+    cli.command("doctor")(tls_options(doctor))
 
 
 def doctor(
@@ -64,10 +69,26 @@ def doctor(
 async def _examine(settings: Settings, management: str | None, url: str | None) -> list[Diagnosis]:
     apis = management_urls(settings.broker, management)
     brokers = await check_brokers(settings, apis)
-    gateways = [f"{url.rstrip('/')}/healthz"] if url else []
-    clock = await check_clocks([*gateways, *dict.fromkeys(apis.values())])
+    clock = await check_clocks(_clocks(settings, apis, url))
     # Last, and by itself: it measures the disk.
     return [*brokers, clock, *check_host(settings)]
+
+
+def _clocks(
+    settings: Settings, apis: Mapping[str, str], url: str | None
+) -> dict[str, ssl.SSLContext | bool]:
+    """What has a clock, with the certificates to trust."""
+    found: dict[str, ssl.SSLContext | bool] = {}
+    if url:
+        ours = ClientTls.of(None, None, None)
+        encrypted = url.startswith("https:")
+        found[f"{url.rstrip('/')}/healthz"] = encrypted and ours.context(trust_env=True)
+    for api in dict.fromkeys(apis.values()):
+        try:
+            found[api] = api.startswith("https:") and settings.broker_tls.context()
+        except TlsFilesUnusable:
+            continue  # The check of the broker has told it.
+    return found
 
 
 def _print(findings: list[Diagnosis]) -> None:

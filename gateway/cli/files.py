@@ -16,6 +16,7 @@ from gateway.cli.calls import with_synod
 from gateway.cli.console import Bar, note, out, print_json, size_text, standard_input
 from gateway.cli.download_targets import target_of
 from gateway.cli.exit_codes import FAILED, UNDECIDED, exit_code_of
+from gateway.cli.tls_options import tls_options
 from gateway.cli.transfer import PARALLEL, Tally, get_file, get_tree, put_file, put_tree
 from gateway.cli.upload_sources import LocalFile, opened
 from observability.safe_text import visible
@@ -57,7 +58,7 @@ def register(cli: typer.Typer) -> None:
         ("rm", rm),
         ("mkdir", mkdir),
     ):
-        cli.command(name)(command)
+        cli.command(name)(tls_options(command))
 
 
 def remote(argument: str) -> str:

@@ -50,6 +50,7 @@ def firehose(
     import aiormq
 
     from broker.firehose import FirehoseRefused, watch_firehose
+    from broker.tls import refusal_of
     from broker.topology import Topology
 
     settings = load_settings(broker=broker, cluster=cluster)
@@ -77,13 +78,14 @@ def firehose(
                 Topology(settings.cluster, settings.queues),
                 seconds,
                 tell,
+                settings.broker_tls,
             )
         )
     except FirehoseRefused as error:
         note(f"synod: {error}")
         raise typer.Exit(1) from None
     except (aiormq.AMQPError, aiormq.exceptions.ChannelInvalidStateError, OSError) as error:
-        note(f"synod: the broker can't be reached: {error}")
+        note(f"synod: the broker can't be reached: {refusal_of(error) or error}")
         raise typer.Exit(1) from None
     total = sum(shown.values())
     most = ", ".join(f"{count} {kind}" for kind, count in shown.most_common(6))

@@ -6,8 +6,13 @@
 
 exits with 0 if the response is 200, else it prints the response and exits with 1. It runs every few
 seconds beside every node, so it imports next to nothing.
+
+It speaks TLS if the node does (`SYNOD_TLS_CERT`). It sends no secret and stays on this machine, so
+it verifies no certificate; it shows that of `SYNOD_CLIENT_CERT` or else the node's own, which a
+node with `tls_client_ca` asks for.
 """
 
+import os
 import socket
 import sys
 
@@ -16,14 +21,30 @@ _PATIENCE_S = 4.0
 
 def ask(port: int, path: str) -> bytes:
     """The whole response of the server at `port` on this machine. Raises `OSError`."""
-    with socket.create_connection(("127.0.0.1", port), _PATIENCE_S) as connection:
-        connection.settimeout(_PATIENCE_S)
-        head = f"GET {path} HTTP/1.1\r\nhost: health\r\nconnection: close\r\n\r\n"
+    with _connected(port) as connection:
+        head = f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         connection.sendall(head.encode())
         pieces = []
         while piece := connection.recv(65_536):
             pieces.append(piece)
     return b"".join(pieces)
+
+
+def _connected(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), _PATIENCE_S)
+    own = os.environ.get("SYNOD_TLS_CERT")
+    if not own:
+        return connection
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if os.environ.get("SYNOD_TLS_CLIENT_CA"):
+        cert = os.environ.get("SYNOD_CLIENT_CERT")
+        key = os.environ.get("SYNOD_CLIENT_KEY" if cert else "SYNOD_TLS_KEY")
+        context.load_cert_chain(cert or own, key or None)
+    return context.wrap_socket(connection)
 
 
 def main(arguments: list[str]) -> int:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.cli.console import out, print_json
+from gateway.cli.tls_options import tls_options
 from synod.client import DEFAULT_URL, AsyncClient
 
 Url = Annotated[
@@ -18,7 +19,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def register(cli: typer.Typer) -> None:
     """Add the command."""
-    cli.command("status")(status)
+    cli.command("status")(tls_options(status))
 
 
 def status(url: Url = DEFAULT_URL, json: Json = False) -> None:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from gateway.cli.console import note, out, print_json
 from gateway.cli.status import Json, Url
+from gateway.cli.tls_options import tls_options
 from synod.client import DEFAULT_URL, AsyncClient
 from synod.errors import SynodError
 
@@ -29,7 +30,7 @@ _BAR_CELLS = 60
 
 def register(cli: typer.Typer) -> None:
     """Add the command."""
-    cli.command("trace")(trace)
+    cli.command("trace")(tls_options(trace))
 
 
 def trace(

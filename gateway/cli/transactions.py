@@ -15,6 +15,7 @@ from gateway.cli.calls import with_synod
 from gateway.cli.console import note, out, print_json, print_json_line, size_text, standard_input
 from gateway.cli.files import Json, Timeout, Url, remote, target_path, written_json
 from gateway.cli.signals import Ended
+from gateway.cli.tls_options import tls_options
 from gateway.cli.transfer import guess_type
 from observability.safe_text import visible
 from synod.client import DEFAULT_URL, AsyncClient
@@ -34,7 +35,7 @@ Key = Annotated[str | None, typer.Option("--idempotency-key", help="The same key
 def register(cli: typer.Typer) -> None:
     """Add the commands."""
     for name, command in (("mv", mv), ("cp", cp), ("txn", txn), ("watch", watch)):
-        cli.command(name)(command)
+        cli.command(name)(tls_options(command))
 
 
 def mv(

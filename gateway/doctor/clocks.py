@@ -1,8 +1,9 @@
 """The check of this host's clock against those of other hosts, by the `Date` of their responses."""
 
 import asyncio
+import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
@@ -38,11 +39,12 @@ def difference(date: str, sent_s: float, received_s: float) -> Difference:
     return Difference(shown_s - received_s, shown_s + _DATE_PRECISION_S - sent_s)
 
 
-async def check_clocks(urls: Sequence[str]) -> Diagnosis:
-    """Compare this clock with those of the servers at `urls`, as far as they answer."""
+async def check_clocks(urls: Mapping[str, ssl.SSLContext | bool]) -> Diagnosis:
+    """Compare this clock with those of the servers at `urls`, as far as they answer. Each has the
+    certificates to trust, as httpx takes them.
+    """
     check = "clock"
-    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
-        answers = await asyncio.gather(*(_ask(client, url) for url in urls))
+    answers = await asyncio.gather(*(_ask(url, verify) for url, verify in urls.items()))
     known = {url: each for url, each in zip(urls, answers, strict=True) if each is not None}
     if not known:
         return Diagnosis.skipped(
@@ -62,11 +64,12 @@ async def check_clocks(urls: Sequence[str]) -> Diagnosis:
     )
 
 
-async def _ask(client: httpx.AsyncClient, url: str) -> Difference | None:
+async def _ask(url: str, verify: ssl.SSLContext | bool) -> Difference | None:
     """None without an answer that has a date."""
-    sent_s = time.time()
     try:
-        response = await client.get(url)
-        return difference(response.headers["date"], sent_s, time.time())
+        async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, verify=verify) as client:
+            sent_s = time.time()
+            response = await client.get(url)
+            return difference(response.headers["date"], sent_s, time.time())
     except (httpx.HTTPError, KeyError, ValueError):
         return None

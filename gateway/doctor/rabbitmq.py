@@ -3,7 +3,6 @@
 import asyncio
 import re
 import shlex
-import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,9 @@ import httpx
 
 from broker.addresses import split_urls
 from broker.amqp_session import BrokerClosed
+from broker.firehose import management_url_of
 from broker.probe import Probed, probe, strangers
+from broker.tls import BrokerTls, TlsFilesUnusable, refusal_of
 from broker.topology import Topology
 from gateway.doctor.findings import Diagnosis
 from gateway.settings import Settings
@@ -26,7 +27,6 @@ NET_TICKTIME_S_MAX = 15
 """Writes may wait for this long when a node of a RabbitMQ cluster freezes; the default is 60 s."""
 
 LATE_MS_MAX = 1_000.0
-_MANAGEMENT_PORTS = {"amqp": ("http", 15672), "amqps": ("https", 15671)}
 _MANAGEMENT_TIMEOUT_S = 5.0
 _PLUGINS = {
     "rabbitmq_management": "the console",
@@ -55,11 +55,8 @@ def management_urls(broker: str, management: str | None) -> dict[str, str]:
     """
     found = {}
     for url in split_urls(broker):
-        parts = urlsplit(url)
-        if parts.scheme in _MANAGEMENT_PORTS:
-            scheme, port = _MANAGEMENT_PORTS[parts.scheme]
-            host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-            found[url] = (management or f"{scheme}://{host}:{port}").rstrip("/")
+        if not url.startswith("memory:"):
+            found[url] = (management or management_url_of(url)).rstrip("/")
     return found
 
 
@@ -70,7 +67,7 @@ async def check_brokers(settings: Settings, apis: Mapping[str, str]) -> list[Dia
         return [Diagnosis.skipped(check, "not needed: the broker is embedded") for check in checks]
     urls = split_urls(settings.broker)
     topology = Topology(settings.cluster, settings.queues)
-    answers = await asyncio.gather(*(_answer(url, topology) for url in urls))
+    answers = await asyncio.gather(*(_answer(url, topology, settings.broker_tls) for url in urls))
     findings: list[Diagnosis] = []
     for answer in answers:
         findings.append(check_reachable(answer))
@@ -78,18 +75,18 @@ async def check_brokers(settings: Settings, apis: Mapping[str, str]) -> list[Dia
             findings.append(check_version(answer.address, answer.probed.version))
             findings.append(check_permissions(answer, answer.probed, topology))
     findings.append(await _check_one_cluster(settings, topology, answers))
-    nodes = await _nodes(apis)
+    nodes = await _nodes(apis, settings.broker_tls)
     return [*findings, *check_nodes(nodes, several=len(urls) > 1)]
 
 
-async def _answer(url: str, topology: Topology) -> BrokerAnswer:
+async def _answer(url: str, topology: Topology, tls: BrokerTls) -> BrokerAnswer:
     parts = urlsplit(url)
     default = 5671 if parts.scheme == "amqps" else 5672
     address = f"{parts.hostname}:{parts.port or default}"
     user = unquote(parts.username or "guest")
     virtual_host = unquote(parts.path[1:]) or "/"
     try:
-        probed = await probe(url, topology)
+        probed = await probe(url, topology, tls)
     except (OSError, TimeoutError, aiormq.AMQPError) as error:
         return BrokerAnswer(url, address, user, virtual_host, None, error)
     return BrokerAnswer(url, address, user, virtual_host, probed, None)
@@ -108,12 +105,9 @@ def check_reachable(answer: BrokerAnswer) -> Diagnosis:
             f"Check user, password and virtual host ({answer.virtual_host!r}) in `broker`; special "
             "characters of a password are percent-encoded in a URL.",
         )
-    if isinstance(error, ssl.SSLError):
-        return Diagnosis.wrong(
-            check,
-            f"{answer.address}: no TLS connection: {error}",
-            "Check the certificate, and that the port is that of amqps (5671).",
-        )
+    if why := refusal_of(error):
+        change = f"{why.advice[0].upper()}{why.advice[1:]}."
+        return Diagnosis.wrong(check, f"{answer.address}: {why.fact}", change)
     reason = "no reply in time" if isinstance(error, TimeoutError) else str(error)
     return Diagnosis.wrong(
         check,
@@ -191,7 +185,9 @@ async def _check_one_cluster(
         if answer.probed is not None and answer.probed.failed_step is None
     }
     try:
-        apart = await strangers(tuple(usable), topology) if len(usable) > 1 else ()
+        apart = (
+            await strangers(tuple(usable), topology, settings.broker_tls) if len(usable) > 1 else ()
+        )
     except (OSError, TimeoutError, aiormq.AMQPError) as error:
         return Diagnosis.skipped(
             check, f"can't be known: a broker failed meanwhile: {error}", "Run the command again."
@@ -214,12 +210,19 @@ async def _check_one_cluster(
     return Diagnosis.ok(check, found)
 
 
-async def _nodes(apis: Mapping[str, str]) -> list[dict[str, Any]] | str:
+async def _nodes(apis: Mapping[str, str], tls: BrokerTls) -> list[dict[str, Any]] | str:
     """The nodes of the RabbitMQ cluster as its management API describes them, or why there is no
     answer. The first API that answers is enough: each knows all nodes.
     """
     problem = ""
-    async with httpx.AsyncClient(timeout=_MANAGEMENT_TIMEOUT_S, trust_env=False) as client:
+    encrypted = any(address.startswith("https:") for address in apis.values())
+    try:
+        verify = tls.context() if encrypted else False
+    except TlsFilesUnusable as error:
+        return str(error)
+    async with httpx.AsyncClient(
+        timeout=_MANAGEMENT_TIMEOUT_S, trust_env=False, verify=verify
+    ) as client:
         for url, address in apis.items():
             parts = urlsplit(url)
             user = unquote(parts.username or "guest"), unquote(parts.password or "guest")
@@ -230,7 +233,8 @@ async def _nodes(apis: Mapping[str, str]) -> list[dict[str, Any]] | str:
             except httpx.HTTPStatusError as error:
                 problem = f"{address} answers with {error.response.status_code}"
             except (httpx.HTTPError, ValueError) as error:
-                problem = f"{address} does not answer: {str(error) or type(error).__name__}"
+                reason = str(refusal_of(error) or error) or type(error).__name__
+                problem = f"{address} does not answer: {reason}"
             else:
                 return nodes
     return problem

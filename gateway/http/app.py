@@ -24,6 +24,7 @@ from gateway.http.files import FileEndpoints, NotModified, ResponseCutOff
 from gateway.http.idempotency import RunningKeys
 from gateway.http.live_events import LiveEvents
 from gateway.http.openapi import openapi
+from gateway.http.origins import is_loopback_name
 from gateway.http.problems import INCOMPLETE_BODY, INTERNAL, INVALID_REQUEST, Problem
 from gateway.http.request_log import RequestLog, RequestRecord
 from gateway.http.routing import PathRoute, method_not_allowed, no_such_route
@@ -53,6 +54,11 @@ _HEADERS_OF_ALL = (
     # A page of another origin may not embed responses that it can't read.
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+
+_STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
+"""Browsers use https only for this host from now on, at all its ports. They ignore it for
+addresses, and it is not sent for loopback names, at which other programs serve plain HTTP.
+"""
 
 _ABOUT_FILES = frozenset(("files", "directories", "move", "copy", "transactions"))
 
@@ -88,7 +94,8 @@ class GatewayApp:
         system = StatusEndpoints(cluster, settings, registry, node)
         self._metrics = HttpMetrics(registry)
         self.rejected = self._metrics.rejected
-        self._auth = Authenticator(settings.token, self.rejected)
+        self._tls = settings.cookies_need_tls
+        self._auth = Authenticator(settings.token, self.rejected, tls=self._tls)
         self.requests = RequestLog()
         self.live_events = LiveEvents(cluster, settings.heartbeat_ms)
         tracing = Tracing("off") if tracing is None else tracing
@@ -171,8 +178,15 @@ class GatewayApp:
         else:
             # The request is counted, and nothing of its contents is kept.
             self._metrics.answered("none", scope["method"], rejection.status_code, 0.0, 0)
-            rejection.raw_headers.extend(_HEADERS_OF_ALL)
+            rejection.raw_headers.extend(self._headers_of_all(scope))
             await rejection(scope, receive, send)
+
+    def _headers_of_all(self, scope: Scope) -> tuple[tuple[bytes, bytes], ...]:
+        if self._tls:
+            host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+            if host and not is_loopback_name(host.decode("latin-1")):
+                return (*_HEADERS_OF_ALL, _STRICT_TRANSPORT)
+        return _HEADERS_OF_ALL
 
     async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
         status = 0
@@ -180,13 +194,14 @@ class GatewayApp:
         method: str = scope["method"]
         seen = self.requests.begin(method, scope["path"])
         about_files = seen.route in _ABOUT_FILES
+        headers_of_all = self._headers_of_all(scope)
 
         async def count(message: Message) -> None:
             nonlocal status, sent_bytes
             if message["type"] == "http.response.start":
                 status = message["status"]
                 seen.request = _request_id(message["headers"])
-                message["headers"] = [*message["headers"], *_HEADERS_OF_ALL]
+                message["headers"] = [*message["headers"], *headers_of_all]
             elif method != "HEAD":
                 sent_bytes += len(message.get("body", b""))
             await send(message)

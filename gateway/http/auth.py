@@ -32,6 +32,10 @@ from gateway.http.problems import (
 from gateway.http.small_bodies import media_type, read_small_body
 
 COOKIE = "synod_session"
+TLS_COOKIE = f"__Host-{COOKIE}"
+"""Its name under TLS: a browser takes it over https only, for this host and no other (RFC 6265bis,
+section 4.1.3.2), so no neighbour and nobody on the way can plant one.
+"""
 PUBLIC_PATHS = frozenset(("/healthz", "/readyz", "/v1/login"))
 """Served without authentication: they reveal the health of the process and no contents."""
 
@@ -94,12 +98,17 @@ class Authenticator:
         token: SecretStr | None,
         rejected: OnRejected | None = None,
         attempt_limits: TokenAttemptLimits | None = None,
+        *,
+        tls: bool = False,
     ) -> None:
+        """`tls`: all browsers come by TLS, as the settings say; no request's header is asked."""
         value = token.get_secret_value() if token is not None else ""
         self._digest = _digest(value) if value else b""
         self._cookie = (
             hmac.new(value.encode(), b"synod cookie", hashlib.sha256).hexdigest() if value else ""
         )
+        self._tls = tls
+        self._cookie_name = TLS_COOKIE if tls else COOKIE
         self._rejected = rejected or (lambda reason: None)
         self._attempt_limits = attempt_limits or TokenAttemptLimits()
         self._logins: dict[str, int] = {}
@@ -198,19 +207,21 @@ class Authenticator:
             else Response(status_code=204)
         )
         response.set_cookie(
-            COOKIE,
+            self._cookie_name,
             self._cookie,
             max_age=_COOKIE_AGE_S,
             httponly=True,
             samesite="strict",
-            secure=request.url.scheme == "https",
+            secure=self._tls,
         )
         return response
 
     async def logout(self, request: Request) -> Response:
         """Delete the browser's cookie."""
         response = Response(status_code=204)
-        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        response.delete_cookie(
+            self._cookie_name, httponly=True, samesite="strict", secure=self._tls
+        )
         return response
 
     def page(
@@ -251,7 +262,7 @@ class Authenticator:
 
     def _has_cookie(self, cookie: bytes) -> bool:
         try:
-            morsel = SimpleCookie(cookie.decode("latin-1")).get(COOKIE)
+            morsel = SimpleCookie(cookie.decode("latin-1")).get(self._cookie_name)
         except CookieError:
             return False
         if morsel is None:

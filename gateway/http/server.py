@@ -8,6 +8,7 @@ import asyncio
 import ctypes
 import functools
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -30,6 +31,8 @@ from gateway.http.problems import (
     INVALID_REQUEST,
     Problem,
 )
+from gateway.http.tls import ServerTls
+from gateway.http.tls_listener import Handshake, TlsListener
 from observability.logs import Throttle
 
 HEADER_BYTES_MAX = 32 * 1024
@@ -94,9 +97,11 @@ class _CoalescingTransport:
             self._flush()
 
     def write_eof(self) -> None:
-        """End the sending side after the written data."""
+        """End the sending side after the written data. TLS can't: there, the client knows its
+        response's end by the length, and the connection's by the header or by `close`.
+        """
         self._flush()
-        if not self.is_closing():
+        if not self.is_closing() and self._transport.can_write_eof():
             self._transport.write_eof()
 
     def close(self) -> None:
@@ -115,7 +120,9 @@ class _CoalescingTransport:
 class _Config(uvicorn.Config):
     """uvicorn's state, and the state that the connections of one server share."""
 
-    def __init__(self, app: Any, limits: ConnectionLimits, rejected: OnRejected) -> None:
+    def __init__(
+        self, app: Any, limits: ConnectionLimits, rejected: OnRejected, tls: ServerTls | None
+    ) -> None:
         super().__init__(
             app,
             http=HttpProtocol,
@@ -130,6 +137,7 @@ class _Config(uvicorn.Config):
         )
         self.held = Connections(limits)
         self.rejected = rejected
+        self.tls = tls
 
 
 class _RequestRejected(Exception):
@@ -150,6 +158,8 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.address = ""
+        self.handshake: Handshake | None = None
+        """That of this connection, which holds its place until `connection_made`."""
         self._held = self.config.held
         self._limits = self._held.limits
         self._problem: Problem | None = None
@@ -180,6 +190,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.transport = _CoalescingTransport(transport, self.loop)
         self.address = self.client[0] if self.client else ""
+        if self.handshake is not None:
+            self._held.remove(self.handshake)
         if not self._held.admit(self):
             self.config.rejected("connections")
             self._refuse(
@@ -217,8 +229,10 @@ class HttpProtocol(HttpToolsProtocol):
                 self._part_came(len(data) - self._body_in_feed)
 
     def eof_received(self) -> Any:
-        """The client closed its sending side; `True` keeps our side open."""
+        """The client closed its sending side; `True` keeps our side open, except with TLS."""
         cycle = self.cycle
+        if not self.transport.can_write_eof():
+            return False
         if self._ended and (self._running is None or self._running.response_complete):
             self.transport.close()
             return False
@@ -546,7 +560,10 @@ class _CloseDelimitedApp:
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to its caller; `ended` is set by them, too."""
+    """A uvicorn server that leaves signals to its caller; `ended` is set by them, too.
+
+    With TLS a listener of our own accepts the connections: see `gateway.http.tls_listener`.
+    """
 
     config: _Config
 
@@ -554,6 +571,32 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.ended = asyncio.Event()
         self._connections_peak = 0
+        self._tls_sockets: list[socket.socket] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to accept, unless `main_loop` does so."""
+        if self.config.tls is not None:
+            self._tls_sockets, sockets = sockets or [], []
+        await super().startup(sockets)
+
+    async def main_loop(self) -> None:
+        """Work until `should_exit` is set."""
+        tls, config = self.config.tls, self.config
+        if tls is None:
+            await super().main_loop()
+            return
+
+        def make_protocol(handshake: Handshake) -> asyncio.Protocol:
+            protocol = HttpProtocol(config, self.server_state, self.lifespan.state)
+            protocol.handshake = handshake
+            return protocol
+
+        accepting = TlsListener(tls, config.held, make_protocol, config.rejected)
+        async with asyncio.TaskGroup() as group:
+            listeners = [group.create_task(accepting.run(each)) for each in self._tls_sockets]
+            await super().main_loop()
+            for listener in listeners:
+                listener.cancel()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -619,7 +662,10 @@ def _not_counted(reason: str) -> None:
 
 
 def make_server(
-    app: Any, limits: ConnectionLimits | None = None, rejected: OnRejected = _not_counted
+    app: Any,
+    limits: ConnectionLimits | None = None,
+    rejected: OnRejected = _not_counted,
+    tls: ServerTls | None = None,
 ) -> Server:
     """The server for `app`; `serve(sockets=[…])` runs it until `should_exit` is set."""
-    return Server(_Config(app, limits or ConnectionLimits(), rejected))
+    return Server(_Config(app, limits or ConnectionLimits(), rejected, tls))

@@ -16,6 +16,7 @@ from actors.effects import Group
 from actors.messages import LeaderBeat
 from broker.firehose import FirehoseRefused, TracedMessage, management_url_of, watch_firehose
 from broker.rabbitmq import RabbitTransport
+from broker.tls import BrokerTls
 from broker.topology import Topology
 from broker.transport import Parcel
 from chaos.cluster.rabbitmq import BrokerFailedError, PrivateBroker
@@ -58,7 +59,9 @@ async def test_every_message_is_reported_as_a_step_and_the_firehose_is_off_again
         running = group.create_task(transport.run(lambda _: None, connected.set, lambda: None))
         await connected.wait()
         watching = group.create_task(
-            watch_firehose(broker.url, broker.management_url, topology, 4.0, steps.append)
+            watch_firehose(
+                broker.url, broker.management_url, topology, 4.0, steps.append, BrokerTls()
+            )
         )
         async with asyncio.timeout(20):
             while not await asyncio.to_thread(tracing_is_on, broker):
@@ -87,7 +90,7 @@ async def test_every_message_is_reported_as_a_step_and_the_firehose_is_off_again
 async def test_a_console_that_is_not_there_is_named(broker: PrivateBroker) -> None:
     with pytest.raises(FirehoseRefused, match="nothing answers at http://127"):
         await watch_firehose(
-            broker.url, "http://127.0.0.1:1", Topology("none"), 1, lambda step: None
+            broker.url, "http://127.0.0.1:1", Topology("none"), 1, lambda step: None, BrokerTls()
         )
 
 

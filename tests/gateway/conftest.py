@@ -12,6 +12,7 @@ from gateway.http.app import GatewayApp
 from gateway.http.connections import ConnectionLimits
 from gateway.http.listener import listen
 from gateway.http.server import make_server
+from gateway.http.tls import ServerTls
 from gateway.settings import Settings
 from tests.gateway.fake import FakeCluster
 
@@ -58,11 +59,11 @@ async def serving(
 
 @asynccontextmanager
 async def serving_app(
-    app: GatewayApp, limits: ConnectionLimits | None = None
+    app: GatewayApp, limits: ConnectionLimits | None = None, tls: ServerTls | None = None
 ) -> AsyncIterator[int]:
     """The same for a gateway that the test knows."""
     listener = listen("127.0.0.1", 0)
-    http = make_server(app, limits, app.rejected)
+    http = make_server(app, limits, app.rejected, tls)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(http.serve(sockets=[listener]))
         try:

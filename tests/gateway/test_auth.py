@@ -171,6 +171,6 @@ async def test_the_client_library_bears_it(
 
 
 def test_with_a_token_any_address_may_be_served_and_the_token_is_masked() -> None:
-    settings = load_settings(token=TOKEN, host="0.0.0.0", metrics_host="::")
+    settings = load_settings(token=TOKEN, host="0.0.0.0", metrics_host="::", insecure=True)
     assert TOKEN not in str(effective(settings))
     assert Settings(token=SecretStr("")).token is None
