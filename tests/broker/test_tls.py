@@ -24,6 +24,7 @@ from gateway.doctor.findings import Grade
 from gateway.doctor.rabbitmq import check_brokers, management_urls
 from gateway.settings import Settings
 from tests.certificates import Authority, Pair
+from tests.long import only_long
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow]
 
@@ -102,7 +103,7 @@ async def test_everything_that_uses_a_broker_speaks_tls(
             )
         )
         watching = group.create_task(
-            watch_firehose(broker.url, broker.management_url, topology, 2.0, steps.append, tls)
+            watch_firehose(broker.url, broker.management_url, topology, 1.0, steps.append, tls)
         )
         await connected.wait()
         async with asyncio.timeout(10):
@@ -161,6 +162,7 @@ async def test_a_port_without_tls_is_named(
         await _connect(amqp_url.replace("amqp://", "amqps://"), tls, topology)
 
 
+@only_long
 async def test_an_expired_certificate_is_refused(
     broker: PrivateBroker, authority: Authority, tls: BrokerTls, topology: Topology
 ) -> None:

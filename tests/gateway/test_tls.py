@@ -19,8 +19,11 @@ from tests.certificates import Authority, Pair
 from tests.gateway.conftest import serving_app
 from tests.gateway.fake import FakeCluster
 from tests.gateway.raw import Answer, Client, connected
+from tests.long import only_long
 
-LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+LOOPS = pytest.mark.parametrize(
+    "loop", [pytest.param(asyncio.new_event_loop, marks=only_long), uvloop.new_event_loop]
+)
 
 
 @pytest.fixture(scope="module")

@@ -203,37 +203,53 @@ def _synod(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_a_cluster_over_https_and_its_commands_and_sighup(
     authority: Authority, tmp_path: Path
 ) -> None:
+    """And under `umask 000`, with a token that is then looked for."""
     live = authority.issue("localhost", file="cluster")
     (port,) = free_ports(1)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SYNOD_")}
+    log = (tmp_path / "log").open("wb")
     serving = subprocess.Popen(
         [sys.executable, "-m", "synod", "up", "--port", str(port)],
         cwd=tmp_path,
         env={
             **kept,
             "PYTHONPATH": str(ROOT),
+            "SYNOD_LOG_LEVEL": "debug",
+            "SYNOD_TOKEN": TOKEN,
             "SYNOD_TLS_CERT": str(live.cert),
             "SYNOD_TLS_KEY": str(live.key),
         },
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=log,
         text=True,
+        umask=0,
     )
     try:
         assert serving.stdout is not None
         assert f"ready at https://127.0.0.1:{port}" in serving.stdout.readline()
         at = ("--url", f"https://localhost:{port}")
-        (tmp_path / "a").write_text("hello")
+        (tmp_path / "a").write_text("hello" * 100_000)
         ca = ("--ca-cert", str(authority.cert))
-        assert _synod("put", str(tmp_path / "a"), "a", *at, *ca).returncode == 0
-        status = _synod("status", *at, SYNOD_CA_CERT=str(authority.cert))
+        put = _synod("put", str(tmp_path / "a"), "a", *at, *ca, SYNOD_TOKEN=TOKEN)
+        assert put.returncode == 0, put.stderr
+        status = _synod("status", *at, SYNOD_CA_CERT=str(authority.cert), SYNOD_TOKEN=TOKEN)
         assert status.returncode == 0, status.stderr
-        refused = _synod("ls", *at)
+        refused = _synod("ls", *at, SYNOD_TOKEN=TOKEN)
         assert (refused.returncode, "--ca-cert" in refused.stderr) == (2, True)
         live.key.write_text("nothing")
         serving.send_signal(signal.SIGHUP)
-        assert _synod("ls", *at, *ca).returncode == 0
+        wrong = _synod("ls", *at, *ca, SYNOD_TOKEN=f"{TOKEN}x")
+        assert wrong.returncode == 7, "it is served by the former certificate"
+        line = Path(f"/proc/{serving.pid}/cmdline").read_bytes().decode()
     finally:
         serving.terminate()
-        _, logged = serving.communicate(timeout=20)
+        rest, _ = serving.communicate(timeout=20)
+        log.close()
+    logged = (tmp_path / "log").read_text()
     assert "the former certificate stays in use" in logged
+    for text in (logged, rest, line, status.stdout, put.stdout, wrong.stderr, refused.stderr):
+        assert TOKEN not in text
+    made = [tmp_path / "synod-data", *(tmp_path / "synod-data").rglob("*")]
+    assert len(made) > 10
+    for path in made:
+        assert path.stat().st_mode & 0o077 == 0, path
