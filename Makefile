@@ -111,15 +111,24 @@ chaos-partition: ## Sites and brokers are cut off, both ways and one way (local,
 HA ?=
 COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) \
     $(if $(HA),--file docker-compose.ha.yml)
+# HTTPS=1: the gateway speaks TLS (not with HA=1: there a proxy is before the gateways).
+HTTPS ?=
+ifneq ($(HTTPS),)
+export GATEWAY_TLS_CERT := /etc/synod/gateway.pem
+export PROMETHEUS_TARGETS := targets-https
+endif
 # Letters and digits only, so that they fit into a URL as they are.
 SECRET := head -c 256 /dev/urandom | LC_ALL=C tr -dc 'A-Za-z0-9' | head -c 32
 UP_PATIENCE_S ?= 240
 
 .PHONY: up
-up: .env .secrets/token .secrets/erlang_cookie ## Start everything in containers, and wait until it is well (HA=1: three sites)
+up: .env .secrets/token .secrets/erlang_cookie ## Start everything in containers, and wait until it is well (HA=1: three sites, HTTPS=1)
+	@$(if $(and $(HA),$(HTTPS)),echo "HTTPS=1 is for one gateway; with HA=1 give the proxy a certificate" >&2; exit 1)
+	@compose/certificates.sh .secrets/tls
 	@$(COMPOSE) build --quiet
 	@compose/up.sh $(UP_PATIENCE_S) $(COMPOSE)
-	@echo "Synod      http://localhost         token: SYNOD_TOKEN in .env"
+	@$(if $(HTTPS),echo "Synod      https://localhost:$${SYNOD_HTTP_PORT:-80}   --ca-cert .secrets/tls/ca.pem; token: SYNOD_TOKEN in .env", \
+	    echo "Synod      http://localhost         token: SYNOD_TOKEN in .env")
 	@echo "RabbitMQ   http://localhost:15672   RABBITMQ_USER and RABBITMQ_PASSWORD in .env"
 	@echo "Grafana    http://localhost:3000    admin, GRAFANA_PASSWORD in .env"
 	@echo "Prometheus http://localhost:9090"
@@ -141,7 +150,7 @@ trace: .env ## Print what crosses RabbitMQ for some seconds (ARGS="--seconds 5 -
 	@$(COMPOSE) exec -T gateway-1 synod firehose $(ARGS)
 
 .env:
-	@umask 077; { \
+	@umask 077; rm -f $@.part; { \
 	    echo "# Made by make up for this machine. Never part of the repository."; \
 	    echo "RABBITMQ_USER=synod"; \
 	    echo "RABBITMQ_PASSWORD=$$($(SECRET))"; \
@@ -153,11 +162,11 @@ trace: .env ## Print what crosses RabbitMQ for some seconds (ARGS="--seconds 5 -
 # Prometheus runs as a user of its own and reads the token from a file; nobody else on this machine
 # gets through the folder.
 .secrets/token: .env
-	@mkdir -p -m 0700 .secrets && sed -n 's/^SYNOD_TOKEN=//p' .env | tr -d '\n' > $@ && chmod 0644 $@
+	@mkdir -p -m 0700 .secrets && chmod 0700 .secrets && sed -n 's/^SYNOD_TOKEN=//p' .env | tr -d '\n' > $@ && chmod 0644 $@
 
 # By it the brokers of docker-compose.ha.yml know each other.
 .secrets/erlang_cookie:
-	@mkdir -p -m 0700 .secrets && (umask 077; $(SECRET) > $@.part && mv $@.part $@)
+	@mkdir -p -m 0700 .secrets && chmod 0700 .secrets && (umask 077; $(SECRET) > $@.part && mv $@.part $@)
 
 # ── Check ─────────────────────────────────────────────────────────────────────
 

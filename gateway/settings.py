@@ -32,6 +32,7 @@ DEFAULT_FILE = "synod.toml"
 MASK = "********"
 _TLS_PARAMETERS = ("cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl")
 """What aio-pika would take from a broker's URL; the last one would verify nothing."""
+_FILES = ("broker_ca", "broker_cert", "broker_key", "tls_cert", "tls_key", "tls_client_ca")
 _NEEDED = {"tls_key": "tls_cert", "tls_client_ca": "tls_cert", "broker_key": "broker_cert"}
 """Settings that mean nothing without another one."""
 _MIB = 1024 * 1024
@@ -164,6 +165,12 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, then environment, then the file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, settings_file())
+
+    @field_validator(*_FILES, mode="before")
+    @classmethod
+    def _named(cls, file: object) -> object:
+        """An empty name is none, as compose files write it."""
+        return None if file == "" else file
 
     @field_validator("broker", mode="before")
     @classmethod

@@ -164,6 +164,9 @@ class ComposeTarget:
                 self._mint()
                 if self._file == HA:
                     self._mint_ha()
+                certificates = self._home / "tls"
+                await self._run(str(self._folder / "compose/certificates.sh"), str(certificates))
+                self._environment["TLS_FOLDER"] = str(certificates)
             services = (await self._compose("config", "--services")).split()
             self.nodes = tuple(name for name in services if name.partition("-")[0] in ROLES)
             self.brokers = tuple(name for name in services if name.partition("-")[0] == BROKER)

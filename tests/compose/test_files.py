@@ -1,6 +1,7 @@
 """The contents of the compose files and of the files beside them, without an engine."""
 
 import re
+import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -11,8 +12,10 @@ import yaml
 
 from actors.options import Options
 from broker.addresses import split_urls
+from broker.tls import BrokerTls
 from chaos.cluster.rabbitmq import NET_TICK_S
 from chaos.cluster.sites import sites_of
+from gateway.http.tls import ServerTls, TlsFiles
 
 ROOT = Path(__file__).parents[2]
 SINGLE, HA = "docker-compose.yml", "docker-compose.ha.yml"
@@ -71,7 +74,8 @@ def test_every_node_has_a_container_and_a_volume_of_its_own(file: str, others: s
     assert set(found) - {"proxy"} == keeping == set(read(file)["volumes"])
     for name in MEMBERS | {other for other in others if other.startswith("gateway")}:
         assert found[name]["command"] == ["node", name]
-        assert found[name]["volumes"] == [f"{name}:/data"]
+        own = [one for one in found[name]["volumes"] if not one.startswith("${TLS_FOLDER")]
+        assert own == [f"{name}:/data"]
 
 
 @pytest.mark.parametrize("file", [SINGLE, HA])
@@ -85,12 +89,66 @@ def test_ports_are_published_on_this_machine_only(file: str) -> None:
 
 
 @pytest.mark.parametrize("file", [SINGLE, HA])
-def test_nodes_have_no_privilege_and_write_nowhere_but_into_their_volume(file: str) -> None:
+def test_nothing_has_privileges_and_nodes_write_nowhere_but_into_their_volume(file: str) -> None:
     for name, service in services(file).items():
-        if name in MEMBERS or name.startswith(("gateway", "proxy")):
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        # Its image starts as root, to hand its volume to the user as which it goes on.
+        assert ("cap_add" in service) == name.startswith("rabbitmq"), name
+        assert "SYS_ADMIN" not in service.get("cap_add", ()), name
+        if name in MEMBERS or name.startswith(("gateway", "proxy", "prometheus")):
             assert service["read_only"], name
-            assert service["cap_drop"] == ["ALL"], name
-            assert service["security_opt"] == ["no-new-privileges:true"], name
+
+
+@pytest.mark.parametrize("file", [SINGLE, HA])
+def test_amqp_is_spoken_with_tls_only_and_no_container_gets_the_key_of_the_ca(file: str) -> None:
+    configuration = (ROOT / "compose/rabbitmq-tls.conf").read_text()
+    assert "listeners.tcp = none\nlisteners.ssl.default = 5671\n" in configuration
+    for name, service in services(file).items():
+        mounted = " ".join(service.get("volumes", ()))
+        assert "ca.key" not in mounted
+        if name in MEMBERS or name.startswith("gateway"):
+            assert "/ca.pem:/etc/synod/ca.pem:ro" in mounted
+            environment = service["environment"]
+            assert environment["SYNOD_BROKER_CA"] == "/etc/synod/ca.pem"
+            urls = split_urls(environment["SYNOD_BROKER"])
+            assert all(url.startswith("amqps://") and url.endswith(":5671/") for url in urls)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
+def test_make_up_makes_certificates_whatever_the_umask_and_renews_those_that_expire(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "tls"
+
+    def make(days: str = "") -> str:
+        script = (ROOT / "compose/certificates.sh").read_text()
+        if days:
+            script = script.replace("\nDAYS=365\n", f"\nDAYS={days}\n")
+        return subprocess.run(
+            ["bash", "-c", f"umask 000; {script}", "certificates.sh", str(folder)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    assert make(days="20").count("Made a certificate") == 2
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "ca.key").stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "ca.key",
+        "ca.pem",
+        "gateway.pem",
+        "rabbitmq.pem",
+    ]
+    ca = (folder / "ca.pem").read_text()
+    assert make().count("Made a certificate") == 2, "they would expire within a month"
+    assert make() == ""
+    assert (folder / "ca.pem").read_text() == ca
+    context = BrokerTls(folder / "ca.pem").context()
+    server = ServerTls(TlsFiles(folder / "gateway.pem"))
+    assert server.why_invalid() == ""
+    assert context.get_ca_certs()
 
 
 @pytest.mark.parametrize(("file", "targets"), [(SINGLE, "targets"), (HA, "targets-ha")])
@@ -107,7 +165,8 @@ def test_prometheus_asks_every_node_and_every_broker(file: str, targets: str) ->
         for host in group["targets"]
     ]
 
-    mounted = f"./observability/prometheus/{targets}:/etc/synod/targets:ro"
+    chosen = targets if file == HA else f"${{PROMETHEUS_TARGETS:-{targets}}}"
+    mounted = f"./observability/prometheus/{chosen}:/etc/synod/targets:ro"
     assert mounted in found["prometheus"]["volumes"]
     assert sorted(asked) == sorted(set(found) - {"proxy", "prometheus", "grafana"})
 
@@ -120,6 +179,10 @@ def test_both_files_run_the_same_members() -> None:
     )
 
     for name in MEMBERS | {"gateway-1"}:
+        for found in (single[name], ha[name]):
+            # Before several gateways a proxy speaks TLS, if any does.
+            mounted = found["volumes"] or []
+            found["volumes"] = [each for each in mounted if "gateway.pem" not in each]
         assert single[name] == ha[name]
 
 
@@ -162,8 +225,8 @@ def test_a_node_waits_for_the_broker_of_its_own_site_and_knows_all() -> None:
         assert found[broker]["labels"] == service["labels"], name
         assert service["environment"]["SYNOD_QUEUES"] == "session"
         urls = split_urls(service["environment"]["SYNOD_BROKER"])
-        hosts = [url.removeprefix(f"amqp://{CREDENTIALS}@") for url in urls]
-        assert hosts == ["rabbitmq-1:5672/", "rabbitmq-2:5672/", "rabbitmq-3:5672/"]
+        hosts = [url.removeprefix(f"amqps://{CREDENTIALS}@") for url in urls]
+        assert hosts == ["rabbitmq-1:5671/", "rabbitmq-2:5671/", "rabbitmq-3:5671/"]
 
 
 def settings_in(name: str) -> dict[str, str]:
@@ -206,7 +269,13 @@ def test_no_credential_is_in_the_repository() -> None:
     for name in re.findall(r"\$\{(\w*(?:PASSWORD|TOKEN)\w*)[:}]", text):
         assert f"{name}=" in (ROOT / "Makefile").read_text()
     assert "guest" not in text
-    secret = [".env", ".env.part", ".secrets/token", ".secrets/erlang_cookie"]
+    secret = [
+        ".env",
+        ".env.part",
+        ".secrets/token",
+        ".secrets/erlang_cookie",
+        ".secrets/tls/ca.key",
+    ]
     ignored = subprocess.run(
         ["git", "check-ignore", "--no-index", *secret],
         cwd=ROOT,

@@ -40,6 +40,10 @@ class Engine:
         programs.mkdir()
         (programs / "docker").write_text(DOCKER)
         (programs / "docker").chmod(0o755)
+        (folder / "compose").mkdir()
+        certificates = folder / "compose/certificates.sh"
+        certificates.write_text('#!/bin/sh\nmkdir -p "$1"\n')
+        certificates.chmod(0o755)
         monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
         monkeypatch.setenv("CALLS", str(self._calls))
         monkeypatch.setenv("RUNNING", str(self.running))

@@ -94,6 +94,8 @@ def test_what_is_refused_midway_gets_its_answer_and_the_connection_ends(
 ) -> None:
     async def test() -> None:
         tls = ServerTls(TlsFiles(pair.cert, pair.key))
+        failures: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, about: failures.append(about))
         async with (
             _serving(tls, ConnectionLimits(linger_s=0.2)) as port,
             _speaking(port, _context(authority.cert)) as client,
@@ -101,6 +103,7 @@ def test_what_is_refused_midway_gets_its_answer_and_the_connection_ends(
             client.send(b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n")
             assert (await client.answer()).problem == "invalid-request"
             assert await client.rest() == b""
+        assert failures == []
 
     _run(loop, test())
 
