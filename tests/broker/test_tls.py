@@ -197,6 +197,7 @@ def test_what_the_files_lack_is_named(authority: Authority, tmp_path: Path) -> N
             tls.context()
 
 
+@only_long
 def test_a_node_ends_with_the_reason_and_without_a_secret(
     broker: PrivateBroker, tmp_path: Path
 ) -> None:
