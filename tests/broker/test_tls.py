@@ -75,7 +75,9 @@ async def _connect(url: str, tls: BrokerTls, topology: Topology) -> None:
         await transport.run(lambda _: None, connected.set, lambda: None)
 
     running = asyncio.ensure_future(run())
-    async with asyncio.timeout(20):
+    # With TLS 1.3 the broker's alert may be lost to a reset of its connection; then one of the next
+    # attempts gets it.
+    async with asyncio.timeout(40):
         waiting = asyncio.ensure_future(connected.wait())
         await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()

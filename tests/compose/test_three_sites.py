@@ -108,7 +108,7 @@ def test_a_volume_with_another_password_is_explained() -> None:
 
     assert done.returncode != 0
     assert "store-1: r" in done.stderr
-    assert "  | synod: store-1: the broker amqp://rabbitmq-" in done.stderr
+    assert "  | synod: store-1: the broker amqps://rabbitmq-" in done.stderr
     assert "Likely cause: RabbitMQ refuses the password of .env" in done.stderr
     [advice] = [line for line in done.stderr.splitlines() if "docker volume rm " in line]
     volumes = advice.split()[3:]
