@@ -10,7 +10,7 @@ from typing import Literal
 from actors.messages import NodeHeartbeat, ReadReply, ReadRequest, SnapshotPage
 from actors.numbers import Milliseconds
 from actors.paxos.ballot import Ballot
-from actors.values import Frozen, IdempotencyKey, Operation, Outcome, View
+from actors.values import Frozen, IdempotencyKey, Operation, Outcome, Principal, View
 
 NOTHING_READ = "a read changes nothing"
 """The `fact` of a `NotDone` that answers a read."""
@@ -23,12 +23,16 @@ class Call(Frozen):
 
 
 class Write(Call):
-    """Run `operation` once. `retry_aborted`: if aborted, try once more, as a new sequence."""
+    """Run `operation` once, for `principal`; without one, for the administrator.
+
+    `retry_aborted`: if aborted, try once more, as a new sequence.
+    """
 
     type: Literal["call.write"] = "call.write"
     operation: Operation
     idempotency: IdempotencyKey | None = None
     retry_aborted: bool = True
+    principal: Principal | None = None
 
 
 class GiveUp(Call):

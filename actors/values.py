@@ -28,6 +28,11 @@ CHUNKS_IN_COMMAND = 128
 PATH_BYTES_MAX = 4096
 """The longest path, in bytes of UTF-8."""
 
+TOKEN_ID_CHARS_MAX = 32
+TOKEN_LABEL_CHARS_MAX = 128
+GRANTS_MAX = 32
+"""The most grants of one token: each is compared with each path of its commands."""
+
 _NODE_CHARS_MAX = 64
 _SESSION_CHARS_MAX = 128
 
@@ -42,6 +47,11 @@ class Frozen(BaseModel):
     def to_json(self) -> bytes:
         """The value as JSON, for a journal row."""
         return self.__pydantic_serializer__.to_json(self)
+
+
+def _is_none(value: object) -> bool:
+    """For fields that are written only if they are set."""
+    return value is None
 
 
 # -- contents ------------------------------------------------------------------------------------
@@ -156,6 +166,51 @@ class RemoveDirectory(Frozen):
     recursive: bool = False
 
 
+Role = Literal["read", "write", "admin", "operate", "backup"]
+"""What a grant allows: see `actors.state.rights`."""
+
+
+class Grant(Frozen):
+    """A role for `path` and all below it; the empty path is the root.
+
+    `operate` and `backup` concern the whole cluster, and so have the empty path.
+    """
+
+    role: Role
+    path: str = Field(max_length=PATH_BYTES_MAX)
+
+
+class Principal(Frozen):
+    """For whom a command or a read is made: a token of the replicated state.
+
+    A gateway has checked the token's secret by the state after `policy_slot`. What the token may do
+    is decided by the state in which the command is applied, or from which the read is answered.
+    """
+
+    token: str = Field(max_length=TOKEN_ID_CHARS_MAX)
+    policy_slot: Count
+
+
+class CreateToken(Frozen):
+    """Make an API token. `sha256` is that of its secret, which is 256 random bits and stays with
+    its owner. It expires `expires_after_ms` of log time after its creation.
+    """
+
+    kind: Literal["create_token"] = "create_token"
+    token: str = Field(max_length=TOKEN_ID_CHARS_MAX)
+    sha256: str = Field(max_length=64)
+    label: str = Field(max_length=TOKEN_LABEL_CHARS_MAX)
+    grants: tuple[Grant, ...] = Field(max_length=GRANTS_MAX)
+    expires_after_ms: Count | None = None
+
+
+class RevokeToken(Frozen):
+    """Remove an API token for good."""
+
+    kind: Literal["revoke_token"] = "revoke_token"
+    token: str = Field(max_length=TOKEN_ID_CHARS_MAX)
+
+
 class MoveEntry(Frozen):
     """Give a file, or a directory with all below it, another path: all of it or nothing.
 
@@ -214,11 +269,20 @@ AnyOperation = (
     | MoveEntry
     | CopyEntry
     | Transaction
+    | CreateToken
+    | RevokeToken
 )
 Operation = Annotated[AnyOperation, Field(discriminator="kind")]
 
 
-def steps_of(operation: AnyOperation) -> tuple[AnyStep | OpenSession | CloseSession, ...]:
+PolicyChange = CreateToken | RevokeToken
+"""The operations that change who may do what."""
+
+AnyPart = AnyStep | OpenSession | CloseSession | PolicyChange
+"""An operation that has no steps."""
+
+
+def steps_of(operation: AnyOperation) -> tuple[AnyPart, ...]:
     """The steps of a transaction; any other operation is its own only step."""
     return operation.steps if isinstance(operation, Transaction) else (operation,)
 
@@ -237,8 +301,10 @@ def paths_of(operation: AnyOperation) -> Iterator[str]:
     """The paths that `operation` names."""
     for step in steps_of(operation):
         match step:
-            case OpenSession() | CloseSession():
+            case OpenSession() | CloseSession() | RevokeToken():
                 pass
+            case CreateToken(grants=grants):
+                yield from (grant.path for grant in grants)
             case MoveEntry(source=source, target=target) | CopyEntry(source=source, target=target):
                 yield source
                 yield target
@@ -255,7 +321,7 @@ def contents_of(operation: AnyOperation) -> tuple[Inline | Chunked | Indirect, .
     return ()
 
 
-_FREEING = OpenSession | CloseSession | DeleteFile | RemoveDirectory | Check
+_FREEING = OpenSession | CloseSession | DeleteFile | RemoveDirectory | Check | RevokeToken
 
 
 def grows(operation: AnyOperation) -> bool:
@@ -285,7 +351,8 @@ class Command(Frozen):
     """One request of a client, applied at most once for each `(session, sequence)`.
 
     The client knows the results of all sequences up to `acknowledged`, so they may be forgotten.
-    `reply_to` is the node that waits for the result.
+    `reply_to` is the node that waits for the result. `principal` is for whom it is done; without
+    one it is done for the administrator.
     """
 
     session: str = Field(max_length=_SESSION_CHARS_MAX)
@@ -294,6 +361,7 @@ class Command(Frozen):
     reply_to: str = Field(max_length=_NODE_CHARS_MAX)
     operation: Operation
     idempotency: IdempotencyKey | None = None
+    principal: Principal | None = Field(None, exclude_if=_is_none)
 
     @property
     def request(self) -> str:
@@ -320,6 +388,8 @@ Status = Literal[
     "unknown_session",
     "forgotten",
     "key_reused",
+    "denied",
+    "unauthenticated",
 ]
 
 
@@ -329,7 +399,9 @@ class Outcome(Frozen):
     `unknown_session` and `forgotten` mean only that this copy of the command was not applied. Any
     other status but `done` means that the command was not applied and never will be under this
     sequence: the durable fact is the log up to `slot`. `step` is the number, from 0, of the step
-    that refused a transaction; `path` is where, if the operation names several paths.
+    that refused a transaction; `path` is where, if the operation names several paths. `denied`: the
+    command's principal lacks a right; `unauthenticated`: its token was revoked or has expired.
+    `token` is that of the principal.
     """
 
     status: Status
@@ -339,6 +411,7 @@ class Outcome(Frozen):
     detail: str = ""
     step: Count | None = None
     path: str | None = None
+    token: str | None = Field(None, exclude_if=_is_none)
 
     @property
     def etag(self) -> str:

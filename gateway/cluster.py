@@ -31,20 +31,24 @@ from actors.calls import (
     WriteDecided,
 )
 from actors.messages import LogPage, ReadRequest
+from actors.state.rights import Rights
 from actors.values import IdempotencyKey, Operation, Outcome
 from broker.local_calls import CallOutcomeUnknown, CallRefused
 from broker.runtime import NodeHalted
+from gateway.callers import CHALLENGE, Caller, forbidden, unauthenticated
 from gateway.http.problems import (
     ABORTED,
     BUSY,
     CONFLICT,
     DISK_FULL,
+    FORBIDDEN,
     KEY_REUSED,
     NOT_EMPTY,
     NOT_FOUND,
     OVER_QUOTA,
     PRECONDITION_FAILED,
     REQUEST_TOO_LARGE,
+    UNAUTHORIZED,
     UNAVAILABLE,
     UNKNOWN,
     Kind,
@@ -71,6 +75,8 @@ _REFUSED: dict[str, Kind] = {
     "key_reused": KEY_REUSED,
     "too_large": REQUEST_TOO_LARGE,
     "over_quota": OVER_QUOTA,
+    "denied": FORBIDDEN,
+    "unauthenticated": UNAUTHORIZED,
 }
 
 _ENDED = {
@@ -122,16 +128,25 @@ class Cluster:
         """Why the broker can't be used at present; empty if it can."""
 
     async def write(
-        self, operation: Operation, key: IdempotencyKey | None, *, retry_aborted: bool
+        self,
+        caller: Caller,
+        operation: Operation,
+        key: IdempotencyKey | None,
+        *,
+        retry_aborted: bool,
     ) -> WriteDecided:
-        """Run `operation` once; returns only if it was done. Raises `Problem`."""
+        """Run `operation` once for `caller`; returns only if it was done. Raises `Problem`."""
 
         tokens: list[int] = []
 
         def make(token: int) -> Write:
             tokens.append(token)
             return Write(
-                token=token, operation=operation, idempotency=key, retry_aborted=retry_aborted
+                token=token,
+                operation=operation,
+                idempotency=key,
+                retry_aborted=retry_aborted,
+                principal=caller.principal,
             )
 
         self._refuse_without_broker()
@@ -155,14 +170,27 @@ class Cluster:
             raise _unknown(answer.request, self.broker_outage())
         raise _unavailable(answer)
 
-    async def read(self, request: ReadRequest) -> ReadDone:
-        """Ask a store. Raises `Problem`."""
+    async def read(self, caller: Caller, request: ReadRequest) -> ReadDone:
+        """Ask a store, which answers by the rights of `caller`. Raises `Problem`."""
+        if caller.principal is not None:
+            request = request.model_copy(update={"principal": caller.principal})
         answer = await self._ask(lambda token: Read(token=token, request=request))
         if not isinstance(answer, ReadDone):
             raise _not_answered(answer)
         if answer.reply.status == "not_served":
             raise _not_answered(NotDone(answer.reply.detail, NOTHING_READ))
+        if answer.reply.status == "unauthenticated":
+            raise unauthenticated()
+        if answer.reply.status == "denied":
+            raise forbidden(answer.reply.detail)
         return answer
+
+    async def rights_of(self, caller: Caller) -> Rights:
+        """What the caller may do, by the current state. Raises `Problem`."""
+        if caller.principal is None:
+            return caller.rights
+        reply = (await self.read(caller, ReadRequest(number=0, what="access"))).reply
+        return Rights(reply.tokens[0].grants)
 
     async def upload(self, sha256: str, data: bytes, *, manifest: bool) -> None:
         """Make a chunk durable on all stores. Raises `Problem`."""
@@ -264,6 +292,8 @@ class Cluster:
 def refused(request: str, outcome: Outcome) -> Problem:
     """The problem for a decided outcome other than `done`."""
     headers = {"synod-slot": str(outcome.slot)}
+    if outcome.status == "unauthenticated":
+        headers |= CHALLENGE
     fields: dict[str, Any] = {"slot": outcome.slot, "index": outcome.index}
     if request:
         headers["synod-request-id"] = request

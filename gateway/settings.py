@@ -208,6 +208,8 @@ class Settings(BaseSettings):
             return None
         if not re.fullmatch(r"[!-~]{16,}", token.get_secret_value()):
             raise ValueError("it must have 16 or more printable ASCII characters, without spaces")
+        if token.get_secret_value().startswith("syn_"):
+            raise ValueError("it must not begin with syn_, as the tokens of users do")
         return token
 
     @field_validator("host", "metrics_host")

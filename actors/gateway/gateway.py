@@ -125,8 +125,13 @@ class Gateway(Node):
         turn.arm("tick", TICK_MS, TICK_MS)
 
     def _on_read(self, call: Read) -> None:
-        """Answer from `resolved` if it has the result, which the cluster may have forgotten."""
+        """Answer from `resolved` if it has the result, which the cluster may have forgotten. A
+        principal gets its own results only.
+        """
         resolved = self.writes.resolved.get(f"{call.request.session}-{call.request.sequence}")
+        principal = call.request.principal
+        if resolved is not None and principal is not None and principal.token != resolved.token:
+            resolved = None
         if call.request.what == "result" and resolved is not None:
             reply = ReadReply(number=0, status="found", applied=resolved.slot, outcome=resolved)
             self.turn.answer(call.token, ReadDone(self.name, reply))

@@ -168,6 +168,7 @@ class WriteSession:
             reply_to=self._turn.name,
             operation=operation,
             idempotency=call.idempotency if call else None,
+            principal=call.principal if call else None,
         )
         pending = Pending(
             command=command,

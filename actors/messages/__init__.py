@@ -86,6 +86,7 @@ from actors.messages.clients import (
     Redirect,
     Result,
     Submit,
+    TokenInfo,
 )
 from actors.messages.commit import (
     Decided,
@@ -267,6 +268,7 @@ __all__ = [
     "SnapshotRow",
     "StaleDisk",
     "Submit",
+    "TokenInfo",
     "Truncate",
     "TxnDecision",
     "TxnInquiry",

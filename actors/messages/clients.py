@@ -2,12 +2,22 @@
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from actors.numbers import Count
 from actors.paxos.ballot import Ballot
 from actors.store.changes import Change
-from actors.values import Command, Entry, Frozen, Outcome, is_path, paths_of
+from actors.values import (
+    TOKEN_ID_CHARS_MAX,
+    Command,
+    Entry,
+    Frozen,
+    Grant,
+    Outcome,
+    Principal,
+    is_path,
+    paths_of,
+)
 
 
 class Submit(Frozen):
@@ -91,7 +101,11 @@ class LeaseGrant(Frozen):
 
 
 class ReadRequest(Frozen):
-    """A read of an `entry`, a `list` (names after `after`), a command's `result`, or `changes`.
+    """A read of an `entry`, a `list` (names after `after`), a command's `result`, or `changes`; of
+    the principal's own `access`, or of the `tokens` that it may see.
+
+    The store answers by the rights of `principal` in the state that it reads from; without one, by
+    those of the administrator, who alone reads a `credential`: the token named `path`.
 
     A linearizable read needs the store's lease; a `stale` one any state at or above `at_least`.
     A `result` is always linearizable. `changes` are those from slot `at_least` on; the store waits
@@ -100,7 +114,7 @@ class ReadRequest(Frozen):
 
     type: Literal["read.request"] = "read.request"
     number: Count
-    what: Literal["entry", "list", "result", "changes"]
+    what: Literal["entry", "list", "result", "changes", "access", "tokens", "credential"]
     path: str = ""
     session: str = ""
     sequence: Count = 0
@@ -108,13 +122,39 @@ class ReadRequest(Frozen):
     limit: Count = 1000
     consistency: Literal["linearizable", "stale"] = "linearizable"
     at_least: Count = 0
+    principal: Principal | None = Field(None, exclude_if=lambda principal: principal is None)
 
 
-ReadStatus = Literal["found", "absent", "not_served", "running", "forgotten", "unknown_session"]
+ReadStatus = Literal[
+    "found",
+    "absent",
+    "not_served",
+    "running",
+    "forgotten",
+    "unknown_session",
+    "denied",
+    "unauthenticated",
+]
+
+
+class TokenInfo(Frozen):
+    """A token as principals see it; `sha256`, of its secret, is for gateways alone. `left_ms` is
+    what is left of its life, in log time; `None`: it does not expire.
+    """
+
+    token: str = Field(max_length=TOKEN_ID_CHARS_MAX)
+    slot: Count
+    label: str
+    grants: tuple[Grant, ...]
+    created_by: str
+    left_ms: Count | None
+    sha256: str = ""
 
 
 class ReadReply(Frozen):
-    """The state at `applied`. `not_served`: this store can't answer, `detail` says why."""
+    """The state at `applied`. `not_served`: this store can't answer, `detail` says why. `denied`:
+    the principal may not read this; `unauthenticated`: its token is revoked or has expired.
+    """
 
     type: Literal["read.reply"] = "read.reply"
     number: Count
@@ -126,3 +166,4 @@ class ReadReply(Frozen):
     more: bool = False
     outcome: Outcome | None = None
     detail: str = ""
+    tokens: tuple[TokenInfo, ...] = Field((), exclude_if=lambda tokens: not tokens)

@@ -18,12 +18,15 @@ _CHUNK_BYTES = 72
 
 
 class Refused(Exception):
-    """Ends a command with this outcome; all its changes are undone."""
+    """Ends a command with this outcome; all its changes are undone. `step` is one of a
+    transaction's, if it is known.
+    """
 
-    def __init__(self, status: Status, detail: str) -> None:
+    def __init__(self, status: Status, detail: str, step: int | None = None) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.step = step
 
 
 def size_of(entry: FileEntry | DirectoryEntry) -> int:

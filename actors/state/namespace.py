@@ -2,8 +2,8 @@
 
 Learners and stores run this same class on the same slots in the same order, so they hold the same
 state (state machine replication: Schneider 1990). It keeps metadata only; contents are chunks named
-by their SHA-256. `actors.state.operations` executes commands on the tree, and
-`actors.state.sessions` has each applied at most once.
+by their SHA-256. `actors.state.operations` executes commands on the tree, `actors.state.sessions`
+has each applied at most once, and `actors.state.policy` says for whom.
 """
 
 import hashlib
@@ -13,18 +13,20 @@ from pydantic import TypeAdapter, ValidationError
 
 from actors.effects import Record
 from actors.errors import InvariantViolation, JournalUnreadable
+from actors.state.budget import Refused
 from actors.state.changed_rows import ChangedRows
 from actors.state.operations import operate
+from actors.state.policy import Policy, TokenRow
 from actors.state.sessions import KeyRow, SessionRow, Sessions, result_key
 from actors.state.tree import Tree
 from actors.values import (
     NO_ROOM,
-    AnyOperation,
     AnyValue,
     Batch,
     CloseSession,
     Command,
     Constants,
+    CreateToken,
     DirectoryEntry,
     FileEntry,
     Frozen,
@@ -32,14 +34,18 @@ from actors.values import (
     OpenSession,
     Outcome,
     Refusal,
+    RevokeToken,
     Status,
     View,
 )
 
 _ENTRY: TypeAdapter[FileEntry | DirectoryEntry] = TypeAdapter(FileEntry | DirectoryEntry)
 
-STATE_ROWS = ("entry", "session", "result", "key")
+STATE_ROWS = ("entry", "session", "result", "key", "token")
 """The kinds of the state's rows, each with a slash and a name after it; `state` has neither."""
+
+_NOT_EXECUTED = frozenset(("busy", "denied", "unauthenticated"))
+"""Outcomes that an idempotency key does not remember: the request may be sent again with it."""
 
 
 class StateRow(Frozen):
@@ -69,6 +75,7 @@ class Namespace:
         self._changed_rows = ChangedRows()
         self.tree = Tree(self._changed_rows)
         self.sessions = Sessions(self._changed_rows)
+        self.policy = Policy(self._changed_rows)
         self._journalled_results: set[str] = set()
         """The keys of the results in the journal; most results are forgotten before that."""
 
@@ -111,6 +118,8 @@ class Namespace:
                     self._journalled_results.add(record.key)
                 case "key":
                     self.sessions.keys[rest] = KeyRow.model_validate_json(value)
+                case "token":
+                    self.policy.keep(rest, TokenRow.model_validate_json(value))
                 case "state":
                     state = StateRow.model_validate_json(value)
                     self.applied = state.applied
@@ -157,6 +166,7 @@ class Namespace:
             for sequence, outcome in session.results.items():
                 found.append((result_key(name, sequence), outcome))
         found.extend((f"key/{key}", row) for key, row in self.sessions.keys.items())
+        found.extend((f"token/{token}", row) for token, row in self.policy.tokens.items())
         found.extend((f"entry/{path}", entry) for path, entry in self.tree.entries.items())
         return found
 
@@ -201,6 +211,8 @@ class Namespace:
             name, _, sequence = rest.rpartition("/")
             session = self.sessions.by_name.get(name)
             return session.results.get(int(sequence, 16)) if session else None
+        if kind == "token":
+            return self.policy.tokens.get(rest)
         return self.sessions.keys.get(rest)
 
     # -- the log ---------------------------------------------------------------------------------
@@ -212,7 +224,8 @@ class Namespace:
         outcomes: list[Outcome] = []
         if isinstance(value, Batch):
             assert self.constants is not None, "a slot was applied before the genesis was known"
-            self.sessions.advance(slot, value, self.constants)
+            if self.sessions.advance(slot, value, self.constants):
+                self.policy.forget_expired(self.log_time_ms)
             self.tree.begin_slot(self.constants)
             reasons = {refusal.index: refusal.reason for refusal in aborted}
             for index, command in enumerate(value.commands):
@@ -250,6 +263,8 @@ class Namespace:
             outcome = self._outcome("no_room" if full else "aborted", slot, index, abort)
         else:
             outcome = self._once_per_key(slot, index, command)
+        if command.principal is not None and outcome.token is None:
+            outcome = outcome.model_copy(update={"token": command.principal.token})
         self.sessions.record(command, session, outcome)
         return outcome
 
@@ -260,36 +275,61 @@ class Namespace:
         session = self.sessions.by_name.get(command.session)
         if session is not None and command.sequence in session.results:
             return True
-        return command.idempotency is not None and command.idempotency.key in self.sessions.keys
+        return _key_of(command) in self.sessions.keys
 
     def _once_per_key(self, slot: int, index: int, command: Command) -> Outcome:
         idempotency = command.idempotency
         if idempotency is None:
-            return self._operate_whole(slot, index, command.operation)
-        known = self.sessions.keys.get(idempotency.key)
+            return self._operate_whole(slot, index, command)
+        key = _key_of(command)
+        known = self.sessions.keys.get(key)
         if known is not None:
             if known.fingerprint == idempotency.fingerprint:
                 return known.outcome
             return self._outcome("key_reused", slot, index, "the key was used for another request")
-        outcome = self._operate_whole(slot, index, command.operation)
-        if outcome.status == "busy":
-            return outcome  # The request was not executed, and may be sent again with its key.
-        self.sessions.keep_key(idempotency.key, idempotency.fingerprint, outcome)
+        outcome = self._operate_whole(slot, index, command)
+        if outcome.status in _NOT_EXECUTED:
+            return outcome
+        self.sessions.keep_key(key, idempotency.fingerprint, outcome)
         return outcome
 
-    def _operate_whole(self, slot: int, index: int, operation: AnyOperation) -> Outcome:
-        """Execute the operation as a whole, or not at all."""
-        match operation:
+    def _operate_whole(self, slot: int, index: int, command: Command) -> Outcome:
+        """Execute the operation as a whole, or not at all, and only if its principal may."""
+        self.tree.begin_command()
+        try:
+            outcome = self._permitted(slot, index, command)
+        except Refused as refused:
+            outcome = Outcome(
+                status=refused.status,
+                slot=slot,
+                index=index,
+                detail=refused.detail,
+                step=refused.step,
+            )
+        self.tree.end_command(is_refused=outcome.status != "done")
+        return outcome
+
+    def _permitted(self, slot: int, index: int, command: Command) -> Outcome:
+        """Execute the operation if the principal may. Raises `Refused`."""
+        budget = self.tree.budget
+        assert budget is not None
+        rights = self.policy.check(command, budget, self.log_time_ms)
+        match command.operation:
             case OpenSession():
-                return self._outcome("done", slot, index)
-            case CloseSession():
-                self.sessions.close(operation.target)
-                return self._outcome("done", slot, index)
-            case _:
-                self.tree.begin_command()
-                outcome = operate(self.tree, slot, index, operation)
-                self.tree.end_command(is_refused=outcome.status != "done")
-                return outcome
+                pass
+            case CloseSession(target=target):
+                self.sessions.close(target)
+            case CreateToken() | RevokeToken():
+                self.policy.operate(slot, command, rights, budget, self.log_time_ms)
+            case operation:
+                return operate(self.tree, slot, index, operation)
+        return self._outcome("done", slot, index)
 
     def _outcome(self, status: Status, slot: int, index: int, detail: str = "") -> Outcome:
         return Outcome(status=status, slot=slot, index=index, detail=detail)
+
+
+def _key_of(command: Command) -> str:
+    """The name of the command's idempotency key: each principal has its own. Keys hold no space."""
+    key = "" if command.idempotency is None else command.idempotency.key
+    return key if command.principal is None else f"{command.principal.token} {key}"

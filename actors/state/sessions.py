@@ -107,10 +107,10 @@ class Sessions:
         session.last_log_time_ms = self.log_time_ms
         self._changed_rows.touch(f"session/{name}")
 
-    def advance(self, slot: int, batch: Batch, constants: Constants) -> None:
+    def advance(self, slot: int, batch: Batch, constants: Constants) -> bool:
         """Advance log time to that of `slot`; it never goes back. Now and then, remove what had
         already expired at the check before: so after one long step of log time, a copy of a command
-        from before it still meets the first copy's result.
+        from before it still meets the first copy's result. Returns whether it checked that.
         """
         if batch.stamp_ms is not None:
             self.log_time_ms = max(self.log_time_ms, batch.stamp_ms)
@@ -118,7 +118,7 @@ class Sessions:
         shortest_ms = min(constants.session_expiry_ms, constants.idempotency_expiry_ms)
         step_ms = min(_EXPIRY_STEP_MS, shortest_ms // 4)
         if self.log_time_ms - self.expiry_checked_ms < step_ms:
-            return
+            return False
         former, self.expiry_checked_ms = self.expiry_checked_ms, self.log_time_ms
         for key in list(self.keys):
             age = former - self.keys[key].log_time_ms
@@ -134,6 +134,7 @@ class Sessions:
                 self._changed_rows.note(f"session/{name}", "expired")
                 del self.by_name[name]
                 self.expired_slot = slot
+        return True
 
 
 def result_key(session: str, sequence: int) -> str:

@@ -4,6 +4,7 @@ A command that is refused half-way is undone as a whole, on every replica alike,
 on the state and the log alone.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from actors.state.budget import Budget, size_of
@@ -80,14 +81,18 @@ class Tree:
     # -- reading ---------------------------------------------------------------------------------
 
     def list_directory(
-        self, path: str, after: str, limit: int
+        self, path: str, after: str, limit: int, shown: Callable[[str], bool] | None = None
     ) -> tuple[tuple[FileEntry | DirectoryEntry, ...], bool]:
-        """The children of `path` after the name `after`, by name, and whether there are more."""
+        """The children of `path` after the name `after`, by name, and whether there are more. Only
+        those that are `shown`, by their paths; without it, all.
+        """
         names = sorted(name for name in self.children.get(path, ()) if name > after)
         if path == "":
             # Earlier versions took paths with a leading slash, which left their last name here.
             names = [name for name in names if name in self.entries]
         prefix = f"{path}/" if path else ""
+        if shown is not None:
+            names = [name for name in names if shown(prefix + name)]
         page = tuple(self.entries[prefix + name] for name in names[:limit])
         return page, len(names) > limit
 

@@ -8,13 +8,16 @@ prepared on every store of the view first, so no read can miss one.
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from actors.messages import LeaseAsk, LeaseGrant, ReadReply, ReadRequest
 from actors.numbers import Milliseconds
 from actors.paging import PAGE_BYTES, Page
 from actors.paxos.ballot import NO_BALLOT, Ballot
 from actors.state.namespace import Namespace
+from actors.state.rights import EVERYTHING, Need, Rights
 from actors.state.tree import is_below
+from actors.store import policy_reads
 from actors.store.changes import Changes
 from actors.store.rejoin import Rejoin
 from actors.store.state import StoreState
@@ -24,9 +27,12 @@ from actors.values import (
     CloseSession,
     Command,
     CopyEntry,
+    CreateToken,
     DirectoryEntry,
     MoveEntry,
     OpenSession,
+    PolicyChange,
+    RevokeToken,
     steps_of,
 )
 
@@ -99,7 +105,7 @@ class Reads:
         if obstacle is None:
             page_bytes = turn.options.page_bytes
             if read.request.what == "changes":
-                answer = answer_changes(held.changes, read.request, page_bytes)
+                answer = answer_changes(held.namespace, held.changes, read.request, page_bytes)
             else:
                 answer = answer_read(held.namespace, read.request, page_bytes)
             turn.send(read.sender, answer)
@@ -175,24 +181,38 @@ class Reads:
 
 def _may_be_old(request: ReadRequest) -> bool:
     """Whether any state of the log may answer. Not the result of a command: that it has none is
-    final, so only a current state may report it.
+    final, so only a current state may report it; and not who may do what.
     """
     return request.what == "changes" or (
-        request.what != "result" and request.consistency == "stale"
+        request.what in ("entry", "list") and request.consistency == "stale"
     )
 
 
 def answer_read(state: Namespace, request: ReadRequest, page_bytes: int = PAGE_BYTES) -> ReadReply:
-    """The answer at the state's applied slot. A list ends after `limit` children, or earlier after
-    `page_bytes` of them; `more`: whether others follow.
+    """The answer at the state's applied slot, by the principal's rights there. A list ends after
+    `limit` children, or earlier after `page_bytes` of them; `more`: whether others follow.
     """
+    rights = state.policy.rights_of(request.principal, state.log_time_ms)
+    if rights is None:
+        return _refused(state.applied, request, "unauthenticated", "")
     if request.what == "result":
-        return _answer_result(state, request)
+        return _answer_result(state, request, rights)
+    if request.what in ("access", "tokens", "credential"):
+        return policy_reads.answer(state, request, rights, page_bytes)
+    listed = request.what == "list" and rights.leads_on(request.path)
+    if not (rights.may("read", request.path) or listed):
+        need = Need("read", request.path)
+        return _refused(state.applied, request, "denied", need.text)
     entry = state.tree.lookup(request.path)
     if entry is None:
         return ReadReply(number=request.number, status="absent", applied=state.applied)
     if request.what == "list" and isinstance(entry, DirectoryEntry):
-        children, more = state.tree.list_directory(request.path, request.after, request.limit)
+        children, more = state.tree.list_directory(
+            request.path,
+            request.after,
+            request.limit,
+            None if rights.may("read", request.path) else rights.may_reach,
+        )
         page = Page(page_bytes)
         fitting = tuple(itertools.takewhile(lambda one: page.takes(len(one.to_json())), children))
         return ReadReply(
@@ -207,12 +227,18 @@ def answer_read(state: Namespace, request: ReadRequest, page_bytes: int = PAGE_B
 
 
 def answer_changes(
-    changes: Changes, request: ReadRequest, page_bytes: int = PAGE_BYTES
+    state: Namespace, changes: Changes, request: ReadRequest, page_bytes: int = PAGE_BYTES
 ) -> ReadReply:
-    """The changes from slot `at_least` on; `forgotten` if not all of them are kept here.
+    """The changes from slot `at_least` on that the principal may read, by its rights now;
+    `forgotten` if not all changes are kept here.
 
     The answer ends after `limit` changes, or `page_bytes` of them; `applied` is its last slot.
     """
+    rights = state.policy.rights_of(request.principal, state.log_time_ms)
+    if rights is None:
+        return _refused(state.applied, request, "unauthenticated", "")
+    if not rights.leads_on(""):
+        return _refused(state.applied, request, "denied", Need("read", "").text)
     after = max(0, request.at_least - 1)
     if after + 1 < changes.first:
         return ReadReply(
@@ -222,17 +248,32 @@ def answer_changes(
             detail=f"changes are kept from slot {changes.first} on",
         )
     rows, through = changes.since(after, request.limit, page_bytes)
+    if rights is not EVERYTHING:
+        shown = (policy_reads.visible_part(change, rights) for change in rows)
+        rows = tuple(change for change in shown if change is not None)
     return ReadReply(number=request.number, status="found", applied=through, changes=rows)
 
 
-def _answer_result(state: Namespace, request: ReadRequest) -> ReadReply:
-    """The result of a command; `absent`, which is final, if its session closed without one."""
+def _refused(
+    applied: int, request: ReadRequest, status: Literal["denied", "unauthenticated"], detail: str
+) -> ReadReply:
+    """The answer to a principal that may not read this, whether it is there or not."""
+    return ReadReply(number=request.number, status=status, applied=applied, detail=detail)
+
+
+def _answer_result(state: Namespace, request: ReadRequest, rights: Rights) -> ReadReply:
+    """The result of a command; `absent`, which is final, if its session closed without one. Its
+    principal may read it, and those who may read everything.
+    """
     session = state.sessions.by_name.get(request.session)
     # A session that was unknown when it was closed may have expired, with all its results.
     if session is None or (session.acknowledged < 0 and 0 not in session.results):
         return ReadReply(number=request.number, status="unknown_session", applied=state.applied)
     outcome = session.results.get(request.sequence)
     if outcome is not None:
+        own = request.principal is not None and outcome.token == request.principal.token
+        if not own and not rights.may("read", ""):
+            return _refused(state.applied, request, "denied", "")
         return ReadReply(
             number=request.number, status="found", applied=state.applied, outcome=outcome
         )
@@ -246,8 +287,10 @@ def _answer_result(state: Namespace, request: ReadRequest) -> ReadReply:
 
 def touches(command: Command, request: ReadRequest) -> bool:
     """Whether the outcome of `command` can change the answer: it changes the path, or one above or
-    below it.
+    below it. Who may read what depends on every change of the policy.
     """
+    if isinstance(command.operation, PolicyChange) and _rests_on_policy(request):
+        return True
     if request.what == "result":
         return (command.session, command.sequence) == (request.session, request.sequence)
     return any(
@@ -256,11 +299,16 @@ def touches(command: Command, request: ReadRequest) -> bool:
     )
 
 
+def _rests_on_policy(request: ReadRequest) -> bool:
+    """Whether the answer depends on who may do what."""
+    return request.principal is not None or request.what in ("tokens", "credential")
+
+
 def _changed_paths(command: Command) -> Iterator[str]:
     """The paths at which, and below which, the command may change something."""
     for step in steps_of(command.operation):
         match step:
-            case OpenSession() | CloseSession() | Check():
+            case OpenSession() | CloseSession() | Check() | CreateToken() | RevokeToken():
                 pass
             case MoveEntry(source=source, target=target):
                 yield source

@@ -13,8 +13,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
+from gateway.callers import caller_of
 from gateway.cluster import Cluster, ClusterPort
+from gateway.http.admission import Admission
 from gateway.http.auth import Authenticator
+from gateway.http.auth_limits import TokenAttemptLimits
 from gateway.http.backup_endpoints import BackupEndpoints
 from gateway.http.chunk_keeping import first_error
 from gateway.http.contents import ContentTransfer
@@ -25,12 +28,19 @@ from gateway.http.idempotency import RunningKeys
 from gateway.http.live_events import LiveEvents
 from gateway.http.openapi import openapi
 from gateway.http.origins import is_loopback_name
-from gateway.http.problems import INCOMPLETE_BODY, INTERNAL, INVALID_REQUEST, Problem
+from gateway.http.problems import (
+    INCOMPLETE_BODY,
+    INTERNAL,
+    INVALID_REQUEST,
+    UNAUTHORIZED,
+    Problem,
+)
 from gateway.http.request_log import RequestLog, RequestRecord
 from gateway.http.routing import PathRoute, method_not_allowed, no_such_route
 from gateway.http.server import ADMITTED
 from gateway.http.static_files import StaticFiles
 from gateway.http.system import StatusEndpoints
+from gateway.http.tokens import TokenEndpoints
 from gateway.http.transactions import TransactionEndpoints
 from gateway.http.watch import WatchEndpoint
 from gateway.settings import Settings
@@ -95,7 +105,10 @@ class GatewayApp:
         self._metrics = HttpMetrics(registry)
         self.rejected = self._metrics.rejected
         self._tls = settings.cookies_need_tls
-        self._auth = Authenticator(settings.token, self.rejected, tls=self._tls)
+        limits = TokenAttemptLimits()
+        self._auth = Authenticator(settings.token, self.rejected, limits, tls=self._tls)
+        self._admission = Admission(cluster, self._auth, limits, self.rejected)
+        tokens = TokenEndpoints(cluster)
         self.requests = RequestLog()
         self.live_events = LiveEvents(cluster, settings.heartbeat_ms)
         tracing = Tracing("off") if tracing is None else tracing
@@ -142,6 +155,9 @@ class GatewayApp:
                     name="transactions",
                 ),
                 Route("/v1/watch", _stream(self.watch.watch), name="watch"),
+                Route("/v1/whoami", tokens.whoami, name="whoami"),
+                Route("/v1/tokens", tokens.tokens, methods=["GET", "POST"], name="tokens"),
+                Route("/v1/tokens/{token}", tokens.revoke, methods=["DELETE"], name="token"),
                 Route("/v1/backup", backup.begin, methods=["POST"], name="backup"),
                 Route("/v1/backup/rows", backup.rows, name="rows"),
                 Route("/v1/chunks/{sha256}", backup.chunk, name="chunk"),
@@ -169,13 +185,15 @@ class GatewayApp:
             return
         scope["app"] = self  # Tells Starlette's router to raise instead of answering in text.
         try:
-            rejection = self._auth.check(scope)
+            rejection = await self._admission.check(scope, self._router.routes)
+            if rejection is None:
+                with self._admission.running(caller_of(scope)):
+                    scope[ADMITTED] = True
+                    await self._admitted(scope, receive, send)
+                    return
         except Problem as problem:
             rejection = problem.response()
-        if rejection is None:
-            scope[ADMITTED] = True
-            await self._admitted(scope, receive, send)
-        else:
+        if rejection is not None:
             # The request is counted, and nothing of its contents is kept.
             self._metrics.answered("none", scope["method"], rejection.status_code, 0.0, 0)
             rejection.raw_headers.extend(self._headers_of_all(scope))
@@ -192,7 +210,7 @@ class GatewayApp:
         status = 0
         sent_bytes = 0
         method: str = scope["method"]
-        seen = self.requests.begin(method, scope["path"])
+        seen = self.requests.begin(method, scope["path"], caller_of(scope).token)
         about_files = seen.route in _ABOUT_FILES
         headers_of_all = self._headers_of_all(scope)
 
@@ -232,7 +250,10 @@ class GatewayApp:
         try:
             await self._router(scope, receive, send)
         except Exception as error:
-            return _response_to(first_error(error), scope)
+            first = first_error(error)
+            if isinstance(first, Problem) and first.kind is UNAUTHORIZED:
+                self._admission.credentials.forget(caller_of(scope))
+            return _response_to(first, scope)
         return None
 
 

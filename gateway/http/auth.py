@@ -115,17 +115,10 @@ class Authenticator:
 
     def check(self, scope: Scope) -> Response | None:
         """Returns `None` to admit a request, or the login page for a browser. Raises `Problem`."""
-        fields: dict[bytes, bytes] = {}
-        for name, value in scope["headers"]:
-            if name in _READ:
-                fields[name] = fields[name] + b", " + value if name in fields else value
-        if not self._digest:
-            self._check_name(fields)
-        if scope["method"] not in _CHANGES_NOTHING:
-            self._check_origin(fields)
+        fields = self.check_source(scope)
         if not self._digest or scope["path"] in PUBLIC_PATHS:
             return None
-        address = _address(scope)
+        address = address_of(scope)
         if self._has_token(fields.get(b"authorization", b""), address) or self._has_cookie(
             fields.get(b"cookie", b"")
         ):
@@ -139,6 +132,20 @@ class Authenticator:
             "command)",
             headers=_CHALLENGE,
         )
+
+    def check_source(self, scope: Scope) -> dict[bytes, bytes]:
+        """Check the name and the origin of a request, whoever sent it; returns the headers that say
+        more about it. Raises `Problem`.
+        """
+        fields: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            if name in _READ:
+                fields[name] = fields[name] + b", " + value if name in fields else value
+        if not self._digest:
+            self._check_name(fields)
+        if scope["method"] not in _CHANGES_NOTHING:
+            self._check_origin(fields)
+        return fields
 
     def _check_name(self, fields: dict[bytes, bytes]) -> None:
         host = fields.get(b"host")
@@ -177,7 +184,7 @@ class Authenticator:
                 NOT_JSON, f'Content-Type must be application/json, for {{"token": "…"}}, or {_FORM}'
             )
         form = kind == _FORM
-        address = _address(request.scope)
+        address = address_of(request.scope)
         with self._login_slot(address):
             body = await read_small_body(request)
         try:
@@ -270,7 +277,12 @@ class Authenticator:
         return hmac.compare_digest(morsel.value.encode(), self._cookie.encode())
 
     def _matches(self, token: str, address: str) -> bool:
-        """Whether `token` is right. Raises `Problem` if `address` tried too many wrong ones."""
+        """Whether `token` is right. Raises `Problem` if it is not and `address` tried too many."""
+        digest = _digest(token)
+        # Digests have equal lengths, so the time does not depend on the token's length either.
+        if hmac.compare_digest(digest, self._digest):
+            # Others may share the address of one who guesses, behind a proxy for instance.
+            return True
         if wait_s := self._attempt_limits.wait_s(address):
             self._rejected("guesses")
             raise Problem(
@@ -278,10 +290,6 @@ class Authenticator:
                 f"too many wrong tokens came from this address; wait {wait_s} s",
                 headers={"retry-after": str(wait_s)},
             )
-        digest = _digest(token)
-        # Digests have equal lengths, so the time does not depend on the token's length either.
-        if hmac.compare_digest(digest, self._digest):
-            return True
         self._attempt_limits.wrong(address, digest)
         return False
 
@@ -310,6 +318,7 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def _address(scope: Scope) -> str:
+def address_of(scope: Scope) -> str:
+    """The address that a request came from; empty if it is not known."""
     client = scope.get("client")
     return client[0] if client else ""

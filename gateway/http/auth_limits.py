@@ -1,7 +1,8 @@
 """How many wrong tokens an address may try, and all addresses together.
 
 A token of sixteen characters or more can't be guessed; the limit keeps guesses from taking the
-gateway's time and filling its log, and protects a weak token longer. A client that sends the same
+gateway's time and filling its log. The right token passes also from an address that has guessed,
+since others may share it. A client that sends the same
 wrong token again, as after the token was changed, guesses nothing new and is not locked out.
 """
 
@@ -57,7 +58,7 @@ class TokenAttemptLimits:
         self._all = _LeakyBucket(ALL_EACH_S)
 
     def wait_s(self, address: str) -> int:
-        """After how many seconds `address` may try another token; 0 is now."""
+        """After how many seconds a wrong token of `address` is answered as wrong; 0 is now."""
         if not self._tried:
             return 0
         tried = self._tried.get(_network(address))

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from actors.messages import HOLD_MS_MAX, ReadRequest
 from actors.values import CHUNK_BYTES
+from gateway.callers import ADMINISTRATOR
 from gateway.cluster import Cluster
 from gateway.http.client_timeouts import ClientTooSlow
 from gateway.http.contents import ContentTransfer
@@ -44,7 +45,7 @@ class BackupEndpoints:
         """Hold the chunks, and return a slot that is not before any acknowledged write."""
         await self._cluster.hold_chunks(HOLD_MS_MAX)
         # A linearizable read of the root waits for every write that was acknowledged before it.
-        done = await self._cluster.read(ReadRequest(number=0, what="entry", path=""))
+        done = await self._cluster.read(ADMINISTRATOR, ReadRequest(number=0, what="entry", path=""))
         survey = await self._cluster.survey()
         settings = self._settings
         body: BackupBegun = {

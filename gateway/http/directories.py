@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from actors.values import DirectoryEntry, FileEntry, MakeDirectory, RemoveDirectory
+from gateway.callers import caller_of
 from gateway.cluster import Cluster
 from gateway.http.conditional import refuse_conditions
 from gateway.http.files import read_request, run_write, written_headers
@@ -34,7 +35,7 @@ class DirectoryEndpoints:
         query = query_fields(scope)
         limit = LISTING_LIMIT.of(query)
         request = read_request(path, "list", query, after=LISTING_AFTER.of(query), limit=limit)
-        done = await self._cluster.read(request)
+        done = await self._cluster.read(caller_of(scope), request)
         reply = done.reply
         headers = {"synod-slot": str(reply.applied), "synod-store": done.store}
         if isinstance(reply.entry, FileEntry):
@@ -62,7 +63,9 @@ class DirectoryEndpoints:
         fields = header_fields(scope)
         refuse_conditions(fields, _CONDITIONS, _NO_TAGS)
         operation = MakeDirectory(path=path)
-        decided = await run_write(self._cluster, self._keys, "PUT/", path, fields, operation)
+        decided = await run_write(
+            self._cluster, caller_of(scope), self._keys, "PUT/", path, fields, operation
+        )
         headers = written_headers(decided)
         created = decided.outcome.created
         if created:
@@ -86,7 +89,9 @@ class DirectoryEndpoints:
         recursive = RECURSIVE.of(query_fields(scope)) == "true"
         operation = RemoveDirectory(path=path, recursive=recursive)
         method = f"DELETE/{recursive}"
-        decided = await run_write(self._cluster, self._keys, method, path, fields, operation)
+        decided = await run_write(
+            self._cluster, caller_of(scope), self._keys, method, path, fields, operation
+        )
         response = Response(status_code=HTTPStatus.NO_CONTENT, headers=written_headers(decided))
         await response(scope, receive, send)
 

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from actors.calls import WriteDecided
 from actors.messages import ReadRequest
 from actors.values import DeleteFile, DirectoryEntry, FileEntry, Operation, PutFile
+from gateway.callers import Caller, caller_of
 from gateway.cluster import Cluster
 from gateway.http.chunk_keeping import first_error
 from gateway.http.client_timeouts import ClientTooSlow
@@ -56,12 +57,14 @@ class FileEndpoints:
     async def put(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Create or replace a file."""
         fields = header_fields(scope)
+        caller = caller_of(scope)
+        caller.refuse_unless_may("write", path)  # Before the body costs anything.
         _refuse_root(path)
         _refuse_unsupported_headers(fields)
         when = precondition(fields)
         described = metadata(fields)
         retry = RETRY.of(fields)
-        with self._keys.claim(fields) as key:
+        with self._keys.claim(fields, caller) as key:
             async with self._contents.uploading() as kept:
                 content = await self._contents.store_body(fields, receive, kept)
                 _check_digest(fields, content.sha256)
@@ -76,7 +79,7 @@ class FileEndpoints:
                     when=when,
                 )
                 named = idempotency_key(key, "PUT", path, fields, content.sha256)
-                decided = await self._cluster.write(operation, named, retry_aborted=retry)
+                decided = await self._cluster.write(caller, operation, named, retry_aborted=retry)
         outcome = decided.outcome
         written: FileWritten = {
             "path": path,
@@ -104,7 +107,9 @@ class FileEndpoints:
         _refuse_root(path)
         refuse_conditions(fields, ("if-unmodified-since",), _DATES_ARE_WEAK)
         operation = DeleteFile(path=path, when=precondition(fields))
-        decided = await run_write(self._cluster, self._keys, "DELETE", path, fields, operation)
+        decided = await run_write(
+            self._cluster, caller_of(scope), self._keys, "DELETE", path, fields, operation
+        )
         response = Response(status_code=HTTPStatus.NO_CONTENT, headers=written_headers(decided))
         await response(scope, receive, send)
 
@@ -150,7 +155,7 @@ class FileEndpoints:
         """The file as it is now, if the conditions hold. Raises `Problem`."""
         when = precondition(fields)
         request = read_request(path, "entry", query_fields(scope))
-        done = await self._cluster.read(request)
+        done = await self._cluster.read(caller_of(scope), request)
         state = {"synod-slot": str(done.reply.applied), "synod-store": done.store}
         entry = done.reply.entry
         if entry is None:
@@ -255,17 +260,18 @@ async def _until_gone(receive: Receive, complete: Callable[[], bool]) -> None:
 
 async def run_write(
     cluster: Cluster,
+    caller: Caller,
     keys: RunningKeys,
     method: str,
     target: str,
     fields: dict[str, str],
     operation: Operation,
 ) -> WriteDecided:
-    """A write without contents. Raises `Problem`."""
+    """A write of `caller` without contents. Raises `Problem`."""
     retry = RETRY.of(fields)
-    with keys.claim(fields) as key:
+    with keys.claim(fields, caller) as key:
         named = idempotency_key(key, method, target, fields)
-        return await cluster.write(operation, named, retry_aborted=retry)
+        return await cluster.write(caller, operation, named, retry_aborted=retry)
 
 
 def written_headers(decided: WriteDecided) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from actors.values import IdempotencyKey
+from gateway.callers import Caller
 from gateway.http.problems import INVALID_HEADER, RUNNING, Problem
 from synod.headers import is_key
 
@@ -21,13 +22,13 @@ _DESCRIBING = (
 
 
 class RunningKeys:
-    """The keys of the requests in progress at this gateway."""
+    """The keys of the requests in progress at this gateway; each caller has its own."""
 
     def __init__(self) -> None:
-        self._running: set[str] = set()
+        self._running: set[tuple[str, str]] = set()
 
     @contextmanager
-    def claim(self, fields: dict[str, str]) -> Iterator[str | None]:
+    def claim(self, fields: dict[str, str], caller: Caller) -> Iterator[str | None]:
         """Holds the request's key, if it has one, until it is answered. Raises `Problem`.
 
         Two concurrent copies of a request would together be applied once, but the second would wait
@@ -41,17 +42,18 @@ class RunningKeys:
             raise Problem(
                 INVALID_HEADER, "Idempotency-Key must be 1 to 255 visible ASCII characters"
             )
-        if key in self._running:
+        claimed = (caller.token, key)
+        if claimed in self._running:
             raise Problem(
                 RUNNING,
                 "the first request with this Idempotency-Key is not answered yet; ask again later",
                 headers={"retry-after": "1"},
             )
-        self._running.add(key)
+        self._running.add(claimed)
         try:
             yield key
         finally:
-            self._running.discard(key)
+            self._running.discard(claimed)
 
 
 def idempotency_key(

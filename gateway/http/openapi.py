@@ -21,6 +21,7 @@ from gateway.http.operations import (
     RESPONSE_HEADERS,
     ApiOperation,
     ApiResponse,
+    Needs,
 )
 from gateway.http.parameters import Parameter, Text
 from gateway.http.problems import Kind
@@ -43,8 +44,17 @@ _TAGS = {
     "directories": "Names below a path.",
     "changes": "Changes of several paths, and watching changes.",
     "observation": "The state of the cluster, and the traces of requests.",
+    "tokens": "API tokens, and what their holders may do.",
     "backup": "The routes of `synod backup`.",
     "pages": "For browsers.",
+}
+
+_NEEDS: dict[Needs, str] = {
+    "nothing": "",
+    "credentials": "Needs a token.",
+    "operate": "Needs the role `operate`.",
+    "backup": "Needs the role `backup`.",
+    "paths": "Needs rights on what the request names.",
 }
 
 _RETRY_AFTER = ("How many seconds to wait.", {"type": "string"})
@@ -144,8 +154,7 @@ def _operation_json(operation: ApiOperation, shapes: _Shapes, *, head: bool) -> 
         "operationId": operation.name,
         "summary": operation.summary,
     }
-    if operation.description:
-        about["description"] = operation.description
+    about["description"] = f"{operation.description} {_NEEDS[operation.needs]}".strip()
     if operation.parameters:
         about["parameters"] = [_parameter_json(one) for one in operation.parameters]
     if operation.body is not None:

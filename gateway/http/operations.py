@@ -5,14 +5,16 @@ against these shapes. A test compares this table with the routes both ways, and 
 requests made from it and checks each response.
 """
 
+import re
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from gateway.http import parameters, schemas
 from gateway.http import problems as p
 from gateway.http.auth import Login
 from gateway.http.parameters import Parameter
 from gateway.http.problems import Kind
+from gateway.http.token_bodies import NewTokenBody
 from gateway.http.transactions import Steps, Transfer
 from gateway.trace_events import TraceCommand
 
@@ -45,6 +47,13 @@ class ApiBody(NamedTuple):
     media: dict[str, Any]
 
 
+Needs = Literal["nothing", "credentials", "operate", "backup", "paths"]
+"""What a caller needs for an operation: nothing; to be known; a role of the cluster, which the
+gateway checks; or rights on what the request names, which the replicas check when they carry it
+out (`actors.state.rights`).
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ApiOperation:
     """One method of one route."""
@@ -57,6 +66,7 @@ class ApiOperation:
     body: ApiBody | None = None
     answers: tuple[ApiResponse, ...]
     problems: Kinds = ()
+    needs: Needs
     open: bool = False
     """Served without the token."""
     head: bool = False
@@ -106,9 +116,11 @@ _ABOUT_FILE = (
 EVERYWHERE: Kinds = (
     p.INVALID_REQUEST,
     p.UNAUTHORIZED,
+    p.FORBIDDEN,
     p.FOREIGN_ORIGIN,
     p.HEAD_TIMEOUT,
     p.MISDIRECTED,
+    p.TOO_MANY_REQUESTS,
     p.HEAD_TOO_LARGE,
     p.INTERNAL,
     p.CROWDED,
@@ -150,6 +162,7 @@ _FILES = {
     ("PUT", "/v1/files/{path}"): ApiOperation(
         tag="files",
         name="putFile",
+        needs="paths",
         summary="Create or replace a file",
         description="Missing parent directories are created in the same command. The body's media "
         "type is stored with the file.",
@@ -184,6 +197,7 @@ _FILES = {
     ("GET", "/v1/files/{path}"): ApiOperation(
         tag="files",
         name="getFile",
+        needs="paths",
         summary="Read a file, or a part of it",
         parameters=(
             parameters.FILE_PATH,
@@ -215,6 +229,7 @@ _FILES = {
     ("HEAD", "/v1/files/{path}"): ApiOperation(
         tag="files",
         name="headFile",
+        needs="paths",
         summary="Describe a file",
         parameters=(parameters.FILE_PATH, *_HOW_TO_READ, *_IF),
         answers=(
@@ -233,6 +248,7 @@ _FILES = {
     ("DELETE", "/v1/files/{path}"): ApiOperation(
         tag="files",
         name="deleteFile",
+        needs="paths",
         summary="Remove a file",
         parameters=(parameters.FILE_PATH, *_IF, *_HOW_TO_WRITE),
         answers=(_NO_CONTENT,),
@@ -244,6 +260,7 @@ _DIRECTORIES = {
     ("GET", "/v1/directories/{path}"): ApiOperation(
         tag="directories",
         name="listDirectory",
+        needs="paths",
         summary="List a directory, page by page",
         parameters=(
             parameters.DIRECTORY_PATH,
@@ -262,6 +279,7 @@ _DIRECTORIES = {
     ("PUT", "/v1/directories/{path}"): ApiOperation(
         tag="directories",
         name="makeDirectory",
+        needs="paths",
         summary="Make a directory and its missing parents",
         parameters=(parameters.DIRECTORY_PATH, *_HOW_TO_WRITE),
         answers=(
@@ -275,6 +293,7 @@ _DIRECTORIES = {
     ("DELETE", "/v1/directories/{path}"): ApiOperation(
         tag="directories",
         name="removeDirectory",
+        needs="paths",
         summary="Remove a directory",
         parameters=(parameters.DIRECTORY_PATH, parameters.RECURSIVE, *_HOW_TO_WRITE),
         answers=(_NO_CONTENT,),
@@ -286,6 +305,7 @@ _TRANSACTIONS = {
     ("POST", "/v1/move"): ApiOperation(
         tag="changes",
         name="move",
+        needs="paths",
         summary="Move a file or a directory",
         parameters=_HOW_TO_WRITE,
         body=ApiBody("From where to where, and under which conditions.", {JSON: Transfer}),
@@ -295,6 +315,7 @@ _TRANSACTIONS = {
     ("POST", "/v1/copy"): ApiOperation(
         tag="changes",
         name="copy",
+        needs="paths",
         summary="Copy a file or a directory",
         parameters=_HOW_TO_WRITE,
         body=ApiBody("From where to where, and under which conditions.", {JSON: Transfer}),
@@ -304,6 +325,7 @@ _TRANSACTIONS = {
     ("POST", "/v1/transactions"): ApiOperation(
         tag="changes",
         name="transaction",
+        needs="paths",
         summary="Run several steps, all or none",
         parameters=_HOW_TO_WRITE,
         body=ApiBody("The steps, in order.", {JSON: Steps}),
@@ -313,6 +335,7 @@ _TRANSACTIONS = {
     ("GET", "/v1/watch"): ApiOperation(
         tag="changes",
         name="watch",
+        needs="paths",
         summary="Watch changes below a prefix, as server-sent events",
         description="Ids are the same at every gateway, so a watch can continue at another one.",
         parameters=(parameters.WATCH_PREFIX, parameters.WATCH_AFTER, parameters.LAST_EVENT_ID),
@@ -331,6 +354,7 @@ _DIAGNOSTICS = {
     ("GET", "/v1/requests"): ApiOperation(
         tag="observation",
         name="listRequests",
+        needs="operate",
         summary="The requests in progress and those answered lately",
         parameters=(parameters.REQUESTS_LIMIT,),
         answers=(ApiResponse(200, "Newest first.", schemas.Requests),),
@@ -340,6 +364,7 @@ _DIAGNOSTICS = {
     ("GET", "/v1/requests/{request}"): ApiOperation(
         tag="observation",
         name="getRequest",
+        needs="paths",
         summary="The result of a write",
         parameters=(parameters.REQUEST,),
         answers=(
@@ -351,6 +376,7 @@ _DIAGNOSTICS = {
     ("GET", "/v1/traces"): ApiOperation(
         tag="observation",
         name="listTraces",
+        needs="operate",
         summary="What nodes record, and the newest traces",
         answers=(ApiResponse(200, "Newest requests first.", schemas.Traces),),
         head=True,
@@ -358,14 +384,16 @@ _DIAGNOSTICS = {
     ("POST", "/v1/traces"): ApiOperation(
         tag="observation",
         name="record",
+        needs="operate",
         summary="Change what all nodes record",
         body=ApiBody("Everything for some seconds, or a mode.", {JSON: TraceCommand}),
         answers=(ApiResponse(202, "The command was sent to the nodes.", TraceCommand),),
-        problems=(p.NOT_JSON, p.TOO_MANY_REQUESTS, p.UNAVAILABLE),
+        problems=(p.NOT_JSON, p.UNAVAILABLE),
     ),
     ("GET", "/v1/traces/{request}"): ApiOperation(
         tag="observation",
         name="getTrace",
+        needs="operate",
         summary="The trace of one request, message by message",
         parameters=(parameters.REQUEST,),
         answers=(ApiResponse(200, "The records so far.", schemas.RequestTrace),),
@@ -375,6 +403,7 @@ _DIAGNOSTICS = {
     ("GET", "/v1/events"): ApiOperation(
         tag="observation",
         name="events",
+        needs="operate",
         summary="Changes of the cluster and figures of each second, as server-sent events",
         parameters=(
             parameters.TOPICS,
@@ -397,6 +426,7 @@ _DIAGNOSTICS = {
     ("GET", "/v1/log"): ApiOperation(
         tag="observation",
         name="getLog",
+        needs="operate",
         summary="The log, slot by slot",
         parameters=(parameters.LOG_BEFORE, parameters.LOG_LIMIT, parameters.LOG_COMMANDS),
         answers=(ApiResponse(200, "Newest first.", schemas.Log),),
@@ -406,6 +436,7 @@ _DIAGNOSTICS = {
     ("GET", "/v1/cluster"): ApiOperation(
         tag="observation",
         name="getCluster",
+        needs="operate",
         summary="The cluster as this gateway has heard of it",
         answers=(ApiResponse(200, "View, nodes, leases, limits.", schemas.ClusterStatus),),
         problems=(p.UNAVAILABLE,),
@@ -414,6 +445,7 @@ _DIAGNOSTICS = {
     ("GET", "/metrics"): ApiOperation(
         tag="observation",
         name="metrics",
+        needs="operate",
         summary="All metrics of this gateway",
         answers=(ApiResponse(200, "In the text form of Prometheus.", media="text/plain"),),
         head=True,
@@ -421,6 +453,7 @@ _DIAGNOSTICS = {
     ("GET", "/healthz"): ApiOperation(
         tag="observation",
         name="healthz",
+        needs="nothing",
         summary="Whether this gateway is alive",
         answers=(ApiResponse(200, "It is alive, and has not halted.", schemas.Healthy),),
         problems=(p.UNAVAILABLE,),
@@ -430,6 +463,7 @@ _DIAGNOSTICS = {
     ("GET", "/readyz"): ApiOperation(
         tag="observation",
         name="readyz",
+        needs="nothing",
         summary="Whether a write, or a read, could start now",
         parameters=(parameters.READY_FOR,),
         answers=(ApiResponse(200, "It could.", schemas.Ready),),
@@ -443,6 +477,7 @@ _BACKUP = {
     ("POST", "/v1/backup"): ApiOperation(
         tag="backup",
         name="beginBackup",
+        needs="backup",
         summary="Begin or prolong a backup",
         description="For `hold_ms` no store deletes a chunk; send it again in time.",
         answers=(ApiResponse(200, "What to copy.", schemas.BackupBegun),),
@@ -451,6 +486,7 @@ _BACKUP = {
     ("GET", "/v1/backup/rows"): ApiOperation(
         tag="backup",
         name="getBackupRows",
+        needs="backup",
         summary="A page of the state's rows",
         description="Page 0 of another state, if the one that is named is gone.",
         parameters=(
@@ -466,6 +502,7 @@ _BACKUP = {
     ("GET", "/v1/chunks/{sha256}"): ApiOperation(
         tag="backup",
         name="getChunk",
+        needs="backup",
         summary="The bytes of a chunk",
         parameters=(parameters.CHUNK,),
         answers=(ApiResponse(200, "The bytes.", media=BYTES, headers=("ETag", "Repr-Digest")),),
@@ -478,24 +515,27 @@ _PAGES = {
     ("POST", "/v1/login"): ApiOperation(
         tag="pages",
         name="login",
+        needs="nothing",
         summary="Exchange the token for a cookie",
         body=ApiBody("The token.", {JSON: Login, "application/x-www-form-urlencoded": Login}),
         answers=(
             ApiResponse(204, "The cookie is set."),
             ApiResponse(303, "The same for a form: back to the UI.", headers=("Location",)),
         ),
-        problems=(p.NOT_JSON, p.TOO_MANY_REQUESTS),
+        problems=(p.NOT_JSON,),
         open=True,
     ),
     ("POST", "/v1/logout"): ApiOperation(
         tag="pages",
         name="logout",
+        needs="credentials",
         summary="Delete the browser's cookie",
         answers=(ApiResponse(204, "Forgotten."),),
     ),
     ("GET", "/"): ApiOperation(
         tag="pages",
         name="ui",
+        needs="credentials",
         summary="The web UI",
         answers=(
             ApiResponse(200, "The page.", media=HTML, headers=("ETag",)),
@@ -506,6 +546,7 @@ _PAGES = {
     ("GET", "/static/{name}"): ApiOperation(
         tag="pages",
         name="static",
+        needs="credentials",
         summary="A script, a style sheet or a picture of the web UI",
         parameters=(parameters.STATIC_NAME,),
         answers=(
@@ -518,6 +559,7 @@ _PAGES = {
     ("GET", "/docs"): ApiOperation(
         tag="pages",
         name="docs",
+        needs="credentials",
         summary="This description as a page, which works offline",
         answers=(
             ApiResponse(200, "The page.", media=HTML, headers=("ETag",)),
@@ -528,6 +570,7 @@ _PAGES = {
     ("GET", "/openapi.json"): ApiOperation(
         tag="pages",
         name="openapi",
+        needs="credentials",
         summary="This description",
         answers=(
             ApiResponse(200, "OpenAPI 3.1.", dict[str, Any], headers=("ETag",)),
@@ -537,12 +580,81 @@ _PAGES = {
     ),
 }
 
+_TOKENS = {
+    ("GET", "/v1/whoami"): ApiOperation(
+        tag="tokens",
+        name="whoAmI",
+        needs="credentials",
+        summary="Who the caller is, and what it may do",
+        answers=(ApiResponse(200, "The administrator, or a token.", schemas.WhoAmI),),
+        problems=(p.UNAVAILABLE,),
+        head=True,
+    ),
+    ("GET", "/v1/tokens"): ApiOperation(
+        tag="tokens",
+        name="listTokens",
+        needs="paths",
+        summary="The API tokens that the caller may revoke",
+        description="Its own, and those of whose grants it has `admin` on all paths.",
+        parameters=(parameters.TOKENS_AFTER, parameters.TOKENS_LIMIT),
+        answers=(ApiResponse(200, "In the order of ids.", schemas.TokenPage),),
+        problems=_READING,
+        head=True,
+    ),
+    ("POST", "/v1/tokens"): ApiOperation(
+        tag="tokens",
+        name="createToken",
+        needs="paths",
+        summary="Make an API token",
+        description="The caller needs `admin` on the path of each grant. The response is the only "
+        "one that ever shows the token. `expires_after_ms` counts the time in which the cluster "
+        "has a leader, so a token may live for longer, never for less.",
+        body=ApiBody("What the token may do, and for how long.", {JSON: NewTokenBody}),
+        answers=(ApiResponse(201, "The token.", schemas.TokenCreated, headers=_WRITTEN),),
+        problems=(
+            p.INVALID_PATH,
+            p.NOT_JSON,
+            p.CONFLICT,
+            p.REQUEST_TOO_LARGE,
+            p.BUSY,
+            p.ABORTED,
+            p.UNAVAILABLE,
+            p.UNKNOWN,
+            p.OVER_QUOTA,
+            p.DISK_FULL,
+            p.TOO_LARGE,
+            p.INCOMPLETE_BODY,
+            p.BODY_TIMEOUT,
+        ),
+    ),
+    ("DELETE", "/v1/tokens/{token}"): ApiOperation(
+        tag="tokens",
+        name="revokeToken",
+        needs="paths",
+        summary="Revoke an API token",
+        description="Every command and read that follows in the order of the log is refused.",
+        parameters=(parameters.TOKEN,),
+        answers=(_NO_CONTENT,),
+        problems=(p.NOT_FOUND, p.BUSY, p.ABORTED, p.UNAVAILABLE, p.UNKNOWN),
+    ),
+}
+
 OPERATIONS: dict[tuple[Method, str], ApiOperation] = {
     **_FILES,
     **_DIRECTORIES,
     **_TRANSACTIONS,
     **_DIAGNOSTICS,
+    **_TOKENS,
     **_BACKUP,
     **_PAGES,
 }
 """By method and path."""
+
+
+def operation_of(method: Method, path: str) -> ApiOperation | None:
+    """The operation of a method of a route, whose path is as Starlette writes it."""
+    path = re.sub(r"\{(\w+):\w+\}", r"{\1}", path)
+    found = OPERATIONS.get((method, path))
+    if found is None and method == "HEAD":
+        found = OPERATIONS.get(("GET", path))
+    return found

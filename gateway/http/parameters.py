@@ -138,6 +138,10 @@ LISTING_LIMIT = Number(
 LISTING_AFTER = Text(
     name="after", place="query", description="Begin after this name: `next` of the page before."
 )
+TOKENS_LIMIT = Number(name="limit", default=100, least=1, most=1000, description="How many.")
+TOKENS_AFTER = Text(
+    name="after", place="query", description="Begin after this id: `next` of the page before."
+)
 REQUESTS_LIMIT = Number(name="limit", default=100, least=1, most=1000, description="How many.")
 LOG_BEFORE = Number(
     name="before", most=COUNT_MAX, description="The newest slots below this one; 0: of all."
@@ -291,4 +295,10 @@ CHUNK = Text(
 )
 STATIC_NAME = Text(
     name="name", place="path", description="A file of the web UI.", examples=("app.css",)
+)
+TOKEN = Text(
+    name="token",
+    place="path",
+    description="The id of a token.",
+    examples=("abcdefghijklmnop",),
 )

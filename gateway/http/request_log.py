@@ -4,6 +4,7 @@ import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
+from gateway.callers import Caller
 from gateway.http.schemas import RequestItem
 from observability.traces import Span
 
@@ -13,7 +14,10 @@ _PATH_MAX = 400
 
 _ROUTE_MAX = 20
 _PREFIX = "/v1/"
-_NOT_LISTED = ("cluster", "events", "log", "login", "requests", "traces")
+HIDDEN = "…"
+"""In place of a path that the caller may not read."""
+
+_NOT_LISTED = ("cluster", "events", "log", "login", "requests", "tokens", "traces", "whoami")
 """Diagnostics and logins are not recorded: they would displace the other requests."""
 
 
@@ -32,15 +36,18 @@ class RequestRecord:
     request: str | None = None
     status: int | None = None
     ended_us: int | None = None
+    token: str = ""
 
-    def as_json(self, now_us: int) -> RequestItem:
-        """The JSON for `/v1/requests`."""
+    def as_json(self, now_us: int, caller: Caller) -> RequestItem:
+        """The JSON for `/v1/requests`; without the path, if the caller may not read there."""
+        own = self.token == caller.token
+        shown = own or caller.rights.may("read", "") or _may_read(caller, self.path)
         return {
             "number": self.number,
             "request": self.request,
             "method": self.method,
             "route": self.route,
-            "path": self.path,
+            "path": self.path if shown else HIDDEN,
             "status": self.status,
             "started_us": self.started_us,
             "duration_us": (self.ended_us or now_us) - self.started_us,
@@ -56,13 +63,14 @@ class RequestLog:
         self._answered: deque[RequestRecord] = deque(maxlen=_KEPT)
         self._by_request: OrderedDict[str, RequestRecord] = OrderedDict()
 
-    def begin(self, method: str, path: str) -> RequestRecord:
-        """A request began."""
+    def begin(self, method: str, path: str, token: str = "") -> RequestRecord:
+        """A request began, of a token or of the administrator."""
         self._number += 1
         route = path.removeprefix(_PREFIX).partition("/")[0] if path.startswith(_PREFIX) else ""
         if len(path) > _PATH_MAX:
             path = path[:_PATH_MAX] + "…"
         seen = RequestRecord(self._number, method, route[:_ROUTE_MAX], path, time.time_ns() // 1000)
+        seen.token = token
         if route and route not in _NOT_LISTED:
             self._running[self._number] = seen
         return seen
@@ -84,9 +92,17 @@ class RequestLog:
         seen = self._by_request.get(request)
         return None if seen is None else Span(seen.started_us, seen.ended_us)
 
-    def newest(self, limit: int) -> list[RequestItem]:
-        """The requests in progress and those answered, newest first."""
+    def newest(self, limit: int, caller: Caller) -> list[RequestItem]:
+        """The requests in progress and those answered, newest first, as the caller may see them."""
         now_us = time.time_ns() // 1000
         found = [*self._running.values(), *list(self._answered)[-limit:]]
         found.sort(key=lambda seen: seen.number, reverse=True)
-        return [seen.as_json(now_us) for seen in found[:limit]]
+        return [seen.as_json(now_us, caller) for seen in found[:limit]]
+
+
+def _may_read(caller: Caller, url_path: str) -> bool:
+    """Whether the caller may read the file or directory that the URL names in full."""
+    for prefix in ("/v1/files/", "/v1/directories/"):
+        if url_path.startswith(prefix) and len(url_path) <= _PATH_MAX:
+            return caller.rights.may("read", url_path.removeprefix(prefix))
+    return False

@@ -9,7 +9,7 @@ from pydantic import Field, GetPydanticSchema
 from typing_extensions import TypedDict
 
 from actors.store.changes import ChangeKind
-from actors.values import Status, View
+from actors.values import Role, Status, View
 from gateway.readiness import ReadAvailability, WriteAvailability
 from observability.events import Mode
 
@@ -442,6 +442,55 @@ class History(TypedDict):
     """`event: history`, once and first, if `figures_after` is given."""
 
     figures: list[Figures]
+
+
+# -- tokens --------------------------------------------------------------------------------------
+
+
+class GrantItem(TypedDict):
+    """A role on a path and all below it; the empty path is the root."""
+
+    role: Role
+    path: str
+
+
+class TokenItem(TypedDict):
+    """A token. `created_by` is the id of the token that made it; `null`: the administrator did.
+    `expires_in_ms` is time in which the cluster has a leader; `null`: never.
+    """
+
+    id: str
+    label: str
+    grants: list[GrantItem]
+    created_by: str | None
+    slot: int
+    expires_in_ms: int | None
+
+
+class TokenPage(TypedDict):
+    """A page of tokens."""
+
+    tokens: list[TokenItem]
+    next: Annotated[str | None, Field(description="`after` of the next page.")]
+
+
+class TokenCreated(TypedDict):
+    """A token that was made. `token` is shown this once."""
+
+    id: str
+    token: str
+    label: str
+    grants: list[GrantItem]
+    expires_in_ms: int | None
+    request: str
+    slot: int
+
+
+class WhoAmI(TypedDict):
+    """The caller: the administrator, or a token."""
+
+    administrator: bool
+    token: TokenItem | None
 
 
 # -- problems -------------------------------------------------------------------------------------

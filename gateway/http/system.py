@@ -13,10 +13,11 @@ from actors.messages import ReadRequest, ReadStatus
 from actors.numbers import COUNT_MAX
 from actors.options import role_of
 from actors.paxos.ballot import Ballot
+from gateway.callers import caller_of
 from gateway.cluster import RETRY_AFTER, Cluster
 from gateway.http.headers import query_fields
 from gateway.http.parameters import READY_FOR
-from gateway.http.problems import FORGOTTEN, NOT_FOUND, UNAVAILABLE, Problem
+from gateway.http.problems import FORBIDDEN, FORGOTTEN, NOT_FOUND, UNAVAILABLE, Problem
 from gateway.http.schemas import ClusterStatus, Healthy, Leases, Ready
 from gateway.http.schemas import NodeStatus as NodePicture
 from gateway.readiness import unknown_condition
@@ -69,10 +70,14 @@ class StatusEndpoints:
         digits = sequence.isascii() and sequence.isdecimal() and len(sequence) < 19
         if not (session and digits and int(sequence) <= COUNT_MAX):
             raise Problem(NOT_FOUND, f"{name!a} is not the id of a request")
-        done = await self._cluster.read(
-            ReadRequest(number=0, what="result", session=session, sequence=int(sequence))
-        )
-        reply = done.reply
+        asked = ReadRequest(number=0, what="result", session=session, sequence=int(sequence))
+        try:
+            reply = (await self._cluster.read(caller_of(request.scope), asked)).reply
+        except Problem as problem:
+            if problem.kind is not FORBIDDEN:
+                raise
+            # Another's request: not even that it exists is for the caller to know.
+            raise Problem(NOT_FOUND, f"{name!a} is no request of yours") from None
         headers = {**_NO_STORE, "synod-slot": str(reply.applied)}
         if reply.status == "running":
             return JSONResponse({"request": name, "state": "running"}, headers=headers)
@@ -87,7 +92,7 @@ class StatusEndpoints:
                 fields={"slot": reply.applied},
             )
         body = {"request": name, "state": "decided", "result": outcome.status}
-        body |= outcome.model_dump(mode="json", exclude={"status"}, exclude_none=True)
+        body |= outcome.model_dump(mode="json", exclude={"status", "token"}, exclude_none=True)
         if outcome.status == "done":
             body["etag"] = outcome.etag
         return JSONResponse(body, headers=headers)

@@ -22,6 +22,7 @@ from actors.values import (
     RemoveDirectory,
     Transaction,
 )
+from gateway.callers import Caller, caller_of
 from gateway.cluster import Cluster
 from gateway.http.chunk_keeping import KeptChunks
 from gateway.http.conditional import precondition_of_members, refuse_conditions
@@ -193,7 +194,15 @@ class TransactionEndpoints:
         operation = body.operation(kind)
         target = json.dumps(operation.model_dump(mode="json"))
         method = f"POST/{operation.kind}"
-        decided = await run_write(self._cluster, self._keys, method, target, fields, operation)
+        decided = await run_write(
+            self._cluster,
+            caller_of(request.scope),
+            self._keys,
+            method,
+            target,
+            fields,
+            operation,
+        )
         about = {"source": operation.source, "target": operation.target}
         return _answer(decided, {**about, "created": decided.outcome.created})
 
@@ -202,18 +211,23 @@ class TransactionEndpoints:
         fields = header_fields(request.scope)
         retry = RETRY.of(fields)
         body, digest = await _read(request, fields, self._contents, Steps)
-        with self._keys.claim(fields) as key:
+        caller = caller_of(request.scope)
+        with self._keys.claim(fields, caller) as key:
             async with self._contents.uploading() as kept:
-                steps = [await self._step(n, step, kept) for n, step in enumerate(body.steps)]
+                steps = [
+                    await self._step(caller, n, step, kept) for n, step in enumerate(body.steps)
+                ]
                 named = idempotency_key(key, "POST/transactions", digest, fields)
                 decided = await self._cluster.write(
-                    Transaction(steps=tuple(steps)), named, retry_aborted=retry
+                    caller, Transaction(steps=tuple(steps)), named, retry_aborted=retry
                 )
         return _answer(decided, {"steps": len(steps)})
 
-    async def _step(self, number: int, step: AnyStepBody, kept: KeptChunks) -> AnyStep:
+    async def _step(
+        self, caller: Caller, number: int, step: AnyStepBody, kept: KeptChunks
+    ) -> AnyStep:
         try:
-            return await self._operation(step, kept)
+            return await self._operation(caller, step, kept)
         except Problem as problem:
             raise Problem(
                 problem.kind,
@@ -222,14 +236,14 @@ class TransactionEndpoints:
                 fields={**problem.fields, "step": number},
             ) from None
 
-    async def _operation(self, step: AnyStepBody, kept: KeptChunks) -> AnyStep:
+    async def _operation(self, caller: Caller, step: AnyStepBody, kept: KeptChunks) -> AnyStep:
         match step:
             case MoveStep():
                 return step.operation(MoveEntry)
             case CopyStep():
                 return step.operation(CopyEntry)
             case PutStep():
-                return await self._put(step, kept)
+                return await self._put(caller, step, kept)
             case MakeDirectoryStep():
                 return MakeDirectory(path=_path(step.path))
             case RemoveDirectoryStep():
@@ -243,8 +257,9 @@ class TransactionEndpoints:
                     raise Problem(INVALID_REQUEST, "a check needs if_match or if_none_match")
                 return Check(path=_path(step.path), when=when)
 
-    async def _put(self, step: PutStep, kept: KeptChunks) -> PutFile:
+    async def _put(self, caller: Caller, step: PutStep, kept: KeptChunks) -> PutFile:
         path = _path(step.path)
+        caller.refuse_unless_may("write", path)  # Before contents are sent to the stores.
         try:
             data = step.data()
         except ValueError as error:

@@ -23,13 +23,23 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from actors.messages import ReadReply, ReadRequest
+from actors.state.rights import Need
 from actors.store.changes import Change
+from actors.values import Principal
+from gateway.callers import ADMINISTRATOR, Caller, caller_of, forbidden
 from gateway.cluster import RETRY_AFTER, Cluster
 from gateway.http.files import ResponseCutOff
 from gateway.http.headers import query_fields
 from gateway.http.metadata import served_content_type
 from gateway.http.parameters import LAST_EVENT_ID, WATCH_AFTER, WATCH_PREFIX
-from gateway.http.problems import INVALID_HEADER, INVALID_PATH, UNAVAILABLE, Problem
+from gateway.http.problems import (
+    FORBIDDEN,
+    INVALID_HEADER,
+    INVALID_PATH,
+    UNAUTHORIZED,
+    UNAVAILABLE,
+    Problem,
+)
 from observability.safe_text import json_text, visible
 from synod.paths import InvalidPath, checked_path
 
@@ -225,7 +235,7 @@ class WatchEndpoint:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._queries: dict[int, asyncio.Future[_ChangePage]] = {}
+        self._queries: dict[tuple[Principal | None, int], asyncio.Future[_ChangePage]] = {}
         self._query_slots = asyncio.Semaphore(_QUERIES_MAX)
         self.watchers = _Watchers()
         self._ended = False
@@ -250,6 +260,9 @@ class WatchEndpoint:
                 raise Problem(INVALID_HEADER, f"Last-Event-ID is no id of this stream: {known!a}")
             ordinal = found["ordinal"]
             mark = Position(int(found["slot"]), _WHOLE if ordinal is None else int(ordinal))
+        caller = caller_of(request.scope)
+        if not (await self._cluster.rights_of(caller)).leads_on(""):
+            raise forbidden(Need("read", prefix).text)
         watcher = self.watchers.open()
         try:
             newest = await self._newest()
@@ -260,11 +273,16 @@ class WatchEndpoint:
         except BaseException:
             self.watchers.close(watcher)
             raise
-        events = self._events(prefix, mark, newest, watcher)
+        events = self._events(caller, prefix, mark, newest, watcher)
         return _EventStream(events, watcher, self.watchers.close)
 
     async def _events(
-        self, prefix: str, known: Position | None, newest: int, watcher: _Watcher
+        self,
+        caller: Caller,
+        prefix: str,
+        known: Position | None,
+        newest: int,
+        watcher: _Watcher,
     ) -> AsyncGenerator[bytes]:
         loop = asyncio.get_running_loop()
         mark = known or Position(newest, _WHOLE)
@@ -277,8 +295,10 @@ class WatchEndpoint:
         while not self._ended:
             await self.watchers.wait_for_memory()
             try:
-                page = await self._since(mark)
+                page = await self._since(caller, mark)
             except Problem as problem:
+                if problem.kind in (UNAUTHORIZED, FORBIDDEN):
+                    return  # It was revoked while the stream was open.
                 yield f": waiting, {visible(problem.detail)}\n\n".encode()
                 await asyncio.sleep(_RETRY_S)
                 continue
@@ -307,35 +327,38 @@ class WatchEndpoint:
             del page, reply, events
             await asyncio.sleep(_POLL_S - loop.time() % _POLL_S)
 
-    async def _since(self, mark: Position) -> _ChangePage:
-        """The changes after `mark`, or that no store asked remembers them. Raises `Problem`."""
+    async def _since(self, caller: Caller, mark: Position) -> _ChangePage:
+        """The changes after `mark` that the caller may see, or that no store asked remembers them.
+        Raises `Problem`.
+        """
         at_least = mark.slot + 1 if mark.ordinal == _WHOLE else mark.slot
+        asked = (caller.principal, at_least)
         while True:
-            running = self._queries.get(at_least)
+            running = self._queries.get(asked)
             if running is None:
                 break
             try:
                 return await asyncio.shield(running)
             except _QueryAbandoned:
                 continue
-        future = self._queries[at_least] = asyncio.get_running_loop().create_future()
+        future = self._queries[asked] = asyncio.get_running_loop().create_future()
         try:
             async with self._query_slots:
-                page = _ChangePage(await self._ask(at_least))
+                page = _ChangePage(await self._ask(caller, at_least))
         except BaseException as error:
             future.set_exception(error if isinstance(error, Problem) else _QueryAbandoned())
             future.exception()  # No other request may be waiting for it.
             raise
         finally:
-            del self._queries[at_least]
+            del self._queries[asked]
         future.set_result(page)
         return page
 
-    async def _ask(self, at_least: int) -> ReadReply:
+    async def _ask(self, caller: Caller, at_least: int) -> ReadReply:
         """Ask the stores in turn: a restarted one has forgotten changes that others may know."""
         forgot: ReadReply | None = None
         for _ in range(_STORES_ASKED):
-            reply = await self._read(at_least)
+            reply = await self._read(caller, at_least)
             if reply.status != "forgotten":
                 return reply
             if forgot is None or reply.applied > forgot.applied:
@@ -346,13 +369,13 @@ class WatchEndpoint:
     async def _newest(self) -> int:
         """The slot of a linearizable read: changes acknowledged before it are not sent."""
         request = ReadRequest(number=0, what="entry", path="")
-        return (await self._cluster.read(request)).reply.applied
+        return (await self._cluster.read(ADMINISTRATOR, request)).reply.applied
 
-    async def _read(self, at_least: int) -> ReadReply:
+    async def _read(self, caller: Caller, at_least: int) -> ReadReply:
         request = ReadRequest(
             number=0, what="changes", at_least=at_least, limit=_PAGE, consistency="stale"
         )
-        return (await self._cluster.read(request)).reply
+        return (await self._cluster.read(caller, request)).reply
 
 
 def concerns(change: Change, prefix: str) -> bool:

@@ -29,10 +29,12 @@ from actors.values import (
     Command,
     Constants,
     CopyEntry,
+    CreateToken,
     DeleteFile,
     FoundingMember,
     Frozen,
     Genesis,
+    Grant,
     IdempotencyKey,
     Indirect,
     Inline,
@@ -40,9 +42,11 @@ from actors.values import (
     MoveEntry,
     OpenSession,
     Precondition,
+    Principal,
     PutFile,
     Refusal,
     RemoveDirectory,
+    RevokeToken,
     StoreMember,
     Transaction,
     Value,
@@ -72,6 +76,8 @@ class Chapter(NamedTuple):
 
     genesis: Genesis
     slots: list[Slot]
+    narrow_tree: bool = True
+    """Whether the narrower bounds are also those of the tree, on which those of tokens rest."""
 
 
 # -- the history ----------------------------------------------------------------------------------
@@ -251,7 +257,65 @@ def bounds() -> Chapter:
     return Chapter(_genesis(constants), writer.slots)
 
 
-CHAPTERS = (files, sessions, bounds)
+def principals() -> Chapter:
+    """Tokens, what each may do and may not, their revocation and their expiry."""
+    writer = _Writer()
+    each, slot, command = writer.each, writer.slot, writer.command
+
+    def create(token: str, *grants: tuple[Any, str], **more: Any) -> CreateToken:
+        made = tuple(Grant(role=role, path=path) for role, path in grants)
+        return CreateToken(token=token, sha256="ab" * 32, label=token, grants=made, **more)
+
+    def act(token: str, *operations: AnyOperation, known: int = 9, **more: Any) -> None:
+        who = Principal(token=token, policy_slot=known)
+        for operation in operations:
+            slot(command(operation, principal=who, **more))
+
+    each(OpenSession(), create("w", ("write", "a/b")), create("w", ("read", "")))
+    each(create("r", ("read", "a")), create("o", ("operate", ""), ("backup", "")))
+    each(create("adm", ("admin", "a"), ("read", "z")), create("none"))
+    each(create("odd", ("backup", "a")))
+    each(create("late", ("write", "a")), _put("a/x"), _put("z/x"), _put("a/bc"))
+    act("late", _put("a/y"), known=8)
+    act("late", _put("a/y"), known=10)
+    act("w", _put("a/b/c"), _put("a/b"), _put("a/bc"), DeleteFile(path="a/x"), _put(""))
+    act("r", _put("a/r"), MakeDirectory(path="a/r"))
+    act("w", MoveEntry(source="a/b/c", target="a/b/d"), MoveEntry(source="a/b/d", target="z/d"))
+    act("w", MoveEntry(source="z/x", target="a/b/x"), CopyEntry(source="z/x", target="a/b/x"))
+    act("adm", CopyEntry(source="z/x", target="a/z"), CopyEntry(source="a/z", target="z/y"))
+    steps = (_put("a/b/1"), Check(path="a/b/1", when=ANY), RemoveDirectory(path="a/b"))
+    act("w", Transaction(steps=(*steps[:2], _put("z/1"))), Transaction(steps=steps))
+    act("r", Transaction(steps=(Check(path="a/x", when=ANY),)), RemoveDirectory(path="a"))
+    act("o", _put("a/o"), OpenSession(), CloseSession(target="gateway-1.b"))
+    act("adm", create("mine", ("write", "a/m"), ("admin", "a/m")), create("more", ("read", "z")))
+    act("adm", create("op", ("operate", "")), RevokeToken(token="r"), RevokeToken(token="o"))
+    act("adm", RevokeToken(token="w"), RevokeToken(token="no"))
+    act("w", _put("a/b/gone"), _put("a/b/gone"))
+    key = IdempotencyKey(key="k", fingerprint="f")
+    act("mine", _put("a/m/1"), _put("a/m/2"), known=99, idempotency=key)
+    act("adm", _put("z/no"), _put("a/k"), _put("a/k"), idempotency=key)
+    slot(command(_put("k"), idempotency=key))
+    act("mine", RevokeToken(token="mine"), _put("a/m/3"), known=99)
+    each(create("short", ("write", "s"), expires_after_ms=2 * _MINUTE_MS))
+    act("short", _put("s/1"), known=99)
+    slot(_put("later"), after_ms=2 * _MINUTE_MS - 30)
+    act("short", _put("s/2"), _put("s/3"), known=99)
+    slot(_put("tick"), after_ms=_MINUTE_MS)
+    each(create("large", *[("read", "n" * 200 + str(number)) for number in range(32)]))
+    each(*(create(f"t{number}", ("read", "t")) for number in range(9)))
+    each(RevokeToken(token="t1"), create("w", ("read", "")))
+    constants = Constants(
+        session_expiry_ms=8 * _MINUTE_MS,
+        idempotency_expiry_ms=6 * _MINUTE_MS,
+        tree_entries=1_800,
+        tree_bytes=128 * 6_074,  # The tokens reach it exactly.
+    )
+    return Chapter(_genesis(constants), writer.slots, narrow_tree=False)
+
+
+CHAPTERS = (files, sessions, bounds, principals)
+_CHAPTERS_OF_TREES = 3
+"""The first chapters are also applied under narrower bounds of the tree."""
 
 NARROW = range(1, 40)
 """Each chapter is also applied under so narrow bounds that each cost of a step or an entry, and
@@ -259,8 +323,8 @@ each time of an expiry, decides an outcome somewhere.
 """
 
 
-def _narrowed(constants: Constants, width: int) -> Constants:
-    return constants.model_copy(
+def _narrowed(constants: Constants, width: int, narrow_tree: bool) -> Constants:
+    narrow = constants.model_copy(
         update={
             "slot_steps": width,
             "slot_bytes": 150 * width,
@@ -271,6 +335,10 @@ def _narrowed(constants: Constants, width: int) -> Constants:
             "idempotency_expiry_ms": width * _MINUTE_MS // 4,
         }
     )
+    if narrow_tree:
+        return narrow
+    sizes = {"tree_entries": constants.tree_entries, "tree_bytes": constants.tree_bytes}
+    return narrow.model_copy(update=sizes)
 
 
 # -- its record -----------------------------------------------------------------------------------
@@ -291,7 +359,7 @@ def repeated(lines: Sequence[str]) -> Iterator[str]:
         read = json.loads(line)
         if "genesis" in read:
             genesis = Genesis.model_validate_json(json.dumps(read["genesis"]))
-            chapters.append(Chapter(genesis, []))
+            chapters.append(Chapter(genesis, [], len(chapters) < _CHAPTERS_OF_TREES))
         elif "slot" in read:
             value = _VALUE.validate_json(json.dumps(read["value"]))
             aborted = _REFUSALS.validate_json(json.dumps(read["aborted"]))
@@ -301,13 +369,14 @@ def repeated(lines: Sequence[str]) -> Iterator[str]:
 
 
 def _lines_of(chapter: Chapter) -> Iterator[str]:
-    genesis, slots = chapter
+    genesis, slots, narrow_tree = chapter
     yield _line_of_genesis(genesis)
     state = begun(genesis)
     for slot in slots:
         yield _line_of_slot(state, slot)
     for width in NARROW:
-        narrow = genesis.model_copy(update={"constants": _narrowed(genesis.constants, width)})
+        constants = _narrowed(genesis.constants, width, narrow_tree)
+        narrow = genesis.model_copy(update={"constants": constants})
         state, results = begun(narrow), hashlib.sha256()
         for slot in slots:
             results.update(_line_of_slot(state, slot).encode())

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 
-from actors.state import budget, namespace, operations, sessions, tree
+from actors.state import budget, namespace, operations, policy, rights, sessions, tree
 from actors.values import Status
 from tests.actors import history
 
@@ -23,7 +23,7 @@ ADVICE = (
 
 JOURNAL_ONLY = (
     *("restore", "restored", "take_rows", "rows", "replace", "row", "log_time_ms", "has_result"),
-    *("entries", "_state_row", "list_directory"),
+    *("entries", "_state_row", "list_directory", "leads_on", "may_reach", "visible"),
 )
 """Functions that compute nothing from the log: journals, snapshots and reads."""
 
@@ -51,7 +51,7 @@ def test_every_status_is_in_the_record() -> None:
 
 def test_the_history_runs_every_line_of_the_rules() -> None:
     """Otherwise a change of a line that it does not run would go unnoticed."""
-    modules = (budget, namespace, operations, sessions, tree)
+    modules = (budget, namespace, operations, policy, rights, sessions, tree)
     wanted = {line for module in modules for line in _lines_of(module)}
 
     ran = _lines_run(lambda: list(history.record()), {line[0] for line in wanted})
@@ -101,7 +101,12 @@ def _lines_run(work: Callable[[], object], files: set[str]) -> set[tuple[str, in
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [(sessions, "_EXPIRY_STEP_MS"), (budget, "_ENTRY_BYTES")]
+    ("module", "name"),
+    [
+        (sessions, "_EXPIRY_STEP_MS"),
+        (budget, "_ENTRY_BYTES"),
+        (policy, "_TOKEN_BYTES"),
+    ],
 )
 def test_a_changed_rule_is_noticed(
     module: types.ModuleType, name: str, monkeypatch: pytest.MonkeyPatch

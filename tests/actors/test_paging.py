@@ -117,7 +117,9 @@ def test_the_longest_changes_are_sent_in_pages_of_whole_slots() -> None:
     through = 0
     while through < 300:
         page = answer_changes(
-            changes, ReadRequest(number=1, what="changes", at_least=through + 1, limit=1_000)
+            Namespace(),
+            changes,
+            ReadRequest(number=1, what="changes", at_least=through + 1, limit=1_000),
         )
         assert (page.status, page.applied > through) == ("found", True)
         assert len(page.to_json()) < PAGE_BYTES + 8 * 16 * 1024
@@ -141,7 +143,7 @@ def test_long_names_are_kept_for_fewer_changes() -> None:
     rows, through = changes.since(7, 1_000)
     assert (changes.first, [row.slot for row in rows], through) == (8, [8, 9, 10], 10)
     asked = ReadRequest(number=1, what="changes", at_least=7)
-    assert answer_changes(changes, asked).status == "forgotten"
+    assert answer_changes(Namespace(), changes, asked).status == "forgotten"
 
 
 def test_long_commands_fill_several_slots() -> None:

@@ -94,7 +94,7 @@ def test_changes_are_answered_from_the_requested_slot_on() -> None:
         changes.note(state.applied + 1, batch, state.apply(state.applied + 1, batch, ()))
 
     def changes_from(at_least: int) -> tuple[str, list[str], int]:
-        reply = answer_changes(changes, request(what="changes", at_least=at_least))
+        reply = answer_changes(Namespace(), changes, request(what="changes", at_least=at_least))
         return reply.status, [change.path for change in reply.changes], reply.applied
 
     assert [changes_from(slot) for slot in (0, 1, 2)] == [("found", ["a", "b"], 3)] * 3

@@ -15,12 +15,14 @@ from actors.values import (
     Command,
     Constants,
     CopyEntry,
+    CreateToken,
     DecidedSlot,
     DeleteFile,
     DirectoryEntry,
     FileEntry,
     FoundingMember,
     Genesis,
+    Grant,
     IdempotencyKey,
     Indirect,
     Inline,
@@ -30,6 +32,7 @@ from actors.values import (
     Outcome,
     Precondition,
     PreparedSlot,
+    Principal,
     PutFile,
     Refusal,
     RemoveDirectory,
@@ -40,6 +43,8 @@ from actors.values import (
 )
 
 HASH = "ab" * 32
+GRANTS = (Grant(role="write", path="a/b"), Grant(role="operate", path=""))
+PRINCIPAL = Principal(token="t", policy_slot=8)
 BALLOT = Ballot(7, "proposer-2")
 VIEW = View(
     epoch=4,
@@ -243,3 +248,46 @@ SAMPLES: tuple[AnyMessage, ...] = (
     m.JoinRequest(applied=9, state_hash=HASH),
     m.Diverged(slot=9, state_hash=HASH, reported="cd" * 16),
 )
+
+OF_PRINCIPALS: tuple[AnyMessage, ...] = (
+    m.Submit(
+        ballot=BALLOT,
+        command=Command(
+            session="s",
+            sequence=3,
+            acknowledged=2,
+            reply_to="gateway-1",
+            operation=CreateToken(
+                token="t",
+                sha256=HASH,
+                label="ü",
+                grants=GRANTS,
+                expires_after_ms=7,
+            ),
+            principal=PRINCIPAL,
+        ),
+    ),
+    m.Result(
+        session="s",
+        sequence=3,
+        outcome=Outcome(status="denied", slot=9, index=0, detail="no", token="t"),
+    ),
+    m.ReadRequest(number=6, what="tokens", principal=PRINCIPAL),
+    m.ReadReply(
+        number=6,
+        status="found",
+        applied=9,
+        tokens=(
+            m.TokenInfo(
+                token="t",
+                slot=9,
+                label="ü",
+                grants=GRANTS,
+                created_by="u",
+                left_ms=5,
+                sha256=HASH,
+            ),
+        ),
+    ),
+)
+"""More instances, of messages for the holders of tokens."""

@@ -16,6 +16,7 @@ from actors.calls import (
     CopySnapshot,
     Fetch,
     FetchedChunk,
+    HoldChunks,
     Holding,
     KeepChunks,
     NotDone,
@@ -41,6 +42,7 @@ from actors.values import (
     Frozen,
     Inline,
     OpenSession,
+    Principal,
     StoreMember,
     View,
     contents_of,
@@ -102,7 +104,7 @@ class FakeCluster:
                 self.fetches_under_way -= 1
                 data = None if call.sha256 in self.missing else self.chunks.get(call.sha256)
                 return Absent() if data is None else FetchedChunk(data)
-            case KeepChunks():
+            case KeepChunks() | HoldChunks():
                 return Holding()
             case ReadLog(before=before, limit=limit, commands_max=commands_max):
                 asked = LogRead(number=1, before=before, limit=limit, commands_max=commands_max)
@@ -119,18 +121,22 @@ class FakeCluster:
         """All writes that were submitted."""
         return [call for call in self.calls if isinstance(call, Write)]
 
-    def store(self, operation: AnyOperation, idempotency: Any = None) -> WriteDecided:
+    def store(
+        self, operation: AnyOperation, idempotency: Any = None, principal: Principal | None = None
+    ) -> WriteDecided:
         """Apply an operation that no gateway checked."""
         for content in contents_of(operation):
             if isinstance(content, Inline):
                 assert hashlib.sha256(content.data).hexdigest() == content.sha256
                 self.chunks[content.sha256] = content.data
-        return self._apply(operation, idempotency)
+        return self._apply(operation, idempotency, principal)
 
     def _write(self, call: Write) -> WriteDecided:
-        return self.store(call.operation, call.idempotency)
+        return self.store(call.operation, call.idempotency, call.principal)
 
-    def _apply(self, operation: Any, idempotency: Any = None) -> WriteDecided:
+    def _apply(
+        self, operation: Any, idempotency: Any = None, principal: Principal | None = None
+    ) -> WriteDecided:
         command = Command(
             session=SESSION,
             sequence=self._sequence,
@@ -138,6 +144,7 @@ class FakeCluster:
             reply_to="gateway-1",
             operation=operation,
             idempotency=idempotency,
+            principal=principal,
         )
         self._sequence += 1
         batch = Batch(commands=(command,))
@@ -158,7 +165,7 @@ class FakeCluster:
                     await self.applied.wait()
             except TimeoutError:
                 break
-        return answer_changes(self.changes, request)
+        return answer_changes(self.state, self.changes, request)
 
     async def _upload(self, call: Upload) -> Uploaded:
         assert hashlib.sha256(call.data).hexdigest() == call.sha256

@@ -1,4 +1,4 @@
-"""Wrong tokens are limited for each address; the right one is accepted from other addresses."""
+"""Wrong tokens are limited for each address; the right one is accepted from any."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -91,7 +91,7 @@ async def port(cluster: FakeCluster) -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize("way", ["bearer", "JSON", "form"])
-async def test_guesses_are_refused_and_the_right_token_gets_in_from_another_address(
+async def test_guesses_are_refused_and_the_right_token_gets_in_from_any_address(
     port: int, way: str
 ) -> None:
     def guess(token: str) -> bytes:
@@ -109,14 +109,14 @@ async def test_guesses_are_refused_and_the_right_token_gets_in_from_another_addr
             client.send(guess(f"wrong-{number}"))
             said.append(await client.answer())
         client.send(guess(TOKEN))
-        locked_out = await client.answer()
+        let_in_too = await client.answer()
         other.send(guess(TOKEN))
         let_in = await other.answer()
 
         assert [answer.status for answer in said] == [401] * BURST + [429] * 5
-        assert locked_out.status == 429
-        assert 0 < int(locked_out.headers["retry-after"]) <= EACH_S
-        assert (locked_out.problem == "too-many-requests") == (way != "form")
+        assert 0 < int(said[-1].headers["retry-after"]) <= EACH_S
+        assert (said[-1].problem == "too-many-requests") == (way != "form")
+        assert let_in_too.status in (200, 204, 303)
         assert let_in.status in (200, 204, 303)
 
 
@@ -128,7 +128,7 @@ async def test_a_browser_that_is_in_stays_in_while_its_address_guesses(
         assert (await browser.post("/v1/login", json={"token": TOKEN})).status_code == 204
         for number in range(BURST):
             await browser.post("/v1/login", json={"token": f"wrong-{number}"})
-        answer = await browser.post("/v1/login", json={"token": TOKEN})
+        answer = await browser.post("/v1/login", json={"token": "wrong-again"})
         assert problem_of(answer)["type"] == "urn:synod:problem:too-many-requests"
         assert (await browser.get("/v1/cluster")).status_code == 200
 

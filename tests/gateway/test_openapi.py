@@ -21,6 +21,7 @@ from gateway.http import (
     files,
     problems,
     system,
+    tokens,
     transactions,
     watch,
 )
@@ -144,6 +145,7 @@ _ASK: dict[tuple[str, str], tuple[str, bytes]] = {
     ("GET", "/v1/requests"): ("/v1/requests", b""),
     ("GET", "/v1/log"): ("/v1/log", b""),
     ("GET", "/readyz"): ("/readyz", b""),
+    ("GET", "/v1/tokens"): ("/v1/tokens", b""),
     ("GET", "/v1/backup/rows"): ("/v1/backup/rows", b""),
 }
 """A request for each operation with parameters beside the path. Those for streams are refused."""
@@ -153,7 +155,16 @@ async def test_what_an_endpoint_reads_of_a_request_is_described(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: set[str] = set()
-    for module in (transactions, directories, files, diagnostics, backup_endpoints, system, watch):
+    for module in (
+        transactions,
+        directories,
+        files,
+        diagnostics,
+        backup_endpoints,
+        system,
+        tokens,
+        watch,
+    ):
         for name in ("header_fields", "query_fields"):
             if (reads := getattr(module, name, None)) is not None:
                 noting = partial(lambda reads, scope: _Noting(reads(scope), asked), reads)

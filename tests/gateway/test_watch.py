@@ -14,6 +14,7 @@ import gateway.http.watch
 from actors.calls import NotDone
 from actors.store.changes import Change
 from actors.values import Transaction
+from gateway.callers import ADMINISTRATOR
 from gateway.cluster import Cluster
 from gateway.http.app import GatewayApp
 from gateway.http.watch import _POLL_S, Position, WatchEndpoint, concerns
@@ -192,7 +193,7 @@ async def test_watchers_at_the_same_slot_share_one_question_also_when_the_first_
     mark = Position(cluster.state.applied, 0)
     cluster.hold = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        first, *others = [group.create_task(watching._since(mark)) for _ in range(5)]
+        first, *others = [group.create_task(watching._since(ADMINISTRATOR, mark)) for _ in range(5)]
         await cluster.called.wait()
         assert len(cluster.calls) == 1
 

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 
 from actors.calls import Call, NotDone, Read, ReadDone
 from actors.messages import ReadReply, ReadRequest
+from actors.state.namespace import Namespace
 from actors.store.changes import Change, Changes
 from actors.store.reads import answer_changes
 from actors.values import NOOP, AnyValue, Batch, Command, Outcome, Transaction
+from gateway.callers import ADMINISTRATOR
 from gateway.cluster import Cluster
 from gateway.http.problems import Problem
 from gateway.http.watch import Position, WatchEndpoint, _Watcher, concerns
@@ -141,7 +143,7 @@ class _Stores:
                 break
             await asyncio.sleep(_WAIT_S / 4)
             self.happen()
-        return answer_changes(store, request)
+        return answer_changes(Namespace(), store, request)
 
     def changes(self) -> list[Change]:
         """All that ever changed, as a store tells it that forgot nothing."""
@@ -180,7 +182,7 @@ class _Client:
 
     async def _connect(self, newest: int) -> AsyncIterator[tuple[str, str, Any]]:
         mark = _mark(self.last_id) if self.last_id else None
-        pieces = self._watch._events(self._prefix, mark, newest, _Watcher())
+        pieces = self._watch._events(ADMINISTRATOR, self._prefix, mark, newest, _Watcher())
         try:
             async for piece in pieces:
                 for block in piece.decode().split("\n\n")[:-1]:

@@ -1,0 +1,102 @@
+"""Which requests a gateway admits, and for whom: the administrator, or the holder of an API token.
+
+What a route needs stands in its description (`gateway.http.operations`). A role of the cluster is
+checked here, against the state of a store; rights on paths are checked by the replicas, with the
+command or the read itself.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
+
+from actors.state.rights import Need
+from gateway.callers import ADMINISTRATOR, Caller, forbidden, note_caller
+from gateway.cluster import Cluster
+from gateway.http.auth import PUBLIC_PATHS, Authenticator, address_of
+from gateway.http.auth_limits import TokenAttemptLimits
+from gateway.http.credentials import Credentials, api_token_in
+from gateway.http.operations import operation_of
+from gateway.http.problems import TOO_MANY_REQUESTS, UNAUTHORIZED, Problem
+
+REQUESTS_OF_TOKEN_MAX = 128
+"""How many requests of one token a gateway serves at a time, streams among them."""
+
+
+class Admission:
+    """Admits requests."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        authenticator: Authenticator,
+        limits: TokenAttemptLimits,
+        rejected: Callable[[str], None],
+    ) -> None:
+        self._cluster = cluster
+        self._authenticator = authenticator
+        self._rejected = rejected
+        self.credentials = Credentials(cluster, limits, rejected)
+        self._running: Counter[str] = Counter()
+
+    async def check(self, scope: Scope, routes: Sequence[BaseRoute]) -> Response | None:
+        """Admit a request, whose caller `caller_of` then knows; or return the login page for a
+        browser. Raises `Problem`.
+        """
+        text = api_token_in(scope)
+        if text is None or scope["path"] in PUBLIC_PATHS:
+            rejection = self._authenticator.check(scope)
+            note_caller(scope, ADMINISTRATOR)
+            return rejection
+        self._authenticator.check_source(scope)
+        caller = await self.credentials.caller_of(text, address_of(scope))
+        note_caller(scope, caller)
+        try:
+            await self._check_route(caller, scope, routes)
+        except Problem as problem:
+            if problem.kind is UNAUTHORIZED:
+                self.credentials.forget(caller)
+            raise
+        return None
+
+    async def _check_route(self, caller: Caller, scope: Scope, routes: Sequence[BaseRoute]) -> None:
+        """Check what the route needs of the cluster. Raises `Problem`."""
+        path = next((_path(route) for route in routes if _matches(route, scope)), None)
+        operation = None if path is None else operation_of(scope["method"], path)
+        needs = "credentials" if operation is None else operation.needs
+        if needs == "paths":
+            return  # The replicas decide, with the command or the read itself.
+        rights = await self._cluster.rights_of(caller)
+        if needs in ("operate", "backup") and not rights.may(needs, ""):
+            raise forbidden(Need(needs, "").text)
+
+    @contextmanager
+    def running(self, caller: Caller) -> Iterator[None]:
+        """Counts a request while it is served. Raises `Problem` if its token has too many."""
+        token = caller.token
+        if token and self._running[token] >= REQUESTS_OF_TOKEN_MAX:
+            self._rejected("flood")
+            raise Problem(
+                TOO_MANY_REQUESTS,
+                f"{REQUESTS_OF_TOKEN_MAX} requests of this token are being served",
+                headers={"retry-after": "1"},
+            )
+        self._running[token] += 1
+        try:
+            yield
+        finally:
+            self._running[token] -= 1
+            if not self._running[token]:
+                del self._running[token]
+
+
+def _matches(route: BaseRoute, scope: Scope) -> bool:
+    return route.matches(scope)[0] is not Match.NONE
+
+
+def _path(route: BaseRoute) -> str:
+    path: str = getattr(route, "path", "")
+    return path

@@ -1,0 +1,115 @@
+"""`/v1/tokens` and `/v1/whoami`: API tokens, and what the caller may do."""
+
+from http import HTTPStatus
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from actors.messages import ReadRequest, TokenInfo
+from actors.state.rights import needs_of_grants
+from actors.values import TOKEN_ID_CHARS_MAX, CreateToken, Grant, RevokeToken
+from gateway.callers import caller_of
+from gateway.cluster import Cluster
+from gateway.http.credentials import new_token
+from gateway.http.files import written_headers
+from gateway.http.headers import query_fields
+from gateway.http.parameters import TOKENS_AFTER, TOKENS_LIMIT
+from gateway.http.problems import INVALID_REQUEST, NOT_FOUND, Problem
+from gateway.http.schemas import GrantItem, TokenCreated, TokenItem, TokenPage, WhoAmI
+from gateway.http.small_bodies import check_json, read_small_body
+from gateway.http.token_bodies import NewTokenBody
+
+_NO_STORE = {"cache-control": "no-store"}
+
+
+class TokenEndpoints:
+    """The endpoints."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def whoami(self, request: Request) -> Response:
+        """What the caller may do."""
+        caller = caller_of(request.scope)
+        body: WhoAmI = {"administrator": caller.principal is None, "token": None}
+        if caller.principal is not None:
+            asked = ReadRequest(number=0, what="access")
+            reply = (await self._cluster.read(caller, asked)).reply
+            body["token"] = _item(reply.tokens[0])
+        return JSONResponse(body, headers=_NO_STORE)
+
+    async def tokens(self, request: Request) -> Response:
+        """The tokens that the caller may see, or a new one."""
+        if request.method == "POST":
+            return await self._create(request)
+        query = query_fields(request.scope)
+        asked = ReadRequest(
+            number=0,
+            what="tokens",
+            after=TOKENS_AFTER.of(query),
+            limit=TOKENS_LIMIT.of(query),
+        )
+        reply = (await self._cluster.read(caller_of(request.scope), asked)).reply
+        found = [_item(info) for info in reply.tokens]
+        following = found[-1]["id"] if reply.more and found else None
+        body: TokenPage = {"tokens": found, "next": following}
+        return JSONResponse(body, headers=_NO_STORE)
+
+    async def _create(self, request: Request) -> Response:
+        caller = caller_of(request.scope)
+        check_json(request.scope)
+        try:
+            asked = NewTokenBody.model_validate_json(await read_small_body(request))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the body"
+            raise Problem(INVALID_REQUEST, f"{where}: {first['msg']}") from None
+        grants = tuple(one.grant() for one in asked.grants)
+        for need in needs_of_grants(grants):
+            caller.refuse_unless_may(need.role, need.path)
+        new = new_token()
+        operation = CreateToken(
+            token=new.id,
+            sha256=new.sha256,
+            label=asked.label,
+            grants=grants,
+            expires_after_ms=asked.expires_after_ms,
+        )
+        decided = await self._cluster.write(caller, operation, None, retry_aborted=True)
+        body: TokenCreated = {
+            "id": new.id,
+            "token": new.text,
+            "label": asked.label,
+            "grants": [_grant_item(grant) for grant in grants],
+            "expires_in_ms": asked.expires_after_ms,
+            "request": decided.request,
+            "slot": decided.outcome.slot,
+        }
+        headers = {**written_headers(decided), **_NO_STORE}
+        return JSONResponse(body, status_code=HTTPStatus.CREATED, headers=headers)
+
+    async def revoke(self, request: Request) -> Response:
+        """Revoke a token."""
+        id: str = request.path_params["token"]
+        if len(id) > TOKEN_ID_CHARS_MAX:
+            raise Problem(NOT_FOUND, f"there is no token {id[:40]!a} that may be revoked")
+        operation = RevokeToken(token=id)
+        caller = caller_of(request.scope)
+        decided = await self._cluster.write(caller, operation, None, retry_aborted=True)
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers=written_headers(decided))
+
+
+def _item(info: TokenInfo) -> TokenItem:
+    return {
+        "id": info.token,
+        "label": info.label,
+        "grants": [_grant_item(grant) for grant in info.grants],
+        "created_by": info.created_by or None,
+        "slot": info.slot,
+        "expires_in_ms": info.left_ms,
+    }
+
+
+def _grant_item(grant: Grant) -> GrantItem:
+    return {"role": grant.role, "path": grant.path}
