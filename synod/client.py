@@ -11,13 +11,22 @@ connection broke::
 """
 
 import asyncio
+import builtins
 import contextlib
 import hashlib
 import importlib.util
 import json
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -43,6 +52,8 @@ from synod.errors import (
     InvalidRequest,
     Misconfigured,
     NotFound,
+    NotSent,
+    OutcomeUnknown,
     PreconditionFailed,
     ServerFailure,
     SynodError,
@@ -390,6 +401,52 @@ class AsyncClient:
     async def record(self, order: dict[str, Any]) -> dict[str, Any]:
         """Change what every node records; see `docs/api.md`. Raises `SynodError`."""
         return await self._item("POST", "/v1/traces", json=order)
+
+    # -- tokens -----------------------------------------------------------------------------------
+
+    async def whoami(self) -> dict[str, Any]:
+        """Who the caller is, and what it may do. Raises `SynodError`."""
+        return await self._item("GET", "/v1/whoami")
+
+    async def create_token(
+        self,
+        label: str,
+        grants: Sequence[Mapping[str, str]],
+        *,
+        expires_after_ms: int | None = None,
+    ) -> dict[str, Any]:
+        """Make an API token; `token` of the answer is shown this once. Grants have the members
+        `role` and `path`. Raises `SynodError`.
+        """
+        body: dict[str, Any] = {"label": label, "grants": [dict(grant) for grant in grants]}
+        if expires_after_ms is not None:
+            body["expires_after_ms"] = expires_after_ms
+        request = self._http.build_request("POST", "/v1/tokens", json=body)
+        try:
+            # Only once: each copy would make a token, and only the last one's secret would arrive.
+            answer = await self._answer(request, Retry(self._patience_s), attempts=1)
+        except (Unreachable, OutcomeUnknown) as error:
+            error.undecided = not isinstance(error, NotSent)
+            raise
+        with self._understood():
+            made: dict[str, Any] = answer.json()
+        return made
+
+    async def tokens(self) -> builtins.list[dict[str, Any]]:
+        """The tokens that the caller may revoke. Raises `SynodError`."""
+        found: builtins.list[dict[str, Any]] = []
+        after: str | None = ""
+        while after is not None:
+            page = await self._item("GET", "/v1/tokens", {"after": after})
+            with self._understood():
+                found += page["tokens"]
+                after = page["next"]
+        return found
+
+    async def revoke_token(self, token: str) -> Written:
+        """Revoke an API token by its id. Raises `SynodError`."""
+        url = f"/v1/tokens/{quote(token, safe='')}"
+        return self._written(written_of, await self._write("DELETE", url, {}, None))
 
     # -- backup, see `gateway.backup.take` ---------------------------------------------------------
 

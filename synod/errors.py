@@ -54,6 +54,10 @@ class Unauthorized(SynodError):
     """The gateway requires a token, or another one: see `SYNOD_TOKEN`."""
 
 
+class Forbidden(SynodError):
+    """The token lacks the right to do this; the message names it. Nothing was changed."""
+
+
 class NotFound(SynodError):
     """There is no such file, directory or request."""
 
@@ -102,6 +106,7 @@ class Damaged(SynodError):
 
 _BY_STATUS: dict[int, type[SynodError]] = {
     401: Unauthorized,
+    403: Forbidden,
     404: NotFound,
     409: Conflict,
     410: NotFound,

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 _HERE = Path(__file__).parent
-FILES = ("paxos.toml", "views.toml", "answers.toml", "copies.toml", "journals.toml")
+FILES = (
+    "paxos.toml",
+    "views.toml",
+    "answers.toml",
+    "copies.toml",
+    "journals.toml",
+    "rights.toml",
+)
 _SEEDS = 20
 
 

@@ -63,6 +63,10 @@ COVERAGE_GOALS = (
     CoverageGoal("publications that the broker did not take", ("broker.blocked",)),
     CoverageGoal("unused chunks asked to be kept", ("store.chunks_kept",)),
     CoverageGoal("unused chunks deleted", ("store.chunks_deleted",)),
+    CoverageGoal("commands of tokens applied", ("rights.commands_allowed",), 5),
+    CoverageGoal("commands of tokens refused", ("rights.commands_refused",), 5),
+    CoverageGoal("reads of tokens served", ("rights.reads_allowed",), 5),
+    CoverageGoal("reads of tokens refused", ("rights.reads_refused",), 5),
     CoverageGoal("changed settings refused", ("settings.refused",)),
     CoverageGoal("changed settings tolerated", ("settings.borne",)),
     *(

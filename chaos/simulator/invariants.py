@@ -29,6 +29,7 @@ from chaos.simulator.invariants_paxos import PaxosInvariants
 from chaos.simulator.invariants_settings import SettingsInvariants
 from chaos.simulator.machine import Machine, MachineObserver, counters_of
 from chaos.simulator.reference_log import ReferenceLog
+from chaos.simulator.rights import RightsInvariants
 from chaos.simulator.violation import Violation
 
 _PROMISES = frozenset((Promise, Accepted, LeaseGranted))
@@ -48,6 +49,7 @@ class Invariants(MachineObserver):
         self.commit = CommitInvariants(self.log)
         self.chunks = ChunkInvariants()
         self.settings = SettingsInvariants()
+        self.rights = RightsInvariants()
         self.log.on_chosen = self.commit.slot_chosen
         self.on_chunk: Callable[[str, str, bool], None] = lambda disk, name, stored: None
         """A store has committed a chunk, or has deleted a sound one."""
@@ -67,13 +69,13 @@ class Invariants(MachineObserver):
             NodeHeartbeat: (self.commit.heartbeat_sent,),
             Result: (self.commit.result_sent,),
             Truncate: (self.commit.truncation_sent,),
-            ReadRequest: (self.commit.read_sent,),
+            ReadRequest: (self.commit.read_sent, self.rights.read_sent),
             ChunkStored: (self.chunks.stored_sent,),
         }
 
     def total(self, machines: list[Machine]) -> Counter[str]:
         """The counters of the whole run, by role and name."""
-        total = self.counters + self.settings.counters
+        total = self.counters + self.settings.counters + self.rights.counters
         total["store.chunks_kept"] += self.chunks.kept
         for machine in machines:
             total.update(_named(machine))
@@ -120,6 +122,7 @@ class Invariants(MachineObserver):
                         self._read_served(machine, send.to, send.message)
 
     def _read_served(self, machine: Machine, to: str, message: ReadReply) -> None:
+        self.rights.read_served(machine, to, message)
         if self.commit.is_linearizable(to, message):
             self.paxos.lease_in_force(machine)
             self.commit.read_served(machine, message)

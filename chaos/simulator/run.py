@@ -20,6 +20,7 @@ from chaos.simulator.faults import (
 from chaos.simulator.invariants import Invariants
 from chaos.simulator.large_files import LargeFiles
 from chaos.simulator.random_streams import random_stream
+from chaos.simulator.rights import TokenClients
 from chaos.simulator.schedule import US_PER_MS
 from chaos.simulator.service_check import ServiceCheck
 from chaos.simulator.trace import TraceSink
@@ -138,6 +139,7 @@ class Simulation:
             max(1, plan.processes // _SMALL_PER_LARGE),
             self.script.pause_ms_max,
         )
+        TokenClients(self.world, self.workload)
         if "slow-clients" in self.script.faults and not renewals_arrive(self.script.faults):
             self.large_files.checked_from_us = _NEVER_US
         self.invariants.on_chunk = self.large_files.chunk_changed
@@ -206,6 +208,7 @@ class Simulation:
         self._wait_until_healed()
         check_log(world, self.invariants.log, workload)
         check_states(world)
+        self.invariants.rights.check(self.invariants.log)
         check_history(workload, workload.counts)
 
     def _wait_until_healed(self) -> None:

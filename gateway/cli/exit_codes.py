@@ -1,6 +1,7 @@
 """The exit codes of the command line; `docs/operations.md` has them as a table."""
 
 from synod.errors import (
+    Forbidden,
     Misconfigured,
     NotFound,
     PreconditionFailed,
@@ -28,6 +29,7 @@ _CODES: tuple[tuple[type[SynodError], int], ...] = (
     (Unavailable, UNAVAILABLE),
     (Unreachable, UNAVAILABLE),
     (Unauthorized, NOT_ALLOWED),
+    (Forbidden, NOT_ALLOWED),
 )
 
 

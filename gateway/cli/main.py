@@ -45,6 +45,7 @@ _MODULES = {
     "gateway.cli.files": ("put", "get", "ls", "stat", "rm", "mkdir"),
     "gateway.cli.trace": ("trace",),
     "gateway.cli.firehose": ("firehose",),
+    "gateway.cli.tokens": ("token", "whoami"),
     "gateway.cli.transactions": ("mv", "cp", "txn", "watch"),
 }
 """The commands of this package; each module's `register` adds its own."""

@@ -108,7 +108,7 @@ class GatewayApp:
         limits = TokenAttemptLimits()
         self._auth = Authenticator(settings.token, self.rejected, limits, tls=self._tls)
         self._admission = Admission(cluster, self._auth, limits, self.rejected)
-        tokens = TokenEndpoints(cluster)
+        tokens = TokenEndpoints(cluster, keys)
         self.requests = RequestLog()
         self.live_events = LiveEvents(cluster, settings.heartbeat_ms)
         tracing = Tracing("off") if tracing is None else tracing

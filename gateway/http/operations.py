@@ -633,9 +633,20 @@ _TOKENS = {
         needs="paths",
         summary="Revoke an API token",
         description="Every command and read that follows in the order of the log is refused.",
-        parameters=(parameters.TOKEN,),
+        parameters=(parameters.TOKEN, *_HOW_TO_WRITE),
         answers=(_NO_CONTENT,),
-        problems=(p.NOT_FOUND, p.BUSY, p.ABORTED, p.UNAVAILABLE, p.UNKNOWN),
+        problems=(
+            p.INVALID_HEADER,
+            p.NOT_FOUND,
+            p.RUNNING,
+            p.REQUEST_TOO_LARGE,
+            p.KEY_REUSED,
+            p.BUSY,
+            p.ABORTED,
+            p.UNAVAILABLE,
+            p.UNKNOWN,
+            p.DISK_FULL,
+        ),
     ),
 }
 

@@ -12,8 +12,9 @@ from actors.values import TOKEN_ID_CHARS_MAX, CreateToken, Grant, RevokeToken
 from gateway.callers import caller_of
 from gateway.cluster import Cluster
 from gateway.http.credentials import new_token
-from gateway.http.files import written_headers
-from gateway.http.headers import query_fields
+from gateway.http.files import run_write, written_headers
+from gateway.http.headers import header_fields, query_fields
+from gateway.http.idempotency import RunningKeys
 from gateway.http.parameters import TOKENS_AFTER, TOKENS_LIMIT
 from gateway.http.problems import INVALID_REQUEST, NOT_FOUND, Problem
 from gateway.http.schemas import GrantItem, TokenCreated, TokenItem, TokenPage, WhoAmI
@@ -26,8 +27,9 @@ _NO_STORE = {"cache-control": "no-store"}
 class TokenEndpoints:
     """The endpoints."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, keys: RunningKeys) -> None:
         self._cluster = cluster
+        self._keys = keys
 
     async def whoami(self, request: Request) -> Response:
         """What the caller may do."""
@@ -96,7 +98,10 @@ class TokenEndpoints:
             raise Problem(NOT_FOUND, f"there is no token {id[:40]!a} that may be revoked")
         operation = RevokeToken(token=id)
         caller = caller_of(request.scope)
-        decided = await self._cluster.write(caller, operation, None, retry_aborted=True)
+        fields = header_fields(request.scope)
+        decided = await run_write(
+            self._cluster, caller, self._keys, "DELETE/tokens", id, fields, operation
+        )
         return Response(status_code=HTTPStatus.NO_CONTENT, headers=written_headers(decided))
 
 

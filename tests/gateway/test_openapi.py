@@ -146,6 +146,7 @@ _ASK: dict[tuple[str, str], tuple[str, bytes]] = {
     ("GET", "/v1/log"): ("/v1/log", b""),
     ("GET", "/readyz"): ("/readyz", b""),
     ("GET", "/v1/tokens"): ("/v1/tokens", b""),
+    ("DELETE", "/v1/tokens/{token}"): ("/v1/tokens/a", b""),
     ("GET", "/v1/backup/rows"): ("/v1/backup/rows", b""),
 }
 """A request for each operation with parameters beside the path. Those for streams are refused."""
