@@ -48,7 +48,7 @@ _FILES = ("guarded/a/x", "guarded/a/y", "guarded/ab/x", "guarded/b/x")
 _ROLES: tuple[Role, ...] = ("read", "write", "write", "admin", "operate")
 _EXPIRIES_MS = (None, None, None, 5_000, 30_000)
 _KNOWN_MAX = 6
-_NOT_JUDGED = ("aborted", "busy", "too_large")
+_NOT_JUDGED = ("aborted", "busy", "too_large", "forgotten", "unknown_session")
 """Outcomes of commands whose rights were not looked at, or not all."""
 
 _CLIENTS = 2
