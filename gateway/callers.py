@@ -22,6 +22,8 @@ class Caller:
 
     principal: Principal | None
     rights: Rights
+    expires: bool = False
+    """Whether its token will expire."""
 
     @property
     def token(self) -> str:

@@ -5,15 +5,17 @@ checked here, against the state of a store; rights on paths are checked by the r
 command or the read itself.
 """
 
+import contextlib
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from actors.state.rights import Need
+from actors.values import OpenSession
 from gateway.callers import ADMINISTRATOR, Caller, forbidden, note_caller
 from gateway.cluster import Cluster
 from gateway.http.auth import PUBLIC_PATHS, Authenticator, address_of
@@ -21,6 +23,11 @@ from gateway.http.auth_limits import TokenAttemptLimits
 from gateway.http.credentials import Credentials, api_token_in
 from gateway.http.operations import operation_of
 from gateway.http.problems import TOO_MANY_REQUESTS, UNAUTHORIZED, Problem
+
+REFRESH_S = 30.0
+"""How often a gateway brings log time up to date while tokens that expire are in use: only commands
+advance it, so else a token that is only read with would outlive its time while nobody writes.
+"""
 
 REQUESTS_OF_TOKEN_MAX = 128
 """How many requests of one token a gateway serves at a time, streams among them."""
@@ -41,6 +48,7 @@ class Admission:
         self._rejected = rejected
         self.credentials = Credentials(cluster, limits, rejected)
         self._running: Counter[str] = Counter()
+        self._refreshed_s = -REFRESH_S
 
     async def check(self, scope: Scope, routes: Sequence[BaseRoute]) -> Response | None:
         """Admit a request, whose caller `caller_of` then knows; or return the login page for a
@@ -54,6 +62,8 @@ class Admission:
         self._authenticator.check_source(scope)
         caller = await self.credentials.caller_of(text, address_of(scope))
         note_caller(scope, caller)
+        if caller.expires:
+            await self._refresh_log_time()
         try:
             await self._check_route(caller, scope, routes)
         except Problem as problem:
@@ -73,7 +83,16 @@ class Admission:
         if needs in ("operate", "backup") and not rights.may(needs, ""):
             raise forbidden(Need(needs, "").text)
 
-    @contextmanager
+    async def _refresh_log_time(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._refreshed_s < REFRESH_S:
+            return
+        self._refreshed_s = now_s
+        # Where no command can be done, log time stands, and reads go on by the time that it is.
+        with contextlib.suppress(Problem):
+            await self._cluster.write(ADMINISTRATOR, OpenSession(), None, retry_aborted=False)
+
+    @contextlib.contextmanager
     def running(self, caller: Caller) -> Iterator[None]:
         """Counts a request while it is served. Raises `Problem` if its token has too many."""
         token = caller.token

@@ -68,6 +68,7 @@ class _Known(NamedTuple):
     sha256: str
     rights: Rights
     slot: int
+    expires: bool
 
 
 class Credentials:
@@ -91,7 +92,8 @@ class Credentials:
         known = self._known.get(id) or await self._look_up(id, address)
         if known is None or not hmac.compare_digest(known.sha256, _sha256(secret)):
             raise self._wrong(text, address)
-        return Caller(Principal(token=id, policy_slot=known.slot), known.rights)
+        principal = Principal(token=id, policy_slot=known.slot)
+        return Caller(principal, known.rights, known.expires)
 
     def forget(self, caller: Caller) -> None:
         """Forget a token that the cluster does not know any more."""
@@ -116,7 +118,9 @@ class Credentials:
         if not reply.tokens:
             return None
         (info,) = reply.tokens
-        known = _Known(info.sha256, Rights(info.grants), reply.applied)
+        known = _Known(
+            info.sha256, Rights(info.grants), reply.applied, expires=info.left_ms is not None
+        )
         self._known[id] = known
         if len(self._known) > _KNOWN_MAX:
             self._known.popitem(last=False)

@@ -220,3 +220,29 @@ def test_events_are_as_described(url: str) -> None:
         topics = {"topics": "cluster,requests,log", "figures_after": "0", "after": "0"}
         told = {"history", "figures", "cluster", "requests", "log"}
         _hear(client, "/v1/events", topics, told)
+
+
+def test_a_token_is_checked_by_the_replicas_of_a_cluster(url: str) -> None:
+    """Given a token for one directory, then it opens that until it is revoked, and nothing else."""
+    grants = {"grants": [{"role": "write", "path": "granted"}], "expires_after_ms": 3_600_000}
+    with httpx.Client(base_url=url, headers=BEARER) as root:
+        made = root.post("/v1/tokens", json=grants).json()
+        with_it = {"Authorization": f"Bearer {made['token']}"}
+        with httpx.Client(base_url=url, headers=with_it) as client:
+
+            def statuses() -> list[int]:
+                return [
+                    client.put("/v1/files/granted/a", content=b"x" * 40_000).status_code // 100,
+                    client.get("/v1/files/granted/a").status_code,
+                    client.put("/v1/files/elsewhere", content=b"1").status_code,
+                    client.get("/v1/files/elsewhere").status_code,
+                    client.post(
+                        "/v1/move", json={"source": "granted/a", "target": "b"}
+                    ).status_code,
+                    client.get("/v1/log").status_code,
+                    client.get(f"/v1/chunks/{'0' * 64}").status_code,
+                ]
+
+            assert statuses() == [2, 200, 403, 403, 403, 403, 403]
+            assert root.delete(f"/v1/tokens/{made['id']}").status_code == 204
+            assert statuses() == [4, 401, 401, 401, 401, 401, 401]

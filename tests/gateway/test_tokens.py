@@ -1,5 +1,7 @@
 """API tokens over HTTP: made, used within their grants, revoked."""
 
+import asyncio
+import json
 from typing import Any
 
 import httpx
@@ -7,10 +9,14 @@ import pytest
 from pydantic import SecretStr
 
 from actors.values import Batch, Command, OpenSession
-from gateway.http import admission
+from gateway.cli.main import run
+from gateway.http import admission, diagnostics
 from gateway.http.app import GatewayApp
 from gateway.http.auth_limits import BURST
+from gateway.http.diagnostics import DiagnosticsEndpoints
+from gateway.http.watch import Position, _Watcher
 from gateway.settings import Settings
+from gateway.trace_events import Tracing
 from tests.gateway.fake import SESSION, FakeCluster
 from tests.gateway.problems import problem_of
 
@@ -126,6 +132,26 @@ async def test_a_token_expires_by_the_clusters_time(
         assert (await http.get("/v1/files/a/1", headers=with_it)).status_code == status
 
 
+async def test_a_token_that_expires_keeps_log_time_going_also_if_it_only_reads(
+    http: httpx.AsyncClient, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given tokens with and without an end, then a read with the former makes a command now and
+    then, which is all that advances the time by which it ends.
+    """
+    lasting = bearing((await made(http, ("read", "")))["token"])
+    ending = bearing((await made(http, ("read", ""), expires_after_ms=60_000))["token"])
+
+    async def commands(headers: dict[str, str]) -> int:
+        former = cluster.state.applied
+        for _ in range(3):
+            assert (await http.get("/v1/directories/", headers=headers)).status_code == 200
+        return cluster.state.applied - former
+
+    assert (await commands(lasting), await commands(ending), await commands(ending)) == (0, 1, 0)
+    monkeypatch.setattr(admission, "REFRESH_S", 0.0)
+    assert await commands(ending) == 3
+
+
 async def test_nobody_grants_more_than_he_has(http: httpx.AsyncClient) -> None:
     admin = bearing((await made(http, ("admin", "a")))["token"])
     other = await made(http, ("read", "z"))
@@ -218,3 +244,70 @@ async def test_without_a_token_setting_a_request_that_bears_one_acts_as_it(
     token = await made(client, ("read", "a"))
     assert (await client.put("/v1/files/b", headers=bearing(token["token"]))).status_code == 403
     assert (await client.put("/v1/files/b")).status_code == 201
+
+
+async def test_a_watch_shows_what_may_be_read_and_ends_when_its_token_is_revoked(
+    http: httpx.AsyncClient, app: GatewayApp, cluster: FakeCluster
+) -> None:
+    token = await made(http, ("read", "a"))
+    caller = await app._admission.credentials.caller_of(token["token"], "")
+    newest = cluster.state.applied
+    events = app.watch._events(caller, "", Position(newest, 0), newest, _Watcher())
+    heard = b""
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+
+        async def write() -> None:
+            await http.put("/v1/files/z/secret", content=b"1")
+            await http.put("/v1/files/a/shown", content=b"1")
+
+        group.create_task(write())
+        async for piece in events:
+            heard += piece
+            if b"shown" in piece:
+                await http.delete(f"/v1/tokens/{token['id']}")
+                await http.put("/v1/files/a/later", content=b"1")
+    assert b"secret" not in heard
+    assert b"later" not in heard
+
+
+async def test_events_end_when_their_token_is_revoked(
+    http: httpx.AsyncClient, app: GatewayApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnostics, "_CHECK_S", 0.0)
+    token = await made(http, ("operate", ""))
+    caller = await app._admission.credentials.caller_of(token["token"], "")
+    endpoints = DiagnosticsEndpoints(
+        app._admission._cluster, Tracing("off"), app.requests, app.live_events, lambda _: False
+    )
+    heard = 0
+    async with asyncio.timeout(20):
+        async for _ in endpoints._while_allowed(caller, app.live_events.subscribe(None)):
+            heard += 1
+            if heard == 2:
+                await http.delete(f"/v1/tokens/{token['id']}")
+            await app.live_events.publish_changes()
+    assert heard == 2
+
+
+async def test_tokens_on_the_command_line(
+    port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def synod(*words: str) -> tuple[int, str, str]:
+        command = [*words, "--url", f"http://127.0.0.1:{port}"]
+        code = await asyncio.to_thread(run, command)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    assert await synod("whoami") == (0, "the administrator: everything\n", "")
+    _, text, _ = await synod("token", "create", "ci", "-g", "write:/a/b", "--expires", "2h")
+    monkeypatch.setenv("SYNOD_TOKEN", text.strip())
+    id = text.split("_")[1]
+    assert await synod("whoami") == (0, f"token {id} (ci): write:/a/b; expires: 2.0 h\n", "")
+    code, _, error = await synod("mkdir", "/z")
+    assert (code, error) == (7, "synod: this needs the role 'write' on /z\n")
+    code, listed, _ = await synod("token", "ls", "--json")
+    assert (code, [one["id"] for one in json.loads(listed)]) == (0, [id])
+    assert (await synod("token", "create", "x", "-g", "write:/a", "--expires", "soon"))[0] == 2
+    assert (await synod("token", "create", "x", "-g", "write:/a"))[0] == 7
+    assert await synod("token", "revoke", id) == (0, "", "")
+    assert (await synod("whoami"))[0] == 7
