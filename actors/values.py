@@ -29,6 +29,7 @@ PATH_BYTES_MAX = 4096
 """The longest path, in bytes of UTF-8."""
 
 TOKEN_ID_CHARS_MAX = 32
+_TOKEN_ID = "^[a-z0-9]+$"
 TOKEN_LABEL_CHARS_MAX = 128
 GRANTS_MAX = 32
 """The most grants of one token: each is compared with each path of its commands."""
@@ -187,7 +188,7 @@ class Principal(Frozen):
     is decided by the state in which the command is applied, or from which the read is answered.
     """
 
-    token: str = Field(max_length=TOKEN_ID_CHARS_MAX)
+    token: str = Field(max_length=TOKEN_ID_CHARS_MAX, pattern=_TOKEN_ID)
     policy_slot: Count
 
 
@@ -197,7 +198,7 @@ class CreateToken(Frozen):
     """
 
     kind: Literal["create_token"] = "create_token"
-    token: str = Field(max_length=TOKEN_ID_CHARS_MAX)
+    token: str = Field(max_length=TOKEN_ID_CHARS_MAX, pattern=_TOKEN_ID)
     sha256: str = Field(max_length=64)
     label: str = Field(max_length=TOKEN_LABEL_CHARS_MAX)
     grants: tuple[Grant, ...] = Field(max_length=GRANTS_MAX)

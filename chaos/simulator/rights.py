@@ -6,7 +6,7 @@ revoked. `rights_hold` is judged in the end, by an arithmetic of its own over th
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
@@ -63,6 +63,8 @@ class TokenClients:
         self._rng = world.stream("rights")
         self._holders: list[Principal] = []
         """Tokens that were made, whether they still live or not."""
+        self.done: list[tuple[int, int, Principal | None]] = []
+        """The commands that are done, by their places in the log, and for whom."""
         self._slot = 0
         """The last slot of which a client knows."""
         for _ in range(_CLIENTS):
@@ -131,6 +133,8 @@ class TokenClients:
             if isinstance(answer, WriteDecided):
                 result = answer.outcome.status
                 self._slot = max(self._slot, answer.outcome.slot)
+                if result == "done":
+                    self.done.append((answer.outcome.slot, answer.outcome.index, by))
                 if isinstance(operation, CreateToken) and result == "done":
                     holder = Principal(token=operation.token, policy_slot=answer.outcome.slot)
                     self._holders = [*self._holders[1 - _KNOWN_MAX :], holder]
@@ -202,8 +206,19 @@ class RightsInvariants:
             last = applied if request.what == "changes" else message.applied
             self._served.append(_Served(message.applied, last, machine.name, request, message))
 
-    def check(self, log: ReferenceLog) -> None:
-        """Judge all commands and answers of the run, slot by slot."""
+    def check(self, log: ReferenceLog, done: Iterable[tuple[int, int, Principal | None]]) -> None:
+        """Judge all commands and answers of the run, slot by slot. `done` are the places of
+        commands that clients know to be done, and for whom.
+        """
+        for slot, index, principal in done:
+            value = _VALUE.validate_json(log.chosen[slot])
+            assert isinstance(value, Batch)
+            if value.commands[index].principal != principal:
+                raise Violation(
+                    "rights_hold",
+                    f"command {index} of slot {slot} was done for {principal}, and in the log it "
+                    f"is {value.commands[index].principal}'s",
+                )
         assert log.genesis is not None
         state = Namespace()
         state.begin(log.genesis)

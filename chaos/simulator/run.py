@@ -139,7 +139,7 @@ class Simulation:
             max(1, plan.processes // _SMALL_PER_LARGE),
             self.script.pause_ms_max,
         )
-        TokenClients(self.world, self.workload)
+        self.token_clients = TokenClients(self.world, self.workload)
         if "slow-clients" in self.script.faults and not renewals_arrive(self.script.faults):
             self.large_files.checked_from_us = _NEVER_US
         self.invariants.on_chunk = self.large_files.chunk_changed
@@ -208,7 +208,7 @@ class Simulation:
         self._wait_until_healed()
         check_log(world, self.invariants.log, workload)
         check_states(world)
-        self.invariants.rights.check(self.invariants.log)
+        self.invariants.rights.check(self.invariants.log, self.token_clients.done)
         check_history(workload, workload.counts)
 
     def _wait_until_healed(self) -> None:

@@ -224,6 +224,7 @@ def test_events_are_as_described(url: str) -> None:
 
 def test_a_token_is_checked_by_the_replicas_of_a_cluster(url: str) -> None:
     """Given a token for one directory, then it opens that until it is revoked, and nothing else."""
+    away = {"source": "granted/a", "target": "b"}
     grants = {"grants": [{"role": "write", "path": "granted"}], "expires_after_ms": 3_600_000}
     with httpx.Client(base_url=url, headers=BEARER) as root:
         made = root.post("/v1/tokens", json=grants).json()
@@ -236,9 +237,7 @@ def test_a_token_is_checked_by_the_replicas_of_a_cluster(url: str) -> None:
                     client.get("/v1/files/granted/a").status_code,
                     client.put("/v1/files/elsewhere", content=b"1").status_code,
                     client.get("/v1/files/elsewhere").status_code,
-                    client.post(
-                        "/v1/move", json={"source": "granted/a", "target": "b"}
-                    ).status_code,
+                    client.post("/v1/move", json=away).status_code,
                     client.get("/v1/log").status_code,
                     client.get(f"/v1/chunks/{'0' * 64}").status_code,
                 ]
