@@ -117,7 +117,8 @@ def _needs_of_part(part: AnyPart) -> Iterator[Need]:
             yield Need("write", path)
         case RemoveDirectory(path=path):
             yield Need("write", path)
-        case Check(path=path):
+        case Check(path=path) if path:
+            # The root is always there: to check that tells nothing, and can use up a key.
             yield Need("read", path)
         case MoveEntry(source=source, target=target):
             yield Need("write", source)

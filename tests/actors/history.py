@@ -286,6 +286,8 @@ def principals() -> Chapter:
     steps = (_put("a/b/1"), Check(path="a/b/1", when=ANY), RemoveDirectory(path="a/b"))
     act("w", Transaction(steps=(*steps[:2], _put("z/1"))), Transaction(steps=steps))
     act("r", Transaction(steps=(Check(path="a/x", when=ANY),)), RemoveDirectory(path="a"))
+    act("r", Transaction(steps=(Check(path="", when=ANY),)))
+    act("o", Transaction(steps=(Check(path="a", when=ANY),)))
     act("o", _put("a/o"), OpenSession(), CloseSession(target="gateway-1.b"))
     act("adm", create("mine", ("write", "a/m"), ("admin", "a/m")), create("more", ("read", "z")))
     act("adm", create("op", ("operate", "")), RevokeToken(token="r"), RevokeToken(token="o"))
