@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from broker.amqp_frames import AmqpMessage, Properties, encode_ack, encode_publish
 from broker.amqp_session import AmqpConnection
+from broker.tls import BrokerTls
 from chaos.bench.recording import percentiles_ms
 
 PAGE_BYTES = 4096
@@ -73,7 +74,7 @@ class BrokerProbe:
         self._awaited: asyncio.Future[None] | None = None
 
     @classmethod
-    async def open(cls, url: str) -> "BrokerProbe":
+    async def open(cls, url: str, tls: BrokerTls) -> "BrokerProbe":
         """Connect and declare a queue, which goes with the connection.
 
         Raises `OSError`, `TimeoutError` or `aiormq.AMQPError`.
@@ -82,7 +83,7 @@ class BrokerProbe:
         try:
             for what in ("publishes", "consumes"):
                 name = f"synod bench {what}"
-                links.append(await AmqpConnection.open(url, name, _TIMEOUT_S, _HEARTBEAT_S))
+                links.append(await AmqpConnection.open(url, name, _TIMEOUT_S, _HEARTBEAT_S, tls))
             probe = cls(*links)
             await probe.declare()
         except BaseException:

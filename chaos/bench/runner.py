@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiormq
 
+from broker.addresses import split_urls
 from chaos.bench.cases import CLIENTS_MAX, LoadCase, size_name
 from chaos.bench.loops import StoreSession, run_load
 from chaos.bench.machine import busy_cores
@@ -19,6 +20,7 @@ from chaos.bench.references import REFERENCES, BareStarlette, NotInstalled
 from chaos.bench.stores import MeasuredStore
 from chaos.bench.synod_stores import LocalSynod, MemorySynod, RunningSynod
 from gateway.hosting import fast_event_loop
+from gateway.settings import load_settings
 
 MEMORY_BROKER = "memory://"
 
@@ -289,7 +291,7 @@ class _Run:
             self._outcome.left_out["hop"] = self._outcome.left_out["messages"] = reason
             return
         try:
-            probe = await BrokerProbe.open(self._broker.partition(",")[0])
+            probe = await BrokerProbe.open(split_urls(self._broker)[0], load_settings().broker_tls)
             try:
                 self._outcome.broker = probe.server
                 probes.setdefault("hop", []).append(await probe.hops(seconds))

@@ -22,7 +22,8 @@ from chaos.measure.trace_cost import cpu_by_role
 from gateway.cli.signals import Ended
 from synod.client import AsyncClient
 from synod.connection import Address
-from synod.errors import Misconfigured, NotFound, SynodError, Unavailable
+from synod.errors import NotFound, SynodError, Unavailable
+from synod.tls import ClientTls
 
 CLIENTS_OF_A_GATEWAY = 700
 """A gateway takes 750 connections from one address (`gateway.http.connections`)."""
@@ -122,12 +123,7 @@ class RunningSynod(MeasuredStore):
 
     def __init__(self, url: str, tell: Callable[[str], None]) -> None:
         """Raises `Misconfigured` for a URL that can't be used."""
-        address = Address.of(url, None)
-        if not address.url.startswith("http://"):
-            raise Misconfigured(
-                f"{address.shown}: the load speaks plain HTTP only; name a gateway by http://"
-            )
-        self._address = address
+        self._address = address = Address.of(url, None, ClientTls.of(None, None, None))
         self._folder = f"bench-{secrets.token_hex(4)}"
         self._tell = tell
         self.about = f"Synod at {address.shown}, below /{self._folder}"
@@ -170,7 +166,7 @@ class RunningSynod(MeasuredStore):
 
     async def open(self, size_bytes: int, clients: int) -> Sequence[StoreSession]:
         """See `MeasuredStore`."""
-        url, token, _ = self._address
+        url, token, *_ = self._address
         return [SynodSession(url, size_bytes, self._folder, token) for _ in range(clients)]
 
 

@@ -12,6 +12,7 @@ import pytest
 from broker.amqp_session import AmqpSession
 from broker.cancellation import cancellation_kept
 from broker.event_subscription import subscribe_to_events
+from broker.tls import BrokerTls
 from broker.topology import Topology
 
 Request = Callable[[AmqpSession], Coroutine[Any, Any, object]]
@@ -33,6 +34,7 @@ async def session_at(url: str) -> AsyncIterator[AmqpSession]:
             lambda *_: None,
             timeout_s=10.0,
             heartbeat_s=60,
+            tls=BrokerTls(),
         )
         yield session
     finally:
