@@ -109,7 +109,6 @@ def test_an_impossible_case_is_refused(
             ["--url", "http://127.0.0.1:1", "--broker", "memory://"],
             "is no broker that can be measured",
         ),
-        (["--url", "https://127.0.0.1:1"], "plain HTTP"),
     ],
 )
 def test_wrong_use_is_told_before_anything_starts(
