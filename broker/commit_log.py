@@ -28,7 +28,7 @@ from typing import NamedTuple, Self
 from broker.journal_folder import PRIVATE_FILE, JournalFailed, sync_folder
 
 LOG_NAME = "journal.log"
-LOG_BYTES = 4 * 1024 * 1024
+LOG_BYTES = 2 * 1024 * 1024
 """A longer log is folded into the database less often, and rows of undecided slots are more often
 removed before they get there; but folding it takes longer, and so does a turn that waits for it.
 """
