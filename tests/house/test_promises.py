@@ -42,13 +42,14 @@ def code() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def options() -> dict[str, set[str]]:
-    """The options of each command."""
+    """The options of each command; of one that has commands of its own, theirs."""
     group = typer.main.get_command(build_cli())
     assert isinstance(group, TyperGroup)
-    return {
-        name: {option for one in command.params for option in one.opts}
-        for name, command in group.commands.items()
-    }
+    found: dict[str, set[str]] = {}
+    for name, command in group.commands.items():
+        own = command.commands.values() if isinstance(command, TyperGroup) else [command]
+        found[name] = {option for each in own for one in each.params for option in one.opts}
+    return found
 
 
 def test_each_command_and_option_that_is_named_exists(options: dict[str, set[str]]) -> None:
