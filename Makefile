@@ -172,7 +172,7 @@ trace: .env ## Print what crosses RabbitMQ for some seconds (ARGS="--seconds 5 -
 
 .PHONY: test
 test: $(INSTALLED) test-broker test-prometheus test-browser ## Install what the tests need and run them all (ARGS="-k paxos")
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m tests $(ARGS)
 
 # The tests take a broker from SYNOD_TEST_AMQP_URL, else from Docker, else they start
 # their own rabbitmq-server. Debian starts a system-wide one on installation; that one
