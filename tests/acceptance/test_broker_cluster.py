@@ -57,7 +57,7 @@ async def test_any_broker_may_be_killed(
     """
     gaps = []
     async with Load(cluster.url, clients=8) as load:
-        for number in range(length.pick(2, 10)):
+        for number in range(length.pick(1, 10)):
             broker = brokers_of(cluster)[number % 3]
             await load.acknowledged_since(time.monotonic_ns())
             killed_ns = time.monotonic_ns()

@@ -65,7 +65,7 @@ def _assert_passed(report: dict[str, Any]) -> None:
     [
         ("acceptor-crash", "starting the cluster", signal.SIGTERM),
         pytest.param("broker-crash", "RabbitMQ is killed", signal.SIGINT, marks=only_long),
-        ("pause", "is paused", signal.SIGINT),
+        pytest.param("pause", "is paused", signal.SIGINT, marks=only_long),
     ],
 )
 def test_an_interrupted_run_ends_what_it_started(

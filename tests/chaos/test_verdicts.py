@@ -30,6 +30,7 @@ def _wrong(report: dict[str, Any]) -> set[str]:
     return {finding["name"] for finding in report["findings"] if not finding["holds"]}
 
 
+@only_long
 async def test_stores_that_vote_too_early_or_read_without_a_lease_are_found_out(
     tmp_path: Path,
 ) -> None:
