@@ -69,8 +69,8 @@ class Policy:
     # -- who may what ----------------------------------------------------------------------------
 
     def rights_of(self, principal: Principal | None, log_time_ms: int) -> Rights | None:
-        """What the principal may do; `None` if it is nobody: its token was revoked, has expired, or
-        is another one than the gateway saw, as it was created after that.
+        """What the principal may do; `None` if its token is not valid: it was revoked, has expired,
+        or is another one than the gateway saw, as it was created after that.
         """
         if principal is None:
             return EVERYTHING
@@ -172,7 +172,7 @@ class Policy:
                 yield token
 
     def forget_expired(self, log_time_ms: int) -> None:
-        """Remove the tokens that have expired, which nobody may use any more."""
+        """Remove the tokens that have expired, which are not valid any more."""
         for token in sorted(self.tokens):
             if not _lives(self.tokens[token], log_time_ms):
                 self._remove(token, "expired")

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from chaos.bench.recording import DONE, OperationEnd
@@ -22,7 +23,7 @@ class HttpRequest(NamedTuple):
     headers: str = ""
 
 
-class HttpSession:
+class HttpSession(ABC):
     """A `StoreSession` that is one connection. Subclasses say what is sent."""
 
     def __init__(self, url: str, size_bytes: int) -> None:
@@ -59,11 +60,13 @@ class HttpSession:
             return OperationEnd("refused", problem, bool(reply.header("retry-after")))
         return OperationEnd("failed", problem)
 
+    @abstractmethod
     def _read(self, key: str) -> HttpRequest:
-        raise NotImplementedError
+        """The request that reads a value."""
 
+    @abstractmethod
     def _write(self, key: str, content: bytes) -> HttpRequest:
-        raise NotImplementedError
+        """The request that writes a value."""
 
     def _holds_value(self, reply: Reply) -> bool:
         return len(reply.body) == self._size_bytes

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,7 @@ from chaos.cluster.processes import Daemon, ProcessFailed, Watchdog, cpu_seconds
 _START_S = 60.0
 
 
-class MeasuredStore:
+class MeasuredStore(ABC):
     """A store, which runs from `__enter__` to `__exit__`. Both block."""
 
     name = ""
@@ -25,19 +26,20 @@ class MeasuredStore:
     def __enter__(self) -> Self:
         return self
 
+    @abstractmethod
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        pass
+        """End what was started."""
 
+    @abstractmethod
     async def open(self, size_bytes: int, clients: int) -> Sequence[StoreSession]:
         """A session for each client, for values of this size."""
-        raise NotImplementedError
 
-    async def disconnect(self) -> None:
+    async def disconnect(self) -> None:  # noqa: B027  # Most sessions share nothing.
         """Give up what sessions share. Called when all of them are closed."""
 
     def cpu_seconds(self) -> dict[str, float]:
@@ -76,8 +78,9 @@ class ProcessStore(MeasuredStore):
         ids = [daemon.process_id for daemon in self._daemons]
         return {self.name: sum(cpu_seconds(one) for one in ids if one is not None)}
 
+    @abstractmethod
     def _start(self) -> None:
-        raise NotImplementedError
+        """Run the processes, and wait until they serve."""
 
     def _stop(self) -> None:
         for daemon in self._daemons:

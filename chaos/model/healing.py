@@ -138,7 +138,7 @@ class _Recovery:
         )
 
     def goes_on(self) -> bool:
-        """Whether the leader keeps its lease, so that nobody else will lead."""
+        """Whether the leader keeps its lease, so that no other proposer is elected."""
         known = self._known()
         needed = self._protocol.lease_versions(known, self._through)
         return self._disks.are_quorums(self._voters(), needed)

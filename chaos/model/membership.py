@@ -62,7 +62,7 @@ class ModelMembership:
 
     def version_at(self, slot: int) -> int:
         """The newest version that is durable for certain, if `slot` is the durable mark. So is that
-        of a Settled which is known: nobody proposes it before that version was named (rule 11).
+        of a Settled which is known: no leader proposes it before that version was named (rule 11).
         """
         return max(self.oldest, *(v for v, at in enumerate(self.named_at) if at <= slot))
 

@@ -103,7 +103,7 @@ class Protocol:
     # -- the first state, and what is broken in a state ------------------------------------------
 
     def first(self) -> ModelState:
-        """Genesis: nobody has stood yet."""
+        """Genesis: no proposer has stood for election yet."""
         none = (0,) * self.scope.ballots
         acceptor = AcceptorState(0, none, none, 0, 0, 0, 1)
         return ModelState(
