@@ -113,6 +113,8 @@ class LargeFiles:
 
     def _keep(self, process: Process, transfer: ChunkTransfer, names: Iterable[str]) -> None:
         """Ask the stores to keep these chunks, too; the first one begins the renewals."""
+        if transfer.over:
+            return  # A late answer; the client's next transfer has renewals of its own.
         begins = not transfer.needed
         transfer.needed.update(dict.fromkeys(names))
         if begins and transfer.needed:

@@ -11,6 +11,7 @@ from actors.messages import ChunkKeep, ChunkPut, ChunkStored
 from actors.store.contents import StoreContents
 from actors.store.store import Store
 from chaos.simulator.run import Plan, Simulation, run_plan
+from gateway.http.chunk_keeping import DOWNLOAD_SCHEDULE
 
 _on_put = StoreContents.on_put
 
@@ -99,3 +100,17 @@ def test_broken_contents_are_found(
 def test_the_same_seed_has_the_same_large_files() -> None:
     plan = Plan(seed=4, faults=("slow-clients",), storm_ms=8_000, acknowledged=30)
     assert run_plan(plan).digest == run_plan(plan).digest
+
+
+def test_a_late_answer_of_an_ended_upload_leaves_the_next_ones_renewals_alone() -> None:
+    """Found by seed 2710122: the chunks of the next upload were no longer kept."""
+    simulation = Simulation(Plan(seed=1))
+    large_files, process = simulation.large_files, simulation.workload.processes[0]
+    ended = large_files._begin(["late"], DOWNLOAD_SCHEDULE)
+    ended.over = True
+    running = large_files._begin(["first"], DOWNLOAD_SCHEDULE)
+
+    large_files._keep(process, running, ["first"])
+    large_files._keep(process, ended, ["late"])
+
+    assert large_files._requests[process.number] is running
