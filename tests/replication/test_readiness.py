@@ -16,7 +16,7 @@ from tests.replication.cluster import MemoryCluster, eventually, memory_cluster
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 # Nodes count as dead after three of these.
-HEARTBEAT_MS = 300
+HEARTBEAT_MS = 500
 
 
 class HttpGateway:
@@ -81,7 +81,7 @@ async def test_without_two_of_three_stores_writes_are_refused_and_reads_go_on(
             await cluster.kill(name)
 
         await until(gateway, (503, 200, ["too_few_stores"]))
-        await eventually(lambda: cluster.epoch == 1)  # Ends the commands under way.
+        await eventually(lambda: cluster.epoch >= 1)  # Ends the commands under way.
 
         status, problem = await gateway.put("a")
         assert (status, problem["type"]) == (503, "urn:synod:problem:aborted")
@@ -100,14 +100,14 @@ async def test_without_two_of_three_stores_writes_are_refused_and_reads_go_on(
 async def test_one_store_less_is_enough_unless_the_cluster_is_strict(tmp_path: Path) -> None:
     async with cluster_with_gateway(tmp_path / "available") as (cluster, gateway):
         await cluster.kill("store-3")
-        await eventually(lambda: cluster.epoch == 1)
-        assert await gateway.readiness() == (200, 200, [])
+        await eventually(lambda: cluster.epoch >= 1)
+        await until(gateway, (200, 200, []))  # The learners know a view before the gateway does.
         assert (await gateway.put("a"))[0] == 201
     async with cluster_with_gateway(tmp_path / "strict", rowa="strict") as (cluster, gateway):
         await cluster.kill("store-3")
 
         await until(gateway, (503, 200, ["too_few_stores"]))
-        await eventually(lambda: cluster.epoch == 1)
+        await eventually(lambda: cluster.epoch >= 1)
 
         assert (await gateway.put("a"))[0] == 503
         await cluster.start("store-3")

@@ -18,7 +18,7 @@ async def test_an_idle_store_that_dies_leaves_the_view_and_writes_go_on(tmp_path
         await cluster.done(put("a", b"1"))
         await cluster.kill("store-2")
 
-        await eventually(lambda: cluster.epoch == 1)
+        await eventually(lambda: cluster.epoch >= 1)
 
         members = [store.name for store in cluster.actor("learner-1").view.stores]
         assert members == ["store-1", "store-3"]
@@ -26,8 +26,8 @@ async def test_an_idle_store_that_dies_leaves_the_view_and_writes_go_on(tmp_path
         await cluster.done(put("a", b"2"), retry=False)
         assert time.monotonic() - began < 1.0
         await cluster.start("store-2")
-        await cluster.settled()
-        assert cluster.epoch == 2
+        await cluster.settled()  # Waits until the view has all stores again.
+        assert cluster.epoch >= 2
 
 
 async def test_a_write_that_a_dying_store_had_not_prepared_is_aborted_by_timeout(
@@ -96,7 +96,7 @@ async def test_strict_writes_are_refused_with_the_reason_until_the_store_is_back
     async with memory_cluster(tmp_path, rowa="strict", heartbeat_ms=300) as cluster:
         await cluster.done(put("a", b"1"))
         await cluster.kill("store-2")
-        await eventually(lambda: cluster.epoch == 1)
+        await eventually(lambda: cluster.epoch >= 1)
 
         answer = await cluster.write(put("a", b"2"))
 
