@@ -32,6 +32,7 @@ from chaos.bench.runner import BenchOutcome, BenchPlan, keys_of
 from chaos.bench.synod_stores import MemorySynod
 from gateway.cli.main import run
 from synod.client import Client
+from tests.chaos import virtual_time
 
 MS = 1_000_000
 READ, WRITE = Mix(1, 0), Mix(0, 1)
@@ -208,7 +209,7 @@ def test_rounds_give_their_median_and_ratios_of_neighbours() -> None:
 
 @dataclass
 class StallingStore:
-    """One session that answers at once, but for one request, which takes `stall_s`."""
+    """One session that answers within 1 ms, but for one request, which takes `stall_s`."""
 
     stall_s: float
     stalls_at: int
@@ -219,7 +220,7 @@ class StallingStore:
     async def read(self, key: str) -> OperationEnd:
         self.keys.add(key)
         self.asked += 1
-        await asyncio.sleep(self.stall_s if self.asked == self.stalls_at else 0)
+        await asyncio.sleep(self.stall_s if self.asked == self.stalls_at else 0.001)
         return DONE
 
     async def write(self, key: str, content: bytes) -> OperationEnd:
@@ -237,11 +238,11 @@ def test_arrivals_are_at_even_distances() -> None:
     assert arrival_ns(3 * 3600, 3.0, 0) == 3600 * 10**9
 
 
-async def test_an_open_loop_counts_the_wait_behind_a_slow_request() -> None:
+def test_an_open_loop_counts_the_wait_behind_a_slow_request() -> None:
     # Given one connection, 200 requests a second, and one request that takes 0.3 s,
     store = StallingStore(stall_s=0.3, stalls_at=10)
     case = LoadCase(Mix(1, 1), 1000, clients=1, rate=200.0)
-    result = await run_load([store], case, ["k"], 0.6, warm_up_s=0)
+    result = virtual_time.run(run_load([store], case, ["k"], 0.6, warm_up_s=0))
     # then about sixty others were due meanwhile, and all of their waits are in the figures.
     assert result.operations == store.asked
     assert result.operations + result.unsent == 120
@@ -251,19 +252,19 @@ async def test_an_open_loop_counts_the_wait_behind_a_slow_request() -> None:
     assert set(result.by_verb) == {"read", "write"}
 
 
-async def test_a_closed_loop_does_not_know_of_it() -> None:
+def test_a_closed_loop_does_not_know_of_it() -> None:
     store = StallingStore(stall_s=0.3, stalls_at=10)
     case = LoadCase(READ, 1000, clients=1)
-    result = await run_load([store], case, ["k"], 0.6, warm_up_s=0)
+    result = virtual_time.run(run_load([store], case, ["k"], 0.6, warm_up_s=0))
     assert result.latency_ms["max"] >= 299
     assert result.latency_ms["p50"] < 15
 
 
-async def test_an_open_loop_reports_what_it_could_never_send() -> None:
+def test_an_open_loop_reports_what_it_could_never_send() -> None:
     # Given a store that stops answering for longer than the load,
     store = StallingStore(stall_s=0.5, stalls_at=11)
     case = LoadCase(READ, 1000, clients=1, rate=100.0)
-    result = await run_load([store], case, ["k"], 0.4, warm_up_s=0)
+    result = virtual_time.run(run_load([store], case, ["k"], 0.4, warm_up_s=0))
     # then the requests that were due after it were not sent.
     assert (result.operations, result.unsent) == (11, 29)
     assert result.latency_ms["max"] >= 499
