@@ -19,7 +19,6 @@ from typing import Any, Self
 
 import aiormq
 
-from actors.adaptive_timeout import Estimator
 from actors.effects import Group
 from actors.numbers import Milliseconds
 from broker.addresses import BrokerAddresses, split_urls
@@ -38,6 +37,7 @@ from broker.codec import (
     encode_timers,
 )
 from broker.delay_levels import delay_level_ms
+from broker.ping_times import PingTimes
 from broker.tls import BrokerTls, refusal_of
 from broker.topology import Topology
 from broker.transport import (
@@ -158,12 +158,8 @@ class RabbitTransport:
         self._events = itertools.count(1)
         self._reported_s = 0.0
         self._newer_reported_s = -REPEAT_WARNING_S
-        self._pings = itertools.count(1)
-        self._pinged_s = 0.0
-        self._ping_time = Estimator(
-            least_ms=round(self._options.ping_timeout_s * 1000),
-            most_ms=round(self._options.ping_timeout_max_s * 1000),
-        )
+        self._silent_ping_s = 0.0
+        self._pings = PingTimes(self._options.ping_timeout_s, self._options.ping_timeout_max_s)
         self._quarantined = itertools.count(1)
         # This module logs every failure in words; the libraries' own log lines would repeat them.
         logging.getLogger("aiormq").setLevel(logging.CRITICAL)
@@ -282,16 +278,19 @@ class RabbitTransport:
                 await declaring  # It only ends by raising.
             now_s = loop.time()
             if session.blocked or now_s - session.received_s < options.silence_s:
-                self._pinged_s = 0.0
-            elif not self._pinged_s:
+                self._silent_ping_s = 0.0
+                if self._pings.is_due(now_s, options.silence_s) and not session.blocked:
+                    await self._ping()
+            elif not self._silent_ping_s:
+                self._silent_ping_s = now_s
                 await self._ping()
-            elif (now_s - self._pinged_s) * 1000 > self._ping_time.timeout_ms:
-                self._ping_time.observe(round(options.ping_timeout_max_s * 1000))
+            elif now_s - self._silent_ping_s > self._pings.timeout_s:
+                self._pings.give_up()
                 return "the node's own queue delivers nothing"
 
     async def _ping(self) -> None:
-        self._pinged_s = asyncio.get_running_loop().time()
-        self._stage(encode_ping(self._name, next(self._pings)), self._name)
+        number = self._pings.send(asyncio.get_running_loop().time())
+        self._stage(encode_ping(self._name, number), self._name)
         await self.flush()
 
     async def _redeclare_periodically(self, session: AmqpSession) -> None:
@@ -420,9 +419,7 @@ class RabbitTransport:
 
     def _on_delivered(self, session: AmqpSession, delivered: AmqpMessage) -> None:
         session.received_s = asyncio.get_running_loop().time()
-        if self._pinged_s:
-            self._ping_time.observe(round((session.received_s - self._pinged_s) * 1000))
-            self._pinged_s = 0.0
+        self._silent_ping_s = 0.0
         if self._deliver is None or session.failure.done():
             return
         lane = session.lanes[delivered.channel]
@@ -444,6 +441,8 @@ class RabbitTransport:
                 return None
             if properties.app_id == self._name:
                 if properties.type == PING:
+                    now_s = asyncio.get_running_loop().time()
+                    self._pings.receive((properties.headers or {}).get("number"), now_s)
                     return None
                 if delivered.exchange != self._topology.nodes:
                     # A sender receives its own message to a group, too, and ignores it.
