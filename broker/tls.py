@@ -131,7 +131,11 @@ def _not_trusted(error: ssl.SSLCertVerificationError) -> TlsRefusal:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    # The chain may be a circle: aiormq raises a connection's one error in many places, each time
+    # while another of its own is handled.
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 

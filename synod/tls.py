@@ -124,14 +124,18 @@ def _why_not_trusted(error: ssl.SSLCertVerificationError) -> str:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, and what it came from."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        if isinstance(seen, BaseExceptionGroup):
-            for one in seen.exceptions:
-                yield from causes(one)
-        seen = seen.__cause__ or seen.__context__
+    """The error, and what it came from, each once: the chain may be a circle."""
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        left.append(one.__cause__ or one.__context__)
+        if isinstance(one, BaseExceptionGroup):
+            left.extend(reversed(one.exceptions))
 
 
 def _check_readable(setting: str, file: str) -> None:

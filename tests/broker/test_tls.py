@@ -17,7 +17,7 @@ from broker.event_subscription import subscribe_to_events
 from broker.firehose import TracedMessage, watch_firehose
 from broker.probe import probe, strangers
 from broker.rabbitmq import RabbitOptions, RabbitTransport
-from broker.tls import BrokerTls
+from broker.tls import BrokerTls, TlsFilesUnusable, refusal_of
 from broker.topology import Topology
 from broker.transport import TransportRefused
 from chaos.cluster.rabbitmq import BrokerCertificates, PrivateBroker
@@ -236,3 +236,16 @@ def test_a_node_ends_with_the_reason_and_without_a_secret(
     assert done.returncode == 1
     assert "name the CA's file in broker_ca" in done.stderr
     assert broker.identity.password not in done.stdout + done.stderr
+
+
+@pytest.mark.timeout(10)
+def test_errors_that_came_from_each_other_are_looked_at_once() -> None:
+    # Given a closed connection's error that was raised again while another of it was handled,
+    closed, lost = ConnectionError("closed"), ConnectionResetError(104, "reset")
+    closed.__context__, lost.__cause__ = lost, closed
+    # then the node goes on to the next broker,
+    assert refusal_of(closed) is None
+    # and TLS is found in such a circle, too.
+    lost.__cause__ = TlsFilesUnusable("bad")
+    lost.__cause__.__context__ = closed
+    assert refusal_of(closed) is not None

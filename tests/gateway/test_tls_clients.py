@@ -25,7 +25,7 @@ from gateway.http.tls import ServerTls, TlsFiles
 from gateway.settings import Settings, load_settings
 from synod.client import AsyncClient
 from synod.errors import InvalidRequest, Misconfigured, SynodError
-from synod.tls import ClientTls
+from synod.tls import ClientTls, causes
 from tests.certificates import Authority, Pair
 from tests.gateway.conftest import serving, serving_app
 from tests.gateway.fake import FakeCluster
@@ -253,3 +253,11 @@ def test_a_cluster_over_https_and_its_commands_and_sighup(
     assert len(made) > 10
     for path in made:
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+@pytest.mark.timeout(10)
+def test_errors_that_came_from_each_other_are_looked_at_once() -> None:
+    one, other = OSError("one"), OSError("other")
+    one.__context__, other.__context__ = other, one
+    group = ExceptionGroup("both", [one, other])
+    assert list(causes(group)) == [group, one, other]
