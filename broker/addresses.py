@@ -30,6 +30,11 @@ class BrokerAddresses:
         return len(self._urls)
 
     @property
+    def urls(self) -> tuple[str, ...]:
+        """All of them, the one to be tried next first."""
+        return tuple(self._urls)
+
+    @property
     def current(self) -> str:
         """The URL to connect to."""
         return self._urls[0]

@@ -67,6 +67,7 @@ class Properties(NamedTuple):
 
     `persistent` costs the broker a fifth more for each message. Messages that a broker's restart
     loses are sent again anyway: timers by the runtime on reconnect, the rest by the protocol.
+    `user_id` is read only: the broker lets a publisher name no user but its own.
     """
 
     type: str
@@ -77,6 +78,7 @@ class Properties(NamedTuple):
     content_type: str = "application/json"
     correlation_id: str = ""
     persistent: bool = False
+    user_id: str = ""
 
 
 class AmqpMessage(NamedTuple):
@@ -110,9 +112,11 @@ def encode_publish(
     frame_bytes_max: int,
     *,
     mandatory: bool = False,
+    user_id: str = "",
 ) -> bytes:
     """A whole publish: method, content header, body. The broker returns a `mandatory` message that
-    it can't route to a queue; see `FrameSplitter.on_return`.
+    it can't route to a queue; see `FrameSplitter.on_return`. It refuses a `user_id` other than that
+    of the connection.
     """
     method = b"%b\x00\x00%b%b%b" % (
         _PUBLISH,
@@ -120,7 +124,7 @@ def encode_publish(
         _known_shortstr(routing_key),
         b"\x01" if mandatory else b"\x00",
     )
-    header = _encode_header(properties, len(body))
+    header = _encode_header(properties, len(body), user_id)
     parts = [
         _FRAME.pack(METHOD, channel, len(method)),
         method,
@@ -141,7 +145,7 @@ def encode_ack(channel: int, delivery_tag: int) -> bytes:
     return _ACK.pack(METHOD, channel, 13, 60, 80, delivery_tag, 1, 0xCE)
 
 
-def _encode_header(properties: Properties, body_bytes: int) -> bytes:
+def _encode_header(properties: Properties, body_bytes: int, user_id: str) -> bytes:
     flags = (
         _HAS_CONTENT_TYPE
         | _HAS_HEADERS
@@ -155,6 +159,10 @@ def _encode_header(properties: Properties, body_bytes: int) -> bytes:
     if properties.correlation_id:
         flags |= _HAS_CORRELATION_ID
         correlation = _shortstr(properties.correlation_id)
+    user = b""
+    if user_id:
+        flags |= _HAS_USER_ID
+        user = _known_shortstr(user_id)
     return b"".join(
         (
             _CONTENT.pack(60, 0, body_bytes, flags),
@@ -165,6 +173,7 @@ def _encode_header(properties: Properties, body_bytes: int) -> bytes:
             _shortstr(properties.message_id),
             _LONG_LONG.pack(properties.timestamp_s),
             _known_shortstr(properties.type),
+            user,
             _known_shortstr(properties.app_id),
         )
     )
@@ -216,7 +225,7 @@ def _decode_properties(payload: bytes, flags: int) -> Properties:
     if flags & 1:
         raise MalformedFrame("more than one word of property flags")
     at = _CONTENT.size
-    content_type = correlation_id = message_id = kind = app_id = ""
+    content_type = correlation_id = message_id = kind = user_id = app_id = ""
     headers: dict[str, HeaderValue] = {}
     persistent = False
     timestamp_s = 0
@@ -245,13 +254,21 @@ def _decode_properties(payload: bytes, flags: int) -> Properties:
     if flags & _HAS_TYPE:
         kind, at = _read_shortstr(payload, at)
     if flags & _HAS_USER_ID:
-        _, at = _read_shortstr(payload, at)
+        user_id, at = _read_shortstr(payload, at)
     if flags & _HAS_APP_ID:
         app_id, at = _read_shortstr(payload, at)
     if at > len(payload):
         raise MalformedFrame("a property runs over the end")
     return Properties(
-        kind, app_id, message_id, timestamp_s, headers, content_type, correlation_id, persistent
+        kind,
+        app_id,
+        message_id,
+        timestamp_s,
+        headers,
+        content_type,
+        correlation_id,
+        persistent,
+        user_id,
     )
 
 

@@ -24,8 +24,8 @@ from broker.amqp_frames import AmqpMessage, FrameSplitter, encode_ack
 from broker.cancellation import cancellation_kept
 from broker.codec import BODY_BYTES_MAX
 from broker.tls import BrokerTls
-from broker.topology import CONTROL_TOPICS, Topology
-from broker.transport import Lane, groups_of, has_bulk_lane
+from broker.topology import Topology
+from broker.transport import Lane, has_bulk_lane
 
 CLOSE_TIMEOUT_S = 1.0
 FRAME_BYTES_MAX = 128 * 1024
@@ -259,7 +259,7 @@ class AmqpSession:
         # A policy that expires queues takes a queue without consumers for unused, unless it is
         # declared again without `nowait`. Whether its exchange and its binding are still there, the
         # next publish finds out.
-        if self.queues.exclusive:
+        if self.queues.own_delays:
             # They belong to the other connection.
             assert self._publish_channel is not None
             channel = self._publish_channel
@@ -267,8 +267,8 @@ class AmqpSession:
         for level in [level for level, until_s in self._levels.items() if now_s < until_s]:
             await channel.queue_declare(
                 self.queues.delay_queue(level),
-                durable=not self.queues.exclusive,
-                exclusive=self.queues.exclusive,
+                durable=not self.queues.own_delays,
+                exclusive=self.queues.own_delays,
                 arguments=self.queues.delay_arguments(level),
             )
 
@@ -306,24 +306,30 @@ class AmqpSession:
         assert self._consuming is not None
         frames = self._declarations()
         self._consuming.write(b"".join(marshal(frame, channel.number) for frame in frames))
-        await channel.queue_bind(self._topology.quarantine_queue, self._topology.quarantine)
+        await channel.queue_bind(*self._last_binding)
+
+    @property
+    def _last_binding(self) -> tuple[str, str, str]:
+        topology = self._topology
+        if topology.own_users:
+            return self.queues.bindings[0]
+        return topology.quarantine_queue, topology.quarantine, ""
 
     def _declarations(self) -> Iterator[Frame]:
+        """With users of their own, nodes declare and bind their own queues and nothing else."""
         topology, queues = self._topology, self.queues
         exclusive = queues.exclusive
         for exchange, kind in topology.exchanges.items():
             yield _exchange(exchange, kind)
         control = queues.control_queue
         yield _queue(control, topology.node_arguments(topology.control_bytes_max), exclusive)
-        yield _binding(control, topology.nodes, self._name)
-        yield _binding(control, topology.events, CONTROL_TOPICS)
-        for group in groups_of(self._name):
-            yield _binding(control, topology.group(group))
         if has_bulk_lane(self._name):
             bulk = queues.bulk_queue
             yield _queue(bulk, topology.node_arguments(topology.bulk_bytes_max), exclusive)
-            yield _binding(bulk, topology.nodes, topology.bulk_key(self._name))
-        yield _queue(topology.quarantine_queue, topology.quarantine_arguments())
+        for queue, exchange, key in queues.bindings:
+            yield _binding(queue, exchange, key)
+        if not topology.own_users:
+            yield _queue(topology.quarantine_queue, topology.quarantine_arguments())
 
     # -- use --------------------------------------------------------------------------------------
 
@@ -351,7 +357,7 @@ class AmqpSession:
         arguments = self.queues.delay_arguments(delay_ms)
         exchange, key = self.queues.delay_route(delay_ms)
         frames: tuple[Frame, ...]
-        if self.queues.exclusive:
+        if self.queues.own_delays:
             frames = (_queue(name, arguments, exclusive=True), _binding(name, exchange, key))
         else:
             frames = (_exchange(exchange, "fanout"), _queue(name, arguments), _binding(name, name))

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from uuid import uuid4
 
 import aio_pika
 import aiormq
@@ -78,8 +79,13 @@ async def _subscribe(
 ) -> None:
     """Connect and pass events on until the connection is lost."""
 
+    own_users = topology.own_users
+
     async def on_message(message: AbstractIncomingMessage) -> None:
-        listener(message.routing_key or "", message.type or "", message.body)
+        topic = message.routing_key or ""
+        if own_users and message.user_id != topology.user(topic.removeprefix("trace.")):
+            return  # Of another node than the topic says.
+        listener(topic, message.type or "", message.body)
 
     disconnected = asyncio.Event()
     connection = aio_pika.Connection(
@@ -93,9 +99,13 @@ async def _subscribe(
             connection.close_callbacks.add(lambda *_: disconnected.set())
             channel = await connection.channel(publisher_confirms=False)
             channel.close_callbacks.add(lambda *_: disconnected.set())
-            exchange = await channel.declare_exchange(topology.events, "topic", durable=True)
+            exchange = await channel.declare_exchange(
+                topology.events, "topic", durable=True, passive=own_users
+            )
             queue = await channel.declare_queue(
-                exclusive=True, arguments={"x-max-length": _QUEUED_MAX, "x-overflow": "drop-head"}
+                topology.events_queue(name, uuid4().hex[:12]) if own_users else None,
+                exclusive=True,
+                arguments={"x-max-length": _QUEUED_MAX, "x-overflow": "drop-head"},
             )
             await queue.bind(exchange, TRACE_TOPICS)
             await queue.consume(on_message, no_ack=True)

@@ -8,6 +8,7 @@ bound.
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import logging
 import random
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
+from urllib.parse import unquote, urlsplit
 
 import aiormq
 
@@ -38,6 +40,7 @@ from broker.codec import (
 )
 from broker.delay_levels import delay_level_ms
 from broker.ping_times import PingTimes
+from broker.senders import NotItsSender, SenderCheck, exchanges_written_by
 from broker.tls import BrokerTls, refusal_of
 from broker.topology import Topology
 from broker.transport import (
@@ -161,6 +164,12 @@ class RabbitTransport:
         self._silent_ping_s = 0.0
         self._pings = PingTimes(self._options.ping_timeout_s, self._options.ping_timeout_max_s)
         self._quarantined = itertools.count(1)
+        self._to_itself = (topology.nodes, topology.inbox(name))
+        self._exchange_of = functools.lru_cache(maxsize=1024)(self._find_exchange)
+        self._user_id = topology.user(name) if topology.own_users else ""
+        self._senders = SenderCheck(topology, name) if topology.own_users else None
+        self._writable = exchanges_written_by(topology, name) if topology.own_users else None
+        self._refused_reported_s = -REPEAT_WARNING_S
         # This module logs every failure in words; the libraries' own log lines would repeat them.
         logging.getLogger("aiormq").setLevel(logging.CRITICAL)
         logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
@@ -188,6 +197,7 @@ class RabbitTransport:
         """Stay connected until cancelled. Raises `TransportRefused`."""
         self._deliver = deliver
         self._unblocked = unblocked
+        self._require_own_user()
         failures = 0
         while True:
             session = AmqpSession(self._health.sessions + 1, self._name, self._topology)
@@ -228,6 +238,15 @@ class RabbitTransport:
             self._report_failure(reason)
             self._addresses.failed()
             await self._back_off(failures)
+
+    def _require_own_user(self) -> None:
+        """Raise `TransportRefused` if the broker would refuse each message for its `user_id`."""
+        for url in self._addresses.urls if self._user_id else ():
+            if (user := unquote(urlsplit(url).username or "guest")) != self._user_id:
+                raise TransportRefused(
+                    f"{self._name}: with broker_users = 'own' it logs on as {self._user_id!r}, but "
+                    f"`broker` names {user!r}: take the file that synod broker init wrote for it"
+                )
 
     @property
     def _connect_timeout_s(self) -> float:
@@ -390,6 +409,13 @@ class RabbitTransport:
         where = f"{self._name}: the broker {self._where()}"
         if isinstance(error, BrokerClosed) and error.code in _REFUSALS:
             refusal = f"{where} refused the {_REFUSALS[error.code]}: {error}"
+        elif self._topology.own_users and isinstance(
+            error,
+            aiormq.exceptions.ChannelAccessRefused | aiormq.exceptions.ChannelNotFoundEntity,
+        ):
+            refusal = (
+                f"{where} is not prepared for this node: {_reason_of(error)}. Run synod broker init"
+            )
         elif isinstance(error, aiormq.exceptions.ChannelAccessRefused):
             refusal = f"{where} refused a permission: {_reason_of(error)}"
         elif why := refusal_of(error):
@@ -435,6 +461,8 @@ class RabbitTransport:
         try:
             if properties is None:
                 raise Undecodable("the properties can't be read")
+            if self._senders is not None:
+                self._senders.require(delivered, properties)
             if delivered.exchange == self._topology.events:
                 if self._control_listener is not None:
                     self._control_listener(properties.type, delivered.body)
@@ -444,7 +472,7 @@ class RabbitTransport:
                     now_s = asyncio.get_running_loop().time()
                     self._pings.receive((properties.headers or {}).get("number"), now_s)
                     return None
-                if delivered.exchange != self._topology.nodes:
+                if delivered.exchange not in self._to_itself:
                     # A sender receives its own message to a group, too, and ignores it.
                     return None
             if delivered.size_bytes > BODY_BYTES_MAX:
@@ -453,9 +481,27 @@ class RabbitTransport:
         except NewerWireVersion as error:
             self._drop_newer(str(error))
             return None
+        except NotItsSender as error:
+            self._refuse_sender(delivered, str(error))
+            return None
         except (Undecodable, ValueError) as error:
             self._quarantine(delivered, str(error))
             return None
+
+    def _refuse_sender(self, delivered: AmqpMessage, reason: str) -> None:
+        """Somebody who got at a node's password may send many such messages."""
+        self._health.refused += 1
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._refused_reported_s >= REPEAT_WARNING_S:
+            self._refused_reported_s = now_s
+            log.error(
+                "%s has refused %d messages whose sender the broker does not confirm; the latest: "
+                "%s",
+                self._name,
+                self._health.refused,
+                reason,
+            )
+        self._quarantine(delivered, reason, silently=True)
 
     def _drop_newer(self, reason: str) -> None:
         self._health.newer += 1
@@ -464,7 +510,7 @@ class RabbitTransport:
             self._newer_reported_s = now_s
             log.error("%s can't take part: %s", self._name, reason)
 
-    def _quarantine(self, delivered: AmqpMessage, reason: str) -> None:
+    def _quarantine(self, delivered: AmqpMessage, reason: str, *, silently: bool = False) -> None:
         properties = delivered.properties
         self._put_into_quarantine(
             reason,
@@ -474,6 +520,8 @@ class RabbitTransport:
             properties.app_id if properties else "",
             properties.content_type if properties else "",
             delivered.body,
+            user=properties.user_id if properties else "",
+            silently=silently,
         )
 
     def _put_into_quarantine(
@@ -485,9 +533,13 @@ class RabbitTransport:
         app_id: str,
         content_type: str,
         body: bytes,
+        *,
+        user: str = "",
+        silently: bool = False,
     ) -> None:
-        self._health.quarantined += 1
-        log.warning("%s: a message goes to quarantine: %s", self._name, reason)
+        if not silently:
+            self._health.quarantined += 1
+            log.warning("%s: a message goes to quarantine: %s", self._name, reason)
         headers: dict[str, HeaderValue] = {
             "reason": reason,
             "node": self._name,
@@ -495,6 +547,7 @@ class RabbitTransport:
             "routing_key": routing_key,
             "sender": app_id,
             "size": len(body),
+            **({"user": user} if user else {}),
         }
         properties = Properties(
             kind,
@@ -525,7 +578,7 @@ class RabbitTransport:
         self._health.dropped += 1
         self._put_into_quarantine(
             f"not sent: {len(encoded.body)} bytes are more than {BODY_BYTES_MAX}",
-            self._topology.group(to) if to in Group.ALL else self._topology.nodes,
+            self._exchange_of(to),
             to,
             encoded.properties.type,
             self._name,
@@ -657,15 +710,25 @@ class RabbitTransport:
         return self.unsent_bytes > self._options.bulk_unsent_bytes_max
 
     def _stage(self, encoded: Encoded, to: str) -> None:
-        topology = self._topology
-        if encoded.lane == Lane.BULK:
-            self._stage_frames(
-                topology.nodes, topology.bulk_key(to), encoded.properties, encoded.body
-            )
-        elif to in Group.ALL:
-            self._stage_frames(topology.group(to), "", encoded.properties, encoded.body)
+        exchange = self._exchange_of(to)
+        if not exchange:
+            self._health.dropped += 1
+        elif encoded.lane == Lane.BULK:
+            key = self._topology.bulk_key(to)
+            self._stage_frames(exchange, key, encoded.properties, encoded.body)
         else:
-            self._stage_frames(topology.nodes, to, encoded.properties, encoded.body)
+            key = "" if to in Group.ALL else to
+            self._stage_frames(exchange, key, encoded.properties, encoded.body)
+
+    def _find_exchange(self, to: str) -> str:
+        """Empty if this node may not publish there: the broker would close the channel, and lose
+        all that follows.
+        """
+        try:
+            exchange = self._topology.exchange_of(to, self._name)
+        except ValueError:
+            return ""
+        return exchange if self._writable is None or exchange in self._writable else ""
 
     def _stage_frames(
         self, exchange: str, routing_key: str, properties: Properties, body: bytes
@@ -694,6 +757,7 @@ class RabbitTransport:
             body,
             session.frame_bytes_max,
             mandatory=mandatory,
+            user_id=self._user_id,
         )
 
 

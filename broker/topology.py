@@ -5,6 +5,8 @@ from typing import Any, Literal, get_args
 
 from actors.effects import Group
 from actors.numbers import Milliseconds
+from actors.options import role_of
+from broker.transport import groups_of, has_bulk_lane
 
 DELIVERY_LIMIT = 1_000_000
 """After so many redeliveries a quorum queue drops a message (from RabbitMQ 4.0 on: after 20 unless
@@ -19,6 +21,14 @@ QueueKind = Literal["named", "session", "quorum"]
 `session`: exclusive to a connection and gone with it, on the broker that the node is connected to,
 for a cluster of brokers: what is lost with a broker, the protocol sends again.
 `quorum`: replicated by the brokers, for rules that want so: several times as much work for them.
+"""
+
+BrokerUsers = Literal["shared", "own"]
+"""As whom nodes log on to the broker.
+
+`shared`: as one user, so that whoever has its password is any node.
+`own`: each as a user of its own, which `synod broker init` makes together with the exchanges. Then
+a message's sender is who the broker says, and a stolen password is that of one node.
 """
 
 CONTROL_TOPICS = "control.#"
@@ -43,6 +53,7 @@ class Topology:
 
     cluster: str
     queues: QueueKind = "named"
+    users: BrokerUsers = "shared"
     control_bytes_max: int = 64 * 1024 * 1024
     bulk_bytes_max: int = 64 * 1024 * 1024
     delay_bytes_max: int = 16 * 1024 * 1024
@@ -52,6 +63,8 @@ class Topology:
     def __post_init__(self) -> None:
         if self.queues not in get_args(QueueKind):
             raise ValueError(f"queues must be named, session or quorum, not {self.queues!r}")
+        if self.users not in get_args(BrokerUsers):
+            raise ValueError(f"users must be shared or own, not {self.users!r}")
         if not self.cluster or len(self.cluster.encode()) > 128:
             raise ValueError(f"a cluster's name has 1 to 128 bytes, not {self.cluster!r}")
 
@@ -69,14 +82,53 @@ class Topology:
         return self._name("nodes")
 
     @property
+    def own_users(self) -> bool:
+        """Whether each node is a user of its own on the broker."""
+        return self.users == "own"
+
+    def user(self, name: str) -> str:
+        """The user of a node, with users of their own: a broker may serve several clusters."""
+        return self._name(name)
+
+    def role(self, role: str) -> str:
+        """The direct exchange of messages to one node of that role, with users of their own. The
+        routing key is as with `nodes`.
+        """
+        return self._name(f"to.{role}")
+
+    def inbox(self, node: str) -> str:
+        """The direct exchange from which a node's queues are filled, with users of their own.
+
+        Only it may be read by the node: who may bind a queue to a shared exchange reads what is
+        sent to others. It also takes the node's messages to itself, its timers among them.
+        """
+        return self._name(f"inbox.{node}")
+
+    def exchange_of(self, to: str, sender: str) -> str:
+        """The exchange by which `sender` reaches a group or a node. Raises `ValueError` if `to` is
+        neither.
+        """
+        if to in Group.ALL:
+            return self.group(to)
+        if not self.own_users:
+            return self.nodes
+        return self.inbox(to) if to == sender else self.role(role_of(to))
+
+    @property
     def events(self) -> str:
         """The topic exchange of events: trace records, and commands to all nodes."""
         return self._name("events")
 
+    def events_queue(self, node: str, suffix: str) -> str:
+        """The queue by which a node subscribes to events, with users of their own."""
+        return self._name(f"{node}.events.{suffix}")
+
     @property
     def quarantine(self) -> str:
         """The exchange of messages that could not be processed."""
-        return self._name("quarantine")
+        # Who may write to a queue may also bind it, and an exchange of the queue's name gives that
+        # right.
+        return self._name("quarantined" if self.own_users else "quarantine")
 
     @property
     def quarantine_queue(self) -> str:
@@ -84,7 +136,8 @@ class Topology:
 
         On a cluster of brokers it is replicated: what it holds is nowhere else.
         """
-        return self.quarantine if self.queues == "named" else _replicated(self.quarantine)
+        name = self._name("quarantine")
+        return name if self.queues == "named" else _replicated(name)
 
     def group(self, group: str) -> str:
         """The fanout exchange of a `Group`."""
@@ -120,7 +173,9 @@ class Topology:
 
     @property
     def exchanges(self) -> dict[str, str]:
-        """All exchanges but those of shared delay levels, with their types."""
+        """All exchanges that nodes declare, but those of shared delay levels, with their types."""
+        if self.own_users:
+            return {}
         return {
             self.nodes: "direct",
             **({self.session_delays: "direct"} if self.queues == "session" else {}),
@@ -192,6 +247,11 @@ class SessionTopology:
         return self.topology.queues == "session"
 
     @property
+    def own_delays(self) -> bool:
+        """Whether the delay queues belong to the session, and no other node can write to them."""
+        return self.exclusive or self.topology.own_users
+
+    @property
     def control_queue(self) -> str:
         """The queue of control messages."""
         return self._own(self.topology.node_queue(self.node))
@@ -224,34 +284,69 @@ class SessionTopology:
         }
 
     @property
+    def bindings(self) -> tuple[tuple[str, str, str], ...]:
+        """The queue, exchange and routing key of each binding that fills the node's queues."""
+        topology, node = self.topology, self.node
+        control, bulk = self.control_queue, self.bulk_queue
+        has_bulk = has_bulk_lane(node)
+        if topology.own_users:
+            inbox = topology.inbox(node)
+            # `synod broker init` binds the inbox to the shared exchanges. Messages to a group have
+            # no routing key.
+            keys = [(control, node), (control, ""), (control, CONTROL_TRACE)]
+            keys += [(bulk, topology.bulk_key(node))] if has_bulk else []
+            return tuple((queue, inbox, key) for queue, key in keys)
+        return (
+            (control, topology.nodes, node),
+            (control, topology.events, CONTROL_TOPICS),
+            *((control, topology.group(group), "") for group in groups_of(node)),
+            *([(bulk, topology.nodes, topology.bulk_key(node))] if has_bulk else []),
+        )
+
+    @property
     def _own_delay_prefix(self) -> str:
-        return f"{self.topology.delay_prefix}{self.node}.{self.suffix}."
+        # Exclusive queues are classic, whatever the node's own queues are.
+        topology = self.topology
+        prefix = f"{topology.prefix}delay." if topology.own_users else topology.delay_prefix
+        return f"{prefix}{self.node}.{self.suffix}."
 
     def delay_queue(self, delay_ms: Milliseconds) -> str:
         """The queue of a delay level."""
-        if self.exclusive:
+        if self.own_delays:
             return f"{self._own_delay_prefix}{delay_ms}"
         return self.topology.delay(delay_ms)
 
+    @property
+    def _own_delay_exchange(self) -> str:
+        topology = self.topology
+        return topology.inbox(self.node) if topology.own_users else topology.session_delays
+
     def delay_route(self, delay_ms: Milliseconds) -> tuple[str, str]:
         """The exchange and the routing key that lead to a delay level and then to this node."""
-        if self.exclusive:
-            return self.topology.session_delays, self.delay_queue(delay_ms)
+        if self.own_delays:
+            return self._own_delay_exchange, self.delay_queue(delay_ms)
         # The key is kept when the message expires.
         return self.topology.delay(delay_ms), self.node
 
     def delay_arguments(self, delay_ms: Milliseconds) -> dict[str, Any]:
         """The arguments of a delay queue."""
         arguments = self.topology.delay_arguments(delay_ms)
-        if self.exclusive:
+        if self.topology.own_users:
+            arguments = {
+                "x-queue-type": "classic",
+                "x-message-ttl": delay_ms,
+                "x-dead-letter-exchange": self.topology.inbox(self.node),
+                "x-max-length-bytes": self.topology.delay_bytes_max,
+            }
+        if self.own_delays:
             arguments["x-dead-letter-routing-key"] = self.node
         return arguments
 
     def delay_of(self, exchange: str, routing_key: str) -> Milliseconds | None:
         """The delay level that a message was published to, if any."""
-        if self.exclusive:
+        if self.own_delays:
             name, prefix = routing_key, self._own_delay_prefix
-            if exchange != self.topology.session_delays:
+            if exchange != self._own_delay_exchange:
                 return None
         else:
             name, prefix = exchange, self.topology.delay_prefix

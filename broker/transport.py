@@ -77,6 +77,7 @@ class TransportHealth:
     `blocked`: the broker takes no messages at present (its memory or disk alarm).
     `dropped`: messages that could not be handed to the broker.
     `newer`: messages of a newer wire version than this node reads, which it dropped.
+    `refused`: messages whose sender the broker did not confirm; they are quarantined as well.
     """
 
     connected: bool = False
@@ -86,6 +87,7 @@ class TransportHealth:
     dropped: int = 0
     quarantined: int = 0
     newer: int = 0
+    refused: int = 0
     last_error: str = ""
 
 

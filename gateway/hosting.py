@@ -63,7 +63,7 @@ class NodeProcess:
         self._announce = announce
         self._wait_for_broker = wait_for_broker
         self._memory = MemoryBroker() if settings.broker.startswith("memory:") else None
-        self._topology = Topology(settings.cluster, settings.queues)
+        self._topology = Topology(settings.cluster, settings.queues, settings.broker_users)
         self._serves = any(role_of(name) == "gateway" for name in names)
         self._observers = NodeObservers(settings, collects=self._serves)
         if self._memory is not None and self._serves:
@@ -76,6 +76,10 @@ class NodeProcess:
     async def run(self) -> None:
         """Run until SIGINT or SIGTERM. Raises `HostingFailed`."""
         settings = self._settings
+        if len(self._names) > 1 and self._memory is None and self._topology.own_users:
+            raise HostingFailed(
+                "with broker_users = 'own' each node needs a process of its own: synod node NAME"
+            )
         try:
             self._tls = self._load_certificate()
             listener = self._listen()

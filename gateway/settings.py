@@ -25,7 +25,7 @@ from actors.values import CHUNK_BYTES, INLINE_LIMIT_BYTES
 from broker.addresses import split_urls
 from broker.maintenance import MaintenanceOptions
 from broker.tls import BrokerTls
-from broker.topology import QueueKind
+from broker.topology import BrokerUsers, QueueKind
 from gateway.errors import SettingsError
 
 DEFAULT_FILE = "synod.toml"
@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     separated by commas. Each client starts with a random one and goes on with the next."""
     queues: QueueKind = "named"
     """`named` on one RabbitMQ, `session` on a cluster of them; see `docs/operations.md`."""
+    broker_users: BrokerUsers = "shared"
+    """`own`: each node is a user of its own at RabbitMQ, as `synod broker init` has made it, and
+    takes no message whose sender RabbitMQ does not confirm. The same for all nodes."""
     broker_silence_ms: int | None = Field(None, ge=100)
     """After this time without a delivery a node sends a message to itself, to find out whether its
     broker still works. Unset: 5,000, and 1,000 if `broker` names several."""

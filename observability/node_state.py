@@ -28,6 +28,7 @@ class Health(Protocol):
     dropped: int
     quarantined: int
     newer: int
+    refused: int
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,12 @@ class NodeStateCollector:
             "Messages of a newer wire version than the node reads, which it dropped.",
             labels,
             health.newer,
+        )
+        counter(
+            "node_refused_senders",
+            "Messages whose sender the broker did not confirm, which the node put into quarantine.",
+            labels,
+            health.refused,
         )
         gauge(
             "node_inbox_messages",

@@ -3,6 +3,7 @@
     folder/
       cluster.json       how the cluster was made: name, broker, ports, counts, settings
       rabbitmq/          a private broker, or several, unless another one was named
+      credentials/       each node's password, where each is a user of its own
       data/NODE/         each node's journal
       logs/NODE.log      each node's log
       processes/NODE     which process each node is
@@ -30,8 +31,10 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from actors.options import Options
+from broker.broker_setup import Setup, prepare
+from broker.credentials import environment_of
 from broker.journal_folder import PRIVATE_FOLDER, make_private
-from broker.topology import QueueKind, Topology
+from broker.topology import BrokerUsers, QueueKind, Topology
 from chaos.cluster.hosts import LOOPBACK, NetworkHost
 from chaos.cluster.processes import (
     Daemon,
@@ -192,8 +195,11 @@ class LocalCluster:
     @property
     def topology(self) -> Topology:
         """The names on the broker, by the kind of queues that the cluster is set to."""
+        settings = self.description.settings
         return Topology(
-            self.name, cast(QueueKind, self.description.settings.get("queues", "named"))
+            self.name,
+            cast(QueueKind, settings.get("queues", "named")),
+            cast(BrokerUsers, settings.get("broker_users", "shared")),
         )
 
     @property
@@ -259,6 +265,19 @@ class LocalCluster:
         """Start the private brokers that do not run, and wait until all serve."""
         if own := self.broker or self.broker_cluster:
             own.start()
+            if self.topology.own_users:
+                self._prepare_brokers()
+
+    def _prepare_brokers(self) -> None:
+        """Give each node a user of its own, as `synod broker init` does."""
+        credentials = self.folder / "credentials"
+        definitions = credentials / "definitions.json"
+        setup = Setup(self.topology, self.description.nodes, credentials, self.broker_url)
+        prepare(setup, definitions)
+        first = next(iter(self.brokers.values()))
+        first.control("--quiet", "import_definitions", str(definitions))
+        for name, daemon in self.nodes.items():
+            daemon.environment |= environment_of(credentials, name)
 
     def wait_brokers(self, *, timeout_s: float = 60.0) -> None:
         """Wait until each of several private brokers knows all others as running."""

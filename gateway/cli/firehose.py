@@ -75,7 +75,7 @@ def firehose(
             watch_firehose(
                 settings.broker,
                 management,
-                Topology(settings.cluster, settings.queues),
+                Topology(settings.cluster, settings.queues, settings.broker_users),
                 seconds,
                 tell,
                 settings.broker_tls,

@@ -66,7 +66,7 @@ async def check_brokers(settings: Settings, apis: Mapping[str, str]) -> list[Dia
         checks = ("broker", "broker version", "permissions", "broker cluster", "plugins")
         return [Diagnosis.skipped(check, "not needed: the broker is embedded") for check in checks]
     urls = split_urls(settings.broker)
-    topology = Topology(settings.cluster, settings.queues)
+    topology = Topology(settings.cluster, settings.queues, settings.broker_users)
     answers = await asyncio.gather(*(_answer(url, topology, settings.broker_tls) for url in urls))
     findings: list[Diagnosis] = []
     for answer in answers:

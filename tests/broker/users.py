@@ -1,0 +1,74 @@
+"""A broker on which each node is a user of its own, as `synod broker init` makes it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+from urllib.parse import urlsplit
+
+from broker.broker_setup import Setup, prepare
+from broker.credentials import read_passwords
+from broker.definitions import SERVICES
+from broker.management import Management
+from broker.rabbitmq import RabbitOptions, RabbitTransport
+from broker.tls import BrokerTls
+from broker.topology import QueueKind, Topology
+from chaos.cluster.rabbitmq import PrivateBroker
+from tests.broker.hosting import House
+
+NODES = (
+    "proposer-1",
+    "proposer-2",
+    "acceptor-1",
+    "acceptor-2",
+    "learner-1",
+    "learner-2",
+    "store-1",
+    "store-2",
+    "gateway-1",
+    "gateway-2",
+)
+
+
+class PreparedBroker:
+    """The users of one cluster on a broker, whose queues may be of any kind."""
+
+    def __init__(
+        self, broker: PrivateBroker, topology: Topology, folder: Path, nodes: Sequence[str] = NODES
+    ) -> None:
+        """Prepare it."""
+        self.broker = broker
+        self.topology = topology
+        self.folder = folder
+        self.setup = Setup(topology, tuple(nodes), folder, broker.url)
+        with self.management() as api:
+            for kind in get_args(QueueKind):
+                # Of a kind is the quarantine's queue.
+                prepare(replace(self.setup, topology=replace(topology, queues=kind)), api)
+        self.passwords = read_passwords(folder, (*nodes, *SERVICES))
+
+    def management(self) -> Management:
+        """The API, as the administrator."""
+        who = self.broker.identity
+        return Management(self.broker.management_url, who.user, who.password, BrokerTls())
+
+    def url(self, name: str) -> str:
+        """Where a node or a service logs on, with its password."""
+        parts = urlsplit(self.broker.url)
+        host = parts.netloc.rpartition("@")[2]
+        user = f"{self.topology.user(name)}:{self.passwords[name]}"
+        return parts._replace(netloc=f"{user}@{host}").geturl()
+
+    def of_kind(self, kind: QueueKind) -> Topology:
+        """The topology with queues of that kind."""
+        return replace(self.topology, queues=kind)
+
+    def transport(
+        self, name: str, kind: QueueKind = "session", options: RabbitOptions | None = None
+    ) -> RabbitTransport:
+        """The connection of a node."""
+        return RabbitTransport(self.url(name), self.of_kind(kind), name, options)
+
+    def house(self, folder: Path, kind: QueueKind = "session") -> House:
+        """Nodes on this broker."""
+        return House(folder, lambda name: self.transport(name, kind))
