@@ -149,8 +149,11 @@ def _of_parcel(parcel: Parcel, base: TracedMessage) -> list[TracedMessage]:
 def _receiver(exchange: str, key: str, topology: Topology) -> str:
     """The node or group that a message was published for."""
     last = exchange.removeprefix(topology.prefix)
-    if exchange == topology.nodes:
+    if exchange == topology.nodes or last.startswith("to."):
         return key
+    if last.startswith("inbox."):
+        node, _, level = key.removeprefix(f"{topology.prefix}delay.").partition(".")
+        return f"{node} in {level.rpartition('.')[2]} ms" if level else node
     if last.startswith("delay."):
         return f"{key} in {last.rpartition('.')[2]} ms"
     if exchange == topology.session_delays:

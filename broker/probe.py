@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 import aiormq
@@ -63,7 +64,7 @@ async def probe(url: str, topology: Topology, tls: BrokerTls) -> Probed:
     Raises `OSError`, `TimeoutError` or `aiormq.AMQPError` if there is no connection.
     """
     connection = await AmqpConnection.open(url, _CONNECTION, TIMEOUT_S, _HEARTBEAT_S, tls)
-    attempt = _Attempt(connection, topology)
+    attempt = _Attempt(connection, _names_for(url, topology))
     failed_step = None
     try:
         try:
@@ -118,12 +119,34 @@ def _probe_name(topology: Topology) -> str:
     return f"{topology.prefix}doctor.{uuid4().hex[:12]}"
 
 
+class _Names(NamedTuple):
+    """What the probe uses. With users of their own a node has its exchange, and declares none."""
+
+    exchange: str
+    declares_exchange: bool
+    queue: str
+    delays: str
+    direct_key: str
+    later_key: str
+
+
+def _names_for(url: str, topology: Topology) -> _Names:
+    if topology.own_users:
+        node = unquote(urlsplit(url).username or "guest").removeprefix(topology.prefix)
+        session = topology.of_session(node, uuid4().hex[:12])
+        queue = f"{topology.user(node)}.{session.suffix}"
+        delays = session.delay_queue(DELAY_MS)
+        return _Names(topology.inbox(node), False, queue, delays, queue, delays)
+    name = _probe_name(topology)
+    return _Names(name, True, name, f"{name}.delay", _DIRECT, _LATER)
+
+
 class _Attempt:
     """The steps, in order; the first that fails ends them."""
 
-    def __init__(self, connection: AmqpConnection, topology: Topology) -> None:
+    def __init__(self, connection: AmqpConnection, names: _Names) -> None:
         self._connection = connection
-        self._name = _probe_name(topology)
+        self._names = names
         self._exchange_declared = False
         self._arrived: asyncio.Queue[AmqpMessage] = asyncio.Queue()
         self.blocked = False
@@ -137,40 +160,41 @@ class _Attempt:
 
     async def run(self) -> None:
         """Raises `_StepFailed`."""
-        name = self._name
+        names = self._names
+        exchange, queue, delays = names.exchange, names.queue, names.delays
         async with self._step("open a channel"):
             channel = await self._connection.channel()
-        async with self._step(f"configure the exchange {name}"):
-            await channel.exchange_declare(name, exchange_type="direct", auto_delete=True)
-            self._exchange_declared = True
-        async with self._step(f"configure the queue {name}"):
-            await channel.queue_declare(name, exclusive=True)
-        async with self._step(f"bind the queue {name} (write) to the exchange {name} (read)"):
-            await channel.queue_bind(name, name, _DIRECT)
-        async with self._step(f"read the queue {name}"):
-            await channel.basic_consume(name, _unexpected, no_ack=True)
-        async with self._step(f"write to the exchange {name}"):
-            self.round_trip_ms = await self._send(channel, _DIRECT)
-        delays = f"{name}.delay"
+        if names.declares_exchange:
+            async with self._step(f"configure the exchange {exchange}"):
+                await channel.exchange_declare(exchange, exchange_type="direct", auto_delete=True)
+                self._exchange_declared = True
+        async with self._step(f"configure the queue {queue}"):
+            await channel.queue_declare(queue, exclusive=True)
+        async with self._step(f"bind the queue {queue} (write) to the exchange {exchange} (read)"):
+            await channel.queue_bind(queue, exchange, names.direct_key)
+        async with self._step(f"read the queue {queue}"):
+            await channel.basic_consume(queue, _unexpected, no_ack=True)
+        async with self._step(f"write to the exchange {exchange}"):
+            self.round_trip_ms = await self._send(channel, names.direct_key)
         async with self._step(
-            f"let messages of the queue {delays} expire (read) to {name} (write)"
+            f"let messages of the queue {delays} expire (read) to {exchange} (write)"
         ):
             await channel.queue_declare(delays, exclusive=True, arguments=self._delay_arguments())
-            await channel.queue_bind(delays, name, _LATER)
-            self.late_ms = await self._send(channel, _LATER) - DELAY_MS
+            await channel.queue_bind(delays, exchange, names.later_key)
+            self.late_ms = await self._send(channel, names.later_key) - DELAY_MS
 
     def _delay_arguments(self) -> dict[str, Any]:
         return {
             "x-message-ttl": DELAY_MS,
-            "x-dead-letter-exchange": self._name,
-            "x-dead-letter-routing-key": _DIRECT,
+            "x-dead-letter-exchange": self._names.exchange,
+            "x-dead-letter-routing-key": self._names.direct_key,
         }
 
     async def _send(self, channel: aiormq.abc.AbstractChannel, key: str) -> float:
         """Publish one message and wait for it; the time in milliseconds."""
         loop = asyncio.get_running_loop()
         sent_s = loop.time()
-        await channel.basic_publish(b"", exchange=self._name, routing_key=key)
+        await channel.basic_publish(b"", exchange=self._names.exchange, routing_key=key)
         # A refused publish is not answered: the broker closes the channel.
         await _first(self._arrived.get(), channel.closing)
         return (loop.time() - sent_s) * 1000
@@ -193,7 +217,7 @@ class _Attempt:
                 async with asyncio.timeout(TIMEOUT_S):
                     with cancellation_kept():
                         channel = await self._connection.channel()
-                        await channel.exchange_delete(self._name)
+                        await channel.exchange_delete(self._names.exchange)
 
 
 async def _first(wanted: Awaitable[object], closing: "asyncio.Future[Any]") -> None:

@@ -155,6 +155,13 @@ def check_permissions(answer: BrokerAnswer, probed: Probed, topology: Topology) 
                 check, found, "RabbitMQ is overloaded: give it more processors."
             )
         return Diagnosis.ok(check, found)
+    if topology.own_users:
+        return Diagnosis.wrong(
+            check,
+            f"{answer.address} does not let {answer.user!r} {failed_step.step}: "
+            f"{failed_step.reason}",
+            "Take the file of this node that `synod broker init` wrote, or run that again.",
+        )
     names = f"^{re.escape(topology.prefix)}"
     words = ["rabbitmqctl", "set_permissions", "-p", answer.virtual_host, answer.user]
     change = shlex.join([*words, names, names, names])
@@ -177,6 +184,12 @@ async def _check_one_cluster(
             check,
             f"one broker, with queues = {settings.queues!r}",
             "Name all nodes of the RabbitMQ cluster in `broker`, or set queues = 'named'.",
+        )
+    if topology.own_users:
+        return Diagnosis.skipped(
+            check,
+            "can't be known by a node's own user, which declares no exchange",
+            "Run `rabbitmqctl cluster_status` at a broker: it has to list the others.",
         )
     # A broker that refused something is wrong already, and would refuse this, too.
     usable = {

@@ -8,10 +8,13 @@ import pytest
 
 from actors.effects import Group, TimerKey
 from actors.messages import ChunkData
+from broker import firehose
 from broker.delay_levels import DELAYS_MS
 from broker.event_subscription import subscribe_to_events
+from broker.probe import probe
 from broker.rabbitmq import RabbitTransport
-from broker.topology import CONTROL_TRACE, QueueKind, trace_topic
+from broker.tls import BrokerTls
+from broker.topology import CONTROL_TRACE, QueueKind, Topology, trace_topic
 from broker.transport import TransportRefused
 from tests.broker.actors import Puppet
 from tests.broker.hosting import puppet, until
@@ -119,3 +122,29 @@ async def test_a_broker_without_preparation_is_named(prepared: PreparedBroker) -
     transport = RabbitTransport(f"amqp://{user}:{password}@{host}", topology, "store-1")
     with pytest.raises(TransportRefused, match=r"not prepared for this node.*synod broker init"):
         await transport.run(lambda delivery: None, lambda: None, lambda: None)
+
+
+async def test_the_doctor_tries_what_the_node_may_do(prepared: PreparedBroker) -> None:
+    """Given the password of a node, then the probe needs no other right than that node's."""
+    found = await probe(prepared.url("store-1"), prepared.topology, BrokerTls())
+    assert (found.failed_step, found.blocked) == (None, False)
+    assert found.late_ms is not None
+    wrong = await probe(prepared.url("operator"), prepared.topology, BrokerTls())
+    assert wrong.failed_step is not None
+    assert "ACCESS_REFUSED" in wrong.failed_step.reason
+
+
+@pytest.mark.parametrize(
+    ("exchange", "key", "to"),
+    [
+        ("to.store", "store-1", "store-1"),
+        ("to.store", "store-1.bulk", "store-1.bulk"),
+        ("inbox.store-1", "store-1", "store-1"),
+        ("inbox.store-1", "synod.c.delay.store-1.0123456789ab.500", "store-1 in 500 ms"),
+        ("heartbeats", "", "@heartbeats"),
+        ("quarantined", "", "quarantined"),
+    ],
+)
+def test_the_firehose_knows_for_whom_a_message_is(exchange: str, key: str, to: str) -> None:
+    topology = Topology("c", users="own")
+    assert firehose._receiver(f"{topology.prefix}{exchange}", key, topology) == to
