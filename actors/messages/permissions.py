@@ -3,8 +3,8 @@
 A row names the roles that send a type and the roles that receive it. Where only a particular node
 may send it, a rule says which: a ballot is used by its proposer alone, a View is requested by the
 coordinator that it names, a command by the gateway that waits for its result. Messages that no row
-permits are dropped and counted. The table trusts the name on an envelope, which the broker can't
-verify as long as all nodes share its credentials (`docs/decisions/0016-who-may-send-what.md`).
+permits are dropped and counted. The table trusts the name on an envelope, which the broker verifies
+where each node is a user of its own (`docs/decisions/0029-broker-users.md`).
 
 Local calls and notices are in no row: they never cross the broker.
 """
