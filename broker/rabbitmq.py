@@ -40,6 +40,7 @@ from broker.codec import (
 )
 from broker.delay_levels import delay_level_ms
 from broker.ping_times import PingTimes
+from broker.seals import NotSealed, Seals
 from broker.senders import NotItsSender, SenderCheck, exchanges_written_by
 from broker.tls import BrokerTls, refusal_of
 from broker.topology import Topology
@@ -104,6 +105,7 @@ class RabbitOptions:
     redeclare_timeout_s: float = 10.0
     flush_timeout_s: float = 1.0
     tls: BrokerTls = field(default_factory=BrokerTls)
+    seals: Seals | None = None
     unsent_bytes_max: int = 32 * 1024 * 1024
     bulk_unsent_bytes_max: int = 8 * 1024 * 1024
 
@@ -116,12 +118,13 @@ class RabbitOptions:
         silence_ms: Milliseconds | None = None,
         ping_timeout_ms: Milliseconds | None = None,
         tls: BrokerTls | None = None,
+        seals: Seals | None = None,
     ) -> Self:
         """For the broker or brokers of a setting: of several, a silent one is left sooner.
 
         `silence_ms` and `ping_timeout_ms` replace what this class chooses.
         """
-        options = cls(wait=wait, tls=tls or BrokerTls())
+        options = cls(wait=wait, tls=tls or BrokerTls(), seals=seals)
         if len(split_urls(broker)) > 1:
             options = replace(options, connect_timeout_s=1.0, silence_s=1.0, ping_timeout_s=1.5)
         if silence_ms is not None:
@@ -167,6 +170,7 @@ class RabbitTransport:
         self._to_itself = (topology.nodes, topology.inbox(name))
         self._exchange_of = functools.lru_cache(maxsize=1024)(self._find_exchange)
         self._user_id = topology.user(name) if topology.own_users else ""
+        self._seals = self._options.seals
         self._senders = SenderCheck(topology, name) if topology.own_users else None
         self._writable = exchanges_written_by(topology, name) if topology.own_users else None
         self._refused_reported_s = -REPEAT_WARNING_S
@@ -461,6 +465,10 @@ class RabbitTransport:
         try:
             if properties is None:
                 raise Undecodable("the properties can't be read")
+            if self._seals is not None:
+                self._seals.require(
+                    delivered.exchange, delivered.routing_key, properties, delivered.body
+                )
             if self._senders is not None:
                 self._senders.require(delivered, properties)
             if delivered.exchange == self._topology.events:
@@ -481,7 +489,7 @@ class RabbitTransport:
         except NewerWireVersion as error:
             self._drop_newer(str(error))
             return None
-        except NotItsSender as error:
+        except (NotItsSender, NotSealed) as error:
             self._refuse_sender(delivered, str(error))
             return None
         except (Undecodable, ValueError) as error:
@@ -495,8 +503,7 @@ class RabbitTransport:
         if now_s - self._refused_reported_s >= REPEAT_WARNING_S:
             self._refused_reported_s = now_s
             log.error(
-                "%s has refused %d messages whose sender the broker does not confirm; the latest: "
-                "%s",
+                "%s has refused %d messages whose sender is not confirmed; the latest: %s",
                 self._name,
                 self._health.refused,
                 reason,
@@ -749,6 +756,8 @@ class RabbitTransport:
         *,
         mandatory: bool = False,
     ) -> bytes:
+        if self._seals is not None:
+            properties = self._seals.sealed(exchange, routing_key, properties, body)
         return encode_publish(
             session.publish_channel,
             exchange,

@@ -23,6 +23,7 @@ from broker.memory_broker import MemoryBroker
 from broker.node_startup import run_node
 from broker.rabbitmq import RabbitOptions, RabbitTransport
 from broker.runtime import HostOptions, NodeHalted, NodeHost
+from broker.seals import Seals, read_key
 from broker.topology import Topology
 from broker.transport import Transport, TransportRefused
 from gateway.http.listener import PortInUse, listen
@@ -234,8 +235,14 @@ class NodeProcess:
             silence_ms=self._settings.broker_silence_ms,
             ping_timeout_ms=self._settings.broker_ping_timeout_ms,
             tls=self._settings.broker_tls,
+            seals=self._seals(),
         )
         return RabbitTransport(self._settings.broker, self._topology, name, options)
+
+    def _seals(self) -> Seals | None:
+        """Raises `ValueError`, or `OSError` with the name of the file."""
+        file = self._settings.broker_seal_key
+        return None if file is None else Seals(read_key(file))
 
     async def _serve(self, host: NodeHost, transport: Transport, listener: socket.socket) -> None:
         from gateway.http.app import GatewayApp

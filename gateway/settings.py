@@ -32,7 +32,15 @@ DEFAULT_FILE = "synod.toml"
 MASK = "********"
 _TLS_PARAMETERS = ("cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl")
 """What aio-pika would take from a broker's URL; the last one would verify nothing."""
-_FILES = ("broker_ca", "broker_cert", "broker_key", "tls_cert", "tls_key", "tls_client_ca")
+_FILES = (
+    "broker_ca",
+    "broker_cert",
+    "broker_key",
+    "broker_seal_key",
+    "tls_cert",
+    "tls_key",
+    "tls_client_ca",
+)
 _NEEDED = {"tls_key": "tls_cert", "tls_client_ca": "tls_cert", "broker_key": "broker_cert"}
 """Settings that mean nothing without another one."""
 _MIB = 1024 * 1024
@@ -63,6 +71,9 @@ class Settings(BaseSettings):
     broker_users: BrokerUsers = "shared"
     """`own`: each node is a user of its own at RabbitMQ, as `synod broker init` has made it, and
     takes no message whose sender RabbitMQ does not confirm. The same for all nodes."""
+    broker_seal_key: Path | None = None
+    """A file with a random key of 32 characters or more, the same for all nodes: they seal each
+    message with it and take none without, so that the broker can't make or change one."""
     broker_silence_ms: int | None = Field(None, ge=100)
     """After this time without a delivery a node sends a message to itself, to find out whether its
     broker still works. Unset: 5,000, and 1,000 if `broker` names several."""

@@ -18,6 +18,7 @@ FILES = (
     "copies.toml",
     "journals.toml",
     "rights.toml",
+    "senders.toml",
 )
 _SEEDS = 20
 
