@@ -146,7 +146,7 @@ class NodeStateCollector:
         )
         counter(
             "node_refused_senders",
-            "Messages whose sender the broker did not confirm, which the node put into quarantine.",
+            "Messages whose sender was not confirmed, which the node put into quarantine.",
             labels,
             health.refused,
         )

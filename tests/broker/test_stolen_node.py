@@ -251,7 +251,7 @@ async def test_the_broker_refuses_what_is_not_the_nodes_own(
             # When the thief tries what is not that node's,
             channel = await connection.channel(publisher_confirms=True)
             try:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(20):
                     await attempt(channel)
             except REFUSED:
                 tried += 1
