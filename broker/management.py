@@ -9,7 +9,7 @@ import httpx
 from broker.definitions import Definitions
 from broker.tls import BrokerTls, refusal_of
 
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 60.0
 
 
 class ManagementRefused(RuntimeError):

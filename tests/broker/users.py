@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 from urllib.parse import urlsplit
 
+from actors.options import Options
 from broker.broker_setup import Setup, prepare
 from broker.credentials import read_passwords
 from broker.definitions import SERVICES
@@ -16,18 +17,7 @@ from broker.topology import QueueKind, Topology
 from chaos.cluster.rabbitmq import PrivateBroker
 from tests.broker.hosting import House
 
-NODES = (
-    "proposer-1",
-    "proposer-2",
-    "acceptor-1",
-    "acceptor-2",
-    "learner-1",
-    "learner-2",
-    "store-1",
-    "store-2",
-    "gateway-1",
-    "gateway-2",
-)
+NODES = (*Options().members, "gateway-1", "gateway-2")
 
 
 class PreparedBroker:
