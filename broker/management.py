@@ -9,7 +9,8 @@ import httpx
 from broker.definitions import Definitions
 from broker.tls import BrokerTls, refusal_of
 
-_TIMEOUT_S = 60.0
+_TIMEOUT = httpx.Timeout(300.0, connect=10.0)
+"""On a busy disk RabbitMQ takes a good part of a second for each thing that it is to make."""
 
 
 class ManagementRefused(RuntimeError):
@@ -23,7 +24,7 @@ class Management:
         self._address = address.rstrip("/")
         self._client = httpx.Client(
             auth=(user, password),
-            timeout=_TIMEOUT_S,
+            timeout=_TIMEOUT,
             trust_env=False,
             verify=tls.context() if address.startswith("https:") else False,
         )

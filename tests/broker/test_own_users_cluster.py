@@ -7,7 +7,7 @@ import pytest
 
 from actors.calls import WriteDecided
 from broker.topology import QueueKind
-from tests.broker.users import PreparedBroker
+from tests.broker.users import OPTIONS, PreparedBroker
 from tests.replication.cluster import eventually, memory_cluster
 from tests.worlds import put
 
@@ -18,11 +18,15 @@ pytestmark = pytest.mark.rabbitmq
 async def test_a_cluster_is_founded_writes_and_reads_and_is_refused_nothing(
     tmp_path: Path, prepared: PreparedBroker, kind: QueueKind
 ) -> None:
-    """Given the sixteen nodes of a cluster, when a proposer's, the coordinator's and a store's
+    """Given all nodes of a cluster, when a proposer's, the coordinator's and a store's
     connections break, then writes go on, all stores hold them, and no node was refused anything.
     """
     async with memory_cluster(
-        tmp_path, heartbeat_ms=500, transport=lambda name: prepared.transport(name, kind)
+        tmp_path,
+        heartbeat_ms=500,
+        proposers=OPTIONS.proposers,
+        acceptors=OPTIONS.acceptors,
+        transport=lambda name: prepared.transport(name, kind),
     ) as cluster:
         done: dict[str, str] = {}
 

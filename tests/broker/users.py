@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 from urllib.parse import urlsplit
 
 from actors.options import Options
 from broker.broker_setup import Setup, prepare
 from broker.credentials import read_passwords
-from broker.definitions import SERVICES
+from broker.definitions import SERVICES, definitions_of
 from broker.management import Management
 from broker.rabbitmq import RabbitOptions, RabbitTransport
 from broker.tls import BrokerTls
@@ -17,7 +16,8 @@ from broker.topology import QueueKind, Topology
 from chaos.cluster.rabbitmq import PrivateBroker
 from tests.broker.hosting import House
 
-NODES = (*Options().members, "gateway-1", "gateway-2")
+OPTIONS = Options(proposers=2, acceptors=3)
+NODES = (*OPTIONS.members, "gateway-1", "gateway-2")
 
 
 class PreparedBroker:
@@ -32,9 +32,11 @@ class PreparedBroker:
         self.folder = folder
         self.setup = Setup(topology, tuple(nodes), folder, broker.url)
         with self.management() as api:
-            for kind in get_args(QueueKind):
-                # Of a kind is the quarantine's queue.
-                prepare(replace(self.setup, topology=replace(topology, queues=kind)), api)
+            prepare(self.setup, api)
+            # Only the quarantine's queue is another one if queues are of another kind.
+            made = definitions_of(self.of_kind("session"), {})
+            made["bindings"] = [b for b in made["bindings"] if b["source"] == topology.quarantine]
+            api.import_definitions({part: made[part] for part in ("queues", "bindings")})
         self.passwords = read_passwords(folder, (*nodes, *SERVICES))
 
     def management(self) -> Management:
