@@ -7,7 +7,7 @@ itself, and returns the `Answer` with the same `token` to the caller.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from actors.messages import NodeHeartbeat, ReadReply, ReadRequest, SnapshotPage
+from actors.messages import AuditRead, NodeHeartbeat, ReadReply, ReadRequest, SnapshotPage
 from actors.numbers import Milliseconds
 from actors.paxos.ballot import Ballot
 from actors.values import Frozen, IdempotencyKey, Operation, Outcome, Principal, View
@@ -80,6 +80,16 @@ class ReadLog(Call):
     commands_max: int = 0
 
 
+class ReadAudit(Call):
+    """Ask a learner for records of the audit: `learner`, or any. `request.number` is ignored; an
+    `AuditPage` answers.
+    """
+
+    type: Literal["call.read_audit"] = "call.read_audit"
+    request: AuditRead
+    learner: str = ""
+
+
 class HoldChunks(Call):
     """Have every store keep all its chunks for `for_ms`, also those no longer in use."""
 
@@ -125,6 +135,7 @@ AnyCall = (
     | Fetch
     | Survey
     | ReadLog
+    | ReadAudit
     | HoldChunks
     | KeepChunks
     | CopySnapshot

@@ -1,7 +1,7 @@
 """What an actor is built from: the protocol's settings, the members' names, its own identity."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from actors.numbers import Milliseconds
 from actors.paging import BATCH_BYTES_MAX, PAGE_BYTES
@@ -32,7 +32,8 @@ class Options:
     (`differences`). All other settings may differ from node to node. A learner keeps `log_bytes` of
     the decided log for nodes that were away; a joining store copies contents at
     `copy_bytes_per_s` at most. Answers with parts of the log are cut into pages of about
-    `page_bytes`, states into pages of a quarter of it.
+    `page_bytes`, states into pages of a quarter of it. A learner keeps the latest records of the
+    audit, of about `audit_bytes` in memory and on disk.
     """
 
     proposers: int = 5
@@ -58,6 +59,8 @@ class Options:
     tree_entries: int = _CONSTANTS.tree_entries
     tree_bytes: int = _CONSTANTS.tree_bytes
     chunk_grace_ms: Milliseconds = _CONSTANTS.chunk_grace_ms
+    audit: bool = True
+    audit_bytes: int = 32 * 1024 * 1024
     log_bytes: int = 4 * 1024 * 1024
     copy_bytes_per_s: int = 32 * 1024 * 1024
     page_bytes: int = PAGE_BYTES
@@ -87,10 +90,13 @@ class Options:
 
     def differences(self, genesis: Genesis) -> tuple[str, ...]:
         """Each setting that differs from `genesis`, with its value and the cluster's."""
-        ours = {f"{role}s": len(self.names(role)) for role in MEMBER_ROLES}
-        theirs = {f"{role}s": len(genesis.names(role)) for role in MEMBER_ROLES}
-        ours |= self.constants.model_dump()
-        theirs |= genesis.constants.model_dump()
+        ours: dict[str, Any] = {f"{role}s": len(self.names(role)) for role in MEMBER_ROLES}
+        theirs: dict[str, Any] = {f"{role}s": len(genesis.names(role)) for role in MEMBER_ROLES}
+        ours |= dict(self.constants)
+        theirs |= dict(genesis.constants)
+        if not theirs["audit"]:
+            # A version that had no audit founded the cluster, and nodes of this one go on in it.
+            del ours["audit"]
         return tuple(
             f"{name} is {value!r} here and {theirs[name]!r} in the cluster"
             for name, value in ours.items()

@@ -665,6 +665,9 @@ class Constants(Frozen):
     `actors.state.budget`: the commands of one slot look through or write at most `slot_steps`
     entries and write at most `slot_bytes` of them; a path has at most `path_depth` names; the tree
     has at most `tree_entries` files and directories of `tree_bytes` in all, without contents.
+
+    `audit`: whether commands are chained (`actors.state.audit`). Clusters that earlier versions
+    founded have no such constant, and no chain.
     """
 
     lease_ms: Count = 1_200
@@ -679,6 +682,7 @@ class Constants(Frozen):
     path_depth: Count = 128
     tree_entries: Count = 2_000_000
     tree_bytes: Count = 2 * 1024 * 1024 * 1024
+    audit: bool = Field(False, exclude_if=lambda audit: not audit)
 
 
 class FoundingMember(Frozen):

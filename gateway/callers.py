@@ -47,6 +47,11 @@ def caller_of(scope: Scope) -> Caller:
     return caller
 
 
+def is_admitted(scope: Scope) -> bool:
+    """Whether it is known who sent the request."""
+    return _CALLER in scope
+
+
 def note_caller(scope: Scope, caller: Caller) -> None:
     """The request is admitted, for `caller`."""
     scope[_CALLER] = caller

@@ -20,6 +20,7 @@ from actors.calls import (
     KeepChunks,
     NotDone,
     Read,
+    ReadAudit,
     ReadDone,
     ReadLog,
     Survey,
@@ -30,7 +31,7 @@ from actors.calls import (
     Write,
     WriteDecided,
 )
-from actors.messages import LogPage, ReadRequest
+from actors.messages import AuditPage, AuditRead, LogPage, ReadRequest
 from actors.state.rights import Rights
 from actors.values import IdempotencyKey, Operation, Outcome
 from broker.local_calls import CallOutcomeUnknown, CallRefused
@@ -219,6 +220,15 @@ class Cluster:
             )
         )
         if not isinstance(answer, LogPage):
+            raise _not_answered(answer)
+        return answer
+
+    async def read_audit(self, asked: AuditRead, learner: str = "") -> AuditPage:
+        """Records of the audit, from `learner` or from any. Raises `Problem`."""
+        answer = await self._ask(
+            lambda token: ReadAudit(token=token, request=asked, learner=learner)
+        )
+        if not isinstance(answer, AuditPage):
             raise _not_answered(answer)
         return answer
 

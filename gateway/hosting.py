@@ -130,6 +130,7 @@ class NodeProcess:
             if self._app is not None:
                 self._app.live_events.end()
                 self._app.watch.end()
+                self._app.audit.end()
             if self._server is not None:
                 # Requests in progress are answered before the nodes that process them end.
                 self._server.should_exit = True

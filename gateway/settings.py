@@ -128,6 +128,11 @@ class Settings(BaseSettings):
 
     log_bytes: int = Field(_DEFAULTS.log_bytes, ge=0)
     """How much of the decided log a learner keeps for nodes that were away for a short time."""
+    audit: bool = True
+    """Whether commands are chained, so that `synod audit` can show and check them."""
+    audit_bytes: int = Field(_DEFAULTS.audit_bytes, ge=0)
+    """How much of the audit a learner keeps, in memory and on disk; a record takes 20 to 60 bytes.
+    """
     copy_bytes_per_s: int = Field(_DEFAULTS.copy_bytes_per_s, ge=64 * 1024)
     """How fast a store that joins may copy contents from the others."""
     disk_reserve_bytes: int = Field(MaintenanceOptions().disk_reserve_bytes, ge=0)

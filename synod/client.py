@@ -448,6 +448,19 @@ class AsyncClient:
         url = f"/v1/tokens/{quote(token, safe='')}"
         return self._written(written_of, await self._write("DELETE", url, {}, None))
 
+    # -- the audit, see `synod.audit` --------------------------------------------------------------
+
+    async def audit(self, **asked: str | int) -> dict[str, Any]:
+        """A page of the records of who did what; the parameters are those of `GET /v1/audit`.
+        Raises `SynodError`.
+        """
+        params = {name: str(value) for name, value in asked.items()}
+        return await self._item("GET", "/v1/audit", params)
+
+    async def refusals(self, limit: int = 100) -> dict[str, Any]:
+        """What the gateway refused lately, and who logged in. Raises `SynodError`."""
+        return await self._item("GET", "/v1/audit/refusals", {"limit": str(limit)})
+
     # -- backup, see `gateway.backup.take` ---------------------------------------------------------
 
     async def begin_backup(self) -> dict[str, Any]:

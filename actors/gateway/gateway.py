@@ -19,6 +19,7 @@ from actors.calls import (
     KeepChunks,
     NotDone,
     Read,
+    ReadAudit,
     ReadDone,
     ReadLog,
     Survey,
@@ -27,6 +28,7 @@ from actors.calls import (
     Write,
 )
 from actors.effects import Record
+from actors.gateway.audit_reads import AuditReads
 from actors.gateway.chunk_transfers import Transfers
 from actors.gateway.cluster_state import ClusterState
 from actors.gateway.log_reads import LogReads
@@ -34,6 +36,7 @@ from actors.gateway.read_requests import ReadRequests
 from actors.gateway.state_copies import Copies
 from actors.gateway.write_session import TICK_MS, WriteSession
 from actors.messages import (
+    AuditPage,
     ChunkData,
     ChunkMissing,
     ChunkRefused,
@@ -65,6 +68,7 @@ class Gateway(Node):
         self.reads = ReadRequests(self.turn, self.cluster_state)
         self.transfers = Transfers(self.turn, self.cluster_state)
         self.log_reads = LogReads(self.turn, self.cluster_state)
+        self.audit_reads = AuditReads(self.turn, self.cluster_state)
         self.copies = Copies(self.turn, self.cluster_state)
 
     @property
@@ -116,6 +120,8 @@ class Gateway(Node):
                 self.transfers.fetch(call)
             case ReadLog():
                 self.log_reads.begin(call)
+            case ReadAudit():
+                self.audit_reads.begin(call)
             case HoldChunks():
                 self.copies.hold(call)
             case KeepChunks():
@@ -201,11 +207,21 @@ class Gateway(Node):
     def _on_log_page(self, sender: str, message: LogPage) -> None:
         self.log_reads.on_page(sender, message)
 
+    def _on_audit_page(self, sender: str, message: AuditPage) -> None:
+        self.audit_reads.on_page(sender, message)
+
     def _on_snapshot_page(self, sender: str, message: SnapshotPage) -> None:
         self.copies.on_page(sender, message)
 
     def _on_tick(self, subject: str) -> None:
-        parts = (self.writes, self.reads, self.transfers, self.log_reads, self.copies)
+        parts = (
+            self.writes,
+            self.reads,
+            self.transfers,
+            self.log_reads,
+            self.audit_reads,
+            self.copies,
+        )
         for part in parts:
             part.tick()
         if any(part.busy for part in parts):
@@ -219,6 +235,7 @@ class Gateway(Node):
         Result: _on_result,
         ReadReply: _on_read_reply,
         LogPage: _on_log_page,
+        AuditPage: _on_audit_page,
         ChunkStored: _on_chunk_stored,
         ChunkRefused: _on_chunk_refused,
         ChunkData: _on_chunk_data,

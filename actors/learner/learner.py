@@ -12,6 +12,9 @@ from pydantic import TypeAdapter
 
 from actors.effects import Effects, Envelope, Group, Record, TimerKey
 from actors.errors import InvariantViolation
+from actors.learner.audit_copy import AuditCopy
+from actors.learner.audit_log import AuditLog
+from actors.learner.audit_pages import page_of as audit_page_of
 from actors.learner.catch_up import CatchUp
 from actors.learner.coordinator import Coordinator, Decision
 from actors.learner.log_pages import page_of
@@ -22,6 +25,8 @@ from actors.messages import (
     Accept,
     Accepted,
     AcceptedRange,
+    AuditPage,
+    AuditRead,
     Chosen,
     Decided,
     Diverged,
@@ -91,6 +96,8 @@ class Learner(Node):
         self._installer = SnapshotInstaller(
             self.turn, [*self.learned.peers, *options.names("store")]
         )
+        self.audit = AuditLog(self.turn, self.state.audit)
+        self.audit_copy = AuditCopy(self.turn, self.audit, self.learned.peers)
         self._received_decisions: dict[int, tuple[Refusal, ...]] = {}
         """Decisions of other coordinators for slots that are not applied yet."""
         self._progress_due = False
@@ -131,9 +138,10 @@ class Learner(Node):
             if record.key.startswith("log/"):
                 slot = read_record(_DECIDED_SLOT, record)
                 self.log.restore(slot.slot, slot.value, slot.aborted)
-            else:
+            elif not self.audit.restore(record):
                 self.state.restore(record)
         self.state.restored()
+        self.audit.restored(self.state.audit)
         self.learned.durable = self.state.applied
         self.log.restored(self.state.applied)
 
@@ -146,6 +154,7 @@ class Learner(Node):
         self._truncated_below = self.log.first_kept
         self._set_timer("sync", self.options.sync_ms // 2, self.options.sync_ms)
         self._catch_up.begin()
+        self.audit_copy.begin()
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     def _remake_row(self, key: str) -> Frozen | bytes | None:
@@ -158,10 +167,10 @@ class Learner(Node):
             if known is None or known.aborted is None:
                 return None
             return DecidedSlot(slot=int(slot, 16), value=known.value, aborted=known.aborted)
-        return self.state.row(key)
+        return self.audit.row(key) if kind == "audit" else self.state.row(key)
 
     def _may_be_gone(self, key: str) -> bool:
-        return key.partition("/")[0] in ("log", *STATE_ROWS)
+        return key.partition("/")[0] in ("log", "audit", *STATE_ROWS)
 
     def _adopt_view(self) -> None:
         """Go on from the view in force at `decided`."""
@@ -313,6 +322,18 @@ class Learner(Node):
         """A diagnostics client asks for log entries."""
         self._send(sender, page_of(self.learned, message, self.options.page_bytes))
 
+    def _on_audit_read(self, sender: str, message: AuditRead) -> None:
+        """A gateway or a learner asks for records. Only durable ones are sent, so that no record
+        that anybody has seen is lost with this process.
+        """
+        if self.decided > self.durable:
+            self._persist()
+        page = audit_page_of(self.audit, self.state, message, self.options.page_bytes)
+        self._send(sender, page)
+
+    def _on_audit_page(self, sender: str, message: AuditPage) -> None:
+        self.audit_copy.on_page(sender, message)
+
     def _on_tick(self, subject: str) -> None:
         if self._catch_up.tick_chosen():
             self.copy_state()
@@ -320,12 +341,13 @@ class Learner(Node):
         self._report_progress()
         self._snapshots.tick()
         self._installer.tick()
+        self.audit_copy.tick()
         self._watch_view()
         if self.coordinator is not None:
             for abort in self.coordinator.tick():
                 self.propose(abort)
         waits = self._takeover.busy if self.coordinator is None else self.coordinator.busy
-        if self._catch_up.undecided or waits:
+        if self._catch_up.undecided or waits or self.audit_copy.busy:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     # -- views -----------------------------------------------------------------------------------
@@ -499,11 +521,14 @@ class Learner(Node):
 
     def _install(self, slot: int, rows: list[SnapshotRow]) -> None:
         """Install a snapshot in place of all slots up to `slot`; later chosen slots stay."""
+        self.audit.take(self.state.audit)
         for key, value in self.state.replace(Record(row.key, row.value.encode()) for row in rows):
             self._journal(key, value)
         for gone in self.log.start_after(slot):
             if gone <= self.durable:
                 self._journal(_log_key(gone), None)
+        self.audit.skip_to(self.state.audit)
+        self.audit_copy.begin()
         self.learned.durable = slot
         self._unpersisted_bytes = 0
         self.replicas.note_own_hash(slot, self.state.state_hash)
@@ -568,6 +593,7 @@ class Learner(Node):
             self._journal(_log_key(slot), entry)
         for key, row in self.state.take_rows():
             self._journal(key, row)
+        self.audit.take(self.state.audit)
         self.learned.durable = self.decided
         self._unpersisted_bytes = 0
         if self.coordinator is not None:
@@ -608,6 +634,8 @@ class Learner(Node):
         Truncate: _on_truncate,
         PullDecided: _on_pull_decided,
         LogRead: _on_log_read,
+        AuditRead: _on_audit_read,
+        AuditPage: _on_audit_page,
         Decided: _on_decided,
         TxnDecision: _on_decision,
         TxnVote: _on_coordination,

@@ -60,6 +60,12 @@ A backup of the running cluster::
       | chunk.get -------->|
       |<------- chunk.data |
 
+The audit, which a learner copies from another one after it has copied a state::
+
+    gateway            learner           another learner
+      | audit.read ----->| audit.read ------>|
+      |<----- audit.page |<------ audit.page |
+
 A change of the view, and a store that joins::
 
     learner (coordinator, or taking over)   leader            all learners        stores
@@ -77,6 +83,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
+from actors.messages.audit import AUDIT_GRANTS_MAX, AuditPage, AuditRead, AuditRecord
 from actors.messages.clients import (
     LeaseAsk,
     LeaseGrant,
@@ -202,7 +209,9 @@ Message = Annotated[
     | JoinRequest
     | Diverged
     | LogRead
-    | LogPage,
+    | LogPage
+    | AuditRead
+    | AuditPage,
     Field(discriminator="type"),
 ]
 
@@ -213,6 +222,7 @@ MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
 """Reads and writes the messages of one turn to one destination, as a JSON list."""
 
 __all__ = [
+    "AUDIT_GRANTS_MAX",
     "BULK",
     "HOLD_MS_MAX",
     "KEEP_NAMES_MAX",
@@ -221,6 +231,9 @@ __all__ = [
     "Accepted",
     "AcceptedRange",
     "AnyMessage",
+    "AuditPage",
+    "AuditRead",
+    "AuditRecord",
     "Census",
     "Chosen",
     "ChunkData",

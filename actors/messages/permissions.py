@@ -19,6 +19,8 @@ from actors.messages import (
     Accepted,
     AcceptedRange,
     AnyMessage,
+    AuditPage,
+    AuditRead,
     Census,
     Chosen,
     ChunkData,
@@ -265,6 +267,8 @@ PERMISSIONS: dict[type[AnyMessage], Permission] = {
     Diverged: Permission(_LEARNER, _LEARNER | _STORE),
     LogRead: Permission(_GATEWAY, _LEARNER),
     LogPage: Permission(_LEARNER, _GATEWAY),
+    AuditRead: Permission(_GATEWAY | _LEARNER, _LEARNER),
+    AuditPage: Permission(_LEARNER, _GATEWAY | _LEARNER),
 }
 """Every type of message that crosses the broker."""
 

@@ -9,10 +9,11 @@ has each applied at most once, and `actors.state.policy` says for whom.
 import hashlib
 from collections.abc import Iterable
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from actors.effects import Record
 from actors.errors import InvariantViolation, JournalUnreadable
+from actors.state.audit import AuditChain, AuditMark
 from actors.state.budget import Refused
 from actors.state.changed_rows import ChangedRows
 from actors.state.operations import operate
@@ -49,7 +50,9 @@ _NOT_EXECUTED = frozenset(("busy", "denied", "unauthenticated"))
 
 
 class StateRow(Frozen):
-    """The end of the applied prefix, its log time, the hash chained over it and the view there."""
+    """The end of the applied prefix, its log time, the hash chained over it and the view there.
+    `audit` is the end of the chain of the commands in it, if there is any.
+    """
 
     applied: int
     log_time_ms: int
@@ -58,6 +61,7 @@ class StateRow(Frozen):
     state_hash: str
     view: View | None
     view_slot: int
+    audit: AuditMark | None = Field(None, exclude_if=lambda audit: audit is None)
 
 
 class Namespace:
@@ -76,6 +80,7 @@ class Namespace:
         self.tree = Tree(self._changed_rows)
         self.sessions = Sessions(self._changed_rows)
         self.policy = Policy(self._changed_rows)
+        self.audit = AuditChain()
         self._journalled_results: set[str] = set()
         """The keys of the results in the journal; most results are forgotten before that."""
 
@@ -128,6 +133,7 @@ class Namespace:
                     self.sessions.expired_slot = state.expired_slot
                     self.state_hash = state.state_hash
                     self.view, self.view_slot = state.view, state.view_slot
+                    self.audit.restore(state.audit)
                 case _:
                     return False
         except (ValidationError, ValueError) as error:
@@ -176,6 +182,7 @@ class Namespace:
         Raises `JournalUnreadable` if a row can't be read, and leaves this state as it was.
         """
         other = Namespace(self.constants)
+        other.audit.kept = None if self.audit.kept is None else []
         changes: dict[str, bytes | None] = {key: None for key, _ in self.rows()}
         changes.update(dict.fromkeys((*self._changed_rows.keys, *self._journalled_results)))
         for row in rows:
@@ -195,6 +202,7 @@ class Namespace:
             state_hash=self.state_hash,
             view=self.view,
             view_slot=self.view_slot,
+            audit=self.audit.mark,
         )
 
     def row(self, key: str) -> Frozen | None:
@@ -230,6 +238,9 @@ class Namespace:
             reasons = {refusal.index: refusal.reason for refusal in aborted}
             for index, command in enumerate(value.commands):
                 outcomes.append(self._run(slot, index, command, reasons.get(index)))
+            if self.constants.audit:
+                self.audit.note(slot, self.log_time_ms, value, outcomes)
+                self._changed_rows.summary.append(f"audit {self.audit.head}")
         elif isinstance(value, View) and self.view and value.epoch == self.view.epoch + 1:
             self.view, self.view_slot = value.in_force_at(slot), slot
             self._changed_rows.summary.append(f"epoch {value.epoch}")

@@ -19,6 +19,7 @@ FILES = (
     "journals.toml",
     "rights.toml",
     "senders.toml",
+    "audit.toml",
 )
 _SEEDS = 20
 

@@ -67,6 +67,8 @@ COVERAGE_GOALS = (
     CoverageGoal("commands of tokens refused", ("rights.commands_refused",), 5),
     CoverageGoal("reads of tokens served", ("rights.reads_allowed",), 5),
     CoverageGoal("reads of tokens refused", ("rights.reads_refused",), 5),
+    CoverageGoal("records of the audit sent", ("audit.records_sent",), 5),
+    CoverageGoal("records of the audit that a learner got back", ("learner.audit_gaps_filled",)),
     CoverageGoal("changed settings refused", ("settings.refused",)),
     CoverageGoal("changed settings tolerated", ("settings.borne",)),
     *(

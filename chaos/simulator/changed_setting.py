@@ -23,6 +23,7 @@ REPLICATED = frozenset(
         "path_depth",
         "tree_entries",
         "tree_bytes",
+        "audit",
     )
 )
 """What a cluster is founded with. Listed here on its own: a list of the actors would share their

@@ -8,6 +8,7 @@ from actors.effects import Blob, Envelope, Record, Send, SendBlob
 from actors.messages import (
     Accept,
     Accepted,
+    AuditPage,
     ChunkStored,
     LeaseGranted,
     NodeHeartbeat,
@@ -23,6 +24,7 @@ from actors.messages import (
     TxnState,
     TxnVote,
 )
+from chaos.simulator.audit import AuditInvariants
 from chaos.simulator.invariants_chunks import OBSERVED_MESSAGES, ChunkInvariants
 from chaos.simulator.invariants_commit import CommitInvariants
 from chaos.simulator.invariants_paxos import PaxosInvariants
@@ -50,6 +52,7 @@ class Invariants(MachineObserver):
         self.chunks = ChunkInvariants()
         self.settings = SettingsInvariants()
         self.rights = RightsInvariants()
+        self.audit = AuditInvariants()
         self.log.on_chosen = self.commit.slot_chosen
         self.on_chunk: Callable[[str, str, bool], None] = lambda disk, name, stored: None
         """A store has committed a chunk, or has deleted a sound one."""
@@ -71,11 +74,13 @@ class Invariants(MachineObserver):
             Truncate: (self.commit.truncation_sent,),
             ReadRequest: (self.commit.read_sent, self.rights.read_sent),
             ChunkStored: (self.chunks.stored_sent,),
+            AuditPage: (self.audit.page_sent,),
         }
 
     def total(self, machines: list[Machine]) -> Counter[str]:
         """The counters of the whole run, by role and name."""
         total = self.counters + self.settings.counters + self.rights.counters
+        total.update(self.audit.counters)
         total["store.chunks_kept"] += self.chunks.kept
         for machine in machines:
             total.update(_named(machine))

@@ -39,6 +39,8 @@ class ReferenceLog:
         """For each epoch its coordinator, with that node's disk and incarnation."""
         self.aborts: dict[int, set[int]] = {}
         """For each slot the commands that a chosen abort of the right epoch names."""
+        self._full: set[tuple[int, int]] = set()
+        """The commands, by slot and index, whose first chosen abort says that a disk was full."""
         self._short: dict[int, set[int]] = {}
         """For each slot the writes that abort because the view in force had too few stores."""
         self.on_chosen: Callable[[int], None] = lambda slot: None
@@ -89,6 +91,9 @@ class ReferenceLog:
         elif value.startswith(b"abort", len(_KIND)):
             abort = Abort.model_validate_json(value)
             if self.view is not None and abort.epoch == self.view.epoch:
+                new = set(abort.commands) - self.aborts.get(abort.slot, set())
+                if abort.reason.startswith("no room"):
+                    self._full |= {(abort.slot, index) for index in new}
                 self.aborts.setdefault(abort.slot, set()).update(abort.commands)
 
     def _abort_below_min_stores(
@@ -116,3 +121,7 @@ class ReferenceLog:
     def aborted(self, slot: int) -> tuple[int, ...]:
         """The aborted commands of a slot: those that an abort names, or its view aborts."""
         return tuple(sorted(self.aborts.get(slot, set()) | self._short.get(slot, set())))
+
+    def is_full(self, slot: int, index: int) -> bool:
+        """Whether a command is aborted because a disk was full."""
+        return (slot, index) in self._full and index not in self._short.get(slot, set())

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from actors.options import Options
+from chaos.simulator.audit import AuditReader, is_copied
 from chaos.simulator.fault_injector import FaultInjector
 from chaos.simulator.faults import (
     FaultScript,
@@ -140,6 +141,7 @@ class Simulation:
             self.script.pause_ms_max,
         )
         self.token_clients = TokenClients(self.world, self.workload)
+        AuditReader(self.world, self.workload)
         if "slow-clients" in self.script.faults and not renewals_arrive(self.script.faults):
             self.large_files.checked_from_us = _NEVER_US
         self.invariants.on_chunk = self.large_files.chunk_changed
@@ -208,6 +210,8 @@ class Simulation:
         self._wait_until_healed()
         check_log(world, self.invariants.log, workload)
         check_states(world)
+        self._wait(lambda: is_copied(world), 60_000, "audit_is_got_back", "whole audit")
+        self.invariants.audit.check(world, self.invariants.log)
         self.invariants.rights.check(self.invariants.log, self.token_clients.done)
         check_history(workload, workload.counts)
 

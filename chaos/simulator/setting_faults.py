@@ -34,6 +34,8 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "tree_entries": (3, 10, 10_000_000),
     "tree_bytes": (500, 5_000, 8 * 1024 * 1024 * 1024),
     "chunk_grace_ms": (60_000, 24 * 3_600_000),
+    "audit": (False,),
+    "audit_bytes": (0, 20_000, 512 * 1024 * 1024),
     "log_bytes": (0, 50_000, 64 * 1024 * 1024),
     "copy_bytes_per_s": (20_000, 1024 * 1024 * 1024),
     "page_bytes": (400, 4_000, 4 * 1024 * 1024),

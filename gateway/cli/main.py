@@ -46,6 +46,7 @@ _MODULES = {
     "gateway.cli.files": ("put", "get", "ls", "stat", "rm", "mkdir"),
     "gateway.cli.trace": ("trace",),
     "gateway.cli.firehose": ("firehose",),
+    "gateway.cli.audit": ("audit",),
     "gateway.cli.tokens": ("token", "whoami"),
     "gateway.cli.transactions": ("mv", "cp", "txn", "watch"),
 }

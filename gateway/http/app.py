@@ -13,9 +13,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.callers import caller_of
+from gateway.callers import caller_of, is_admitted
 from gateway.cluster import Cluster, ClusterPort
 from gateway.http.admission import Admission
+from gateway.http.audit import AuditEndpoints
 from gateway.http.auth import Authenticator
 from gateway.http.auth_limits import TokenAttemptLimits
 from gateway.http.backup_endpoints import BackupEndpoints
@@ -35,6 +36,7 @@ from gateway.http.problems import (
     UNAUTHORIZED,
     Problem,
 )
+from gateway.http.refusals import Refusals
 from gateway.http.request_log import RequestLog, RequestRecord
 from gateway.http.routing import PathRoute, method_not_allowed, no_such_route
 from gateway.http.server import ADMITTED
@@ -69,6 +71,9 @@ _STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
 """Browsers use https only for this host from now on, at all its ports. They ignore it for
 addresses, and it is not sent for loopback names, at which other programs serve plain HTTP.
 """
+
+_PROBLEM = "synod.problem"
+"""Where a request's scope holds the type of the problem that ended it."""
 
 _ABOUT_FILES = frozenset(("files", "directories", "move", "copy", "transactions"))
 
@@ -109,6 +114,8 @@ class GatewayApp:
         self._auth = Authenticator(settings.token, self.rejected, limits, tls=self._tls)
         self._admission = Admission(cluster, self._auth, limits, self.rejected)
         tokens = TokenEndpoints(cluster, keys)
+        self.refusals = Refusals()
+        self.audit = AuditEndpoints(cluster, self.refusals)
         self.requests = RequestLog()
         self.live_events = LiveEvents(cluster, settings.heartbeat_ms)
         tracing = Tracing("off") if tracing is None else tracing
@@ -158,6 +165,8 @@ class GatewayApp:
                 Route("/v1/whoami", tokens.whoami, name="whoami"),
                 Route("/v1/tokens", tokens.tokens, methods=["GET", "POST"], name="tokens"),
                 Route("/v1/tokens/{token}", tokens.revoke, methods=["DELETE"], name="token"),
+                Route("/v1/audit", self.audit.audit, name="audit"),
+                Route("/v1/audit/refusals", self.audit.refusals, name="refusals"),
                 Route("/v1/backup", backup.begin, methods=["POST"], name="backup"),
                 Route("/v1/backup/rows", backup.rows, name="rows"),
                 Route("/v1/chunks/{sha256}", backup.chunk, name="chunk"),
@@ -193,9 +202,11 @@ class GatewayApp:
                     return
         except Problem as problem:
             rejection = problem.response()
+            scope[_PROBLEM] = problem.kind.name
         if rejection is not None:
             # The request is counted, and nothing of its contents is kept.
             self._metrics.answered("none", scope["method"], rejection.status_code, 0.0, 0)
+            self._note_refusal(scope, rejection.status_code)
             rejection.raw_headers.extend(self._headers_of_all(scope))
             await rejection(scope, receive, send)
 
@@ -205,6 +216,11 @@ class GatewayApp:
             if host and not is_loopback_name(host.decode("latin-1")):
                 return (*_HEADERS_OF_ALL, _STRICT_TRANSPORT)
         return _HEADERS_OF_ALL
+
+    def _note_refusal(self, scope: Scope, status: int) -> None:
+        token = caller_of(scope).token if is_admitted(scope) else ""
+        reason = scope.get(_PROBLEM, UNAUTHORIZED.name if status == 401 else "")
+        self.refusals.answered(scope, status, token=token, reason=reason)
 
     async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
         status = 0
@@ -240,6 +256,7 @@ class GatewayApp:
             self._metrics.in_flight -= 1
             self._metrics.answered(_route_name(scope), method, status, seconds, sent_bytes)
             self.requests.end(seen, status)
+            self._note_refusal(scope, status)
             if status >= 500:
                 _log_failure(seen, method, status, seconds)
             if about_files:
@@ -251,6 +268,8 @@ class GatewayApp:
             await self._router(scope, receive, send)
         except Exception as error:
             first = first_error(error)
+            if isinstance(first, Problem):
+                scope[_PROBLEM] = first.kind.name
             if isinstance(first, Problem) and first.kind is UNAUTHORIZED:
                 self._admission.credentials.forget(caller_of(scope))
             return _response_to(first, scope)

@@ -650,12 +650,54 @@ _TOKENS = {
     ),
 }
 
+_AUDIT = {
+    ("GET", "/v1/audit"): ApiOperation(
+        tag="audit",
+        name="readAudit",
+        needs="paths",
+        summary="Records of who did what",
+        description="One for each step of each command that the log decides, in its order. The "
+        "caller needs `admin` on `prefix`; paths that it may not read are hidden. To follow, ask "
+        "with `order=oldest`, `after` the last `through`, and `wait_s`.",
+        parameters=(
+            parameters.AUDIT_AFTER,
+            parameters.AUDIT_BEFORE,
+            parameters.AUDIT_LIMIT,
+            parameters.AUDIT_ORDER,
+            parameters.AUDIT_PREFIX,
+            parameters.AUDIT_PRINCIPAL,
+            parameters.AUDIT_OPERATION,
+            parameters.AUDIT_RESULT,
+            parameters.AUDIT_SINCE,
+            parameters.AUDIT_UNTIL,
+            parameters.AUDIT_WAIT,
+            parameters.AUDIT_LEARNER,
+        ),
+        answers=(ApiResponse(200, "A page of records.", schemas.AuditRecords),),
+        problems=(*_READING, p.INVALID_PATH),
+        head=True,
+    ),
+    ("GET", "/v1/audit/refusals"): ApiOperation(
+        tag="audit",
+        name="readRefusals",
+        needs="paths",
+        summary="What this gateway refused lately, and who logged in",
+        description="The caller needs `admin` on the root. It is in the memory of this gateway "
+        "alone, bounded and throttled.",
+        parameters=(parameters.REFUSALS_LIMIT,),
+        answers=(ApiResponse(200, "The newest first.", schemas.RefusalPage),),
+        problems=_READING,
+        head=True,
+    ),
+}
+
 OPERATIONS: dict[tuple[Method, str], ApiOperation] = {
     **_FILES,
     **_DIRECTORIES,
     **_TRANSACTIONS,
     **_DIAGNOSTICS,
     **_TOKENS,
+    **_AUDIT,
     **_BACKUP,
     **_PAGES,
 }

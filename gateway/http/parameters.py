@@ -152,6 +152,57 @@ LOG_LIMIT = Number(
 LOG_COMMANDS = Number(
     name="commands", most=COUNT_MAX, description="Only the first commands of each slot; 0: all."
 )
+AUDIT_AFTER = Number(
+    name="after", most=COUNT_MAX, description="Records after this number: `through` of a page."
+)
+AUDIT_BEFORE = Number(
+    name="before", most=COUNT_MAX, description="Records before this number; 0: up to the end."
+)
+AUDIT_LIMIT = Number(name="limit", default=100, least=1, most=1000, description="How many.")
+AUDIT_ORDER = Choice(
+    name="order", allowed=("newest", "oldest"), description="Which records come first."
+)
+AUDIT_PREFIX = Text(
+    name="prefix",
+    place="query",
+    description="Only records about this path, or a path below it.",
+    examples=("docs",),
+)
+AUDIT_PRINCIPAL = Text(
+    name="principal",
+    place="query",
+    description="Only what the token with this id did, or the `administrator`.",
+)
+AUDIT_OPERATION = Text(
+    name="operation",
+    place="query",
+    description="Only operations of this kind.",
+    examples=("put_file", "create_token"),
+)
+AUDIT_RESULT = Text(
+    name="result",
+    place="query",
+    description="Only commands with this result.",
+    examples=("done", "denied"),
+)
+AUDIT_SINCE = Number(
+    name="since_ms", most=COUNT_MAX, description="Only from this log time on, in milliseconds."
+)
+AUDIT_UNTIL = Number(
+    name="until_ms", most=COUNT_MAX, description="Only up to this log time, in milliseconds."
+)
+AUDIT_WAIT = Number(
+    name="wait_s",
+    most=20,
+    description="With `order=oldest`, wait so many seconds for a record if there is none.",
+)
+AUDIT_LEARNER = Text(
+    name="learner",
+    place="query",
+    description="Which learner to ask; all have the same records, as far back as each keeps them.",
+    examples=("learner-2",),
+)
+REFUSALS_LIMIT = Number(name="limit", default=100, least=1, most=2000, description="How many.")
 TOPICS = Text(
     name="topics",
     place="query",

@@ -17,7 +17,17 @@ _PREFIX = "/v1/"
 HIDDEN = "…"
 """In place of a path that the caller may not read."""
 
-_NOT_LISTED = ("cluster", "events", "log", "login", "requests", "tokens", "traces", "whoami")
+_NOT_LISTED = (
+    "audit",
+    "cluster",
+    "events",
+    "log",
+    "login",
+    "requests",
+    "tokens",
+    "traces",
+    "whoami",
+)
 """Diagnostics and logins are not recorded: they would displace the other requests."""
 
 

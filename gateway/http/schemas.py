@@ -516,3 +516,76 @@ class ProblemDocument(TypedDict):
     chunk: NotRequired[Sha256]
     greatest_file_bytes: NotRequired[int]
     reasons: NotRequired[list[ReasonItem]]
+
+
+# -- the audit ------------------------------------------------------------------------------------
+
+
+class AuditItem(TypedDict):
+    """A record: a step of a command. `principal` is a token's id; `null`: the administrator, or the
+    gateway itself. `first` is the place of the command's first copy, if this one is a retry.
+    `hash` is `SHA-256(PREVIOUS LINE_FEED RECORD)` in hex, of the hash before it and of this object
+    without `hash`, as compact JSON in UTF-8; `null`: something is hidden.
+    """
+
+    number: int
+    slot: int
+    index: int
+    step: NotRequired[int]
+    log_time_ms: int
+    principal: str | None
+    operation: str
+    path: NotRequired[str]
+    source: NotRequired[str]
+    session: NotRequired[str]
+    token: NotRequired[str]
+    grants: NotRequired[list[list[str]]]
+    result: str
+    first: NotRequired[str]
+    request: str
+    hash: str | None
+
+
+class AuditRecords(TypedDict):
+    """Records. The learner keeps those from `first` to `count`, and the last one's hash is `head`.
+
+    It looked through all up to `through`, and has `more`. `previous` is the hash before the first
+    of `records`, if none was left out between them.
+    """
+
+    records: list[AuditItem]
+    previous: str | None
+    through: int
+    more: bool
+    first: int
+    count: int
+    head: str
+    slot: int
+    log_time_ms: int
+
+
+RefusalKind = Literal["refused", "login", "logout"]
+
+
+class RefusalItem(TypedDict):
+    """A request that the gateway refused, or a login or logout. `token` is the id of the token that
+    it bore, right or not. `suppressed_before`: how many were not kept since the one before.
+    """
+
+    number: int
+    time: str
+    kind: RefusalKind
+    status: int
+    reason: str | None
+    method: str
+    path: str
+    address: str | None
+    token: str | None
+    suppressed_before: int
+
+
+class RefusalPage(TypedDict):
+    """The newest first; `suppressed` counts those that were not kept since the gateway started."""
+
+    refusals: list[RefusalItem]
+    suppressed: int

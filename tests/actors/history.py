@@ -315,7 +315,26 @@ def principals() -> Chapter:
     return Chapter(_genesis(constants), writer.slots, narrow_tree=False)
 
 
-CHAPTERS = (files, sessions, bounds, principals)
+def audited() -> Chapter:
+    """Each kind of command in a cluster that chains them: done, refused, aborted, and again."""
+    writer = _Writer()
+    each, slot, command = writer.each, writer.slot, writer.command
+    each(OpenSession(), _put('a/ü"\\'), _put("b"), MakeDirectory(path="d"), DeleteFile(path="no"))
+    each(MoveEntry(source="b", target="d/b"), CopyEntry(source="d", target="e"))
+    grants = (Grant(role="write", path="d"), Grant(role="operate", path=""))
+    each(CreateToken(token="t", sha256="ab" * 32, label="t", grants=grants))
+    who = Principal(token="t", policy_slot=99)
+    steps = (_put("d/1"), MoveEntry(source="d/1", target="d/2"), Check(path="d/2", when=ANY))
+    done = command(Transaction(steps=steps), principal=who)
+    slot(done, command(_put("e/1"), principal=who), command(Transaction(steps=())))
+    slot(done)
+    slot(_put("f"), aborted=(Refusal(index=0, reason="no vote"),))
+    each(RevokeToken(token="t"), RemoveDirectory(path="d", recursive=True))
+    each(CloseSession(target="gateway-9.x"))
+    return Chapter(_genesis(Constants(audit=True)), writer.slots, narrow_tree=False)
+
+
+CHAPTERS = (files, sessions, bounds, principals, audited)
 _CHAPTERS_OF_TREES = 3
 """The first chapters are also applied under narrower bounds of the tree."""
 
@@ -376,7 +395,8 @@ def _lines_of(chapter: Chapter) -> Iterator[str]:
     state = begun(genesis)
     for slot in slots:
         yield _line_of_slot(state, slot)
-    for width in NARROW:
+    # A chain adds no cost to a command, so narrower bounds show nothing more of it.
+    for width in () if genesis.constants.audit else NARROW:
         constants = _narrowed(genesis.constants, width, narrow_tree)
         narrow = genesis.model_copy(update={"constants": constants})
         state, results = begun(narrow), hashlib.sha256()
@@ -388,6 +408,7 @@ def _lines_of(chapter: Chapter) -> Iterator[str]:
 def begun(genesis: Genesis) -> Namespace:
     """The empty state of a new cluster."""
     state = Namespace()
+    state.audit.kept = []
     state.begin(genesis)
     return state
 

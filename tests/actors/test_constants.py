@@ -32,6 +32,7 @@ OTHERWISE: dict[str, Any] = {
     "path_depth": 8,
     "tree_entries": 10_000,
     "tree_bytes": 10_000_000,
+    "audit": False,
 }
 """Another value for every setting that a cluster is founded with."""
 

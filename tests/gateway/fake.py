@@ -21,6 +21,7 @@ from actors.calls import (
     KeepChunks,
     NotDone,
     Read,
+    ReadAudit,
     ReadDone,
     ReadLog,
     Survey,
@@ -30,11 +31,14 @@ from actors.calls import (
     Write,
     WriteDecided,
 )
-from actors.messages import LogPage, LogRead, ReadReply, ReadRequest, SnapshotPull
-from actors.options import Options
+from actors.learner.audit_log import AuditLog, AuditPart
+from actors.learner.audit_pages import page_of
+from actors.messages import AuditPage, LogPage, LogRead, ReadReply, ReadRequest, SnapshotPull
+from actors.options import Identity, Options
 from actors.state.namespace import Namespace
 from actors.store.changes import Changes
 from actors.store.reads import answer_changes, answer_read
+from actors.turn import Turn
 from actors.values import (
     AnyOperation,
     Batch,
@@ -68,6 +72,10 @@ class FakeCluster:
         self.uploads_under_way_max = 0
         self.fetches_under_way = 0
         self.fetches_under_way_max = 0
+        identity = Identity("learner-1", "d", 1, 0, "ab" * 16)
+        self.audit = AuditLog(Turn(identity, self.options), self.state.audit)
+        self.shown_by: dict[str, AuditPart] = {}
+        """What a learner keeps of the audit, where that differs from what all others keep."""
         self._sequence = 0
         self.changes = Changes()
         self.applied = asyncio.Event()
@@ -109,6 +117,8 @@ class FakeCluster:
             case ReadLog(before=before, limit=limit, commands_max=commands_max):
                 asked = LogRead(number=1, before=before, limit=limit, commands_max=commands_max)
                 return LogPage(number=asked.number, entries=(), decided=0, first_kept=1)
+            case ReadAudit():
+                return self._read_audit(call)
             case CopySnapshot(slot=slot, page=page):
                 SnapshotPull(slot=slot, page=page)
                 return NotDone("no replica was asked", "a read changes nothing")
@@ -116,6 +126,17 @@ class FakeCluster:
                 return self._survey()
             case _:
                 raise AssertionError(call)
+
+    def _read_audit(self, call: ReadAudit) -> AuditPage:
+        if call.learner not in ("", "learner-1", "learner-2"):
+            raise AssertionError(call)
+        self.audit.take(self.state.audit)
+        if call.learner in self.shown_by:
+            kept, self.audit.parts = self.audit.parts, [self.shown_by[call.learner]]
+            page = page_of(self.audit, self.state, call.request, 1024 * 1024)
+            self.audit.parts = kept
+            return page
+        return page_of(self.audit, self.state, call.request, 1024 * 1024)
 
     def submitted(self) -> list[Write]:
         """All writes that were submitted."""

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.routing import Route
 
 from gateway.http import (
+    audit,
     backup_endpoints,
     diagnostics,
     directories,
@@ -147,6 +148,8 @@ _ASK: dict[tuple[str, str], tuple[str, bytes]] = {
     ("GET", "/readyz"): ("/readyz", b""),
     ("GET", "/v1/tokens"): ("/v1/tokens", b""),
     ("DELETE", "/v1/tokens/{token}"): ("/v1/tokens/a", b""),
+    ("GET", "/v1/audit"): ("/v1/audit", b""),
+    ("GET", "/v1/audit/refusals"): ("/v1/audit/refusals", b""),
     ("GET", "/v1/backup/rows"): ("/v1/backup/rows", b""),
 }
 """A request for each operation with parameters beside the path. Those for streams are refused."""
@@ -158,6 +161,7 @@ async def test_what_an_endpoint_reads_of_a_request_is_described(
     asked: set[str] = set()
     for module in (
         transactions,
+        audit,
         directories,
         files,
         diagnostics,

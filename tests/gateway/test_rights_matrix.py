@@ -63,6 +63,8 @@ ASKED: dict[tuple[str, str], Ask] = {
     ("GET", "/v1/tokens"): Ask("/v1/tokens", "", 200),
     ("POST", "/v1/tokens"): Ask("/v1/tokens", "admin", 201, _GRANT),
     ("DELETE", "/v1/tokens/{token}"): Ask("/v1/tokens/{other}", "admin", 204),
+    ("GET", "/v1/audit"): Ask("/v1/audit?prefix=a/b", "admin", 200),
+    ("GET", "/v1/audit/refusals"): Ask("/v1/audit/refusals", "whole", 200),
     ("GET", "/v1/backup/rows"): Ask("/v1/backup/rows", "backup", 503),
     ("POST", "/v1/backup"): Ask("/v1/backup", "backup", 200),
     ("GET", "/v1/chunks/{sha256}"): Ask(f"/v1/chunks/{'0' * 64}", "backup", 404),
@@ -100,6 +102,8 @@ def allowed(role: str, prefix: str, ask: Ask) -> bool:
         return True
     if ask.role == "all":
         return role in INCLUDED["read"] and prefix == ""
+    if ask.role == "whole":
+        return role == "admin" and prefix == ""
     if role not in INCLUDED[ask.role]:
         return False
     if ask.role in ("operate", "backup"):

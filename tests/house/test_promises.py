@@ -47,7 +47,7 @@ def options() -> dict[str, set[str]]:
     assert isinstance(group, TyperGroup)
     found: dict[str, set[str]] = {}
     for name, command in group.commands.items():
-        own = command.commands.values() if isinstance(command, TyperGroup) else [command]
+        own = [command, *(command.commands.values() if isinstance(command, TyperGroup) else ())]
         found[name] = {option for each in own for one in each.params for option in one.opts}
     return found
 

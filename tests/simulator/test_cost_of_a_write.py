@@ -34,8 +34,8 @@ COSTS: dict[int, dict[str, float]] = {
         "bytes_delivered": 23191.25,
         "models_validated": 88.02,
         "commits": 8.2,
-        "rows_journaled": 23.68,
-        "bytes_journaled": 16793.11,
+        "rows_journaled": 23.72,
+        "bytes_journaled": 17266.57,
         "ms": 3.0,
     },
     64: {
@@ -44,8 +44,8 @@ COSTS: dict[int, dict[str, float]] = {
         "bytes_delivered": 20230.24,
         "models_validated": 51.61,
         "commits": 0.9,
-        "rows_journaled": 8.22,
-        "bytes_journaled": 15883.17,
+        "rows_journaled": 8.23,
+        "bytes_journaled": 16074.88,
         "ms": 0.05,
     },
 }
