@@ -22,7 +22,8 @@ from chaos.simulator.world import World
 from tests.worlds import founded, put
 
 RECORD = Path(__file__).with_name("golden") / "journals-1.jsonl"
-NODES = ("acceptor-1", "proposer-2", "learner-2", "store-1", "store-3", "gateway-1")
+NODES = ("acceptor-1", "proposer-2", "learner-2", "store-1", "store-3", "gateway-1", "learner-1")
+"""That of `learner-1` was recorded later than the others, in a cluster that has an audit."""
 
 Journal = dict[str, str]
 """Keys to values."""

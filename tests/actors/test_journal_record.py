@@ -44,7 +44,7 @@ def test_every_kind_of_row_is_in_the_record() -> None:
     assert kinds == {
         "acceptor": {"genesis", "promised", "accepted", "truncated"},
         "proposer": {"genesis", "round"},
-        "learner": {"log", *state},
+        "learner": {"log", "audit", *state},
         "store": {"prepared", "fence", "diverged", *state},
         "gateway": {"genesis", "session", "resolved"},
     }
@@ -58,6 +58,7 @@ def test_every_kind_of_row_is_in_the_record() -> None:
         ("acceptor-1", "accepted/", '"kind":"batch"', '"kind":"batch","rules":2'),
         ("learner-2", "log/", '"kind":"put_file"', '"kind":"put_later"'),
         ("learner-2", "entry/", '"kind":"file"', '"kind":"file","later":1'),
+        ("learner-1", "audit/", '"count":', '"later":1,"count":'),
         ("store-1", "prepared/", '"kind":"put_file"', '"kind":"put_later"'),
         ("store-1", "prepared/", '"kind":"batch"', '"kind":"batch","rules":2'),
         ("store-1", "result/", '"status":"done"', '"status":"later"'),
