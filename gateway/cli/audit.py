@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from gateway.cli.audit_check import check_cluster, pages
 from gateway.cli.calls import with_synod
@@ -203,7 +202,7 @@ def _print_records(records: list[dict[str, Any]], lines: bool) -> None:
 
 def _text(record: dict[str, Any]) -> str:
     step = f".{record['step']}" if "step" in record else ""
-    what = record.get("path", record.get("token", record.get("session", "")))
+    what = str(record.get("path", record.get("token", record.get("session", ""))))
     if "source" in record:
         what = f"{record['source']} → {what}"
     if "grants" in record:
@@ -212,7 +211,7 @@ def _text(record: dict[str, Any]) -> str:
     return (
         f"{record['number']:>6}  {record['slot']}-{record['index']}{step}  "
         f"{record['log_time_ms'] / 1_000:.3f} s  {record['principal'] or 'administrator'}  "
-        f"{record['operation']} {what}  {record['result']}{again}"
+        f"{' '.join(filter(None, (record['operation'], what)))}  {record['result']}{again}"
     )
 
 
@@ -220,11 +219,12 @@ def _print_refusals(page: dict[str, Any], json: bool) -> None:
     if json:
         print_json(page)
         return
-    table = Table("time", "what", "status", "address", "token", "request", "why", box=None)
     for one in page["refusals"][::-1]:
-        request = f"{one['method']} {one['path']}"
-        row = [one["time"], one["kind"], str(one["status"]), one["address"] or ""]
-        table.add_row(*map(visible, [*row, one["token"] or "", request, one["reason"] or ""]))
-    out().print(table)
+        said = (
+            f"{one['time']}  {one['kind']}  {one['status']}  {one['address'] or 'somebody'}  "
+            f"{one['token'] or 'no token'}  {one['method']} {one['path']}"
+        )
+        why = f"  {one['reason']}" if one["reason"] else ""
+        out().print(visible(said + why), markup=False, soft_wrap=True)
     if page["suppressed"]:
         note(f"{page['suppressed']} more were not kept")

@@ -298,7 +298,12 @@ async def test_the_command_lists_and_filters(synod: Shell, tmp_path: Path) -> No
         "refusals": [],
         "suppressed": 0,
     }
-    assert "suppressed" not in (await synod("audit", "--refusals")).out
+    async with httpx.AsyncClient() as http:
+        await http.put(f"{synod.url}/v1/files/x", headers={"authorization": "Bearer syn_x"})
+    (line,) = (await synod("audit", "--refusals")).out.splitlines()
+    assert line.split()[1:] == [
+        *("refused", "401", "127.0.0.1", "no", "token", "PUT", "/v1/files/x", "unauthorized")
+    ]
 
 
 async def test_an_export_can_be_checked_without_a_server(synod: Shell, tmp_path: Path) -> None:

@@ -37,12 +37,12 @@ class Shell:
     """Runs commands against one gateway."""
 
     def __init__(self, port: int, capture: pytest.CaptureFixture[str]) -> None:
-        self._url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}"
         self._capture = capture
 
     async def __call__(self, *arguments: str) -> Ran:
         self._capture.readouterr()
-        os.environ["SYNOD_URL"] = self._url
+        os.environ["SYNOD_URL"] = self.url
         try:
             code = await asyncio.to_thread(run, list(arguments))
         finally:
