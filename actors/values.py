@@ -212,6 +212,24 @@ class RevokeToken(Frozen):
     token: str = Field(max_length=TOKEN_ID_CHARS_MAX)
 
 
+class SetQuota(Frozen):
+    """Bound the entries below `path`, and the bytes of their contents; `None`: any number. It
+    replaces the path's former quota. The empty path is the root.
+    """
+
+    kind: Literal["set_quota"] = "set_quota"
+    path: str
+    entries_max: Count | None = None
+    bytes_max: Count | None = None
+
+
+class RemoveQuota(Frozen):
+    """Remove the quota of `path`."""
+
+    kind: Literal["remove_quota"] = "remove_quota"
+    path: str
+
+
 class MoveEntry(Frozen):
     """Give a file, or a directory with all below it, another path: all of it or nothing.
 
@@ -272,6 +290,8 @@ AnyOperation = (
     | Transaction
     | CreateToken
     | RevokeToken
+    | SetQuota
+    | RemoveQuota
 )
 Operation = Annotated[AnyOperation, Field(discriminator="kind")]
 
@@ -279,7 +299,7 @@ Operation = Annotated[AnyOperation, Field(discriminator="kind")]
 PolicyChange = CreateToken | RevokeToken
 """The operations that change who may do what."""
 
-AnyPart = AnyStep | OpenSession | CloseSession | PolicyChange
+AnyPart = AnyStep | OpenSession | CloseSession | PolicyChange | SetQuota | RemoveQuota
 """An operation that has no steps."""
 
 
@@ -322,7 +342,9 @@ def contents_of(operation: AnyOperation) -> tuple[Inline | Chunked | Indirect, .
     return ()
 
 
-_FREEING = OpenSession | CloseSession | DeleteFile | RemoveDirectory | Check | RevokeToken
+_FREEING = (
+    OpenSession | CloseSession | DeleteFile | RemoveDirectory | Check | RevokeToken | RemoveQuota
+)
 
 
 def grows(operation: AnyOperation) -> bool:

@@ -60,6 +60,7 @@ from synod.errors import (
     Unreachable,
     refusal,
 )
+from synod.event_stream import server_sent
 from synod.headers import digest_header, is_key
 from synod.outcomes import OutcomeTracker
 from synod.paths import checked_path, path_to_url
@@ -332,7 +333,7 @@ class AsyncClient:
                 await response.aclose()
                 raise self._stranger()
             try:
-                async for id, event, data in _server_sent(response):
+                async for id, event, data in server_sent(response):
                     after, retry = id or after, Retry(self._patience_s)
                     with self._understood():
                         change = change_of(id, event, data)
@@ -447,6 +448,36 @@ class AsyncClient:
         """Revoke an API token by its id. Raises `SynodError`."""
         url = f"/v1/tokens/{quote(token, safe='')}"
         return self._written(written_of, await self._write("DELETE", url, {}, None))
+
+    # -- quotas -----------------------------------------------------------------------------------
+
+    async def quotas(self, path: str = "") -> builtins.list[dict[str, Any]]:
+        """The quotas at and below `path`, and what is used of them. Raises `SynodError`."""
+        page = await self._item("GET", f"/v1/quotas/{path_to_url(checked_path(path))}")
+        with self._understood():
+            found: builtins.list[dict[str, Any]] = page["quotas"]
+        return found
+
+    async def set_quota(
+        self,
+        path: str,
+        *,
+        entries: int | None = None,
+        bytes: int | None = None,
+        key: str | None = None,
+    ) -> Written:
+        """Bound the entries below `path`, and the bytes of their contents; `None`: any number.
+        Raises `SynodError`.
+        """
+        body = json.dumps({"entries": entries, "bytes": bytes}).encode()
+        headers = {"content-type": "application/json"}
+        url = f"/v1/quotas/{path_to_url(checked_path(path))}"
+        return self._written(written_of, await self._write("PUT", url, headers, key, body))
+
+    async def remove_quota(self, path: str, *, key: str | None = None) -> Written:
+        """Remove the quota of `path`. Raises `SynodError`."""
+        url = f"/v1/quotas/{path_to_url(checked_path(path))}"
+        return self._written(written_of, await self._write("DELETE", url, {}, key))
 
     # -- the audit, see `synod.audit` --------------------------------------------------------------
 
@@ -735,37 +766,6 @@ class Client:
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         return self._runner.run(work)
-
-
-async def _server_sent(response: httpx.Response) -> AsyncIterator[tuple[str, str, str]]:
-    """The events of a stream: id, type, data. The type is empty if an event has only an id."""
-    id, event, data = "", "", ""
-    async for line in _lines(response):
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if name == "id":
-            id = value
-        elif name == "event":
-            event = value
-        elif name == "data":
-            data = value
-        elif not line:
-            yield id, event, data
-            event, data = "", ""
-
-
-async def _lines(response: httpx.Response) -> AsyncIterator[str]:
-    """The lines of a stream. Only a newline ends one: a name may contain other characters that
-    `str.splitlines`, and with it httpx, takes for line ends.
-    """
-    held: list[bytes] = []
-    async for piece in response.aiter_bytes():
-        *ended, rest = piece.split(b"\n")
-        for line in ended:
-            held.append(line)
-            yield b"".join(held).removesuffix(b"\r").decode(errors="replace")
-            held.clear()
-        held.append(rest)
 
 
 def _file_url(path: str) -> str:

@@ -87,6 +87,7 @@ from actors.messages.audit import AUDIT_GRANTS_MAX, AuditPage, AuditRead, AuditR
 from actors.messages.clients import (
     LeaseAsk,
     LeaseGrant,
+    QuotaInfo,
     ReadReply,
     ReadRequest,
     ReadStatus,
@@ -270,6 +271,7 @@ __all__ = [
     "ProposeValue",
     "PullChosen",
     "PullDecided",
+    "QuotaInfo",
     "ReadReply",
     "ReadRequest",
     "ReadStatus",

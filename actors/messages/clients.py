@@ -102,7 +102,8 @@ class LeaseGrant(Frozen):
 
 class ReadRequest(Frozen):
     """A read of an `entry`, a `list` (names after `after`), a command's `result`, or `changes`; of
-    the principal's own `access`, or of the `tokens` that it may see.
+    the principal's own `access`, or of the `tokens` that it may see; of the `quotas` at and below
+    a path.
 
     The store answers by the rights of `principal` in the state that it reads from; without one, by
     those of the administrator, who alone reads a `credential`: the token named `path`.
@@ -114,7 +115,7 @@ class ReadRequest(Frozen):
 
     type: Literal["read.request"] = "read.request"
     number: Count
-    what: Literal["entry", "list", "result", "changes", "access", "tokens", "credential"]
+    what: Literal["entry", "list", "result", "changes", "access", "tokens", "credential", "quotas"]
     path: str = ""
     session: str = ""
     sequence: Count = 0
@@ -151,6 +152,17 @@ class TokenInfo(Frozen):
     sha256: str = ""
 
 
+class QuotaInfo(Frozen):
+    """A quota of a path, and what is used of it; `None`: any number. `slot` set it."""
+
+    path: str
+    slot: Count
+    entries_max: Count | None
+    bytes_max: Count | None
+    entries: Count
+    bytes: Count
+
+
 class ReadReply(Frozen):
     """The state at `applied`. `not_served`: this store can't answer, `detail` says why. `denied`:
     the principal may not read this; `unauthenticated`: its token is revoked or has expired.
@@ -167,3 +179,4 @@ class ReadReply(Frozen):
     outcome: Outcome | None = None
     detail: str = ""
     tokens: tuple[TokenInfo, ...] = Field((), exclude_if=lambda tokens: not tokens)
+    quotas: tuple[QuotaInfo, ...] = Field((), exclude_if=lambda quotas: not quotas)

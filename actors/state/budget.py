@@ -19,14 +19,17 @@ _CHUNK_BYTES = 72
 
 class Refused(Exception):
     """Ends a command with this outcome; all its changes are undone. `step` is one of a
-    transaction's, if it is known.
+    transaction's, if it is known, and `path` that of a quota, if it is what refuses.
     """
 
-    def __init__(self, status: Status, detail: str, step: int | None = None) -> None:
+    def __init__(
+        self, status: Status, detail: str, step: int | None = None, path: str | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.step = step
+        self.path = path
 
 
 def size_of(entry: FileEntry | DirectoryEntry) -> int:

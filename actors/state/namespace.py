@@ -18,6 +18,7 @@ from actors.state.budget import Refused
 from actors.state.changed_rows import ChangedRows
 from actors.state.operations import operate
 from actors.state.policy import Policy, TokenRow
+from actors.state.quotas import QuotaRow, Quotas
 from actors.state.sessions import KeyRow, SessionRow, Sessions, result_key
 from actors.state.tree import Tree
 from actors.values import (
@@ -35,14 +36,16 @@ from actors.values import (
     OpenSession,
     Outcome,
     Refusal,
+    RemoveQuota,
     RevokeToken,
+    SetQuota,
     Status,
     View,
 )
 
 _ENTRY: TypeAdapter[FileEntry | DirectoryEntry] = TypeAdapter(FileEntry | DirectoryEntry)
 
-STATE_ROWS = ("entry", "session", "result", "key", "token")
+STATE_ROWS = ("entry", "session", "result", "key", "token", "quota")
 """The kinds of the state's rows, each with a slash and a name after it; `state` has neither."""
 
 _NOT_EXECUTED = frozenset(("busy", "denied", "unauthenticated"))
@@ -80,6 +83,7 @@ class Namespace:
         self.tree = Tree(self._changed_rows)
         self.sessions = Sessions(self._changed_rows)
         self.policy = Policy(self._changed_rows)
+        self.quotas = Quotas(self._changed_rows)
         self.audit = AuditChain()
         self._journalled_results: set[str] = set()
         """The keys of the results in the journal; most results are forgotten before that."""
@@ -125,6 +129,8 @@ class Namespace:
                     self.sessions.keys[rest] = KeyRow.model_validate_json(value)
                 case "token":
                     self.policy.keep(rest, TokenRow.model_validate_json(value))
+                case "quota":
+                    self.quotas.rows[rest] = QuotaRow.model_validate_json(value)
                 case "state":
                     state = StateRow.model_validate_json(value)
                     self.applied = state.applied
@@ -173,6 +179,7 @@ class Namespace:
                 found.append((result_key(name, sequence), outcome))
         found.extend((f"key/{key}", row) for key, row in self.sessions.keys.items())
         found.extend((f"token/{token}", row) for token, row in self.policy.tokens.items())
+        found.extend((f"quota/{path}", row) for path, row in self.quotas.rows.items())
         found.extend((f"entry/{path}", entry) for path, entry in self.tree.entries.items())
         return found
 
@@ -221,6 +228,8 @@ class Namespace:
             return session.results.get(int(sequence, 16)) if session else None
         if kind == "token":
             return self.policy.tokens.get(rest)
+        if kind == "quota":
+            return self.quotas.rows.get(rest)
         return self.sessions.keys.get(rest)
 
     # -- the log ---------------------------------------------------------------------------------
@@ -307,8 +316,11 @@ class Namespace:
     def _operate_whole(self, slot: int, index: int, command: Command) -> Outcome:
         """Execute the operation as a whole, or not at all, and only if its principal may."""
         self.tree.begin_command()
+        used = self.quotas.used(self.tree)
         try:
             outcome = self._permitted(slot, index, command)
+            if used and outcome.status == "done":
+                self.quotas.check(self.tree, used)
         except Refused as refused:
             outcome = Outcome(
                 status=refused.status,
@@ -316,6 +328,7 @@ class Namespace:
                 index=index,
                 detail=refused.detail,
                 step=refused.step,
+                path=refused.path,
             )
         self.tree.end_command(is_refused=outcome.status != "done")
         return outcome
@@ -332,6 +345,8 @@ class Namespace:
                 self.sessions.close(target)
             case CreateToken() | RevokeToken():
                 self.policy.operate(slot, command, rights, budget, self.log_time_ms)
+            case SetQuota() | RemoveQuota():
+                self.quotas.operate(slot, command.operation, budget)
             case operation:
                 return operate(self.tree, slot, index, operation)
         return self._outcome("done", slot, index)

@@ -23,8 +23,10 @@ from actors.values import (
     OpenSession,
     PutFile,
     RemoveDirectory,
+    RemoveQuota,
     RevokeToken,
     Role,
+    SetQuota,
     Transaction,
 )
 
@@ -128,6 +130,9 @@ def _needs_of_part(part: AnyPart) -> Iterator[Need]:
             yield Need("write", target)
         case CreateToken(grants=grants):
             yield from needs_of_grants(grants)
+        case SetQuota(path=path) | RemoveQuota(path=path):
+            # Who administers a directory can't lift what bounds it.
+            yield Need("admin", path.rpartition("/")[0])
         case OpenSession() | CloseSession():
             yield Need("admin", "")  # Only gateways themselves open and close sessions.
         case RevokeToken():

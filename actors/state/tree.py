@@ -6,6 +6,7 @@ on the state and the log alone.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from actors.state.budget import Budget, size_of
 from actors.state.changed_rows import ChangedRows
@@ -26,6 +27,13 @@ class _Undo:
         self.former.append((path, former))
 
 
+class Used(NamedTuple):
+    """How many entries lie below a directory, and the bytes of their contents."""
+
+    entries: int
+    bytes: int
+
+
 class Tree:
     """All entries, and the budget of the slot being applied."""
 
@@ -34,6 +42,11 @@ class Tree:
         self.children: dict[str, set[str]] = {"": set()}
         self.bytes = 0
         """The size of all entries (`actors.state.budget.size_of`)."""
+        self._used: dict[str, list[int]] = {}
+        """For each directory with entries below it, their number and the bytes of their contents.
+        Counted also while no quota is set: else one would have to be refused, or hold up every
+        replica, where there is much to count.
+        """
         self.dropped: list[FileEntry] = []
         """Versions that ceased to be current; the owner empties this list after each slot."""
         self.gained: list[FileEntry] = []
@@ -111,6 +124,10 @@ class Tree:
             parent = _parent(parent)
         return None
 
+    def used(self, path: str) -> Used:
+        """What lies below `path`, and not at it."""
+        return Used(*self._used.get(path, (0, 0)))
+
     # -- changing --------------------------------------------------------------------------------
 
     def make_parents(self, slot: int, index: int, path: str) -> None:
@@ -140,14 +157,32 @@ class Tree:
         parent, _, name = entry.path.rpartition("/")
         former = self.entries.get(entry.path)
         self.bytes += size_of(entry) - (0 if former is None else size_of(former))
+        if former is None:
+            self._count(entry.path, 1, _content_bytes(entry))
+        else:
+            self._count(entry.path, 0, _content_bytes(entry) - _content_bytes(former))
         self.entries[entry.path] = entry
         self.children.setdefault(parent, set()).add(name)
 
     def _forget(self, path: str) -> None:
         parent, _, name = path.rpartition("/")
-        self.bytes -= size_of(self.entries.pop(path))
+        entry = self.entries.pop(path)
+        self.bytes -= size_of(entry)
+        self._count(path, -1, -_content_bytes(entry))
         self.children.pop(path, None)
         self.children[parent].discard(name)
+
+    def _count(self, path: str, entries: int, size: int) -> None:
+        """Count an entry that came or went in all directories above it."""
+        while path:
+            path = path.rpartition("/")[0]
+            used = self._used.get(path)
+            if used is None:
+                used = self._used[path] = [0, 0]
+            used[0] += entries
+            used[1] += size
+            if not used[0]:
+                del self._used[path]
 
     def write(self, entry: FileEntry | DirectoryEntry) -> None:
         """Create or replace an entry. Raises `Refused`."""
@@ -177,6 +212,10 @@ class Tree:
 def is_below(path: str, ancestor: str) -> bool:
     """Whether `path` lies somewhere below the directory `ancestor`; the root is the empty path."""
     return path != "" if ancestor == "" else path.startswith(f"{ancestor}/")
+
+
+def _content_bytes(entry: FileEntry | DirectoryEntry) -> int:
+    return entry.content.size if isinstance(entry, FileEntry) else 0
 
 
 def _parent(path: str) -> str:

@@ -1,10 +1,10 @@
 """Answers about the policy, and the part of a change that a principal may see."""
 
-from actors.messages import ReadReply, ReadRequest, TokenInfo
+from actors.messages import QuotaInfo, ReadReply, ReadRequest, TokenInfo
 from actors.numbers import COUNT_MAX
 from actors.paging import Page
 from actors.state.namespace import Namespace
-from actors.state.rights import Rights
+from actors.state.rights import Need, Rights, covers
 from actors.store.changes import Change
 
 
@@ -25,6 +25,31 @@ def answer(state: Namespace, request: ReadRequest, rights: Rights, page_bytes: i
                 found = (_info(state, request.path).model_copy(update={"sha256": row.sha256}),)
     return ReadReply(
         number=request.number, status="found", applied=state.applied, tokens=found, more=more
+    )
+
+
+def answer_quotas(state: Namespace, request: ReadRequest, rights: Rights) -> ReadReply:
+    """The quotas at and below a path, for who may administer it."""
+    if not rights.may("admin", request.path):
+        detail = Need("admin", request.path).text
+        return ReadReply(
+            number=request.number, status="denied", applied=state.applied, detail=detail
+        )
+    found: list[QuotaInfo] = []
+    for path, row in sorted(state.quotas.rows.items()):
+        if covers(request.path, path):
+            used = state.tree.used(path)
+            info = QuotaInfo(
+                path=path,
+                slot=row.slot,
+                entries_max=row.entries_max,
+                bytes_max=row.bytes_max,
+                entries=used.entries,
+                bytes=used.bytes,
+            )
+            found.append(info)
+    return ReadReply(
+        number=request.number, status="found", applied=state.applied, quotas=tuple(found)
     )
 
 

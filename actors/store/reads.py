@@ -197,6 +197,8 @@ def answer_read(state: Namespace, request: ReadRequest, page_bytes: int = PAGE_B
         return _refused(state.applied, request, "unauthenticated", "")
     if request.what == "result":
         return _answer_result(state, request, rights)
+    if request.what == "quotas":
+        return policy_reads.answer_quotas(state, request, rights)
     if request.what in ("access", "tokens", "credential"):
         return policy_reads.answer(state, request, rights, page_bytes)
     listed = request.what == "list" and rights.leads_on(request.path)

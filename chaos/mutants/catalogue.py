@@ -20,6 +20,7 @@ FILES = (
     "rights.toml",
     "senders.toml",
     "audit.toml",
+    "quotas.toml",
 )
 _SEEDS = 20
 

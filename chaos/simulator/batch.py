@@ -69,6 +69,8 @@ COVERAGE_GOALS = (
     CoverageGoal("reads of tokens refused", ("rights.reads_refused",), 5),
     CoverageGoal("records of the audit sent", ("audit.records_sent",), 5),
     CoverageGoal("records of the audit that a learner got back", ("learner.audit_gaps_filled",)),
+    CoverageGoal("slots judged by quotas", ("quotas.judged",), 5),
+    CoverageGoal("commands refused by quotas", ("quotas.refused",), 5),
     CoverageGoal("changed settings refused", ("settings.refused",)),
     CoverageGoal("changed settings tolerated", ("settings.borne",)),
     *(

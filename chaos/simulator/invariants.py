@@ -30,6 +30,7 @@ from chaos.simulator.invariants_commit import CommitInvariants
 from chaos.simulator.invariants_paxos import PaxosInvariants
 from chaos.simulator.invariants_settings import SettingsInvariants
 from chaos.simulator.machine import Machine, MachineObserver, counters_of
+from chaos.simulator.quotas import QuotaInvariants
 from chaos.simulator.reference_log import ReferenceLog
 from chaos.simulator.rights import RightsInvariants
 from chaos.simulator.violation import Violation
@@ -53,6 +54,7 @@ class Invariants(MachineObserver):
         self.settings = SettingsInvariants()
         self.rights = RightsInvariants()
         self.audit = AuditInvariants()
+        self.quotas = QuotaInvariants()
         self.log.on_chosen = self.commit.slot_chosen
         self.on_chunk: Callable[[str, str, bool], None] = lambda disk, name, stored: None
         """A store has committed a chunk, or has deleted a sound one."""
@@ -80,7 +82,7 @@ class Invariants(MachineObserver):
     def total(self, machines: list[Machine]) -> Counter[str]:
         """The counters of the whole run, by role and name."""
         total = self.counters + self.settings.counters + self.rights.counters
-        total.update(self.audit.counters)
+        total.update(self.audit.counters + self.quotas.counters)
         total["store.chunks_kept"] += self.chunks.kept
         for machine in machines:
             total.update(_named(machine))

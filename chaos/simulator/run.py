@@ -20,6 +20,7 @@ from chaos.simulator.faults import (
 )
 from chaos.simulator.invariants import Invariants
 from chaos.simulator.large_files import LargeFiles
+from chaos.simulator.quotas import QuotaClient
 from chaos.simulator.random_streams import random_stream
 from chaos.simulator.rights import TokenClients
 from chaos.simulator.schedule import US_PER_MS
@@ -142,6 +143,7 @@ class Simulation:
         )
         self.token_clients = TokenClients(self.world, self.workload)
         AuditReader(self.world, self.workload)
+        QuotaClient(self.world, self.workload)
         if "slow-clients" in self.script.faults and not renewals_arrive(self.script.faults):
             self.large_files.checked_from_us = _NEVER_US
         self.invariants.on_chunk = self.large_files.chunk_changed
@@ -212,6 +214,7 @@ class Simulation:
         check_states(world)
         self._wait(lambda: is_copied(world), 60_000, "audit_is_got_back", "whole audit")
         self.invariants.audit.check(world, self.invariants.log)
+        self.invariants.quotas.check(world, self.invariants.log)
         self.invariants.rights.check(self.invariants.log, self.token_clients.done)
         check_history(workload, workload.counts)
 

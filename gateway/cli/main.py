@@ -47,6 +47,7 @@ _MODULES = {
     "gateway.cli.trace": ("trace",),
     "gateway.cli.firehose": ("firehose",),
     "gateway.cli.audit": ("audit",),
+    "gateway.cli.quotas": ("quota",),
     "gateway.cli.tokens": ("token", "whoami"),
     "gateway.cli.transactions": ("mv", "cp", "txn", "watch"),
 }

@@ -36,6 +36,7 @@ from gateway.http.problems import (
     UNAUTHORIZED,
     Problem,
 )
+from gateway.http.quotas import QuotaEndpoints
 from gateway.http.refusals import Refusals
 from gateway.http.request_log import RequestLog, RequestRecord
 from gateway.http.routing import PathRoute, method_not_allowed, no_such_route
@@ -123,6 +124,7 @@ class GatewayApp:
         diagnostics = DiagnosticsEndpoints(
             cluster, tracing, self.requests, self.live_events, command
         )
+        quotas = QuotaEndpoints(cluster, keys)
         self._router = Router(
             [
                 PathRoute(
@@ -165,6 +167,11 @@ class GatewayApp:
                 Route("/v1/whoami", tokens.whoami, name="whoami"),
                 Route("/v1/tokens", tokens.tokens, methods=["GET", "POST"], name="tokens"),
                 Route("/v1/tokens/{token}", tokens.revoke, methods=["DELETE"], name="token"),
+                PathRoute(
+                    "/v1/quotas",
+                    {"GET": quotas.get, "PUT": quotas.put, "DELETE": quotas.delete},
+                    "quotas",
+                ),
                 Route("/v1/audit", self.audit.audit, name="audit"),
                 Route("/v1/audit/refusals", self.audit.refusals, name="refusals"),
                 Route("/v1/backup", backup.begin, methods=["POST"], name="backup"),

@@ -50,7 +50,9 @@ _REQUEST_NAME_MAX = 200
 _EVENT_ID_DIGITS = 19
 _EVENT_ID_MAX = 2**63
 _NEWEST_SLOTS = 30
-_OF_ONE_PATH = frozenset(("put_file", "delete_file", "make_directory", "remove_directory"))
+_OF_ONE_PATH = frozenset(
+    ("put_file", "delete_file", "make_directory", "remove_directory", "set_quota", "remove_quota")
+)
 _TOPICS_WITH_PATHS = frozenset(("log", "requests"))
 _CHECK_S = 2.0
 """How often a stream of events checks that its caller still may have it."""

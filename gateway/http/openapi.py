@@ -44,6 +44,7 @@ _TAGS = {
     "directories": "Names below a path.",
     "changes": "Changes of several paths, and watching changes.",
     "observation": "The state of the cluster, and the traces of requests.",
+    "quotas": "How much may lie below a path.",
     "audit": "Who did what, and what was refused.",
     "tokens": "API tokens, and what their holders may do.",
     "backup": "The routes of `synod backup`.",

@@ -14,6 +14,7 @@ from gateway.http import problems as p
 from gateway.http.auth import Login
 from gateway.http.parameters import Parameter
 from gateway.http.problems import Kind
+from gateway.http.quotas import QuotaBody
 from gateway.http.token_bodies import NewTokenBody
 from gateway.http.transactions import Steps, Transfer
 from gateway.trace_events import TraceCommand
@@ -691,6 +692,44 @@ _AUDIT = {
     ),
 }
 
+_QUOTAS = {
+    ("GET", "/v1/quotas/{path}"): ApiOperation(
+        tag="quotas",
+        name="listQuotas",
+        needs="paths",
+        summary="The quotas at and below a path, and what is used of them",
+        description="The caller needs `admin` on the path.",
+        parameters=(parameters.DIRECTORY_PATH,),
+        answers=(ApiResponse(200, "In the order of paths.", schemas.QuotaList),),
+        problems=(p.INVALID_PATH, p.UNAVAILABLE),
+    ),
+    ("PUT", "/v1/quotas/{path}"): ApiOperation(
+        tag="quotas",
+        name="setQuota",
+        needs="paths",
+        summary="Bound what may lie below a path",
+        description="It replaces the path's former quota. The caller needs `admin` on the "
+        "directory above: who administers a path can't lift what bounds it. A quota may be less "
+        "than what is used: then nothing is done that uses more. A write beyond it is 507 "
+        "`over-quota`, "
+        "whose `path` and `detail` name the quota and what is used.",
+        parameters=(parameters.DIRECTORY_PATH, *_HOW_TO_WRITE),
+        body=ApiBody("The most entries and bytes of contents.", {JSON: QuotaBody}),
+        answers=(ApiResponse(200, "The quota.", schemas.QuotaSet, headers=_WRITTEN),),
+        problems=(*_WRITING, *_SENDING, p.NOT_JSON),
+    ),
+    ("DELETE", "/v1/quotas/{path}"): ApiOperation(
+        tag="quotas",
+        name="removeQuota",
+        needs="paths",
+        summary="Remove the quota of a path",
+        description="The caller needs `admin` on the directory above.",
+        parameters=(parameters.DIRECTORY_PATH, *_HOW_TO_WRITE),
+        answers=(_NO_CONTENT,),
+        problems=_WRITING,
+    ),
+}
+
 OPERATIONS: dict[tuple[Method, str], ApiOperation] = {
     **_FILES,
     **_DIRECTORIES,
@@ -698,6 +737,7 @@ OPERATIONS: dict[tuple[Method, str], ApiOperation] = {
     **_DIAGNOSTICS,
     **_TOKENS,
     **_AUDIT,
+    **_QUOTAS,
     **_BACKUP,
     **_PAGES,
 }

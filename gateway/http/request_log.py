@@ -23,6 +23,7 @@ _NOT_LISTED = (
     "events",
     "log",
     "login",
+    "quotas",
     "requests",
     "tokens",
     "traces",

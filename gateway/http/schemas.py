@@ -589,3 +589,35 @@ class RefusalPage(TypedDict):
 
     refusals: list[RefusalItem]
     suppressed: int
+
+
+# -- quotas ---------------------------------------------------------------------------------------
+
+
+class QuotaItem(TypedDict):
+    """A quota of what lies below `path`, and what is used of it; `null`: any number. Bytes are
+    those of contents.
+    """
+
+    path: str
+    entries: int | None
+    bytes: int | None
+    used_entries: int
+    used_bytes: int
+    slot: int
+
+
+class QuotaList(TypedDict):
+    """Quotas, in the order of paths."""
+
+    quotas: list[QuotaItem]
+
+
+class QuotaSet(TypedDict):
+    """A quota that was set."""
+
+    path: str
+    entries: int | None
+    bytes: int | None
+    request: str
+    slot: int

@@ -46,7 +46,9 @@ from actors.values import (
     PutFile,
     Refusal,
     RemoveDirectory,
+    RemoveQuota,
     RevokeToken,
+    SetQuota,
     StoreMember,
     Transaction,
     Value,
@@ -334,7 +336,34 @@ def audited() -> Chapter:
     return Chapter(_genesis(Constants(audit=True)), writer.slots, narrow_tree=False)
 
 
-CHAPTERS = (files, sessions, bounds, principals, audited)
+def quotas() -> Chapter:
+    """Quotas that are set, reached, lowered, moved across, removed, and too many."""
+    writer = _Writer()
+    each, slot, command = writer.each, writer.slot, writer.command
+
+    def bound(path: str, entries: int | None = None, size: int | None = None) -> SetQuota:
+        return SetQuota(path=path, entries_max=entries, bytes_max=size)
+
+    each(OpenSession(), bound("q", 3, 9), bound("q"), RemoveQuota(path="no"), _put("q/1", "123"))
+    each(_put("q/d/2", "456"), _put("q/3"), _put("q/1", "1234567"), _put("q/1", "123456"))
+    each(_put("q/1", "12"), DeleteFile(path="q/1"), _put("q/1", "1"), MakeDirectory(path="q/no"))
+    each(_put("f", "12345"), MoveEntry(source="f", target="q/f"), DeleteFile(path="q/1"))
+    each(MoveEntry(source="f", target="q/f"), CopyEntry(source="q/f", target="q/g"))
+    each(bound("q", 1), _put("q/f", "5"), _put("q/g"), bound("q", None, 2), _put("q/f", "1234"))
+    each(bound("q/d", 1, 3), MoveEntry(source="q/d", target="r"), _put("r/x", "1234"))
+    steps = (DeleteFile(path="q/f"), _put("q/d/1", "1"), _put("q/d/2", "2"))
+    each(Transaction(steps=steps), Transaction(steps=steps[:2]), bound("", 9), bound("z", 1))
+    made = CreateToken(token="t", sha256="", label="", grants=(Grant(role="admin", path="q"),))
+    each(RemoveQuota(path="q"), made)
+    who = Principal(token="t", policy_slot=99)
+    slot(command(bound("q", 9), principal=who), command(bound("q/d", 9), principal=who))
+    slot(command(RemoveQuota(path="q/d"), principal=who), _put("s/1"), _put("s/2"), _put("s/3"))
+    slot(_put("u"), _put("v"), _put("w"), RemoveQuota(path=""), _put("w"))
+    constants = Constants(tree_entries=60_000, tree_bytes=128 * 4_000)
+    return Chapter(_genesis(constants), writer.slots, narrow_tree=False)
+
+
+CHAPTERS = (files, sessions, bounds, principals, audited, quotas)
 _CHAPTERS_OF_TREES = 3
 """The first chapters are also applied under narrower bounds of the tree."""
 

@@ -10,7 +10,17 @@ from typing import Any, get_args
 
 import pytest
 
-from actors.state import audit, budget, namespace, operations, policy, rights, sessions, tree
+from actors.state import (
+    audit,
+    budget,
+    namespace,
+    operations,
+    policy,
+    quotas,
+    rights,
+    sessions,
+    tree,
+)
 from actors.values import Status
 from tests.actors import history
 
@@ -51,7 +61,7 @@ def test_every_status_is_in_the_record() -> None:
 
 def test_the_history_runs_every_line_of_the_rules() -> None:
     """Otherwise a change of a line that it does not run would go unnoticed."""
-    modules = (audit, budget, namespace, operations, policy, rights, sessions, tree)
+    modules = (audit, budget, namespace, operations, policy, quotas, rights, sessions, tree)
     wanted = {line for module in modules for line in _lines_of(module)}
 
     ran = _lines_run(lambda: list(history.record()), {line[0] for line in wanted})

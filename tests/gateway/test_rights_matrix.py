@@ -63,6 +63,9 @@ ASKED: dict[tuple[str, str], Ask] = {
     ("GET", "/v1/tokens"): Ask("/v1/tokens", "", 200),
     ("POST", "/v1/tokens"): Ask("/v1/tokens", "admin", 201, _GRANT),
     ("DELETE", "/v1/tokens/{token}"): Ask("/v1/tokens/{other}", "admin", 204),
+    ("GET", "/v1/quotas/{path}"): Ask("/v1/quotas/a/b", "admin", 200),
+    ("PUT", "/v1/quotas/{path}"): Ask("/v1/quotas/a/b/d", "admin", 200, {"entries": 9}),
+    ("DELETE", "/v1/quotas/{path}"): Ask("/v1/quotas/a/b/d", "admin", 204),
     ("GET", "/v1/audit"): Ask("/v1/audit?prefix=a/b", "admin", 200),
     ("GET", "/v1/audit/refusals"): Ask("/v1/audit/refusals", "whole", 200),
     ("GET", "/v1/backup/rows"): Ask("/v1/backup/rows", "backup", 503),
@@ -153,6 +156,7 @@ async def test_a_grant_opens_what_it_says(http: httpx.AsyncClient, role: str, pr
         ask = ASKED.get((method, path)) or ASKED["GET", path]
         await http.put("/v1/directories/a/b/d")
         await http.delete("/v1/files/a/b/g")
+        await http.put("/v1/quotas/a/b/d", json={"entries": 99})
         put = (await http.put("/v1/files/a/b/f", content=b"1")).json()["request"]
         ask = ask._replace(target=ask.target.replace("{put}", put))
         if "{other}" in ask.target:
