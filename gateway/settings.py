@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -27,6 +27,8 @@ from broker.maintenance import MaintenanceOptions
 from broker.tls import BrokerTls
 from broker.topology import BrokerUsers, QueueKind
 from gateway.errors import SettingsError
+
+_S = TypeVar("_S", bound="KeySettings")
 
 DEFAULT_FILE = "synod.toml"
 MASK = "********"
@@ -52,7 +54,49 @@ MANIFEST_NAME_BYTES = len(f'"{"0" * 64}",')
 """The size of one chunk's name in a manifest."""
 
 
-class Settings(BaseSettings):
+class KeySettings(BaseSettings):
+    """The settings about keys; commands that ask a gateway need no others."""
+
+    model_config = SettingsConfigDict(env_prefix="SYNOD_", extra="ignore", frozen=True)
+
+    key_file: Path | None = None
+    """The keys of encrypted backups, a line each (`synod keygen`): the first one closes, all of
+    them open. Unset, as `key_command`: backups are not encrypted."""
+    key_command: str | None = None
+    """A command that prints such a file; it is run without a shell."""
+    backup_sign_key: Path | None = None
+    """The private Ed25519 key, in PEM, that signs backups."""
+    backup_trusted_keys: Path | None = None
+    """The public keys, in PEM, of which one must have signed a backup that is restored."""
+
+    @field_validator(
+        "key_file", "key_command", "backup_sign_key", "backup_trusted_keys", mode="before"
+    )
+    @classmethod
+    def _set(cls, value: object) -> object:
+        """An empty text is none, as compose files write it."""
+        return None if value == "" else value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.key_file and self.key_command:
+            raise ValueError("key_file and key_command are both set: set one of them")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, settings_file())
+
+
+class Settings(KeySettings):
     """All settings with their defaults.
 
     A new cluster is founded with those that are also in `actors.values.Constants`, and with the
@@ -172,18 +216,6 @@ class Settings(BaseSettings):
     trace: Literal["off", "sampled", "all"] = "sampled"
     """Which messages nodes record on the events exchange; see `docs/tracing.md`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then environment, then the file."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, settings_file())
 
     @field_validator(*_FILES, mode="before")
     @classmethod
@@ -325,10 +357,19 @@ def settings_file() -> Path:
 
 def load_settings(**flags: Any) -> Settings:
     """The effective settings; flags that are `None` were not given. Raises `SettingsError`."""
+    return _load(Settings, flags)
+
+
+def load_key_settings(**flags: Any) -> KeySettings:
+    """The same, of the keys alone. Raises `SettingsError`."""
+    return _load(KeySettings, flags)
+
+
+def _load(kind: type[_S], flags: dict[str, Any]) -> _S:
     if "SYNOD_CONFIG" in os.environ and not settings_file().is_file():
         raise SettingsError(f"SYNOD_CONFIG names {settings_file()}, which is no file")
     try:
-        return Settings(**_given(flags))
+        return kind(**_given(flags))
     except ValidationError as error:
         problems = "; ".join(_readable(detail, flags) for detail in error.errors())
         raise SettingsError(problems) from None

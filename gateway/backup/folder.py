@@ -4,6 +4,9 @@
     rows-<slot>-<hash>.jsonl   the replicated state at that slot, a row a line: [key, value]
     chunks/<ab>/<sha256>       the contents that the rows name; a file's name is its hash
 
+In an encrypted backup (`gateway.backup.vault`) rows and chunks have the same places, but a chunk's
+file is named by a keyed hash of that name.
+
 Everything depends on the manifest: the rows by their SHA-256, the chunks by the names in the rows.
 So a folder is a backup if and only if it has a valid manifest. A newer backup into the same folder
 adds files, then replaces the former manifest, then removes the files that only that one needed;
@@ -11,28 +14,27 @@ whenever it is interrupted, one whole backup is left.
 
 The folder may have been on other machines, so nothing in it is trusted: no link is followed, only
 regular files are read, no further than the manifest says, and only files that a backup writes are
-removed. Nothing in it is encrypted, so only its owner may read it.
+removed. Only its owner may read it.
 """
 
 import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Self
-
-from pydantic import Field, ValidationError
+from typing import BinaryIO, cast
 
 from actors.effects import Record
 from actors.errors import JournalUnreadable
 from actors.state.namespace import Namespace
 from actors.store.chunks import read_manifest
-from actors.values import CHUNK_BYTES, Chunked, DirectoryEntry, FileEntry, Frozen, Indirect
+from actors.values import CHUNK_BYTES, Chunked, DirectoryEntry, FileEntry, Indirect
 from broker.journal_folder import (
     PRIVATE_FILE,
     PRIVATE_FOLDER,
@@ -41,6 +43,11 @@ from broker.journal_folder import (
     restrict_permissions,
     sync_folder,
 )
+from broker.keys import KeyRing, KeysRefused
+from gateway.backup.manifest import ROWS_NAME, Manifest
+from gateway.backup.rows_draft import ROWS_LABEL, RowsDraft
+from gateway.backup.signatures import Signer, Trust
+from gateway.backup.vault import SEGMENT_BYTES, Vault, sealed_size
 from synod.errors import SynodError
 from synod.paths import InvalidPath, checked_path, parent
 
@@ -54,7 +61,6 @@ _NAMED_MOST = 20
 _MANIFEST_BYTES_MAX = 1024 * 1024
 _ROW_BYTES_MAX = 64 * 1024 * 1024
 """A row is a path, or a session with its results; an endless line must not fill the memory."""
-_ROWS_NAME = re.compile(r"rows(-[0-9]+-[0-9a-f]{12})?\.jsonl")
 _FORMER_ROWS_NAME = re.compile(r"rows(-[0-9]+-[0-9a-f]+)?\.jsonl(\.part)?")
 _CHUNK_NAME = re.compile(r"[0-9a-f]{64}")
 _PART = ".part"
@@ -75,51 +81,6 @@ class BackupDamaged(SynodError):
         shown = "; ".join(parts[:_NAMED_MOST])
         more = f"; and {len(parts) - _NAMED_MOST} more" if len(parts) > _NAMED_MOST else ""
         super().__init__(f"{folder} is not a whole backup: {shown}{more}")
-
-
-class Manifest(Frozen):
-    """A backup's manifest. Sizes are bytes; `settings` are those of the cluster it came from."""
-
-    format: Literal["synod-backup-1"] = "synod-backup-1"
-    cluster: str
-    taken_at: str
-    """The time when it was taken, by the local wall clock, ISO 8601 in UTC."""
-    slot: int
-    state_hash: str
-    rows_file: str = Field(pattern=rf"^{_ROWS_NAME.pattern}$")
-    rows: int
-    rows_bytes: int
-    rows_sha256: str
-    files: int
-    files_bytes: int
-    chunks: int
-    chunks_bytes: int
-    settings: dict[str, int]
-
-    def dump(self) -> bytes:
-        """The file's contents, with the manifest's own checksum."""
-        body = self.model_dump(mode="json")
-        return json.dumps({**body, "checksum": _checksum(body)}, indent=2).encode() + b"\n"
-
-    @classmethod
-    def load(cls, raw: bytes) -> Self:
-        """Parse and check a manifest. Raises `ValueError` with the reason."""
-        try:
-            body = json.loads(raw)
-            checksum = body.pop("checksum")
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-            raise ValueError("it can't be read") from None
-        if checksum != _checksum(body):
-            raise ValueError("it does not match its own checksum")
-        try:
-            return cls.model_validate(body)
-        except ValidationError as error:
-            raise ValueError(f"this Synod can't read it: {error.errors()[0]['msg']}") from None
-
-
-def _checksum(body: dict[str, Any]) -> str:
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 class Contained:
@@ -162,16 +123,51 @@ class Contained:
 
 
 class BackupFolder:
-    """One folder. `claim` it to write a backup; `read` and `verify` an existing one."""
+    """One folder. `claim` it to write a backup; `read` and `verify` an existing one.
 
-    def __init__(self, path: Path) -> None:
+    `keys` open and make encrypted backups; with `trust` only backups that it accepts are read.
+    """
+
+    def __init__(self, path: Path, keys: KeyRing | None = None, trust: Trust | None = None) -> None:
         self.path = path
+        self._keys = keys
+        self._trust = trust
+        self._vault: Vault | None = None
         self._touched: set[Path] = set()
 
     # -- reading ---------------------------------------------------------------------------------
 
     def manifest(self) -> Manifest:
-        """Raises `BackupDamaged`."""
+        """The manifest, if it may be trusted and opened; what is read next is what it is of.
+
+        Raises `BackupDamaged`, `SignatureRefused`, or `BackupRefused` without the right key.
+        """
+        manifest = self._manifest()
+        if self._trust is not None:
+            self._trust.check(manifest, self.path)
+        self._vault = self._opened_vault(manifest)
+        return manifest
+
+    def _opened_vault(self, manifest: Manifest) -> Vault | None:
+        if manifest.sealed is None:
+            return None
+        if self._keys is None:
+            raise BackupRefused(
+                f"{self.path} is encrypted: name the key with --key-file or --key-command "
+                "(key_file, key_command)"
+            )
+        try:
+            vault = Vault.of(manifest.sealed, self._keys, str(self.path))
+        except KeysRefused as error:
+            raise BackupRefused(f"{error}") from None
+        except ValueError as error:
+            raise BackupDamaged(self.path, [f"{MANIFEST_NAME}: {error}"]) from None
+        if not vault.made(manifest):
+            reason = f"{MANIFEST_NAME}: it was changed by somebody without the key"
+            raise BackupDamaged(self.path, [reason])
+        return vault
+
+    def _manifest(self) -> Manifest:
         try:
             return Manifest.load(self._read(MANIFEST_NAME, _MANIFEST_BYTES_MAX))
         except FileNotFoundError:
@@ -189,9 +185,10 @@ class BackupFolder:
         rows = 0
         try:
             with self._opened(name) as file:
-                rows = _check_rows(file, manifest)
+                rows = _check_rows(*self._plain(file), manifest)
                 file.seek(0)
-                while line := file.readline(_ROW_BYTES_MAX):
+                plain, _ = self._plain(file)
+                while line := plain.readline(_ROW_BYTES_MAX):
                     load_row(contained.state, line)
             _check_tree(contained)
         except OSError as error:
@@ -219,11 +216,11 @@ class BackupFolder:
                 if found is not None:
                     contained.listings[content.manifest] = found.names
                 elif not reason:
-                    damaged.append(f"{chunk_place(content.manifest)}: it is no list of chunks")
+                    damaged.append(f"{self.place(content.manifest)}: it is no list of chunks")
         for name in contained.chunk_names():
             data, reason = self._look(name)
             if data is None:
-                damaged.append(f"{chunk_place(name)}: {reason}")
+                damaged.append(f"{self.place(name)}: {reason}")
             else:
                 count += 1
                 total += len(data)
@@ -242,7 +239,7 @@ class BackupFolder:
         """The chunk of that name. Raises `BackupDamaged`."""
         data, reason = self._look(name)
         if data is None:
-            raise BackupDamaged(self.path, [f"{chunk_place(name)}: {reason}"])
+            raise BackupDamaged(self.path, [f"{self.place(name)}: {reason}"])
         return data
 
     def sound_chunk(self, name: str) -> bytes | None:
@@ -253,7 +250,7 @@ class BackupFolder:
         if not _CHUNK_NAME.fullmatch(name):
             return None, "that is no name of a chunk"
         try:
-            data = self._read(chunk_place(name), CHUNK_BYTES)
+            data = self._chunk(name)
         except FileNotFoundError:
             return None, "it is missing"
         except OSError as error:
@@ -263,6 +260,26 @@ class BackupFolder:
         if hashlib.sha256(data).hexdigest() != name:
             return None, "its bytes are not those that its name says"
         return data, ""
+
+    def place(self, name: str) -> str:
+        """The place of a chunk in this folder."""
+        return chunk_place(name if self._vault is None else self._vault.place_name(name))
+
+    def _chunk(self, name: str) -> bytes:
+        """Raises `OSError` or `ValueError`."""
+        if self._vault is None:
+            return self._read(self.place(name), CHUNK_BYTES)
+        with self._opened(self.place(name)) as file:
+            if os.fstat(file.fileno()).st_size > sealed_size(CHUNK_BYTES):
+                raise ValueError(f"it has more than {CHUNK_BYTES} bytes")
+            return self._vault.reader(file, f"chunk {name}").readall()
+
+    def _plain(self, file: BinaryIO) -> tuple[BinaryIO, int]:
+        """The decrypted rows and their size. Raises `ValueError`, also while they are read."""
+        if self._vault is None:
+            return file, os.fstat(file.fileno()).st_size
+        reader = self._vault.reader(file, ROWS_LABEL)
+        return cast("BinaryIO", io.BufferedReader(reader, SEGMENT_BYTES)), reader.size
 
     def _read(self, place: str, most: int) -> bytes:
         """Raises `OSError`, or `ValueError` for more than `most` bytes."""
@@ -300,9 +317,14 @@ class BackupFolder:
 
     @contextlib.contextmanager
     def claim(self, cluster: str) -> Iterator[None]:
-        """Lock the folder for a backup of `cluster`. Raises `BackupRefused`."""
+        """Lock the folder for a backup of `cluster`: an encrypted one if there are keys.
+
+        Raises `BackupRefused`.
+        """
         with alone_in(self.path):
             self._check_owner(cluster)
+            if self._vault is None and self._keys is not None:
+                self._vault = Vault.new()
             yield
 
     def _check_owner(self, cluster: str) -> None:
@@ -344,35 +366,66 @@ class BackupFolder:
         self._check_above(place)
 
     @contextlib.contextmanager
-    def rows_draft(self) -> Iterator[BinaryIO]:
+    def rows_draft(self) -> Iterator[RowsDraft]:
         """The file for rows while their slot and hash are unknown."""
         with _drafted(self.path / f"rows.jsonl{_PART}") as file:
-            yield file
+            yield RowsDraft(file, self._vault)
 
-    def keep_rows(self, draft: BinaryIO, slot: int, sha256: str) -> str:
+    def keep_rows(self, draft: RowsDraft, slot: int) -> str:
         """Make the draft durable under its final name, and return the name."""
-        draft.flush()
-        os.fsync(draft.fileno())
-        name = f"rows-{slot}-{sha256[:12]}.jsonl"
+        draft.finish()
+        name = f"rows-{slot}-{draft.sha256[:12]}.jsonl"
         os.replace(self.path / f"rows.jsonl{_PART}", self.path / name)
         return name
 
     def keep_chunk(self, name: str, data: bytes) -> None:
         """Write a chunk."""
-        with self.replacing(chunk_place(name)) as file:
-            file.write(data)
+        with self.replacing(self.place(name)) as file:
+            if self._vault is None:
+                file.write(data)
+            else:
+                sealed = self._vault.writer(file, f"chunk {name}")
+                sealed.write(data)
+                sealed.finish()
 
-    def finish(self, manifest: Manifest) -> None:
-        """Finish the backup: make the names of all files durable, then the manifest."""
+    def finish(self, manifest: Manifest, signer: Signer | None = None) -> Manifest:
+        """Finish the backup: make the names of all files durable, then the manifest, which is
+        returned as it was written.
+        """
+        if self._vault is not None or signer is not None:
+            manifest = manifest.model_copy(update={"format": "synod-backup-2"})
+        if self._vault is not None:
+            assert self._keys is not None
+            manifest = self._vault.seal_manifest(manifest, self._keys)
+        if signer is not None:
+            manifest = signer.sign(manifest)
         for folder in sorted(self._touched | {self.path}):
             sync_folder(folder)
+        self._write_manifest(manifest)
+        return manifest
+
+    def rewrap(self) -> Manifest:
+        """Wrap the data key by the first of the keys; nothing else changes, so the signature holds.
+
+        Raises `BackupRefused` or `BackupDamaged`.
+        """
+        with alone_in(self.path):
+            manifest = self.manifest()
+            if self._vault is None:
+                raise BackupRefused(f"{self.path} is not encrypted, so it has no key")
+            assert self._keys is not None
+            manifest = self._vault.seal_manifest(manifest, self._keys)
+            self._write_manifest(manifest)
+        return manifest
+
+    def _write_manifest(self, manifest: Manifest) -> None:
         with self.replacing(MANIFEST_NAME) as file:
             file.write(manifest.dump())
         sync_folder(self.path)
 
     def prune(self, manifest: Manifest, needed: Iterable[str]) -> None:
         """Remove the files that only former backups needed, and no others."""
-        keep = set(needed)
+        keep = {Path(self.place(name)).name for name in needed}
         for found in list(os.scandir(self.path)):
             former = found.name != manifest.rows_file and _FORMER_ROWS_NAME.fullmatch(found.name)
             if former and _is_file(found):
@@ -439,9 +492,8 @@ def load_row(state: Namespace, line: bytes) -> None:
         raise ValueError(f"a row can't be read: {error}") from None
 
 
-def _check_rows(file: BinaryIO, manifest: Manifest) -> int:
+def _check_rows(file: BinaryIO, size: int, manifest: Manifest) -> int:
     """The number of rows. Raises `ValueError` unless the manifest matches."""
-    size = os.fstat(file.fileno()).st_size
     if size != manifest.rows_bytes:
         raise ValueError(f"it has {size} bytes; the manifest says {manifest.rows_bytes}")
     digest = hashlib.sha256()
@@ -483,4 +535,4 @@ def _is_own(found: "os.DirEntry[str]") -> bool:
     if found.name in (CHUNKS_NAME, LOST_AND_FOUND):
         return found.is_dir(follow_symlinks=False)
     bare = found.name.removesuffix(_PART)
-    return _is_file(found) and (bare == MANIFEST_NAME or bool(_ROWS_NAME.fullmatch(bare)))
+    return _is_file(found) and (bare == MANIFEST_NAME or bool(ROWS_NAME.fullmatch(bare)))

@@ -24,15 +24,17 @@ from actors.store.chunks import ChunkManifest
 from actors.values import FoundingMember, Genesis, StoreMember, View
 from broker.journal import Journal
 from broker.journal_folder import make_folder, sync_folder
+from broker.keys import KeyRing
 from gateway.backup.folder import (
     LOST_AND_FOUND,
     BackupFolder,
     BackupRefused,
     Contained,
-    Manifest,
     Moved,
     alone_in,
 )
+from gateway.backup.manifest import Manifest
+from gateway.backup.signatures import Trust
 from gateway.http.metadata import mended
 
 _STAGING = ".restoring"
@@ -62,13 +64,16 @@ def restore(
     *,
     moved: Moved | None = None,
     now_ms: int | None = None,
+    keys: KeyRing | None = None,
+    trust: Trust | None = None,
 ) -> Restored:
     """Check all of `backup`, then write a journal for each member below `data`.
 
-    `now_ms` is Unix time. Raises `BackupDamaged`, `BackupRefused` or `JournalError`. After an
-    interruption `data` holds no node yet, only files that the next call removes.
+    `now_ms` is Unix time; `keys` open an encrypted backup, and `trust` says whose are taken. Raises
+    `BackupDamaged`, `BackupRefused`, `SignatureRefused` or `JournalError`. After an interruption
+    `data` holds no node yet, only files that the next call removes.
     """
-    folder = BackupFolder(backup)
+    folder = BackupFolder(backup, keys, trust)
     manifest, contained = folder.verify(moved)
     wall_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     slot = max(manifest.slot, wall_ms)

@@ -8,19 +8,22 @@ those replaced in the meantime. Chunks in the folder are checked, not fetched ag
 
 import asyncio
 import contextlib
-import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from actors.messages import SnapshotRow
 from actors.state.snapshots import digest_of
 from actors.store.chunks import read_manifest
 from actors.values import Indirect
-from gateway.backup.folder import BackupFolder, Contained, Manifest, load_row
+from broker.keys import KeyRing
+from gateway.backup.folder import BackupFolder, Contained, load_row
+from gateway.backup.manifest import Manifest
+from gateway.backup.rows_draft import RowsDraft
+from gateway.backup.signatures import Signer
 from gateway.cli.transfer import PARALLEL, Progress
 from synod.client import AsyncClient
 from synod.errors import Damaged, NotFound, SynodError
@@ -42,14 +45,21 @@ class Fetched:
 
 
 async def backup(
-    synod: AsyncClient, path: Path, *, progress: Progress, parallel: int = PARALLEL
+    synod: AsyncClient,
+    path: Path,
+    *,
+    progress: Progress,
+    parallel: int = PARALLEL,
+    keys: KeyRing | None = None,
+    signer: Signer | None = None,
 ) -> tuple[Manifest, Fetched]:
     """Make `path` a backup of the cluster behind `synod`, a new one or based on a former one.
 
-    Raises `SynodError`; then a former backup in `path` is still whole.
+    With `keys` it is encrypted, with a `signer` signed. Raises `SynodError`; then a former backup
+    in `path` is still whole.
     """
     begun = await synod.begin_backup()
-    folder = BackupFolder(path)
+    folder = BackupFolder(path, keys)
     with folder.claim(begun["cluster"]):
         async with _held(synod, begun["hold_ms"]):
             contained, about_rows = await _copy_rows(synod, folder, begun["at_least"])
@@ -66,7 +76,7 @@ async def backup(
             chunks_bytes=sum(chunks.sizes.values()),
             settings=begun["settings"],
         )
-        await asyncio.to_thread(folder.finish, manifest)
+        manifest = await asyncio.to_thread(folder.finish, manifest, signer)
         await asyncio.to_thread(folder.prune, manifest, chunks.sizes)
     return manifest, chunks
 
@@ -108,25 +118,18 @@ async def _copy_rows(
         return contained, await asyncio.to_thread(_keep_rows, folder, draft, contained)
 
 
-def _keep_rows(folder: BackupFolder, draft: BinaryIO, contained: Contained) -> dict[str, Any]:
-    draft.seek(0)
-    digest = hashlib.sha256()
-    rows = 0
-    for line in draft:
-        digest.update(line)
-        rows += 1
+def _keep_rows(folder: BackupFolder, draft: RowsDraft, contained: Contained) -> dict[str, Any]:
     return {
-        "rows_file": folder.keep_rows(draft, contained.state.applied, digest.hexdigest()),
-        "rows": rows,
-        "rows_bytes": draft.tell(),
-        "rows_sha256": digest.hexdigest(),
+        "rows_file": folder.keep_rows(draft, contained.state.applied),
+        "rows": draft.rows,
+        "rows_bytes": draft.size,
+        "rows_sha256": draft.sha256,
     }
 
 
-async def _copy_state(synod: AsyncClient, draft: BinaryIO, at_least: int) -> Contained | None:
+async def _copy_state(synod: AsyncClient, draft: RowsDraft, at_least: int) -> Contained | None:
     """All pages of one snapshot; `None` if it was gone before the last one."""
-    draft.seek(0)
-    draft.truncate()
+    draft.restart()
     contained = Contained()
     place: dict[str, str | int] = {"source": "", "slot": 0, "page": 0}
     while True:

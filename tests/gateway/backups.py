@@ -7,7 +7,10 @@ from typing import Any
 
 from actors.state.namespace import Namespace
 from actors.values import AnyOperation, Batch, Command, Constants, OpenSession, StoreMember, View
-from gateway.backup.folder import BackupFolder, Manifest
+from broker.keys import KeyRing
+from gateway.backup.folder import BackupFolder
+from gateway.backup.manifest import Manifest
+from gateway.backup.signatures import Signer
 from tests.worlds import put
 
 DATA = (b"contents", b"others")
@@ -43,34 +46,40 @@ def former() -> Namespace:
     return state
 
 
-def make_backup(path: Path, state: Namespace | None = None, **changes: Any) -> Manifest:
+def make_backup(
+    path: Path,
+    state: Namespace | None = None,
+    *,
+    keys: KeyRing | None = None,
+    signer: Signer | None = None,
+    **changes: Any,
+) -> Manifest:
     """Make `path` a backup of `former()`, or of a `state` with the same contents, whose manifest
     says `changes` instead of what is true.
     """
-    state, folder = former() if state is None else state, BackupFolder(path)
-    folder.path.mkdir()
-    lines = [json.dumps([key, row.to_json().decode()]).encode() for key, row in state.rows()]
-    rows = b"\n".join([*lines, b""])
-    digest = hashlib.sha256(rows).hexdigest()
-    with folder.rows_draft() as draft:
-        draft.write(rows)
-        name = folder.keep_rows(draft, state.applied, digest)
-    for chunk, data in zip(NAMES, DATA, strict=True):
-        folder.keep_chunk(chunk, data)
-    manifest = Manifest(
-        cluster="former",
-        taken_at="2026-01-01T00:00:00+00:00",
-        slot=state.applied,
-        state_hash=state.state_hash,
-        rows_file=name,
-        rows=len(lines),
-        rows_bytes=len(rows),
-        rows_sha256=digest,
-        files=3,
-        files_bytes=sum(len(DATA[n]) for n in (0, 0, 1)),
-        chunks=2,
-        chunks_bytes=sum(len(data) for data in DATA),
-        settings={},
-    )
-    folder.finish(manifest.model_copy(update=changes))
-    return manifest
+    state, folder = former() if state is None else state, BackupFolder(path, keys)
+    with folder.claim("former"):
+        with folder.rows_draft() as draft:
+            for key, row in state.rows():
+                draft.write(json.dumps([key, row.to_json().decode()]).encode() + b"\n")
+            name = folder.keep_rows(draft, state.applied)
+        for chunk, data in zip(NAMES, DATA, strict=True):
+            folder.keep_chunk(chunk, data)
+        manifest = Manifest(
+            cluster="former",
+            taken_at="2026-01-01T00:00:00+00:00",
+            slot=state.applied,
+            state_hash=state.state_hash,
+            rows_file=name,
+            rows=draft.rows,
+            rows_bytes=draft.size,
+            rows_sha256=draft.sha256,
+            files=3,
+            files_bytes=sum(len(DATA[n]) for n in (0, 0, 1)),
+            chunks=2,
+            chunks_bytes=sum(len(data) for data in DATA),
+            settings={},
+        )
+        made = folder.finish(manifest.model_copy(update=changes), signer)
+        folder.prune(made, NAMES)
+    return made

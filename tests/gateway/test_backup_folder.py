@@ -12,9 +12,9 @@ from gateway.backup.folder import (
     BackupDamaged,
     BackupFolder,
     BackupRefused,
-    Manifest,
     chunk_place,
 )
+from gateway.backup.manifest import Manifest
 from tests.gateway.backups import DATA as OTHERS
 from tests.gateway.backups import NAMES, former, make_backup
 

@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
+from broker.keys import KeyRing, new_key
+from gateway.backup.folder import BackupFolder
+from gateway.backup.signatures import Trust, new_signing_key
 from synod.client import AsyncClient
 from tests.gateway.test_hosting import ROOT, _started, _url_of
 
@@ -61,9 +64,18 @@ async def test_a_cluster_is_copied_and_made_anew(tmp_path: Path) -> None:
         assert again.code == 0, again.err
         assert "2 files, 2.4 MiB" in again.err
         assert "0 B of contents were new" in again.err
+        sealed, keys, sign = (tmp_path / name for name in ("sealed", "keys", "sign"))
+        public, _ = new_signing_key(sign)
+        new_key(keys)
+        with_keys = ("--sign-key", str(sign), "--key-file", str(keys))
+        closed = await _synod("backup", str(sealed), *with_keys, *url)
+        assert closed.code == 0, closed.err
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
 
+    found, _ = BackupFolder(sealed, KeyRing.from_file(keys), Trust.load(public)).verify()
+    assert (found.cluster, found.files, found.chunks) == (about["cluster"], 2, 3)
+    assert not any(b"large" in path.read_bytes() for path in sealed.rglob("rows-*"))
     checked = await _synod("restore", folder, "--verify", "--json")
     assert (checked.code, json.loads(checked.out)["whole"]) == (0, True)
     made = await _synod("restore", folder, "--data", new, "--json")

@@ -295,7 +295,7 @@ def make_backup_of(path: Path) -> None:
     with backup.claim("c"):
         with backup.rows_draft() as draft:
             draft.write(b"x")
-            backup.keep_rows(draft, 1, "0" * 64)
+            backup.keep_rows(draft, 1)
         backup.keep_chunk("ab" * 32, b"x")
         with backup.replacing("manifest.json") as file:
             file.write(b"{}")

@@ -21,7 +21,8 @@ from actors.options import Options
 from actors.store import chunks, contents
 from actors.store.contents import StoreContents
 from broker.journal import Journal
-from gateway.backup.folder import BackupDamaged, BackupFolder, BackupRefused, Manifest
+from gateway.backup.folder import BackupDamaged, BackupFolder, BackupRefused
+from gateway.backup.manifest import Manifest
 from gateway.backup.restore import restore
 from gateway.backup.take import backup
 from gateway.cli.transfer import Silent
