@@ -280,6 +280,10 @@ lock: ## Renew both locks (ARGS="--upgrade" for newer versions)
 	compile --group dev --output-file requirements.lock; \
 	compile --group build --constraint requirements.lock --output-file requirements.run.lock
 
+.PHONY: sbom
+sbom: $(INSTALLED) ## List what an installation consists of, in CycloneDX's JSON
+	@exec $(BIN)/python -m tests.house.sbom dist/sbom.cdx.json
+
 .PHONY: clean
 clean: ## Remove .venv, caches and built files (data stays)
 	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis \

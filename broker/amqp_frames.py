@@ -60,6 +60,8 @@ _INTEGERS = {
     ord("T"): (8, False),
 }
 _FIXED = {ord("f"): 4, ord("D"): 5, ord("d"): 8, ord("V"): 0}
+_UNREADABLE = (struct.error, UnicodeDecodeError, IndexError)
+"""What reading a field beyond the end of a payload raises, or a text that is none."""
 
 
 class Properties(NamedTuple):
@@ -217,7 +219,7 @@ def decode_header(payload: bytes) -> tuple[Properties | None, int]:
     _, _, body_bytes, flags = _CONTENT.unpack_from(payload)
     try:
         return _decode_properties(payload, flags), body_bytes
-    except (struct.error, UnicodeDecodeError, IndexError, MalformedFrame):
+    except (*_UNREADABLE, MalformedFrame):
         return None, body_bytes
 
 
@@ -387,7 +389,9 @@ class FrameSplitter(asyncio.StreamReaderProtocol):
         self._forwarded_s = 0.0
 
     def data_received(self, data: bytes) -> None:
-        """Split the received bytes into frames."""
+        """Split the received bytes into frames. Raises `MalformedFrame`; asyncio then cuts the
+        connection, and the node opens another.
+        """
         if self._is_amqp is None and data:
             # A server that does not support this version answers with its own protocol header.
             self._is_amqp = data[0] == METHOD
@@ -423,19 +427,25 @@ class FrameSplitter(asyncio.StreamReaderProtocol):
             return False
         if kind == METHOD:
             callback: Callable[[AmqpMessage], None]
-            if self.on_delivery is not None and payload.startswith(_DELIVER):
-                deliver, callback = _decode_deliver(payload), self._deliver
-            elif self.on_return is not None and payload.startswith(_RETURN):
-                deliver, callback = _decode_return(payload), self.on_return
-            else:
-                return False
+            try:
+                if self.on_delivery is not None and payload.startswith(_DELIVER):
+                    deliver, callback = _decode_deliver(payload), self._deliver
+                elif self.on_return is not None and payload.startswith(_RETURN):
+                    deliver, callback = _decode_return(payload), self.on_return
+                else:
+                    return False
+            except _UNREADABLE as error:
+                raise MalformedFrame(f"a method can't be read: {error}") from error
             self._contents[channel] = _Content(channel, deliver, callback)
             return True
         content = self._contents.get(channel)
         if content is None:
             return False
         if kind == HEADER:
-            content.properties, content.size_bytes = decode_header(payload)
+            try:
+                content.properties, content.size_bytes = decode_header(payload)
+            except struct.error as error:
+                raise MalformedFrame(f"a content header can't be read: {error}") from error
             content.left_bytes = content.size_bytes
         elif kind == BODY:
             content.left_bytes -= len(payload)
@@ -450,8 +460,11 @@ class FrameSplitter(asyncio.StreamReaderProtocol):
     def _inspect(self, payload: bytes) -> None:
         """Note methods about the connection itself; aiormq gets them, too."""
         if payload.startswith(_CLOSE):
-            (code,) = _SHORT.unpack_from(payload, 4)
-            self.close_reason = (code, _read_lossy_shortstr(payload, 6)[0])
+            try:
+                (code,) = _SHORT.unpack_from(payload, 4)
+                self.close_reason = (code, _read_lossy_shortstr(payload, 6)[0])
+            except _UNREADABLE as error:
+                raise MalformedFrame(f"a method can't be read: {error}") from error
         elif self.on_blocked is not None:
             if payload.startswith(_BLOCKED):
                 self.on_blocked(True)

@@ -252,6 +252,21 @@ def test_what_is_neither_signed_nor_encrypted_is_what_former_releases_read(path:
             Manifest.load(json.dumps({**wrong, "checksum": _checksum(wrong)}).encode())
 
 
+def test_equal_parts_are_encrypted_differently(path: Path) -> None:
+    """A nonce that is used twice with one key would show that, and more."""
+    path.mkdir()
+    vault = Vault.new()
+    sealed = set()
+    for _ in range(2):
+        with (path / "f").open("w+b") as file:
+            writer = vault.writer(file, "x")
+            writer.write(bytes(4 * SEGMENT_BYTES))
+            writer.finish()
+            file.seek(HEAD)
+            sealed |= {file.read(SEGMENT)[:SEGMENT_BYTES] for _ in range(4)}
+    assert len(sealed) == 8
+
+
 def test_no_size_is_written_otherwise_than_it_is_read(path: Path) -> None:
     """Around the borders of segments."""
     path.mkdir()
