@@ -21,7 +21,7 @@ import hashlib
 import os
 import secrets
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -39,6 +39,9 @@ LOG_BYTES_TIGHT = 1024 * 1024
 _GROWTH_BYTES = 128 * 1024
 _MAGIC = b"synodlog"
 _VERSION = 1
+_SEALED_VERSION = 2
+"""The version of a log whose commits are encrypted; `LogContents.commits` needs what decrypts them.
+"""
 _HEADER = struct.Struct(">8sI32sQ8s16s")
 _HASH_BYTES = 16
 _START = 4096
@@ -49,6 +52,10 @@ _REMOVED = 0xFFFFFFFF
 
 Rows = Mapping[str, bytes | None]
 """The changes of a commit: a key's new value, or `None` to remove its row."""
+
+
+Unseal = Callable[[int, int, bytes], bytes]
+"""Decrypts a frame's body, given the opening and the commit. Raises `ValueError`."""
 
 
 class LogDamaged(Exception):
@@ -103,10 +110,13 @@ class CommitLog:
         self._limit = LOG_BYTES
 
     @classmethod
-    def create(cls, folder: Path, disk: str, generation: int) -> Self:
-        """Durably replace the folder's log by an empty one. Raises `OSError`."""
+    def create(cls, folder: Path, disk: str, generation: int, *, sealed: bool = False) -> Self:
+        """Durably replace the folder's log by an empty one; `sealed` says that the bodies of its
+        frames will be encrypted. Raises `OSError`.
+        """
         tag, key = secrets.token_bytes(8), secrets.token_bytes(16)
-        header = _HEADER.pack(_MAGIC, _VERSION, disk.encode(), generation, tag, key)
+        version = _SEALED_VERSION if sealed else _VERSION
+        header = _HEADER.pack(_MAGIC, version, disk.encode(), generation, tag, key)
         page = header + _hash_of_header(header)
         # A new file, because a paused process may still write to the former one.
         draft = folder / (LOG_NAME + ".new")
@@ -231,21 +241,27 @@ def decode_rows(body: bytes) -> dict[str, bytes | None]:
 # -- reading --------------------------------------------------------------------------------------
 
 
-def read_log(folder: Path) -> LogContents:
+def read_log(folder: Path, unseal: Unseal | None = None) -> LogContents:
     """Read the folder's log. Raises `LogDamaged`, or `OSError` if there is none."""
     log_fd = os.open(folder / LOG_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(log_fd, "rb") as file:
-        return parse_log(file.read())
+        return parse_log(file.read(), unseal)
 
 
-def parse_log(raw: bytes) -> LogContents:
-    """The contents of a log's file. Raises `LogDamaged`."""
+def parse_log(raw: bytes, unseal: Unseal | None = None) -> LogContents:
+    """The contents of a log's file. A journal that is encrypted has no other log, and reads none.
+
+    Raises `LogDamaged`.
+    """
     header = raw[: _HEADER.size]
     if raw[_HEADER.size : _HEADER.size + _HASH_BYTES] != _hash_of_header(header):
         raise LogDamaged("its header does not match its checksum")
     _, version, disk, generation, tag, key = _HEADER.unpack(header)
-    if version != _VERSION:
-        raise LogDamaged(f"it has version {version}, and this Synod reads {_VERSION}")
+    if version not in (_VERSION, _SEALED_VERSION):
+        raise LogDamaged(f"it has version {version}, and this Synod reads {_SEALED_VERSION}")
+    if (version == _SEALED_VERSION) != (unseal is not None):
+        but = "it is encrypted, and the journal is not"
+        raise LogDamaged(but if unseal is None else "it is not encrypted, and the journal is")
     reader = _FrameReader(raw, tag, key)
     commits: list[LoggedCommit] = []
     at = _START
@@ -254,7 +270,8 @@ def parse_log(raw: bytes) -> LogContents:
         if commits and number != commits[-1].number + 1:
             break
         try:
-            commits.append(LoggedCommit(number, decode_rows(body)))
+            plain = body if unseal is None else unseal(generation, number, body)
+            commits.append(LoggedCommit(number, decode_rows(plain)))
         except (ValueError, struct.error) as error:
             raise LogDamaged(f"commit {number} has rows that can't be read: {error}") from error
         at += _FRAME_BYTES + len(body)

@@ -69,14 +69,9 @@ from broker.journal_folder import (
     write_marker,
 )
 from broker.journal_rows import ROWS_PER_PAGE, RowTable, StoredRow
-
-FORMAT_VERSION = 2
-"""The format of a journal that was closed: all of it is in the database."""
-
-LOGGED_FORMAT_VERSION = 3
-"""The format while the log may hold commits that the database lacks. A release that knows no log
-refuses it, and reads the journal again after it was closed.
-"""
+from broker.journal_sealing import SEALED_LOGGED_FORMAT_VERSION, JournalSealing, is_logged
+from broker.keys import KeyRing
+from broker.sealing import Unsealable
 
 MARK_NAME = "journal.mark"
 
@@ -137,6 +132,8 @@ class Journal:
         node: str,
         cluster: str,
         marker: dict[str, str] | None,
+        sealing: JournalSealing,
+        encrypted: bool,
     ) -> None:
         """Load and check the journal and begin an incarnation; see `open`, which calls this.
 
@@ -164,16 +161,28 @@ class Journal:
         self._shrinks = False
         self._rows = RowTable(connection)
         self._blobs = BlobTable(connection)
-        self._load(node, cluster, marker)
+        self._sealing = sealing
+        self._load(node, cluster, marker, encrypted)
 
     # -- opening ----------------------------------------------------------------------------------
 
     @classmethod
-    def open(cls, folder: Path | str, node: str, cluster: str) -> Self:
+    def open(
+        cls,
+        folder: Path | str,
+        node: str,
+        cluster: str,
+        *,
+        keys: KeyRing | None = None,
+        encrypted: bool = False,
+    ) -> Self:
         """Lock `folder`, check everything in it, and begin a new incarnation of `node`.
 
         An empty folder becomes a journal with a new disk identity. `cluster` is the cluster's name
-        in the settings. Raises `JournalLocked`, `JournalForeign` or `JournalCorrupt`; also
+        in the settings. `keys` open an encrypted journal; with `encrypted` a new one is, and no
+        other is opened.
+
+        Raises `JournalLocked`, `JournalForeign`, `JournalCorrupt` or `KeysRefused`; also
         `JournalFull` if the disk has no space even for that, which is no damage: retry later.
         """
         folder = Path(folder).absolute()
@@ -185,7 +194,8 @@ class Journal:
             try:
                 connection = connect(folder, marker)
                 resources.callback(connection.close)
-                return cls(folder, connection, resources, node, cluster, marker)
+                sealing = JournalSealing(connection, folder / JOURNAL_NAME, keys)
+                return cls(folder, connection, resources, node, cluster, marker, sealing, encrypted)
             except (sqlite3.Error, OSError) as error:
                 if is_out_of_space(error, folder):
                     raise JournalFull(
@@ -201,10 +211,12 @@ class Journal:
             resources.close()
             raise
 
-    def _load(self, node: str, cluster: str, marker: dict[str, str] | None) -> None:
+    def _load(
+        self, node: str, cluster: str, marker: dict[str, str] | None, encrypted: bool
+    ) -> None:
         tables = {row[0] for row in self._connection.execute("SELECT name FROM sqlite_master")}
         if not tables and marker is None:
-            self._create(node, cluster)
+            self._create(node, cluster, encrypted)
         elif not {"meta", "records", "blobs"} <= tables:
             raise self._corrupt("the tables are gone")
         self._check_pages()
@@ -212,6 +224,10 @@ class Journal:
         # paused in the former one changes nothing meanwhile.
         with transaction(self._connection):
             meta = self._read_meta(node, cluster, marker)
+            try:
+                self._sealing.begin(meta, encrypted)
+            except Unsealable as error:
+                raise self._corrupt(f"{error}") from error
             self._generation = meta["generation"] + 1
             self._open_mark()
             self._replay_log(meta)
@@ -225,17 +241,18 @@ class Journal:
                 "UPDATE meta SET format = ?, generation = ?, incarnation = ?, commits = ?, "
                 "records_sum = ?",
                 (
-                    LOGGED_FORMAT_VERSION,
+                    self._sealing.format(logged=True),
                     self._generation,
                     self._incarnation,
                     self._commits,
                     self._records_sum,
                 ),
             )
-            if meta["format"] != LOGGED_FORMAT_VERSION:
+            self._authenticate()
+            if not is_logged(meta["format"]):
                 # Before the database says that there is a log.
                 self._create_log()
-        if meta["format"] == LOGGED_FORMAT_VERSION:
+        if is_logged(meta["format"]):
             # After the database has all that the former log holds.
             self._create_log()
         self._write_mark()
@@ -247,15 +264,19 @@ class Journal:
         self._shrinks = self._figure("auto_vacuum") == 2
         self._count_free()
 
-    def _create(self, node: str, cluster: str) -> None:
+    def _create(self, node: str, cluster: str, encrypted: bool) -> None:
         with transaction(self._connection):
+            disk = secrets.token_hex(16)
+            if encrypted:
+                self._sealing.create(disk)
             self._connection.execute(_META_TABLE)
             self._rows.create()
             self._blobs.create()
             self._connection.execute(
                 "INSERT INTO meta VALUES (?, ?, ?, ?, 0, 0, 0, 0, 0)",
-                (FORMAT_VERSION, node, cluster, secrets.token_hex(16)),
+                (self._sealing.format(logged=False), node, cluster, disk),
             )
+            self._authenticate()
         sync_folder(self.folder)
 
     def _check_pages(self) -> None:
@@ -273,11 +294,11 @@ class Journal:
         if len(rows) != 1:
             raise self._corrupt(f"the table meta has {len(rows)} rows instead of one")
         meta = dict(zip(_META, rows[0], strict=True))
-        if meta["format"] not in (1, FORMAT_VERSION, LOGGED_FORMAT_VERSION):
+        if meta["format"] not in range(1, SEALED_LOGGED_FORMAT_VERSION + 1):
             raise JournalForeign(
                 f"{self.path} has format {meta['format']}, and this Synod reads "
-                f"{LOGGED_FORMAT_VERSION} at most: start the newer Synod that wrote it. Nothing in "
-                "it is changed"
+                f"{SEALED_LOGGED_FORMAT_VERSION} at most: start the newer Synod that wrote it. "
+                "Nothing in it is changed"
             )
         check_owner(self.path, meta, node, cluster)
         if marker is not None and marker["disk"] != meta["disk"]:
@@ -304,15 +325,15 @@ class Journal:
     def _replay_log(self, meta: dict[str, Any]) -> None:
         """Bring the database up to the latest commit of the former opening's log."""
         try:
-            log = read_log(self.folder)
+            log = read_log(self.folder, self._sealing.unseal_commit)
         except FileNotFoundError:
-            if meta["format"] == LOGGED_FORMAT_VERSION:
+            if is_logged(meta["format"]):
                 raise self._corrupt(f"its log {LOG_NAME} is gone") from None
             return
         except OSError as error:
             raise JournalError(f"{self.folder / LOG_NAME} can't be used: {error}") from error
         except LogDamaged as error:
-            if meta["format"] == LOGGED_FORMAT_VERSION:
+            if is_logged(meta["format"]):
                 raise self._corrupt(f"its log {LOG_NAME}: {error}") from error
             return  # The log of a journal that was closed since: all of it is in the database.
         if log.disk != self._disk:
@@ -324,10 +345,7 @@ class Journal:
             commits = log.after(self._commits)
         except LogDamaged as error:
             raise self._corrupt(f"its log {LOG_NAME}: {error}") from error
-        if commits and (meta["format"], meta["generation"]) != (
-            LOGGED_FORMAT_VERSION,
-            log.generation,
-        ):
+        if commits and not (is_logged(meta["format"]) and meta["generation"] == log.generation):
             raise self._corrupt(
                 f"its log {LOG_NAME} is of opening {log.generation} and holds commits that the "
                 f"database of opening {meta['generation']} lacks: an older copy was put in its "
@@ -336,7 +354,9 @@ class Journal:
         latest: dict[str, bytes | None] = {}
         for commit in commits:
             latest.update(commit.rows)
-        self._records_sum = _signed(self._records_sum + self._rows.write(latest))
+        self._records_sum = _signed(
+            self._records_sum + self._rows.write(self._sealing.rows(latest))
+        )
         self._commits += len(commits)
 
     def _check_mark(self) -> None:
@@ -365,7 +385,9 @@ class Journal:
             raise self._corrupt("rows of the table blobs were lost or added")
 
     def _create_log(self) -> None:
-        self._log = CommitLog.create(self.folder, self._disk, self._generation)
+        self._log = CommitLog.create(
+            self.folder, self._disk, self._generation, sealed=self._sealing.is_on
+        )
         self._resources.callback(self._log.close)
 
     # -- use --------------------------------------------------------------------------------------
@@ -391,12 +413,16 @@ class Journal:
         contents = {blob.sha256: blob.data for blob in blobs}
         with self._lock:
             self._check_usable()
+            if contents:
+                self._checkpoint(latest, contents)
+                return
             try:
-                body = b"" if contents else encode_rows(latest)
+                body = encode_rows(latest)
             except ValueError as error:
                 raise JournalFailed(f"{self.path}: a commit failed: {error}") from error
-            if contents or not self._log.has_room(body):
-                self._checkpoint(latest, contents)
+            body = self._sealing.commit(self._generation, self._commits + 1, body)
+            if not self._log.has_room(body):
+                self._checkpoint(latest)
             else:
                 self._append(body)
                 self._pending.update(latest)
@@ -412,7 +438,7 @@ class Journal:
         """All rows in key order, each checked against its hash. Raises `JournalCorrupt`."""
         with self._lock:
             pending = dict(self._pending)
-        stored = (Record(row.key, row.value) for row in self._sound_rows(pending))
+        stored = (Record(row.key, self._value_of(row)) for row in self._sound_rows(pending))
         latest = (Record(key, pending[key]) for key in sorted(pending) if pending[key] is not None)
         return heapq.merge(stored, latest, key=lambda record: record.key)
 
@@ -425,6 +451,10 @@ class Journal:
                 raise self._corrupt(f"blob {sha256}: {error}") from error
         if data is None:
             return None
+        try:
+            data = self._sealing.blob(sha256, data)
+        except (Unsealable, TypeError) as error:
+            raise self._corrupt(f"blob {sha256}: {error}") from error
         if hashlib.sha256(data).hexdigest() != sha256:
             raise self._corrupt(f"blob {sha256} does not have that SHA-256 any more")
         return data
@@ -563,7 +593,7 @@ class Journal:
             try:
                 if not self._failed:
                     with contextlib.suppress(JournalFailed):
-                        self._checkpoint(format_version=FORMAT_VERSION)
+                        self._checkpoint(closes=True)
             finally:
                 self._resources.close()
 
@@ -610,7 +640,7 @@ class Journal:
         *,
         incarnation: int | None = None,
         first: Iterable[str] = (),
-        format_version: int = LOGGED_FORMAT_VERSION,
+        closes: bool = False,
     ) -> None:
         """One commit of the database, with all that the log holds; `first` are SQL statements.
 
@@ -622,13 +652,15 @@ class Journal:
             with transaction(self._connection):
                 for statement in first:
                     self._connection.execute(statement)
-                records_sum = _signed(self._records_sum + self._rows.write(rows))
-                blobs_sum = _signed(self._blobs_sum + self._blobs.write(dict(contents)))
+                stored = self._sealing.rows(rows)
+                records_sum = _signed(self._records_sum + self._rows.write(stored))
+                added = self._blobs.write(self._sealing.contents(contents))
+                blobs_sum = _signed(self._blobs_sum + added)
                 cursor = self._connection.execute(
                     "UPDATE meta SET format = ?, commits = ?, incarnation = ?, records_sum = ?, "
                     "blobs_sum = ? WHERE generation = ?",
                     (
-                        format_version,
+                        self._sealing.format(logged=not closes),
                         self._commits + 1,
                         incarnation,
                         records_sum,
@@ -638,6 +670,7 @@ class Journal:
                 )
                 if cursor.rowcount != 1:
                     raise self._fenced()
+                self._authenticate()
         except (sqlite3.Error, ValueError, OverflowError) as error:
             raise self._failure(error) from error
         self._commits += 1
@@ -655,6 +688,11 @@ class Journal:
         if isinstance(error, OSError) or _is_of_the_disk(error):
             self._failed = str(error)
         return JournalFailed(f"{self.path}: a commit failed: {error}")
+
+    def _authenticate(self) -> None:
+        if self._sealing.is_on:
+            query = f"SELECT {', '.join(_META)} FROM meta"
+            self._sealing.authenticate(self._connection.execute(query).fetchone())
 
     def _check_generation(self) -> None:
         if self._connection.execute("SELECT generation FROM meta").fetchone() != (
@@ -701,6 +739,12 @@ class Journal:
             if len(page) < ROWS_PER_PAGE:
                 return
             after = page[-1].key
+
+    def _value_of(self, row: StoredRow) -> bytes:
+        try:
+            return self._sealing.row(row.key, row.value)
+        except Unsealable as error:
+            raise self._corrupt(f"record {row.key!r}: {error}") from error
 
     def _page(self, after: str | None) -> list[StoredRow]:
         try:

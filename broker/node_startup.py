@@ -9,6 +9,7 @@ from actors.options import Identity, Options
 from actors.roles import build_actor
 from broker.journal import Journal
 from broker.journal_folder import JournalFull
+from broker.keys import KeyRing
 from broker.observer import Interceptor, Observer
 from broker.runtime import HostedActor, HostOptions, NodeHost
 from broker.transport import Transport
@@ -58,14 +59,19 @@ async def run_node(
     observer: Observer | None = None,
     interceptor: Interceptor | None = None,
     started: Callable[[NodeHost], None] | None = None,
+    keys: KeyRing | None = None,
+    encrypted: bool = False,
 ) -> None:
     """Run one node on the journal in `folder` until it is cancelled or fails.
 
     It starts once its disk has space; `started` is called with the host before its first turn.
+    `keys` and `encrypted` are those of `Journal.open`.
     Raises `JournalError`, `TransportRefused`, `NodeHalted` or `ValueError` (no such member), each
     with a text for people.
     """
-    with await _open_once_disk_has_space(folder, name, cluster_name) as journal:
+    with await _open_once_disk_has_space(
+        folder, name, cluster_name, keys=keys, encrypted=encrypted
+    ) as journal:
         host = make_host(
             name,
             options,
@@ -80,12 +86,19 @@ async def run_node(
         await host.run()
 
 
-async def _open_once_disk_has_space(folder: Path, name: str, cluster_name: str) -> Journal:
+async def _open_once_disk_has_space(
+    folder: Path,
+    name: str,
+    cluster_name: str,
+    *,
+    keys: KeyRing | None = None,
+    encrypted: bool = False,
+) -> Journal:
     """Open the journal, which needs a commit; on a full disk, retry until there is space."""
     logged = False
     while True:
         try:
-            return Journal.open(folder, name, cluster_name)
+            return Journal.open(folder, name, cluster_name, keys=keys, encrypted=encrypted)
         except JournalFull as error:
             if not logged:
                 log.critical("%s does not start until its disk has space: %s", name, error)

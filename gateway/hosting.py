@@ -17,6 +17,7 @@ from actors.options import Options, role_of
 from broker.event_subscription import subscribe_to_events
 from broker.failpoints import Failpoints
 from broker.journal_folder import JournalError
+from broker.keys import KeyRing, KeysRefused
 from broker.local_calls import CallOutcomeUnknown, CallRefused
 from broker.maintenance import MaintenanceOptions
 from broker.memory_broker import MemoryBroker
@@ -69,6 +70,7 @@ class NodeProcess:
         self._observers = NodeObservers(settings, collects=self._serves)
         if self._memory is not None and self._serves:
             self._memory.listen(self._observers.tracing.on_event)
+        self._keys: KeyRing | None = None
         self._stop = asyncio.Event()
         self._server: Server | None = None
         self._app: GatewayApp | None = None
@@ -82,9 +84,10 @@ class NodeProcess:
                 "with broker_users = 'own' each node needs a process of its own: synod node NAME"
             )
         try:
+            self._keys = KeyRing.load(settings.key_file, settings.key_command)
             self._tls = self._load_certificate()
             listener = self._listen()
-        except (PortInUse, TlsUnusable) as error:
+        except (PortInUse, TlsUnusable, KeysRefused) as error:
             raise HostingFailed(str(error)) from None
         except OSError as error:
             where = settings.url if self._serves else settings.metrics_url
@@ -174,6 +177,8 @@ class NodeProcess:
             observer=self._observers.observer(name, transport),
             interceptor=self._failpoints,
             started=started,
+            keys=self._keys,
+            encrypted=self._settings.encrypt_journals,
         )
 
     def _load_certificate(self) -> ServerTls | None:

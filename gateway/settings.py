@@ -60,8 +60,8 @@ class KeySettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SYNOD_", extra="ignore", frozen=True)
 
     key_file: Path | None = None
-    """The keys of encrypted backups, a line each (`synod keygen`): the first one closes, all of
-    them open. Unset, as `key_command`: backups are not encrypted."""
+    """The keys of encrypted backups and journals, a line each (`synod keygen`): the first one
+    closes, all of them open. Unset, as `key_command`: neither is encrypted."""
     key_command: str | None = None
     """A command that prints such a file; it is run without a shell."""
     backup_sign_key: Path | None = None
@@ -133,6 +133,8 @@ class Settings(KeySettings):
     """Its private key, in PEM without a passphrase. Unset: it is in the file of `broker_cert`."""
     data: Path = Path("synod-data")
     """The folder with one subfolder for each node."""
+    encrypt_journals: bool = False
+    """Values in new journals are encrypted by the keys, and a journal that is not is refused."""
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     metrics_host: str = "127.0.0.1"
@@ -297,6 +299,8 @@ class Settings(KeySettings):
                     f"broker_ca and broker_cert are for amqps://, but {masked_url(plain[0])} has "
                     "no TLS: write amqps:// and the port of TLS (5671)"
                 )
+        if self.encrypt_journals and not (self.key_file or self.key_command):
+            raise ValueError("encrypt_journals is set, but neither key_file nor key_command is")
         if self.min_stores > self.stores:
             raise ValueError(f"min_stores is {self.min_stores}, but stores is only {self.stores}")
         return self

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,12 +66,14 @@ def restore(
     now_ms: int | None = None,
     keys: KeyRing | None = None,
     trust: Trust | None = None,
+    encrypted: bool = False,
 ) -> Restored:
     """Check all of `backup`, then write a journal for each member below `data`.
 
-    `now_ms` is Unix time; `keys` open an encrypted backup, and `trust` says whose are taken. Raises
-    `BackupDamaged`, `BackupRefused`, `SignatureRefused` or `JournalError`. After an interruption
-    `data` holds no node yet, only files that the next call removes.
+    `now_ms` is Unix time; `keys` open an encrypted backup and close `encrypted` journals; `trust`
+    says whose backups are taken. Raises `BackupDamaged`, `BackupRefused`, `SignatureRefused` or
+    `JournalError`. After an interruption `data` holds no node yet, only files that the next call
+    removes.
     """
     folder = BackupFolder(backup, keys, trust)
     manifest, contained = folder.verify(moved)
@@ -80,7 +82,11 @@ def restore(
     odd = _mend(contained)
     with alone_in(data):
         _check_empty(data)
-        genesis = _write_nodes(data, options, cluster_name, folder, contained, slot, moved)
+
+        def create(path: Path) -> Journal:
+            return Journal.open(path, path.name, cluster_name, keys=keys, encrypted=encrypted)
+
+        genesis = _write_nodes(data, options, create, folder, contained, slot, moved)
     return Restored(manifest, genesis.cluster, slot, options.members, odd)
 
 
@@ -98,7 +104,7 @@ def _mend(contained: Contained) -> tuple[str, ...]:
 def _write_nodes(
     data: Path,
     options: Options,
-    cluster_name: str,
+    create: Callable[[Path], Journal],
     folder: BackupFolder,
     contained: Contained,
     slot: int,
@@ -110,8 +116,7 @@ def _write_nodes(
     make_folder(staging)
     with contextlib.ExitStack() as journals_open:
         journals = {
-            name: journals_open.enter_context(Journal.open(staging / name, name, cluster_name))
-            for name in options.members
+            name: journals_open.enter_context(create(staging / name)) for name in options.members
         }
         genesis = _found(journals, options, contained, slot)
         for name, journal in journals.items():

@@ -214,6 +214,7 @@ def restore(
                 moved=bar.moved,
                 keys=keys,
                 trust=trust,
+                encrypted=settings.encrypt_journals,
             )
         except JournalError as error:
             raise SynodError(f"{error}") from None

@@ -156,10 +156,10 @@ def test_frames_of_another_log_are_not_read(log: CommitLog, tmp_path: Path) -> N
 def test_a_newer_version_of_the_log_is_refused(
     log: CommitLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commit_log, "_VERSION", 2)
+    monkeypatch.setattr(commit_log, "_VERSION", 3)
     CommitLog.create(tmp_path, DISK, 8).close()
     monkeypatch.undo()
-    with pytest.raises(LogDamaged, match="version 2, and this Synod reads 1"):
+    with pytest.raises(LogDamaged, match="version 3, and this Synod reads 2"):
         read_log(tmp_path)
 
 

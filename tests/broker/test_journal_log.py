@@ -17,7 +17,7 @@ from actors.effects import Blob, Record
 from broker import commit_log, journal_folder
 from broker import journal as journal_module
 from broker.commit_log import LOG_BYTES, LOG_NAME, read_log
-from broker.journal import FORMAT_VERSION, LOGGED_FORMAT_VERSION, Journal
+from broker.journal import Journal
 from broker.journal_folder import (
     JournalCorrupt,
     JournalError,
@@ -25,6 +25,7 @@ from broker.journal_folder import (
     JournalFenced,
     JournalFull,
 )
+from broker.journal_sealing import FORMAT_VERSION, LOGGED_FORMAT_VERSION
 
 CONTENT = Blob(hashlib.sha256(b"contents").hexdigest(), b"contents")
 Rows = dict[str, bytes | None]
@@ -516,8 +517,8 @@ def test_no_commit_of_a_twin_is_lost_between_the_reading_of_its_log_and_its_repl
     twin.commit([Record("a", b"1")])
     outcomes: list[str] = []
 
-    def read(folder: Path) -> commit_log.LogContents:
-        found = read_log(folder)
+    def read(folder: Path, unseal: commit_log.Unseal | None) -> commit_log.LogContents:
+        found = read_log(folder, unseal)
         for blobs in ([], [CONTENT]):
             try:
                 twin.commit([Record("a", b"2")], blobs)

@@ -11,7 +11,7 @@ import pytest
 
 from actors.options import Options
 from broker.journal import Journal
-from broker.keys import KeyRing, new_key
+from broker.keys import KeyRing, KeysRefused, new_key
 from gateway.backup.folder import BackupDamaged, BackupFolder, BackupRefused
 from gateway.backup.manifest import Manifest, _checksum
 from gateway.backup.restore import restore
@@ -60,6 +60,22 @@ def test_nothing_of_users_is_readable_in_the_folder_and_all_of_it_is_restored(
     options = Options(acceptors=3, proposers=2, learners=2, stores=2)
     restore(path, tmp_path / "data", options, "test", keys=keys)
     with Journal.open(tmp_path / "data/store-1", "store-1", "test") as journal:
+        assert tuple(journal.read_blob(name) for name in NAMES) == DATA
+
+
+def test_a_cluster_is_restored_into_encrypted_journals(keys: KeyRing, tmp_path: Path) -> None:
+    """Given `encrypt_journals`, then no journal of the new cluster holds anything in clear, and
+    each is opened by the key alone. So a cluster that is not encrypted becomes one that is.
+    """
+    make_backup(tmp_path / "b")
+    options = Options(acceptors=3, proposers=2, learners=2, stores=2)
+    restore(tmp_path / "b", tmp_path / "data", options, "test", keys=keys, encrypted=True)
+    held = files(tmp_path / "data")
+    assert not [name for name, raw in held.items() if any(data in raw for data in DATA)]
+    for name in options.members:
+        with pytest.raises(KeysRefused, match="is encrypted"):
+            Journal.open(tmp_path / "data" / name, name, "test")
+    with Journal.open(tmp_path / "data/store-1", "store-1", "test", keys=keys) as journal:
         assert tuple(journal.read_blob(name) for name in NAMES) == DATA
 
 

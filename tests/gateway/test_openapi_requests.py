@@ -33,6 +33,7 @@ from actors.numbers import COUNT_MAX
 from gateway.http import parameters
 from gateway.http.openapi import document
 from gateway.http.parameters import Text
+from tests.long import only_long
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "0123456789abcdef"
@@ -128,6 +129,18 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_what_is_answered_is_described(case: Case[Any], url: str) -> None:
     _without_waiting(case)
     case.call_and_validate(base_url=url, headers=BEARER, checks=CHECKS)
+
+
+@only_long
+@API.exclude(path=["/healthz", "/readyz", "/v1/login"]).parametrize()
+@settings(EXAMPLES, max_examples=_LONG or 2)
+def test_without_credentials_every_request_is_refused_alike(case: Case[Any], url: str) -> None:
+    """Given any request of the document, valid or not, then only that a token is needed is told."""
+    case.headers.pop("Authorization", None)
+    case.cookies.clear()
+    answer = case.call(base_url=url)
+    assert answer.status_code == 401, (case.method, case.path, answer.status_code)
+    assert case.method == "HEAD" or answer.json()["type"].endswith("unauthorized")
 
 
 def test_a_number_that_no_message_could_carry_is_refused(url: str) -> None:
