@@ -4,6 +4,7 @@ Recognisable secrets are looked for wherever somebody else might read: logs, com
 metrics, error pages, what commands print. Everything with contents belongs to its user alone.
 """
 
+import base64
 import os
 import ssl
 import stat
@@ -26,7 +27,8 @@ pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, only_long, pytest.mark.tim
 ROOT = Path(__file__).parents[2]
 TOKEN = "recognisable-token-4711-abcdef"
 PASSWORD = "recognisable-password-0815"
-SECRETS = (TOKEN, PASSWORD)
+KEY = base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
+SECRETS = (TOKEN, PASSWORD, KEY)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,7 @@ def cluster(
     folder = tmp_path_factory.mktemp("open")
     certificates = BrokerCertificates(authority.cert, own.cert, own.key)
     identity = replace(BrokerIdentity.mint(), password=PASSWORD)
+    (folder / "keys").write_text(f"synod-key-1:{KEY}\n")
     umask = os.umask(0)
     patch = pytest.MonkeyPatch()
     patch.setenv("SYNOD_CA_CERT", str(authority.cert))
@@ -61,6 +64,8 @@ def cluster(
                     "broker_ca": str(authority.cert),
                     "tls_cert": str(own.cert),
                     "tls_key": str(own.key),
+                    "key_file": str(folder / "keys"),
+                    "encrypt_journals": "true",
                 },
                 metrics=True,
             )
@@ -140,6 +145,25 @@ def test_no_secret_is_in_logs_command_lines_traces_metrics_or_answers(
         places[" ".join(words)] = (done.stdout + done.stderr).encode()
     assert all(places[place] for place in ("/metrics", "/v1/log", "status", "config", "doctor"))
     assert {place: _found_in(text) for place, text in places.items() if _found_in(text)} == {}
+
+
+def test_no_contents_are_in_clear_on_any_nodes_disk_or_in_the_backup(
+    cluster: LocalCluster,
+) -> None:
+    """Given a cluster and a backup with a key, of which the data of running nodes is read."""
+    large = (cluster.folder.parent / "large").read_bytes()
+    pieces = [large[at : at + 64] for at in range(0, len(large), len(large) // 5)]
+    pieces += [(ROOT / "LICENSE").read_bytes()[-200:]]
+    read = 0
+    for root in (cluster.folder / "data", cluster.folder.parent / "backup"):
+        for path in root.rglob("*"):
+            if path.is_file():
+                raw = path.read_bytes()
+                read += len(raw)
+                assert not any(piece in raw for piece in pieces), path
+    assert read > 2 * len(large)
+    checked = _synod(cluster, "restore", str(cluster.folder.parent / "backup"), "--verify")
+    assert checked.returncode == 0, checked.stderr
 
 
 def test_data_logs_and_backups_are_their_users_alone_under_umask_000(

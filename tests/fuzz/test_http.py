@@ -244,6 +244,30 @@ def test_whatever_is_sent_is_answered_and_is_never_a_500(
     assert up.runs
 
 
+pieces_of_http = st.sampled_from(
+    [
+        *(b"\r\n", b"\r\n\r\n", b"\n", b" ", b":", b"\x00", b"\xff" * 9, b"GET / HTTP/1.1\r\n"),
+        *(b"Host: localhost\r\n", b"Content-Length: 5\r\n", b"Content-Length: -1\r\n"),
+        *(b"Transfer-Encoding: chunked\r\n", b"ffffffffffffffff\r\n", b"0\r\n\r\n"),
+        *(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
+        *(b"Upgrade: websocket\r\nConnection: Upgrade\r\n", b"PUT /v1/files/a HTTP/1.1\r\n"),
+    ]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.lists(pieces_of_http | pieces_of_http | st.binary(max_size=200), max_size=12))
+def test_bytes_that_are_hardly_http_end_the_connection_and_nothing_else(
+    embedded: tuple[Daemon, int], sent: list[bytes]
+) -> None:
+    up, port = embedded
+    received = answer(port, b"".join(sent))
+    assert not received or received.startswith(b"HTTP/1.1 "), received[:200]
+    statuses = [int(number) for number in re.findall(rb"(?m)^HTTP/1\.1 (\d{3}) ", received)]
+    assert not [status for status in statuses if status >= 500 and status != 503], received
+    assert up.runs
+
+
 def test_the_process_still_serves_after_all_hostile_requests(embedded: tuple[Daemon, int]) -> None:
     """Given all requests before, then a write and a read are served, and no traceback is logged."""
     up, port = embedded
