@@ -22,6 +22,7 @@ from synod.client import DEFAULT_URL
 from synod.errors import SynodError
 
 if TYPE_CHECKING:
+    from broker.keys import KeyRing
     from gateway.backup.manifest import Manifest
     from gateway.backup.signatures import Trust
 
@@ -200,7 +201,7 @@ def restore(
             print_json({**manifest.model_dump(mode="json"), "whole": True})
         elif not quiet:
             note(f"{folder} is whole: {_about(manifest)}")
-            _note_origin(manifest, trust)
+            _note_origin(manifest, trust, keys)
         return
     with Bar(shown=shown, many=False) as bar:
         # Everything is read twice: once to be checked, once to be written.
@@ -235,7 +236,7 @@ def restore(
             f"cluster {done.cluster} is in {settings.data}: {_about(manifest)}. Its own slots go "
             f"on after {done.slot}. Start it with: synod up --data {settings.data}"
         )
-        _note_origin(manifest, trust)
+        _note_origin(manifest, trust, keys)
         if done.mended:
             note(
                 f"{len(done.mended)} files had metadata that no gateway takes; what the old "
@@ -261,7 +262,9 @@ def _trust(keys: Path | None, unsigned: bool) -> "Trust | None":
     return None
 
 
-def _note_origin(manifest: "Manifest", trust: "Trust | None") -> None:
+def _note_origin(manifest: "Manifest", trust: "Trust | None", keys: "KeyRing | None") -> None:
+    if keys is not None and manifest.sealed is None:
+        note("it is not encrypted, though a key is set")
     signature = manifest.signature
     if signature is None:
         note("it is not signed: nothing shows who made it")

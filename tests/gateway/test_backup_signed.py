@@ -164,6 +164,8 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert run(["keygen", keys, "--json"]) == 0
     key = json.loads(capsys.readouterr().out)["key"]
     opened = ["--key-file", keys]
+    assert run(["restore", path, "--verify", *opened]) == 0
+    assert "is not encrypted, though a key is set" in capsys.readouterr().err
     assert run(["backup", "rewrap", path, *opened]) == 1
     assert "is not encrypted" in capsys.readouterr().err
     assert run(["restore", path, "--verify", *opened, "--key-command", "true"]) == 2
