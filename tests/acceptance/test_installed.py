@@ -23,7 +23,7 @@ from tests.house.test_imports import PACKAGES, ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 SERVER_ONLY = sorted(set(PACKAGES) - {"synod"})
-COMMANDS_OF_SERVER = ("up", "node", "config", "backup", "restore", "firehose", "chaos")
+COMMANDS_OF_SERVER = ("up", "node", "config", "backup", "restore", "keygen", "firehose", "chaos")
 
 
 @pytest.fixture(scope="module")
