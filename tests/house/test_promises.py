@@ -148,6 +148,7 @@ def test_each_setting_that_is_named_exists() -> None:
         "SYNOD_CA_CERT",
         "SYNOD_CLIENT_CERT",
         "SYNOD_CLIENT_KEY",
+        "SYNOD_BROKER_ADMIN",
     }  # of the command line itself
     of_tests = {"SYNOD_COMPOSE", "SYNOD_LONG", "SYNOD_EXAMPLES", "SYNOD_HTTP_PORT"}
     known = {f"SYNOD_{name.upper()}" for name in Settings.model_fields} | elsewhere | of_tests
