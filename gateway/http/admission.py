@@ -7,8 +7,7 @@ command or the read itself.
 
 import contextlib
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
@@ -47,7 +46,7 @@ class Admission:
         self._authenticator = authenticator
         self._rejected = rejected
         self.credentials = Credentials(cluster, limits, rejected)
-        self._running: Counter[str] = Counter()
+        self._running: dict[str, int] = {}
         self._refreshed_s = -REFRESH_S
 
     async def check(self, scope: Scope, routes: Sequence[BaseRoute]) -> Response | None:
@@ -92,24 +91,28 @@ class Admission:
         with contextlib.suppress(Problem):
             await self._cluster.write(ADMINISTRATOR, OpenSession(), None, retry_aborted=False)
 
-    @contextlib.contextmanager
-    def running(self, caller: Caller) -> Iterator[None]:
-        """Counts a request while it is served. Raises `Problem` if its token has too many."""
+    def began(self, caller: Caller) -> None:
+        """Count a request that is served until `ended`. Raises `Problem` if its token has too
+        many.
+        """
         token = caller.token
-        if token and self._running[token] >= REQUESTS_OF_TOKEN_MAX:
+        if token and self._running.get(token, 0) >= REQUESTS_OF_TOKEN_MAX:
             self._rejected("flood")
             raise Problem(
                 TOO_MANY_REQUESTS,
                 f"{REQUESTS_OF_TOKEN_MAX} requests of this token are being served",
                 headers={"retry-after": "1"},
             )
-        self._running[token] += 1
-        try:
-            yield
-        finally:
-            self._running[token] -= 1
-            if not self._running[token]:
-                del self._running[token]
+        self._running[token] = self._running.get(token, 0) + 1
+
+    def ended(self, caller: Caller) -> None:
+        """A request that `began` has counted is served."""
+        token = caller.token
+        left = self._running[token] - 1
+        if left:
+            self._running[token] = left
+        else:
+            del self._running[token]
 
 
 def _matches(route: BaseRoute, scope: Scope) -> bool:

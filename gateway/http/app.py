@@ -203,10 +203,14 @@ class GatewayApp:
         try:
             rejection = await self._admission.check(scope, self._router.routes)
             if rejection is None:
-                with self._admission.running(caller_of(scope)):
+                caller = caller_of(scope)
+                self._admission.began(caller)
+                try:
                     scope[ADMITTED] = True
                     await self._admitted(scope, receive, send)
-                    return
+                finally:
+                    self._admission.ended(caller)
+                return
         except Problem as problem:
             rejection = problem.response()
             scope[_PROBLEM] = problem.kind.name

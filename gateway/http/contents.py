@@ -49,6 +49,7 @@ from gateway.http.client_timeouts import WaitAllowance
 from gateway.http.memory_budget import TURN_TIMEOUT_S, MemoryBudget, no_capacity
 from gateway.http.problems import TOO_LARGE, UNAVAILABLE, Problem
 from gateway.http.request_body import RequestBody
+from gateway.http.small_contents import SmallContents
 from gateway.http.spill import SpillFile
 from gateway.settings import Settings
 
@@ -88,6 +89,7 @@ class ContentTransfer:
             _SPILLED_PER_MEMORY * settings.upload_memory_bytes // CHUNK_BYTES,
             settings.disk_reserve_bytes,
         )
+        self._small = SmallContents()
         self._chunk_sizes: dict[str, int] = {}
         self._uploading = upload_schedule(settings.chunk_grace_ms)
 
@@ -151,11 +153,31 @@ class ContentTransfer:
 
         return await self.store_body({}, receive, kept)
 
+    async def small(self, content: StoredContent) -> bytes | None:
+        """The whole contents, if they are as small as those inside a command; else `None`.
+
+        They are read at once, so no store has to keep them for longer. Raises `Problem`.
+        """
+        if not isinstance(content, Chunked) or content.size > self._inline_bytes:
+            return None
+        if not content.size:
+            return b""
+        if len(content.chunks) != 1:
+            return None
+        name = content.chunks[0]
+        data = self._small.get(name)
+        if data is None:
+            data = await self._fetch(name)
+            if len(data) <= self._inline_bytes:  # What the entry says of it may be wrong.
+                self._small.keep(name, data)
+        if len(data) < content.size:
+            raise _not_whole(f"its chunk has {len(data)} bytes")
+        return data
+
     async def chunk_names(self, content: StoredContent, kept: KeptChunks) -> tuple[str, ...]:
         """The chunks of a file, in order, to be read while `kept` lasts. Raises `Problem`."""
         if isinstance(content, Chunked):
-            if content.size > self._inline_bytes:  # A smaller file is read at once.
-                kept.add(content.chunks)
+            kept.add(content.chunks)
             return content.chunks
         kept.add((content.manifest,))
         listing = read_manifest(await self._fetch_in_turn(content.manifest, CHUNK_BYTES))
@@ -172,12 +194,6 @@ class ContentTransfer:
         They belong to a file of `size` bytes. Prefetches a little. `sink` is awaited for one piece
         after the other. Raises `Problem`, `ClientTooSlow`.
         """
-        if len(names) == 1 and size <= self._inline_bytes:
-            only = await self._fetch(names[0])
-            if len(only) < start + length:
-                raise _not_whole(f"its chunk has {len(only)} bytes")
-            await sink(only[start : start + length])
-            return
         allowance = WaitAllowance(self._timeout_s)
         ahead = _Prefetcher(
             names, min(size, CHUNK_BYTES), self._fetch, self.outgoing, self._timeout_s

@@ -11,6 +11,7 @@ still serves it, and in the same way in every response: see `served`.
 import re
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from actors.values import FileEntry
@@ -18,6 +19,7 @@ from gateway.http.headers import switch
 from gateway.http.problems import INVALID_HEADER, Problem
 from synod.headers import digest_header
 from synod.metadata import (
+    CONTENT_TYPE_BYTES_MAX,
     DEFAULT_CONTENT_TYPE,
     FIELD_BLANKS,
     META_BYTES_MAX,
@@ -103,6 +105,11 @@ def mended(entry: FileEntry) -> FileEntry:
 
 def served_content_type(stored: str) -> str:
     """See `served`."""
+    return DEFAULT_CONTENT_TYPE if len(stored) > CONTENT_TYPE_BYTES_MAX else _content_type(stored)
+
+
+@lru_cache(maxsize=256)
+def _content_type(stored: str) -> str:
     try:
         return checked(stored).content_type
     except InvalidMetadata:
@@ -135,7 +142,12 @@ def entry_headers(entry: FileEntry) -> dict[str, str]:
 
 def http_date(modified_ms: int) -> str:
     """Milliseconds of Unix time as an HTTP date, which has a resolution of a second."""
-    return format_datetime(datetime.fromtimestamp(modified_ms // 1000, UTC), usegmt=True)
+    return _date_of_second(modified_ms // 1000)
+
+
+@lru_cache(maxsize=1024)
+def _date_of_second(modified_s: int) -> str:
+    return format_datetime(datetime.fromtimestamp(modified_s, UTC), usegmt=True)
 
 
 def _modified_ms(fields: dict[str, str]) -> int | None:
