@@ -278,13 +278,20 @@ class GatewayApp:
         try:
             await self._router(scope, receive, send)
         except Exception as error:
-            first = first_error(error)
-            if isinstance(first, Problem):
-                scope[_PROBLEM] = first.kind.name
-            if isinstance(first, Problem) and first.kind is UNAUTHORIZED:
-                self._admission.credentials.forget(caller_of(scope))
-            return _response_to(first, scope)
+            return self._failed(error, scope)
         return None
+
+    def _failed(self, error: Exception, scope: Scope) -> Response | None:
+        """The response to a request that ended with `error`.
+
+        In a frame of its own, which is not in the error's traceback and so is no cycle with it.
+        """
+        first = first_error(error)
+        if isinstance(first, Problem):
+            scope[_PROBLEM] = first.kind.name
+        if isinstance(first, Problem) and first.kind is UNAUTHORIZED:
+            self._admission.credentials.forget(caller_of(scope))
+        return _response_to(first, scope)
 
 
 def _response_to(error: Exception, scope: Scope) -> Response | None:

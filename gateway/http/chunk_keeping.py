@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from typing import NoReturn
 
 from actors.messages import KEEP_NAMES_MAX
 from actors.numbers import Milliseconds
@@ -65,6 +66,7 @@ class KeptChunks:
         """Stop the renewals: the request needs its chunks no longer."""
         if self._renewing is not None:
             self._renewing.cancel()
+            self._renewing = None  # The task refers to this object.
 
     async def _renew(self) -> None:
         while True:
@@ -80,15 +82,38 @@ class KeptChunks:
 @contextlib.asynccontextmanager
 async def keep_chunks(cluster: Cluster, schedule: RenewalSchedule) -> AsyncIterator[KeptChunks]:
     """While the block runs, the stores keep the chunks that are added to the `KeptChunks`."""
+    failure: Exception | None = None
     try:
         async with asyncio.TaskGroup() as group:
             kept = KeptChunks(cluster, schedule, group)
             try:
                 yield kept
+            except Exception as error:
+                # Not through the group: up to Python 3.12 its own exception refers to itself.
+                failure = error
             finally:
                 kept.end()
     except ExceptionGroup as errors:
-        raise first_error(errors) from errors
+        raise_first_error(errors)
+    try:
+        if failure is not None:
+            raise_first_error(failure)
+    finally:
+        failure = None  # This frame is in its traceback.
+
+
+def raise_first_error(error: Exception) -> NoReturn:
+    """Raise `first_error(error)`, without a reference to its group.
+
+    The group refers to it, so the two would be garbage that only a collection frees.
+    """
+    first = first_error(error)
+    context = first.__context__
+    try:
+        raise first
+    finally:
+        first.__context__ = context
+        del first, context  # This frame is in its traceback.
 
 
 def first_error(error: Exception) -> Exception:

@@ -40,8 +40,8 @@ from gateway.cluster import Cluster
 from gateway.http.chunk_keeping import (
     DOWNLOAD_SCHEDULE,
     KeptChunks,
-    first_error,
     keep_chunks,
+    raise_first_error,
     upload_schedule,
 )
 from gateway.http.chunk_relay import IncomingChunk, OutgoingChunk, Reader, Sink
@@ -122,7 +122,7 @@ class ContentTransfer:
             return await self._upload(bytes(head), body, kept)
         except ExceptionGroup as group:
             # Chunks fail together when the cluster can't be reached; the client needs one reason.
-            raise first_error(group) from group
+            raise_first_error(group)
 
     async def text(
         self,
@@ -216,7 +216,7 @@ class ContentTransfer:
                 finally:
                     ahead.drop()
         except ExceptionGroup as problems:
-            raise first_error(problems) from problems
+            raise_first_error(problems)
 
     async def send_bytes(self, data: bytes, taken: int, sink: Sink) -> None:
         """Pass `data` to `sink`, and release the `taken` bytes of `outgoing` that hold it.
@@ -228,7 +228,7 @@ class ContentTransfer:
         try:
             await chunk.send(0, size, sink, WaitAllowance(self._timeout_s), "unknown")
         except ExceptionGroup as problems:
-            raise first_error(problems) from problems
+            raise_first_error(problems)
 
     async def chunks_of_range(
         self, names: tuple[str, ...], start: int, stop: int
