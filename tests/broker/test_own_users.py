@@ -39,6 +39,7 @@ async def test_messages_contents_groups_and_timers_pass(
         for delay in delays:
             this.set_timer(str(delay), delay)
 
+    await prepared.forget_messages()
     house = prepared.house(tmp_path, kind)
     one = house.host("learner-1", {"call.survey": answered(tell)})
     two = house.host("store-1")

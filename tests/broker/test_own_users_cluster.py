@@ -21,6 +21,7 @@ async def test_a_cluster_is_founded_writes_and_reads_and_is_refused_nothing(
     """Given all nodes of a cluster, when a proposer's, the coordinator's and a store's
     connections break, then writes go on, all stores hold them, and no node was refused anything.
     """
+    await prepared.forget_messages()
     async with memory_cluster(
         tmp_path,
         heartbeat_ms=500,

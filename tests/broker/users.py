@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import aiormq
+
 from actors.options import Options
 from broker.broker_setup import Setup, prepare
 from broker.credentials import read_passwords
@@ -43,6 +45,15 @@ class PreparedBroker:
         """The API, as the administrator."""
         who = self.broker.identity
         return Management(self.broker.management_url, who.user, who.password, BrokerTls())
+
+    async def forget_messages(self) -> None:
+        """Delete the durable queues that other tests have left, with what is in them."""
+        connection = await aiormq.connect(self.broker.url)
+        channel = await connection.channel()
+        for name in self.setup.nodes:
+            for queue in (self.topology.node_queue(name), self.topology.bulk_queue(name)):
+                await channel.queue_delete(queue)
+        await connection.close()
 
     def url(self, name: str) -> str:
         """Where a node or a service logs on, with its password."""
