@@ -16,6 +16,7 @@ from broker.definitions import SERVICES, definitions_of, password_hash
 from broker.topology import Topology
 from gateway.cli.main import run
 from tests.broker.users import PreparedBroker
+from tests.long import only_long
 
 COUNTS = {"PROPOSERS": "1", "ACCEPTORS": "3", "LEARNERS": "2", "STORES": "2"}
 NODES = (
@@ -176,6 +177,7 @@ async def test_a_rotated_password_ends_the_thiefs_connection(init: Init, folder:
     assert "store-9" in err
 
 
+@only_long
 @pytest.mark.rabbitmq
 async def test_the_user_of_a_former_node_is_named_and_removed(
     init: Init, folder: Path, monkeypatch: pytest.MonkeyPatch

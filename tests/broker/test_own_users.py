@@ -28,7 +28,7 @@ pytestmark = pytest.mark.rabbitmq
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_messages_contents_groups_and_timers_pass(
-    tmp_path: Path, prepared: PreparedBroker, kind: QueueKind
+    tmp_path: Path, prepared: PreparedBroker, kind: QueueKind, caplog: pytest.LogCaptureFixture
 ) -> None:
     delays = [delay for delay in DELAYS_MS if delay <= 700]
 
@@ -49,7 +49,8 @@ async def test_messages_contents_groups_and_timers_pass(
         await until(lambda: len(puppet(one).timer_expired) == len(delays), within_s=20)
         for host in (one, two):
             health = host.transport.health
-            assert (health.sessions, health.refused, health.quarantined) == (1, 0, 0)
+            assert (health.refused, health.quarantined) == (0, 0)
+    assert "REFUSED" not in caplog.text
 
 
 async def test_a_node_of_a_lost_session_goes_on(tmp_path: Path, prepared: PreparedBroker) -> None:
@@ -60,7 +61,7 @@ async def test_a_node_of_a_lost_session_goes_on(tmp_path: Path, prepared: Prepar
     async with house.running(host):
         await host.call(survey)
         host.transport._session._consuming._writer.transport.abort()  # type: ignore[attr-defined]
-        await until(lambda: host.transport.health.sessions == 2)
+        await until(lambda: host.transport.health.sessions >= 2)
         await until(lambda: puppet(host).timer_expired == [TimerKey("t")], within_s=20)
 
 
