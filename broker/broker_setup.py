@@ -19,7 +19,7 @@ from broker.credentials import (
     write_private,
 )
 from broker.definitions import SERVICES, definitions_of
-from broker.management import Management
+from broker.management import ManagementApi
 from broker.topology import Topology
 
 ALL = "all"
@@ -37,7 +37,7 @@ class Setup:
     remove: frozenset[str] = frozenset()
 
 
-class Prepared(NamedTuple):
+class SetupResult(NamedTuple):
     """What was done, by the names of nodes and services; no password.
 
     `others` have a user of this cluster's and were not asked for.
@@ -49,7 +49,7 @@ class Prepared(NamedTuple):
     others: list[str]
 
 
-def prepare(setup: Setup, target: Management | Path) -> Prepared:
+def prepare(setup: Setup, target: ManagementApi | Path) -> SetupResult:
     """Prepare RabbitMQ by its API, or write a file that it can import.
 
     Raises `BadCredentials`, `ManagementRefused`, `OSError`, or `ValueError` for unknown names to
@@ -69,7 +69,7 @@ def prepare(setup: Setup, target: Management | Path) -> Prepared:
     definitions = definitions_of(topology, passwords, virtual_host)
     if isinstance(target, Path):
         write_private(target, json.dumps(definitions, indent=1) + "\n")
-        return Prepared(list(names), new, [], [])
+        return SetupResult(list(names), new, [], [])
     present = target.users()
     removed = sorted(setup.remove)
     # With its user RabbitMQ ends a user's connections, which outlive the password otherwise.
@@ -85,4 +85,4 @@ def prepare(setup: Setup, target: Management | Path) -> Prepared:
         for user in sorted(present - own)
         if user.startswith(topology.prefix)
     ]
-    return Prepared(list(names), new, removed, others)
+    return SetupResult(list(names), new, removed, others)

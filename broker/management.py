@@ -17,7 +17,7 @@ class ManagementRefused(RuntimeError):
     """The API did not do it; the text says why, and what to do."""
 
 
-class Management:
+class ManagementApi:
     """A client of the API at one address, as an administrator."""
 
     def __init__(self, address: str, user: str, password: str, tls: BrokerTls) -> None:

@@ -82,7 +82,7 @@ def init(
     # Imported here, because a client's commands need no broker.
     from broker.broker_setup import Setup, prepare
     from broker.credentials import BadCredentials
-    from broker.management import Management, ManagementRefused
+    from broker.management import ManagementApi, ManagementRefused
     from broker.topology import Topology
 
     settings = load_settings(broker=broker, cluster=cluster)
@@ -109,7 +109,7 @@ def init(
             done = prepare(setup, definitions)
         else:
             address, admin = _management(settings, management, admin_file)
-            with Management(address, admin.user, admin.password, settings.broker_tls) as api:
+            with ManagementApi(address, admin.user, admin.password, settings.broker_tls) as api:
                 done = prepare(setup, api)
     except (BadCredentials, ManagementRefused) as error:
         note(f"synod: {error}")

@@ -11,7 +11,7 @@ from actors.options import Options
 from broker.broker_setup import Setup, prepare
 from broker.credentials import read_passwords
 from broker.definitions import SERVICES, definitions_of
-from broker.management import Management
+from broker.management import ManagementApi
 from broker.rabbitmq import RabbitOptions, RabbitTransport
 from broker.tls import BrokerTls
 from broker.topology import QueueKind, Topology
@@ -41,10 +41,10 @@ class PreparedBroker:
             api.import_definitions({part: made[part] for part in ("queues", "bindings")})
         self.passwords = read_passwords(folder, (*nodes, *SERVICES))
 
-    def management(self) -> Management:
+    def management(self) -> ManagementApi:
         """The API, as the administrator."""
         who = self.broker.identity
-        return Management(self.broker.management_url, who.user, who.password, BrokerTls())
+        return ManagementApi(self.broker.management_url, who.user, who.password, BrokerTls())
 
     async def forget_messages(self) -> None:
         """Delete the durable queues that other tests have left, with what is in them."""
