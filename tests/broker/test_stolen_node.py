@@ -145,15 +145,24 @@ def refused_by_the_broker(topology: Topology, me: str) -> Iterator[tuple[str, At
         )
     # Queues of others.
     for queue in (topology.user(other), topology.bulk_queue(other), topology.quarantine_queue):
-        yield f"get from {queue}", lambda channel, q=queue: channel.basic_get(q)  # type: ignore[misc]
+        yield (
+            f"get from {queue}",
+            lambda channel, q=queue: channel.basic_get(q),  # type: ignore[misc]
+        )
         yield (
             f"consume {queue}",
             lambda channel, q=queue: channel.basic_consume(  # type: ignore[misc]
                 q, ignored
             ),
         )
-        yield f"purge {queue}", lambda channel, q=queue: channel.queue_purge(q)  # type: ignore[misc]
-        yield f"delete {queue}", lambda channel, q=queue: channel.queue_delete(q)  # type: ignore[misc]
+        yield (
+            f"purge {queue}",
+            lambda channel, q=queue: channel.queue_purge(q),  # type: ignore[misc]
+        )
+        yield (
+            f"delete {queue}",
+            lambda channel, q=queue: channel.queue_delete(q),  # type: ignore[misc]
+        )
         yield (
             f"bind {queue}",
             lambda channel, q=queue: channel.queue_bind(  # type: ignore[misc]
@@ -181,7 +190,10 @@ def refused_by_the_broker(topology: Topology, me: str) -> Iterator[tuple[str, At
                 topology.inbox(me), e, routing_key=other
             ),
         )
-        yield f"delete {exchange}", lambda channel, e=exchange: channel.exchange_delete(e)  # type: ignore[misc]
+        yield (
+            f"delete {exchange}",
+            lambda channel, e=exchange: channel.exchange_delete(e),  # type: ignore[misc]
+        )
     yield (
         "its inbox to another's",
         lambda channel: channel.exchange_bind(
