@@ -236,7 +236,7 @@ def test_a_rule_is_written_as_it_is_read() -> None:
         ("sent:txn.vote:1:after:kill", "begins with 'sent'"),
         ("send:txn.vot:1:after:kill", "unknown type 'txn.vot'; similar types are txn.vote"),
         ("send:paxos.aksept:1:after:kill", "similar types are paxos.accept"),
-        ("send:xyz:1:after:kill", "the types are chunk.data, "),
+        ("send:xyz:1:after:kill", "the types are audit.page, "),
         ("send:txn.vote:0:after:kill", "has the number '0'"),
         ("send:txn.vote:one:after:kill", "has the number 'one'"),
         ("send:txn.vote:1:during:kill", "has the moment 'during'"),
