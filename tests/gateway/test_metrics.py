@@ -59,7 +59,7 @@ class Process:
         self.role = {name: roles.node(name) for name in NODES}
         self.actor: dict[str, Any] = {name: _actor(name) for name in NODES}
         self.health = SimpleNamespace(
-            connected=False, blocked=False, sessions=1, dropped=0, quarantined=0, newer=0
+            connected=False, blocked=False, sessions=1, dropped=0, quarantined=0, newer=0, refused=0
         )
         self.figures = {"inbox": 0, "timers": 0, "bytes": 0, "made": 0, "lost": 0}
         for name in NODES:
@@ -135,7 +135,7 @@ def let_it_all_happen(process: Process) -> None:
     process.http.rejected("token")
     process.figures.update(inbox=5, timers=6, bytes=7, made=8, lost=9)
     vars(process.health).update(
-        connected=True, blocked=True, sessions=3, dropped=4, quarantined=1, newer=2
+        connected=True, blocked=True, sessions=3, dropped=4, quarantined=2, newer=2, refused=1
     )
     _let_them_talk(process)
     _let_the_actors_be(process)
