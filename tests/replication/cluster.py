@@ -201,6 +201,13 @@ class MemoryCluster:
         )
 
     @property
+    def view(self) -> list[str]:
+        """The stores of the latest view that any learner knows."""
+        learners = [name for name in self.options.names("learner") if name in self.hosts]
+        view = max((self.actor(name).view for name in learners), key=lambda view: view.epoch)
+        return [store.name for store in view.stores]
+
+    @property
     def epoch(self) -> int:
         """The highest epoch that any learner knows."""
         learners = [name for name in self.options.names("learner") if name in self.hosts]
