@@ -44,4 +44,6 @@ class PingTimes:
     def is_due(self, now_s: float, every_s: float) -> bool:
         """Whether to send one although messages arrive."""
         is_raised = self._least_ms < self._estimate.timeout_ms
-        return is_raised and not self._is_under_way and now_s - self._sent_s >= every_s
+        # One that has not come back by now was dropped, or lost with its session.
+        wait_s = self._most_ms / 1000 if self._is_under_way else every_s
+        return is_raised and now_s - self._sent_s >= wait_s

@@ -97,7 +97,7 @@ class AuditCopy:
             head = next_hash(head, line)
         reaches = page.through + 1 == log.first
         follows = before is not None and first == before.last + 1
-        if page.through >= log.first or (before is not None and first <= before.last):
+        if page.through >= log.first or first <= (0 if before is None else before.last):
             return False
         if follows and before is not None and page.previous != before.head:
             return False

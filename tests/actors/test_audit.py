@@ -9,10 +9,12 @@ import pytest
 
 from actors.calls import NotDone, ReadAudit
 from actors.effects import Record
-from actors.learner.audit_log import AuditLog
+from actors.learner.audit_copy import AuditCopy
+from actors.learner.audit_log import AuditLog, AuditPart
 from actors.learner.audit_pages import HIDDEN, page_of
-from actors.messages import AuditPage, AuditRead, SnapshotRow
+from actors.messages import AuditPage, AuditRead, AuditRecord, SnapshotRow
 from actors.options import Identity, Options
+from actors.state.audit import AuditChain
 from actors.state.namespace import Namespace
 from actors.turn import Turn
 from actors.values import (
@@ -425,6 +427,38 @@ def test_a_learner_takes_over_nothing_that_does_not_lead_to_its_end() -> None:
     assert learner.counters["audit_pages_refused"] > 0
     assert learner.audit.first > 100
     assert not learner.audit_copy.busy
+
+
+def test_a_page_that_would_begin_before_the_first_record_is_refused(filled: Replica) -> None:
+    """Given a learner without records, and a page from another that no learner sends."""
+    log = AuditLog(filled.turn, AuditChain())
+    log.skip_to(filled.state.audit)
+    copy = AuditCopy(filled.turn, log, ["learner-2"])
+    copy.begin()
+    copy.tick()
+    lies = (AuditRecord(text="{}", hash=""),) * 3
+    page = AuditPage(number=copy._number, records=lies, through=1, applied=1, log_time_ms=1)
+    copy.on_page("learner-2", page)
+    assert filled.turn.counters["audit_pages_refused"] == 1
+    assert not copy.busy
+    assert log.parts == []
+
+
+def test_rows_are_compressed_without_a_look_at_the_others(
+    filled: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be thousands: to compare with each stopped a coordinator for more than a second."""
+    compared: list[object] = []
+
+    def equal(one: object, other: object) -> bool:
+        compared.append(other)
+        return one is other
+
+    monkeypatch.setattr(AuditPart, "__eq__", equal)
+    for number in range(1_300):
+        filled.slot(put(f"f/{number}", b"1"))
+    assert sum(part.packed for part in filled.log.parts) >= 2
+    assert compared == []
 
 
 def test_a_cluster_without_an_audit_says_so() -> None:

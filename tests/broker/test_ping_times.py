@@ -37,7 +37,9 @@ def test_only_the_last_ping_counts_and_one_is_under_way_at_a_time() -> None:
     pings = PingTimes(1.5, 5.0)
     first, second = pings.send(0.0), pings.send(10.0)
     pings.receive(first, 14.0)
-    assert not pings.is_due(20.0, every_s=1.0)
+    assert not pings.is_due(14.9, every_s=1.0)
+    # Given that it was lost, then another one is sent.
+    assert pings.is_due(15.0, every_s=1.0)
     pings.receive(second, 10.01)
     pings.receive(second, 14.0)
     pings.receive(None, 14.0)
