@@ -1,4 +1,8 @@
-"""Sequences of faults that random draws rarely produce: each is directed at one invariant."""
+"""Sequences of faults that random draws rarely produce: each is directed at one invariant.
+
+`later` does something after a time in µs, unless the storm is over by then: what is cut or down at
+its end is healed once, so nothing may be cut or crashed afterwards.
+"""
 
 import random
 from collections.abc import Callable
@@ -7,12 +11,18 @@ from chaos.simulator.machine import Machine
 from chaos.simulator.schedule import US_PER_MS
 from chaos.simulator.world import World
 
+Later = Callable[[int, Callable[[], object]], None]
+
 _POLL_US = 300
 _POLLS_MAX = 10_000
 
 
 def hide_leader(
-    world: World, leader: Machine, duration_ms: int, restart: Callable[[Machine, int], None]
+    world: World,
+    leader: Machine,
+    duration_ms: int,
+    restart: Callable[[Machine, int], None],
+    later: Later,
 ) -> None:
     """Cut the leader off from the other proposers, and restart the acceptors one after another.
 
@@ -20,19 +30,18 @@ def hide_leader(
     remember (design 3.6).
     """
     network = world.network
-    schedule = world.schedule
     pairs = {(leader.name, name) for name in world.options.names("proposer")}
     network.cut |= pairs
-    schedule.after_us(duration_ms * US_PER_MS, lambda _: network.cut.difference_update(pairs))
+    later(duration_ms * US_PER_MS, lambda: network.cut.difference_update(pairs))
     for number, name in enumerate(world.options.names("acceptor")):
         after_ms = duration_ms * (number + 1) // (world.options.acceptors + 1)
 
-        def crash(_: object, machine: Machine = world.machines[name]) -> None:
+        def crash(machine: Machine = world.machines[name]) -> None:
             if machine.is_up and pairs <= network.cut:
                 machine.crash()
                 restart(machine, 30)
 
-        schedule.after_us(after_ms * US_PER_MS, crash)
+        later(after_ms * US_PER_MS, crash)
 
 
 def hide_decisions(
@@ -41,6 +50,7 @@ def hide_decisions(
     duration_ms: int,
     rng: random.Random,
     restart: Callable[[Machine, int], None],
+    later: Later,
 ) -> None:
     """Deliver the coordinator's decisions to clients only, make a store unresponsive, and crash it.
 
@@ -49,7 +59,6 @@ def hide_decisions(
     arrive, so that it stays in the view for longer, and its vote is missing all that time.
     """
     network = world.network
-    schedule = world.schedule
     duration_us = duration_ms * US_PER_MS
     replicas = (*world.options.names("store"), *world.options.names("learner"))
     pairs = {(coordinator.name, name) for name in replicas if name != coordinator.name}
@@ -58,7 +67,7 @@ def hide_decisions(
     keeps_sending = rng.random() < 0.5
     polls_left = _POLLS_MAX
 
-    def poll(_: object) -> None:
+    def poll() -> None:
         """Wait for a slot that is being committed."""
         nonlocal polls_left
         polls_left -= 1
@@ -66,25 +75,25 @@ def hide_decisions(
         if part is None or not polls_left:
             return
         if not part.rounds:
-            schedule.after_us(_POLL_US, poll)
+            later(_POLL_US, poll)
             return
         network.cut |= pairs
-        schedule.after_us(duration_us, lambda _: network.cut.difference_update(pairs))
-        schedule.after_us(rng.randrange(2, 40) * US_PER_MS, stop_responding)
-        schedule.after_us(200 * US_PER_MS, crash)
+        later(duration_us, lambda: network.cut.difference_update(pairs))
+        later(rng.randrange(2, 40) * US_PER_MS, stop_responding)
+        later(200 * US_PER_MS, crash)
 
-    def crash(_: object) -> None:
+    def crash() -> None:
         if coordinator.is_up and pairs <= network.cut:
             coordinator.crash()
             restart(coordinator, duration_ms)
 
-    def stop_responding(_: object) -> None:
+    def stop_responding() -> None:
         if not unresponsive.is_up or not pairs <= network.cut:
             return
         if not keeps_sending:
             unresponsive.pause(duration_us)
             return
         network.cut |= inbound
-        schedule.after_us(duration_us, lambda _: network.cut.difference_update(inbound))
+        later(duration_us, lambda: network.cut.difference_update(inbound))
 
-    poll(None)
+    poll()

@@ -298,8 +298,14 @@ class FaultInjector:
                     self._restart(machine, incident.duration_ms, rng)
 
     def _on_disk_refused(self, machine: Machine) -> None:
-        """Replace the disk if the node can copy everything; else it stays down until the calm."""
-        if not self._over and self.disk_faults.count_refusal(machine):
+        """Replace the disk if the node can copy everything; else it stays down until the calm, in
+        which its operator restores a sound copy.
+        """
+        if self._over:
+            machine.disk.rotten_rows.clear()
+            down_us = _DOWN_MS[0] * US_PER_MS
+            self._schedule.after_us(down_us, lambda _: self._world.start(machine.name))
+        elif self.disk_faults.count_refusal(machine):
             self.disk_faults.lose_disk(machine, self._rng)
             self._restart_later(machine)
 
@@ -311,6 +317,7 @@ class FaultInjector:
                 leader,
                 incident.duration_ms,
                 lambda machine, down_ms: self._restart(machine, down_ms, rng),
+                self._later_us,
             )
 
     def _hide_decisions(self, incident: Incident, rng: random.Random) -> None:
@@ -322,6 +329,7 @@ class FaultInjector:
                 incident.duration_ms,
                 rng,
                 lambda machine, down_ms: self._restart(machine, down_ms, rng),
+                self._later_us,
             )
 
     def _disturb_copying(self, machine: Machine, rng: random.Random) -> None:
@@ -342,11 +350,14 @@ class FaultInjector:
     # -- targets and delays ----------------------------------------------------------------------
 
     def _later(self, delay_ms: int, action: Callable[[], object]) -> None:
+        self._later_us(delay_ms * US_PER_MS, action)
+
+    def _later_us(self, delay_us: int, action: Callable[[], object]) -> None:
         def act(_: object) -> None:
             if not self._over:
                 action()
 
-        self._schedule.after_us(delay_ms * US_PER_MS, act)
+        self._schedule.after_us(delay_us, act)
 
     def _restart(self, machine: Machine, down_ms: int, rng: random.Random) -> None:
         reboots = rng.random() < 0.25

@@ -219,6 +219,7 @@ class Simulation:
         check_history(workload, workload.counts)
 
     def _wait_until_healed(self) -> None:
+        self._wait(self._is_up, 60_000, "settled_after_healing", "every process running")
         settled = self.world.is_settled
         self._wait(settled, 60_000, "settled_after_healing", "equal replicas, no doubt")
         whole = self.fault_injector.disk_faults.is_whole
@@ -236,6 +237,9 @@ class Simulation:
         while not check.is_done and self.world.now_us < end_us:
             self.world.run(50)
         check.raise_if_unfinished()
+
+    def _is_up(self) -> bool:
+        return all(machine.is_up for machine in self.world.machines.values())
 
     def _is_idle(self) -> bool:
         return not any(machine.actor.writes.unresolved for machine in self.world.up("gateway"))

@@ -52,3 +52,13 @@ def test_lists_of_faults() -> None:
     assert parse_faults("all") == ("all",)
     assert parse_faults("none") == ()
     assert parse_faults("loss, crash,loss") == ("loss", "crash")
+
+
+def test_no_fault_acts_after_the_storm() -> None:
+    """Given a coordinator that is to die in its next commit, and a storm that ends before that,
+    then every process runs in the calm.
+    """
+    plan = Plan(seed=21, storm_ms=4_000, acknowledged=40, faults=("half-told", "usurper"))
+    report = Simulation(plan).run()
+    assert report.passed, f"{report.invariant}: {report.detail}"
+    assert any(name.startswith("half-told") for name in report.incidents)
