@@ -55,6 +55,10 @@ async def _majority_killed(run: Run) -> None:
     # What was on its way to the third node may still be done until it pauses.
     await run.linger(DEAD_S)
     paused_ns = run.note(f"{third} is taken to have paused")
+    # Clients may still wait for what they began before.
+    await run.fleet.first(
+        lambda asked: asked.changes and asked.begun_ns > paused_ns, PAUSED_PATIENCE_S
+    )
     await run.linger(AFTER_S)
     judge_paused(run, paused_ns)
     await run.target.start_broker(first)
