@@ -21,6 +21,7 @@ from chaos.load.http1 import Connection
 from chaos.scenarios.autopsy import Held, journal_holds, look_at_slot
 
 START_PATIENCE_S = 180.0
+HEAL_PATIENCE_S = 120.0
 
 T = TypeVar("T")
 
@@ -107,7 +108,9 @@ class Target(Protocol):
         """SIGCONT to a RabbitMQ node."""
 
     async def wait_brokers(self) -> None:
-        """Wait until every RabbitMQ node knows all others as running: one more may be lost."""
+        """Wait until every RabbitMQ node knows all others as running: one more may be lost. Raises
+        `BrokerFailedError` or `ProcessFailed`.
+        """
 
     async def cut_off(self, node: str, group: str, cut: bool) -> None:
         """Stop, or resume, the delivery to a node of what is sent to a group."""
@@ -266,7 +269,7 @@ class LocalTarget:
 
     async def wait_brokers(self) -> None:
         """See `Target`."""
-        await self._call(self.cluster.wait_brokers, timeout_s=START_PATIENCE_S)
+        await self._call(self.cluster.wait_brokers, timeout_s=HEAL_PATIENCE_S)
 
     async def cut_off(self, node: str, group: str, cut: bool) -> None:
         """See `Target`."""

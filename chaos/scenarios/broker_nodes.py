@@ -1,5 +1,7 @@
 """`chaos-broker-node-crash` and `chaos-broker-node-freeze`: nodes of a RabbitMQ cluster fail."""
 
+from chaos.cluster.processes import ProcessFailed
+from chaos.cluster.rabbitmq import BrokerFailedError
 from chaos.scenarios.scenario import AFTER_S, Case, CaseSteps, Run, Scenario
 
 BROKERS = ("rabbitmq-1", "rabbitmq-2", "rabbitmq-3")
@@ -27,7 +29,7 @@ def _killed(broker: str) -> CaseSteps:
         await run.gap(f"{broker} was killed", at_ns, CRASH_GAP_MAX_S)
         returns_ns = run.note(f"{broker} comes back", "heal")
         await run.target.start_broker(broker)
-        await brokers_whole(run)
+        await brokers_whole(run, broker)
         await run.linger(AFTER_S)
         await run.gap(f"{broker} came back", returns_ns, CRASH_GAP_MAX_S)
         await run.whole()
@@ -65,7 +67,7 @@ async def _majority_killed(run: Run) -> None:
     back_ns = run.note(f"{first} is back, and with {third} a majority", "heal")
     await run.back("a majority of RabbitMQ nodes came back", back_ns, MAJORITY_LIMIT_S)
     await run.target.start_broker(second)
-    await brokers_whole(run)
+    await brokers_whole(run, first, second)
     await run.linger(AFTER_S)
     await run.whole()
 
@@ -96,7 +98,7 @@ def _frozen(broker: str) -> CaseSteps:
         finally:
             await run.target.resume_broker(broker)
         resumes_ns = run.note(f"{broker} goes on", "heal")
-        await brokers_whole(run)
+        await brokers_whole(run, broker)
         await run.linger(AFTER_S)
         await run.gap(f"{broker} went on", resumes_ns, FREEZE_GAP_MAX_S)
         await run.whole()
@@ -104,9 +106,22 @@ def _frozen(broker: str) -> CaseSteps:
     return steps
 
 
-async def brokers_whole(run: Run) -> None:
-    """Wait until the RabbitMQ nodes would survive the loss of one more."""
-    await run.target.wait_brokers()
+async def brokers_whole(run: Run, *struck: str) -> None:
+    """Wait until the RabbitMQ nodes would survive the loss of one more.
+
+    RabbitMQ may leave one that was frozen or cut off parted from the others, or waiting for its
+    tables, without end. Then those that the fault struck are started anew, as operators are told to
+    (docs/several-hosts.md).
+    """
+    try:
+        await run.target.wait_brokers()
+    except (BrokerFailedError, ProcessFailed) as failure:
+        run.note(f"RabbitMQ does not heal by itself: {failure}")
+        for broker in struck:
+            run.note(f"{broker} is started anew", "heal")
+            await run.target.kill_broker(broker)
+            await run.target.start_broker(broker)
+        await run.target.wait_brokers()
     run.note("every RabbitMQ node knows all others as running", "heal")
 
 

@@ -113,7 +113,7 @@ async def _cut(run: Run, fault: str, cut: SiteCut) -> AsyncIterator[None]:
     finally:
         await asyncio.to_thread(network.heal)
     heals_ns = run.note("the network is whole", "heal")
-    await brokers_whole(run)
+    await brokers_whole(run, _broker_of(run, cut.site))
     await run.whole()
     await run.gateways_serve()
     await run.linger(AFTER_S)
@@ -149,9 +149,14 @@ async def _write_on(run: Run, url: str, written: _Written) -> None:
         connection.close()
 
 
+def _broker_of(run: Run, site: str) -> str:
+    (name,) = (member for member in run.target.sites[site] if member in run.target.brokers)
+    return name
+
+
 async def _check_paused(run: Run, site: str) -> None:
     """The broker of a site pauses, because it knows of no majority."""
-    (name,) = (member for member in run.target.sites[site] if member in run.target.brokers)
+    name = _broker_of(run, site)
     broker = _local(run).cluster.brokers[name]
     deadline_s = time.monotonic() + PAUSE_PATIENCE_S
     while answers := await asyncio.to_thread(broker.answers):

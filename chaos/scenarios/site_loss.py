@@ -29,7 +29,7 @@ def _lost(site: str) -> CaseSteps:
         returns_ns = run.note(f"{site} comes back", "heal")
         # Nodes try again until their RabbitMQ node, or another one, serves.
         await asyncio.gather(run.target.start_broker(broker), _restart(run, nodes))
-        await brokers_whole(run)
+        await brokers_whole(run, broker)
         await run.whole()
         await run.linger(AFTER_S)
         await run.gap(f"{site} came back", returns_ns, RETURN_GAP_MAX_S)

@@ -10,6 +10,7 @@ import pytest
 
 from actors.effects import Record
 from broker.journal import Journal
+from chaos.cluster.rabbitmq import BrokerFailedError
 from chaos.cluster.target import last_strike
 from chaos.load import clients
 from chaos.load.clients import Asked, Fleet
@@ -30,7 +31,7 @@ class StillTarget:
     url = other_url = "http://127.0.0.1:1"
     token = ""
     nodes = ("store-1", "store-2")
-    brokers = ("rabbitmq",)
+    brokers: tuple[str, ...] = ("rabbitmq",)
 
 
 async def _nothing(run: Run) -> None:
@@ -250,6 +251,45 @@ def test_what_is_acknowledged_while_no_broker_serves_is_found(
     broker_nodes.judge_paused(run, run.began_ns + 2 * SECOND_NS)
 
     assert _finding(run) == verdict
+
+
+class TargetWithAPartedBroker(StillTarget):
+    """A RabbitMQ node stays parted from the others until it is started anew."""
+
+    brokers = broker_nodes.BROKERS
+
+    def __init__(self, parted: str) -> None:
+        self.parted = parted
+        self.calls: list[str] = []
+
+    async def wait_brokers(self) -> None:
+        if self.parted:
+            raise BrokerFailedError("one does not know all others")
+
+    async def kill_broker(self, broker: str) -> None:
+        self.calls.append(f"kill {broker}")
+
+    async def start_broker(self, broker: str) -> None:
+        self.calls.append(f"start {broker}")
+        if broker == self.parted:
+            self.parted = ""
+
+
+async def test_a_broker_that_stays_parted_is_started_anew(run: Run) -> None:
+    target = TargetWithAPartedBroker("rabbitmq-2")
+    run.target = target  # type: ignore[assignment]
+
+    await broker_nodes.brokers_whole(run, "rabbitmq-2")
+
+    assert target.calls == ["kill rabbitmq-2", "start rabbitmq-2"]
+    assert "does not heal by itself: one does not know" in run.moments[0].text
+
+
+async def test_brokers_that_no_restart_brings_together_end_the_run(run: Run) -> None:
+    run.target = TargetWithAPartedBroker("rabbitmq-1")  # type: ignore[assignment]
+
+    with pytest.raises(BrokerFailedError):
+        await broker_nodes.brokers_whole(run, "rabbitmq-2")
 
 
 # -- journals of dead and running nodes ----------------------------------------------------------
