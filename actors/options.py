@@ -58,6 +58,7 @@ class Options:
     path_depth: int = _CONSTANTS.path_depth
     tree_entries: int = _CONSTANTS.tree_entries
     tree_bytes: int = _CONSTANTS.tree_bytes
+    alpha: int = _CONSTANTS.alpha
     chunk_grace_ms: Milliseconds = _CONSTANTS.chunk_grace_ms
     audit: bool = True
     audit_bytes: int = 32 * 1024 * 1024
@@ -76,6 +77,10 @@ class Options:
             raise ValueError(
                 f"batch_bytes must be at most {BATCH_BYTES_MAX}, not {self.batch_bytes}: no "
                 "message could carry the slot"
+            )
+        if not 1 <= self.window_slots <= self.alpha:
+            raise ValueError(
+                f"window_slots must be from 1 to alpha ({self.alpha}), not {self.window_slots}"
             )
         if self.lease_ms <= 2 * self.leader_heartbeat_ms + self.lease_margin_ms:
             raise ValueError(

@@ -1,14 +1,15 @@
 """The values that a slot of the log can hold, and the commands in them.
 
-A slot's value is a `Batch` of commands, a `View`, an `Abort` or a `NoOp` (design 3.5). All of these
-are replicated state: a replica that applies the same slots in the same order has the same
-namespace, sessions and results.
+A slot's value is a `Batch` of commands, a `View`, an `Abort` or a `NoOp` (design 3.5), or begins or
+ends a change of the acceptors (`Members`, `Settled`; decision 26). All of these are replicated
+state: a replica that applies the same slots in the same order has the same namespace, sessions and
+results.
 """
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -562,7 +563,43 @@ class NoOp(Frozen):
     kind: Literal["noop"] = "noop"
 
 
-AnyValue = Batch | View | Abort | NoOp
+class FoundingMember(Frozen):
+    """A node of the cluster and the identity of its disk."""
+
+    name: str
+    disk: str
+
+
+ACCEPTORS_LEAST = 3
+"""With fewer, no acceptor could fail."""
+
+
+class Members(Frozen):
+    """Acceptors, by node and disk: configuration `version`, which begins `alpha` slots later."""
+
+    kind: Literal["members"] = "members"
+    version: Count
+    acceptors: tuple[FoundingMember, ...]
+
+    @model_validator(mode="after")
+    def _are_distinct(self) -> Self:
+        count = len(self.acceptors)
+        if count < ACCEPTORS_LEAST:
+            raise ValueError(f"{count} acceptors; {ACCEPTORS_LEAST} at least")
+        for one in ("name", "disk"):
+            if len({getattr(acceptor, one) for acceptor in self.acceptors}) < count:
+                raise ValueError(f"two acceptors have the same {one}")
+        return self
+
+
+class Settled(Frozen):
+    """The change to configuration `version` ends: the one before it is retired."""
+
+    kind: Literal["settled"] = "settled"
+    version: Count
+
+
+AnyValue = Batch | View | Abort | NoOp | Members | Settled
 Value = Annotated[AnyValue, Field(discriminator="kind")]
 NOOP = NoOp()
 
@@ -674,6 +711,10 @@ Entry = Annotated[FileEntry | DirectoryEntry, Field(discriminator="kind")]
 # -- the cluster's founding ----------------------------------------------------------------------
 
 
+ALPHA = 64
+"""The usual `Constants.alpha`. It is not written, so a genesis is as before there was one."""
+
+
 class Constants(Frozen):
     """The constants of leases and of the replicated state, fixed when the cluster is founded.
 
@@ -690,6 +731,9 @@ class Constants(Frozen):
 
     `audit`: whether commands are chained (`actors.state.audit`). Clusters that earlier versions
     founded have no such constant, and no chain.
+
+    The acceptors of a slot are known `alpha` slots before it, and no leader proposes a slot further
+    ahead of the chosen prefix that it knows.
     """
 
     lease_ms: Count = 1_200
@@ -705,13 +749,7 @@ class Constants(Frozen):
     tree_entries: Count = 2_000_000
     tree_bytes: Count = 2 * 1024 * 1024 * 1024
     audit: bool = Field(False, exclude_if=lambda audit: not audit)
-
-
-class FoundingMember(Frozen):
-    """A node of the cluster and the identity of its disk."""
-
-    name: str
-    disk: str
+    alpha: Count = Field(ALPHA, ge=1, exclude_if=lambda slots: slots == ALPHA)
 
 
 class Genesis(Frozen):
@@ -740,7 +778,7 @@ class Genesis(Frozen):
         return tuple(m.name for m in self.members if m.name.startswith(f"{role}-"))
 
     @cached_property
-    def voters(self) -> Voters:
+    def voters(self) -> Voters[str]:
         """The acceptors, of which any majority is a quorum."""
         return Voters(self.names("acceptor"))
 

@@ -201,6 +201,8 @@ class Settings(KeySettings):
     """How many files and directories the cluster may hold."""
     tree_bytes: int = Field(_DEFAULTS.tree_bytes, ge=_MIB)
     """The size of their names and metadata; every learner and store holds them in memory."""
+    alpha: int = Field(_DEFAULTS.alpha, ge=1, le=1024)
+    """How many slots ahead the acceptors of a slot are known; `window_slots` is at most that."""
     window_slots: int = Field(_DEFAULTS.window_slots, ge=1, le=1024)
     batch_commands: int = Field(_DEFAULTS.batch_commands, ge=1)
     batch_bytes: int = Field(_DEFAULTS.batch_bytes, ge=64 * 1024, le=8 * _MIB)

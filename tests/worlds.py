@@ -8,11 +8,30 @@ from unittest.mock import patch
 
 from actors.effects import Effects, Envelope, Send
 from actors.options import Options
-from actors.values import Batch, Inline, PutFile
+from actors.paxos.membership import Configuration, Key, Membership
+from actors.values import Batch, FoundingMember, Inline, PutFile
 from chaos.simulator.machine import Machine
 from chaos.simulator.network import Conditions
 from chaos.simulator.parcels import Envelopes
 from chaos.simulator.world import World
+
+
+def founding_acceptors(count: int) -> tuple[FoundingMember, ...]:
+    """acceptor-1 on disk-1, and so on."""
+    return tuple(
+        FoundingMember(name=f"acceptor-{number}", disk=f"disk-{number}")
+        for number in range(1, count + 1)
+    )
+
+
+FIVE_ACCEPTORS = Membership(
+    active=(Configuration(version=0, named_slot=0, first_slot=1, acceptors=founding_acceptors(5)),)
+)
+
+
+def voter(number: int, disk: str = "") -> Key:
+    """An acceptor, on the disk of `FIVE_ACCEPTORS` unless another one is named."""
+    return f"acceptor-{number}", disk or f"disk-{number}"
 
 
 def put(path: str, data: bytes, **more: Any) -> PutFile:

@@ -1,7 +1,9 @@
 """The log as one learner knows it: which values are chosen, and the prefix that has no gap.
 
 A value is chosen once a quorum of distinct acceptors accepted the same slot and ballot (Paxos Made
-Simple, section 2.3; design 3.4), counted here or by another learner that reports it.
+Simple, section 2.3; design 3.4), counted here or by another learner that reports it. The acceptors
+of a slot are known `alpha` slots before it, so the votes on later ones wait
+(docs/decisions/0026-membership.md, rule 17).
 """
 
 from dataclasses import dataclass, field
@@ -9,7 +11,7 @@ from dataclasses import dataclass, field
 from actors.errors import InvariantViolation
 from actors.numbers import SLOTS_AHEAD_MAX
 from actors.paxos.ballot import NO_BALLOT, Ballot
-from actors.paxos.quorum import Voters
+from actors.paxos.membership import Key, Membership
 from actors.values import AnyValue, Refusal, weight
 
 
@@ -18,7 +20,8 @@ class OpenSlot:
     """A slot that is not known as chosen yet."""
 
     values: dict[Ballot, AnyValue] = field(default_factory=dict)
-    accepted: dict[Ballot, set[str]] = field(default_factory=dict)
+    accepted: dict[Ballot, set[Key]] = field(default_factory=dict)
+    """The acceptors that voted, by name and disk."""
 
 
 @dataclass(slots=True)
@@ -38,8 +41,11 @@ class ChosenLog:
     """Chosen slots from `first_kept` on, also beyond a gap; the prefix ends at `chosen_through`."""
 
     def __init__(self) -> None:
-        self.voters = Voters(())
-        """Set by the owner once the cluster is known; until then nothing is chosen here."""
+        self.membership: Membership | None = None
+        """The acceptors as of `chosen_through`. Until the owner knows the cluster and sets them
+        (`begin`), nothing is chosen here.
+        """
+        self._alpha = 0
         self.known: dict[int, ChosenSlot] = {}
         self.first_kept = 1
         self.chosen_through = 0
@@ -56,6 +62,14 @@ class ChosenLog:
         """Whether `slot` is known as chosen, also if it is no longer kept."""
         return slot <= self.chosen_through or slot in self.known
 
+    def begin(self, membership: Membership, alpha: int) -> None:
+        """The acceptors as of `chosen_through`: at a start, or where a snapshot took the place of
+        the slots before. Votes that waited for that are counted.
+        """
+        self.membership, self._alpha = membership, alpha
+        for slot in sorted(self._open):
+            self._count(slot)
+
     # -- votes and values ------------------------------------------------------------------------
 
     def record_value(self, slot: int, ballot: Ballot, value: AnyValue) -> None:
@@ -64,11 +78,12 @@ class ChosenLog:
             self._open.setdefault(slot, OpenSlot()).values[ballot] = value
             self._check(slot, ballot)
 
-    def record_vote(self, slot: int, ballot: Ballot, acceptor: str) -> None:
+    def record_vote(self, slot: int, ballot: Ballot, acceptor: Key) -> None:
         """Record the vote of an acceptor, which counts once."""
         known = self.known.get(slot)
-        if known is not None and known.ballot == ballot and acceptor not in known.accepted_by:
-            known.accepted_by += (acceptor,)
+        if known is not None and known.ballot == ballot:
+            if acceptor[0] not in known.accepted_by:
+                known.accepted_by += (acceptor[0],)
         elif not self.is_known(slot) and self._is_near(slot):
             self._open.setdefault(slot, OpenSlot()).accepted.setdefault(ballot, set()).add(acceptor)
             self._check(slot, ballot)
@@ -91,8 +106,23 @@ class ChosenLog:
         self.reported_through = max(self.reported_through, slot)
         open_slot = self._open[slot]
         votes = open_slot.accepted.get(ballot, set())
-        if self.voters.are_quorum(votes) and ballot in open_slot.values:
+        if ballot in open_slot.values and self._are_quorum(slot, votes):
             self.choose(slot, open_slot.values[ballot], ballot)
+
+    def _are_quorum(self, slot: int, votes: set[Key]) -> bool:
+        """Whether the votes choose `slot`: by its own acceptors, once they are known."""
+        if self.membership is None or slot > self.chosen_through + self._alpha:
+            return False
+        return self.membership.at(slot).voters.are_quorum(votes)
+
+    def _count(self, slot: int) -> None:
+        """Count the votes of a slot, whose acceptors have just become known."""
+        open_slot = self._open.get(slot)
+        if open_slot is not None and not self.is_known(slot):
+            for ballot in sorted(open_slot.values):
+                if self._are_quorum(slot, open_slot.accepted.get(ballot, set())):
+                    self.choose(slot, open_slot.values[ballot], ballot)
+                    return
 
     def choose(self, slot: int, value: AnyValue, ballot: Ballot) -> None:
         """`value` is chosen for `slot`. Raises `InvariantViolation` if another one is."""
@@ -107,7 +137,8 @@ class ChosenLog:
             return
         open_slot = self._open.pop(slot, None)
         votes = () if open_slot is None else tuple(open_slot.accepted.get(ballot, ()))
-        self._keep(slot, ChosenSlot(value, ballot, accepted_by=tuple(sorted(votes))))
+        names = tuple(sorted({name for name, _ in votes}))
+        self._keep(slot, ChosenSlot(value, ballot, accepted_by=names))
         self.reported_through = max(self.reported_through, slot)
 
     def _keep(self, slot: int, known: ChosenSlot) -> None:
@@ -120,8 +151,11 @@ class ChosenLog:
         """Extend the chosen prefix by one slot and return it; `None` at a gap."""
         if self.chosen_through + 1 not in self.known:
             return None
-        self.chosen_through += 1
-        return self.chosen_through
+        self.chosen_through = slot = self.chosen_through + 1
+        if self.membership is not None:
+            self.membership = self.membership.after(slot, self.known[slot].value, self._alpha)
+        self._count(slot + self._alpha)
+        return slot
 
     def restore(self, slot: int, value: AnyValue, aborted: tuple[Refusal, ...]) -> None:
         """Restore a decided slot from the journal."""

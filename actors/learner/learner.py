@@ -147,7 +147,7 @@ class Learner(Node):
 
     def _start(self) -> None:
         self.state.begin(self.genesis)
-        self.log.voters = self.genesis.voters
+        self._adopt_membership()
         self._adopt_view()
         # A store may ask to join with the state of this slot, which was decided before the restart.
         self.replicas.note_own_hash(self.state.applied, self.state.state_hash)
@@ -171,6 +171,11 @@ class Learner(Node):
 
     def _may_be_gone(self, key: str) -> bool:
         return key.partition("/")[0] in ("log", "audit", *STATE_ROWS)
+
+    def _adopt_membership(self) -> None:
+        """Go on from the acceptors at `decided`, which is the end of the chosen prefix, too."""
+        assert self.state.membership is not None
+        self.log.begin(self.state.membership, self.constants.alpha)
 
     def _adopt_view(self) -> None:
         """Go on from the view in force at `decided`."""
@@ -240,14 +245,15 @@ class Learner(Node):
 
     def _on_accepted(self, sender: str, message: Accepted) -> None:
         """One acceptor's vote (design 3.4)."""
-        self.log.record_vote(message.slot, message.ballot, sender)
+        self.log.record_vote(message.slot, message.ballot, (sender, self.turn.sender_disk))
         self._extend_prefix()
 
     def _on_accepted_range(self, sender: str, message: AcceptedRange) -> None:
         """An acceptor's answer to a pull: values and votes at once."""
+        acceptor = (sender, self.turn.sender_disk)
         for entry in message.entries:
             self.log.record_value(entry.slot, entry.ballot, entry.value)
-            self.log.record_vote(entry.slot, entry.ballot, sender)
+            self.log.record_vote(entry.slot, entry.ballot, acceptor)
         self._extend_prefix()
         self._note_reported(message.truncated_below - 1)
         self._catch_up.acceptors_keep_from(message.truncated_below)
@@ -524,7 +530,12 @@ class Learner(Node):
         self.audit.take(self.state.audit)
         for key, value in self.state.replace(Record(row.key, row.value.encode()) for row in rows):
             self._journal(key, value)
-        for gone in self.log.start_after(slot):
+        if slot >= self.chosen_through:
+            forgotten = self.log.start_after(slot)
+            self._adopt_membership()
+        else:
+            forgotten = self.log.start_after(slot)  # The prefix beyond it tells the acceptors.
+        for gone in forgotten:
             if gone <= self.durable:
                 self._journal(_log_key(gone), None)
         self.audit.skip_to(self.state.audit)

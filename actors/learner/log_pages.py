@@ -7,7 +7,7 @@ from actors.learner.state import LearnerState
 from actors.messages import LogCommand, LogEntry, LogPage, LogRead
 from actors.paging import PAGE_BYTES, Page
 from actors.paxos.ballot import NO_BALLOT
-from actors.values import Abort, AnyValue, Batch, Command, Transaction, View
+from actors.values import Abort, AnyValue, Batch, Command, Members, Settled, Transaction, View
 
 ENTRIES_MAX = 500
 
@@ -80,6 +80,11 @@ def _text_of(value: AnyValue) -> str:
             return f"view {value.epoch}: {value.coordinator} coordinates {stores}"
         case Abort():
             return f"abort {len(value.commands)} commands of slot {value.slot}: {value.reason}"
+        case Members():
+            names = ", ".join(f"{acceptor.name} ({acceptor.disk})" for acceptor in value.acceptors)
+            return f"acceptors {value.version}: {names}"
+        case Settled():
+            return f"acceptors {value.version} alone"
         case Batch():
             return f"{len(value.commands)} commands"
         case _:

@@ -69,14 +69,14 @@ class Replicas:
 
     def is_whole(self, store: StoreMember) -> bool:
         """Whether a member has caught up with the slot that added it, as founding members always
-        have, and its state agrees with the others'.
+        have, and its state agrees with the others'. Its journal has to reach that slot: what it has
+        only applied, a restart takes back, and the slots may be truncated by then.
         """
         assert store.added_slot is not None
         key = (store.name, store.disk)
         if key in self.diverged:
             return False
-        whole_through = self._whole.get(key, 0)
-        return whole_through >= store.added_slot
+        return min(self._whole.get(key, 0), self._durable.get(key, 0)) >= store.added_slot
 
     # -- agreement -------------------------------------------------------------------------------
 

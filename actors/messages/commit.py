@@ -12,9 +12,11 @@ from actors.values import (
     DecidedSlot,
     Frozen,
     Holder,
+    Members,
     NoOp,
     PreparedSlot,
     Refusal,
+    Settled,
     View,
 )
 
@@ -61,7 +63,9 @@ class TxnDecision(Frozen):
     slot: Count
     ballot: Ballot
     aborted: tuple[Refusal, ...] = ()
-    value: Annotated[View | Abort | NoOp, Field(discriminator="kind")] | None = None
+    value: (
+        Annotated[View | Abort | NoOp | Members | Settled, Field(discriminator="kind")] | None
+    ) = None
 
 
 class TxnInquiry(Frozen):

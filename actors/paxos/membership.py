@@ -1,47 +1,21 @@
 """Which acceptors choose which slot: a pure function of the chosen prefix (decision 26, rules 1-3).
 
 `Members` begins a change and `Settled` ends it. In between, the old and the new configuration are
-both active: elections and leases take a majority of each, and a slot that of its own. Nothing uses
-this yet; the decision lists the steps.
+both active: elections and leases take a majority of each, and a slot that of its own. Here is which
+configuration counts for what; who asks is in the roles.
 """
 
-from collections.abc import Iterable
-from typing import Literal, Self
-
-from pydantic import model_validator
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Self
 
 from actors.errors import InvariantViolation
 from actors.numbers import Count
-from actors.paxos.quorum import majority
-from actors.values import FoundingMember, Frozen, Genesis
+from actors.paxos.quorum import Voters
+from actors.values import FoundingMember, Frozen, Genesis, Members, Settled
 
-ACCEPTORS_LEAST = 3
-"""With fewer, no acceptor could fail."""
-
-
-class Members(Frozen):
-    """A value of the log: these acceptors, by node and disk, are configuration `version`."""
-
-    kind: Literal["members"] = "members"
-    version: Count
-    acceptors: tuple[FoundingMember, ...]
-
-    @model_validator(mode="after")
-    def _are_distinct(self) -> Self:
-        count = len(self.acceptors)
-        if count < ACCEPTORS_LEAST:
-            raise ValueError(f"{count} acceptors; {ACCEPTORS_LEAST} at least")
-        for one in ("name", "disk"):
-            if len({getattr(acceptor, one) for acceptor in self.acceptors}) < count:
-                raise ValueError(f"two acceptors have the same {one}")
-        return self
-
-
-class Settled(Frozen):
-    """A value of the log: the change to configuration `version` ends."""
-
-    kind: Literal["settled"] = "settled"
-    version: Count
+Key = tuple[str, str]
+"""An acceptor and its disk: one that lost its disk is another one."""
 
 
 class Configuration(Frozen):
@@ -53,12 +27,12 @@ class Configuration(Frozen):
     first_slot: Count
     acceptors: tuple[FoundingMember, ...]
 
-    def are_quorum(self, voters: Iterable[tuple[str, str]]) -> bool:
-        """Whether the distinct `(name, disk)` in `voters` hold a majority. A disk counts, not a
-        name: an acceptor that lost its disk is not the member that it was.
+    @cached_property
+    def voters(self) -> Voters[Key]:
+        """The acceptors by name and disk. A disk counts, not a name: an acceptor that lost its disk
+        is not the member that it was.
         """
-        held = {(acceptor.name, acceptor.disk) for acceptor in self.acceptors}
-        return len(held.intersection(voters)) >= majority(len(held))
+        return Voters((acceptor.name, acceptor.disk) for acceptor in self.acceptors)
 
 
 class Membership(Frozen):
@@ -67,6 +41,8 @@ class Membership(Frozen):
     """
 
     active: tuple[Configuration, ...]
+    settled_slot: Count = 0
+    """The slot of the Settled that ended the last change; 0: there was none."""
 
     @classmethod
     def founded(cls, genesis: Genesis) -> Self:
@@ -74,6 +50,11 @@ class Membership(Frozen):
         acceptors = tuple(m for m in genesis.members if m.name.startswith("acceptor-"))
         first = Configuration(version=0, named_slot=0, first_slot=1, acceptors=acceptors)
         return cls(active=(first,))
+
+    @property
+    def is_founding(self) -> bool:
+        """Whether the acceptors never changed: their row and their fields are not written then."""
+        return self.newest.version == 0
 
     @property
     def newest(self) -> Configuration:
@@ -98,9 +79,10 @@ class Membership(Frozen):
                 first_slot=slot + alpha,
                 acceptors=value.acceptors,
             )
-            return Membership(active=(self.newest, new))
-        if isinstance(value, Settled) and not self.is_settled and value.version == version:
-            return Membership(active=(self.newest,)) if slot >= self.newest.first_slot else self
+            return Membership(active=(self.newest, new), settled_slot=self.settled_slot)
+        ends = isinstance(value, Settled) and not self.is_settled and value.version == version
+        if ends and slot >= self.newest.first_slot:
+            return Membership(active=(self.newest,), settled_slot=slot)
         return self
 
     def at(self, slot: int) -> Configuration:
@@ -115,12 +97,23 @@ class Membership(Frozen):
             f"active configuration (version {self.active[0].version})"
         )
 
-    def are_quorums(self, voters: Iterable[tuple[str, str]]) -> bool:
-        """Whether `voters` hold a majority of every active configuration: they elect, and grant
-        the lease.
-        """
+    def are_quorums(self, voters: Iterable[Key]) -> bool:
+        """Whether `voters` hold a majority of every active configuration: they elect."""
         held = set(voters)
-        return all(configuration.are_quorum(held) for configuration in self.active)
+        return all(configuration.voters.are_quorum(held) for configuration in self.active)
+
+    def can_do_without(self, lacking: Iterable[Key]) -> bool:
+        """Whether the others hold a majority of every active configuration."""
+        gone = set(lacking)
+        return all(configuration.voters.can_do_without(gone) for configuration in self.active)
+
+    def reached_by_quorums(self, values: Mapping[Key, int]) -> int | None:
+        """The highest value that a majority of every active configuration has reached, or `None`:
+        they grant the lease.
+        """
+        reached = [configuration.voters.reached_by_quorum(values) for configuration in self.active]
+        known = [value for value in reached if value is not None]
+        return min(known) if len(known) == len(reached) else None
 
     def version_at(self, durable: int) -> int:
         """The newest version whose Members is durable for certain, if `durable` is the durable

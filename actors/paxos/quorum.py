@@ -1,6 +1,9 @@
 """Majority quorums: any two of them share a member (The Part-Time Parliament, section 2.1)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Generic, TypeVar
+
+Voter = TypeVar("Voter", bound=Hashable)
 
 
 def majority(members: int) -> int:
@@ -8,24 +11,27 @@ def majority(members: int) -> int:
     return members // 2 + 1
 
 
-class Voters:
+class Voters(Generic[Voter]):
     """The voters, of whom any majority is a quorum. Answers of other nodes don't count."""
 
     __slots__ = ("_majority", "_names")
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[Voter]) -> None:
         self._names = frozenset(names)
         self._majority = majority(len(self._names))
 
-    def are_quorum(self, answers: Iterable[str]) -> bool:
+    def __contains__(self, voter: object) -> bool:
+        return voter in self._names
+
+    def are_quorum(self, answers: Iterable[Voter]) -> bool:
         """Whether the distinct voters in `answers` are a majority of all voters."""
         return len(self._names.intersection(answers)) >= self._majority
 
-    def can_do_without(self, lacking: Iterable[str]) -> bool:
+    def can_do_without(self, lacking: Iterable[Voter]) -> bool:
         """Whether the voters that are not in `lacking` are still a majority of all voters."""
         return len(self._names.difference(lacking)) >= self._majority
 
-    def reached_by_quorum(self, values: Mapping[str, int]) -> int | None:
+    def reached_by_quorum(self, values: Mapping[Voter, int]) -> int | None:
         """The highest value that a majority of the voters has reached, or `None`.
 
         `values` holds the value of each voter that has one.

@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from actors.effects import Record
 from actors.errors import InvariantViolation, JournalUnreadable
+from actors.paxos.membership import Membership
 from actors.state.audit import AuditChain, AuditMark
 from actors.state.budget import Refused
 from actors.state.changed_rows import ChangedRows
@@ -33,12 +34,14 @@ from actors.values import (
     FileEntry,
     Frozen,
     Genesis,
+    Members,
     OpenSession,
     Outcome,
     Refusal,
     RemoveQuota,
     RevokeToken,
     SetQuota,
+    Settled,
     Status,
     View,
 )
@@ -65,12 +68,16 @@ class StateRow(Frozen):
     view: View | None
     view_slot: int
     audit: AuditMark | None = Field(None, exclude_if=lambda audit: audit is None)
+    membership: Membership | None = Field(None, exclude_if=lambda membership: membership is None)
+    """The acceptors there, once they have changed."""
 
 
 class Namespace:
     """The state after `applied` slots."""
 
-    def __init__(self, constants: Constants | None = None) -> None:
+    def __init__(
+        self, constants: Constants | None = None, founding_membership: Membership | None = None
+    ) -> None:
         self.constants = constants
         """The constants of the genesis; set by the owner before the first slot (`begin`)."""
         self.applied = 0
@@ -79,6 +86,9 @@ class Namespace:
         """The view in force at `applied`; set by the owner before the first slot (`begin`)."""
         self.view_slot = 0
         """The slot of the View that began the epoch."""
+        self.founding_membership = founding_membership
+        """The acceptors of the genesis; set by the owner before the first slot (`begin`)."""
+        self._changed_membership: Membership | None = None
         self._changed_rows = ChangedRows()
         self.tree = Tree(self._changed_rows)
         self.sessions = Sessions(self._changed_rows)
@@ -94,6 +104,11 @@ class Namespace:
         return self.tree.entries
 
     @property
+    def membership(self) -> Membership | None:
+        """The acceptors as of `applied`, once the genesis is known."""
+        return self._changed_membership or self.founding_membership
+
+    @property
     def log_time_ms(self) -> int:
         """Log time, in milliseconds: the time for which leaders have held their leases."""
         return self.sessions.log_time_ms
@@ -103,6 +118,7 @@ class Namespace:
     def begin(self, genesis: Genesis) -> None:
         """Take the constants of the genesis, and its view unless the journal held a later one."""
         self.constants = genesis.constants
+        self.founding_membership = Membership.founded(genesis)
         if self.view is None:
             self.view = genesis.view
 
@@ -140,6 +156,7 @@ class Namespace:
                     self.state_hash = state.state_hash
                     self.view, self.view_slot = state.view, state.view_slot
                     self.audit.restore(state.audit)
+                    self._changed_membership = state.membership
                 case _:
                     return False
         except (ValidationError, ValueError) as error:
@@ -188,7 +205,7 @@ class Namespace:
 
         Raises `JournalUnreadable` if a row can't be read, and leaves this state as it was.
         """
-        other = Namespace(self.constants)
+        other = Namespace(self.constants, self.founding_membership)
         other.audit.kept = None if self.audit.kept is None else []
         changes: dict[str, bytes | None] = {key: None for key, _ in self.rows()}
         changes.update(dict.fromkeys((*self._changed_rows.keys, *self._journalled_results)))
@@ -210,6 +227,7 @@ class Namespace:
             view=self.view,
             view_slot=self.view_slot,
             audit=self.audit.mark,
+            membership=self._changed_membership,
         )
 
     def row(self, key: str) -> Frozen | None:
@@ -253,12 +271,23 @@ class Namespace:
         elif isinstance(value, View) and self.view and value.epoch == self.view.epoch + 1:
             self.view, self.view_slot = value.in_force_at(slot), slot
             self._changed_rows.summary.append(f"epoch {value.epoch}")
+        elif isinstance(value, Members | Settled):
+            self._change_acceptors(slot, value)
         self.tree.end_slot()
         self.applied = slot
         summary = "\n".join((self.state_hash, str(slot), *self._changed_rows.summary))
         self._changed_rows.summary.clear()
         self.state_hash = hashlib.blake2b(summary.encode(), digest_size=16).hexdigest()
         return outcomes
+
+    def _change_acceptors(self, slot: int, value: Members | Settled) -> None:
+        """Begin or end a change of the acceptors, if the value counts in this slot."""
+        assert self.constants is not None, "a slot was applied before the genesis was known"
+        assert self.membership is not None
+        after = self.membership.after(slot, value, self.constants.alpha)
+        if after is not self.membership:
+            self._changed_membership = after
+            self._changed_rows.summary.append(value.to_json().decode())
 
     def _run(self, slot: int, index: int, command: Command, abort: str | None) -> Outcome:
         """Run one command; `abort` is the reason of the log's abort, if there is one."""

@@ -102,8 +102,10 @@ class Store(Node):
         """Applied slots whose prepared record is still in the journal."""
         self.rejoin = Rejoin(self.turn, self.held, self.contents)
         self.reads = Reads(self.turn, self.held, self.rejoin)
-        self._announced: tuple[bool, StoreMember | None] | None = None
-        """The standing last announced by a heartbeat: whether whole, and the place in the view."""
+        self._announced: tuple[bool, bool, StoreMember | None] | None = None
+        """The standing last announced by a heartbeat: whether whole, also by the journal alone, and
+        the place in the view.
+        """
         self._decisions: dict[int, TxnDecision | DecidedSlot] = {}
         self._waiting_prepares: dict[int, WaitingPrepare] = {}
         self._snapshots = SnapshotServer(self.turn)
@@ -441,6 +443,8 @@ class Store(Node):
         for key, row in self.state.take_rows():
             self._journal(key, row)
         self.held.durable = self.state.applied
+        if self._announced is not None and not self._announced[1]:
+            self._watch()
 
     # -- termination and sync --------------------------------------------------------------------
 
@@ -535,7 +539,10 @@ class Store(Node):
     def _watch(self) -> None:
         """Take the next step towards membership, and announce a change of standing."""
         standing = self.rejoin.step()
-        announced = (standing.is_whole, standing.member)
+        member = standing.member
+        added_slot = member.added_slot if member is not None else None
+        is_held = standing.is_whole and added_slot is not None and self.durable >= added_slot
+        announced = (standing.is_whole, is_held, member)
         if announced != self._announced:
             self._announced = announced
             self._send_heartbeat()

@@ -24,6 +24,7 @@ REPLICATED = frozenset(
         "tree_entries",
         "tree_bytes",
         "audit",
+        "alpha",
     )
 )
 """What a cluster is founded with. Listed here on its own: a list of the actors would share their

@@ -33,6 +33,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "path_depth": (1, 2, 500),
     "tree_entries": (3, 10, 10_000_000),
     "tree_bytes": (500, 5_000, 8 * 1024 * 1024 * 1024),
+    "alpha": (8, 16, 256),
     "chunk_grace_ms": (60_000, 24 * 3_600_000),
     "audit": (False,),
     "audit_bytes": (0, 20_000, 512 * 1024 * 1024),

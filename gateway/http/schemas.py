@@ -218,7 +218,7 @@ class LogItem(TypedDict):
     epoch: int
     ballot: str | None
     accepted_by: list[str]
-    kind: Literal["batch", "view", "abort", "noop"]
+    kind: Literal["batch", "view", "abort", "noop", "members", "settled"]
     outcome: SlotOutcome
     commands: list[LogCommandItem]
     commands_count: int

@@ -39,6 +39,7 @@ from actors.values import (
     Indirect,
     Inline,
     MakeDirectory,
+    Members,
     MoveEntry,
     OpenSession,
     Precondition,
@@ -49,6 +50,7 @@ from actors.values import (
     RemoveQuota,
     RevokeToken,
     SetQuota,
+    Settled,
     StoreMember,
     Transaction,
     Value,
@@ -363,7 +365,28 @@ def quotas() -> Chapter:
     return Chapter(_genesis(constants), writer.slots, narrow_tree=False)
 
 
-CHAPTERS = (files, sessions, bounds, principals, audited, quotas)
+def acceptors() -> Chapter:
+    """The acceptors change; what does not count, changes nothing."""
+    writer = _Writer()
+    named = tuple(FoundingMember(name=name, disk=f"disk of {name}") for name in _MEMBERS[:3])
+    replaced = (*named[:2], FoundingMember(name="acceptor-3", disk="another disk"))
+    values: list[AnyValue] = [
+        Members(version=2, acceptors=replaced),
+        Settled(version=0),
+        Members(version=1, acceptors=replaced),
+        Members(version=2, acceptors=named),
+        Settled(version=1),  # Too early: the new ones begin with slot 6.
+        Settled(version=2),
+        Settled(version=1),
+        Settled(version=1),
+        Members(version=2, acceptors=named),
+    ]
+    writer.slots.extend(map(Slot, values))
+    writer.each(OpenSession(), _put("after"))
+    return Chapter(_genesis(Constants(alpha=3)), writer.slots, narrow_tree=False)
+
+
+CHAPTERS = (files, sessions, bounds, principals, audited, quotas, acceptors)
 _CHAPTERS_OF_TREES = 3
 """The first chapters are also applied under narrower bounds of the tree."""
 

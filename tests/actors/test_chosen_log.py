@@ -5,9 +5,8 @@ import pytest
 from actors.errors import InvariantViolation
 from actors.learner.chosen_log import ChosenLog
 from actors.paxos.ballot import NO_BALLOT, Ballot
-from actors.paxos.quorum import Voters
-from actors.values import Refusal, weight
-from tests.worlds import batch
+from actors.values import ALPHA, NOOP, FoundingMember, Members, Refusal, Settled, weight
+from tests.worlds import FIVE_ACCEPTORS, batch, founding_acceptors, voter
 
 BALLOT = Ballot(1, "proposer-1")
 
@@ -16,13 +15,13 @@ BALLOT = Ballot(1, "proposer-1")
 def log() -> ChosenLog:
     """Slots of which the last one lies beyond a gap, with votes on the gap and on a later slot."""
     log = ChosenLog()
-    log.voters = Voters(f"acceptor-{number}" for number in range(1, 6))
+    log.begin(FIVE_ACCEPTORS, ALPHA)
     for slot in (1, 2, 3, 4, 6):
         log.choose(slot, batch(slot), BALLOT)
     while log.extend_prefix():
         pass
     for slot in (5, 7):
-        log.record_vote(slot, BALLOT, "acceptor-1")
+        log.record_vote(slot, BALLOT, voter(1))
     return log
 
 
@@ -62,10 +61,10 @@ def test_a_chosen_slot_never_gets_another_value(log: ChosenLog) -> None:
 
 
 def test_votes_for_a_chosen_slot_are_noted_and_no_longer_count(log: ChosenLog) -> None:
-    log.record_vote(6, BALLOT, "acceptor-2")
-    log.record_vote(6, BALLOT, "acceptor-2")
-    log.record_vote(6, Ballot(2, "proposer-2"), "acceptor-3")
-    log.record_vote(2, BALLOT, "acceptor-1")
+    log.record_vote(6, BALLOT, voter(2))
+    log.record_vote(6, BALLOT, voter(2))
+    log.record_vote(6, Ballot(2, "proposer-2"), voter(3))
+    log.record_vote(2, BALLOT, voter(1))
     assert (log[6].accepted_by, log[2].accepted_by) == (("acceptor-2",), ("acceptor-1",))
     assert kept(log) == ([1, 2, 3, 4, 6], [5, 7], 1)
 
@@ -99,3 +98,79 @@ def test_a_restored_log_goes_on_after_the_decided_slots() -> None:
     empty.restored(9)
     assert kept(empty) == ([], [], 10)
     assert [empty.is_known(slot) for slot in (9, 10)] == [True, False]
+
+
+# -- acceptors that change (docs/decisions/0026-membership.md) -------------------------------------
+
+REPLACED = Members(
+    version=1,
+    acceptors=(FoundingMember(name="acceptor-1", disk="new"), *founding_acceptors(5)[1:]),
+)
+
+
+def changing(alpha: int) -> ChosenLog:
+    """A log whose slot 1 replaces acceptor-1 by its new disk, from slot 1 + `alpha` on."""
+    log = ChosenLog()
+    log.begin(FIVE_ACCEPTORS, alpha)
+    log.choose(1, REPLACED, BALLOT)
+    return log
+
+
+def vote(log: ChosenLog, slot: int, *voters: tuple[str, str]) -> bool:
+    """Whether the votes choose the slot."""
+    log.record_value(slot, BALLOT, NOOP)
+    for one in voters:
+        log.record_vote(slot, BALLOT, one)
+    return log.is_known(slot)
+
+
+def test_a_disk_votes_and_not_a_name() -> None:
+    log = ChosenLog()
+    log.begin(FIVE_ACCEPTORS, ALPHA)
+    assert not vote(log, 1, voter(1), voter(1, "new"), voter(2), voter(3, "new"))
+    assert vote(log, 1, voter(3))
+    assert log[1].accepted_by == ("acceptor-1", "acceptor-2", "acceptor-3")
+
+
+def test_a_slot_is_chosen_by_its_own_acceptors() -> None:
+    """Given a change at slot 1 with alpha 3, then the old ones choose slots 2 and 3, and the new
+    ones slot 4 and those after it.
+    """
+    log = changing(3)
+    assert log.extend_prefix() == 1
+    for slot in (2, 3):
+        assert not vote(log, slot, voter(1, "new"), voter(2), voter(3))
+        assert vote(log, slot, voter(1))
+    assert not vote(log, 4, voter(1), voter(2), voter(3))
+    assert vote(log, 4, voter(1, "new"))
+
+
+def test_votes_wait_until_the_acceptors_of_their_slot_are_known() -> None:
+    """Given votes on slot 4 before slot 1 is known, then they count as soon as it is, and only
+    those of its own acceptors.
+    """
+    for old, is_chosen in (("disk-1", False), ("new", True)):
+        log = changing(3)
+        assert not vote(log, 4, voter(1, old), voter(2), voter(3))
+        assert log.extend_prefix() == 1
+        assert log.is_known(4) == is_chosen
+
+
+def test_after_settled_the_old_disk_chooses_nothing() -> None:
+    log = changing(1)
+    log.choose(2, Settled(version=1), BALLOT)
+    assert [log.extend_prefix(), log.extend_prefix()] == [1, 2]
+    assert log.membership is not None
+    assert (log.membership.is_settled, log.membership.settled_slot) == (True, 2)
+    assert not vote(log, 3, voter(1), voter(2), voter(3))
+
+
+def test_a_snapshot_brings_the_acceptors_as_of_its_slot() -> None:
+    """Given a snapshot behind the change, then votes that waited count by the new acceptors."""
+    log = ChosenLog()
+    log.begin(FIVE_ACCEPTORS, 3)
+    assert not vote(log, 9, voter(1, "new"), voter(2), voter(3))
+    assert not vote(log, 10, voter(1), voter(2), voter(3))
+    log.start_after(7)
+    log.begin(FIVE_ACCEPTORS.after(5, REPLACED, 3), 3)
+    assert [log.is_known(slot) for slot in (9, 10)] == [True, False]

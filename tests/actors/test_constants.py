@@ -33,6 +33,7 @@ OTHERWISE: dict[str, Any] = {
     "tree_entries": 10_000,
     "tree_bytes": 10_000_000,
     "audit": False,
+    "alpha": 32,
 }
 """Another value for every setting that a cluster is founded with."""
 

@@ -9,9 +9,9 @@ from actors.learner.log_pages import page_of
 from actors.messages import LogPage, LogRead
 from actors.options import Identity, Options
 from actors.paxos.ballot import NO_BALLOT, Ballot
-from actors.paxos.quorum import Voters
 from actors.roles import build_actor
 from actors.values import (
+    ALPHA,
     NOOP,
     Abort,
     AnyValue,
@@ -23,6 +23,7 @@ from actors.values import (
     StoreMember,
     View,
 )
+from tests.worlds import FIVE_ACCEPTORS, voter
 
 BALLOT = Ballot(2, "proposer-1")
 
@@ -61,7 +62,7 @@ def learner_with(*values: AnyValue) -> Learner:
     """A learner whose log is `values` from slot 5 on; the last one is not decided."""
     learner = build_actor(identity("learner-1"), Options())
     assert isinstance(learner, Learner)
-    learner.log.voters = Voters(Options().names("acceptor"))
+    learner.log.begin(FIVE_ACCEPTORS, ALPHA)
     learner.log.first_kept = 5
     for slot, value in enumerate(values, start=5):
         learner.log.known[slot] = ChosenSlot(value, BALLOT, ())
@@ -156,9 +157,9 @@ def test_the_votes_for_a_slot_are_kept_also_those_after_the_quorum() -> None:
     learner = learner_with(NOOP)
     other = Ballot(1, "proposer-2")
     learner.log.record_value(6, BALLOT, NOOP)
-    for acceptor in ("acceptor-4", "acceptor-1", "acceptor-1", "acceptor-2", "acceptor-5"):
-        learner.log.record_vote(6, BALLOT, acceptor)
-    learner.log.record_vote(6, other, "acceptor-3")
+    for number in (4, 1, 1, 2, 5):
+        learner.log.record_vote(6, BALLOT, voter(number))
+    learner.log.record_vote(6, other, voter(3))
     learner.log.extend_prefix()
 
     page = page_of(learner.learned, LogRead(number=1, before=0, limit=1, commands_max=0))

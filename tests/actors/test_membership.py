@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from actors.errors import InvariantViolation
-from actors.paxos.membership import Configuration, Members, Membership, Settled
-from actors.values import NOOP, FoundingMember
+from actors.paxos.membership import Configuration, Membership
+from actors.values import NOOP, FoundingMember, Members, Settled
 from chaos.model import membership as model
 
 ALPHA = 3

@@ -81,23 +81,30 @@ def test_stores_that_are_not_caught_up_are_no_copies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("applied", "lacks", "is_whole"),
-    [(0, {}, True), (-1, {}, False), (0, {"chunks_missing": 1}, False)],
-    ids=["whole", "behind", "without contents"],
+    ("applied", "durable", "lacks", "is_whole"),
+    [
+        (0, 0, {}, True),
+        (-1, -1, {}, False),
+        (0, -1, {}, False),
+        (0, 0, {"chunks_missing": 1}, False),
+    ],
+    ids=["whole", "behind", "not in its journal", "without contents"],
 )
 @pytest.mark.parametrize("tells", ["heartbeat", "state"])
 def test_a_newcomer_is_caught_up_once_it_has_the_view_that_added_it_and_all_contents(
-    applied: int, lacks: dict[str, Any], is_whole: bool, tells: str
+    applied: int, durable: int, lacks: dict[str, Any], is_whole: bool, tells: str
 ) -> None:
     world = settled()
     membership, slot = added_again(world, "store-3")
     learner = world.actor("learner-1")
     member = membership._view.member("store-3")
     learner.turn.sender_disk = member.disk
+    beat = {"role": "store", "applied": slot + applied, "durable": slot + durable, **lacks}
     if tells == "heartbeat":
-        beat = {"role": "store", "applied": slot + applied, "durable": slot, **lacks}
         learner.replicas.report("store-3", NodeHeartbeat(journal_commits=1, **beat), compares=True)
     else:
+        beat |= {"applied": 0}
+        learner.replicas.report("store-3", NodeHeartbeat(journal_commits=1, **beat), compares=True)
         state = TxnState(epoch=0, applied=slot + applied, whole=not lacks, prepared=())
         learner.replicas.note_durable("store-3", state)
 

@@ -11,13 +11,13 @@ from actors.messages import (
 )
 from actors.paxos.ballot import Ballot
 from actors.paxos.proposer import Leading
-from actors.paxos.quorum import Voters
 from actors.values import (
+    ALPHA,
     NOOP,
     AcceptedValue,
 )
 from chaos.simulator.world import World
-from tests.worlds import batch, hand, leader_of, put, started, types
+from tests.worlds import FIVE_ACCEPTORS, batch, hand, leader_of, put, started, types, voter
 
 ACCEPTORS = tuple(f"acceptor-{n}" for n in range(1, 6))
 
@@ -58,7 +58,7 @@ def test_a_new_leader_takes_for_each_slot_the_value_of_the_highest_ballot() -> N
 
 def five_voters() -> ChosenLog:
     log = ChosenLog()
-    log.voters = Voters(f"acceptor-{number}" for number in range(1, 6))
+    log.begin(FIVE_ACCEPTORS, ALPHA)
     return log
 
 
@@ -67,10 +67,10 @@ def test_votes_of_two_ballots_are_no_quorum() -> None:
     one, two = Ballot(1, "proposer-1"), Ballot(2, "proposer-2")
     log.record_value(1, one, batch(1))
     log.record_value(1, two, batch(2))
-    for acceptor, ballot in zip(ACCEPTORS, (one, one, two, two), strict=False):
-        log.record_vote(1, ballot, acceptor)
+    for number, ballot in enumerate((one, one, two, two), start=1):
+        log.record_vote(1, ballot, voter(number))
     assert log.extend_prefix() is None
-    log.record_vote(1, two, ACCEPTORS[4])
+    log.record_vote(1, two, voter(5))
     assert (log.extend_prefix(), log[1].value) == (1, batch(2))
 
 
