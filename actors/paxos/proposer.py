@@ -4,6 +4,11 @@ Multi-Paxos after Paxos Made Simple, section 3, and Paxos Made Moderately Comple
 Safety rests on the journalled round (a ballot is never used twice, nor after a restart) and on the
 acceptors' promises. The lease adds one thing only: while it holds, no other leader can have been
 elected, so read leases may be granted. Timers only start attempts.
+
+Who votes is a value of the log (docs/decisions/0026-membership.md). What this proposer knows of it
+comes from learners: the end of their chosen prefix, the acceptors there, and the durable mark. A
+leader proposes no slot more than `alpha` ahead of the prefix that it knows (rule 4), and none whose
+own acceptors have not promised its ballot by a majority (rule 7).
 """
 
 from collections import deque
@@ -35,9 +40,11 @@ from actors.numbers import GAP_SLOTS_MAX, Milliseconds
 from actors.options import Identity, Options
 from actors.paging import COMMAND_BYTES_MAX
 from actors.paxos.ballot import NO_BALLOT, Ballot
+from actors.paxos.membership import Key, Membership
+from actors.paxos.phase_one import Promises
 from actors.values import (
     NOOP,
-    AcceptedValue,
+    Abort,
     AnyValue,
     Batch,
     Command,
@@ -61,28 +68,13 @@ class Following:
 
 
 @dataclass(slots=True)
-class AcceptorPromise:
-    """One acceptor's promise, page by page; complete when `next_slot` is `None`."""
-
-    truncated_below: int
-    next_slot: int | None
-    accepted: dict[int, AcceptedValue] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
 class Electing:
-    """Phase 1 runs under `ballot` for all slots from `first_slot`."""
+    """Phase 1 runs under `ballot`."""
 
     ballot: Ballot
-    first_slot: int
-    promises: dict[str, AcceptorPromise] = field(default_factory=dict)
-    lease_bound: set[str] = field(default_factory=set)
-    """The acceptors that may not promise because of a lease or a restart."""
-
-    @property
-    def complete(self) -> dict[str, AcceptorPromise]:
-        """The promises that cover every slot."""
-        return {name: a for name, a in self.promises.items() if a.next_slot is None}
+    promises: Promises
+    lease_bound: set[Key] = field(default_factory=set)
+    """The acceptors that may not promise because of a lease, a restart or the fence."""
 
 
 @dataclass(slots=True)
@@ -99,7 +91,9 @@ class Leading:
 
     ballot: Ballot
     elected_at: Milliseconds
+    promises: Promises
     next_slot: int
+    """The next slot to propose: what phase 1 found there, or a new value."""
     recovered_through: int
     """The last slot that phase 1 found in use: up to it, other leaders' values may be chosen."""
     far_slot: int | None = None
@@ -108,8 +102,9 @@ class Leading:
     """
     in_flight: dict[int, InFlight] = field(default_factory=dict)
     reproposed: dict[int, AnyValue] = field(default_factory=dict)
-    """The values that phase 1 found. A learner may report one as chosen under a former ballot and
-    crash, while this ballot has no quorum yet and the former one no longer has any.
+    """The values that phase 1 found and that were proposed again. A learner may report one as
+    chosen under a former ballot and crash, while this ballot has no quorum yet and the former one
+    no longer has any.
     """
     undecided: dict[int, int] = field(default_factory=dict)
     """The number of commands in each slot that no learner has reported as decided."""
@@ -118,7 +113,7 @@ class Leading:
     """The commands in `queue` and `in_flight`."""
     heartbeat_number: int = 0
     sent_at: dict[int, Milliseconds] = field(default_factory=dict)
-    granted: dict[str, Milliseconds] = field(default_factory=dict)
+    granted: dict[Key, Milliseconds] = field(default_factory=dict)
     """For each acceptor, when the latest heartbeat that it acknowledged was sent."""
     log_time_at: Milliseconds = 0
     """The time on this clock through which batches have advanced log time."""
@@ -126,6 +121,26 @@ class Leading:
     """For each store, the end of the read lease it may hold, on this clock."""
     waiting_views: list[View] = field(default_factory=list)
     """Views that drop a store whose read lease may still run."""
+    waiting_values: deque[View | Abort] = field(default_factory=deque)
+    """Views and Aborts that wait for their slot."""
+
+    @property
+    def frontier(self) -> int:
+        """The first slot that is neither proposed nor found in use by phase 1."""
+        return max(self.next_slot, self.recovered_through + 1)
+
+    def is_asked_for(self, value: AnyValue) -> bool:
+        """Whether `value` is proposed and not known as chosen, or waits for its slot."""
+        return value in self.waiting_values or any(
+            flight.value == value for flight in self.in_flight.values()
+        )
+
+    @property
+    def pending_views(self) -> list[View]:
+        """The Views that may be chosen before any value that comes later."""
+        flying = [flight.value for flight in self.in_flight.values()]
+        views = [value for value in (*flying, *self.waiting_values) if isinstance(value, View)]
+        return views + self.waiting_views
 
 
 class Proposer(Node):
@@ -138,6 +153,7 @@ class Proposer(Node):
         self.chosen_through = 0
         self.view: View | None = None
         """The view in force at `chosen_through`, from a learner."""
+        self._changed_membership: Membership | None = None
         self._highest_ballot = NO_BALLOT
         self._duels = 0
         """Consecutive candidacies that another candidate's ballot ended."""
@@ -145,6 +161,11 @@ class Proposer(Node):
         self._last_led = NO_BALLOT
         self._highest_proposed: dict[str, int] = {}
         """For each session, the highest sequence proposed under `_last_led`."""
+
+    @property
+    def membership(self) -> Membership:
+        """The acceptors as of `chosen_through`."""
+        return self._changed_membership or self._founded
 
     def _restore(self, records: list[Record]) -> None:
         for record in records:
@@ -156,6 +177,7 @@ class Proposer(Node):
 
     def _start(self) -> None:
         self.phase = Following(heard_at=self.now)
+        self._founded = Membership.founded(self.genesis)
         # In a new cluster the first proposer campaigns first; after that, jitter decides.
         own_turn = self.genesis.names("proposer").index(self.name) if self.round == 0 else 0
         wait = self.constants.lease_ms + own_turn * self.options.leader_heartbeat_ms
@@ -200,7 +222,7 @@ class Proposer(Node):
         self._journal("round", _ROUND.dump_json(self.round))
         ballot = Ballot(self.round, self.name)
         self._highest_ballot = ballot
-        self.phase = Electing(ballot=ballot, first_slot=self._low_water)
+        self.phase = Electing(ballot=ballot, promises=Promises(self._low_water))
         self.counters["elections"] += 1
         self._send(Group.ACCEPTORS, Prepare(ballot=ballot, first_slot=self._low_water))
         self._wait_for_leader(self.constants.lease_ms)
@@ -209,67 +231,85 @@ class Proposer(Node):
         phase = self.phase
         if not isinstance(phase, Electing) or message.ballot != phase.ballot:
             return
-        answer = phase.promises.get(sender)
-        if message.first_slot == phase.first_slot:
-            answer = AcceptorPromise(message.truncated_below, message.next_slot)
-        elif answer is None or answer.next_slot != message.first_slot:
-            return  # A duplicate of a page.
-        elif answer.truncated_below != message.truncated_below:
-            # Slots vanished between two pages, so the pages no longer cover them.
-            del phase.promises[sender]
-            self._send(sender, Prepare(ballot=phase.ballot, first_slot=phase.first_slot))
-            return
-        phase.promises[sender] = answer
-        answer.next_slot = message.next_slot
-        for accepted in message.accepted:
-            answer.accepted[accepted.slot] = accepted
-        if message.next_slot is not None:
-            self.counters["promise_pages"] += 1
-            self._send(sender, Prepare(ballot=phase.ballot, first_slot=message.next_slot))
-            # A long log takes time, and another campaign would start over with its first page.
-            self._wait_for_leader(self.constants.lease_ms)
-        elif self.genesis.voters.are_quorum(phase.complete):
+        promises = phase.promises
+        ask_from = promises.take((sender, self.turn.sender_disk), message)
+        if ask_from is not None:
+            self._send(sender, Prepare(ballot=phase.ballot, first_slot=ask_from))
+            if ask_from != promises.first_slot:
+                self.counters["promise_pages"] += 1
+                # A long log takes time, and another campaign would start over with its first page.
+                self._wait_for_leader(self.constants.lease_ms)
+        elif self.membership.are_quorums(promises.complete):
             self._lead(phase)
 
     def _lead(self, phase: Electing) -> None:
         """Lead: take for each slot the value of the highest ballot in the quorum's promises."""
-        answers = phase.complete
-        low = max(phase.first_slot, *(answer.truncated_below for answer in answers.values()))
-        last, far_slot = _recoverable_range(
-            low, {s for answer in answers.values() for s in answer.accepted}
-        )
+        promises, active = phase.promises, self.membership.active
+        low = max(promises.first_slot, *map(promises.truncated_below, active))
+        promises.forget_below(low)
+        last, far_slot = _recoverable_range(low, promises.slots)
         leading = Leading(
             ballot=phase.ballot,
             elected_at=self.now,
             log_time_at=self.now,
-            next_slot=max(low, last + 1),
+            promises=promises,
+            next_slot=low,
             recovered_through=max(low - 1, last),
             far_slot=far_slot,
         )
-        if self.chosen_through >= leading.next_slot:
+        if self.chosen_through >= leading.frontier:
             # Phase 1 finds every chosen slot, so that report was not about this log.
             self.counters["progress_doubted"] += 1
-            self.chosen_through, self.view = 0, None
+            self.chosen_through, self.view, self._changed_membership = 0, None, None
         self._low_water = low
         self.phase = leading
         self._last_led = phase.ballot
         self._highest_proposed = {}
         self.counters["led"] += 1
-        for slot in range(low, last + 1):
-            found = {n: a.accepted[slot] for n, a in answers.items() if slot in a.accepted}
-            if not found:
-                self.counters["gaps_filled"] += 1
-                leading.reproposed[slot] = NOOP
-                continue
-            best = max(found.values(), key=lambda accepted: accepted.ballot)
-            agreed = [name for name, one in found.items() if one.ballot == best.ballot]
-            if not self.genesis.voters.are_quorum(agreed):
-                leading.reproposed[slot] = best.value
-            # Else a quorum accepted it under one ballot: it is chosen, and only this leader could
-            # overwrite those entries. It leaves them alone, and learners pull them.
-        for slot, value in leading.reproposed.items():
-            self._propose(leading, slot, value)
+        self._advance(leading)
         self._on_leader_due("")
+
+    # -- slots, in order -------------------------------------------------------------------------
+
+    def _advance(self, phase: Leading) -> None:
+        """Propose what may be proposed now: first what phase 1 found, then what waits."""
+        while self._may_propose_next(phase):
+            if phase.next_slot <= phase.recovered_through:
+                self._propose_again(phase, self._take_slot(phase))
+            elif not phase.waiting_values or self._stops_at_far_slot(phase):
+                return
+            else:
+                value = phase.waiting_values.popleft()
+                self._propose(phase, self._take_slot(phase), value)
+
+    def _may_propose_next(self, phase: Leading) -> bool:
+        """Whether the next slot is in the window, and its own acceptors have promised (decision 26,
+        rules 4 and 7). Slots that their promises do not cover are durable, and passed over.
+        """
+        while phase.next_slot <= self.chosen_through + self.constants.alpha:
+            configuration = self.membership.at(phase.next_slot)
+            if not phase.promises.covers(configuration):
+                return False
+            low = phase.promises.truncated_below(configuration)
+            if phase.next_slot >= low:
+                return True
+            phase.next_slot = low
+        return False
+
+    def _propose_again(self, phase: Leading, slot: int) -> None:
+        """Propose what phase 1 found in a slot, or fill a gap."""
+        found = phase.promises.found(slot, self.membership.at(slot))
+        phase.promises.forget(slot)
+        if found is None:
+            self.counters["gaps_filled"] += 1
+            phase.reproposed[slot] = NOOP
+        elif not found.is_chosen:
+            phase.reproposed[slot] = found.value
+        else:
+            # A quorum accepted it under one ballot: it is chosen, and only this leader could
+            # overwrite those entries. It leaves them alone, and learners pull them.
+            return
+        self._propose(phase, slot, phase.reproposed[slot])
 
     def _on_reject(self, sender: str, message: Reject) -> None:
         """An acceptor promised a higher ballot, a lease runs, or slots are truncated."""
@@ -277,9 +317,9 @@ class Proposer(Node):
         phase = self.phase
         if isinstance(phase, Electing) and message.ballot == phase.ballot:
             if message.lease_left_ms > 0 or not plausible:
-                phase.lease_bound.add(sender)
+                phase.lease_bound.add((sender, self.turn.sender_disk))
             # A quorum of the others is enough, for instance if one acceptor keeps restarting.
-            too_few = not self.genesis.voters.can_do_without(phase.lease_bound)
+            too_few = not self.membership.can_do_without(phase.lease_bound)
             overtaken = plausible and message.promised > phase.ballot
             if overtaken or too_few:
                 self._duels += overtaken
@@ -316,7 +356,7 @@ class Proposer(Node):
         """The end of the lease on this node's clock, counted from sending, less the margin."""
         if not isinstance(self.phase, Leading):
             return 0
-        sent_at = self.genesis.voters.reached_by_quorum(self.phase.granted)
+        sent_at = self.membership.reached_by_quorums(self.phase.granted)
         if sent_at is None:
             return 0
         return sent_at + self.constants.lease_ms - self.constants.lease_margin_ms
@@ -373,7 +413,8 @@ class Proposer(Node):
         if sent_at is None:
             return
         had_lease = self.holds_lease
-        phase.granted[sender] = max(phase.granted.get(sender, sent_at), sent_at)
+        acceptor = (sender, self.turn.sender_disk)
+        phase.granted[acceptor] = max(phase.granted.get(acceptor, sent_at), sent_at)
         if self.holds_lease and not had_lease:
             self._announce(phase)
 
@@ -431,9 +472,7 @@ class Proposer(Node):
     def _on_propose_value(self, sender: str, message: ProposeValue) -> None:
         """Propose a View or an Abort ahead of the queue, because slots in flight wait for it."""
         phase = self.phase
-        if not isinstance(phase, Leading):
-            return
-        if any(f.value == message.value for f in phase.in_flight.values()):
+        if not isinstance(phase, Leading) or phase.is_asked_for(message.value):
             return
         if self._stops_at_far_slot(phase):
             return
@@ -442,7 +481,8 @@ class Proposer(Node):
                 phase.waiting_views.append(message.value)
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
             return
-        self._propose(phase, self._take_slot(phase), message.value)
+        phase.waiting_values.append(message.value)
+        self._advance(phase)
 
     def _settle(self) -> None:
         """Put the queue into as few slots as possible: messages are costly, commands are not.
@@ -455,6 +495,8 @@ class Proposer(Node):
             return
         while (
             phase.queue
+            and phase.next_slot > phase.recovered_through
+            and self._may_propose_next(phase)
             and len(phase.in_flight) < self.options.window_slots
             and len(phase.queue) >= min(sum(phase.undecided.values()), self.options.batch_commands)
         ):
@@ -491,7 +533,7 @@ class Proposer(Node):
     def _stops_at_far_slot(self, phase: Leading) -> bool:
         """Step down if the log has come near the far slot, so that the next phase 1 reaches it."""
         room = GAP_SLOTS_MAX // 2
-        if phase.far_slot is None or phase.next_slot + room < phase.far_slot:
+        if phase.far_slot is None or phase.frontier + room < phase.far_slot:
             return False
         self._step_down(f"slot {phase.far_slot}, which an acceptor has a value for, is near")
         return True
@@ -528,14 +570,9 @@ class Proposer(Node):
 
     def _on_progress(self, sender: str, message: LearnerProgress) -> None:
         """A learner reports that it knows all slots up to `chosen_through` as chosen."""
-        phase = self.phase
-        if isinstance(phase, Leading) and message.chosen_through > phase.next_slot + GAP_SLOTS_MAX:
-            # This leader proposed no such slot: there is another leader, or the number is wrong.
-            self.counters["progress_doubted"] += 1
+        if not self._learn(message.chosen_through, message.view):
             return
-        if message.chosen_through >= self.chosen_through:
-            self.chosen_through = message.chosen_through
-            self.view = message.view
+        phase = self.phase
         if not isinstance(phase, Leading):
             return
         self._note_decided(phase, message.decided)
@@ -544,14 +581,34 @@ class Proposer(Node):
             if isinstance(value, Batch):
                 for command in value.commands:
                     phase.underway.discard((command.session, command.sequence))
+        self._advance(phase)
+
+    def _learn(self, chosen_through: int, view: View) -> bool:
+        """Learn from a learner's report, which is never older than what is known already; whether
+        the report can be about this log.
+        """
+        phase = self.phase
+        if isinstance(phase, Leading) and chosen_through > phase.frontier + GAP_SLOTS_MAX:
+            # This leader proposed no such slot: there is another leader, or the number is wrong.
+            self.counters["progress_doubted"] += 1
+            return False
+        if chosen_through >= self.chosen_through:
+            self.chosen_through = chosen_through
+            self.view = view
+        return True
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
         """A learner's heartbeat stands in for lost reports of progress, which the queue waits for;
         and it shows if a restarted learner knows less than was reported before.
         """
         phase = self.phase
-        if message.role != "learner" or not isinstance(phase, Leading):
+        if message.role != "learner":
             return
+        if message.view is not None:
+            self._learn(message.chosen_through, message.view)
+        if not isinstance(phase, Leading):
+            return
+        self._advance(phase)
         self._note_decided(phase, message.applied)
         unknown = [slot for slot in phase.reproposed if slot > message.chosen_through]
         for slot in unknown[:_RESEND_SLOTS]:
@@ -580,8 +637,9 @@ class Proposer(Node):
                 return
             if not self._lease_outlives(phase, view):
                 phase.waiting_views.remove(view)
-                self._propose(phase, self._take_slot(phase), view)
-        if phase.in_flight or phase.waiting_views:
+                phase.waiting_values.append(view)
+        self._advance(phase)
+        if phase.in_flight or phase.waiting_views or phase.waiting_values:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     # -- read leases (design 4.8) ----------------------------------------------------------------
@@ -596,8 +654,7 @@ class Proposer(Node):
         member = self.view.member(sender)
         if member is None or member.added_slot is None or member.disk != self.turn.sender_disk:
             return
-        pending = [f.value for f in phase.in_flight.values() if isinstance(f.value, View)]
-        if any(_drops(view, member) for view in pending + phase.waiting_views):
+        if any(_drops(view, member) for view in phase.pending_views):
             return
         until = self.lease_until
         phase.read_grants[sender] = max(until, phase.read_grants.get(sender, 0))

@@ -31,6 +31,8 @@ OTHERS = (
     Shape("7 acceptors", {"acceptors": 7}),
     Shape("2 proposers", {"proposers": 2}),
     Shape("window of 1", {"window_slots": 1}),
+    Shape("alpha of 1", {"window_slots": 1, "alpha": 1}),
+    Shape("alpha of 3", {"window_slots": 3, "alpha": 3}),
 )
 
 SHAPES = (USUAL, *OTHERS)

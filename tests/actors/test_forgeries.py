@@ -94,7 +94,7 @@ def test_promises_of_stores_elect_no_leader() -> None:
     candidate._campaign()
     promise = Promise(
         ballot=candidate.phase.ballot,
-        first_slot=candidate.phase.first_slot,
+        first_slot=candidate.phase.promises.first_slot,
         next_slot=None,
         accepted=(),
         truncated_below=1,
@@ -103,7 +103,7 @@ def test_promises_of_stores_elect_no_leader() -> None:
         hand(world, name, store, promise)
 
     assert isinstance(candidate.phase, Electing)
-    assert candidate.phase.promises == {}
+    assert candidate.phase.promises.by_acceptor == {}
 
 
 def test_leases_granted_by_learners_and_stores_do_not_count() -> None:

@@ -22,7 +22,8 @@ from actors.messages import (
 )
 from actors.numbers import COUNT_MAX, GAP_SLOTS_MAX
 from actors.paxos.ballot import Ballot
-from actors.paxos.proposer import AcceptorPromise, Electing, Following
+from actors.paxos.phase_one import AcceptorPromise, Promises
+from actors.paxos.proposer import Electing, Following
 from actors.state.namespace import Namespace
 from actors.values import (
     ALWAYS,
@@ -246,15 +247,17 @@ def test_a_far_value_that_phase_1_found_is_proposed_once_the_log_comes_near() ->
 
     assert isinstance(leader.actor.phase, Following)
     assert far - 100 not in phase.in_flight
-    electing = Electing(ballot=Ballot(phase.ballot.round + 1, leader.name), first_slot=1)
+    electing = Electing(Ballot(phase.ballot.round + 1, leader.name), Promises(1))
     for name in ("acceptor-1", "acceptor-2", "acceptor-3"):
         acceptor = world.actor(name)
         answer = AcceptorPromise(acceptor.truncated_below, None, dict(acceptor.accepted))
         answer.accepted[far - 101] = AcceptedValue(
             slot=far - 101, ballot=phase.ballot, value=batch(3)
         )
-        electing.promises[name] = answer
+        electing.promises.by_acceptor[name, world.machines[name].disk.identity] = answer
     leader.actor._lead(electing)
+    leader.actor.chosen_through = far - 1  # Its window reaches the slot.
+    leader.actor._advance(leader.actor.phase)
     leading: Any = leader.actor.phase
     assert (leading.reproposed[far], leading.far_slot) == (forged, None)
     leader.actor._take()

@@ -99,7 +99,7 @@ class Candidate:
         self.actor._campaign()
         self.actor._take()
         self.ballot = self.actor.phase.ballot
-        self.first = self.actor.phase.first_slot
+        self.first = self.actor.phase.promises.first_slot
 
     def receives(
         self,

@@ -30,7 +30,7 @@ def test_a_new_leader_takes_for_each_slot_the_value_of_the_highest_ballot() -> N
     name = next(m.name for m in world.up("proposer") if m is not leader_of(world))
     proposer = world.actor(name)
     proposer._campaign()
-    ballot, first = proposer.phase.ballot, proposer.phase.first_slot
+    ballot, first = proposer.phase.ballot, proposer.phase.promises.first_slot
     low, high = Ballot(1, "proposer-1"), Ballot(1, "proposer-5")
     reported = [
         (AcceptedValue(slot=first + 1, ballot=low, value=batch(1)),),
@@ -53,7 +53,7 @@ def test_a_new_leader_takes_for_each_slot_the_value_of_the_highest_ballot() -> N
     # None of that was chosen: the next campaign finds it again.
     proposer._step_down("no quorum")
     proposer._campaign()
-    assert world.actor(name).phase.first_slot == first
+    assert world.actor(name).phase.promises.first_slot == first
 
 
 def five_voters() -> ChosenLog:

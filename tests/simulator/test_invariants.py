@@ -11,6 +11,7 @@ from actors.learner.learner import Learner
 from actors.messages import Prepare
 from actors.paxos.acceptor import Acceptor
 from actors.paxos.ballot import Ballot
+from actors.paxos.phase_one import Promises
 from actors.paxos.proposer import Electing, Leading, Proposer
 from actors.state.namespace import Namespace
 from actors.store.reads import Reads
@@ -33,7 +34,7 @@ def _no_refusals(self: Acceptor, sender: str, ballot: Ballot) -> bool:
 
 
 def _lead_without_looking(self: Proposer, phase: Electing) -> None:
-    for answer in phase.promises.values():
+    for answer in phase.promises.by_acceptor.values():
         answer.accepted.clear()
     _lead(self, phase)
 
@@ -54,7 +55,7 @@ def _campaign_without_journal(self: Proposer) -> None:
     self.round = max(self.round, self._highest_ballot.round) + 1
     ballot = Ballot(self.round, self.name)
     self._highest_ballot = ballot
-    self.phase = Electing(ballot=ballot, first_slot=self._low_water)
+    self.phase = Electing(ballot=ballot, promises=Promises(self._low_water))
     self._send(Group.ACCEPTORS, Prepare(ballot=ballot, first_slot=self._low_water))
     self._wait_for_leader(self.options.lease_ms)
 
