@@ -58,7 +58,7 @@ _numbers = itertools.count(1)
 _HELD = {
     "paxos.accept": re.compile(
         rb'\[\{"type":"paxos.accept","ballot":\[(\d{1,18}),"([\w.-]*)"\],"slot":(\d{1,18}),'
-        rb'"learner":"([\w.-]*)","value":(?=\{"kind":"batch",)'
+        rb'"learner":"([\w.-]*)",(?:"version":(\d{1,15}),)?"value":(?=\{"kind":"batch",)'
     ),
     "txn.prepare": re.compile(
         rb'\[\{"type":"txn.prepare","epoch":(\d{1,18}),"slot":(\d{1,18}),'
@@ -281,7 +281,8 @@ def _decode_held(kind: str, body: bytes) -> tuple[AnyMessage, ...] | None:
             epoch, slot, reconsider = int(head[1]), int(head[2]), head[3] == b"true"
             return (TxnPrepare(epoch=epoch, slot=slot, reconsider=reconsider, batch=batch),)
         ballot = Ballot(int(head[1]), head[2].decode())
-        return (Accept(ballot=ballot, slot=int(head[3]), learner=head[4].decode(), value=batch),)
+        slot, learner, version = int(head[3]), head[4].decode(), int(head[5] or 0)
+        return (Accept(ballot=ballot, slot=slot, learner=learner, version=version, value=batch),)
     except ValueError:  # Including invalid UTF-8 and pydantic's validation errors.
         return None
 

@@ -14,7 +14,8 @@ from actors.learner.learner import Learner
 from actors.node import Node
 from actors.numbers import Milliseconds
 from actors.options import role_of
-from actors.paxos.proposer import Leading, Proposer
+from actors.paxos.phases import Leading
+from actors.paxos.proposer import Proposer
 from actors.store.store import Store
 from actors.values import FileEntry
 

@@ -105,6 +105,7 @@ class Learner(Node):
         self._proposed_at: dict[tuple[Ballot, View | Abort], Milliseconds] = {}
         self._unpersisted_bytes = 0
         self._truncated_below = 1
+        self._mark = 0
 
     @property
     def chosen_through(self) -> int:
@@ -196,7 +197,24 @@ class Learner(Node):
             in_doubt=self.chosen_through - self.decided,
             installing=self._installer.busy,
             rows_left=self._installer.rows_left,
+            **self._acceptors_known(),
         )
+
+    def _acceptors_known(self) -> dict[str, Any]:
+        """What proposers learn of the acceptors, once they have changed."""
+        membership = self.log.membership
+        if membership is None or membership.is_founding:
+            return {}
+        return {"membership": membership, "durable_mark": self._durable_mark()}
+
+    def _durable_mark(self) -> int:
+        """A slot through which this learner and all stores of the view hold everything durably: no
+        slot up to it is ever forgotten. The view is that of `chosen_through`, which is no earlier.
+        """
+        if self.view is not None:
+            held = min(self.durable, self.replicas.durable_through(self.view.stores))
+            self._mark = max(self._mark, held)
+        return self._mark
 
     # -- signs of life ---------------------------------------------------------------------------
 
@@ -586,7 +604,10 @@ class Learner(Node):
             self._send(
                 self.learned.leader.proposer,
                 LearnerProgress(
-                    chosen_through=self.chosen_through, decided=self.decided, view=self.view
+                    chosen_through=self.chosen_through,
+                    decided=self.decided,
+                    view=self.view,
+                    **self._acceptors_known(),
                 ),
             )
 

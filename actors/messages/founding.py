@@ -2,8 +2,11 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from actors.numbers import Count
 from actors.paxos.ballot import Ballot
+from actors.paxos.membership import Membership
 from actors.values import Frozen, Genesis, View
 
 
@@ -62,6 +65,7 @@ class NodeHeartbeat(Frozen):
     that copies a snapshot still has to receive `rows_left` of it; a store lacks `chunks_missing` of
     its contents.
     `ballot` is the one that a proposer leads under, or that an acceptor has promised.
+    `membership` and `durable_mark` are a learner's, as in `LearnerProgress`.
     """
 
     type: Literal["node.heartbeat"] = "node.heartbeat"
@@ -80,6 +84,8 @@ class NodeHeartbeat(Frozen):
     chunks_missing: Count = 0
     disk_full: bool = False
     halted: str = ""
+    membership: Membership | None = Field(None, exclude_if=lambda membership: membership is None)
+    durable_mark: Count = Field(0, exclude_if=lambda mark: mark == 0)
 
 
 class StaleDisk(Frozen):

@@ -6,15 +6,30 @@ from pydantic import Field
 
 from actors.numbers import Count
 from actors.paxos.ballot import Ballot
+from actors.paxos.membership import Membership
 from actors.values import Abort, AcceptedValue, Frozen, Holder, SlotValue, Value, View
 
 
+def _is_0(count: int) -> bool:
+    """For versions, which are written only once the acceptors have changed."""
+    return count == 0
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Prepare(Frozen):
-    """Phase 1a for all slots from `first_slot` on."""
+    """Phase 1a for all slots from `first_slot` on.
+
+    `version` here, in `Accept` and in `LeaseHeartbeat` is that of the newest acceptors that are
+    named durably for certain, as far as the sender knows (design 3.12).
+    """
 
     type: Literal["paxos.prepare"] = "paxos.prepare"
     ballot: Ballot
     first_slot: Count
+    version: Count = Field(0, exclude_if=_is_0)
 
 
 class Promise(Frozen):
@@ -39,6 +54,7 @@ class Accept(Holder):
     slot: Count
     value: Value
     learner: str = ""
+    version: Count = Field(0, exclude_if=_is_0)
 
 
 class Accepted(Frozen):
@@ -50,13 +66,16 @@ class Accepted(Frozen):
 
 
 class Reject(Frozen):
-    """The refusal of `ballot`: a higher one is promised, a lease runs, or slots are truncated."""
+    """The refusal of `ballot`: a higher one is promised, a lease runs, slots are truncated, or the
+    sender of `ballot` does not know the acceptors of version `fence`.
+    """
 
     type: Literal["paxos.reject"] = "paxos.reject"
     ballot: Ballot
     promised: Ballot
     lease_left_ms: Count
     truncated_below: Count
+    fence: Count = Field(0, exclude_if=_is_0)
 
 
 class LeaseHeartbeat(Frozen):
@@ -65,6 +84,7 @@ class LeaseHeartbeat(Frozen):
     type: Literal["lease.heartbeat"] = "lease.heartbeat"
     ballot: Ballot
     number: Count
+    version: Count = Field(0, exclude_if=_is_0)
 
 
 class LeaseGranted(Frozen):
@@ -91,12 +111,18 @@ class LeaderBeat(Frozen):
 
 
 class LearnerProgress(Frozen):
-    """A learner reports the ends of its chosen prefix, with the view there, and its decided one."""
+    """A learner reports the ends of its chosen prefix, with the view there, and its decided one.
+
+    Once the acceptors have changed, also those as of `chosen_through`, and the durable mark: a slot
+    through which the learner and all stores of the view hold everything in their journals.
+    """
 
     type: Literal["learn.progress"] = "learn.progress"
     chosen_through: Count
     decided: Count
     view: View
+    membership: Membership | None = Field(None, exclude_if=_is_none)
+    durable_mark: Count = Field(0, exclude_if=_is_0)
 
 
 class PullChosen(Frozen):

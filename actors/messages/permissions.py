@@ -72,6 +72,7 @@ from actors.messages import (
     TxnVote,
 )
 from actors.options import role_of
+from actors.paxos.membership import Membership
 from actors.values import CloseSession, View
 
 FOUNDER = "acceptor-1"
@@ -132,13 +133,17 @@ def _is_founder_in_its_genesis(envelope: Envelope, receiver: str) -> bool:
 
 
 def _reports_itself(envelope: Envelope, receiver: str) -> bool:
-    """The role is the sender's, a leader's ballot its own; only replicas report the view."""
+    """The role is the sender's, a leader's ballot its own; only replicas report the view, and only
+    learners the acceptors.
+    """
     message: Any = envelope.message
     role, view, ballot = message.role, message.view, message.ballot
     if role != role_in(envelope.sender):
         return False
     if view is not None and (role not in ("learner", "store") or not _is_well_formed(view)):
         return False
+    if message.membership is not None:
+        return role == "learner" and _are_acceptors(message.membership)
     return role != "proposer" or ballot is None or ballot.proposer == envelope.sender
 
 
@@ -186,7 +191,8 @@ def _coordinates(envelope: Envelope, receiver: str) -> bool:
 
 def _reports_a_view(envelope: Envelope, receiver: str) -> bool:
     message: Any = envelope.message
-    return _is_well_formed(message.view)
+    membership = message.membership
+    return _is_well_formed(message.view) and (membership is None or _are_acceptors(membership))
 
 
 def _is_named_by(view: View, envelope: Envelope) -> bool:
@@ -200,6 +206,15 @@ def _is_well_formed(view: View) -> bool:
         if role_in(store.name) != "store":
             return False
     return role_in(view.coordinator) == "learner"
+
+
+def _are_acceptors(membership: Membership) -> bool:
+    """Whether the membership has active configurations and all are of acceptors."""
+    return len(membership.active) > 0 and all(
+        role_in(acceptor.name) == "acceptor"
+        for configuration in membership.active
+        for acceptor in configuration.acceptors
+    )
 
 
 # -- the table -----------------------------------------------------------------------------------

@@ -26,12 +26,15 @@ from actors.messages import (
     Truncate,
 )
 from actors.node import Handlers, Node, read_record
+from actors.numbers import Count
 from actors.options import Identity, Options
 from actors.paging import Page
 from actors.paxos.ballot import NO_BALLOT, Ballot
 from actors.values import AcceptedValue, Frozen, weight
 
-_BALLOT = TypeAdapter(Ballot)
+_PROMISED: TypeAdapter[tuple[int, str] | tuple[int, str, int]] = TypeAdapter(
+    tuple[Count, str] | tuple[Count, str, Count]
+)
 _ACCEPTED = TypeAdapter(AcceptedValue)
 _SLOT = TypeAdapter(int)
 
@@ -40,11 +43,17 @@ TRUNCATED = "truncated"
 
 
 class Acceptor(Node):
-    """One of the voters. State: the promised ballot, and what was accepted last for each slot."""
+    """One of the voters. State: the promised ballot, the fence, and what was accepted last for each
+    slot.
+    """
 
     def __init__(self, identity: Identity, options: Options) -> None:
         super().__init__(identity, options)
         self.promised = NO_BALLOT
+        self.fence = 0
+        """The highest version of the acceptors that a message named to which it answered with yes.
+        It refuses lower ones: their senders may not know who votes now (design 3.12).
+        """
         self.accepted: dict[int, AcceptedValue] = {}
         self.truncated_below = 1
         self._slots: list[int] = []
@@ -56,7 +65,8 @@ class Acceptor(Node):
     def _restore(self, records: list[Record]) -> None:
         for record in records:
             if record.key == "promised":
-                self.promised = read_record(_BALLOT, record)
+                number, proposer, *fence = read_record(_PROMISED, record)
+                self.promised, self.fence = Ballot(number, proposer), sum(fence)
             elif record.key == TRUNCATED:
                 self.truncated_below = read_record(_SLOT, record)
             elif record.key.startswith("accepted/"):
@@ -75,7 +85,7 @@ class Acceptor(Node):
 
     def _remake_row(self, key: str) -> Frozen | bytes | None:
         if key == "promised":
-            return _BALLOT.dump_json(self.promised)
+            return self._promised_row()
         if key == TRUNCATED:
             return _SLOT.dump_json(self.truncated_below)
         kind, _, slot = key.partition("/")
@@ -87,9 +97,9 @@ class Acceptor(Node):
     # -- phase 1 ---------------------------------------------------------------------------------
 
     def _on_prepare(self, sender: str, message: Prepare) -> None:
-        if self._refuses(sender, message.ballot):
+        if self._refuses(sender, message):
             return
-        self._promise(message.ballot)
+        self._promise(message)
         entries: list[AcceptedValue] = []
         page = Page(self.options.page_bytes)
         next_slot: int | None = None
@@ -116,11 +126,11 @@ class Acceptor(Node):
         if message.slot < self.truncated_below:
             self._reject(sender, message.ballot)
             return
-        if self._refuses(sender, message.ballot):
+        if self._refuses(sender, message):
             return
+        self._promise(message)
         former = self.accepted.get(message.slot)
         if former is None or former.ballot != message.ballot:
-            self._promise(message.ballot)
             accepted = AcceptedValue(slot=message.slot, ballot=message.ballot, value=message.value)
             self.accepted[message.slot] = accepted
             if former is None:
@@ -139,9 +149,9 @@ class Acceptor(Node):
 
     def _on_lease_heartbeat(self, sender: str, message: LeaseHeartbeat) -> None:
         """Promise no other ballot for one lease from now (design 3.8)."""
-        if self._refuses(sender, message.ballot):
+        if self._refuses(sender, message):
             return
-        self._promise(message.ballot)
+        self._promise(message)
         self._lease_holder = message.ballot
         self._lease_until = self.now + self.constants.lease_ms
         self._send(sender, LeaseGranted(ballot=message.ballot, number=message.number))
@@ -178,8 +188,9 @@ class Acceptor(Node):
 
     # -- promises --------------------------------------------------------------------------------
 
-    def _refuses(self, sender: str, ballot: Ballot) -> bool:
-        """Whether a promise, the silence after a restart or a lease forbids serving `ballot`.
+    def _refuses(self, sender: str, message: Prepare | Accept | LeaseHeartbeat) -> bool:
+        """Whether a promise, the silence after a restart, a lease or the fence forbids serving the
+        ballot of `message`.
 
         So does a round that no candidate can have reached: once promised, it could be the last one.
         Refusing is always safe. Without room on its disk the acceptor can promise nothing, and does
@@ -188,8 +199,13 @@ class Acceptor(Node):
         if self.disk_full:
             self.counters["silent_disk_full"] += 1
             return True
+        ballot = message.ballot
         leased = ballot != self._lease_holder and self.now < self._lease_until
         implausible = not ballot.is_plausible_after(self.promised)
+        if message.version < self.fence:
+            self.counters["fenced"] += 1
+            self._reject(sender, ballot)
+            return True
         if self.now < self._silent_until or ballot < self.promised or leased or implausible:
             self._reject(sender, ballot)
             return True
@@ -205,18 +221,36 @@ class Acceptor(Node):
                 promised=self.promised,
                 lease_left_ms=max(0, until - self.now),
                 truncated_below=self.truncated_below,
+                fence=self.fence,
             ),
         )
 
-    def _promise(self, ballot: Ballot) -> None:
+    def _promise(self, message: Prepare | Accept | LeaseHeartbeat) -> None:
+        """Promise the ballot, and raise the fence to the version, before the answer leaves."""
+        ballot = message.ballot
         if ballot < self.promised:
             raise InvariantViolation(
                 f"{self.name} promised {self.promised} and was about to promise {ballot}"
             )
+        if message.version < self.fence:
+            raise InvariantViolation(
+                f"{self.name} had answered version {self.fence} and was about to serve one that "
+                f"knows {message.version}"
+            )
         if ballot > self.promised:
-            self.promised = ballot
             self.counters["promises"] += 1
-            self._journal("promised", _BALLOT.dump_json(ballot))
+        if ballot > self.promised or message.version > self.fence:
+            self.promised, self.fence = ballot, message.version
+            self._journal("promised", self._promised_row())
+
+    def _promised_row(self) -> bytes:
+        """The promised ballot, and the fence once there is one: so no release that does not know
+        fences can read the journal, and vote without it.
+        """
+        number, proposer = self.promised
+        if self.fence:
+            return _PROMISED.dump_json((number, proposer, self.fence))
+        return _PROMISED.dump_json((number, proposer))
 
     # -- handlers --------------------------------------------------------------------------------
 

@@ -115,10 +115,11 @@ class Membership(Frozen):
         known = [value for value in reached if value is not None]
         return min(known) if len(known) == len(reached) else None
 
-    def version_at(self, durable: int) -> int:
+    def version_at(self, durable: int, answered: int = 0) -> int:
         """The newest version whose Members is durable for certain, if `durable` is the durable
-        mark: the version that messages may name (rule 12). The oldest active one always is: its
-        Settled was proposed only after it had been named.
+        mark, and an acceptor has answered a message that named version `answered`: the version that
+        messages may name (rule 12). The oldest active one always is: its Settled was proposed only
+        after it had been named.
         """
-        named = [c.version for c in self.active if c.named_slot <= durable]
+        named = [c.version for c in self.active if c.named_slot <= durable or c.version <= answered]
         return max([self.active[0].version, *named])

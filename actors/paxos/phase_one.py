@@ -23,7 +23,7 @@ class AcceptorPromise:
     accepted: dict[int, AcceptedValue] = field(default_factory=dict)
 
 
-class Found(NamedTuple):
+class FoundValue(NamedTuple):
     """The value of the highest ballot that the promises report for a slot."""
 
     value: AnyValue
@@ -76,7 +76,7 @@ class Promises:
         members = [one for key, one in self.complete.items() if key in configuration.voters]
         return max((one.truncated_below for one in members), default=0)
 
-    def found(self, slot: int, configuration: Configuration) -> Found | None:
+    def found(self, slot: int, configuration: Configuration) -> FoundValue | None:
         """What the promises of the slot's own configuration report for it."""
         found = {
             key: answer.accepted[slot]
@@ -87,7 +87,7 @@ class Promises:
             return None
         best = max(found.values(), key=lambda accepted: accepted.ballot)
         agreed = [key for key, one in found.items() if one.ballot == best.ballot]
-        return Found(best.value, configuration.voters.are_quorum(agreed))
+        return FoundValue(best.value, configuration.voters.are_quorum(agreed))
 
     def forget(self, slot: int) -> None:
         """Forget what was accepted in a slot that is proposed again, or left alone."""

@@ -11,8 +11,6 @@ leader proposes no slot more than `alpha` ahead of the prefix that it knows (rul
 own acceptors have not promised its ballot by a majority (rule 7).
 """
 
-from collections import deque
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pydantic import TypeAdapter
@@ -40,16 +38,15 @@ from actors.numbers import GAP_SLOTS_MAX, Milliseconds
 from actors.options import Identity, Options
 from actors.paging import COMMAND_BYTES_MAX
 from actors.paxos.ballot import NO_BALLOT, Ballot
-from actors.paxos.membership import Key, Membership
+from actors.paxos.membership import Membership
 from actors.paxos.phase_one import Promises
+from actors.paxos.phases import Electing, Following, InFlight, Leading, drops, recoverable_range
 from actors.values import (
     NOOP,
-    Abort,
     AnyValue,
     Batch,
     Command,
     Frozen,
-    StoreMember,
     View,
 )
 
@@ -58,89 +55,6 @@ _TICK_MS = 150
 _RESEND_SLOTS = 16
 _QUEUE_COMMANDS = 8192
 _DUELS_MOST = 3
-
-
-@dataclass(slots=True)
-class Following:
-    """Another proposer leads, or there is no leader and an election is due."""
-
-    heard_at: Milliseconds
-
-
-@dataclass(slots=True)
-class Electing:
-    """Phase 1 runs under `ballot`."""
-
-    ballot: Ballot
-    promises: Promises
-    lease_bound: set[Key] = field(default_factory=set)
-    """The acceptors that may not promise because of a lease, a restart or the fence."""
-
-
-@dataclass(slots=True)
-class InFlight:
-    """A proposed slot that no learner has reported as chosen yet."""
-
-    value: AnyValue
-    sent_at: Milliseconds
-
-
-@dataclass(slots=True)
-class Leading:
-    """Phase 2 under `ballot`."""
-
-    ballot: Ballot
-    elected_at: Milliseconds
-    promises: Promises
-    next_slot: int
-    """The next slot to propose: what phase 1 found there, or a new value."""
-    recovered_through: int
-    """The last slot that phase 1 found in use: up to it, other leaders' values may be chosen."""
-    far_slot: int | None = None
-    """The first slot beyond a gap too long to fill for which an acceptor has a value. This ballot
-    proposes nothing there, so that the next phase 1 still finds what was accepted.
-    """
-    in_flight: dict[int, InFlight] = field(default_factory=dict)
-    reproposed: dict[int, AnyValue] = field(default_factory=dict)
-    """The values that phase 1 found and that were proposed again. A learner may report one as
-    chosen under a former ballot and crash, while this ballot has no quorum yet and the former one
-    no longer has any.
-    """
-    undecided: dict[int, int] = field(default_factory=dict)
-    """The number of commands in each slot that no learner has reported as decided."""
-    queue: deque[Command] = field(default_factory=deque)
-    underway: set[tuple[str, int]] = field(default_factory=set)
-    """The commands in `queue` and `in_flight`."""
-    heartbeat_number: int = 0
-    sent_at: dict[int, Milliseconds] = field(default_factory=dict)
-    granted: dict[Key, Milliseconds] = field(default_factory=dict)
-    """For each acceptor, when the latest heartbeat that it acknowledged was sent."""
-    log_time_at: Milliseconds = 0
-    """The time on this clock through which batches have advanced log time."""
-    read_grants: dict[str, Milliseconds] = field(default_factory=dict)
-    """For each store, the end of the read lease it may hold, on this clock."""
-    waiting_views: list[View] = field(default_factory=list)
-    """Views that drop a store whose read lease may still run."""
-    waiting_values: deque[View | Abort] = field(default_factory=deque)
-    """Views and Aborts that wait for their slot."""
-
-    @property
-    def frontier(self) -> int:
-        """The first slot that is neither proposed nor found in use by phase 1."""
-        return max(self.next_slot, self.recovered_through + 1)
-
-    def is_asked_for(self, value: AnyValue) -> bool:
-        """Whether `value` is proposed and not known as chosen, or waits for its slot."""
-        return value in self.waiting_values or any(
-            flight.value == value for flight in self.in_flight.values()
-        )
-
-    @property
-    def pending_views(self) -> list[View]:
-        """The Views that may be chosen before any value that comes later."""
-        flying = [flight.value for flight in self.in_flight.values()]
-        views = [value for value in (*flying, *self.waiting_values) if isinstance(value, View)]
-        return views + self.waiting_views
 
 
 class Proposer(Node):
@@ -153,6 +67,10 @@ class Proposer(Node):
         self.chosen_through = 0
         self.view: View | None = None
         """The view in force at `chosen_through`, from a learner."""
+        self.durable_mark = 0
+        """A slot through which a learner and all stores hold everything in their journals."""
+        self._fence_seen = 0
+        """The highest version that an acceptor is known to have answered."""
         self._changed_membership: Membership | None = None
         self._highest_ballot = NO_BALLOT
         self._duels = 0
@@ -166,6 +84,13 @@ class Proposer(Node):
     def membership(self) -> Membership:
         """The acceptors as of `chosen_through`."""
         return self._changed_membership or self._founded
+
+    @property
+    def version(self) -> int:
+        """The version that its messages name: of the newest acceptors that are named durably for
+        certain (decision 26, rule 12). A fence is as good a proof as the mark.
+        """
+        return self.membership.version_at(self.durable_mark, self._fence_seen)
 
     def _restore(self, records: list[Record]) -> None:
         for record in records:
@@ -224,30 +149,53 @@ class Proposer(Node):
         self._highest_ballot = ballot
         self.phase = Electing(ballot=ballot, promises=Promises(self._low_water))
         self.counters["elections"] += 1
-        self._send(Group.ACCEPTORS, Prepare(ballot=ballot, first_slot=self._low_water))
+        self._prepare(Group.ACCEPTORS, ballot, self._low_water)
         self._wait_for_leader(self.constants.lease_ms)
 
+    def _prepare(self, to: str, ballot: Ballot, first_slot: int) -> None:
+        self._send(to, Prepare(ballot=ballot, first_slot=first_slot, version=self.version))
+
     def _on_promise(self, sender: str, message: Promise) -> None:
+        """A page of a promise: of a candidate, or of a leader that prepares new acceptors."""
         phase = self.phase
-        if not isinstance(phase, Electing) or message.ballot != phase.ballot:
+        if isinstance(phase, Following) or message.ballot != phase.ballot:
             return
+        if isinstance(phase, Leading) and not self._lacks_promises(phase):
+            return  # They were not needed.
         promises = phase.promises
-        ask_from = promises.take((sender, self.turn.sender_disk), message)
+        acceptor = (sender, self.turn.sender_disk)
+        if isinstance(phase, Leading) and acceptor in promises.complete:
+            return  # A duplicate: what it had accepted is proposed again, or left alone.
+        ask_from = promises.take(acceptor, message)
         if ask_from is not None:
-            self._send(sender, Prepare(ballot=phase.ballot, first_slot=ask_from))
-            if ask_from != promises.first_slot:
+            self._prepare(sender, phase.ballot, ask_from)
+            if ask_from != promises.first_slot and isinstance(phase, Electing):
                 self.counters["promise_pages"] += 1
                 # A long log takes time, and another campaign would start over with its first page.
                 self._wait_for_leader(self.constants.lease_ms)
-        elif self.membership.are_quorums(promises.complete):
+        elif isinstance(phase, Electing):
+            self._lead_if_elected(phase)
+        else:
+            self._take_late_promise(phase)
+
+    def _lead_if_elected(self, phase: Electing) -> None:
+        """Lead once a majority of every active configuration has promised (rule 6)."""
+        if self.membership.are_quorums(phase.promises.complete):
             self._lead(phase)
 
     def _lead(self, phase: Electing) -> None:
-        """Lead: take for each slot the value of the highest ballot in the quorum's promises."""
+        """Lead: take for each slot the value of the highest ballot in the quorum's promises.
+
+        Slots that only retired acceptors chose are durable, and are not proposed again (rule 6).
+        """
         promises, active = phase.promises, self.membership.active
-        low = max(promises.first_slot, *map(promises.truncated_below, active))
+        low = max(
+            promises.first_slot,
+            active[0].first_slot,
+            *map(promises.truncated_below, active),
+        )
         promises.forget_below(low)
-        last, far_slot = _recoverable_range(low, promises.slots)
+        last, far_slot = recoverable_range(low, promises.slots)
         leading = Leading(
             ballot=phase.ballot,
             elected_at=self.now,
@@ -260,7 +208,7 @@ class Proposer(Node):
         if self.chosen_through >= leading.frontier:
             # Phase 1 finds every chosen slot, so that report was not about this log.
             self.counters["progress_doubted"] += 1
-            self.chosen_through, self.view, self._changed_membership = 0, None, None
+            self._unlearn()
         self._low_water = low
         self.phase = leading
         self._last_led = phase.ballot
@@ -268,6 +216,29 @@ class Proposer(Node):
         self.counters["led"] += 1
         self._advance(leading)
         self._on_leader_due("")
+
+    def _lacks_promises(self, phase: Leading) -> bool:
+        """Whether a configuration has begun since the election whose majority has not promised."""
+        return not all(map(phase.promises.covers, self.membership.active))
+
+    def _prepare_new_acceptors(self, phase: Leading) -> None:
+        """Prepare, under the same ballot, acceptors that have not promised it (rule 7)."""
+        if not self._lacks_promises(phase):
+            return
+        promised = phase.promises.complete
+        for configuration in self.membership.active:
+            for acceptor in configuration.acceptors:
+                if (acceptor.name, acceptor.disk) not in promised:
+                    self._prepare(acceptor.name, phase.ballot, phase.promises.first_slot)
+
+    def _take_late_promise(self, phase: Leading) -> None:
+        """Recover what a promise reports that came after the election."""
+        phase.promises.forget_below(phase.next_slot)
+        last, far_slot = recoverable_range(phase.frontier, phase.promises.slots)
+        phase.recovered_through = max(phase.recovered_through, last)
+        if far_slot is not None:
+            phase.far_slot = min(far_slot, phase.far_slot or far_slot)
+        self._advance(phase)
 
     # -- slots, in order -------------------------------------------------------------------------
 
@@ -286,6 +257,8 @@ class Proposer(Node):
         """Whether the next slot is in the window, and its own acceptors have promised (decision 26,
         rules 4 and 7). Slots that their promises do not cover are durable, and passed over.
         """
+        # Slots that only retired acceptors chose are durable.
+        phase.next_slot = max(phase.next_slot, self.membership.active[0].first_slot)
         while phase.next_slot <= self.chosen_through + self.constants.alpha:
             configuration = self.membership.at(phase.next_slot)
             if not phase.promises.covers(configuration):
@@ -314,9 +287,11 @@ class Proposer(Node):
     def _on_reject(self, sender: str, message: Reject) -> None:
         """An acceptor promised a higher ballot, a lease runs, or slots are truncated."""
         plausible = self._note_ballot(message.promised)
+        fenced = message.fence > self.version
+        self._fence_seen = max(self._fence_seen, message.fence)
         phase = self.phase
         if isinstance(phase, Electing) and message.ballot == phase.ballot:
-            if message.lease_left_ms > 0 or not plausible:
+            if message.lease_left_ms > 0 or not plausible or fenced:
                 phase.lease_bound.add((sender, self.turn.sender_disk))
             # A quorum of the others is enough, for instance if one acceptor keeps restarting.
             too_few = not self.membership.can_do_without(phase.lease_bound)
@@ -366,6 +341,14 @@ class Proposer(Node):
         """Whether the lease holds now; to be asked at each use (design 3.8)."""
         return self.now < self.lease_until
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it holds the lease, and a majority of every active configuration has promised
+        (rule 9).
+        """
+        phase = self.phase
+        return isinstance(phase, Leading) and self.holds_lease and not self._lacks_promises(phase)
+
     def _on_leader_due(self, subject: str) -> None:
         """Renew the lease, or step down without one.
 
@@ -382,9 +365,11 @@ class Proposer(Node):
         phase.heartbeat_number += 1
         phase.sent_at[phase.heartbeat_number] = self.now
         phase.sent_at.pop(phase.heartbeat_number - 64, None)
-        self._send(
-            Group.ACCEPTORS, LeaseHeartbeat(ballot=phase.ballot, number=phase.heartbeat_number)
+        beat = LeaseHeartbeat(
+            ballot=phase.ballot, number=phase.heartbeat_number, version=self.version
         )
+        self._send(Group.ACCEPTORS, beat)
+        self._prepare_new_acceptors(phase)
         self._announce(phase)
         every = self.options.leader_heartbeat_ms
         self._set_timer("leader", every, every)
@@ -394,7 +379,7 @@ class Proposer(Node):
             Group.HEARTBEATS,
             LeaderBeat(
                 ballot=phase.ballot,
-                ready=self.holds_lease,
+                ready=self.is_ready,
                 chosen_through=max(self.chosen_through, phase.recovered_through),
                 lease_left_ms=max(0, self.lease_until - self.now),
                 read_leases_ms={
@@ -565,12 +550,13 @@ class Proposer(Node):
             slot=slot,
             value=value,
             learner=self.view.coordinator if to_one and self.view else "",
+            version=self.version,
         )
         self._send(Group.PHASE_2, accept)
 
     def _on_progress(self, sender: str, message: LearnerProgress) -> None:
         """A learner reports that it knows all slots up to `chosen_through` as chosen."""
-        if not self._learn(message.chosen_through, message.view):
+        if not self._learn(message):
             return
         phase = self.phase
         if not isinstance(phase, Leading):
@@ -583,29 +569,40 @@ class Proposer(Node):
                     phase.underway.discard((command.session, command.sequence))
         self._advance(phase)
 
-    def _learn(self, chosen_through: int, view: View) -> bool:
+    def _learn(self, report: LearnerProgress | NodeHeartbeat) -> bool:
         """Learn from a learner's report, which is never older than what is known already; whether
         the report can be about this log.
         """
-        phase = self.phase
+        phase, chosen_through = self.phase, report.chosen_through
         if isinstance(phase, Leading) and chosen_through > phase.frontier + GAP_SLOTS_MAX:
             # This leader proposed no such slot: there is another leader, or the number is wrong.
             self.counters["progress_doubted"] += 1
             return False
+        if report.view is None:
+            return True
+        if report.durable_mark <= chosen_through:
+            self.durable_mark = max(self.durable_mark, report.durable_mark)
         if chosen_through >= self.chosen_through:
             self.chosen_through = chosen_through
-            self.view = view
+            self.view = report.view
+            self._changed_membership = report.membership
+            if isinstance(phase, Electing):
+                self._lead_if_elected(phase)
         return True
+
+    def _unlearn(self) -> None:
+        """Begin with the genesis again, as after a restart: learners report the rest."""
+        self.chosen_through, self.durable_mark = 0, 0
+        self.view = self._changed_membership = None
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
         """A learner's heartbeat stands in for lost reports of progress, which the queue waits for;
         and it shows if a restarted learner knows less than was reported before.
         """
-        phase = self.phase
         if message.role != "learner":
             return
-        if message.view is not None:
-            self._learn(message.chosen_through, message.view)
+        self._learn(message)
+        phase = self.phase
         if not isinstance(phase, Leading):
             return
         self._advance(phase)
@@ -647,14 +644,14 @@ class Proposer(Node):
     def _on_lease_ask(self, sender: str, message: LeaseAsk) -> None:
         """Grant a read lease, no longer than the own one, to members that no pending View drops."""
         phase = self.phase
-        if not isinstance(phase, Leading) or not self.holds_lease:
+        if not isinstance(phase, Leading) or not self.is_ready:
             return
         if self.view is None or self.chosen_through < phase.recovered_through:
             return  # The view in force is not known yet.
         member = self.view.member(sender)
         if member is None or member.added_slot is None or member.disk != self.turn.sender_disk:
             return
-        if any(_drops(view, member) for view in phase.pending_views):
+        if any(drops(view, member) for view in phase.pending_views):
             return
         until = self.lease_until
         phase.read_grants[sender] = max(until, phase.read_grants.get(sender, 0))
@@ -680,7 +677,7 @@ class Proposer(Node):
         return any(
             phase.read_grants.get(member.name, 0) > self.now
             for member in self.view.stores
-            if _drops(view, member)
+            if drops(view, member)
         )
 
     # -- handlers --------------------------------------------------------------------------------
@@ -700,21 +697,3 @@ class Proposer(Node):
         "leader": _on_leader_due,
         "tick": _on_tick,
     }
-
-
-def _recoverable_range(low: int, found: set[int]) -> tuple[int, int | None]:
-    """The last slot in `found` that is reached from `low` without a gap too long to fill, and the
-    first slot beyond such a gap.
-    """
-    last = low - 1
-    for slot in sorted(slot for slot in found if slot >= low):
-        if slot - last > GAP_SLOTS_MAX:
-            return last, slot
-        last = slot
-    return last, None
-
-
-def _drops(view: View, member: StoreMember) -> bool:
-    """Whether `view` does not continue the membership of `member`."""
-    kept = view.member(member.name)
-    return kept is None or (kept.disk, kept.added_slot) != (member.disk, member.added_slot)

@@ -541,6 +541,10 @@ class Store(Node):
         standing = self.rejoin.step()
         member = standing.member
         added_slot = member.added_slot if member is not None else None
+        is_added = added_slot is not None and self.durable < added_slot <= self.state.applied
+        if standing.is_whole and is_added:
+            # It counts as whole once its journal has come so far, and writes may wait for that.
+            self._persist()
         is_held = standing.is_whole and added_slot is not None and self.durable >= added_slot
         announced = (standing.is_whole, is_held, member)
         if announced != self._announced:

@@ -4,6 +4,7 @@ Each rule has a name and a method of its own. A message is checked when it is se
 sender's disk; a node's decision is checked when the node makes it, on true time.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -13,13 +14,12 @@ from pydantic import TypeAdapter
 from actors.effects import Record
 from actors.messages import Accept, Accepted, LeaseGranted, Prepare, Promise
 from actors.paxos.ballot import NO_BALLOT, Ballot
-from actors.paxos.proposer import Leading
+from actors.paxos.phases import Leading
 from actors.values import Genesis
 from chaos.simulator.machine import Machine
 from chaos.simulator.reference_log import ACCEPTED, ReferenceLog
 from chaos.simulator.violation import Violation
 
-_BALLOT = TypeAdapter(Ballot)
 _GENESIS = TypeAdapter(Genesis)
 
 
@@ -31,6 +31,8 @@ class PaxosInvariants:
         # An arithmetic of its own, as in the reference log.
         self._majority = acceptors // 2 + 1
         self._promised_on_disk: dict[str, Ballot] = {}
+        self._fences: dict[str, int] = {}
+        """For each disk the fence that it holds."""
         self._promised: dict[str, Ballot] = {}
         """The highest ballot that each acceptor has sent a promise for."""
         self._lease_promises: dict[str, tuple[Machine, Ballot, int]] = {}
@@ -50,7 +52,9 @@ class PaxosInvariants:
             if key.startswith("accepted/"):
                 self._log.accepted(machine.name, int(key[9:], 16), value)
             elif key == "promised":
-                ballot = _BALLOT.validate_json(value)
+                number, proposer, *fence = json.loads(value)
+                self._fence_committed(machine, fence[0] if fence else 0)
+                ballot = Ballot(number, proposer)
                 former = self._promised_on_disk.get(machine.name, NO_BALLOT)
                 if ballot < former:
                     raise Violation(
@@ -60,6 +64,16 @@ class PaxosInvariants:
                 self._promised_on_disk[machine.name] = ballot
             elif key == "genesis/founded":
                 self._log.founded(_GENESIS.validate_json(value))
+
+    def _fence_committed(self, machine: Machine, fence: int) -> None:
+        """`fence_never_falls`: the version of the acceptors that a disk has answered to."""
+        former = self._fences.get(machine.disk.identity, 0)
+        if fence < former:
+            raise Violation(
+                "fence_never_falls",
+                f"{machine.name} had answered version {former} and journals {fence}",
+            )
+        self._fences[machine.disk.identity] = fence
 
     def promises_in_order(self, machine: Machine, messages: Iterable[Any]) -> None:
         """`promises_never_go_back`, in the order in which a turn sends messages."""

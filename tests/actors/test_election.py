@@ -3,7 +3,7 @@
 from actors.messages import LeaderBeat, Reject
 from actors.options import Options
 from actors.paxos.ballot import Ballot
-from actors.paxos.proposer import Electing, Following, Leading
+from actors.paxos.phases import Electing, Following, Leading
 from chaos.simulator.network import Conditions
 from tests.worlds import founded, intercepted, put
 

@@ -17,7 +17,7 @@ from actors.messages import (
     Submit,
 )
 from actors.paxos.ballot import Ballot
-from actors.paxos.proposer import Electing
+from actors.paxos.phases import Electing
 from actors.values import AcceptedValue, Batch, Command, DeleteFile, FoundingMember, SlotValue
 from chaos.simulator.disk import Disk
 from chaos.simulator.world import World

@@ -23,7 +23,7 @@ from actors.messages import (
 from actors.numbers import COUNT_MAX, GAP_SLOTS_MAX
 from actors.paxos.ballot import Ballot
 from actors.paxos.phase_one import AcceptorPromise, Promises
-from actors.paxos.proposer import Electing, Following
+from actors.paxos.phases import Electing, Following
 from actors.state.namespace import Namespace
 from actors.values import (
     ALWAYS,

@@ -12,7 +12,7 @@ from actors.calls import Unknown, WriteDecided
 from actors.effects import TimerKey
 from actors.messages import Decided as DecidedRange
 from actors.messages import TxnDecision, TxnVote
-from actors.paxos.proposer import Leading
+from actors.paxos.phases import Leading
 from chaos.simulator.world import World
 from tests.worlds import intercepted, leader_of, put, started
 

@@ -19,7 +19,7 @@ from actors.messages import (
 from actors.options import Options
 from actors.paxos.acceptor import TRUNCATED
 from actors.paxos.ballot import Ballot
-from actors.paxos.proposer import Electing, Leading
+from actors.paxos.phases import Electing, Leading
 from actors.values import NOOP, AcceptedValue, Batch, weight
 from chaos.simulator.world import World
 from tests.worlds import founded, hand, sent

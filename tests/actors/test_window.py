@@ -4,15 +4,16 @@ have promised (decision 26, rules 4 and 7).
 
 import pytest
 
-from actors.messages import Promise, ProposeValue
+from actors.messages import LearnerProgress, Promise, ProposeValue
 from actors.options import Options
 from actors.paxos.ballot import Ballot
 from actors.paxos.membership import Membership
 from actors.paxos.phase_one import Promises
-from actors.paxos.proposer import Leading, Proposer
+from actors.paxos.phases import Leading
+from actors.paxos.proposer import Proposer
 from actors.values import Abort, AcceptedValue, FoundingMember, Members
 from chaos.simulator.world import World
-from tests.worlds import FIVE_ACCEPTORS, batch, founded, founding_acceptors, leader_of, voter
+from tests.worlds import FIVE_ACCEPTORS, batch, founded, founding_acceptors, voter
 
 ALPHA = 4
 FORMER = Ballot(1, "proposer-1")
@@ -61,6 +62,11 @@ def receives(proposer: Proposer, voters: list[tuple[str, str]], *slots: int) -> 
         proposer._on_promise(name, promise(ballot, *slots))
 
 
+def knows(world: World, proposer: Proposer, through: int) -> bool:
+    view = world.actor("learner-1").view
+    return proposer._learn(LearnerProgress(chosen_through=through, decided=through, view=view))
+
+
 def proposed(proposer: Proposer) -> list[int]:
     assert isinstance(proposer.phase, Leading)
     return sorted(proposer.phase.in_flight)
@@ -75,8 +81,7 @@ def test_a_leader_proposes_nothing_beyond_its_window(world: World) -> None:
     receives(proposer, [voter(number) for number in (2, 3)])
     assert proposed(proposer) == list(range(1, 8))
 
-    view = leader_of(world).actor.view
-    assert proposer._learn(8, view)
+    assert knows(world, proposer, 8)
     proposer._advance(proposer.phase)  # type: ignore[arg-type]
     assert proposed(proposer) == list(range(1, 13))
     aborts = [Abort(slot=1, commands=(), epoch=number, reason="late") for number in (1, 2)]
@@ -84,10 +89,10 @@ def test_a_leader_proposes_nothing_beyond_its_window(world: World) -> None:
         proposer._on_propose_value("learner-1", ProposeValue(value=abort))
         proposer._on_propose_value("learner-1", ProposeValue(value=abort))
     assert proposed(proposer) == list(range(1, 13))
-    assert proposer._learn(9, view)
+    assert knows(world, proposer, 9)
     proposer._advance(proposer.phase)  # type: ignore[arg-type]
     assert proposed(proposer) == list(range(1, 14))
-    assert proposer._learn(20, view)
+    assert knows(world, proposer, 20)
     proposer._advance(proposer.phase)  # type: ignore[arg-type]
     assert proposed(proposer) == list(range(1, 15)), "each is proposed once"
     proposer._take()

@@ -204,7 +204,7 @@ def _let_the_actors_be(process: Process) -> None:
 
 def _leading() -> Any:
     from actors.paxos.phase_one import Promises
-    from actors.paxos.proposer import Leading
+    from actors.paxos.phases import Leading
 
     promises = Promises(1)
     return Leading(ballot=BALLOT, elected_at=0, promises=promises, next_slot=1, recovered_through=0)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from actors.effects import TimerKey
-from actors.paxos.proposer import Leading
+from actors.paxos.phases import Leading
 from actors.values import NoOp
 from chaos.simulator.parcels import SPURIOUS, DueTimer
 from tests.scenarios.stage import Stage

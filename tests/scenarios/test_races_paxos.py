@@ -10,7 +10,7 @@ from actors.messages import (
     Promise,
 )
 from actors.paxos.ballot import Ballot
-from actors.paxos.proposer import Leading
+from actors.paxos.phases import Leading
 from actors.values import (
     ALPHA,
     NOOP,

@@ -31,7 +31,7 @@ COSTS: dict[int, dict[str, float]] = {
     1: {
         "published": 15.43,
         "delivered": 27.23,
-        "bytes_delivered": 23191.25,
+        "bytes_delivered": 23191.42,
         "models_validated": 88.02,
         "commits": 8.2,
         "rows_journaled": 23.72,
@@ -41,7 +41,7 @@ COSTS: dict[int, dict[str, float]] = {
     64: {
         "published": 2.6,
         "delivered": 3.96,
-        "bytes_delivered": 20230.24,
+        "bytes_delivered": 20230.29,
         "models_validated": 51.61,
         "commits": 0.9,
         "rows_journaled": 8.23,

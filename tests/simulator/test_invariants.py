@@ -12,7 +12,8 @@ from actors.messages import Prepare
 from actors.paxos.acceptor import Acceptor
 from actors.paxos.ballot import Ballot
 from actors.paxos.phase_one import Promises
-from actors.paxos.proposer import Electing, Leading, Proposer
+from actors.paxos.phases import Electing, Leading
+from actors.paxos.proposer import Proposer
 from actors.state.namespace import Namespace
 from actors.store.reads import Reads
 from actors.store.store import Store
