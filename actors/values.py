@@ -11,11 +11,25 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from actors.frozen import Frozen as Frozen
+from actors.frozen import is_none as _is_none
 from actors.numbers import COUNT_MAX, Count, Milliseconds
 from actors.paxos.ballot import Ballot
 from actors.paxos.quorum import Voters
+from actors.principals import GRANTS_MAX as GRANTS_MAX
+from actors.principals import PATH_BYTES_MAX as PATH_BYTES_MAX
+from actors.principals import TOKEN_ID_CHARS_MAX as TOKEN_ID_CHARS_MAX
+from actors.principals import TOKEN_LABEL_CHARS_MAX as TOKEN_LABEL_CHARS_MAX
+from actors.principals import AccountChange as AccountChange
+from actors.principals import CreateToken as CreateToken
+from actors.principals import FreeingChange, granted_by
+from actors.principals import Grant as Grant
+from actors.principals import PolicyChange as PolicyChange
+from actors.principals import Principal as Principal
+from actors.principals import RevokeToken as RevokeToken
+from actors.principals import Role as Role
 
 INLINE_LIMIT_BYTES = 16 * 1024
 """Contents up to this size travel inside the command."""
@@ -26,34 +40,8 @@ CHUNK_BYTES = 1024 * 1024
 CHUNKS_IN_COMMAND = 128
 """A manifest of more chunks than this is itself a chunk."""
 
-PATH_BYTES_MAX = 4096
-"""The longest path, in bytes of UTF-8."""
-
-TOKEN_ID_CHARS_MAX = 32
-_TOKEN_ID = "^[a-z0-9]+$"
-TOKEN_LABEL_CHARS_MAX = 128
-GRANTS_MAX = 32
-"""The most grants of one token: each is compared with each path of its commands."""
-
 _NODE_CHARS_MAX = 64
 _SESSION_CHARS_MAX = 128
-
-
-class Frozen(BaseModel):
-    """An immutable value that crosses a border; unknown fields are refused."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64"
-    )
-
-    def to_json(self) -> bytes:
-        """The value as JSON, for a journal row."""
-        return self.__pydantic_serializer__.to_json(self)
-
-
-def _is_none(value: object) -> bool:
-    """For fields that are written only if they are set."""
-    return value is None
 
 
 # -- contents ------------------------------------------------------------------------------------
@@ -168,51 +156,6 @@ class RemoveDirectory(Frozen):
     recursive: bool = False
 
 
-Role = Literal["read", "write", "admin", "operate", "backup"]
-"""What a grant allows: see `actors.state.rights`."""
-
-
-class Grant(Frozen):
-    """A role for `path` and all below it; the empty path is the root.
-
-    `operate` and `backup` concern the whole cluster, and so have the empty path.
-    """
-
-    role: Role
-    path: str = Field(max_length=PATH_BYTES_MAX)
-
-
-class Principal(Frozen):
-    """For whom a command or a read is made: a token of the replicated state.
-
-    A gateway has checked the token's secret by the state after `policy_slot`. What the token may do
-    is decided by the state in which the command is applied, or from which the read is answered.
-    """
-
-    token: str = Field(max_length=TOKEN_ID_CHARS_MAX, pattern=_TOKEN_ID)
-    policy_slot: Count
-
-
-class CreateToken(Frozen):
-    """Make an API token. `sha256` is that of its secret, which is 256 random bits and stays with
-    its owner. It expires `expires_after_ms` of log time after its creation.
-    """
-
-    kind: Literal["create_token"] = "create_token"
-    token: str = Field(max_length=TOKEN_ID_CHARS_MAX, pattern=_TOKEN_ID)
-    sha256: str = Field(max_length=64)
-    label: str = Field(max_length=TOKEN_LABEL_CHARS_MAX)
-    grants: tuple[Grant, ...] = Field(max_length=GRANTS_MAX)
-    expires_after_ms: Count | None = None
-
-
-class RevokeToken(Frozen):
-    """Remove an API token for good."""
-
-    kind: Literal["revoke_token"] = "revoke_token"
-    token: str = Field(max_length=TOKEN_ID_CHARS_MAX)
-
-
 class SetQuota(Frozen):
     """Bound the entries below `path`, and the bytes of their contents; `None`: any number. It
     replaces the path's former quota. The empty path is the root.
@@ -293,12 +236,9 @@ AnyOperation = (
     | RevokeToken
     | SetQuota
     | RemoveQuota
+    | AccountChange
 )
 Operation = Annotated[AnyOperation, Field(discriminator="kind")]
-
-
-PolicyChange = CreateToken | RevokeToken
-"""The operations that change who may do what."""
 
 AnyPart = AnyStep | OpenSession | CloseSession | PolicyChange | SetQuota | RemoveQuota
 """An operation that has no steps."""
@@ -323,10 +263,10 @@ def paths_of(operation: AnyOperation) -> Iterator[str]:
     """The paths that `operation` names."""
     for step in steps_of(operation):
         match step:
-            case OpenSession() | CloseSession() | RevokeToken():
+            case OpenSession() | CloseSession():
                 pass
-            case CreateToken(grants=grants):
-                yield from (grant.path for grant in grants)
+            case _ if isinstance(step, PolicyChange):
+                yield from (grant.path for grant in granted_by(step))
             case MoveEntry(source=source, target=target) | CopyEntry(source=source, target=target):
                 yield source
                 yield target
@@ -344,13 +284,13 @@ def contents_of(operation: AnyOperation) -> tuple[Inline | Chunked | Indirect, .
 
 
 _FREEING = (
-    OpenSession | CloseSession | DeleteFile | RemoveDirectory | Check | RevokeToken | RemoveQuota
+    OpenSession | CloseSession | DeleteFile | RemoveDirectory | Check | FreeingChange | RemoveQuota
 )
 
 
 def grows(operation: AnyOperation) -> bool:
     """Whether `operation` may need room permanently: all but deletions, checks, and the opening and
-    closing of sessions. A move writes as much as it moves, and under longer names.
+    closing of sessions and logins. A move writes as much as it moves, and under longer names.
     """
     return not all(isinstance(step, _FREEING) for step in steps_of(operation))
 
@@ -425,7 +365,7 @@ class Outcome(Frozen):
     sequence: the durable fact is the log up to `slot`. `step` is the number, from 0, of the step
     that refused a transaction; `path` is where, if the operation names several paths. `denied`: the
     command's principal lacks a right; `unauthenticated`: its token was revoked or has expired.
-    `token` is that of the principal.
+    `token` is the principal's owner.
     """
 
     status: Status

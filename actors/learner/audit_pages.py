@@ -20,7 +20,11 @@ of which few are wanted need many requests.
 """
 
 HIDDEN = "…"
-"""In place of a path that the reader may not know."""
+"""In place of a path or a group that the reader may not know."""
+
+_OF_GRANTS = ("grants", "revoked")
+_OF_GROUPS = ("groups", "joined", "left")
+"""The fields of a record that hold grants, and those that hold names of groups."""
 
 Select = Callable[[Numbered], AuditRecord | None]
 
@@ -117,7 +121,7 @@ def _is_wanted(about: dict[str, Any], message: AuditRead) -> bool:
 def _paths(about: dict[str, Any]) -> list[str]:
     """The paths that a record names."""
     named = [about[key] for key in ("path", "source") if key in about]
-    return named + [path for _, path in about.get("grants", ())]
+    return named + [path for key in _OF_GRANTS for _, path in about.get(key, ())]
 
 
 def _visible_part(about: dict[str, Any], rights: Rights) -> dict[str, Any] | None:
@@ -132,6 +136,11 @@ def _visible_part(about: dict[str, Any], rights: Rights) -> dict[str, Any] | Non
     for key in ("path", "source"):
         if key in part:
             part[key] = shown(part[key])
-    if "grants" in part:
-        part["grants"] = [[role, shown(path)] for role, path in part["grants"]]
+    for key in _OF_GRANTS:
+        if key in part:
+            part[key] = [[role, shown(path)] for role, path in part[key]]
+    for key in _OF_GROUPS:
+        # Which groups there are is known to their members, and to who may administer everything.
+        if key in part:
+            part[key] = [HIDDEN] * len(part[key])
     return part

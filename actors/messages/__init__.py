@@ -85,8 +85,10 @@ from pydantic import Field, TypeAdapter
 
 from actors.messages.audit import AUDIT_GRANTS_MAX, AuditPage, AuditRead, AuditRecord
 from actors.messages.clients import (
+    GroupInfo,
     LeaseAsk,
     LeaseGrant,
+    LoginInfo,
     QuotaInfo,
     ReadReply,
     ReadRequest,
@@ -95,6 +97,7 @@ from actors.messages.clients import (
     Result,
     Submit,
     TokenInfo,
+    UserInfo,
 )
 from actors.messages.commit import (
     Decided,
@@ -249,6 +252,7 @@ __all__ = [
     "Diverged",
     "Fenced",
     "Founded",
+    "GroupInfo",
     "HoldsGenesis",
     "Inquiry",
     "JoinRequest",
@@ -262,6 +266,7 @@ __all__ = [
     "LogEntry",
     "LogPage",
     "LogRead",
+    "LoginInfo",
     "Message",
     "NodeHeartbeat",
     "Prepare",
@@ -291,4 +296,5 @@ __all__ = [
     "TxnProgress",
     "TxnState",
     "TxnVote",
+    "UserInfo",
 ]

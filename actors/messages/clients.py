@@ -4,8 +4,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from actors.frozen import is_empty, is_none
 from actors.numbers import Count
 from actors.paxos.ballot import Ballot
+from actors.principals import NAME_CHARS_MAX
 from actors.store.changes import Change
 from actors.values import (
     TOKEN_ID_CHARS_MAX,
@@ -102,11 +104,12 @@ class LeaseGrant(Frozen):
 
 class ReadRequest(Frozen):
     """A read of an `entry`, a `list` (names after `after`), a command's `result`, or `changes`; of
-    the principal's own `access`, or of the `tokens` that it may see; of the `quotas` at and below
-    a path.
+    the principal's own `access`, or of the `tokens`, `users`, `groups` or `logins` that it may see;
+    of the `quotas` at and below a path.
 
     The store answers by the rights of `principal` in the state that it reads from; without one, by
-    those of the administrator, who alone reads a `credential`: the token named `path`.
+    those of the administrator, who alone reads a `credential`: the token, the login, or after an
+    `@` the user, named `path`.
 
     A linearizable read needs the store's lease; a `stale` one any state at or above `at_least`.
     A `result` is always linearizable. `changes` are those from slot `at_least` on; the store waits
@@ -115,7 +118,19 @@ class ReadRequest(Frozen):
 
     type: Literal["read.request"] = "read.request"
     number: Count
-    what: Literal["entry", "list", "result", "changes", "access", "tokens", "credential", "quotas"]
+    what: Literal[
+        "entry",
+        "list",
+        "result",
+        "changes",
+        "access",
+        "tokens",
+        "credential",
+        "quotas",
+        "users",
+        "groups",
+        "logins",
+    ]
     path: str = ""
     session: str = ""
     sequence: Count = 0
@@ -123,7 +138,7 @@ class ReadRequest(Frozen):
     limit: Count = 1000
     consistency: Literal["linearizable", "stale"] = "linearizable"
     at_least: Count = 0
-    principal: Principal | None = Field(None, exclude_if=lambda principal: principal is None)
+    principal: Principal | None = Field(None, exclude_if=is_none)
 
 
 ReadStatus = Literal[
@@ -139,8 +154,11 @@ ReadStatus = Literal[
 
 
 class TokenInfo(Frozen):
-    """A token as principals see it; `sha256`, of its secret, is for gateways alone. `left_ms` is
-    what is left of its life, in log time; `None`: it does not expire.
+    """A token, or a login, as principals see it; `sha256`, of its secret, is for gateways alone.
+    `left_ms` is what is left of its life, in log time; `None`: it does not expire.
+
+    Asked for one's `access`, and for a `credential`, the grants are all that it has, those of its
+    groups and of whom it acts for among them; else they are a token's own.
     """
 
     token: str = Field(max_length=TOKEN_ID_CHARS_MAX)
@@ -150,6 +168,42 @@ class TokenInfo(Frozen):
     created_by: str
     left_ms: Count | None
     sha256: str = ""
+    groups: tuple[str, ...] = Field((), exclude_if=is_empty)
+    login: "LoginInfo | None" = Field(None, exclude_if=is_none)
+    """What there is to say about a login."""
+
+
+class LoginInfo(Frozen):
+    """For whom a login acts, and how much is left of its life in log time, if it is not used."""
+
+    user: str | None
+    token: str | None
+    idle_ms: Count
+    idle_left_ms: Count
+
+
+class UserInfo(Frozen):
+    """A user as principals see it; `password`, its hash of the version `password_set`, is for
+    gateways alone.
+    """
+
+    user: str = Field(max_length=NAME_CHARS_MAX)
+    slot: Count
+    grants: tuple[Grant, ...]
+    groups: tuple[str, ...]
+    created_by: str
+    has_password: bool
+    password: str = Field("", exclude_if=is_empty)
+    password_set: str = Field("", exclude_if=is_empty)
+
+
+class GroupInfo(Frozen):
+    """A group as principals see it."""
+
+    group: str = Field(max_length=NAME_CHARS_MAX)
+    slot: Count
+    grants: tuple[Grant, ...]
+    created_by: str
 
 
 class QuotaInfo(Frozen):
@@ -178,5 +232,7 @@ class ReadReply(Frozen):
     more: bool = False
     outcome: Outcome | None = None
     detail: str = ""
-    tokens: tuple[TokenInfo, ...] = Field((), exclude_if=lambda tokens: not tokens)
-    quotas: tuple[QuotaInfo, ...] = Field((), exclude_if=lambda quotas: not quotas)
+    tokens: tuple[TokenInfo, ...] = Field((), exclude_if=is_empty)
+    quotas: tuple[QuotaInfo, ...] = Field((), exclude_if=is_empty)
+    users: tuple[UserInfo, ...] = Field((), exclude_if=is_empty)
+    groups: tuple[GroupInfo, ...] = Field((), exclude_if=is_empty)

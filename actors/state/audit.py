@@ -6,8 +6,8 @@ hashes that replicas compare cover it. The records themselves are kept by learne
 (`actors.learner.audit_log`).
 
 A record is a line of JSON, and its hash is `SHA-256(HASH_BEFORE LINE_FEED LINE)`, in lower-case
-hex, where the one before the first is empty. It holds names alone: no contents, no secret, no hash
-of either. So what a record shows of a command is listed here, field by field.
+hex, where the one before the first is empty. It holds names alone: no contents, no secret, no
+password, no hash of any. So what a record shows of a command is listed here, field by field.
 """
 
 import hashlib
@@ -15,7 +15,20 @@ from collections.abc import Sequence
 from json.encoder import encode_basestring as quoted
 
 from actors.numbers import Count
+from actors.principals import (
+    ChangeGroup,
+    ChangeUser,
+    CreateGroup,
+    CreateLogin,
+    CreateUser,
+    Grant,
+    RefreshLogin,
+    RemoveGroup,
+    RemoveUser,
+    RevokeLogin,
+)
 from actors.values import (
+    AccountChange,
     AnyPart,
     Batch,
     CloseSession,
@@ -91,7 +104,7 @@ def _about_command(
 
     `first` names the place of the command's first copy, if this one is a retry.
     """
-    who = "null" if command.principal is None else quoted(command.principal.token)
+    who = "null" if command.principal is None else quoted(command.principal.owner)
     is_first = (outcome.slot, outcome.index) == (slot, index)
     first = "" if is_first else f',"first":"{outcome.slot}-{outcome.index}"'
     return (
@@ -108,11 +121,61 @@ def _about(part: AnyPart) -> str:
             names = ""
         case CloseSession(target=session):
             names = f',"session":{quoted(session)}'
-        case CreateToken(token=token, grants=grants):
-            given = ",".join(f"[{quoted(one.role)},{quoted(one.path)}]" for one in grants)
-            names = f',"token":{quoted(token)},"grants":[{given}]'
+        case CreateToken(token=token, grants=grants, groups=groups):
+            names = f',"token":{quoted(token)},"grants":[{_pairs(grants)}]'
+            names += _listed("groups", groups)
         case RevokeToken(token=token):
             names = f',"token":{quoted(token)}'
+        case _ if isinstance(part, AccountChange):
+            names = _about_account(part)
         case _:
             names = f',"path":{quoted(part.path)}'
     return f'"operation":"{part.kind}"{names}'
+
+
+def _about_account(change: AccountChange) -> str:
+    """Of a user, group or login. That there is a new password is shown, and nothing of it."""
+    match change:
+        case CreateUser(user=user, grants=grants, groups=groups):
+            names = f',"user":{quoted(user)}{_given("grants", grants)}{_listed("groups", groups)}'
+            return names + _password(change.password)
+        case ChangeUser(user=user):
+            given = _given("grants", change.grant) + _given("revoked", change.revoke)
+            moved = _listed("joined", change.join) + _listed("left", change.leave)
+            return f',"user":{quoted(user)}{given}{moved}{_password(change.password)}'
+        case RemoveUser(user=user):
+            return f',"user":{quoted(user)}'
+        case CreateGroup(group=group, grants=grants):
+            return f',"group":{quoted(group)}{_given("grants", grants)}'
+        case ChangeGroup(group=group):
+            given = _given("grants", change.grant) + _given("revoked", change.revoke)
+            return f',"group":{quoted(group)}{given}'
+        case RemoveGroup(group=group):
+            return f',"group":{quoted(group)}'
+        case CreateLogin(login=login):
+            holder = _named("token", change.token) + _named("user", change.user)
+            return f',"login":{quoted(login)}{holder}'
+        case RefreshLogin():
+            return ""
+        case RevokeLogin(login=login):
+            return f',"login":{quoted(login)}'
+
+
+def _named(name: str, text: str | None) -> str:
+    return "" if text is None else f',"{name}":{quoted(text)}'
+
+
+def _pairs(grants: Sequence[Grant]) -> str:
+    return ",".join(f"[{quoted(one.role)},{quoted(one.path)}]" for one in grants)
+
+
+def _given(name: str, grants: Sequence[Grant]) -> str:
+    return f',"{name}":[{_pairs(grants)}]' if grants else ""
+
+
+def _listed(name: str, texts: Sequence[str]) -> str:
+    return f',"{name}":[{",".join(map(quoted, texts))}]' if texts else ""
+
+
+def _password(password: str | None) -> str:
+    return "" if password is None else ',"new_password":true'

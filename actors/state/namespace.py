@@ -14,16 +14,19 @@ from pydantic import Field, TypeAdapter, ValidationError
 from actors.effects import Record
 from actors.errors import InvariantViolation, JournalUnreadable
 from actors.paxos.membership import Membership
+from actors.state import accounts
 from actors.state.audit import AuditChain, AuditMark
 from actors.state.budget import Refused
 from actors.state.changed_rows import ChangedRows
 from actors.state.operations import operate
-from actors.state.policy import Policy, TokenRow
+from actors.state.policy import Policy
+from actors.state.policy_rows import POLICY_ROWS, LogPosition
 from actors.state.quotas import QuotaRow, Quotas
 from actors.state.sessions import KeyRow, SessionRow, Sessions, result_key
 from actors.state.tree import Tree
 from actors.values import (
     NO_ROOM,
+    AccountChange,
     AnyValue,
     Batch,
     CloseSession,
@@ -48,7 +51,7 @@ from actors.values import (
 
 _ENTRY: TypeAdapter[FileEntry | DirectoryEntry] = TypeAdapter(FileEntry | DirectoryEntry)
 
-STATE_ROWS = ("entry", "session", "result", "key", "token", "quota")
+STATE_ROWS = ("entry", "session", "result", "key", *POLICY_ROWS, "quota")
 """The kinds of the state's rows, each with a slash and a name after it; `state` has neither."""
 
 _NOT_EXECUTED = frozenset(("busy", "denied", "unauthenticated"))
@@ -143,10 +146,10 @@ class Namespace:
                     self._journalled_results.add(record.key)
                 case "key":
                     self.sessions.keys[rest] = KeyRow.model_validate_json(value)
-                case "token":
-                    self.policy.keep(rest, TokenRow.model_validate_json(value))
                 case "quota":
                     self.quotas.rows[rest] = QuotaRow.model_validate_json(value)
+                case _ if kind in POLICY_ROWS:
+                    self.policy.restore(kind, rest, value)
                 case "state":
                     state = StateRow.model_validate_json(value)
                     self.applied = state.applied
@@ -195,7 +198,7 @@ class Namespace:
             for sequence, outcome in session.results.items():
                 found.append((result_key(name, sequence), outcome))
         found.extend((f"key/{key}", row) for key, row in self.sessions.keys.items())
-        found.extend((f"token/{token}", row) for token, row in self.policy.tokens.items())
+        found.extend(self.policy.rows())
         found.extend((f"quota/{path}", row) for path, row in self.quotas.rows.items())
         found.extend((f"entry/{path}", entry) for path, entry in self.tree.entries.items())
         return found
@@ -244,8 +247,8 @@ class Namespace:
             name, _, sequence = rest.rpartition("/")
             session = self.sessions.by_name.get(name)
             return session.results.get(int(sequence, 16)) if session else None
-        if kind == "token":
-            return self.policy.tokens.get(rest)
+        if kind in POLICY_ROWS:
+            return self.policy.row(kind, rest)
         if kind == "quota":
             return self.quotas.rows.get(rest)
         return self.sessions.keys.get(rest)
@@ -313,7 +316,7 @@ class Namespace:
         else:
             outcome = self._once_per_key(slot, index, command)
         if command.principal is not None and outcome.token is None:
-            outcome = outcome.model_copy(update={"token": command.principal.token})
+            outcome = outcome.model_copy(update={"token": command.principal.owner})
         self.sessions.record(command, session, outcome)
         return outcome
 
@@ -367,15 +370,18 @@ class Namespace:
         budget = self.tree.budget
         assert budget is not None
         rights = self.policy.check(command, budget, self.log_time_ms)
+        at = LogPosition(slot, index, self.log_time_ms)
         match command.operation:
             case OpenSession():
                 pass
             case CloseSession(target=target):
                 self.sessions.close(target)
-            case CreateToken() | RevokeToken():
-                self.policy.operate(slot, command, rights, budget, self.log_time_ms)
-            case SetQuota() | RemoveQuota():
-                self.quotas.operate(slot, command.operation, budget)
+            case CreateToken() | RevokeToken() as change:
+                self.policy.operate(at, command.principal, change, rights, budget)
+            case SetQuota() | RemoveQuota() as change:
+                self.quotas.operate(slot, change, budget)
+            case change if isinstance(change, AccountChange):
+                accounts.operate(self.policy, at, command.principal, change, rights, budget)
             case operation:
                 return operate(self.tree, slot, index, operation)
         return self._outcome("done", slot, index)
@@ -385,6 +391,6 @@ class Namespace:
 
 
 def _key_of(command: Command) -> str:
-    """The name of the command's idempotency key: each principal has its own. Keys hold no space."""
+    """The name of the command's idempotency key: each owner has its own. Keys hold no space."""
     key = "" if command.idempotency is None else command.idempotency.key
-    return key if command.principal is None else f"{command.principal.token} {key}"
+    return key if command.principal is None else f"{command.principal.owner} {key}"

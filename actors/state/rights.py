@@ -8,6 +8,16 @@ tells the current tag; `admin` includes both, and is needed to grant anything th
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from actors.principals import (
+    ChangeUser,
+    CreateGroup,
+    CreateLogin,
+    CreateUser,
+    PolicyChange,
+    RemoveGroup,
+    RemoveUser,
+    granted_by,
+)
 from actors.state.tree import is_below
 from actors.values import (
     AnyOperation,
@@ -24,7 +34,6 @@ from actors.values import (
     PutFile,
     RemoveDirectory,
     RemoveQuota,
-    RevokeToken,
     Role,
     SetQuota,
     Transaction,
@@ -104,7 +113,9 @@ EVERYTHING: Rights = _All(())
 
 
 def needs_of(operation: AnyOperation) -> Iterator[Need]:
-    """What `operation` needs, step by step; `RevokeToken` see `needs_of_grants`."""
+    """What `operation` needs, step by step, without what depends on the rows that it changes:
+    `Policy.operate` and `actors.state.accounts` check that.
+    """
     if isinstance(operation, Transaction):
         for number, step in enumerate(operation.steps):
             for need in _needs_of_part(step):
@@ -128,15 +139,29 @@ def _needs_of_part(part: AnyPart) -> Iterator[Need]:
         case CopyEntry(source=source, target=target):
             yield Need("read", source)
             yield Need("write", target)
-        case CreateToken(grants=grants):
-            yield from needs_of_grants(grants)
         case SetQuota(path=path) | RemoveQuota(path=path):
             # Who administers a directory can't lift what bounds it.
             yield Need("admin", path.rpartition("/")[0])
         case OpenSession() | CloseSession():
             yield Need("admin", "")  # Only gateways themselves open and close sessions.
-        case RevokeToken():
-            pass
+        case _ if isinstance(part, PolicyChange):
+            yield from needs_of_grants(granted_by(part))
+            if _is_for_the_whole_cluster(part):
+                yield Need("admin", "")
+
+
+def _is_for_the_whole_cluster(change: PolicyChange) -> bool:
+    """Whether only who administers everything may do this, whatever the grants: users and groups
+    have no path, a group may get more grants later, and gateways themselves make logins.
+    """
+    match change:
+        case CreateUser() | RemoveUser() | CreateGroup() | RemoveGroup() | CreateLogin():
+            return True
+        case CreateToken(groups=groups):
+            return bool(groups)
+        case ChangeUser(join=join, leave=leave):
+            return bool(join or leave)
+    return False
 
 
 def needs_of_grants(grants: Iterable[Grant]) -> Iterator[Need]:

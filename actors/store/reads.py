@@ -27,12 +27,10 @@ from actors.values import (
     CloseSession,
     Command,
     CopyEntry,
-    CreateToken,
     DirectoryEntry,
     MoveEntry,
     OpenSession,
     PolicyChange,
-    RevokeToken,
     steps_of,
 )
 
@@ -199,7 +197,7 @@ def answer_read(state: Namespace, request: ReadRequest, page_bytes: int = PAGE_B
         return _answer_result(state, request, rights)
     if request.what == "quotas":
         return policy_reads.answer_quotas(state, request, rights)
-    if request.what in ("access", "tokens", "credential"):
+    if request.what == "access" or request.what in policy_reads.OF_THE_POLICY:
         return policy_reads.answer(state, request, rights, page_bytes)
     listed = request.what == "list" and rights.leads_on(request.path)
     if not (rights.may("read", request.path) or listed):
@@ -273,7 +271,7 @@ def _answer_result(state: Namespace, request: ReadRequest, rights: Rights) -> Re
         return ReadReply(number=request.number, status="unknown_session", applied=state.applied)
     outcome = session.results.get(request.sequence)
     if outcome is not None:
-        own = request.principal is not None and outcome.token == request.principal.token
+        own = request.principal is not None and outcome.token == request.principal.owner
         if not own and not rights.may("read", ""):
             return _refused(state.applied, request, "denied", "")
         return ReadReply(
@@ -303,14 +301,16 @@ def touches(command: Command, request: ReadRequest) -> bool:
 
 def _rests_on_policy(request: ReadRequest) -> bool:
     """Whether the answer depends on who may do what."""
-    return request.principal is not None or request.what in ("tokens", "credential")
+    return request.principal is not None or request.what in policy_reads.OF_THE_POLICY
 
 
 def _changed_paths(command: Command) -> Iterator[str]:
     """The paths at which, and below which, the command may change something."""
     for step in steps_of(command.operation):
         match step:
-            case OpenSession() | CloseSession() | Check() | CreateToken() | RevokeToken():
+            case OpenSession() | CloseSession() | Check():
+                pass
+            case _ if isinstance(step, PolicyChange):
                 pass
             case MoveEntry(source=source, target=target):
                 yield source

@@ -22,6 +22,7 @@ FILES = (
     "senders.toml",
     "audit.toml",
     "quotas.toml",
+    "accounts.toml",
 )
 _SEEDS = 20
 

@@ -158,7 +158,10 @@ def _steps(
     command: dict[str, Any], outcome: Outcome, place: dict[str, int], log_time_ms: int
 ) -> Iterator[dict[str, Any]]:
     operation = command["operation"]
-    who = command["principal"]["token"] if "principal" in command else None
+    who = None
+    if "principal" in command:
+        principal = command["principal"]
+        who = f"@{principal['user']}" if "user" in principal else principal["token"]
     for number, step in enumerate(operation.get("steps", (operation,))):
         record: dict[str, Any] = dict(place)
         if operation["kind"] == "transaction":
@@ -168,13 +171,20 @@ def _steps(
             case "move" | "copy":
                 record |= {"path": step["target"], "source": step["source"]}
             case "create_token":
-                grants = [[grant["role"], grant["path"]] for grant in step["grants"]]
-                record |= {"token": step["token"], "grants": grants}
+                record |= {"token": step["token"], "grants": _pairs(step["grants"])}
+                record |= {"groups": step["groups"]} if step.get("groups") else {}
+            case "create_user" | "change_user" | "remove_user":
+                record |= {"user": step["user"], **_rights_in(step)}
+            case "create_group" | "change_group" | "remove_group":
+                record |= {"group": step["group"], **_rights_in(step)}
+            case "create_login" | "revoke_login":
+                holder = {key: step[key] for key in ("token", "user") if step.get(key) is not None}
+                record |= {"login": step["login"], **holder}
             case "revoke_token":
                 record["token"] = step["token"]
             case "close_session":
                 record["session"] = step["target"]
-            case "open_session":
+            case "open_session" | "refresh_login":
                 pass
             case _:
                 record["path"] = step["path"]
@@ -183,3 +193,26 @@ def _steps(
             record["first"] = f"{outcome.slot}-{outcome.index}"
         record["request"] = f"{command['session']}-{command['sequence']}"
         yield record
+
+
+_RIGHTS = {
+    "grants": "grants",
+    "grant": "grants",
+    "revoke": "revoked",
+    "groups": "groups",
+    "join": "joined",
+    "leave": "left",
+}
+"""For fields of a change of users and groups those of its record; empty ones are left out."""
+
+
+def _rights_in(step: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field, name in _RIGHTS.items():
+        if step.get(field):
+            found[name] = _pairs(step[field]) if name in ("grants", "revoked") else step[field]
+    return found | ({} if step.get("password") is None else {"new_password": True})
+
+
+def _pairs(grants: list[dict[str, str]]) -> list[list[str]]:
+    return [[grant["role"], grant["path"]] for grant in grants]

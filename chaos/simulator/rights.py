@@ -6,27 +6,27 @@ revoked. `rights_hold` is judged in the end, by an arithmetic of its own over th
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
 from actors.calls import Read, ReadDone, Write, WriteDecided
 from actors.messages import ReadReply, ReadRequest
+from actors.principals import CreateLogin, RevokeLogin
 from actors.state.namespace import Namespace
 from actors.values import (
     AnyOperation,
     AnyValue,
     Batch,
-    Check,
     Command,
     CopyEntry,
     CreateToken,
     DeleteFile,
     Grant,
     Inline,
-    MakeDirectory,
     MoveEntry,
+    Outcome,
     Principal,
     PutFile,
     Refusal,
@@ -38,6 +38,7 @@ from actors.values import (
 )
 from chaos.simulator.machine import Machine
 from chaos.simulator.reference_log import ReferenceLog
+from chaos.simulator.rights_model import Pairs, RightsModel, leads_on, may, needed
 from chaos.simulator.violation import Violation
 from chaos.simulator.workload import Process, Workload
 from chaos.simulator.world import World
@@ -58,9 +59,11 @@ _VALUE: TypeAdapter[AnyValue] = TypeAdapter(Value)
 class TokenClients:
     """The clients: each acts as the administrator or as the holder of a token."""
 
+    stream = "rights"
+
     def __init__(self, world: World, workload: Workload) -> None:
         self._workload = workload
-        self._rng = world.stream("rights")
+        self._rng = world.stream(self.stream)
         self._holders: list[Principal] = []
         """Tokens that were made, whether they still live or not."""
         self.done: list[tuple[int, int, Principal | None]] = []
@@ -82,18 +85,22 @@ class TokenClients:
         else:
             self._read(process, rng.choice(self._holders))
 
-    def _create(self, process: Process) -> None:
+    def _grants(self) -> tuple[Grant, ...]:
         rng = self._rng
         grants = []
         for _ in range(rng.randint(1, 2)):
             role = rng.choice(_ROLES)
             path = "" if role == "operate" else rng.choice(_PREFIXES)
             grants.append(Grant(role=role, path=path))
+        return tuple(grants)
+
+    def _create(self, process: Process) -> None:
+        rng = self._rng
         made = CreateToken(
+            grants=self._grants(),
             token=rng.choice(_IDS),
             sha256="",
             label="",
-            grants=tuple(grants),
             expires_after_ms=rng.choice(_EXPIRIES_MS),
         )
         by = None
@@ -135,14 +142,22 @@ class TokenClients:
                 self._slot = max(self._slot, answer.outcome.slot)
                 if result == "done":
                     self.done.append((answer.outcome.slot, answer.outcome.index, by))
-                if isinstance(operation, CreateToken) and result == "done":
-                    holder = Principal(token=operation.token, policy_slot=answer.outcome.slot)
-                    self._holders = [*self._holders[1 - _KNOWN_MAX :], holder]
+                if result == "done":
+                    self._learn(operation, answer.outcome)
             self._workload.end(process, result)
 
         self._workload.call(
             process, lambda token: Write(token=token, operation=operation, principal=by), then
         )
+
+    def _learn(self, operation: AnyOperation, outcome: Outcome) -> None:
+        """An operation is done."""
+        if isinstance(operation, CreateToken):
+            self._hold(Principal(token=operation.token, policy_slot=outcome.slot))
+
+    def _hold(self, holder: Principal) -> None:
+        """From now on commands and reads may be for this principal."""
+        self._holders = [*self._holders[1 - _KNOWN_MAX :], holder]
 
     def _read(self, process: Process, by: Principal) -> None:
         rng = self._rng
@@ -164,12 +179,6 @@ class TokenClients:
             self._workload.end(process, answer.reply.status if ok else "failed")
 
         self._workload.call(process, lambda token: Read(token=token, request=request), then)
-
-
-class _Holder(NamedTuple):
-    slot: int
-    grants: tuple[tuple[str, str], ...]
-    expires_ms: int | None
 
 
 class _Served(NamedTuple):
@@ -222,7 +231,7 @@ class RightsInvariants:
         assert log.genesis is not None
         state = Namespace()
         state.begin(log.genesis)
-        policy: dict[str, _Holder] = {}
+        policy = RightsModel()
         judged = sorted(self._served, key=lambda one: one.first)
         waiting: list[_Served] = []
         for slot in range(log.chosen_through + 1):
@@ -232,9 +241,7 @@ class RightsInvariants:
                 waiting.append(judged.pop(0))
             waiting = [one for one in waiting if not self._is_right(one, slot, policy, state)]
 
-    def _apply(
-        self, state: Namespace, slot: int, log: ReferenceLog, policy: dict[str, _Holder]
-    ) -> None:
+    def _apply(self, state: Namespace, slot: int, log: ReferenceLog, policy: RightsModel) -> None:
         value = _VALUE.validate_json(log.chosen[slot])
         aborted = tuple(Refusal(index=index, reason="") for index in log.aborted(slot))
         outcomes = state.apply(slot, value, aborted)
@@ -246,47 +253,55 @@ class RightsInvariants:
             if (outcome.slot, outcome.index) != (slot, index):
                 continue  # A retry.
             self._judge(command, outcome.status, slot, policy, state.log_time_ms)
-            match command.operation:
-                case CreateToken() as made if outcome.status == "done":
-                    after_ms = made.expires_after_ms
-                    policy[made.token] = _Holder(
-                        slot,
-                        tuple((grant.role, grant.path) for grant in made.grants),
-                        None if after_ms is None else state.log_time_ms + after_ms,
-                    )
-                case RevokeToken(token=token) if outcome.status == "done":
-                    policy.pop(token, None)
+            if outcome.status == "done":
+                policy.apply(command.operation, command.principal, (slot, index), state.log_time_ms)
 
     def _judge(
-        self, command: Command, status: str, slot: int, policy: dict[str, _Holder], time_ms: int
+        self, command: Command, status: str, slot: int, policy: RightsModel, time_ms: int
     ) -> None:
-        principal = command.principal
+        principal, operation = command.principal, command.operation
         if principal is None:
+            if isinstance(operation, CreateLogin) and status in ("done", "unauthenticated"):
+                self._judge_login(operation, status, slot, policy, time_ms)
             return
-        grants = _grants_of(principal, policy, time_ms)
-        may = grants is not None and all(
-            _may(grants, role, path) for role, path in _needed(command.operation)
+        grants = policy.grants_of(principal, time_ms)
+        allowed = grants is not None and all(
+            may(grants, role, path) for role, path in needed(operation, policy.acts_for(principal))
         )
-        if isinstance(command.operation, RevokeToken):
+        if isinstance(operation, RevokeToken):
             return
-        self.counters[f"rights.commands_{'allowed' if may else 'refused'}"] += 1
-        if may != (status not in ("denied", "unauthenticated")) and status not in _NOT_JUDGED:
+        if isinstance(operation, RevokeLogin) and status == "done":
+            allowed = grants is not None and policy.may_revoke(operation.login, principal, grants)
+        who = "tokens" if principal.user is None else "users"
+        self.counters[f"rights.{who}_commands_{'allowed' if allowed else 'refused'}"] += 1
+        if allowed != (status not in ("denied", "unauthenticated")) and status not in _NOT_JUDGED:
             raise Violation(
                 "rights_hold",
                 f"{command.request} of {principal} is {status} at slot {slot}, where it has the "
-                f"grants {grants}: {command.operation.kind}",
+                f"grants {grants}: {operation.kind}",
             )
 
-    def _is_right(
-        self, one: _Served, slot: int, policy: dict[str, _Holder], state: Namespace
-    ) -> bool:
+    def _judge_login(
+        self, made: CreateLogin, status: str, slot: int, policy: RightsModel, time_ms: int
+    ) -> None:
+        current = policy.may_log_in(made, time_ms)
+        self.counters[f"rights.logins_{'allowed' if current else 'refused'}"] += 1
+        if current != (status == "done"):
+            raise Violation(
+                "rights_hold",
+                f"a login of {made.user or made.token} by the secret {made.checked} is {status} "
+                f"at slot {slot}",
+            )
+
+    def _is_right(self, one: _Served, slot: int, policy: RightsModel, state: Namespace) -> bool:
         """Whether the answer is right at this slot. Raises `Violation` if it is at none."""
         assert one.request.principal is not None
-        grants = _grants_of(one.request.principal, policy, state.log_time_ms)
+        grants = policy.grants_of(one.request.principal, state.log_time_ms)
         right = _answers_rightly(one.request, one.reply, grants)
         if right:
             served = one.reply.status not in ("denied", "unauthenticated")
-            self.counters[f"rights.reads_{'allowed' if served else 'refused'}"] += 1
+            who = "tokens" if one.request.principal.user is None else "users"
+            self.counters[f"rights.{who}_reads_{'allowed' if served else 'refused'}"] += 1
         elif slot >= one.last:
             raise Violation(
                 "rights_hold",
@@ -296,73 +311,19 @@ class RightsInvariants:
         return right
 
 
-def _grants_of(
-    principal: Principal, policy: dict[str, _Holder], time_ms: int
-) -> tuple[tuple[str, str], ...] | None:
-    holder = policy.get(principal.token)
-    if holder is None or holder.slot > principal.policy_slot:
-        return None
-    if holder.expires_ms is not None and time_ms >= holder.expires_ms:
-        return None
-    return holder.grants
-
-
-_ENOUGH = {"read": ("read", "write", "admin"), "write": ("write", "admin"), "admin": ("admin",)}
-
-
-def _may(grants: tuple[tuple[str, str], ...], role: str, path: str) -> bool:
-    names = [] if path == "" else path.split("/")
-    for granted, prefix in grants:
-        border = [] if prefix == "" else prefix.split("/")
-        if granted in _ENOUGH[role] and names[: len(border)] == border:
-            return True
-    return False
-
-
-def _leads_on(grants: tuple[tuple[str, str], ...], path: str) -> bool:
-    names = [] if path == "" else path.split("/")
-    return any(
-        role in _ENOUGH["read"] and prefix.split("/")[: len(names)] == names
-        for role, prefix in grants
-    )
-
-
-def _needed(operation: AnyOperation) -> Iterator[tuple[str, str]]:
-    match operation:
-        case Transaction(steps=steps):
-            for step in steps:
-                if not isinstance(step, Check):
-                    yield from _needed(step)
-        case PutFile(path=path) | DeleteFile(path=path) | MakeDirectory(path=path):
-            yield "write", path
-        case RemoveDirectory(path=path):
-            yield "write", path
-        case MoveEntry(source=source, target=target):
-            yield "write", source
-            yield "write", target
-        case CopyEntry(source=source, target=target):
-            yield "read", source
-            yield "write", target
-        case CreateToken(grants=grants):
-            for grant in grants:
-                yield "admin", grant.path
-
-
-def _answers_rightly(
-    request: ReadRequest, reply: ReadReply, grants: tuple[tuple[str, str], ...] | None
-) -> bool:
+def _answers_rightly(request: ReadRequest, reply: ReadReply, grants: Pairs | None) -> bool:
     if grants is None:
         return reply.status == "unauthenticated"
     if reply.status == "unauthenticated":
         return False
     if request.what == "changes":
-        may = _leads_on(grants, "")
+        allowed = leads_on(grants, "")
         shown = [change.path for change in reply.changes]
         shown += [change.source for change in reply.changes if change.source is not None]
     else:
-        leads = request.what == "list" and _leads_on(grants, request.path)
-        may = _may(grants, "read", request.path) or leads
+        leads = request.what == "list" and leads_on(grants, request.path)
+        allowed = may(grants, "read", request.path) or leads
         shown = [child.path for child in reply.children]
     if reply.status == "denied":
-        return not may
-    return may and all(_may(grants, "read", path) or _leads_on(grants, path) for path in shown)
+        return not allowed
+    return allowed and all(may(grants, "read", path) or leads_on(grants, path) for path in shown)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from actors.options import Options
+from chaos.simulator.accounts import AccountClients
 from chaos.simulator.audit import AuditReader, is_copied
 from chaos.simulator.fault_injector import FaultInjector
 from chaos.simulator.faults import (
@@ -144,6 +145,7 @@ class Simulation:
         self.token_clients = TokenClients(self.world, self.workload)
         AuditReader(self.world, self.workload)
         QuotaClient(self.world, self.workload)
+        self.account_clients = AccountClients(self.world, self.workload)
         if "slow-clients" in self.script.faults and not renewals_arrive(self.script.faults):
             self.large_files.checked_from_us = _NEVER_US
         self.invariants.on_chunk = self.large_files.chunk_changed
@@ -215,7 +217,8 @@ class Simulation:
         self._wait(lambda: is_copied(world), 60_000, "audit_is_got_back", "whole audit")
         self.invariants.audit.check(world, self.invariants.log)
         self.invariants.quotas.check(world, self.invariants.log)
-        self.invariants.rights.check(self.invariants.log, self.token_clients.done)
+        done = [*self.token_clients.done, *self.account_clients.done]
+        self.invariants.rights.check(self.invariants.log, done)
         check_history(workload, workload.counts)
 
     def _wait_until_healed(self) -> None:

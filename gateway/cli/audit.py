@@ -47,7 +47,7 @@ def show(
     context: typer.Context,
     prefix: Annotated[str, typer.Option(help="Only what concerns this path, or below it.")] = "",
     principal: Annotated[
-        str, typer.Option(help="Only what this token did, by its id, or the administrator.")
+        str, typer.Option(help="Only what @USER did, or a token, by its id, or the administrator.")
     ] = "",
     operation: Annotated[str, typer.Option(help="Only this kind, as put_file.")] = "",
     result: Annotated[str, typer.Option(help="Only this result, as done or denied.")] = "",
@@ -200,13 +200,22 @@ def _print_records(records: list[dict[str, Any]], lines: bool) -> None:
     sys.stdout.flush()
 
 
+_NAMES = ("path", "login", "token", "user", "group", "session")
+
+
 def _text(record: dict[str, Any]) -> str:
     step = f".{record['step']}" if "step" in record else ""
-    what = str(record.get("path", record.get("token", record.get("session", ""))))
+    what = " ".join(str(record[name]) for name in _NAMES if name in record)
     if "source" in record:
         what = f"{record['source']} → {what}"
-    if "grants" in record:
-        what += " " + ", ".join(f"{role}:/{path}" for role, path in record["grants"])
+    for sign, name in (("", "grants"), ("-", "revoked")):
+        if record.get(name):
+            what += " " + ", ".join(f"{sign}{role}:/{path}" for role, path in record[name])
+    for sign, name in (("@", "groups"), ("+@", "joined"), ("-@", "left")):
+        if record.get(name):
+            what += " " + ", ".join(f"{sign}{group}" for group in record[name])
+    if "new_password" in record:
+        what += " (new password)"
     again = f" (again: {record['first']})" if "first" in record else ""
     return (
         f"{record['number']:>6}  {record['slot']}-{record['index']}{step}  "

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from actors.messages import AuditPage, AuditRead, ReadRequest
+from actors.principals import NAME_CHARS_MAX
 from actors.state.rights import EVERYTHING, Need, Rights
 from gateway.callers import ADMINISTRATOR, Caller, caller_of, forbidden
 from gateway.cluster import Cluster
@@ -42,6 +43,9 @@ _NO_STORE = {"cache-control": "no-store"}
 _POLL_S = 0.5
 _WAITING_MAX = 32
 """How many requests wait for new records at a time: each asks a learner twice a second."""
+
+_NAME_MAX = 1 + NAME_CHARS_MAX
+"""The longest name that is asked for: `@USER`."""
 
 _LEARNER = re.compile(r"learner-[1-9][0-9]?")
 _HOPS_MAX = 16
@@ -151,7 +155,7 @@ def _asked(query: dict[str, str]) -> AuditRead:
         raise Problem(INVALID_PATH, f"{error}") from None
     principal = query.get(AUDIT_PRINCIPAL.key)
     texts = (AUDIT_OPERATION.of(query), AUDIT_RESULT.of(query), principal or "")
-    if any(len(text) > 64 for text in texts):
+    if any(len(text) > _NAME_MAX for text in texts):
         raise Problem(INVALID_QUERY, "operation, result and principal are short names")
     learner = AUDIT_LEARNER.of(query)
     if learner and not _LEARNER.fullmatch(learner):

@@ -522,10 +522,11 @@ class ProblemDocument(TypedDict):
 
 
 class AuditItem(TypedDict):
-    """A record: a step of a command. `principal` is a token's id; `null`: the administrator, or the
-    gateway itself. `first` is the place of the command's first copy, if this one is a retry.
-    `hash` is `SHA-256(PREVIOUS LINE_FEED RECORD)` in hex, of the hash before it and of this object
-    without `hash`, as compact JSON in UTF-8; `null`: something is hidden.
+    """A record: a step of a command. `principal` is `@USER`, or the id of a token or of a session
+    that a token's secret opened; `null`: the administrator, or the gateway itself. `first` is the
+    place of the command's first copy, if this one is a retry. `hash` is
+    `SHA-256(PREVIOUS LINE_FEED RECORD)` in hex, of the hash before it and of this object without
+    `hash`, as compact JSON in UTF-8; `null`: something is hidden.
     """
 
     number: int
@@ -537,9 +538,17 @@ class AuditItem(TypedDict):
     operation: str
     path: NotRequired[str]
     source: NotRequired[str]
-    session: NotRequired[str]
+    session: NotRequired[Annotated[str, Field(description="A gateway's own.")]]
     token: NotRequired[str]
+    user: NotRequired[str]
+    group: NotRequired[str]
+    login: NotRequired[Annotated[str, Field(description="A session of a user or of a token.")]]
     grants: NotRequired[list[list[str]]]
+    revoked: NotRequired[Annotated[list[list[str]], Field(description="Grants, as `grants`.")]]
+    groups: NotRequired[list[str]]
+    joined: NotRequired[list[str]]
+    left: NotRequired[list[str]]
+    new_password: NotRequired[bool]
     result: str
     first: NotRequired[str]
     request: str

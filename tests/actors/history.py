@@ -15,6 +15,20 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
+from actors.principals import (
+    GRANTS_MAX,
+    GROUPS_MAX,
+    ChangeGroup,
+    ChangeUser,
+    CreateGroup,
+    CreateLogin,
+    CreateUser,
+    RefreshLogin,
+    RemoveGroup,
+    RemoveUser,
+    RevokeLogin,
+)
+from actors.state.accounts import LOGINS_MAX
 from actors.state.namespace import Namespace
 from actors.values import (
     NO_ROOM,
@@ -386,7 +400,132 @@ def acceptors() -> Chapter:
     return Chapter(_genesis(Constants(alpha=3)), writer.slots, narrow_tree=False)
 
 
-CHAPTERS = (files, sessions, bounds, principals, audited, quotas, acceptors)
+def accounts() -> Chapter:
+    """Users, groups and logins: what each may, changes and ends, in a cluster that chains it."""
+    writer = _Writer()
+    each, slot, command = writer.each, writer.slot, writer.command
+
+    def grants(*pairs: tuple[Any, str]) -> tuple[Grant, ...]:
+        return tuple(Grant(role=role, path=path) for role, path in pairs)
+
+    def user(name: str, *pairs: tuple[Any, str], **more: Any) -> CreateUser:
+        return CreateUser(user=name, password=f"hash of {name}", grants=grants(*pairs), **more)
+
+    def made() -> str:
+        """The version of what the newest slot has made."""
+        return f"{len(writer.slots)}-0"
+
+    def login(
+        name: str, checked: str, minutes: int = 60, user: str | None = None, token: str = ""
+    ) -> CreateLogin:
+        return CreateLogin(
+            login=name,
+            sha256="cd" * 32,
+            label=name,
+            user=user,
+            token=token or None,
+            checked=checked,
+            idle_ms=minutes * _MINUTE_MS,
+            expires_after_ms=90 * _MINUTE_MS,
+        )
+
+    def act(name: str, *operations: AnyOperation, known: int = 999, **more: Any) -> None:
+        who = Principal(token=name, policy_slot=known, **more)
+        for operation in operations:
+            slot(command(operation, principal=who))
+
+    writers = CreateGroup(group="writers", grants=grants(("write", "w")))
+    each(OpenSession(), writers, writers, CreateGroup(group="odd", grants=grants(("backup", "a"))))
+    each(user("al", ("read", "a"), groups=("writers",)))
+    first = made()
+    each(user("al"), user("no", groups=("none",)), user("odd", ("operate", "a")))
+    each(user("root", ("admin", "")))
+    root = made()
+    each(CreateUser(user="mute"), login("x", made(), user="mute"), login("x", "1-0", user="none"))
+    each(login("l1", first, user="al"), login("l1", first, user="al"), login("x", "0-0", user="al"))
+    each(login("x", first), login("x", first, user="al", token="t"), login("x", "0", token="t"))
+    each(login("l2", root, user="root"), RefreshLogin(), RevokeLogin(login="none"))
+    act("l1", _put("w/1"), _put("a/1"), _put("z/1"), RefreshLogin(), user="al")
+    act("l1", _put("w/2"), known=3, user="al")
+    act("l1", _put("w/2"), user="root")
+    act("l1", _put("w/2"))
+
+    # Users and groups change, by who may change them.
+    new = grants(("write", "z"), ("read", "z"))
+    each(ChangeUser(user="none", join=("writers",)), ChangeUser(user="al"))
+    each(ChangeUser(user="al", grant=new, leave=("writers",)), ChangeUser(user="al", revoke=new))
+    each(ChangeUser(user="al", revoke=new), ChangeUser(user="al", leave=("writers",)))
+    each(ChangeUser(user="al", join=("none",)), ChangeUser(user="al", join=("writers",)))
+    each(ChangeGroup(group="writers"), ChangeGroup(group="none", grant=new))
+    each(ChangeGroup(group="writers", grant=new, revoke=grants(("write", "w"))))
+    act("l1", _put("w/3"), _put("z/3"), ChangeUser(user="al", grant=new), user="al")
+    act("l1", ChangeUser(user="root", password="h"), ChangeUser(user="al", join=("w",)), user="al")
+    act("l1", RevokeLogin(login="l2"), RemoveUser(user="root"), user("me"), user="al")
+    act("l2", RemoveGroup(group="none"), ChangeUser(user="al", password="by root"), user="root")
+    second = made()
+    act("l1", _put("z/4"), user="al")
+    each(login("l1", first, user="al"), login("l1", second, user="al"))
+    act("l1", ChangeUser(user="al", password="own"), _put("z/4"), user="al")
+    third = f"{len(writer.slots) - 1}-0"
+    each(login("l3", third, user="al"), RemoveGroup(group="writers"))
+    act("l3", _put("z/5"), user="al")
+    each(writers, *(CreateGroup(group=f"g{n}") for n in range(GROUPS_MAX + 1)))
+    many = tuple(f"g{n}" for n in range(GROUPS_MAX))
+    each(ChangeUser(user="al", join=many), ChangeUser(user="al", join=(f"g{GROUPS_MAX}",)))
+    some = grants(*(("write", f"p{n}") for n in range(GRANTS_MAX)))
+    each(ChangeUser(user="al", grant=some), ChangeGroup(group="g0", grant=some))
+    act("l3", _put("p9/1"), _put("q"), user="al")
+    each(ChangeUser(user="root", grant=some[:8]), ChangeUser(user="root", grant=some[8:]))
+    each(ChangeUser(user="root", revoke=some[:8]))
+
+    # Tokens of groups, and what they and users make.
+    def token(name: str, *groups: str, **more: Any) -> CreateToken:
+        return CreateToken(token=name, sha256="ab" * 32, label="", groups=groups, **more)
+
+    given = grants(("write", "w"))
+    each(token("t", "writers", grants=given), token("l3", grants=given), token("u", grants=()))
+    secret = f"{len(writer.slots) - 2}"
+    each(login("t1", "0", token="t"), login("t1", secret, token="t"), login("t", "0", token="t"))
+    act("t1", _put("w/t"), RevokeToken(token="t"), RefreshLogin(), _put("w/u"))
+    act("l2", token("m", grants=given), token("n", "g1", grants=()), user="root")
+    act("l3", token("k", "g1", grants=()), RevokeToken(token="n"), user="al")
+    act("m", _put("w/m"), CreateGroup(group="no"), RevokeToken(token="n"), RevokeToken(token="m"))
+    key = IdempotencyKey(key="k", fingerprint="f")
+    al = Principal(token="l3", policy_slot=999, user="al")
+    slot(command(_put("p1/k"), principal=al, idempotency=key))
+    each(login("l4", third, user="al"))
+    again = al.model_copy(update={"token": "l4"})
+    slot(command(_put("p1/k"), principal=again, idempotency=key))
+
+    # Logins end: by hand, with their user or token, beyond a number, and by log time.
+    act("l4", RevokeLogin(login="l3"), RevokeLogin(login="l2"), user="al")
+    act("l3", _put("p1/3"), user="al")
+    slot(*(login(f"many{n}", third, user="al") for n in range(LOGINS_MAX + 1)))
+    each(token("s", grants=given, expires_after_ms=2 * _MINUTE_MS))
+    of_s = f"{len(writer.slots)}"
+    each(login("s1", of_s, token="s"), login("idle", root, 1, user="root"))
+    each(login("idle2", root, 1, user="root"))
+    slot(_put("tick"), after_ms=_MINUTE_MS - 40)
+    act("idle", RefreshLogin(), _put("i"), user="root")
+    act("idle2", *(_put(f"i{n}") for n in range(5)), user="root")
+    slot(_put("tick"), after_ms=_MINUTE_MS - 100)
+    act("idle", RefreshLogin(), user="root")
+    act("s1", _put("w/s"), _put("w/s2"), _put("w/s3"))
+    each(login("s2", of_s, token="s"))
+    each(RemoveUser(user="al"), RemoveUser(user="al"), RevokeToken(token="n"))
+    slot(_put("tick"), after_ms=3 * _MINUTE_MS)
+    each(*(user(f"{'n' * 60}{n}", *(("read", "p" * 900),) * 4) for n in range(3)))
+    each(ChangeUser(user="root", grant=grants(("read", "p" * 900))), RemoveUser(user="mute"))
+    constants = Constants(
+        session_expiry_ms=8 * _MINUTE_MS,
+        tree_entries=200 * 40,
+        tree_bytes=128 * 37_000,
+        audit=True,
+    )
+    return Chapter(_genesis(constants), writer.slots, narrow_tree=False)
+
+
+CHAPTERS = (files, sessions, bounds, principals, audited, quotas, acceptors, accounts)
 _CHAPTERS_OF_TREES = 3
 """The first chapters are also applied under narrower bounds of the tree."""
 

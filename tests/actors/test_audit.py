@@ -14,6 +14,17 @@ from actors.learner.audit_log import AuditLog, AuditPart
 from actors.learner.audit_pages import HIDDEN, page_of
 from actors.messages import AuditPage, AuditRead, AuditRecord, SnapshotRow
 from actors.options import Identity, Options
+from actors.principals import (
+    ChangeGroup,
+    ChangeUser,
+    CreateGroup,
+    CreateLogin,
+    CreateUser,
+    RefreshLogin,
+    RemoveGroup,
+    RemoveUser,
+    RevokeLogin,
+)
 from actors.state.audit import AuditChain
 from actors.state.namespace import Namespace
 from actors.turn import Turn
@@ -136,6 +147,89 @@ def test_a_record_says_who_did_what_where_and_with_which_result() -> None:
     assert [one["number"] for one in records] == list(range(2, 12))
     assert records[3]["request"] == done.request
     assert records[3]["log_time_ms"] == 20
+
+
+def test_a_record_says_which_users_groups_and_sessions_a_command_changed() -> None:
+    replica = Replica()
+    write = (Grant(role="write", path="d"),)
+    read = (Grant(role="read", path="a"),)
+    made = CreateUser(user="alice", password="HASH", grants=write, groups=("team",))
+    replica.slot(CreateGroup(group="team", grants=read), made)
+    times = {"idle_ms": 1_000, "expires_after_ms": 1_000}
+
+    def login(checked: str, **whom: str) -> CreateLogin:
+        secret = {"sha256": "5ec3e7", "label": "x", "checked": checked}
+        return CreateLogin.model_validate({"login": "l", **secret, **whom, **times})
+
+    replica.slot(login("2-1", user="alice"), CreateUser(user="bob"))
+    alice = Principal(token="l", policy_slot=9, user="alice")
+    joined = CreateToken(token="t", sha256="5ec3e7", label="", grants=(), groups=("team",))
+    own = ChangeUser(user="alice", password="HASH2")
+    replica.slot(*(replica.command(one, alice) for one in (RefreshLogin(), a_put("d/1"), own)))
+    changed = ChangeUser(user="bob", grant=write, revoke=read, join=("team",), leave=("no",))
+    replica.slot(changed, ChangeGroup(group="team", grant=write, revoke=read), joined)
+    replica.slot(login("5", token="t"))
+    token = Principal(token="l", policy_slot=9)
+    replica.slot(replica.command(a_put("d/2"), token), RevokeLogin(login="l"))
+    replica.slot(RemoveGroup(group="team"), RemoveUser(user="alice"))
+
+    _, *records = replica.records()
+    left_out = ("number", "slot", "index", "log_time_ms", "request")
+    brief = [{k: v for k, v in one.items() if k not in left_out} for one in records]
+
+    def done(who: str | None, operation: str, **names: Any) -> dict[str, Any]:
+        return {"principal": who, "operation": operation, "result": "done", **names}
+
+    given, seen = [["write", "d"]], [["read", "a"]]
+    assert brief == [
+        done(None, "create_group", group="team", grants=seen),
+        done(None, "create_user", user="alice", grants=given, groups=["team"], new_password=True),
+        done(None, "create_login", login="l", user="alice"),
+        done(None, "create_user", user="bob"),
+        done("@alice", "refresh_login"),
+        done("@alice", "put_file", path="d/1"),
+        done("@alice", "change_user", user="alice", new_password=True),
+        done(None, "change_user", user="bob", grants=given, revoked=seen, joined=["team"])
+        | {"left": ["no"], "result": "conflict"},
+        done(None, "change_group", group="team", grants=given, revoked=seen),
+        done(None, "create_token", token="t", grants=[], groups=["team"]),
+        done(None, "create_login", login="l", token="t"),
+        done("l", "put_file", path="d/2"),
+        done(None, "revoke_login", login="l"),
+        done(None, "remove_group", group="team"),
+        done(None, "remove_user", user="alice"),
+    ]
+    text = "".join(record.text for record in replica.page().records)
+    for secret in ("HASH", "5ec3e7", '"x"', "2-1"):
+        assert secret not in text
+    for record in replica.page().records:
+        about = json.loads(record.text)
+        assert json.dumps(about, ensure_ascii=False, separators=(",", ":")) == record.text
+
+
+def test_a_record_of_a_user_hides_what_its_reader_may_not_know() -> None:
+    """Who administers a path sees who was given what there, and no other path and no group."""
+    replica = Replica()
+    ours, theirs = Grant(role="read", path="d/x"), Grant(role="read", path="z")
+    replica.slot(
+        CreateGroup(group="team"),
+        CreateUser(user="alice", grants=(ours, theirs), groups=("team",)),
+        CreateUser(user="bob", grants=(theirs,)),
+        ChangeUser(user="alice", grant=(theirs,), revoke=(ours,), join=("team",)),
+        RemoveUser(user="bob"),
+    )
+
+    shown = replica.records(grants=(Grant(role="admin", path="d"),))
+    below = replica.numbers(prefix="d")
+
+    grants, revoked = [["read", "d/x"], ["read", HIDDEN]], [["read", "d/x"]]
+    kept = ("operation", "user", "grants", "revoked", "groups", "joined")
+    assert [{k: v for k, v in one.items() if k in kept} for one in shown] == [
+        {"operation": "create_user", "user": "alice", "grants": grants, "groups": [HIDDEN]},
+        {"operation": "change_user", "user": "alice", "grants": [["read", HIDDEN]]}
+        | {"revoked": revoked, "joined": [HIDDEN]},
+    ]
+    assert below == [one["number"] for one in shown] == [3, 5]
 
 
 def test_a_record_holds_no_contents_and_no_secret() -> None:
