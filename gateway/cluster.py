@@ -3,7 +3,7 @@
 This is the one place that translates the actor's answers into responses to HTTP clients.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -31,8 +31,8 @@ from actors.calls import (
     Write,
     WriteDecided,
 )
-from actors.messages import AuditPage, AuditRead, LogPage, ReadRequest
-from actors.state.rights import Rights
+from actors.messages import AuditPage, AuditRead, LogPage, ReadRequest, TokenInfo
+from actors.state.rights import Need, Rights
 from actors.values import IdempotencyKey, Operation, Outcome
 from broker.local_calls import CallOutcomeUnknown, CallRefused
 from broker.runtime import NodeHalted
@@ -190,8 +190,24 @@ class Cluster:
         """What the caller may do, by the current state. Raises `Problem`."""
         if caller.principal is None:
             return caller.rights
+        return Rights((await self.access_of(caller)).grants)
+
+    async def access_of(self, caller: Caller) -> TokenInfo:
+        """The caller's token or session with all of its grants, by the current state; not for the
+        administrator. Raises `Problem`.
+        """
         reply = (await self.read(caller, ReadRequest(number=0, what="access"))).reply
-        return Rights(reply.tokens[0].grants)
+        return reply.tokens[0]
+
+    async def refuse_unless_may(self, caller: Caller, needs: Iterable[Need]) -> None:
+        """Raise `Problem` if the caller certainly may not do this: before it costs anything."""
+        rights = caller.rights
+        lacking = [need for need in needs if not rights.may(need.role, need.path)]
+        if lacking and caller.rights_may_change:
+            rights = await self.rights_of(caller)
+        for need in lacking:
+            if not rights.may(need.role, need.path):
+                raise forbidden(need.text)
 
     async def upload(self, sha256: str, data: bytes, *, manifest: bool) -> None:
         """Make a chunk durable on all stores. Raises `Problem`."""

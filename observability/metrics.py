@@ -24,7 +24,7 @@ from observability.fast_metrics import (
 )
 
 _HTTP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-_METHODS = frozenset(("GET", "HEAD", "PUT", "DELETE", "POST"))
+_METHODS = frozenset(("GET", "HEAD", "PUT", "PATCH", "DELETE", "POST"))
 
 
 def process_registry() -> CollectorRegistry:

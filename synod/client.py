@@ -25,7 +25,6 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
-    Sequence,
 )
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -33,6 +32,7 @@ from urllib.parse import quote
 
 import httpx
 
+from synod.accounts import AccountCalls
 from synod.arguments import check_members, check_steps, condition_headers, metadata_headers
 from synod.bodies import Body, OnBytes, Pieces, Source, Stream
 from synod.connection import Address, connecting, reason_of
@@ -97,7 +97,7 @@ _WATCH_SILENT_S = 120.0
 _T = TypeVar("_T")
 
 
-class AsyncClient:
+class AsyncClient(AccountCalls):
     """A client of one gateway. Use it as a context manager, or close it.
 
     Without `token` it sends that of the environment (`SYNOD_TOKEN`); an empty token is not sent.
@@ -403,52 +403,6 @@ class AsyncClient:
         """Change what every node records; see `docs/api.md`. Raises `SynodError`."""
         return await self._item("POST", "/v1/traces", json=order)
 
-    # -- tokens -----------------------------------------------------------------------------------
-
-    async def whoami(self) -> dict[str, Any]:
-        """Who the caller is, and what it may do. Raises `SynodError`."""
-        return await self._item("GET", "/v1/whoami")
-
-    async def create_token(
-        self,
-        label: str,
-        grants: Sequence[Mapping[str, str]],
-        *,
-        expires_after_ms: int | None = None,
-    ) -> dict[str, Any]:
-        """Make an API token; `token` of the answer is shown this once. Grants have the members
-        `role` and `path`. Raises `SynodError`.
-        """
-        body: dict[str, Any] = {"label": label, "grants": [dict(grant) for grant in grants]}
-        if expires_after_ms is not None:
-            body["expires_after_ms"] = expires_after_ms
-        request = self._http.build_request("POST", "/v1/tokens", json=body)
-        try:
-            # Only once: each copy would make a token, and only the last one's secret would arrive.
-            answer = await self._answer(request, Retry(self._patience_s), attempts=1)
-        except (Unreachable, OutcomeUnknown) as error:
-            error.undecided = not isinstance(error, NotSent)
-            raise
-        with self._understood():
-            made: dict[str, Any] = answer.json()
-        return made
-
-    async def tokens(self) -> builtins.list[dict[str, Any]]:
-        """The tokens that the caller may revoke. Raises `SynodError`."""
-        found: builtins.list[dict[str, Any]] = []
-        after: str | None = ""
-        while after is not None:
-            page = await self._item("GET", "/v1/tokens", {"after": after})
-            with self._understood():
-                found += page["tokens"]
-                after = page["next"]
-        return found
-
-    async def revoke_token(self, token: str) -> Written:
-        """Revoke an API token by its id. Raises `SynodError`."""
-        url = f"/v1/tokens/{quote(token, safe='')}"
-        return self._written(written_of, await self._write("DELETE", url, {}, None))
-
     # -- quotas -----------------------------------------------------------------------------------
 
     async def quotas(self, path: str = "") -> builtins.list[dict[str, Any]]:
@@ -525,6 +479,17 @@ class AsyncClient:
         request = self._http.build_request(method, url, params=params, json=json)
         retry = Retry(self._read_patience_s)
         return await self._answer(request, retry, read=read or url)
+
+    async def _once(self, method: str, url: str, json: Any) -> httpx.Response:
+        """Send a write that must not be repeated: each copy would make a secret of its own, and
+        only the last one's would arrive.
+        """
+        request = self._http.build_request(method, url, json=json)
+        try:
+            return await self._answer(request, Retry(self._patience_s), attempts=1)
+        except (Unreachable, OutcomeUnknown) as error:
+            error.undecided = not isinstance(error, NotSent)
+            raise
 
     async def _item(
         self,

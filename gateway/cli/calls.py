@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from gateway.cli.console import note
+from gateway.cli.sessions import token_for
 from synod.client import AsyncClient
 from synod.retries import Waiting
 
@@ -18,13 +19,17 @@ def with_synod(
     *,
     timeout: float | None = None,
     silent: bool = False,
+    token: str | None = None,
 ) -> _T:
-    """Run `work` with a client. Unless `silent`, tell the user what a long wait is for."""
+    """Run `work` with a client, which sends `token`, or without one that of the environment or the
+    session of `synod login`. Unless `silent`, tell the user what a long wait is for.
+    """
+    sent = token_for(url) if token is None else token
     waiting = Waiting(None if silent else lambda text: note(f"synod: {text}"))
 
     async def run() -> _T:
         async with AsyncClient(
-            url, connections=jobs + 4, timeout_s=timeout, waiting=waiting
+            url, token=sent, connections=jobs + 4, timeout_s=timeout, waiting=waiting
         ) as synod:
             return await work(synod)
 

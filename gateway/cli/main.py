@@ -50,6 +50,8 @@ _MODULES = {
     "gateway.cli.audit": ("audit",),
     "gateway.cli.quotas": ("quota",),
     "gateway.cli.tokens": ("token", "whoami"),
+    "gateway.cli.users": ("user",),
+    "gateway.cli.login": ("login", "logout", "session"),
     "gateway.cli.transactions": ("mv", "cp", "txn", "watch"),
 }
 """The commands of this package; each module's `register` adds its own."""

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.cli.console import out, print_json
+from gateway.cli.sessions import token_for
 from gateway.cli.tls_options import tls_options
 from synod.client import DEFAULT_URL, AsyncClient
 
@@ -26,7 +27,7 @@ def status(url: Url = DEFAULT_URL, json: Json = False) -> None:
     """Show the nodes, the leader and the view; end with 0 only if a write could be done."""
 
     async def ask() -> dict[str, Any]:
-        async with AsyncClient(url, patience_s=5) as synod:
+        async with AsyncClient(url, token=token_for(url), patience_s=5) as synod:
             return await synod.cluster()
 
     answer = asyncio.run(ask())

@@ -15,7 +15,7 @@ from synod.client import DEFAULT_URL
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 Grants = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--grant",
         "-g",
@@ -39,7 +39,11 @@ def register(cli: typer.Typer) -> None:
 
 def create(
     label: Annotated[str, typer.Argument(help="What the token is for.")],
-    grant: Grants,
+    grant: Grants = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A group, whose grants it has. May be repeated."),
+    ] = None,
     expires: Annotated[
         str | None,
         typer.Option(
@@ -51,11 +55,13 @@ def create(
     json: Json = False,
 ) -> None:
     """Make a token and print it, this once: put it into SYNOD_TOKEN to use it."""
-    grants = [_grant(text) for text in grant]
+    grants = [grant_of(text) for text in grant or ()]
     expires_after_ms = None if expires is None else _milliseconds(expires)
     made = with_synod(
         url,
-        lambda synod: synod.create_token(label, grants, expires_after_ms=expires_after_ms),
+        lambda synod: synod.create_token(
+            label, grants, expires_after_ms=expires_after_ms, groups=group or ()
+        ),
         timeout=timeout,
         silent=json,
     )
@@ -96,13 +102,20 @@ def whoami(url: Url = DEFAULT_URL, timeout: Timeout = None, json: Json = False) 
         print_json(me)
     elif me["administrator"]:
         out().print("the administrator: everything")
+    elif me["session"] is not None:
+        user, session = me["user"], me["session"]
+        who = f"token {session['token']}" if user["name"] is None else f"user {user['name']}"
+        groups = "".join(f", group {name}" for name in user["groups"])
+        text = f"{who}{groups}: {grants_text(user) or 'nothing'}; session {session['id']}"
+        out().print(visible(text), markup=False)
     else:
         grants, left = _about(me["token"])
         text = f"token {me['token']['id']} ({me['token']['label']}): {grants}; expires: {left}"
         out().print(visible(text), markup=False)
 
 
-def _grant(text: str) -> dict[str, str]:
+def grant_of(text: str) -> dict[str, str]:
+    """The grant that `ROLE[:PATH]` names."""
     role, _, path = text.partition(":")
     return {"role": role, "path": remote(path)}
 
@@ -114,10 +127,16 @@ def _milliseconds(text: str) -> int:
     return int(found[1]) * _UNITS_MS[found[2]]
 
 
-def _about(token: dict[str, Any]) -> tuple[str, str]:
-    grants = ", ".join(
+def grants_text(item: dict[str, Any]) -> str:
+    """The grants of a token, user or group, as they are given on the command line."""
+    return ", ".join(
         one["role"] if one["role"] in ("operate", "backup") else f"{one['role']}:/{one['path']}"
-        for one in token["grants"]
+        for one in item["grants"]
     )
+
+
+def _about(token: dict[str, Any]) -> tuple[str, str]:
+    groups = [f"group {name}" for name in token.get("groups", ())]
+    grants = ", ".join(filter(None, (grants_text(token), *groups)))
     left_ms = token["expires_in_ms"]
     return visible(grants), "never" if left_ms is None else f"{left_ms / 3_600_000:.1f} h"

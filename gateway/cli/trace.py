@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.cli.console import note, out, print_json
+from gateway.cli.sessions import token_for
 from gateway.cli.status import Json, Url
 from gateway.cli.tls_options import tls_options
 from synod.client import DEFAULT_URL, AsyncClient
@@ -70,19 +71,19 @@ def trace(
 
 
 async def _record(url: str, order: dict[str, Any]) -> dict[str, Any]:
-    async with AsyncClient(url, patience_s=5) as synod:
+    async with AsyncClient(url, token=token_for(url), patience_s=5) as synod:
         return await synod.record(order)
 
 
 async def _recent(url: str) -> dict[str, Any]:
-    async with AsyncClient(url, patience_s=5) as synod:
+    async with AsyncClient(url, token=token_for(url), patience_s=5) as synod:
         return await synod.traces()
 
 
 async def _trace(url: str, request: str) -> dict[str, Any]:
     """The trace once it is complete, or the incomplete one after a moment."""
     until = time.monotonic() + _PATIENCE_S
-    async with AsyncClient(url, patience_s=5) as synod:
+    async with AsyncClient(url, token=token_for(url), patience_s=5) as synod:
         while True:
             error: SynodError | None = None
             found: dict[str, Any] = {}

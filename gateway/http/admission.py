@@ -1,4 +1,5 @@
-"""Which requests a gateway admits, and for whom: the administrator, or the holder of an API token.
+"""Which requests a gateway admits, and for whom: the administrator, the holder of an API token, or
+a user that has logged in.
 
 What a route needs stands in its description (`gateway.http.operations`). A role of the cluster is
 checked here, against the state of a store; rights on paths are checked by the replicas, with the
@@ -8,6 +9,7 @@ command or the read itself.
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
@@ -29,7 +31,7 @@ advance it, so else a token that is only read with would outlive its time while 
 """
 
 REQUESTS_OF_TOKEN_MAX = 128
-"""How many requests of one token a gateway serves at a time, streams among them."""
+"""How many requests of one token or user a gateway serves at a time, streams among them."""
 
 
 class Admission:
@@ -53,32 +55,65 @@ class Admission:
         """Admit a request, whose caller `caller_of` then knows; or return the login page for a
         browser. Raises `Problem`.
         """
-        text = api_token_in(scope)
-        if text is None or scope["path"] in PUBLIC_PATHS:
-            rejection = self._authenticator.check(scope)
-            note_caller(scope, ADMINISTRATOR)
-            return rejection
-        self._authenticator.check_source(scope)
-        caller = await self.credentials.caller_of(text, address_of(scope))
+        if scope["path"] not in PUBLIC_PATHS:
+            text = api_token_in(scope)
+            if text is not None:
+                self._authenticator.check_source(scope)
+                await self._admit(text, scope, routes, only_login=False)
+                return None
+            session = self._authenticator.session_in(scope)
+            if session is not None:
+                self._authenticator.check_source(scope)
+                try:
+                    await self._admit(session, scope, routes, only_login=True)
+                except Problem as problem:
+                    if problem.kind is not UNAUTHORIZED:
+                        raise
+                    # A browser whose session has ended is one without a session.
+                else:
+                    return None
+        rejection = self._authenticator.check(scope)
+        note_caller(scope, ADMINISTRATOR)
+        return rejection
+
+    async def _admit(
+        self, text: str, scope: Scope, routes: Sequence[BaseRoute], *, only_login: bool
+    ) -> None:
+        """Admit a request that bears a token or a session. Raises `Problem`."""
+        address = address_of(scope)
+        caller = await self.credentials.caller_of(text, address, only_login=only_login)
         note_caller(scope, caller)
         if caller.expires:
             await self._refresh_log_time()
         try:
+            if caller.by_login:
+                await self._refresh(caller)
             await self._check_route(caller, scope, routes)
         except Problem as problem:
             if problem.kind is UNAUTHORIZED:
                 self.credentials.forget(caller)
             raise
-        return None
+
+    async def _refresh(self, caller: Caller) -> None:
+        """Keep a session from being idle. Raises `Problem` if it has ended."""
+        try:
+            await self.credentials.refresh(caller)
+        except Problem as problem:
+            # Where no command can be done, reads go on until the session ends.
+            if problem.kind is UNAUTHORIZED:
+                raise
 
     async def _check_route(self, caller: Caller, scope: Scope, routes: Sequence[BaseRoute]) -> None:
-        """Check what the route needs of the cluster. Raises `Problem`."""
+        """Check what the route needs of the cluster, and note the caller's rights if they were read
+        for that. Raises `Problem`.
+        """
         path = next((_path(route) for route in routes if _matches(route, scope)), None)
         operation = None if path is None else operation_of(scope["method"], path)
         needs = "credentials" if operation is None else operation.needs
         if needs == "paths":
             return  # The replicas decide, with the command or the read itself.
         rights = await self._cluster.rights_of(caller)
+        note_caller(scope, replace(caller, rights=rights))
         if needs in ("operate", "backup") and not rights.may(needs, ""):
             raise forbidden(Need(needs, "").text)
 
@@ -92,27 +127,27 @@ class Admission:
             await self._cluster.write(ADMINISTRATOR, OpenSession(), None, retry_aborted=False)
 
     def began(self, caller: Caller) -> None:
-        """Count a request that is served until `ended`. Raises `Problem` if its token has too
+        """Count a request that is served until `ended`. Raises `Problem` if its owner has too
         many.
         """
-        token = caller.token
-        if token and self._running.get(token, 0) >= REQUESTS_OF_TOKEN_MAX:
+        owner = caller.owner
+        if owner and self._running.get(owner, 0) >= REQUESTS_OF_TOKEN_MAX:
             self._rejected("flood")
             raise Problem(
                 TOO_MANY_REQUESTS,
-                f"{REQUESTS_OF_TOKEN_MAX} requests of this token are being served",
+                f"{REQUESTS_OF_TOKEN_MAX} requests of this token or user are being served",
                 headers={"retry-after": "1"},
             )
-        self._running[token] = self._running.get(token, 0) + 1
+        self._running[owner] = self._running.get(owner, 0) + 1
 
     def ended(self, caller: Caller) -> None:
         """A request that `began` has counted is served."""
-        token = caller.token
-        left = self._running[token] - 1
+        owner = caller.owner
+        left = self._running[owner] - 1
         if left:
-            self._running[token] = left
+            self._running[owner] = left
         else:
-            del self._running[token]
+            del self._running[owner]
 
 
 def _matches(route: BaseRoute, scope: Scope) -> bool:

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.callers import caller_of, is_admitted
+from gateway.callers import caller_of, who_sent
 from gateway.cluster import Cluster, ClusterPort
 from gateway.http.admission import Admission
 from gateway.http.audit import AuditEndpoints
@@ -27,6 +27,7 @@ from gateway.http.directories import DirectoryEndpoints
 from gateway.http.files import FileEndpoints, NotModified, ResponseCutOff
 from gateway.http.idempotency import RunningKeys
 from gateway.http.live_events import LiveEvents
+from gateway.http.logins import LoginEndpoints, PasswordChecks, login_routes
 from gateway.http.openapi import openapi
 from gateway.http.origins import is_loopback_name
 from gateway.http.problems import (
@@ -45,6 +46,7 @@ from gateway.http.static_files import StaticFiles
 from gateway.http.system import StatusEndpoints
 from gateway.http.tokens import TokenEndpoints
 from gateway.http.transactions import TransactionEndpoints
+from gateway.http.users import UserEndpoints, user_routes
 from gateway.http.watch import WatchEndpoint
 from gateway.settings import Settings
 from gateway.trace_events import TraceCommand, Tracing
@@ -117,6 +119,12 @@ class GatewayApp:
         tokens = TokenEndpoints(cluster, keys)
         self.refusals = Refusals()
         self.audit = AuditEndpoints(cluster, self.refusals)
+        checks = PasswordChecks(cluster, limits, self.rejected)
+        self.passwords = checks.passwords
+        logins = LoginEndpoints(
+            cluster, keys, self._auth, self._admission.credentials, checks, self.rejected
+        )
+        users = UserEndpoints(cluster, keys, checks)
         self.requests = RequestLog()
         self.live_events = LiveEvents(cluster, settings.heartbeat_ms)
         tracing = Tracing("off") if tracing is None else tracing
@@ -153,8 +161,8 @@ class GatewayApp:
                 Route("/v1/traces/{request}", diagnostics.trace, name="trace"),
                 Route("/v1/events", _stream(diagnostics.events), name="events"),
                 Route("/v1/log", diagnostics.log, name="log"),
-                Route("/v1/login", self._auth.login, methods=["POST"], name="login"),
-                Route("/v1/logout", self._auth.logout, methods=["POST"], name="logout"),
+                *login_routes(logins),
+                *user_routes(users),
                 Route("/v1/move", transactions.move, methods=["POST"], name="move"),
                 Route("/v1/copy", transactions.copy, methods=["POST"], name="copy"),
                 Route(
@@ -229,15 +237,14 @@ class GatewayApp:
         return _HEADERS_OF_ALL
 
     def _note_refusal(self, scope: Scope, status: int) -> None:
-        token = caller_of(scope).token if is_admitted(scope) else ""
         reason = scope.get(_PROBLEM, UNAUTHORIZED.name if status == 401 else "")
-        self.refusals.answered(scope, status, token=token, reason=reason)
+        self.refusals.answered(scope, status, token=who_sent(scope), reason=reason)
 
     async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
         status = 0
         sent_bytes = 0
         method: str = scope["method"]
-        seen = self.requests.begin(method, scope["path"], caller_of(scope).token)
+        seen = self.requests.begin(method, scope["path"], caller_of(scope).owner)
         about_files = seen.route in _ABOUT_FILES
         headers_of_all = self._headers_of_all(scope)
 

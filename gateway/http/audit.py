@@ -44,8 +44,8 @@ _POLL_S = 0.5
 _WAITING_MAX = 32
 """How many requests wait for new records at a time: each asks a learner twice a second."""
 
-_NAME_MAX = 1 + NAME_CHARS_MAX
-"""The longest name that is asked for: `@USER`."""
+_PRINCIPAL_MAX = 1 + NAME_CHARS_MAX
+"""That of a user is `@USER`."""
 
 _LEARNER = re.compile(r"learner-[1-9][0-9]?")
 _HOPS_MAX = 16
@@ -154,8 +154,8 @@ def _asked(query: dict[str, str]) -> AuditRead:
     except InvalidPath as error:
         raise Problem(INVALID_PATH, f"{error}") from None
     principal = query.get(AUDIT_PRINCIPAL.key)
-    texts = (AUDIT_OPERATION.of(query), AUDIT_RESULT.of(query), principal or "")
-    if any(len(text) > _NAME_MAX for text in texts):
+    texts = (AUDIT_OPERATION.of(query), AUDIT_RESULT.of(query))
+    if any(len(text) > 64 for text in texts) or len(principal or "") > _PRINCIPAL_MAX:
         raise Problem(INVALID_QUERY, "operation, result and principal are short names")
     learner = AUDIT_LEARNER.of(query)
     if learner and not _LEARNER.fullmatch(learner):

@@ -1,4 +1,5 @@
-"""Authentication: by a bearer token, or by the cookie that a browser received for it.
+"""Authentication by the setting `token`: as a bearer token, or by the cookie that a browser got for
+it. Tokens and sessions of the replicated state: `gateway.http.credentials`.
 
 Without a configured token `gateway.settings` allows HTTP on loopback only, and every request for a
 loopback name is admitted: a web page can make its own name resolve to 127.0.0.1, but the browser
@@ -10,11 +11,10 @@ import contextlib
 import hashlib
 import hmac
 from collections.abc import Callable, Iterator
+from html import escape
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs
 
-from pydantic import BaseModel, SecretStr, ValidationError
-from starlette.requests import Request
+from pydantic import SecretStr
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -22,14 +22,11 @@ from gateway.http.auth_limits import TokenAttemptLimits
 from gateway.http.origins import is_foreign, is_loopback_name
 from gateway.http.problems import (
     FOREIGN_ORIGIN,
-    INVALID_REQUEST,
     MISDIRECTED,
-    NOT_JSON,
     TOO_MANY_REQUESTS,
     UNAUTHORIZED,
     Problem,
 )
-from gateway.http.small_bodies import media_type, read_small_body
 
 COOKIE = "synod_session"
 TLS_COOKIE = f"__Host-{COOKIE}"
@@ -45,9 +42,8 @@ OnRejected = Callable[[str], None]
 _CHANGES_NOTHING = frozenset(("GET", "HEAD", "OPTIONS"))
 _READ = frozenset((b"host", b"origin", b"sec-fetch-site", b"authorization", b"cookie", b"accept"))
 _LOGINS_AT_ONCE = 8
-"""Logins of one address whose bodies have not arrived yet."""
+"""Logins of one address at a time."""
 
-_FORM = "application/x-www-form-urlencoded"
 _PAGE_HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": (
@@ -65,29 +61,31 @@ _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>Synod: token</title>
+<title>Synod: log in</title>
 <style>
   body { font: 16px/1.5 system-ui, sans-serif; max-width: 24em; margin: 15vh auto; padding: 0 1em }
   input, button { font: inherit; padding: .4em .6em; width: 100%; box-sizing: border-box }
-  button { margin-top: .8em } .wrong { color: #c33 } :root { color-scheme: light dark }
+  button { margin-top: .8em } label { display: block; margin-top: .6em }
+  .wrong { color: #c33 } :root { color-scheme: light dark }
 </style>
 <h1>Synod</h1>
-<p>This gateway requires a token: the setting <code>token</code> (<code>SYNOD_TOKEN</code>; with
-Docker Compose it is in <code>.env</code>).</p>
 <!-- wrong -->
 <form method="post" action="/v1/login">
+  <label for="user">User</label>
+  <input id="user" name="user" autocomplete="username" required autofocus>
+  <label for="password">Password</label>
+  <input id="password" name="password" type="password" autocomplete="current-password" required>
+  <button>Log in</button>
+</form>
+<p>Or with a token: of this gateway's setting <code>token</code> (<code>SYNOD_TOKEN</code>; with
+Docker Compose it is in <code>.env</code>), or one of <code>synod token create</code>.</p>
+<form method="post" action="/v1/login">
   <label for="token">Token</label>
-  <input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
+  <input id="token" name="token" type="password" autocomplete="off" required>
   <button>Open</button>
 </form>
 </html>
 """
-
-
-class Login(BaseModel):
-    """The body of a login; a form has the same field."""
-
-    token: str
 
 
 class Authenticator:
@@ -176,66 +174,40 @@ class Authenticator:
             "Behind a proxy, have it pass the Host header on",
         )
 
-    async def login(self, request: Request) -> Response:
-        """Exchange the token for a cookie; JSON gets 204, a form a redirect. Raises `Problem`."""
-        kind = media_type(request.scope)
-        if kind not in (_FORM, "application/json"):
-            raise Problem(
-                NOT_JSON, f'Content-Type must be application/json, for {{"token": "…"}}, or {_FORM}'
-            )
-        form = kind == _FORM
-        address = address_of(request.scope)
-        with self._login_slot(address):
-            body = await read_small_body(request)
-        try:
-            token = (
-                parse_qs(body.decode()).get("token", [""])[0]
-                if form
-                else Login.model_validate_json(body, strict=True).token
-            )
-        except (ValidationError, ValueError):
-            raise Problem(INVALID_REQUEST, 'the body must be {"token": "…"}') from None
-        if not self._digest:
-            return Response(status_code=204)
-        try:
-            fits = self._matches(token, address)
-        except Problem as problem:
-            if form:
-                return self.page(problem.detail, problem.kind.status, problem.headers)
-            raise
-        if not fits:
-            self._rejected("token")
-            if form:
-                return self.page("That is not the token.")
-            raise Problem(UNAUTHORIZED, "that is not the token", headers=_CHALLENGE)
-        response = (
-            Response(status_code=303, headers={"location": "/"})
-            if form
-            else Response(status_code=204)
-        )
+    def admits(self, token: str, address: str) -> bool:
+        """Whether `token` is that of the settings, or there is none. Raises `Problem`."""
+        return not self._digest or self._matches(token, address)
+
+    def set_cookie(self, response: Response, value: str = "", age_s: int = _COOKIE_AGE_S) -> None:
+        """Have the browser keep a session, or that of the administrator, as a cookie."""
+        if not value and not self._digest:
+            return
         response.set_cookie(
             self._cookie_name,
-            self._cookie,
-            max_age=_COOKIE_AGE_S,
+            value or self._cookie,
+            max_age=age_s,
             httponly=True,
             samesite="strict",
             secure=self._tls,
         )
-        return response
 
-    async def logout(self, request: Request) -> Response:
-        """Delete the browser's cookie."""
-        response = Response(status_code=204)
+    def delete_cookie(self, response: Response) -> None:
+        """Have the browser forget the cookie."""
         response.delete_cookie(
             self._cookie_name, httponly=True, samesite="strict", secure=self._tls
         )
-        return response
+
+    def session_in(self, scope: Scope) -> str | None:
+        """The session of the replicated state that a request's cookie is, if it is one."""
+        cookies = [value for name, value in scope["headers"] if name == b"cookie"]
+        value = self._cookie_in(b"; ".join(cookies)) if cookies else ""
+        return value if value.startswith("syn_") else None
 
     def page(
         self, wrong: str, status: int = 401, headers: dict[str, str] | None = None
     ) -> Response:
         """The login page, with the error of the last attempt."""
-        said = f'<p class="wrong">{wrong}</p>' if wrong else ""
+        said = f'<p class="wrong" role="alert">{escape(wrong)}</p>' if wrong else ""
         return HTMLResponse(
             _PAGE.replace("<!-- wrong -->", said),
             status_code=status,
@@ -243,14 +215,16 @@ class Authenticator:
         )
 
     @contextlib.contextmanager
-    def _login_slot(self, address: str) -> Iterator[None]:
-        """Holds a slot while a login's body arrives: anybody may make the gateway wait for it."""
+    def login_slot(self, address: str) -> Iterator[None]:
+        """Holds a slot while a login's body arrives and its password is checked: anybody may make
+        the gateway wait for the one, and work for the other.
+        """
         under_way = self._logins.get(address, 0)
         if under_way >= _LOGINS_AT_ONCE:
             self._rejected("guesses")
             raise Problem(
                 TOO_MANY_REQUESTS,
-                f"{under_way} logins of this address wait for their bodies",
+                f"{under_way} logins of this address are under way",
                 headers={"retry-after": "1"},
             )
         self._logins[address] = under_way + 1
@@ -268,13 +242,16 @@ class Authenticator:
         )
 
     def _has_cookie(self, cookie: bytes) -> bool:
+        value = self._cookie_in(cookie)
+        return bool(value) and hmac.compare_digest(value.encode(), self._cookie.encode())
+
+    def _cookie_in(self, cookie: bytes) -> str:
+        """The value of the cookie; empty if there is none."""
         try:
             morsel = SimpleCookie(cookie.decode("latin-1")).get(self._cookie_name)
         except CookieError:
-            return False
-        if morsel is None:
-            return False
-        return hmac.compare_digest(morsel.value.encode(), self._cookie.encode())
+            return ""
+        return "" if morsel is None else morsel.value
 
     def _matches(self, token: str, address: str) -> bool:
         """Whether `token` is right. Raises `Problem` if it is not and `address` tried too many."""

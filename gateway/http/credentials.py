@@ -1,24 +1,25 @@
-"""API tokens that requests bear: which token of the replicated state a request comes with.
+"""API tokens and sessions that requests bear: which row of the replicated state one comes with.
 
-A token is `syn_ID_SECRET`. Its id names a row of the replicated state, which holds the SHA-256 of
-the secret; a secret of 256 random bits needs no slower hash. The gateway keeps what it has learnt
-of a row: the secret of an id never changes, and whether the token still lives is decided where the
-request is carried out, by the state there, not here.
+Both are `syn_ID_SECRET`, a session also as a browser's cookie. The id names a row of the replicated
+state, which holds the SHA-256 of the secret; a secret of 256 random bits needs no slower hash. The
+gateway keeps what it has learnt of a row: the secret of an id never changes, and whether the token
+still lives is decided where the request is carried out, by the state there, not here.
 """
 
 import hashlib
 import hmac
 import re
 import secrets
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
 from starlette.types import Scope
 
-from actors.messages import ReadRequest
+from actors.messages import LoginInfo, ReadRequest
+from actors.principals import Principal, RefreshLogin
 from actors.state.rights import Rights
-from actors.values import Principal
 from gateway.callers import ADMINISTRATOR, CHALLENGE, Caller
 from gateway.cluster import Cluster
 from gateway.http.auth_limits import TokenAttemptLimits
@@ -29,6 +30,12 @@ _TOKEN = re.compile(r"syn_([a-z2-7]{16})_([0-9a-f]{64})")
 _ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _ID_CHARS = 16
 
+REFRESHES = 16
+"""A gateway tells the log this often in a session's idle time that the session is in use, so it may
+end earlier than its idle time after its last use, by 1/16 of it.
+"""
+
+_REFRESH_AGAIN_S = 10.0
 _KNOWN_MAX = 4_096
 _LOOKUPS_MAX = 16
 _LOOKUPS_OF_ADDRESS_MAX = 2
@@ -53,7 +60,7 @@ def new_token() -> NewToken:
 
 
 def api_token_in(scope: Scope) -> str | None:
-    """The API token that a request bears, if it bears one."""
+    """The API token or session that a request bears as its authorization, if it bears one."""
     for name, value in scope["headers"]:
         if name == b"authorization":
             scheme, _, token = value.partition(b" ")
@@ -69,6 +76,10 @@ class _Known(NamedTuple):
     rights: Rights
     slot: int
     expires: bool
+    rights_may_change: bool
+    login: LoginInfo | None
+    refresh_s: float
+    """When this gateway next tells the log that a session is in use, on the monotonic clock."""
 
 
 class Credentials:
@@ -83,8 +94,8 @@ class Credentials:
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._lookups: Counter[str] = Counter()
 
-    async def caller_of(self, text: str, address: str) -> Caller:
-        """The caller that bears the token `text`. Raises `Problem`."""
+    async def caller_of(self, text: str, address: str, *, only_login: bool = False) -> Caller:
+        """The caller that bears the token or session `text`. Raises `Problem`."""
         found = _TOKEN.fullmatch(text)
         if found is None:
             raise self._wrong(text, address)
@@ -92,12 +103,42 @@ class Credentials:
         known = self._known.get(id) or await self._look_up(id, address)
         if known is None or not hmac.compare_digest(known.sha256, _sha256(secret)):
             raise self._wrong(text, address)
-        principal = Principal(token=id, policy_slot=known.slot)
-        return Caller(principal, known.rights, known.expires)
+        login = known.login
+        if only_login and login is None:
+            raise self._wrong(text, address)
+        user = None if login is None else login.user
+        return Caller(
+            Principal(token=id, policy_slot=known.slot, user=user),
+            known.rights,
+            known.expires,
+            known.rights_may_change,
+            by_login=login is not None,
+        )
+
+    async def version_of(self, caller: Caller) -> str:
+        """The version of an API token's secret, for a session. Raises `Problem`."""
+        request = ReadRequest(number=0, what="credential", path=caller.token)
+        reply = (await self._cluster.read(ADMINISTRATOR, request)).reply
+        return str(reply.tokens[0].slot) if reply.tokens else ""
 
     def forget(self, caller: Caller) -> None:
-        """Forget a token that the cluster does not know any more."""
+        """Forget a token or session that the cluster does not know any more."""
         self._known.pop(caller.token, None)
+
+    async def refresh(self, caller: Caller) -> None:
+        """Have the log know that a session is in use, unless it knows of a use not long ago. Raises
+        `Problem`.
+        """
+        known = self._known.get(caller.token)
+        now_s = time.monotonic()
+        if known is None or known.login is None or now_s < known.refresh_s:
+            return
+        # Others that come meanwhile need not do the same. If it fails, the next one after it does.
+        self._known[caller.token] = known._replace(refresh_s=now_s + _REFRESH_AGAIN_S)
+        await self._cluster.write(caller, RefreshLogin(), None, retry_aborted=True)
+        each_s = known.login.idle_ms / 1000 / REFRESHES
+        if caller.token in self._known:
+            self._known[caller.token] = known._replace(refresh_s=now_s + each_s)
 
     async def _look_up(self, id: str, address: str) -> _Known | None:
         """Ask the cluster for a token. Raises `Problem`."""
@@ -118,8 +159,18 @@ class Credentials:
         if not reply.tokens:
             return None
         (info,) = reply.tokens
+        refresh_s = time.monotonic()
+        if info.login is not None:
+            idle_ms, left_ms = info.login.idle_ms, info.login.idle_left_ms
+            refresh_s += max(0.0, left_ms - idle_ms * (1 - 1 / REFRESHES)) / 1000
         known = _Known(
-            info.sha256, Rights(info.grants), reply.applied, expires=info.left_ms is not None
+            info.sha256,
+            Rights(info.grants),
+            reply.applied,
+            expires=info.left_ms is not None,
+            rights_may_change=bool(info.groups) or info.login is not None,
+            login=info.login,
+            refresh_s=refresh_s,
         )
         self._known[id] = known
         if len(self._known) > _KNOWN_MAX:
@@ -134,7 +185,7 @@ class Credentials:
         self._rejected("token")
         return Problem(
             UNAUTHORIZED,
-            "this token is not known: it is wrong, was revoked or has expired",
+            "this token or session is not known: it is wrong, was revoked or has expired",
             headers=CHALLENGE,
         )
 

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from actors.calls import WriteDecided
 from actors.messages import ReadRequest
+from actors.state.rights import Need
 from actors.values import DeleteFile, DirectoryEntry, FileEntry, Operation, PutFile
 from gateway.callers import Caller, caller_of
 from gateway.cluster import Cluster
@@ -58,7 +59,7 @@ class FileEndpoints:
         """Create or replace a file."""
         fields = header_fields(scope)
         caller = caller_of(scope)
-        caller.refuse_unless_may("write", path)  # Before the body costs anything.
+        await self._cluster.refuse_unless_may(caller, (Need("write", path),))
         _refuse_root(path)
         _refuse_unsupported_headers(fields)
         when = precondition(fields)
@@ -272,11 +273,14 @@ async def run_write(
     target: str,
     fields: dict[str, str],
     operation: Operation,
+    digest: str = "",
 ) -> WriteDecided:
-    """A write of `caller` without contents. Raises `Problem`."""
+    """A write of `caller` without contents; `digest` is that of the request's body. Raises
+    `Problem`.
+    """
     retry = RETRY.of(fields)
     with keys.claim(fields, caller) as key:
-        named = idempotency_key(key, method, target, fields)
+        named = idempotency_key(key, method, target, fields, digest)
         return await cluster.write(caller, operation, named, retry_aborted=retry)
 
 

@@ -42,7 +42,7 @@ class RunningKeys:
             raise Problem(
                 INVALID_HEADER, "Idempotency-Key must be 1 to 255 visible ASCII characters"
             )
-        claimed = (caller.token, key)
+        claimed = (caller.owner, key)
         if claimed in self._running:
             raise Problem(
                 RUNNING,

@@ -13,15 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.http.auth import COOKIE
+from gateway.http.operation_shapes import HTML, JSON, Needs
 from gateway.http.operations import (
     EVERYWHERE,
-    HTML,
-    JSON,
     OPERATIONS,
     RESPONSE_HEADERS,
     ApiOperation,
     ApiResponse,
-    Needs,
 )
 from gateway.http.parameters import Parameter, Text
 from gateway.http.problems import Kind
@@ -47,13 +45,16 @@ _TAGS = {
     "quotas": "How much may lie below a path.",
     "audit": "Who did what, and what was refused.",
     "tokens": "API tokens, and what their holders may do.",
+    "users": "Who may log in.",
+    "groups": "Grants that several users and tokens share.",
+    "sessions": "Logging in and out.",
     "backup": "The routes of `synod backup`.",
     "pages": "For browsers.",
 }
 
 _NEEDS: dict[Needs, str] = {
     "nothing": "",
-    "credentials": "Needs a token.",
+    "credentials": "Needs a token or a session.",
     "operate": "Needs the role `operate`.",
     "backup": "Needs the role `backup`.",
     "paths": "Needs rights on what the request names.",
@@ -108,7 +109,7 @@ def document() -> dict[str, Any]:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The setting `token`.",
+                    "description": "The setting `token`, an API token or a session.",
                 },
                 "cookie": {
                     "type": "apiKey",

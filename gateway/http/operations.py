@@ -6,158 +6,32 @@ requests made from it and checks each response.
 """
 
 import re
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from gateway.http import parameters, schemas
 from gateway.http import problems as p
-from gateway.http.auth import Login
-from gateway.http.parameters import Parameter
-from gateway.http.problems import Kind
+from gateway.http.account_operations import ACCOUNTS
+from gateway.http.operation_shapes import ABOUT_FILE as _ABOUT_FILE
+from gateway.http.operation_shapes import BYTES, EVENTS, HTML, JSON, Method
+from gateway.http.operation_shapes import CONDITIONS as _IF
+from gateway.http.operation_shapes import EVERYWHERE as EVERYWHERE
+from gateway.http.operation_shapes import HOW_TO_READ as _HOW_TO_READ
+from gateway.http.operation_shapes import HOW_TO_WRITE as _HOW_TO_WRITE
+from gateway.http.operation_shapes import NO_CONTENT as _NO_CONTENT
+from gateway.http.operation_shapes import NOT_MODIFIED as _NOT_MODIFIED
+from gateway.http.operation_shapes import OF_NO_OPERATION as OF_NO_OPERATION
+from gateway.http.operation_shapes import READ as _READ
+from gateway.http.operation_shapes import READING as _READING
+from gateway.http.operation_shapes import RESPONSE_HEADERS as RESPONSE_HEADERS
+from gateway.http.operation_shapes import SENDING as _SENDING
+from gateway.http.operation_shapes import WRITING as _WRITING
+from gateway.http.operation_shapes import WRITTEN as _WRITTEN
+from gateway.http.operation_shapes import ApiBody as ApiBody
+from gateway.http.operation_shapes import ApiOperation as ApiOperation
+from gateway.http.operation_shapes import ApiResponse as ApiResponse
 from gateway.http.quotas import QuotaBody
-from gateway.http.token_bodies import NewTokenBody
 from gateway.http.transactions import Steps, Transfer
 from gateway.trace_events import TraceCommand
-
-JSON = "application/json"
-BYTES = "application/octet-stream"
-EVENTS = "text/event-stream"
-HTML = "text/html"
-
-Method = str
-Kinds = tuple[Kind, ...]
-
-
-class ApiResponse(NamedTuple):
-    """A response that is no problem. `shape` is a type, whose JSON is sent, or `None`.
-
-    `media` without a shape is bytes or text. `headers` are names in `RESPONSE_HEADERS`.
-    """
-
-    status: int
-    description: str
-    shape: Any = None
-    media: str | None = None
-    headers: tuple[str, ...] = ()
-
-
-class ApiBody(NamedTuple):
-    """The body of a request: by media type a model, or `None` for any bytes."""
-
-    description: str
-    media: dict[str, Any]
-
-
-Needs = Literal["nothing", "credentials", "operate", "backup", "paths"]
-"""What a caller needs for an operation: nothing; to be known; a role of the cluster, which the
-gateway checks; or rights on what the request names, which the replicas check when they carry it
-out (`actors.state.rights`).
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ApiOperation:
-    """One method of one route."""
-
-    tag: str
-    name: str
-    summary: str
-    description: str = ""
-    parameters: tuple[Parameter, ...] = ()
-    body: ApiBody | None = None
-    answers: tuple[ApiResponse, ...]
-    problems: Kinds = ()
-    needs: Needs
-    open: bool = False
-    """Served without the token."""
-    head: bool = False
-    """A GET route that responds to HEAD in the same way, without a body."""
-    events: dict[str, Any] = field(default_factory=dict)
-    """For a stream: the shape of each event's data."""
-
-
-RESPONSE_HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "Synod-Request-Id": (
-        "The write's id, for `/v1/requests/{request}`.",
-        {"type": "string"},
-    ),
-    "Synod-Slot": (
-        "The slot of the log that the write has, or that the store had applied.",
-        {"type": "integer"},
-    ),
-    "Synod-Store": ("The store that answered.", {"type": "string"}),
-    "Location": ("The URL of the created file.", {"type": "string", "format": "uri-reference"}),
-    "ETag": ("The version's strong tag, made from slot and index.", {"type": "string"}),
-    "Repr-Digest": ("`sha-256=:BASE64:` of the whole file (RFC 9530).", {"type": "string"}),
-    "Last-Modified": ("The modification time, in whole seconds.", {"type": "string"}),
-    "Synod-Modified": ("The same in milliseconds since 1970.", {"type": "integer"}),
-    "Synod-Version": ("How many versions the file has had.", {"type": "integer"}),
-    "Synod-Executable": ("`1` if the file is executable.", {"type": "string"}),
-    "Synod-Meta-NAME": ("The file's metadata.", {"type": "string"}),
-    "Accept-Ranges": ("`bytes`", {"type": "string"}),
-    "Content-Range": ("The part that is sent, and the whole size.", {"type": "string"}),
-    "Link": ('The next page: `<…>; rel="next"`.', {"type": "string"}),
-}
-"""Headers that are not in every response of a status are not marked as required."""
-
-_WRITTEN = ("Synod-Request-Id", "Synod-Slot")
-_READ = ("Synod-Slot", "Synod-Store")
-_ABOUT_FILE = (
-    "ETag",
-    "Repr-Digest",
-    "Last-Modified",
-    "Synod-Modified",
-    "Synod-Version",
-    "Synod-Executable",
-    "Synod-Meta-NAME",
-    "Accept-Ranges",
-    *_READ,
-)
-
-EVERYWHERE: Kinds = (
-    p.INVALID_REQUEST,
-    p.UNAUTHORIZED,
-    p.FORBIDDEN,
-    p.FOREIGN_ORIGIN,
-    p.HEAD_TIMEOUT,
-    p.MISDIRECTED,
-    p.TOO_MANY_REQUESTS,
-    p.HEAD_TOO_LARGE,
-    p.INTERNAL,
-    p.CROWDED,
-)
-"""Problems before a request reaches an endpoint, or by an internal error in one."""
-
-OF_NO_OPERATION: Kinds = (p.METHOD_NOT_ALLOWED,)
-"""The problem of a method that a route does not have."""
-
-_READING: Kinds = (p.INVALID_QUERY, p.UNAVAILABLE)
-_WRITING: Kinds = (
-    p.INVALID_HEADER,
-    p.INVALID_PATH,
-    p.NOT_FOUND,
-    p.CONFLICT,
-    p.RUNNING,
-    p.PRECONDITION_FAILED,
-    p.REQUEST_TOO_LARGE,
-    p.KEY_REUSED,
-    p.BUSY,
-    p.ABORTED,
-    p.UNAVAILABLE,
-    p.UNKNOWN,
-    p.OVER_QUOTA,
-    p.DISK_FULL,
-)
-_SENDING: Kinds = (p.INCOMPLETE_BODY, p.BODY_TIMEOUT, p.TOO_LARGE)
-
-_HOW_TO_READ = (parameters.CONSISTENCY, parameters.AT_LEAST)
-_HOW_TO_WRITE = (parameters.IDEMPOTENCY_KEY, parameters.RETRY)
-_IF = (parameters.IF_MATCH, parameters.IF_NONE_MATCH)
-
-_NO_CONTENT = ApiResponse(204, "Done.", headers=_WRITTEN)
-_NOT_MODIFIED = ApiResponse(
-    304, "The client has the current version.", headers=("ETag", "Last-Modified", *_READ)
-)
 
 _FILES = {
     ("PUT", "/v1/files/{path}"): ApiOperation(
@@ -513,26 +387,6 @@ _BACKUP = {
 }
 
 _PAGES = {
-    ("POST", "/v1/login"): ApiOperation(
-        tag="pages",
-        name="login",
-        needs="nothing",
-        summary="Exchange the token for a cookie",
-        body=ApiBody("The token.", {JSON: Login, "application/x-www-form-urlencoded": Login}),
-        answers=(
-            ApiResponse(204, "The cookie is set."),
-            ApiResponse(303, "The same for a form: back to the UI.", headers=("Location",)),
-        ),
-        problems=(p.NOT_JSON,),
-        open=True,
-    ),
-    ("POST", "/v1/logout"): ApiOperation(
-        tag="pages",
-        name="logout",
-        needs="credentials",
-        summary="Delete the browser's cookie",
-        answers=(ApiResponse(204, "Forgotten."),),
-    ),
     ("GET", "/"): ApiOperation(
         tag="pages",
         name="ui",
@@ -578,76 +432,6 @@ _PAGES = {
             ApiResponse(304, "The same."),
         ),
         head=True,
-    ),
-}
-
-_TOKENS = {
-    ("GET", "/v1/whoami"): ApiOperation(
-        tag="tokens",
-        name="whoAmI",
-        needs="credentials",
-        summary="Who the caller is, and what it may do",
-        answers=(ApiResponse(200, "The administrator, or a token.", schemas.WhoAmI),),
-        problems=(p.UNAVAILABLE,),
-        head=True,
-    ),
-    ("GET", "/v1/tokens"): ApiOperation(
-        tag="tokens",
-        name="listTokens",
-        needs="paths",
-        summary="The API tokens that the caller may revoke",
-        description="Its own, and those of whose grants it has `admin` on all paths.",
-        parameters=(parameters.TOKENS_AFTER, parameters.TOKENS_LIMIT),
-        answers=(ApiResponse(200, "In the order of ids.", schemas.TokenPage),),
-        problems=_READING,
-        head=True,
-    ),
-    ("POST", "/v1/tokens"): ApiOperation(
-        tag="tokens",
-        name="createToken",
-        needs="paths",
-        summary="Make an API token",
-        description="The caller needs `admin` on the path of each grant. The response is the only "
-        "one that ever shows the token. `expires_after_ms` counts the time in which the cluster "
-        "has a leader, so a token may live for longer, never for less.",
-        body=ApiBody("What the token may do, and for how long.", {JSON: NewTokenBody}),
-        answers=(ApiResponse(201, "The token.", schemas.TokenCreated, headers=_WRITTEN),),
-        problems=(
-            p.INVALID_PATH,
-            p.NOT_JSON,
-            p.CONFLICT,
-            p.REQUEST_TOO_LARGE,
-            p.BUSY,
-            p.ABORTED,
-            p.UNAVAILABLE,
-            p.UNKNOWN,
-            p.OVER_QUOTA,
-            p.DISK_FULL,
-            p.TOO_LARGE,
-            p.INCOMPLETE_BODY,
-            p.BODY_TIMEOUT,
-        ),
-    ),
-    ("DELETE", "/v1/tokens/{token}"): ApiOperation(
-        tag="tokens",
-        name="revokeToken",
-        needs="paths",
-        summary="Revoke an API token",
-        description="Every command and read that follows in the order of the log is refused.",
-        parameters=(parameters.TOKEN, *_HOW_TO_WRITE),
-        answers=(_NO_CONTENT,),
-        problems=(
-            p.INVALID_HEADER,
-            p.NOT_FOUND,
-            p.RUNNING,
-            p.REQUEST_TOO_LARGE,
-            p.KEY_REUSED,
-            p.BUSY,
-            p.ABORTED,
-            p.UNAVAILABLE,
-            p.UNKNOWN,
-            p.DISK_FULL,
-        ),
     ),
 }
 
@@ -735,7 +519,7 @@ OPERATIONS: dict[tuple[Method, str], ApiOperation] = {
     **_DIRECTORIES,
     **_TRANSACTIONS,
     **_DIAGNOSTICS,
-    **_TOKENS,
+    **ACCOUNTS,
     **_AUDIT,
     **_QUOTAS,
     **_BACKUP,

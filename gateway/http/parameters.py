@@ -142,6 +142,14 @@ TOKENS_LIMIT = Number(name="limit", default=100, least=1, most=1000, description
 TOKENS_AFTER = Text(
     name="after", place="query", description="Begin after this id: `next` of the page before."
 )
+NAMES_LIMIT = Number(name="limit", default=100, least=1, most=1000, description="How many.")
+NAMES_AFTER = Text(
+    name="after", place="query", description="Begin after this name: `next` of the page before."
+)
+SESSIONS_LIMIT = Number(name="limit", default=100, least=1, most=1000, description="How many.")
+SESSIONS_AFTER = Text(
+    name="after", place="query", description="Begin after this id: `next` of the page before."
+)
 REQUESTS_LIMIT = Number(name="limit", default=100, least=1, most=1000, description="How many.")
 LOG_BEFORE = Number(
     name="before", most=COUNT_MAX, description="The newest slots below this one; 0: of all."
@@ -351,5 +359,14 @@ TOKEN = Text(
     name="token",
     place="path",
     description="The id of a token.",
+    examples=("abcdefghijklmnop",),
+)
+
+USER = Text(name="user", place="path", description="The name of a user.", examples=("alice",))
+GROUP = Text(name="group", place="path", description="The name of a group.", examples=("devs",))
+SESSION = Text(
+    name="session",
+    place="path",
+    description="The id of a session.",
     examples=("abcdefghijklmnop",),
 )

@@ -70,8 +70,8 @@ class Refusals:
     def answered(self, scope: Scope, status: int, *, token: str, reason: str) -> None:
         """A request was answered: keep it if it was refused, or is a login or a logout.
 
-        `token` is the id of the caller's API token, if it is known, and `reason` the type of the
-        problem.
+        `token` is whose credentials it bore, or who asks for a session, if that is known: `@USER`,
+        or an id; and `reason` the type of the problem.
         """
         if status in REFUSED:
             self._note(scope, "refused", status, token or _claimed(scope), reason)

@@ -21,12 +21,16 @@ _NOT_LISTED = (
     "audit",
     "cluster",
     "events",
+    "groups",
     "log",
     "login",
+    "logout",
     "quotas",
     "requests",
+    "sessions",
     "tokens",
     "traces",
+    "users",
     "whoami",
 )
 """Diagnostics and logins are not recorded: they would displace the other requests."""
@@ -47,11 +51,11 @@ class RequestRecord:
     request: str | None = None
     status: int | None = None
     ended_us: int | None = None
-    token: str = ""
+    owner: str = ""
 
     def as_json(self, now_us: int, caller: Caller) -> RequestItem:
         """The JSON for `/v1/requests`; without the path, if the caller may not read there."""
-        own = self.token == caller.token
+        own = self.owner == caller.owner
         shown = own or caller.rights.may("read", "") or _may_read(caller, self.path)
         return {
             "number": self.number,
@@ -74,14 +78,14 @@ class RequestLog:
         self._answered: deque[RequestRecord] = deque(maxlen=_KEPT)
         self._by_request: OrderedDict[str, RequestRecord] = OrderedDict()
 
-    def begin(self, method: str, path: str, token: str = "") -> RequestRecord:
-        """A request began, of a token or of the administrator."""
+    def begin(self, method: str, path: str, owner: str = "") -> RequestRecord:
+        """A request began, of a token, a user or the administrator."""
         self._number += 1
         route = path.removeprefix(_PREFIX).partition("/")[0] if path.startswith(_PREFIX) else ""
         if len(path) > _PATH_MAX:
             path = path[:_PATH_MAX] + "…"
         seen = RequestRecord(self._number, method, route[:_ROUTE_MAX], path, time.time_ns() // 1000)
-        seen.token = token
+        seen.owner = owner
         if route and route not in _NOT_LISTED:
             self._running[self._number] = seen
         return seen

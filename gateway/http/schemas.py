@@ -462,7 +462,8 @@ class TokenItem(TypedDict):
     id: str
     label: str
     grants: list[GrantItem]
-    created_by: str | None
+    groups: list[str]
+    created_by: Annotated[str | None, Field(description="A token's id, or `@` and a user.")]
     slot: int
     expires_in_ms: int | None
 
@@ -481,16 +482,101 @@ class TokenCreated(TypedDict):
     token: str
     label: str
     grants: list[GrantItem]
+    groups: list[str]
     expires_in_ms: int | None
     request: str
     slot: int
 
 
+# -- users, groups, sessions ----------------------------------------------------------------------
+
+
+class Changed(TypedDict):
+    """A change that was made."""
+
+    request: str
+    slot: int
+
+
+class UserItem(TypedDict):
+    """A user, with its own grants."""
+
+    name: str
+    grants: list[GrantItem]
+    groups: list[str]
+    has_password: bool
+    created_by: str | None
+    slot: int
+
+
+class UserPage(TypedDict):
+    """A page of users."""
+
+    users: list[UserItem]
+    next: Annotated[str | None, Field(description="`after` of the next page.")]
+
+
+class GroupItem(TypedDict):
+    """A group."""
+
+    name: str
+    grants: list[GrantItem]
+    created_by: str | None
+    slot: int
+
+
+class GroupPage(TypedDict):
+    """A page of groups."""
+
+    groups: list[GroupItem]
+    next: Annotated[str | None, Field(description="`after` of the next page.")]
+
+
+class SessionItem(TypedDict):
+    """A session of a user or of an API token. Times are those in which the cluster has a leader."""
+
+    id: str
+    label: str
+    user: str | None
+    token: Annotated[str | None, Field(description="The id of the API token.")]
+    slot: int
+    idle_expires_in_ms: Annotated[int, Field(description="If it is not used.")]
+    expires_in_ms: int
+    current: Annotated[bool, Field(description="Whether the caller has this one.")]
+
+
+class SessionPage(TypedDict):
+    """A page of sessions."""
+
+    sessions: list[SessionItem]
+    next: Annotated[str | None, Field(description="`after` of the next page.")]
+
+
+class LoggedIn(TypedDict):
+    """A session that was made. `token` is shown this once."""
+
+    id: str
+    token: str
+    user: str | None
+    idle_ms: int
+    expires_in_ms: int
+
+
+class Access(TypedDict):
+    """For whom a session acts, with all grants that it has."""
+
+    name: Annotated[str | None, Field(description="The user; `null` for an API token's session.")]
+    grants: list[GrantItem]
+    groups: list[str]
+
+
 class WhoAmI(TypedDict):
-    """The caller: the administrator, or a token."""
+    """The caller: the administrator, a token, or a session."""
 
     administrator: bool
     token: TokenItem | None
+    user: Access | None
+    session: SessionItem | None
 
 
 # -- problems -------------------------------------------------------------------------------------
@@ -578,7 +664,8 @@ RefusalKind = Literal["refused", "login", "logout"]
 
 class RefusalItem(TypedDict):
     """A request that the gateway refused, or a login or logout. `token` is the id of the token that
-    it bore, right or not. `suppressed_before`: how many were not kept since the one before.
+    it bore, right or not, or `@USER`. `suppressed_before`: how many were not kept since the one
+    before.
     """
 
     number: int

@@ -1,8 +1,11 @@
 """The bodies of requests about API tokens."""
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import Field, model_validator
 
 from actors.numbers import COUNT_MAX
+from actors.principals import GROUPS_MAX, NAME_CHARS_MAX
 from actors.state.rights import OF_THE_CLUSTER
 from actors.values import GRANTS_MAX, TOKEN_LABEL_CHARS_MAX, Grant, Role
 from gateway.http.problems import INVALID_PATH, INVALID_REQUEST, Problem
@@ -30,5 +33,14 @@ class NewTokenBody(Strict):
     """The body that makes a token."""
 
     label: str = Field("", max_length=TOKEN_LABEL_CHARS_MAX)
-    grants: list[GrantBody] = Field(min_length=1, max_length=GRANTS_MAX)
+    grants: list[GrantBody] = Field([], max_length=GRANTS_MAX)
     expires_after_ms: int | None = Field(None, ge=1, le=COUNT_MAX // 2)
+    groups: list[Annotated[str, Field(max_length=NAME_CHARS_MAX)]] = Field(
+        [], max_length=GROUPS_MAX
+    )
+
+    @model_validator(mode="after")
+    def _opens_something(self) -> "NewTokenBody":
+        if not self.grants and not self.groups:
+            raise ValueError("a token needs a grant or a group at least")
+        return self

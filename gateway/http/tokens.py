@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from actors.messages import ReadRequest, TokenInfo
-from actors.state.rights import needs_of_grants
+from actors.state.rights import needs_of
 from actors.values import TOKEN_ID_CHARS_MAX, CreateToken, Grant, RevokeToken
 from gateway.callers import caller_of
 from gateway.cluster import Cluster
@@ -15,6 +15,7 @@ from gateway.http.credentials import new_token
 from gateway.http.files import run_write, written_headers
 from gateway.http.headers import header_fields, query_fields
 from gateway.http.idempotency import RunningKeys
+from gateway.http.logins import session_item
 from gateway.http.parameters import TOKENS_AFTER, TOKENS_LIMIT
 from gateway.http.problems import INVALID_REQUEST, NOT_FOUND, Problem
 from gateway.http.schemas import GrantItem, TokenCreated, TokenItem, TokenPage, WhoAmI
@@ -34,11 +35,23 @@ class TokenEndpoints:
     async def whoami(self, request: Request) -> Response:
         """What the caller may do."""
         caller = caller_of(request.scope)
-        body: WhoAmI = {"administrator": caller.principal is None, "token": None}
+        body: WhoAmI = {
+            "administrator": caller.principal is None,
+            "token": None,
+            "user": None,
+            "session": None,
+        }
         if caller.principal is not None:
-            asked = ReadRequest(number=0, what="access")
-            reply = (await self._cluster.read(caller, asked)).reply
-            body["token"] = _item(reply.tokens[0])
+            info = await self._cluster.access_of(caller)
+            if info.login is None:
+                body["token"] = _item(info)
+            else:
+                body["session"] = session_item(info, info.token)
+                body["user"] = {
+                    "name": info.login.user,
+                    "grants": [grant_item(grant) for grant in info.grants],
+                    "groups": list(info.groups),
+                }
         return JSONResponse(body, headers=_NO_STORE)
 
     async def tokens(self, request: Request) -> Response:
@@ -68,8 +81,6 @@ class TokenEndpoints:
             where = ".".join(str(part) for part in first["loc"]) or "the body"
             raise Problem(INVALID_REQUEST, f"{where}: {first['msg']}") from None
         grants = tuple(one.grant() for one in asked.grants)
-        for need in needs_of_grants(grants):
-            caller.refuse_unless_may(need.role, need.path)
         new = new_token()
         operation = CreateToken(
             token=new.id,
@@ -77,13 +88,16 @@ class TokenEndpoints:
             label=asked.label,
             grants=grants,
             expires_after_ms=asked.expires_after_ms,
+            groups=tuple(asked.groups),
         )
+        await self._cluster.refuse_unless_may(caller, needs_of(operation))
         decided = await self._cluster.write(caller, operation, None, retry_aborted=True)
         body: TokenCreated = {
             "id": new.id,
             "token": new.text,
             "label": asked.label,
-            "grants": [_grant_item(grant) for grant in grants],
+            "grants": [grant_item(grant) for grant in grants],
+            "groups": list(operation.groups),
             "expires_in_ms": asked.expires_after_ms,
             "request": decided.request,
             "slot": decided.outcome.slot,
@@ -109,12 +123,14 @@ def _item(info: TokenInfo) -> TokenItem:
     return {
         "id": info.token,
         "label": info.label,
-        "grants": [_grant_item(grant) for grant in info.grants],
+        "grants": [grant_item(grant) for grant in info.grants],
+        "groups": list(info.groups),
         "created_by": info.created_by or None,
         "slot": info.slot,
         "expires_in_ms": info.left_ms,
     }
 
 
-def _grant_item(grant: Grant) -> GrantItem:
+def grant_item(grant: Grant) -> GrantItem:
+    """A grant for JSON."""
     return {"role": grant.role, "path": grant.path}

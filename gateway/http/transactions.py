@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from actors.calls import WriteDecided
+from actors.state.rights import Need
 from actors.values import (
     ALWAYS,
     AnyStep,
@@ -259,7 +260,7 @@ class TransactionEndpoints:
 
     async def _put(self, caller: Caller, step: PutStep, kept: KeptChunks) -> PutFile:
         path = _path(step.path)
-        caller.refuse_unless_may("write", path)  # Before contents are sent to the stores.
+        await self._cluster.refuse_unless_may(caller, (Need("write", path),))
         try:
             data = step.data()
         except ValueError as error:

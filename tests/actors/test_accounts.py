@@ -165,7 +165,8 @@ def test_a_login_of_a_token_ends_with_it() -> None:
     def logged_in(login: str) -> Principal:
         made.run(token)
         checked = str(made.applied)
-        assert made.run(login_of(login, None, checked, token="t")) == "done"
+        made_for = login_of(login, None, checked, token="t", idle_ms=9 * HOUR_MS)
+        assert made.run(made_for) == "done"
         return Principal(token=login, policy_slot=made.applied)
 
     revoked = logged_in("l1")

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from argon2 import PasswordHasher
 from pydantic import SecretStr
 
 from actors.values import DeleteFile, Principal
@@ -231,6 +232,65 @@ async def test_refusals_and_logins_are_kept_and_logged_and_not_in_the_log(
     for one in page["refusals"]:
         assert one["address"] == "127.0.0.1"
         assert one["time"].endswith("+00:00")
+
+
+async def test_users_are_named_where_they_log_in_and_in_what_they_do(
+    app: GatewayApp, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.passwords.use(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    id, with_it = await bearer(http, ("read", "a"))
+    secrets = ("correct horse battery", "incorrect.horse", "new horse battery", "typed.too.early")
+    right, wrong, new, early = secrets
+    alice = {"name": "alice", "password": right, "grants": [{"role": "write", "path": "a"}]}
+    await http.post("/v1/users", json=alice)
+    caplog.set_level("INFO", "synod.gateway.audit")
+    caplog.clear()
+    browser = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+
+    await browser.post("/v1/login", json={"user": "alice", "password": wrong})
+    await browser.post("/v1/login", json={"user": early, "password": wrong})
+    await browser.post("/v1/login", json={"user": "alice", "password": right})
+    await browser.put("/v1/files/a/1", content=b"1")
+    await browser.put("/v1/files/b/1", content=b"1")
+    own = {"password": new, "current": right}
+    assert (await browser.put("/v1/users/alice/password", json=own)).status_code == 204
+    await browser.post("/v1/login", data={"user": "alice", "password": new})
+    await browser.post("/v1/logout")
+    await browser.post("/v1/login", json={"token": with_it["authorization"].split()[1]})
+
+    refusals = (await http.get("/v1/audit/refusals")).json()["refusals"]
+    kept = [(one["kind"], one["status"], one["path"], one["token"]) for one in refusals]
+    assert kept[::-1] == [
+        ("refused", 401, "/v1/login", "@alice"),
+        ("refused", 401, "/v1/login", None),
+        ("login", 204, "/v1/login", "@alice"),
+        ("refused", 403, "/v1/files/b/1", "@alice"),
+        ("login", 303, "/v1/login", "@alice"),
+        ("logout", 204, "/v1/logout", "@alice"),
+        ("login", 204, "/v1/login", id),
+    ]
+    page = await page_of(http, "order=oldest&after=2")
+    # The gateway itself opens a session, so that log time goes on.
+    records = [one for one in page["records"] if one["operation"] != "open_session"]
+    assert [(one["principal"], one["operation"]) for one in records] == [
+        (None, "create_user"),
+        (None, "create_login"),
+        ("@alice", "put_file"),
+        ("@alice", "change_user"),
+        (None, "create_login"),
+        ("@alice", "revoke_login"),
+        (None, "create_login"),
+    ]
+    created, first, _, changed, second, ended, of_token = records
+    assert (created["user"], created["grants"]) == ("alice", [["write", "a"]])
+    assert (changed["user"], changed["new_password"]) == ("alice", True)
+    assert (first["user"], second["user"], of_token["token"]) == ("alice", "alice", id)
+    assert ended["login"] == second["login"] != first["login"]
+    everything = json.dumps([page, refusals]) + str([vars(one) for one in caplog.records])
+    for secret in (*secrets, "$argon2id$", with_it["authorization"][-64:]):
+        assert secret not in everything
+    longest = "@" + "u" * 64
+    assert (await page_of(http, f"principal={longest}"))["records"] == []
 
 
 async def test_only_the_administrator_of_all_reads_refusals(http: httpx.AsyncClient) -> None:

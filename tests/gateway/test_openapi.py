@@ -20,11 +20,13 @@ from gateway.http import (
     diagnostics,
     directories,
     files,
+    logins,
     problems,
     quotas,
     system,
     tokens,
     transactions,
+    users,
     watch,
 )
 from gateway.http.app import GatewayApp
@@ -38,7 +40,7 @@ from synod.errors import TYPE_PREFIX
 from tests.gateway.fake import FakeCluster
 from tests.gateway.problems import problem_of
 
-_METHODS = ("get", "head", "put", "post", "delete")
+_METHODS = ("get", "head", "put", "post", "patch", "delete")
 
 
 def _served(app: GatewayApp) -> Iterator[tuple[str, str]]:
@@ -153,6 +155,14 @@ _ASK: dict[tuple[str, str], tuple[str, bytes]] = {
     ("DELETE", "/v1/quotas/{path}"): ("/v1/quotas/a", b""),
     ("GET", "/v1/audit"): ("/v1/audit", b""),
     ("GET", "/v1/audit/refusals"): ("/v1/audit/refusals", b""),
+    ("GET", "/v1/users"): ("/v1/users", b""),
+    ("PATCH", "/v1/users/{user}"): ("/v1/users/a", b"{}"),
+    ("DELETE", "/v1/users/{user}"): ("/v1/users/a", b""),
+    ("GET", "/v1/groups"): ("/v1/groups", b""),
+    ("PATCH", "/v1/groups/{group}"): ("/v1/groups/a", b"{}"),
+    ("DELETE", "/v1/groups/{group}"): ("/v1/groups/a", b""),
+    ("GET", "/v1/sessions"): ("/v1/sessions", b""),
+    ("DELETE", "/v1/sessions/{session}"): ("/v1/sessions/a", b""),
     ("GET", "/v1/backup/rows"): ("/v1/backup/rows", b""),
 }
 """A request for each operation with parameters beside the path. Those for streams are refused."""
@@ -172,6 +182,8 @@ async def test_what_an_endpoint_reads_of_a_request_is_described(
         backup_endpoints,
         system,
         tokens,
+        users,
+        logins,
         watch,
     ):
         for name in ("header_fields", "query_fields"):
@@ -228,4 +240,4 @@ async def test_both_want_the_token_as_all_pages_do(cluster: FakeCluster) -> None
         assert problem["type"] == "urn:synod:problem:unauthorized"
 
         asked = await client.get("/docs", headers={"accept": "text/html"})
-        assert (asked.status_code, "requires a token" in asked.text) == (401, True)
+        assert (asked.status_code, 'action="/v1/login"' in asked.text) == (401, True)

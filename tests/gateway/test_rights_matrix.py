@@ -22,6 +22,9 @@ ROLES = ("read", "write", "admin", "operate", "backup")
 PREFIXES = ("", "a", "a/b", "a/bc", "z")
 """The requests concern `a/b/f`, and `a/b/g` or `a/b/d` as a target."""
 
+_HIDDEN = ("tokens/", "requests/", "sessions/")
+"""What others have is not known to exist."""
+
 INCLUDED = {
     "read": {"read", "write", "admin"},
     "write": {"write", "admin"},
@@ -33,6 +36,8 @@ INCLUDED = {
 _MOVE = {"source": "a/b/f", "target": "a/b/g"}
 _STEPS = {"steps": [{"op": "check", "path": "a/b/f", "if_match": "*"}]}
 _GRANT = {"grants": [{"role": "read", "path": "a/b"}]}
+_CHANGE = {"grant": [{"role": "read", "path": "a/b"}]}
+_PASSWORD = {"password": "long enough for the tests"}
 
 
 class Ask(NamedTuple):
@@ -67,7 +72,18 @@ ASKED: dict[tuple[str, str], Ask] = {
     ("PUT", "/v1/quotas/{path}"): Ask("/v1/quotas/a/b/d", "admin", 200, {"entries": 9}),
     ("DELETE", "/v1/quotas/{path}"): Ask("/v1/quotas/a/b/d", "admin", 204),
     ("GET", "/v1/audit"): Ask("/v1/audit?prefix=a/b", "admin", 200),
-    ("GET", "/v1/audit/refusals"): Ask("/v1/audit/refusals", "whole", 200),
+    ("GET", "/v1/audit/refusals"): Ask("/v1/audit/refusals", "root", 200),
+    ("GET", "/v1/users"): Ask("/v1/users", "", 200),
+    ("POST", "/v1/users"): Ask("/v1/users", "root", 201, {"name": "new"}),
+    ("PATCH", "/v1/users/{user}"): Ask("/v1/users/alice", "admin", 204, _CHANGE),
+    ("DELETE", "/v1/users/{user}"): Ask("/v1/users/alice", "root", 204),
+    ("PUT", "/v1/users/{user}/password"): Ask("/v1/users/alice/password", "root", 204, _PASSWORD),
+    ("GET", "/v1/groups"): Ask("/v1/groups", "", 200),
+    ("POST", "/v1/groups"): Ask("/v1/groups", "root", 201, {"name": "new"}),
+    ("PATCH", "/v1/groups/{group}"): Ask("/v1/groups/devs", "admin", 204, _CHANGE),
+    ("DELETE", "/v1/groups/{group}"): Ask("/v1/groups/devs", "root", 204),
+    ("GET", "/v1/sessions"): Ask("/v1/sessions", "", 200),
+    ("DELETE", "/v1/sessions/{session}"): Ask("/v1/sessions/{session}", "root", 204),
     ("GET", "/v1/backup/rows"): Ask("/v1/backup/rows", "backup", 503),
     ("POST", "/v1/backup"): Ask("/v1/backup", "backup", 200),
     ("GET", "/v1/chunks/{sha256}"): Ask(f"/v1/chunks/{'0' * 64}", "backup", 404),
@@ -105,7 +121,7 @@ def allowed(role: str, prefix: str, ask: Ask) -> bool:
         return True
     if ask.role == "all":
         return role in INCLUDED["read"] and prefix == ""
-    if ask.role == "whole":
+    if ask.role == "root":
         return role == "admin" and prefix == ""
     if role not in INCLUDED[ask.role]:
         return False
@@ -162,8 +178,17 @@ async def test_a_grant_opens_what_it_says(http: httpx.AsyncClient, role: str, pr
         if "{other}" in ask.target:
             other = await token({"role": "read", "path": "a/b"})
             ask = ask._replace(target=ask.target.format(other=other["id"]))
+        if "{session}" in ask.target:
+            login = {"token": (await token({"role": "read", "path": "a/b"}))["token"]}
+            session = await http.post("/v1/login", json={**login, "bearer": True})
+            ask = ask._replace(target=ask.target.format(session=session.json()["id"]))
+        if path.startswith(("/v1/users", "/v1/groups")):
+            for kind, name in (("users", "alice"), ("groups", "devs")):
+                await http.delete(f"/v1/{kind}/new")
+                await http.delete(f"/v1/{kind}/{name}")
+                assert (await http.post(f"/v1/{kind}", json={"name": name})).status_code == 201
         status = await _status(http, method, ask, headers=headers)
-        refused = 404 if "tokens/" in ask.target or "requests/" in ask.target else 403
+        refused = 404 if any(word in ask.target for word in _HIDDEN) else 403
         expected = ask.status if allowed(role, prefix, ask) else refused
         asked += 1
         if status != expected:

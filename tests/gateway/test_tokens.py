@@ -230,7 +230,7 @@ async def test_a_token_has_so_many_requests_at_a_time(
     with_it = bearing((await made(http, ("read", "")))["token"])
     refused = await http.get("/v1/whoami", headers=with_it)
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
-    assert (await http.get("/v1/whoami")).json() == {"administrator": True, "token": None}
+    assert (await http.get("/v1/whoami")).json()["administrator"]
 
 
 async def test_a_page_of_another_origin_changes_nothing_with_a_token(
