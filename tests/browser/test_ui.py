@@ -58,6 +58,7 @@ def test_every_page_is_clean_and_accessible(
         ("requests/", page.locator(".row").first),
         (f"requests/{written.request}", page.locator(".message").first),
         ("log/", page.locator("h1", has_text="Log")),
+        ("access/", page.get_by_text("You are the administrator.")),
     ):
         window.go(address)
         expect(shows).to_be_visible()

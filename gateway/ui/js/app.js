@@ -11,7 +11,10 @@ const PAGES = {
   cluster: ["Cluster", () => import("./cluster.js")],
   requests: ["Requests", () => import("./requests.js")],
   log: ["Log", () => import("./log.js")],
+  access: ["Access", () => import("./access.js")],
 };
+
+const GO = { f: "files", c: "cluster", r: "requests", l: "log", a: "access" };
 
 const WRITES = { taken: "accepted", refused: "refused" };
 
@@ -178,7 +181,7 @@ addEventListener("keydown", (event) => {
   if (typing || event.ctrlKey) return;
   if (event.key === "g") goPressedAt = Date.now();
   else if (Date.now() - goPressedAt < 1_500) {
-    const page = { f: "files", c: "cluster", r: "requests", l: "log" }[event.key];
+    const page = GO[event.key];
     goPressedAt = 0;
     if (page) location.hash = `#/${page}/`;
   } else if (event.key === "?") showKeys();

@@ -136,23 +136,25 @@ function bannerContent(lost, refused) {
 }
 
 setLoginPrompt(async () => {
-  const input = h("input", {
-    name: "token",
+  const user = h("input", { name: "user", autocomplete: "username", spellcheck: "false" });
+  const secret = h("input", {
+    name: "secret",
     type: "password",
     required: true,
     autocomplete: "current-password",
   });
   const done = await ask({
-    title: "This cluster requires a token",
-    text: "The token is set in the cluster's settings (SYNOD_TOKEN). Unsaved text is kept.",
-    fields: [h("label", {}, "Token", input)],
+    title: "This cluster requires a token or a password",
+    text: "Without a user, log in with a token: that of the cluster's settings (SYNOD_TOKEN), or " +
+      "an API token. Unsaved text is kept.",
+    fields: [h("label", {}, "User", user), h("label", {}, "Password or token", secret)],
     action: "Log in",
     submit: async (data) => {
-      const answer = await postToken(data.get("token"));
+      const answer = await postLogin(data.get("user").trim(), data.get("secret"));
       if (!answer.ok) {
         throw new Error(
           answer.status === 401
-            ? "Not logged in: the token is wrong."
+            ? "Not logged in: the user, the password or the token is wrong."
             : `Not logged in: the gateway answered with status ${answer.status}.`,
         );
       }
@@ -165,12 +167,12 @@ setLoginPrompt(async () => {
   return done === true;
 });
 
-async function postToken(token) {
+async function postLogin(user, secret) {
   try {
     return await fetch("/v1/login", {
       method: "POST",
       headers: { "content-type": "application/json" },
-      body: JSON.stringify({ token }),
+      body: JSON.stringify(user ? { user, password: secret } : { token: secret }),
     });
   } catch {
     reportReachable(false);

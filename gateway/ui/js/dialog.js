@@ -152,7 +152,7 @@ export const moreButton = (label, open) =>
 /** Show the keyboard shortcuts. */
 export function showKeys() {
   const rows = [
-    ["g then f, c, r, l", "go to Files, Cluster, Requests, Log"],
+    ["g then f, c, r, l, a", "go to Files, Cluster, Requests, Log, Access"],
     ["↑ ↓ Enter", "select and open"],
     ["Backspace", "the folder above"],
     ["/", "filter"],
