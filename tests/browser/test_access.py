@@ -22,7 +22,7 @@ def _section(page: Page, title: str) -> Locator:
 def _act(page: Page, name: str, action: str) -> Locator:
     """Choose an action of a row; the dialog that asks about it."""
     page.get_by_role("button", name=f"Actions for {name}", exact=True).click()
-    page.get_by_role("menuitem", name=action).click()
+    page.get_by_role("menuitem", name=action, exact=True).click()
     return page.get_by_role("dialog")
 
 
@@ -37,7 +37,7 @@ def _whoami(url: str, token: str) -> int:
 
 
 def test_access_is_given_shown_and_taken_away(open_window: Open, cluster: LocalCluster) -> None:
-    window = open_window(forgiven=("401", "403"))
+    window = open_window(forgiven=("401", "403", "404"))
     page = window.go("access/")
     expect(page.get_by_text("You are the administrator.")).to_be_visible()
 
@@ -81,7 +81,7 @@ def test_access_is_given_shown_and_taken_away(open_window: Open, cluster: LocalC
     assert _whoami(cluster.url, token) == 401
 
     # Given a browser in which alice logs in, then it shows what she may see, until she logs out
-    other = open_window(forgiven=("401", "403"))
+    other = open_window(forgiven=("401", "403", "404"))
     login = {"user": "alice", "password": PASSWORD}
     answer = other.page.request.post(f"{cluster.url}/v1/login", data=login)
     assert answer.status == 204

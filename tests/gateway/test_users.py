@@ -9,6 +9,7 @@ import pytest
 from argon2 import PasswordHasher
 from pydantic import SecretStr
 
+from actors.calls import Read
 from actors.values import Batch, Command, OpenSession
 from gateway.http import credentials
 from gateway.http.app import GatewayApp
@@ -101,7 +102,10 @@ async def test_a_user_logs_in_does_what_it_may_and_logs_out(
     cookie = entered.headers["set-cookie"]
     assert all(word in cookie for word in ("HttpOnly", "SameSite=strict", "syn_"))
 
-    assert (await browser.get("/")).status_code == 200
+    reads = len(cluster.calls)
+    for file in ("/", "/static/js/app.js"):
+        assert (await browser.get(file)).status_code == 200
+    assert not [call for call in cluster.calls[reads + 1 :] if isinstance(call, Read)]
     me = (await browser.get("/v1/whoami")).json()
     assert (me["administrator"], me["token"], me["user"]["name"]) == (False, None, "alice")
     assert me["user"]["grants"] == grants(("write", "a"))

@@ -80,7 +80,7 @@ class Access {
       session.label || (session.current ? "this one" : "a browser"),
       `ends unused in ${hours(session.idle_expires_in_ms)}`,
       [["End…", () => this.remove("sessions", session.id, "this session"), "danger"]],
-    ]);
+    ], "a session of ");
   }
 
   drawMe(me) {
@@ -253,7 +253,7 @@ function section(title, rows, action, onclick) {
   );
 }
 
-function draw(rows, items, nothing, cells) {
+function draw(rows, items, nothing, cells, kind = "") {
   if (!items.length) {
     setChildren(rows, h("p.quiet", {}, nothing));
     return;
@@ -268,7 +268,7 @@ function draw(rows, items, nothing, cells) {
         h("strong", {}, name),
         h("span", {}, what),
         h("span.quiet", {}, more),
-        moreButton(`Actions for ${name}`, (anchor) => menu(anchor, actions)),
+        moreButton(`Actions for ${kind}${name}`, (anchor) => menu(anchor, actions)),
       );
     }),
   );
