@@ -1,8 +1,23 @@
 """One instance of every message type, with values in every field."""
 
+from typing import Literal
+
 from actors import messages as m
 from actors.messages import AnyMessage
 from actors.paxos.ballot import Ballot
+from actors.principals import (
+    ChangeGroup,
+    ChangeUser,
+    CreateGroup,
+    CreateLogin,
+    CreateUser,
+    PolicyChange,
+    RefreshLogin,
+    RemoveGroup,
+    RemoveUser,
+    RevokeLogin,
+    RevokeToken,
+)
 from actors.store.changes import Change
 from actors.values import (
     NOOP,
@@ -45,6 +60,14 @@ from actors.values import (
 HASH = "ab" * 32
 GRANTS = (Grant(role="write", path="a/b"), Grant(role="operate", path=""))
 PRINCIPAL = Principal(token="t", policy_slot=8)
+LOGGED_IN = Principal(token="l", policy_slot=8, user="u")
+_READS: tuple[tuple[Literal["access", "credential", "users", "groups", "logins"], str], ...] = (
+    ("access", ""),
+    ("credential", "@u"),
+    ("users", ""),
+    ("groups", ""),
+    ("logins", ""),
+)
 BALLOT = Ballot(7, "proposer-2")
 VIEW = View(
     epoch=4,
@@ -276,6 +299,45 @@ SAMPLES: tuple[AnyMessage, ...] = (
     m.Diverged(slot=9, state_hash=HASH, reported="cd" * 16),
 )
 
+_POLICY_CHANGES: tuple[PolicyChange, ...] = (
+    CreateToken(token="t", sha256=HASH, label="ü", grants=GRANTS, groups=("g", "h")),
+    RevokeToken(token="t"),
+    CreateUser(user="u", password="$argon2id$", grants=GRANTS, groups=("g",)),
+    CreateUser(user="u"),
+    ChangeUser(
+        user="u",
+        password="$argon2id$",
+        grant=GRANTS,
+        revoke=GRANTS,
+        join=("g",),
+        leave=("h",),
+    ),
+    RemoveUser(user="u"),
+    CreateGroup(group="g", grants=GRANTS),
+    ChangeGroup(group="g", grant=GRANTS, revoke=GRANTS),
+    RemoveGroup(group="g"),
+    CreateLogin(
+        login="l",
+        sha256=HASH,
+        label="ü",
+        user="u",
+        checked="9-1",
+        idle_ms=5,
+        expires_after_ms=7,
+    ),
+    CreateLogin(
+        login="l",
+        sha256=HASH,
+        label="",
+        token="t",
+        checked="9",
+        idle_ms=5,
+        expires_after_ms=7,
+    ),
+    RefreshLogin(),
+    RevokeLogin(login="l"),
+)
+
 OF_PRINCIPALS: tuple[AnyMessage, ...] = (
     m.Submit(
         ballot=BALLOT,
@@ -316,5 +378,54 @@ OF_PRINCIPALS: tuple[AnyMessage, ...] = (
             ),
         ),
     ),
+    *(
+        m.Submit(
+            ballot=BALLOT,
+            command=Command(
+                session="s",
+                sequence=sequence,
+                acknowledged=2,
+                reply_to="gateway-1",
+                operation=operation,
+                principal=LOGGED_IN,
+            ),
+        )
+        for sequence, operation in enumerate(_POLICY_CHANGES)
+    ),
+    *(
+        m.ReadRequest(number=number, what=what, path=path, after="a", principal=LOGGED_IN)
+        for number, (what, path) in enumerate(_READS)
+    ),
+    m.ReadReply(
+        number=6,
+        status="found",
+        applied=9,
+        tokens=(
+            m.TokenInfo(
+                token="l",
+                slot=9,
+                label="ü",
+                grants=GRANTS,
+                created_by="@u",
+                left_ms=5,
+                sha256=HASH,
+                groups=("g",),
+                login=m.LoginInfo(user="u", token=None, idle_ms=7, idle_left_ms=3),
+            ),
+        ),
+        users=(
+            m.UserInfo(
+                user="u",
+                slot=9,
+                grants=GRANTS,
+                groups=("g",),
+                created_by="v",
+                has_password=True,
+                password="$argon2id$",
+                password_set="9-1",
+            ),
+        ),
+        groups=(m.GroupInfo(group="g", slot=9, grants=GRANTS, created_by="v"),),
+    ),
 )
-"""More instances, of messages for the holders of tokens."""
+"""More instances, of messages for the holders of tokens and for users."""
