@@ -28,6 +28,8 @@ class Caller:
     """Whether it may have got other rights since: a token without groups never does."""
     by_login: bool = False
     """Whether it has logged in, and so may log out."""
+    token_behind: str = ""
+    """The API token by whose secret it has logged in, if it has by one."""
 
     @property
     def token(self) -> str:
@@ -38,6 +40,11 @@ class Caller:
     def owner(self) -> str:
         """The user, in all of its sessions, or the token; empty for the administrator."""
         return "" if self.principal is None else self.principal.owner
+
+    @property
+    def holder(self) -> str:
+        """The user or the token, each in all of its sessions; empty for the administrator."""
+        return self.token_behind or self.owner
 
 
 ADMINISTRATOR = Caller(None, EVERYTHING)

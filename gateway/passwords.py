@@ -30,14 +30,11 @@ class Passwords:
     """Hashes and checks passwords."""
 
     def __init__(self, hasher: PasswordHasher | None = None) -> None:
+        """`hasher` has the parameters of new hashes; hashes that exist keep theirs."""
         self._hasher = hasher or PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
         self._threads: ThreadPoolExecutor | None = None
         self._under_way = 0
         self._lock = threading.Lock()
-
-    def use(self, hasher: PasswordHasher) -> None:
-        """From now on hash by other parameters; hashes that exist keep theirs."""
-        self._hasher = hasher
 
     async def hash(self, password: str) -> str:
         """The hash for the log, with a new salt. Raises `Problem`."""

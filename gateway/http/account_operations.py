@@ -210,7 +210,7 @@ _SESSIONS = {
         summary="Exchange a password or a token for a session",
         description="A session ends a day after its last use, in any case after two weeks, when it "
         "is revoked, with another password, and with its user or token. The setting `token` gets "
-        "a cookie that ends with that setting.",
+        "a cookie that ends with that setting, and no `bearer`: it is one itself.",
         body=ApiBody(
             "A user and a password, or a token.",
             {JSON: Login, "application/x-www-form-urlencoded": Login},

@@ -31,7 +31,9 @@ advance it, so else a token that is only read with would outlive its time while 
 """
 
 REQUESTS_OF_TOKEN_MAX = 128
-"""How many requests of one token or user a gateway serves at a time, streams among them."""
+"""How many requests of one token or user a gateway serves at a time, streams among them: in all of
+its sessions together.
+"""
 
 
 class Admission:
@@ -130,27 +132,27 @@ class Admission:
             await self._cluster.write(ADMINISTRATOR, OpenSession(), None, retry_aborted=False)
 
     def began(self, caller: Caller) -> None:
-        """Count a request that is served until `ended`. Raises `Problem` if its owner has too
+        """Count a request that is served until `ended`. Raises `Problem` if its holder has too
         many.
         """
-        owner = caller.owner
-        if owner and self._running.get(owner, 0) >= REQUESTS_OF_TOKEN_MAX:
+        holder = caller.holder
+        if holder and self._running.get(holder, 0) >= REQUESTS_OF_TOKEN_MAX:
             self._rejected("flood")
             raise Problem(
                 TOO_MANY_REQUESTS,
                 f"{REQUESTS_OF_TOKEN_MAX} requests of this token or user are being served",
                 headers={"retry-after": "1"},
             )
-        self._running[owner] = self._running.get(owner, 0) + 1
+        self._running[holder] = self._running.get(holder, 0) + 1
 
     def ended(self, caller: Caller) -> None:
         """A request that `began` has counted is served."""
-        owner = caller.owner
-        left = self._running[owner] - 1
+        holder = caller.holder
+        left = self._running[holder] - 1
         if left:
-            self._running[owner] = left
+            self._running[holder] = left
         else:
-            del self._running[owner]
+            del self._running[holder]
 
 
 def _matches(route: BaseRoute, scope: Scope) -> bool:

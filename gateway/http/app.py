@@ -48,6 +48,7 @@ from gateway.http.tokens import TokenEndpoints
 from gateway.http.transactions import TransactionEndpoints
 from gateway.http.users import UserEndpoints, user_routes
 from gateway.http.watch import WatchEndpoint
+from gateway.passwords import Passwords
 from gateway.settings import Settings
 from gateway.trace_events import TraceCommand, Tracing
 from observability.logs import Throttle
@@ -98,6 +99,7 @@ class GatewayApp:
         broker_outage: Callable[[], str] = lambda: "",
         tracing: Tracing | None = None,
         command: Callable[[TraceCommand], bool] = no_broker,
+        passwords: Passwords | None = None,
     ) -> None:
         registry = CollectorRegistry() if registry is None else registry
         cluster = Cluster(port, settings.request_deadline_ms, broker_outage)
@@ -119,8 +121,7 @@ class GatewayApp:
         tokens = TokenEndpoints(cluster, keys)
         self.refusals = Refusals()
         self.audit = AuditEndpoints(cluster, self.refusals)
-        checks = PasswordChecks(cluster, limits, self.rejected)
-        self.passwords = checks.passwords
+        checks = PasswordChecks(cluster, limits, self.rejected, passwords or Passwords())
         logins = LoginEndpoints(
             cluster, keys, self._auth, self._admission.credentials, checks, self.rejected
         )

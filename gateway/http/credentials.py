@@ -113,6 +113,7 @@ class Credentials:
             known.expires,
             known.rights_may_change,
             by_login=login is not None,
+            token_behind="" if login is None else login.token or "",
         )
 
     async def version_of(self, caller: Caller) -> str:

@@ -57,8 +57,11 @@ _KNOWN_MAX = 4_096
 class PasswordChecks:
     """Checks passwords of users, as often as guesses are allowed."""
 
-    def __init__(self, cluster: Cluster, limits: TokenAttemptLimits, rejected: Any) -> None:
+    def __init__(
+        self, cluster: Cluster, limits: TokenAttemptLimits, rejected: Any, passwords: Passwords
+    ) -> None:
         self._cluster = cluster
+        self.passwords = passwords
         self._limits = limits
         self._of_user = TokenAttemptLimits()
         """Wrong passwords by user, from whatever address."""
@@ -67,7 +70,6 @@ class PasswordChecks:
         """Users with addresses from which they have logged in: who guesses from elsewhere doesn't
         lock them out.
         """
-        self.passwords = Passwords()
 
     async def check(self, user: str, password: str, scope: Scope) -> UserInfo:
         """The user, if this is its password, for a request. Raises `Problem`."""
@@ -180,6 +182,12 @@ class LoginEndpoints:
             if not self._authenticator.admits(asked.token or "", address):
                 self._rejected("token")
                 raise Problem(UNAUTHORIZED, "that is not the token", headers=CHALLENGE)
+            if asked.bearer:
+                raise Problem(
+                    INVALID_REQUEST,
+                    "the setting token (SYNOD_TOKEN) begins no session: send it with each request, "
+                    "or log in as a user or with an API token",
+                )
             return None
         made = new_token()
         operation = CreateLogin(

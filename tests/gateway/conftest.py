@@ -13,8 +13,9 @@ from gateway.http.connections import ConnectionLimits
 from gateway.http.listener import listen
 from gateway.http.server import make_server
 from gateway.http.tls import ServerTls
+from gateway.passwords import Passwords
 from gateway.settings import Settings
-from tests.gateway.fake import FakeCluster
+from tests.gateway.fake import CHEAP, FakeCluster
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,8 @@ async def serving(
     cluster: ClusterPort, settings: Settings, limits: ConnectionLimits | None = None
 ) -> AsyncIterator[int]:
     """Serves on a free port of this machine while the block runs; gives the port."""
-    async with serving_app(GatewayApp(cluster, settings), limits) as port:
+    app = GatewayApp(cluster, settings, passwords=Passwords(CHEAP))
+    async with serving_app(app, limits) as port:
         yield port
 
 

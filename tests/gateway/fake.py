@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from argon2 import PasswordHasher
+
 from actors.calls import (
     Absent,
     Call,
@@ -53,6 +55,8 @@ from actors.values import (
 )
 
 SESSION = "fake-session"
+CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+"""Hashes passwords at hardly any cost."""
 
 
 class FakeCluster:

@@ -10,16 +10,16 @@ from typing import Any
 
 import httpx
 import pytest
-from argon2 import PasswordHasher
 from pydantic import SecretStr
 
 from actors.values import DeleteFile, Principal
 from gateway.http import audit
 from gateway.http.app import GatewayApp
 from gateway.http.refusals import ADDRESS_BURST, ALL_BURST, KEPT, Refusals
+from gateway.passwords import Passwords
 from gateway.settings import Settings
 from synod.audit import Chain, ChainBroken, check_export, hash_of
-from tests.gateway.fake import FakeCluster
+from tests.gateway.fake import CHEAP, FakeCluster
 from tests.gateway.problems import problem_of
 from tests.gateway.test_cli import Shell, synod
 
@@ -31,7 +31,7 @@ HEADERS = {"authorization": f"Bearer {ROOT}"}
 
 @pytest.fixture
 def app(cluster: FakeCluster) -> GatewayApp:
-    return GatewayApp(cluster, Settings(token=SecretStr(ROOT)))
+    return GatewayApp(cluster, Settings(token=SecretStr(ROOT)), passwords=Passwords(CHEAP))
 
 
 @pytest.fixture
@@ -237,7 +237,6 @@ async def test_refusals_and_logins_are_kept_and_logged_and_not_in_the_log(
 async def test_users_are_named_where_they_log_in_and_in_what_they_do(
     app: GatewayApp, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app.passwords.use(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     id, with_it = await bearer(http, ("read", "a"))
     secrets = ("correct horse battery", "incorrect.horse", "new horse battery", "typed.too.early")
     right, wrong, new, early = secrets

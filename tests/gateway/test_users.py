@@ -13,18 +13,17 @@ from actors.calls import Read
 from actors.values import Batch, Command, OpenSession
 from gateway.http import credentials
 from gateway.http.app import GatewayApp
-from gateway.http.auth import COOKIE
+from gateway.http.auth import COOKIE, TLS_COOKIE
 from gateway.http.auth_limits import BURST
 from gateway.http.logins import EXPIRES_AFTER_MS, IDLE_MS
 from gateway.http.problems import Problem
 from gateway.passwords import AT_ONCE, WAITING_MAX, Passwords
 from gateway.settings import Settings
-from tests.gateway.fake import SESSION, FakeCluster
+from tests.gateway.fake import CHEAP, SESSION, FakeCluster
 from tests.gateway.problems import problem_of
 
 ROOT = "a-token-of-the-tests-0123"
 PASSWORD = "correct horse battery"
-CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
 def bearing(token: str) -> dict[str, str]:
@@ -37,9 +36,8 @@ def grants(*given: tuple[str, str]) -> list[dict[str, str]]:
 
 @pytest.fixture
 def app(cluster: FakeCluster) -> GatewayApp:
-    app = GatewayApp(cluster, Settings(token=SecretStr(ROOT)))
-    app.passwords.use(CHEAP)
-    return app
+    settings = Settings(token=SecretStr(ROOT))
+    return GatewayApp(cluster, settings, passwords=Passwords(CHEAP))
 
 
 @pytest.fixture
@@ -164,6 +162,38 @@ async def test_what_may_be_read_no_more_is_hidden_at_once_where_a_gateway_rememb
     assert "secret" not in (await browser.get("/v1/requests")).text
 
 
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_page_of_another_origin_does_nothing_by_a_session(
+    root: httpx.AsyncClient, cluster: FakeCluster, *, tls: bool
+) -> None:
+    """Given a browser that has logged in, then pages of others change nothing, even if its cookie
+    is sent with their requests; and under TLS it is for https and for this host alone.
+    """
+    await make_user(root, "alice", ("admin", ""))
+    settings = Settings(token=SecretStr(ROOT), tls_proxy=tls)
+    transport = httpx.ASGITransport(GatewayApp(cluster, settings, passwords=Passwords(CHEAP)))
+    base = "https://localhost" if tls else "http://localhost"
+    async with httpx.AsyncClient(transport=transport, base_url=base) as browser:
+        cookie = (await log_in(browser)).headers["set-cookie"]
+        assert cookie.startswith(f"{TLS_COOKIE if tls else COOKIE}=syn_")
+        assert ("Secure" in cookie, "Path=/;" in cookie) == (tls, True)
+        assert (await browser.put("/v1/files/a", content=b"1")).status_code == 201
+        calls = len(cluster.submitted())
+        for method, path in (
+            ("PUT", "/v1/files/a"),
+            ("POST", "/v1/users"),
+            ("PATCH", "/v1/users/alice"),
+            ("PUT", "/v1/users/alice/password"),
+            ("POST", "/v1/login"),
+            ("POST", "/v1/logout"),
+        ):
+            for page in ({"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}):
+                answer = await browser.request(method, path, headers=page, json={"name": "eve"})
+                assert problem_of(answer)["type"] == "urn:synod:problem:foreign-origin", path
+        assert len(cluster.submitted()) == calls
+        assert (await browser.get("/v1/whoami")).status_code == 200
+
+
 async def test_a_new_password_and_a_removal_end_all_sessions(
     root: httpx.AsyncClient, browser: httpx.AsyncClient
 ) -> None:
@@ -247,6 +277,33 @@ async def test_a_token_logs_in_for_a_session_that_ends_with_it(
     assert (page.status_code, "/v1/login" in page.text) == (401, True)
 
 
+async def test_all_sessions_of_a_user_or_a_token_count_as_one_against_floods(
+    root: httpx.AsyncClient,
+    browser: httpx.AsyncClient,
+    cluster: FakeCluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await make_user(root, "alice", ("read", ""))
+    token = (await root.post("/v1/tokens", json={"grants": grants(("read", ""))})).json()["token"]
+    of_user = [await bearer_of(browser) for _ in range(2)]
+    asked = {"token": token, "bearer": True}
+    of_token = [(await browser.post("/v1/login", json=asked)).json() for _ in range(2)]
+    monkeypatch.setattr("gateway.http.admission.REQUESTS_OF_TOKEN_MAX", 1)
+    for first, second in (of_user, of_token, ({"token": token}, of_token[0])):
+        known = [bearing(session["token"]) for session in (first, second)]
+        for headers in known:  # From now on the gateway asks nobody who they are.
+            assert (await browser.get("/v1/files/a", headers=headers)).status_code == 404
+        cluster.hold = go_on = asyncio.Event()
+        cluster.called = asyncio.Event()
+        running = asyncio.ensure_future(browser.get("/v1/files/a", headers=known[0]))
+        await cluster.called.wait()
+        cluster.hold = None  # Only the first one waits.
+        refused = problem_of(await browser.get("/v1/files/a", headers=known[1]))
+        assert refused["type"] == "urn:synod:problem:too-many-requests"
+        go_on.set()
+        assert (await running).status_code == 404
+
+
 async def test_a_session_lives_while_it_is_used_and_no_request_but_a_few_write_to_the_log(
     root: httpx.AsyncClient,
     browser: httpx.AsyncClient,
@@ -308,7 +365,7 @@ async def test_guesses_are_limited_by_address_and_by_user(
 
 
 async def test_an_unknown_user_costs_as_much_and_is_answered_alike(
-    root: httpx.AsyncClient, browser: httpx.AsyncClient, app: GatewayApp
+    root: httpx.AsyncClient, cluster: FakeCluster
 ) -> None:
     """Given a user, one without a password and none, then a wrong password has the same answer, and
     the same work is done for it.
@@ -328,11 +385,14 @@ async def test_an_unknown_user_costs_as_much_and_is_answered_alike(
 
     await make_user(root, "alice")
     await root.post("/v1/users", json={"name": "bare"})
-    app.passwords.use(Counting(time_cost=1, memory_cost=8, parallelism=1))
+    counting = Passwords(Counting(time_cost=1, memory_cost=8, parallelism=1))
+    app = GatewayApp(cluster, Settings(token=SecretStr(ROOT)), passwords=counting)
+    transport = httpx.ASGITransport(app)
     said = []
-    for user in ("alice", "bare", "nobody", "Not-A-Name"):
-        answer = await log_in(browser, user, "wrong")
-        said.append((answer.status_code, answer.json()["detail"], work))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as browser:
+        for user in ("alice", "bare", "nobody", "Not-A-Name"):
+            answer = await log_in(browser, user, "wrong")
+            said.append((answer.status_code, answer.json()["detail"], work))
     assert said == [(401, "wrong user or password", number) for number in range(1, 5)]
 
 
@@ -385,6 +445,7 @@ async def test_bodies_that_are_none_are_refused(
         ("/v1/login", {"user": "a"}),
         ("/v1/login", {"user": "a", "password": "b", "token": "c"}),
         ("/v1/login", {}),
+        ("/v1/login", {"token": ROOT, "bearer": True}),
         ("/v1/users", {"name": "A"}),
         ("/v1/users", {"name": "a", "password": "short"}),
         ("/v1/users", {"name": "a", "grants": grants(("operate", "x"))}),
@@ -415,8 +476,7 @@ async def test_a_group_is_a_tokens_too(root: httpx.AsyncClient) -> None:
 async def test_without_the_setting_a_browser_is_the_administrator_until_it_logs_in(
     cluster: FakeCluster,
 ) -> None:
-    app = GatewayApp(cluster, Settings())
-    app.passwords.use(CHEAP)
+    app = GatewayApp(cluster, Settings(), passwords=Passwords(CHEAP))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         await make_user(http, "alice", ("read", "a"))

@@ -126,6 +126,7 @@ class Access {
       ],
       submit: (data) =>
         call("POST", "/v1/groups", {
+          attempts: 1,
           body: { name: data.get("name").trim(), grants: parseGrants(data.get("grants")) },
         }),
     }, "The group was made.");
@@ -209,7 +210,9 @@ class Access {
       submit: (data) => {
         const body = { password: data.get("password") };
         if (own) body.current = data.get("current");
-        return call("PUT", `/v1/users/${encodeURIComponent(user.name)}/password`, { body });
+        // Only once: the first copy may have ended the session that would send a second.
+        const url = `/v1/users/${encodeURIComponent(user.name)}/password`;
+        return call("PUT", url, { body, attempts: 1 });
       },
     }, "The password is set.");
   }
