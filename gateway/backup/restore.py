@@ -80,6 +80,7 @@ def restore(
     wall_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     slot = max(manifest.slot, wall_ms)
     odd = _mend(contained)
+    _end_logins(contained)
     with alone_in(data):
         _check_empty(data)
 
@@ -99,6 +100,15 @@ def _mend(contained: Contained) -> tuple[str, ...]:
             contained.state.entries[entry.path] = right
             odd.append(entry.path)
     return tuple(odd)
+
+
+def _end_logins(contained: Contained) -> None:
+    """A session is of the cluster in which somebody logged in: since the backup it may have been
+    revoked, and whoever has the password or the token can begin another one.
+    """
+    policy = contained.state.policy
+    for login in sorted(policy.logins):
+        policy.remove("login", login, "restored")
 
 
 def _write_nodes(

@@ -17,8 +17,10 @@ DATA = (b"contents", b"others")
 NAMES = tuple(hashlib.sha256(data).hexdigest() for data in DATA)
 
 
-def former() -> Namespace:
-    """The state of the cluster that was backed up, at slot 4."""
+def former(*policy: AnyOperation) -> Namespace:
+    """The state of the cluster that was backed up, at slot 4, or after these changes of the policy
+    at the slots from 5 on.
+    """
     state = Namespace(Constants())
     member = StoreMember(name="store-1", disk="former", added_slot=0)
     state.view = View(
@@ -33,6 +35,7 @@ def former() -> Namespace:
         put("a", DATA[0]),
         put("b", DATA[0]),
         put("c", DATA[1]),
+        *policy,
     )
     for sequence, operation in enumerate(operations):
         command = Command(

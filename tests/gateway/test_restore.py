@@ -9,7 +9,10 @@ from actors.effects import Record
 from actors.founding import FOUNDED, HELD
 from actors.options import Options, role_of
 from actors.paxos.acceptor import TRUNCATED
-from actors.values import Genesis
+from actors.principals import CreateGroup, CreateLogin, CreateToken, CreateUser, Grant, Principal
+from actors.state.namespace import Namespace
+from actors.state.policy_rows import POLICY_ROWS
+from actors.values import Batch, Command, Genesis
 from broker.journal import Journal
 from gateway.backup.folder import BackupFolder, BackupRefused
 from gateway.backup.restore import Restored, restore
@@ -98,6 +101,79 @@ def test_invalid_metadata_is_restored_as_the_old_cluster_showed_it(tmp_path: Pat
     journal.close()
     found = {key: row for key, row in rows.items() if key.startswith("entry/")}
     assert found == {f"entry/{path}": entry.to_json() for path, entry in expected.items()}
+
+
+def test_users_groups_and_tokens_are_restored_with_their_rights_and_sessions_are_not(
+    tmp_path: Path,
+) -> None:
+    """Given people and programs that had rights, then they have them in the new cluster, in a group
+    that is the same one, and none of them is logged in there.
+    """
+    reads, writes = Grant(role="read", path="a"), Grant(role="write", path="b")
+    state = former(
+        CreateGroup(group="devs", grants=(writes,)),
+        CreateUser(user="alice", password="$argon2id$x", grants=(reads,), groups=("devs",)),
+        CreateToken(token="t", sha256="0" * 64, label="ci", grants=(reads,), groups=("devs",)),
+        a_login("l1", user="alice", checked="6-0"),
+        a_login("l2", token="t", checked="7"),
+    )
+    known = Principal(token="l1", policy_slot=8, user="alice"), Principal(token="l2", policy_slot=9)
+    assert state.applied == 9
+    before = state.log_time_ms
+    assert all(state.policy.rights_of(one, before) for one in known)
+    make_backup(tmp_path / "backup", state)
+    options = Options(acceptors=3, proposers=2, learners=2, stores=2)
+
+    restore(tmp_path / "backup", tmp_path / "data", options, "test", now_ms=WALL_MS)
+
+    expected = {key: row.to_json() for key, row in state.rows() if key.split("/")[0] in POLICY_ROWS}
+    del expected["login/l1"], expected["login/l2"]
+    assert len(expected) == 3
+    states = []
+    for name in options.names("learner") + options.names("store"):
+        states.append(new := Namespace(options.constants))
+        journal, rows = read_back(tmp_path / "data", name)
+        journal.close()
+        for key, row in rows.items():
+            new.restore(Record(key, row))
+        found = {key: row for key, row in rows.items() if key.split("/")[0] in POLICY_ROWS}
+        assert found == expected
+
+    new = states[-1]
+    new.restored()
+    now_ms = new.log_time_ms
+    assert [new.policy.rights_of(one, now_ms) for one in known] == [None, None]
+    rights = new.policy.rights_of(Principal(token="t", policy_slot=WALL_MS), now_ms)
+    assert rights is not None
+    assert rights.grants == new.policy.grants_of(new.policy.users["alice"]) == (reads, writes)
+    # Whoever has the password logs in: what was set in the old cluster is in force.
+    command = Command(
+        session="s",
+        sequence=99,
+        acknowledged=-1,
+        reply_to="gateway-1",
+        operation=a_login("l1", user="alice", checked="6-0"),
+    )
+    (outcome,) = new.apply(WALL_MS + 1, Batch(commands=(command,)), ())
+    assert outcome.status == "done"
+    assert new.policy.rights_of(known[0], now_ms) is None
+    again = Principal(token="l1", policy_slot=WALL_MS + 1, user="alice")
+    assert new.policy.rights_of(again, now_ms) is not None
+
+
+def a_login(
+    id: str, *, user: str | None = None, token: str | None = None, checked: str
+) -> CreateLogin:
+    return CreateLogin(
+        login=id,
+        sha256="0" * 64,
+        label="",
+        user=user,
+        token=token,
+        checked=checked,
+        idle_ms=10**7,
+        expires_after_ms=10**8,
+    )
 
 
 def test_nothing_is_restored_over_what_is_there(backup: Path, tmp_path: Path) -> None:
