@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from actors.effects import TimerKey
-from actors.messages import AnyMessage
+from actors.messages import AnyMessage, SnapshotRow, TokenInfo, UserInfo
 from actors.numbers import Milliseconds
+from actors.state.policy_rows import POLICY_ROWS
 from actors.values import AcceptedValue, Batch, Command, Outcome, View
 
 TraceRecord = dict[str, Any]
@@ -33,6 +34,12 @@ SUBMITS_KEPT = 1024
 TEXT_MAX = 300
 LISTED_MAX = 12
 """How many items of a list inside a message are shown; of a longer list also their number."""
+
+_NOT_SHOWN: dict[type, frozenset[str]] = {
+    TokenInfo: frozenset(("sha256",)),
+    UserInfo: frozenset(("password", "password_set")),
+}
+"""Fields that are for gateways alone: passwords can be guessed from their hashes."""
 
 _SLOTTED = frozenset(
     (
@@ -313,7 +320,7 @@ def requests_of(kind: str, message: Any) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON without the bytes of any contents."""
+    """`value` as JSON without the bytes of any contents, and without hashes of secrets."""
     match value:
         case bytes():
             return {"bytes": len(value)}
@@ -337,8 +344,11 @@ def plain(value: Any) -> Any:
             return _ballot(value)
         case tuple() | list():
             return _listed(value)
+        case SnapshotRow(key=key) if key.partition("/")[0] in POLICY_ROWS:
+            return {"key": key}
         case _ if hasattr(type(value), "model_fields"):
-            names = [name for name in type(value).model_fields if name != "type"]
+            hidden = _NOT_SHOWN.get(type(value), frozenset())
+            names = [n for n in type(value).model_fields if n != "type" and n not in hidden]
             return {name: plain(getattr(value, name)) for name in names}
         case _:
             return value

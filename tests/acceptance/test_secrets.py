@@ -10,7 +10,7 @@ import ssl
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,9 @@ ROOT = Path(__file__).parents[2]
 TOKEN = "recognisable-token-4711-abcdef"
 PASSWORD = "recognisable-password-0815"
 KEY = base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
-SECRETS = (TOKEN, PASSWORD, KEY)
+OF_ALICE = "recognisable-login-password-1234"
+SECRETS = (TOKEN, PASSWORD, KEY, OF_ALICE, "$argon2id$")
+BEARING = {"authorization": f"Bearer {TOKEN}"}
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +101,35 @@ def _synod(cluster: LocalCluster, *words: str) -> subprocess.CompletedProcess[st
     )
 
 
-def _found_in(text: bytes) -> list[str]:
-    return [secret for secret in SECRETS if secret.encode() in text]
+def _logged_in(client: httpx.Client) -> str:
+    """The secret of a session that has written a file, of a user that has also tried wrongly."""
+    alice = {
+        "name": "alice",
+        "password": OF_ALICE,
+        "grants": [{"role": "admin", "path": ""}],
+    }
+    assert client.post("/v1/users", json=alice, headers=BEARING).status_code == 201
+    asked = {"user": "alice", "password": f"{OF_ALICE}-wrong", "bearer": True}
+    assert client.post("/v1/login", json=asked).status_code == 401
+    answer = client.post("/v1/login", json=asked | {"password": OF_ALICE})
+    assert answer.status_code == 201
+    session: str = answer.json()["token"]
+    headers = {"authorization": f"Bearer {session}"}
+    assert client.put("/v1/files/hers", content=b"1", headers=headers).status_code == 201
+    return session.rpartition("_")[2]
+
+
+def _found_in(text: bytes, secrets: Sequence[str]) -> list[str]:
+    return [secret for secret in secrets if secret.encode() in text]
 
 
 def test_no_secret_is_in_logs_command_lines_traces_metrics_or_answers(
     cluster: LocalCluster, authority: Authority
 ) -> None:
     places: dict[str, bytes] = {}
+    context = ssl.create_default_context(cafile=authority.cert)
+    with httpx.Client(verify=context, base_url=cluster.url, timeout=30) as client:
+        secrets = (*SECRETS, _logged_in(client))
     logs = [
         *(cluster.folder / "logs").iterdir(),
         *(cluster.folder.parent / "rabbitmq/log").iterdir(),
@@ -125,26 +148,29 @@ def test_no_secret_is_in_logs_command_lines_traces_metrics_or_answers(
                 places[f"process {process.name} {line[:60]!r}"] = line
     nodes = [name for name in cluster.nodes if cluster.process_id(name) is not None]
     assert len([place for place in places if place.startswith("process")]) >= len(nodes)
-    context = ssl.create_default_context(cafile=authority.cert)
     with httpx.Client(verify=context, base_url=cluster.url) as client:
-        for path in ("cluster", "requests", "traces", "log", "files/none", "none"):
-            for headers in ({}, {"authorization": f"Bearer {TOKEN}"}):
+        for path in (
+            *("cluster", "requests", "traces", "log", "files/none", "none"),
+            *("users", "groups", "sessions", "tokens", "audit", "audit/refusals"),
+        ):
+            for headers in ({}, BEARING):
                 places[f"/v1/{path}"] = client.get(f"/v1/{path}", headers=headers).content
-        bearing = {"authorization": f"Bearer {TOKEN}"}
+        assert all(b"alice" in places[f"/v1/{kind}"] for kind in ("users", "sessions", "audit"))
         for path in ("/", "/docs", "/openapi.json", "/metrics", "/readyz", "/nothing"):
-            places[path] = client.get(path, headers=bearing).content
+            places[path] = client.get(path, headers=BEARING).content
             places[f"{path} without"] = client.get(
                 path, headers={"accept": "text/html", "authorization": f"Bearer x{TOKEN}"}
             ).content
         some_port = next(iter(cluster.description.metrics.values()))
-        metrics = client.get(f"https://127.0.0.1:{some_port}/metrics", headers=bearing)
+        metrics = client.get(f"https://127.0.0.1:{some_port}/metrics", headers=BEARING)
         assert metrics.status_code == 200
         places["metrics of a node"] = metrics.content
     for words in (("status",), ("config",), ("ls", "--json"), ("node", "store-9"), ("doctor",)):
         done = _synod(cluster, *words)
         places[" ".join(words)] = (done.stdout + done.stderr).encode()
     assert all(places[place] for place in ("/metrics", "/v1/log", "status", "config", "doctor"))
-    assert {place: _found_in(text) for place, text in places.items() if _found_in(text)} == {}
+    found = {place: _found_in(text, secrets) for place, text in places.items()}
+    assert {place: secret for place, secret in found.items() if secret} == {}
 
 
 def test_no_contents_are_in_clear_on_any_nodes_disk_or_in_the_backup(

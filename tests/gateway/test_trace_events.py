@@ -8,16 +8,27 @@ from typing import Any
 import httpx
 import pytest
 
-from actors.messages import Accept, Accepted, NodeHeartbeat, Prepare, Result, Submit, TxnPrepare
+from actors.messages import (
+    Accept,
+    Accepted,
+    NodeHeartbeat,
+    Prepare,
+    Result,
+    SnapshotPage,
+    SnapshotRow,
+    Submit,
+    TxnPrepare,
+)
 from actors.paxos.ballot import Ballot
+from actors.state.policy_rows import POLICY_ROWS
 from actors.values import Batch, Command, Inline, Outcome, PutFile
 from broker.memory_broker import MemoryBroker
 from gateway.http.app import GatewayApp
 from gateway.settings import Settings
 from gateway.trace_events import TraceCommand, Tracing
-from observability.events import PENDING_RECORDS_MAX, Mode, Recorder, TraceSwitch
+from observability.events import PENDING_RECORDS_MAX, Mode, Recorder, TraceSwitch, plain
 from observability.traces import Span, TraceCollector
-from tests.broker.samples import SAMPLES
+from tests.broker.samples import HASH, OF_PRINCIPALS, SAMPLES
 from tests.gateway.fake import FakeCluster
 
 BALLOT = Ballot(1, "proposer-1")
@@ -434,3 +445,18 @@ async def test_commands_to_all_nodes_are_limited_to_some_a_second(
     assert said[-1].headers["retry-after"] == "1"
     assert len(orders) <= 10
     assert large.status_code == 413
+
+
+def test_no_hash_of_a_password_or_of_a_secret_is_in_a_trace() -> None:
+    """Given every message about users, tokens and sessions, and copies of their rows, then a trace
+    tells what they are about, and no hash: passwords can be guessed from theirs.
+    """
+    rows = tuple(
+        SnapshotRow(key=f"{kind}/a", value=f'{{"password":"$argon2id$","sha256":"{HASH}"}}')
+        for kind in POLICY_ROWS
+    )
+    page = SnapshotPage(slot=9, page=0, rows=rows, rows_left=0, digest="")
+    shown = json.dumps([plain(message) for message in (*OF_PRINCIPALS, page)])
+    assert "$argon2id$" not in shown
+    assert HASH not in shown
+    assert all(text in shown for text in ("create_user", "user/a", '"has_password": true', "@u"))
