@@ -27,6 +27,7 @@ from broker.runtime import HostOptions, NodeHalted, NodeHost
 from broker.seals import Seals, read_key
 from broker.topology import Topology
 from broker.transport import Transport, TransportRefused
+from gateway.garbage_collection import GarbageCollection, busy_thresholds
 from gateway.http.listener import PortInUse, listen
 from gateway.http.tls import ServerTls, TlsFiles, TlsUnusable
 from gateway.node_observers import NodeObservers
@@ -68,6 +69,9 @@ class NodeProcess:
         self._topology = Topology(settings.cluster, settings.queues, settings.broker_users)
         self._serves = any(role_of(name) == "gateway" for name in names)
         self._observers = NodeObservers(settings, collects=self._serves)
+        self._garbage = GarbageCollection(
+            len(names), commits=self._observers.commits, collected=self._observers.collected
+        )
         if self._memory is not None and self._serves:
             self._memory.listen(self._observers.tracing.on_event)
         self._keys: KeyRing | None = None
@@ -117,7 +121,10 @@ class NodeProcess:
     async def _run_all(self, listener: socket.socket | None) -> None:
         async with asyncio.TaskGroup() as group:
             tracing = self._observers.tracing
-            background = [group.create_task(tracing.run(), name="tracing")]
+            background = [
+                group.create_task(tracing.run(), name="tracing"),
+                group.create_task(self._garbage.run(), name="garbage collection"),
+            ]
             nodes = [
                 group.create_task(self._run_node(name, group, background, listener), name=name)
                 for name in self._names
@@ -153,6 +160,8 @@ class NodeProcess:
 
         def started(host: NodeHost) -> None:
             self._observers.watch(host)
+            # Without space on its disk it waits for ever.
+            background.append(group.create_task(self._garbage.watch(host), name="freeze"))
             if listener is not None and role_of(name) == "gateway":
                 group.create_task(self._serve(host, transport, listener), name="http")
             elif len(self._names) == 1:
@@ -344,9 +353,9 @@ def _run(
             names, settings, announce, wait_for_broker=wait_for_broker, failpoints=failpoints
         ).run()
 
-    # A node makes many small objects and hardly a cycle, and the modules loaded by now stay.
+    # The modules that are loaded by now stay, and restoring a journal makes no garbage.
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(*busy_thresholds(len(names)))
     with asyncio.Runner(loop_factory=fast_event_loop) as runner:
         runner.run(run())
 

@@ -92,6 +92,16 @@ class NodeObservers:
             )
         )
 
+    def commits(self) -> int:
+        """How many commits the journals of all nodes of this process have made."""
+        return sum(observer.commits for observer in self._observers.values())
+
+    def collected(self, seconds: float) -> None:
+        """A garbage collection took so long, in which all nodes of this process stood still."""
+        # A copy, because a thread that commits may collect while a node is added.
+        for observer in tuple(self._observers.values()):
+            observer.collected(seconds)
+
     def unhealthy_reason(self, clock: Callable[[], float] = time.monotonic) -> str:
         """Why a node of this process is unhealthy; empty if all are healthy."""
         allowed_s = HEARTBEATS_WITHOUT_TURN * self._settings.heartbeat_ms / 1000 + GRACE_S

@@ -135,6 +135,11 @@ class NodesMetrics:
         self.commit_rows = counter(
             "journal_rows", "Rows and contents that the journal has committed."
         )
+        self.collection_seconds = histogram(
+            "collection_seconds",
+            "Time that one garbage collection took, in which the node's process did nothing else.",
+            _TURN_SECONDS,
+        )
         self.late_seconds = histogram(
             "timer_late_seconds",
             "Time between a timer's deadline and its expiry message.",
@@ -175,6 +180,7 @@ class NodeMetrics:
         self._turn_messages = metrics.turn_messages.labels(*self._labels)
         self._commit_seconds = metrics.commit_seconds.labels(*self._labels)
         self._commit_rows = metrics.commit_rows.labels(*self._labels)
+        self._collection_seconds = metrics.collection_seconds.labels(*self._labels)
         self._late_seconds = metrics.late_seconds.labels(*self._labels)
         self._timers_lost = metrics.timers_lost.labels(*self._labels)
         self._quarantined = metrics.quarantined.labels(*self._labels)
@@ -196,11 +202,20 @@ class NodeMetrics:
         self._commit_seconds.observe(seconds)
         self._commit_rows.inc(rows)
 
+    @property
+    def commits(self) -> int:
+        """How many commits there were."""
+        return sum(self._commit_seconds.counts)
+
     def turn_finished(self, messages: int, seconds: float) -> None:
         """A turn that received this many messages and timers ended."""
         self.last_turn_s = time.monotonic()
         self._turn_seconds.observe(seconds)
         self._turn_messages.observe(messages)
+
+    def collected(self, seconds: float) -> None:
+        """A garbage collection of the process took this long."""
+        self._collection_seconds.observe(seconds)
 
     def timer_expired(self, timer: TimerKey, late_ms: Milliseconds) -> None:
         """A timer expired, this much later than it was due."""

@@ -124,6 +124,7 @@ def let_it_all_happen(process: Process) -> None:
         runtime.sent("@acceptors", Inquiry(cluster=""))
         runtime.committed(3, 0.002)
         runtime.turn_finished(5, 0.004)
+        runtime.collected(0.001)
         runtime.timer_expired(TimerKey("tick"), 30)
         runtime.timer_expired(TimerKey("tick"), -1)
         runtime.timers_lost(2)
