@@ -1,12 +1,12 @@
 """Publishes the recorders' records on the events exchange, and collects them for a gateway."""
 
 import asyncio
-import json
 import logging
 import time
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json, to_json
 
 from broker.observer import Observer
 from broker.topology import CONTROL_TRACE, trace_topic
@@ -80,17 +80,22 @@ class Tracing:
         """Publish records until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_S)
-            self.flush()
+            for recorder, transport in tuple(self._recorders):
+                self._flush(recorder, transport)
+                # The records of many nodes at once would hold up the nodes' turns.
+                await asyncio.sleep(0)
 
     def flush(self) -> None:
         """Publish the recorded events; records that the broker can't take now are lost."""
         for recorder, transport in self._recorders:
-            records = recorder.take()
-            for start in range(0, len(records), RECORDS_IN_MESSAGE):
-                part = records[start : start + RECORDS_IN_MESSAGE]
-                body = json.dumps(part, ensure_ascii=False).encode()
-                if not transport.emit(trace_topic(recorder.node), _KIND, body):
-                    recorder.dropped += len(part)
+            self._flush(recorder, transport)
+
+    def _flush(self, recorder: Recorder, transport: Transport) -> None:
+        records = recorder.take()
+        for start in range(0, len(records), RECORDS_IN_MESSAGE):
+            part = records[start : start + RECORDS_IN_MESSAGE]
+            if not transport.emit(trace_topic(recorder.node), _KIND, to_json(part)):
+                recorder.dropped += len(part)
 
     # -- a gateway's part ------------------------------------------------------------------------
 
@@ -99,7 +104,7 @@ class Tracing:
         if self.collector is None or kind != _KIND:
             return
         try:
-            records: list[dict[str, Any]] = json.loads(body)
+            records: list[dict[str, Any]] = from_json(body)
             self.collector.add(records)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             _log.warning("records on %s can't be read: %r", topic, error)

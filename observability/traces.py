@@ -10,6 +10,8 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from pydantic_core import to_json
+
 from observability.events import TraceRecord
 
 STAGES = ("queue", "journal", "quorum", "vote", "answer")
@@ -236,7 +238,7 @@ class TraceCollector:
 
 
 def _line(record: TraceRecord) -> bytes:
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+    return to_json(record)
 
 
 def _concerns(record: TraceRecord, request: str) -> bool:
