@@ -109,8 +109,12 @@ chaos-partition: ## Sites and brokers are cut off, both ways and one way (local,
 
 # HA=1: three brokers, two gateways and a proxy, on three sites (docker-compose.ha.yml).
 HA ?=
+# OWN_USERS=1: each node is a RabbitMQ user of its own (docs/operations.md).
+OWN_USERS ?=
+OWN_USERS_FILES := --file compose/own-users.yml $(if $(HA),--file compose/own-users-ha.yml)
 COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) \
-    $(if $(HA),--file docker-compose.ha.yml)
+    $(if $(HA),--file docker-compose.ha.yml,$(if $(OWN_USERS),--file docker-compose.yml)) \
+    $(if $(OWN_USERS),$(OWN_USERS_FILES))
 # HTTPS=1: the gateway speaks TLS (not with HA=1: there a proxy is before the gateways).
 HTTPS ?=
 ifneq ($(HTTPS),)
@@ -122,14 +126,16 @@ SECRET := head -c 256 /dev/urandom | LC_ALL=C tr -dc 'A-Za-z0-9' | head -c 32
 UP_PATIENCE_S ?= 240
 
 .PHONY: up
-up: .env .secrets/token .secrets/erlang_cookie ## Start everything in containers, and wait until it is well (HA=1: three sites, HTTPS=1)
+up: .env .secrets/token .secrets/erlang_cookie ## Start everything in containers, and wait until it is well (HA=1: three sites, HTTPS=1, OWN_USERS=1)
 	@$(if $(and $(HA),$(HTTPS)),echo "HTTPS=1 is for one gateway; with HA=1 give the proxy a certificate" >&2; exit 1)
+	@compose/users-of-nodes.sh $(if $(OWN_USERS),own,shared) $(COMPOSE)
 	@compose/certificates.sh .secrets/tls
 	@$(COMPOSE) build --quiet
+	@$(if $(OWN_USERS),compose/own-users.sh .secrets/broker $(UP_PATIENCE_S) $(COMPOSE))
 	@compose/up.sh $(UP_PATIENCE_S) $(COMPOSE)
 	@$(if $(HTTPS),echo "Synod      https://localhost:$${SYNOD_HTTP_PORT:-80}   --ca-cert .secrets/tls/ca.pem; token: SYNOD_TOKEN in .env", \
 	    echo "Synod      http://localhost         token: SYNOD_TOKEN in .env")
-	@echo "RabbitMQ   http://localhost:15672   RABBITMQ_USER and RABBITMQ_PASSWORD in .env"
+	@echo "RabbitMQ   http://localhost:15672   $(if $(OWN_USERS),user and password: .secrets/broker/operator.env,RABBITMQ_USER and RABBITMQ_PASSWORD in .env)"
 	@echo "Grafana    http://localhost:3000    admin, GRAFANA_PASSWORD in .env"
 	@echo "Prometheus http://localhost:9090"
 
@@ -147,7 +153,7 @@ logs: .env ## Print what the containers said last (ARGS="--follow store-1")
 
 .PHONY: trace
 trace: .env ## Print what crosses RabbitMQ for some seconds (ARGS="--seconds 5 --all")
-	@$(COMPOSE) exec -T gateway-1 synod firehose $(ARGS)
+	@compose/trace.sh "$(ARGS)" $(COMPOSE)
 
 .env:
 	@umask 077; rm -f $@.part; { \

@@ -6,7 +6,9 @@
       operator.env       for people, at RabbitMQ's console
       monitoring.env     for programs that watch RabbitMQ
 
-A file is an environment, as systemd's `EnvironmentFile`, `docker --env-file` and shells read it.
+A file is an environment, as systemd's `EnvironmentFile`, `docker --env-file` and shells read it;
+the setting `broker_credentials` names it, too.
+
 The files hold the only copies: RabbitMQ keeps hashes.
 """
 
@@ -22,6 +24,12 @@ from broker.journal_folder import PRIVATE_FILE, make_private
 from broker.topology import Topology
 
 _PASSWORD_BYTES = 24
+_VARIABLES = {
+    "SYNOD_CLUSTER": "cluster",
+    "SYNOD_BROKER": "broker",
+    "SYNOD_BROKER_USERS": "broker_users",
+}
+"""What a file sets: the names of the settings by those of the environment."""
 _BROKER = re.compile(r"(?m)^SYNOD_BROKER=(?P<broker>.*)$")
 
 
@@ -73,8 +81,20 @@ def write_passwords(
 
 
 def environment_of(folder: Path, name: str) -> dict[str, str]:
-    """The settings in the file of a node. Raises `OSError`."""
-    lines = path_of(folder, name).read_text("utf-8").splitlines()
+    """The variables in the file of a node. Raises `OSError`."""
+    return _variables_in(path_of(folder, name))
+
+
+def settings_in(path: Path) -> dict[str, str]:
+    """The settings in a node's file, by their names. Raises `BadCredentials` or `OSError`."""
+    given = _variables_in(path)
+    if set(given) != set(_VARIABLES):
+        raise BadCredentials(f"{path} is no file that synod broker init wrote for a node")
+    return {_VARIABLES[variable]: value for variable, value in given.items()}
+
+
+def _variables_in(path: Path) -> dict[str, str]:
+    lines = path.read_text("utf-8").splitlines()
     pairs = [line.partition("=") for line in lines if not line.startswith("#")]
     return {name: value for name, _, value in pairs}
 

@@ -3,11 +3,14 @@
 # one its state and its last words, then the likely cause if it knows it, and fails.
 #
 #   compose/up.sh PATIENCE_S COMPOSE...     for instance: compose/up.sh 240 docker compose
+#
+# With SERVICES only these ones.
 set -euo pipefail
 
 patience_s=$1
 shift
 compose=("$@")
+read -ra services <<<"${SERVICES:-}"
 
 LAST_LINES=15
 COLUMNS_MAX=400
@@ -16,7 +19,7 @@ REFUSED='invalid credentials'
 
 # The containers that are not well: the id of each.
 ill() {
-    "${compose[@]}" ps --all --quiet |
+    "${compose[@]}" ps --all --quiet ${services[@]+"${services[@]}"} |
         xargs --no-run-if-empty docker inspect --format \
             '{{.Id}} {{.State.Status}}{{with .State.Health}} {{.Status}}{{end}}' |
         sed -n '/ running healthy$/!s/ .*//p'
@@ -70,7 +73,7 @@ TEXT
 }
 
 started=true
-"${compose[@]}" up --detach --remove-orphans || started=false
+"${compose[@]}" up --detach --remove-orphans ${services[@]+"${services[@]}"} || started=false
 until=$((SECONDS + patience_s))
 while found=$(ill) && [ -n "$found" ]; do
     if ! $started || [ "$SECONDS" -ge "$until" ]; then

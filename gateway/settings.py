@@ -1,5 +1,7 @@
 """The settings: flags over `SYNOD_…` environment over `synod.toml` over defaults.
 
+What the file that `broker_credentials` names sets goes over the environment.
+
 Durations are whole milliseconds, sizes are bytes.
 """
 
@@ -8,6 +10,7 @@ import ipaddress
 import os
 import re
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -15,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -35,6 +39,7 @@ MASK = "********"
 _TLS_PARAMETERS = ("cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl")
 """What aio-pika would take from a broker's URL; the last one would verify nothing."""
 _FILES = (
+    "broker_credentials",
     "broker_ca",
     "broker_cert",
     "broker_key",
@@ -92,8 +97,15 @@ class KeySettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then environment, then the file."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, settings_file())
+        """Flags, then credentials, then environment, then the file."""
+        toml = TomlConfigSettingsSource(settings_cls, settings_file())
+        if "broker_credentials" not in settings_cls.model_fields:
+            return init_settings, env_settings, toml
+        for source in (init_settings, env_settings, toml):
+            if named := source().get("broker_credentials"):
+                own = InitSettingsSource(settings_cls, _credentials_in(Path(named)))
+                return init_settings, own, env_settings, toml
+        return init_settings, env_settings, toml
 
 
 class Settings(KeySettings):
@@ -115,6 +127,9 @@ class Settings(KeySettings):
     broker_users: BrokerUsers = "shared"
     """`own`: each node is a user of its own at RabbitMQ, as `synod broker init` has made it, and
     takes no message whose sender RabbitMQ does not confirm. The same for all nodes."""
+    broker_credentials: Path | None = None
+    """The file that `synod broker init` wrote for this node. Its `broker`, `broker_users` and
+    `cluster` count, whatever the environment and `synod.toml` say. Unset: theirs."""
     broker_seal_key: Path | None = None
     """A file with a random key of 32 characters or more, the same for all nodes: they seal each
     message with it and take none without, so that the broker can't make or change one."""
@@ -344,12 +359,16 @@ class Settings(KeySettings):
         return self.tls_cert is not None or self.tls_proxy
 
 
+SettingSource = Literal["flag", "credentials", "environment", "file", "default"]
+"""`credentials` is the file that `broker_credentials` names."""
+
+
 class Effective(NamedTuple):
     """One effective setting, with secrets masked, and its source."""
 
     name: str
     value: Any
-    source: Literal["flag", "environment", "file", "default"]
+    source: SettingSource
 
 
 def _is_loopback(host: str) -> bool:
@@ -385,8 +404,10 @@ def _load(kind: type[_S], flags: dict[str, Any]) -> _S:
 
 def effective(settings: Settings, **flags: Any) -> list[Effective]:
     """Every setting with secrets masked, in the order of their definition."""
+    file = settings.broker_credentials
+    own = _credentials_in(file) if file else {}
     return [
-        Effective(name, shown(name, getattr(settings, name)), _source(name, flags))
+        Effective(name, shown(name, getattr(settings, name)), _source(name, flags, own))
         for name in Settings.model_fields
     ]
 
@@ -413,9 +434,25 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in flags.items() if value is not None}
 
 
-def _source(name: str, flags: dict[str, Any]) -> Literal["flag", "environment", "file", "default"]:
+def _credentials_in(file: Path) -> dict[str, str]:
+    # Imported here, because a client's commands need no broker.
+    from broker.credentials import BadCredentials, settings_in
+
+    try:
+        return settings_in(file)
+    except BadCredentials as error:
+        raise SettingsError(f"broker_credentials: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"broker_credentials names {file}, which can't be read: {error}"
+        ) from None
+
+
+def _source(name: str, flags: dict[str, Any], own: Collection[str] = ()) -> SettingSource:
     if flags.get(name) is not None:
         return "flag"
+    if name in own:
+        return "credentials"
     if f"SYNOD_{name}".upper() in {variable.upper() for variable in os.environ}:
         return "environment"
     if settings_file().is_file() and name in tomllib.loads(settings_file().read_text("utf-8")):

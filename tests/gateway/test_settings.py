@@ -6,7 +6,7 @@ import pytest
 
 from actors.options import Options
 from gateway.errors import SettingsError
-from gateway.settings import Settings, effective, load_settings, masked_url
+from gateway.settings import MASK, Settings, effective, load_settings, masked_url
 
 
 def test_defaults_are_those_of_the_actors() -> None:
@@ -135,6 +135,64 @@ def test_a_password_is_not_shown_in_a_complaint_either() -> None:
         load_settings(broker="http://user:hunter2@host/")
 
     assert "hunter2" not in str(caught.value)
+
+
+CREDENTIALS = """# Written by synod broker init.
+SYNOD_CLUSTER=ours
+SYNOD_BROKER=amqps://synod.ours.store-1:hunter2@a:5671/
+SYNOD_BROKER_USERS=own
+"""
+
+
+@pytest.mark.parametrize("named", ["environment", "file"])
+def test_a_nodes_credentials_go_over_the_environment_and_flags_over_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str
+) -> None:
+    credentials = tmp_path / "store-1.env"
+    credentials.write_text(CREDENTIALS)
+    # As compose files write it.
+    monkeypatch.setenv("SYNOD_BROKER", "")
+    monkeypatch.setenv("SYNOD_CLUSTER", "theirs")
+    if named == "environment":
+        monkeypatch.setenv("SYNOD_BROKER_CREDENTIALS", str(credentials))
+    else:
+        Path("synod.toml").write_text(f'broker_credentials = "{credentials}"\n')
+
+    settings = load_settings()
+
+    assert settings.broker == "amqps://synod.ours.store-1:hunter2@a:5671/"
+    assert (settings.cluster, settings.broker_users) == ("ours", "own")
+    shown = {row.name: (row.value, row.source) for row in effective(settings)}
+    assert shown["broker"] == (f"amqps://synod.ours.store-1:{MASK}@a:5671/", "credentials")
+    assert shown["broker_users"] == ("own", "credentials")
+    assert shown["broker_credentials"] == (str(credentials), named)
+    given = load_settings(broker="amqp://b/", cluster="flag")
+    assert (given.broker, given.cluster, given.broker_users) == ("amqp://b/", "flag", "own")
+
+
+def test_credentials_that_are_none_are_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A node never goes on with what the environment says instead."""
+    monkeypatch.setenv("SYNOD_BROKER", "amqp://everybody:hunter2@a/")
+    monkeypatch.setenv("SYNOD_BROKER_CREDENTIALS", str(tmp_path / "store-1.env"))
+    with pytest.raises(SettingsError, match=r"broker_credentials names .*store-1\.env"):
+        load_settings()
+
+    # The engine makes a folder of what it is to mount, if it is not there.
+    (tmp_path / "store-1.env").mkdir()
+    with pytest.raises(SettingsError, match=r"broker_credentials names .*store-1\.env"):
+        load_settings()
+    (tmp_path / "store-1.env").rmdir()
+
+    for text in ("", CREDENTIALS + "SYNOD_TOKEN=hunter2\n", "SYNOD_BROKER=amqp://hunter2@a/\n"):
+        (tmp_path / "store-1.env").write_text(text)
+        with pytest.raises(SettingsError, match="no file that synod broker init wrote") as caught:
+            load_settings()
+        assert "hunter2" not in str(caught.value)
+
+    monkeypatch.setenv("SYNOD_BROKER_CREDENTIALS", "")
+    assert load_settings().broker == "amqp://everybody:hunter2@a/"
 
 
 def test_the_greatest_file_is_what_one_manifest_can_list() -> None:
