@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from broker.topology import Topology
+from broker.topology import BrokerUsers, Topology
 from chaos.cluster.network_cuts import Cuts
 from chaos.cluster.processes import ProcessFailed
 from chaos.cluster.rabbitmq import COUNT_RUNNING, free_ports
@@ -36,6 +36,10 @@ BROKER_PATIENCE_S = 120.0
 SINGLE = "docker-compose.yml"
 HA = "docker-compose.ha.yml"
 """Three RabbitMQ nodes and sites; clients reach the gateways through a proxy."""
+OWN_USERS = "compose/own-users.yml"
+OWN_USERS_HA = "compose/own-users-ha.yml"
+"""What is added to either where each node is a RabbitMQ user of its own."""
+OWN_USERS_LABEL = "synod.broker-users=own"
 PROXY = "proxy"
 OTHER_GATEWAY = "gateway-2"
 GATEWAY_PORT = 8080
@@ -78,8 +82,9 @@ class ComposeTarget:
         self._own = False
         self._client: Sequence[str] = ("docker", "compose")
         self._file = SINGLE if brokers == 1 else HA
-        self._more_files: Sequence[str] = ()
-        """What this command adds to it, as options."""
+        self._more_files: tuple[str, ...] = ()
+        """What is added to it, as options."""
+        self._users: BrokerUsers = "shared"
         self._environment = dict(os.environ)
         self._paused: set[str] = set()
         self._cuts = Cuts(self._evaluate)
@@ -231,6 +236,11 @@ class ComposeTarget:
     async def _take_over(self, container: str) -> None:
         label = f'{{{{index .Config.Labels "{PROJECT_LABEL}"}}}}'
         self._project = (await self._run("docker", "inspect", "--format", label, container)).strip()
+        if await self._listed("container", OWN_USERS_LABEL):
+            self._users = "own"
+            self._more_files = ("--file", OWN_USERS)
+            if self._file == HA:
+                self._more_files += ("--file", OWN_USERS_HA)
         given = dict(
             line.split("=", 1)
             for line in (self._folder / ".env").read_text().splitlines()
@@ -402,7 +412,7 @@ class ComposeTarget:
 
     @property
     def _topology(self) -> Topology:
-        return Topology("synod", "named" if len(self.brokers) == 1 else "session")
+        return Topology("synod", "named" if len(self.brokers) == 1 else "session", self._users)
 
     async def cut_off(self, node: str, group: str, cut: bool) -> None:
         """See `Target`."""

@@ -5,6 +5,8 @@ exclusive to its connection, so that no other client may delete the binding, and
 after each reconnect. So the process deletes whatever binding leads from the group's exchange to a
 queue of the node, and looks for one every few milliseconds. The bindings are the same on all
 RabbitMQ nodes, so one process suffices.
+
+Where each node is a user of its own, the binding leads to the node's inbox, an exchange, instead.
 """
 
 from collections.abc import Awaitable, Callable
@@ -24,8 +26,8 @@ Evaluate = Callable[[str], Awaitable[object]]
 _BEGIN = Template("""
     Exchange = rabbit_misc:r(<<"/">>, exchange, <<"$exchange">>),
     IsOwn = fun(Binding) ->
-        Queue = element(4, element(4, Binding)),
-        string:prefix(<<Queue/binary, ".">>, <<"$queue.">>) =/= nomatch
+        To = element(4, element(4, Binding)),
+        string:prefix(<<To/binary, ".">>, <<"$destination.">>) =/= nomatch
     end,
     Sweep = fun() ->
         Found = lists:filter(IsOwn, rabbit_binding:list_for_source(Exchange)),
@@ -67,7 +69,7 @@ class Cuts:
         await self._evaluate(
             _BEGIN.substitute(
                 exchange=topology.group(group),
-                queue=topology.node_queue(node),
+                destination=_queues_or_inbox(topology, node),
                 pause_ms=PAUSE_MS,
                 name=name,
             )
@@ -89,6 +91,10 @@ class Cuts:
         if name in self._names:
             self._names.remove(name)
             await self._evaluate(_END.substitute(name=name))
+
+
+def _queues_or_inbox(topology: Topology, node: str) -> str:
+    return topology.inbox(node) if topology.own_users else topology.node_queue(node)
 
 
 def _name(topology: Topology, node: str, group: str) -> str:

@@ -20,6 +20,7 @@ case "$*" in
         gateway-2 proxy grafana ;;
 *"config --services") printf '%s\\n' rabbitmq store-1 grafana; exit "${CONFIG:-0}" ;;
 "inspect "*) echo usual ;;
+*label=synod.broker-users=own) echo "$OWN" ;;
 *" ls "*) cat "$LEFT" ;;
 esac
 """
@@ -48,6 +49,7 @@ class Engine:
         monkeypatch.setenv("CALLS", str(self._calls))
         monkeypatch.setenv("RUNNING", str(self.running))
         monkeypatch.setenv("BROKER", "rabbitmq")
+        monkeypatch.setenv("OWN", "")
         monkeypatch.setenv("LEFT", str(self.left))
 
     @property
@@ -82,6 +84,7 @@ async def test_a_running_cluster_decides_which_file_it_is_of(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BROKER", "rabbitmq-1")
+    monkeypatch.setenv("OWN", "fedcba")
     monkeypatch.setattr("chaos.cluster.compose.survey", _whole)
     engine.running.write_text("0123456789ab\n")
     (tmp_path / ".env").write_text("SYNOD_TOKEN=secret\n")
@@ -92,7 +95,8 @@ async def test_a_running_cluster_decides_which_file_it_is_of(
     assert list(target.brokers) == ["rabbitmq-1", "rabbitmq-2", "rabbitmq-3"]
     assert (target.url, target.other_url) == ("http://127.0.0.1:80", "http://127.0.0.1:80")
     assert engine.calls[-1] == (
-        "compose --project-name usual --file docker-compose.ha.yml config --services"
+        "compose --project-name usual --file docker-compose.ha.yml --file compose/own-users.yml "
+        "--file compose/own-users-ha.yml config --services"
     )
 
 
@@ -121,9 +125,14 @@ async def test_three_brokers_are_those_of_the_file_with_sites(
     assert f"compose --project-name {project} {files} down --volumes --timeout 3" in engine.calls
 
 
+@pytest.mark.parametrize(
+    ("own", "more"), [("", ""), ("fedcba", " --file compose/own-users.yml")], ids=["shared", "own"]
+)
 async def test_of_a_running_cluster_only_the_broken_nodes_are_recreated(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, more: str
 ) -> None:
+    """And as users of the same kind: as of another one they would hear nothing."""
+    monkeypatch.setenv("OWN", own)
     monkeypatch.setattr("chaos.cluster.compose.survey", _whole)
     engine.running.write_text("0123456789ab\n")
     engine.left.write_text("fedcba\n")
@@ -136,7 +145,7 @@ async def test_of_a_running_cluster_only_the_broken_nodes_are_recreated(
     assert (target.url, target.token) == ("http://127.0.0.1:8081", "secret")
     extra = json.loads((tmp_path / "store-1.json").read_text())["services"]["store-1"]
     assert extra["command"][2:] == ["--failpoint", "send:txn.vote:1:after:kill", "--arm-on-signal"]
-    compose = "compose --project-name usual --file docker-compose.yml"
+    compose = f"compose --project-name usual --file docker-compose.yml{more}"
     extra_file = f"--file {tmp_path / 'store-1.json'}"
     assert [call for call in engine.calls if " up " in call] == [
         f"{compose} {extra_file} up --detach --no-deps --force-recreate store-1",
