@@ -10,6 +10,7 @@ from typing import Literal
 from actors.messages import AuditRead, NodeHeartbeat, ReadReply, ReadRequest, SnapshotPage
 from actors.numbers import Milliseconds
 from actors.paxos.ballot import Ballot
+from actors.paxos.membership import Membership
 from actors.values import Frozen, IdempotencyKey, Operation, Outcome, Principal, View
 
 NOTHING_READ = "a read changes nothing"
@@ -121,6 +122,16 @@ class CopySnapshot(Call):
     page: int = 0
 
 
+class Replace(Call):
+    """Replace the disk of an acceptor by the one that now runs under its name, for the token with
+    the id `principal`; without one, for the administrator.
+    """
+
+    type: Literal["call.replace"] = "call.replace"
+    name: str
+    principal: str | None = None
+
+
 class Survey(Call):
     """Ask for the cluster as this node knows it."""
 
@@ -139,6 +150,7 @@ AnyCall = (
     | HoldChunks
     | KeepChunks
     | CopySnapshot
+    | Replace
 )
 
 
@@ -209,12 +221,50 @@ class CopiedPage:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeBegun:
+    """The leader has proposed the change of the acceptors to `version`. Learners report whether it
+    was chosen, and when it has ended.
+    """
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeNotBegun:
+    """The leader refuses to change the acceptors for `reason`; if `again`, what is missing comes by
+    itself. Asking again is safe: what has begun is answered with its version.
+    """
+
+    reason: str
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
 class NodeReport:
-    """A node's last heartbeat and how long ago it came."""
+    """A node's last heartbeat, from which disk, and how long ago it came."""
 
     age_ms: Milliseconds
     incarnation: int
     heartbeat: NodeHeartbeat
+    disk: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptorsReport:
+    """The acceptors as learners have reported them, and their durable mark: no slot up to it is
+    ever forgotten.
+    """
+
+    membership: Membership
+    durable_mark: int
+
+    @property
+    def needs_former(self) -> bool:
+        """Whether a disk that was replaced may still be needed: while a change is under way, and
+        until its end can't be forgotten any more (decision 26, rule 18).
+        """
+        membership = self.membership
+        return not membership.is_settled or self.durable_mark < membership.settled_slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +285,8 @@ class Surveyed:
     whole stores in the view. `view_heard`: a heartbeat has reported the view since this node
     started; else it is that of the genesis. The last sign of life came `heard_ms` ago (`None`: none
     came), and this node has received messages without a long gap for `listening_ms`, so it can
-    claim no longer silence of another node. A node counts as silent after `silent_ms`.
+    claim no longer silence of another node. A node counts as silent after `silent_ms`. `acceptors`
+    are those of the genesis until a learner reports others, and `None` before it is known.
     """
 
     cluster: str
@@ -251,6 +302,7 @@ class Surveyed:
     heard_ms: Milliseconds | None = 0
     listening_ms: Milliseconds = 0
     silent_ms: Milliseconds = 6_000
+    acceptors: AcceptorsReport | None = None
 
 
 WriteAnswer = WriteDecided | NotDone | Unknown

@@ -239,9 +239,10 @@ class Founding:
                 f"broker is {most}. Use the folder with its own cluster, or start {name} on "
                 "another cluster name."
             )
-        elif name in known and self._turn.identity.role in ("learner", "store"):
+        elif name in known and self._turn.identity.role in ("acceptor", "learner", "store"):
             # A newcomer with an empty disk: it is not taken for the member that it was, because
-            # views name disks. It copies what it lacks from its peers.
+            # views and configurations name disks. A replica copies what it lacks from its peers; an
+            # acceptor counts once it is put in the place of the former disk.
             self._record_founded(genesis)
             self._confirmed = True
         elif name in known and known[name] != self._turn.identity.disk:

@@ -1,7 +1,8 @@
 """The senders that one node knows: their disks, incarnations, and how far each disk had come.
 
-Voters are bound to the disks of the genesis. A learner or a store may have lost its disk: its
-reports are true whatever disk it has now, and where a store's disk matters, the view names it.
+A proposer is bound to the disk of the genesis. The others may have lost their disks: their reports
+are true whatever disk they have now. Where it matters which one it is, a view names a store's, and
+a configuration an acceptor's: its votes are counted by name and disk.
 Gateways come and go and are in no genesis: a gateway's name is bound to the disk of its first
 message, until that disk's heartbeats stay away (docs/decisions/0016-who-may-send-what.md).
 All of it is bounded, however many names and disks are invented.
@@ -55,7 +56,7 @@ class Peers:
         `founded` are the disks of the genesis.
         """
         name, disk = key
-        if role in ("proposer", "acceptor"):
+        if role == "proposer":
             return founded.get(name) == disk
         bound = self._gateways.get(name)
         return bound is None or bound.disk == disk or self._is_silent(bound, now)

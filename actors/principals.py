@@ -26,6 +26,9 @@ NAME_CHARS_MAX = 64
 NAME = "^[a-z][a-z0-9._-]*$"
 """The names of users and of groups."""
 
+OWNER_CHARS_MAX = 1 + NAME_CHARS_MAX
+"""The longest owner of a principal: `@` and a user, or a token."""
+
 GROUPS_MAX = 8
 """The most groups of one user or token: the grants of all are compared with each path."""
 

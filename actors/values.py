@@ -19,6 +19,7 @@ from actors.numbers import COUNT_MAX, Count, Milliseconds
 from actors.paxos.ballot import Ballot
 from actors.paxos.quorum import Voters
 from actors.principals import GRANTS_MAX as GRANTS_MAX
+from actors.principals import OWNER_CHARS_MAX as OWNER_CHARS_MAX
 from actors.principals import PATH_BYTES_MAX as PATH_BYTES_MAX
 from actors.principals import TOKEN_ID_CHARS_MAX as TOKEN_ID_CHARS_MAX
 from actors.principals import TOKEN_LABEL_CHARS_MAX as TOKEN_LABEL_CHARS_MAX
@@ -515,11 +516,15 @@ ACCEPTORS_LEAST = 3
 
 
 class Members(Frozen):
-    """Acceptors, by node and disk: configuration `version`, which begins `alpha` slots later."""
+    """Acceptors, by node and disk: configuration `version`, which begins `alpha` slots later.
+
+    `principal` is the owner of the principal that asked for it; none: the administrator.
+    """
 
     kind: Literal["members"] = "members"
     version: Count
     acceptors: tuple[FoundingMember, ...]
+    principal: str | None = Field(None, max_length=OWNER_CHARS_MAX, exclude_if=_is_none)
 
     @model_validator(mode="after")
     def _are_distinct(self) -> Self:

@@ -11,6 +11,8 @@ from actors.calls import (
     NOTHING_READ,
     Absent,
     Call,
+    ChangeBegun,
+    ChangeNotBegun,
     CopiedPage,
     CopySnapshot,
     Fetch,
@@ -23,6 +25,7 @@ from actors.calls import (
     ReadAudit,
     ReadDone,
     ReadLog,
+    Replace,
     Survey,
     Surveyed,
     Unknown,
@@ -40,6 +43,7 @@ from gateway.callers import CHALLENGE, Caller, forbidden, unauthenticated
 from gateway.http.problems import (
     ABORTED,
     BUSY,
+    CHANGE_REFUSED,
     CONFLICT,
     DISK_FULL,
     FORBIDDEN,
@@ -259,6 +263,24 @@ class Cluster:
         """
         self._refuse_without_broker()
         await self._bounded(lambda token: KeepChunks(token=token, names=names, for_ms=for_ms))
+
+    async def replace_acceptor(self, caller: Caller, name: str) -> int:
+        """Put another disk in the place of an acceptor's; the version of the acceptors that the
+        leader has proposed. Raises `Problem`.
+        """
+        self._refuse_without_broker()
+        who = None if caller.principal is None else caller.principal.owner
+        try:
+            answer = await self._port.call(
+                lambda token: Replace(token=token, name=name, principal=who), self._deadline_s
+            )
+        except (TimeoutError, CallRefused, CallOutcomeUnknown, NodeHalted) as error:
+            answer = ChangeNotBegun(f"{self._silence_reason(error)}; it may have begun", again=True)
+        if isinstance(answer, ChangeNotBegun):
+            raise Problem(CHANGE_REFUSED, answer.reason, fields={"again": answer.again})
+        if not isinstance(answer, ChangeBegun):
+            raise _unavailable(answer)
+        return answer.version
 
     async def copy_snapshot(self, at_least: int, source: str, slot: int, page: int) -> CopiedPage:
         """A page of the whole state; see `CopySnapshot`. Raises `Problem`."""

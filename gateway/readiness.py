@@ -128,11 +128,20 @@ class _Assessment:
         seen = survey.nodes.get(name)
         if seen is not None and seen.heartbeat.halted:
             return f"halted: {seen.heartbeat.halted}"
+        if self._is_uncounted(name):
+            return f"runs on a disk that does not count: synod replace {name}"
         # While this gateway itself received nothing, the others only seemed silent.
         age_ms = survey.listening_ms if seen is None else min(seen.age_ms, survey.listening_ms)
         if age_ms < survey.silent_ms:
             return ""
         return "never heard" if seen is None else f"not heard for {_seconds(seen.age_ms)}"
+
+    def _is_uncounted(self, name: str) -> bool:
+        """Whether an acceptor runs on another disk than the one that votes under its name."""
+        seen, acceptors = self._survey.nodes.get(name), self._survey.acceptors
+        if seen is None or acceptors is None or seen.heartbeat.role != "acceptor":
+            return False
+        return not acceptors.membership.has_active((name, seen.disk))
 
     def _faults(self, names: Iterable[str]) -> dict[str, str]:
         return {name: fault for name in names if (fault := self._fault_of(name))}
@@ -234,7 +243,10 @@ class _Assessment:
         survey = self._survey
         names = [name for names in survey.expected.values() for name in names]
         faults = self._faults(names or [member.name for member in self._view])
-        found = [Reason("node_silent", f"{name}: {fault}") for name, fault in faults.items()]
+        found = [
+            Reason("uncounted" if self._is_uncounted(n) else "node_silent", f"{n}: {fault}")
+            for n, fault in faults.items()
+        ]
         for member in self._view:
             if member.name in faults and survey.view_heard:
                 text = f"writes wait until the view is without {member.name}"

@@ -446,6 +446,16 @@ class AsyncClient(AccountCalls):
         """What the gateway refused lately, and who logged in. Raises `SynodError`."""
         return await self._item("GET", "/v1/audit/refusals", {"limit": str(limit)})
 
+    # -- membership --------------------------------------------------------------------------------
+
+    async def replace_acceptor(self, name: str) -> int:
+        """Put the disk on which an acceptor runs now in the place of the one that counts; the
+        version of the acceptors that was begun. Raises `SynodError`: `Conflict` if it is refused.
+        """
+        answer = await self._item("POST", f"/v1/acceptors/{quote(name, safe='')}/replace")
+        with self._understood():
+            return int(answer["version"])
+
     # -- backup, see `gateway.backup.take` ---------------------------------------------------------
 
     async def begin_backup(self) -> dict[str, Any]:

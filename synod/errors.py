@@ -63,7 +63,9 @@ class NotFound(SynodError):
 
 
 class Conflict(SynodError):
-    """The path holds a file where a directory is needed, or the reverse, or is not empty."""
+    """The path holds a file where a directory is needed, or the reverse, or is not empty; or the
+    acceptors can't be changed now.
+    """
 
 
 class PreconditionFailed(SynodError):

@@ -4,10 +4,11 @@ It may be stale, which costs time but no safety: a command names the ballot that
 and a store that may not serve a read refuses it.
 """
 
-from actors.calls import LeaseReport, NodeReport
+from actors.calls import AcceptorsReport, LeaseReport, NodeReport
 from actors.messages import LeaderBeat, NodeHeartbeat
 from actors.numbers import Milliseconds
 from actors.paxos.ballot import NO_BALLOT, Ballot
+from actors.paxos.membership import Membership
 from actors.rotation import Rotation
 from actors.turn import Turn
 from actors.values import StoreMember, View
@@ -25,8 +26,14 @@ class ClusterState:
         self.leader_ready = False
         """Whether the leader's last beat says that it holds its lease and takes commands."""
         self.view: View | None = None
-        self.nodes: dict[str, tuple[Milliseconds, int, NodeHeartbeat]] = {}
-        """The last heartbeat of each node: its time, the node's incarnation, the message."""
+        self._membership: Membership | None = None
+        """The acceptors, once a learner has reported that they have changed."""
+        self._membership_through = 0
+        self._durable_mark = 0
+        self.nodes: dict[str, tuple[Milliseconds, int, NodeHeartbeat, str]] = {}
+        """The last heartbeat of each node: its time, the node's incarnation, the message, and the
+        node's disk.
+        """
         self._leader_heard_at = -10 * turn.options.constants.lease_ms
         self._leader_beat: LeaderBeat | None = None
         self._heard_at: Milliseconds | None = None
@@ -52,7 +59,13 @@ class ClusterState:
     def on_heartbeat(self, name: str, message: NodeHeartbeat) -> bool:
         """A node's heartbeat; whether it reports a later view."""
         self._hear()
-        self.nodes[name] = (self._turn.now, self._turn.sender_incarnation, message)
+        turn = self._turn
+        self.nodes[name] = (turn.now, turn.sender_incarnation, message, turn.sender_disk)
+        if message.membership is not None and message.chosen_through >= self._membership_through:
+            self._membership_through = message.chosen_through
+            self._membership = message.membership
+        if message.durable_mark <= self._membership_through:
+            self._durable_mark = max(self._durable_mark, message.durable_mark)
         if message.view and (self.view is None or message.view.epoch > self.view.epoch):
             self.view = message.view
             return True
@@ -127,9 +140,14 @@ class ClusterState:
     def node_reports(self) -> dict[str, NodeReport]:
         """Every node's last heartbeat, and how long ago it came."""
         return {
-            name: NodeReport(self._turn.now - at, incarnation, heartbeat)
-            for name, (at, incarnation, heartbeat) in self.nodes.items()
+            name: NodeReport(self._turn.now - at, incarnation, heartbeat, disk)
+            for name, (at, incarnation, heartbeat, disk) in self.nodes.items()
         }
+
+    def acceptors_report(self) -> AcceptorsReport:
+        """The acceptors as learners report them."""
+        membership = self._membership or Membership.founded(self._turn.genesis)
+        return AcceptorsReport(membership, self._durable_mark)
 
     def lease_report(self) -> LeaseReport | None:
         """The leases as the leader's last beat reports them."""

@@ -43,6 +43,7 @@ from actors.messages import (
     SnapshotPage,
     SnapshotPull,
     SnapshotRow,
+    Superseded,
     Truncate,
     TxnDecision,
     TxnProgress,
@@ -244,11 +245,28 @@ class Learner(Node):
         if message.role in ("learner", "store"):
             self._note_reported(max(message.chosen_through, message.applied))
             self.replicas.report(sender, message, compares=self.coordinator is not None)
+        if message.role == "acceptor":
+            self._note_acceptor(sender)
         if message.role == "learner" and message.applied > self.decided:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
         self._watch_view()
         if self.coordinator is not None:
             self._truncate_if_due(1)
+
+    def _note_acceptor(self, sender: str) -> None:
+        """Let a founding disk know that another one has its name, once that can't be forgotten any
+        more. A later disk may be one that waits to be named: which were retired is not kept.
+        """
+        membership, disk = self.log.membership, self.turn.sender_disk
+        if (
+            membership is not None
+            and self.founding.disks[sender] == disk
+            and membership.is_settled
+            and not membership.is_founding
+            and membership.settled_slot <= self._durable_mark()
+            and not membership.has_active((sender, disk))
+        ):
+            self._send(sender, Superseded(disk=disk, version=membership.newest.version))
 
     # -- what is chosen --------------------------------------------------------------------------
 

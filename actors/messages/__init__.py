@@ -77,6 +77,13 @@ A change of the view, and a store that joins::
       |<-- sync.decided / snapshot.page  |                           |
       | chunk.get ---------------------->|                           |
       | view.join -------------------------------------------------->| log.propose (View) ...
+
+A change of the acceptors (docs/decisions/0026-membership.md)::
+
+    gateway             leader                        acceptors, also the new one      learners
+      | members.replace -->| paxos.prepare ----------------->|   (until all have promised)  |
+      |<-- members.answer  | paxos.accept (Members) -------->|   then NoOps, and Settled -->|
+    a former disk that comes back <------------------------------------ members.superseded
 """
 
 from typing import Annotated
@@ -133,6 +140,7 @@ from actors.messages.founding import (
     ProposeGenesis,
     StaleDisk,
 )
+from actors.messages.membership import ReplaceAcceptor, ReplaceAnswer, Superseded
 from actors.messages.paxos import (
     Accept,
     Accepted,
@@ -215,7 +223,10 @@ Message = Annotated[
     | LogRead
     | LogPage
     | AuditRead
-    | AuditPage,
+    | AuditPage
+    | ReplaceAcceptor
+    | ReplaceAnswer
+    | Superseded,
     Field(discriminator="type"),
 ]
 
@@ -282,12 +293,15 @@ __all__ = [
     "ReadStatus",
     "Redirect",
     "Reject",
+    "ReplaceAcceptor",
+    "ReplaceAnswer",
     "Result",
     "SnapshotPage",
     "SnapshotPull",
     "SnapshotRow",
     "StaleDisk",
     "Submit",
+    "Superseded",
     "TokenInfo",
     "Truncate",
     "TxnDecision",

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from actors.frozen import is_none as _is_none
 from actors.numbers import Count
 from actors.paxos.ballot import Ballot
 from actors.paxos.membership import Membership
@@ -13,10 +14,6 @@ from actors.values import Abort, AcceptedValue, Frozen, Holder, SlotValue, Value
 def _is_0(count: int) -> bool:
     """For versions, which are written only once the acceptors have changed."""
     return count == 0
-
-
-def _is_none(value: object) -> bool:
-    return value is None
 
 
 class Prepare(Frozen):

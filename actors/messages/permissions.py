@@ -58,11 +58,14 @@ from actors.messages import (
     ReadRequest,
     Redirect,
     Reject,
+    ReplaceAcceptor,
+    ReplaceAnswer,
     Result,
     SnapshotPage,
     SnapshotPull,
     StaleDisk,
     Submit,
+    Superseded,
     Truncate,
     TxnDecision,
     TxnInquiry,
@@ -122,14 +125,17 @@ def _is_founder(envelope: Envelope, receiver: str) -> bool:
 
 
 def _is_in_its_genesis(envelope: Envelope, receiver: str) -> bool:
-    """An acceptor reports only a genesis that names it on this disk."""
+    """An acceptor reports only a genesis that names it. It may be on another disk since then."""
     message: Any = envelope.message
-    named = {member.name: member.disk for member in message.genesis.members}
-    return named.get(envelope.sender) == envelope.disk
+    return any(member.name == envelope.sender for member in message.genesis.members)
 
 
 def _is_founder_in_its_genesis(envelope: Envelope, receiver: str) -> bool:
-    return _is_founder(envelope, receiver) and _is_in_its_genesis(envelope, receiver)
+    """The founder proposes only a genesis that names it on this disk."""
+    message: Any = envelope.message
+    named = {member.name: member.disk for member in message.genesis.members}
+    own = named.get(envelope.sender) == envelope.disk
+    return own and _is_founder(envelope, receiver)
 
 
 def _reports_itself(envelope: Envelope, receiver: str) -> bool:
@@ -284,6 +290,10 @@ PERMISSIONS: dict[type[AnyMessage], Permission] = {
     LogPage: Permission(_LEARNER, _GATEWAY),
     AuditRead: Permission(_GATEWAY | _LEARNER, _LEARNER),
     AuditPage: Permission(_LEARNER, _GATEWAY | _LEARNER),
+    ReplaceAcceptor: Permission(_GATEWAY, _PROPOSER),
+    ReplaceAnswer: Permission(_PROPOSER, _GATEWAY),
+    # It halts its receiver, as StaleDisk does.
+    Superseded: Permission(_LEARNER, _ACCEPTOR, founding_disk=True),
 }
 """Every type of message that crosses the broker."""
 

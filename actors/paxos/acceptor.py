@@ -23,6 +23,7 @@ from actors.messages import (
     Promise,
     PullChosen,
     Reject,
+    Superseded,
     Truncate,
 )
 from actors.node import Handlers, Node, read_record
@@ -252,6 +253,15 @@ class Acceptor(Node):
             return _PROMISED.dump_json((number, proposer, self.fence))
         return _PROMISED.dump_json((number, proposer))
 
+    def _on_superseded(self, sender: str, message: Superseded) -> None:
+        """Halt: another disk has this name now. What this one votes counts for nothing any more."""
+        if message.disk == self.identity.disk:
+            self.out.halt = (
+                f"{self.name}: this disk ({message.disk}) is no acceptor any more: another one was "
+                f"put in its place (version {message.version} of the acceptors). Nothing depends "
+                "on it; its folder may be removed."
+            )
+
     # -- handlers --------------------------------------------------------------------------------
 
     handlers: ClassVar[Handlers] = {
@@ -260,4 +270,5 @@ class Acceptor(Node):
         LeaseHeartbeat: _on_lease_heartbeat,
         PullChosen: _on_pull,
         Truncate: _on_truncate,
+        Superseded: _on_superseded,
     }

@@ -66,6 +66,10 @@ class Membership(Frozen):
         """Whether no change is under way."""
         return len(self.active) == 1
 
+    def has_active(self, key: Key) -> bool:
+        """Whether this disk is an acceptor of an active configuration."""
+        return any(key in configuration.voters for configuration in self.active)
+
     def after(self, slot: int, value: object, alpha: int) -> "Membership":
         """The membership once `slot`, the next of the prefix, is known to hold `value`.
 

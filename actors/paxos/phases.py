@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from actors.numbers import GAP_SLOTS_MAX, Milliseconds
 from actors.paxos.ballot import Ballot
-from actors.paxos.membership import Key
+from actors.paxos.membership import Configuration, Key
 from actors.paxos.phase_one import Promises
-from actors.values import Abort, AnyValue, Command, StoreMember, View
+from actors.values import Abort, AnyValue, Command, Members, Settled, StoreMember, View
 
 
 @dataclass(slots=True)
@@ -25,6 +25,11 @@ class Electing:
     promises: Promises
     lease_bound: set[Key] = field(default_factory=set)
     """The acceptors that may not promise because of a lease, a restart or the fence."""
+
+    def forget(self, acceptor: Key) -> None:
+        """Forget the promise of a disk."""
+        self.promises.by_acceptor.pop(acceptor, None)
+        self.lease_bound.discard(acceptor)
 
 
 @dataclass(slots=True)
@@ -73,11 +78,27 @@ class Leading:
     """Views that drop a store whose read lease may still run."""
     waiting_values: deque[View | Abort] = field(default_factory=deque)
     """Views and Aborts that wait for their slot."""
+    planned: Configuration | None = None
+    """The acceptors of a change that was asked for; their promises are wanted before it begins."""
+    sent_version: dict[int, int] = field(default_factory=dict)
+    """The version that each heartbeat in `sent_at` named."""
+    answered: dict[Key, int] = field(default_factory=dict)
+    """For each acceptor, the highest version that it has answered: its fence is no lower."""
+
+    def forget(self, acceptor: Key) -> None:
+        """Forget what a disk has promised and granted."""
+        for table in (self.promises.by_acceptor, self.granted, self.answered):
+            table.pop(acceptor, None)
 
     @property
     def frontier(self) -> int:
         """The first slot that is neither proposed nor found in use by phase 1."""
         return max(self.next_slot, self.recovered_through + 1)
+
+    @property
+    def changes_acceptors(self) -> bool:
+        """Whether a change of the acceptors, or its end, is in flight."""
+        return any(isinstance(f.value, Members | Settled) for f in self.in_flight.values())
 
     def is_asked_for(self, value: AnyValue) -> bool:
         """Whether `value` is proposed and not known as chosen, or waits for its slot."""

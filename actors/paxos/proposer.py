@@ -31,14 +31,18 @@ from actors.messages import (
     ProposeValue,
     Redirect,
     Reject,
+    ReplaceAcceptor,
+    ReplaceAnswer,
     Submit,
 )
 from actors.node import Handlers, Node, Timers, read_record
 from actors.numbers import GAP_SLOTS_MAX, Milliseconds
 from actors.options import Identity, Options
 from actors.paging import COMMAND_BYTES_MAX
+from actors.paxos import acceptor_change as change
+from actors.paxos.acceptor_change import ChangeRefused, NotYet
 from actors.paxos.ballot import NO_BALLOT, Ballot
-from actors.paxos.membership import Membership
+from actors.paxos.membership import Configuration, Key, Membership
 from actors.paxos.phase_one import Promises
 from actors.paxos.phases import Electing, Following, InFlight, Leading, drops, recoverable_range
 from actors.values import (
@@ -47,6 +51,7 @@ from actors.values import (
     Batch,
     Command,
     Frozen,
+    Settled,
     View,
 )
 
@@ -76,6 +81,8 @@ class Proposer(Node):
         self._duels = 0
         """Consecutive candidacies that another candidate's ballot ended."""
         self._low_water = 1
+        self._newcomers: dict[str, str] = {}
+        """For each name of an acceptor, the last other disk that a process under it runs on."""
         self._last_led = NO_BALLOT
         self._highest_proposed: dict[str, int] = {}
         """For each session, the highest sequence proposed under `_last_led`."""
@@ -88,7 +95,8 @@ class Proposer(Node):
     @property
     def version(self) -> int:
         """The version that its messages name: of the newest acceptors that are named durably for
-        certain (decision 26, rule 12). A fence is as good a proof as the mark.
+        certain (decision 26, rule 12). An acceptor's fence is as good a proof as the mark: it has
+        answered a message that named the version.
         """
         return self.membership.version_at(self.durable_mark, self._fence_seen)
 
@@ -160,10 +168,10 @@ class Proposer(Node):
         phase = self.phase
         if isinstance(phase, Following) or message.ballot != phase.ballot:
             return
-        if isinstance(phase, Leading) and not self._lacks_promises(phase):
-            return  # They were not needed.
         promises = phase.promises
         acceptor = (sender, self.turn.sender_disk)
+        if isinstance(phase, Leading) and not self._wants_promise(phase, acceptor):
+            return
         if isinstance(phase, Leading) and acceptor in promises.complete:
             return  # A duplicate: what it had accepted is proposed again, or left alone.
         ask_from = promises.take(acceptor, message)
@@ -217,6 +225,11 @@ class Proposer(Node):
         self._advance(leading)
         self._on_leader_due("")
 
+    def _wants_promise(self, phase: Leading, acceptor: Key) -> bool:
+        """Whether a leader still needs that promise: for new acceptors, or for planned ones."""
+        is_planned = phase.planned is not None and acceptor in phase.planned.voters
+        return is_planned or self._lacks_promises(phase)
+
     def _lacks_promises(self, phase: Leading) -> bool:
         """Whether a configuration has begun since the election whose majority has not promised."""
         return not all(map(phase.promises.covers, self.membership.active))
@@ -225,11 +238,13 @@ class Proposer(Node):
         """Prepare, under the same ballot, acceptors that have not promised it (rule 7)."""
         if not self._lacks_promises(phase):
             return
-        promised = phase.promises.complete
         for configuration in self.membership.active:
-            for acceptor in configuration.acceptors:
-                if (acceptor.name, acceptor.disk) not in promised:
-                    self._prepare(acceptor.name, phase.ballot, phase.promises.first_slot)
+            self._prepare_all(phase, configuration)
+
+    def _prepare_all(self, phase: Leading, configuration: Configuration) -> None:
+        for acceptor in configuration.acceptors:
+            if (acceptor.name, acceptor.disk) not in phase.promises.complete:
+                self._prepare(acceptor.name, phase.ballot, phase.promises.first_slot)
 
     def _take_late_promise(self, phase: Leading) -> None:
         """Recover what a promise reports that came after the election."""
@@ -324,6 +339,80 @@ class Proposer(Node):
         self._highest_ballot = max(self._highest_ballot, ballot)
         return True
 
+    # -- changes of the acceptors (decision 26) --------------------------------------------------
+
+    def _forget_peer(self, key: Key) -> None:
+        """Forget what a disk said that is no acceptor's: no more is kept than of eight a name."""
+        if isinstance(self.phase, Following) or self.membership.has_active(key):
+            return
+        self.phase.forget(key)
+
+    def _on_replace_acceptor(self, sender: str, message: ReplaceAcceptor) -> None:
+        """A gateway asks for another disk under an acceptor's name."""
+        answer = ReplaceAnswer(number=message.number)
+        try:
+            version = self._begin_change(message.name, message.principal)
+            answer = answer.model_copy(update={"version": version})
+        except ChangeRefused as refusal:
+            again = isinstance(refusal, NotYet)
+            answer = answer.model_copy(update={"refused": str(refusal), "again": again})
+        self._send(sender, answer)
+
+    def _begin_change(self, name: str, principal: str | None) -> int:
+        """Propose the acceptors with another disk under `name` (rule 10); their version. It is the
+        same if that was asked for before. Raises `ChangeRefused`, also if only promises are
+        missing, for which it asks.
+        """
+        phase, membership = self.phase, self.membership
+        if not isinstance(phase, Leading) or not self.is_ready:
+            raise NotYet(f"{self.name} does not lead")
+        if change.is_replaced(membership, name):
+            return membership.newest.version
+        if phase.changes_acceptors:
+            raise NotYet("a change of the acceptors is in flight")
+        if self.now - phase.elected_at < self.constants.lease_ms:
+            raise NotYet(f"{self.name} was just elected and has not heard all acceptors yet")
+        members = change.replacement(membership, name, self._newcomers.get(name), principal)
+        phase.planned = change.planned_configuration(members)
+        self._prepare_all(phase, phase.planned)
+        since = self.now - self.constants.lease_ms
+        change.check_alive(members, membership.newest, phase.granted, since)
+        change.check_promised(members, membership.newest, phase.promises.complete)
+        is_read = self.chosen_through >= phase.recovered_through
+        if not is_read or phase.waiting_values or not self._may_propose_next(phase):
+            raise NotYet("the leader is busy")
+        if self._stops_at_far_slot(phase):
+            raise NotYet(f"{self.name} does not lead")
+        self._propose(phase, self._take_slot(phase), members)
+        self.counters["changes_begun"] += 1
+        return members.version
+
+    def _carry_on_change(self, phase: Leading) -> None:
+        """Fill the slots before the new acceptors' first one, and end the change (rule 11)."""
+        membership = self.membership
+        if membership.is_settled or not self.is_ready or phase.changes_acceptors:
+            return
+        new = membership.newest
+        while (
+            not phase.queue
+            and phase.recovered_through < phase.next_slot < new.first_slot
+            and self._may_propose_next(phase)
+            and not self._stops_at_far_slot(phase)
+        ):
+            self._propose(phase, self._take_slot(phase), NOOP)
+        read_leases_until = max(phase.read_grants.values(), default=0)
+        if (
+            self.phase is phase
+            and phase.next_slot >= new.first_slot
+            and phase.next_slot > phase.recovered_through
+            and self._may_propose_next(phase)
+            and change.may_settle(
+                membership, phase.answered, self.durable_mark, self.lease_until, read_leases_until
+            )
+        ):
+            self._propose(phase, self._take_slot(phase), Settled(version=new.version))
+            self.counters["changes_ended"] += 1
+
     # -- the leader's lease ----------------------------------------------------------------------
 
     @property
@@ -364,7 +453,9 @@ class Proposer(Node):
             return
         phase.heartbeat_number += 1
         phase.sent_at[phase.heartbeat_number] = self.now
-        phase.sent_at.pop(phase.heartbeat_number - 64, None)
+        phase.sent_version[phase.heartbeat_number] = self.version
+        for table in (phase.sent_at, phase.sent_version):
+            table.pop(phase.heartbeat_number - 64, None)
         beat = LeaseHeartbeat(
             ballot=phase.ballot, number=phase.heartbeat_number, version=self.version
         )
@@ -400,6 +491,8 @@ class Proposer(Node):
         had_lease = self.holds_lease
         acceptor = (sender, self.turn.sender_disk)
         phase.granted[acceptor] = max(phase.granted.get(acceptor, sent_at), sent_at)
+        version = phase.sent_version[message.number]
+        phase.answered[acceptor] = max(phase.answered.get(acceptor, 0), version)
         if self.holds_lease and not had_lease:
             self._announce(phase)
 
@@ -476,7 +569,10 @@ class Proposer(Node):
         algorithm, RFC 896), so the busier the cluster, the fuller its slots.
         """
         phase = self.phase
-        if not isinstance(phase, Leading) or not phase.queue or self._stops_at_far_slot(phase):
+        if not isinstance(phase, Leading):
+            return
+        self._carry_on_change(phase)
+        if not phase.queue or self._stops_at_far_slot(phase):
             return
         while (
             phase.queue
@@ -597,8 +693,12 @@ class Proposer(Node):
 
     def _on_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
         """A learner's heartbeat stands in for lost reports of progress, which the queue waits for;
-        and it shows if a restarted learner knows less than was reported before.
+        and it shows if a restarted learner knows less than was reported before. An acceptor's tells
+        on which disk it runs.
         """
+        acceptor = (sender, self.turn.sender_disk)
+        if message.role == "acceptor" and not self.membership.has_active(acceptor):
+            self._newcomers[sender] = acceptor[1]
         if message.role != "learner":
             return
         self._learn(message)
@@ -691,6 +791,7 @@ class Proposer(Node):
         ProposeValue: _on_propose_value,
         LearnerProgress: _on_progress,
         LeaseAsk: _on_lease_ask,
+        ReplaceAcceptor: _on_replace_acceptor,
     }
     timers: ClassVar[Timers] = {
         "election": _on_election_due,

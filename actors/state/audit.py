@@ -1,4 +1,5 @@
-"""The audit: a chain of records, one for each step of each command that the log decides.
+"""The audit: a chain of records, one for each step of each command that the log decides, and one
+for the beginning and the end of each change of the acceptors.
 
 Who, what, where and with which result follows from the log, so every replica computes the same
 chain. Its end is a part of the replicated state: it comes with every snapshot and backup, and the
@@ -36,10 +37,12 @@ from actors.values import (
     CopyEntry,
     CreateToken,
     Frozen,
+    Members,
     MoveEntry,
     OpenSession,
     Outcome,
     RevokeToken,
+    Settled,
     Transaction,
 )
 
@@ -95,6 +98,25 @@ class AuditChain:
                 if kept is not None:
                     kept.append((line, head))
         self.count, self.head = count, head
+
+    def note_acceptors(self, slot: int, log_time_ms: int, value: Members | Settled) -> None:
+        """Add the record of a change of the acceptors that begins or ends in a slot. Its principal
+        asked for it; its end is the leader's own doing.
+        """
+        if isinstance(value, Members):
+            who = "null" if value.principal is None else quoted(value.principal)
+            disks = (f"[{quoted(one.name)},{quoted(one.disk)}]" for one in value.acceptors)
+            about = f'"change_acceptors","version":{value.version},"acceptors":[{",".join(disks)}]'
+        else:
+            who, about = "null", f'"settle_acceptors","version":{value.version}'
+        self.count += 1
+        line = (
+            f'{{"number":{self.count},"slot":{slot},"index":0,"log_time_ms":{log_time_ms},'
+            f'"principal":{who},"operation":{about},"result":"done","request":""}}'
+        )
+        self.head = next_hash(self.head, line)
+        if self.kept is not None:
+            self.kept.append((line, self.head))
 
 
 def _about_command(

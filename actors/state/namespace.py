@@ -283,6 +283,13 @@ class Namespace:
         self.state_hash = hashlib.blake2b(summary.encode(), digest_size=16).hexdigest()
         return outcomes
 
+    def found_anew(self, slot: int, view: View) -> None:
+        """Let the state be that of a new cluster after `slot`, with a view and acceptors of its
+        own: those of the cluster that the state is from are no part of it.
+        """
+        self.applied, self.view, self.view_slot = slot, view, slot
+        self._changed_membership = None
+
     def _change_acceptors(self, slot: int, value: Members | Settled) -> None:
         """Begin or end a change of the acceptors, if the value counts in this slot."""
         assert self.constants is not None, "a slot was applied before the genesis was known"
@@ -291,6 +298,9 @@ class Namespace:
         if after is not self.membership:
             self._changed_membership = after
             self._changed_rows.summary.append(value.to_json().decode())
+            if self.constants.audit:
+                self.audit.note_acceptors(slot, self.log_time_ms, value)
+                self._changed_rows.summary.append(f"audit {self.audit.head}")
 
     def _run(self, slot: int, index: int, command: Command, abort: str | None) -> Outcome:
         """Run one command; `abort` is the reason of the log's abort, if there is one."""

@@ -129,6 +129,26 @@ def is_copied(world: World) -> bool:
     return not any(machine.actor.audit_copy.busy for machine in world.up("learner"))
 
 
+def _about_change(
+    number: int, slot: int, log_time_ms: int, change: dict[str, Any]
+) -> dict[str, Any]:
+    """The record of a Members or a Settled that counts."""
+    begins = change["kind"] == "members"
+    disks = [[acceptor["name"], acceptor["disk"]] for acceptor in change.get("acceptors", ())]
+    return {
+        "number": number,
+        "slot": slot,
+        "index": 0,
+        "log_time_ms": log_time_ms,
+        "principal": change.get("principal"),
+        "operation": "change_acceptors" if begins else "settle_acceptors",
+        "version": change["version"],
+        **({"acceptors": disks} if begins else {}),
+        "result": "done",
+        "request": "",
+    }
+
+
 def _records(log: ReferenceLog) -> Iterator[dict[str, Any]]:
     """The records that the log makes."""
     assert log.genesis is not None
@@ -144,6 +164,9 @@ def _records(log: ReferenceLog) -> Iterator[dict[str, Any]]:
         outcomes = state.apply(slot, value, aborted)
         state.tree.gained.clear()
         state.tree.dropped.clear()
+        if slot in log.changes:
+            number += 1
+            yield _about_change(number, slot, state.log_time_ms, log.changes[slot])
         if not isinstance(value, Batch):
             continue
         raw = json.loads(log.chosen[slot])["commands"]

@@ -52,6 +52,7 @@ COVERAGE_GOALS = (
     ),
     CoverageGoal("disks lost", ("disk.lost",), 20),
     CoverageGoal("newcomers joined", ("disk.newcomers_joined",), 20),
+    CoverageGoal("acceptors replaced", ("acceptors.replaced",), 20),
     CoverageGoal("turns without room", ("disk.waited_for_room",)),
     CoverageGoal("rotten blobs found", ("store.chunks_rotten",)),
     CoverageGoal("rotten rows rewritten", ("store.rows_rotten", "learner.rows_rotten")),

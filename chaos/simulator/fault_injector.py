@@ -11,6 +11,7 @@ from chaos.simulator.machine import Machine
 from chaos.simulator.network import Conditions, ResourceAlarm
 from chaos.simulator.parcels import SPURIOUS, DueTimer
 from chaos.simulator.reference_log import ReferenceLog
+from chaos.simulator.replacements import Replacements
 from chaos.simulator.schedule import US_PER_MS
 from chaos.simulator.setting_faults import ROLLOUTS, draw_change, restart_with
 from chaos.simulator.world import World
@@ -33,6 +34,7 @@ class FaultInjector:
         self._world = world
         self._schedule = world.schedule
         self.disk_faults = DiskFaults(world, log)
+        self.replacements = Replacements(world, log)
         self._log = log
         self._script = script
         self._keep = keep
@@ -58,6 +60,7 @@ class FaultInjector:
             "half-told": self._hide_decisions,
             "blocked": self._raise_alarm,
             "settings": self._change_setting,
+            "replace": self._replace_acceptor,
         }
 
     # -- beginning and end -----------------------------------------------------------------------
@@ -263,6 +266,14 @@ class FaultInjector:
                 self._restart(machine, incident.duration_ms, rng)
                 if rng.random() < 0.5:
                     self._disturb_copying(machine, rng)
+
+    def _replace_acceptor(self, incident: Incident, rng: random.Random) -> None:
+        for machine in self._targets(incident.target, rng):
+            if self.replacements.may_lose_disk(machine):
+                self._trace(incident, "the disk is lost for good", (machine.name,))
+                self.disk_faults.lose_disk(machine, rng)
+                self.replacements.begin(machine)
+                self._restart(machine, incident.duration_ms, rng)
 
     def _fill_disk(self, incident: Incident, rng: random.Random) -> None:
         """Leave less space than the reserve, none at all, or first the one and then the other."""

@@ -54,6 +54,7 @@ INCIDENTS = (
     "half-told",
     "blocked",
     "settings",
+    "replace",
 )
 """`turn`: a process dies at one point of a turn. `partition`: nodes lose their connection to the
 broker, `one-way`: a node's messages are lost, or all those to it, `partial`: some pairs of nodes
@@ -64,12 +65,12 @@ little space or none for a while. `bit-rot`: a blob or a row is no longer what w
 decisions reach clients, but no replica, and a store becomes unresponsive. `blocked`: a resource
 alarm of the broker, which drops or delays what some nodes or all publish, and still delivers from
 its queues. `settings`: nodes restart with another value of one setting, which they must refuse or
-tolerate."""
+tolerate. `replace`: an acceptor loses its disk, and an operator replaces it."""
 
 BEYOND = ("clocks-beyond",)
 """Faults that the protocol does not tolerate: `clocks-beyond` shows what the margin is for."""
 
-_LATEST = ("expiry", "shapes", "blocked", "slow-clients", "settings")
+_LATEST = ("expiry", "shapes", "blocked", "slow-clients", "settings", "replace")
 """Newer faults are drawn last, so that a seed draws the older ones as it did before."""
 
 ALL = (*(name for name in (*CONDITIONS, *INCIDENTS) if name not in _LATEST), *_LATEST)
@@ -277,6 +278,8 @@ def _incidents(fault: str, storm_ms: int, rng: random.Random) -> list[Incident]:
             target = rng.choice((*DISK_TARGETS, "store", "acceptor", "proposer"))
         if fault in ("broker", "partial"):
             target = "all"
+        if fault == "replace":
+            target = "acceptor"
         if not found and fault in ("crash", "pause", "partition"):
             target = "leader"  # Every such run has a change of leaders.
         duration_ms = _draw_duration_ms(fault, rng)

@@ -10,6 +10,7 @@ from actors.messages import (
     Accepted,
     AuditPage,
     ChunkStored,
+    LearnerProgress,
     LeaseGranted,
     NodeHeartbeat,
     Prepare,
@@ -46,9 +47,9 @@ class Invariants(MachineObserver):
 
     observed_messages = OBSERVED_MESSAGES
 
-    def __init__(self, acceptors: int) -> None:
-        self.log = ReferenceLog(acceptors)
-        self.paxos = PaxosInvariants(self.log, acceptors)
+    def __init__(self) -> None:
+        self.log = ReferenceLog()
+        self.paxos = PaxosInvariants(self.log)
         self.commit = CommitInvariants(self.log)
         self.chunks = ChunkInvariants()
         self.settings = SettingsInvariants()
@@ -71,7 +72,8 @@ class Invariants(MachineObserver):
             TxnInquiry: (self.commit.coordinator_message_sent,),
             TxnVote: (self.commit.vote_sent,),
             TxnState: (self.commit.state_sent,),
-            NodeHeartbeat: (self.commit.heartbeat_sent,),
+            NodeHeartbeat: (self.commit.heartbeat_sent, self.commit.mark_sent),
+            LearnerProgress: (self.commit.mark_sent,),
             Result: (self.commit.result_sent,),
             Truncate: (self.commit.truncation_sent,),
             ReadRequest: (self.commit.read_sent, self.rights.read_sent),

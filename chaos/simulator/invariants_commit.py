@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from actors.effects import Record
 from actors.messages import (
+    LearnerProgress,
     NodeHeartbeat,
     ReadReply,
     ReadRequest,
@@ -259,17 +260,25 @@ class CommitInvariants:
 
         A store that was added later has copied what it needs, or copies it from the others.
         """
+        self._check_durable(machine, message.below)
+
+    def mark_sent(self, machine: Machine, message: LearnerProgress | NodeHeartbeat) -> None:
+        """`truncated_is_durable` for the durable mark, by which acceptors are changed."""
+        if message.durable_mark:
+            self._check_durable(machine, message.durable_mark + 1)
+
+    def _check_durable(self, machine: Machine, below: int) -> None:
         holders = {machine.name: machine.disk.identity}
         holders |= {
             store.name: store.disk
             for store in machine.actor.view.stores
-            if store.added_slot is not None and store.added_slot < message.below
+            if store.added_slot is not None and store.added_slot < below
         }
         for name, disk in holders.items():
-            if self._durable.get(disk, 0) < message.below - 1:
+            if self._durable.get(disk, 0) < below - 1:
                 raise Violation(
                     "truncated_is_durable",
-                    f"{machine.name} truncates below {message.below}, but the disk of {name} ends "
+                    f"{machine.name} truncates below {below}, but the disk of {name} ends "
                     f"at {self._durable.get(disk, 0)}",
                 )
 

@@ -5,7 +5,6 @@ sender's disk; a node's decision is checked when the node makes it, on true time
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,17 +25,17 @@ _GENESIS = TypeAdapter(Genesis)
 class PaxosInvariants:
     """Checks acceptors and proposers."""
 
-    def __init__(self, log: ReferenceLog, acceptors: int) -> None:
+    def __init__(self, log: ReferenceLog) -> None:
         self._log = log
-        # An arithmetic of its own, as in the reference log.
-        self._majority = acceptors // 2 + 1
         self._promised_on_disk: dict[str, Ballot] = {}
         self._fences: dict[str, int] = {}
         """For each disk the fence that it holds."""
         self._promised: dict[str, Ballot] = {}
-        """The highest ballot that each acceptor has sent a promise for."""
+        """The highest ballot that each acceptor's disk has sent a promise for."""
         self._lease_promises: dict[str, tuple[Machine, Ballot, int]] = {}
-        """For each acceptor the ballot to which it granted a lease, and its end on its clock."""
+        """For each acceptor's disk the ballot to which it granted a lease, and the end on its
+        clock.
+        """
         self._owners: dict[Ballot, tuple[str, int]] = {}
         self._proposed: dict[tuple[int, Ballot], Any] = {}
         self._leases: dict[str, tuple[Machine, Ballot, int]] = {}
@@ -50,18 +49,18 @@ class PaxosInvariants:
             if value is None:
                 continue
             if key.startswith("accepted/"):
-                self._log.accepted(machine.name, int(key[9:], 16), value)
+                self._log.accepted(machine.disk.identity, int(key[9:], 16), value)
             elif key == "promised":
                 number, proposer, *fence = json.loads(value)
                 self._fence_committed(machine, fence[0] if fence else 0)
                 ballot = Ballot(number, proposer)
-                former = self._promised_on_disk.get(machine.name, NO_BALLOT)
+                former = self._promised_on_disk.get(machine.disk.identity, NO_BALLOT)
                 if ballot < former:
                     raise Violation(
                         "promises_never_go_back",
                         f"{machine.name} had promised {former} and journals {ballot}",
                     )
-                self._promised_on_disk[machine.name] = ballot
+                self._promised_on_disk[machine.disk.identity] = ballot
             elif key == "genesis/founded":
                 self._log.founded(_GENESIS.validate_json(value))
 
@@ -77,7 +76,7 @@ class PaxosInvariants:
 
     def promises_in_order(self, machine: Machine, messages: Iterable[Any]) -> None:
         """`promises_never_go_back`, in the order in which a turn sends messages."""
-        highest = self._promised.get(machine.name, NO_BALLOT)
+        highest = self._promised.get(machine.disk.identity, NO_BALLOT)
         for message in messages:
             if message.ballot < highest:
                 raise Violation(
@@ -90,14 +89,14 @@ class PaxosInvariants:
     def promise_sent(self, machine: Machine, message: Promise | Accepted | LeaseGranted) -> None:
         """`journal_before_answer` for the promise."""
         ballot = message.ballot
-        name = machine.name
-        if ballot > self._promised.get(name, NO_BALLOT):
-            self._promised[name] = ballot
-        if self._promised_on_disk.get(name, NO_BALLOT) < ballot:
+        name, disk = machine.name, machine.disk.identity
+        if ballot > self._promised.get(disk, NO_BALLOT):
+            self._promised[disk] = ballot
+        if self._promised_on_disk.get(disk, NO_BALLOT) < ballot:
             raise Violation(
                 "journal_before_answer",
                 f"{name} sends {message.type} for {ballot}, but its disk has promised "
-                f"{self._promised_on_disk.get(name, NO_BALLOT)}",
+                f"{self._promised_on_disk.get(disk, NO_BALLOT)}",
             )
 
     def accepted_sent(self, machine: Machine, message: Accepted) -> None:
@@ -122,7 +121,8 @@ class PaxosInvariants:
         """`lease_promise_kept`: from the grant on, no other ballot is served for a lease's time."""
         # Measured by the acceptor's own clock, which a crash or a reboot of it does not stop.
         ran_ms = machine.ran_ms
-        _, ballot, until_ms = self._lease_promises.get(machine.name, (machine, NO_BALLOT, 0))
+        disk = machine.disk.identity
+        _, ballot, until_ms = self._lease_promises.get(disk, (machine, NO_BALLOT, 0))
         if ran_ms < until_ms and message.ballot != ballot:
             raise Violation(
                 "lease_promise_kept",
@@ -131,7 +131,7 @@ class PaxosInvariants:
             )
         if type(message) is LeaseGranted:
             end_ms = ran_ms + machine.cluster_options.lease_ms
-            self._lease_promises[machine.name] = (machine, message.ballot, end_ms)
+            self._lease_promises[disk] = (machine, message.ballot, end_ms)
 
     def lease_in_force(self, machine: Machine) -> None:
         """`reads_under_a_lease`: while a store serves linearizable reads, a quorum is bound.
@@ -139,16 +139,15 @@ class PaxosInvariants:
         On true time, and to one ballot. So no other leader can have been elected, which would not
         know of the store's lease and could have the store dropped from the view.
         """
-        bound = Counter(
-            ballot
-            for acceptor, ballot, until_ms in self._lease_promises.values()
-            if acceptor.ran_ms < until_ms
-        )
-        if max(bound.values(), default=0) < self._majority:
+        bound: dict[Ballot, set[str]] = {}
+        for disk, (acceptor, ballot, until_ms) in self._lease_promises.items():
+            if acceptor.ran_ms < until_ms:
+                bound.setdefault(ballot, set()).add(disk)
+        if not any(map(self._log.are_leased, bound.values())):
             raise Violation(
                 "reads_under_a_lease",
                 f"{machine.name} serves a linearizable read; acceptors bound by a lease, by "
-                f"ballot: {dict(bound) or 'none'}",
+                f"ballot: {({ballot: len(disks) for ballot, disks in bound.items()}) or 'none'}",
             )
 
     # -- proposers -------------------------------------------------------------------------------

@@ -1,12 +1,14 @@
 """The reference log: what is chosen, read from the acceptors' disks alone.
 
-A value is chosen once a majority of acceptors has the same slot and ballot on disk (design 3.4).
+A value is chosen once a majority of the slot's own acceptors has the same slot and ballot on disk
+(design 3.4); `Members` and `Settled` in the log say which disks these are.
 Views and aborts are applied in slot order, as every learner must apply them. All invariants that
 concern the log compare the nodes with this one.
 """
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -22,10 +24,20 @@ _KIND = b'{"kind":"'
 class ReferenceLog:
     """The log as it stands on the acceptors' disks."""
 
-    def __init__(self, acceptors: int) -> None:
+    def __init__(self) -> None:
         # An arithmetic of its own: one shared with the actors would share their bugs.
-        self._needed = acceptors // 2 + 1
-        self._votes: dict[tuple[int, bytes], set[str]] = {}
+        self._votes: dict[int, dict[bytes, set[str]]] = {}
+        """For each slot and row the disks that hold it."""
+        self._configurations: list[tuple[int, frozenset[str]]] = []
+        """For each version the first slot that its acceptors choose, and their disks."""
+        self.acceptors: dict[str, str] = {}
+        """The disk of each acceptor of the newest version."""
+        self.changing = False
+        """Whether a change of the acceptors has begun and not ended."""
+        self.changes: dict[int, dict[str, Any]] = {}
+        """The Members and Settled that count, by slot."""
+        self.settled_slot = 0
+        """The slot of the Settled that ended the last change."""
         self.chosen: dict[int, bytes] = {}
         """For each slot the chosen value, as the journals write it."""
         self.ballots: dict[int, Ballot] = {}
@@ -55,18 +67,59 @@ class ReferenceLog:
                 )
             return
         self.genesis = genesis
+        named = {m.name: m.disk for m in genesis.members if m.name.startswith("acceptor-")}
+        self._begin_version(1, named)
         self._install(genesis.view)
 
-    def accepted(self, acceptor: str, slot: int, row: bytes) -> None:
+    def _begin_version(self, first_slot: int, acceptors: dict[str, str]) -> None:
+        self.acceptors = acceptors
+        self._configurations.append((first_slot, frozenset(acceptors.values())))
+
+    @property
+    def version(self) -> int:
+        """The newest version of the acceptors."""
+        return len(self._configurations) - 1
+
+    def _disks_of(self, slot: int) -> frozenset[str]:
+        return next(disks for first, disks in reversed(self._configurations) if first <= slot)
+
+    def are_leased(self, disks: set[str]) -> bool:
+        """Whether these disks are a majority of the oldest acceptors that are not retired."""
+        oldest = self._configurations[-2 if self.changing else -1][1]
+        return len(disks & oldest) > len(oldest) // 2
+
+    def accepted(self, disk: str, slot: int, row: bytes) -> None:
         """An acceptor has committed the row of a slot: slot, ballot and value as JSON."""
         value = row[row.index(_MARK) + len(_MARK) : -1]
         if self.chosen.get(slot) == value:
             return
-        votes = self._votes.setdefault((slot, row), set())
-        votes.add(acceptor)
-        if len(votes) < self._needed:
+        self._votes.setdefault(slot, {}).setdefault(row, set()).add(disk)
+        self._count(slot)
+        while self.chosen_through + 1 in self.chosen:
+            self.chosen_through += 1
+            self._apply(self.chosen_through, self.chosen[self.chosen_through])
+            self._count(self.chosen_through + self._alpha)
+            self.on_chosen(self.chosen_through)
+
+    @property
+    def _alpha(self) -> int:
+        assert self.genesis is not None
+        return self.genesis.constants.alpha
+
+    def _count(self, slot: int) -> None:
+        """Count the votes on a slot, if its acceptors are known by now."""
+        if slot > self.chosen_through + self._alpha:
             return
+        voters = self._disks_of(slot)
+        for row, disks in self._votes.get(slot, {}).items():
+            if len(disks & voters) > len(voters) // 2:
+                self._choose(slot, row)
+
+    def _choose(self, slot: int, row: bytes) -> None:
+        value = row[row.index(_MARK) + len(_MARK) : -1]
         former = self.chosen.get(slot)
+        if former == value:
+            return
         if former is not None:
             raise Violation(
                 "one_value_per_slot",
@@ -74,10 +127,6 @@ class ReferenceLog:
             )
         self.chosen[slot] = value
         self.ballots[slot] = ACCEPTED.validate_json(row).ballot
-        while self.chosen_through + 1 in self.chosen:
-            self.chosen_through += 1
-            self._apply(self.chosen_through, self.chosen[self.chosen_through])
-            self.on_chosen(self.chosen_through)
 
     def _apply(self, slot: int, value: bytes) -> None:
         if value.startswith(b"batch", len(_KIND)):
@@ -95,6 +144,18 @@ class ReferenceLog:
                 if abort.reason.startswith("no room"):
                     self._full |= {(abort.slot, index) for index in new}
                 self.aborts.setdefault(abort.slot, set()).update(abort.commands)
+        elif value.startswith(b"members", len(_KIND)):
+            read = json.loads(value)
+            if not self.changing and read["version"] == self.version + 1:
+                named = {acceptor["name"]: acceptor["disk"] for acceptor in read["acceptors"]}
+                self._begin_version(slot + self._alpha, named)
+                self.changing = True
+                self.changes[slot] = read
+        elif value.startswith(b"settled", len(_KIND)) and self.changing:
+            read = json.loads(value)
+            if read["version"] == self.version and slot >= self._configurations[-1][0]:
+                self.changing, self.settled_slot = False, slot
+                self.changes[slot] = read
 
     def _abort_below_min_stores(
         self, slot: int, value: bytes, genesis: Genesis, view: View

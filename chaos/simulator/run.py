@@ -127,7 +127,7 @@ class Simulation:
 
         self.shape = shape_of_seed(plan.faults, stream)
         self.options = options or draw_options(plan.faults, stream)
-        self.invariants = Invariants(self.options.acceptors)
+        self.invariants = Invariants()
         self.world = World(plan.seed, self.options, plan.gateways, self.invariants, trace)
         self.script: FaultScript = draw_fault_script(
             plan.faults, self.world.names, plan.storm_ms, self.world.stream
@@ -225,6 +225,8 @@ class Simulation:
         self._wait(self._is_up, 60_000, "settled_after_healing", "every process running")
         settled = self.world.is_settled
         self._wait(settled, 60_000, "settled_after_healing", "equal replicas, no doubt")
+        replaced = self.fault_injector.replacements.are_over
+        self._wait(replaced, 120_000, "changes_end_after_healing", "end of a change of acceptors")
         whole = self.fault_injector.disk_faults.is_whole
         self._wait(whole, 120_000, "whole_after_healing", "view of all stores, all of them whole")
         self._wait(self._is_idle, 60_000, "settled_after_healing", "gateway without pending ones")
@@ -274,6 +276,7 @@ class Simulation:
         report.counters = self.invariants.total(machines)
         disk_faults = self.fault_injector.disk_faults
         report.counters.update(disk_faults.counters)
+        report.counters.update(self.fault_injector.replacements.counters)
         report.counters["disk.newcomers_joined"] += disk_faults.newcomers()
         report.counters[f"shape.{self.shape.name}"] += 1
         report.counters["broker.blocked"] += world.network.blocked_publications

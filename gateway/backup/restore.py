@@ -184,7 +184,7 @@ def _found(
             for name in options.names("store")
         ),
     )
-    state.applied, state.view, state.view_slot = slot, view, slot
+    state.found_anew(slot, view)
     return Genesis(
         cluster=secrets.token_hex(16),
         constants=options.constants,

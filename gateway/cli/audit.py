@@ -206,6 +206,8 @@ _NAMES = ("path", "login", "token", "user", "group", "session")
 def _text(record: dict[str, Any]) -> str:
     step = f".{record['step']}" if "step" in record else ""
     what = " ".join(str(record[name]) for name in _NAMES if name in record)
+    if "version" in record:
+        what = f"version {record['version']}"
     if "source" in record:
         what = f"{record['source']} → {what}"
     for sign, name in (("", "grants"), ("-", "revoked")):

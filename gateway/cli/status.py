@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.cli.console import out, print_json
+from gateway.cli.membership import acceptor_rows
 from gateway.cli.sessions import token_for
 from gateway.cli.tls_options import tls_options
 from synod.client import DEFAULT_URL, AsyncClient
@@ -49,6 +50,7 @@ def _print_status(answer: dict[str, Any]) -> None:
         ("leader", answer["leader"] or "none"),
         ("view", f"epoch {view.get('epoch', '?')}: {stores}" if view else "none"),
         ("coordinator", view.get("coordinator", "none")),
+        *acceptor_rows(answer["acceptors"]),
     ):
         facts.add_row(name, Text(str(value)))
     out().print(facts)
@@ -80,6 +82,8 @@ def _condition_rows(condition: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _node_row(member: dict[str, Any]) -> tuple[Text, ...]:
     marks = [mark for mark in ("leader", "coordinator") if member.get(mark)]
+    if member.get("votes") is False:
+        marks.append("does not vote")
     if member["role"] == "store":
         marks.append("in the view" if member["in_view"] else "not in the view")
     if member.get("halted"):

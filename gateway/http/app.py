@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.callers import caller_of, who_sent
 from gateway.cluster import Cluster, ClusterPort
+from gateway.http.acceptors import AcceptorEndpoints
 from gateway.http.admission import Admission
 from gateway.http.audit import AuditEndpoints
 from gateway.http.auth import Authenticator
@@ -134,6 +135,7 @@ class GatewayApp:
             cluster, tracing, self.requests, self.live_events, command
         )
         quotas = QuotaEndpoints(cluster, keys)
+        acceptors = AcceptorEndpoints(cluster)
         self._router = Router(
             [
                 PathRoute(
@@ -183,6 +185,12 @@ class GatewayApp:
                 ),
                 Route("/v1/audit", self.audit.audit, name="audit"),
                 Route("/v1/audit/refusals", self.audit.refusals, name="refusals"),
+                Route(
+                    "/v1/acceptors/{name}/replace",
+                    acceptors.replace,
+                    methods=["POST"],
+                    name="acceptors",
+                ),
                 Route("/v1/backup", backup.begin, methods=["POST"], name="backup"),
                 Route("/v1/backup/rows", backup.rows, name="rows"),
                 Route("/v1/chunks/{sha256}", backup.chunk, name="chunk"),

@@ -48,6 +48,7 @@ _TAGS = {
     "users": "Who may log in.",
     "groups": "Grants that several users and tokens share.",
     "sessions": "Logging in and out.",
+    "membership": "Changes of the acceptors.",
     "backup": "The routes of `synod backup`.",
     "pages": "For browsers.",
 }

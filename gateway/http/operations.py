@@ -386,6 +386,23 @@ _BACKUP = {
     ),
 }
 
+_MEMBERSHIP = {
+    ("POST", "/v1/acceptors/{name}/replace"): ApiOperation(
+        tag="membership",
+        name="replaceAcceptor",
+        needs="operate",
+        summary="Put the disk on which an acceptor runs now in the place of the one that counts",
+        description="For an acceptor that lost its disk and runs under its name on an empty one. "
+        "The change goes on by itself; `acceptors` of `/v1/cluster` shows it, and whether the "
+        "former disk is still needed. One change at a time; it is refused if fewer than a quorum "
+        "of acceptors would be alive. If the problem's `again` is true, what is missing comes by "
+        "itself. Asking again is safe.",
+        parameters=(parameters.ACCEPTOR,),
+        answers=(ApiResponse(202, "It has begun.", schemas.ChangeAccepted),),
+        problems=(p.NOT_FOUND, p.CHANGE_REFUSED, p.UNAVAILABLE),
+    ),
+}
+
 _PAGES = {
     ("GET", "/"): ApiOperation(
         tag="pages",
@@ -522,6 +539,7 @@ OPERATIONS: dict[tuple[Method, str], ApiOperation] = {
     **ACCOUNTS,
     **_AUDIT,
     **_QUOTAS,
+    **_MEMBERSHIP,
     **_BACKUP,
     **_PAGES,
 }

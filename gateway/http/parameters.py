@@ -352,6 +352,13 @@ CHUNK = Text(
     pattern="[0-9a-f]{64}",
     description="The chunk's SHA-256 in hexadecimal.",
 )
+ACCEPTOR = Text(
+    name="name",
+    place="path",
+    pattern="acceptor-[1-9][0-9]?",
+    description="The acceptor's name.",
+    examples=("acceptor-3",),
+)
 STATIC_NAME = Text(
     name="name", place="path", description="A file of the web UI.", examples=("app.css",)
 )

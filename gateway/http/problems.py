@@ -41,6 +41,7 @@ BODY_TIMEOUT = Kind("body-timeout", 408, "The body did not arrive in time; nothi
 HEAD_TIMEOUT = Kind("head-timeout", 408, "The head of the request did not arrive in time")
 CONFLICT = Kind("conflict", 409, "The path conflicts with an existing file or directory")
 NOT_EMPTY = Kind("not-empty", 409, "The directory is not empty")
+CHANGE_REFUSED = Kind("change-refused", 409, "The acceptors can't be changed now")
 RUNNING = Kind("running", 409, "A request with this Idempotency-Key is still running")
 FORGOTTEN = Kind("forgotten", 410, "The result of the request is no longer kept")
 PRECONDITION_FAILED = Kind("precondition-failed", 412, "A precondition does not hold")

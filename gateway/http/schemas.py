@@ -238,7 +238,9 @@ class Log(TypedDict):
 
 
 class NodeStatus(TypedDict):
-    """A node; what follows `in_view` is of its last heartbeat, and missing if none came."""
+    """A node; what follows `in_view` is of its last heartbeat, and missing if none came. `votes`:
+    whether an acceptor runs on a disk that counts.
+    """
 
     name: str
     role: str
@@ -247,6 +249,8 @@ class NodeStatus(TypedDict):
     coordinator: bool
     in_view: bool
     age_ms: NotRequired[int]
+    disk: NotRequired[str]
+    votes: NotRequired[bool]
     incarnation: NotRequired[int]
     applied: NotRequired[int]
     durable: NotRequired[int]
@@ -269,6 +273,45 @@ class Leases(TypedDict):
     lease_ms: int
     left_ms: int
     read_left_ms: dict[str, int]
+
+
+class AcceptorDisk(TypedDict):
+    """An acceptor and the disk from which it votes: a disk counts, not a name."""
+
+    name: str
+    disk: str
+
+
+class AcceptorChange(TypedDict):
+    """A change of the acceptors that is under way: it began in `slot`, and the new ones choose the
+    slots from `first_slot` on.
+    """
+
+    version: int
+    members: list[AcceptorDisk]
+    slot: int
+    first_slot: int
+
+
+class Acceptors(TypedDict):
+    """The acceptors, counted from version 0, and the change that is under way, if one is. The last
+    one ended in `settled_slot` (0: there was none). No slot up to `durable_through` is ever
+    forgotten. While `former_needed`, a disk that was replaced may still be needed.
+    """
+
+    version: int
+    members: list[AcceptorDisk]
+    change: AcceptorChange | None
+    settled_slot: int
+    durable_through: int
+    former_needed: bool
+
+
+class ChangeAccepted(TypedDict):
+    """The leader has proposed the change to `version`; `/v1/cluster` shows what becomes of it."""
+
+    name: str
+    version: int
 
 
 class GatewayLimits(TypedDict):
@@ -312,6 +355,7 @@ class ClusterStatus(TypedDict):
     leader: str | None
     session: str | None
     view: _ViewJson | None
+    acceptors: Acceptors | None
     leases: Leases | None
     nodes: list[NodeStatus]
     condition: _Condition
@@ -602,15 +646,18 @@ class ProblemDocument(TypedDict):
     chunk: NotRequired[Sha256]
     greatest_file_bytes: NotRequired[int]
     reasons: NotRequired[list[ReasonItem]]
+    again: NotRequired[Annotated[bool, Field(description="What is missing may come by itself.")]]
 
 
 # -- the audit ------------------------------------------------------------------------------------
 
 
 class AuditItem(TypedDict):
-    """A record: a step of a command. `principal` is `@USER`, or the id of a token or of a session
-    that a token's secret opened; `null`: the administrator, or the gateway itself. `first` is the
-    place of the command's first copy, if this one is a retry. `hash` is
+    """A record: a step of a command, or the beginning or the end of a change of the acceptors.
+
+    `principal` is `@USER`, or the id of a token or of a session that a token's secret opened;
+    `null`: the administrator, or the gateway itself, or a leader. `first` is the place of the
+    command's first copy, if this one is a retry. `hash` is
     `SHA-256(PREVIOUS LINE_FEED RECORD)` in hex, of the hash before it and of this object without
     `hash`, as compact JSON in UTF-8; `null`: something is hidden.
     """
@@ -635,6 +682,8 @@ class AuditItem(TypedDict):
     joined: NotRequired[list[str]]
     left: NotRequired[list[str]]
     new_password: NotRequired[bool]
+    version: NotRequired[int]
+    acceptors: NotRequired[list[list[str]]]
     result: str
     first: NotRequired[str]
     request: str

@@ -15,6 +15,7 @@ from actors.options import role_of
 from actors.paxos.ballot import Ballot
 from gateway.callers import caller_of
 from gateway.cluster import RETRY_AFTER, Cluster
+from gateway.http.acceptors import acceptors_json
 from gateway.http.headers import query_fields
 from gateway.http.parameters import READY_FOR
 from gateway.http.problems import FORBIDDEN, FORGOTTEN, NOT_FOUND, UNAVAILABLE, Problem
@@ -54,6 +55,7 @@ class StatusEndpoints:
             "leader": survey.leader,
             "session": survey.session,
             "view": None if survey.view is None else survey.view.model_dump(mode="json"),
+            "acceptors": None if survey.acceptors is None else acceptors_json(survey.acceptors),
             "leases": leases_json(survey, self._settings.lease_ms),
             "nodes": nodes_json(survey),
             "limits": {
@@ -163,9 +165,12 @@ def _node_json(name: str, seen: NodeReport | None, survey: Surveyed) -> NodePict
     if seen is None:
         return about
     heartbeat = seen.heartbeat
+    if about["role"] == "acceptor" and survey.acceptors is not None:
+        about["votes"] = survey.acceptors.membership.has_active((name, seen.disk))
     return {
         **about,
         "age_ms": seen.age_ms,
+        "disk": seen.disk,
         "incarnation": seen.incarnation,
         "applied": heartbeat.applied,
         "durable": heartbeat.durable,

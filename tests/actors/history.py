@@ -400,6 +400,23 @@ def acceptors() -> Chapter:
     return Chapter(_genesis(Constants(alpha=3)), writer.slots, narrow_tree=False)
 
 
+def audited_acceptors() -> Chapter:
+    """A change of the acceptors begins and ends, twice, in a cluster that chains it."""
+    writer = _Writer()
+    named = tuple(FoundingMember(name=name, disk=f"disk of {name}") for name in _MEMBERS[:3])
+    replaced = (*named[:2], FoundingMember(name="acceptor-3", disk="another disk"))
+    ends: AnyValue = Settled(version=1)
+    values: list[AnyValue] = [
+        Members(version=1, acceptors=replaced, principal="@al"),
+        *(ends, ends, ends),
+        Members(version=2, acceptors=named),
+        *[Settled(version=2)] * 3,
+    ]
+    writer.slots.extend(map(Slot, values))
+    writer.each(OpenSession(), _put("after"))
+    return Chapter(_genesis(Constants(alpha=3, audit=True)), writer.slots, narrow_tree=False)
+
+
 def accounts() -> Chapter:
     """Users, groups and logins: what each may, changes and ends, in a cluster that chains it."""
     writer = _Writer()
@@ -525,7 +542,17 @@ def accounts() -> Chapter:
     return Chapter(_genesis(constants), writer.slots, narrow_tree=False)
 
 
-CHAPTERS = (files, sessions, bounds, principals, audited, quotas, acceptors, accounts)
+CHAPTERS = (
+    files,
+    sessions,
+    bounds,
+    principals,
+    audited,
+    quotas,
+    acceptors,
+    accounts,
+    audited_acceptors,
+)
 _CHAPTERS_OF_TREES = 3
 """The first chapters are also applied under narrower bounds of the tree."""
 

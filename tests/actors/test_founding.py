@@ -63,18 +63,46 @@ def test_founding_goes_on_after_all_nodes_were_stopped_in_the_middle(after_ms: i
     assert before <= {cluster.actor("acceptor-1").cluster}
 
 
-@pytest.mark.parametrize("victim", ["acceptor-1", "acceptor-4", "proposer-3"])
-def test_a_voter_with_an_emptied_disk_is_refused(victim: str) -> None:
+def test_a_proposer_with_an_emptied_disk_is_refused() -> None:
     cluster = founded(4)
     cluster.done(put("a", b"1"))
+    cluster.crash("proposer-3")
+    cluster.machines["proposer-3"].disk = Disk("disk-empty")
+
+    cluster.start("proposer-3")
+    cluster.run(5_000)
+
+    assert "lost its disk" in cluster.halted.get("proposer-3", "it runs")
+    assert set(cluster.halted) == {"proposer-3"}
+    cluster.done(put("a", b"2"), retry=True)
+
+
+@pytest.mark.parametrize("victim", ["acceptor-1", "acceptor-4"])
+def test_an_acceptor_with_an_emptied_disk_joins_and_does_not_vote(victim: str) -> None:
+    """Given an acceptor on an empty disk, and with it a quorum of all that run, then it knows the
+    cluster and what it accepts counts for nothing; the former disk is the member that it was.
+    """
+    cluster = founded(4)
+    cluster.done(put("a", b"1"))
+    others = [name for name in cluster.options.names("acceptor") if name != victim]
+    former = cluster.machines[victim].disk
     cluster.crash(victim)
     cluster.machines[victim].disk = Disk("disk-empty")
 
     cluster.start(victim)
     cluster.run(5_000)
+    cluster.crash(others[0], others[1])
+    cluster.run(5_000)
 
-    assert "lost its disk" in cluster.halted.get(victim, "it runs")
-    assert set(cluster.halted) == {victim}
+    assert cluster.actor(victim).cluster == cluster.actor(others[2]).cluster
+    assert not cluster.halted
+    chosen = cluster.actor("learner-1").chosen_through
+    cluster.write(put("a", b"2"))
+    cluster.run(10_000)
+    assert cluster.actor("learner-1").chosen_through == chosen
+    cluster.crash(victim)
+    cluster.machines[victim].disk = former
+    cluster.start(victim)
     cluster.done(put("a", b"2"), retry=True)
 
 

@@ -36,9 +36,9 @@ ADVICE = (
 JOURNAL_ONLY = (
     *("restore", "restored", "take_rows", "rows", "replace", "row", "log_time_ms", "has_result"),
     *("entries", "_state_row", "list_directory", "leads_on", "may_reach", "visible"),
-    *("read_row", "_is_visible", "groups_of_holder"),
+    *("read_row", "_is_visible", "groups_of_holder", "found_anew"),
 )
-"""Functions that compute nothing from the log: journals, snapshots and reads."""
+"""Functions that compute nothing from the log: journals, snapshots, restored backups and reads."""
 
 
 def recorded() -> list[str]:

@@ -1,10 +1,13 @@
 """Learners and stores keep the acceptors as a part of their state (decision 26, rule 2)."""
 
+import json
+
 from actors.effects import Record
 from actors.paxos.membership import Membership
 from actors.state.namespace import Namespace
 from actors.values import (
     NOOP,
+    AnyValue,
     Constants,
     FoundingMember,
     Genesis,
@@ -82,3 +85,49 @@ def test_a_restart_and_a_snapshot_keep_the_acceptors() -> None:
     assert copied.membership == state.membership
     copied.replace(rows(state_after(NOOP)))
     assert copied.membership == Membership.founded(GENESIS)
+
+
+def test_the_beginning_and_the_end_of_a_change_are_in_the_audit() -> None:
+    """Given a change that a token asked for, then its beginning and its end have a record each, in
+    the chain that the state's hash covers; what does not count has none.
+    """
+    asked = REPLACED.model_copy(update={"principal": "t1"})
+    state = Namespace()
+    constants = Constants(alpha=ALPHA, audit=True)
+    state.begin(GENESIS.model_copy(update={"constants": constants}))
+    state.audit.kept = []
+    values: tuple[AnyValue, ...] = (asked, asked, Settled(version=1), Settled(version=1))
+    for slot, value in enumerate(values, start=1):
+        state.apply(slot, value, ())
+    assert len(state.audit.kept) == 2
+    begun, ended = (json.loads(line) for line, _ in state.audit.kept)
+    assert begun == {
+        "number": 1,
+        "slot": 1,
+        "index": 0,
+        "log_time_ms": 0,
+        "principal": "t1",
+        "operation": "change_acceptors",
+        "version": 1,
+        "acceptors": [["acceptor-1", "disk-1"], ["acceptor-2", "disk-2"], ["acceptor-3", "new"]],
+        "result": "done",
+        "request": "",
+    }
+    assert (ended["number"], ended["slot"], ended["principal"]) == (2, 3, None)
+    assert (ended["operation"], ended["version"]) == ("settle_acceptors", 1)
+    assert state.audit.mark is not None
+    assert state.audit.mark.head == state.audit.kept[-1][1]
+
+
+def test_a_new_cluster_has_the_acceptors_of_its_own_genesis() -> None:
+    """Given the state of a cluster whose acceptors have changed, when another cluster is founded
+    with it, then those that it is from are no part of it.
+    """
+    state = state_after(REPLACED, NOOP, Settled(version=1))
+    state.found_anew(9, GENESIS.view)
+    again = Namespace()
+    for record in rows(state):
+        assert again.restore(record)
+    again.begin(GENESIS)
+    assert (again.applied, again.view, again.view_slot) == (9, GENESIS.view, 9)
+    assert again.membership == Membership.founded(GENESIS)

@@ -132,6 +132,7 @@ def test_a_coordinator_that_is_silent_is_asked_last(gateway: Gateway, copies: Co
             gateway.now,
             1,
             NodeHeartbeat(role=name[:-2], journal_commits=1),
+            "a disk",
         )
     copies.copy(CopySnapshot(token=1, at_least=9))
     asked = []

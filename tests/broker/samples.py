@@ -5,6 +5,7 @@ from typing import Literal
 from actors import messages as m
 from actors.messages import AnyMessage
 from actors.paxos.ballot import Ballot
+from actors.paxos.membership import Configuration, Membership
 from actors.principals import (
     ChangeGroup,
     ChangeUser,
@@ -42,6 +43,7 @@ from actors.values import (
     Indirect,
     Inline,
     MakeDirectory,
+    Members,
     MoveEntry,
     OpenSession,
     Outcome,
@@ -51,6 +53,7 @@ from actors.values import (
     PutFile,
     Refusal,
     RemoveDirectory,
+    Settled,
     SlotValue,
     StoreMember,
     Transaction,
@@ -297,6 +300,9 @@ SAMPLES: tuple[AnyMessage, ...] = (
     ),
     m.JoinRequest(applied=9, state_hash=HASH),
     m.Diverged(slot=9, state_hash=HASH, reported="cd" * 16),
+    m.ReplaceAcceptor(number=3, name="acceptor-3", principal="t"),
+    m.ReplaceAnswer(number=3, version=1, refused="ü", again=True),
+    m.Superseded(disk="a3", version=1),
 )
 
 _POLICY_CHANGES: tuple[PolicyChange, ...] = (
@@ -429,3 +435,28 @@ OF_PRINCIPALS: tuple[AnyMessage, ...] = (
     ),
 )
 """More instances, of messages for the holders of tokens and for users."""
+
+_ACCEPTORS = tuple(FoundingMember(name=f"acceptor-{n}", disk=f"a{n}") for n in (1, 2, 3))
+_MEMBERS = Members(version=1, acceptors=_ACCEPTORS)
+_MEMBERSHIP = Membership(
+    active=(
+        Configuration(version=0, named_slot=0, first_slot=1, acceptors=_ACCEPTORS),
+        Configuration(version=1, named_slot=5, first_slot=69, acceptors=_ACCEPTORS),
+    ),
+    settled_slot=0,
+)
+
+OF_MEMBERSHIP: tuple[AnyMessage, ...] = (
+    m.Prepare(ballot=BALLOT, first_slot=4, version=1),
+    m.Accept(ballot=BALLOT, slot=9, value=_MEMBERS, learner="learner-1", version=1),
+    m.Accept(ballot=BALLOT, slot=70, value=Settled(version=1), version=1),
+    m.Accept(ballot=BALLOT, slot=71, value=BATCH, version=1),
+    m.Reject(ballot=BALLOT, promised=BALLOT, lease_left_ms=0, truncated_below=1, fence=1),
+    m.LeaseHeartbeat(ballot=BALLOT, number=3, version=1),
+    m.LearnerProgress(
+        chosen_through=9, decided=8, view=VIEW, membership=_MEMBERSHIP, durable_mark=7
+    ),
+    m.NodeHeartbeat(role="learner", journal_commits=9, membership=_MEMBERSHIP, durable_mark=7),
+    m.TxnDecision(epoch=1, slot=9, ballot=BALLOT, aborted=(), value=_MEMBERS),
+)
+"""More instances, of messages that are sent once the acceptors change."""

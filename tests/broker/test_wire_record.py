@@ -7,7 +7,7 @@ import pytest
 from actors.messages import Accepted
 from broker.codec import Undecodable
 from tests.broker import wire_record
-from tests.broker.samples import OF_PRINCIPALS, SAMPLES
+from tests.broker.samples import OF_MEMBERSHIP, OF_PRINCIPALS, SAMPLES
 
 ADVICE = (
     "This version writes or declares something else than the release that recorded it, under the "
@@ -37,7 +37,7 @@ def test_what_was_written_is_read_whole(line: str) -> None:
 
 
 def test_the_record_has_every_message() -> None:
-    assert len(messages()) == len(SAMPLES) + len(OF_PRINCIPALS) + 1
+    assert len(messages()) == len(SAMPLES) + len(OF_PRINCIPALS) + len(OF_MEMBERSHIP) + 1
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from broker.amqp_frames import Properties
 from broker.codec import WIRE_VERSION, Encoded, decode, encode, encode_timers
 from broker.topology import QueueKind, Topology
 from broker.transport import Lane, Parcel, TimerMessage
-from tests.broker.samples import OF_PRINCIPALS, SAMPLES
+from tests.broker.samples import OF_MEMBERSHIP, OF_PRINCIPALS, SAMPLES
 
 RECORD = Path(__file__).with_name("golden") / f"wire-{WIRE_VERSION}.jsonl"
 TIMERS = TimerMessage("d1", 3, ((TimerKey("vote", "17"), 4), (TimerKey("beat"), 5)))
@@ -27,7 +27,7 @@ TIMERS = TimerMessage("d1", 3, ((TimerKey("vote", "17"), 4), (TimerKey("beat"), 
 
 def record() -> Iterator[str]:
     """A line for each message, with what a node publishes, and one for each kind of queues."""
-    for sample in (*SAMPLES, *OF_PRINCIPALS):
+    for sample in (*SAMPLES, *OF_PRINCIPALS, *OF_MEMBERSHIP):
         message = sample
         if isinstance(sample, ChunkPut | ChunkData):
             message = sample.model_copy(update={"data": bytes(range(0, 256, 5))})

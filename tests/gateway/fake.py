@@ -14,7 +14,9 @@ from argon2 import PasswordHasher
 
 from actors.calls import (
     Absent,
+    AcceptorsReport,
     Call,
+    ChangeBegun,
     CopySnapshot,
     Fetch,
     FetchedChunk,
@@ -26,6 +28,7 @@ from actors.calls import (
     ReadAudit,
     ReadDone,
     ReadLog,
+    Replace,
     Survey,
     Surveyed,
     Upload,
@@ -81,6 +84,9 @@ class FakeCluster:
         self.shown_by: dict[str, AuditPart] = {}
         """What a learner keeps of the audit, where that differs from what all others keep."""
         self._sequence = 0
+        self.acceptors: deque[AcceptorsReport] = deque()
+        self.replaced = ""
+        """The acceptor that is to be replaced."""
         self.changes = Changes()
         self.applied = asyncio.Event()
         self._apply(OpenSession())
@@ -126,6 +132,9 @@ class FakeCluster:
             case CopySnapshot(slot=slot, page=page):
                 SnapshotPull(slot=slot, page=page)
                 return NotDone("no replica was asked", "a read changes nothing")
+            case Replace():
+                self.replaced = call.name
+                return ChangeBegun(1)
             case Survey():
                 return self._survey()
             case _:
@@ -217,4 +226,11 @@ class FakeCluster:
             view=view,
             session=SESSION,
             expected={role: self.options.names(role) for role in roles},
+            acceptors=self._acceptors(),
         )
+
+    def _acceptors(self) -> AcceptorsReport | None:
+        """What learners report of the acceptors; once a change is asked for, one stage a survey."""
+        if self.replaced and len(self.acceptors) > 1:
+            self.acceptors.popleft()
+        return self.acceptors[0] if self.acceptors else None

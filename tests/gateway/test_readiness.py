@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from actors.calls import LeaseReport, NodeReport, Surveyed
+from actors.calls import AcceptorsReport, LeaseReport, NodeReport, Surveyed
 from actors.messages import NodeHeartbeat
 from actors.options import Options, role_of
 from actors.paxos.ballot import Ballot
-from actors.values import StoreMember, View
+from actors.paxos.membership import Configuration, Membership
+from actors.values import FoundingMember, StoreMember, View
 from gateway.readiness import Condition, condition_of
 
 OPTIONS = Options()
@@ -174,3 +175,22 @@ def test_one_silent_node_is_a_warning_and_the_gateways_own_absence_is_none() -> 
     # It was suspended for a minute: the others only seemed silent.
     away = without(healthy(listening_ms=200), *OPTIONS.members)
     assert condition_of(away, "") == Condition("taken", "served", heard_ms=100)
+
+
+def test_an_acceptor_on_a_disk_that_does_not_count_is_none_that_can_be_counted_on() -> None:
+    """Given acceptors on empty disks, then each is a warning that names the remedy, and without a
+    quorum on disks that count nobody leads.
+    """
+    voters = tuple(FoundingMember(name=n, disk="d") for n in OPTIONS.names("acceptor"))
+    first = Configuration(version=0, named_slot=0, first_slot=1, acceptors=voters)
+    known = AcceptorsReport(Membership(active=(first,)), 0)
+    survey = healthy(acceptors=known)
+    nodes = {name: replace(report, disk="d") for name, report in survey.nodes.items()}
+    assert condition_of(replace(survey, nodes=nodes), "").warnings == ()
+
+    for name in ("acceptor-1", "acceptor-2", "acceptor-3"):
+        nodes[name] = replace(nodes[name], disk="empty")
+    poor = condition_of(replace(survey, nodes=nodes, leader=None, ready=False), "")
+    assert [warning.code for warning in poor.warnings] == ["uncounted"] * 3
+    assert "synod replace acceptor-1" in poor.warnings[0].detail
+    assert "too_few_acceptors" in [reason.code for reason in poor.reasons]

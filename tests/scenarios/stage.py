@@ -10,16 +10,19 @@ from typing import Any
 
 from actors.messages import (
     Accept,
+    Prepare,
     ProposeValue,
     ReadReply,
     Redirect,
     Reject,
+    ReplaceAcceptor,
+    ReplaceAnswer,
     Result,
     Submit,
     TxnState,
 )
 from actors.options import Options
-from actors.values import Abort, AnyValue, Batch, View
+from actors.values import Abort, AnyValue, Batch, Members, Settled, View
 from chaos.simulator.invariants import Invariants
 from chaos.simulator.network import Conditions
 from chaos.simulator.parcels import Envelopes
@@ -52,9 +55,7 @@ class Stage:
     """One scenario: `given`, `when` and `then` write lines, and the messages between them."""
 
     def __init__(self, seed: int = 3, also: tuple[str, ...] = (), **options: Any) -> None:
-        self.world = World(
-            seed, Options(**options), observer=Invariants(Options(**options).acceptors), trace=self
-        )
+        self.world = World(seed, Options(**options), observer=Invariants(), trace=self)
         self.world.network.conditions = Conditions(least_us=1_000, most_us=1_000)
         self.lines: list[str] = []
         self._left_out = _ALWAYS - frozenset(also)
@@ -234,6 +235,12 @@ def _more(message: Any) -> list[str]:
             return [f"applied {applied}, prepared {slots}"]
         case ReadReply(status=status, applied=applied):
             return [f"{status} at {applied}"]
+        case ReplaceAcceptor(name=name):
+            return [name]
+        case ReplaceAnswer(version=version, refused=reason):
+            return [f"refused: {reason}" if reason else f"version {version} has begun"]
+        case Prepare(first_slot=first_slot, version=version):
+            return [f"from {first_slot}", *([f"version {version}"] if version else [])]
     extra = [f"from {message.first_slot}"] if hasattr(message, "first_slot") else []
     if entries := getattr(message, "accepted", ()):
         accepted = (f"slot {e.slot} at {e.ballot} [{_value(e.value)}]" for e in entries)
@@ -255,6 +262,10 @@ def _value(value: AnyValue) -> str:
         case Abort(slot=slot, commands=commands, epoch=epoch):
             indices = ", ".join(map(str, commands))
             return f"abort {indices} of slot {slot} in epoch {epoch}"
+        case Members(version=version):
+            return f"acceptors of version {version}"
+        case Settled(version=version):
+            return f"version {version} alone"
         case _:
             return value.kind
 

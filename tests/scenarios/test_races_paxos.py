@@ -126,6 +126,7 @@ def test_one_acknowledgement_is_no_lease() -> None:
     before = leader.actor.lease_until
     phase.heartbeat_number += 1
     phase.sent_at[phase.heartbeat_number] = leader.now_ms + 400
+    phase.sent_version[phase.heartbeat_number] = 0
     granted = LeaseGranted(ballot=phase.ballot, number=phase.heartbeat_number)
     for acceptor in ACCEPTORS[:2]:
         hand(world, leader.name, acceptor, granted, late_ms=401)

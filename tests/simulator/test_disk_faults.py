@@ -91,7 +91,7 @@ def test_little_room_makes_a_store_refuse_what_grows_until_there_is_room_again()
 def test_a_store_that_refused_and_was_dropped_comes_back_though_it_was_overruled() -> None:
     """Given a vote of no that a View made void, then its store applies what the others have."""
     options = Options()
-    world = World(3, options, observer=Invariants(options.acceptors))
+    world = World(3, options, observer=Invariants())
     world.start()
     world.ready()
     store = world.machines["store-3"]

@@ -19,7 +19,7 @@ from tests.worlds import put
 
 
 def started() -> World:
-    world = World(1, observer=Invariants(5))
+    world = World(1, observer=Invariants())
     world.start()
     world.ready()
     return world

@@ -16,7 +16,7 @@ from tests.worlds import put
 
 
 def started(seed: int = 1, gateways: int = 1) -> World:
-    world = World(seed, gateways=gateways, observer=Invariants(5))
+    world = World(seed, gateways=gateways, observer=Invariants())
     world.start()
     world.ready()
     return world

@@ -1,0 +1,239 @@
+"""A change of the acceptors, from the request to its end (decision 26, rules 10, 11, 15 and 18)."""
+
+from typing import Any
+
+import pytest
+
+from actors.calls import ChangeBegun, ChangeNotBegun, Replace
+from actors.messages import Superseded
+from actors.paxos.acceptor_change import (
+    ChangeRefused,
+    check_alive,
+    check_promised,
+    is_replaced,
+    may_settle,
+    replacement,
+)
+from actors.paxos.membership import Key
+from actors.values import FoundingMember, Members, Settled
+from chaos.simulator.disk import Disk
+from chaos.simulator.invariants import Invariants
+from chaos.simulator.machine import MachineObserver
+from chaos.simulator.world import World
+from tests.worlds import FIVE_ACCEPTORS, founding_acceptors, leader_of, put, voter
+
+ALPHA = 3
+NEW = voter(5, "new")
+REPLACED = Members(
+    version=1,
+    acceptors=(*founding_acceptors(5)[:4], FoundingMember(name=NEW[0], disk=NEW[1])),
+)
+AMID = FIVE_ACCEPTORS.after(10, REPLACED, ALPHA)
+
+
+def voters(*numbers: int) -> list[Key]:
+    return [voter(number) for number in numbers]
+
+
+# -- what a leader asks before it begins one -------------------------------------------------------
+
+
+def test_a_replacement_names_the_other_disk_of_one_acceptor() -> None:
+    assert replacement(FIVE_ACCEPTORS, *NEW) == REPLACED
+
+
+@pytest.mark.parametrize(
+    ("membership", "name", "disk", "says"),
+    [
+        (AMID, "acceptor-1", "new", "version 1 of the acceptors is under way"),
+        (FIVE_ACCEPTORS, "acceptor-6", "new", "acceptor-6 is no acceptor; these are: acceptor-1"),
+        (FIVE_ACCEPTORS, "acceptor-1", None, "start it on an empty folder"),
+        (FIVE_ACCEPTORS, "acceptor-1", "disk-1", "start it on an empty folder"),
+    ],
+)
+def test_what_can_not_be_replaced_is_refused_with_the_reason(
+    membership: Any, name: str, disk: str | None, says: str
+) -> None:
+    with pytest.raises(ChangeRefused, match=says):
+        replacement(membership, name, disk)
+
+
+@pytest.mark.parametrize(
+    ("promised", "missing"),
+    [
+        ([*voters(1, 2), NEW], ""),
+        ([*voters(1, 2, 3, 4)], "acceptor-5"),  # The new one itself.
+        ([*voters(1, 5), NEW], "acceptor-2, acceptor-3, acceptor-4"),  # No majority.
+    ],
+)
+def test_a_majority_of_the_new_acceptors_has_promised_before(
+    promised: list[Key], missing: str
+) -> None:
+    if not missing:
+        check_promised(REPLACED, FIVE_ACCEPTORS.newest, promised)
+        return
+    with pytest.raises(ChangeRefused, match=f"no promise yet of {missing}"):
+        check_promised(REPLACED, FIVE_ACCEPTORS.newest, promised)
+
+
+def test_a_majority_of_the_new_acceptors_lives() -> None:
+    granted = dict.fromkeys([*voters(1, 2), NEW], 101)
+    former = FIVE_ACCEPTORS.newest
+    check_alive(REPLACED, former, granted, since=100)
+    with pytest.raises(ChangeRefused, match="alive: acceptor-2, acceptor-3, acceptor-4"):
+        check_alive(REPLACED, former, granted | {voter(2): 100}, since=100)
+
+
+def test_the_new_acceptor_itself_lives() -> None:
+    granted = dict.fromkeys(voters(1, 2, 3, 4), 101)
+    with pytest.raises(ChangeRefused, match="acceptor-5 did not answer"):
+        check_alive(REPLACED, FIVE_ACCEPTORS.newest, granted | {NEW: 100}, since=100)
+
+
+def test_who_asks_again_amid_a_change_is_told_of_the_same_one() -> None:
+    assert is_replaced(AMID, "acceptor-5")
+    assert not is_replaced(AMID, "acceptor-1")
+    assert not is_replaced(AMID, "acceptor-9")
+
+
+# -- when it may end -------------------------------------------------------------------------------
+
+
+def test_a_change_ends_only_behind_the_fence_the_mark_and_the_read_leases() -> None:
+    fenced = dict.fromkeys(voters(1, 2, 5), 1)
+    first = AMID.newest.first_slot
+    assert may_settle(AMID, fenced, first - 1, 500, 500)
+    assert not may_settle(AMID, fenced | {voter(5): 0}, first - 1, 500, 500)
+    assert not may_settle(AMID, dict.fromkeys([*voters(1, 2), NEW], 1), first - 1, 500, 500)
+    assert not may_settle(AMID, fenced, first - 2, 500, 500)
+    assert not may_settle(AMID, fenced, first - 1, 499, 500)
+
+
+# -- the whole -------------------------------------------------------------------------------------
+
+
+def asked(world: World, name: str) -> Any:
+    return world.answer(world.call(lambda token: Replace(token=token, name=name)))
+
+
+def begun(world: World, name: str) -> ChangeBegun:
+    """Ask until the leader begins, as the command does."""
+    answer = asked(world, name)
+    for _ in range(40):
+        if isinstance(answer, ChangeBegun):
+            break
+        world.run(500)
+        answer = asked(world, name)
+    assert isinstance(answer, ChangeBegun), answer
+    return answer
+
+
+def until_settled(world: World, learner: Any, version: int) -> None:
+    def is_settled() -> bool:
+        membership = learner.log.membership
+        return bool(membership.is_settled and membership.newest.version == version)
+
+    for _ in range(60):
+        if is_settled():
+            break
+        world.run(1_000)
+    assert is_settled(), f"the change is left open: {learner.log.membership}"
+
+
+@pytest.fixture
+def world() -> World:
+    invariants = Invariants()
+    world = World(5, observer=invariants)
+    world.start()
+    world.ready()
+    world.done(put("before", b"1"))
+    world.run(3_000)
+    return world
+
+
+def with_an_empty_disk(world: World, name: str) -> Disk:
+    """The node restarts on an empty disk; its former one."""
+    machine = world.machines[name]
+    former = machine.disk
+    world.crash(name)
+    machine.disk = Disk(f"another after {former.identity}")
+    world.start(name)
+    world.run(3_000)
+    return former
+
+
+def test_an_acceptor_that_lost_its_disk_is_replaced(world: World) -> None:
+    """Given an acceptor on an empty disk, then its votes count for nothing until it is put in the
+    place of the former one; then the change ends by itself, and another one may begin.
+    """
+    refused = asked(world, "acceptor-3")
+    assert isinstance(refused, ChangeNotBegun)
+    assert "start it on an empty folder" in refused.reason
+    learner = world.actor("learner-1")
+    for version, name in enumerate(("acceptor-3", "acceptor-1", "acceptor-3"), start=1):
+        with_an_empty_disk(world, name)
+        assert begun(world, name).version == version
+        until_settled(world, learner, version)
+        assert world.done(put(f"after-{version}", b"2")).outcome.status == "done"
+    named = {a.name: a.disk for a in learner.log.membership.newest.acceptors}
+    disks = {name: world.machines[name].disk.identity for name in named}
+    assert named == disks
+    kinds = [type(known.value) for known in learner.log.known.values()]
+    assert (kinds.count(Members), kinds.count(Settled)) == (3, 3)
+
+
+def test_a_newcomer_counts_for_nothing_before_it_is_named(world: World) -> None:
+    """Given three of five acceptors on empty disks, then nothing is chosen, and no change begins:
+    the majority of the former disks is gone.
+    """
+    learner = world.actor("learner-1")
+    for name in ("acceptor-1", "acceptor-2", "acceptor-3"):
+        with_an_empty_disk(world, name)
+    before = learner.chosen_through
+    world.write(put("lost", b"1"))
+    world.run(20_000)
+    assert learner.chosen_through == before
+    assert isinstance(asked(world, "acceptor-1"), ChangeNotBegun)
+
+
+def test_a_former_disk_that_comes_back_halts_and_says_why(world: World) -> None:
+    """Given a replaced acceptor whose former disk is started, then it halts, and its votes did not
+    count; before the end of the change can be forgotten no disk is let know.
+    """
+    former = with_an_empty_disk(world, "acceptor-4")
+    begun(world, "acceptor-4")
+    learner = world.actor("learner-1")
+    world.run_until(lambda: learner.log.membership.settled_slot > 0, 60_000)
+    world.run(8_000)
+    mark, learner._mark = learner._durable_mark(), 0
+    durable, learner.learned.durable = learner.learned.durable, 0
+    learner.turn.sender_disk = former.identity
+    learner._note_acceptor("acceptor-4")
+    assert not learner._take().sends
+    learner._mark, learner.learned.durable = mark, durable
+    learner.turn.sender_disk = world.machines["acceptor-4"].disk.identity
+    learner._note_acceptor("acceptor-4")
+    assert not [s for s in learner._take().sends if isinstance(s.message, Superseded)]
+    machine = world.machines["acceptor-4"]
+    world.observer = MachineObserver()
+    world.crash("acceptor-4")
+    machine.disk = former
+    world.start("acceptor-4")
+    world.run(8_000)
+    assert "is no acceptor any more" in world.halted.get("acceptor-4", "")
+
+
+def test_a_leader_asks_for_what_is_missing_and_names_it(world: World) -> None:
+    """Given a newcomer that has promised nothing yet, then the first request is refused with its
+    name, and a later one begins.
+    """
+    with_an_empty_disk(world, "acceptor-2")
+    leader = leader_of(world)
+    assert leader.actor._newcomers["acceptor-2"] == world.machines["acceptor-2"].disk.identity
+    first = asked(world, "acceptor-2")
+    assert isinstance(first, ChangeNotBegun)
+    assert "no promise yet of" in first.reason
+    assert "acceptor-2" in first.reason
+    assert begun(world, "acceptor-2").version == 1
+    second = asked(world, "acceptor-1")
+    assert isinstance(second, ChangeNotBegun)
