@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 
+from actors.calls import ChangeBegun, ChangeNotBegun, Replace
 from actors.effects import TimerKey
 from actors.paxos.phases import Leading
 from actors.values import NoOp
+from chaos.simulator.disk import Disk
+from chaos.simulator.machine import MachineObserver
 from chaos.simulator.parcels import SPURIOUS, DueTimer
 from tests.scenarios.stage import Stage
 
@@ -273,6 +276,56 @@ def rejoin() -> Stage:
     return stage
 
 
+def replace_acceptor() -> Stage:
+    """An acceptor lost its disk. The leader asks the empty one for a promise, names it in the log,
+    and ends the change once nobody can elect a leader, or read, by the former acceptors alone.
+    """
+    stage = Stage(also=("members.superseded",), alpha=2, window_slots=2)
+    stage.start()
+    stage.given(f"{CALM}; a slot's acceptors are known two slots before")
+    world = stage.world
+    machine = world.machines["acceptor-3"]
+    former = machine.disk
+    stage.when("acceptor-3 loses its disk, and starts on an empty one")
+    world.crash("acceptor-3")
+    machine.disk = Disk("another disk")
+    world.start("acceptor-3")
+    world.run(3_000)
+    learner = world.actor("learner-1")
+    new = ("acceptor-3", machine.disk.identity)
+    stage.then(
+        "it knows the cluster, and does not vote",
+        holds=world.actor("acceptor-3").is_started and not learner.log.membership.has_active(new),
+    )
+    stage.when("an operator has it replaced")
+    early = world.answer(world.call(lambda token: Replace(token=token, name="acceptor-3")))
+    stage.then("it is too early", holds=isinstance(early, ChangeNotBegun) and early.again)
+    world.run(50)
+    stage.when("the operator asks again")
+    begun = world.answer(world.call(lambda token: Replace(token=token, name="acceptor-3")))
+    stage.then("the change has begun", holds=begun == ChangeBegun(version=1))
+    stage.until(lambda: learner.log.membership.settled_slot > 0, "the end of the change")
+    known = learner.log.membership
+    stage.then(
+        "the new acceptors alone choose what follows",
+        holds=known.is_settled and known.has_active(new),
+    )
+    stage.until(
+        lambda: learner.heartbeat().durable_mark >= known.settled_slot, "the end to be durable"
+    )
+    stage.then("the former disk is not needed any more", holds=True)
+    stage.when("the former disk comes back all the same")
+    world.observer = MachineObserver()  # It halts, and no other node ever does.
+    world.crash("acceptor-3")
+    machine.disk = former
+    world.start("acceptor-3")
+    stage.until(lambda: "acceptor-3" in world.halted, "it to halt")
+    stage.then(
+        "it halts and says why", holds="is no acceptor any more" in world.halted["acceptor-3"]
+    )
+    return stage
+
+
 STORIES: dict[str, Callable[[], Stage]] = {
     story.__name__: story
     for story in (
@@ -285,5 +338,6 @@ STORIES: dict[str, Callable[[], Stage]] = {
         coordinator_fails_over_one_not_prepared,
         lease_lapses_before_view_drops_store,
         rejoin,
+        replace_acceptor,
     )
 }
