@@ -80,8 +80,8 @@ bench: $(INSTALLED) ## Measure throughput and latency beside the broker, the dis
 # Each starts a cluster and a RabbitMQ of its own on free ports and ends them; TARGET=compose breaks
 # the containers of this folder instead.
 TARGET ?= local
-SCENARIOS := store-crash proposer-crash acceptor-crash acceptor-quorum-loss learner-crash \
-    broker-crash pause cut-off broker-node-crash broker-node-freeze site-loss \
+SCENARIOS := store-crash proposer-crash acceptor-crash acceptor-quorum-loss acceptor-disk-loss \
+    learner-crash broker-crash pause cut-off broker-node-crash broker-node-freeze site-loss \
     partition
 
 .PHONY: chaos
@@ -96,6 +96,7 @@ chaos-store-crash: ## A store dies: idle, with a pending request, after it grant
 chaos-proposer-crash: ## The leading proposer dies
 chaos-acceptor-crash: ## Two of five acceptors die
 chaos-acceptor-quorum-loss: ## Three of five acceptors die: unavailable, then back
+chaos-acceptor-disk-loss: ## Three of five acceptors lose their disks, one by one, and are replaced
 chaos-learner-crash: ## The coordinator dies at each point of two-phase commit
 chaos-broker-crash: ## RabbitMQ is killed and comes back
 chaos-pause: ## Leader, coordinator and a store are held for 20 s

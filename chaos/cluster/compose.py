@@ -329,6 +329,10 @@ class ComposeTarget:
         files = self._extra({node: failpoint})
         await self._compose(*files, "up", "--detach", "--no-deps", "--force-recreate", node)
 
+    async def wipe(self, node: str) -> None:
+        """See `Target`. Volumes are not removed."""
+        raise NotImplementedError(f"the volume of {node} is not removed")
+
     async def arm(self, node: str) -> None:
         """See `Target`."""
         await self._docker("kill", "--signal", "USR1", node=node)

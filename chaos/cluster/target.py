@@ -77,6 +77,9 @@ class Target(Protocol):
     async def restart(self, node: str, failpoint: str = "") -> None:
         """Start a dead node again; a failpoint counts nothing until `arm`."""
 
+    async def wipe(self, node: str) -> None:
+        """Remove what a dead node had on its disk."""
+
     async def arm(self, node: str) -> None:
         """Let the node's failpoint count."""
 
@@ -230,6 +233,11 @@ class LocalTarget:
         """See `Target`."""
         rules = [failpoint] if failpoint else []
         await self._call(self.cluster.start_node, node, failpoints=rules, armed=not failpoint)
+
+    async def wipe(self, node: str) -> None:
+        """See `Target`."""
+        await self._call(shutil.rmtree, self.cluster.data / node)
+        (self.cluster.data / node).mkdir()
 
     async def arm(self, node: str) -> None:
         """See `Target`."""

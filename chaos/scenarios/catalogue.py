@@ -1,8 +1,8 @@
 """The scenarios: which node stops, exactly where, and what must hold then.
 
 The many points at which the coordinator stops are in `chaos.scenarios.coordinator_crash`; nodes of
-a RabbitMQ cluster fail in `chaos.scenarios.broker_nodes`, and whole sites in
-`chaos.scenarios.site_loss`.
+a RabbitMQ cluster fail in `chaos.scenarios.broker_nodes`, whole sites in
+`chaos.scenarios.site_loss`; disks are lost in `chaos.scenarios.disk_loss`.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from actors.effects import Group
 from chaos.load.clients import Asked
 from chaos.scenarios.broker_nodes import BROKER_NODE_CRASH, BROKER_NODE_FREEZE
 from chaos.scenarios.coordinator_crash import COORDINATOR_LIMIT_S, LEARNER_CRASH
+from chaos.scenarios.disk_loss import ACCEPTOR_DISK_LOSS
 from chaos.scenarios.partition import PARTITION
 from chaos.scenarios.scenario import AFTER_S, ATTEMPTS, Case, Run, RunVoid, Scenario
 from chaos.scenarios.site_loss import SITE_LOSS
@@ -357,6 +358,7 @@ SCENARIOS: dict[str, Scenario] = {
             "three of five acceptors die: unavailable, then back",
             (Case("three", "kill -9 to all three", _quorum_lost),),
         ),
+        ACCEPTOR_DISK_LOSS,
         LEARNER_CRASH,
         Scenario(
             "broker-crash",

@@ -330,6 +330,13 @@ class Run:
         entries = [] if page is None else page["entries"]
         return next((entry for entry in entries if entry["slot"] == slot), None)
 
+    async def replace(self, acceptor: str) -> int | None:
+        """Have an acceptor's disk replaced by the one that it runs on; the version of the acceptors
+        that has begun, or `None` if it was refused, or not answered.
+        """
+        answer = await self._request("POST", f"/v1/acceptors/{acceptor}/replace")
+        return None if answer is None else int(answer["version"])
+
     async def watch(self) -> None:
         """Record elections and views until it is cancelled."""
         while True:

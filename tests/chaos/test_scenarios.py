@@ -21,7 +21,14 @@ from tests.long import only_long
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize("name", ["store-crash", pytest.param("broker-crash", marks=only_long)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "store-crash",
+        pytest.param("broker-crash", marks=only_long),
+        pytest.param("acceptor-disk-loss", marks=only_long),
+    ],
+)
 async def test_nothing_is_lost(tmp_path: Path, name: str) -> None:
     report = await run_scenario(SCENARIOS[name], local, tmp_path, tell=print)
 
