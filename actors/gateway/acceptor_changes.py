@@ -38,7 +38,12 @@ class AcceptorChanges:
             return
         self._number += 1
         self._asking[self._number] = _Asking(call.token, self._turn.now + _PATIENCE_MS)
-        request = ReplaceAcceptor(number=self._number, name=call.name, principal=call.principal)
+        request = ReplaceAcceptor(
+            number=self._number,
+            name=call.name,
+            version=self._cluster.acceptors_report().membership.newest.version,
+            principal=call.principal,
+        )
         self._turn.send(self._cluster.leader.proposer, request)
 
     def on_answer(self, message: ReplaceAnswer) -> None:

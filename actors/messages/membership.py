@@ -10,12 +10,17 @@ from actors.values import OWNER_CHARS_MAX, Frozen
 
 class ReplaceAcceptor(Frozen):
     """A gateway asks the leader to replace the disk of an acceptor by the one that now runs under
-    its name. `principal` is the owner of the principal that asked for it; none: the administrator.
+    its name.
+
+    `version` is that of the acceptors as the gateway knows them: a request that comes twice, or
+    late, must not change later ones. `principal` is the owner of the principal that asked for it;
+    none: the administrator.
     """
 
     type: Literal["members.replace"] = "members.replace"
     number: Count
     name: str
+    version: Count
     principal: str | None = Field(None, max_length=OWNER_CHARS_MAX)
 
 

@@ -4,6 +4,7 @@ and 11). Here is what is asked and answered; the proposer acts.
 
 from collections.abc import Container, Mapping
 
+from actors.messages import ReplaceAcceptor
 from actors.numbers import Milliseconds
 from actors.paxos.membership import Configuration, Key, Membership
 from actors.values import FoundingMember, Members
@@ -24,18 +25,29 @@ def is_replaced(membership: Membership, name: str) -> bool:
     return all(is_named) and any(a.name == name and a not in old for a in new)
 
 
-def replacement(
-    membership: Membership, name: str, disk: str | None, principal: str | None = None
-) -> Members:
-    """The acceptors with another disk under `name`: `disk`, the last other one that a process
-    under it runs on. `principal` asked for it. Raises `ChangeRefused`.
+def is_newcomer(acceptor: Key, membership: Membership, founded: Membership) -> bool:
+    """Whether an acceptor's disk may be put in the place of another one: it does not count, and is
+    none of the founding, which was replaced then. Nobody can have meant to bring that one back.
     """
+    return not (membership.has_active(acceptor) or founded.has_active(acceptor))
+
+
+def replacement(membership: Membership, request: ReplaceAcceptor, disk: str | None) -> Members:
+    """The acceptors with another disk under the requested name: `disk`, the last other one that a
+    process under it runs on. Raises `ChangeRefused`.
+    """
+    name = request.name
     if not membership.is_settled:
         raise ChangeRefused(
             f"the change to version {membership.newest.version} of the acceptors is under way: "
             "one at a time"
         )
     newest = membership.newest
+    if request.version != newest.version:
+        raise NotYet(
+            f"the acceptors are of version {newest.version}, and version {request.version} was to "
+            "be changed"
+        )
     if name not in {acceptor.name for acceptor in newest.acceptors}:
         names = ", ".join(sorted(acceptor.name for acceptor in newest.acceptors))
         raise ChangeRefused(f"{name} is no acceptor; these are: {names}")
@@ -48,7 +60,7 @@ def replacement(
         FoundingMember(name=name, disk=disk) if acceptor.name == name else acceptor
         for acceptor in newest.acceptors
     )
-    return Members(version=newest.version + 1, acceptors=acceptors, principal=principal)
+    return Members(version=newest.version + 1, acceptors=acceptors, principal=request.principal)
 
 
 def check_promised(members: Members, former: Configuration, promised: Container[Key]) -> None:

@@ -343,36 +343,35 @@ class Proposer(Node):
 
     def _forget_peer(self, key: Key) -> None:
         """Forget what a disk said that is no acceptor's: no more is kept than of eight a name."""
-        if isinstance(self.phase, Following) or self.membership.has_active(key):
-            return
-        self.phase.forget(key)
+        if not (isinstance(self.phase, Following) or self.membership.has_active(key)):
+            self.phase.forget(key)
 
     def _on_replace_acceptor(self, sender: str, message: ReplaceAcceptor) -> None:
         """A gateway asks for another disk under an acceptor's name."""
         answer = ReplaceAnswer(number=message.number)
         try:
-            version = self._begin_change(message.name, message.principal)
+            version = self._begin_change(message)
             answer = answer.model_copy(update={"version": version})
         except ChangeRefused as refusal:
             again = isinstance(refusal, NotYet)
             answer = answer.model_copy(update={"refused": str(refusal), "again": again})
         self._send(sender, answer)
 
-    def _begin_change(self, name: str, principal: str | None) -> int:
-        """Propose the acceptors with another disk under `name` (rule 10); their version. It is the
+    def _begin_change(self, request: ReplaceAcceptor) -> int:
+        """Propose the acceptors with another disk under a name (rule 10); their version. It is the
         same if that was asked for before. Raises `ChangeRefused`, also if only promises are
         missing, for which it asks.
         """
         phase, membership = self.phase, self.membership
         if not isinstance(phase, Leading) or not self.is_ready:
             raise NotYet(f"{self.name} does not lead")
-        if change.is_replaced(membership, name):
+        if change.is_replaced(membership, request.name):
             return membership.newest.version
         if phase.changes_acceptors:
             raise NotYet("a change of the acceptors is in flight")
         if self.now - phase.elected_at < self.constants.lease_ms:
             raise NotYet(f"{self.name} was just elected and has not heard all acceptors yet")
-        members = change.replacement(membership, name, self._newcomers.get(name), principal)
+        members = change.replacement(membership, request, self._newcomers.get(request.name))
         phase.planned = change.planned_configuration(members)
         self._prepare_all(phase, phase.planned)
         since = self.now - self.constants.lease_ms
@@ -697,7 +696,8 @@ class Proposer(Node):
         on which disk it runs.
         """
         acceptor = (sender, self.turn.sender_disk)
-        if message.role == "acceptor" and not self.membership.has_active(acceptor):
+        is_newcomer = change.is_newcomer(acceptor, self.membership, self._founded)
+        if message.role == "acceptor" and is_newcomer:
             self._newcomers[sender] = acceptor[1]
         if message.role != "learner":
             return

@@ -330,8 +330,12 @@ class ComposeTarget:
         await self._compose(*files, "up", "--detach", "--no-deps", "--force-recreate", node)
 
     async def wipe(self, node: str) -> None:
-        """See `Target`. Volumes are not removed."""
-        raise NotImplementedError(f"the volume of {node} is not removed")
+        """See `Target`: by a container of the same image that mounts the dead one's volume."""
+        container = await self._container(node)
+        image = (await self._run("docker", "inspect", "--format", "{{.Image}}", container)).strip()
+        options = ("--rm", "--network", "none", "--volumes-from", container)
+        remove = ("-c", "import shutil, sys; shutil.rmtree(sys.argv[1])", f"/data/{node}")
+        await self._run("docker", "run", *options, "--entrypoint", "python", image, *remove)
 
     async def arm(self, node: str) -> None:
         """See `Target`."""

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from actors.calls import ChangeBegun, ChangeNotBegun, Replace
-from actors.messages import Superseded
+from actors.messages import NodeHeartbeat, ReplaceAcceptor, ReplaceAnswer, Superseded
 from actors.paxos.acceptor_change import (
     ChangeRefused,
     check_alive,
@@ -35,11 +35,16 @@ def voters(*numbers: int) -> list[Key]:
     return [voter(number) for number in numbers]
 
 
+def request(name: str, version: int = 0) -> ReplaceAcceptor:
+    """A gateway's, which knows that version of the acceptors."""
+    return ReplaceAcceptor(number=1, name=name, version=version)
+
+
 # -- what a leader asks before it begins one -------------------------------------------------------
 
 
 def test_a_replacement_names_the_other_disk_of_one_acceptor() -> None:
-    assert replacement(FIVE_ACCEPTORS, *NEW) == REPLACED
+    assert replacement(FIVE_ACCEPTORS, request(NEW[0]), NEW[1]) == REPLACED
 
 
 @pytest.mark.parametrize(
@@ -55,7 +60,7 @@ def test_what_can_not_be_replaced_is_refused_with_the_reason(
     membership: Any, name: str, disk: str | None, says: str
 ) -> None:
     with pytest.raises(ChangeRefused, match=says):
-        replacement(membership, name, disk)
+        replacement(membership, request(name), disk)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +226,33 @@ def test_a_former_disk_that_comes_back_halts_and_says_why(world: World) -> None:
     world.start("acceptor-4")
     world.run(8_000)
     assert "is no acceptor any more" in world.halted.get("acceptor-4", "")
+
+
+def refused(leader: Any, message: ReplaceAcceptor) -> str:
+    """Why the leader refuses; empty: it does not."""
+    leader._on_replace_acceptor("gateway-1", message)
+    sent = [send.message for send in leader._take().sends]
+    (answer,) = [one for one in sent if isinstance(one, ReplaceAnswer)]
+    return answer.refused
+
+
+def test_a_late_request_or_a_former_disk_takes_nothing_back(world: World) -> None:
+    """Given a replaced acceptor whose former disk is heard again, then neither a request that comes
+    twice nor a new one puts the former disk back.
+    """
+    former = with_an_empty_disk(world, "acceptor-4")
+    begun(world, "acceptor-4")
+    until_settled(world, world.actor("learner-1"), 1)
+    world.run(3_000)
+    leader = leader_of(world).actor
+    leader.turn.sender_disk = former.identity
+    leader._on_heartbeat("acceptor-4", NodeHeartbeat(role="acceptor", journal_commits=9))
+
+    assert "version 0 was to be changed" in refused(leader, request("acceptor-4", version=0))
+    assert "start it on an empty folder" in refused(leader, request("acceptor-4", version=1))
+    # A later disk of that name was not of the founding: only the version refuses what comes late.
+    leader._newcomers["acceptor-4"] = "a later one"
+    assert "version 0 was to be changed" in refused(leader, request("acceptor-4", version=0))
 
 
 def test_a_leader_asks_for_what_is_missing_and_names_it(world: World) -> None:

@@ -400,12 +400,14 @@ async def test_only_so_many_passwords_are_checked_at_a_time() -> None:
     """Given more checks than may wait, then the others are refused at once, and one that its client
     gave up makes no room.
     """
-    go_on = threading.Event()
+    go_on, all_run = threading.Event(), threading.Event()
     running = set()
 
     class Slow(PasswordHasher):
         def verify(self, *args: Any, **more: Any) -> Any:
             running.add(threading.get_ident())
+            if len(running) == AT_ONCE:
+                all_run.set()
             assert go_on.wait(60)
             return super().verify(*args, **more)
 
@@ -417,7 +419,8 @@ async def test_only_so_many_passwords_are_checked_at_a_time() -> None:
         await asyncio.sleep(0)
     tries[0].cancel()
     tries.append(asyncio.ensure_future(passwords.fits(hashed, PASSWORD)))
-    await asyncio.wait(tries[-1:])
+    await asyncio.wait(tries[-1:], timeout=1.0)
+    assert await asyncio.to_thread(all_run.wait, 30)
     go_on.set()
     answers = await asyncio.gather(*tries, return_exceptions=True)
     refused = [answer for answer in answers if isinstance(answer, Problem)]
