@@ -97,7 +97,7 @@ class RevokeToken(Frozen):
 
 
 class CreateUser(Frozen):
-    """Make a user. `password` is its Argon2id hash (PHC string); without one nobody can log in."""
+    """Make a user. `password` is its Argon2id hash (PHC string); without one it can't log in."""
 
     kind: Literal["create_user"] = "create_user"
     user: str = Field(max_length=NAME_CHARS_MAX, pattern=NAME)
@@ -145,7 +145,7 @@ class ChangeGroup(Frozen):
 
 
 class RemoveGroup(Frozen):
-    """Remove a group for good: nobody is in a later one of the same name."""
+    """Remove a group for good: a later group of the same name begins without its members."""
 
     kind: Literal["remove_group"] = "remove_group"
     group: str = Field(max_length=NAME_CHARS_MAX)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +17,7 @@ Grants = Sequence[Mapping[str, str]]
 """Grants have the members `role` and `path`."""
 
 
-class AccountCalls:
+class AccountCalls(ABC):
     """The calls; `AsyncClient` sends them."""
 
     async def whoami(self) -> dict[str, Any]:
@@ -174,9 +175,11 @@ class AccountCalls:
             made: dict[str, Any] = answer.json()
         return made
 
+    @abstractmethod
     async def _once(self, method: str, url: str, json: Any) -> httpx.Response:
-        raise NotImplementedError
+        """Send a request that must not be repeated."""
 
+    @abstractmethod
     async def _item(
         self,
         method: str,
@@ -184,8 +187,9 @@ class AccountCalls:
         params: Mapping[str, str] | None = None,
         json: Any = None,
     ) -> dict[str, Any]:
-        raise NotImplementedError
+        """The JSON object that is answered."""
 
+    @abstractmethod
     async def _write(
         self,
         method: str,
@@ -194,15 +198,17 @@ class AccountCalls:
         key: str | None,
         body: Any = None,
     ) -> httpx.Response:
-        raise NotImplementedError
+        """Send a change, which is repeated under one key until its outcome is known."""
 
+    @abstractmethod
     def _written(
         self, read: Callable[[httpx.Response], Written], answer: httpx.Response
     ) -> Written:
-        raise NotImplementedError
+        """What a change did, read from its answer."""
 
+    @abstractmethod
     def _understood(self) -> contextlib.AbstractContextManager[None]:
-        raise NotImplementedError
+        """Within, an answer that is no JSON raises a `SynodError`."""
 
 
 def _listed(grants: Grants) -> list[dict[str, str]]:

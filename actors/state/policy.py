@@ -44,8 +44,8 @@ from actors.values import Command
 _ENTRIES_PER_ROW = 200
 _TREE_BYTES_PER_BYTE = 128
 """There may be one token, one user, one group and one login for so many entries that the tree may
-hold (10,000 each by default), and a byte of them for so many bytes of the tree (16 MiB in all),
-whoever makes them: every replica holds them all.
+hold (10,000 each by default), and a byte of them for so many bytes of the tree (16 MiB in all).
+The bounds hold for all makers together, because every replica holds all rows.
 """
 
 

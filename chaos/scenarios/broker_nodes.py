@@ -110,8 +110,8 @@ async def brokers_whole(run: Run, *struck: str) -> None:
     """Wait until the RabbitMQ nodes would survive the loss of one more.
 
     RabbitMQ may leave one that was frozen or cut off parted from the others, or waiting for its
-    tables, without end. Then those that the fault struck are started anew, as operators are told to
-    (docs/several-hosts.md).
+    tables, without end. Then this starts the struck ones anew, as docs/several-hosts.md tells
+    operators to do.
     """
     try:
         await run.target.wait_brokers()

@@ -1,7 +1,7 @@
 """Clients that act for users: groups, passwords and logins change while they write and read.
 
-Names are few and used again, so that whoever was somebody once meets a later user, group or login
-of the same name. `rights_hold` judges all of it (`chaos.simulator.rights`).
+Names are few and used again, so that clients of a former user, group or login meet a later one of
+the same name. `rights_hold` judges all of it (`chaos.simulator.rights`).
 """
 
 from actors.principals import (
