@@ -39,9 +39,14 @@ from actors.node import Handlers, Node, Timers, read_record
 from actors.numbers import GAP_SLOTS_MAX, Milliseconds
 from actors.options import Identity, Options
 from actors.paging import COMMAND_BYTES_MAX
-from actors.paxos import acceptor_change as change
-from actors.paxos.acceptor_change import ChangeRefused, NotYet
+from actors.paxos.acceptor_change import (
+    ChangeRefused,
+    NotYet,
+    may_settle,
+    planned_configuration,
+)
 from actors.paxos.ballot import NO_BALLOT, Ballot
+from actors.paxos.member_changes import MemberChanges
 from actors.paxos.membership import Configuration, Key, Membership
 from actors.paxos.phase_one import Promises
 from actors.paxos.phases import Electing, Following, InFlight, Leading, drops, recoverable_range
@@ -81,8 +86,7 @@ class Proposer(Node):
         self._duels = 0
         """Consecutive candidacies that another candidate's ballot ended."""
         self._low_water = 1
-        self._newcomers: dict[str, str] = {}
-        """For each name of an acceptor, the last other disk that a process under it runs on."""
+        self.changes = MemberChanges(self.turn)
         self._last_led = NO_BALLOT
         self._highest_proposed: dict[str, int] = {}
         """For each session, the highest sequence proposed under `_last_led`."""
@@ -365,18 +369,13 @@ class Proposer(Node):
         phase, membership = self.phase, self.membership
         if not isinstance(phase, Leading) or not self.is_ready:
             raise NotYet(f"{self.name} does not lead")
-        if change.is_replaced(membership, request.name):
-            return membership.newest.version
-        if phase.changes_acceptors:
-            raise NotYet("a change of the acceptors is in flight")
-        if self.now - phase.elected_at < self.constants.lease_ms:
-            raise NotYet(f"{self.name} was just elected and has not heard all acceptors yet")
-        members = change.replacement(membership, request, self._newcomers.get(request.name))
-        phase.planned = change.planned_configuration(members)
+        begun = self.changes.version_begun(request, membership)
+        if begun is not None:
+            return begun
+        members = self.changes.plan(request, phase, membership)
+        phase.planned = planned_configuration(members)
         self._prepare_all(phase, phase.planned)
-        since = self.now - self.constants.lease_ms
-        change.check_alive(members, membership.newest, phase.granted, since)
-        change.check_promised(members, membership.newest, phase.promises.complete)
+        self.changes.check(members, phase, membership)
         is_read = self.chosen_through >= phase.recovered_through
         if not is_read or phase.waiting_values or not self._may_propose_next(phase):
             raise NotYet("the leader is busy")
@@ -405,7 +404,7 @@ class Proposer(Node):
             and phase.next_slot >= new.first_slot
             and phase.next_slot > phase.recovered_through
             and self._may_propose_next(phase)
-            and change.may_settle(
+            and may_settle(
                 membership, phase.answered, self.durable_mark, self.lease_until, read_leases_until
             )
         ):
@@ -695,10 +694,9 @@ class Proposer(Node):
         and it shows if a restarted learner knows less than was reported before. An acceptor's tells
         on which disk it runs.
         """
-        acceptor = (sender, self.turn.sender_disk)
-        is_newcomer = change.is_newcomer(acceptor, self.membership, self._founded)
-        if message.role == "acceptor" and is_newcomer:
-            self._newcomers[sender] = acceptor[1]
+        if message.role == "acceptor":
+            acceptor = (sender, self.turn.sender_disk)
+            self.changes.note_acceptor(acceptor, self.membership, self._founded)
         if message.role != "learner":
             return
         self._learn(message)

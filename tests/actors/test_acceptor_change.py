@@ -251,7 +251,7 @@ def test_a_late_request_or_a_former_disk_takes_nothing_back(world: World) -> Non
     assert "version 0 was to be changed" in refused(leader, request("acceptor-4", version=0))
     assert "start it on an empty folder" in refused(leader, request("acceptor-4", version=1))
     # A later disk of that name was not of the founding: only the version refuses what comes late.
-    leader._newcomers["acceptor-4"] = "a later one"
+    leader.changes.newcomers["acceptor-4"] = "a later one"
     assert "version 0 was to be changed" in refused(leader, request("acceptor-4", version=0))
 
 
@@ -261,7 +261,8 @@ def test_a_leader_asks_for_what_is_missing_and_names_it(world: World) -> None:
     """
     with_an_empty_disk(world, "acceptor-2")
     leader = leader_of(world)
-    assert leader.actor._newcomers["acceptor-2"] == world.machines["acceptor-2"].disk.identity
+    newcomers = leader.actor.changes.newcomers
+    assert newcomers["acceptor-2"] == world.machines["acceptor-2"].disk.identity
     first = asked(world, "acceptor-2")
     assert isinstance(first, ChangeNotBegun)
     assert "no promise yet of" in first.reason
