@@ -85,6 +85,10 @@ class Leading:
     answered: dict[Key, int] = field(default_factory=dict)
     """For each acceptor, the highest version that it has answered: its fence is no lower."""
 
+    def plans(self, acceptor: Key) -> bool:
+        """Whether it is one of the acceptors of a change that was asked for."""
+        return self.planned is not None and acceptor in self.planned.voters
+
     def forget(self, acceptor: Key) -> None:
         """Forget what a disk has promised and granted."""
         for table in (self.promises.by_acceptor, self.granted, self.answered):

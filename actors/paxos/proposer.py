@@ -231,8 +231,7 @@ class Proposer(Node):
 
     def _wants_promise(self, phase: Leading, acceptor: Key) -> bool:
         """Whether a leader still needs that promise: for new acceptors, or for planned ones."""
-        is_planned = phase.planned is not None and acceptor in phase.planned.voters
-        return is_planned or self._lacks_promises(phase)
+        return phase.plans(acceptor) or self._lacks_promises(phase)
 
     def _lacks_promises(self, phase: Leading) -> bool:
         """Whether a configuration has begun since the election whose majority has not promised."""
@@ -308,10 +307,10 @@ class Proposer(Node):
         plausible = self._note_ballot(message.promised)
         fenced = message.fence > self.version
         self._fence_seen = max(self._fence_seen, message.fence)
-        phase = self.phase
+        phase, acceptor = self.phase, (sender, self.turn.sender_disk)
         if isinstance(phase, Electing) and message.ballot == phase.ballot:
             if message.lease_left_ms > 0 or not plausible or fenced:
-                phase.lease_bound.add((sender, self.turn.sender_disk))
+                phase.lease_bound.add(acceptor)
             # A quorum of the others is enough, for instance if one acceptor keeps restarting.
             too_few = not self.membership.can_do_without(phase.lease_bound)
             overtaken = plausible and message.promised > phase.ballot
@@ -321,6 +320,9 @@ class Proposer(Node):
                 self._wait_for_leader(message.lease_left_ms + self.options.leader_heartbeat_ms // 4)
         elif isinstance(phase, Leading) and message.ballot == phase.ballot:
             self.counters["rejected"] += 1
+            if plausible and message.promised > phase.ballot and phase.plans(acceptor):
+                # A change waits for what this ballot never gets: a promise, or grants.
+                self._step_down(f"{sender}, which a change needs, has promised a higher ballot")
 
     def _on_leader_beat(self, sender: str, message: LeaderBeat) -> None:
         """Follow another leader. The lease is what prevents two leaders, not this message."""

@@ -14,6 +14,7 @@ from actors.paxos.acceptor_change import (
     may_settle,
     replacement,
 )
+from actors.paxos.ballot import Ballot
 from actors.paxos.membership import Key
 from actors.values import FoundingMember, Members, Settled
 from chaos.simulator.disk import Disk
@@ -270,3 +271,19 @@ def test_a_leader_asks_for_what_is_missing_and_names_it(world: World) -> None:
     assert begun(world, "acceptor-2").version == 1
     second = asked(world, "acceptor-1")
     assert isinstance(second, ChangeNotBegun)
+
+
+def test_a_newcomer_that_has_promised_a_higher_ballot_gets_in_by_an_election(world: World) -> None:
+    """Given a newcomer that promised a candidate that never led, then the leader's ballot can't get
+    its promise, and another one, above both, begins the change.
+    """
+    with_an_empty_disk(world, "acceptor-2")
+    leader = leader_of(world)
+    ballot = leader.actor.phase.ballot
+    higher = Ballot(ballot.round + 3, "proposer-5")
+    newcomer = world.actor("acceptor-2")
+    newcomer.promised = higher
+    begun(world, "acceptor-2")
+    until_settled(world, world.actor("learner-1"), 1)
+    assert leader_of(world).actor.phase.ballot > higher
+    assert newcomer.promised > higher
