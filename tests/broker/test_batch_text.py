@@ -51,6 +51,14 @@ def read(kind: str, body: bytes, *, for_votes: bool = False) -> tuple[AnyMessage
     return decoded.messages
 
 
+def read_if_possible(kind: str, body: bytes, *, for_votes: bool = False) -> tuple[AnyMessage, ...]:
+    """Nothing of what a node would put into quarantine."""
+    try:
+        return read(kind, body, for_votes=for_votes)
+    except Undecodable:
+        return ()
+
+
 def parcel(*messages: AnyMessage) -> Parcel:
     return Parcel("c1", "proposer-1", "d1", 3, messages)
 
@@ -197,7 +205,7 @@ def test_garbage_in_the_place_of_a_batch_is_the_same_to_all_readers(for_votes: b
     )
     found: list[Any] = []
     for encoded in encode(parcel(*others)):
-        found += read("paxos.accept", encoded.body, for_votes=for_votes)
+        found += read_if_possible("paxos.accept", encoded.body, for_votes=for_votes)
     assert {message.slot: learned(message.value) for message in found} == {
         11: batch(),
         12: NOOP,
@@ -219,5 +227,5 @@ def test_what_acceptors_report_can_be_read_whatever_they_hold(wraps: Any) -> Non
     else:
         message = AcceptedRange(entries=votes, truncated_below=1)
     (encoded,) = encode(parcel(message))
-    assert read(encoded.properties.type, encoded.body) == (message,)
+    assert read_if_possible(encoded.properties.type, encoded.body) == (message,)
     assert [learned(vote.value) for vote in votes] == [NOOP, batch()]
