@@ -31,6 +31,7 @@ from actors.principals import PolicyChange as PolicyChange
 from actors.principals import Principal as Principal
 from actors.principals import RevokeToken as RevokeToken
 from actors.principals import Role as Role
+from actors.unread import UnreadBatch
 
 INLINE_LIMIT_BYTES = 16 * 1024
 """Contents up to this size travel inside the command."""
@@ -548,12 +549,17 @@ AnyValue = Batch | View | Abort | NoOp | Members | Settled
 Value = Annotated[AnyValue, Field(discriminator="kind")]
 NOOP = NoOp()
 
+AnyVote = AnyValue | UnreadBatch
+"""What acceptors vote for; see `actors.paxos.votes` for who reads it."""
+
+Vote = Annotated[AnyVote, Field(discriminator="kind")]
+
 
 _OVERHEAD_BYTES = 192
 """The rest of the message: a slot and a ballot, whose proposer's name may have 64 bytes."""
 
 
-def weight(value: AnyValue) -> int:
+def weight(value: AnyVote) -> int:
     """The size of a slot's value in a message, with the rest of its entry, in bytes."""
     size_bytes = value.weight if isinstance(value, Batch) else len(value.to_json())
     return _OVERHEAD_BYTES + size_bytes
@@ -562,7 +568,7 @@ def weight(value: AnyValue) -> int:
 class Holder(Frozen):
     """A row or a message with the value of a slot in the field named `held`.
 
-    A batch is written last, as its cached JSON.
+    A batch is written last, as its cached JSON, read or not.
     """
 
     held: ClassVar[Literal["value", "batch"]] = "value"
@@ -570,7 +576,7 @@ class Holder(Frozen):
     def to_json(self) -> bytes:
         """See `Frozen.to_json`."""
         value = self.__dict__[self.held]
-        if not isinstance(value, Batch):
+        if not isinstance(value, Batch | UnreadBatch):
             return super().to_json()
         held: set[str] = {self.held}
         head = self.__pydantic_serializer__.to_json(self, exclude=held)
@@ -582,7 +588,7 @@ class AcceptedValue(Holder):
 
     slot: Count
     ballot: Ballot
-    value: Value
+    value: Vote
 
 
 class SlotValue(Holder):

@@ -28,7 +28,8 @@ from actors.messages import (
 )
 from actors.paging import MESSAGE_BYTES_MAX
 from actors.paxos.ballot import Ballot
-from actors.values import Batch
+from actors.paxos.votes import read_batch
+from actors.unread import UnreadBatch
 from broker.amqp_frames import HeaderValue, Properties
 from broker.transport import Lane, Parcel, TimerMessage
 
@@ -49,7 +50,6 @@ TIMER = "timer"
 PING = "ping"
 
 _TIMERS: TypeAdapter[list[tuple[str, str, int]]] = TypeAdapter(list[tuple[str, str, int]])
-_BATCH = TypeAdapter(Batch)
 _SHORTSTR_BYTES_MAX = 255
 _NAME_CHARS_SHOWN = 64
 _numbers = itertools.count(1)
@@ -87,7 +87,9 @@ class Encoded(NamedTuple):
 
 
 def encode(parcel: Parcel, split_bytes: int = SPLIT_BYTES) -> Iterator[Encoded]:
-    """The broker messages for a parcel, in order: one for each content, all others together."""
+    """The broker messages for a parcel, in order: one for each content and each proposal of a text
+    that was not read, all others together.
+    """
     together: list[AnyMessage] = []
     bodies: list[bytes] = []
     size_bytes = 0
@@ -96,6 +98,11 @@ def encode(parcel: Parcel, split_bytes: int = SPLIT_BYTES) -> Iterator[Encoded]:
             yield _encode_bulk(parcel, message)
             continue
         body = message.to_json()
+        if isinstance(message, Accept) and isinstance(message.value, UnreadBatch):
+            # Beside others it would be read as JSON like them, and refused with them if it is no
+            # batch.
+            yield _encode_control(parcel, [message], [body])
+            continue
         if bodies and size_bytes + len(body) > split_bytes:
             yield _encode_control(parcel, together, bodies)
             together, bodies, size_bytes = [], [], 0
@@ -220,8 +227,13 @@ def _properties(
 # -- reading --------------------------------------------------------------------------------------
 
 
-def decode(properties: Properties, body: bytes) -> Parcel | TimerMessage:
-    """Decode a node's message. Raises `NewerWireVersion` or `Undecodable`."""
+def decode(
+    properties: Properties, body: bytes, *, for_votes: bool = False
+) -> Parcel | TimerMessage:
+    """Decode a node's message. Raises `NewerWireVersion` or `Undecodable`.
+
+    `for_votes`: the batch of a proposal is not read, because acceptors don't (decision 33).
+    """
     _check_version(properties)
     if len(body) > BODY_BYTES_MAX:
         raise Undecodable(f"{len(body)} bytes are more than {BODY_BYTES_MAX}")
@@ -239,7 +251,9 @@ def decode(properties: Properties, body: bytes) -> Parcel | TimerMessage:
     if properties.type in BULK:
         messages: tuple[AnyMessage, ...] = (_decode_bulk(properties, body),)
     else:
-        messages = _decode_held(properties.type, body) or _decode_control(properties.type, body)
+        messages = _decode_held(properties.type, body, for_votes) or _decode_control(
+            properties.type, body
+        )
     return Parcel(cluster, properties.app_id, disk, incarnation, messages)
 
 
@@ -264,7 +278,7 @@ def _decode_control(kind: str, body: bytes) -> tuple[AnyMessage, ...]:
     return messages
 
 
-def _decode_held(kind: str, body: bytes) -> tuple[AnyMessage, ...] | None:
+def _decode_held(kind: str, body: bytes, for_votes: bool) -> tuple[AnyMessage, ...] | None:
     """Decode one message with a batch quickly; `None` if it has not exactly the form of a node's.
 
     The batch keeps exactly the bytes that it was decoded from as its text.
@@ -275,14 +289,16 @@ def _decode_held(kind: str, body: bytes) -> tuple[AnyMessage, ...] | None:
         return None
     text = body[head.end() : -2]
     try:
-        batch = _BATCH.validate_json(text)
-        batch.adopt_json(text)
         if kind == "txn.prepare":
+            batch = read_batch(text)
+            if batch is None:
+                return None
             epoch, slot, reconsider = int(head[1]), int(head[2]), head[3] == b"true"
             return (TxnPrepare(epoch=epoch, slot=slot, reconsider=reconsider, batch=batch),)
+        value = (None if for_votes else read_batch(text)) or UnreadBatch(text=text)
         ballot = Ballot(int(head[1]), head[2].decode())
         slot, learner, version = int(head[3]), head[4].decode(), int(head[5] or 0)
-        return (Accept(ballot=ballot, slot=slot, learner=learner, version=version, value=batch),)
+        return (Accept(ballot=ballot, slot=slot, learner=learner, version=version, value=value),)
     except ValueError:  # Including invalid UTF-8 and pydantic's validation errors.
         return None
 

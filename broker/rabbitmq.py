@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 import aiormq
 
 from actors.effects import Group
+from actors.messages.permissions import role_in
 from actors.numbers import Milliseconds
 from broker.addresses import BrokerAddresses, split_urls
 from broker.amqp_frames import AmqpMessage, HeaderValue, Properties, encode_publish
@@ -147,6 +148,7 @@ class RabbitTransport:
         self._former_queues_deleted = False
         self._topology = topology
         self._name = name
+        self._votes = role_in(name) == "acceptor"
         self._options = options or RabbitOptions.of(broker)
         self._prefetch = {
             Lane.CONTROL: self._options.prefetch,
@@ -485,7 +487,7 @@ class RabbitTransport:
                     return None
             if delivered.size_bytes > BODY_BYTES_MAX:
                 raise Undecodable(f"{delivered.size_bytes} bytes are more than {BODY_BYTES_MAX}")
-            return decode(properties, delivered.body)
+            return decode(properties, delivered.body, for_votes=self._votes)
         except NewerWireVersion as error:
             self._drop_newer(str(error))
             return None

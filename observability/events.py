@@ -18,6 +18,7 @@ from actors.effects import TimerKey
 from actors.messages import AnyMessage, SnapshotRow, TokenInfo, UserInfo
 from actors.numbers import Milliseconds
 from actors.state.policy_rows import POLICY_ROWS
+from actors.unread import UnreadBatch
 from actors.values import AcceptedValue, Batch, Command, Outcome, View
 
 TraceRecord = dict[str, Any]
@@ -392,6 +393,8 @@ def value_text(value: Any) -> str:
             texts = [command_text(command) for command in value.commands[:2]]
             more = len(value.commands) - len(texts)
             return ", ".join(texts) + (f" and {more} more" if more else "")
+        case UnreadBatch():
+            return f"a batch ({len(value.text)} B)"
         case View():
             stores = ", ".join(store.name for store in value.stores)
             return f"view {value.epoch}: {value.coordinator} coordinates {stores}"

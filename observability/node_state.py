@@ -273,6 +273,11 @@ ROLE_COUNTERS: dict[str, dict[str, tuple[str, str]]] = {
             "Times that this learner proposed to take over as the coordinator.",
         ),
         "aborts_proposed": ("aborts_proposed", "Slots whose abort this learner proposed."),
+        "unreadable": (
+            "unreadable_values",
+            "Proposals and votes that this learner received for what is no batch; such a slot is "
+            "a no-op.",
+        ),
         "snapshots_installed": _INSTALLED,
     },
     "store": {

@@ -55,11 +55,14 @@ from actors.node import Handler, Handlers, Node, Timers, read_record
 from actors.numbers import Milliseconds
 from actors.options import Identity, Options
 from actors.paxos.ballot import NO_BALLOT, Ballot
+from actors.paxos.votes import learned
 from actors.peers import Key
 from actors.state.namespace import STATE_ROWS
 from actors.state.snapshots import SnapshotInstaller, SnapshotServer
+from actors.unread import UnreadBatch
 from actors.values import (
     Abort,
+    AcceptedValue,
     AnyValue,
     Batch,
     DecidedSlot,
@@ -276,8 +279,15 @@ class Learner(Node):
         if self.log.is_known(message.slot):
             self._progress_due = True  # The leader proposes it again, so it needs a report.
             return
-        self.log.record_value(message.slot, message.ballot, message.value)
+        self._record_value(message)
         self._extend_prefix()
+
+    def _record_value(self, voted: Accept | AcceptedValue) -> None:
+        """Read what may be chosen. What can't be read means nothing, to every learner."""
+        value = learned(voted.value)
+        if isinstance(voted.value, UnreadBatch) and not isinstance(value, Batch):
+            self.counters["unreadable"] += 1
+        self.log.record_value(voted.slot, voted.ballot, value)
 
     def _on_accepted(self, sender: str, message: Accepted) -> None:
         """One acceptor's vote (design 3.4)."""
@@ -288,7 +298,7 @@ class Learner(Node):
         """An acceptor's answer to a pull: values and votes at once."""
         acceptor = (sender, self.turn.sender_disk)
         for entry in message.entries:
-            self.log.record_value(entry.slot, entry.ballot, entry.value)
+            self._record_value(entry)
             self.log.record_vote(entry.slot, entry.ballot, acceptor)
         self._extend_prefix()
         self._note_reported(message.truncated_below - 1)

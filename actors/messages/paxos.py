@@ -8,7 +8,7 @@ from actors.frozen import is_none as _is_none
 from actors.numbers import Count
 from actors.paxos.ballot import Ballot
 from actors.paxos.membership import Membership
-from actors.values import Abort, AcceptedValue, Frozen, Holder, SlotValue, Value, View
+from actors.values import Abort, AcceptedValue, Frozen, Holder, SlotValue, View, Vote
 
 
 def _is_0(count: int) -> bool:
@@ -49,7 +49,7 @@ class Accept(Holder):
     type: Literal["paxos.accept"] = "paxos.accept"
     ballot: Ballot
     slot: Count
-    value: Value
+    value: Vote
     learner: str = ""
     version: Count = Field(0, exclude_if=_is_0)
 

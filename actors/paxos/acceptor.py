@@ -1,6 +1,7 @@
 """The acceptor: promises and accepts, durably (Paxos Made Simple, section 2.2).
 
 Safety depends on its journal alone: every answer is committed before it leaves (`Effects` order).
+It votes for batches as they came, and reads none (`actors.paxos.votes`).
 The lease depends on the rate of its own clock, never on wall time, and on a silence of one whole
 lease after every restart, because a lease that the former incarnation granted is not journalled.
 """
@@ -31,6 +32,7 @@ from actors.numbers import Count
 from actors.options import Identity, Options
 from actors.paging import Page
 from actors.paxos.ballot import NO_BALLOT, Ballot
+from actors.paxos.votes import accepted_of, are_same, reported, unread
 from actors.values import AcceptedValue, Frozen, weight
 
 _PROMISED: TypeAdapter[tuple[int, str] | tuple[int, str, int]] = TypeAdapter(
@@ -71,7 +73,7 @@ class Acceptor(Node):
             elif record.key == TRUNCATED:
                 self.truncated_below = read_record(_SLOT, record)
             elif record.key.startswith("accepted/"):
-                accepted = read_record(_ACCEPTED, record)
+                accepted = accepted_of(record) or read_record(_ACCEPTED, record)
                 self.accepted[accepted.slot] = accepted
         self._slots = sorted(self.accepted)
 
@@ -109,7 +111,7 @@ class Acceptor(Node):
             if not page.takes(weight(accepted.value)):
                 next_slot = slot
                 break
-            entries.append(accepted)
+            entries.append(reported(accepted))
         self._send(
             sender,
             Promise(
@@ -131,16 +133,17 @@ class Acceptor(Node):
             return
         self._promise(message)
         former = self.accepted.get(message.slot)
+        value = unread(message.value)
         if former is None or former.ballot != message.ballot:
-            accepted = AcceptedValue(slot=message.slot, ballot=message.ballot, value=message.value)
+            accepted = AcceptedValue(slot=message.slot, ballot=message.ballot, value=value)
             self.accepted[message.slot] = accepted
             if former is None:
                 insort(self._slots, message.slot)
             self._journal(f"accepted/{message.slot:016x}", accepted)
-        elif former.value != message.value:
+        elif not are_same(former.value, value):
             raise InvariantViolation(
                 f"ballot {message.ballot} proposed two values for slot {message.slot}: "
-                f"{former.value!r} and {message.value!r}"
+                f"{former.value!r} and {value!r}"
             )
         self._send(
             message.learner or Group.LEARNERS, Accepted(ballot=message.ballot, slot=message.slot)
@@ -166,7 +169,7 @@ class Acceptor(Node):
             entry = self.accepted[slot]
             if slot > message.last_slot or not page.takes(weight(entry.value)):
                 break
-            entries.append(entry)
+            entries.append(reported(entry))
         self._send(
             sender,
             AcceptedRange(entries=tuple(entries), truncated_below=self.truncated_below),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from actors.messages import Promise
 from actors.paxos.membership import Configuration, Key
-from actors.values import AcceptedValue, AnyValue
+from actors.values import AcceptedValue, AnyVote
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class AcceptorPromise:
 class FoundValue(NamedTuple):
     """The value of the highest ballot that the promises report for a slot."""
 
-    value: AnyValue
+    value: AnyVote
     is_chosen: bool
     """Whether a quorum has accepted it under that ballot."""
 

@@ -7,7 +7,7 @@ from actors.numbers import GAP_SLOTS_MAX, Milliseconds
 from actors.paxos.ballot import Ballot
 from actors.paxos.membership import Configuration, Key
 from actors.paxos.phase_one import Promises
-from actors.values import Abort, AnyValue, Command, Members, Settled, StoreMember, View
+from actors.values import Abort, AnyValue, AnyVote, Command, Members, Settled, StoreMember, View
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Electing:
 class InFlight:
     """A proposed slot that no learner has reported as chosen yet."""
 
-    value: AnyValue
+    value: AnyVote
     sent_at: Milliseconds
 
 
@@ -56,7 +56,7 @@ class Leading:
     proposes nothing there, so that the next phase 1 still finds what was accepted.
     """
     in_flight: dict[int, InFlight] = field(default_factory=dict)
-    reproposed: dict[int, AnyValue] = field(default_factory=dict)
+    reproposed: dict[int, AnyVote] = field(default_factory=dict)
     """The values that phase 1 found and that were proposed again. A learner may report one as
     chosen under a former ballot and crash, while this ballot has no quorum yet and the former one
     no longer has any.

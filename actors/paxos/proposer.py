@@ -52,7 +52,7 @@ from actors.paxos.phase_one import Promises
 from actors.paxos.phases import Electing, Following, InFlight, Leading, drops, recoverable_range
 from actors.values import (
     NOOP,
-    AnyValue,
+    AnyVote,
     Batch,
     Command,
     Frozen,
@@ -624,7 +624,7 @@ class Proposer(Node):
         phase.next_slot += 1
         return slot
 
-    def _propose(self, phase: Leading, slot: int, value: AnyValue) -> None:
+    def _propose(self, phase: Leading, slot: int, value: AnyVote) -> None:
         if slot in phase.in_flight:
             raise InvariantViolation(f"{phase.ballot} proposes slot {slot} twice: {value!r}")
         if phase.far_slot is not None and slot >= phase.far_slot:
@@ -636,7 +636,7 @@ class Proposer(Node):
         self._send_accept(phase.ballot, slot, value)
         self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
-    def _send_accept(self, ballot: Ballot, slot: int, value: AnyValue, first: bool = True) -> None:
+    def _send_accept(self, ballot: Ballot, slot: int, value: AnyVote, first: bool = True) -> None:
         """Ask for votes. At first only the coordinator receives them, and notifies the others; the
         votes on a View go to all learners, for it may replace a coordinator that receives nothing.
         """

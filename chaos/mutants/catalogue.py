@@ -13,6 +13,7 @@ from typing import Any
 _HERE = Path(__file__).parent
 FILES = (
     "paxos.toml",
+    "votes.toml",
     "membership.toml",
     "views.toml",
     "answers.toml",

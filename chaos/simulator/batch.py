@@ -53,6 +53,7 @@ COVERAGE_GOALS = (
     CoverageGoal("disks lost", ("disk.lost",), 20),
     CoverageGoal("newcomers joined", ("disk.newcomers_joined",), 20),
     CoverageGoal("acceptors replaced", ("acceptors.replaced",), 20),
+    CoverageGoal("votes and proposals that are no batch", ("learner.unreadable",), 5),
     CoverageGoal("turns without room", ("disk.waited_for_room",)),
     CoverageGoal("rotten blobs found", ("store.chunks_rotten",)),
     CoverageGoal("rotten rows rewritten", ("store.rows_rotten", "learner.rows_rotten")),

@@ -1,8 +1,12 @@
 """Injects the faults of a `FaultScript` into a world, and ends them all."""
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Any
 
+from actors.paxos.phases import Leading
+from actors.unread import HEAD, UnreadBatch
 from chaos.simulator.clock import PPM
 from chaos.simulator.directed_faults import hide_decisions, hide_leader
 from chaos.simulator.disk_faults import DiskFaults
@@ -61,6 +65,7 @@ class FaultInjector:
             "blocked": self._raise_alarm,
             "settings": self._change_setting,
             "replace": self._replace_acceptor,
+            "garbage": self._propose_garbage,
         }
 
     # -- beginning and end -----------------------------------------------------------------------
@@ -274,6 +279,15 @@ class FaultInjector:
                 self.disk_faults.lose_disk(machine, rng)
                 self.replacements.begin(machine)
                 self._restart(machine, incident.duration_ms, rng)
+
+    def _propose_garbage(self, incident: Incident, rng: random.Random) -> None:
+        """Make the leader propose what looks like a batch to acceptors, and is none."""
+        for machine in self._targets(incident.target, rng):
+            if isinstance(machine.actor.phase, Leading):
+                text = HEAD + b'"elapsed_ms":1,"garbage":%d}' % rng.getrandbits(32)
+                self._trace(incident, "garbage is proposed", (machine.name,))
+                waiting: deque[Any] = machine.actor.phase.waiting_values
+                waiting.append(UnreadBatch(text=text))
 
     def _fill_disk(self, incident: Incident, rng: random.Random) -> None:
         """Leave less space than the reserve, none at all, or first the one and then the other."""

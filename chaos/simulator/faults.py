@@ -55,6 +55,7 @@ INCIDENTS = (
     "blocked",
     "settings",
     "replace",
+    "garbage",
 )
 """`turn`: a process dies at one point of a turn. `partition`: nodes lose their connection to the
 broker, `one-way`: a node's messages are lost, or all those to it, `partial`: some pairs of nodes
@@ -65,12 +66,13 @@ little space or none for a while. `bit-rot`: a blob or a row is no longer what w
 decisions reach clients, but no replica, and a store becomes unresponsive. `blocked`: a resource
 alarm of the broker, which drops or delays what some nodes or all publish, and still delivers from
 its queues. `settings`: nodes restart with another value of one setting, which they must refuse or
-tolerate. `replace`: an acceptor loses its disk, and an operator replaces it."""
+tolerate. `replace`: an acceptor loses its disk, and an operator replaces it. `garbage`: the leader
+proposes what is no batch, as no correct one does."""
 
 BEYOND = ("clocks-beyond",)
 """Faults that the protocol does not tolerate: `clocks-beyond` shows what the margin is for."""
 
-_LATEST = ("expiry", "shapes", "blocked", "slow-clients", "settings", "replace")
+_LATEST = ("expiry", "shapes", "blocked", "slow-clients", "settings", "replace", "garbage")
 """Newer faults are drawn last, so that a seed draws the older ones as it did before."""
 
 ALL = (*(name for name in (*CONDITIONS, *INCIDENTS) if name not in _LATEST), *_LATEST)
@@ -280,6 +282,8 @@ def _incidents(fault: str, storm_ms: int, rng: random.Random) -> list[Incident]:
             target = "all"
         if fault == "replace":
             target = "acceptor"
+        if fault == "garbage":
+            target = "leader"
         if not found and fault in ("crash", "pause", "partition"):
             target = "leader"  # Every such run has a change of leaders.
         duration_ms = _draw_duration_ms(fault, rng)

@@ -16,7 +16,7 @@ from actors.paxos.ballot import NO_BALLOT, Ballot
 from actors.paxos.phases import Leading
 from actors.values import Genesis
 from chaos.simulator.machine import Machine
-from chaos.simulator.reference_log import ACCEPTED, ReferenceLog
+from chaos.simulator.reference_log import ReferenceLog, ballot_of
 from chaos.simulator.violation import Violation
 
 _GENESIS = TypeAdapter(Genesis)
@@ -107,7 +107,7 @@ class PaxosInvariants:
             b'{"slot":%d,"ballot":[%d,"%s"]' % (message.slot, rounds, proposer.encode())
         ):
             return
-        if row is not None and ACCEPTED.validate_json(row).ballot > message.ballot:
+        if row is not None and ballot_of(row) > message.ballot:
             return
         truncated = int(machine.disk.records.get("truncated", b"1"))
         if message.slot >= truncated:
@@ -176,7 +176,7 @@ class PaxosInvariants:
                 f"{message.ballot} proposes for slot {message.slot} first {former!r}, then "
                 f"{value!r}",
             )
-        chosen = self._log.chosen.get(message.slot)
+        chosen = self._log.chosen_texts.get(message.slot)
         if (
             chosen is not None
             and message.ballot > self._log.ballots[message.slot]

@@ -10,15 +10,28 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from actors.paxos.ballot import Ballot
-from actors.values import Abort, AcceptedValue, Genesis, View
+from actors.values import NOOP, Abort, AnyValue, Genesis, Value, View
 from chaos.simulator.violation import Violation
 
-ACCEPTED = TypeAdapter(AcceptedValue)
+_VALUE: TypeAdapter[AnyValue] = TypeAdapter(Value)
 _MARK = b',"value":'
 _KIND = b'{"kind":"'
+
+
+def ballot_of(row: bytes) -> Ballot:
+    """The ballot of an acceptor's row. Its value may be anything."""
+    return Ballot(*json.loads(row[: row.index(_MARK)] + b"}")["ballot"])
+
+
+def _is_value(text: bytes) -> bool:
+    try:
+        _VALUE.validate_json(text)
+    except ValidationError:
+        return False
+    return True
 
 
 class ReferenceLog:
@@ -39,7 +52,9 @@ class ReferenceLog:
         self.settled_slot = 0
         """The slot of the Settled that ended the last change."""
         self.chosen: dict[int, bytes] = {}
-        """For each slot the chosen value, as the journals write it."""
+        """For each slot the chosen value, as the journals write it; a no-op for what is none."""
+        self.chosen_texts: dict[int, bytes] = {}
+        """The same, whether it is a value or not."""
         self.ballots: dict[int, Ballot] = {}
         """For each chosen slot the lowest ballot under which a majority was seen."""
         self.chosen_through = 0
@@ -91,7 +106,7 @@ class ReferenceLog:
     def accepted(self, disk: str, slot: int, row: bytes) -> None:
         """An acceptor has committed the row of a slot: slot, ballot and value as JSON."""
         value = row[row.index(_MARK) + len(_MARK) : -1]
-        if self.chosen.get(slot) == value:
+        if self.chosen_texts.get(slot) == value:
             return
         self._votes.setdefault(slot, {}).setdefault(row, set()).add(disk)
         self._count(slot)
@@ -117,7 +132,7 @@ class ReferenceLog:
 
     def _choose(self, slot: int, row: bytes) -> None:
         value = row[row.index(_MARK) + len(_MARK) : -1]
-        former = self.chosen.get(slot)
+        former = self.chosen_texts.get(slot)
         if former == value:
             return
         if former is not None:
@@ -125,8 +140,9 @@ class ReferenceLog:
                 "one_value_per_slot",
                 f"slot {slot}: {former[:200]!r} was chosen, and then {value[:200]!r}",
             )
-        self.chosen[slot] = value
-        self.ballots[slot] = ACCEPTED.validate_json(row).ballot
+        self.chosen_texts[slot] = value
+        self.chosen[slot] = value if _is_value(value) else NOOP.to_json()
+        self.ballots[slot] = ballot_of(row)
 
     def _apply(self, slot: int, value: bytes) -> None:
         if value.startswith(b"batch", len(_KIND)):

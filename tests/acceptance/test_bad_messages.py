@@ -45,7 +45,7 @@ def malformed_messages(cluster: LocalCluster) -> list[Malformed]:
     chunk = b'[{"type": "chunk.put", "sha256": "", "manifest": false, "data": ""}]'
     accept = (
         b'[{"type":"paxos.accept","ballot":[9,"proposer-1"],"slot":999999,"learner":"learner-1",'
-        b'"value":{"kind":"batch","elapsed_ms":1,"garbage":1}}]'
+        b'"value":{"kind":"batch","elapsed_ms":1,"garbage":}}]'
     )
     return [
         Malformed("nothing at all", b"", content_type=""),
@@ -62,8 +62,8 @@ def malformed_messages(cluster: LocalCluster) -> list[Malformed]:
         member("deep", b"[" * 100_000),
         member("timers", b'[["tick"]]', "timer"),
         member("contents as JSON", chunk),
-        # Like a node's message but for the value, which no acceptor may accept.
-        member("batch without commands", accept),
+        # Like a node's message but for the value, which is not even JSON.
+        member("half a batch", accept),
     ]
 
 

@@ -7,7 +7,8 @@ import pytest
 from actors.calls import GiveUp, NotDone, Read, Unknown, Upload, Uploaded, WriteDecided
 from actors.messages import ReadRequest, TxnDecision, TxnPrepare, TxnVote
 from actors.options import Options
-from actors.values import Chunked, IdempotencyKey, Precondition, PutFile
+from actors.paxos.votes import learned
+from actors.values import Batch, Chunked, IdempotencyKey, Precondition, PutFile
 from tests.worlds import founded, intercepted, put
 
 
@@ -85,7 +86,8 @@ def test_a_store_that_answered_a_new_epoch_refuses_the_old_coordinator() -> None
     cluster.start("learner-1")
     cluster.run_until(lambda: cluster.actor("store-1").fence == 1, 20_000)
     store = cluster.actor("store-1")
-    batch = next(iter(cluster.actor("acceptor-1").accepted.values())).value
+    batch = learned(next(iter(cluster.actor("acceptor-1").accepted.values())).value)
+    assert isinstance(batch, Batch)
 
     effects = store._on_prepare("learner-1", TxnPrepare(epoch=0, slot=99, batch=batch))
 

@@ -53,7 +53,6 @@ def test_every_kind_of_row_is_in_the_record() -> None:
 @pytest.mark.parametrize(
     ("node", "key", "known", "later"),
     [
-        ("acceptor-1", "accepted/", '"kind":"put_file"', '"kind":"put_later"'),
         ("acceptor-1", "accepted/", '"kind":"batch"', '"kind":"later"'),
         ("acceptor-1", "accepted/", '"kind":"batch"', '"kind":"batch","rules":2'),
         ("learner-2", "log/", '"kind":"put_file"', '"kind":"put_later"'),

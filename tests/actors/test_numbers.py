@@ -24,6 +24,7 @@ from actors.numbers import COUNT_MAX, GAP_SLOTS_MAX
 from actors.paxos.ballot import Ballot
 from actors.paxos.phase_one import AcceptorPromise, Promises
 from actors.paxos.phases import Electing, Following
+from actors.paxos.votes import reported
 from actors.state.namespace import Namespace
 from actors.values import (
     ALWAYS,
@@ -250,7 +251,8 @@ def test_a_far_value_that_phase_1_found_is_proposed_once_the_log_comes_near() ->
     electing = Electing(Ballot(phase.ballot.round + 1, leader.name), Promises(1))
     for name in ("acceptor-1", "acceptor-2", "acceptor-3"):
         acceptor = world.actor(name)
-        answer = AcceptorPromise(acceptor.truncated_below, None, dict(acceptor.accepted))
+        votes = {slot: reported(accepted) for slot, accepted in acceptor.accepted.items()}
+        answer = AcceptorPromise(acceptor.truncated_below, None, votes)
         answer.accepted[far - 101] = AcceptedValue(
             slot=far - 101, ballot=phase.ballot, value=batch(3)
         )

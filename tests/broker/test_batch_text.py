@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
-from actors.messages import Accept, AnyMessage, TxnPrepare
+from actors.effects import Record
+from actors.messages import Accept, AcceptedRange, AnyMessage, Promise, TxnPrepare
 from actors.paxos.ballot import Ballot
+from actors.paxos.votes import accepted_of, learned, reported
+from actors.unread import UNREAD_BYTES_MAX, UnreadBatch
 from actors.values import (
     NOOP,
     AcceptedValue,
@@ -40,12 +43,20 @@ def batch() -> Batch:
     )
 
 
-def read(kind: str, body: bytes) -> tuple[AnyMessage, ...]:
+def read(kind: str, body: bytes, *, for_votes: bool = False) -> tuple[AnyMessage, ...]:
     sample = parcel(Accept(ballot=Ballot(1, "proposer-1"), slot=1, value=NOOP))
     (encoded,) = encode(sample)
-    decoded = decode(encoded.properties._replace(type=kind), body)
+    decoded = decode(encoded.properties._replace(type=kind), body, for_votes=for_votes)
     assert isinstance(decoded, Parcel)
     return decoded.messages
+
+
+def read_if_possible(kind: str, body: bytes, *, for_votes: bool = False) -> tuple[AnyMessage, ...]:
+    """Nothing of what a node would put into quarantine."""
+    try:
+        return read(kind, body, for_votes=for_votes)
+    except Undecodable:
+        return ()
 
 
 def parcel(*messages: AnyMessage) -> Parcel:
@@ -128,13 +139,93 @@ def test_what_a_node_would_not_write_is_read_as_json(body: bytes, slots: list[in
         PREPARE + TEXT[:-1] + b"}]",
         PREPARE + b'{"kind":"batch","elapsed_ms":1,"commands":[{}]}}]',
         PREPARE + TEXT + b',"more":1}]',
-        ACCEPT + b'{"kind":"batch","elapsed_ms":1,"garbage":1}}]',
+        ACCEPT + b'{"kind":"batch","elapsed_ms":1,"garbage":}}]',
+        ACCEPT + b'{"kind":"batch","elapsed_ms":1,"garbage":"\xff"}}]',
+        ACCEPT + b'{"kind":"batch","elapsed_ms":1,"kind":"view"}}]',
+        ACCEPT + b'{"kind":"batch","elapsed_ms":1},"slot":13}]',
+        ACCEPT + b'{"kind":"batch","elapsed_ms":1,"commands":[],"rules":2}}]',
+        ACCEPT + b'{"kind":"batches","elapsed_ms":1}}]',
+        ACCEPT + b'{"kind":"batch","garbage":"' + b"x" * UNREAD_BYTES_MAX + b'"}}]',
         b'[{"type":"paxos.accept","ballot":[1,"\xff"],"slot":1,"learner":"","value":'
         + TEXT
         + b"}]",
     ],
 )
 def test_garbage_around_a_batch_is_undecodable(body: bytes) -> None:
+    """Also to an acceptor: what it holds of a batch must end where it seems to end."""
     kind = "paxos.accept" if b"paxos" in body else "txn.prepare"
-    with pytest.raises(Undecodable):
-        read(kind, body)
+    for for_votes in (False, True):
+        with pytest.raises(Undecodable):
+            read(kind, body, for_votes=for_votes)
+
+
+# -- for votes ------------------------------------------------------------------------------------
+
+GARBAGE = UnreadBatch(text=b'{"kind":"batch","elapsed_ms":1,"garbage":"}},{"}')
+
+
+def test_an_acceptor_gets_the_text_of_a_batch_and_reads_it_not() -> None:
+    """Given a proposal, then an acceptor gets exactly the text that came, which a learner reads,
+    and it writes the row that it would write of the batch.
+    """
+    for message in MESSAGES[:2]:
+        (encoded,) = encode(parcel(message))
+        (vote,) = read("paxos.accept", encoded.body, for_votes=True)
+        assert isinstance(vote, Accept)
+        assert isinstance(vote.value, UnreadBatch)
+        assert learned(vote.value) == batch()
+        assert vote.model_copy(update={"value": batch()}) == message
+
+        row = AcceptedValue(slot=12, ballot=vote.ballot, value=vote.value)
+        of_batch = AcceptedValue(slot=12, ballot=vote.ballot, value=batch())
+        assert row.to_json() == of_batch.to_json()
+        assert accepted_of(Record("accepted/c", row.to_json())) == row
+        assert reported(row) == of_batch
+
+
+def test_an_acceptor_reads_several_proposals_at_once_one_by_one() -> None:
+    first, second = (
+        Accept(ballot=Ballot(3, "proposer-2"), slot=slot, value=batch()) for slot in (12, 13)
+    )
+    (encoded,) = encode(parcel(first, second))
+    assert encoded.properties.type == "paxos.accept"
+    assert read("paxos.accept", encoded.body, for_votes=True) == (first, second)
+
+
+@pytest.mark.parametrize("for_votes", [False, True])
+def test_garbage_in_the_place_of_a_batch_is_the_same_to_all_readers(for_votes: bool) -> None:
+    """Given what is JSON and no batch, then acceptors may vote for it, so whoever learns it must
+    know it, too; and beside it a leader's other proposals are not lost.
+    """
+    ballot = Ballot(3, "proposer-2")
+    others = (
+        Accept(ballot=ballot, slot=11, value=batch()),
+        Accept(ballot=ballot, slot=12, value=GARBAGE),
+        Accept(ballot=ballot, slot=13, value=batch()),
+    )
+    found: list[Any] = []
+    for encoded in encode(parcel(*others)):
+        found += read_if_possible("paxos.accept", encoded.body, for_votes=for_votes)
+    assert {message.slot: learned(message.value) for message in found} == {
+        11: batch(),
+        12: NOOP,
+        13: batch(),
+    }
+
+
+@pytest.mark.parametrize("wraps", [Promise, AcceptedRange])
+def test_what_acceptors_report_can_be_read_whatever_they_hold(wraps: Any) -> None:
+    ballot = Ballot(3, "proposer-2")
+    votes = tuple(
+        reported(AcceptedValue(slot=slot, ballot=ballot, value=UnreadBatch(text=text)))
+        for slot, text in ((12, GARBAGE.text), (13, TEXT))
+    )
+    if wraps is Promise:
+        message: AnyMessage = Promise(
+            ballot=ballot, first_slot=1, next_slot=None, accepted=votes, truncated_below=1
+        )
+    else:
+        message = AcceptedRange(entries=votes, truncated_below=1)
+    (encoded,) = encode(parcel(message))
+    assert read_if_possible(encoded.properties.type, encoded.body) == (message,)
+    assert [learned(vote.value) for vote in votes] == [NOOP, batch()]

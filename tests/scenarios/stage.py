@@ -22,7 +22,7 @@ from actors.messages import (
     TxnState,
 )
 from actors.options import Options
-from actors.values import Abort, AnyValue, Batch, Members, Settled, View
+from actors.values import Abort, AnyVote, Batch, Members, Settled, View
 from chaos.simulator.invariants import Invariants
 from chaos.simulator.network import Conditions
 from chaos.simulator.parcels import Envelopes
@@ -252,7 +252,7 @@ def _more(message: Any) -> list[str]:
     return extra
 
 
-def _value(value: AnyValue) -> str:
+def _value(value: AnyVote) -> str:
     match value:
         case Batch(commands=commands):
             return "; ".join(_operation(command.operation) for command in commands)
