@@ -131,6 +131,8 @@ def judge(nodes: Sequence[OldNode]) -> Judgement:
     base_slot = base.applied
     tail = _Tail(nodes, base, genesis)
     standings = {(s.name, s.disk): _standing(s, tail.view) for s in _stores(nodes)}
+    for one in _stores(nodes):
+        _check_current(one, base)
     compared = _compare(base, replicas)
     judged = Judgement(
         genesis=genesis,
@@ -225,6 +227,22 @@ def _compare(base: OldNode, replicas: Sequence[OldNode]) -> dict[Key, str]:
         way = "the same hash" if is_replayed else "the same files from before its slot"
         compared[other.name, other.disk] = way
     return compared
+
+
+def _check_current(store: OldNode, base: OldNode) -> None:
+    """Raise `Unrecoverable` if the folder is an older copy: the disk had a vote on a slot that was
+    committed, so it had prepared it, and neither that nor the slot's outcome is there.
+    """
+    member = store.member_of(base.state.view)
+    if member is None or member.added_slot is None:
+        return
+    first = max(store.applied, member.added_slot) + 1
+    for entry in base.state.entries.values():
+        if first <= entry.slot <= base.applied and entry.slot not in store.prepared:
+            raise Unrecoverable(
+                f"the folder of {store.name} (slot {store.applied}) is an older copy of that disk, "
+                f"which had prepared slot {entry.slot}: give the newest one, or leave it out"
+            )
 
 
 def _differing(older: Namespace, newer: Namespace) -> list[str]:

@@ -302,21 +302,32 @@ def test_states_of_one_slot_that_differ_are_refused() -> None:
 
 
 def test_an_older_state_is_compared_by_its_files_and_by_a_learners_log() -> None:
-    lacks = store(2, through=2)
+    lacks = store(2, 3, through=2)
     del lacks.state.entries["file-2"]
     with pytest.raises(Unrecoverable, match=r"differ in 'file-2'"):
         judge([store(1), lacks])
 
-    other = store(2, through=2)
+    other = store(2, 3, through=2)
     other.state.state_hash = "another"
     judge([store(1), other])  # Nothing shows it.
-    other = store(2, through=2)
+    other = store(2, 3, through=2)
     other.state.state_hash = "another"
     with pytest.raises(Unrecoverable, match="hash over all slots"):
         judge([store(1), other, learner(3, 2, 3)])
 
-    judged = judge([store(1), store(2, through=2), learner(3, 3)])
+    judged = judge([store(1), store(2, 3, through=2), learner(3, 3)])
     assert set(judged.compared.values()) == {"the same hash"}
+
+
+def test_an_older_copy_of_a_disk_is_refused() -> None:
+    """Given a store of the view that lacks slot 3, which all stores had prepared before it was
+    committed, then its folder is an older copy, and would keep out what was acknowledged since.
+    """
+    with pytest.raises(Unrecoverable, match=r"store-2 \(slot 2\) is an older copy"):
+        judge([store(1, 4), store(2, through=2)])
+
+    judged = judge([store(1, 4), store(2, 3, 4, through=2)])
+    assert files(judged) == {2, 3, 4}
 
 
 def test_two_values_prepared_for_one_slot_are_refused() -> None:

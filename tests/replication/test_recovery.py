@@ -6,20 +6,27 @@ import hashlib
 import json
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from actors.effects import Record
 from actors.options import Options
 from broker.journal import Journal
+from broker.rabbitmq import RabbitTransport
+from broker.roll_call import nodes_heard
+from broker.tls import BrokerTls
+from broker.topology import Topology
+from broker.transport import Transport
+from gateway.cli.main import run
 from gateway.recovery.folders import RecoveryRefused, find
 from gateway.recovery.recover import Look, looked_at, recover
 from gateway.recovery.report import lines_of, report_of
 from synod.client import AsyncClient
-from synod.errors import SynodError
+from tests.long import only_long
 from tests.replication.cluster import MemoryCluster, eventually, memory_cluster
 from tests.replication.test_backup import _all_files, _auth
 
@@ -36,9 +43,11 @@ def _bytes(seed: str, size: int) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[tuple[MemoryCluster, AsyncClient]]:
+async def running(
+    folder: Path, transport: Callable[[str], Transport] | None = None
+) -> AsyncIterator[tuple[MemoryCluster, AsyncClient]]:
     async with (
-        memory_cluster(folder, heartbeat_ms=300, **SIZES) as cluster,
+        memory_cluster(folder, None, transport, heartbeat_ms=300, **SIZES) as cluster,
         _auth(cluster) as synod,
     ):
         yield cluster, synod
@@ -64,7 +73,7 @@ async def lose(cluster: MemoryCluster) -> None:
         shutil.rmtree(cluster.folder / name)
 
 
-async def written(folder: Path, at_least: int = 60) -> dict[str, bytes]:
+async def written(folder: Path, at_least: int = 40) -> dict[str, bytes]:
     """The files that were acknowledged by a cluster in `folder` that was lost amid writes."""
     acknowledged: dict[str, bytes] = {}
     async with running(folder) as (cluster, synod):
@@ -200,7 +209,9 @@ def rot(folder: Path) -> int:
     return changed
 
 
-async def test_what_rotted_or_contradicts_is_found_and_never_passed_over(tmp_path: Path) -> None:
+async def test_what_rotted_or_contradicts_is_found_and_never_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Given stores of which one has rotten contents, then they come from another one, and without
     that nothing is made. Given stores whose states differ, or a folder that is in use, damaged, or
     no copy of its own, or a cluster that may live, then nothing is made either.
@@ -240,6 +251,18 @@ async def test_what_rotted_or_contradicts_is_found_and_never_passed_over(tmp_pat
     (old / "copy" / "journal.db").write_bytes(b"rotten")
     refused("Nothing of store-3 can be used", "store-1", "copy")
 
+    both = ("--from-store", str(old / "store-1"), "--from-store", str(old / "store-2"))
+    before = prints(old)
+    asked = ["recover", *both, "--data", str(new), "--json"]
+    assert run([*asked, "--dry-run"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["founded"], shown["files"], shown["lost_files"]) == (None, 2, [])
+    assert run(asked) == 1
+    assert "--the-old-cluster-is-dead" in json.loads(capsys.readouterr().err)["error"]
+    assert run(["recover", "--data", str(new)]) == 2
+    assert not new.exists()
+    assert prints(old) == before
+
     with looked_at([old / "store-1", old / "store-2"]) as look:
         report = report_of(look)
         about = {node["node"]: node for node in report["nodes"]}
@@ -250,12 +273,39 @@ async def test_what_rotted_or_contradicts_is_found_and_never_passed_over(tmp_pat
             assert len(about[first]["contents_rotten"]) == count
         assert about[other]["contents_used"] >= count
         found(look, new)
-    async with running(new) as (_, synod):
-        assert await _all_files(synod) == files
-        with pytest.raises(SynodError):
-            await synod.put("small", b"2", if_match="1-0")
+    with looked_at([new / "store-1"]) as look:
+        entries = {file.path: file for file in look.collected.contained.files}
+        for path, data in files.items():
+            chunks = look.collected.contained.names_of(entries[path].content)
+            assert b"".join(map(look.contents.read, chunks)) == data
 
 
 def _empty(tmp_path: Path) -> Path:
     (tmp_path / "empty").mkdir()
     return tmp_path / "empty"
+
+
+@only_long
+@pytest.mark.rabbitmq
+async def test_nodes_that_run_are_heard_at_the_broker(tmp_path: Path, amqp_url: str) -> None:
+    """Given a cluster that runs over RabbitMQ, then its nodes are heard, and those of no other one
+    are taken for them.
+    """
+    topology = Topology(f"test-{uuid4().hex[:12]}")
+
+    def transport(name: str) -> Transport:
+        return RabbitTransport(amqp_url, topology, name)
+
+    async def heard(where: Topology, cluster_id: str, for_s: float) -> frozenset[str]:
+        return await nodes_heard(amqp_url, where, cluster_id, BrokerTls(), for_s)
+
+    async with running(tmp_path, transport) as (cluster, _):
+        cluster_id = cluster.actor("store-1").cluster
+        assert not await heard(Topology("none-of-this-name"), cluster_id, 0.1)
+        assert not await heard(topology, "another", 0.5)
+        members = set(cluster.options.members)
+
+        async def are_heard() -> bool:
+            return members <= await heard(topology, cluster_id, 1.0)
+
+        await eventually(are_heard, within_s=60)
