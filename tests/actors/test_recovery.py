@@ -340,14 +340,14 @@ def test_a_store_that_knows_that_it_diverged_gives_no_state() -> None:
     diverged.has_diverged = True
     diverged.state.state_hash = "another"
 
+    with pytest.raises(Unrecoverable, match="whose state may be used"):
+        judge([diverged])
     judged = judge([store(1, 4, through=2), diverged])
 
     assert (judged.base.name, judged.standings[("store-2", "disk-store-2")]) == (
         "store-1",
         "diverged",
     )
-    with pytest.raises(Unrecoverable, match="whose state may be used"):
-        judge([diverged])
 
 
 def test_folders_that_are_not_of_one_cluster_are_refused() -> None:
