@@ -73,7 +73,7 @@ async def lose(cluster: MemoryCluster) -> None:
         shutil.rmtree(cluster.folder / name)
 
 
-async def written(folder: Path, at_least: int = 40) -> dict[str, bytes]:
+async def written(folder: Path, at_least: int = 100) -> dict[str, bytes]:
     """The files that were acknowledged by a cluster in `folder` that was lost amid writes."""
     acknowledged: dict[str, bytes] = {}
     async with running(folder) as (cluster, synod):
