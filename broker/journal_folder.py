@@ -251,6 +251,14 @@ def lock_folder(folder: Path) -> int:
 
 def read_marker(folder: Path, node: str, cluster: str) -> dict[str, str] | None:
     """The folder's owner, if it has one. Raises `JournalForeign` or `JournalCorrupt`."""
+    owner = owner_of(folder)
+    if owner is not None:
+        check_owner(folder / MARKER_NAME, owner, node, cluster)
+    return owner
+
+
+def owner_of(folder: Path) -> dict[str, str] | None:
+    """The node, cluster and disk that the folder belongs to, if any. Raises `JournalCorrupt`."""
     path = folder / MARKER_NAME
     try:
         raw = path.read_bytes()
@@ -258,11 +266,9 @@ def read_marker(folder: Path, node: str, cluster: str) -> dict[str, str] | None:
         return None
     try:
         marker = json.loads(raw)
-        owner = {key: str(marker[key]) for key in ("node", "cluster", "disk")}
+        return {key: str(marker[key]) for key in ("node", "cluster", "disk")}
     except (ValueError, KeyError, TypeError) as error:
         raise JournalCorrupt(f"{path} can't be read: {error!r}. {RECOVERY_ADVICE}") from error
-    check_owner(path, owner, node, cluster)
-    return owner
 
 
 def check_owner(path: Path, owner: dict[str, str], node: str, cluster: str) -> None:

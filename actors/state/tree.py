@@ -86,7 +86,7 @@ class Tree:
             if former is not None:
                 self.keep(former)
             else:
-                self._forget(path)
+                self.forget(path)
         del self.dropped[undo.dropped :]
         del self.gained[undo.gained :]
         del self._changed_rows.summary[undo.summary :]
@@ -164,7 +164,8 @@ class Tree:
         self.entries[entry.path] = entry
         self.children.setdefault(parent, set()).add(name)
 
-    def _forget(self, path: str) -> None:
+    def forget(self, path: str) -> None:
+        """Remove an entry without budget or undo; see `keep`. A directory must be empty."""
         parent, _, name = path.rpartition("/")
         entry = self.entries.pop(path)
         self.bytes -= size_of(entry)
@@ -205,7 +206,7 @@ class Tree:
         self._undo.changed(entry.path, entry)
         if isinstance(entry, FileEntry):
             self.dropped.append(entry)
-        self._forget(entry.path)
+        self.forget(entry.path)
         self._changed_rows.note(f"entry/{entry.path}", "gone")
 
 

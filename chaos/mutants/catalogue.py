@@ -24,6 +24,7 @@ FILES = (
     "audit.toml",
     "quotas.toml",
     "accounts.toml",
+    "recovery.toml",
 )
 _SEEDS = 20
 

@@ -43,6 +43,7 @@ _TESTS = {
         "tests/gateway/test_restore.py",
     ),
     "gateway/backup/restore.py": ("tests/gateway/test_restore.py",),
+    "gateway/backup/new_cluster.py": ("tests/gateway/test_restore.py",),
 }
 """The tests that may notice a change of a file, if they are not those of its package."""
 

@@ -42,6 +42,7 @@ COVERAGE_GOALS = (
     CoverageGoal("stores added again", ("learner.stores_added",)),
     CoverageGoal("takeovers by another learner", ("learner.takeovers_proposed",)),
     CoverageGoal("in-doubt slots resolved", ("learner.in_doubt_resolved",)),
+    CoverageGoal("undecided results recovered", ("recoveries.open_results",)),
     CoverageGoal("values of former epochs refused", ("learner.void_by_epoch",)),
     CoverageGoal("fenced coordinators", ("store.fenced",)),
     CoverageGoal(

@@ -23,6 +23,7 @@ from chaos.simulator.invariants import Invariants
 from chaos.simulator.large_files import LargeFiles
 from chaos.simulator.quotas import QuotaClient
 from chaos.simulator.random_streams import random_stream
+from chaos.simulator.recoveries import Recoveries
 from chaos.simulator.rights import TokenClients
 from chaos.simulator.schedule import US_PER_MS
 from chaos.simulator.service_check import ServiceCheck
@@ -48,6 +49,8 @@ _SERVES_MS = 10_000
 _RESTARTED_MS = 5_000
 """From so long after the storm on, every renewal of a chunk's time arrives soon enough."""
 _NEVER_US = 1 << 62
+_RECOVERIES = 2
+"""How many times in a storm a recovery from the disks is checked."""
 _SMALL_PER_LARGE = 4
 """So many clients with small files are there for each one with large files."""
 
@@ -146,6 +149,7 @@ class Simulation:
         AuditReader(self.world, self.workload)
         QuotaClient(self.world, self.workload)
         self.account_clients = AccountClients(self.world, self.workload)
+        self.recoveries = Recoveries(self.world, self.invariants.log, self.invariants.commit)
         if "slow-clients" in self.script.faults and not renewals_arrive(self.script.faults):
             self.large_files.checked_from_us = _NEVER_US
         self.invariants.on_chunk = self.large_files.chunk_changed
@@ -185,7 +189,11 @@ class Simulation:
             self.fault_injector.begin()
         workload.begin()
         began_us = world.now_us
-        world.schedule.run_to_us(began_us + self.plan.storm_ms * US_PER_MS)
+        for part in range(1, _RECOVERIES + 1):
+            world.schedule.run_to_us(
+                began_us + self.plan.storm_ms * US_PER_MS * part // _RECOVERIES
+            )
+            self.recoveries.check()
         self._check_patience()
         self.fault_injector.end()
         restarted_us = world.now_us + _RESTARTED_MS * US_PER_MS
@@ -276,6 +284,7 @@ class Simulation:
         report.counters = self.invariants.total(machines)
         disk_faults = self.fault_injector.disk_faults
         report.counters.update(disk_faults.counters)
+        report.counters.update(self.recoveries.counters)
         report.counters.update(self.fault_injector.replacements.counters)
         report.counters["disk.newcomers_joined"] += disk_faults.newcomers()
         report.counters[f"shape.{self.shape.name}"] += 1

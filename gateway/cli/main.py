@@ -44,6 +44,7 @@ _MODULES = {
     "gateway.cli.broker": ("broker",),
     "gateway.cli.doctor": ("doctor",),
     "gateway.cli.backup": ("backup", "restore"),
+    "gateway.cli.recover": ("recover",),
     "gateway.cli.key_options": ("keygen",),
     "gateway.cli.files": ("put", "get", "ls", "stat", "rm", "mkdir"),
     "gateway.cli.trace": ("trace",),
