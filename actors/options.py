@@ -23,6 +23,11 @@ def role_of(name: str) -> str:
     return role
 
 
+def number_of(name: str) -> int:
+    """The number that a node's name ends with."""
+    return int(name.rpartition("-")[2])
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """The settings of one node. Durations are milliseconds.

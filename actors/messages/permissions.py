@@ -22,6 +22,8 @@ from actors.messages import (
     AuditPage,
     AuditRead,
     Census,
+    ChangeAnswer,
+    ChangeMember,
     Chosen,
     ChunkData,
     ChunkGet,
@@ -58,8 +60,6 @@ from actors.messages import (
     ReadRequest,
     Redirect,
     Reject,
-    ReplaceAcceptor,
-    ReplaceAnswer,
     Result,
     SnapshotPage,
     SnapshotPull,
@@ -290,8 +290,8 @@ PERMISSIONS: dict[type[AnyMessage], Permission] = {
     LogPage: Permission(_LEARNER, _GATEWAY),
     AuditRead: Permission(_GATEWAY | _LEARNER, _LEARNER),
     AuditPage: Permission(_LEARNER, _GATEWAY | _LEARNER),
-    ReplaceAcceptor: Permission(_GATEWAY, _PROPOSER),
-    ReplaceAnswer: Permission(_PROPOSER, _GATEWAY),
+    ChangeMember: Permission(_GATEWAY, _PROPOSER),
+    ChangeAnswer: Permission(_PROPOSER, _GATEWAY),
     # It halts its receiver, as StaleDisk does.
     Superseded: Permission(_LEARNER, _ACCEPTOR, founding_disk=True),
 }

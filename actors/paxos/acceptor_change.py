@@ -4,7 +4,7 @@ and 11). Here is what is asked and answered; the proposer acts.
 
 from collections.abc import Container, Mapping
 
-from actors.messages import ReplaceAcceptor
+from actors.messages import ChangeMember
 from actors.numbers import Milliseconds
 from actors.paxos.membership import Configuration, Key, Membership
 from actors.values import FoundingMember, Members
@@ -32,7 +32,7 @@ def is_newcomer(acceptor: Key, membership: Membership, founded: Membership) -> b
     return not (membership.has_active(acceptor) or founded.has_active(acceptor))
 
 
-def replacement(membership: Membership, request: ReplaceAcceptor, disk: str | None) -> Members:
+def replacement(membership: Membership, request: ChangeMember, disk: str | None) -> Members:
     """The acceptors with another disk under the requested name: `disk`, the last other one that a
     process under it runs on. Raises `ChangeRefused`.
     """

@@ -4,7 +4,7 @@ Here is who runs on which disk, from heartbeats, and what a leader may propose w
 for a change. The proposer asks for the promises that are missing, and proposes.
 """
 
-from actors.messages import ReplaceAcceptor
+from actors.messages import ChangeMember
 from actors.paxos import acceptor_change as change
 from actors.paxos.acceptor_change import NotYet
 from actors.paxos.membership import Key, Membership
@@ -26,12 +26,12 @@ class MemberChanges:
         if change.is_newcomer(acceptor, membership, founded):
             self.newcomers[acceptor[0]] = acceptor[1]
 
-    def version_begun(self, request: ReplaceAcceptor, membership: Membership) -> int | None:
+    def version_begun(self, request: ChangeMember, membership: Membership) -> int | None:
         """The version that a request asks for, if its change is under way."""
         is_begun = change.is_replaced(membership, request.name)
         return membership.newest.version if is_begun else None
 
-    def plan(self, request: ReplaceAcceptor, phase: Leading, membership: Membership) -> Members:
+    def plan(self, request: ChangeMember, phase: Leading, membership: Membership) -> Members:
         """The acceptors with another disk under a name. Raises `ChangeRefused`."""
         turn = self._turn
         if phase.changes_acceptors:

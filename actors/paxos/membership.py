@@ -9,7 +9,10 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Self
 
+from pydantic import Field
+
 from actors.errors import InvariantViolation
+from actors.frozen import is_none
 from actors.numbers import Count
 from actors.paxos.quorum import Voters
 from actors.values import FoundingMember, Frozen, Genesis, Members, Settled
@@ -35,14 +38,29 @@ class Configuration(Frozen):
         return Voters((acceptor.name, acceptor.disk) for acceptor in self.acceptors)
 
 
+class CountedRoster(Frozen):
+    """The proposers, learners and stores that the Roster in `slot` names. `removed` are the disks
+    on which others ran when they were removed, one for each name.
+    """
+
+    version: Count
+    slot: Count
+    members: tuple[str, ...]
+    removed: tuple[FoundingMember, ...] = ()
+
+
 class Membership(Frozen):
     """The active configurations at the end of a chosen prefix, oldest first: one, or two amid a
     change. Retired ones are forgotten: whoever knows a Settled knows all slots that they chose.
+
+    The other roles vote on no slot, so a roster of their names is enough.
     """
 
     active: tuple[Configuration, ...]
     settled_slot: Count = 0
     """The slot of the Settled that ended the last change; 0: there was none."""
+    roster: CountedRoster | None = Field(None, exclude_if=is_none)
+    """`None`: as in the genesis."""
 
     @classmethod
     def founded(cls, genesis: Genesis) -> Self:
@@ -53,8 +71,8 @@ class Membership(Frozen):
 
     @property
     def is_founding(self) -> bool:
-        """Whether the acceptors never changed: their row and their fields are not written then."""
-        return self.newest.version == 0
+        """Whether no member ever changed: the row and the fields are not written then."""
+        return self.newest.version == 0 and self.roster is None
 
     @property
     def newest(self) -> Configuration:
@@ -65,6 +83,14 @@ class Membership(Frozen):
     def is_settled(self) -> bool:
         """Whether no change is under way."""
         return len(self.active) == 1
+
+    def names(self, role: str, genesis: Genesis) -> tuple[str, ...]:
+        """The proposers, the learners or the stores; of acceptors those that were named last."""
+        if role == "acceptor":
+            return tuple(acceptor.name for acceptor in self.newest.acceptors)
+        if self.roster is None:
+            return genesis.names(role)
+        return tuple(name for name in self.roster.members if name.startswith(f"{role}-"))
 
     def has_active(self, key: Key) -> bool:
         """Whether this disk is an acceptor of an active configuration."""

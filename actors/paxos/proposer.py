@@ -19,6 +19,8 @@ from actors.effects import Group, Record
 from actors.errors import InvariantViolation
 from actors.messages import (
     Accept,
+    ChangeAnswer,
+    ChangeMember,
     LeaderBeat,
     LearnerProgress,
     LeaseAsk,
@@ -31,8 +33,6 @@ from actors.messages import (
     ProposeValue,
     Redirect,
     Reject,
-    ReplaceAcceptor,
-    ReplaceAnswer,
     Submit,
 )
 from actors.node import Handlers, Node, Timers, read_record
@@ -352,9 +352,9 @@ class Proposer(Node):
         if not (isinstance(self.phase, Following) or self.membership.has_active(key)):
             self.phase.forget(key)
 
-    def _on_replace_acceptor(self, sender: str, message: ReplaceAcceptor) -> None:
-        """A gateway asks for another disk under an acceptor's name."""
-        answer = ReplaceAnswer(number=message.number)
+    def _on_change_member(self, sender: str, message: ChangeMember) -> None:
+        """A gateway asks for a change of the members."""
+        answer = ChangeAnswer(number=message.number)
         try:
             version = self._begin_change(message)
             answer = answer.model_copy(update={"version": version})
@@ -363,7 +363,7 @@ class Proposer(Node):
             answer = answer.model_copy(update={"refused": str(refusal), "again": again})
         self._send(sender, answer)
 
-    def _begin_change(self, request: ReplaceAcceptor) -> int:
+    def _begin_change(self, request: ChangeMember) -> int:
         """Propose the acceptors with another disk under a name (rule 10); their version. It is the
         same if that was asked for before. Raises `ChangeRefused`, also if only promises are
         missing, for which it asks.
@@ -791,7 +791,7 @@ class Proposer(Node):
         ProposeValue: _on_propose_value,
         LearnerProgress: _on_progress,
         LeaseAsk: _on_lease_ask,
-        ReplaceAcceptor: _on_replace_acceptor,
+        ChangeMember: _on_change_member,
     }
     timers: ClassVar[Timers] = {
         "election": _on_election_due,

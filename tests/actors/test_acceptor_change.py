@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from actors.calls import ChangeBegun, ChangeNotBegun, Replace
-from actors.messages import NodeHeartbeat, ReplaceAcceptor, ReplaceAnswer, Superseded
+from actors.calls import ChangeBegun, ChangeNotBegun, MemberChange
+from actors.messages import ChangeAnswer, ChangeMember, NodeHeartbeat, Superseded
 from actors.paxos.acceptor_change import (
     ChangeRefused,
     check_alive,
@@ -36,9 +36,9 @@ def voters(*numbers: int) -> list[Key]:
     return [voter(number) for number in numbers]
 
 
-def request(name: str, version: int = 0) -> ReplaceAcceptor:
+def request(name: str, version: int = 0) -> ChangeMember:
     """A gateway's, which knows that version of the acceptors."""
-    return ReplaceAcceptor(number=1, name=name, version=version)
+    return ChangeMember(number=1, action="replace", name=name, version=version)
 
 
 # -- what a leader asks before it begins one -------------------------------------------------------
@@ -119,7 +119,9 @@ def test_a_change_ends_only_behind_the_fence_the_mark_and_the_read_leases() -> N
 
 
 def asked(world: World, name: str) -> Any:
-    return world.answer(world.call(lambda token: Replace(token=token, name=name)))
+    return world.answer(
+        world.call(lambda token: MemberChange(token=token, action="replace", name=name))
+    )
 
 
 def begun(world: World, name: str) -> ChangeBegun:
@@ -229,11 +231,11 @@ def test_a_former_disk_that_comes_back_halts_and_says_why(world: World) -> None:
     assert "is no acceptor any more" in world.halted.get("acceptor-4", "")
 
 
-def refused(leader: Any, message: ReplaceAcceptor) -> str:
+def refused(leader: Any, message: ChangeMember) -> str:
     """Why the leader refuses; empty: it does not."""
-    leader._on_replace_acceptor("gateway-1", message)
+    leader._on_change_member("gateway-1", message)
     sent = [send.message for send in leader._take().sends]
-    (answer,) = [one for one in sent if isinstance(one, ReplaceAnswer)]
+    (answer,) = [one for one in sent if isinstance(one, ChangeAnswer)]
     return answer.refused
 
 

@@ -300,8 +300,8 @@ SAMPLES: tuple[AnyMessage, ...] = (
     ),
     m.JoinRequest(applied=9, state_hash=HASH),
     m.Diverged(slot=9, state_hash=HASH, reported="cd" * 16),
-    m.ReplaceAcceptor(number=3, name="acceptor-3", version=1, principal="t"),
-    m.ReplaceAnswer(number=3, version=1, refused="ü", again=True),
+    m.ChangeMember(number=3, action="replace", name="acceptor-3", version=1, principal="t"),
+    m.ChangeAnswer(number=3, version=1, refused="ü", again=True),
     m.Superseded(disk="a3", version=1),
 )
 

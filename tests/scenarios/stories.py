@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from actors.calls import ChangeBegun, ChangeNotBegun, Replace
+from actors.calls import ChangeBegun, ChangeNotBegun, MemberChange
 from actors.effects import TimerKey
 from actors.paxos.phases import Leading
 from actors.values import NoOp
@@ -286,6 +286,10 @@ def replace_acceptor() -> Stage:
     world = stage.world
     machine = world.machines["acceptor-3"]
     former = machine.disk
+
+    def replace_3(token: int) -> MemberChange:
+        return MemberChange(token=token, action="replace", name="acceptor-3")
+
     stage.when("acceptor-3 loses its disk, and starts on an empty one")
     world.crash("acceptor-3")
     machine.disk = Disk("another disk")
@@ -298,11 +302,11 @@ def replace_acceptor() -> Stage:
         holds=world.actor("acceptor-3").is_started and not learner.log.membership.has_active(new),
     )
     stage.when("an operator has it replaced")
-    early = world.answer(world.call(lambda token: Replace(token=token, name="acceptor-3")))
+    early = world.answer(world.call(replace_3))
     stage.then("it is too early", holds=isinstance(early, ChangeNotBegun) and early.again)
     world.run(50)
     stage.when("the operator asks again")
-    begun = world.answer(world.call(lambda token: Replace(token=token, name="acceptor-3")))
+    begun = world.answer(world.call(replace_3))
     stage.then("the change has begun", holds=begun == ChangeBegun(version=1))
     stage.until(lambda: learner.log.membership.settled_slot > 0, "the end of the change")
     known = learner.log.membership
