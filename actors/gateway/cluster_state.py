@@ -152,12 +152,23 @@ class ClusterState:
         membership = self._membership or Membership.founded(self._turn.genesis)
         return AcceptorsReport(membership, self._durable_mark)
 
+    def names(self, role: str) -> tuple[str, ...]:
+        """The members of a role, as learners report them; before the founding by the settings."""
+        if self._turn.founded is None:
+            return self._turn.options.names(role)
+        return self.acceptors_report().membership.names(role, self._turn.genesis)
+
+    @property
+    def stores_needed(self) -> int:
+        """The number of whole stores that a new write needs."""
+        return self.acceptors_report().membership.stores_needed(self._turn.genesis)
+
     def version_of(self, name: str) -> int:
         """The version that a change of that member is about: of the acceptors, or of the roster."""
         membership = self.acceptors_report().membership
         if name.startswith("acceptor-"):
             return membership.newest.version
-        return 0 if membership.roster is None else membership.roster.version
+        return membership.roster_version
 
     @property
     def is_view_undurable(self) -> bool:

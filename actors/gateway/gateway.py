@@ -33,7 +33,7 @@ from actors.gateway.audit_reads import AuditReads
 from actors.gateway.chunk_transfers import Transfers
 from actors.gateway.cluster_state import ClusterState
 from actors.gateway.log_reads import LogReads
-from actors.gateway.member_changes import MemberChanges
+from actors.gateway.member_changes import MemberRequests
 from actors.gateway.member_reports import members_report
 from actors.gateway.read_requests import ReadRequests
 from actors.gateway.state_copies import Copies
@@ -74,7 +74,7 @@ class Gateway(Node):
         self.log_reads = LogReads(self.turn, self.cluster_state)
         self.audit_reads = AuditReads(self.turn, self.cluster_state)
         self.copies = Copies(self.turn, self.cluster_state)
-        self.member_changes = MemberChanges(self.turn, self.cluster_state)
+        self.member_changes = MemberRequests(self.turn, self.cluster_state)
 
     @property
     def session(self) -> str:
@@ -171,20 +171,19 @@ class Gateway(Node):
         has_leader = self._started and state.has_leader
         return Surveyed(
             cluster=self.cluster,
-            leader=state.leader.proposer if has_leader else None,
+            leader=state.leader.node if has_leader else None,
             ready=writes.is_open and has_leader,
             view=(state.view or self.genesis.view) if self._started else None,
             session=writes.name if writes.is_open else None,
             nodes=state.node_reports(),
             expected={
-                role: self.options.names(role)
-                for role in ("proposer", "acceptor", "learner", "store")
+                role: state.names(role) for role in ("proposer", "acceptor", "learner", "store")
             },
             leases=state.lease_report(),
             view_heard=state.view is not None,
             acceptors=state.acceptors_report() if self._started else None,
             members=members_report(state, self.genesis) if self._started else None,
-            stores_needed=self.genesis.stores_needed if self._started else 0,
+            stores_needed=state.stores_needed if self._started else 0,
             heard_ms=state.heard_ms,
             listening_ms=state.listening_ms,
             silent_ms=state.silent_ms,

@@ -17,7 +17,7 @@ class _Asking:
     deadline: Milliseconds
 
 
-class MemberChanges:
+class MemberRequests:
     """The requests of one gateway that the leader has not answered."""
 
     def __init__(self, turn: Turn, cluster: ClusterState) -> None:
@@ -45,7 +45,7 @@ class MemberChanges:
             version=self._cluster.version_of(call.name),
             principal=call.principal,
         )
-        self._turn.send(self._cluster.leader.proposer, request)
+        self._turn.send(self._cluster.leader.node, request)
 
     def on_answer(self, message: ChangeAnswer) -> None:
         """The leader has proposed the change, or refuses."""

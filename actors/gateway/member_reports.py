@@ -27,7 +27,7 @@ def members_report(cluster: ClusterState, genesis: Genesis) -> MembersReport:
     ordered = sorted(names, key=lambda name: (MEMBER_ROLES.index(role_of(name)), number_of(name)))
     judge = _Judge(cluster, genesis, membership, is_durable, known.needs_former)
     return MembersReport(
-        version=0 if roster is None else roster.version,
+        version=membership.roster_version,
         slot=0 if roster is None else roster.slot,
         is_durable=is_durable,
         members=tuple(judge.report(name) for name in ordered),

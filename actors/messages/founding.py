@@ -49,12 +49,15 @@ class Inquiry(Frozen):
 
 
 class Founded(Frozen):
-    """All acceptors hold `genesis`. `asker_*` echo the `Inquiry`, if this answers one."""
+    """All acceptors hold `genesis`. `asker_*` echo the `Inquiry`, if this answers one. `version` is
+    the highest one of the acceptors that the sender has answered.
+    """
 
     type: Literal["genesis.founded"] = "genesis.founded"
     genesis: Genesis
     asker_disk: str = ""
     asker_incarnation: Count = 0
+    version: Count = Field(0, exclude_if=lambda version: version == 0)
 
 
 class NodeHeartbeat(Frozen):

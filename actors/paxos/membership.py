@@ -1,4 +1,5 @@
-"""Which acceptors choose which slot: a pure function of the chosen prefix (decision 26, rules 1-3).
+"""Which acceptors choose which slot, and who the other members are: a pure function of the chosen
+prefix (decision 26, rules 1-3 and 19).
 
 `Members` begins a change and `Settled` ends it. In between, the old and the new configuration are
 both active: elections and leases take a majority of each, and a slot that of its own. Here is which
@@ -15,7 +16,15 @@ from actors.errors import InvariantViolation
 from actors.frozen import is_none
 from actors.numbers import Count
 from actors.paxos.quorum import Voters
-from actors.values import FoundingMember, Frozen, Genesis, Members, Settled
+from actors.values import (
+    FoundingMember,
+    Frozen,
+    Genesis,
+    Members,
+    Roster,
+    RosterNames,
+    Settled,
+)
 
 Key = tuple[str, str]
 """An acceptor and its disk: one that lost its disk is another one."""
@@ -45,8 +54,22 @@ class CountedRoster(Frozen):
 
     version: Count
     slot: Count
-    members: tuple[str, ...]
+    members: RosterNames
     removed: tuple[FoundingMember, ...] = ()
+
+    def names(self, role: str) -> tuple[str, ...]:
+        """The members of a role."""
+        return tuple(name for name in self.members if name.startswith(f"{role}-"))
+
+    def after(self, slot: int, value: Roster) -> "CountedRoster":
+        """The next roster, in `slot`. Of each name that it lacks the last removed disk is kept."""
+        removed = {one.name: one for one in (*self.removed, *value.removed)}
+        return CountedRoster(
+            version=value.version,
+            slot=slot,
+            members=value.members,
+            removed=tuple(removed[name] for name in sorted(removed.keys() - set(value.members))),
+        )
 
 
 class Membership(Frozen):
@@ -88,9 +111,23 @@ class Membership(Frozen):
         """The proposers, the learners or the stores; of acceptors those that were named last."""
         if role == "acceptor":
             return tuple(acceptor.name for acceptor in self.newest.acceptors)
-        if self.roster is None:
-            return genesis.names(role)
-        return tuple(name for name in self.roster.members if name.startswith(f"{role}-"))
+        return genesis.names(role) if self.roster is None else self.roster.names(role)
+
+    @property
+    def roster_version(self) -> int:
+        """The version of the roster; 0: the genesis's."""
+        return 0 if self.roster is None else self.roster.version
+
+    def is_removed(self, name: str, disk: str, genesis: Genesis) -> bool:
+        """Whether this disk was a proposer's, a learner's or a store's that was removed since."""
+        if self.roster is None or name in self.roster.members:
+            return False
+        one = FoundingMember(name=name, disk=disk)
+        return one in self.roster.removed or one in genesis.members
+
+    def stores_needed(self, genesis: Genesis) -> int:
+        """The number of whole stores that a new write needs: never more than there are."""
+        return min(genesis.stores_needed, len(self.names("store", genesis)))
 
     def has_active(self, key: Key) -> bool:
         """Whether this disk is an acceptor of an active configuration."""
@@ -109,10 +146,13 @@ class Membership(Frozen):
                 first_slot=slot + alpha,
                 acceptors=value.acceptors,
             )
-            return Membership(active=(self.newest, new), settled_slot=self.settled_slot)
+            return self.model_copy(update={"active": (self.newest, new)})
         ends = isinstance(value, Settled) and not self.is_settled and value.version == version
         if ends and slot >= self.newest.first_slot:
-            return Membership(active=(self.newest,), settled_slot=slot)
+            return self.model_copy(update={"active": (self.newest,), "settled_slot": slot})
+        if isinstance(value, Roster) and value.version == self.roster_version + 1:
+            former = self.roster or CountedRoster(version=0, slot=0, members=value.members)
+            return self.model_copy(update={"roster": former.after(slot, value)})
         return self
 
     def at(self, slot: int) -> Configuration:

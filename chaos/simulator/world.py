@@ -97,6 +97,13 @@ class World:
                 )
             self.run(step_ms)
 
+    def add_machine(self, name: str) -> Machine:
+        """A node that the settings do not name, on an empty disk, and not started."""
+        machine = self.machines[name] = self._new_machine(name)
+        self.names = (*self.names, name)
+        self.network.add(machine)
+        return machine
+
     # -- nodes -----------------------------------------------------------------------------------
 
     def start(self, *names: str) -> None:
