@@ -43,10 +43,11 @@ class AuditCopy:
 
     def tick(self) -> None:
         """Ask the learner whose turn it is, if it is time to ask one."""
-        if not self._waiting:
+        peers = [name for name in self._peers() if name in self._waiting]
+        self._waiting.intersection_update(peers)  # Of removed ones nothing comes any more.
+        if not peers:
             return
         turn = self._turn
-        peers = [name for name in self._peers() if name in self._waiting]
         peer = self._rotation.next(peers, turn.now, _PATIENCE_MS)
         if peer is not None:
             self._ask(peer)

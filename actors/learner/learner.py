@@ -198,6 +198,7 @@ class Learner(Node):
             in_doubt=self.chosen_through - self.decided,
             installing=self._installer.busy,
             rows_left=self._installer.rows_left,
+            chunks_missing=int(self.audit_copy.busy),
             **self._acceptors_known(),
         )
 

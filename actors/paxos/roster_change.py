@@ -23,7 +23,7 @@ class Heard(NamedTuple):
     disk: str
     durable: int = 0
     is_sound: bool = True
-    """Whether it neither copies a state nor lacks contents."""
+    """Whether it neither copies a state nor lacks contents, or records of the audit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +151,12 @@ def _check_removal(request: ChangeMember, known: Surroundings) -> None:
         raise ChangeRefused(f"{LEARNERS_LEAST} learners have to stay: add another one first")
     if not others:
         raise ChangeRefused(f"{name} is the only {role}: add another one first")
+    alive = [heard for other in others if (heard := known.alive(other)) is not None]
     if role != "store":
-        if not any(known.alive(other) for other in others):
+        if not alive:
             raise ChangeRefused(f"none of the others is alive: {', '.join(others)}")
+        if role == "learner" and not any(one.is_sound and one.durable for one in alive):
+            raise NotYet(f"the others still copy states or the audit: {', '.join(others)}")
         return
     genesis = known.genesis
     after = min(genesis.stores_needed, len(others))

@@ -30,7 +30,7 @@ class Replacements:
         return [
             name
             for name, disk in sorted(self._log.acceptors.items())
-            if self._world.machines[name].disk.identity != disk
+            if name in self._world.machines and self._world.machines[name].disk.identity != disk
         ]
 
     def _is_forgettable(self) -> bool:

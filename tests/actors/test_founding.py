@@ -8,11 +8,19 @@ import pytest
 
 from actors.effects import NOTHING, Envelope, TimerKey
 from actors.founding import HELD
-from actors.messages import Founded, HoldsGenesis, Prepare, Present, ProposeGenesis, StaleDisk
+from actors.messages import (
+    Founded,
+    HoldsGenesis,
+    Prepare,
+    Present,
+    ProposeGenesis,
+    StaleDisk,
+    Submit,
+)
 from actors.options import Identity, Options
 from actors.paxos.ballot import Ballot
 from actors.roles import build_actor
-from actors.values import Batch, Genesis
+from actors.values import Batch, Command, Genesis, OpenSession
 from chaos.simulator.disk import Disk
 from chaos.simulator.parcels import Envelopes
 from chaos.simulator.world import World
@@ -80,8 +88,16 @@ def test_a_proposer_with_an_emptied_disk_leads_under_ballots_of_its_own() -> Non
     ballot = cluster.actor(name).phase.ballot
     assert (ballot.node, ballot.proposer) == (name, f"{name}/disk-empty")
     assert not cluster.halted
-    store = cluster.actor("store-1")
-    assert store.reads.leader == ballot
+    assert cluster.actor("store-1").reads.leader == ballot
+    command = Command(
+        session="gateway-1.s",
+        sequence=1,
+        acknowledged=0,
+        reply_to="gateway-1",
+        operation=OpenSession(),
+    )
+    late = hand(cluster, name, "gateway-1", Submit(ballot=former, command=command))
+    assert not late.sends, "only the former disk knows what it proposed"
 
 
 def test_a_node_that_the_cluster_does_not_name_waits_to_be_added() -> None:

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from actors.calls import ChangeNotBegun, MemberReport, Survey
+from actors.gateway.member_reports import members_report
 from actors.messages import Action, ChangeMember
 from actors.paxos.acceptor_change import ChangeRefused, NotYet
 from actors.paxos.membership import CountedRoster, Membership
@@ -44,7 +45,7 @@ GENESIS = Genesis(
     ),
     view=VIEW,
 )
-ALL_HEARD = {name: Heard(at=100, disk=f"disk-{name}") for name in NAMES}
+ALL_HEARD = {name: Heard(at=100, disk=f"disk-{name}", durable=9) for name in NAMES}
 
 
 def request(action: Action, name: str, version: int = 0) -> ChangeMember:
@@ -179,6 +180,17 @@ def test_a_store_that_is_to_go_counts_for_nothing_when_the_next_one_goes() -> No
     """Given a view that still names a removed store, then no second one may go."""
     with pytest.raises(ChangeRefused, match="1 whole stores"):
         next_roster(request("remove", "store-2", 1), around(after((9, REMOVED))))
+
+
+def test_no_learner_goes_while_the_others_copy_what_it_has() -> None:
+    three = Roster(version=1, members=(*NAMES[:4], "learner-3", *NAMES[4:]))
+    sound = Heard(100, "new", durable=9)
+    known = around(after((9, three)), ("learner-2",), learner_3=sound)
+    assert next_roster(request("remove", "learner-1", 1), known).version == 2
+    for copying in (sound._replace(is_sound=False), sound._replace(durable=0)):
+        known = around(after((9, three)), ("learner-2",), learner_3=copying)
+        with pytest.raises(NotYet, match="still copy states or the audit"):
+            next_roster(request("remove", "learner-1", 1), known)
 
 
 def test_the_last_proposer_stays() -> None:
@@ -318,3 +330,97 @@ def test_a_store_that_lost_its_disk_joins_by_itself_and_the_report_shows_it(worl
         answer = asked_to(world, "add", name)
         assert isinstance(answer, ChangeNotBegun)
         assert "no name of a member" in answer.reason
+
+
+# -- who acts, and who halts -----------------------------------------------------------------------
+
+
+def without(world: World, name: str, slot: int) -> Membership:
+    """The membership after a roster in `slot` that removes a founding member."""
+    genesis = world.actor("store-1").genesis
+    roles = ("proposer", "learner", "store")
+    members = tuple(one for role in roles for one in genesis.names(role) if one != name)
+    spare = (*members, "learner-9") if name.startswith("learner") else members
+    roster = Roster(version=1, members=spare)
+    membership: Membership = world.actor("learner-1").log.membership
+    return membership.after(slot, roster, ALPHA)
+
+
+def test_a_learner_that_waits_to_be_added_takes_over_from_nobody(world: World) -> None:
+    """Given a newcomer and no other learner, then it does not stand for coordinator."""
+    world.add_machine("learner-9")
+    world.start("learner-9")
+    world.run(5_000)
+    world.crash(*world.options.names("learner"))
+    world.run(15_000)
+    newcomer = world.actor("learner-9")
+    assert newcomer.decided > 0
+    assert newcomer.counters["takeovers_proposed"] == 0
+    assert newcomer.coordinator is None
+
+
+def test_a_removed_store_halts_once_that_is_durable_and_no_view_names_it(world: World) -> None:
+    store = world.actor("store-2")
+    slot, view = store.durable, store.state.view
+    store.state._changed_membership = without(world, "store-2", slot)
+    assert store._removal() == ""  # The view names it.
+    others = tuple(member for member in view.stores if member.name != "store-2")
+    store.state.view = view.model_copy(update={"stores": others})
+    assert "store-2: it was removed" in store._removal()
+    store.state._changed_membership = without(world, "store-2", slot + 1)
+    assert store._removal() == ""
+    store.state._changed_membership = without(world, "store-3", slot)
+    assert store._removal() == ""
+
+
+def test_a_removed_learner_halts_once_that_is_durable_and_it_does_not_coordinate(
+    world: World,
+) -> None:
+    name = world.actor("store-1").state.view.coordinator
+    learner = world.actor(name)
+    learner.state._changed_membership = without(world, name, learner.durable)
+    assert learner._removal() == ""  # It coordinates.
+    learner.coordinator = None
+    assert f"{name}: it was removed" in learner._removal()
+    learner.state._changed_membership = without(world, name, learner.durable + 1)
+    assert learner._removal() == ""
+
+
+def test_a_removed_leader_steps_down_at_once_and_halts_once_that_is_durable(world: World) -> None:
+    leader = leader_of(world).actor
+    leader._changed_membership = without(world, leader.name, leader.chosen_through)
+    leader.durable_mark = leader.chosen_through - 1
+    assert leader._removal() == ""
+    leader._on_leader_due("")
+    assert not hasattr(leader.phase, "ballot")
+    leader.durable_mark = leader.chosen_through
+    assert f"{leader.name}: it was removed" in leader._removal()
+    assert not leader.is_member
+
+
+def test_a_gateway_says_that_a_store_may_go_once_nothing_depends_on_it(world: World) -> None:
+    """Given a removed store, then it may be switched off once its removal and the view without it
+    are durable; not while the view names it, nor while either can be forgotten.
+    """
+    gateway = world.actor("gateway-1")
+    state, genesis = gateway.cluster_state, gateway.genesis
+    view = state.view or genesis.view
+    others = tuple(member for member in view.stores if member.name != "store-2")
+    dropped = view.model_copy(update={"stores": others})
+    state._membership = without(world, "store-2", 50)
+
+    def standing(mark: int, now: View, through: int = 51) -> str:
+        state._durable_mark, state.view, state._view_through = mark, now, through
+        report = members_report(state, genesis).of("store-2")
+        assert report is not None
+        return report.standing
+
+    assert standing(49, dropped) == "leaving"
+    assert standing(60, view) == "leaving"
+    assert standing(50, dropped) == "leaving"
+    assert standing(51, dropped) == "removed"
+    coordinator = view.coordinator
+    state._membership = without(world, coordinator, 50)
+    report = members_report(state, genesis).of(coordinator)
+    assert report is not None
+    assert report.standing == "leaving"
