@@ -26,7 +26,7 @@ _LEAST = {"proposer": 1, "acceptor": 3, "learner": 2, "store": 1}
 
 
 @dataclass(slots=True)
-class Wanted:
+class WantedChange:
     """A change that the operator asks for."""
 
     action: Action
@@ -42,7 +42,7 @@ class MemberOperator:
         self._world = world
         self._log = log
         self._rng = world.stream("members")
-        self._wanted: Wanted | None = None
+        self._wanted: WantedChange | None = None
         self._ever: set[str] = set()
         """All names that have been members."""
         self._ghosts: set[str] = set()
@@ -69,9 +69,9 @@ class MemberOperator:
             name = self._free_name(role, rng)
             machine = self._world.add_machine(name)
             self._world.start(machine.name)
-            self._wanted = Wanted("add", name)
+            self._wanted = WantedChange("add", name)
         else:
-            self._wanted = Wanted("remove", rng.choice(members))
+            self._wanted = WantedChange("remove", rng.choice(members))
         self.counters[f"members.{self._wanted.action} asked"] += 1
         self._run()
         return f"{self._wanted.action} {self._wanted.name}"
@@ -102,7 +102,7 @@ class MemberOperator:
         if self._runs:
             self._later(_AGAIN_MS, self._on_tick)
 
-    def _is_done(self, wanted: Wanted) -> bool:
+    def _is_done(self, wanted: WantedChange) -> bool:
         role = wanted.name.rpartition("-")[0]
         is_member = wanted.name in self._log.names(role)
         is_settled = role != "acceptor" or not self._log.changing
