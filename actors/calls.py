@@ -284,7 +284,7 @@ class MemberReport:
     - `joining`: a store that is to be in the view and is not yet, or lacks state or contents;
     - `newcomer`: no member; it waits to be added, or its name is a mistake;
     - `leaving`: it was removed, and may still be needed;
-    - `removed`: it was removed, and may be switched off.
+    - `removed`: it was removed, and may be switched off. So may a newcomer whose name was removed.
 
     `waits_for` says what is missing, for people; empty: nothing.
     """

@@ -569,8 +569,8 @@ class Roster(Frozen):
     """The proposers, learners and stores, all of them by name, from its own slot on.
 
     They vote on no slot, so it takes effect at once where it counts: if its version is one higher
-    than the last one's (0: the genesis). `removed` is the disk on which each one that is not named
-    any more ran, so that this disk learns that it was removed, and no later one of its name does.
+    than the last one's (0: the genesis). `removed` are the disks of one that is not named any more,
+    so that these learn that they were removed, and no later one of the name does.
     `principal` is as in `Members`.
     """
 

@@ -103,8 +103,9 @@ class _Judge:
         """A node that the roster does not name."""
         roster, cluster = self._membership.roster, self._cluster
         founding = {one.name: one.disk for one in self._genesis.members}
-        was_on = {one.name: one.disk for one in roster.removed} if roster is not None else {}
-        if name not in founding and name not in was_on:
+        removed = () if roster is None else roster.removed
+        was_on = {founding.get(name), *(one.disk for one in removed if one.name == name)} - {None}
+        if not was_on:
             return "newcomer", "", "to be added"
         if not self._is_durable:
             return "leaving", "", "its removal to be durable"
@@ -115,6 +116,6 @@ class _Judge:
             return "leaving", "", "another coordinator"
         if cluster.is_view_undurable:
             return "leaving", "", "the view without it to be durable"
-        if runs_on and runs_on not in (was_on.get(name), founding.get(name)):
+        if runs_on and runs_on not in was_on:
             return "newcomer", "", "to be added again"
         return "removed", "", ""

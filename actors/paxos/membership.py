@@ -49,7 +49,7 @@ class Configuration(Frozen):
 
 class CountedRoster(Frozen):
     """The proposers, learners and stores that the Roster in `slot` names. `removed` are the disks
-    on which others ran when they were removed, one for each name.
+    on which others were when they were removed.
     """
 
     version: Count
@@ -62,13 +62,17 @@ class CountedRoster(Frozen):
         return tuple(name for name in self.members if name.startswith(f"{role}-"))
 
     def after(self, slot: int, value: Roster) -> "CountedRoster":
-        """The next roster, in `slot`. Of each name that it lacks the last removed disk is kept."""
-        removed = {one.name: one for one in (*self.removed, *value.removed)}
+        """The next roster, in `slot`. Of each name that it lacks the disks are kept on which it was
+        when it was removed last.
+        """
+        named = {one.name for one in value.removed}.union(value.members)
+        kept = [one for one in self.removed if one.name not in named]
+        new = [one for one in value.removed if one.name not in value.members]
         return CountedRoster(
             version=value.version,
             slot=slot,
             members=value.members,
-            removed=tuple(removed[name] for name in sorted(removed.keys() - set(value.members))),
+            removed=tuple(sorted((*kept, *new), key=lambda one: (one.name, one.disk))),
         )
 
 

@@ -60,13 +60,12 @@ class Surroundings:
                 whole.append(store.name)
         return [name for name in whole if name in members]
 
-    def disk_of(self, name: str) -> str | None:
-        """The disk of a member: that of the view, or the one on which it was heard last."""
+    def disks_of(self, name: str) -> set[str]:
+        """The disks of a member: that of the view, and the one on which it was heard last, which
+        may be another one that has not joined yet.
+        """
         store = self.view.member(name) if self.view is not None else None
-        if store is not None:
-            return store.disk
-        heard = self.heard.get(name)
-        return heard.disk if heard is not None else self.founding_disk(name)
+        return {one.disk for one in (store, self.heard.get(name)) if one is not None}
 
     def founding_disk(self, name: str) -> str | None:
         """The disk that the genesis names."""
@@ -94,16 +93,16 @@ def next_roster(request: ChangeMember, known: Surroundings) -> Roster:
     if request.action == "add":
         _check_addition(request, known)
         members.append(name)
-        removed = None
+        disks: set[str] = set()
     else:
         _check_removal(request, known)
         members.remove(name)
-        removed = known.disk_of(name)
+        disks = known.disks_of(name)
     members.sort(key=lambda one: (MEMBER_ROLES.index(role_of(one)), number_of(one)))
     return Roster(
         version=request.version + 1,
         members=tuple(members),
-        removed=(FoundingMember(name=name, disk=removed),) if removed is not None else (),
+        removed=tuple(FoundingMember(name=name, disk=disk) for disk in sorted(disks)),
         principal=request.principal,
     )
 

@@ -1,4 +1,4 @@
-"""An operator who adds and removes members of all roles (`synod add`, `synod remove`).
+"""An operator who adds and removes members of all roles.
 
 It asks a gateway again and again, as the commands do. What was removed is switched off, with its
 disk, only when a gateway says so: then it must never be missed. Some come back all the same.
@@ -152,7 +152,8 @@ class MemberOperator:
             if isinstance(answer, Surveyed) and answer.members is not None:
                 for name in self._departed():
                     report = answer.members.of(name)
-                    if report is not None and report.standing == "removed":
+                    # On another disk, which it got meanwhile, it is a newcomer again.
+                    if report is not None and report.standing in ("removed", "newcomer"):
                         self._switch_off(name)
         gateways = self._world.up("gateway")
         if self._departed() and gateways:

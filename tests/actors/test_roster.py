@@ -142,6 +142,11 @@ def test_a_member_is_added_and_removed_by_name() -> None:
     assert (ADDED.version, ADDED.removed) == (1, ())
     assert REMOVED.members == NAMES[:-1]
     assert REMOVED.removed == (FoundingMember(name="store-3", disk="disk-store-3"),)
+    joining = next_roster(request("remove", "store-3"), around(store_3=Heard(100, "a new one")))
+    assert [one.disk for one in joining.removed] == ["a new one", "disk-store-3"]
+    gone = after((9, joining))
+    for disk in ("a new one", "disk-store-3"):
+        assert gone.is_removed("store-3", disk, GENESIS)
 
 
 @pytest.mark.parametrize(
