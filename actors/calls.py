@@ -7,7 +7,7 @@ itself, and returns the `Answer` with the same `token` to the caller.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from actors.messages import AuditRead, NodeHeartbeat, ReadReply, ReadRequest, SnapshotPage
+from actors.messages import Action, AuditRead, NodeHeartbeat, ReadReply, ReadRequest, SnapshotPage
 from actors.numbers import Milliseconds
 from actors.paxos.ballot import Ballot
 from actors.paxos.membership import Membership
@@ -122,12 +122,13 @@ class CopySnapshot(Call):
     page: int = 0
 
 
-class Replace(Call):
-    """Replace the disk of an acceptor by the one that now runs under its name, for the token with
-    the id `principal`; without one, for the administrator.
+class MemberChange(Call):
+    """Replace, add or remove a member, for the principal with the owner `principal`; without one,
+    for the administrator.
     """
 
-    type: Literal["call.replace"] = "call.replace"
+    type: Literal["call.change_member"] = "call.change_member"
+    action: Action
     name: str
     principal: str | None = None
 
@@ -150,7 +151,7 @@ AnyCall = (
     | HoldChunks
     | KeepChunks
     | CopySnapshot
-    | Replace
+    | MemberChange
 )
 
 
@@ -222,8 +223,9 @@ class CopiedPage:
 
 @dataclass(frozen=True, slots=True)
 class ChangeBegun:
-    """The leader has proposed the change of the acceptors to `version`. Learners report whether it
-    was chosen, and when it has ended.
+    """The leader has proposed the change to `version`: of the acceptors, or of the roster of the
+    other roles. Learners report whether it was chosen, and when it has ended. To replace a store, a
+    learner or a proposer nothing is proposed: its new disk is seen, and joins by itself.
     """
 
     version: int
@@ -231,7 +233,7 @@ class ChangeBegun:
 
 @dataclass(frozen=True, slots=True)
 class ChangeNotBegun:
-    """The leader refuses to change the acceptors for `reason`; if `again`, what is missing comes by
+    """The leader refuses to change the members for `reason`; if `again`, what is missing comes by
     itself. Asking again is safe: what has begun is answered with its version.
     """
 
@@ -267,6 +269,51 @@ class AcceptorsReport:
         return not membership.is_settled or self.durable_mark < membership.settled_slot
 
 
+Standing = Literal["member", "uncounted", "joining", "newcomer", "leaving", "removed"]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberReport:
+    """A member, or another node that runs under a member's name, or did.
+
+    `disk` is the one that counts: an acceptor's by its newest configuration, a store's by the view;
+    empty: none, or any. `runs_on` is the disk of its last heartbeat; empty: none came. `standing`:
+
+    - `member`: it is one, whether it lives or not, and no other disk was heard under its name;
+    - `uncounted`: an acceptor that runs on another disk than the one that counts (to be replaced);
+    - `joining`: a store that is to be in the view and is not yet, or lacks state or contents;
+    - `newcomer`: no member; it waits to be added, or its name is a mistake;
+    - `leaving`: it was removed, and may still be needed;
+    - `removed`: it was removed, and may be switched off. So may a newcomer whose name was removed.
+
+    `waits_for` says what is missing, for people; empty: nothing.
+    """
+
+    name: str
+    role: str
+    standing: Standing
+    disk: str = ""
+    runs_on: str = ""
+    waits_for: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MembersReport:
+    """The members of all roles. `version` is that of the roster: of the names of the proposers,
+    learners and stores; `slot` is where it was named last (0: in the genesis), and `is_durable`
+    whether that can't be forgotten any more.
+    """
+
+    version: int
+    slot: int
+    is_durable: bool
+    members: tuple[MemberReport, ...]
+
+    def of(self, name: str) -> MemberReport | None:
+        """The report on that node; `None`: nothing is known of it."""
+        return next((member for member in self.members if member.name == name), None)
+
+
 @dataclass(frozen=True, slots=True)
 class LeaseReport:
     """The leases as the leader's last beat reported them, and how long ago it came."""
@@ -286,7 +333,8 @@ class Surveyed:
     started; else it is that of the genesis. The last sign of life came `heard_ms` ago (`None`: none
     came), and this node has received messages without a long gap for `listening_ms`, so it can
     claim no longer silence of another node. A node counts as silent after `silent_ms`. `acceptors`
-    are those of the genesis until a learner reports others, and `None` before it is known.
+    are those of the genesis until a learner reports others, and `None` before it is known; so are
+    `members`.
     """
 
     cluster: str
@@ -303,6 +351,7 @@ class Surveyed:
     listening_ms: Milliseconds = 0
     silent_ms: Milliseconds = 6_000
     acceptors: AcceptorsReport | None = None
+    members: MembersReport | None = None
 
 
 WriteAnswer = WriteDecided | NotDone | Unknown

@@ -14,9 +14,10 @@ from actors.effects import Envelope, Group, Record
 from actors.errors import JournalUnreadable
 from actors.messages import Census, Founded, HoldsGenesis, Inquiry, Present, ProposeGenesis
 from actors.messages.permissions import FOUNDER
+from actors.options import MEMBER_NUMBER_MAX, may_be_added, role_of
 from actors.paxos.quorum import majority
 from actors.turn import Turn
-from actors.values import FoundingMember, Genesis, StoreMember, View
+from actors.values import ACCEPTORS_LEAST, FoundingMember, Genesis, StoreMember, View
 
 _GENESIS = TypeAdapter(Genesis)
 HELD = "genesis/held"
@@ -37,7 +38,9 @@ class Founding:
         self._confirmed = False
         self._present: dict[str, tuple[str, int]] = {}
         self._holders: set[str] = set()
-        self._founded_answers: dict[str, Genesis] = {}
+        self._founded_answers: dict[str, Founded] = {}
+        self.version = 0
+        """An acceptor's: the highest version of the acceptors that it has answered."""
         self._is_acceptor = turn.identity.role == "acceptor"
         self._is_founder = turn.name == FOUNDER
 
@@ -123,7 +126,8 @@ class Founding:
     def _on_present(self, envelope: Envelope, message: Present) -> None:
         me = self._turn.identity
         fits = (message.asker_disk, message.asker_incarnation) == (me.disk, me.incarnation)
-        if not self._is_founder or self._held is not None or not fits:
+        is_asked = envelope.sender in self._turn.options.members
+        if not self._is_founder or self._held is not None or not fits or not is_asked:
             return
         if message.cluster:
             # That disk belongs to a cluster, so none may be founded. If this node founded it on a
@@ -201,6 +205,7 @@ class Founding:
                     genesis=self._turn.founded,
                     asker_disk=envelope.disk,
                     asker_incarnation=envelope.incarnation,
+                    version=self.version,
                 ),
             )
 
@@ -210,7 +215,7 @@ class Founding:
         me = self._turn.identity
         answered = (message.asker_disk, message.asker_incarnation) == (me.disk, me.incarnation)
         if answered:
-            self._founded_answers[sender] = message.genesis
+            self._founded_answers[sender] = message
         if self._turn.founded is None and self._names_this_disk(message.genesis):
             self._record_founded(message.genesis)
         if self._turn.founded is not None and self._turn.founded.cluster == message.genesis.cluster:
@@ -222,15 +227,20 @@ class Founding:
 
     def _judge(self) -> None:
         """Decide once a majority of acceptors name one cluster that is not known as this node's."""
-        clusters = [genesis.cluster for genesis in self._founded_answers.values()]
+        answers = self._founded_answers
+        clusters = [answer.genesis.cluster for answer in answers.values()]
         most = max(sorted(set(clusters)), key=clusters.count)
-        genesis = next(g for g in self._founded_answers.values() if g.cluster == most)
-        agreed = [name for name, other in self._founded_answers.items() if other == genesis]
+        genesis = next(a.genesis for a in answers.values() if a.genesis.cluster == most)
+        agreed = {name: a.version for name, a in answers.items() if a.genesis == genesis}
         # Also as many as this node's settings ask for: a genesis names its own voters.
         expected = majority(len(self._turn.options.names("acceptor")))
-        if not genesis.voters.are_quorum(agreed) or len(agreed) < expected:
+        is_quorum = genesis.voters.are_quorum(agreed) and len(agreed) >= expected
+        # Once the acceptors have changed, those of the genesis may be gone, and who they are is not
+        # known here. An empty disk counts for nothing whatever it believes.
+        are_later = any(agreed.values()) and len(agreed) >= majority(ACCEPTORS_LEAST)
+        if not is_quorum and not (are_later and len(agreed) == len(answers)):
             return
-        known = {member.name: member.disk for member in genesis.members}
+        known = {member.name for member in genesis.members}
         name = self._turn.name
         mine = self._known_cluster
         if mine and mine != most:
@@ -239,24 +249,18 @@ class Founding:
                 f"broker is {most}. Use the folder with its own cluster, or start {name} on "
                 "another cluster name."
             )
-        elif name in known and self._turn.identity.role in ("acceptor", "learner", "store"):
+        elif name in known or role_of(name) == "gateway" or may_be_added(name):
             # A newcomer with an empty disk: it is not taken for the member that it was, because
-            # views and configurations name disks. A replica copies what it lacks from its peers; an
-            # acceptor counts once it is put in the place of the former disk.
-            self._record_founded(genesis)
-            self._confirmed = True
-        elif name in known and known[name] != self._turn.identity.disk:
-            self._turn.out.halt = (
-                f"{name}: this disk ({self._turn.identity.disk}) is empty, but cluster {most} "
-                f"knows {name} by disk {known[name]}. A member that lost its disk must not act as "
-                "the member it was, because it has forgotten what it promised. Put the former "
-                "data folder back."
-            )
-        elif name in known or name.startswith("gateway-"):
+            # views, configurations and ballots name disks. A replica copies what it lacks from its
+            # peers; an acceptor counts once it is put in the place of the former disk; and whoever
+            # the cluster does not name waits to be added.
             self._record_founded(genesis)
             self._confirmed = True
         else:
-            self._turn.out.halt = f"{name}: cluster {most} has no member of this name."
+            self._turn.out.halt = (
+                f"{name}: cluster {most} has no member of this name, and none with a number above "
+                f"{MEMBER_NUMBER_MAX} can be added."
+            )
 
     def _names_this_disk(self, genesis: Genesis) -> bool:
         me = FoundingMember(name=self._turn.name, disk=self._turn.identity.disk)

@@ -19,7 +19,8 @@ from actors.founding import Founding
 from actors.messages import AnyMessage, NodeHeartbeat, StaleDisk
 from actors.messages.permissions import FOUNDING, UNKNOWN, Rule, permitted, role_in
 from actors.numbers import Milliseconds
-from actors.options import Identity, Options
+from actors.options import Identity, Options, may_be_added
+from actors.paxos.membership import Membership
 from actors.peers import Key, Peers
 from actors.turn import Turn
 from actors.values import Constants, Frozen, Genesis
@@ -241,6 +242,12 @@ class Node:
         """Handle a call of this node's own process; only gateways take any."""
         raise TypeError(f"{self.name} is no gateway: it takes no {call.type}")
 
+    def _removal(self) -> str:
+        """Why this node is no member any more, if it was removed and that can't be forgotten: then
+        it halts. Empty: it is a member, or may become one.
+        """
+        return ""
+
     # -- tools for the roles ---------------------------------------------------------------------
 
     def _send_heartbeat(self) -> None:
@@ -250,11 +257,29 @@ class Node:
             heartbeat = heartbeat.model_copy(update={"disk_full": True})
         self._send(Group.HEARTBEATS, heartbeat)
 
+    def _is_held(self, membership: Membership | None, durable: int) -> bool:
+        """Whether the roster has changed, and the last change is durable."""
+        roster = None if membership is None else membership.roster
+        return roster is not None and roster.slot <= durable
+
+    def _removed_by(self, membership: Membership | None) -> str:
+        """The reason to halt, if the roster has removed this disk."""
+        assert membership is not None
+        if not membership.is_removed(self.name, self.identity.disk, self.genesis):
+            return ""
+        return (
+            f"{self.name}: it was removed (version {membership.roster_version} of the roster). "
+            "Nothing depends on it: it may be switched off, and its folder removed. To add it "
+            "again, start it on an empty folder."
+        )
+
     def _beat(self) -> None:
         self._send_heartbeat()
         every = self.options.heartbeat_ms
         self._set_timer("heartbeat", every, every + every // 20)
         self.founding.confirm()
+        if removal := self._removal():
+            self.out.halt = removal
 
     # -- admission -------------------------------------------------------------------------------
 
@@ -265,9 +290,12 @@ class Node:
             self._beat()
 
     def _role_of(self, sender: str) -> str:
-        """The role of a member or of a gateway; empty if `sender` is no node's name."""
+        """The role of a gateway or of a node that is a member or may become one; empty if `sender`
+        is no node's name. What counts is for views, configurations and the roster to say.
+        """
         role = role_in(sender)
-        return role if role in ("", "gateway") or self.founding.names(sender) else UNKNOWN
+        heard = role in ("", "gateway") or self.founding.names(sender) or may_be_added(sender)
+        return role if heard else UNKNOWN
 
     def _may_found(self, envelope: Envelope) -> bool:
         """Founding precedes the knowledge of clusters and disks, so only names are checked."""
@@ -323,7 +351,7 @@ class Node:
         """Whether the sender can be the member or the gateway that its name says."""
         if role in ("", UNKNOWN):
             self.counters["dropped_unknown_sender"] += 1
-        elif not self._peers.may_be(key, role, self.founding.disks, self.now):
+        elif not self._peers.may_be(key, self.now):
             self.counters["dropped_foreign_disk"] += 1
         elif role == "gateway" and not self._peers.has_room_for(key[0], self.now):
             self.counters["dropped_too_many_gateways"] += 1
@@ -348,6 +376,7 @@ class Node:
     def _take_heartbeat(self, sender: str, message: NodeHeartbeat) -> None:
         """Remember how far a disk has come, and report an older copy of it (design 3.9)."""
         key = (sender, self.turn.sender_disk)
+        self.turn.note_roster(message.membership)
         if self._peers.beat(key, message.journal_commits, self.now):
             self._report_stale_disk(key)
         self._on_heartbeat(sender, message)

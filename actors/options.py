@@ -23,6 +23,21 @@ def role_of(name: str) -> str:
     return role
 
 
+MEMBER_NUMBER_MAX = 64
+"""The highest number of a member that is added later; so what a node keeps of others is bounded,
+however many names are invented."""
+
+
+def may_be_added(name: str) -> bool:
+    """Whether a node of this name can become a member, though the genesis does not name it."""
+    return role_of(name) in MEMBER_ROLES and number_of(name) <= MEMBER_NUMBER_MAX
+
+
+def number_of(name: str) -> int:
+    """The number that a node's name ends with."""
+    return int(name.rpartition("-")[2])
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """The settings of one node. Durations are milliseconds.

@@ -1,8 +1,8 @@
 """The senders that one node knows: their disks, incarnations, and how far each disk had come.
 
-A proposer is bound to the disk of the genesis. The others may have lost their disks: their reports
-are true whatever disk they have now. Where it matters which one it is, a view names a store's, and
-a configuration an acceptor's: its votes are counted by name and disk.
+A member may have lost its disk: its reports are true whatever disk it has now. Where it matters
+which one it is, a view names a store's, a configuration an acceptor's, whose votes are counted by
+name and disk, and a ballot that of a proposer on another disk than the founding one.
 Gateways come and go and are in no genesis: a gateway's name is bound to the disk of its first
 message, until that disk's heartbeats stay away (docs/decisions/0016-who-may-send-what.md).
 All of it is bounded, however many names and disks are invented.
@@ -50,14 +50,9 @@ class Peers:
     _gateways: dict[str, Binding] = field(default_factory=dict)
     """The gateway that has been silent for longest comes first."""
 
-    def may_be(self, key: Key, role: str, founded: Mapping[str, str], now: Milliseconds) -> bool:
-        """Whether a sender on this disk can be the node of that name.
-
-        `founded` are the disks of the genesis.
-        """
+    def may_be(self, key: Key, now: Milliseconds) -> bool:
+        """Whether a sender on this disk can be the node of that name: only a gateway's is bound."""
         name, disk = key
-        if role == "proposer":
-            return founded.get(name) == disk
         bound = self._gateways.get(name)
         return bound is None or bound.disk == disk or self._is_silent(bound, now)
 

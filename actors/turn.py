@@ -9,6 +9,7 @@ from collections import Counter
 from actors.effects import Answer, CancelTimer, Effects, Outbox, Record, Send, SetTimer, TimerKey
 from actors.numbers import Milliseconds
 from actors.options import Identity, Options
+from actors.paxos.membership import CountedRoster, Membership
 from actors.values import Constants, Frozen, Genesis
 
 _LEADER_BEATS_MISSED = 5
@@ -36,6 +37,8 @@ class Turn:
         """Whether the journal's disk has less room than the reserve."""
         self.founded: Genesis | None = None
         """Slot 0, once it is known."""
+        self._roster: CountedRoster | None = None
+        """The newest one that this node has applied or heard of."""
         self.out = Outbox()
         self._armed: set[TimerKey] = set()
 
@@ -49,6 +52,20 @@ class Turn:
     def constants(self) -> Constants:
         """The constants of the genesis. To be read only once the cluster is founded."""
         return self.genesis.constants
+
+    def note_roster(self, membership: Membership | None) -> None:
+        """Note who the members are, as applied or reported."""
+        roster = membership.roster if membership is not None else None
+        if roster is not None and (self._roster is None or roster.version > self._roster.version):
+            self._roster = roster
+
+    def names(self, role: str) -> tuple[str, ...]:
+        """The proposers, learners or stores, as far as this node has heard: whom to ask. Who counts
+        is for views, ballots and the log to say.
+        """
+        if self._roster is not None:
+            return self._roster.names(role)
+        return (self.founded or self.options).names(role)
 
     # -- its phases ------------------------------------------------------------------------------
 

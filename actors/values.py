@@ -1,17 +1,19 @@
 """The values that a slot of the log can hold, and the commands in them.
 
-A slot's value is a `Batch` of commands, a `View`, an `Abort` or a `NoOp` (design 3.5), or begins or
-ends a change of the acceptors (`Members`, `Settled`; decision 26). All of these are replicated
-state: a replica that applies the same slots in the same order has the same namespace, sessions and
-results.
+A slot's value is a `Batch` of commands, a `View`, an `Abort` or a `NoOp` (design 3.5), begins or
+ends a change of the acceptors (`Members`, `Settled`; decision 26), or names the proposers, learners
+and stores (`Roster`). All of these are replicated state: a replica that applies the same slots in
+the same order has the same namespace, sessions and results.
 """
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from actors.frozen import Frozen as Frozen
 from actors.frozen import is_none as _is_none
@@ -545,7 +547,42 @@ class Settled(Frozen):
     version: Count
 
 
-AnyValue = Batch | View | Abort | NoOp | Members | Settled
+LEARNERS_LEAST = 2
+"""With fewer, no learner could fail."""
+
+_ROSTER_NAME = re.compile("(proposer|learner|store)-[1-9][0-9]{0,3}")
+
+
+def check_roster(members: tuple[str, ...]) -> tuple[str, ...]:
+    """For fields with the names of a roster. Raises `ValueError` if no cluster could live by it."""
+    roles = Counter(name.partition("-")[0] for name in members)
+    if not all(map(_ROSTER_NAME.fullmatch, members)) or len(set(members)) < len(members):
+        raise ValueError(f"no roster: {', '.join(members)[:200]!r}")
+    if not roles["proposer"] or not roles["store"] or roles["learner"] < LEARNERS_LEAST:
+        raise ValueError(f"too few of a role: {', '.join(members)[:200]!r}")
+    return members
+
+
+RosterNames = Annotated[tuple[str, ...], AfterValidator(check_roster)]
+
+
+class Roster(Frozen):
+    """The proposers, learners and stores, all of them by name, from its own slot on.
+
+    They vote on no slot, so it takes effect at once where it counts: if its version is one higher
+    than the last one's (0: the genesis). `removed` are the disks of one that is not named any more,
+    so that these learn that they were removed, and no later one of the name does.
+    `principal` is as in `Members`.
+    """
+
+    kind: Literal["roster"] = "roster"
+    version: Count
+    members: RosterNames
+    removed: tuple[FoundingMember, ...] = ()
+    principal: str | None = Field(None, max_length=OWNER_CHARS_MAX, exclude_if=_is_none)
+
+
+AnyValue = Batch | View | Abort | NoOp | Members | Settled | Roster
 Value = Annotated[AnyValue, Field(discriminator="kind")]
 NOOP = NoOp()
 
@@ -735,17 +772,17 @@ class Genesis(Frozen):
 
     @property
     def stores_needed(self) -> int:
-        """The number of whole stores that a new write needs."""
+        """The number of whole stores that a new write needs, by the founding."""
         stores = len(self.names("store"))
         strict = self.constants.rowa == "strict"
         return stores if strict else min(self.constants.min_stores, stores)
 
-    def shortage(self, stores: Sequence[str]) -> str:
-        """The reason why `stores` are too few for a new write; empty if they are enough."""
-        if len(stores) >= self.stores_needed:
+    def shortage(self, stores: Sequence[str], needed: int | None = None) -> str:
+        """The reason why `stores` are too few for a new write, which needs as many as the founding
+        or `needed`; empty if they are enough.
+        """
+        needed = self.stores_needed if needed is None else needed
+        if len(stores) >= needed:
             return ""
         names = ", ".join(stores) or "none"
-        return (
-            f"writes need {self.stores_needed} whole stores, "
-            f"but the view has {len(stores)} ({names})"
-        )
+        return f"writes need {needed} whole stores, but the view has {len(stores)} ({names})"

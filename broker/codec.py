@@ -57,7 +57,7 @@ _numbers = itertools.count(1)
 # The beginnings of messages with a batch, as `actors.values.Holder` encodes them.
 _HELD = {
     "paxos.accept": re.compile(
-        rb'\[\{"type":"paxos.accept","ballot":\[(\d{1,18}),"([\w.-]*)"\],"slot":(\d{1,18}),'
+        rb'\[\{"type":"paxos.accept","ballot":\[(\d{1,18}),"([ !#-\[\]-~]*)"\],"slot":(\d{1,18}),'
         rb'"learner":"([\w.-]*)",(?:"version":(\d{1,15}),)?"value":(?=\{"kind":"batch",)'
     ),
     "txn.prepare": re.compile(

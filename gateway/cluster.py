@@ -20,12 +20,12 @@ from actors.calls import (
     GiveUp,
     HoldChunks,
     KeepChunks,
+    MemberChange,
     NotDone,
     Read,
     ReadAudit,
     ReadDone,
     ReadLog,
-    Replace,
     Survey,
     Surveyed,
     Unknown,
@@ -272,7 +272,8 @@ class Cluster:
         who = None if caller.principal is None else caller.principal.owner
         try:
             answer = await self._port.call(
-                lambda token: Replace(token=token, name=name, principal=who), self._deadline_s
+                lambda token: MemberChange(token=token, action="replace", name=name, principal=who),
+                self._deadline_s,
             )
         except (TimeoutError, CallRefused, CallOutcomeUnknown, NodeHalted) as error:
             answer = ChangeNotBegun(f"{self._silence_reason(error)}; it may have begun", again=True)

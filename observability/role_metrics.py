@@ -151,7 +151,7 @@ class ProposerMetrics(RoleMetrics):
         self._stood_with: Ballot | None = None
         self._stands_since_s = 0.0
         self._under_way = _Timed()
-        for kind in ("batch", "view", "abort", "noop", "members", "settled"):
+        for kind in ("batch", "view", "abort", "noop", "members", "settled", "roster"):
             metrics.proposals.labels(node, kind)
 
     def _prepare(self, to: str, message: Any) -> None:

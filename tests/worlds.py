@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from actors.calls import ChangeBegun, MemberChange
 from actors.effects import Effects, Envelope, Send
+from actors.messages import Action
 from actors.options import Options
 from actors.paxos.membership import Configuration, Key, Membership
 from actors.values import Batch, FoundingMember, Inline, PutFile
@@ -73,6 +75,25 @@ def started() -> World:
     world.settled()
     world.run(1_000)  # Until the journals have what is applied, too.
     return world
+
+
+def asked_to(world: World, action: Action, name: str) -> Any:
+    """The leader's answer to a request to change a member."""
+    return world.answer(
+        world.call(lambda token: MemberChange(token=token, action=action, name=name))
+    )
+
+
+def begun_to(world: World, action: Action, name: str) -> ChangeBegun:
+    """Ask until the leader begins, as the command does."""
+    answer = asked_to(world, action, name)
+    for _ in range(40):
+        if isinstance(answer, ChangeBegun):
+            break
+        world.run(500)
+        answer = asked_to(world, action, name)
+    assert isinstance(answer, ChangeBegun), answer
+    return answer
 
 
 def leader_of(world: World) -> Machine:

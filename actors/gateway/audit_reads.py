@@ -43,7 +43,7 @@ class AuditReads:
             reason = "the cluster was founded without an audit"
             turn.answer(call.token, NotDone(reason, NOTHING_READ))
             return
-        if call.learner and call.learner not in turn.options.names("learner"):
+        if call.learner and call.learner not in turn.names("learner"):
             reason = f"there is no {call.learner}"
             turn.answer(call.token, NotDone(reason, NOTHING_READ))
             return
@@ -86,7 +86,7 @@ class AuditReads:
             [named]
             if named
             else sorted(
-                turn.options.names("learner"),
+                turn.names("learner"),
                 key=lambda name: view is not None and name == view.coordinator,
             )
         )

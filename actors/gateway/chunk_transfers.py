@@ -262,7 +262,7 @@ class Transfers:
 
     def keep(self, call: KeepChunks) -> None:
         """Ask all stores to keep the chunks: one outside the view may join before they are read."""
-        for store in self._turn.options.names("store"):
+        for store in self._turn.names("store"):
             self._turn.send(store, ChunkKeep(names=call.names, for_ms=call.for_ms))
         self._turn.answer(call.token, Holding())
 

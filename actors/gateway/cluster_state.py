@@ -30,6 +30,8 @@ class ClusterState:
         """The acceptors, once a learner has reported that they have changed."""
         self._membership_through = 0
         self._durable_mark = 0
+        self._view_through = 0
+        """A slot no lower than that of the latest view reported."""
         self.nodes: dict[str, tuple[Milliseconds, int, NodeHeartbeat, str]] = {}
         """The last heartbeat of each node: its time, the node's incarnation, the message, and the
         node's disk.
@@ -68,6 +70,7 @@ class ClusterState:
             self._durable_mark = max(self._durable_mark, message.durable_mark)
         if message.view and (self.view is None or message.view.epoch > self.view.epoch):
             self.view = message.view
+            self._view_through = max(message.chosen_through, message.applied)
             return True
         return False
 
@@ -148,6 +151,29 @@ class ClusterState:
         """The acceptors as learners report them."""
         membership = self._membership or Membership.founded(self._turn.genesis)
         return AcceptorsReport(membership, self._durable_mark)
+
+    def names(self, role: str) -> tuple[str, ...]:
+        """The members of a role, as learners report them; before the founding by the settings."""
+        if self._turn.founded is None:
+            return self._turn.options.names(role)
+        return self.acceptors_report().membership.names(role, self._turn.genesis)
+
+    @property
+    def stores_needed(self) -> int:
+        """The number of whole stores that a new write needs."""
+        return self.acceptors_report().membership.stores_needed(self._turn.genesis)
+
+    def version_of(self, name: str) -> int:
+        """The version that a change of that member is about: of the acceptors, or of the roster."""
+        membership = self.acceptors_report().membership
+        if name.startswith("acceptor-"):
+            return membership.newest.version
+        return membership.roster_version
+
+    @property
+    def is_view_undurable(self) -> bool:
+        """Whether the latest view reported is not known to be held durably everywhere."""
+        return self._durable_mark < self._view_through
 
     def lease_report(self) -> LeaseReport | None:
         """The leases as the leader's last beat reports them."""

@@ -17,28 +17,30 @@ from actors.calls import (
     GiveUp,
     HoldChunks,
     KeepChunks,
+    MemberChange,
     NotDone,
     Read,
     ReadAudit,
     ReadDone,
     ReadLog,
-    Replace,
     Survey,
     Surveyed,
     Upload,
     Write,
 )
 from actors.effects import Record
-from actors.gateway.acceptor_changes import AcceptorChanges
 from actors.gateway.audit_reads import AuditReads
 from actors.gateway.chunk_transfers import Transfers
 from actors.gateway.cluster_state import ClusterState
 from actors.gateway.log_reads import LogReads
+from actors.gateway.member_changes import MemberRequests
+from actors.gateway.member_reports import members_report
 from actors.gateway.read_requests import ReadRequests
 from actors.gateway.state_copies import Copies
 from actors.gateway.write_session import TICK_MS, WriteSession
 from actors.messages import (
     AuditPage,
+    ChangeAnswer,
     ChunkData,
     ChunkMissing,
     ChunkRefused,
@@ -48,7 +50,6 @@ from actors.messages import (
     NodeHeartbeat,
     ReadReply,
     Redirect,
-    ReplaceAnswer,
     Result,
     SnapshotPage,
 )
@@ -73,7 +74,7 @@ class Gateway(Node):
         self.log_reads = LogReads(self.turn, self.cluster_state)
         self.audit_reads = AuditReads(self.turn, self.cluster_state)
         self.copies = Copies(self.turn, self.cluster_state)
-        self.acceptor_changes = AcceptorChanges(self.turn, self.cluster_state)
+        self.member_changes = MemberRequests(self.turn, self.cluster_state)
 
     @property
     def session(self) -> str:
@@ -132,8 +133,8 @@ class Gateway(Node):
                 self.transfers.keep(call)
             case CopySnapshot():
                 self.copies.copy(call)
-            case Replace():
-                self.acceptor_changes.replace(call)
+            case MemberChange():
+                self.member_changes.begin(call)
         turn.arm("tick", TICK_MS, TICK_MS)
 
     def _on_read(self, call: Read) -> None:
@@ -170,19 +171,19 @@ class Gateway(Node):
         has_leader = self._started and state.has_leader
         return Surveyed(
             cluster=self.cluster,
-            leader=state.leader.proposer if has_leader else None,
+            leader=state.leader.node if has_leader else None,
             ready=writes.is_open and has_leader,
             view=(state.view or self.genesis.view) if self._started else None,
             session=writes.name if writes.is_open else None,
             nodes=state.node_reports(),
             expected={
-                role: self.options.names(role)
-                for role in ("proposer", "acceptor", "learner", "store")
+                role: state.names(role) for role in ("proposer", "acceptor", "learner", "store")
             },
             leases=state.lease_report(),
             view_heard=state.view is not None,
             acceptors=state.acceptors_report() if self._started else None,
-            stores_needed=self.genesis.stores_needed if self._started else 0,
+            members=members_report(state, self.genesis) if self._started else None,
+            stores_needed=state.stores_needed if self._started else 0,
             heard_ms=state.heard_ms,
             listening_ms=state.listening_ms,
             silent_ms=state.silent_ms,
@@ -220,8 +221,8 @@ class Gateway(Node):
     def _on_snapshot_page(self, sender: str, message: SnapshotPage) -> None:
         self.copies.on_page(sender, message)
 
-    def _on_replace_answer(self, sender: str, message: ReplaceAnswer) -> None:
-        self.acceptor_changes.on_answer(message)
+    def _on_change_answer(self, sender: str, message: ChangeAnswer) -> None:
+        self.member_changes.on_answer(message)
 
     def _on_tick(self, subject: str) -> None:
         parts = (
@@ -231,7 +232,7 @@ class Gateway(Node):
             self.log_reads,
             self.audit_reads,
             self.copies,
-            self.acceptor_changes,
+            self.member_changes,
         )
         for part in parts:
             part.tick()
@@ -252,6 +253,6 @@ class Gateway(Node):
         ChunkData: _on_chunk_data,
         ChunkMissing: _on_chunk_missing,
         SnapshotPage: _on_snapshot_page,
-        ReplaceAnswer: _on_replace_answer,
+        ChangeAnswer: _on_change_answer,
     }
     timers: ClassVar[Timers] = {"tick": _on_tick, "session": _on_session_due}

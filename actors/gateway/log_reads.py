@@ -68,7 +68,7 @@ class LogReads:
         call, view = asking.call, cluster.view
         # The coordinator is asked first: acceptors send it their votes, so it knows the most.
         learners = sorted(
-            turn.options.names("learner"),
+            turn.names("learner"),
             key=lambda name: view is None or name != view.coordinator,
         )
         silent = cluster.silent(tuple(learners))

@@ -48,7 +48,7 @@ class Copies:
     def hold(self, call: HoldChunks) -> None:
         """Ask all stores to keep their chunks: one outside the view may join in the meantime."""
         turn = self._turn
-        for store in turn.options.names("store"):
+        for store in turn.names("store"):
             turn.send(store, ChunkHold(for_ms=call.for_ms))
         turn.answer(call.token, Holding())
 
@@ -66,7 +66,7 @@ class Copies:
         """All replicas, in order of preference."""
         turn, cluster = self._turn, self._cluster
         view = cluster.view or turn.genesis.view
-        names = (view.coordinator, *turn.options.names("learner"), *cluster.stores)
+        names = (view.coordinator, *turn.names("learner"), *cluster.stores)
         return sorted(dict.fromkeys(names), key=lambda name: name != first)
 
     def _ask(self, copying: PendingCopy) -> None:

@@ -187,7 +187,7 @@ class WriteSession:
         pending.sent_at = self._turn.now
         pending.open_ballots.add(self._cluster.leader)
         self._turn.send(
-            self._cluster.leader.proposer,
+            self._cluster.leader.node,
             Submit(ballot=self._cluster.leader, command=pending.command),
         )
 

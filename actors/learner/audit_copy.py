@@ -5,6 +5,8 @@ disk. It knows the end of the chain from that state, so it takes over nothing th
 there. It asks each other learner until it has all that any of them keeps.
 """
 
+from collections.abc import Callable
+
 from actors.learner.audit_log import AuditLog, part_of
 from actors.messages import AuditPage, AuditRead
 from actors.rotation import Rotation
@@ -18,7 +20,7 @@ _LIMIT = 4_096
 class AuditCopy:
     """The copying of records into one learner's log."""
 
-    def __init__(self, turn: Turn, log: AuditLog, peers: list[str]) -> None:
+    def __init__(self, turn: Turn, log: AuditLog, peers: Callable[[], list[str]]) -> None:
         self._turn = turn
         self._log = log
         self._peers = peers
@@ -36,15 +38,16 @@ class AuditCopy:
         """Records before the kept ones may be missing: ask the other learners."""
         log = self._log
         if log.first > 1 and log.bytes < self._turn.options.audit_bytes // 2:
-            self._waiting = set(self._peers)
+            self._waiting = set(self._peers())
             self._rotation = Rotation()
 
     def tick(self) -> None:
         """Ask the learner whose turn it is, if it is time to ask one."""
-        if not self._waiting:
+        peers = [name for name in self._peers() if name in self._waiting]
+        self._waiting.intersection_update(peers)  # Of removed ones nothing comes any more.
+        if not peers:
             return
         turn = self._turn
-        peers = [name for name in self._peers if name in self._waiting]
         peer = self._rotation.next(peers, turn.now, _PATIENCE_MS)
         if peer is not None:
             self._ask(peer)

@@ -272,9 +272,11 @@ class Coordinator:
         """The new writes of the next slot that the log itself aborts: the View in force there names
         too few stores, so no coordinator of any epoch may have committed one (decision 21).
         """
-        in_force = self._learned.namespace.view
-        assert in_force is not None
-        shortage = self._turn.genesis.shortage([store.name for store in in_force.stores])
+        state, genesis = self._learned.namespace, self._turn.genesis
+        assert state.view is not None
+        assert state.membership is not None
+        stores = [store.name for store in state.view.stores]
+        shortage = genesis.shortage(stores, state.membership.stores_needed(genesis))
         return dict.fromkeys(_new_writes(batch), shortage) if shortage else {}
 
     def _refusals(

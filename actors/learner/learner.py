@@ -69,6 +69,7 @@ from actors.values import (
     Frozen,
     Outcome,
     Refusal,
+    Roster,
     View,
     weight,
 )
@@ -97,11 +98,9 @@ class Learner(Node):
         self._takeover = Takeover(self.turn, self.learned)
         self._catch_up = CatchUp(self.turn, self.learned)
         self._snapshots = SnapshotServer(self.turn)
-        self._installer = SnapshotInstaller(
-            self.turn, [*self.learned.peers, *options.names("store")]
-        )
+        self._installer = SnapshotInstaller(self.turn, self._sources)
         self.audit = AuditLog(self.turn, self.state.audit)
-        self.audit_copy = AuditCopy(self.turn, self.audit, self.learned.peers)
+        self.audit_copy = AuditCopy(self.turn, self.audit, self.learned.other_learners)
         self._received_decisions: dict[int, tuple[Refusal, ...]] = {}
         """Decisions of other coordinators for slots that are not applied yet."""
         self._progress_due = False
@@ -181,6 +180,7 @@ class Learner(Node):
         """Go on from the acceptors at `decided`, which is the end of the chosen prefix, too."""
         assert self.state.membership is not None
         self.log.begin(self.state.membership, self.constants.alpha)
+        self.turn.note_roster(self.state.membership)
 
     def _adopt_view(self) -> None:
         """Go on from the view in force at `decided`."""
@@ -201,8 +201,16 @@ class Learner(Node):
             in_doubt=self.chosen_through - self.decided,
             installing=self._installer.busy,
             rows_left=self._installer.rows_left,
+            chunks_missing=int(self.audit_copy.busy),
             **self._acceptors_known(),
         )
+
+    def _removal(self) -> str:
+        """See `Node._removal`. A coordinator goes on until the next View, so there is no gap."""
+        membership = self.state.membership
+        if self.coordinator is not None or not self._is_held(membership, self.durable):
+            return ""
+        return self._removed_by(membership)
 
     def _acceptors_known(self) -> dict[str, Any]:
         """What proposers learn of the acceptors, once they have changed."""
@@ -263,7 +271,7 @@ class Learner(Node):
         membership, disk = self.log.membership, self.turn.sender_disk
         if (
             membership is not None
-            and self.founding.disks[sender] == disk
+            and self.founding.disks.get(sender) == disk
             and membership.is_settled
             and not membership.is_founding
             and membership.settled_slot <= self._durable_mark()
@@ -334,6 +342,9 @@ class Learner(Node):
                     reasons.setdefault(index, value.reason)
         elif isinstance(value, View | Abort):
             self.counters["void_by_epoch"] += 1
+        elif isinstance(value, Roster):
+            self.turn.note_roster(self.log.membership)
+            self._arm("tick", _TICK_MS, _TICK_MS * 2)  # The view may have to change.
         if self.coordinator is not None:
             self.coordinator.slot_chosen(slot)
 
@@ -364,6 +375,10 @@ class Learner(Node):
 
     def _on_pull_decided(self, sender: str, message: PullDecided) -> None:
         self._catch_up.send_decided(sender, message)
+
+    def _sources(self) -> list[str]:
+        """The replicas to copy a state from."""
+        return [*self.learned.peers, *self.turn.names("store")]
 
     def copy_state(self) -> None:
         """The next slots are truncated: begin to copy another replica's state."""
@@ -440,7 +455,7 @@ class Learner(Node):
         if self.learned.leader == NO_BALLOT or request in recent:
             return
         self._proposed_at = {**recent, request: self.now}
-        self._send(self.learned.leader.proposer, ProposeValue(value=value))
+        self._send(self.learned.leader.node, ProposeValue(value=value))
 
     def _on_coordination(self, sender: str, message: Any) -> None:
         self.replicas.note_durable(sender, message)
@@ -630,7 +645,7 @@ class Learner(Node):
             self._progress_due = False
             self._reported_progress = progress
             self._send(
-                self.learned.leader.proposer,
+                self.learned.leader.node,
                 LearnerProgress(
                     chosen_through=self.chosen_through,
                     decided=self.decided,

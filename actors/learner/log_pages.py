@@ -7,7 +7,17 @@ from actors.learner.state import LearnerState
 from actors.messages import LogCommand, LogEntry, LogPage, LogRead
 from actors.paging import PAGE_BYTES, Page
 from actors.paxos.ballot import NO_BALLOT
-from actors.values import Abort, AnyValue, Batch, Command, Members, Settled, Transaction, View
+from actors.values import (
+    Abort,
+    AnyValue,
+    Batch,
+    Command,
+    Members,
+    Roster,
+    Settled,
+    Transaction,
+    View,
+)
 
 ENTRIES_MAX = 500
 
@@ -85,6 +95,8 @@ def _text_of(value: AnyValue) -> str:
             return f"acceptors {value.version}: {names}"
         case Settled():
             return f"acceptors {value.version} alone"
+        case Roster():
+            return f"roster {value.version}: {', '.join(value.members)}"
         case Batch():
             return f"{len(value.commands)} commands"
         case _:

@@ -32,8 +32,29 @@ class LearnerState:
         self.vote_time = Estimator(least_ms=300, most_ms=3_000)
         """How long all votes of a slot take; a wait in vain is a sample, too."""
         self.failure_detector = FailureDetector(turn.options.heartbeat_ms)
-        self.peers = [name for name in turn.options.names("learner") if name != turn.name]
-        """The other learners."""
+        self._turn = turn
+
+    @property
+    def peers(self) -> list[str]:
+        """The other learners, as far as this node has heard: whom to ask."""
+        return self.other_learners()
+
+    def other_learners(self) -> list[str]:
+        """See `peers`."""
+        return [name for name in self._turn.names("learner") if name != self._turn.name]
+
+    def members(self, role: str) -> tuple[str, ...]:
+        """The members of a role as of `chosen_through`."""
+        genesis, membership = self._turn.genesis, self.log.membership
+        return genesis.names(role) if membership is None else membership.names(role, genesis)
+
+    @property
+    def stores_needed(self) -> int:
+        """The number of whole stores that a new write needs, as of `chosen_through`."""
+        genesis, membership = self._turn.genesis, self.log.membership
+        if membership is None:
+            return genesis.stores_needed
+        return membership.stores_needed(genesis)
 
     @property
     def chosen_through(self) -> int:

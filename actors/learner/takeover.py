@@ -23,12 +23,13 @@ class Takeover:
         self._progress = (0, 0)
         """The decided and the chosen mark at the last check."""
         self._progress_at: Milliseconds = 0
-        self._rank_ms = (int(turn.name.rpartition("-")[2]) - 1) * timeouts.SILENT_MS // 2
 
     @property
     def busy(self) -> bool:
         """Whether time may make a takeover due, without any message."""
-        return self._learned.decided < self._learned.chosen_through or self._is_named()
+        learned = self._learned
+        waits = learned.decided < learned.chosen_through
+        return waits or self._is_named() or self._is_removed(learned.view)
 
     def follow(self, view: View) -> None:
         """Follow a View that took effect: its coordinator gets the full patience."""
@@ -42,6 +43,8 @@ class Takeover:
         view = learned.view
         assert view is not None
         self._note_progress()
+        if self._turn.name not in learned.members("learner"):
+            return None  # It waits to be added, or was removed.
         near = (
             learned.chosen_through + timeouts.COORDINATOR_NEAR_SLOTS >= learned.log.reported_through
         )
@@ -63,6 +66,16 @@ class Takeover:
         view = self._learned.view
         return view is not None and view.coordinator == self._turn.name
 
+    def _is_removed(self, view: View | None) -> bool:
+        """Whether the coordinator is no member any more: it goes on only until the next View."""
+        return view is not None and view.coordinator not in self._learned.members("learner")
+
+    @property
+    def _rank_ms(self) -> Milliseconds:
+        """By how much longer this learner waits than the first one."""
+        rank = self._learned.members("learner").index(self._turn.name)
+        return rank * timeouts.SILENT_MS // 2
+
     def _note_progress(self) -> None:
         learned = self._learned
         decided, chosen_through = learned.decided, learned.chosen_through
@@ -77,7 +90,7 @@ class Takeover:
         """Whether the coordinator seems dead, or gets nothing decided."""
         learned = self._learned
         key = (view.coordinator, view.coordinator_disk)
-        if learned.failure_detector.is_silent(key, self._turn.now):
+        if learned.failure_detector.is_silent(key, self._turn.now) or self._is_removed(view):
             return True
         if learned.decided >= learned.chosen_through:
             return False

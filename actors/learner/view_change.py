@@ -41,7 +41,7 @@ class ViewChange:
     def shortage(self) -> str:
         """Why new writes are refused; empty if there are enough stores."""
         whole = [store.name for store in self._view.stores if self._replicas.is_whole(store)]
-        return self._turn.genesis.shortage(whole)
+        return self._turn.genesis.shortage(whole, self._learned.stores_needed)
 
     # -- answers and requests --------------------------------------------------------------------
 
@@ -117,16 +117,19 @@ class ViewChange:
             for member in self._view.stores
             if member.name not in stores and self._replicas.is_whole(member)
         ]
-        return len(whole) >= self._turn.genesis.stores_needed
+        return len(whole) >= self._learned.stores_needed
 
     def _next_view(self) -> View | None:
         turn, view, replicas = self._turn, self._view, self._replicas
+        if turn.name not in self._learned.members("learner"):
+            return None  # It was removed, and another learner takes over.
+        stores = self._learned.members("store")
         asking = [
             (name, disk)
             for name, (disk, at) in sorted(self._joining.items())
-            if turn.now - at < timeouts.JOINING_MS
+            if turn.now - at < timeouts.JOINING_MS and name in stores
         ]
-        lost = [m.name for m in view.stores if self._is_lost(m)]
+        lost = [m.name for m in view.stores if self._is_lost(m) or m.name not in stores]
         if lost and not self.may_drop(lost):
             # A whole store is awaited for as long as it takes, unless its disk is gone: then
             # another disk asks to join under its name, with a copy of everything decided, as every

@@ -81,7 +81,7 @@ A change of the view, and a store that joins::
 A change of the acceptors (docs/decisions/0026-membership.md)::
 
     gateway             leader                        acceptors, also the new one      learners
-      | members.replace -->| paxos.prepare ----------------->|   (until all have promised)  |
+      | members.change --->| paxos.prepare ----------------->|   (until all have promised)  |
       |<-- members.answer  | paxos.accept (Members) -------->|   then NoOps, and Settled -->|
     a former disk that comes back <------------------------------------ members.superseded
 """
@@ -140,7 +140,7 @@ from actors.messages.founding import (
     ProposeGenesis,
     StaleDisk,
 )
-from actors.messages.membership import ReplaceAcceptor, ReplaceAnswer, Superseded
+from actors.messages.membership import Action, ChangeAnswer, ChangeMember, Superseded
 from actors.messages.paxos import (
     Accept,
     Accepted,
@@ -224,8 +224,8 @@ Message = Annotated[
     | LogPage
     | AuditRead
     | AuditPage
-    | ReplaceAcceptor
-    | ReplaceAnswer
+    | ChangeMember
+    | ChangeAnswer
     | Superseded,
     Field(discriminator="type"),
 ]
@@ -245,11 +245,14 @@ __all__ = [
     "Accept",
     "Accepted",
     "AcceptedRange",
+    "Action",
     "AnyMessage",
     "AuditPage",
     "AuditRead",
     "AuditRecord",
     "Census",
+    "ChangeAnswer",
+    "ChangeMember",
     "Chosen",
     "ChunkData",
     "ChunkGet",
@@ -293,8 +296,6 @@ __all__ = [
     "ReadStatus",
     "Redirect",
     "Reject",
-    "ReplaceAcceptor",
-    "ReplaceAnswer",
     "Result",
     "SnapshotPage",
     "SnapshotPull",

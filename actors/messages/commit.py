@@ -16,6 +16,7 @@ from actors.values import (
     NoOp,
     PreparedSlot,
     Refusal,
+    Roster,
     Settled,
     View,
 )
@@ -64,7 +65,8 @@ class TxnDecision(Frozen):
     ballot: Ballot
     aborted: tuple[Refusal, ...] = ()
     value: (
-        Annotated[View | Abort | NoOp | Members | Settled, Field(discriminator="kind")] | None
+        Annotated[View | Abort | NoOp | Members | Settled | Roster, Field(discriminator="kind")]
+        | None
     ) = None
 
 

@@ -25,7 +25,7 @@ class LogEntry(Frozen):
     """
 
     slot: Count
-    kind: Literal["batch", "view", "abort", "noop", "members", "settled"]
+    kind: Literal["batch", "view", "abort", "noop", "members", "settled", "roster"]
     epoch: Count
     ballot: Ballot | None
     accepted_by: tuple[str, ...]

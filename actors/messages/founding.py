@@ -49,12 +49,15 @@ class Inquiry(Frozen):
 
 
 class Founded(Frozen):
-    """All acceptors hold `genesis`. `asker_*` echo the `Inquiry`, if this answers one."""
+    """All acceptors hold `genesis`. `asker_*` echo the `Inquiry`, if this answers one. `version` is
+    the highest one of the acceptors that the sender has answered.
+    """
 
     type: Literal["genesis.founded"] = "genesis.founded"
     genesis: Genesis
     asker_disk: str = ""
     asker_incarnation: Count = 0
+    version: Count = Field(0, exclude_if=lambda version: version == 0)
 
 
 class NodeHeartbeat(Frozen):
@@ -63,7 +66,7 @@ class NodeHeartbeat(Frozen):
     `applied` is the end of the applied prefix, `durable` the end of its durable part, and
     `chosen_through` that of the chosen prefix; `state_hash` chains all applied slots. A replica
     that copies a snapshot still has to receive `rows_left` of it; a store lacks `chunks_missing` of
-    its contents.
+    its contents, and a learner records of the audit, if that is not 0.
     `ballot` is the one that a proposer leads under, or that an acceptor has promised.
     `membership` and `durable_mark` are a learner's, as in `LearnerProgress`.
     """

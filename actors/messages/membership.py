@@ -1,4 +1,4 @@
-"""Changes of the acceptors, asked for by a gateway (docs/decisions/0026-membership.md)."""
+"""Changes of the members, asked for by a gateway (docs/decisions/0026-membership.md)."""
 
 from typing import Literal
 
@@ -7,26 +7,30 @@ from pydantic import Field
 from actors.numbers import Count
 from actors.values import OWNER_CHARS_MAX, Frozen
 
+Action = Literal["replace", "add", "remove"]
+"""`replace`: another disk under a member's name, the one that a process under it runs on now."""
 
-class ReplaceAcceptor(Frozen):
-    """A gateway asks the leader to replace the disk of an acceptor by the one that now runs under
-    its name.
 
-    `version` is that of the acceptors as the gateway knows them: a request that comes twice, or
-    late, must not change later ones. `principal` is the owner of the principal that asked for it;
-    none: the administrator.
+class ChangeMember(Frozen):
+    """A gateway asks the leader to replace, to add or to remove a member.
+
+    `version` is that of the acceptors, or for other roles of the roster, as the gateway knows it: a
+    request that comes twice, or late, must not change later ones. `principal` is the owner of the
+    principal that asked for it; none: the administrator.
     """
 
-    type: Literal["members.replace"] = "members.replace"
+    type: Literal["members.change"] = "members.change"
     number: Count
+    action: Action
     name: str
     version: Count
     principal: str | None = Field(None, max_length=OWNER_CHARS_MAX)
 
 
-class ReplaceAnswer(Frozen):
+class ChangeAnswer(Frozen):
     """The leader has proposed the change to `version`, or refuses for the reason in `refused`; if
-    `again`, what is missing comes by itself.
+    `again`, what is missing comes by itself. A store, a learner or a proposer on another disk needs
+    no change of the log: then `version` is the present one.
 
     That it was proposed is no promise: learners report what was chosen.
     """

@@ -22,6 +22,8 @@ from actors.messages import (
     AuditPage,
     AuditRead,
     Census,
+    ChangeAnswer,
+    ChangeMember,
     Chosen,
     ChunkData,
     ChunkGet,
@@ -58,8 +60,6 @@ from actors.messages import (
     ReadRequest,
     Redirect,
     Reject,
-    ReplaceAcceptor,
-    ReplaceAnswer,
     Result,
     SnapshotPage,
     SnapshotPull,
@@ -75,6 +75,7 @@ from actors.messages import (
     TxnVote,
 )
 from actors.options import role_of
+from actors.paxos.ballot import Ballot, proposer_on
 from actors.paxos.membership import Membership
 from actors.values import CloseSession, View
 
@@ -82,11 +83,12 @@ FOUNDER = "acceptor-1"
 """The node that mints a cluster's id."""
 
 UNKNOWN = "unknown"
-"""The role of a well-formed name that is no member's: of a node whose settings name more nodes than
-the cluster was founded with. It may ask which cluster lives here, and halts on the answer.
+"""The role of a well-formed name that can be no member's, because its number is too high. It may
+ask which cluster lives here, and halts on the answer.
 """
 
 _NAME_CHARS_MAX = 64
+_DISK_CHARS_MAX = 64
 
 Rule = Callable[[Envelope, str], bool]
 """Whether the sender of an envelope may send its message to the node of that name."""
@@ -94,13 +96,14 @@ Rule = Callable[[Envelope, str], bool]
 
 class Permission(NamedTuple):
     """A row. With `founding_disk`, only members that still have the disk that the genesis names may
-    send the type.
+    send the type; `elsewhere` is the rule on other disks, if it differs.
     """
 
     senders: frozenset[str]
     receivers: frozenset[str]
     rule: Rule | None = None
     founding_disk: bool = False
+    elsewhere: Rule | None = None
 
 
 def role_in(name: str) -> str:
@@ -125,9 +128,12 @@ def _is_founder(envelope: Envelope, receiver: str) -> bool:
 
 
 def _is_in_its_genesis(envelope: Envelope, receiver: str) -> bool:
-    """An acceptor reports only a genesis that names it. It may be on another disk since then."""
+    """An acceptor reports only a genesis that names it, unless the acceptors have changed. It may
+    be on another disk since then.
+    """
     message: Any = envelope.message
-    return any(member.name == envelope.sender for member in message.genesis.members)
+    named = any(member.name == envelope.sender for member in message.genesis.members)
+    return named or message.version > 0
 
 
 def _is_founder_in_its_genesis(envelope: Envelope, receiver: str) -> bool:
@@ -139,18 +145,39 @@ def _is_founder_in_its_genesis(envelope: Envelope, receiver: str) -> bool:
 
 
 def _reports_itself(envelope: Envelope, receiver: str) -> bool:
-    """The role is the sender's, a leader's ballot its own; only replicas report the view, and only
-    learners the acceptors.
-    """
     message: Any = envelope.message
-    role, view, ballot = message.role, message.view, message.ballot
+    return _reports(envelope) and _is_own(message.ballot, envelope.sender)
+
+
+def _reports_itself_elsewhere(envelope: Envelope, receiver: str) -> bool:
+    message: Any = envelope.message
+    return _reports(envelope) and _is_own(message.ballot, _named_by_disk(envelope))
+
+
+def _reports(envelope: Envelope) -> bool:
+    """The role is the sender's; only replicas report the view, and only learners the members."""
+    message: Any = envelope.message
+    role, view = message.role, message.view
     if role != role_in(envelope.sender):
         return False
     if view is not None and (role not in ("learner", "store") or not _is_well_formed(view)):
         return False
     if message.membership is not None:
         return role == "learner" and _are_acceptors(message.membership)
-    return role != "proposer" or ballot is None or ballot.proposer == envelope.sender
+    return True
+
+
+def _is_own(ballot: Ballot | None, proposer: str) -> bool:
+    """Whether a reported ballot is an acceptor's promise, or the own one of a proposer."""
+    is_promise = role_in(proposer.partition("/")[0]) != "proposer"
+    return ballot is None or is_promise or ballot.proposer == proposer
+
+
+def _named_by_disk(envelope: Envelope) -> str:
+    """What stands in the ballots of a proposer on another disk than the founding one: a disk that
+    lost its rounds must use no ballot of the disk that had them.
+    """
+    return proposer_on(envelope.sender, envelope.disk[:_DISK_CHARS_MAX], is_founding=False)
 
 
 def _owns_ballot(envelope: Envelope, receiver: str) -> bool:
@@ -159,12 +186,24 @@ def _owns_ballot(envelope: Envelope, receiver: str) -> bool:
     return own
 
 
+def _owns_ballot_elsewhere(envelope: Envelope, receiver: str) -> bool:
+    message: Any = envelope.message
+    own: bool = message.ballot.proposer == _named_by_disk(envelope)
+    return own
+
+
 def _proposes(envelope: Envelope, receiver: str) -> bool:
     """The ballot is the sender's own, and the node that the votes go to is a learner."""
+    return _owns_ballot(envelope, receiver) and _asks_a_learner(envelope)
+
+
+def _proposes_elsewhere(envelope: Envelope, receiver: str) -> bool:
+    return _owns_ballot_elsewhere(envelope, receiver) and _asks_a_learner(envelope)
+
+
+def _asks_a_learner(envelope: Envelope) -> bool:
     message: Any = envelope.message
-    learner = message.learner
-    own: bool = message.ballot.proposer == envelope.sender
-    return own and (not learner or role_in(learner) == "learner")
+    return not message.learner or role_in(message.learner) == "learner"
 
 
 def _submits(envelope: Envelope, receiver: str) -> bool:
@@ -173,7 +212,7 @@ def _submits(envelope: Envelope, receiver: str) -> bool:
     command, sender = message.command, envelope.sender
     operation = command.operation
     return (
-        message.ballot.proposer == receiver
+        message.ballot.node == receiver
         and command.reply_to == sender
         and _gateway_of(command.session) == sender
         and (not isinstance(operation, CloseSession) or _gateway_of(operation.target) == sender)
@@ -241,17 +280,23 @@ PERMISSIONS: dict[type[AnyMessage], Permission] = {
     HoldsGenesis: Permission(_ACCEPTOR, _ACCEPTOR),
     Inquiry: Permission(_ANY | {UNKNOWN}, _ACCEPTOR),
     Founded: Permission(_ACCEPTOR, _ANY, _is_in_its_genesis),
-    NodeHeartbeat: Permission(_ANY, _RECEIVES_HEARTBEATS, _reports_itself),
+    NodeHeartbeat: Permission(
+        _ANY, _RECEIVES_HEARTBEATS, _reports_itself, elsewhere=_reports_itself_elsewhere
+    ),
     # It halts its receiver, so neither gateways nor disks that came later may send it.
     StaleDisk: Permission(_MEMBER - _ACCEPTOR, _ANY, founding_disk=True),
-    Prepare: Permission(_PROPOSER, _ACCEPTOR, _owns_ballot),
+    Prepare: Permission(_PROPOSER, _ACCEPTOR, _owns_ballot, elsewhere=_owns_ballot_elsewhere),
     Promise: Permission(_ACCEPTOR, _PROPOSER),
-    Accept: Permission(_PROPOSER, _ACCEPTOR | _LEARNER, _proposes),
+    Accept: Permission(_PROPOSER, _ACCEPTOR | _LEARNER, _proposes, elsewhere=_proposes_elsewhere),
     Accepted: Permission(_ACCEPTOR, _LEARNER),
     Reject: Permission(_ACCEPTOR, _PROPOSER),
-    LeaseHeartbeat: Permission(_PROPOSER, _ACCEPTOR, _owns_ballot),
+    LeaseHeartbeat: Permission(
+        _PROPOSER, _ACCEPTOR, _owns_ballot, elsewhere=_owns_ballot_elsewhere
+    ),
     LeaseGranted: Permission(_ACCEPTOR, _PROPOSER),
-    LeaderBeat: Permission(_PROPOSER, _RECEIVES_HEARTBEATS, _owns_ballot),
+    LeaderBeat: Permission(
+        _PROPOSER, _RECEIVES_HEARTBEATS, _owns_ballot, elsewhere=_owns_ballot_elsewhere
+    ),
     LearnerProgress: Permission(_LEARNER, _PROPOSER, _reports_a_view),
     PullChosen: Permission(_LEARNER, _ACCEPTOR | _LEARNER),
     Chosen: Permission(_LEARNER, _LEARNER),
@@ -268,7 +313,7 @@ PERMISSIONS: dict[type[AnyMessage], Permission] = {
     PullDecided: Permission(_LEARNER | _STORE, _LEARNER),
     Decided: Permission(_LEARNER, _LEARNER | _STORE),
     Submit: Permission(_GATEWAY, _PROPOSER, _submits),
-    Redirect: Permission(_PROPOSER, _GATEWAY, _owns_ballot),
+    Redirect: Permission(_PROPOSER, _GATEWAY, _owns_ballot, elsewhere=_owns_ballot_elsewhere),
     Result: Permission(_LEARNER, _GATEWAY),
     LeaseAsk: Permission(_STORE, _PROPOSER),
     LeaseGrant: Permission(_PROPOSER, _STORE),
@@ -290,8 +335,8 @@ PERMISSIONS: dict[type[AnyMessage], Permission] = {
     LogPage: Permission(_LEARNER, _GATEWAY),
     AuditRead: Permission(_GATEWAY | _LEARNER, _LEARNER),
     AuditPage: Permission(_LEARNER, _GATEWAY | _LEARNER),
-    ReplaceAcceptor: Permission(_GATEWAY, _PROPOSER),
-    ReplaceAnswer: Permission(_PROPOSER, _GATEWAY),
+    ChangeMember: Permission(_GATEWAY, _PROPOSER),
+    ChangeAnswer: Permission(_PROPOSER, _GATEWAY),
     # It halts its receiver, as StaleDisk does.
     Superseded: Permission(_LEARNER, _ACCEPTOR, founding_disk=True),
 }
@@ -309,7 +354,7 @@ def permitted(
 ) -> dict[type[AnyMessage], Rule | None]:
     """The types that a sender may send to a receiver of these roles, with their rules."""
     return {
-        kind: row.rule
+        kind: row.rule if on_founding_disk else row.elsewhere or row.rule
         for kind, row in PERMISSIONS.items()
         if sender_role in row.senders
         and receiver_role in row.receivers

@@ -70,6 +70,7 @@ class Acceptor(Node):
             if record.key == "promised":
                 number, proposer, *fence = read_record(_PROMISED, record)
                 self.promised, self.fence = Ballot(number, proposer), sum(fence)
+                self.founding.version = self.fence
             elif record.key == TRUNCATED:
                 self.truncated_below = read_record(_SLOT, record)
             elif record.key.startswith("accepted/"):
@@ -245,6 +246,7 @@ class Acceptor(Node):
             self.counters["promises"] += 1
         if ballot > self.promised or message.version > self.fence:
             self.promised, self.fence = ballot, message.version
+            self.founding.version = self.fence
             self._journal("promised", self._promised_row())
 
     def _promised_row(self) -> bytes:
@@ -260,9 +262,9 @@ class Acceptor(Node):
         """Halt: another disk has this name now. What this one votes counts for nothing any more."""
         if message.disk == self.identity.disk:
             self.out.halt = (
-                f"{self.name}: this disk ({message.disk}) is no acceptor any more: another one was "
-                f"put in its place (version {message.version} of the acceptors). Nothing depends "
-                "on it; its folder may be removed."
+                f"{self.name}: this disk ({message.disk}) is no acceptor any more: it was removed "
+                f"or replaced (version {message.version} of the acceptors). Nothing depends on it; "
+                "its folder may be removed."
             )
 
     # -- handlers --------------------------------------------------------------------------------

@@ -4,10 +4,10 @@ and 11). Here is what is asked and answered; the proposer acts.
 
 from collections.abc import Container, Mapping
 
-from actors.messages import ReplaceAcceptor
+from actors.messages import Action, ChangeMember
 from actors.numbers import Milliseconds
 from actors.paxos.membership import Configuration, Key, Membership
-from actors.values import FoundingMember, Members
+from actors.values import ACCEPTORS_LEAST, FoundingMember, Members
 
 
 class ChangeRefused(Exception):
@@ -18,11 +18,17 @@ class NotYet(ChangeRefused):
     """What is missing may come by itself: ask again in a moment."""
 
 
-def is_replaced(membership: Membership, name: str) -> bool:
-    """Whether the change that is under way puts another disk in the place of that acceptor's."""
-    old, new = membership.active[0].acceptors, membership.newest.acceptors
-    is_named = [any(acceptor.name == name for acceptor in ones) for ones in (old, new)]
-    return all(is_named) and any(a.name == name and a not in old for a in new)
+def is_begun(membership: Membership, action: Action, name: str) -> bool:
+    """Whether the change that is under way is the one that was asked for."""
+    old = {one.name: one.disk for one in membership.active[0].acceptors}
+    new = {one.name: one.disk for one in membership.newest.acceptors}
+    match action:
+        case "replace":
+            return name in old and name in new and old[name] != new[name]
+        case "add":
+            return name not in old and name in new
+        case "remove":
+            return name in old and name not in new
 
 
 def is_newcomer(acceptor: Key, membership: Membership, founded: Membership) -> bool:
@@ -32,9 +38,10 @@ def is_newcomer(acceptor: Key, membership: Membership, founded: Membership) -> b
     return not (membership.has_active(acceptor) or founded.has_active(acceptor))
 
 
-def replacement(membership: Membership, request: ReplaceAcceptor, disk: str | None) -> Members:
-    """The acceptors with another disk under the requested name: `disk`, the last other one that a
-    process under it runs on. Raises `ChangeRefused`.
+def next_members(membership: Membership, request: ChangeMember, disk: str | None) -> Members:
+    """The acceptors with another disk under the requested name, with one more, or with one less.
+    `disk` is the last one that does not count and that a process under the name runs on. Raises
+    `ChangeRefused`.
     """
     name = request.name
     if not membership.is_settled:
@@ -48,19 +55,46 @@ def replacement(membership: Membership, request: ReplaceAcceptor, disk: str | No
             f"the acceptors are of version {newest.version}, and version {request.version} was to "
             "be changed"
         )
-    if name not in {acceptor.name for acceptor in newest.acceptors}:
-        names = ", ".join(sorted(acceptor.name for acceptor in newest.acceptors))
-        raise ChangeRefused(f"{name} is no acceptor; these are: {names}")
-    if disk is None or (name, disk) in newest.voters:
+    names = sorted(acceptor.name for acceptor in newest.acceptors)
+    if request.action == "add" and name in names:
+        raise ChangeRefused(f"{name} is an acceptor already")
+    if request.action != "add" and name not in names:
+        raise ChangeRefused(f"{name} is no acceptor; these are: {', '.join(names)}")
+    acceptors = [acceptor for acceptor in newest.acceptors if acceptor.name != name]
+    if request.action == "remove":
+        if len(acceptors) < ACCEPTORS_LEAST:
+            raise ChangeRefused(f"{ACCEPTORS_LEAST} acceptors have to stay: add another one first")
+    elif disk is None or (name, disk) in newest.voters:
         raise NotYet(
             f"{name} has not been heard from another disk than the one that counts: start it on an "
             "empty folder"
         )
-    acceptors = tuple(
-        FoundingMember(name=name, disk=disk) if acceptor.name == name else acceptor
-        for acceptor in newest.acceptors
+    else:
+        # In the place of the former one, if there is one: the order is part of the log.
+        places = [acceptor.name for acceptor in newest.acceptors]
+        place = places.index(name) if name in places else len(places)
+        acceptors.insert(place, FoundingMember(name=name, disk=disk))
+    return Members(
+        version=newest.version + 1, acceptors=tuple(acceptors), principal=request.principal
     )
-    return Members(version=newest.version + 1, acceptors=acceptors, principal=request.principal)
+
+
+def check_all_alive(
+    former: Configuration, granted: Mapping[Key, Milliseconds], since: Milliseconds
+) -> None:
+    """Check that no acceptor is silent when one is added: four of which one is dead tolerate no
+    further loss. Raises `ChangeRefused`.
+    """
+    silent = [key[0] for key in _keys(former) if granted.get(key, since) <= since]
+    if silent:
+        raise ChangeRefused(
+            f"{', '.join(silent)} did not answer within a lease: bring it back, or replace or "
+            "remove it first"
+        )
+
+
+def _keys(configuration: Configuration) -> list[Key]:
+    return [(acceptor.name, acceptor.disk) for acceptor in configuration.acceptors]
 
 
 def check_promised(members: Members, former: Configuration, promised: Container[Key]) -> None:

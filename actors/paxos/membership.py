@@ -1,4 +1,5 @@
-"""Which acceptors choose which slot: a pure function of the chosen prefix (decision 26, rules 1-3).
+"""Which acceptors choose which slot, and who the other members are: a pure function of the chosen
+prefix (decision 26, rules 1-3 and 19).
 
 `Members` begins a change and `Settled` ends it. In between, the old and the new configuration are
 both active: elections and leases take a majority of each, and a slot that of its own. Here is which
@@ -9,10 +10,21 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Self
 
+from pydantic import Field
+
 from actors.errors import InvariantViolation
+from actors.frozen import is_none
 from actors.numbers import Count
 from actors.paxos.quorum import Voters
-from actors.values import FoundingMember, Frozen, Genesis, Members, Settled
+from actors.values import (
+    FoundingMember,
+    Frozen,
+    Genesis,
+    Members,
+    Roster,
+    RosterNames,
+    Settled,
+)
 
 Key = tuple[str, str]
 """An acceptor and its disk: one that lost its disk is another one."""
@@ -35,14 +47,47 @@ class Configuration(Frozen):
         return Voters((acceptor.name, acceptor.disk) for acceptor in self.acceptors)
 
 
+class CountedRoster(Frozen):
+    """The proposers, learners and stores that the Roster in `slot` names. `removed` are the disks
+    on which others were when they were removed.
+    """
+
+    version: Count
+    slot: Count
+    members: RosterNames
+    removed: tuple[FoundingMember, ...] = ()
+
+    def names(self, role: str) -> tuple[str, ...]:
+        """The members of a role."""
+        return tuple(name for name in self.members if name.startswith(f"{role}-"))
+
+    def after(self, slot: int, value: Roster) -> "CountedRoster":
+        """The next roster, in `slot`. Of each name that it lacks the disks are kept on which it was
+        when it was removed last.
+        """
+        named = {one.name for one in value.removed}.union(value.members)
+        kept = [one for one in self.removed if one.name not in named]
+        new = [one for one in value.removed if one.name not in value.members]
+        return CountedRoster(
+            version=value.version,
+            slot=slot,
+            members=value.members,
+            removed=tuple(sorted((*kept, *new), key=lambda one: (one.name, one.disk))),
+        )
+
+
 class Membership(Frozen):
     """The active configurations at the end of a chosen prefix, oldest first: one, or two amid a
     change. Retired ones are forgotten: whoever knows a Settled knows all slots that they chose.
+
+    The other roles vote on no slot, so a roster of their names is enough.
     """
 
     active: tuple[Configuration, ...]
     settled_slot: Count = 0
     """The slot of the Settled that ended the last change; 0: there was none."""
+    roster: CountedRoster | None = Field(None, exclude_if=is_none)
+    """`None`: as in the genesis."""
 
     @classmethod
     def founded(cls, genesis: Genesis) -> Self:
@@ -53,8 +98,8 @@ class Membership(Frozen):
 
     @property
     def is_founding(self) -> bool:
-        """Whether the acceptors never changed: their row and their fields are not written then."""
-        return self.newest.version == 0
+        """Whether no member ever changed: the row and the fields are not written then."""
+        return self.newest.version == 0 and self.roster is None
 
     @property
     def newest(self) -> Configuration:
@@ -65,6 +110,28 @@ class Membership(Frozen):
     def is_settled(self) -> bool:
         """Whether no change is under way."""
         return len(self.active) == 1
+
+    def names(self, role: str, genesis: Genesis) -> tuple[str, ...]:
+        """The proposers, the learners or the stores; of acceptors those that were named last."""
+        if role == "acceptor":
+            return tuple(acceptor.name for acceptor in self.newest.acceptors)
+        return genesis.names(role) if self.roster is None else self.roster.names(role)
+
+    @property
+    def roster_version(self) -> int:
+        """The version of the roster; 0: the genesis's."""
+        return 0 if self.roster is None else self.roster.version
+
+    def is_removed(self, name: str, disk: str, genesis: Genesis) -> bool:
+        """Whether this disk was a proposer's, a learner's or a store's that was removed since."""
+        if self.roster is None or name in self.roster.members:
+            return False
+        one = FoundingMember(name=name, disk=disk)
+        return one in self.roster.removed or one in genesis.members
+
+    def stores_needed(self, genesis: Genesis) -> int:
+        """The number of whole stores that a new write needs: never more than there are."""
+        return min(genesis.stores_needed, len(self.names("store", genesis)))
 
     def has_active(self, key: Key) -> bool:
         """Whether this disk is an acceptor of an active configuration."""
@@ -83,10 +150,13 @@ class Membership(Frozen):
                 first_slot=slot + alpha,
                 acceptors=value.acceptors,
             )
-            return Membership(active=(self.newest, new), settled_slot=self.settled_slot)
+            return self.model_copy(update={"active": (self.newest, new)})
         ends = isinstance(value, Settled) and not self.is_settled and value.version == version
         if ends and slot >= self.newest.first_slot:
-            return Membership(active=(self.newest,), settled_slot=slot)
+            return self.model_copy(update={"active": (self.newest,), "settled_slot": slot})
+        if isinstance(value, Roster) and value.version == self.roster_version + 1:
+            former = self.roster or CountedRoster(version=0, slot=0, members=value.members)
+            return self.model_copy(update={"roster": former.after(slot, value)})
         return self
 
     def at(self, slot: int) -> Configuration:

@@ -7,7 +7,17 @@ from actors.numbers import GAP_SLOTS_MAX, Milliseconds
 from actors.paxos.ballot import Ballot
 from actors.paxos.membership import Configuration, Key
 from actors.paxos.phase_one import Promises
-from actors.values import Abort, AnyValue, AnyVote, Command, Members, Settled, StoreMember, View
+from actors.values import (
+    Abort,
+    AnyValue,
+    AnyVote,
+    Command,
+    Members,
+    Roster,
+    Settled,
+    StoreMember,
+    View,
+)
 
 
 @dataclass(slots=True)
@@ -100,9 +110,22 @@ class Leading:
         return max(self.next_slot, self.recovered_through + 1)
 
     @property
-    def changes_acceptors(self) -> bool:
-        """Whether a change of the acceptors, or its end, is in flight."""
-        return any(isinstance(f.value, Members | Settled) for f in self.in_flight.values())
+    def changes_members(self) -> bool:
+        """Whether a change of the members, or its end, is in flight."""
+        return any(isinstance(f.value, Members | Settled | Roster) for f in self.in_flight.values())
+
+    def take_commands(self, count_max: int, bytes_max: int) -> tuple[Command, ...]:
+        """Take the commands of the next slot from the queue: one at least."""
+        commands: list[Command] = []
+        size_bytes = 0
+        while (
+            self.queue
+            and len(commands) < count_max
+            and (not commands or size_bytes + self.queue[0].size_bytes <= bytes_max)
+        ):
+            commands.append(self.queue.popleft())
+            size_bytes += commands[-1].size_bytes
+        return tuple(commands)
 
     def is_asked_for(self, value: AnyValue) -> bool:
         """Whether `value` is proposed and not known as chosen, or waits for its slot."""

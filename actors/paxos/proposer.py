@@ -19,6 +19,8 @@ from actors.effects import Group, Record
 from actors.errors import InvariantViolation
 from actors.messages import (
     Accept,
+    ChangeAnswer,
+    ChangeMember,
     LeaderBeat,
     LearnerProgress,
     LeaseAsk,
@@ -31,22 +33,15 @@ from actors.messages import (
     ProposeValue,
     Redirect,
     Reject,
-    ReplaceAcceptor,
-    ReplaceAnswer,
     Submit,
 )
 from actors.node import Handlers, Node, Timers, read_record
 from actors.numbers import GAP_SLOTS_MAX, Milliseconds
-from actors.options import Identity, Options
+from actors.options import Identity, Options, number_of
 from actors.paging import COMMAND_BYTES_MAX
-from actors.paxos.acceptor_change import (
-    ChangeRefused,
-    NotYet,
-    may_settle,
-    planned_configuration,
-)
-from actors.paxos.ballot import NO_BALLOT, Ballot
-from actors.paxos.member_changes import MemberChanges
+from actors.paxos.acceptor_change import ChangeRefused, NotYet, planned_configuration
+from actors.paxos.ballot import NO_BALLOT, Ballot, proposer_on
+from actors.paxos.member_changes import MemberChanges, next_value
 from actors.paxos.membership import Configuration, Key, Membership
 from actors.paxos.phase_one import Promises
 from actors.paxos.phases import Electing, Following, InFlight, Leading, drops, recoverable_range
@@ -56,6 +51,7 @@ from actors.values import (
     Batch,
     Command,
     Frozen,
+    Members,
     Settled,
     View,
 )
@@ -83,6 +79,8 @@ class Proposer(Node):
         """The highest version that an acceptor is known to have answered."""
         self._changed_membership: Membership | None = None
         self._highest_ballot = NO_BALLOT
+        self._own = ""
+        """What stands for it in its ballots."""
         self._duels = 0
         """Consecutive candidacies that another candidate's ballot ended."""
         self._low_water = 1
@@ -115,8 +113,10 @@ class Proposer(Node):
     def _start(self) -> None:
         self.phase = Following(heard_at=self.now)
         self._founded = Membership.founded(self.genesis)
+        disk = self.identity.disk
+        self._own = proposer_on(self.name, disk, self.founding.disks.get(self.name) == disk)
         # In a new cluster the first proposer campaigns first; after that, jitter decides.
-        own_turn = self.genesis.names("proposer").index(self.name) if self.round == 0 else 0
+        own_turn = number_of(self.name) - 1 if self.round == 0 else 0
         wait = self.constants.lease_ms + own_turn * self.options.leader_heartbeat_ms
         self._set_timer("election", wait, wait + self.options.leader_heartbeat_ms)
 
@@ -131,6 +131,17 @@ class Proposer(Node):
             pending=pending,
         )
 
+    @property
+    def is_member(self) -> bool:
+        """Whether the roster names this proposer, as far as it knows; else it does not stand."""
+        return self.name in self.membership.names("proposer", self.genesis)
+
+    def _removal(self) -> str:
+        """See `Node._removal`."""
+        membership = self.membership
+        is_held = self._is_held(membership, self.durable_mark)
+        return self._removed_by(membership) if is_held else ""
+
     # -- election --------------------------------------------------------------------------------
 
     def _on_election_due(self, subject: str) -> None:
@@ -142,8 +153,9 @@ class Proposer(Node):
             self._wait_for_leader(patience - (self.now - phase.heard_at))
             return
         every = self.options.leader_heartbeat_ms
-        if self.now - self.turn.resumed_at < every:
-            # This node was away itself, perhaps with all the others, and the leader may go on.
+        if self.now - self.turn.resumed_at < every or not self.is_member:
+            # This node was away itself, perhaps with all the others, and the leader may go on; or
+            # it waits to be added, or was removed.
             self._set_timer("election", every, 2 * every)
             return
         self._campaign()
@@ -157,7 +169,7 @@ class Proposer(Node):
         """Begin phase 1 under a new ballot, whose round is journalled before the message leaves."""
         self.round = max(self.round, self._highest_ballot.round) + 1
         self._journal("round", _ROUND.dump_json(self.round))
-        ballot = Ballot(self.round, self.name)
+        ballot = Ballot(self.round, self._own)
         self._highest_ballot = ballot
         self.phase = Electing(ballot=ballot, promises=Promises(self._low_water))
         self.counters["elections"] += 1
@@ -352,9 +364,9 @@ class Proposer(Node):
         if not (isinstance(self.phase, Following) or self.membership.has_active(key)):
             self.phase.forget(key)
 
-    def _on_replace_acceptor(self, sender: str, message: ReplaceAcceptor) -> None:
-        """A gateway asks for another disk under an acceptor's name."""
-        answer = ReplaceAnswer(number=message.number)
+    def _on_change_member(self, sender: str, message: ChangeMember) -> None:
+        """A gateway asks for a change of the members."""
+        answer = ChangeAnswer(number=message.number)
         try:
             version = self._begin_change(message)
             answer = answer.model_copy(update={"version": version})
@@ -363,10 +375,9 @@ class Proposer(Node):
             answer = answer.model_copy(update={"refused": str(refusal), "again": again})
         self._send(sender, answer)
 
-    def _begin_change(self, request: ReplaceAcceptor) -> int:
-        """Propose the acceptors with another disk under a name (rule 10); their version. It is the
-        same if that was asked for before. Raises `ChangeRefused`, also if only promises are
-        missing, for which it asks.
+    def _begin_change(self, request: ChangeMember) -> int:
+        """Propose other members (rules 10 and 20); their version. It is the same if that was asked
+        for before. Raises `ChangeRefused`, also if only promises are missing, for which it asks.
         """
         phase, membership = self.phase, self.membership
         if not isinstance(phase, Leading) or not self.is_ready:
@@ -374,44 +385,36 @@ class Proposer(Node):
         begun = self.changes.version_begun(request, membership)
         if begun is not None:
             return begun
-        members = self.changes.plan(request, phase, membership)
-        phase.planned = planned_configuration(members)
-        self._prepare_all(phase, phase.planned)
-        self.changes.check(members, phase, membership)
+        value = self.changes.plan(request, phase, membership, self.view, self.durable_mark)
+        if value is None:
+            return membership.roster_version
+        if isinstance(value, Members):
+            phase.planned = planned_configuration(value)
+            self._prepare_all(phase, phase.planned)
+            self.changes.check(request, value, phase, membership)
         is_read = self.chosen_through >= phase.recovered_through
         if not is_read or phase.waiting_values or not self._may_propose_next(phase):
             raise NotYet("the leader is busy")
         if self._stops_at_far_slot(phase):
             raise NotYet(f"{self.name} does not lead")
-        self._propose(phase, self._take_slot(phase), members)
+        self._propose(phase, self._take_slot(phase), value)
         self.counters["changes_begun"] += 1
-        return members.version
+        return value.version
 
     def _carry_on_change(self, phase: Leading) -> None:
         """Fill the slots before the new acceptors' first one, and end the change (rule 11)."""
         membership = self.membership
-        if membership.is_settled or not self.is_ready or phase.changes_acceptors:
+        if membership.is_settled or not self.is_ready:
             return
-        new = membership.newest
         while (
-            not phase.queue
-            and phase.recovered_through < phase.next_slot < new.first_slot
-            and self._may_propose_next(phase)
-            and not self._stops_at_far_slot(phase)
-        ):
-            self._propose(phase, self._take_slot(phase), NOOP)
-        read_leases_until = max(phase.read_grants.values(), default=0)
-        if (
-            self.phase is phase
-            and phase.next_slot >= new.first_slot
+            not phase.changes_members
             and phase.next_slot > phase.recovered_through
             and self._may_propose_next(phase)
-            and may_settle(
-                membership, phase.answered, self.durable_mark, self.lease_until, read_leases_until
-            )
+            and (value := next_value(phase, membership, self.durable_mark, self.lease_until))
+            and not self._stops_at_far_slot(phase)
         ):
-            self._propose(phase, self._take_slot(phase), Settled(version=new.version))
-            self.counters["changes_ended"] += 1
+            self._propose(phase, self._take_slot(phase), value)
+            self.counters["changes_ended"] += isinstance(value, Settled)
 
     # -- the leader's lease ----------------------------------------------------------------------
 
@@ -446,6 +449,9 @@ class Proposer(Node):
         """
         phase = self.phase
         if not isinstance(phase, Leading):
+            return
+        if not self.is_member:
+            self._step_down("it was removed")
             return
         begun_at = max(phase.elected_at, self.turn.resumed_at)
         if self.now >= max(self.lease_until, begun_at + self.constants.lease_ms):
@@ -511,6 +517,9 @@ class Proposer(Node):
     def _on_submit(self, sender: str, message: Submit) -> None:
         phase = self.phase
         command = message.command
+        if message.ballot.proposer != self._own:
+            self.counters["dropped_foreign_ballot"] += 1
+            return  # Of another disk under this name, which alone knows what it proposed.
         if not isinstance(phase, Leading) or message.ballot != phase.ballot:
             self._redirect(command, message.ballot, f"{message.ballot} does not lead")
             return
@@ -581,19 +590,11 @@ class Proposer(Node):
             and len(phase.in_flight) < self.options.window_slots
             and len(phase.queue) >= min(sum(phase.undecided.values()), self.options.batch_commands)
         ):
-            commands: list[Command] = []
-            size = 0
-            while (
-                phase.queue
-                and len(commands) < self.options.batch_commands
-                and (not commands or size + phase.queue[0].size_bytes <= self.options.batch_bytes)
-            ):
-                command = phase.queue.popleft()
-                commands.append(command)
-                size += command.size_bytes
+            commands = phase.take_commands(self.options.batch_commands, self.options.batch_bytes)
+            for command in commands:
                 highest = self._highest_proposed.get(command.session, -1)
                 self._highest_proposed[command.session] = max(highest, command.sequence)
-            batch = Batch(elapsed_ms=self._elapsed_ms(phase), commands=tuple(commands))
+            batch = Batch(elapsed_ms=self._elapsed_ms(phase), commands=commands)
             slot = self._take_slot(phase)
             phase.undecided[slot] = len(commands)
             self._propose(phase, slot, batch)
@@ -696,9 +697,7 @@ class Proposer(Node):
         and it shows if a restarted learner knows less than was reported before. An acceptor's tells
         on which disk it runs.
         """
-        if message.role == "acceptor":
-            acceptor = (sender, self.turn.sender_disk)
-            self.changes.note_acceptor(acceptor, self.membership, self._founded)
+        self.changes.note_heartbeat(sender, message, self.membership, self._founded)
         if message.role != "learner":
             return
         self._learn(message)
@@ -791,7 +790,7 @@ class Proposer(Node):
         ProposeValue: _on_propose_value,
         LearnerProgress: _on_progress,
         LeaseAsk: _on_lease_ask,
-        ReplaceAcceptor: _on_replace_acceptor,
+        ChangeMember: _on_change_member,
     }
     timers: ClassVar[Timers] = {
         "election": _on_election_due,

@@ -17,7 +17,8 @@ from actors.values import NOOP, AcceptedValue, AnyValue, AnyVote, Batch
 _BATCH = TypeAdapter(Batch)
 
 _ROW = re.compile(
-    rb'\{"slot":(\d{1,18}),"ballot":\[(\d{1,18}),"([\w.-]*)"\],"value":(?=%b)' % re.escape(HEAD)
+    rb'\{"slot":(\d{1,18}),"ballot":\[(\d{1,18}),"([ !#-\[\]-~]*)"\],"value":(?=%b)'
+    % re.escape(HEAD)
 )
 """The beginning of an acceptor's row with a batch, as `Holder` writes it."""
 

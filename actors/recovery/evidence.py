@@ -14,6 +14,7 @@ from actors.effects import BLOB_ROW, Record
 from actors.errors import JournalUnreadable
 from actors.founding import FOUNDED
 from actors.options import role_of
+from actors.paxos.votes import accepted_of, learned
 from actors.state.namespace import Namespace
 from actors.store.chunks import ChunkManifest
 from actors.store.state import Prepared
@@ -78,7 +79,7 @@ class OldNode:
     def inline_contents(self) -> Iterator[Inline]:
         """The small contents in values of the log that it keeps."""
         values: list[AnyValue] = [decided.value for decided in self.log.values()]
-        values += [accepted.value for accepted in self.accepted.values()]
+        values += [learned(accepted.value) for accepted in self.accepted.values()]
         for value in values:
             if isinstance(value, Batch):
                 yield from (one for one in value.contents if isinstance(one, Inline))
@@ -114,7 +115,7 @@ def _take(node: OldNode, record: Record) -> None:
         node.blobs.add(rest)
     elif node.role == "acceptor":
         if kind == "accepted":
-            accepted = _ACCEPTED.validate_json(value)
+            accepted = accepted_of(record) or _ACCEPTED.validate_json(value)
             node.accepted[accepted.slot] = accepted
     elif node.role == "learner":
         if kind == "log":

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from actors.paxos.membership import Key, Membership
+from actors.paxos.votes import learned
 from actors.recovery.evidence import OldNode
 from actors.state.namespace import Namespace
 from actors.values import (
@@ -326,7 +327,7 @@ class _Tail:
             if accepted is not None:
                 votes.setdefault(accepted.ballot, set()).add((node.name, node.disk))
                 if voters.are_quorum(votes[accepted.ballot]):
-                    return accepted.value
+                    return learned(accepted.value)
         return None
 
     def _take_in_force(self, slot: int, value: AnyValue | None) -> None:
@@ -436,7 +437,17 @@ class _Tail:
         assert state.view is not None
         is_in_force = slot <= self._exact_through + 1 or self.epoch <= state.view.epoch
         stores = [store.name for store in state.view.stores]
-        return self._genesis.shortage(stores) if is_in_force else ""
+        needed = self._stores_needed(slot, state)
+        return self._genesis.shortage(stores, needed) if is_in_force else ""
+
+    def _stores_needed(self, slot: int, state: Namespace) -> int:
+        """The least number of stores that a new write in `slot` can have needed: each slot before
+        it whose value is unknown may have removed one from the roster.
+        """
+        assert state.membership is not None
+        unknown = sum(value is None for one, value in self._values.items() if one < slot)
+        members = len(state.membership.names("store", self._genesis))
+        return min(state.membership.stores_needed(self._genesis), max(1, members - unknown))
 
 
 def _refusal(index: int, refusals: Mapping[str, Mapping[int, str]], voters: Sequence[str]) -> str:
@@ -452,7 +463,7 @@ def _refusal(index: int, refusals: Mapping[str, Mapping[int, str]], voters: Sequ
 
 
 def _new_writes(batch: Batch) -> list[int]:
-    """The commands that need the number of stores that the genesis asks for."""
+    """The commands that need a number of stores."""
     return [
         index
         for index, command in enumerate(batch.commands)

@@ -42,6 +42,7 @@ from actors.values import (
     OpenSession,
     Outcome,
     RevokeToken,
+    Roster,
     Settled,
     Transaction,
 )
@@ -99,16 +100,21 @@ class AuditChain:
                     kept.append((line, head))
         self.count, self.head = count, head
 
-    def note_acceptors(self, slot: int, log_time_ms: int, value: Members | Settled) -> None:
-        """Add the record of a change of the acceptors that begins or ends in a slot. Its principal
-        asked for it; its end is the leader's own doing.
+    def note_members(self, slot: int, log_time_ms: int, value: Members | Settled | Roster) -> None:
+        """Add the record of a change of the members, or of acceptors that begins or ends in a slot.
+        Its principal asked for it; its end is the leader's own doing.
         """
+        who = "null"
+        if not isinstance(value, Settled) and value.principal is not None:
+            who = quoted(value.principal)
         if isinstance(value, Members):
-            who = "null" if value.principal is None else quoted(value.principal)
             disks = (f"[{quoted(one.name)},{quoted(one.disk)}]" for one in value.acceptors)
             about = f'"change_acceptors","version":{value.version},"acceptors":[{",".join(disks)}]'
+        elif isinstance(value, Roster):
+            names = ",".join(map(quoted, value.members))
+            about = f'"change_roster","version":{value.version},"members":[{names}]'
         else:
-            who, about = "null", f'"settle_acceptors","version":{value.version}'
+            about = f'"settle_acceptors","version":{value.version}'
         self.count += 1
         line = (
             f'{{"number":{self.count},"slot":{slot},"index":0,"log_time_ms":{log_time_ms},'

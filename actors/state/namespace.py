@@ -43,6 +43,7 @@ from actors.values import (
     Refusal,
     RemoveQuota,
     RevokeToken,
+    Roster,
     SetQuota,
     Settled,
     Status,
@@ -72,7 +73,7 @@ class StateRow(Frozen):
     view_slot: int
     audit: AuditMark | None = Field(None, exclude_if=lambda audit: audit is None)
     membership: Membership | None = Field(None, exclude_if=lambda membership: membership is None)
-    """The acceptors there, once they have changed."""
+    """The members there, once they have changed."""
 
 
 class Namespace:
@@ -108,7 +109,7 @@ class Namespace:
 
     @property
     def membership(self) -> Membership | None:
-        """The acceptors as of `applied`, once the genesis is known."""
+        """The members as of `applied`, once the genesis is known."""
         return self._changed_membership or self.founding_membership
 
     @property
@@ -274,8 +275,8 @@ class Namespace:
         elif isinstance(value, View) and self.view and value.epoch == self.view.epoch + 1:
             self.view, self.view_slot = value.in_force_at(slot), slot
             self._changed_rows.summary.append(f"epoch {value.epoch}")
-        elif isinstance(value, Members | Settled):
-            self._change_acceptors(slot, value)
+        elif isinstance(value, Members | Settled | Roster):
+            self._change_members(slot, value)
         self.tree.end_slot()
         self.applied = slot
         summary = "\n".join((self.state_hash, str(slot), *self._changed_rows.summary))
@@ -284,14 +285,14 @@ class Namespace:
         return outcomes
 
     def found_anew(self, slot: int, view: View) -> None:
-        """Let the state be that of a new cluster after `slot`, with a view and acceptors of its
+        """Let the state be that of a new cluster after `slot`, with a view and members of its
         own: those of the cluster that the state is from are no part of it.
         """
         self.applied, self.view, self.view_slot = slot, view, slot
         self._changed_membership = None
 
-    def _change_acceptors(self, slot: int, value: Members | Settled) -> None:
-        """Begin or end a change of the acceptors, if the value counts in this slot."""
+    def _change_members(self, slot: int, value: Members | Settled | Roster) -> None:
+        """Change the members, or begin or end it, if the value counts in this slot."""
         assert self.constants is not None, "a slot was applied before the genesis was known"
         assert self.membership is not None
         after = self.membership.after(slot, value, self.constants.alpha)
@@ -299,7 +300,7 @@ class Namespace:
             self._changed_membership = after
             self._changed_rows.summary.append(value.to_json().decode())
             if self.constants.audit:
-                self.audit.note_acceptors(slot, self.log_time_ms, value)
+                self.audit.note_members(slot, self.log_time_ms, value)
                 self._changed_rows.summary.append(f"audit {self.audit.head}")
 
     def _run(self, slot: int, index: int, command: Command, abort: str | None) -> Outcome:

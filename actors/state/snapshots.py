@@ -6,7 +6,7 @@ after a prefix of the log, so it is as final as that prefix.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -117,7 +117,7 @@ class CopiedState(NamedTuple):
 class SnapshotInstaller:
     """Copies another replica's state, trying one replica after the other."""
 
-    def __init__(self, turn: Turn, sources: list[str]) -> None:
+    def __init__(self, turn: Turn, sources: Callable[[], list[str]]) -> None:
         self._turn = turn
         self._sources = sources
         self._copying: _Copying | None = None
@@ -140,7 +140,7 @@ class SnapshotInstaller:
 
     def _ask(self) -> bool:
         """Begin with the source whose turn it is, if it is time to ask one."""
-        source = self._rotation.next(self._sources, self._turn.now, _PATIENCE_MS)
+        source = self._rotation.next(self._sources(), self._turn.now, _PATIENCE_MS)
         if source is None:
             return False
         self._copying = _Copying(source)

@@ -70,7 +70,6 @@ class StoreContents:
         self._turn = turn
         self._held = held
         self.chunks = Chunks()
-        self._peers = [name for name in turn.options.names("store") if name != turn.name]
         self._urgent: dict[str, Wanted] = {}
         """Chunks that a prepare waits for."""
         self._copies: dict[str, Wanted] = {}
@@ -83,6 +82,15 @@ class StoreContents:
         self._held_until = 0
         """Until then no chunk is deleted, because a client is copying the state (`ChunkHold`)."""
         self._swept_at: Milliseconds | None = None
+
+    def _peers(self) -> list[str]:
+        """The other stores that may have a chunk: of the roster, and of the view, which may still
+        name one that was removed.
+        """
+        view = self._held.namespace.view
+        named = () if view is None else (member.name for member in view.stores)
+        names = dict.fromkeys((*self._turn.names("store"), *named))
+        return [name for name in names if name != self._turn.name]
 
     @property
     def missing(self) -> int:
@@ -135,7 +143,7 @@ class StoreContents:
         wanted = self._urgent.get(name)
         return wanted is not None and all(
             peer in wanted.denied or wanted.rotation.unanswered[peer] >= _UNANSWERED_MOST
-            for peer in self._peers
+            for peer in self._peers()
         )
 
     def end_wait(self, needed: set[str]) -> None:
@@ -168,7 +176,7 @@ class StoreContents:
             rotation = wanted.rotation
             if rotation.is_overdue(now):
                 self._silent.add(rotation.asked)
-            peer = rotation.next(self._peers, now, _ASK_AGAIN_MS, self._silent)
+            peer = rotation.next(self._peers(), now, _ASK_AGAIN_MS, self._silent)
             if peer is not None:
                 self._turn.send(peer, ChunkGet(sha256=name))
             # A chunk that pauses, because no peer could send it, does not count.

@@ -159,7 +159,7 @@ class Reads:
         self._number += 1
         self._asked[self._number] = turn.now
         self._asked.pop(self._number - 16, None)
-        turn.send(self.leader.proposer, LeaseAsk(number=self._number))
+        turn.send(self.leader.node, LeaseAsk(number=self._number))
 
     def give_up_lease(self) -> None:
         """Serve no more linearizable reads under the lease that was granted."""

@@ -84,14 +84,18 @@ class Rejoin:
         self._turn = turn
         self._held = held
         self._contents = contents
-        names = turn.options.names
-        peers = [name for name in names("store") if name != turn.name]
-        self._installer = SnapshotInstaller(turn, [*names("learner"), *peers])
+        self._installer = SnapshotInstaller(turn, self._sources)
         self._asked_at: Milliseconds = -_ASK_AGAIN_MS
         self._reported: dict[int, str] = {}
         """The hashes of its state, by slot, that this store has lately reported."""
         self.has_diverged = False
         """Whether this store's state is known to differ from the other replicas'."""
+
+    def _sources(self) -> list[str]:
+        """The replicas to copy a state from."""
+        turn = self._turn
+        peers = [name for name in turn.names("store") if name != turn.name]
+        return [*turn.names("learner"), *peers]
 
     @property
     def is_installing(self) -> bool:

@@ -62,6 +62,7 @@ from actors.values import (
     Inline,
     PreparedSlot,
     Refusal,
+    Roster,
     StoreMember,
     contents_of,
     grows,
@@ -160,6 +161,7 @@ class Store(Node):
 
     def _start(self) -> None:
         self.state.begin(self.genesis)
+        self.turn.note_roster(self.state.membership)
         self._copy_missing()
         self._pull_decided()
         self._watch()
@@ -204,6 +206,14 @@ class Store(Node):
             rows_left=self.rejoin.rows_left,
             chunks_missing=self.contents.missing,
         )
+
+    def _removal(self) -> str:
+        """See `Node._removal`. A store stays while the view names it, so that no write waits."""
+        membership = self.state.membership
+        is_held = self._is_held(membership, self.durable) and self.state.view_slot <= self.durable
+        if self.held.membership is not None or not is_held:
+            return ""
+        return self._removed_by(membership)
 
     # -- phase 1: prepare and vote ---------------------------------------------------------------
 
@@ -406,6 +416,8 @@ class Store(Node):
                 self.counters["overruled"] += 1
             self._outlived.append(slot)
         outcomes = self.state.apply(slot, value, aborted)
+        if isinstance(value, Roster):
+            self.turn.note_roster(self.state.membership)
         self.held.changes.note(slot, value, outcomes)
         for entry in self.state.tree.gained:
             self.chunks.use(entry.content)
@@ -484,7 +496,7 @@ class Store(Node):
         """Pull decided slots from the learners, which send only what is final."""
         if self.now - self._sync_asked_at >= _ASK_AGAIN_MS:
             self._sync_asked_at = self.now
-            for name in self.genesis.names("learner"):
+            for name in self.turn.names("learner"):
                 self._send(name, PullDecided(applied=self.state.applied))
 
     def _on_sync_due(self, subject: str) -> None:
@@ -565,6 +577,7 @@ class Store(Node):
             self._journal(_prepared_key(former), None)
             self.prepared.pop(former, None)
         self._outlived.clear()
+        self.turn.note_roster(self.state.membership)
         for decided in [s for s in self._decisions if s <= slot]:
             del self._decisions[decided]
         self.held.durable = slot

@@ -132,18 +132,24 @@ def is_copied(world: World) -> bool:
 def _about_change(
     number: int, slot: int, log_time_ms: int, change: dict[str, Any]
 ) -> dict[str, Any]:
-    """The record of a Members or a Settled that counts."""
-    begins = change["kind"] == "members"
-    disks = [[acceptor["name"], acceptor["disk"]] for acceptor in change.get("acceptors", ())]
+    """The record of a Members, a Settled or a Roster that counts."""
+    operation, more = {
+        "members": ("change_acceptors", "acceptors"),
+        "settled": ("settle_acceptors", ""),
+        "roster": ("change_roster", "members"),
+    }[change["kind"]]
+    names = change.get(more, ())
+    if more == "acceptors":
+        names = [[acceptor["name"], acceptor["disk"]] for acceptor in names]
     return {
         "number": number,
         "slot": slot,
         "index": 0,
         "log_time_ms": log_time_ms,
         "principal": change.get("principal"),
-        "operation": "change_acceptors" if begins else "settle_acceptors",
+        "operation": operation,
         "version": change["version"],
-        **({"acceptors": disks} if begins else {}),
+        **({more: names} if more else {}),
         "result": "done",
         "request": "",
     }

@@ -55,6 +55,14 @@ COVERAGE_GOALS = (
     CoverageGoal("newcomers joined", ("disk.newcomers_joined",), 20),
     CoverageGoal("acceptors replaced", ("acceptors.replaced",), 20),
     CoverageGoal("votes and proposals that are no batch", ("learner.unreadable",), 5),
+    CoverageGoal("members added", ("members.add done",), 20),
+    CoverageGoal("members removed", ("members.remove done",), 20),
+    CoverageGoal("proposers on empty disks", ("members.proposers_replaced",), 20),
+    *(
+        CoverageGoal(f"{role}s switched off", (f"members.switched_off {role}",), 100)
+        for role in ("proposer", "acceptor", "learner", "store")
+    ),
+    CoverageGoal("removed disks that came back", ("members.ghosts",), 100),
     CoverageGoal("turns without room", ("disk.waited_for_room",)),
     CoverageGoal("rotten blobs found", ("store.chunks_rotten",)),
     CoverageGoal("rotten rows rewritten", ("store.rows_rotten", "learner.rows_rotten")),

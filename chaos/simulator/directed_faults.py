@@ -30,11 +30,12 @@ def hide_leader(
     remember (design 3.6).
     """
     network = world.network
-    pairs = {(leader.name, name) for name in world.options.names("proposer")}
+    pairs = {(leader.name, name) for name in world.named("proposer")}
     network.cut |= pairs
     later(duration_ms * US_PER_MS, lambda: network.cut.difference_update(pairs))
-    for number, name in enumerate(world.options.names("acceptor")):
-        after_ms = duration_ms * (number + 1) // (world.options.acceptors + 1)
+    acceptors = world.named("acceptor")
+    for number, name in enumerate(acceptors):
+        after_ms = duration_ms * (number + 1) // (len(acceptors) + 1)
 
         def crash(machine: Machine = world.machines[name]) -> None:
             if machine.is_up and pairs <= network.cut:
@@ -60,9 +61,9 @@ def hide_decisions(
     """
     network = world.network
     duration_us = duration_ms * US_PER_MS
-    replicas = (*world.options.names("store"), *world.options.names("learner"))
+    replicas = (*world.named("store"), *world.named("learner"))
     pairs = {(coordinator.name, name) for name in replicas if name != coordinator.name}
-    unresponsive = world.machines[rng.choice(world.options.names("store"))]
+    unresponsive = world.machines[rng.choice(world.named("store"))]
     inbound = {(name, unresponsive.name) for name in world.names if name != unresponsive.name}
     keeps_sending = rng.random() < 0.5
     polls_left = _POLLS_MAX

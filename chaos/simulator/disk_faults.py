@@ -1,7 +1,7 @@
 """Faults of disks, within what the cluster must tolerate.
 
-A store or a learner may lose its disk while two other stores hold everything; an acceptor or a
-proposer may not, because it would lose its promises (`actors.founding`).
+A store or a learner may lose its disk while two other stores hold everything, a proposer at any
+time; an acceptor may not, because it would lose its promises (`chaos.simulator.replacements`).
 """
 
 import random
@@ -42,12 +42,14 @@ class DiskFaults:
         ]
 
     def is_whole(self) -> bool:
-        """Whether every store is in the view and holds everything."""
-        return len(self.holders()) == self._world.options.stores
+        """Whether every store that is a member is in the view and holds everything."""
+        return sorted(self.holders()) == sorted(self._log.names("store"))
 
     def may_lose_disk(self, machine: Machine) -> bool:
         """Whether other stores hold everything that this disk holds."""
         others = [name for name in self.holders() if name != machine.name]
+        if machine.role == "proposer":
+            return self._log.genesis is not None  # Its ballots name its disk.
         return machine.role in ("store", "learner") and len(others) >= _HOLDERS_LEAST
 
     def newcomers(self) -> int:
@@ -76,7 +78,7 @@ class DiskFaults:
         machine.is_full = False
         if machine.waits_for_space and not machine.is_up:
             self.counters["disk.waited_for_room"] += 1
-            self._world.start(machine.name)
+            self._world.restart(machine)
         if machine.is_low_on_space:
             machine.is_low_on_space = False
             if machine.is_up:

@@ -12,6 +12,7 @@ from chaos.simulator.directed_faults import hide_decisions, hide_leader
 from chaos.simulator.disk_faults import DiskFaults
 from chaos.simulator.faults import FaultScript, Incident, draw_crash_point, draw_rate_ppm
 from chaos.simulator.machine import Machine
+from chaos.simulator.member_operator import MemberOperator
 from chaos.simulator.network import Conditions, ResourceAlarm
 from chaos.simulator.parcels import SPURIOUS, DueTimer
 from chaos.simulator.reference_log import ReferenceLog
@@ -39,6 +40,7 @@ class FaultInjector:
         self._schedule = world.schedule
         self.disk_faults = DiskFaults(world, log)
         self.replacements = Replacements(world, log)
+        self.operator = MemberOperator(world, log)
         self._log = log
         self._script = script
         self._keep = keep
@@ -65,6 +67,7 @@ class FaultInjector:
             "blocked": self._raise_alarm,
             "settings": self._change_setting,
             "replace": self._replace_acceptor,
+            "members": self._change_members,
             "garbage": self._propose_garbage,
         }
 
@@ -104,6 +107,7 @@ class FaultInjector:
         world = self._world
         self._over = True
         world.trace_event("the storm is over")
+        self.operator.end()
         world.network.conditions = Conditions()
         world.network.cut.clear()
         for alarm in list(world.network.alarms):
@@ -280,6 +284,19 @@ class FaultInjector:
                 self.replacements.begin(machine)
                 self._restart(machine, incident.duration_ms, rng)
 
+    def _change_members(self, incident: Incident, rng: random.Random) -> None:
+        """Add or remove a member of any role, or let a proposer lose its disk."""
+        proposers = self._world.up("proposer")
+        if proposers and rng.random() < 0.2:
+            machine = rng.choice(proposers)
+            if self.disk_faults.may_lose_disk(machine):
+                self._trace(incident, "the disk is lost", (machine.name,))
+                self.disk_faults.lose_disk(machine, rng)
+                self.operator.counters["members.proposers_replaced"] += 1
+                self._restart(machine, incident.duration_ms, rng)
+        elif what := self.operator.begin(rng):
+            self._trace(incident, what)
+
     def _propose_garbage(self, incident: Incident, rng: random.Random) -> None:
         """Make the leader propose what looks like a batch to acceptors, and is none."""
         for machine in self._targets(incident.target, rng):
@@ -329,7 +346,7 @@ class FaultInjector:
         if self._over:
             machine.disk.rotten_rows.clear()
             down_us = _DOWN_MS[0] * US_PER_MS
-            self._schedule.after_us(down_us, lambda _: self._world.start(machine.name))
+            self._schedule.after_us(down_us, lambda _: self._world.restart(machine))
         elif self.disk_faults.count_refusal(machine):
             self.disk_faults.lose_disk(machine, self._rng)
             self._restart_later(machine)
@@ -392,7 +409,7 @@ class FaultInjector:
             if not machine.is_up:
                 if reboots:
                     machine.clock.reboot(self._schedule.now_us, first_ms)
-                self._world.start(machine.name)
+                self._world.restart(machine)
 
         self._later(down_ms, start)
 

@@ -55,6 +55,7 @@ INCIDENTS = (
     "blocked",
     "settings",
     "replace",
+    "members",
     "garbage",
 )
 """`turn`: a process dies at one point of a turn. `partition`: nodes lose their connection to the
@@ -66,13 +67,23 @@ little space or none for a while. `bit-rot`: a blob or a row is no longer what w
 decisions reach clients, but no replica, and a store becomes unresponsive. `blocked`: a resource
 alarm of the broker, which drops or delays what some nodes or all publish, and still delivers from
 its queues. `settings`: nodes restart with another value of one setting, which they must refuse or
-tolerate. `replace`: an acceptor loses its disk, and an operator replaces it. `garbage`: the leader
-proposes what is no batch, as no correct one does."""
+tolerate. `replace`: an acceptor loses its disk, and an operator replaces it. `members`: an operator
+adds or removes a member of any role, or a proposer loses its disk. `garbage`: the leader proposes
+what is no batch, as no correct one does."""
 
 BEYOND = ("clocks-beyond",)
 """Faults that the protocol does not tolerate: `clocks-beyond` shows what the margin is for."""
 
-_LATEST = ("expiry", "shapes", "blocked", "slow-clients", "settings", "replace", "garbage")
+_LATEST = (
+    "expiry",
+    "shapes",
+    "blocked",
+    "slow-clients",
+    "settings",
+    "replace",
+    "members",
+    "garbage",
+)
 """Newer faults are drawn last, so that a seed draws the older ones as it did before."""
 
 ALL = (*(name for name in (*CONDITIONS, *INCIDENTS) if name not in _LATEST), *_LATEST)
@@ -280,7 +291,7 @@ def _incidents(fault: str, storm_ms: int, rng: random.Random) -> list[Incident]:
             target = rng.choice((*DISK_TARGETS, "store", "acceptor", "proposer"))
         if fault in ("broker", "partial"):
             target = "all"
-        if fault == "replace":
+        if fault in ("replace", "members"):
             target = "acceptor"
         if fault == "garbage":
             target = "leader"

@@ -15,6 +15,7 @@ from actors.messages import (
     NodeHeartbeat,
     Prepare,
     Promise,
+    ProposeValue,
     ReadReply,
     ReadRequest,
     Result,
@@ -28,6 +29,7 @@ from actors.messages import (
 from chaos.simulator.audit import AuditInvariants
 from chaos.simulator.invariants_chunks import OBSERVED_MESSAGES, ChunkInvariants
 from chaos.simulator.invariants_commit import CommitInvariants
+from chaos.simulator.invariants_members import MemberInvariants
 from chaos.simulator.invariants_paxos import PaxosInvariants
 from chaos.simulator.invariants_settings import SettingsInvariants
 from chaos.simulator.machine import Machine, MachineObserver, counters_of
@@ -52,6 +54,7 @@ class Invariants(MachineObserver):
         self.paxos = PaxosInvariants(self.log)
         self.commit = CommitInvariants(self.log)
         self.chunks = ChunkInvariants()
+        self.members = MemberInvariants(self.log)
         self.settings = SettingsInvariants()
         self.rights = RightsInvariants()
         self.audit = AuditInvariants()
@@ -65,7 +68,8 @@ class Invariants(MachineObserver):
             Promise: (self.paxos.promise_sent,),
             Accepted: (self.paxos.promise_sent, self.paxos.accepted_sent),
             LeaseGranted: (self.paxos.promise_sent,),
-            Prepare: (self.paxos.ballot_used,),
+            Prepare: (self.paxos.ballot_used, self.members.prepare_sent),
+            ProposeValue: (self.members.value_asked_for,),
             Accept: (self.paxos.ballot_used, self.paxos.accept_sent),
             TxnPrepare: (self.commit.coordinator_message_sent,),
             TxnDecision: (self.commit.coordinator_message_sent, self.commit.decision_sent),
@@ -84,6 +88,7 @@ class Invariants(MachineObserver):
     def total(self, machines: list[Machine]) -> Counter[str]:
         """The counters of the whole run, by role and name."""
         total = self.counters + self.settings.counters + self.rights.counters
+        total.update(self.members.counters)
         total.update(self.audit.counters + self.quotas.counters)
         total["store.chunks_kept"] += self.chunks.kept
         for machine in machines:
@@ -96,6 +101,7 @@ class Invariants(MachineObserver):
         self.chunks.started(machine)
         if machine.changed_setting is not None:
             self.settings.started(machine)
+        self.members.started(machine)
         if machine.role in ("learner", "store"):
             self.commit.replica_started(machine)
 
@@ -113,6 +119,7 @@ class Invariants(MachineObserver):
             self.settings.stepped(machine)
         if role == "proposer":
             self.paxos.proposer_stepped(machine)
+            self.members.stepped(machine)
         elif role == "acceptor":
             messages = _of(sends, _PROMISES)
             if messages:
@@ -121,6 +128,7 @@ class Invariants(MachineObserver):
                     self.paxos.lease_respected(machine, message)
         elif role == "learner":
             self.commit.learner_stepped(machine)
+            self.members.stepped(machine)
             self.commit.replica_stepped(machine)
         elif role == "store":
             self.commit.replica_stepped(machine)
@@ -153,6 +161,8 @@ class Invariants(MachineObserver):
                 check(machine, message)
 
     def halted(self, machine: Machine, reason: str) -> None:
+        if self.members.may_halt(machine, reason):
+            return
         if machine.changed_setting is not None:
             self.settings.halted(machine, reason)
             return

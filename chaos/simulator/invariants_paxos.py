@@ -36,7 +36,7 @@ class PaxosInvariants:
         """For each acceptor's disk the ballot to which it granted a lease, and the end on its
         clock.
         """
-        self._owners: dict[Ballot, tuple[str, int]] = {}
+        self._owners: dict[Ballot, tuple[str, str, int]] = {}
         self._proposed: dict[tuple[int, Ballot], Any] = {}
         self._leases: dict[str, tuple[Machine, Ballot, int]] = {}
         """For each proposer that believes in its lease the ballot, and the end on its clock."""
@@ -153,9 +153,11 @@ class PaxosInvariants:
     # -- proposers -------------------------------------------------------------------------------
 
     def ballot_used(self, machine: Machine, message: Prepare | Accept) -> None:
-        """`ballots_used_once`, by one start of one proposer, and `journal_before_answer`."""
+        """`ballots_used_once`, by one start on one disk of one proposer, and
+        `journal_before_answer`.
+        """
         ballot = message.ballot
-        me = (machine.name, machine.disk.incarnation)
+        me = (machine.name, machine.disk.identity, machine.disk.incarnation)
         owner = self._owners.setdefault(ballot, me)
         if owner != me:
             raise Violation(

@@ -114,6 +114,22 @@ class Network:
         """Deliver to these nodes from now on."""
         self._nodes.update((node.name, node) for node in nodes)
 
+    def remove(self, name: str) -> None:
+        """Delete the queue of a node; nothing is sent to it any more."""
+        self.disconnected.discard(name)
+        del self.receivers[name]
+        for group in _GROUPS:
+            kept = tuple(other for other in self.receivers[group] if other != name)
+            self.receivers[group] = kept
+
+    def add(self, node: Receiver) -> None:
+        """Declare the queue of one more node, and bind it to its groups."""
+        self._nodes[node.name] = node
+        self.receivers[node.name] = (node.name,)
+        for group, roles in _GROUPS.items():
+            if node.name.rpartition("-")[0] in roles:
+                self.receivers[group] = (*self.receivers[group], node.name)
+
     # -- parcels ---------------------------------------------------------------------------------
 
     def publish(self, sender: str, to: str, parcel: Envelopes) -> None:

@@ -1,7 +1,8 @@
 """The reference log: what is chosen, read from the acceptors' disks alone.
 
 A value is chosen once a majority of the slot's own acceptors has the same slot and ballot on disk
-(design 3.4); `Members` and `Settled` in the log say which disks these are.
+(design 3.4); `Members` and `Settled` in the log say which disks these are, and `Roster` who else is
+a member.
 Views and aborts are applied in slot order, as every learner must apply them. All invariants that
 concern the log compare the nodes with this one.
 """
@@ -48,7 +49,11 @@ class ReferenceLog:
         self.changing = False
         """Whether a change of the acceptors has begun and not ended."""
         self.changes: dict[int, dict[str, Any]] = {}
-        """The Members and Settled that count, by slot."""
+        """The Members, Settled and Rosters that count, by slot."""
+        self.rosters: list[tuple[int, tuple[str, ...]]] = []
+        """For each version of the roster the slot from which it counts, and the names."""
+        self.removed: dict[str, set[str]] = {}
+        """For each name the disks on which it was when it was removed."""
         self.settled_slot = 0
         """The slot of the Settled that ended the last change."""
         self.chosen: dict[int, bytes] = {}
@@ -84,6 +89,8 @@ class ReferenceLog:
         self.genesis = genesis
         named = {m.name: m.disk for m in genesis.members if m.name.startswith("acceptor-")}
         self._begin_version(1, named)
+        others = tuple(m.name for m in genesis.members if m.name not in named)
+        self.rosters.append((0, others))
         self._install(genesis.view)
 
     def _begin_version(self, first_slot: int, acceptors: dict[str, str]) -> None:
@@ -94,6 +101,20 @@ class ReferenceLog:
     def version(self) -> int:
         """The newest version of the acceptors."""
         return len(self._configurations) - 1
+
+    @property
+    def roster(self) -> tuple[str, ...]:
+        """The proposers, learners and stores."""
+        return self.rosters[-1][1] if self.rosters else ()
+
+    def roster_at(self, slot: int) -> tuple[str, ...]:
+        """The proposers, learners and stores after a slot."""
+        return next(names for first, names in reversed(self.rosters) if first <= slot)
+
+    def names(self, role: str) -> list[str]:
+        """The members of a role; of acceptors the newest ones."""
+        names = self.acceptors if role == "acceptor" else self.roster
+        return [name for name in names if name.rpartition("-")[0] == role]
 
     def _disks_of(self, slot: int) -> frozenset[str]:
         return next(disks for first, disks in reversed(self._configurations) if first <= slot)
@@ -167,6 +188,13 @@ class ReferenceLog:
                 self._begin_version(slot + self._alpha, named)
                 self.changing = True
                 self.changes[slot] = read
+        elif value.startswith(b"roster", len(_KIND)):
+            read = json.loads(value)
+            if read["version"] == len(self.rosters):
+                self.rosters.append((slot, tuple(read["members"])))
+                for one in read["removed"]:
+                    self.removed.setdefault(one["name"], set()).add(one["disk"])
+                self.changes[slot] = read
         elif value.startswith(b"settled", len(_KIND)) and self.changing:
             read = json.loads(value)
             if read["version"] == self.version and slot >= self._configurations[-1][0]:
@@ -177,7 +205,8 @@ class ReferenceLog:
         self, slot: int, value: bytes, genesis: Genesis, view: View
     ) -> None:
         """Note the writes of a slot whose view has too few stores, by an arithmetic of its own."""
-        stores = sum(member.name.startswith("store-") for member in genesis.members)
+        founders = sum(member.name.startswith("store-") for member in genesis.members)
+        stores = min(founders, len(self.names("store")))
         constants = genesis.constants
         needed = stores if constants.rowa == "strict" else min(constants.min_stores, stores)
         if len(view.stores) < needed:

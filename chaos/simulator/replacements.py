@@ -6,7 +6,7 @@ and it counts a disk as dispensable only when the cluster says so (decision 26, 
 
 from collections import Counter
 
-from actors.calls import Replace
+from actors.calls import MemberChange
 from chaos.simulator.machine import Machine
 from chaos.simulator.reference_log import ReferenceLog
 from chaos.simulator.schedule import US_PER_MS
@@ -30,7 +30,7 @@ class Replacements:
         return [
             name
             for name, disk in sorted(self._log.acceptors.items())
-            if self._world.machines[name].disk.identity != disk
+            if name in self._world.machines and self._world.machines[name].disk.identity != disk
         ]
 
     def _is_forgettable(self) -> bool:
@@ -80,5 +80,7 @@ class Replacements:
         if lost and gateways and not self._log.changing:
             name, gateway = lost[0], self._rng.choice(gateways).name
             self.counters["acceptors.asked"] += 1
-            self._world.call(lambda token: Replace(token=token, name=name), gateway)
+            self._world.call(
+                lambda token: MemberChange(token=token, action="replace", name=name), gateway
+            )
         self._world.schedule.after_us(_AGAIN_MS * US_PER_MS, self._ask)

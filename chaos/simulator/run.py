@@ -230,11 +230,13 @@ class Simulation:
         check_history(workload, workload.counts)
 
     def _wait_until_healed(self) -> None:
-        self._wait(self._is_up, 60_000, "settled_after_healing", "every process running")
+        self._wait(self._is_up, 120_000, "settled_after_healing", "every process running")
         settled = self.world.is_settled
         self._wait(settled, 60_000, "settled_after_healing", "equal replicas, no doubt")
         replaced = self.fault_injector.replacements.are_over
         self._wait(replaced, 120_000, "changes_end_after_healing", "end of a change of acceptors")
+        changed = self.fault_injector.operator.are_over
+        self._wait(changed, 120_000, "changes_end_after_healing", "end of a change of members")
         whole = self.fault_injector.disk_faults.is_whole
         self._wait(whole, 120_000, "whole_after_healing", "view of all stores, all of them whole")
         self._wait(self._is_idle, 60_000, "settled_after_healing", "gateway without pending ones")
@@ -286,6 +288,7 @@ class Simulation:
         report.counters.update(disk_faults.counters)
         report.counters.update(self.recoveries.counters)
         report.counters.update(self.fault_injector.replacements.counters)
+        report.counters.update(self.fault_injector.operator.counters)
         report.counters["disk.newcomers_joined"] += disk_faults.newcomers()
         report.counters[f"shape.{self.shape.name}"] += 1
         report.counters["broker.blocked"] += world.network.blocked_publications

@@ -79,6 +79,6 @@ def restart_with(
             if machine.is_up:
                 machine.crash()
             machine.changed_setting = changed
-            world.start(machine.name)
+            world.restart(machine)
 
         later(number * spacing_ms, restart)

@@ -97,6 +97,32 @@ class World:
                 )
             self.run(step_ms)
 
+    def add_machine(self, name: str) -> Machine:
+        """A node that the settings do not name, on an empty disk, and not started."""
+        machine = self.machines[name] = self._new_machine(name)
+        self.names = (*self.names, name)
+        self.network.add(machine)
+        return machine
+
+    def restart(self, machine: Machine) -> None:
+        """Start a node, unless it was retired meanwhile: another one may have its name."""
+        if self.machines.get(machine.name) is machine:
+            self.start(machine.name)
+
+    def retire(self, name: str) -> Machine:
+        """Switch a node off for good, with its disk and its queue."""
+        machine = self.machines.pop(name)
+        if machine.is_up:
+            machine.crash()
+        self.names = tuple(other for other in self.names if other != name)
+        self.halted.pop(name, None)
+        self.network.remove(name)
+        return machine
+
+    def named(self, role: str) -> list[str]:
+        """The nodes of a role that were not retired, running or not."""
+        return [name for name in self.names if self.machines[name].role == role]
+
     # -- nodes -----------------------------------------------------------------------------------
 
     def start(self, *names: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.options import role_of
+from actors.options import MEMBER_NUMBER_MAX, may_be_added, role_of
 from gateway.cli.console import note, out, print_json
 from gateway.cli.exit_codes import FAILED
 from gateway.settings import Settings, effective, load_settings
@@ -77,9 +77,10 @@ def node(
         raise typer.BadParameter(str(error), param_hint="NAME") from None
     members = settings.options().members
     failpoints = _failpoints(failpoint or [], members, armed=not arm_on_signal)
-    if role != "gateway" and name not in members:
+    if role != "gateway" and name not in members and not may_be_added(name):
         raise typer.BadParameter(
-            f"{name} is not a member: the settings have {', '.join(members)} and any gateway",
+            f"{name} is not a member: the settings have {', '.join(members)} and any gateway, and "
+            f"what is added has a number up to {MEMBER_NUMBER_MAX}",
             param_hint="NAME",
         )
     if settings.broker.startswith("memory:"):

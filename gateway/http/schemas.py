@@ -218,7 +218,7 @@ class LogItem(TypedDict):
     epoch: int
     ballot: str | None
     accepted_by: list[str]
-    kind: Literal["batch", "view", "abort", "noop", "members", "settled"]
+    kind: Literal["batch", "view", "abort", "noop", "members", "settled", "roster"]
     outcome: SlotOutcome
     commands: list[LogCommandItem]
     commands_count: int

@@ -192,7 +192,7 @@ def leases_json(survey: Surveyed, lease_ms: int) -> Leases | None:
         return None
     return {
         "ballot": ballot_text(seen.ballot),
-        "holder": seen.ballot.proposer,
+        "holder": seen.ballot.node,
         "age_ms": seen.age_ms,
         "lease_ms": lease_ms,
         "left_ms": max(0, seen.left_ms - seen.age_ms),

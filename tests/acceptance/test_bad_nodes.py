@@ -43,7 +43,7 @@ def node(local: LocalCluster, folder: Path, name: str, **settings: str) -> Ran:
         ("store", "store-2"),
         ("store-0", "store-2"),
         ("store-01", "store-2"),
-        ("store-9", "is not a member"),
+        ("store-65", "is not a member"),
         ("../store-1", "store-2"),
         ("store-²", "store-2"),
     ],

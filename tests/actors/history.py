@@ -63,6 +63,7 @@ from actors.values import (
     RemoveDirectory,
     RemoveQuota,
     RevokeToken,
+    Roster,
     SetQuota,
     Settled,
     StoreMember,
@@ -417,6 +418,25 @@ def audited_acceptors() -> Chapter:
     return Chapter(_genesis(Constants(alpha=3, audit=True)), writer.slots, narrow_tree=False)
 
 
+def rosters() -> Chapter:
+    """Members of other roles come and go, in a cluster that chains it; what is not next is void."""
+    writer = _Writer()
+    names = ("proposer-1", "proposer-6", "learner-1", "learner-2", "store-1", "store-2")
+    gone = (FoundingMember(name="store-2", disk="disk of store-2"),)
+    later = (FoundingMember(name="proposer-6", disk="another disk"),)
+    values: list[AnyValue] = [
+        Roster(version=2, members=names),
+        Roster(version=1, members=names, principal="@al"),
+        Roster(version=1, members=names[1:]),
+        Roster(version=2, members=names[:-1], removed=gone, principal="t"),
+        Roster(version=3, members=(names[0], *names[2:5]), removed=later),
+        Roster(version=4, members=names),
+    ]
+    writer.slots.extend(map(Slot, values))
+    writer.each(OpenSession(), _put("after"))
+    return Chapter(_genesis(Constants(audit=True)), writer.slots, narrow_tree=False)
+
+
 def accounts() -> Chapter:
     """Users, groups and logins: what each may, changes and ends, in a cluster that chains it."""
     writer = _Writer()
@@ -552,6 +572,7 @@ CHAPTERS = (
     acceptors,
     accounts,
     audited_acceptors,
+    rosters,
 )
 _CHAPTERS_OF_TREES = 3
 """The first chapters are also applied under narrower bounds of the tree."""

@@ -4,15 +4,17 @@ from typing import Any
 
 import pytest
 
-from actors.calls import ChangeBegun, ChangeNotBegun, Replace
-from actors.messages import NodeHeartbeat, ReplaceAcceptor, ReplaceAnswer, Superseded
+from actors.calls import ChangeBegun, ChangeNotBegun
+from actors.messages import Action, ChangeAnswer, ChangeMember, NodeHeartbeat, Superseded
 from actors.paxos.acceptor_change import (
     ChangeRefused,
+    NotYet,
     check_alive,
+    check_all_alive,
     check_promised,
-    is_replaced,
+    is_begun,
     may_settle,
-    replacement,
+    next_members,
 )
 from actors.paxos.ballot import Ballot
 from actors.paxos.membership import Key
@@ -21,7 +23,15 @@ from chaos.simulator.disk import Disk
 from chaos.simulator.invariants import Invariants
 from chaos.simulator.machine import MachineObserver
 from chaos.simulator.world import World
-from tests.worlds import FIVE_ACCEPTORS, founding_acceptors, leader_of, put, voter
+from tests.worlds import (
+    FIVE_ACCEPTORS,
+    asked_to,
+    begun_to,
+    founding_acceptors,
+    leader_of,
+    put,
+    voter,
+)
 
 ALPHA = 3
 NEW = voter(5, "new")
@@ -36,16 +46,46 @@ def voters(*numbers: int) -> list[Key]:
     return [voter(number) for number in numbers]
 
 
-def request(name: str, version: int = 0) -> ReplaceAcceptor:
+def request(name: str, version: int = 0, action: Action = "replace") -> ChangeMember:
     """A gateway's, which knows that version of the acceptors."""
-    return ReplaceAcceptor(number=1, name=name, version=version)
+    return ChangeMember(number=1, action=action, name=name, version=version)
 
 
 # -- what a leader asks before it begins one -------------------------------------------------------
 
 
 def test_a_replacement_names_the_other_disk_of_one_acceptor() -> None:
-    assert replacement(FIVE_ACCEPTORS, request(NEW[0]), NEW[1]) == REPLACED
+    assert next_members(FIVE_ACCEPTORS, request(NEW[0]), NEW[1]) == REPLACED
+
+
+def test_an_acceptor_is_added_and_removed_and_three_have_to_stay() -> None:
+    """Given five acceptors, then a sixth is added under a free name, with the disk on which it
+    runs, and one after the other is removed until three are left.
+    """
+    six = next_members(FIVE_ACCEPTORS, request("acceptor-6", action="add"), "six")
+    sixth = FoundingMember(name="acceptor-6", disk="six")
+    assert six == Members(version=1, acceptors=(*founding_acceptors(5), sixth))
+    with pytest.raises(ChangeRefused, match="acceptor-1 is an acceptor already"):
+        next_members(FIVE_ACCEPTORS, request("acceptor-1", action="add"), "six")
+    with pytest.raises(NotYet, match="start it on an empty folder"):
+        next_members(FIVE_ACCEPTORS, request("acceptor-6", action="add"), None)
+    with pytest.raises(ChangeRefused, match="acceptor-6 is no acceptor"):
+        next_members(FIVE_ACCEPTORS, request("acceptor-6", action="remove"), None)
+    membership = FIVE_ACCEPTORS
+    for version, name in enumerate(("acceptor-5", "acceptor-4")):
+        fewer = next_members(membership, request(name, version, "remove"), None)
+        amid = membership.after(100 * version + 10, fewer, ALPHA)
+        membership = amid.after(100 * version + 50, Settled(version=version + 1), ALPHA)
+    assert membership.newest.acceptors == founding_acceptors(3)
+    with pytest.raises(ChangeRefused, match="3 acceptors have to stay"):
+        next_members(membership, request("acceptor-3", 2, "remove"), None)
+
+
+def test_none_is_added_while_another_one_is_silent() -> None:
+    granted = dict.fromkeys(voters(1, 2, 3, 4, 5), 101)
+    check_all_alive(FIVE_ACCEPTORS.newest, granted, since=100)
+    with pytest.raises(ChangeRefused, match="acceptor-2 did not answer"):
+        check_all_alive(FIVE_ACCEPTORS.newest, granted | {voter(2): 100}, since=100)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +101,7 @@ def test_what_can_not_be_replaced_is_refused_with_the_reason(
     membership: Any, name: str, disk: str | None, says: str
 ) -> None:
     with pytest.raises(ChangeRefused, match=says):
-        replacement(membership, request(name), disk)
+        next_members(membership, request(name), disk)
 
 
 @pytest.mark.parametrize(
@@ -97,9 +137,16 @@ def test_the_new_acceptor_itself_lives() -> None:
 
 
 def test_who_asks_again_amid_a_change_is_told_of_the_same_one() -> None:
-    assert is_replaced(AMID, "acceptor-5")
-    assert not is_replaced(AMID, "acceptor-1")
-    assert not is_replaced(AMID, "acceptor-9")
+    assert is_begun(AMID, "replace", "acceptor-5")
+    for name in ("acceptor-1", "acceptor-9"):
+        assert not is_begun(AMID, "replace", name)
+    for action in ("add", "remove"):
+        assert not is_begun(AMID, action, "acceptor-5")
+    six = next_members(FIVE_ACCEPTORS, request("acceptor-6", action="add"), "six")
+    four = next_members(FIVE_ACCEPTORS, request("acceptor-5", action="remove"), None)
+    assert is_begun(FIVE_ACCEPTORS.after(10, six, ALPHA), "add", "acceptor-6")
+    assert is_begun(FIVE_ACCEPTORS.after(10, four, ALPHA), "remove", "acceptor-5")
+    assert not is_begun(FIVE_ACCEPTORS.after(10, four, ALPHA), "replace", "acceptor-5")
 
 
 # -- when it may end -------------------------------------------------------------------------------
@@ -119,19 +166,12 @@ def test_a_change_ends_only_behind_the_fence_the_mark_and_the_read_leases() -> N
 
 
 def asked(world: World, name: str) -> Any:
-    return world.answer(world.call(lambda token: Replace(token=token, name=name)))
+    return asked_to(world, "replace", name)
 
 
 def begun(world: World, name: str) -> ChangeBegun:
     """Ask until the leader begins, as the command does."""
-    answer = asked(world, name)
-    for _ in range(40):
-        if isinstance(answer, ChangeBegun):
-            break
-        world.run(500)
-        answer = asked(world, name)
-    assert isinstance(answer, ChangeBegun), answer
-    return answer
+    return begun_to(world, "replace", name)
 
 
 def until_settled(world: World, learner: Any, version: int) -> None:
@@ -188,6 +228,36 @@ def test_an_acceptor_that_lost_its_disk_is_replaced(world: World) -> None:
     assert (kinds.count(Members), kinds.count(Settled)) == (3, 3)
 
 
+def test_acceptors_are_added_and_removed_while_the_cluster_runs(world: World) -> None:
+    """Given five acceptors, then a sixth is added and two of the founding are removed, one of which
+    halts and says why when it is heard; the others choose what follows.
+    """
+    world.observer = MachineObserver()  # A node halts, and no other test's may.
+    learner = world.actor("learner-1")
+    refused = asked_to(world, "add", "acceptor-6")
+    assert isinstance(refused, ChangeNotBegun)
+    world.add_machine("acceptor-6")
+    world.start("acceptor-6")
+    world.run(3_000)
+    steps: tuple[tuple[Action, str], ...] = (
+        ("add", "acceptor-6"),
+        ("remove", "acceptor-1"),
+        ("remove", "acceptor-2"),
+    )
+    for version, (action, name) in enumerate(steps, start=1):
+        assert begun_to(world, action, name).version == version
+        until_settled(world, learner, version)
+    names = [acceptor.name for acceptor in learner.log.membership.newest.acceptors]
+    assert names == [f"acceptor-{number}" for number in (3, 4, 5, 6)]
+    world.run(10_000)
+    assert set(world.halted) == {"acceptor-1", "acceptor-2"}
+    assert "is no acceptor any more" in world.halted["acceptor-1"]
+    world.crash("acceptor-3")
+    assert world.done(put("after", b"2"), retry=True).outcome.status == "done"
+    again = asked_to(world, "add", "acceptor-7")
+    assert isinstance(again, ChangeNotBegun)
+
+
 def test_a_newcomer_counts_for_nothing_before_it_is_named(world: World) -> None:
     """Given three of five acceptors on empty disks, then nothing is chosen, and no change begins:
     the majority of the former disks is gone.
@@ -229,11 +299,11 @@ def test_a_former_disk_that_comes_back_halts_and_says_why(world: World) -> None:
     assert "is no acceptor any more" in world.halted.get("acceptor-4", "")
 
 
-def refused(leader: Any, message: ReplaceAcceptor) -> str:
+def refused(leader: Any, message: ChangeMember) -> str:
     """Why the leader refuses; empty: it does not."""
-    leader._on_replace_acceptor("gateway-1", message)
+    leader._on_change_member("gateway-1", message)
     sent = [send.message for send in leader._take().sends]
-    (answer,) = [one for one in sent if isinstance(one, ReplaceAnswer)]
+    (answer,) = [one for one in sent if isinstance(one, ChangeAnswer)]
     return answer.refused
 
 

@@ -10,11 +10,11 @@ from tests.worlds import founded
 
 @pytest.mark.parametrize(
     "counter",
-    ["dropped_foreign_cluster", "dropped_foreign_disk", "dropped_former_incarnation"],
+    ["dropped_foreign_cluster", "dropped_not_permitted", "dropped_former_incarnation"],
 )
 def test_messages_that_are_not_admitted_are_dropped_and_change_nothing(counter: str) -> None:
-    """Given a live acceptor, when a Prepare that exceeds all ballots comes from elsewhere, then it
-    does not answer.
+    """Given a live acceptor, when a Prepare that exceeds all ballots comes from elsewhere, also
+    from another disk under the ballot of the founding one, then it does not answer.
     """
     cluster = founded(11)
     cluster.crash("proposer-5")
@@ -26,7 +26,7 @@ def test_messages_that_are_not_admitted_are_dropped_and_change_nothing(counter: 
     acceptor.receive(admitted, cluster.machines["acceptor-2"].now_ms)
     wrong = {
         "dropped_foreign_cluster": admitted._replace(cluster="another"),
-        "dropped_foreign_disk": admitted._replace(disk="another"),
+        "dropped_not_permitted": admitted._replace(disk="another"),
         "dropped_former_incarnation": admitted._replace(incarnation=sender.incarnation - 1),
     }[counter]
     before, promised = acceptor.counters[counter], acceptor.promised

@@ -527,7 +527,7 @@ def test_a_page_that_would_begin_before_the_first_record_is_refused(filled: Repl
     """Given a learner without records, and a page from another that no learner sends."""
     log = AuditLog(filled.turn, AuditChain())
     log.skip_to(filled.state.audit)
-    copy = AuditCopy(filled.turn, log, ["learner-2"])
+    copy = AuditCopy(filled.turn, log, lambda: ["learner-2"])
     copy.begin()
     copy.tick()
     lies = (AuditRecord(text="{}", hash=""),) * 3

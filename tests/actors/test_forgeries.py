@@ -72,7 +72,7 @@ def test_votes_of_nodes_outside_the_genesis_make_no_quorum(role: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "sender", ["gateway-1", "store-1", "acceptor-1", "proposer-1", "learner-9"]
+    "sender", ["gateway-1", "store-1", "acceptor-1", "proposer-1", "learner-65"]
 )
 def test_a_report_of_a_chosen_value_counts_only_from_a_learner(sender: str) -> None:
     """Given a deletion that a node of another role reports as chosen, then the file stays."""

@@ -8,16 +8,24 @@ import pytest
 
 from actors.effects import NOTHING, Envelope, TimerKey
 from actors.founding import HELD
-from actors.messages import Founded, HoldsGenesis, Prepare, Present, ProposeGenesis, StaleDisk
-from actors.options import Identity
+from actors.messages import (
+    Founded,
+    HoldsGenesis,
+    Prepare,
+    Present,
+    ProposeGenesis,
+    StaleDisk,
+    Submit,
+)
+from actors.options import Identity, Options
 from actors.paxos.ballot import Ballot
 from actors.paxos.votes import learned
 from actors.roles import build_actor
-from actors.values import Batch, Genesis
+from actors.values import Batch, Command, Genesis, OpenSession
 from chaos.simulator.disk import Disk
 from chaos.simulator.parcels import Envelopes
 from chaos.simulator.world import World
-from tests.worlds import founded, hand, intercepted, put
+from tests.worlds import founded, hand, intercepted, leader_of, put
 
 
 def said(cluster: World, sender: str, message: Any, disk: str = "") -> Envelope:
@@ -64,18 +72,78 @@ def test_founding_goes_on_after_all_nodes_were_stopped_in_the_middle(after_ms: i
     assert before <= {cluster.actor("acceptor-1").cluster}
 
 
-def test_a_proposer_with_an_emptied_disk_is_refused() -> None:
+def test_a_proposer_with_an_emptied_disk_leads_under_ballots_of_its_own() -> None:
+    """Given a proposer that led under round 1 and lost its disk, then the ballots that it uses name
+    the new disk: no two disks share one.
+    """
     cluster = founded(4)
     cluster.done(put("a", b"1"))
-    cluster.crash("proposer-3")
-    cluster.machines["proposer-3"].disk = Disk("disk-empty")
+    former = leader_of(cluster).actor.phase.ballot
+    name = former.proposer
+    cluster.crash(*cluster.options.names("proposer"))
+    cluster.machines[name].disk = Disk("disk-empty")
 
-    cluster.start("proposer-3")
-    cluster.run(5_000)
-
-    assert "lost its disk" in cluster.halted.get("proposer-3", "it runs")
-    assert set(cluster.halted) == {"proposer-3"}
+    cluster.start(name)
     cluster.done(put("a", b"2"), retry=True)
+
+    ballot = cluster.actor(name).phase.ballot
+    assert (ballot.node, ballot.proposer) == (name, f"{name}/disk-empty")
+    assert not cluster.halted
+    assert cluster.actor("store-1").reads.leader == ballot
+    command = Command(
+        session="gateway-1.s",
+        sequence=1,
+        acknowledged=0,
+        reply_to="gateway-1",
+        operation=OpenSession(),
+    )
+    late = hand(cluster, name, "gateway-1", Submit(ballot=former, command=command))
+    assert not late.sends, "only the former disk knows what it proposed"
+
+
+def test_a_node_that_the_cluster_does_not_name_waits_to_be_added() -> None:
+    """Given nodes of all roles beyond the founding, and one whose number no member can have, then
+    only that one halts; the others know the cluster and count for nothing.
+    """
+    cluster = founded(4)
+    for name in ("proposer-9", "acceptor-9", "learner-9", "store-9"):
+        cluster.add_machine(name)
+        cluster.start(name)
+    cluster.run(10_000)
+
+    assert not cluster.halted
+    for name in ("proposer-9", "acceptor-9", "learner-9", "store-9"):
+        assert cluster.actor(name).cluster == cluster.actor("acceptor-1").cluster
+    assert cluster.actor("learner-1").view.member("store-9") is None
+    assert cluster.actor("proposer-9").counters["elections"] == 0
+    cluster.done(put("a", b"1"), retry=True)
+    with pytest.raises(ValueError, match="a number up to 64"):
+        build_actor(replace(cluster.actor("store-9").identity, name="store-65"), Options())
+
+
+def test_a_newcomer_believes_later_acceptors_once_they_have_changed() -> None:
+    """Given a store on an empty disk, when two acceptors that the genesis does not name answer,
+    then it believes them only if they say that the acceptors have changed, and nobody contradicts.
+    """
+    cluster, other = founded(7), founded(8)
+    for version, dissent, expected in ((0, False, False), (1, True, False), (1, False, True)):
+        cluster.crash("store-3")
+        cluster.machines["store-3"].disk = Disk(f"disk-{version}-{dissent}")
+        with intercepted(cluster, lambda sender, to, message: message.type != "genesis.founded"):
+            cluster.start("store-3")
+            cluster.run(1_000)
+        store = cluster.actor("store-3")
+        me, now = store.identity, cluster.machines["store-3"].now_ms
+        answers = [("acceptor-8", cluster), ("acceptor-9", cluster)]
+        for name, of in [("acceptor-7", other), *answers] if dissent else answers:
+            answer = Founded(
+                asker_disk=me.disk,
+                asker_incarnation=me.incarnation,
+                genesis=of.actor("acceptor-1").genesis,
+                version=version,
+            )
+            store.receive(Envelope("", name, "disk-x", 1, answer), now)
+        assert bool(store.cluster) == expected
 
 
 @pytest.mark.parametrize("victim", ["acceptor-1", "acceptor-4"])

@@ -35,7 +35,7 @@ from tests.worlds import founded, put
 MEMBERS = ("proposer-1", "acceptor-1", "learner-1", "store-1", "gateway-1")
 RECEIVERS = ("proposer-2", "acceptor-2", "learner-2", "store-2", "gateway-2")
 NO_MEMBERS = (
-    "acceptor-6",
+    "acceptor-65",
     "learner-77",
     "store-04",
     "gateway-0",
@@ -200,14 +200,17 @@ def test_messages_that_the_table_forbids_are_counted_and_change_nothing(
     assert forbidden > 10 * len(SAMPLES)
 
 
-def test_a_node_with_other_settings_may_ask_which_cluster_this_is(world: World) -> None:
-    """Given an acceptor that the genesis does not name, then the answer makes it halt."""
+@pytest.mark.parametrize("name", ["acceptor-9", "acceptor-65"])
+def test_a_node_that_is_no_member_may_ask_which_cluster_this_is(world: World, name: str) -> None:
+    """Given an acceptor that the genesis does not name, then it gets an answer: it may be added, or
+    its number is too high, and the answer makes it halt.
+    """
     now = world.machines["acceptor-2"].now_ms
-    question = enveloped(world, "acceptor-9", Inquiry(cluster=""))
+    question = enveloped(world, name, Inquiry(cluster=""))
 
     effects = world.actor("acceptor-2").receive(question, now)
 
-    assert [(send.to, type(send.message)) for send in effects.sends] == [("acceptor-9", Founded)]
+    assert [(send.to, type(send.message)) for send in effects.sends] == [(name, Founded)]
 
 
 # -- a particular node, not any of its role -------------------------------------------------------

@@ -24,7 +24,7 @@ class Copy:
         self.turn.begin(10_000)
         self.turn.sender_disk, self.turn.sender_incarnation = "d", 1
         self.installed: list[tuple[int, list[str]]] = []
-        self.installer = SnapshotInstaller(self.turn, ["learner-1", "learner-2"])
+        self.installer = SnapshotInstaller(self.turn, lambda: ["learner-1", "learner-2"])
         self.installer.begin()
 
     def asked(self) -> list[tuple[str, int, int]]:

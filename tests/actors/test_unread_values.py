@@ -15,6 +15,7 @@ from actors.messages import Accept, PullChosen
 from actors.paxos.acceptor import Acceptor
 from actors.paxos.ballot import Ballot
 from actors.paxos.phases import Leading
+from actors.paxos.votes import accepted_of
 from actors.unread import HEAD, UnreadBatch
 from actors.values import NOOP, AcceptedValue, Batch
 from chaos.simulator.world import World
@@ -70,6 +71,11 @@ def test_an_acceptor_starts_again_with_a_vote_that_it_cannot_read() -> None:
     assert again.accepted == world.actor("acceptor-1").accepted
     assert again.accepted[slot].value == GARBAGE
     assert again._remake_row(f"accepted/{slot:016x}").to_json() == row  # type: ignore[union-attr]
+
+
+def test_a_row_is_read_whichever_disk_its_ballot_names() -> None:
+    vote = AcceptedValue(slot=7, ballot=Ballot(3, "proposer-2/0b5e"), value=GARBAGE)
+    assert accepted_of(Record("accepted/7", vote.to_json())) == vote
 
 
 def test_garbage_that_is_chosen_is_a_no_op_to_all_and_writes_go_on() -> None:

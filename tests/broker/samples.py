@@ -53,6 +53,7 @@ from actors.values import (
     PutFile,
     Refusal,
     RemoveDirectory,
+    Roster,
     Settled,
     SlotValue,
     StoreMember,
@@ -300,8 +301,8 @@ SAMPLES: tuple[AnyMessage, ...] = (
     ),
     m.JoinRequest(applied=9, state_hash=HASH),
     m.Diverged(slot=9, state_hash=HASH, reported="cd" * 16),
-    m.ReplaceAcceptor(number=3, name="acceptor-3", version=1, principal="t"),
-    m.ReplaceAnswer(number=3, version=1, refused="ü", again=True),
+    m.ChangeMember(number=3, action="replace", name="acceptor-3", version=1, principal="t"),
+    m.ChangeAnswer(number=3, version=1, refused="ü", again=True),
     m.Superseded(disk="a3", version=1),
 )
 
@@ -445,6 +446,14 @@ _MEMBERSHIP = Membership(
     ),
     settled_slot=0,
 )
+_ROSTER = Roster(
+    version=1,
+    members=("proposer-1", "learner-1", "learner-2", "store-1"),
+    removed=(FoundingMember(name="store-2", disk="s2"),),
+    principal="@u",
+)
+_LATER = _MEMBERSHIP.after(70, Settled(version=1), 64).after(71, _ROSTER, 64)
+_ELSEWHERE = Ballot(8, "proposer-1/d9")
 
 OF_MEMBERSHIP: tuple[AnyMessage, ...] = (
     m.Prepare(ballot=BALLOT, first_slot=4, version=1),
@@ -458,5 +467,10 @@ OF_MEMBERSHIP: tuple[AnyMessage, ...] = (
     ),
     m.NodeHeartbeat(role="learner", journal_commits=9, membership=_MEMBERSHIP, durable_mark=7),
     m.TxnDecision(epoch=1, slot=9, ballot=BALLOT, aborted=(), value=_MEMBERS),
+    m.Founded(genesis=GENESIS, asker_disk="d", asker_incarnation=1, version=1),
+    m.Prepare(ballot=_ELSEWHERE, first_slot=4),
+    m.Accept(ballot=_ELSEWHERE, slot=71, value=_ROSTER, version=1),
+    m.TxnDecision(epoch=1, slot=71, ballot=_ELSEWHERE, aborted=(), value=_ROSTER),
+    m.NodeHeartbeat(role="learner", journal_commits=9, membership=_LATER, durable_mark=71),
 )
-"""More instances, of messages that are sent once the acceptors change."""
+"""More instances, of messages that are sent once the members change."""

@@ -72,13 +72,16 @@ def held_by(message: Any) -> Batch:
 MESSAGES = [
     Accept(ballot=Ballot(3, "proposer-2"), slot=12, value=batch(), learner="learner-1"),
     Accept(ballot=Ballot(3, "proposer-2"), slot=12, value=batch()),
+    Accept(ballot=Ballot(3, "proposer-2/0b5e"), slot=12, value=batch()),
     TxnPrepare(epoch=2, slot=12, batch=batch()),
     TxnPrepare(epoch=2, slot=12, batch=batch(), reconsider=True),
 ]
 
 
 @pytest.mark.parametrize(
-    "message", MESSAGES, ids=["accept", "accept to all", "prepare", "reconsider"]
+    "message",
+    MESSAGES,
+    ids=["accept", "accept to all", "accept of another disk", "prepare", "reconsider"],
 )
 def test_a_batch_that_came_alone_keeps_its_text(message: AnyMessage) -> None:
     (encoded,) = encode(parcel(message))
@@ -168,7 +171,7 @@ def test_an_acceptor_gets_the_text_of_a_batch_and_reads_it_not() -> None:
     """Given a proposal, then an acceptor gets exactly the text that came, which a learner reads,
     and it writes the row that it would write of the batch.
     """
-    for message in MESSAGES[:2]:
+    for message in MESSAGES[:3]:
         (encoded,) = encode(parcel(message))
         (vote,) = read("paxos.accept", encoded.body, for_votes=True)
         assert isinstance(vote, Accept)

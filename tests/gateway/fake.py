@@ -23,12 +23,12 @@ from actors.calls import (
     HoldChunks,
     Holding,
     KeepChunks,
+    MemberChange,
     NotDone,
     Read,
     ReadAudit,
     ReadDone,
     ReadLog,
-    Replace,
     Survey,
     Surveyed,
     Upload,
@@ -132,7 +132,7 @@ class FakeCluster:
             case CopySnapshot(slot=slot, page=page):
                 SnapshotPull(slot=slot, page=page)
                 return NotDone("no replica was asked", "a read changes nothing")
-            case Replace():
+            case MemberChange():
                 self.replaced = call.name
                 return ChangeBegun(1)
             case Survey():

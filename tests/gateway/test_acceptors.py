@@ -5,7 +5,7 @@ from collections import deque
 import httpx
 import pytest
 
-from actors.calls import AcceptorsReport, ChangeNotBegun, NotDone, Replace
+from actors.calls import AcceptorsReport, ChangeNotBegun, MemberChange, NotDone
 from actors.paxos.membership import Configuration, Membership
 from actors.values import NOOP, FoundingMember, Members, Settled
 from tests.gateway.fake import FakeCluster
@@ -44,7 +44,7 @@ async def test_a_replacement_is_asked_of_the_leader(
 ) -> None:
     begun = await client.post("/v1/acceptors/acceptor-3/replace")
     assert (begun.status_code, begun.json()) == (202, {"name": "acceptor-3", "version": 1})
-    assert cluster.calls[-1] == Replace(token=1, name="acceptor-3")
+    assert cluster.calls[-1] == MemberChange(token=1, action="replace", name="acceptor-3")
     unknown = await client.post("/v1/acceptors/store-3/replace")
     assert problem_of(unknown)["type"] == "urn:synod:problem:not-found"
 

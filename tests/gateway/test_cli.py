@@ -245,7 +245,7 @@ async def test_the_status_of_a_cluster_that_takes_no_writes_is_a_failure_with_it
         (("ls", "--url", "not a url"), 2, "not a url"),
         (("node", "store-0"), 2, "not a node's name"),
         (("node", "king-1"), 2, "not a node's name"),
-        (("node", "store-4", "--broker", "amqp://h/"), 2, "is not a member"),
+        (("node", "store-65", "--broker", "amqp://h/"), 2, "is not a member"),
         (("node", "store-1", "--failpoint", "send:txn.vot:1:after:kill"), 2, "are txn.vote"),
         (("node", "store-1", "--arm-on-signal"), 2, "there is no --failpoint"),
         (("node", "store-1"), 2, "--broker"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from actors.calls import Call, ChangeBegun, Fetch, FetchedChunk, Replace, Survey, WriteDecided
+from actors.calls import Call, ChangeBegun, Fetch, FetchedChunk, MemberChange, Survey, WriteDecided
 from actors.store.chunks import RELEASED_GRACE_MS
 from actors.values import Chunked, PutFile
 from broker.journal import Journal
@@ -168,7 +168,9 @@ async def test_an_acceptor_that_lost_its_disk_is_replaced_and_votes_again(tmp_pa
             return await cluster.hosts["gateway-1"].call(make)
 
         async def has_begun() -> bool:
-            answer = await asked(lambda token: Replace(token=token, name="acceptor-3"))
+            answer = await asked(
+                lambda token: MemberChange(token=token, action="replace", name="acceptor-3")
+            )
             return isinstance(answer, ChangeBegun)
 
         async def is_over() -> bool:

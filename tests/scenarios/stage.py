@@ -10,13 +10,13 @@ from typing import Any
 
 from actors.messages import (
     Accept,
+    ChangeAnswer,
+    ChangeMember,
     Prepare,
     ProposeValue,
     ReadReply,
     Redirect,
     Reject,
-    ReplaceAcceptor,
-    ReplaceAnswer,
     Result,
     Submit,
     TxnState,
@@ -235,9 +235,9 @@ def _more(message: Any) -> list[str]:
             return [f"applied {applied}, prepared {slots}"]
         case ReadReply(status=status, applied=applied):
             return [f"{status} at {applied}"]
-        case ReplaceAcceptor(name=name):
-            return [name]
-        case ReplaceAnswer(version=version, refused=reason):
+        case ChangeMember(name=name, action=action):
+            return [f"{action} {name}"]
+        case ChangeAnswer(version=version, refused=reason):
             return [f"refused: {reason}" if reason else f"version {version} has begun"]
         case Prepare(first_slot=first_slot, version=version):
             return [f"from {first_slot}", *([f"version {version}"] if version else [])]

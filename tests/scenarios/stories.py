@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from actors.calls import ChangeBegun, ChangeNotBegun, Replace
+from actors.calls import ChangeBegun, ChangeNotBegun, MemberChange
 from actors.effects import TimerKey
 from actors.paxos.phases import Leading
 from actors.values import NoOp
@@ -286,6 +286,10 @@ def replace_acceptor() -> Stage:
     world = stage.world
     machine = world.machines["acceptor-3"]
     former = machine.disk
+
+    def replace_3(token: int) -> MemberChange:
+        return MemberChange(token=token, action="replace", name="acceptor-3")
+
     stage.when("acceptor-3 loses its disk, and starts on an empty one")
     world.crash("acceptor-3")
     machine.disk = Disk("another disk")
@@ -298,11 +302,11 @@ def replace_acceptor() -> Stage:
         holds=world.actor("acceptor-3").is_started and not learner.log.membership.has_active(new),
     )
     stage.when("an operator has it replaced")
-    early = world.answer(world.call(lambda token: Replace(token=token, name="acceptor-3")))
+    early = world.answer(world.call(replace_3))
     stage.then("it is too early", holds=isinstance(early, ChangeNotBegun) and early.again)
     world.run(50)
     stage.when("the operator asks again")
-    begun = world.answer(world.call(lambda token: Replace(token=token, name="acceptor-3")))
+    begun = world.answer(world.call(replace_3))
     stage.then("the change has begun", holds=begun == ChangeBegun(version=1))
     stage.until(lambda: learner.log.membership.settled_slot > 0, "the end of the change")
     known = learner.log.membership
@@ -326,6 +330,43 @@ def replace_acceptor() -> Stage:
     return stage
 
 
+def leader_dies_amid_a_change() -> Stage:
+    """A leader names another acceptor in the log and dies. The next one, elected by majorities of
+    the old acceptors and of the new ones, ends the change.
+    """
+    stage = Stage(alpha=2, window_slots=2)
+    stage.start()
+    stage.given(f"{CALM}; a slot's acceptors are known two slots before")
+    world = stage.world
+    machine = world.machines["acceptor-3"]
+
+    def replace_3(token: int) -> MemberChange:
+        return MemberChange(token=token, action="replace", name="acceptor-3")
+
+    stage.when("acceptor-3 loses its disk, starts on an empty one, and is to be replaced")
+    world.crash("acceptor-3")
+    machine.disk = Disk("another disk")
+    world.start("acceptor-3")
+    world.run(3_000)
+    world.answer(world.call(replace_3))
+    world.run(50)
+    begun = world.answer(world.call(replace_3))
+    stage.then("the change has begun", holds=begun == ChangeBegun(version=1))
+    learner = world.actor("learner-1")
+    stage.until(lambda: not learner.log.membership.is_settled, "the learners to know it")
+    stage.when("the leader dies")
+    world.crash("proposer-1")
+    stage.until(lambda: learner.log.membership.settled_slot > 0, "the end of the change")
+    known = learner.log.membership
+    stage.then(
+        "another proposer leads, and has ended the change",
+        holds=stage.leader.name != "proposer-1"
+        and known.is_settled
+        and known.has_active(("acceptor-3", machine.disk.identity)),
+    )
+    return stage
+
+
 STORIES: dict[str, Callable[[], Stage]] = {
     story.__name__: story
     for story in (
@@ -339,5 +380,6 @@ STORIES: dict[str, Callable[[], Stage]] = {
         lease_lapses_before_view_drops_store,
         rejoin,
         replace_acceptor,
+        leader_dies_amid_a_change,
     )
 }

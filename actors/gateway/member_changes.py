@@ -1,10 +1,10 @@
-"""A gateway's requests to change the acceptors, which the leader carries out or refuses."""
+"""A gateway's requests to change the members, which the leader carries out or refuses."""
 
 from dataclasses import dataclass
 
-from actors.calls import ChangeBegun, ChangeNotBegun, Replace
+from actors.calls import ChangeBegun, ChangeNotBegun, MemberChange
 from actors.gateway.cluster_state import ClusterState
-from actors.messages import ReplaceAcceptor, ReplaceAnswer
+from actors.messages import ChangeAnswer, ChangeMember
 from actors.numbers import Milliseconds
 from actors.turn import Turn
 
@@ -17,7 +17,7 @@ class _Asking:
     deadline: Milliseconds
 
 
-class AcceptorChanges:
+class MemberRequests:
     """The requests of one gateway that the leader has not answered."""
 
     def __init__(self, turn: Turn, cluster: ClusterState) -> None:
@@ -31,22 +31,23 @@ class AcceptorChanges:
         """Whether a request waits."""
         return bool(self._asking)
 
-    def replace(self, call: Replace) -> None:
+    def begin(self, call: MemberChange) -> None:
         """Ask the leader."""
         if not self._cluster.has_leader:
             self._turn.answer(call.token, ChangeNotBegun("no proposer leads", again=True))
             return
         self._number += 1
         self._asking[self._number] = _Asking(call.token, self._turn.now + _PATIENCE_MS)
-        request = ReplaceAcceptor(
+        request = ChangeMember(
             number=self._number,
+            action=call.action,
             name=call.name,
-            version=self._cluster.acceptors_report().membership.newest.version,
+            version=self._cluster.version_of(call.name),
             principal=call.principal,
         )
-        self._turn.send(self._cluster.leader.proposer, request)
+        self._turn.send(self._cluster.leader.node, request)
 
-    def on_answer(self, message: ReplaceAnswer) -> None:
+    def on_answer(self, message: ChangeAnswer) -> None:
         """The leader has proposed the change, or refuses."""
         asking = self._asking.pop(message.number, None)
         if asking is None:
