@@ -60,8 +60,11 @@ class Recoveries:
         """Whether the store is in the view, and its disk holds everything that it has to."""
         view = self._log.view
         member = view.member(machine.name) if view is not None else None
-        if member is None or member.disk != machine.disk.identity or machine.disk.rotten_blobs:
+        if member is None or member.disk != machine.disk.identity:
             return False
+        disk = machine.disk
+        if disk.rotten_blobs or not disk.ever_rotten <= disk.blobs.keys():
+            return False  # What rotted, also of a prepared slot, is fetched from another store.
         node = _node(machine)
         added = member.added_slot
         return added is not None and node.applied >= added and not _lacking(node, [node])
