@@ -121,8 +121,9 @@ def test_a_node_that_the_cluster_does_not_name_waits_to_be_added() -> None:
 
 
 def test_a_newcomer_believes_later_acceptors_once_they_have_changed() -> None:
-    """Given a store on an empty disk, when two acceptors that the genesis does not name answer,
-    then it believes them only if they say that the acceptors have changed, and nobody contradicts.
+    """Given a store on an empty disk, when two acceptors answer, then it believes them, also if
+    the genesis does not name them, only if they say that the acceptors have changed, and nobody
+    contradicts.
     """
     cluster, other = founded(7), founded(8)
     for version, dissent, expected in ((0, False, False), (1, True, False), (1, False, True)):
@@ -133,7 +134,8 @@ def test_a_newcomer_believes_later_acceptors_once_they_have_changed() -> None:
             cluster.run(1_000)
         store = cluster.actor("store-3")
         me, now = store.identity, cluster.machines["store-3"].now_ms
-        answers = [("acceptor-8", cluster), ("acceptor-9", cluster)]
+        numbers = (8, 9) if version else (1, 2)
+        answers = [(f"acceptor-{number}", cluster) for number in numbers]
         for name, of in [("acceptor-7", other), *answers] if dissent else answers:
             answer = Founded(
                 asker_disk=me.disk,
