@@ -4,6 +4,7 @@ import { get } from "./api.js";
 import { chart } from "./charts.js";
 import { byRequestOrder, clock, h, icon, plural } from "./dom.js";
 import { listen, recent } from "./live.js";
+import { MembersSection } from "./members.js";
 
 // Used until the gateway reports after how long it considers a node silent.
 let silentMs = 6_000;
@@ -74,6 +75,7 @@ class ClusterPage {
       }),
     ];
     this.facts = h("dl.summary");
+    this.members = new MembersSection();
     this.topology = h(
       "div.topology.card",
       {},
@@ -88,6 +90,7 @@ class ClusterPage {
       h("header.head", {}, h("h1", {}, "Cluster"), this.verdict, h("span.grow"), this.facts),
       this.reasons,
       this.topology,
+      this.members.element,
       h("div.charts", {}, this.charts.map((one) => one.element)),
       h("section.card.pad", {}, h("h2", {}, "What changed, and why"), this.history),
     );
@@ -170,6 +173,8 @@ class ClusterPage {
     );
     silentMs = cluster.silent_ms ?? silentMs;
     for (const node of nodes) this.drawNode(node, applied, cluster);
+    this.forgetAllBut(new Set(nodes.map(({ name }) => name)));
+    this.members.draw(cluster);
     this.latest = { cluster, nodes, atMs: Date.now() };
     this.drawVerdict();
     const { view, condition } = cluster;
@@ -184,6 +189,15 @@ class ClusterPage {
       ]
         .map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
     );
+  }
+
+  /** Take away the cards of nodes that were removed from the cluster. */
+  forgetAllBut(names) {
+    for (const [name, { element }] of this.nodes) {
+      if (names.has(name)) continue;
+      element.remove();
+      this.nodes.delete(name);
+    }
   }
 
   drawNode(node, applied, cluster) {
