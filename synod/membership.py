@@ -17,6 +17,11 @@ REQUESTS: Mapping[Action, tuple[str, str]] = {
 }
 """The method and the path that ask for each of them."""
 
+_NONE = ("removed", "newcomer")
+"""How a node stands that is no member. A removed acceptor that was not of the founding is as one
+that was never added.
+"""
+
 Known = Mapping[str, Any]
 """What `GET /v1/members` answers."""
 
@@ -47,7 +52,7 @@ def has_begun(before: Known, now: Known, action: Action, name: str) -> bool:
 def _is_named(known: Known, action: Action, name: str, before: Known) -> bool:
     member = member_of(known, name)
     if action == "remove":
-        return member is None or member["standing"] in ("leaving", "removed")
+        return member is None or member["standing"] in ("leaving", *_NONE)
     if member is None:
         return False
     if action == "add":
@@ -64,7 +69,7 @@ def waits_for(known: Known, action: Action, name: str, asked_ms_ago: float) -> s
         return str(whole)
     member = member_of(known, name)
     if action == "remove":
-        if member is None or member["standing"] == "removed":
+        if member is None or member["standing"] in _NONE:
             return ""
         return str(member["waits_for"] or "its removal to be reported")
     if member is None:

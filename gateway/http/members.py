@@ -58,11 +58,25 @@ class MemberEndpoints:
 def members_json(survey: Surveyed) -> MemberList:
     """The members as `/v1/members` and `/v1/cluster` show them; all empty before the founding."""
     known = survey.members
+    members = () if known is None else known.members
     return {
         "acceptors": None if survey.acceptors is None else _acceptors_json(survey.acceptors),
         "roster": None if known is None else _roster_json(known),
-        "members": [] if known is None else [_member_json(one, survey) for one in known.members],
+        "members": [_member_json(one, survey) for one in members if not _has_gone(one, survey)],
     }
+
+
+def outsiders(survey: Surveyed) -> set[str]:
+    """The nodes that are no part of the cluster's state: removed, or newcomers that are gone."""
+    members = () if survey.members is None else survey.members.members
+    return {one.name for one in members if one.standing == "removed" or _has_gone(one, survey)}
+
+
+def _has_gone(known: MemberReport, survey: Surveyed) -> bool:
+    """Whether a node that nobody has added runs no more: it waits for nothing."""
+    seen = survey.nodes.get(known.name)
+    is_silent = seen is None or seen.age_ms >= survey.silent_ms
+    return known.standing == "newcomer" and is_silent
 
 
 def _acceptors_json(report: AcceptorsReport) -> Acceptors:
@@ -150,8 +164,9 @@ def _absence(known: MemberReport, survey: Surveyed) -> str:
 
 
 def _lag(known: MemberReport, survey: Surveyed) -> str:
-    """What a store or a learner still copies. A learner needs at least what is durable everywhere,
-    because acceptors may no longer have it.
+    """What a store or a learner still lacks. A store is whole once its journal has reached the slot
+    that added it to the view; a learner needs at least what is durable everywhere, because
+    acceptors may no longer have it.
     """
     seen = survey.nodes.get(known.name)
     if seen is None or survey.acceptors is None:
@@ -160,6 +175,9 @@ def _lag(known: MemberReport, survey: Surveyed) -> str:
     if heartbeat.installing or heartbeat.chunks_missing:
         lacking = f"{heartbeat.rows_left} rows of the state, {heartbeat.chunks_missing} contents"
         return f"it to copy what it lacks: {lacking}"
+    view = None if survey.view is None else survey.view.member(known.name)
+    if known.role == "store" and view is not None and heartbeat.durable < (view.added_slot or 0):
+        return f"it to catch up: slot {heartbeat.durable} of {view.added_slot}"
     durable = survey.acceptors.durable_mark
     if known.role == "learner" and heartbeat.chosen_through < durable:
         return f"it to catch up: slot {heartbeat.chosen_through} of {durable}"

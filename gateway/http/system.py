@@ -16,7 +16,7 @@ from actors.paxos.ballot import Ballot
 from gateway.callers import caller_of
 from gateway.cluster import RETRY_AFTER, Cluster
 from gateway.http.headers import query_fields
-from gateway.http.members import members_json
+from gateway.http.members import members_json, outsiders
 from gateway.http.parameters import READY_FOR
 from gateway.http.problems import FORBIDDEN, FORGOTTEN, NOT_FOUND, UNAVAILABLE, Problem
 from gateway.http.schemas import ClusterStatus, Healthy, Leases, Ready
@@ -146,13 +146,9 @@ def _absence_reason(name: str, status: ReadStatus, slot: int) -> str:
 
 
 def nodes_json(survey: Surveyed) -> list[NodePicture]:
-    """Every expected node, and the others that were seen, in the order of roles and numbers; not
-    those that were removed.
-    """
+    """Every expected node, and the others that were seen, in the order of roles and numbers."""
     expected = [name for names in survey.expected.values() for name in names]
-    members = () if survey.members is None else survey.members.members
-    removed = {member.name for member in members if member.standing == "removed"}
-    others = sorted(set(survey.nodes) - set(expected) - removed)
+    others = sorted(set(survey.nodes) - set(expected) - outsiders(survey))
     return [_node_json(name, survey.nodes.get(name), survey) for name in expected + others]
 
 

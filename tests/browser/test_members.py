@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from chaos.cluster.local import LocalCluster
+from synod.errors import Conflict
 from tests.browser.conftest import PHONE, Elsewhere, Open
 
 _LIMIT = pytest.mark.timeout(120, func_only=True)
@@ -13,6 +14,21 @@ _LIMIT = pytest.mark.timeout(120, func_only=True)
 pytestmark = [pytest.mark.slow, pytest.mark.rabbitmq, _LIMIT]
 
 _NO_WORKER = "delete window.SharedWorker"
+
+
+def _change(cluster: LocalCluster, synod: Elsewhere, action: str, name: str) -> None:
+    """Ask until the leader begins: the change before is durable only a moment later."""
+
+    def begun() -> bool:
+        try:
+            synod.change_member(action, name)
+        except Conflict as refusal:
+            if not refusal.problem["again"]:
+                raise
+            return False
+        return True
+
+    cluster.wait_until(begun, f"{action} {name}")
 
 
 def test_a_node_that_runs_waits_to_be_added_and_is_a_member_then(
@@ -36,10 +52,10 @@ def test_a_node_that_runs_waits_to_be_added_and_is_a_member_then(
         window.check_accessible()
 
         # once it was added, it is a member; and when it is removed, it leaves the picture.
-        synod.change_member("add", newcomer)
+        _change(cluster, synod, "add", newcomer)
         expect(configuration).to_contain_text("3 proposers, 2 learners", timeout=30_000)
         expect(row).not_to_contain_text("synod add")
-        synod.change_member("remove", newcomer)
+        _change(cluster, synod, "remove", newcomer)
         expect(row).to_contain_text("may be switched off", timeout=30_000)
         expect(configuration).to_contain_text("2 proposers, 2 learners")
         expect(page.get_by_role("heading", name=newcomer)).to_have_count(0)

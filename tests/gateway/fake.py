@@ -89,6 +89,8 @@ class FakeCluster:
         self.stages: deque[tuple[AcceptorsReport, MembersReport]] = deque()
         """What learners report of the members; once a change is asked for, one stage a survey."""
         self.nodes: dict[str, NodeReport] = {}
+        self.added_slot = 0
+        """The slot that added the store to the view."""
         self.changed = ""
         """The member that is to be changed."""
         self.changes = Changes()
@@ -220,7 +222,7 @@ class FakeCluster:
             coordinator="learner-1",
             coordinator_disk="d",
             coordinator_incarnation=1,
-            stores=(StoreMember(name="store-1", disk="d", added_slot=0),),
+            stores=(StoreMember(name="store-1", disk="d", added_slot=self.added_slot),),
         )
         roles = ("proposer", "acceptor", "learner", "store")
         if self.changed and len(self.stages) > 1:

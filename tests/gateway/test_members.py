@@ -17,7 +17,7 @@ from actors.calls import (
     NotDone,
 )
 from actors.messages import Action, NodeHeartbeat
-from actors.options import role_of
+from actors.options import Options, role_of
 from actors.paxos.membership import Configuration, Membership
 from actors.values import NOOP, FoundingMember, Members, Settled
 from tests.gateway.fake import FakeCluster
@@ -78,6 +78,20 @@ ADDED = (
     stage(FOUNDED, 6, MemberReport("store-4", "store", "member", "disk-of-4"), version=1, slot=6),
 )
 LEAVING = MemberReport("store-2", "store", "leaving", "", "d", "the view without it")
+FOUR = Membership(
+    active=(Configuration(version=1, named_slot=1, first_slot=3, acceptors=founding_acceptors(4)),),
+    settled_slot=4,
+)
+THREE = Members(version=2, acceptors=founding_acceptors(3))
+AMID_REMOVAL = FOUR.after(7, THREE, ALPHA)
+AS_IF_NEVER = MemberReport("acceptor-4", "acceptor", "newcomer", "", "d", "to be added")
+REMOVED_ACCEPTOR = (
+    stage(FOUR, 5, MemberReport("acceptor-4", "acceptor", "member", "disk-4", "d")),
+    stage(FOUR, 5, MemberReport("acceptor-4", "acceptor", "member", "disk-4", "d")),
+    stage(AMID_REMOVAL, 6, MemberReport("acceptor-4", "acceptor", "leaving", "d", "d", "an end")),
+    stage(AMID_REMOVAL.after(8, NOOP, ALPHA).after(9, Settled(version=2), ALPHA), 8, AS_IF_NEVER),
+    stage(AMID_REMOVAL.after(8, NOOP, ALPHA).after(9, Settled(version=2), ALPHA), 9, AS_IF_NEVER),
+)
 REMOVED = (
     stage(FOUNDED, 5),
     stage(FOUNDED, 5),
@@ -201,6 +215,8 @@ async def test_the_cluster_shows_a_change_and_whether_the_former_disk_is_needed(
             "it to copy what it lacks: 7 rows of the state, 0 contents",
         ),
         ("store-1", heartbeat("store-1", chunks_missing=3), "it to copy what it lacks"),
+        ("store-1", heartbeat("store-1", durable=4), "it to catch up: slot 4 of 9"),
+        ("store-1", heartbeat("store-1", durable=9), None),
         ("store-2", heartbeat("store-2"), None),
     ],
 )
@@ -212,6 +228,7 @@ async def test_a_member_that_can_not_do_its_part_says_what_it_waits_for(
     waits_for: str | None,
 ) -> None:
     cluster.stages = deque([stage(FOUNDED, 91)])
+    cluster.added_slot = 9
     del cluster.nodes[name]
     if node is not None:
         cluster.nodes[name] = node
@@ -220,6 +237,24 @@ async def test_a_member_that_can_not_do_its_part_says_what_it_waits_for(
     assert shown["standing"] == "member"
     assert (waits_for or "") in (shown["waits_for"] or "")
     assert (shown["waits_for"] is None) == (waits_for is None)
+
+
+async def test_a_removed_node_and_a_newcomer_that_is_gone_are_no_part_of_the_picture(
+    client: httpx.AsyncClient, cluster: FakeCluster
+) -> None:
+    gone = MemberReport("store-2", "store", "removed")
+    cluster.stages = deque([stage(FOUNDED, 5, CANDIDATE, gone)])
+
+    async def shown() -> tuple[list[str], list[str]]:
+        answer = (await client.get("/v1/cluster")).json()
+        stores = ("store-2", "store-4")
+        nodes = [one["name"] for one in answer["nodes"] if one["name"] in stores]
+        return nodes, [one["name"] for one in answer["members"] if one["name"] in stores]
+
+    cluster.options = Options(stores=1)
+    assert await shown() == (["store-4"], ["store-2", "store-4"])
+    cluster.nodes["store-4"] = heartbeat("store-4", 60_000)
+    assert await shown() == ([], ["store-2"])
 
 
 async def test_the_command_waits_until_the_end_can_not_be_forgotten(
@@ -263,6 +298,17 @@ async def test_a_store_that_is_removed_is_waited_for_until_it_is_not_needed(
     assert [line.removeprefix("synod: waits for ") for line in ran.err.splitlines()] == [
         "the view without it",
     ]
+
+
+async def test_an_acceptor_that_was_added_once_is_removed_when_the_end_is_durable(
+    synod: Shell, cluster: FakeCluster
+) -> None:
+    cluster.stages = deque(REMOVED_ACCEPTOR)
+    cluster.answers.append(ChangeBegun(2))
+    cluster.changed = "acceptor-4"
+    ran = await synod("remove", "acceptor-4", "--wait")
+    assert (ran.code, ran.out.strip()) == (0, "Done: the old machine may be switched off"), ran
+    assert "slot 9, to be durable everywhere" in ran.err
 
 
 async def test_a_replaced_store_is_done_only_when_it_was_heard_after_the_request(

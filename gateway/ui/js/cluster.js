@@ -182,7 +182,7 @@ class ClusterPage {
     this.facts.replaceChildren(
       ...[
         ["leader", cluster.leader ?? noLeader],
-        ["ballot", cluster.leases?.ballot ?? "–"],
+        ["ballot", withShortDisk(cluster.leases?.ballot ?? "–")],
         ["coordinator", view?.coordinator ?? "–"],
         ["view", view ? `epoch ${view.epoch}, ${plural(view.stores.length, "store")}` : "–"],
         ["slot", applied.toLocaleString()],
@@ -402,8 +402,11 @@ function activity(node) {
   return "alive";
 }
 
+/** A ballot of a proposer on another disk than that of the founding names the disk, too. */
+const withShortDisk = (ballot) => ballot.replace(/(\/.{4}).*/, "$1");
+
 /** A ballot in little room: round, then the number of the proposer. */
-const short = (ballot) => ballot.replace("proposer-", "p");
+const short = (ballot) => withShortDisk(ballot).replace("proposer-", "p");
 
 function state(node) {
   if (node.halted) return "halted";
