@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from chaos.cluster.local import LocalCluster
+from chaos.cluster.local import Description, LocalCluster
 from chaos.load.http1 import Connection
 from synod.membership import member_of
 from tests.acceptance.shell import Ran, clean_environment, synod
+from tests.long import only_long
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -84,3 +85,55 @@ async def test_a_proposer_is_added_and_removed_and_its_process_ends(
     finally:
         cluster.stop_node(name)
         cluster.forget_node(name)
+
+
+@only_long
+async def test_a_cluster_is_encrypted_node_by_node_and_grows(tmp_path: Path) -> None:
+    """Given a cluster whose nodes are RabbitMQ users of their own, then each node is started on an
+    empty folder with a key and is replaced, and in the end no folder holds contents in plain.
+    """
+    counts = {"proposers": 2, "acceptors": 3, "learners": 2, "stores": 2}
+    description = Description.mint(counts=counts, settings={"broker_users": "own"})
+    cluster = LocalCluster(tmp_path / "cluster", description)
+    marker, former = b"in plain sight, " * 64, tmp_path / "former"
+    keys = tmp_path / "node.keys"
+    assert (await command_without(tmp_path, "keygen", str(keys))).code == 0
+    encrypted = {"SYNOD_ENCRYPT_JOURNALS": "true", "SYNOD_KEY_FILE": str(keys)}
+    former.mkdir()
+    with cluster:
+        connection = Connection.to(cluster.url)
+        put = await connection.request("PUT", "/v1/files/secret", marker)
+        assert put.status == 201
+        for name in description.nodes:
+            if name.startswith("gateway-"):
+                continue
+            await asyncio.to_thread(cluster.stop_node, name)
+            (cluster.data / name).rename(former / name)
+            cluster.nodes[name].environment |= encrypted
+            cluster.start_node(name)
+            ran = await command(cluster, tmp_path, "replace", name, "--wait")
+            assert (ran.code, "may be switched off" in ran.out) == (0, True), (name, ran)
+        assert holders(former, marker) == {"store-1", "store-2"}
+        assert holders(cluster.data, marker) == set()
+        assert (await connection.request("GET", "/v1/files/secret")).body == marker
+
+        await asyncio.to_thread(cluster.add_node, "store-3")
+        cluster.nodes["store-3"].environment |= encrypted
+        cluster.start_node("store-3")
+        ran = await command(cluster, tmp_path, "add", "store-3", "--wait")
+        assert (ran.code, ran.out.strip()) == (0, "Done: it is a member"), ran
+        assert await writes(cluster)
+        connection.close()
+
+
+async def command_without(folder: Path, *arguments: str) -> Ran:
+    """Run a command that asks no gateway."""
+    return await asyncio.to_thread(
+        synod, *arguments, environment=clean_environment(), folder=folder
+    )
+
+
+def holders(data: Path, marker: bytes) -> set[str]:
+    """The nodes of whose folders a file has the contents."""
+    files = (path for path in data.rglob("*") if path.is_file())
+    return {path.relative_to(data).parts[0] for path in files if marker in path.read_bytes()}

@@ -8,6 +8,7 @@ from playwright.sync_api import Route, expect
 from chaos.cluster.local import LocalCluster
 from synod.errors import Conflict
 from tests.browser.conftest import PHONE, Elsewhere, Open
+from tests.long import only_long
 
 _LIMIT = pytest.mark.timeout(120, func_only=True)
 
@@ -31,6 +32,7 @@ def _change(cluster: LocalCluster, synod: Elsewhere, action: str, name: str) -> 
     cluster.wait_until(begun, f"{action} {name}")
 
 
+@only_long
 def test_a_node_that_runs_waits_to_be_added_and_is_a_member_then(
     open_window: Open, cluster: LocalCluster, synod: Elsewhere
 ) -> None:
@@ -72,7 +74,7 @@ def test_a_change_under_way_says_what_it_waits_for(
     page = window.page
     page.add_init_script(_NO_WORKER)
 
-    # Given a picture of a replacement that is not over, and of a store that copies
+    # Given a picture of a replacement that is not over, of a store that copies, of a newcomer
     def amid_a_change(route: Route) -> None:
         picture = json.loads(route.fetch().text())
         acceptors = picture["acceptors"]
@@ -93,6 +95,18 @@ def test_a_change_under_way_says_what_it_waits_for(
                     "runs_on": "0123456789abcdef",
                     "command": "synod replace acceptor-1",
                 }
+        picture["members"].append(
+            {
+                "name": "store-4",
+                "role": "store",
+                "standing": "newcomer",
+                "disk": None,
+                "runs_on": "0123456789abcdef",
+                "age_ms": 40,
+                "waits_for": "to be added",
+                "command": "synod add store-4",
+            }
+        )
         route.fulfill(json=picture)
 
     page.route("**/v1/events*", lambda route: route.abort())
@@ -106,6 +120,7 @@ def test_a_change_under_way_says_what_it_waits_for(
     expect(configuration).to_contain_text("3 acceptors of version 0, to become version 1; 2 prop")
     lost = page.locator(".members tr", has_text="acceptor-1")
     expect(lost).to_contain_text("runs on disk 01234567, which does not vote: synod replace acc")
-    window.check_accessible()
+    newcomer = page.locator(".members tr", has_text="store-4")
+    expect(newcomer).to_contain_text("waits to be added: synod add store-4")
     width = page.evaluate("document.documentElement.scrollWidth")
     assert width <= PHONE["width"]
