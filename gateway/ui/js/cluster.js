@@ -90,8 +90,8 @@ class ClusterPage {
       h("header.head", {}, h("h1", {}, "Cluster"), this.verdict, h("span.grow"), this.facts),
       this.reasons,
       this.topology,
-      this.members.element,
       h("div.charts", {}, this.charts.map((one) => one.element)),
+      this.members.element,
       h("section.card.pad", {}, h("h2", {}, "What changed, and why"), this.history),
     );
     main.append(this.page);
