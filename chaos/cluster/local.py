@@ -324,8 +324,8 @@ class LocalCluster:
             self._prepare_brokers()
 
     def forget_node(self, name: str) -> None:
-        """Take a node that has ended for good out of what must run. Its data and its log stay."""
-        del self.nodes[name]
+        """End a node for good, if it has not ended by itself. Its data and its log stay."""
+        self.nodes.pop(name).stop()
 
     def start_node(self, name: str, *, failpoints: Sequence[str] = (), armed: bool = True) -> None:
         """Start a node, unless it runs, without waiting for it.

@@ -259,7 +259,7 @@ class LocalTarget:
 
     async def forget(self, node: str) -> None:
         """See `Target`."""
-        self.cluster.forget_node(node)
+        await self._call(self.cluster.forget_node, node)
         self.nodes = tuple(self.cluster.nodes)
 
     async def last_words(self, node: str) -> str:

@@ -617,7 +617,8 @@ class ProblemDocument(TypedDict):
 
 
 class AuditItem(TypedDict):
-    """A record: a step of a command, or the beginning or the end of a change of the acceptors.
+    """A record: a step of a command, or a change of the roster, or the beginning or the end of one
+    of the acceptors.
 
     `principal` is `@USER`, or the id of a token or of a session that a token's secret opened;
     `null`: the administrator, or the gateway itself, or a leader. `first` is the place of the
@@ -648,6 +649,7 @@ class AuditItem(TypedDict):
     new_password: NotRequired[bool]
     version: NotRequired[int]
     acceptors: NotRequired[list[list[str]]]
+    members: NotRequired[Annotated[list[str], Field(description="Of the roster.")]]
     result: str
     first: NotRequired[str]
     request: str

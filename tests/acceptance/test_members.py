@@ -83,7 +83,6 @@ async def test_a_proposer_is_added_and_removed_and_its_process_ends(
         assert "it was removed" in cluster.nodes[name].last_words()
         assert await writes(cluster)
     finally:
-        cluster.stop_node(name)
         cluster.forget_node(name)
 
 

@@ -62,7 +62,6 @@ def test_a_node_that_runs_waits_to_be_added_and_is_a_member_then(
         expect(configuration).to_contain_text("2 proposers, 2 learners")
         expect(page.get_by_role("heading", name=newcomer)).to_have_count(0)
     finally:
-        cluster.stop_node(newcomer)
         cluster.forget_node(newcomer)
 
 
