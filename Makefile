@@ -81,8 +81,8 @@ bench: $(INSTALLED) ## Measure throughput and latency beside the broker, the dis
 # the containers of this folder instead.
 TARGET ?= local
 SCENARIOS := store-crash proposer-crash acceptor-crash acceptor-quorum-loss acceptor-disk-loss \
-    learner-crash broker-crash pause cut-off broker-node-crash broker-node-freeze site-loss \
-    partition
+    replace-under-load grow-and-shrink learner-crash broker-crash pause cut-off broker-node-crash \
+    broker-node-freeze site-loss partition
 
 .PHONY: chaos
 chaos: $(INSTALLED) ## Break a real cluster in every way (ARGS="--brokers 3", TARGET=compose)
@@ -97,6 +97,8 @@ chaos-proposer-crash: ## The leading proposer dies
 chaos-acceptor-crash: ## Two of five acceptors die
 chaos-acceptor-quorum-loss: ## Three of five acceptors die: unavailable, then back
 chaos-acceptor-disk-loss: ## Three of five acceptors lose their disks, one by one, and are replaced
+chaos-replace-under-load: ## Every member of every role loses its disk and is replaced, one by one
+chaos-grow-and-shrink: ## Members of every role are added, then others removed (local)
 chaos-learner-crash: ## The coordinator dies at each point of two-phase commit
 chaos-broker-crash: ## RabbitMQ is killed and comes back
 chaos-pause: ## Leader, coordinator and a store are held for 20 s

@@ -34,7 +34,7 @@ from actors.calls import (
     Write,
     WriteDecided,
 )
-from actors.messages import AuditPage, AuditRead, LogPage, ReadRequest, TokenInfo
+from actors.messages import Action, AuditPage, AuditRead, LogPage, ReadRequest, TokenInfo
 from actors.state.rights import Need, Rights
 from actors.values import IdempotencyKey, Operation, Outcome
 from broker.local_calls import CallOutcomeUnknown, CallRefused
@@ -264,15 +264,15 @@ class Cluster:
         self._refuse_without_broker()
         await self._bounded(lambda token: KeepChunks(token=token, names=names, for_ms=for_ms))
 
-    async def replace_acceptor(self, caller: Caller, name: str) -> int:
-        """Put another disk in the place of an acceptor's; the version of the acceptors that the
-        leader has proposed. Raises `Problem`.
+    async def change_member(self, caller: Caller, action: Action, name: str) -> int:
+        """Have a member replaced, added or removed; the version, of the acceptors or of the roster,
+        that the leader has begun. Raises `Problem`.
         """
         self._refuse_without_broker()
         who = None if caller.principal is None else caller.principal.owner
         try:
             answer = await self._port.call(
-                lambda token: MemberChange(token=token, action="replace", name=name, principal=who),
+                lambda token: MemberChange(token=token, action=action, name=name, principal=who),
                 self._deadline_s,
             )
         except (TimeoutError, CallRefused, CallOutcomeUnknown, NodeHalted) as error:
@@ -303,6 +303,15 @@ class Cluster:
         if not isinstance(answer, Surveyed):
             raise _not_answered(answer)
         return answer
+
+    async def survey_founded(self) -> Surveyed:
+        """`survey`, with the acceptors and the members. Raises `Problem`, also if this node does
+        not know its cluster yet.
+        """
+        survey = await self.survey()
+        if survey.members is None or survey.acceptors is None:
+            raise _not_answered(NotDone("the gateway does not know its cluster yet", NOTHING_READ))
+        return survey
 
     def condition(self, survey: Surveyed) -> Condition:
         """What the cluster can do now, from `survey` and this gateway's own connection."""

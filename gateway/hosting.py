@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("synod.hosting")
 
 _READY_POLL_S = 0.05
+_NOT_NEEDED = "Nothing depends on it"
+"""Part of what a node says that was removed from the cluster, or whose disk was replaced."""
 
 
 class HostingFailed(RuntimeError):
@@ -169,26 +171,32 @@ class NodeProcess:
                 announcing = group.create_task(self._announce_started(host), name="announce")
                 background.append(announcing)
 
-        await run_node(
-            name,
-            self._options,
-            self._settings.data / name,
-            transport,
-            cluster_name=self._settings.cluster,
-            host_options=HostOptions(
-                commit_in_thread=len(self._names) > 1,
-                maintenance=MaintenanceOptions.of_role(
-                    role_of(name),
-                    self._settings.disk_reserve_bytes,
-                    scrub_bytes_per_s=self._settings.scrub_bytes_per_s,
+        try:
+            await run_node(
+                name,
+                self._options,
+                self._settings.data / name,
+                transport,
+                cluster_name=self._settings.cluster,
+                host_options=HostOptions(
+                    commit_in_thread=len(self._names) > 1,
+                    maintenance=MaintenanceOptions.of_role(
+                        role_of(name),
+                        self._settings.disk_reserve_bytes,
+                        scrub_bytes_per_s=self._settings.scrub_bytes_per_s,
+                    ),
                 ),
-            ),
-            observer=self._observers.observer(name, transport),
-            interceptor=self._failpoints,
-            started=started,
-            keys=self._keys,
-            encrypted=self._settings.encrypt_journals,
-        )
+                observer=self._observers.observer(name, transport),
+                interceptor=self._failpoints,
+                started=started,
+                keys=self._keys,
+                encrypted=self._settings.encrypt_journals,
+            )
+        except NodeHalted as error:
+            if len(self._names) == 1 or _NOT_NEEDED not in str(error):
+                raise
+            # Also at each later start, since the settings go on to name it.
+            log.warning("%s The other nodes of this process go on.", error)
 
     def _load_certificate(self) -> ServerTls | None:
         """Raises `TlsUnusable`."""

@@ -62,6 +62,7 @@ from synod.errors import (
 )
 from synod.event_stream import server_sent
 from synod.headers import digest_header, is_key
+from synod.membership import REQUESTS, Action
 from synod.outcomes import OutcomeTracker
 from synod.paths import checked_path, path_to_url
 from synod.retries import Retry, Waiting, after_read
@@ -448,11 +449,18 @@ class AsyncClient(AccountCalls):
 
     # -- membership --------------------------------------------------------------------------------
 
-    async def replace_acceptor(self, name: str) -> int:
-        """Put the disk on which an acceptor runs now in the place of the one that counts; the
-        version of the acceptors that was begun. Raises `SynodError`: `Conflict` if it is refused.
+    async def members(self) -> dict[str, Any]:
+        """The members of all roles and the changes that are under way, as in `/openapi.json`;
+        `synod.membership` reads it. Raises `SynodError`.
         """
-        answer = await self._item("POST", f"/v1/acceptors/{quote(name, safe='')}/replace")
+        return await self._item("GET", "/v1/members")
+
+    async def change_member(self, action: Action, name: str) -> int:
+        """Have a member replaced, added or removed; the version, of the acceptors or of the roster,
+        that was begun. Raises `SynodError`: `Conflict` if it is refused.
+        """
+        method, path = REQUESTS[action]
+        answer = await self._item(method, path.format(name=quote(name, safe="")))
         with self._understood():
             return int(answer["version"])
 
@@ -734,6 +742,14 @@ class Client:
     def cluster(self) -> dict[str, Any]:
         """See `AsyncClient.cluster`."""
         return self._run(self._client.cluster())
+
+    def members(self) -> dict[str, Any]:
+        """See `AsyncClient.members`."""
+        return self._run(self._client.members())
+
+    def change_member(self, action: Action, name: str) -> int:
+        """See `AsyncClient.change_member`."""
+        return self._run(self._client.change_member(action, name))
 
     def result(self, request: str) -> dict[str, Any]:
         """See `AsyncClient.result`."""

@@ -64,7 +64,7 @@ class NotFound(SynodError):
 
 class Conflict(SynodError):
     """The path holds a file where a directory is needed, or the reverse, or is not empty; or the
-    acceptors can't be changed now.
+    members can't be changed now.
     """
 
 

@@ -95,15 +95,15 @@ def _chosen(name: str, target: str, cases: list[str]) -> list[Scenario]:
     if name == "all":
         if cases:
             raise typer.BadParameter("needs one scenario by name, not all", param_hint="--case")
-        return [one for one in SCENARIOS.values() if target == "local" or not one.network]
+        return [one for one in SCENARIOS.values() if target == "local" or not one.needs_local]
     if name not in SCENARIOS:
         raise typer.BadParameter(
             f"no such scenario: {name}; known are all, {', '.join(SCENARIOS)}",
             param_hint="SCENARIO",
         )
-    if SCENARIOS[name].network and target != "local":
+    if (does := SCENARIOS[name].needs_local) and target != "local":
         raise typer.BadParameter(
-            f"{name} cuts the network, which is for --target local only", param_hint="--target"
+            f"{name} {does}, which is for --target local only", param_hint="--target"
         )
     if not cases:
         return [SCENARIOS[name]]

@@ -337,6 +337,19 @@ class ComposeTarget:
         remove = ("-c", "import shutil, sys; shutil.rmtree(sys.argv[1])", f"/data/{node}")
         await self._run("docker", "run", *options, "--entrypoint", "python", image, *remove)
 
+    async def add(self, node: str) -> None:
+        """See `Target`: the compose file names all containers."""
+        raise ProcessFailed(f"{self._file} has no {node}")
+
+    async def forget(self, node: str) -> None:
+        """See `Target`."""
+        self.nodes = tuple(name for name in self.nodes if name != node)
+
+    async def last_words(self, node: str) -> str:
+        """See `Target`: a container's standard error is that of `docker logs`."""
+        script = 'exec docker logs --tail 200 "$1" 2>&1'
+        return await self._run("sh", "-c", script, "sh", await self._container(node))
+
     async def arm(self, node: str) -> None:
         """See `Target`."""
         await self._docker("kill", "--signal", "USR1", node=node)
@@ -349,10 +362,7 @@ class ComposeTarget:
 
     async def struck(self, node: str) -> tuple[str, int | None] | None:
         """See `Target`."""
-        container = await self._container(node)
-        # A container's standard error is that of `docker logs`.
-        script = 'exec docker logs --tail 200 "$1" 2>&1'
-        return last_strike(await self._run("sh", "-c", script, "sh", container))
+        return last_strike(await self.last_words(node))
 
     async def holds_prepared(self, node: str, slot: int) -> bool | None:
         """See `Target`: at a copy of what is on the dead container's volume."""

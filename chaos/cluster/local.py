@@ -272,7 +272,7 @@ class LocalCluster:
         """Give each node a user of its own, as `synod broker init` does."""
         credentials = self.folder / "credentials"
         definitions = credentials / "definitions.json"
-        setup = Setup(self.topology, self.description.nodes, credentials, self.broker_url)
+        setup = Setup(self.topology, tuple(self.nodes), credentials, self.broker_url)
         prepare(setup, definitions)
         first = next(iter(self.brokers.values()))
         first.control("--quiet", "import_definitions", str(definitions))
@@ -314,6 +314,18 @@ class LocalCluster:
         self.stop()
 
     # ── One node ──────────────────────────────────────────────────────────────
+
+    def add_node(self, name: str) -> None:
+        """Make room for a node that the cluster was not founded with; `start_node` starts it with
+        the settings of all others.
+        """
+        self.nodes[name] = self._daemon(name)
+        if self.topology.own_users:
+            self._prepare_brokers()
+
+    def forget_node(self, name: str) -> None:
+        """End a node for good, if it has not ended by itself. Its data and its log stay."""
+        self.nodes.pop(name).stop()
 
     def start_node(self, name: str, *, failpoints: Sequence[str] = (), armed: bool = True) -> None:
         """Start a node, unless it runs, without waiting for it.

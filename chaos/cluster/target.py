@@ -22,6 +22,7 @@ from chaos.scenarios.autopsy import Held, journal_holds, look_at_slot
 
 START_PATIENCE_S = 180.0
 HEAL_PATIENCE_S = 120.0
+_LAST_LINES = 200
 
 T = TypeVar("T")
 
@@ -79,6 +80,17 @@ class Target(Protocol):
 
     async def wipe(self, node: str) -> None:
         """Remove what a dead node had on its disk."""
+
+    async def add(self, node: str) -> None:
+        """Start a node that the cluster was not founded with, on an empty disk. Raises
+        `ProcessFailed` if the target can't have more nodes.
+        """
+
+    async def forget(self, node: str) -> None:
+        """Take a node that has ended for good out of `nodes`."""
+
+    async def last_words(self, node: str) -> str:
+        """The end of a node's log."""
 
     async def arm(self, node: str) -> None:
         """Let the node's failpoint count."""
@@ -239,6 +251,21 @@ class LocalTarget:
         await self._call(shutil.rmtree, self.cluster.data / node)
         (self.cluster.data / node).mkdir()
 
+    async def add(self, node: str) -> None:
+        """See `Target`."""
+        await self._call(self.cluster.add_node, node)
+        self.nodes = tuple(self.cluster.nodes)
+        await self.restart(node)
+
+    async def forget(self, node: str) -> None:
+        """See `Target`."""
+        await self._call(self.cluster.forget_node, node)
+        self.nodes = tuple(self.cluster.nodes)
+
+    async def last_words(self, node: str) -> str:
+        """See `Target`."""
+        return self.cluster.nodes[node].last_words(_LAST_LINES)
+
     async def arm(self, node: str) -> None:
         """See `Target`."""
         self.cluster.arm(node)
@@ -249,7 +276,7 @@ class LocalTarget:
 
     async def struck(self, node: str) -> tuple[str, int | None] | None:
         """See `Target`."""
-        return last_strike(self.cluster.nodes[node].last_words(200))
+        return last_strike(await self.last_words(node))
 
     async def holds_prepared(self, node: str, slot: int) -> bool | None:
         """See `Target`."""

@@ -2,7 +2,8 @@
 
 The many points at which the coordinator stops are in `chaos.scenarios.coordinator_crash`; nodes of
 a RabbitMQ cluster fail in `chaos.scenarios.broker_nodes`, whole sites in
-`chaos.scenarios.site_loss`; disks are lost in `chaos.scenarios.disk_loss`.
+`chaos.scenarios.site_loss`; disks are lost in `chaos.scenarios.disk_loss`, and members are
+replaced, added and removed in `chaos.scenarios.member_changes`.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from chaos.load.clients import Asked
 from chaos.scenarios.broker_nodes import BROKER_NODE_CRASH, BROKER_NODE_FREEZE
 from chaos.scenarios.coordinator_crash import COORDINATOR_LIMIT_S, LEARNER_CRASH
 from chaos.scenarios.disk_loss import ACCEPTOR_DISK_LOSS
+from chaos.scenarios.member_changes import GROW_AND_SHRINK, REPLACE_UNDER_LOAD
 from chaos.scenarios.partition import PARTITION
 from chaos.scenarios.scenario import AFTER_S, ATTEMPTS, Case, Run, RunVoid, Scenario
 from chaos.scenarios.site_loss import SITE_LOSS
@@ -359,6 +361,8 @@ SCENARIOS: dict[str, Scenario] = {
             (Case("three", "kill -9 to all three", _quorum_lost),),
         ),
         ACCEPTOR_DISK_LOSS,
+        REPLACE_UNDER_LOAD,
+        GROW_AND_SHRINK,
         LEARNER_CRASH,
         Scenario(
             "broker-crash",

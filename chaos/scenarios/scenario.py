@@ -18,6 +18,7 @@ from chaos.checker.history import HistoryRecorder
 from chaos.cluster.target import Target, all_serve, survey
 from chaos.load.clients import Asked, Fleet
 from chaos.load.http1 import Connection
+from synod.membership import REQUESTS, Action
 
 STEADY_S = 2.0
 STEADY_PATIENCE_S = 90.0
@@ -102,6 +103,13 @@ class Scenario:
     """How many RabbitMQ nodes it needs at least; with three the cluster is spread over sites."""
     network: bool = False
     """Whether it cuts the network between sites, which needs a local target, and root."""
+    grows: bool = False
+    """Whether it adds nodes, which needs a local target: compose files name their containers."""
+
+    @property
+    def needs_local(self) -> str:
+        """What it does that is for a local target only; empty if nothing."""
+        return "cuts the network" if self.network else "adds nodes" if self.grows else ""
 
     @property
     def first_failpoints(self) -> dict[str, str]:
@@ -330,12 +338,21 @@ class Run:
         entries = [] if page is None else page["entries"]
         return next((entry for entry in entries if entry["slot"] == slot), None)
 
-    async def replace(self, acceptor: str) -> int | None:
-        """Have an acceptor's disk replaced by the one that it runs on; the version of the acceptors
-        that has begun, or `None` if it was refused, or not answered.
+    async def change(self, action: Action, member: str) -> int | None:
+        """Ask for a change of the members; the version that has begun, or `None` if it was refused,
+        or not answered.
         """
-        answer = await self._request("POST", f"/v1/acceptors/{acceptor}/replace")
+        method, target = REQUESTS[action]
+        answer = await self._request(method, target.format(name=member))
         return None if answer is None else int(answer["version"])
+
+    async def members(self) -> dict[str, Any]:
+        """What a gateway knows of the members; waits until it answers."""
+        async with asyncio.timeout(WHOLE_PATIENCE_S):
+            while True:
+                if (known := await self._request("GET", "/v1/members")) is not None:
+                    return dict(known)
+                await asyncio.sleep(_LOOK_S)
 
     async def watch(self) -> None:
         """Record elections and views until it is cancelled."""

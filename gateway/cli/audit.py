@@ -207,7 +207,8 @@ def _text(record: dict[str, Any]) -> str:
     step = f".{record['step']}" if "step" in record else ""
     what = " ".join(str(record[name]) for name in _NAMES if name in record)
     if "version" in record:
-        what = f"version {record['version']}"
+        names = [name for name, _ in record.get("acceptors", ())] + record.get("members", [])
+        what = f"version {record['version']}" + (f": {', '.join(names)}" if names else "")
     if "source" in record:
         what = f"{record['source']} → {what}"
     for sign, name in (("", "grants"), ("-", "revoked")):

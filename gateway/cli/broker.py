@@ -1,6 +1,7 @@
 """Commands about RabbitMQ: broker init."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -37,6 +38,13 @@ def init(
         Path, typer.Option(help="The folder for the files with passwords.", metavar="DIR")
     ] = Path("synod-broker"),
     gateways: Annotated[int, typer.Option(min=0, max=99, help="gateway-1 to gateway-N.")] = 1,
+    member: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A member beyond those of the founding, as store-4; may be repeated.",
+            metavar="NAME",
+        ),
+    ] = None,
     rotate: Annotated[
         list[str] | None,
         typer.Option(
@@ -90,7 +98,8 @@ def init(
         raise typer.BadParameter("the embedded broker has no users: --broker amqp://…")
     topology = Topology(settings.cluster, settings.queues, "own")
     members = settings.options().members
-    names = (*members, *(f"gateway-{number}" for number in range(1, gateways + 1)))
+    added = _added(member or (), members)
+    names = (*members, *added, *(f"gateway-{number}" for number in range(1, gateways + 1)))
     setup = Setup(
         topology=topology,
         nodes=names,
@@ -158,6 +167,18 @@ def _management(
             raise SettingsError(f"{admin_file or _ADMIN} must hold user:password")
         admin = _Administrator(user, password)
     return management or management_url_of(first), admin
+
+
+def _added(given: Sequence[str], founding: tuple[str, ...]) -> list[str]:
+    """The members that the settings don't name: those are what the cluster was founded with."""
+    for name in given:
+        try:
+            role = role_of(name)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--member") from None
+        if role == "gateway":
+            raise typer.BadParameter("gateways are counted: --gateways", param_hint="--member")
+    return [name for name in dict.fromkeys(given) if name not in founding]
 
 
 def _nodes(removed: list[str] | tuple[str, ...], kept: tuple[str, ...]) -> list[str]:

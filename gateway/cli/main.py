@@ -40,7 +40,7 @@ _USAGE_ERROR: Any = next(
 _MODULES = {
     "gateway.cli.cluster": ("up", "node", "config"),
     "gateway.cli.status": ("status",),
-    "gateway.cli.membership": ("replace",),
+    "gateway.cli.membership": ("members", "replace", "add", "remove"),
     "gateway.cli.broker": ("broker",),
     "gateway.cli.doctor": ("doctor",),
     "gateway.cli.backup": ("backup", "restore"),

@@ -1,10 +1,12 @@
-"""The command replace: another disk in the place of an acceptor's that is lost."""
+"""The commands members, replace, add and remove: who is a member of the cluster."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from gateway.cli.calls import with_synod
 from gateway.cli.console import note, out, print_json
@@ -12,99 +14,170 @@ from gateway.cli.files import Json, Url
 from gateway.cli.tls_options import tls_options
 from synod.client import DEFAULT_URL, AsyncClient
 from synod.errors import Conflict, Unavailable
+from synod.membership import Action, Known, has_begun, version_of, waits_for
 
 _POLL_S = 1.0
 _BEGIN_S = 20.0
 """For how long a change that can't begin yet is asked for: new promises take a moment."""
 
-DONE = "Done: the old machine may be switched off"
+_DISK_CHARS = 8
+
+OFF = "Done: the old machine may be switched off"
+ADDED = "Done: it is a member"
+
+Name = Annotated[str, typer.Argument(help="As acceptor-3, store-4.", metavar="NAME")]
+Wait = Annotated[bool, typer.Option("--wait", help="Until it is over and can't be forgotten.")]
+Timeout = Annotated[
+    float | None, typer.Option(min=0.0, metavar="S", help="How long to wait at most.")
+]
 
 
 def register(cli: typer.Typer) -> None:
-    """Add the command."""
-    cli.command("replace")(tls_options(replace))
+    """Add the commands."""
+    for command in (members, replace, add, remove):
+        cli.command(command.__name__)(tls_options(command))
+
+
+def members(url: Url = DEFAULT_URL, json: Json = False) -> None:
+    """List the members, nodes that wait to be added, and those that were removed."""
+
+    async def work(synod: AsyncClient) -> Known:
+        return await synod.members()
+
+    known = with_synod(url, work, silent=json)
+    if json:
+        print_json(known)
+        return
+    # Not a table of rich's, which would break a long line in two: a member is a line, for grep.
+    line = f"{{:12}}  {{:8}}  {{:{_DISK_CHARS}}}  {{}}"
+    out().print(line.format("member", "role", "disk", "state"))
+    for member in known["members"]:
+        style = "" if member["standing"] == "member" and not member["waits_for"] else "yellow"
+        disk = (member["disk"] or member["runs_on"] or "")[:_DISK_CHARS]
+        text = line.format(member["name"], member["role"], disk, member_state(member))
+        out().print(Text(text, style=style))
+    out().print()
+    for name, value in member_rows(known):
+        out().print(Text(f"{name}: {value}"))
 
 
 def replace(
-    name: Annotated[str, typer.Argument(help="As acceptor-3; it runs on an empty folder.")],
-    wait: Annotated[bool, typer.Option("--wait", help="Until the old disk is not needed.")] = False,
+    name: Name,
+    wait: Wait = False,
     url: Url = DEFAULT_URL,
-    timeout: Annotated[
-        float | None, typer.Option(min=0.0, metavar="S", help="How long to wait at most.")
-    ] = None,
+    timeout: Timeout = None,
     json: Json = False,
 ) -> None:
-    """Put the disk on which an acceptor runs now in the place of the one that it lost."""
+    """Put the disk on which a member runs now, empty at its start, in the place of the one that it
+    lost.
+    """
+    _change("replace", name, url, timeout, wait=wait, json=json)
+
+
+def add(
+    name: Name,
+    wait: Wait = False,
+    url: Url = DEFAULT_URL,
+    timeout: Timeout = None,
+    json: Json = False,
+) -> None:
+    """Make a node a member that runs on an empty folder: synod node NAME."""
+    _change("add", name, url, timeout, wait=wait, json=json)
+
+
+def remove(
+    name: Name,
+    wait: Wait = False,
+    url: Url = DEFAULT_URL,
+    timeout: Timeout = None,
+    json: Json = False,
+) -> None:
+    """Make a member none any more; its process ends by itself."""
+    _change("remove", name, url, timeout, wait=wait, json=json)
+
+
+def _change(
+    action: Action, name: str, url: str, timeout_s: float | None, *, wait: bool, json: bool
+) -> None:
     say: Callable[[str], None] = (lambda text: None) if json else (lambda text: note(text))
 
-    async def work(synod: AsyncClient) -> dict[str, Any]:
-        change = _Replacement(synod, name, say, timeout)
+    async def work(synod: AsyncClient) -> Known:
+        change = _Change(synod, action, name, say, timeout_s)
         await change.begin()
-        return await change.end() if wait else await synod.cluster()
+        return await change.end() if wait else await synod.members()
 
-    answer = with_synod(url, work, silent=json)
+    known = with_synod(url, work, silent=json)
     if json:
-        print_json(answer["acceptors"])
+        print_json(known)
     elif wait:
-        out().print(DONE)
+        out().print(ADDED if action == "add" else OFF)
     else:
-        out().print("It has begun. `synod status` shows when the old machine is not needed.")
+        out().print("It has begun. `synod members` shows what it waits for.")
 
 
-class _Replacement:
-    """One replacement, and what the user was told of it."""
+class _Change:
+    """One change, and what the user was told of it."""
 
     def __init__(
-        self, synod: AsyncClient, name: str, say: Callable[[str], None], timeout_s: float | None
+        self,
+        synod: AsyncClient,
+        action: Action,
+        name: str,
+        say: Callable[[str], None],
+        timeout_s: float | None,
     ) -> None:
         self._synod = synod
+        self._action: Action = action
         self._name = name
         self._say = say
         self._told = ""
         self._timeout_s = timeout_s
         self._began_s = self._now_s
-        self._disk: str | None = None
+        self._before: Known | None = None
         self._version = 0
 
     async def begin(self) -> None:
         """Have the leader begin. Raises `SynodError`."""
-        self._disk = _disk_of((await self._synod.cluster())["acceptors"], self._name)
+        if self._before is None:
+            self._before = await self._synod.members()
         end_s = self._now_s + (_BEGIN_S if self._timeout_s is None else self._timeout_s)
         while True:
             try:
-                self._version = await self._synod.replace_acceptor(self._name)
+                self._version = await self._synod.change_member(self._action, self._name)
                 return
             except Conflict as refusal:
-                known = (await self._synod.cluster())["acceptors"]
-                if known and self._disk not in (None, _disk_of(known, self._name)):
-                    self._version = _newest(known)["version"]  # It was begun; the answer was lost.
+                known = await self._synod.members()
+                if has_begun(self._before, known, self._action, self._name):
+                    self._version = version_of(known, self._name)  # The answer was lost.
                     return
                 if not refusal.problem.get("again") or self._now_s >= end_s:
                     raise
                 self._tell(f"not yet: {refusal}")
             await asyncio.sleep(_POLL_S)
 
-    async def end(self) -> dict[str, Any]:
-        """Wait until the former disk is not needed any more; the cluster's state then. Raises
+    async def end(self) -> Known:
+        """Wait until the change is over and can't be forgotten; the members then. Raises
         `SynodError`.
         """
         seen_s = self._now_s
         while True:
-            answer = await self._synod.cluster()
-            known = answer["acceptors"]
-            if _newest(known)["version"] >= self._version:
+            known = await self._synod.members()
+            missing = "its first slot"
+            if version_of(known, self._name) >= self._version:
                 seen_s = self._now_s
-                if not known["former_needed"]:
-                    return answer
-                self._tell(_progress(known))
+                asked_ms_ago = (self._now_s - self._began_s) * 1000
+                missing = waits_for(known, self._action, self._name, asked_ms_ago)
+                if not missing:
+                    return known
+                self._tell(f"waits for {missing}")
             elif self._now_s - seen_s > _BEGIN_S:
                 # The leader that began may have died before it was chosen.
                 seen_s = self._now_s
                 await self.begin()
             if self._timeout_s is not None and self._now_s > self._began_s + self._timeout_s:
                 raise Unavailable(
-                    f"not over after {self._timeout_s:g} s: {_progress(known)}. It goes on by "
-                    "itself; synod status shows when the old machine is not needed"
+                    f"not over after {self._timeout_s:g} s: it waits for {missing}. It goes on by "
+                    "itself; synod members shows what it waits for"
                 )
             await asyncio.sleep(_POLL_S)
 
@@ -118,39 +191,59 @@ class _Replacement:
             self._say(f"synod: {text}")
 
 
-def _newest(known: dict[str, Any]) -> dict[str, Any]:
-    """The acceptors that were named last."""
-    newest: dict[str, Any] = known["change"] or known
-    return newest
+def member_state(member: dict[str, Any]) -> str:
+    """What a node is, and what it waits for, in one line."""
+    waits = f"; waits for {member['waits_for']}" if member["waits_for"] else ""
+    match member["standing"]:
+        case "newcomer":
+            return f"no member, waits for: {member['command']}"
+        case "uncounted":
+            other = (member["runs_on"] or "")[:_DISK_CHARS]
+            return f"does not vote on disk {other}, waits for: {member['command']}"
+        case "removed":
+            return "removed: it may be switched off"
+        case standing:
+            return f"{standing}{waits}"
 
 
-def _disk_of(known: dict[str, Any] | None, name: str) -> str | None:
-    members = _newest(known)["members"] if known else ()
-    return next((member["disk"] for member in members if member["name"] == name), None)
-
-
-def _progress(known: dict[str, Any]) -> str:
-    change, durable = known["change"], known["durable_through"]
-    if change is None:
-        return f"the end of the change, slot {known['settled_slot']}, is not durable everywhere yet"
-    return (
-        f"the acceptors of version {change['version']} begin with slot {change['first_slot']}; "
-        f"everything is durable through slot {durable}"
-    )
-
-
-def acceptor_rows(known: dict[str, Any] | None) -> list[tuple[str, str]]:
-    """What `synod status` says of the acceptors."""
-    if known is None:
+def member_rows(known: Known) -> list[tuple[str, str]]:
+    """What `synod status` says of the members: the configuration, and each change."""
+    acceptors, roster = known["acceptors"], known["roster"]
+    if acceptors is None or roster is None:
         return []
-    names = ", ".join(member["name"] for member in known["members"])
-    rows = [("acceptors", f"version {known['version']}: {names}")]
-    change = known["change"]
-    if change is not None:
-        now = {(member["name"], member["disk"]) for member in known["members"]}
-        new = [m["name"] for m in change["members"] if (m["name"], m["disk"]) not in now]
-        what = f"to version {change['version']}, with another disk for {', '.join(new)}"
-        rows.append(("change", f"{what}: {_progress(known)}"))
-    elif known["former_needed"]:
-        rows.append(("change", f"has ended, and the old disk is still needed: {_progress(known)}"))
+    names = ", ".join(member["name"] for member in acceptors["members"])
+    counts = Counter(
+        member["role"]
+        for member in known["members"]
+        if member["standing"] in ("member", "joining") and member["role"] != "acceptor"
+    )
+    others = ", ".join(f"{count} {role}s" for role, count in counts.items())
+    rows = [
+        ("acceptors", f"version {acceptors['version']}: {names}"),
+        ("roster", f"version {roster['version']}: {others}"),
+    ]
+    if (change := acceptors["change"]) is not None:
+        rows.append(("change", f"to version {change['version']}: {_difference(acceptors)}"))
+    rows += [
+        ("change", f"{what} wait for {group['waits_for']}")
+        for what, group in (("the acceptors", acceptors), ("the other roles", roster))
+        if group["waits_for"]
+    ]
+    rows += [
+        ("change", f"{member['name']} is {member_state(member)}")
+        for member in known["members"]
+        if member["standing"] in ("joining", "leaving", "newcomer")
+    ]
     return rows
+
+
+def _difference(acceptors: Known) -> str:
+    """How the acceptors of a change differ from the former ones."""
+    former = {member["name"]: member["disk"] for member in acceptors["members"]}
+    new = {member["name"]: member["disk"] for member in acceptors["change"]["members"]}
+    parts = (
+        ("with another disk for", [one for one in new if former.get(one, new[one]) != new[one]]),
+        ("with", [name for name in new if name not in former]),
+        ("without", [name for name in former if name not in new]),
+    )
+    return "; ".join(f"{word} {', '.join(names)}" for word, names in parts if names)

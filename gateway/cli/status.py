@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.cli.console import out, print_json
-from gateway.cli.membership import acceptor_rows
+from gateway.cli.membership import member_rows
 from gateway.cli.sessions import token_for
 from gateway.cli.tls_options import tls_options
 from synod.client import DEFAULT_URL, AsyncClient
@@ -50,7 +50,7 @@ def _print_status(answer: dict[str, Any]) -> None:
         ("leader", answer["leader"] or "none"),
         ("view", f"epoch {view.get('epoch', '?')}: {stores}" if view else "none"),
         ("coordinator", view.get("coordinator", "none")),
-        *acceptor_rows(answer["acceptors"]),
+        *member_rows(answer),
     ):
         facts.add_row(name, Text(str(value)))
     out().print(facts)

@@ -15,7 +15,6 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.callers import caller_of, who_sent
 from gateway.cluster import Cluster, ClusterPort
-from gateway.http.acceptors import AcceptorEndpoints
 from gateway.http.admission import Admission
 from gateway.http.audit import AuditEndpoints
 from gateway.http.auth import Authenticator
@@ -29,6 +28,7 @@ from gateway.http.files import FileEndpoints, NotModified, ResponseCutOff
 from gateway.http.idempotency import RunningKeys
 from gateway.http.live_events import LiveEvents
 from gateway.http.logins import LoginEndpoints, PasswordChecks, login_routes
+from gateway.http.members import MemberEndpoints
 from gateway.http.openapi import openapi
 from gateway.http.origins import is_loopback_name
 from gateway.http.problems import (
@@ -135,7 +135,7 @@ class GatewayApp:
             cluster, tracing, self.requests, self.live_events, command
         )
         quotas = QuotaEndpoints(cluster, keys)
-        acceptors = AcceptorEndpoints(cluster)
+        members = MemberEndpoints(cluster)
         self._router = Router(
             [
                 PathRoute(
@@ -185,11 +185,15 @@ class GatewayApp:
                 ),
                 Route("/v1/audit", self.audit.audit, name="audit"),
                 Route("/v1/audit/refusals", self.audit.refusals, name="refusals"),
+                Route("/v1/members", members.members, name="members"),
                 Route(
-                    "/v1/acceptors/{name}/replace",
-                    acceptors.replace,
+                    "/v1/members/{name}", members.member, methods=["PUT", "DELETE"], name="member"
+                ),
+                Route(
+                    "/v1/members/{name}/replace",
+                    members.replace,
                     methods=["POST"],
-                    name="acceptors",
+                    name="replacement",
                 ),
                 Route("/v1/backup", backup.begin, methods=["POST"], name="backup"),
                 Route("/v1/backup/rows", backup.rows, name="rows"),

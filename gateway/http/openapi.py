@@ -48,7 +48,7 @@ _TAGS = {
     "users": "Who may log in.",
     "groups": "Grants that several users and tokens share.",
     "sessions": "Logging in and out.",
-    "membership": "Changes of the acceptors.",
+    "membership": "The members of all roles, and their changes.",
     "backup": "The routes of `synod backup`.",
     "pages": "For browsers.",
 }

@@ -11,6 +11,7 @@ from typing import Any
 from gateway.http import parameters, schemas
 from gateway.http import problems as p
 from gateway.http.account_operations import ACCOUNTS
+from gateway.http.member_schemas import ChangeAccepted, MemberList
 from gateway.http.operation_shapes import ABOUT_FILE as _ABOUT_FILE
 from gateway.http.operation_shapes import BYTES, EVENTS, HTML, JSON, Method
 from gateway.http.operation_shapes import CONDITIONS as _IF
@@ -386,20 +387,52 @@ _BACKUP = {
     ),
 }
 
+_HOW_MEMBERS_CHANGE = (
+    "The change goes on by itself; `/v1/members` shows what it waits for. One change at a time; it "
+    "is refused if fewer than a quorum would be alive. If the problem's `again` is true, what is "
+    "missing comes by itself. Asking again is safe."
+)
+_CHANGES_MEMBERS: Any = {
+    "parameters": (parameters.MEMBER,),
+    "answers": (ApiResponse(202, "It has begun.", ChangeAccepted),),
+    "problems": (p.NOT_FOUND, p.CHANGE_REFUSED, p.UNAVAILABLE),
+}
+
 _MEMBERSHIP = {
-    ("POST", "/v1/acceptors/{name}/replace"): ApiOperation(
+    ("GET", "/v1/members"): ApiOperation(
         tag="membership",
-        name="replaceAcceptor",
+        name="listMembers",
         needs="operate",
-        summary="Put the disk on which an acceptor runs now in the place of the one that counts",
-        description="For an acceptor that lost its disk and runs under its name on an empty one. "
-        "The change goes on by itself; `acceptors` of `/v1/cluster` shows it, and whether the "
-        "former disk is still needed. One change at a time; it is refused if fewer than a quorum "
-        "of acceptors would be alive. If the problem's `again` is true, what is missing comes by "
-        "itself. Asking again is safe.",
-        parameters=(parameters.ACCEPTOR,),
-        answers=(ApiResponse(202, "It has begun.", schemas.ChangeAccepted),),
-        problems=(p.NOT_FOUND, p.CHANGE_REFUSED, p.UNAVAILABLE),
+        summary="The members of all roles, their disks, and the changes that are under way",
+        description="Also nodes that run and wait to be added, and those that were removed.",
+        answers=(ApiResponse(200, "In the order of roles and numbers.", MemberList),),
+        problems=(p.UNAVAILABLE,),
+        head=True,
+    ),
+    ("POST", "/v1/members/{name}/replace"): ApiOperation(
+        tag="membership",
+        name="replaceMember",
+        needs="operate",
+        summary="Put the disk on which a member runs now in the place of the one that it lost",
+        description="It runs under its name on an empty disk. " + _HOW_MEMBERS_CHANGE,
+        **_CHANGES_MEMBERS,
+    ),
+    ("PUT", "/v1/members/{name}"): ApiOperation(
+        tag="membership",
+        name="addMember",
+        needs="operate",
+        summary="Make a node a member",
+        description="It runs on an empty disk, with the settings of all others. "
+        + _HOW_MEMBERS_CHANGE,
+        **_CHANGES_MEMBERS,
+    ),
+    ("DELETE", "/v1/members/{name}"): ApiOperation(
+        tag="membership",
+        name="removeMember",
+        needs="operate",
+        summary="Make a member none any more",
+        description="Its process ends by itself. " + _HOW_MEMBERS_CHANGE,
+        **_CHANGES_MEMBERS,
     ),
 }
 

@@ -352,12 +352,12 @@ CHUNK = Text(
     pattern="[0-9a-f]{64}",
     description="The chunk's SHA-256 in hexadecimal.",
 )
-ACCEPTOR = Text(
+MEMBER = Text(
     name="name",
     place="path",
-    pattern="acceptor-[1-9][0-9]?",
-    description="The acceptor's name.",
-    examples=("acceptor-3",),
+    pattern="(proposer|acceptor|learner|store)-[1-9][0-9]{0,2}",
+    description="The member's name.",
+    examples=("acceptor-3", "store-4"),
 )
 STATIC_NAME = Text(
     name="name", place="path", description="A file of the web UI.", examples=("app.css",)

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from actors.store.changes import ChangeKind
 from actors.values import Role, Status, View
+from gateway.http.member_schemas import Acceptors, MemberItem, RosterStatus
 from gateway.readiness import ReadAvailability, WriteAvailability
 from observability.events import Mode
 
@@ -275,45 +276,6 @@ class Leases(TypedDict):
     read_left_ms: dict[str, int]
 
 
-class AcceptorDisk(TypedDict):
-    """An acceptor and the disk from which it votes: a disk counts, not a name."""
-
-    name: str
-    disk: str
-
-
-class AcceptorChange(TypedDict):
-    """A change of the acceptors that is under way: it began in `slot`, and the new ones choose the
-    slots from `first_slot` on.
-    """
-
-    version: int
-    members: list[AcceptorDisk]
-    slot: int
-    first_slot: int
-
-
-class Acceptors(TypedDict):
-    """The acceptors, counted from version 0, and the change that is under way, if one is. The last
-    one ended in `settled_slot` (0: there was none). No slot up to `durable_through` is ever
-    forgotten. While `former_needed`, a disk that was replaced may still be needed.
-    """
-
-    version: int
-    members: list[AcceptorDisk]
-    change: AcceptorChange | None
-    settled_slot: int
-    durable_through: int
-    former_needed: bool
-
-
-class ChangeAccepted(TypedDict):
-    """The leader has proposed the change to `version`; `/v1/cluster` shows what becomes of it."""
-
-    name: str
-    version: int
-
-
 class GatewayLimits(TypedDict):
     """What this gateway takes, in bytes."""
 
@@ -356,6 +318,8 @@ class ClusterStatus(TypedDict):
     session: str | None
     view: _ViewJson | None
     acceptors: Acceptors | None
+    roster: RosterStatus | None
+    members: list[MemberItem]
     leases: Leases | None
     nodes: list[NodeStatus]
     condition: _Condition
@@ -653,7 +617,8 @@ class ProblemDocument(TypedDict):
 
 
 class AuditItem(TypedDict):
-    """A record: a step of a command, or the beginning or the end of a change of the acceptors.
+    """A record: a step of a command, or a change of the roster, or the beginning or the end of one
+    of the acceptors.
 
     `principal` is `@USER`, or the id of a token or of a session that a token's secret opened;
     `null`: the administrator, or the gateway itself, or a leader. `first` is the place of the
@@ -684,6 +649,7 @@ class AuditItem(TypedDict):
     new_password: NotRequired[bool]
     version: NotRequired[int]
     acceptors: NotRequired[list[list[str]]]
+    members: NotRequired[Annotated[list[str], Field(description="Of the roster.")]]
     result: str
     first: NotRequired[str]
     request: str

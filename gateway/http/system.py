@@ -15,8 +15,8 @@ from actors.options import role_of
 from actors.paxos.ballot import Ballot
 from gateway.callers import caller_of
 from gateway.cluster import RETRY_AFTER, Cluster
-from gateway.http.acceptors import acceptors_json
 from gateway.http.headers import query_fields
+from gateway.http.members import members_json, outsiders
 from gateway.http.parameters import READY_FOR
 from gateway.http.problems import FORBIDDEN, FORGOTTEN, NOT_FOUND, UNAVAILABLE, Problem
 from gateway.http.schemas import ClusterStatus, Healthy, Leases, Ready
@@ -55,7 +55,7 @@ class StatusEndpoints:
             "leader": survey.leader,
             "session": survey.session,
             "view": None if survey.view is None else survey.view.model_dump(mode="json"),
-            "acceptors": None if survey.acceptors is None else acceptors_json(survey.acceptors),
+            **members_json(survey),
             "leases": leases_json(survey, self._settings.lease_ms),
             "nodes": nodes_json(survey),
             "limits": {
@@ -146,9 +146,9 @@ def _absence_reason(name: str, status: ReadStatus, slot: int) -> str:
 
 
 def nodes_json(survey: Surveyed) -> list[NodePicture]:
-    """Every expected or seen node, in the order of roles and numbers."""
+    """Every expected node, and the others that were seen, in the order of roles and numbers."""
     expected = [name for names in survey.expected.values() for name in names]
-    others = sorted(set(survey.nodes) - set(expected))
+    others = sorted(set(survey.nodes) - set(expected) - outsiders(survey))
     return [_node_json(name, survey.nodes.get(name), survey) for name in expected + others]
 
 

@@ -144,45 +144,6 @@ async def test_a_data_folder_of_another_one_is_refused(
     await goes_on(cluster, processes)
 
 
-async def test_a_proposer_with_an_emptied_folder_never_acts_as_that_proposer(
-    cluster: LocalCluster, tmp_path: Path
-) -> None:
-    name = "proposer-5"
-    # Given a member that ended, and whose folder was emptied,
-    await asyncio.to_thread(cluster.kill, name)
-    folder, kept = cluster.data / name, tmp_path / "kept"
-    folder.rename(kept)
-    folder.mkdir()
-
-    # when it starts, it refuses, names the remedy, and ends,
-    cluster.start_node(name)
-    code = await asyncio.to_thread(cluster.nodes[name].wait_end, 30.0)
-    said = cluster.nodes[name].last_words()
-    assert (code, "disk" in said, "Traceback" in said) == (1, True, False), said
-    assert "data folder back" in said, said
-
-    # also the second time; the cluster goes on without it,
-    cluster.start_node(name)
-    assert await asyncio.to_thread(cluster.nodes[name].wait_end, 30.0) == 1
-    connection = Connection.to(cluster.url)
-    assert (await connection.request("PUT", "/v1/files/without", b"")).status in (200, 201)
-
-    # and accepts it again with its former folder.
-    shutil.rmtree(folder)
-    kept.rename(folder)
-    cluster.start_node(name)
-    await asyncio.to_thread(
-        cluster.wait_until,
-        lambda: any(
-            seen["name"] == name and seen.get("age_ms", 10**6) < 2000
-            for seen in cluster.survey()["nodes"]
-        ),
-        f"{name} sends heartbeats again",
-    )
-    assert cluster.nodes[name].runs
-    connection.close()
-
-
 async def test_an_acceptor_with_an_emptied_folder_votes_only_once_it_has_replaced_itself(
     cluster: LocalCluster, tmp_path: Path
 ) -> None:

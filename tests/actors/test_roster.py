@@ -237,16 +237,14 @@ def world() -> World:
 
 def until(world: World, name: str, standing: str, within_ms: int = 30_000) -> MemberReport:
     """Wait until the gateway reports that standing of a node."""
-    seen: list[Any] = []
-
-    def stands() -> bool:
+    report: MemberReport | None = None
+    for _ in range(within_ms // 250):
         survey = world.answer(world.call(lambda token: Survey(token=token)))
-        seen.append(survey.members.of(name))
-        return seen[-1] is not None and seen[-1].standing == standing
-
-    world.run_until(stands, within_ms, 100, f"{name} to be {standing}")
-    report: MemberReport = seen[-1]
-    return report
+        report = survey.members.of(name)
+        if report is not None and report.standing == standing:
+            return report
+        world.run(250)
+    raise AssertionError(f"{name} is not {standing}, but {report}")
 
 
 def with_one_more(world: World, name: str) -> None:
@@ -403,6 +401,19 @@ def test_a_removed_leader_steps_down_at_once_and_halts_once_that_is_durable(worl
     assert not leader.is_member
 
 
+def test_a_proposer_that_waits_to_be_added_does_not_stand_for_election(world: World) -> None:
+    """Given proposers that have heard of no leader for long, then only the member stands."""
+    world.add_machine("proposer-9")
+    world.start("proposer-9")
+    world.run(5_000)
+    for name, stands in (("proposer-9", 0), ("proposer-5", 1)):
+        proposer = world.actor(name)
+        before = proposer.counters["elections"]
+        proposer.phase.heard_at = proposer.turn.resumed_at = -60_000
+        proposer._on_election_due("")
+        assert proposer.counters["elections"] - before == stands
+
+
 def test_a_gateway_says_that_a_store_may_go_once_nothing_depends_on_it(world: World) -> None:
     """Given a removed store, then it may be switched off once its removal and the view without it
     are durable; not while the view names it, nor while either can be forgotten.
@@ -421,6 +432,7 @@ def test_a_gateway_says_that_a_store_may_go_once_nothing_depends_on_it(world: Wo
         return report.standing
 
     assert standing(49, dropped) == "leaving"
+    assert standing(49, dropped, through=40) == "leaving"
     assert standing(60, view) == "leaving"
     assert standing(50, dropped) == "leaving"
     assert standing(51, dropped) == "removed"

@@ -214,6 +214,29 @@ def test_a_refusal_says_what_to_do(
     assert "store-1.env has no SYNOD_BROKER with a password" in err
 
 
+def test_a_member_that_is_added_later_gets_a_user_beside_those_of_the_founding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Given settings of the founding, which stay as they are, then a named member is one more."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {**COUNTS, "BROKER": "amqp://u:p@127.0.0.1:1/"}.items():
+        monkeypatch.setenv(f"SYNOD_{name}", value)
+    folder, definitions = tmp_path / "credentials", tmp_path / "definitions.json"
+    command = ["broker", "init", "--credentials", str(folder), "--definitions", str(definitions)]
+
+    assert run([*command, "--member", "store-3", "--member", "store-1"]) == 0
+    users = [user["name"] for user in json.loads(definitions.read_text())["users"]]
+    assert [user.rpartition(".")[2] for user in users if ".store-" in user] == [
+        "store-1",
+        "store-2",
+        "store-3",
+    ]
+    assert environment_of(folder, "store-3")["SYNOD_BROKER"].startswith("amqp://")
+    capsys.readouterr()
+    assert run([*command, "--member", "gateway-9"]) == 2
+    assert "--gateways" in capsys.readouterr().err
+
+
 def test_a_password_is_never_part_of_the_definitions() -> None:
     """Given RabbitMQ's own example of a hash, then this one is the same."""
     assert (

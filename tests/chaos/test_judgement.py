@@ -528,6 +528,7 @@ def test_one_case_can_be_chosen() -> None:
         (("store-crash", "--target", "moon"), "neither local nor compose"),
         (("store-crash", "--break-running-cluster"), "always the command's own"),
         (("partition", "--target", "compose"), "partition cuts the network, which is for --target"),
+        (("grow-and-shrink", "--target", "compose"), "grow-and-shrink adds nodes, which is for"),
     ],
 )
 def test_wrong_arguments_are_refused(

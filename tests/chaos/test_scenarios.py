@@ -27,6 +27,8 @@ pytestmark = [pytest.mark.rabbitmq, pytest.mark.slow, pytest.mark.timeout(600)]
         "store-crash",
         pytest.param("broker-crash", marks=only_long),
         pytest.param("acceptor-disk-loss", marks=only_long),
+        pytest.param("replace-under-load", marks=only_long),
+        pytest.param("grow-and-shrink", marks=only_long),
     ],
 )
 async def test_nothing_is_lost(tmp_path: Path, name: str) -> None:

@@ -24,6 +24,8 @@ from actors.calls import (
     Holding,
     KeepChunks,
     MemberChange,
+    MembersReport,
+    NodeReport,
     NotDone,
     Read,
     ReadAudit,
@@ -84,9 +86,13 @@ class FakeCluster:
         self.shown_by: dict[str, AuditPart] = {}
         """What a learner keeps of the audit, where that differs from what all others keep."""
         self._sequence = 0
-        self.acceptors: deque[AcceptorsReport] = deque()
-        self.replaced = ""
-        """The acceptor that is to be replaced."""
+        self.stages: deque[tuple[AcceptorsReport, MembersReport]] = deque()
+        """What learners report of the members; once a change is asked for, one stage a survey."""
+        self.nodes: dict[str, NodeReport] = {}
+        self.added_slot = 0
+        """The slot that added the store to the view."""
+        self.changed = ""
+        """The member that is to be changed."""
         self.changes = Changes()
         self.applied = asyncio.Event()
         self._apply(OpenSession())
@@ -133,7 +139,7 @@ class FakeCluster:
                 SnapshotPull(slot=slot, page=page)
                 return NotDone("no replica was asked", "a read changes nothing")
             case MemberChange():
-                self.replaced = call.name
+                self.changed = call.name
                 return ChangeBegun(1)
             case Survey():
                 return self._survey()
@@ -216,9 +222,12 @@ class FakeCluster:
             coordinator="learner-1",
             coordinator_disk="d",
             coordinator_incarnation=1,
-            stores=(StoreMember(name="store-1", disk="d", added_slot=0),),
+            stores=(StoreMember(name="store-1", disk="d", added_slot=self.added_slot),),
         )
         roles = ("proposer", "acceptor", "learner", "store")
+        if self.changed and len(self.stages) > 1:
+            self.stages.popleft()
+        acceptors, members = self.stages[0] if self.stages else (None, None)
         return Surveyed(
             cluster="c1",
             leader="proposer-2" if self.ready else None,
@@ -226,11 +235,7 @@ class FakeCluster:
             view=view,
             session=SESSION,
             expected={role: self.options.names(role) for role in roles},
-            acceptors=self._acceptors(),
+            nodes=self.nodes,
+            acceptors=acceptors,
+            members=members,
         )
-
-    def _acceptors(self) -> AcceptorsReport | None:
-        """What learners report of the acceptors; once a change is asked for, one stage a survey."""
-        if self.replaced and len(self.acceptors) > 1:
-            self.acceptors.popleft()
-        return self.acceptors[0] if self.acceptors else None

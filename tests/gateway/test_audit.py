@@ -12,7 +12,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from actors.values import DeleteFile, Principal
+from actors.values import DeleteFile, Members, Principal, Roster, Settled
 from gateway.http import audit
 from gateway.http.app import GatewayApp
 from gateway.http.refusals import ADDRESS_BURST, ALL_BURST, KEPT, Refusals
@@ -22,6 +22,7 @@ from synod.audit import Chain, ChainBroken, check_export, hash_of
 from tests.gateway.fake import CHEAP, FakeCluster
 from tests.gateway.problems import problem_of
 from tests.gateway.test_cli import Shell, synod
+from tests.worlds import founding_acceptors
 
 __all__ = ["synod"]
 
@@ -362,6 +363,23 @@ async def test_the_command_lists_and_filters(synod: Shell, tmp_path: Path) -> No
     (line,) = (await synod("audit", "--refusals")).out.splitlines()
     assert line.split()[1:] == [
         *("refused", "401", "127.0.0.1", "no", "token", "PUT", "/v1/files/x", "unauthorized")
+    ]
+
+
+async def test_changes_of_the_members_are_listed_with_who_asked(
+    synod: Shell, cluster: FakeCluster
+) -> None:
+    audit = cluster.state.audit
+    names = ("proposer-1", "learner-1", "learner-2", "store-4")
+    acceptors = founding_acceptors(3)
+    audit.note_members(3, 7, Roster(version=1, members=names, principal="@alice"))
+    audit.note_members(4, 8, Members(version=1, acceptors=acceptors))
+    audit.note_members(5, 9, Settled(version=1))
+    ran = await synod("audit", "--limit", "3")
+    assert [line.split("s  ", 1)[1] for line in ran.out.splitlines()] == [
+        f"@alice  change_roster version 1: {', '.join(names)}  done",
+        "administrator  change_acceptors version 1: acceptor-1, acceptor-2, acceptor-3  done",
+        "administrator  settle_acceptors version 1  done",
     ]
 
 

@@ -17,6 +17,9 @@ import pytest
 
 from chaos.cluster.rabbitmq import free_ports
 from synod.client import AsyncClient
+from synod.errors import Conflict
+from synod.membership import Action
+from tests.long import only_long
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +54,17 @@ async def _url_of(process: asyncio.subprocess.Process) -> str:
     return found[1]
 
 
+async def _begins(synod: AsyncClient, action: Action, member: str) -> bool:
+    """Whether the leader begins a change; false if what is missing comes by itself."""
+    try:
+        await synod.change_member(action, member)
+    except Conflict as refusal:
+        if not refusal.problem["again"]:
+            raise
+        return False
+    return True
+
+
 async def _refusal_of(*arguments: str) -> str:
     """The message of a command that must fail."""
     async with _started(*arguments) as process:
@@ -82,6 +96,31 @@ async def test_a_cluster_in_one_process(tmp_path: Path) -> None:
         async with AsyncClient(await _url_of(process)) as synod:
             assert await synod.read("a/b") == b"hello"
             assert (await synod.stat("a/b")).etag == written.etag
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
+
+
+@only_long
+async def test_a_member_that_was_removed_ends_no_other_of_its_process(tmp_path: Path) -> None:
+    data = ("--data", str(tmp_path / "data"))
+    async with _started("up", "--port", "0", *data) as process:
+        async with AsyncClient(await _url_of(process)) as synod:
+            async with asyncio.timeout(60):
+                while not await _begins(synod, "remove", "proposer-5"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+                assert process.stderr is not None
+                said = b"\n"
+                while b"proposer-5: it was removed" not in said:
+                    assert said
+                    said = await process.stderr.readline()
+            await synod.put("a/b", b"hello")
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+
+    # Also at the next start, whose settings name it.
+    async with _started("up", "--port", "0", *data) as process:
+        async with AsyncClient(await _url_of(process)) as synod:
+            assert await synod.read("a/b") == b"hello"
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 0
 

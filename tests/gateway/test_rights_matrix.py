@@ -94,9 +94,10 @@ ASKED: dict[tuple[str, str], Ask] = {
     ("GET", "/v1/events"): Ask("/v1/events", "operate", 200),
     ("GET", "/v1/log"): Ask("/v1/log", "operate", 200),
     ("GET", "/v1/cluster"): Ask("/v1/cluster", "operate", 200),
-    ("POST", "/v1/acceptors/{name}/replace"): Ask(
-        "/v1/acceptors/acceptor-3/replace", "operate", 202
-    ),
+    ("GET", "/v1/members"): Ask("/v1/members", "operate", 503),
+    ("PUT", "/v1/members/{name}"): Ask("/v1/members/store-4", "operate", 202),
+    ("DELETE", "/v1/members/{name}"): Ask("/v1/members/store-3", "operate", 202),
+    ("POST", "/v1/members/{name}/replace"): Ask("/v1/members/acceptor-3/replace", "operate", 202),
     ("GET", "/metrics"): Ask("/metrics", "operate", 200),
     ("GET", "/healthz"): Ask("/healthz", "", 200),
     ("GET", "/readyz"): Ask("/readyz", "", 200),

@@ -4,6 +4,7 @@ import { get } from "./api.js";
 import { chart } from "./charts.js";
 import { byRequestOrder, clock, h, icon, plural } from "./dom.js";
 import { listen, recent } from "./live.js";
+import { MembersSection } from "./members.js";
 
 // Used until the gateway reports after how long it considers a node silent.
 let silentMs = 6_000;
@@ -74,6 +75,7 @@ class ClusterPage {
       }),
     ];
     this.facts = h("dl.summary");
+    this.members = new MembersSection();
     this.topology = h(
       "div.topology.card",
       {},
@@ -89,6 +91,7 @@ class ClusterPage {
       this.reasons,
       this.topology,
       h("div.charts", {}, this.charts.map((one) => one.element)),
+      this.members.element,
       h("section.card.pad", {}, h("h2", {}, "What changed, and why"), this.history),
     );
     main.append(this.page);
@@ -170,6 +173,8 @@ class ClusterPage {
     );
     silentMs = cluster.silent_ms ?? silentMs;
     for (const node of nodes) this.drawNode(node, applied, cluster);
+    this.forgetAllBut(new Set(nodes.map(({ name }) => name)));
+    this.members.draw(cluster);
     this.latest = { cluster, nodes, atMs: Date.now() };
     this.drawVerdict();
     const { view, condition } = cluster;
@@ -177,13 +182,22 @@ class ClusterPage {
     this.facts.replaceChildren(
       ...[
         ["leader", cluster.leader ?? noLeader],
-        ["ballot", cluster.leases?.ballot ?? "–"],
+        ["ballot", withShortDisk(cluster.leases?.ballot ?? "–")],
         ["coordinator", view?.coordinator ?? "–"],
         ["view", view ? `epoch ${view.epoch}, ${plural(view.stores.length, "store")}` : "–"],
         ["slot", applied.toLocaleString()],
       ]
         .map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
     );
+  }
+
+  /** Take away the cards of nodes that were removed from the cluster. */
+  forgetAllBut(names) {
+    for (const [name, { element }] of this.nodes) {
+      if (names.has(name)) continue;
+      element.remove();
+      this.nodes.delete(name);
+    }
   }
 
   drawNode(node, applied, cluster) {
@@ -388,8 +402,11 @@ function activity(node) {
   return "alive";
 }
 
+/** A ballot of a proposer on another disk than that of the founding names the disk, too. */
+const withShortDisk = (ballot) => ballot.replace(/(\/.{4}).*/, "$1");
+
 /** A ballot in little room: round, then the number of the proposer. */
-const short = (ballot) => ballot.replace("proposer-", "p");
+const short = (ballot) => withShortDisk(ballot).replace("proposer-", "p");
 
 function state(node) {
   if (node.halted) return "halted";

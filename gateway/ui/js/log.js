@@ -9,7 +9,15 @@ import { ListStatus } from "./list-status.js";
 const PAGE = 100;
 const ENTRIES_MAX = 20_000;
 const COMMANDS_SHOWN = 300;
-const KINDS = { batch: "paxos", view: "rule", abort: "wrong", noop: "client" };
+const KINDS = {
+  batch: "paxos",
+  view: "rule",
+  members: "rule",
+  settled: "rule",
+  roster: "rule",
+  abort: "wrong",
+  noop: "client",
+};
 const OUTCOMES = {
   committed: "done",
   aborted: "wrong",
