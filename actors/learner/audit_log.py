@@ -221,6 +221,20 @@ class AuditLog:
         for part in self.parts[start:]:
             yield from (record for record in part.records() if record.number > after)
 
+    def copyable(self, after: int) -> Iterator[Numbered]:
+        """The records after number `after` up to the next gap: also those before one, which this
+        learner fills, while another one lacks just these.
+        """
+        start = max(0, bisect_right(self.parts, after, key=_first) - 1)
+        former: AuditPart | None = None
+        for part in self.parts[start:]:
+            if part.last <= after:
+                continue
+            if former is not None and part.previous != former.head:
+                return
+            yield from (record for record in part.records() if record.number > after)
+            former = part
+
     def descending(self, before: int) -> Iterator[Numbered]:
         """The records before number `before`, from the newest down, as far as none is missing."""
         for part in reversed(self.parts[self.run :]):

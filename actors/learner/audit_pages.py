@@ -29,8 +29,17 @@ _OF_GROUPS = ("groups", "joined", "left")
 Select = Callable[[Numbered], AuditRecord | None]
 
 
-def page_of(log: AuditLog, state: Namespace, message: AuditRead, page_bytes: int) -> AuditPage:
-    """The records that `message` asks for, or that this learner is behind."""
+def page_of(
+    log: AuditLog,
+    state: Namespace,
+    message: AuditRead,
+    page_bytes: int,
+    *,
+    for_copy: bool = False,
+) -> AuditPage:
+    """The records that `message` asks for, or that this learner is behind. `for_copy`: another
+    learner asks, which also takes records before a gap.
+    """
     reply = AuditPage(
         number=message.number,
         first=log.first,
@@ -42,7 +51,8 @@ def page_of(log: AuditLog, state: Namespace, message: AuditRead, page_bytes: int
     if state.applied < message.at_least:
         return reply.model_copy(update={"behind": True})
     before = message.before or log.count + 1
-    numbered = log.descending(before) if message.newest_first else log.ascending(message.after)
+    ascending = log.copyable if for_copy else log.ascending
+    numbered = log.descending(before) if message.newest_first else ascending(message.after)
     select = _selection(message)
     page = Page(page_bytes)
     found: list[AuditRecord] = []

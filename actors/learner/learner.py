@@ -395,7 +395,9 @@ class Learner(Node):
         """
         if self.decided > self.durable:
             self._persist()
-        page = audit_page_of(self.audit, self.state, message, self.options.page_bytes)
+        for_copy = role_in(sender) == "learner"
+        page_bytes = self.options.page_bytes
+        page = audit_page_of(self.audit, self.state, message, page_bytes, for_copy=for_copy)
         self._send(sender, page)
 
     def _on_audit_page(self, sender: str, message: AuditPage) -> None:

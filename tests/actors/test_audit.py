@@ -10,7 +10,7 @@ import pytest
 from actors.calls import NotDone, ReadAudit
 from actors.effects import Record
 from actors.learner.audit_copy import AuditCopy
-from actors.learner.audit_log import AuditLog, AuditPart
+from actors.learner.audit_log import AuditLog, AuditPart, part_of
 from actors.learner.audit_pages import HIDDEN, page_of
 from actors.messages import AuditPage, AuditRead, AuditRecord, SnapshotRow
 from actors.options import Identity, Options
@@ -521,6 +521,38 @@ def test_a_learner_takes_over_nothing_that_does_not_lead_to_its_end() -> None:
     assert learner.counters["audit_pages_refused"] > 0
     assert learner.audit.first > 100
     assert not learner.audit_copy.busy
+
+
+def test_records_before_a_gap_are_for_learners_alone(filled: Replica) -> None:
+    """Given a learner that lacks records amid its own, then another learner copies those before the
+    gap, up to it, while nobody else sees any but those behind it.
+    """
+    whole = tuple(filled.log.ascending(0))
+    third = len(whole) // 3
+    groups = (whole[:third], whole[third : 2 * third], whole[2 * third :])
+    rows = [
+        part_of(
+            group[0].number,
+            [record.line for record in group],
+            group[0].previous,
+            group[-1].hash,
+            pack=True,
+        )
+        for group in groups
+    ]
+    log = AuditLog(filled.turn, AuditChain())
+    log.skip_to(filled.state.audit)
+    log.parts = [rows[0], rows[2]]
+
+    def numbers(after: int, *, for_copy: bool) -> list[int]:
+        request = AuditRead(number=0, after=after, limit=1_000)
+        page = page_of(log, filled.state, request, 1_000_000, for_copy=for_copy)
+        chained(page.records, page.previous)
+        return [json.loads(record.text)["number"] for record in page.records]
+
+    assert numbers(0, for_copy=True) == [record.number for record in groups[0]]
+    assert numbers(third, for_copy=True) == [record.number for record in groups[2]]
+    assert numbers(0, for_copy=False) == [record.number for record in groups[2]]
 
 
 def test_a_page_that_would_begin_before_the_first_record_is_refused(filled: Replica) -> None:
