@@ -2,7 +2,8 @@
 
 A learner lacks records if it has copied another replica's state, as one does that has lost its
 disk. It knows the end of the chain from that state, so it takes over nothing that does not lead
-there. It asks each other learner until it has all that any of them keeps.
+there. It asks each other learner until it has all that any of them keeps, and again from time to
+time, for one that has none may get them, and one that was away may have them.
 """
 
 from collections.abc import Callable
@@ -28,16 +29,27 @@ class AuditCopy:
         """The learners that may have what is missing."""
         self._number = turn.identity.first_number
         self._rotation = Rotation()
+        self._was_in_vain = False
+        """Whether it has asked all others before, and none has sent anything since."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether a learner is to be asked."""
+        return bool(self._waiting)
 
     @property
     def busy(self) -> bool:
-        """Whether records are still to be had."""
-        return bool(self._waiting)
+        """Whether records are still to be had, as far as is known."""
+        return self.asks and not self._was_in_vain
 
-    def begin(self) -> None:
-        """Records before the kept ones may be missing: ask the other learners."""
+    def begin(self, *, again: bool = False) -> None:
+        """Records before the kept ones may be missing: ask the other learners, or ask all `again`
+        that had none.
+        """
         log = self._log
-        if log.first > 1 and log.bytes < self._turn.options.audit_bytes // 2:
+        lacks = log.first > 1 and log.bytes < self._turn.options.audit_bytes // 2
+        if lacks and not (again and self.asks):
+            self._was_in_vain = again
             self._waiting = set(self._peers())
             self._rotation = Rotation()
 
@@ -73,6 +85,7 @@ class AuditCopy:
         elif log.first == 1 or log.bytes >= turn.options.audit_bytes:
             self._end()
         else:
+            self._was_in_vain = False
             self._rotation.progressed(turn.now, _PATIENCE_MS)
             self._ask(sender)
 

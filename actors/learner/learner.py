@@ -416,7 +416,7 @@ class Learner(Node):
             for abort in self.coordinator.tick():
                 self.propose(abort)
         waits = self._takeover.busy if self.coordinator is None else self.coordinator.busy
-        if self._catch_up.undecided or waits or self.audit_copy.busy:
+        if self._catch_up.undecided or waits or self.audit_copy.asks:
             self._arm("tick", _TICK_MS, _TICK_MS * 2)
 
     # -- views -----------------------------------------------------------------------------------
@@ -548,6 +548,9 @@ class Learner(Node):
         """Periodic sync: losing every decision message only costs time (design 4.10)."""
         if self.coordinator is None:
             self._catch_up.ask_decided()
+        self.audit_copy.begin(again=True)
+        if self.audit_copy.asks:
+            self._arm("tick", _TICK_MS, _TICK_MS * 2)
         self._set_timer("sync", self.options.sync_ms, self.options.sync_ms + 1000)
 
     def _on_decided(self, sender: str, message: Decided) -> None:

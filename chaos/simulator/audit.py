@@ -125,8 +125,12 @@ class AuditInvariants:
 
 
 def is_copied(world: World) -> bool:
-    """Whether no learner is still copying records."""
-    return not any(machine.actor.audit_copy.busy for machine in world.up("learner"))
+    """Whether no learner is still copying records, and all keep the same: they ask each other again
+    from time to time.
+    """
+    audits = [machine.actor for machine in world.up("learner")]
+    firsts = {learner.audit.first for learner in audits}
+    return len(firsts) <= 1 and not any(learner.audit_copy.busy for learner in audits)
 
 
 def _about_change(

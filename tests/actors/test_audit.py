@@ -523,6 +523,29 @@ def test_a_learner_takes_over_nothing_that_does_not_lead_to_its_end() -> None:
     assert not learner.audit_copy.busy
 
 
+def test_a_learner_that_gave_up_asks_again() -> None:
+    """Given a learner without the first records, which nobody had when it asked, then it gets them
+    from one that has them now, and does not count as copying while it asks in vain.
+    """
+    world = founded()
+    for number in range(20):
+        world.done(put(f"f/{number}", b"1"))
+    world.settled()
+    world.run(5_000)
+    one, other = (world.actor(name).audit for name in ("learner-1", "learner-2"))
+    kept = list(one.parts)
+    for log in (one, other):
+        log.drop(log.parts[:1])
+    world.run(15_000)
+    learner = world.actor("learner-2")
+    assert other.first > 1
+    assert not learner.audit_copy.busy
+    one.insert(kept[0])
+    world.run(15_000)
+    assert other.first == 1
+    assert not learner.audit_copy.asks
+
+
 def test_records_before_a_gap_are_for_learners_alone(filled: Replica) -> None:
     """Given a learner that lacks records amid its own, then another learner copies those before the
     gap, up to it, while nobody else sees any but those behind it.

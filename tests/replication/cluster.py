@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.calls import Read, ReadDone, Survey, Upload, Write, WriteDecided
+from actors.calls import Read, ReadDone, Survey, Upload, Uploaded, Write, WriteDecided
 from actors.messages import AnyMessage, ReadRequest
 from actors.options import Options, role_of
 from actors.values import AnyOperation, FileEntry
@@ -163,9 +163,10 @@ class MemoryCluster:
     async def upload(self, data: bytes) -> str:
         """Put a chunk on every store of the view; its name."""
         name = hashlib.sha256(data).hexdigest()
-        await self.hosts["gateway-1"].call(
+        answer = await self.hosts["gateway-1"].call(
             lambda token: Upload(token=token, sha256=name, manifest=False, data=data)
         )
+        assert isinstance(answer, Uploaded), answer
         return name
 
     async def ready(self) -> None:
@@ -192,13 +193,18 @@ class MemoryCluster:
         await eventually(equal, within_s=within_s)
 
     @property
-    def coordinator(self) -> str:
-        """The learner that coordinates."""
-        return next(
+    def coordinators(self) -> list[str]:
+        """The learners that coordinate: none between two views."""
+        return [
             name
             for name in self.options.names("learner")
             if name in self.hosts and self.actor(name).coordinator is not None
-        )
+        ]
+
+    @property
+    def coordinator(self) -> str:
+        """The learner that coordinates."""
+        return self.coordinators[0]
 
     @property
     def view(self) -> list[str]:

@@ -79,8 +79,8 @@ async def test_an_upload_that_takes_several_graces_is_written(tmp_path: Path) ->
             yield whole[: 2 * CHUNK]
             await eventually(lambda: _held_everywhere(cluster, _names(whole[:CHUNK])))
             for number in range(3):
+                # All stores have acknowledged it; on a busy machine they may have deleted it again.
                 control = {await cluster.upload(b"left alone %d" % number)}
-                assert _held_everywhere(cluster, control)
                 await eventually(functools.partial(_held_nowhere, cluster, control))
             assert _held_everywhere(cluster, _names(whole[:CHUNK]))
             yield whole[2 * CHUNK :]

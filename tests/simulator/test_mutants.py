@@ -15,7 +15,7 @@ from chaos.mutants.hunt import Hunter
 ROOT = Path(__file__).parents[2]
 RULES = {
     *(f"3.{n}" for n in (1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13)),
-    *(f"4.{n}" for n in range(1, 15)),
+    *(f"4.{n}" for n in range(1, 16)),
 }
 SAFE = "tests/scenarios/test_safety.py::test_the_state_hash_chains"
 
