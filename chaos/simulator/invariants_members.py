@@ -23,6 +23,8 @@ class MemberInvariants:
         self._views: set[View] = set()
         self._promised: dict[Ballot, frozenset[str]] = {}
         """For each ballot that led the disks that had promised it."""
+        self._stood: set[Ballot] = set()
+        """The ballots for which a proposer has stood."""
         self.counters: Counter[str] = Counter()
 
     def stepped(self, machine: Machine) -> None:
@@ -62,7 +64,13 @@ class MemberInvariants:
         return {name for end in ends for name in self._log.roster_at(end)}
 
     def prepare_sent(self, machine: Machine, message: Prepare) -> None:
-        """`members_act`: only a proposer that the roster names, as far as it knows, stands."""
+        """`members_act`: only a proposer that the roster names, as far as it knows, stands.
+
+        One that leads already may ask for the next page of a promise until it steps down.
+        """
+        if message.ballot in self._stood:
+            return
+        self._stood.add(message.ballot)
         if self._log.genesis is not None and machine.name not in self._rosters_known(machine):
             raise Violation("members_act", f"{machine.name} stands for election, and is no member")
 
