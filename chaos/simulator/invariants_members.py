@@ -108,7 +108,9 @@ class MemberInvariants:
             member = view.member(name)
             counts |= member is not None and member.disk == disk
         elif machine.role == "learner" and view is not None:
-            counts |= (view.coordinator, view.coordinator_disk) == (name, disk)
+            # After a restart it coordinates no more: a View names one start of one process.
+            named = (view.coordinator, view.coordinator_disk, view.coordinator_incarnation)
+            counts |= named == (name, disk, machine.disk.incarnation)
         if counts:
             raise Violation("removed_ones_are_dispensable", f"{name} halts: {reason}")
         return True
